@@ -1,0 +1,76 @@
+rule map:
+    input:
+        reads=[lane[mate] for lane in config["reads"] for mate in ("first", "second")],
+        reference=REFERENCE,
+        index=multiext(REFERENCE, ".fai", *SUFFIXES),
+    output:
+        bam="results/aligned.bam",
+        bai="results/aligned.bam.bai",
+        counts="results/reads.json",
+        markdup=["results/markdup.json"] if config["markdup"] else [],
+    log:
+        "logs/map.log",
+    conda:
+        "../envs/mapping.yaml"
+    threads: THREADS
+    params:
+        align=f"{PYTHON} -m wesemu.genomics.align",
+        samtools=SAMTOOLS,
+        lanes=lane_options(),
+        longest=LONGEST_READ,
+        temporary=TEMPORARY,
+        # MiB for each thread of the sort
+        memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
+        # the last two programs of the pipe; markdup needs mate scores and the order
+        finish=lambda wildcards: "markdup" if config["markdup"] else "sort",
+    shell:
+        "("
+        " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
+        " align() {{ {params.align} --reference {input.reference:q} {params.lanes:q}"
+        " --threads {threads} --longest {params.longest}"
+        " --counts {output.counts:q} --error input_error.json; }};"
+        " fixmate() {{ {params.samtools} fixmate --no-PG -m -u - -; }};"
+        " sort() {{ {params.samtools} sort --no-PG -@ {threads} -m {params.memory}M"
+        ' -T {params.temporary}/sort "$@" -; }};'
+        " case {params.finish} in"
+        " markdup) align | fixmate | sort -u |"
+        " {params.samtools} markdup --no-PG -@ {threads} -l {params.longest}"
+        " -T {params.temporary}/markdup -s --json -f {params.temporary}/markdup.json"
+        " --write-index - {output.bam}##idx##{output.bai};"
+        # the command line that it notes would differ with the number of threads
+        " grep -v '\"COMMAND\"' {params.temporary}/markdup.json > '{output.markdup}' ;;"
+        " sort) align | fixmate | sort --write-index -o {output.bam}##idx##{output.bai} ;;"
+        " esac"
+        ") 2> {log}"
+
+
+# Two readers side by side; the BAM counts only when it holds every read that was counted.
+rule statistics:
+    input:
+        bam="results/aligned.bam",
+        bai="results/aligned.bam.bai",
+        counts="results/reads.json",
+        reference=REFERENCE,
+        fai=f"{REFERENCE}.fai",
+    output:
+        flagstat="results/flagstat.json",
+        text="results/flagstat.txt",
+        stats="results/stats.txt",
+    log:
+        "logs/statistics.log",
+    conda:
+        "../envs/mapping.yaml"
+    threads: max(1, min(4, THREADS // 2))
+    params:
+        check=f"{PYTHON} -m wesemu.genomics.mapped",
+        samtools=SAMTOOLS,
+    shell:
+        "("
+        " {params.samtools} flagstat -@ {threads} -O json {input.bam:q} > {output.flagstat:q} &"
+        " flagstat=$!;"
+        " {params.samtools} stats -@ {threads} {input.bam:q} |"
+        " grep -v '^# The command line' > {output.stats:q};"
+        " wait $flagstat;"
+        " {params.check} --bam {input.bam:q} --reference {input.reference:q}"
+        " --counts {input.counts:q} --flagstat {output.flagstat:q} --flagstat-text {output.text:q}"
+        ") 2> {log}"

@@ -1,0 +1,172 @@
+"""Logs and outputs by URL: whole or by Range, of the run's owner, never from elsewhere."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from api.wes.fixtures import Client, Ended, Submit, ask, fetch, fetch_text
+
+from wesemu.api.wes.files import open_below
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.settings import Settings
+
+RUNS = "/ga4gh/wes/v1/runs"
+WRITES = [
+    {"task": "a", "stdout": "to stdout\n", "stderr": "to stderr\n"},
+    {"write": "results/calls.vcf", "text": "0123456789"},
+    {"write": "results/calls.vcf.gz", "text": "not the same"},
+    {"write": "report.html", "text": "<script>alert(1)</script>"},
+]
+
+
+async def run(submit: Submit, ended: Ended) -> str:
+    run_id = await submit(WRITES)
+    await ended(run_id)
+    return run_id
+
+
+async def test_every_address_in_a_run_log_answers(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    log = await fetch(wes, f"{RUNS}/{await run(submit, ended)}")
+    [task] = log["task_logs"]
+    assert await fetch_text(wes, task["stdout"]) == "to stdout\n"
+    assert await fetch_text(wes, task["stderr"]) == "to stderr\n"
+    assert await fetch(wes, log["task_logs_url"]) == {
+        "task_logs": [task],
+        "next_page_token": "",
+    }
+    assert await fetch_text(wes, log["outputs"]["results/calls.vcf"]["url"]) == "0123456789"
+    for stream in ("stdout", "stderr"):
+        await fetch_text(wes, log["run_log"][stream])
+
+
+async def test_a_log_that_has_not_begun_is_empty(
+    wes: Client, submit: Submit, engine: ScriptedEngine
+) -> None:
+    await submit([{"wait": "gate"}], workflow_engine_parameters={"cores": "2"})
+    queued = await submit([])
+    assert await fetch_text(wes, f"{RUNS}/{queued}/stderr") == ""
+    engine.release("gate")
+
+
+async def test_a_log_that_grows_is_sent_as_far_as_it_is_written(
+    wes: Client, submit: Submit, settings: Settings
+) -> None:
+    run_id = await submit([{"wait": "gate"}])
+    (settings.data / "runs" / run_id / "stdout.log").write_bytes(b"half a li")
+    async with wes.get(f"{RUNS}/{run_id}/stdout") as answer:
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert await answer.read() == b"half a li"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content", "content_range"),
+    [
+        ("bytes=2-4", 206, "234", "bytes 2-4/10"),
+        ("bytes=-3", 206, "789", "bytes 7-9/10"),
+        ("bytes=8-", 206, "89", "bytes 8-9/10"),
+        ("bytes=10-", 416, "", "bytes */10"),
+    ],
+)
+async def test_outputs_by_range(
+    wes: Client,
+    submit: Submit,
+    ended: Ended,
+    asked: str,
+    status: int,
+    content: str,
+    content_range: str,
+) -> None:
+    url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
+    async with wes.get(url, headers={"Range": asked}) as answer:
+        assert answer.status == status
+        assert answer.headers["Content-Range"] == content_range
+        assert await answer.text() == content
+
+
+async def test_head_and_conditions(wes: Client, submit: Submit, ended: Ended) -> None:
+    url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
+    async with wes.head(url) as answer:
+        assert (answer.status, answer.content_length) == (200, 10)
+        etag = answer.headers["ETag"]
+    async with wes.get(url, headers={"If-None-Match": etag}) as answer:
+        assert answer.status == 304
+
+
+async def test_no_compressed_neighbour_is_sent_instead(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
+    async with wes.get(url, headers={"Accept-Encoding": "gzip, br"}) as answer:
+        assert "Content-Encoding" not in answer.headers
+        assert await answer.text() == "0123456789"
+
+
+async def test_a_page_from_a_workflow_acts_in_nobodys_name(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    async with wes.get(f"{RUNS}/{await run(submit, ended)}/outputs/report.html") as answer:
+        assert answer.content_type == "text/html"
+        assert answer.headers["Content-Security-Policy"] == "sandbox allow-scripts"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "none", "results", "results/", "../request.json", "..%2frequest.json", "%2fetc%2fpasswd",
+        "results/../../request.json", "results%2f..%2f..%2frequest.json", "%00", "x" * 5000,
+        "results/calls.vcf%00", ".", "..",
+    ],
+)  # fmt: skip
+async def test_what_is_no_output_is_404(
+    wes: Client, submit: Submit, ended: Ended, path: str
+) -> None:
+    run_id = await run(submit, ended)
+    answer = await ask(wes, "GET", f"{RUNS}/{run_id}/outputs/{path}")
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b'"status_code": 404' in answer
+
+
+def to_elsewhere(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def to_request(path: Path) -> None:
+    path.symlink_to("../../request.json")
+
+
+@pytest.mark.parametrize("plant", [to_elsewhere, to_request, Path.mkdir, os.mkfifo])
+async def test_an_output_that_was_replaced_is_404(
+    wes: Client, submit: Submit, ended: Ended, settings: Settings, plant: Callable[[Path], None]
+) -> None:
+    run_id = await run(submit, ended)
+    output = settings.data / "runs" / run_id / "outputs" / "results" / "calls.vcf"
+    output.unlink()
+    plant(output)
+    async with wes.get(f"{RUNS}/{run_id}/outputs/results/calls.vcf") as answer:
+        assert answer.status == 404
+        assert "root:" not in await answer.text()
+
+
+async def test_a_log_that_is_a_link_is_not_followed(
+    wes: Client, submit: Submit, settings: Settings
+) -> None:
+    run_id = await submit([{"wait": "gate"}])
+    (settings.data / "runs" / run_id / "stderr.log").symlink_to("/etc/passwd")
+    assert await fetch_text(wes, f"{RUNS}/{run_id}/stderr") == ""
+
+
+def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_text("x")
+    (tmp_path / "link").symlink_to("real")
+    assert open_below(tmp_path, "link/file") is None
+    assert open_below(tmp_path, "real/none") is None
+    assert open_below(tmp_path, "real/file/deeper") is None
+    file = open_below(tmp_path, "real/file")
+    assert file is not None
+    with file:
+        assert file.read() == b"x"

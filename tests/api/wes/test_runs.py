@@ -1,0 +1,207 @@
+"""The life of a run as WES tells it."""
+
+import pytest
+from api.wes.fixtures import Client, Ended, Submit, fetch, fetch_text
+
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.model import RunState
+
+RUNS = "/ga4gh/wes/v1/runs"
+
+SCRIPT = [
+    {"task": "align", "stdout": "out\n", "stderr": "err\n", "wildcards": {"sample": "a"}},
+    {"write": "results/a b.txt", "text": "0123456789"},
+]
+
+
+async def test_a_whole_life(wes: Client, submit: Submit, ended: Ended) -> None:
+    run_id = await submit(SCRIPT, tags={"project": "x"}, workflow_type_version="9")
+    await ended(run_id)
+    assert await fetch(wes, f"{RUNS}/{run_id}/status") == {"run_id": run_id, "state": "COMPLETE"}
+    log = await fetch(wes, f"{RUNS}/{run_id}")
+    url = f"http://{wes.host}:{wes.port}{RUNS}/{run_id}"
+    handle = log["wesemu"]["handle"]
+    assert log == {
+        "run_id": run_id,
+        "state": "COMPLETE",
+        "request": {
+            "workflow_params": {"script": SCRIPT},
+            "workflow_type": "SMK",
+            "workflow_type_version": "9",
+            "workflow_url": "Snakefile",
+            "tags": {"project": "x", "wesemu.handle": handle, "wesemu.sla.level": "s"},
+            "workflow_engine_parameters": {},
+        },
+        "run_log": {
+            "name": "Snakefile",
+            "stdout": f"{url}/stdout",
+            "stderr": f"{url}/stderr",
+            "start_time": "2020-01-15T08:30:25Z",
+            "end_time": "2020-01-15T08:30:25Z",
+            "exit_code": 0,
+        },
+        "task_logs": [
+            {
+                "id": "1-1",
+                "name": "align",
+                "cmd": ["play align"],
+                "start_time": "2020-01-15T08:30:25Z",
+                "end_time": "2020-01-15T08:30:25Z",
+                "exit_code": 0,
+                "stdout": f"{url}/tasks/1-1/stdout",
+                "stderr": f"{url}/tasks/1-1/stderr",
+                "system_logs": [
+                    "state: COMPLETE",
+                    "attempt: 1",
+                    "wildcard sample: a",
+                    "threads: 1",
+                ],
+            }
+        ],
+        "task_logs_url": f"{url}/tasks",
+        "outputs": {
+            "results/a b.txt": {"url": f"{url}/outputs/results/a%20b.txt", "size": 10},
+        },
+        "wesemu": {"handle": handle, "state": "COMPLETE", "created": "2020-01-15T08:30:25Z"},
+    }
+
+
+async def test_reads_and_service_level_are_tags(wes: Client, submit: Submit, ended: Ended) -> None:
+    run_id = await submit(
+        workflow_url="mapping",
+        workflow_params={
+            "reads": [
+                {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
+            ],
+            "reference": "oss://genes/reference/tiny",
+            "service": "g",
+            "bam": "oss://genes/out/a.bam",
+        },
+    )
+    await ended(run_id)
+    log = await fetch(wes, f"{RUNS}/{run_id}")
+    assert log["state"] == "COMPLETE"
+    tags = log["request"]["tags"]
+    assert tags["wesemu.total_reads"] == "4000"
+    assert tags["wesemu.total_bases"] == "600000"
+    assert tags["wesemu.sla.level"] == "g"
+    assert tags["wesemu.sla.minutes"] == "45"
+    assert tags["wesemu.sla.price_cny"] == "0.00045"
+    assert tags["wesemu.sla.deadline"] == "2020-01-15T09:15:25Z"
+    assert tags["wesemu.sla.met"] == "true"
+    assert log["run_log"]["name"] == "mapping"
+    assert log["outputs"]["bam"]["published"] == "oss://genes/out/a.bam"
+
+
+async def test_nothing_is_told_before_it_exists(
+    wes: Client, submit: Submit, ended: Ended, engine: ScriptedEngine
+) -> None:
+    first = await submit([{"wait": "gate"}], workflow_engine_parameters={"cores": "2"})
+    queued = await submit([])
+    log = await fetch(wes, f"{RUNS}/{queued}")
+    assert log["state"] == "QUEUED"
+    assert set(log["run_log"]) == {"name", "stdout", "stderr"}
+    assert log["outputs"] == {}
+    assert log["task_logs"] == []
+    engine.release("gate")
+    await ended(first)
+    await ended(queued)
+
+
+async def test_a_failure_is_told_where_clients_look(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    run_id = await submit([{"task": "align", "exit_code": 3, "stderr": "no such read\n"}])
+    await ended(run_id)
+    log = await fetch(wes, f"{RUNS}/{run_id}")
+    message = "the task align ended with exit status 3"
+    assert log["state"] == "EXECUTOR_ERROR"
+    assert log["request"]["tags"]["wesemu.error"] == message
+    assert log["run_log"]["system_logs"][0] == message
+    error = log["wesemu"]["error"]
+    assert (error["message"], error["task"], error["exit_code"]) == (message, "align", 3)
+    assert await fetch_text(wes, error["stderr"]) == "no such read\n"
+
+
+@pytest.mark.parametrize("how", ["DELETE", "POST"])
+async def test_both_ways_to_cancel(wes: Client, submit: Submit, ended: Ended, how: str) -> None:
+    run_id = await submit([{"wait": "never"}])
+    path = f"{RUNS}/{run_id}" + ("/cancel" if how == "POST" else "")
+    async with wes.request(how, path) as answer:
+        assert (answer.status, await answer.json()) == (200, {"run_id": run_id})
+    assert (await ended(run_id)).state is RunState.CANCELED
+    async with wes.request(how, path) as answer:
+        assert answer.status == 200
+    assert (await fetch(wes, f"{RUNS}/{run_id}/status"))["state"] == "CANCELED"
+
+
+async def test_pages_hold_every_run_once(wes: Client, submit: Submit) -> None:
+    sent = [await submit([]) for _ in range(5)]
+    seen: list[str] = []
+    token = ""
+    for expected in (2, 2, 1):
+        page = await fetch(wes, RUNS, page_size="2", page_token=token)
+        assert len(page["runs"]) == expected
+        seen += [run["run_id"] for run in page["runs"]]
+        token = page["next_page_token"]
+    assert token == ""
+    assert seen == sent[::-1]
+
+
+async def test_a_listed_run_is_a_summary(wes: Client, submit: Submit, ended: Ended) -> None:
+    run_id = await submit([], tags={"project": "x"})
+    await ended(run_id)
+    [listed] = (await fetch(wes, RUNS))["runs"]
+    assert listed["run_id"] == run_id
+    assert listed["start_time"] == listed["end_time"] == "2020-01-15T08:30:25Z"
+    assert listed["tags"]["project"] == "x"
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "00", "1.5", "x", "\u0663", "1_0", "-" + "9" * 30])
+async def test_a_senseless_page_size_is_400(wes: Client, size: str) -> None:
+    body = await fetch(wes, RUNS, 400, page_size=size)
+    assert "page_size" in body["msg"]
+
+
+@pytest.mark.parametrize("size", ["1000000000", "9" * 5000, "+7", ""])
+async def test_a_huge_page_size_is_as_good_as_the_largest(
+    wes: Client, submit: Submit, size: str
+) -> None:
+    run_id = await submit([])
+    page = await fetch(wes, RUNS, page_size=size)
+    assert [run["run_id"] for run in page["runs"]] == [run_id]
+
+
+@pytest.mark.parametrize("token", ["x", "AAAAAAAAAAEAAAAAAAAAAAAAAAAAAAAA", "é", "%00", "=" * 9])
+async def test_a_forged_page_token_is_400(wes: Client, submit: Submit, token: str) -> None:
+    await submit([])
+    assert "page_token" in (await fetch(wes, RUNS, 400, page_token=token))["msg"]
+
+
+async def test_a_page_token_is_good_for_its_own_list_only(wes: Client, submit: Submit) -> None:
+    ids = [await submit([]) for _ in range(2)]
+    token = (await fetch(wes, RUNS, page_size="1"))["next_page_token"]
+    await fetch(wes, f"{RUNS}/{ids[0]}/tasks", 400, page_token=token)
+
+
+async def test_tasks_page_as_the_run_log_lists_them(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    run_id = await submit([{"task": name} for name in "abcde"])
+    await ended(run_id)
+    log = await fetch(wes, f"{RUNS}/{run_id}")
+    first = await fetch(wes, f"{RUNS}/{run_id}/tasks", page_size="3")
+    second = await fetch(wes, f"{RUNS}/{run_id}/tasks", page_token=first["next_page_token"])
+    assert len(first["task_logs"]) == 3
+    assert second["next_page_token"] == ""
+    assert first["task_logs"] + second["task_logs"] == log["task_logs"]
+    task = first["task_logs"][1]
+    assert await fetch(wes, f"{RUNS}/{run_id}/tasks/{task['id']}") == task
+
+
+@pytest.mark.parametrize("task", ["9-9", "%00", "x" * 300, "..%2f..%2fetc"])
+async def test_an_unknown_task_is_404(wes: Client, submit: Submit, task: str) -> None:
+    run_id = await submit([{"task": "a"}])
+    async with wes.get(f"{RUNS}/{run_id}/tasks/{task}") as answer:
+        assert answer.status == 404
+        assert (await answer.json())["status_code"] == 404

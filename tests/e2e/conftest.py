@@ -1,0 +1,92 @@
+"""Real `wesemu` processes, in a folder without settings."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Process = subprocess.Popen[str]
+Ended = subprocess.CompletedProcess[str]
+
+
+class Server:
+    """A `wesemu serve` that answers at `url`, its first line; `talk` is what it says."""
+
+    def __init__(self, process: Process, log: Path) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.url = process.stdout.readline().strip()
+        self._log = log
+
+    @property
+    def talk(self) -> str:
+        return self._log.read_text()
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the person who runs the tests has set for their own servers does not count."""
+    for name in list(os.environ):
+        if name.startswith("WESEMU_"):
+            monkeypatch.delenv(name)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawn]:
+    """Starts a command, stderr to a file; what is still alive at the end is killed."""
+    started: list[Process] = []
+
+    def start(*arguments: object, log: Path = tmp_path / "stderr.log") -> Process:
+        with log.open("w") as talk:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "wesemu.cli", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=talk,
+                text=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def serve(spawn: Spawn, tmp_path: Path) -> Callable[..., Server]:
+    """Starts a server on a free port over `data`."""
+
+    def start(*flags: object) -> Server:
+        log = tmp_path / "serve.log"
+        return Server(spawn("serve", "--port", 0, "--data", "data", *flags, log=log), log)
+
+    return start
+
+
+@pytest.fixture
+def wesemu() -> Callable[..., Ended]:
+    """Runs one command to its end."""
+
+    def run(*arguments: object, timeout: float = 120) -> Ended:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "wesemu.cli", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

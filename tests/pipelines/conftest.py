@@ -1,0 +1,75 @@
+"""Run the workflows as a user would: by Snakemake's command line, without the server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Workflow:
+    """One workflow run in a directory of its own."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.directory = directory
+        self.snakefile = ROOT / "pipelines" / name / "workflow" / "Snakefile"
+
+    def run(self, config: dict[str, object], *, cores: int = 2) -> subprocess.CompletedProcess[str]:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        file = self.directory / "config.yaml"
+        file.write_text(yaml.safe_dump(config))
+        words = [sys.executable, "-m", "snakemake", "-s", str(self.snakefile)]
+        words += ["--directory", str(self.directory), "--configfile", str(file)]
+        words += ["-c", str(cores), "--latency-wait", "0"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+
+    def succeed(self, config: dict[str, object], *, cores: int = 2) -> Path:
+        """Run it; answers the folder of the results."""
+        done = self.run(config, cores=cores)
+        logs = "".join(log.read_text() for log in self.directory.glob("logs/**/*.log"))
+        assert done.returncode == 0, done.stderr + logs
+        return self.directory / "results"
+
+    def read(self, name: str) -> str:
+        return (self.directory / name).read_text()
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Callable[..., Workflow]:
+    """`workflow("wgs")`, or `workflow("wgs", "folder")` for a second one."""
+
+    def make(name: str, folder: str = "run") -> Workflow:
+        return Workflow(name, tmp_path / folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fixture_folder() -> Path:
+    """The repository's small fixture with a known truth."""
+    return ROOT / "testdata" / "diploid"
+
+
+@pytest.fixture
+def config(fixture_folder: Path) -> dict[str, object]:
+    return lanes_of(fixture_folder)
+
+
+@pytest.fixture
+def real_config(shared_data: Path) -> dict[str, object]:
+    """10,507 real pairs of HG002 on 1.1 Mb of chr20."""
+    return lanes_of(shared_data / "hg002_chr20_10mb") | {"sample": "HG002"}
+
+
+def lanes_of(folder: Path) -> dict[str, object]:
+    first, second = (str(folder / f"reads_{mate}.fq.gz") for mate in (1, 2))
+    return {
+        "reads": [{"first": first, "second": second}],
+        "reference": str(folder / "reference.fa"),
+    }

@@ -1,0 +1,181 @@
+"""A canceled run: its tools are dead and its partial outputs gone, whatever kind of rule it was."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from engine_support import end_runs, follow, make_job, started, tools, until
+from wesemu.engines.run_process import CANCELED
+from wesemu.engines.snakemake import SnakemakeEngine
+from wesemu.runs.model import TaskState
+
+AT_ONCE_SECONDS = 1.0
+
+KINDS = {
+    "shell": """
+        rule slow:
+            output: "out.txt"
+            shell: "echo partial > {output}; touch ready; sleep 300; echo never"
+    """,
+    "script": """
+        rule slow:
+            output: "out.txt"
+            script: "slow.py"
+    """,
+    "run": """
+        rule slow:
+            output: "out.txt"
+            run:
+                import pathlib, time
+                pathlib.Path(output[0]).write_text("partial")
+                pathlib.Path("ready").touch()
+                time.sleep(300)
+    """,
+    "shell inside run": """
+        rule slow:
+            output: "out.txt"
+            run:
+                shell("echo partial > {output}; touch ready; sleep 300")
+    """,
+    "pipe": """
+        rule all:
+            input: "out.txt"
+        rule slow:
+            output: pipe("stream")
+            shell: "yes > {output}"
+        rule sink:
+            input: "stream"
+            output: "out.txt"
+            shell: "echo partial > {output}; touch ready; cat {input} > /dev/null; sleep 300"
+    """,
+    "daemon": """
+        rule slow:
+            output: "out.txt"
+            shell: "setsid sleep 301 & echo partial > {output}; touch ready; sleep 300"
+    """,
+    "stopped": """
+        rule slow:
+            output: "out.txt"
+            shell: "echo partial > {output}; touch ready; kill -STOP $$; sleep 300"
+    """,
+    "retries": """
+        rule slow:
+            output: "out.txt"
+            retries: 5
+            shell: "echo partial > {output}; touch ready; sleep 300"
+    """,
+}
+
+SLOW_SCRIPT = """
+    import pathlib, time
+    pathlib.Path(snakemake.output[0]).write_text("partial")
+    pathlib.Path("ready").touch()
+    time.sleep(300)
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path: Path) -> Iterator[None]:
+    yield
+    end_runs(tmp_path)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[SnakemakeEngine]:
+    engine = SnakemakeEngine()
+    yield engine
+    await engine.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_cancel_ends_tools_and_removes_partial_outputs(
+    engine: SnakemakeEngine, tmp_path: Path, kind: str
+) -> None:
+    job = make_job(tmp_path / "run", KINDS[kind], scripts={"slow.py": SLOW_SCRIPT})
+    execution = await engine.launch(job)
+    task = await started(execution, "slow")
+    await until((job.workspace.work / "ready").exists)
+    begun = time.monotonic()
+    await execution.cancel()
+    assert time.monotonic() - begun < AT_ONCE_SECONDS
+    assert await tools(job) == []
+    assert not (job.workspace.work / "out.txt").exists()
+    story = await follow(execution)
+    assert story.outcome.exit_code == CANCELED
+    assert not story.outcome.crashed
+    assert story.tasks[task.id].state is TaskState.CANCELED
+    assert len(story.named("slow")) == 1
+    assert not story.failures
+
+
+async def test_cancel_of_the_command_line(tmp_path: Path) -> None:
+    engine = SnakemakeEngine("cli")
+    job = make_job(tmp_path / "run", KINDS["shell"])
+    execution = await engine.launch(job)
+    await until((job.workspace.work / "ready").exists)
+    await execution.cancel()
+    assert await tools(job) == []
+    assert not (job.workspace.work / "out.txt").exists()
+    story = await follow(execution)
+    assert story.outcome.exit_code == CANCELED
+    assert [task.state for task in story.named("slow")] == [TaskState.CANCELED]
+    await engine.close()
+
+
+async def test_tools_that_ignore_sigterm_are_killed(tmp_path: Path) -> None:
+    engine = SnakemakeEngine(grace_seconds=0.5)
+    workflow = """
+        rule slow:
+            output: "out.txt"
+            shell: "trap '' TERM; echo partial > {output}; touch ready; while :; do sleep 1; done"
+    """
+    job = make_job(tmp_path / "run", workflow)
+    execution = await engine.launch(job)
+    await until((job.workspace.work / "ready").exists)
+    await execution.cancel()
+    assert await tools(job) == []
+    assert not (job.workspace.work / "out.txt").exists()
+    assert (await execution.outcome()).exit_code == CANCELED
+    await engine.close()
+
+
+async def test_cancel_while_the_workflow_is_planned(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    """The Snakefile itself hangs; there are no tasks yet."""
+    workflow = """
+        import pathlib, time
+        pathlib.Path("ready").touch()
+        time.sleep(300)
+    """
+    job = make_job(tmp_path / "run", workflow)
+    execution = await engine.launch(job)
+    await until((job.workspace.work / "ready").exists)
+    begun = time.monotonic()
+    await execution.cancel()
+    assert time.monotonic() - begun < AT_ONCE_SECONDS
+    assert (await execution.outcome()).exit_code == CANCELED
+
+
+async def test_cancel_right_after_the_launch_and_twice(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    job = make_job(tmp_path / "run", KINDS["shell"])
+    execution = await engine.launch(job)
+    await asyncio.gather(execution.cancel(), execution.cancel())
+    assert (await execution.outcome()).exit_code == CANCELED
+    await execution.cancel()
+
+
+async def test_nothing_outlives_a_completed_run(engine: SnakemakeEngine, tmp_path: Path) -> None:
+    workflow = """
+        rule a:
+            output: "a"
+            shell: "setsid sleep 300 > /dev/null 2>&1 & touch {output}"
+    """
+    job = make_job(tmp_path / "run", workflow)
+    story = await follow(await engine.launch(job))
+    assert story.outcome.exit_code == 0
+    assert await tools(job) == []

@@ -1,0 +1,203 @@
+"""Whatever is killed, and whenever: runs go on or are resumed, and none is lost track of."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from engine_support import end_runs, follow, make_job, started, tools, until
+from wesemu.engines.execution import DetachedExecution
+from wesemu.engines.lock import holder, is_held
+from wesemu.engines.snakemake import SnakemakeEngine
+from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState, TaskState
+from wesemu.runs.ports import Job
+from wesemu.sla import ServiceLevel
+
+GATED = """
+    rule all:
+        input: "second"
+    rule first:
+        output: "first"
+        shell: "echo x >> first.count; touch {output}"
+    rule second:
+        input: "first"
+        output: "second"
+        shell: "echo x >> second.count; echo partial > {output}; "
+               "until [ -e gate ]; do sleep 0.01; done; echo whole > {output}"
+"""
+
+
+def run_of(job: Job) -> Run:
+    return Run(
+        id=RunId(job.run_id),
+        sequence=1,
+        handle="abcde",
+        owner=LOCAL_OWNER,
+        state=RunState.RUNNING,
+        workflow="",
+        service_level=next(iter(ServiceLevel)),
+        request=RunRequest("Snakefile"),
+        resources=Resources(),
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path: Path) -> Iterator[None]:
+    yield
+    end_runs(tmp_path)
+
+
+@pytest.fixture(params=["warm", "cli"])
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SnakemakeEngine]:
+    engine = SnakemakeEngine(request.param)
+    yield engine
+    await engine.close()
+
+
+async def launch_gated(engine: SnakemakeEngine, folder: Path) -> tuple[Job, DetachedExecution]:
+    """Launched, and its second task at its gate."""
+    job = make_job(folder, GATED)
+    execution = await engine.launch(job)
+    await until((job.workspace.work / "second.count").exists)
+    return job, execution
+
+
+async def kill_run(job: Job) -> None:
+    """kill -9 of the run's own process."""
+    process = await asyncio.to_thread(holder, job.workspace.lock)
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+
+
+async def test_killed_run_is_resumed_from_finished_work(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    job, execution = await launch_gated(engine, tmp_path / "run")
+    await kill_run(job)
+    outcome = await execution.outcome()
+    assert outcome.crashed
+    assert await tools(job) == []
+    assert await engine.attach(run_of(job), job.workspace) is None
+    (job.workspace.work / "gate").touch()
+    story = await follow(await engine.launch(job))
+    assert story.outcome.exit_code == 0
+    assert story.outcome.outputs == ("second",)
+    assert (job.workspace.work / "second").read_text() == "whole\n"
+    assert (job.workspace.work / "first.count").read_text() == "x\n"
+    assert (job.workspace.work / "second.count").read_text() == "x\nx\n"
+    assert [(t.attempt, t.state) for t in story.named("second")] == [
+        (1, TaskState.CANCELED),
+        (2, TaskState.COMPLETE),
+    ]
+    assert [(t.attempt, t.state) for t in story.named("first")] == [(1, TaskState.COMPLETE)]
+
+
+async def test_tools_of_a_crash_that_nobody_saw_are_ended_on_attach(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    job, _ = await launch_gated(engine, tmp_path / "run")
+    await engine.close()
+    await kill_run(job)
+    await until(lambda: not is_held(job.workspace.lock))
+    successor = SnakemakeEngine(engine.mode)
+    assert await successor.attach(run_of(job), job.workspace) is None
+    assert await tools(job) == []
+    await successor.close()
+
+
+async def test_new_engine_attaches_and_sees_all_events(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    """As after a kill -9 of the server: its engine has gone, the run has not."""
+    job, _ = await launch_gated(engine, tmp_path / "run")
+    await engine.close()
+    successor = SnakemakeEngine(engine.mode)
+    execution = await successor.attach(run_of(job), job.workspace)
+    assert execution is not None
+    assert (await started(execution, "first")).attempt == 1
+    (job.workspace.work / "gate").touch()
+    story = await follow(execution)
+    assert story.outcome.exit_code == 0
+    assert {task.name for task in story.tasks.values()} == {"first", "second"}
+    ended = await successor.attach(run_of(job), job.workspace)
+    assert ended is not None
+    again = await follow(ended)
+    assert again == story
+    await successor.close()
+
+
+async def test_run_outlives_its_forkserver(tmp_path: Path) -> None:
+    engine = SnakemakeEngine()
+    job, execution = await launch_gated(engine, tmp_path / "one")
+    first = engine.forkserver
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: engine.forkserver is None)
+    other = await follow(await engine.launch(make_job(tmp_path / "two", 'rule a:\n    shell: "true"')))
+    assert other.outcome.exit_code == 0
+    assert engine.forkserver not in (None, first)
+    (job.workspace.work / "gate").touch()
+    assert (await follow(execution)).outcome.exit_code == 0
+    await engine.close()
+
+
+async def test_a_running_run_is_not_launched_twice(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    job, _ = await launch_gated(engine, tmp_path / "run")
+    successor = SnakemakeEngine(engine.mode)
+    second = await successor.launch(job)
+    (job.workspace.work / "gate").touch()
+    story = await follow(second)
+    assert story.outcome.exit_code == 0
+    assert (job.workspace.work / "second.count").read_text() == "x\n"
+    await successor.close()
+
+
+async def test_killed_snakemake_is_a_failure_not_a_crash(tmp_path: Path) -> None:
+    """The worker dies (say, of lack of memory): its parent ends the tools and says so."""
+    engine = SnakemakeEngine()
+    workflow = """
+        rule a:
+            output: "a"
+            shell: "kill -9 $PPID; sleep 300"
+    """
+    job = make_job(tmp_path / "run", workflow)
+    story = await follow(await engine.launch(job))
+    assert story.outcome.exit_code == 137
+    assert not story.outcome.crashed
+    assert "Snakemake itself was ended by signal 9" in story.failures[0].message
+    assert [task.state for task in story.tasks.values()] == [TaskState.CANCELED]
+    assert await tools(job) == []
+    await engine.close()
+
+
+async def test_forkserver_ends_with_its_server(tmp_path: Path) -> None:
+    """Closing the socket is all that a killed server does."""
+    engine = SnakemakeEngine()
+    await engine.warm()
+    pid = engine.forkserver
+    assert pid is not None
+    await engine.close()
+    assert engine.forkserver is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_relaunch_after_success_runs_nothing_again(tmp_path: Path) -> None:
+    engine = SnakemakeEngine()
+    job, execution = await launch_gated(engine, tmp_path / "run")
+    (job.workspace.work / "gate").touch()
+    assert (await follow(execution)).outcome.exit_code == 0
+    begun = time.monotonic()
+    story = await follow(await engine.launch(job))
+    assert time.monotonic() - begun < 10
+    assert story.outcome.exit_code == 0
+    assert story.outcome.outputs == ("second",)
+    assert (job.workspace.work / "second.count").read_text() == "x\n"
+    await engine.close()

@@ -1,0 +1,37 @@
+"""The command line in this process: its status, its data, its talk."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from wesemu.cli.app import execute
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+Wesemu = Callable[..., Ended]
+
+
+@pytest.fixture
+def wesemu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Wesemu:
+    """Runs one command line without colours, as a script sees it."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("WESEMU_SERVER", raising=False)
+
+    def run(*arguments: object) -> Ended:
+        status = 0
+        try:
+            execute([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        out, err = capsys.readouterr()
+        return Ended(status, out, err)
+
+    return run

@@ -1,0 +1,43 @@
+"""Which exit status an error ends with."""
+
+import errno
+
+import pytest
+
+from wesemu.cli.failures import ExitStatus, Refused, sentence, status_of
+from wesemu.errors import (
+    DataDirectoryLocked,
+    InputError,
+    InvalidRequest,
+    RunNotFound,
+    ToolMissing,
+    WesemuError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidRequest("no"), ExitStatus.USAGE),
+        (InputError("no", file="a.fa"), ExitStatus.USAGE),
+        (RunNotFound("no"), ExitStatus.REFUSED),
+        (DataDirectoryLocked("no"), ExitStatus.MACHINE),
+        (ToolMissing("no"), ExitStatus.MACHINE),
+        (Refused("no", ExitStatus.UNREACHABLE), ExitStatus.UNREACHABLE),
+    ],
+)
+def test_every_error_has_its_status(error: WesemuError, status: ExitStatus) -> None:
+    assert status_of(error) is status
+
+
+def test_a_file_error_is_a_sentence() -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "/x")
+    assert sentence(error) == "/x: permission denied"
+
+
+def test_a_full_disk_is_said() -> None:
+    assert sentence(OSError(errno.ENOSPC, "No space", "/x")) == "the disk is full: /x"
+
+
+def test_an_error_without_a_file_is_a_fault_of_ours() -> None:
+    assert sentence(OSError("odd")) is None

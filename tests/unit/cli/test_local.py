@@ -1,0 +1,140 @@
+"""The verbs that need no server: fixture, reference, bucket, doctor."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wesemu.cli.failures import ExitStatus
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def test_fixture_names_its_files(wesemu, tmp_path: Path) -> None:
+    ended = wesemu("fixture", tmp_path / "f", "--length", 30000, "--contigs", 1, "--depth", 1)
+    assert ended.status == 0
+    paths = [Path(line) for line in ended.out.splitlines()]
+    names = ["reference.fa", "reads_1.fq.gz", "reads_2.fq.gz", "truth.vcf"]
+    assert [path.name for path in paths] == names
+    assert all(path.stat().st_size for path in paths)
+    assert "200 reads of 150 bp" in ended.err
+
+
+def test_fixture_gives_its_figures_as_json(wesemu, tmp_path: Path) -> None:
+    flags = ("--length", 30000, "--contigs", 1, "--depth", 1, "--seed", 5, "--snps", 3)
+    told = json.loads(wesemu("fixture", tmp_path, *flags, "--json").out)
+    assert (told["seed"], told["snps"], told["reads"]) == (5, 3, 200)
+    assert told["command"].startswith("wesemu fixture DIR --seed 5")
+
+
+def test_the_command_of_a_fixture_makes_it_again(wesemu, tmp_path: Path) -> None:
+    flags = ("--length", 30000, "--contigs", 1, "--depth", 2, "--duplicates", 0.2)
+    first = json.loads(wesemu("fixture", tmp_path / "a", *flags, "--json").out)
+    words = first["command"].replace("DIR", str(tmp_path / "b")).split()
+    again = json.loads(wesemu(*words[1:], "--json").out)
+    assert again["sha256"] == first["sha256"]
+
+
+def test_a_fixture_that_cannot_be_is_refused(wesemu, tmp_path: Path) -> None:
+    ended = wesemu("fixture", tmp_path, "--depth", -1)
+    assert ended.status == ExitStatus.USAGE
+    assert ended.err.startswith("wesemu: depth is -1")
+
+
+def test_a_reference_is_added_and_listed(wesemu, tmp_path: Path, data: Path) -> None:
+    fasta = tmp_path / "tiny.fa"
+    fasta.write_text(">chr1\n" + "ACGTTGCATGCAAC" * 50 + "\n")
+    added = wesemu("reference", "add", "tiny", fasta, "--data", data)
+    assert added.status == 0, added.err
+    assert Path(added.out.strip()).is_file()
+    listed = json.loads(wesemu("reference", "list", "--data", data, "--json").out)
+    assert listed == [{"name": "tiny", "fasta": added.out.strip()}]
+    assert "| tiny |" in wesemu("reference", "list", "--data", data).out
+
+
+def test_no_references_are_told_on_stderr(wesemu, data: Path) -> None:
+    ended = wesemu("reference", "list", "--data", data)
+    assert (ended.status, ended.out) == (0, "")
+    assert "wesemu reference add" in ended.err
+
+
+def test_a_reference_that_is_none_is_refused(wesemu, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "page.fa").write_text("<html></html>")
+    ended = wesemu("reference", "add", "page", tmp_path / "page.fa", "--data", data)
+    assert ended.status == ExitStatus.USAGE
+    assert "not FASTA" in ended.err
+
+
+def test_files_go_into_buckets_and_out_again(wesemu, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    into = wesemu("bucket", "cp", tmp_path / "a.txt", "oss://genes/in/", "--data", data)
+    assert into.status == 0, into.err
+    assert (data / "buckets/genes/in/a.txt").read_text() == "hello"
+    wesemu("bucket", "cp", "oss://genes/in/a.txt", "oss://other/b.txt", "--data", data)
+    assert wesemu("bucket", "ls", "--data", data).out == "oss://genes\noss://other\n"
+    assert wesemu("bucket", "ls", "oss://other", "--data", data).out.split() == [
+        "5",
+        "oss://other/b.txt",
+    ]
+    wesemu("bucket", "cp", "oss://other/b.txt", tmp_path, "--data", data)
+    assert (tmp_path / "b.txt").read_text() == "hello"
+
+
+def test_buckets_are_listed_as_json(wesemu, data: Path) -> None:
+    (data / "buckets/genes/in").mkdir(parents=True)
+    (data / "buckets/genes/in/a.txt").write_text("hello")
+    assert json.loads(wesemu("bucket", "ls", "--json", "--data", data).out) == [{"bucket": "genes"}]
+    found = wesemu("bucket", "ls", "oss://genes/in", "--json", "--data", data)
+    assert json.loads(found.out) == [{"location": "oss://genes/in/a.txt", "size": 5}]
+
+
+@pytest.mark.parametrize(
+    "target", ["oss://genes/../../x", "oss://../x", "oss://Genes/x", "oss://genes//x", "oss:///x"]
+)
+def test_no_copy_leaves_its_bucket(wesemu, tmp_path: Path, data: Path, target: str) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    (data / "buckets/genes").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    ended = wesemu("bucket", "cp", tmp_path / "a.txt", target, "--data", data)
+    assert ended.status == ExitStatus.USAGE
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_copying_what_is_not_there_is_refused(wesemu, tmp_path: Path, data: Path) -> None:
+    ended = wesemu("bucket", "cp", tmp_path / "none", "oss://genes/x", "--data", data)
+    assert ended.status == ExitStatus.REFUSED
+    assert "none" in ended.err
+
+
+def test_doctor_finds_everything_here(wesemu, data: Path) -> None:
+    ended = wesemu("doctor", "--json", "--data", data)
+    found = {finding["name"]: finding for finding in json.loads(ended.out)}
+    assert {"python", "snakemake", "bwa", "samtools", "bcftools", "cores", "disk"} <= set(found)
+    assert all(finding["ok"] for finding in found.values())
+    assert ended.status == 0
+
+
+def test_doctor_fails_where_a_tool_is_missing(wesemu, data: Path, monkeypatch) -> None:
+    monkeypatch.setattr("wesemu.genomics.tools.wheel_version", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    ended = wesemu("doctor", "--data", data)
+    assert ended.status == ExitStatus.FAILED
+    assert "MISSING" in ended.out
+
+
+def test_an_unknown_setting_is_told(wesemu, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wesemu.toml").write_text("prot = 80\n")
+    ended = wesemu("doctor")
+    assert ended.status == ExitStatus.USAGE
+    assert "'prot'" in ended.err
+
+
+def test_an_unknown_variable_is_warned_about(wesemu, data: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WESEMU_PROT", "80")
+    ended = wesemu("bucket", "ls", "--data", data)
+    assert ended.status == 0
+    assert "WESEMU_PROT" in ended.err

@@ -1,0 +1,27 @@
+"""Tables in the boxes that scripts for `ags` cut."""
+
+import pytest
+
+from wesemu.cli.output import give_table, tell
+
+
+def test_a_table_has_boxes_and_padding(capsys: pytest.CaptureFixture[str]) -> None:
+    give_table(("JOB NAME", "STATUS"), [("wgs-gpu-tvltf", "Running"), ("m", "")])
+    assert capsys.readouterr().out.splitlines() == [
+        "+---------------+---------+",
+        "| JOB NAME      | STATUS  |",
+        "+---------------+---------+",
+        "| wgs-gpu-tvltf | Running |",
+        "| m             |         |",
+        "+---------------+---------+",
+    ]
+
+
+def test_a_table_without_rows_keeps_its_head(capsys: pytest.CaptureFixture[str]) -> None:
+    give_table(("A", "B"), [])
+    assert capsys.readouterr().out.splitlines()[1] == "| A | B |"
+
+
+def test_talk_is_not_data(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("hello")
+    assert capsys.readouterr() == ("", "hello\n")

@@ -1,0 +1,55 @@
+"""Where the server may listen."""
+
+import socket
+
+import pytest
+
+from wesemu.cli.failures import ExitStatus, Refused
+from wesemu.cli.serve import is_loopback, listen, refuse_open_door
+from wesemu.settings import AuthSettings, Settings
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "::1"])
+def test_loopback_is_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
+def test_the_rest_is_not(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_an_open_door_is_refused() -> None:
+    with pytest.raises(Refused, match="--insecure"):
+        refuse_open_door(Settings(host="0.0.0.0"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(host="0.0.0.0", insecure=True),
+        Settings(host="0.0.0.0", auth=AuthSettings(tokens={"secret": "alice"})),
+        Settings(host="0.0.0.0", auth=AuthSettings(ags_keys={"id": "secret"})),
+        Settings(),
+    ],
+)
+def test_credentials_insecure_or_loopback_open_it(settings: Settings) -> None:
+    refuse_open_door(settings)
+
+
+def test_a_free_port_is_found() -> None:
+    with listen("127.0.0.1", 0) as door:
+        assert door.getsockname()[1] > 0
+
+
+def test_a_taken_port_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Refused, match="--port") as refused:
+            listen("127.0.0.1", port)
+    assert refused.value.status is ExitStatus.MACHINE
+
+
+def test_a_foreign_address_is_told() -> None:
+    with pytest.raises(Refused, match=r"192\.0\.2\.1"):
+        listen("192.0.2.1", 0)

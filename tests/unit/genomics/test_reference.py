@@ -1,0 +1,202 @@
+"""A reference is indexed once, whole, and never mistaken for another."""
+
+import gzip
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
+from wesemu.genomics.bwaindex import SUFFIXES, index_fault, read_contigs
+from wesemu.genomics.reference import ReferenceStore
+from wesemu.genomics.tools import Toolset, resolve
+
+SEQUENCE = "ACGTTGCATTAGCAGGACTTNACCATTGACG" * 20
+
+
+class CountingTools:
+    """The real tools; counts how often they were asked for, which is once a build."""
+
+    def __init__(self) -> None:
+        self.builds = 0
+
+    def __call__(self) -> Toolset:
+        self.builds += 1
+        return resolve(path="/nonexistent")
+
+
+@pytest.fixture
+def tools() -> CountingTools:
+    return CountingTools()
+
+
+@pytest.fixture
+def store(tmp_path: Path, tools: CountingTools) -> ReferenceStore:
+    return ReferenceStore(tmp_path / "references", tmp_path / "cache", tools=tools)
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.fa"
+    path.write_text(f">chr1 first\n{SEQUENCE}\n>chr2\n{SEQUENCE[::-1]}\n")
+    return path
+
+
+def test_a_registered_reference_is_found_by_name_and_alias(store, fasta):
+    path = store.add("HS37d5", fasta)
+    assert store.names() == ["hs37d5"]
+    assert store.find("hs37d5") == store.find("HG19") == path
+    assert store.find("hg38") is None
+    assert index_fault(str(path)) is None
+    assert [(contig.name, contig.length) for contig in read_contigs(str(path))] == [
+        ("chr1", len(SEQUENCE)),
+        ("chr2", len(SEQUENCE)),
+    ]
+
+
+def test_a_registered_reference_is_ready_as_it_is(store, fasta, tools):
+    path = store.add("mine", fasta)
+    assert store.ready(path) == path
+    assert tools.builds == 1
+
+
+def test_gzip_is_unpacked(store, fasta, tmp_path):
+    packed = tmp_path / "mine.fa.gz"
+    packed.write_bytes(gzip.compress(fasta.read_bytes()))
+    assert store.add("mine", packed).read_bytes() == fasta.read_bytes()
+
+
+def test_the_same_sequences_are_indexed_once(store, fasta, tmp_path, tools):
+    packed = tmp_path / "copy.fa.gz"
+    packed.write_bytes(gzip.compress(fasta.read_bytes()))
+    assert store.ready(fasta) == store.ready(packed)
+    assert tools.builds == 1
+
+
+def test_two_at_once_index_once(store, fasta, tools):
+    ready: list[Path] = []
+    threads = [threading.Thread(target=lambda: ready.append(store.ready(fasta))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(ready)) == 1
+    assert len(ready) == 3
+    assert tools.builds == 1
+
+
+def test_changed_sequences_are_another_reference(store, fasta):
+    before = store.ready(fasta)
+    fasta.write_text(fasta.read_text().replace("ACGTT", "ACGTA"))
+    assert store.ready(fasta) != before
+
+
+@pytest.mark.parametrize("suffix", [".bwt", ".sa", ".pac", ".ann", ".fai"])
+def test_a_half_built_index_is_built_again(store, fasta, suffix, tools):
+    path = store.ready(fasta)
+    index = Path(f"{path}{suffix}")
+    index.write_bytes(index.read_bytes()[:-9])
+    assert index_fault(str(path)) is not None
+    assert store.ready(fasta) == path
+    assert index_fault(str(path)) is None
+    assert tools.builds == 2
+
+
+def test_an_index_older_than_its_fasta_is_not_used(store, fasta):
+    path = store.add("mine", fasta)
+    path.write_text(path.read_text().replace("ACGTT", "ACGTA"))
+    later = path.stat().st_mtime + 5
+    os.utime(path, (later, later))
+    assert store.ready(path) != path
+
+
+def test_an_index_of_other_sequences_with_a_later_date_is_not_used(store, fasta):
+    path = store.add("mine", fasta)
+    path.write_text(path.read_text().replace("ACGTT", "ACGTA"))
+    for suffix in (".fai", *SUFFIXES):
+        os.utime(f"{path}{suffix}")
+    assert store.ready(path) != path
+
+
+def test_a_folder_put_there_by_hand_counts(store, fasta, tmp_path):
+    folder = tmp_path / "references" / "yeast"
+    folder.mkdir(parents=True)
+    (folder / "R64.fa").write_bytes(fasta.read_bytes())
+    assert store.names() == ["yeast"]
+    ready = store.ready(store.find("yeast"))
+    assert ready.read_bytes() == fasta.read_bytes()
+
+
+def test_adding_again_changes_nothing_and_other_sequences_are_a_conflict(store, fasta, tools):
+    path = store.add("mine", fasta)
+    assert store.add("mine", fasta) == path
+    assert tools.builds == 1
+    fasta.write_text(">other\nACGT\n")
+    with pytest.raises(Conflict, match="exists already"):
+        store.add("mine", fasta)
+
+
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "a b", "x" * 65])
+def test_unsafe_names_are_refused(store, fasta, name):
+    with pytest.raises(InvalidRequest) as caught:
+        store.add(name, fasta)
+    assert caught.value.field == "name"
+    assert store.find(name) is None
+
+
+@pytest.mark.parametrize("name", ["a,b", "a(b)", "it's", 'a"b', "a<b>", "{a}", "*a", "=a", "a\\b"])
+def test_contig_names_that_end_in_an_empty_vcf_are_refused(store, fasta, name):
+    fasta.write_text(f">{name}\n{SEQUENCE}\n")
+    with pytest.raises(InputError, match="not allowed in SAM") as caught:
+        store.ready(fasta)
+    assert caught.value.file == str(fasta)
+
+
+@pytest.mark.parametrize("name", ["gi|12|ref|NC_1.1|", "HLA-A*01:01:01:01", "chr1:1-10"])
+def test_odd_contig_names_that_work_are_accepted(store, fasta, name):
+    fasta.write_text(f">{name}\n{SEQUENCE}\n")
+    assert read_contigs(str(store.ready(fasta)))[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("contents", "words"),
+    [
+        ("", "empty"),
+        ("<html>", "HTML"),
+        ("@r\nA\n+\nI\n", "text in another format"),
+        (">a\nACGT\nAC\nACGT\n", "cannot be indexed"),
+        (">a\nACGT\n>a\nACGT\n", "two sequences of one name"),
+    ],
+)
+def test_what_is_no_fasta_is_refused(store, fasta, contents, words, tmp_path):
+    fasta.write_text(contents)
+    with pytest.raises(InputError, match=words):
+        store.add("mine", fasta)
+    assert store.names() == []
+    assert [path.name for path in (tmp_path / "references").glob(".build-*")] == []
+
+
+def test_damaged_gzip_is_refused(store, tmp_path):
+    packed = tmp_path / "cut.fa.gz"
+    packed.write_bytes(gzip.compress(b">a\n" + SEQUENCE.encode() * 50)[:-20])
+    with pytest.raises(InputError, match="cannot be read"):
+        store.ready(packed)
+
+
+def test_a_missing_file_is_told(store, tmp_path):
+    with pytest.raises(InputError, match="cannot be opened"):
+        store.ready(tmp_path / "none.fa")
+
+
+def test_a_closed_store_builds_nothing(store, fasta):
+    store.close()
+    with pytest.raises(SystemFault, match="shutting down"):
+        store.ready(fasta)
+
+
+def test_the_hash_lies_beside_the_reference(store, fasta):
+    path = store.ready(fasta)
+    stamp = json.loads((path.parent / "genome.json").read_text())
+    assert stamp == {"sha256": path.parent.name, "bytes": fasta.stat().st_size}

@@ -1,0 +1,104 @@
+"""Settings win over PATH, what is new on PATH wins over the wheels."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wesemu.errors import ToolMissing
+from wesemu.genomics.tools import resolve, version_number, wheel_command
+
+NOWHERE = "/nonexistent"
+
+
+def fake(folder: Path, name: str, words: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{words}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def run(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=False, **options)
+
+
+def test_the_wheels_are_the_last_resort():
+    tools = resolve(path=NOWHERE)
+    assert [tool.source for tool in tools.all] == ["wheel"] * 3
+    assert tools.samtools.command == wheel_command("samtools")
+    assert version_number(tools.samtools.version) >= (1, 24)
+
+
+def test_an_older_native_samtools_is_passed_over_and_a_newer_one_taken(tmp_path):
+    fake(tmp_path, "samtools", "samtools 1.16.1")
+    newer = fake(tmp_path, "bcftools", "bcftools 9.1")
+    tools = resolve(path=str(tmp_path))
+    assert tools.samtools.source == "wheel"
+    assert (tools.bcftools.source, tools.bcftools.command) == ("path", (str(newer),))
+
+
+@pytest.mark.parametrize(("version", "source"), [("0.7.17-r1188", "path"), ("0.7.12", "wheel")])
+def test_a_native_bwa_is_preferred_if_not_too_old(tmp_path, version, source):
+    fake(tmp_path, "bwa", f"Version: {version}")
+    assert resolve(path=str(tmp_path)).bwa.source == source
+
+
+def test_settings_win(tmp_path):
+    old = fake(tmp_path, "old", "samtools 1.2")
+    tools = resolve({"samtools": str(old), "bwa": "wheel"}, path=NOWHERE)
+    assert (tools.samtools.source, tools.samtools.version) == ("settings", "1.2")
+    assert tools.bwa.source == "wheel"
+
+
+@pytest.mark.parametrize("command", ["/nonexistent/samtools", "false"])
+def test_settings_that_do_not_work_are_an_error(command):
+    with pytest.raises(ToolMissing, match=r"tools\.samtools"):
+        resolve({"samtools": command}, path=NOWHERE)
+
+
+def test_a_tool_that_is_nowhere_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(ToolMissing, match="neither on PATH"):
+        resolve(path=NOWHERE)
+
+
+def test_resolving_is_quick():
+    start = time.perf_counter()
+    resolve()
+    assert time.perf_counter() - start < 1
+
+
+def test_wheel_tools_stream_and_tell_their_exit_status(tmp_path):
+    samtools = wheel_command("samtools")
+    sam = "@SQ\tSN:a\tLN:9\nr\t0\ta\t1\t9\t2M\t*\t0\t0\tAC\tII\n"
+    bam = subprocess.run(
+        [*samtools, "view", "-b", "-"], input=sam.encode(), capture_output=True, check=True
+    ).stdout
+    count = subprocess.run(
+        [*samtools, "view", "-c", "-"], input=bam, capture_output=True, check=True
+    )
+    assert count.stdout == b"1\n"
+    missing = run(*samtools, "view", str(tmp_path / "none"))
+    assert missing.returncode == 1
+    assert "No such file" in missing.stderr
+    assert run(*wheel_command("bcftools"), "view", str(tmp_path / "none")).returncode == 255
+
+
+def test_a_wheel_tool_whose_reader_goes_away_dies_of_it(tmp_path):
+    sam = tmp_path / "many.sam"
+    sam.write_text("@SQ\tSN:a\tLN:9\n" + "r\t0\ta\t1\t9\t2M\t*\t0\t0\tAC\tII\n" * 50_000)
+    view = " ".join(wheel_command("samtools"))
+    script = f"{view} view {sam} | head -1 >/dev/null; echo ${{PIPESTATUS[0]}}"
+    assert run("bash", "-c", script).stdout == "141\n"
+
+
+def test_a_full_disk_is_told():
+    script = " ".join(wheel_command("samtools")) + " --version > /dev/full"
+    assert run("bash", "-c", script).returncode != 0
+
+
+def test_the_wheel_has_only_the_index_of_bwa():
+    assert run(*wheel_command("bwa"), "mem").returncode == 1
+    assert run(*wheel_command("minimap2")).returncode == 2

@@ -1,0 +1,136 @@
+"""The index: durable, moved by compare-and-set, paged by key."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support import START
+from wesemu.errors import RunNotFound, StoreError, TransitionRefused
+from wesemu.runs.model import (
+    LOCAL_OWNER,
+    OutputFile,
+    ReadCounts,
+    Resources,
+    Run,
+    RunFailure,
+    RunId,
+    RunRequest,
+    RunState,
+    TaskLog,
+    TaskState,
+)
+from wesemu.runs.store import HandleTaken, RunStore
+from wesemu.sla import ServiceLevel
+
+
+def a_run(name: str, level: ServiceLevel = ServiceLevel.SILVER) -> Run:
+    return Run(
+        id=RunId(f"id-{name}"),
+        sequence=0,
+        handle=name,
+        owner=LOCAL_OWNER,
+        state=RunState.QUEUED,
+        workflow="mapping",
+        service_level=level,
+        request=RunRequest("mapping", params={"sample": "Zoë"}, tags={"a": "b"}),
+        resources=Resources(cores=2, memory_mb=100),
+        created=START,
+        tags={"a": "b"},
+        counts=ReadCounts(2, 300),
+        input_bytes=7,
+        outputs=(OutputFile("bam", "results/a.bam", 5, "oss://b/a.bam"),),
+        failure=RunFailure("no", file="x", record=3),
+    )
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[RunStore]:
+    store = await RunStore.open(tmp_path / "index.db")
+    yield store
+    await store.close()
+
+
+async def test_a_run_comes_back_as_it_was_put_in_also_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "index.db"
+    store = await RunStore.open(path)
+    stored = await store.insert(a_run("one"))
+    await store.close()
+    store = await RunStore.open(path)
+    assert await store.get("id-one") == stored == await store.by_handle("one")
+    await store.close()
+    await store.close()
+
+
+async def test_a_taken_handle_is_told(store: RunStore) -> None:
+    await store.insert(a_run("one"))
+    with pytest.raises(HandleTaken):
+        await store.insert(a_run("one"))
+    assert (await store.get("id-one")).handle == "one"
+
+
+async def test_of_two_moves_that_exclude_each_other_one_wins(store: RunStore) -> None:
+    run = await store.insert(a_run("one"))
+    outcomes = await asyncio.gather(
+        store.move(run.id, RunState.CANCELED),
+        store.move(run.id, RunState.INITIALIZING),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(outcome, TransitionRefused) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Run) for outcome in outcomes) == 1
+
+
+@pytest.mark.parametrize("end", [state for state in RunState if state.ended])
+async def test_a_terminal_state_never_changes(store: RunStore, end: RunState) -> None:
+    run = await store.insert(a_run("one"))
+    way = {
+        RunState.COMPLETE: [RunState.INITIALIZING, RunState.RUNNING],
+        RunState.CANCELED: [RunState.INITIALIZING, RunState.CANCELING],
+    }
+    for state in [*way.get(end, []), end]:
+        await store.move(run.id, state)
+    for state in RunState:
+        with pytest.raises(TransitionRefused):
+            await store.move(run.id, state)
+    assert (await store.get(run.id)).state is end
+
+
+async def test_the_queue_is_by_service_level_then_age(store: RunStore) -> None:
+    for name, level in (("a", "s"), ("b", "g"), ("c", "p"), ("d", "s"), ("e", "p")):
+        await store.insert(a_run(name, ServiceLevel(level)))
+    queued = await store.in_states(RunState.QUEUED)
+    assert [run.handle for run in queued] == ["c", "e", "b", "a", "d"]
+
+
+async def test_attempts_of_a_task_are_kept_apart_and_keep_their_order(store: RunStore) -> None:
+    run = await store.insert(a_run("one"))
+    first = TaskLog("2", "align", TaskState.RUNNING, started=START)
+    other = TaskLog("1", "index", TaskState.QUEUED)
+    await store.put_tasks(run.id, [first, other])
+    failed = TaskLog("2", "align", TaskState.EXECUTOR_ERROR, started=START, exit_code=1)
+    again = TaskLog("2", "align", TaskState.RUNNING, attempt=2)
+    await store.put_tasks(run.id, [failed, again])
+    assert await store.tasks(run.id) == [failed, other, again]
+
+
+async def test_removing_a_run_removes_its_tasks(store: RunStore) -> None:
+    run = await store.insert(a_run("one"))
+    await store.put_tasks(run.id, [TaskLog("1", "index", TaskState.QUEUED)])
+    await store.delete(run.id)
+    assert await store.tasks(run.id) == []
+    with pytest.raises(RunNotFound):
+        await store.get(run.id)
+
+
+async def test_a_newer_or_broken_index_is_refused(tmp_path: Path) -> None:
+    newer = tmp_path / "newer.db"
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(StoreError, match="newer"):
+        await RunStore.open(newer)
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError, match=r"broken\.db"):
+        await RunStore.open(broken)

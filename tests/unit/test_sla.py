@@ -1,0 +1,76 @@
+"""The service level table and formula of AGS's billing page."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wesemu.sla import ServiceLevel, promise
+
+SILVER, GOLD, PLATINUM = ServiceLevel.SILVER, ServiceLevel.GOLD, ServiceLevel.PLATINUM
+sizes = st.integers(min_value=0, max_value=10**13)
+
+
+def test_the_worked_example_of_the_billing_page() -> None:
+    sla = promise(SILVER, "wgs", 120_000_000_000)
+    assert sla.minutes == 80
+    assert sla.duration == timedelta(hours=1, minutes=20)
+
+
+@pytest.mark.parametrize(
+    ("level", "gbp", "minutes"),
+    [
+        (SILVER, 90, 60),
+        (GOLD, 90, 45),
+        (PLATINUM, 90, 30),
+        (SILVER, 0, 60),
+        (SILVER, 93, 62),
+        (GOLD, 94, 47),
+        (PLATINUM, 96, 32),
+        (PLATINUM, 91, Fraction(91, 3)),
+    ],
+)
+def test_minutes_by_tier(level: ServiceLevel, gbp: int, minutes: Fraction) -> None:
+    assert promise(level, "mapping", gbp * 10**9).minutes == minutes
+
+
+@pytest.mark.parametrize(
+    ("level", "workflow", "price"),
+    [
+        (SILVER, "wgs", "10"),
+        (SILVER, "mapping", "5"),
+        (GOLD, "wgs", "15"),
+        (GOLD, "mapping", "7.5"),
+        (PLATINUM, "wgs", "20"),
+        (PLATINUM, "mapping", "10"),
+    ],
+)
+def test_price_of_ten_gigabases(level: ServiceLevel, workflow: str, price: str) -> None:
+    assert promise(level, workflow, 10 * 10**9).price == Decimal(price)
+
+
+def test_a_missed_service_level_is_free() -> None:
+    sla = promise(GOLD, "wgs", 10**9)
+    assert sla.charged(timedelta(minutes=45)) == Decimal("1.5")
+    assert sla.charged(timedelta(minutes=45, microseconds=1)) == 0
+
+
+def test_the_deadline_is_the_start_plus_the_minutes() -> None:
+    start = datetime(2020, 1, 15, 8, 30, 25, tzinfo=UTC)
+    assert promise(PLATINUM, "wgs", 0).deadline(start) == start + timedelta(minutes=30)
+
+
+@given(fewer=sizes, more=sizes, level=st.sampled_from(ServiceLevel))
+def test_more_bases_never_finish_earlier(fewer: int, more: int, level: ServiceLevel) -> None:
+    fewer, more = sorted((fewer, more))
+    assert promise(level, "wgs", fewer).minutes <= promise(level, "wgs", more).minutes
+    assert promise(level, "wgs", fewer).price <= promise(level, "wgs", more).price
+
+
+@given(bases=sizes)
+def test_a_better_tier_never_finishes_later(bases: int) -> None:
+    silver, gold, platinum = (promise(level, "wgs", bases) for level in (SILVER, GOLD, PLATINUM))
+    assert platinum.minutes <= gold.minutes <= silver.minutes
+    assert [level.rank for level in (PLATINUM, GOLD, SILVER)] == [0, 1, 2]

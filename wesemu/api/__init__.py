@@ -1,0 +1,1 @@
+"""The dialects. Each translates its API to the core and back, and decides nothing."""

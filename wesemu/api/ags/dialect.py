@@ -1,0 +1,27 @@
+"""AGS as the middleware sees it."""
+
+from aiohttp import web
+
+from wesemu.api.ags.authenticator import Authenticator
+from wesemu.api.ags.errors import render
+from wesemu.runs.model import Owner
+
+
+class AgsDialect:
+    """Implements `wesemu.api.dialect.Dialect`: `/gs/…`, signatures, JSON errors throughout."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def owns(self, path: str) -> bool:
+        return path == "/gs" or path.startswith("/gs/")
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Raises SignatureRefused."""
+        return await self._authenticator.owner(request)
+
+    def render_error(self, error: Exception, request_id: str) -> web.Response:
+        return render(error, request_id)
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {"x-acs-request-id": request_id}

@@ -1,0 +1,107 @@
+"""AGS's errors: one JSON object that both generations of SDKs can read.
+
+The gateway spells `Code`, `Message`, `RequestId`, `HostId`; the service spells `code`,
+`message`, `requestId`. The old SDK reads only the first, so both are sent. Codes that begin with
+`Error` are ours: no codes of the workflow operations are published but `ErrorCheckAcl`.
+"""
+
+from aiohttp import web
+
+from wesemu.errors import (
+    BucketNotFound,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    ObjectNotFound,
+    ReferenceNotFound,
+    RunActive,
+    RunNotFound,
+    SystemFault,
+    Unauthorized,
+    WesemuError,
+)
+
+_CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
+    (InvalidRequest, 400, "InvalidParameter"),
+    (Unauthorized, 400, "IncompleteSignature"),
+    (Forbidden, 403, "ErrorCheckAcl"),
+    (RunNotFound, 404, "ErrorWorkflowNotFound"),
+    (BucketNotFound, 404, "ErrorBucketNotFound"),
+    (ObjectNotFound, 404, "ErrorObjectNotFound"),
+    (ReferenceNotFound, 404, "ErrorReferenceNotFound"),
+    (NotFound, 404, "ErrorNotFound"),
+    (RunActive, 409, "ErrorWorkflowRunning"),
+    (Conflict, 409, "ErrorConflict"),
+    (SystemFault, 500, "InternalError"),
+)
+"""The first row that fits an error renders it; the tree's leaves come before their parents."""
+
+_HTTP_CODES = {
+    404: "InvalidAction.NotFound",
+    405: "UnsupportedHTTPMethod",
+    413: "ErrorBodyTooLarge",
+}
+
+
+class SignatureRefused(Unauthorized):
+    """A request whose signature does not hold; `status` and `code` are the gateway's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def render(error: Exception, request_id: str) -> web.Response:
+    """The answer for an error. Anything that is not ours is an internal error without details."""
+    match error:
+        case SignatureRefused():
+            return _answer(error.status, error.code, error.message, request_id)
+        case WesemuError():
+            status, code = next(
+                ((status, code) for kind, status, code in _CODES if isinstance(error, kind)),
+                (500, "InternalError"),
+            )
+            return _answer(status, code, _message(error), request_id)
+        case web.HTTPException():
+            return _http(error, request_id)
+        case _:
+            message = f"Internal error: the server's log has it under {request_id}."
+            return _answer(500, "InternalError", message, request_id)
+
+
+def _message(error: WesemuError) -> str:
+    field = getattr(error, "field", None)
+    return f"The parameter {field}: {error.message}" if field else error.message
+
+
+def _http(error: web.HTTPException, request_id: str) -> web.Response:
+    message = error.reason
+    if error.status in (404, 405):
+        message = (
+            "Specified api is not found, please check your url and method: "
+            "POST /gs/workflow, GET /gs/workflows, or GET, PUT, DELETE /gs/workflow/<name>."
+        )
+    code = _HTTP_CODES.get(
+        error.status, "InvalidRequest" if error.status < 500 else "InternalError"
+    )
+    response = _answer(error.status, code, message, request_id)
+    if (allowed := error.headers.get("Allow")) is not None:
+        response.headers["Allow"] = allowed
+    return response
+
+
+def _answer(status: int, code: str, message: str, request_id: str) -> web.Response:
+    return web.json_response(
+        {
+            "Code": code,
+            "Message": message,
+            "RequestId": request_id,
+            "HostId": "wesemu",
+            "code": code,
+            "message": message,
+            "requestId": request_id,
+        },
+        status=status,
+    )

@@ -1,0 +1,101 @@
+"""The five operations, told apart by method and path as the gateway does it."""
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from wesemu.api.ags.fields import KINDS, parse_body
+from wesemu.api.ags.jobs import describe, find_run, job_name, list_entry
+from wesemu.api.ags.models import Jobs, Started
+from wesemu.api.ags.start import translate
+from wesemu.api.dialect import OWNER
+from wesemu.clock import Clock
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import Owner, Run
+from wesemu.runs.service import RunService
+
+_PAGE = 500
+
+
+class AgsHandlers:
+    """Answers for the runs of one service.
+
+    `clock` tells how long a running job has taken; `namespace` is the 16-digit account id and
+    `cluster_id` the cluster that every job is said to belong to.
+    """
+
+    def __init__(self, runs: RunService, clock: Clock, *, namespace: str, cluster_id: str) -> None:
+        self._runs = runs
+        self._clock = clock
+        self._namespace = namespace
+        self._cluster_id = cluster_id
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/gs/workflow", self.start_workflow),
+            web.get("/gs/workflows", self.describe_workflows),
+            web.get("/gs/workflow/{name}", self.descirbe_workflow),
+            web.put("/gs/workflow/{name}", self.cancel_workflow),
+            web.delete("/gs/workflow/{name}", self.remove_workflow),
+        ]
+
+    async def start_workflow(self, request: web.Request) -> web.Response:
+        """Queues a run and answers at once; SDKs wait 10 s at most."""
+        start = translate(parse_body(await request.read()))
+        with start.in_callers_words():
+            run = await self._runs.submit(request[OWNER], start.request)
+        return _answer(Started(job_name=job_name(run)))
+
+    async def describe_workflows(self, request: web.Request) -> web.Response:
+        """All jobs, newest first. The API has no paging; `limit` is our addition."""
+        runs = await self._newest(request[OWNER], _limit(request))
+        return _answer(Jobs(jobs=[list_entry(run, self._cluster_id) for run in runs]))
+
+    async def descirbe_workflow(self, request: web.Request) -> web.Response:
+        run = await self._find(request)
+        return _answer(describe(run, now=self._clock.now(), namespace=self._namespace))
+
+    async def cancel_workflow(self, request: web.Request) -> web.Response:
+        """A job that has ended stays as it is, which is a success too."""
+        run = await self._find(request)
+        action = parse_body(await request.read()).get("action")
+        if action != "cancel":
+            raise InvalidRequest("the only action is 'cancel'", field="action")
+        await self._runs.cancel(request[OWNER], run.id)
+        return web.Response()
+
+    async def remove_workflow(self, request: web.Request) -> web.Response:
+        """Forgets a job that has ended. Raises RunActive."""
+        run = await self._find(request)
+        await self._runs.remove(request[OWNER], run.id)
+        return web.Response()
+
+    async def _find(self, request: web.Request) -> Run:
+        return await find_run(self._runs, request[OWNER], request.match_info["name"])
+
+    async def _newest(self, owner: Owner, limit: int | None) -> list[Run]:
+        found: list[Run] = []
+        before: int | None = None
+        while limit is None or len(found) < limit:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = await self._runs.page(owner, size=size, before=before, workflows=KINDS)
+            found += page.runs
+            before = page.before
+            if before is None:
+                break
+        return found
+
+
+def _limit(request: web.Request) -> int | None:
+    text = request.query.get("limit", "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or int(text[:10]) == 0:
+        raise InvalidRequest("write a number from 1 on", field="limit")
+    return int(text[:10])
+
+
+def _answer(content: BaseModel) -> web.Response:
+    return web.Response(
+        text=content.model_dump_json(by_alias=True, exclude_none=True),
+        content_type="application/json",
+    )

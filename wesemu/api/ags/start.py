@@ -1,0 +1,150 @@
+"""StartWorkflow: from AGS's fields to the core's request and, for errors, back."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from wesemu.api.ags.fields import Field, Location, StartFields
+from wesemu.errors import BucketNotFound, InvalidRequest, NotFound
+from wesemu.runs.model import JsonObject, RunRequest
+
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A translated request, and the caller's own field name for each parameter of the core."""
+
+    request: RunRequest
+    names: Mapping[str, str]
+
+    @contextmanager
+    def in_callers_words(self) -> Iterator[None]:
+        """Have errors name the fields that the caller sent."""
+        try:
+            yield
+        except BucketNotFound as error:
+            error.field = self.names["bucket"]
+            raise
+        except (InvalidRequest, NotFound) as error:
+            error.field = self.names.get(error.field or "", error.field)
+            raise
+
+
+def translate(body: JsonObject) -> Start:
+    """Raises InvalidRequest for missing fields and values that cannot be translated."""
+    fields = StartFields(body)
+    _refuse_gvcf(fields)
+    bucket = fields.need("{kind}_bucket_name")
+    if "/" in bucket.value:
+        raise InvalidRequest(
+            f"{bucket.value[:80]!r} is not a bucket name; write the key into the other fields",
+            field=bucket.name,
+        )
+    start = _Translation(fields, bucket)
+    start.reads()
+    start.reference()
+    start.outputs()
+    start.choices()
+    request = RunRequest(workflow_url=fields.kind, params=start.params, echo=start.echo())
+    return Start(request, start.names)
+
+
+class _Translation:
+    """Collects the parameters, the caller's names for them, and the echo's values."""
+
+    def __init__(self, fields: StartFields, bucket: Field) -> None:
+        self._fields = fields
+        self._bucket = bucket.value
+        self._echo: dict[str, str] = {"bucket_name": bucket.value}
+        self.params: JsonObject = {}
+        self.names: dict[str, str] = {"bucket": bucket.name}
+
+    def reads(self) -> None:
+        lane: JsonObject = {}
+        for mate in ("first", "second"):
+            found = self._fields.need_location(
+                f"{{kind}}_fastq_{mate}_name",
+                "{kind}_fastq_path",
+                f"{{kind}}_fastq_{mate}_filename",
+            )
+            lane[mate] = self._url(found, f"reads.0.{mate}", f"fastq_{mate}_name")
+        self.names["reads.0"] = self.names["reads.0.first"]
+        if (group := self._fields.get("{kind}_reference_group")) is not None:
+            lane["read_group"] = group.value
+            self._told(group.name, "reads.0.read_group", "reference_group", group.value)
+        self.params["reads"] = [lane]
+
+    def reference(self) -> None:
+        sent = self._fields.get("{kind}_reference_file", "{kind}_reference_path")
+        if sent is not None:
+            location = Location(sent.name, sent.value)
+            self.params["reference"] = self._url(location, "reference", "reference_file")
+
+    def outputs(self) -> None:
+        needed = "bam" if self._fields.kind == "mapping" else "vcf"
+        kinds = ("bam",) if self._fields.kind == "mapping" else ("vcf", "bam")
+        for kind in kinds:
+            find = self._fields.need_location if kind == needed else self._fields.location
+            found = find(
+                f"{{kind}}_{kind}_file_name",
+                f"{{kind}}_{kind}_out_path",
+                f"{{kind}}_{kind}_out_filename",
+            )
+            if found is not None:
+                self.params[kind] = self._url(found, kind, f"{kind}_file_name")
+                self.names[f"{kind}_index"] = found.field
+
+    def choices(self) -> None:
+        if (markdup := self._fields.get("{kind}_is_mark_dup", "{kind}_mark_dup")) is not None:
+            wanted = _TRUTH.get(markdup.value.casefold())
+            if wanted is None:
+                raise InvalidRequest(
+                    f"{markdup.value[:40]!r} is neither true nor false", field=markdup.name
+                )
+            self.params["markdup"] = wanted
+            self._told(markdup.name, "markdup", "mark_dup", markdup.value)
+        if (service := self._fields.get("{kind}_service", "service")) is not None:
+            self.params["service"] = service.value.lower()
+            self._told(service.name, "service", "service", service.value)
+        if (region := self._fields.get("{kind}_oss_region")) is not None:
+            self._echo["oss_region"] = region.value
+
+    def echo(self) -> JsonObject:
+        """The request in dialect 2, as DescirbeWorkflow shows it."""
+        return arrange(self._fields.kind, self._echo)
+
+    def _url(self, location: Location, param: str, echoed: str) -> str:
+        self._told(location.field, param, echoed, location.key)
+        return f"oss://{self._bucket}/{location.key}"
+
+    def _told(self, name: str, param: str, echoed: str, value: str) -> None:
+        self.names[param] = name
+        self._echo[echoed] = value
+
+
+_ECHO_ORDER = (
+    "oss_region",
+    "fastq_first_name",
+    "fastq_second_name",
+    "bucket_name",
+    "vcf_file_name",
+    "bam_file_name",
+    "reference_file",
+    "reference_group",
+    "mark_dup",
+    "service",
+)
+
+
+def arrange(kind: str, values: Mapping[str, str]) -> JsonObject:
+    """`values` under their names of dialect 2, in the order of the documented answer."""
+    return {f"{kind}_{name}": values[name] for name in _ECHO_ORDER if name in values}
+
+
+def _refuse_gvcf(fields: StartFields) -> None:
+    if (gvcf := fields.get("{kind}_gvcf_file_name")) is not None:
+        raise InvalidRequest(
+            "no gVCF is written by this server's wgs workflow; leave the field out",
+            field=gvcf.name,
+        )

@@ -1,0 +1,1 @@
+"""The emulator's own controls, and the answer for paths that no API owns."""

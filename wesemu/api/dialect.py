@@ -1,0 +1,31 @@
+"""What every dialect offers the middleware: which paths are its own, who asks, how errors look."""
+
+from typing import Protocol
+
+from aiohttp import web
+
+from wesemu.runs.model import Owner
+
+OWNER: web.RequestKey[Owner] = web.RequestKey("owner", Owner)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+
+class Dialect(Protocol):
+    """One API. Handlers hold no `try`: `render_error` is the one place that makes errors."""
+
+    def owns(self, path: str) -> bool:
+        """True for paths whose errors this dialect renders, unknown routes among them."""
+        ...
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Who asks. Raises Unauthorized or Forbidden. May read the request's body."""
+        ...
+
+    def render_error(self, error: Exception, request_id: str) -> web.Response:
+        """The answer for a WesemuError, an aiohttp HTTPException (404, 405, 413 …) or, as an
+        internal error without details, for anything else."""
+        ...
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        """Headers that every answer of this API carries."""
+        ...

@@ -1,0 +1,64 @@
+"""Who asks: tokens as the known WES clients send them."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping
+
+from aiohttp import web
+
+from wesemu.errors import Unauthorized
+from wesemu.runs.model import LOCAL_OWNER, Owner
+
+
+class TokenAuthenticator:
+    """Maps a request's token to its owner; without tokens everybody is the owner `local`.
+
+    Taken are `Authorization: Bearer T`, a bare `Authorization: T` (wes-client), Basic with T as
+    the password, or as the user without one (toil), and `x-api-key: T` (gxy-wes). A token is
+    compared in constant time with every known one.
+    """
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        self._owners = [(_digest(token), Owner(owner)) for token, owner in tokens.items()]
+
+    async def __call__(self, request: web.Request) -> Owner:
+        """Raises Unauthorized."""
+        if not self._owners:
+            return LOCAL_OWNER
+        shown = list(_tokens(request))
+        found = [owner for token in shown for owner in self._matches(_digest(token))]
+        if found:
+            return found[0]
+        if shown:
+            raise Unauthorized("nobody here knows this token")
+        raise Unauthorized("credentials are missing; send 'Authorization: Bearer <token>'")
+
+    def _matches(self, digest: bytes) -> list[Owner]:
+        return [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
+
+
+def _tokens(request: web.Request) -> Iterator[str]:
+    scheme, _, value = request.headers.get("Authorization", "").strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            yield value.strip()
+        case "basic":
+            yield from _basic(value)
+        case _ if scheme and not value:
+            yield scheme
+    if (key := request.headers.get("X-Api-Key")) is not None:
+        yield key
+
+
+def _basic(value: str) -> Iterator[str]:
+    try:
+        user, _, password = base64.b64decode(value.strip()).decode().partition(":")
+    except ValueError:
+        return
+    yield password or user
+
+
+def _digest(token: str) -> bytes:
+    """Of equal length for all tokens, so that comparing tells nothing of theirs."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

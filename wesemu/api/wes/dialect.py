@@ -1,0 +1,43 @@
+"""WES as the middleware sees it."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from wesemu.api.wes.errors import render_error
+from wesemu.api.wes.slashes import merge_slashes
+from wesemu.errors import Unauthorized
+from wesemu.runs.model import Owner
+
+Authenticator = Callable[[web.Request], Awaitable[Owner]]
+
+GUEST = Owner("")
+"""Who asks for service-info without credentials: somebody without runs."""
+
+_PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?")
+
+
+class WesDialect:
+    """Implements `wesemu.api.dialect.Dialect` for every version of WES."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def owns(self, path: str) -> bool:
+        return _PATHS.fullmatch(merge_slashes(path)) is not None
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """service-info is public: clients read there how to get credentials."""
+        if not merge_slashes(request.path).endswith("/service-info"):
+            return await self._authenticator(request)
+        try:
+            return await self._authenticator(request)
+        except Unauthorized:
+            return GUEST
+
+    def render_error(self, error: Exception, request_id: str) -> web.Response:
+        return render_error(error, request_id)
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {"X-Request-Id": request_id, "X-Content-Type-Options": "nosniff"}

@@ -1,0 +1,50 @@
+"""Files below a run directory as answers, never by way of a link."""
+
+import io
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
+
+
+class OpenedFile(web.FileResponse):
+    """Sends an open file, with Range and conditions; closes it.
+
+    aiohttp opens a path itself; through the descriptor's path it gets the very file that was
+    checked, and finds no compressed neighbour (`calls.vcf.gz` for `calls.vcf`) to send instead.
+    """
+
+    def __init__(self, file: io.FileIO, headers: dict[str, str]) -> None:
+        super().__init__(f"/dev/fd/{file.fileno()}", headers=headers)
+        self._file = file
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            return await super().prepare(request)
+        finally:
+            self._file.close()
+
+
+def open_below(root: Path, relative: str) -> io.FileIO | None:
+    """Open a regular file; None where there is none, or where a link is on the way."""
+    *folders, name = PurePosixPath(relative).parts
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        # O_NONBLOCK: opening a pipe that a workflow left would wait for its other end.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        file = io.FileIO(os.open(name, flags, dir_fd=directory), "rb")
+    except OSError:
+        return None
+    finally:
+        os.close(directory)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None

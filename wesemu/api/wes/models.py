@@ -1,0 +1,151 @@
+"""The answers' shapes, by the names of WES 1.1.0's schemas. A key without a value is left out."""
+
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+from wesemu.runs.model import JsonObject
+
+
+class ErrorResponse(TypedDict):
+    msg: str
+    status_code: int
+
+
+class RunId(TypedDict):
+    run_id: str
+
+
+class RunStatus(RunId):
+    state: str
+
+
+class RunSummary(RunStatus):
+    start_time: NotRequired[str]
+    end_time: NotRequired[str]
+    tags: Mapping[str, str]
+
+
+class RunListResponse(TypedDict):
+    runs: list[RunSummary]
+    next_page_token: str
+
+
+class Log(TypedDict):
+    """`stdout` and `stderr` are absolute URLs, fetched with the caller's own credentials."""
+
+    name: str
+    cmd: NotRequired[list[str]]
+    start_time: NotRequired[str]
+    end_time: NotRequired[str]
+    stdout: NotRequired[str]
+    stderr: NotRequired[str]
+    exit_code: NotRequired[int]
+    system_logs: NotRequired[list[str]]
+
+
+class TaskLog(Log):
+    id: str
+
+
+class TaskListResponse(TypedDict):
+    task_logs: list[TaskLog]
+    next_page_token: str
+
+
+class RunRequest(TypedDict):
+    workflow_params: JsonObject
+    workflow_type: str
+    workflow_type_version: str
+    workflow_url: str
+    tags: Mapping[str, str]
+    workflow_engine_parameters: Mapping[str, str]
+    workflow_engine: NotRequired[str]
+    workflow_engine_version: NotRequired[str]
+
+
+class Output(TypedDict):
+    """One entry of RunLog.outputs: `size` in bytes, `published` where the caller asked for it."""
+
+    url: str
+    size: int
+    published: NotRequired[str]
+
+
+class Failure(TypedDict):
+    """Why a run failed: an extension, `RunLog.wesemu.error`."""
+
+    message: str
+    hint: NotRequired[str]
+    file: NotRequired[str]
+    record: NotRequired[int]
+    task: NotRequired[str]
+    exit_code: NotRequired[int]
+    stderr: NotRequired[str]
+
+
+class Extension(TypedDict):
+    """What WES has no word for: an extension, `RunLog.wesemu`. `state` is never disguised."""
+
+    handle: str
+    state: str
+    created: str
+    error: NotRequired[Failure]
+
+
+class RunLog(RunStatus):
+    request: RunRequest
+    run_log: Log
+    task_logs: list[TaskLog]
+    task_logs_url: str
+    outputs: dict[str, Output]
+    wesemu: Extension
+
+
+class ServiceType(TypedDict):
+    group: str
+    artifact: str
+    version: str
+
+
+class Organization(TypedDict):
+    name: str
+    url: str
+
+
+class WorkflowTypeVersion(TypedDict):
+    workflow_type_version: list[str]
+
+
+class WorkflowEngineVersion(TypedDict):
+    workflow_engine_version: list[str]
+
+
+class DefaultParameter(TypedDict):
+    name: str
+    type: str
+    default_value: str
+
+
+class ServiceInfo(TypedDict):
+    id: str
+    name: str
+    type: ServiceType
+    description: str
+    organization: Organization
+    contactUrl: NotRequired[str]
+    documentationUrl: NotRequired[str]
+    createdAt: str
+    updatedAt: str
+    environment: str
+    version: str
+    contact_info: NotRequired[str]
+    contact_info_url: NotRequired[str]
+    workflow_type_versions: dict[str, WorkflowTypeVersion]
+    supported_wes_versions: list[str]
+    supported_filesystem_protocols: list[str]
+    supported_file_system_protocols: list[str]
+    workflow_engine_versions: Mapping[str, str | WorkflowEngineVersion]
+    default_workflow_engine_parameters: list[DefaultParameter]
+    system_state_counts: dict[str, int]
+    auth_instructions_url: str
+    tags: Mapping[str, str]

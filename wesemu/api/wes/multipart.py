@@ -1,0 +1,145 @@
+"""Streaming multipart/form-data (RFC 7578, RFC 2046), within bounds, and without guessing.
+
+aiohttp's own reader strips leading slashes from file names, so that "/etc/x" could not be told
+from "etc/x", and it bounds neither the preamble nor the number of parts.
+"""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from aiohttp.streams import StreamReader
+
+from wesemu.api.wes.disposition import parse_disposition
+from wesemu.errors import InvalidRequest
+
+_HEADERS_LIMIT = 16 << 10
+_PREAMBLE_LIMIT = 16 << 10
+_BOUNDARY_LIMIT = 70
+_IDENTITY = frozenset({"", "binary", "7bit", "8bit", "identity"})
+
+
+class Part:
+    """One part; `filename` is None where the Content-Disposition has none.
+
+    Its `chunks` can be read once, and only before the next part is asked for.
+    """
+
+    def __init__(self, name: str, filename: str | None, chunks: AsyncIterator[bytes]) -> None:
+        self.name = name
+        self.filename = filename
+        self.chunks = chunks
+
+    async def text(self, limit: int) -> str:
+        """The whole content. Raises InvalidRequest beyond `limit` bytes and for broken UTF-8."""
+        content = bytearray()
+        async for chunk in self.chunks:
+            content += chunk
+            if len(content) > limit:
+                raise InvalidRequest(
+                    f"{self.name[:80]} is longer than {limit} bytes; send large data as a "
+                    "workflow_attachment",
+                    field=self.name,
+                )
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"{self.name[:80]} is not UTF-8 (byte {error.start})", field=self.name
+            ) from error
+
+
+class FormReader:
+    """Reads the parts of one body in order. `upload` and `parts` bound bytes and parts."""
+
+    def __init__(self, stream: StreamReader, boundary: str, *, upload: int, parts: int) -> None:
+        if not 0 < len(boundary) <= _BOUNDARY_LIMIT or not boundary.isascii():
+            raise InvalidRequest("the multipart boundary is missing or longer than 70 letters")
+        self._stream = stream
+        self._delimiter = b"\r\n--" + boundary.encode()
+        # A body may begin with its first delimiter, which then lacks the line break.
+        self._buffer = bytearray(b"\r\n")
+        self._left = upload
+        self._upload = upload
+        self._parts = parts
+
+    async def __aiter__(self) -> AsyncIterator[Part]:
+        """Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge (413)."""
+        await self._read_until(self._delimiter, _PREAMBLE_LIMIT, "preamble")
+        number = 0
+        while await self._more():
+            number += 1
+            if number > self._parts:
+                raise InvalidRequest(f"the form has more than {self._parts} parts")
+            part = await self._next(number)
+            yield part
+            async for _ in part.chunks:
+                pass
+
+    async def _more(self) -> bool:
+        """After a delimiter: "--" ends the form, white space and a line break lead to a part."""
+        while len(self._buffer) < 2:
+            await self._fill()
+        if self._buffer.startswith(b"--"):
+            return False
+        padding = await self._read_until(b"\r\n", _PREAMBLE_LIMIT, "boundary line")
+        if padding.strip(b" \t"):
+            raise InvalidRequest("a multipart boundary is followed by other text on its line")
+        return True
+
+    async def _next(self, number: int) -> Part:
+        self._buffer[:0] = b"\r\n"  # so that the end of an empty header is found, too
+        block = await self._read_until(b"\r\n\r\n", _HEADERS_LIMIT, f"header of part {number}")
+        headers = _parse_headers(block)
+        for field in ("content-transfer-encoding", "content-encoding"):
+            if headers.get(field, "").lower() not in _IDENTITY:
+                raise InvalidRequest(
+                    f"part {number} has a {field}, which is not supported; send it as it is"
+                )
+        parameters = parse_disposition(headers.get("content-disposition", ""))
+        if not parameters.get("name"):
+            raise InvalidRequest(f"part {number} has no name in its Content-Disposition")
+        return Part(parameters["name"], parameters.get("filename"), self._content())
+
+    async def _content(self) -> AsyncIterator[bytes]:
+        keep = len(self._delimiter) - 1
+        while (end := self._buffer.find(self._delimiter)) < 0:
+            if (ready := len(self._buffer) - keep) > 0:
+                yield bytes(self._buffer[:ready])
+                del self._buffer[:ready]
+            await self._fill()
+        if end:
+            yield bytes(self._buffer[:end])
+        del self._buffer[: end + len(self._delimiter)]
+
+    async def _read_until(self, mark: bytes, limit: int, what: str) -> bytes:
+        while (end := self._buffer.find(mark, 0, limit)) < 0:
+            if len(self._buffer) >= limit:
+                raise InvalidRequest(f"the multipart {what} is longer than {limit} bytes")
+            await self._fill()
+        found = bytes(self._buffer[:end])
+        del self._buffer[: end + len(mark)]
+        return found
+
+    async def _fill(self) -> None:
+        chunk = await self._stream.readany()
+        if not chunk:
+            raise InvalidRequest("the multipart body ends before its closing boundary")
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise web.HTTPRequestEntityTooLarge(self._upload)
+        self._buffer += chunk
+
+
+def _parse_headers(block: bytes) -> dict[str, str]:
+    """Names in lower case. Folded lines and lines without a colon are refused."""
+    headers: dict[str, str] = {}
+    try:
+        lines = block.decode().split("\r\n")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the header of a part is not UTF-8") from error
+    for line in filter(None, lines):
+        name, colon, value = line.partition(":")
+        if not colon or name != name.strip():
+            raise InvalidRequest(f"a part has the malformed header line {line[:80]!r}")
+        headers[name.lower()] = value.strip()
+    return headers

@@ -1,0 +1,192 @@
+"""The WES routes, once for each version, over the one core."""
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import web
+
+from wesemu.api.dialect import OWNER
+from wesemu.api.wes import models, render
+from wesemu.api.wes.facts import Limits, ServiceFacts
+from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.api.wes.paging import PageTokens, page_size
+from wesemu.api.wes.slashes import MergedSlashesDef
+from wesemu.api.wes.submission import Submissions
+from wesemu.api.wes.versions import PREFIX, VERSIONS, Version, VersionName
+from wesemu.errors import NotFound
+from wesemu.runs.model import Run, TaskLog
+from wesemu.runs.service import RunService
+
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+_OUTPUT = {
+    "Content-Type": "application/octet-stream",
+    # A report that a workflow wrote must not act in the name of who looks at it.
+    "Content-Security-Policy": "sandbox allow-scripts",
+}
+_HTML = _OUTPUT | {"Content-Type": "text/html; charset=utf-8"}
+
+
+def routes(
+    runs: RunService,
+    facts: ServiceFacts,
+    *,
+    page_key: bytes,
+    version: VersionName = "0.3.0",
+    limits: Limits | None = None,
+) -> list[web.AbstractRouteDef]:
+    """Every route of WES: `version` at /ga4gh/wes/v1, and each one at /{version}/ga4gh/wes/v1.
+
+    `page_key` signs page tokens. Register before routes that match any path.
+    """
+    tokens = PageTokens(page_key)
+    submissions = Submissions(runs, facts, limits or Limits())
+    mounts = {PREFIX: VERSIONS[version]} | {known.prefix: known for known in VERSIONS.values()}
+    table: list[web.AbstractRouteDef] = []
+    for prefix, answered in mounts.items():
+        table += WesHandlers(runs, submissions, facts, tokens, answered, prefix).routes()
+    table.append(MergedSlashesDef(*mounts))
+    return table
+
+
+class WesHandlers:
+    """Answers under one prefix as one version."""
+
+    def __init__(
+        self,
+        runs: RunService,
+        submissions: Submissions,
+        facts: ServiceFacts,
+        tokens: PageTokens,
+        version: Version,
+        prefix: str,
+    ) -> None:
+        self._runs = runs
+        self._submissions = submissions
+        self._facts = facts
+        self._tokens = tokens
+        self._version = version
+        self._prefix = prefix
+
+    def routes(self) -> list[web.RouteDef]:
+        run = f"{self._prefix}/runs/{{run_id}}"
+        task = f"{run}/tasks/{{task_id}}"
+        return [
+            web.get(f"{self._prefix}/service-info", self.service_info),
+            web.get(f"{self._prefix}/runs", self.list_runs),
+            web.post(f"{self._prefix}/runs", self.run_workflow),
+            web.get(run, self.run_log),
+            web.delete(run, self.cancel),
+            web.post(f"{run}/cancel", self.cancel),
+            web.get(f"{run}/status", self.run_status),
+            web.get(f"{run}/tasks", self.list_tasks),
+            web.get(task, self.task),
+            web.get(f"{run}/{{stream:stdout|stderr}}", self.run_stream),
+            web.get(f"{task}/{{stream:stdout|stderr}}", self.task_stream),
+            web.get(f"{run}/outputs/{{path:.+}}", self.output),
+        ]
+
+    async def service_info(self, request: web.Request) -> web.Response:
+        counts = await self._runs.state_counts(request[OWNER])
+        home = f"{_origin(request)}/"
+        return web.json_response(render.service_info(self._version, self._facts, counts, home))
+
+    async def list_runs(self, request: web.Request) -> web.Response:
+        owner = request[OWNER]
+        scope = f"runs of {owner}"
+        page = await self._runs.page(
+            owner,
+            size=page_size(request.query),
+            before=self._tokens.read(scope, request.query),
+        )
+        answer: models.RunListResponse = {
+            "runs": [render.summary(self._version, run) for run in page.runs],
+            "next_page_token": self._tokens.issue(scope, page.before),
+        }
+        return web.json_response(answer)
+
+    async def run_workflow(self, request: web.Request) -> web.Response:
+        run = await self._submissions.receive(request[OWNER], request)
+        return web.json_response(models.RunId(run_id=run.id))
+
+    async def run_log(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        tasks = await self._runs.tasks(run)
+        return web.json_response(render.run_log(self._version, run, tasks, self._url(request, run)))
+
+    async def run_status(self, request: web.Request) -> web.Response:
+        return web.json_response(render.status(self._version, await self._run(request)))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Both DELETE (0.3.0) and POST …/cancel; of a run that has ended, nothing changes."""
+        run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
+        return web.json_response(models.RunId(run_id=run.id))
+
+    async def list_tasks(self, request: web.Request) -> web.Response:
+        size = page_size(request.query)
+        run = await self._run(request)
+        scope = f"tasks of {run.id}"
+        start = self._tokens.read(scope, request.query) or 0
+        tasks = await self._runs.tasks(run)
+        end = start + size
+        url = self._url(request, run)
+        answer: models.TaskListResponse = {
+            "task_logs": [render.task_log(task, url) for task in tasks[start:end]],
+            "next_page_token": self._tokens.issue(scope, end if end < len(tasks) else None),
+        }
+        return web.json_response(answer)
+
+    async def task(self, request: web.Request) -> web.Response:
+        run, task = await self._task(request)
+        return web.json_response(render.task_log(task, self._url(request, run)))
+
+    async def run_stream(self, request: web.Request) -> web.StreamResponse:
+        run = await self._run(request)
+        workspace = self._runs.workspace(run)
+        path = workspace.stdout if request.match_info["stream"] == "stdout" else workspace.stderr
+        return await _log(workspace.root, path.name)
+
+    async def task_stream(self, request: web.Request) -> web.StreamResponse:
+        run, task = await self._task(request)
+        path = task.stdout if request.match_info["stream"] == "stdout" else task.stderr
+        return await _log(self._runs.workspace(run).root, path)
+
+    async def output(self, request: web.Request) -> web.StreamResponse:
+        """Only what the run has published as its output, by Range if asked so."""
+        run = await self._run(request)
+        path = request.match_info["path"]
+        root = self._runs.workspace(run).outputs
+        if path not in {output.path for output in run.outputs}:
+            raise NotFound(f"run {run.id} has no output {path[:200]!r}")
+        file = await asyncio.to_thread(open_below, root, path)
+        if file is None:
+            raise NotFound(f"the output {path!r} of run {run.id} is gone from its directory")
+        return OpenedFile(file, _HTML if path.endswith(".html") else _OUTPUT)
+
+    async def _run(self, request: web.Request) -> Run:
+        return await self._runs.get(request[OWNER], request.match_info["run_id"])
+
+    async def _task(self, request: web.Request) -> tuple[Run, TaskLog]:
+        run = await self._run(request)
+        wanted = request.match_info["task_id"]
+        for task in await self._runs.tasks(run):
+            if render.task_id(task) == wanted:
+                return run, task
+        raise NotFound(f"run {run.id} has no task {wanted[:80]!r}")
+
+    def _url(self, request: web.Request, run: Run) -> str:
+        return f"{_origin(request)}{self._prefix}/runs/{run.id}"
+
+
+async def _log(root: Path, path: str | None) -> web.StreamResponse:
+    """A log as far as it is written; an empty one before its first line."""
+    file = None if path is None else await asyncio.to_thread(open_below, root, path)
+    return web.Response(headers=_TEXT) if file is None else OpenedFile(file, _TEXT)
+
+
+def _origin(request: web.Request) -> str:
+    """The address that the caller used; without a Host header the one it is connected to."""
+    host = request.headers.get("Host")
+    if host is None and request.transport is not None:
+        address, port, *_ = request.transport.get_extra_info("sockname")
+        host = f"{address}:{port}"
+    return f"{request.scheme}://{host}"

@@ -1,0 +1,152 @@
+"""POST /runs: a body as real clients send it, streamed into a new run.
+
+Text fields may be parts with or without a filename (`curl -F field=@file`), attachments come in
+any place; urlencoded and JSON bodies are taken as well.
+"""
+
+from email.message import Message
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from wesemu.api.wes.facts import Limits, ServiceFacts
+from wesemu.api.wes.forms import ATTACHMENT, OBJECTS, TEXTS, parse_json, to_request
+from wesemu.api.wes.multipart import FormReader, Part
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import JsonValue, Owner, Run, RunRequest
+from wesemu.runs.service import RunDraft, RunService
+
+_FIELDS = frozenset(TEXTS + OBJECTS)
+_ATTACHMENTS = frozenset({ATTACHMENT, f"{ATTACHMENT}[]"})
+
+
+class Submissions:
+    """Takes the requests of RunWorkflow."""
+
+    def __init__(self, runs: RunService, facts: ServiceFacts, limits: Limits) -> None:
+        self._runs = runs
+        self._facts = facts
+        self._limits = limits
+
+    async def receive(self, owner: Owner, request: web.Request) -> Run:
+        """Read the body and submit it; nothing is left of one that was refused.
+
+        Raises what RunService.submit raises, and HTTPRequestEntityTooLarge (413).
+        """
+        match request.content_type:
+            case "multipart/form-data":
+                return await self._receive_form(owner, request)
+            case "application/x-www-form-urlencoded":
+                fields = await self._read_urlencoded(request)
+            case "application/json":
+                fields = await self._read_json(request)
+            case other:
+                raise InvalidRequest(
+                    f"the body is {other}; send multipart/form-data, "
+                    "application/x-www-form-urlencoded or application/json",
+                    field="Content-Type",
+                )
+        return await self._runs.submit(owner, to_request(fields, (), self._facts))
+
+    async def _receive_form(self, owner: Owner, request: web.Request) -> Run:
+        draft = await self._runs.draft()
+        try:
+            asked = await self._read_form(request, draft)
+        except BaseException:
+            await self._runs.discard(draft)
+            raise
+        return await self._runs.submit(owner, asked, draft)
+
+    async def _read_form(self, request: web.Request, draft: RunDraft) -> RunRequest:
+        fields: dict[str, JsonValue] = {}
+        attachments: list[str] = []
+        reader = FormReader(
+            request.content,
+            _boundary(request),
+            upload=self._limits.upload,
+            parts=self._limits.parts,
+        )
+        try:
+            async for part in reader:
+                if part.name in _ATTACHMENTS:
+                    attachments.append(await _attach(part, draft))
+                elif part.name in _FIELDS:
+                    _set(fields, part.name, await part.text(self._limits.field))
+                elif part.filename is not None:
+                    raise InvalidRequest(
+                        f"the file {part.filename[:80]!r} came as {part.name[:80]!r}; send files "
+                        f"as {ATTACHMENT}",
+                        field=part.name,
+                    )
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(f"the body cannot be read: {error}") from error
+        return to_request(fields, attachments, self._facts)
+
+    async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
+        text = await self._read_text(request)
+        try:
+            pairs = parse_qsl(
+                text, keep_blank_values=True, errors="strict", max_num_fields=self._limits.parts
+            )
+        except ValueError as error:
+            raise InvalidRequest(f"the body is not well-formed: {error}") from error
+        fields: dict[str, JsonValue] = {}
+        for name, value in pairs:
+            if name in _ATTACHMENTS and value:
+                raise _attachments_need_form()
+            if name in _FIELDS:
+                _set(fields, name, value)
+        return fields
+
+    async def _read_json(self, request: web.Request) -> dict[str, JsonValue]:
+        body = parse_json("the body", await self._read_text(request))
+        if not isinstance(body, dict):
+            raise InvalidRequest("the body must be a JSON object with the fields of RunRequest")
+        if any(body.get(name) for name in _ATTACHMENTS):
+            raise _attachments_need_form()
+        return body
+
+    async def _read_text(self, request: web.Request) -> str:
+        content = bytearray()
+        try:
+            async for chunk in request.content.iter_any():
+                content += chunk
+                if len(content) > self._limits.body:
+                    raise web.HTTPRequestEntityTooLarge(self._limits.body)
+            return content.decode()
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(f"the body cannot be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
+
+
+async def _attach(part: Part, draft: RunDraft) -> str:
+    """Stream a part into the draft; its name. RunWorkflow: "must have … a filename"."""
+    if part.filename is None:
+        raise InvalidRequest(
+            f"a {ATTACHMENT} has no filename in its Content-Disposition", field=ATTACHMENT
+        )
+    try:
+        await draft.files.attach(part.filename, part.chunks)
+    except InvalidRequest as error:
+        error.field = error.field or ATTACHMENT
+        raise
+    return part.filename
+
+
+def _boundary(request: web.Request) -> str:
+    header = Message()
+    header["Content-Type"] = request.headers.get("Content-Type", "")
+    return header.get_boundary("")
+
+
+def _set(fields: dict[str, JsonValue], name: str, value: str) -> None:
+    if name in fields:
+        raise InvalidRequest(f"{name} was sent twice", field=name)
+    fields[name] = value
+
+
+def _attachments_need_form() -> InvalidRequest:
+    return InvalidRequest(
+        f"{ATTACHMENT} needs a multipart/form-data body with a file in it", field=ATTACHMENT
+    )

@@ -1,0 +1,5 @@
+"""`python -m wesemu.cli`: the command line of exactly this installation."""
+
+from wesemu.cli import main
+
+main()

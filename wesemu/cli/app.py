@@ -1,0 +1,67 @@
+"""The command line, put together: one small module for each group of verbs."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from wesemu import __version__
+from wesemu.cli import buckets, demo, doctor, fixture, jobs, references, run, serve
+from wesemu.cli.failures import ExitStatus, sentence, status_of
+from wesemu.cli.output import give, tell
+from wesemu.errors import WesemuError
+
+_HELP = (
+    "A local emulator of GA4GH WES and Alibaba Cloud Genomics Service that runs real tools.\n\n"
+    "Begin with `wesemu demo`: it maps simulated reads and calls variants through both APIs and "
+    "checks the answers. Then `wesemu serve`."
+)
+
+
+def build() -> typer.Typer:
+    """The typer application with all verbs."""
+    app = typer.Typer(
+        name="wesemu",
+        help=_HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_wesemu)
+    for group in (demo, serve, run, jobs, fixture, references, buckets, doctor):
+        group.register(app)
+    return app
+
+
+def execute(arguments: Sequence[str] | None = None) -> None:
+    """Parse, act, exit; `arguments` stand for this process's own.
+
+    An expected error is one line on stderr, never a traceback.
+    """
+    try:
+        build()(args=arguments, prog_name="wesemu")
+    except WesemuError as error:
+        tell(f"wesemu: {error.message}")
+        sys.exit(status_of(error))
+    except OSError as error:
+        told = sentence(error)
+        if told is None:
+            raise
+        tell(f"wesemu: {told}")
+        sys.exit(ExitStatus.MACHINE)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        give(f"wesemu {__version__}")
+        raise typer.Exit
+
+
+def _wesemu(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Only here for --version."""

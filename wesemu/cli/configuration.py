@@ -1,0 +1,26 @@
+"""Settings for a verb: its flags over the environment, over wesemu.toml, over the defaults."""
+
+from pydantic import ValidationError
+
+from wesemu.cli.failures import ExitStatus, Refused
+from wesemu.cli.output import tell
+from wesemu.settings import Settings, unknown_variables
+
+
+def load(**flags: object) -> Settings:
+    """The settings, `flags` that are not None first; warns of variables that nobody reads.
+
+    Raises Refused for a setting that is unknown or out of its range.
+    """
+    for name in unknown_variables():
+        tell(f"wesemu: the environment variable {name} names no setting and is ignored")
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise Refused(f"the setting {name!r}: {first['msg']}", ExitStatus.USAGE) from error
+    except ValueError as error:  # not TOML
+        raise Refused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
+    return settings.model_copy(update={"data": settings.data.absolute()})

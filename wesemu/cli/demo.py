@@ -1,0 +1,87 @@
+"""`wesemu demo`: see it work, on this machine, in half a minute."""
+
+import asyncio
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from wesemu.demo.stage import Outcome
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo", rich_help_panel="Server")(demo)
+
+
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="The data directory to use.",
+            show_default="a new one among the temporary files",
+            metavar="DIR",
+        ),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the new directory, to look at the results.")
+    ] = True,
+) -> None:
+    """Map simulated reads and call variants through both APIs; check it all against the truth.
+
+    Ends with status 0 only if everything is right.
+    """
+    from wesemu.cli.failures import ExitStatus
+
+    directory = Path(tempfile.mkdtemp(prefix="wesemu-demo-")) if data is None else data.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    passing = data is None and not keep
+    try:
+        outcome = asyncio.run(_perform(directory))
+    except KeyboardInterrupt:
+        passing = data is None
+        raise
+    finally:
+        if passing:
+            shutil.rmtree(directory, ignore_errors=True)
+    _report(outcome, None if passing else directory)
+    if not outcome.ok:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+async def _perform(directory: Path) -> "Outcome":
+    """As `perform`; SIGTERM is taken as Ctrl-C is."""
+    from wesemu.demo.stage import perform
+
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await perform(directory)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _report(outcome: "Outcome", directory: Path | None) -> None:
+    from wesemu.cli.output import give, tell
+    from wesemu.demo.orders import BUCKET
+
+    truth = outcome.fixture.summary
+    give(
+        f"{truth.reads:,} reads of a simulated diploid genome of {sum(truth.contigs.values()):,} "
+        f"bp: {truth.duplicate_reads:,} are duplicates, {truth.snps} SNPs, {truth.indels} indels"
+    )
+    for check in outcome.checks:
+        give(f"  {'ok   ' if check.ok else 'WRONG'}  {check.name:<16} {check.told}")
+    wrong = [check.name for check in outcome.checks if not check.ok]
+    if directory is not None:
+        give(f"results  {directory / 'buckets' / BUCKET}  (ags/, wes/, truth.vcf)")
+        give(f"server   {outcome.server}  (again: wesemu serve --data {directory})")
+    if wrong:
+        tell(f"wesemu: the demo found something wrong: {', '.join(wrong)}")
+    else:
+        give(f"all {len(outcome.checks)} checks passed in {outcome.seconds:.1f} s")

@@ -1,0 +1,104 @@
+"""`wesemu doctor`: is everything there that real runs need?"""
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+from wesemu.cli.options import AsJson, Data
+
+_OLDEST_PYTHON = (3, 11)
+_GIBIBYTE = 1 << 30
+_LITTLE_DISK = 1 * _GIBIBYTE
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: `source` says where it comes from."""
+
+    name: str
+    found: str
+    source: str
+    ok: bool = True
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor", rich_help_panel="Server")(doctor)
+
+
+def doctor(data: Data = None, as_json: AsJson = False) -> None:
+    """Show the versions of Python, the engine and the tools, and what this machine has.
+
+    Ends with status 1 if something is missing that runs need.
+    """
+    from wesemu.cli.configuration import load
+    from wesemu.cli.failures import ExitStatus
+    from wesemu.cli.output import give_json, give_table, tell
+
+    findings = list(examine(load(data=data).data))
+    if as_json:
+        give_json([asdict(finding) for finding in findings])
+    else:
+        marks = {True: "ok", False: "MISSING"}
+        give_table(
+            ("", "FOUND", "FROM", "STATE"),
+            [(each.name, each.found, each.source, marks[each.ok]) for each in findings],
+        )
+    missing = [finding.name for finding in findings if not finding.ok]
+    if missing:
+        tell(f"not ready to run workflows: {', '.join(missing)}")
+        raise typer.Exit(ExitStatus.FAILED)
+    tell("ready to run workflows")
+
+
+def examine(data: Path) -> Iterator[Finding]:
+    """Look at everything; `data` is the data directory, which need not exist yet."""
+    python = Path(sys.executable)
+    yield Finding(
+        "python", platform.python_version(), str(python), sys.version_info >= _OLDEST_PYTHON
+    )
+    yield _package("wesemu")
+    yield _package("snakemake")
+    yield from _tools()
+    yield from _machine(data)
+
+
+def _package(name: str) -> Finding:
+    from importlib import metadata
+
+    try:
+        return Finding(name, metadata.version(name), "Python package")
+    except metadata.PackageNotFoundError:
+        return Finding(name, "-", f"pip install {name}", ok=False)
+
+
+def _tools() -> Iterator[Finding]:
+    from wesemu.errors import ToolMissing
+    from wesemu.genomics.tools import resolve
+
+    try:
+        tools = resolve()
+    except ToolMissing as error:
+        yield Finding("tools", "-", error.message, ok=False)
+        return
+    for tool in tools.all:
+        source = tool.command[0]
+        if tool.source == "wheel":
+            wheel = _package("pybwa" if tool.name == "bwa" else "pysam")
+            source = f"the wheel of {wheel.name} {wheel.found}"
+        yield Finding(tool.name, tool.version, source)
+
+
+def _machine(data: Path) -> Iterator[Finding]:
+    from wesemu.nodes import detect
+
+    node = detect()
+    yield Finding("cores", str(node.cores), "this process may use them")
+    yield Finding("memory", f"{node.memory_mb / 1024:.1f} GiB", "this machine or its container")
+    place = next(path for path in (data, *data.parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    yield Finding("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LITTLE_DISK)

@@ -1,0 +1,188 @@
+"""`wesemu list`, `get`, `logs`, `cancel`, `remove`: jobs of both APIs on a server."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wesemu.cli.options import DEFAULT_SERVER, AsJson, JobName, Server
+
+if TYPE_CHECKING:
+    from wesemu.cli.remote import Target
+    from wesemu.client import Client, JobDetail, RunDetail
+
+
+def register(app: typer.Typer) -> None:
+    panel = "Jobs"
+    app.command("list", rich_help_panel=panel)(list_jobs)
+    app.command("get", rich_help_panel=panel)(get)
+    app.command("logs", rich_help_panel=panel)(logs)
+    app.command("cancel", rich_help_panel=panel)(cancel)
+    app.command("remove", rich_help_panel=panel)(remove)
+
+
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = 20,
+    as_json: AsJson = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """List the newest runs of both APIs."""
+    from wesemu.cli.output import give_json, give_table, tell
+    from wesemu.cli.remote import call, targets
+
+    found = call(server, lambda client: targets(client, limit))
+    if as_json:
+        give_json(
+            [
+                {
+                    "name": target.name,
+                    "run_id": target.run.id,
+                    "state": target.run.state.value,
+                    "create_time": target.job.created if target.job else None,
+                    "start_time": target.run.started,
+                    "end_time": target.run.ended,
+                    "tags": dict(target.run.tags),
+                }
+                for target in found
+            ]
+        )
+    elif found:
+        give_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), map(_row, found))
+    else:
+        tell("no runs yet; send one with 'wesemu run mapping' or 'wesemu run wgs'")
+
+
+def get(
+    job: JobName,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show the request, the results and the tasks too.")
+    ] = False,
+    as_json: AsJson = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Show one run."""
+    from wesemu.cli.output import give_json
+    from wesemu.cli.remote import call, find
+
+    async def act(client: "Client") -> "tuple[Target, JobDetail | None, RunDetail]":
+        target = await find(client, job)
+        detail = await client.ags.job(target.job.name) if target.job else None
+        return target, detail, await client.wes.run(target.run.id)
+
+    target, detail, run = call(server, act)
+    if as_json:
+        give_json({"ags": detail.raw if detail else None, "wes": run.raw})
+        return
+    _give_job(target, detail, run)
+    if show:
+        _give_more(run)
+    if run.error:
+        from wesemu.cli.output import tell
+
+        tell(f"{target.name}: {run.error}")
+
+
+def logs(
+    job: JobName,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+    ] = False,
+    as_json: AsJson = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Print what a run's engine and tools said (its stderr)."""
+    from wesemu.cli.logs import follow_log, gather
+    from wesemu.cli.output import give_json
+    from wesemu.cli.remote import call, find
+
+    async def act(client: "Client") -> None:
+        target = await find(client, job)
+        if as_json:
+            give_json(await gather(client, target.run.id))
+        else:
+            await follow_log(client, target.run.id, to_the_end=follow)
+
+    call(server, act)
+
+
+def cancel(job: JobName, server: Server = DEFAULT_SERVER) -> None:
+    """Cancel a run that waits or runs."""
+    from wesemu.cli.output import tell
+    from wesemu.cli.remote import call, find
+
+    async def act(client: "Client") -> str:
+        target = await find(client, job)
+        if target.run.state.ended:
+            return f"{target.name} had ended already: {target.run.state}"
+        await client.wes.cancel(target.run.id)
+        return f"{target.name} is being cancelled"
+
+    tell(call(server, act))
+
+
+def remove(job: JobName, server: Server = DEFAULT_SERVER) -> None:
+    """Forget a run that has ended, with its logs; what it published stays."""
+    from wesemu.cli.failures import Refused
+    from wesemu.cli.output import tell
+    from wesemu.cli.remote import call, find
+
+    async def act(client: "Client") -> str:
+        target = await find(client, job)
+        if target.job is None:
+            raise Refused("only mapping and wgs jobs can be removed by now; WES has no word for it")
+        await client.ags.remove(target.job.name)
+        return f"{target.name} is removed"
+
+    tell(call(server, act))
+
+
+def _row(target: "Target") -> tuple[str, ...]:
+    run = target.run
+    return target.name, run.id, run.state.value, run.started or "", run.ended or ""
+
+
+def _give_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -> None:
+    """In the columns of `ags remote get` where AGS knows the run."""
+    from wesemu.cli.output import give_table
+
+    if detail is None:
+        give_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), [_row(target)])
+        return
+    give_table(
+        (
+            "JOB NAME",
+            "JOB NAMESPACE",
+            "STATUS",
+            "CREATE TIME",
+            "DURATION",
+            "FINISH TIME",
+            "TOTAL READS",
+            "TOTAL BASES",
+        ),
+        [
+            (
+                detail.name,
+                detail.namespace,
+                detail.status,
+                detail.created,
+                detail.duration,
+                detail.finished,
+                str(detail.total_reads),
+                str(detail.total_bases),
+            )
+        ],
+    )
+
+
+def _give_more(run: "RunDetail") -> None:
+    from wesemu.cli.output import give, give_table
+    from wesemu.client.values import inner
+
+    request = inner(run.raw, "request")
+    give_table(("TAG", "VALUE"), sorted(run.tags.items()) or [("", "")])
+    parameters = inner(request, "workflow_params")
+    give_table(("PARAMETER", "VALUE"), [(name, str(value)) for name, value in parameters.items()])
+    for task in run.tasks:
+        code = "" if task.exit_code is None else str(task.exit_code)
+        give(f"task    {task.name:<20} {task.started or '-':<20} {task.ended or '-':<20} {code}")
+    for name, output in run.outputs.items():
+        give(f"output  {name:<20} {output.size:>12,}  {output.published or output.url}")

@@ -1,0 +1,54 @@
+"""A run's log on stdout, as it grows."""
+
+import asyncio
+import sys
+
+from wesemu.client import Client, ClientError
+from wesemu.runs.model import JsonObject
+
+_PAUSE_SECONDS = 0.5
+
+
+async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
+    """Copy the run's stderr to stdout, once or until the run has ended."""
+    told = 0
+    while True:
+        run = await client.wes.run(run_id)
+        if run.log.stderr is not None:
+            async for chunk in client.wes.read(run.log.stderr, start=told):
+                sys.stdout.buffer.write(chunk)
+                told += len(chunk)
+            sys.stdout.flush()
+        if run.state.ended or not to_the_end:
+            return
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def gather(client: Client, run_id: str) -> JsonObject:
+    """The run's and its tasks' stdout and stderr as one object."""
+    run = await client.wes.run(run_id)
+    tasks: list[JsonObject] = [
+        {
+            "name": task.name,
+            "stdout": await _text(client, task.stdout),
+            "stderr": await _text(client, task.stderr),
+        }
+        for task in run.tasks
+    ]
+    return {
+        "stdout": await _text(client, run.log.stdout),
+        "stderr": await _text(client, run.log.stderr),
+        "tasks": [*tasks],
+    }
+
+
+async def _text(client: Client, url: str | None) -> str | None:
+    """None where a task has not written anything yet."""
+    if url is None:
+        return None
+    try:
+        return await client.wes.text(url)
+    except ClientError as error:
+        if error.status != 404:
+            raise
+        return None

@@ -1,0 +1,28 @@
+"""Flags that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The data directory.", show_default="./.wesemu", metavar="DIR"),
+]
+"""None means: what the settings say."""
+
+Server = Annotated[
+    str,
+    typer.Option("--server", envvar="WESEMU_SERVER", help="The server's address.", metavar="URL"),
+]
+
+DEFAULT_SERVER = "http://127.0.0.1:8070"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+JobName = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB", help="A job's name, a run's id, or the beginning of one.", show_default=False
+    ),
+]

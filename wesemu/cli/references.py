@@ -1,0 +1,54 @@
+"""`wesemu reference`: reference genomes that jobs name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wesemu.cli.options import AsJson, Data
+
+if TYPE_CHECKING:
+    from wesemu.genomics.reference import ReferenceStore
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Reference genomes that jobs name.")
+    group.command("add")(add)
+    group.command("list")(show)
+    app.add_typer(group, name="reference", rich_help_panel="Data")
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="What jobs will call it: hg38.", show_default=False)],
+    fasta: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
+    ],
+    data: Data = None,
+) -> None:
+    """Copy a FASTA into the data directory and index it. A server need not run."""
+    from wesemu.cli.output import give, tell
+
+    tell(f"indexing {fasta} (about an hour for a human genome, a moment for a small one)")
+    give(str(_store(data).add(name, fasta)))
+
+
+def show(data: Data = None, as_json: AsJson = False) -> None:
+    """List the registered references."""
+    from wesemu.cli.output import give_json, give_table, tell
+
+    store = _store(data)
+    found = [(name, str(store.find(name))) for name in store.names()]
+    if as_json:
+        give_json([{"name": name, "fasta": fasta} for name, fasta in found])
+    elif found:
+        give_table(("NAME", "FASTA"), found)
+    else:
+        tell("no references yet; register one with 'wesemu reference add NAME FILE'")
+
+
+def _store(data: Path | None) -> "ReferenceStore":
+    from wesemu.cli.configuration import load
+    from wesemu.genomics.reference import ReferenceStore
+
+    root = load(data=data).data
+    return ReferenceStore(root / "references", root / "cache")

@@ -1,0 +1,138 @@
+"""`wesemu run`: the verbs of `ags remote run`, with its flags."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from wesemu.cli.options import DEFAULT_SERVER, Server
+
+
+class Tier(StrEnum):
+    """AGS's service levels: silver, gold, platinum."""
+
+    s = "s"
+    g = "g"
+    p = "p"
+
+
+class Answer(StrEnum):
+    """The words that `ags` takes for a flag."""
+
+    true = "true"
+    false = "false"
+
+
+Bucket = Annotated[str, typer.Option(help="The bucket of the reads and the results.")]
+FirstReads = Annotated[
+    str, typer.Option(help="Key of the first mates' FASTQ, or of a folder of lanes.", metavar="KEY")
+]
+SecondReads = Annotated[
+    str, typer.Option(help="Key of the second mates' FASTQ, or the same folder.", metavar="KEY")
+]
+Reference = Annotated[
+    str, typer.Option(help="hg19, hg38, a registered name, or the key of a FASTA.")
+]
+Service = Annotated[Tier, typer.Option(help="Service level: silver, gold, platinum.")]
+Region = Annotated[str, typer.Option(help="Told back as it is; a local bucket has no region.")]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Wait for the end; the exit status tells the outcome.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True, help="Send a job, as `ags remote run` does.")
+    group.command("mapping")(mapping)
+    group.command("wgs")(wgs)
+    app.add_typer(group, name="run", rich_help_panel="Jobs")
+
+
+def mapping(
+    bucket: Bucket,
+    fastq1: FirstReads,
+    fastq2: SecondReads,
+    output_bam: Annotated[str, typer.Option(help="Key of the BAM to write.", metavar="KEY")],
+    reference: Reference = "hg19",
+    markdup: Annotated[Answer, typer.Option(help="Mark PCR duplicates.")] = Answer.true,
+    reference_group: Annotated[
+        str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
+    ] = None,
+    service: Service = Tier.s,
+    region: Region = "cn-local",
+    watch: Watch = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Align paired reads, sort, mark duplicates: a BAM with its index."""
+    fields = {
+        "mapping_oss_region": region,
+        "mapping_bucket_name": bucket,
+        "mapping_fastq_first_name": fastq1,
+        "mapping_fastq_second_name": fastq2,
+        "mapping_reference_file": reference,
+        "mapping_reference_group": reference_group,
+        "mapping_bam_file_name": output_bam,
+        "mapping_mark_dup": markdup.value,
+        "mapping_service": service.value,
+    }
+    _send(server, "mapping", fields, watch=watch)
+
+
+def wgs(
+    bucket: Bucket,
+    fastq1: FirstReads,
+    fastq2: SecondReads,
+    output_vcf: Annotated[
+        str, typer.Option(help="Key of the VCF to write: .vcf.gz or .vcf.", metavar="KEY")
+    ],
+    output_bam: Annotated[
+        str | None, typer.Option(help="Key of the BAM to write as well.", metavar="KEY")
+    ] = None,
+    reference: Reference = "hg19",
+    reference_group: Annotated[
+        str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
+    ] = None,
+    service: Service = Tier.s,
+    region: Region = "cn-local",
+    watch: Watch = False,
+    server: Server = DEFAULT_SERVER,
+) -> None:
+    """Mapping, then variant calling: a VCF of SNPs and indels."""
+    fields = {
+        "wgs_oss_region": region,
+        "wgs_bucket_name": bucket,
+        "wgs_fastq_first_name": fastq1,
+        "wgs_fastq_second_name": fastq2,
+        "wgs_reference_file": reference,
+        "wgs_reference_group": reference_group,
+        "wgs_vcf_file_name": output_vcf,
+        "wgs_bam_file_name": output_bam,
+        "wgs_service": service.value,
+    }
+    _send(server, "wgs", fields, watch=watch)
+
+
+def _send(server: str, kind: str, fields: Mapping[str, str | None], *, watch: bool) -> None:
+    import json
+
+    from wesemu import __version__
+    from wesemu.cli.failures import ExitStatus
+    from wesemu.cli.output import give
+    from wesemu.cli.remote import call, find
+    from wesemu.cli.watch import conclude
+    from wesemu.cli.watch import watch as follow_to_end
+    from wesemu.client import Client
+
+    sent = {name: value for name, value in fields.items() if value is not None}
+    body = {"workflow_type": kind, "cli_version": f"wesemu {__version__}", **sent}
+
+    async def act(client: Client) -> bool:
+        name = await client.ags.start(body)
+        give(json.dumps({"JobName": name}))
+        if not watch:
+            return True
+        target = await find(client, name)
+        return conclude(await follow_to_end(client, target.run.id, name), name)
+
+    if not call(server, act):
+        raise typer.Exit(ExitStatus.FAILED)

@@ -1,0 +1,45 @@
+"""A small typed client of the public HTTP API: AGS operations, WES operations, downloads.
+
+Every failure is one `ClientError` with the server's own message.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from wesemu.client.ags import AgsOperations, JobDetail, JobLine
+from wesemu.client.transport import QUICK, ClientError, Transport, server_url
+from wesemu.client.wes import Log, Output, RunDetail, RunLine, WesOperations
+
+__all__ = [
+    "Client",
+    "ClientError",
+    "JobDetail",
+    "JobLine",
+    "Log",
+    "Output",
+    "RunDetail",
+    "RunLine",
+    "connect",
+]
+
+
+class Client:
+    """Both APIs of one server; made by `connect`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.ags = AgsOperations(transport)
+        self.wes = WesOperations(transport)
+
+
+@asynccontextmanager
+async def connect(server: str, *, token: str | None = None) -> AsyncIterator[Client]:
+    """A client of the server at `server`; `token` is sent as a bearer token. Opens nothing yet.
+
+    Raises ClientError for an address that is not an http URL.
+    """
+    url = server_url(server)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with aiohttp.ClientSession(headers=headers, timeout=QUICK) as session:
+        yield Client(Transport(session, url))

@@ -1,0 +1,103 @@
+"""The five operations of AGS (product CS, version 2015-12-15)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from wesemu.client.transport import Transport
+from wesemu.client.values import number, several, some, text
+from wesemu.runs.model import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """One job of DescribeWorkflows; `created` as "2020-01-15T13:18:52Z"."""
+
+    name: str
+    created: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetail:
+    """DescirbeWorkflow: times as "2020-01-15 16:30:25 +0800 CST", durations as "12m25s", sizes in
+    bytes; `request` is the echoed one. What follows it are this server's additions, None until
+    they are known; `sla_minutes` and `sla_price_cny` are decimal numbers."""
+
+    name: str
+    namespace: str
+    status: str
+    created: str
+    duration: str
+    finished: str
+    total_reads: int
+    total_bases: int
+    input_size: int
+    output_size: int
+    request: JsonObject
+    sla_minutes: str | None
+    sla_price_cny: str | None
+    sla_met: str | None
+    error: str | None
+    raw: JsonObject
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("Succeeded", "Failed")
+
+
+class AgsOperations:
+    """AGS, as its clients send it. Each raises ClientError."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def start(self, fields: Mapping[str, str]) -> str:
+        """StartWorkflow; returns the job's name."""
+        body: JsonObject = dict(fields)
+        return text(await self._transport.call("POST", "/gs/workflow", body=body), "JobName")
+
+    async def jobs(self, *, limit: int | None = None) -> list[JobLine]:
+        """DescribeWorkflows, newest first."""
+        query = None if limit is None else {"limit": str(limit)}
+        answer = await self._transport.call("GET", "/gs/workflows", query=query)
+        return [
+            JobLine(text(job, "job_name"), text(job, "create_time"), text(job, "status"))
+            for job in several(answer, "jobs")
+        ]
+
+    async def job(self, name: str) -> JobDetail:
+        """DescirbeWorkflow (the API's own spelling)."""
+        answer = await self._transport.call("GET", _path(name))
+        echoed = json.loads(text(answer, "user_input_data") or "{}")
+        return JobDetail(
+            name=text(answer, "job_name"),
+            namespace=text(answer, "job_namespace"),
+            status=text(answer, "status"),
+            created=text(answer, "create_time"),
+            duration=text(answer, "duration"),
+            finished=text(answer, "finish_time"),
+            total_reads=number(answer, "total_reads"),
+            total_bases=number(answer, "total_bases"),
+            input_size=number(answer, "input_data_size"),
+            output_size=number(answer, "output_data_size"),
+            request=echoed if isinstance(echoed, dict) else {},
+            sla_minutes=some(answer, "sla_minutes"),
+            sla_price_cny=some(answer, "sla_price_cny"),
+            sla_met=some(answer, "sla_met"),
+            error=some(answer, "error_message"),
+            raw=answer,
+        )
+
+    async def cancel(self, name: str) -> None:
+        """CancelWorkflow."""
+        await self._transport.call("PUT", _path(name), body={"action": "cancel"})
+
+    async def remove(self, name: str) -> None:
+        """RemoveWorkflow; the server refuses while the job runs."""
+        await self._transport.call("DELETE", _path(name))
+
+
+def _path(name: str) -> str:
+    return f"/gs/workflow/{quote(name, safe='')}"

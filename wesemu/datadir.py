@@ -1,0 +1,78 @@
+"""The data directory: what lies where, and that only one server uses it."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wesemu.errors import DataDirectoryLocked
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """`root` holds everything that a server keeps."""
+
+    root: Path
+
+    @property
+    def buckets(self) -> Path:
+        """`buckets/<bucket>/<key>`; folders made by hand are buckets."""
+        return self.root / "buckets"
+
+    @property
+    def references(self) -> Path:
+        """`references/<name>/`: registered references with their indexes."""
+        return self.root / "references"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again."""
+        return self.root / "cache"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "wesemu.db"
+
+    def create(self) -> None:
+        """Make the folders that are not there yet."""
+        for folder in (self.buckets, self.references, self.runs, self.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def secret(self) -> bytes:
+        """32 random bytes that are this directory's own; made at first use, for its server only."""
+        path = self.root / "secret"
+        try:
+            with os.fdopen(
+                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+            ) as file:
+                file.write(secrets.token_bytes(32))
+        except FileExistsError:
+            pass
+        return path.read_bytes()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory for this process. Raises DataDirectoryLocked."""
+        path = self.root / "server.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 40, 0).decode(errors="replace").strip()
+                raise DataDirectoryLocked(
+                    f"another server (process {holder or 'unknown'}) uses the data directory "
+                    f"{self.root}; stop it, or choose another directory with --data"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)

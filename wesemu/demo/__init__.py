@@ -1,0 +1,1 @@
+"""The demonstration: real tools, both APIs, every answer checked against a known truth."""

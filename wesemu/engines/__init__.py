@@ -1,0 +1,9 @@
+"""Engines: each runs workflows of one language behind `wesemu.runs.ports.Engine`.
+
+The parts here know no workflow language; every engine can build on them:
+
+    processes      who a process is, whom it started, ending them
+    journal        events.jsonl: written by a run's process, followed by the server
+    run_process    a run's own detached process: lock, worker, cancel, exit status
+    execution      a launched run as the server sees it, by its files alone
+"""

@@ -1,0 +1,216 @@
+"""A launched run as the server sees it: by its run directory alone."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+
+from wesemu.engines import journal
+from wesemu.engines.journal import Tail
+from wesemu.engines.lock import holder, is_held
+from wesemu.engines.processes import Known, end_all, identify, marked, send_group
+from wesemu.errors import EngineFault
+from wesemu.runs.model import JsonObject
+from wesemu.runs.ports import Event, Outcome
+from wesemu.runs.workspace import Workspace
+
+_KILLED = 128 + signal.SIGKILL
+_MARGIN_SECONDS = 5.0
+_SIGN_SECONDS = 2.0
+_SLOW_POLL_SECONDS = 0.5
+_FAST_POLL_SECONDS = 0.03
+
+
+class DetachedExecution:
+    """Implements `runs.ports.Execution` for a run with a process of its own.
+
+    The process rings a FIFO for every record and a pidfd tells its end, so that nothing is
+    polled; where the system has neither, files are looked at every 30 ms.
+    """
+
+    def __init__(self, workspace: Workspace, *, grace_seconds: float) -> None:
+        self._workspace = workspace
+        self._grace = grace_seconds
+        self._process: Known | None = None
+        self._descriptors = dict[str, int]()
+        self._ended = asyncio.Event()
+        self._listeners = set[asyncio.Event]()
+        self._watching: asyncio.Task[None] | None = None
+        self._closed = threading.Event()
+        self._outputs: tuple[str, ...] | None = None
+
+    async def follow(self, process: Known | None) -> "DetachedExecution":
+        """Begin to listen; None for a run whose process has ended."""
+        self._process = process
+        if process is None or not await asyncio.to_thread(self._open, process):
+            self._finish()
+            return self
+        loop = asyncio.get_running_loop()
+        if "bell" in self._descriptors:
+            loop.add_reader(self._descriptors["bell"], self._rung)
+        if "process" in self._descriptors:
+            loop.add_reader(self._descriptors["process"], self._finish)
+        else:
+            self._watching = asyncio.create_task(self._watch(process), name="run process")
+        return self
+
+    def _open(self, process: Known) -> bool:
+        """False where the process has ended meanwhile."""
+        with contextlib.suppress(OSError):
+            path = journal.doorbell(self._workspace)
+            flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
+            self._descriptors["bell"] = os.open(path, flags)
+        if hasattr(os, "pidfd_open"):
+            try:
+                self._descriptors["process"] = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                return False
+        return process.alive
+
+    def _rung(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._descriptors["bell"], 4096)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener.set()
+
+    async def _watch(self, process: Known) -> None:
+        await asyncio.to_thread(_wait_portably, process, self._closed)
+        if not self._closed.is_set():
+            self._finish()
+
+    def _finish(self) -> None:
+        self.close()
+        self._ended.set()
+        self._tell()
+
+    def close(self) -> None:
+        """Stop listening; the run goes on. Its iterators then wait for ever."""
+        loop = asyncio.get_running_loop()
+        for descriptor in self._descriptors.values():
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._descriptors.clear()
+        self._closed.set()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    async def events(self) -> AsyncIterator[Event]:
+        tail, grown, outputs = Tail(self._workspace.events), asyncio.Event(), tuple[str, ...]()
+        self._listeners.add(grown)
+        try:
+            while True:
+                ended = self._ended.is_set()
+                grown.clear()
+                records = await asyncio.to_thread(tail.read)
+                outputs = journal.outputs(records) or outputs
+                for record in records:
+                    if (event := journal.to_event(record)) is not None:
+                        yield event
+                if not records and ended:
+                    self._outputs = outputs
+                    return
+                if not records:
+                    await self._news(grown)
+        finally:
+            self._listeners.discard(grown)
+
+    async def _news(self, grown: asyncio.Event) -> None:
+        patience = _SLOW_POLL_SECONDS if "bell" in self._descriptors else _FAST_POLL_SECONDS
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await grown.wait()
+
+    async def outcome(self) -> Outcome:
+        await self._ended.wait()
+        return await asyncio.to_thread(self._read_outcome)
+
+    def _read_outcome(self) -> Outcome:
+        code = read_exit_code(self._workspace)
+        if code is None:
+            end_leftovers(self._workspace)
+            return Outcome(exit_code=_KILLED, crashed=True)
+        if self._outputs is None:
+            self._outputs = journal.outputs(journal.history(self._workspace))
+        return Outcome(exit_code=code, outputs=self._outputs)
+
+    async def cancel(self) -> None:
+        if self._process is None or self._ended.is_set():
+            return
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(self._grace + _MARGIN_SECONDS):
+                await self._ended.wait()
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._ended.wait()
+        if not await asyncio.to_thread(self._workspace.exit_code.exists):
+            await asyncio.to_thread(end_leftovers, self._workspace)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            if "process" in self._descriptors:
+                signal.pidfd_send_signal(self._descriptors["process"], number)
+            else:
+                os.kill(self._process.pid, number)
+
+
+def find(workspace: Workspace) -> tuple[bool, Known | None]:
+    """Whether there is something to attach to, and its process while that is alive. Blocks.
+
+    Where there is nothing, whatever an earlier process left running is ended. Raises EngineFault
+    for a lock whose holder has not signed it.
+    """
+    if is_held(workspace.lock):
+        deadline = time.monotonic() + _SIGN_SECONDS
+        while (process := holder(workspace.lock)) is None or not process.alive:
+            if not is_held(workspace.lock):
+                return find(workspace)
+            if time.monotonic() > deadline:
+                raise EngineFault(f"{workspace.lock} is held by a process that cannot be found")
+            time.sleep(_FAST_POLL_SECONDS)
+        return True, process
+    if read_exit_code(workspace) is not None:
+        return True, None
+    end_leftovers(workspace)
+    return False, None
+
+
+def _wait_portably(process: Known, closed: threading.Event) -> None:
+    while process.alive and not closed.wait(_FAST_POLL_SECONDS):
+        continue
+
+
+def read_exit_code(workspace: Workspace) -> int | None:
+    try:
+        return int(workspace.exit_code.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def end_leftovers(workspace: Workspace) -> None:
+    """SIGKILL all tools of a run whose own process has vanished. Blocks."""
+    for group, identity in _task_groups(journal.history(workspace)):
+        if identify(group) == identity:
+            send_group(group, signal.SIGKILL)
+    end_all(lambda: marked(workspace.root))
+
+
+def _task_groups(records: list[JsonObject]) -> list[tuple[int, str]]:
+    """The process groups of tasks that have not ended, each with its leader's identity."""
+    groups = dict[str, tuple[int, str]]()
+    for record in records:
+        match record:
+            case {"event": "process", "task": str(id), "group": int(pid), "identity": str(who)}:
+                groups[id] = (pid, who)
+            case {"event": "task", "task": {"id": str(id), "ended": str()}}:
+                groups.pop(id, None)
+    return list(groups.values())

@@ -1,0 +1,210 @@
+"""events.jsonl, the history of a run: appended by its process, followed by the server.
+
+docs/run-directory.md lists the records. A record is one JSON object a line with `time` and
+`event`; readers skip records that they do not know and a line that was cut off by a crash.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
+from wesemu.runs.ports import EngineError, Event, Progress, RunStarted, TaskChanged
+from wesemu.runs.workspace import Workspace
+
+OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
+
+_READ_SIZE = 1 << 20
+
+
+def doorbell(workspace: Workspace) -> Path:
+    """A FIFO beside the journal, there while the run's process lives; a byte says "read on"."""
+    return workspace.root / "events.fifo"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Journal:
+    """The writing end. Several processes of one run may each hold one: a record is one write."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        self._events = os.open(workspace.events, flags, 0o644)
+        self._bell = _open_bell(doorbell(workspace))
+
+    def write(self, event: str, **members: Any) -> None:
+        """Append one record. `members` are JSON values."""
+        record = {"time": now().isoformat(timespec="microseconds"), "event": event, **members}
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+        os.write(self._events, line.encode(errors="replace") + b"\n")
+        self.ring()
+
+    def task(self, task: TaskLog, **members: Any) -> None:
+        self.write("task", task=task_to_json(task), **members)
+
+    def error(self, failure: RunFailure) -> None:
+        known = {key: value for key, value in asdict(failure).items() if value is not None}
+        self.write("error", failure=known)
+
+    def ring(self) -> None:
+        if self._bell is not None:
+            try:
+                os.write(self._bell, b"\0")
+            except BlockingIOError:
+                return  # nobody listens, or whoever does has yet to answer earlier rings
+
+    def close(self) -> None:
+        os.close(self._events)
+        if self._bell is not None:
+            os.close(self._bell)
+            self._bell = None
+
+
+def hang_bell(workspace: Workspace) -> None:
+    """Make the FIFO; a file system without FIFOs leaves followers to their slower polling."""
+    try:
+        os.mkfifo(doorbell(workspace), 0o600)
+    except OSError:
+        return
+
+
+def _open_bell(path: Path) -> int | None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+class Tail:
+    """The reading end: each `read` gives the complete records that were appended since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+
+    def read(self) -> list[JsonObject]:
+        """Blocks on the disk. An absent file has no records yet."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read(_READ_SIZE)
+        except FileNotFoundError:
+            return []
+        self._offset += len(content)
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        records = [record for line in lines if (record := _parse(line)) is not None]
+        return records or (self.read() if content else [])
+
+
+def _parse(line: bytes) -> JsonObject | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "event" in record else None
+
+
+def history(workspace: Workspace) -> list[JsonObject]:
+    """All records so far."""
+    tail, records = Tail(workspace.events), list[JsonObject]()
+    while batch := tail.read():
+        records += batch
+    return records
+
+
+def mend(workspace: Workspace) -> None:
+    """End a line that a crash has cut off, so that the next record has a line of its own."""
+    try:
+        with workspace.events.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+    except FileNotFoundError:
+        return
+
+
+def to_event(record: JsonObject) -> Event | None:
+    """The port's event that a record stands for, if any."""
+    members: dict[str, Any] = record
+    try:
+        match record["event"]:
+            case "planned":
+                return RunStarted(total=int(members["total"]))
+            case "task":
+                return TaskChanged(task=task_from_json(members["task"]))
+            case "progress":
+                return Progress(done=int(members["done"]), total=int(members["total"]))
+            case "error":
+                return EngineError(failure=RunFailure(**members["failure"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return None
+
+
+def outputs(records: Iterable[JsonObject]) -> tuple[str, ...]:
+    """The files of the last `outputs` record."""
+    found: tuple[str, ...] = ()
+    for record in records:
+        match record:
+            case {"event": "outputs", "files": list(files)}:
+                found = tuple(str(file) for file in files)
+    return found
+
+
+def last_tasks(records: Iterable[JsonObject]) -> dict[str, TaskLog]:
+    """The newest state of each attempt, by its id."""
+    tasks = dict[str, TaskLog]()
+    for record in records:
+        match to_event(record):
+            case TaskChanged(task=task):
+                tasks[task.id] = task
+    return tasks
+
+
+def close_tasks(
+    journal: Journal, records: Iterable[JsonObject], states: frozenset[TaskState] = OPEN_STATES
+) -> None:
+    """Write CANCELED for every attempt that nobody will end any more."""
+    for task in last_tasks(records).values():
+        if task.state in states:
+            ended = now() if task.started else None
+            journal.task(replace(task, state=TaskState.CANCELED, ended=ended))
+
+
+def task_to_json(task: TaskLog) -> dict[str, Any]:
+    """Only what is known; times in ISO 8601, UTC."""
+    values = {field.name: getattr(task, field.name) for field in fields(task)}
+    values |= {
+        "state": task.state.value,
+        "wildcards": dict(task.wildcards) or None,
+        "started": task.started and task.started.isoformat(timespec="microseconds"),
+        "ended": task.ended and task.ended.isoformat(timespec="microseconds"),
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def task_from_json(values: dict[str, Any]) -> TaskLog:
+    """Raises KeyError, TypeError or ValueError for a record that is none."""
+    known = {field.name for field in fields(TaskLog)}
+    task = TaskLog(**{key: value for key, value in values.items() if key in known})
+    return replace(
+        task,
+        state=TaskState(values["state"]),
+        started=_moment(values.get("started")),
+        ended=_moment(values.get("ended")),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

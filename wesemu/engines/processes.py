@@ -1,0 +1,133 @@
+"""Processes of this machine: who one is, whom it started, and ending them."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MARK = "WESEMU_RUN_DIRECTORY"
+"""The environment variable that every tool of a run carries."""
+
+_PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_STEP_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One process for good: `identity` differs when another one gets the same `pid` later."""
+
+    pid: int
+    identity: str
+
+    @property
+    def alive(self) -> bool:
+        return identify(self.pid) == self.identity
+
+
+def identify(pid: int) -> str | None:
+    """The boot and the start time of a process; None where it is gone or only a zombie."""
+    try:
+        fields = _stat(pid)
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except FileNotFoundError:
+        return None if _PROC.joinpath("self").exists() else _identify_portably(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
+
+
+def _identify_portably(pid: int) -> str | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{process.create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name; [0] is the state, [1] the parent."""
+    text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    return text[text.rindex(")") + 2 :].split()
+
+
+def descendants(root: int) -> list[int]:
+    """All processes below `root`, zombies left out; a daemonised one only below a subreaper."""
+    try:
+        below = psutil.Process(root).children(recursive=True)
+    except psutil.Error:
+        return []
+    return [child.pid for child in below if identify(child.pid) is not None]
+
+
+def members(group: int) -> list[int]:
+    """The live processes of a process group."""
+    return [pid for pid in psutil.pids() if pid != 0 and _group(pid) == group]
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
+def marked(directory: Path) -> list[int]:
+    """The processes of this user that carry the mark of a run directory."""
+    wanted, found = str(directory), []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == wanted:
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def send_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> None:
+    """SIGKILL whatever `find` returns until it returns nothing; blocks."""
+    deadline = time.monotonic() + deadline_seconds
+    while (found := find()) and time.monotonic() < deadline:
+        send(found, signal.SIGKILL)
+        time.sleep(_STEP_SECONDS)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of daemonised descendants (Linux; elsewhere they are not followed)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent` ends (Linux; elsewhere nothing)."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

@@ -1,0 +1,101 @@
+"""The worker of the mode "cli": Snakemake's command line, listened to by a logger plugin."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+from pathlib import Path
+from resource import struct_rusage
+from typing import Any
+
+from wesemu.engines import journal as events
+from wesemu.engines.processes import die_with_parent, send_group
+from wesemu.engines.run_process import Site
+from wesemu.engines.snakemake.command_watch import CommandWatch
+from wesemu.engines.snakemake.order import Order
+from wesemu.engines.snakemake.workflow import resource_limits, tool_environment
+from wesemu.runs.workspace import Workspace
+
+_PLUGIN_PATH = Path(__file__).parent / "plugin_path"
+_READ_SIZE = 1 << 16
+
+
+class CommandWorker:
+    """Implements `run_process.Worker`. The tools share the command's process group."""
+
+    def __init__(self, site: Site, order: Order) -> None:
+        self._watch = CommandWatch(site.workspace, site.journal, events.history(site.workspace))
+        self._rest = b""
+        self._pipe, theirs = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._pipe, False)
+        self._open = True
+        parent = os.getpid()
+        os.environ.update(tool_environment(order))
+        search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            command_line(site.workspace, order),
+            cwd=site.workspace.work,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(part for part in search if part),
+                "WESEMU_EVENTS_FD": str(theirs),
+            },
+            pass_fds=[theirs],
+            process_group=0,
+            preexec_fn=lambda: die_with_parent(parent),
+        )
+        os.close(theirs)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fileno(self) -> int:
+        return self._pipe if self._open else -1
+
+    def answer(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            content = os.read(self._pipe, _READ_SIZE)
+            self._open = bool(content)
+            *lines, self._rest = (self._rest + content).split(b"\n")
+            for line in lines:
+                message: dict[str, Any] = json.loads(line)
+                self._watch.hear(message)
+
+    def cancel(self) -> None:
+        """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures."""
+        self._watch.cancel()
+        send_group(self.pid, signal.SIGTERM)
+
+    def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
+        """An adopted orphan; nothing is to be done."""
+
+    def ended(self, code: int) -> None:
+        while self._open and select.select([self._pipe], [], [], 0)[0]:
+            self.answer()
+        self._watch.ended(code)
+
+
+def command_line(workspace: Workspace, order: Order) -> list[str]:
+    options = order.options
+    words = [
+        *(order.python, "-m", "snakemake", "--logger", "wesemu"),
+        *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
+        *("--configfile", str(workspace.config), "--cores", str(order.resources.cores)),
+        *("--nolock", "--rerun-incomplete", "--latency-wait", "0", "--scheduler", "greedy"),
+        *("--nocolor", "--printshellcmds", "--show-failed-logs", "--retries", str(options.retries)),
+        *("--resources", *(f"{name}={n}" for name, n in resource_limits(order).items())),
+    ]
+    flags = {"--forceall": options.forceall, "--keep-going": options.keep_going}
+    flags |= {"--notemp": options.notemp}
+    words += [flag for flag, wanted in flags.items() if wanted]
+    lists = {"--forcerun": options.forcerun, "--until": options.until}
+    lists |= {"--omit-from": options.omit_from}
+    for flag, names in lists.items():
+        words += [flag, *names] if names else []
+    if options.default_resources:
+        pairs = [f"{name}={number}" for name, number in options.default_resources.items()]
+        words += ["--default-resources", *pairs]
+    return [*words, "--", *options.targets]

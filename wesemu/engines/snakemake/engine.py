@@ -1,0 +1,149 @@
+"""Snakemake as an engine of the server."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wesemu.engines.execution import DetachedExecution, find
+from wesemu.engines.processes import Known
+from wesemu.engines.snakemake.fork_client import ForkClient
+from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
+from wesemu.engines.snakemake.order import Mode, write_order
+from wesemu.engines.snakemake.parameters import check_parameters
+from wesemu.errors import EngineFault
+from wesemu.runs.model import Run
+from wesemu.runs.ports import Job
+from wesemu.runs.workspace import Workspace
+
+_SETTINGS_PREFIX = "WESEMU_"
+_START_SECONDS = 60.0
+
+log = logging.getLogger("wesemu.engines.snakemake")
+
+
+class SnakemakeEngine:
+    """Implements `runs.ports.Engine`. Each run is a process of its own.
+
+    In the mode "warm" it is forked from a process that has imported Snakemake; "cli" starts the
+    command line interface for each run: slower, with fewer details on tasks. Versions of
+    Snakemake that "warm" was not tested with, and systems other than Linux, get "cli".
+
+    `environment` is added to what the tools see; settings (WESEMU_*) are taken away from it.
+    `grace_seconds` are the tools' on cancel, before SIGKILL. `version` is Snakemake's.
+    """
+
+    name = "snakemake"
+
+    def __init__(
+        self,
+        mode: Mode = "warm",
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        grace_seconds: float = 5.0,
+        version: str = INSTALLED,
+    ) -> None:
+        self.version = version
+        warm = mode == "warm" and is_tested(self.version) and sys.platform == "linux"
+        self.mode: Mode = "warm" if warm else "cli"
+        self._python = python
+        self._environment = _tools_environment(environment or {})
+        self._grace = grace_seconds
+        self._client = ForkClient(python, self._environment)
+        self._executions = set[DetachedExecution]()
+
+    @property
+    def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
+        return {"SMK": (self.version,)}
+
+    @property
+    def forkserver(self) -> int | None:
+        """The process id of the forkserver, while there is one."""
+        return self._client.pid
+
+    def check_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Raises InvalidRequest, naming the parameter."""
+        check_parameters(parameters)
+
+    async def warm(self) -> None:
+        """Start the forkserver now, so that the first run need not wait. Raises EngineFault."""
+        if self.mode == "warm":
+            await self._client.start()
+
+    async def launch(self, job: Job) -> DetachedExecution:
+        reply = await self._launch(job)
+        if "pid" in reply:
+            process = Known(pid=int(reply["pid"]), identity=str(reply["identity"]))
+            return await self._follow(job.workspace, process)
+        execution = await self._attach(job.workspace)
+        if execution is None:
+            raise EngineFault(f"run {job.run_id} is locked by a process that has just ended")
+        return execution
+
+    async def _launch(self, job: Job) -> dict[str, Any]:
+        if self.mode == "warm":
+            await self._write_order(job, "warm")
+            for attempt in (1, 2):
+                try:
+                    return await self._client.launch(job.workspace.root)
+                except EngineFault as fault:
+                    log.warning("launch %d of run %s failed: %s", attempt, job.run_id, fault)
+        await self._write_order(job, "cli")
+        return await asyncio.to_thread(self._run_runner, job.workspace.root)
+
+    async def _write_order(self, job: Job, mode: Mode) -> None:
+        await asyncio.to_thread(
+            write_order,
+            job,
+            mode=mode,
+            version=self.version,
+            python=self._python,
+            grace_seconds=self._grace,
+        )
+
+    def _run_runner(self, root: Path) -> dict[str, Any]:
+        try:
+            done = subprocess.run(
+                [self._python, "-m", "wesemu.engines.snakemake.runner", str(root)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env=self._environment,
+                timeout=_START_SECONDS,
+                check=True,
+            )
+            reply: dict[str, Any] = json.loads(done.stdout)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise EngineFault(f"the run's process could not start: {error}") from error
+        return reply
+
+    async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
+        return await self._attach(workspace)
+
+    async def _attach(self, workspace: Workspace) -> DetachedExecution | None:
+        found, process = await asyncio.to_thread(find, workspace)
+        return await self._follow(workspace, process) if found else None
+
+    async def _follow(self, workspace: Workspace, process: Known | None) -> DetachedExecution:
+        self._executions = {other for other in self._executions if not other.ended}
+        execution = DetachedExecution(workspace, grace_seconds=self._grace)
+        self._executions.add(execution)
+        return await execution.follow(process)
+
+    async def close(self) -> None:
+        for execution in self._executions:
+            execution.close()
+        self._executions.clear()
+        await self._client.close()
+
+
+def _tools_environment(added: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)
+    }
+    return {**kept, **added}

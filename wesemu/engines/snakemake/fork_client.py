@@ -1,0 +1,137 @@
+"""The server's end of the forkserver: starts it when it is needed, and again when it has died."""
+
+import asyncio
+import json
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import EngineFault
+
+_MESSAGE_LIMIT = 1 << 16
+_START_SECONDS = 60.0
+_LAUNCH_SECONDS = 30.0
+
+Reply = dict[str, Any]
+
+
+class ForkClient:
+    """One forkserver at a time. Its runs do not need it once they are launched."""
+
+    def __init__(self, python: str, environment: Mapping[str, str]) -> None:
+        self._python = python
+        self._environment = environment
+        self._starting = asyncio.Lock()
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._replies = dict[int, asyncio.Future[Reply]]()
+        self._last_id = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The forkserver's, while there is one."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Returns once the forkserver is warm. Raises EngineFault."""
+        async with self._starting:
+            if self._channel is not None:
+                return
+            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._channel.setblocking(False)
+            self._ready = asyncio.get_running_loop().create_future()
+            try:
+                self._process = await asyncio.to_thread(self._spawn, theirs.fileno())
+            finally:
+                theirs.close()
+            self._reading = asyncio.create_task(self._read(), name="forkserver")
+            try:
+                async with asyncio.timeout(_START_SECONDS):
+                    await self._ready
+            except TimeoutError:
+                await self.close()
+                raise EngineFault("Snakemake's forkserver was not ready in time") from None
+
+    def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [self._python, "-m", "wesemu.engines.snakemake.forkserver", str(descriptor)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            env=dict(self._environment),
+            start_new_session=True,
+        )
+
+    async def launch(self, root: Path) -> Reply:
+        """What the run's process announces: {"pid", "identity"} or {"locked"}.
+
+        Raises EngineFault where the forkserver, or the run's process, died before it did.
+        """
+        await self.start()
+        assert self._channel is not None
+        loop = asyncio.get_running_loop()
+        self._last_id += 1
+        number = self._last_id
+        reply: asyncio.Future[Reply] = loop.create_future()
+        self._replies[number] = reply
+        try:
+            message = json.dumps({"id": number, "root": str(root)})
+            await loop.sock_sendall(self._channel, message.encode())
+            async with asyncio.timeout(_LAUNCH_SECONDS):
+                return await reply
+        except (OSError, TimeoutError) as error:
+            raise EngineFault(f"Snakemake's forkserver does not answer: {error}") from error
+        finally:
+            self._replies.pop(number, None)
+
+    async def _read(self) -> None:
+        assert self._channel is not None
+        loop = asyncio.get_running_loop()
+        try:
+            while content := await loop.sock_recv(self._channel, _MESSAGE_LIMIT):
+                self._dispatch(json.loads(content))
+        except ConnectionError:
+            pass
+        finally:
+            self._forget()
+        await self._bury()
+
+    def _dispatch(self, message: Reply) -> None:
+        if "ready" in message and self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+        reply = self._replies.get(message.get("id", 0))
+        if reply is None or reply.done():
+            return
+        if "exited" in message:
+            reply.set_exception(EngineFault("the run's process ended before it had begun"))
+        else:
+            reply.set_result(message)
+
+    def _forget(self) -> None:
+        """The forkserver is gone: whoever waits for it is told, the next launch starts another."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        waiting: list[asyncio.Future[Any]] = [*self._replies.values()]
+        waiting += [self._ready] if self._ready else []
+        for future in waiting:
+            if not future.done():
+                future.set_exception(EngineFault("Snakemake's forkserver has died"))
+
+    async def _bury(self) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    async def close(self) -> None:
+        """End the forkserver. Its runs go on."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
+        await self._bury()

@@ -1,0 +1,127 @@
+"""The warm process: it has imported Snakemake and forks a run's process for each launch.
+
+`python -m wesemu.engines.snakemake.forkserver FD`, where FD is one end of a socket pair
+(SOCK_SEQPACKET, JSON). It is sent {"id", "root"}; it sends {"ready"}, then for each launch what
+`run_process.live` announces, and {"id", "exited"} once that process has ended. It ends when the
+other end is closed; the runs go on.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+
+from wesemu.engines import run_process
+from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake.fork_worker import ForkWorker
+from wesemu.engines.snakemake.order import read_order
+from wesemu.runs.workspace import Workspace
+
+_MESSAGE_LIMIT = 1 << 16
+
+
+class ForkServer:
+    """Has no threads and no event loop: whatever it forks must be whole."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._launches = dict[int, int]()
+        self._awake, self._signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def serve(self) -> None:
+        hooks.load()
+        if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
+            raise RuntimeError("Snakemake's modules start threads; they cannot be forked")
+        gc.collect()
+        gc.freeze()
+        signal.set_wakeup_fd(self._signaled, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._send({"ready": True})
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._awake, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._awake in ready:
+                self._reap()
+            if self._channel.fileno() in ready and not self._answer():
+                return
+
+    def _answer(self) -> bool:
+        content = self._channel.recv(_MESSAGE_LIMIT)
+        if not content:
+            return False
+        request = json.loads(content)
+        pid = os.fork()
+        if pid == 0:
+            self._be_run(request)
+        self._launches[pid] = request["id"]
+        return True
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._awake, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            self._send({"id": self._launches.pop(pid, 0), "exited": code})
+
+    def _be_run(self, request: dict[str, Any]) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.close(self._awake)
+            os.close(self._signaled)
+            self._live(request)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def _live(self, request: dict[str, Any]) -> None:
+        def announce(news: dict[str, Any]) -> None:
+            self._send({"id": request["id"], **news})
+            self._channel.close()
+
+        workspace = Workspace(Path(request["root"]))
+        order = read_order(workspace)
+        run_process.live(
+            workspace,
+            lambda site: ForkWorker(site, order),
+            announce,
+            about={"engine": "snakemake", "version": order.version, "mode": order.mode},
+            grace_seconds=order.grace_seconds,
+        )
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the server has gone; the runs go on
+            self._channel.send(json.dumps(message).encode())
+
+
+def main() -> None:
+    if not hooks.is_tested(hooks.INSTALLED):
+        sys.exit("this version of Snakemake has not been tested with the warm mode")
+    os.chdir("/")
+    ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
+
+
+if __name__ == "__main__":
+    main()

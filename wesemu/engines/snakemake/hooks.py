@@ -1,0 +1,286 @@
+"""All that reaches into Snakemake's internals, for the versions in TESTED.
+
+Everything here is for what Snakemake's logger events do not tell (docs/run-directory.md) or what
+its command line cannot do. Each hook has its contract test in tests/unit/engines/test_hooks.py;
+a version outside TESTED gets none of them (mode "cli").
+"""
+# ruff: noqa: SLF001
+
+import contextlib
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from wesemu.engines.snakemake.failures import deepest_frame
+
+TESTED = ((9, 27), (9, 28))
+"""From the first version on, below the second one."""
+
+INSTALLED = version("snakemake")
+"""Looked up when this is imported, because no engine may block once the server runs."""
+
+_INNER_COMMAND = ("cd", None, "&&", None, "-m", "snakemake")
+
+
+def is_tested(release: str) -> bool:
+    numbers = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
+    return TESTED[0] <= numbers < TESTED[1]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What is known of a job at the moment. `command` is None before the job is ready to run and
+    where it is no shell command; `works` is false for targets that only collect."""
+
+    jobid: int
+    attempt: int
+    rule: str
+    wildcards: Mapping[str, str]
+    outputs: tuple[str, ...]
+    logs: tuple[str, ...]
+    works: bool
+    command: str | None = None
+    threads: int | None = None
+
+
+class Watcher(Protocol):
+    """Who is told what happens inside Snakemake, from several threads."""
+
+    def scheduled(self, jobs: Iterable[JobFacts], stop: Callable[[], None]) -> None:
+        """The jobs are planned; `stop` makes the scheduler start no more."""
+        ...
+
+    def replanned(self, jobs: Iterable[JobFacts]) -> None:
+        """More jobs may have come up (checkpoints)."""
+        ...
+
+    def entered(self, job: JobFacts) -> None:
+        """The calling thread is about to run the job, and will report its errors."""
+        ...
+
+    def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
+        """Start a shell command; `options` are those of Popen."""
+        ...
+
+    def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
+        """Run the job of a `run:` block by Snakemake's command line; returns its exit status."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Wait until a task has ended, at most so long."""
+        ...
+
+    def failed(self, job: JobFacts, final: bool) -> None:
+        """An attempt failed; the last one if `final`."""
+        ...
+
+    def finished(self, jobid: int) -> None: ...
+
+    def complained(self, message: str) -> None:
+        """Snakemake prints an error, of the calling thread's job where it has one."""
+        ...
+
+
+class _Stand:
+    """Stands for a module inside another one, with some names replaced."""
+
+    def __init__(self, module: Any, **replaced: Any) -> None:
+        self._module = module
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def install(watcher: Watcher) -> None:
+    """Set all hooks in this process, for good."""
+    keep_signals()
+    _hook_shell(watcher)
+    _hook_executor(watcher)
+    _hook_scheduler(watcher)
+
+
+def keep_signals() -> None:
+    """Let the scheduler leave SIGTERM alone: its handler takes a lock that the interrupted code
+    may hold, and then neither tools nor Snakemake end."""
+    scheduling = import_module("snakemake.scheduling.job_scheduler")
+    vars(scheduling)["signal"] = _Stand(signal, signal=lambda number, handler: None)
+
+
+def _hook_shell(watcher: Watcher) -> None:
+    """`shell:`, `script:`, notebooks and wrappers all start their commands here."""
+    shell = import_module("snakemake.script").shell  # `import snakemake.shell` is the class
+
+    def popen(command: str, **options: Any) -> "subprocess.Popen[Any]":
+        return watcher.spawn(command, options)
+
+    module_globals(shell)["sp"] = _Stand(subprocess, Popen=popen)
+
+
+def module_globals(cls: Any) -> dict[str, Any]:
+    """The namespace of the module that defines a class."""
+    return vars(sys.modules[cls.__module__])
+
+
+def _hook_executor(watcher: Watcher) -> None:
+    local = import_module("snakemake.executors.local")
+    executor = local.Executor
+    run, spawn = executor.cached_or_run, executor.spawn_job
+
+    def cached_or_run(self: Any, job: Any, function: Any, *arguments: Any) -> None:
+        watcher.entered(facts(job, ready=True))
+        run(self, job, function, *arguments)
+
+    def spawn_job(self: Any, job: Any) -> None:
+        inner = inner_arguments(self.format_job_exec(job))
+        if inner is None:
+            spawn(self, job)
+        elif watcher.run_python(facts(job), inner[1], inner[0]) != 0:
+            raise local.SpawnedJobError()
+
+    executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
+    vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
+
+
+def inner_arguments(command: str) -> tuple[str, list[str]] | None:
+    """Directory and arguments of the Snakemake that a `run:` job is handed to; None for a
+    command of another shape (an export, a precommand)."""
+    words = shlex.split(command)
+    shape = tuple(zip(_INNER_COMMAND, words, strict=False))
+    if "&&" in words[3:] or any(word != expected for expected, word in shape if expected):
+        return None
+    return words[1], words[len(_INNER_COMMAND) :]
+
+
+def _hook_scheduler(watcher: Watcher) -> None:
+    scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
+    initialize, handle = scheduler.__init__, scheduler._handle_error
+
+    def initialized(self: Any, workflow: Any, *arguments: Any, **options: Any) -> None:
+        initialize(self, workflow, *arguments, **options)
+        watcher.scheduled(planned(workflow.dag), lambda: _stop(self))
+
+    def handled(self: Any, job: Any, **options: Any) -> None:
+        failed = [facts(single) for single in _singles(job)]
+        handle(self, job, **options)
+        for single in failed:
+            watcher.failed(single, final=job in self.failed)
+
+    scheduler.__init__, scheduler._handle_error = initialized, handled
+
+
+def _stop(scheduler: Any) -> None:
+    with scheduler._lock:
+        scheduler._user_kill = "graceful"
+    scheduler._open_jobs.release()
+
+
+def _singles(job: Any) -> list[Any]:
+    return list(job) if job.is_group() else [job]
+
+
+def planned(dag: Any) -> list[JobFacts]:
+    """The jobs that are still to be run."""
+    return [facts(job) for job in dag.needrun_jobs()]
+
+
+def facts(job: Any, *, ready: bool = False) -> JobFacts:
+    """`ready`: the job's inputs are there, so that its command can be told."""
+    return JobFacts(
+        jobid=job.jobid,
+        attempt=job.attempt,
+        rule=job.rule.name,
+        wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
+        outputs=tuple(str(output) for output in job.output),
+        logs=tuple(str(log) for log in job.log),
+        works=not job.is_norun,
+        command=job.shellcmd if ready and job.is_shell else None,
+        threads=job.threads if ready else None,
+    )
+
+
+def final_outputs(dag: Any) -> list[str]:
+    """The files that no other job consumed, and those that the targets ask for; temporary ones,
+    pipes and logs left out."""
+    flagged = import_module("snakemake.io").is_flagged
+    made, consumed, wanted = dict[str, None](), set[str](), set[str]()
+    for job in dag.jobs:
+        inputs = {str(path) for path in job.input}
+        (wanted if job.is_norun else consumed).update(inputs)
+        for path in job.output:
+            if not any(flagged(path, flag) for flag in ("temp", "pipe", "service")):
+                made[str(path)] = None
+    return [path for path in made if path in wanted or path not in consumed]
+
+
+class EventHandler(logging.Handler):
+    """Hears Snakemake's log events at once (a plugin's handler would through a queue)."""
+
+    def __init__(self, watcher: Watcher, dag: Callable[[], Any]) -> None:
+        super().__init__()
+        self._watcher = watcher
+        self._dag = dag
+
+    def emit(self, record: logging.LogRecord) -> None:
+        match str(getattr(record, "event", "")):
+            case "job_started":
+                self._watcher.replanned(planned(self._dag()))
+            case "job_finished":
+                self._watcher.finished(record.__dict__["job_id"])
+            case "error":
+                self._watcher.complained(record.getMessage())
+
+
+def workflow_of(planning: Any) -> Any:
+    """The workflow of a WorkflowApi; parses the Snakefile where nobody has yet."""
+    return planning._workflow
+
+
+def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]:
+    """The file and the line of the Snakefile that an error stems from, where it tells."""
+    workflow = getattr(planning, "_workflow_store", None)
+    linemaps: Mapping[str, Mapping[int, int]] = workflow.linemaps if workflow else {}
+    file, line = getattr(error, "snakefile", None), getattr(error, "lineno", None)
+    file = file or (getattr(error, "filename", None) if line else None)
+    if isinstance(error, SyntaxError) and error.text is None:
+        return error.filename, error.lineno  # from Snakemake's parser, which sees the source
+    if line is None:
+        file, line = deepest_frame(error, set(linemaps)) or (None, None)
+    if file is None or line is None:
+        return None, None
+    return str(file), linemaps.get(str(file), {}).get(line, line)
+
+
+def load() -> None:
+    """Import what a run imports and look up the plugins, without running anything."""
+    for name in _PRELOADED:
+        with contextlib.suppress(ImportError):  # at worst, the run imports something else itself
+            import_module(name)
+    for kind in ("executor", "storage", "scheduler", "logger"):
+        registry = import_module(f"snakemake_interface_{kind}_plugins.registry")
+        vars(registry)[f"{kind.capitalize()}PluginRegistry"]()
+
+
+_PRELOADED = (
+    "snakemake.api",
+    "snakemake.cli",
+    "snakemake.executors.local",
+    "snakemake.scheduling.job_scheduler",
+    "snakemake.script",
+    "snakemake.storage",
+    "smart_open",
+    "yte",
+    "dpath",
+    "platformdirs",
+    "jsonschema",
+    "getpass",
+    "graphlib",
+    "encodings.idna",
+)

@@ -1,0 +1,84 @@
+"""A logger plugin for Snakemake: hands the log events on as JSON lines.
+
+It lies on a path of its own, so that no other Snakemake of the user finds it, and uses nothing
+of wesemu: the Snakemake that loads it may live in another environment. WESEMU_EVENTS_FD is the
+pipe that it writes to.
+"""
+
+import json
+import os
+from logging import LogRecord
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+
+_MEMBERS = {
+    "run_info": ("stats",),
+    "job_info": (
+        "jobid",
+        "rule_name",
+        "input",
+        "output",
+        "log",
+        "wildcards",
+        "threads",
+        "shellcmd",
+    ),
+    "job_error": ("jobid", "rule_name", "log", "shellcmd"),
+    "job_finished": ("job_id",),
+    "progress": ("done", "total"),
+    "error": ("exception",),
+}
+
+
+class LogHandler(LogHandlerBase):
+    """Sees all events, whatever the verbosity is."""
+
+    writes_to_stream = False
+    writes_to_file = False
+    has_filter = True
+    has_formatter = True
+    needs_rulegraph = False
+
+    def __post_init__(self) -> None:
+        self._pipe = int(os.environ.pop("WESEMU_EVENTS_FD"))
+        os.set_inheritable(self._pipe, False)
+        own = str(Path(__file__).parent.parent)
+        others = [
+            part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part != own
+        ]
+        os.environ["PYTHONPATH"] = os.pathsep.join(others)
+        if not any(others):
+            del os.environ["PYTHONPATH"]
+
+    def emit(self, record: LogRecord) -> None:
+        event = str(getattr(record, "event", ""))
+        if event not in _MEMBERS:
+            return
+        members: dict[str, Any] = {
+            name: _plain(getattr(record, name, None)) for name in _MEMBERS[event]
+        }
+        message = {
+            "event": event,
+            "time": record.created,
+            "message": record.getMessage(),
+            **members,
+        }
+        self._write(json.dumps(message, default=str).encode() + b"\n")
+
+    def _write(self, content: bytes) -> None:
+        try:
+            while content:
+                content = content[os.write(self._pipe, content) :]
+        except OSError:
+            return  # nobody listens any more; the workflow goes on
+
+
+def _plain(value: Any) -> Any:
+    """Snakemake's lists and mappings as Python's own."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
+    return value

@@ -1,0 +1,123 @@
+"""One attempt of a task on disk, and the processes that it consists of."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage, struct_rusage
+from typing import Any
+
+from wesemu.engines.journal import now
+from wesemu.engines.processes import send_group
+from wesemu.runs.model import TaskLog
+from wesemu.runs.workspace import Workspace
+
+_PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
+"""ru_maxrss is in KiB on Linux, in bytes elsewhere."""
+
+
+def exit_code_of(returncode: int) -> int:
+    """As a shell tells it: 128 + n for signal n."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`cpu_seconds` is user and system time, `peak_memory` in bytes. That is unknown where it is
+    less than this program's own, because the kernel counts a process from before its exec on."""
+
+    cpu_seconds: float
+    peak_memory: int | None
+
+
+def measure(usage: struct_rusage) -> Usage:
+    own = getrusage(RUSAGE_SELF).ru_maxrss
+    peak = usage.ru_maxrss * _PEAK_UNIT if usage.ru_maxrss > own else None
+    return Usage(usage.ru_utime + usage.ru_stime, peak)
+
+
+class Attempt:
+    """`tasks/<id>/`: cmd, stdout, stderr, usage.json. Its processes run one after another."""
+
+    def __init__(self, workspace: Workspace, task: TaskLog) -> None:
+        self.folder = workspace.tasks / task.id
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.complaint = ""
+        self._ended: datetime | None = None
+        below = self.folder.relative_to(workspace.root)
+        self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
+        for stream in ("stdout", "stderr"):
+            os.close(self.open(stream))
+
+    def open(self, stream: str) -> int:
+        """A descriptor that appends to one of the attempt's files."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        return os.open(self.folder / stream, flags, 0o644)
+
+    def note_command(self, command: str) -> None:
+        with (self.folder / "cmd").open("a") as file:
+            file.write(command.rstrip("\n") + "\n")
+
+    def process_ended(self, exit_code: int, usage: Usage) -> None:
+        """Add one process's usage to the attempt's."""
+        self._ended = now()
+        self.task = replace(
+            self.task,
+            exit_code=exit_code,
+            cpu_seconds=round((self.task.cpu_seconds or 0.0) + usage.cpu_seconds, 6),
+            peak_memory=max(self.task.peak_memory or 0, usage.peak_memory or 0) or None,
+        )
+
+    def end(self) -> TaskLog:
+        """The attempt is over; writes usage.json."""
+        self.task = replace(self.task, ended=self._ended or now())
+        task = self.task
+        wall = task.ended - task.started if task.started and task.ended else timedelta()
+        usage = {
+            "exit_code": task.exit_code,
+            "wall_seconds": round(wall.total_seconds(), 6),
+            "cpu_seconds": task.cpu_seconds,
+            "peak_memory": task.peak_memory,
+        }
+        (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
+        return task
+
+
+class TaskProcess(subprocess.Popen[Any]):
+    """A shell command in a process group of its own, whose usage is measured.
+
+    `ended` is called once, by whichever thread waits.
+    """
+
+    def __init__(self, command: str, ended: Callable[[int, Usage], None], **options: Any) -> None:
+        self._once = threading.Lock()
+        self._ended = ended
+        super().__init__(command, process_group=0, **options)
+
+    def wait(self, timeout: float | None = None) -> int:
+        with self._once:
+            if self.returncode is None:
+                _, status, usage = os.wait4(self.pid, 0)
+                self.returncode = os.waitstatus_to_exitcode(status)
+                self._ended(exit_code_of(self.returncode), measure(usage))
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """To the whole group."""
+        if self.returncode is None:
+            send_group(self.pid, signal.Signals(number))
+
+
+def plain_command(command: str) -> str:
+    """A shell command without the strict mode that Snakemake puts in front."""
+    return command.removeprefix("set -euo pipefail;").strip()
+
+
+def relative_logs(workspace: Workspace, logs: tuple[str, ...]) -> list[str]:
+    """A rule's log files (below `work/`) as paths below the run directory."""
+    return [f"{workspace.work.name}/{log}" for log in logs if not Path(log).is_absolute()]

@@ -1,0 +1,225 @@
+"""What a run's worker does when something happens inside Snakemake: it writes the journal, gives
+each task its files and process group, and ends the tools when the run is canceled."""
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from wesemu.engines.journal import Journal
+from wesemu.engines.processes import identify, send_group
+from wesemu.engines.run_process import CANCELED
+from wesemu.engines.snakemake.failures import task_failure
+from wesemu.engines.snakemake.hooks import JobFacts
+from wesemu.engines.snakemake.task_book import TaskBook, job_key
+from wesemu.engines.snakemake.task_process import (
+    Attempt,
+    TaskProcess,
+    Usage,
+    plain_command,
+    relative_logs,
+)
+from wesemu.runs.model import JsonObject, TaskLog, TaskState
+from wesemu.runs.workspace import Workspace
+
+
+def _key(job: JobFacts) -> str:
+    return job_key(job.rule, job.wildcards, job.outputs)
+
+
+StartPython = Callable[[list[str], str, Attempt, Callable[[int], None]], int]
+"""Arguments, directory, the attempt, and who wants to know the process group: the exit status."""
+
+
+class RunCanceled(RuntimeError):
+    """No task is started any more."""
+
+
+class Watch:
+    """Implements `hooks.Watcher` for one run."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        journal: Journal,
+        earlier: list[JsonObject],
+        start_python: StartPython,
+    ) -> None:
+        self._workspace = workspace
+        self._journal = journal
+        self._start_python = start_python
+        self._book = TaskBook(earlier)
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._here = threading.local()
+        self._attempts = dict[int, Attempt]()
+        self._groups = set[int]()
+        self._complaint = ""
+        self._stop: Callable[[], None] | None = None
+        self._canceled = False
+        self.task_failed = False
+
+    def scheduled(self, jobs: Iterable[JobFacts], stop: Callable[[], None]) -> None:
+        with self._lock:
+            self._stop = stop
+            self._plan(jobs)
+            self._journal.write("planned", total=self._book.total)
+            self._progress()
+
+    def replanned(self, jobs: Iterable[JobFacts]) -> None:
+        with self._lock:
+            total = self._book.total
+            self._plan(jobs)
+            if self._book.total != total:
+                self._progress()
+
+    def _plan(self, jobs: Iterable[JobFacts]) -> None:
+        for job in jobs:
+            if job.works and self._book.add(job.jobid, _key(job)):
+                self._journal.task(self._task(job, TaskState.QUEUED), key=_key(job))
+
+    def _task(self, job: JobFacts, state: TaskState) -> TaskLog:
+        return TaskLog(
+            id=self._book.id(job.jobid, job.attempt),
+            name=job.rule,
+            state=state,
+            attempt=self._book.attempt(job.jobid, job.attempt),
+            wildcards=job.wildcards,
+            command=job.command,
+            threads=job.threads,
+        )
+
+    def _progress(self) -> None:
+        self._journal.write("progress", done=self._book.done, total=self._book.total)
+
+    def entered(self, job: JobFacts) -> None:
+        self._here.attempt = None
+        if not job.works:
+            return
+        with self._lock:
+            self._plan([job])
+            attempt = Attempt(self._workspace, self._task(job, TaskState.RUNNING))
+            self._attempts[job.jobid] = self._here.attempt = attempt
+            self._journal.task(attempt.task)
+
+    def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
+        attempt: Attempt | None = getattr(self._here, "attempt", None)
+        if attempt is None:
+            return subprocess.Popen(command, **options)
+        attempt.note_command(plain_command(command))
+        if attempt.task.command is None:
+            attempt.task = replace(attempt.task, command=plain_command(command))
+        opened = [attempt.open("stderr")]
+        options["stderr"] = opened[0]
+        if options.get("stdout") != subprocess.PIPE:
+            opened.append(attempt.open("stdout"))
+            options["stdout"] = opened[1]
+        try:
+            with self._lock:
+                self._refuse_canceled()
+                process = TaskProcess(
+                    command,
+                    lambda code, usage: self._process_ended(process, attempt, code, usage),
+                    **options,
+                )
+                self._register(attempt, process.pid)
+            return process
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
+        attempt = self._attempts[job.jobid]
+        attempt.note_command(f"python -m snakemake {shlex.join(arguments)}")
+        with self._lock:
+            self._refuse_canceled()
+        groups = list[int]()
+
+        def started(group: int) -> None:
+            with self._lock:
+                groups.append(group)
+                self._register(attempt, group)
+                if self._canceled:
+                    send_group(group, signal.SIGTERM)
+
+        code = self._start_python(arguments, directory, attempt, started)
+        with self._changed:
+            self._groups.difference_update(groups)
+            self._changed.notify_all()
+        return code
+
+    def _refuse_canceled(self) -> None:
+        if self._canceled:
+            raise RunCanceled("the run was canceled")
+
+    def _register(self, attempt: Attempt, group: int) -> None:
+        self._groups.add(group)
+        self._journal.write("process", task=attempt.task.id, group=group, identity=identify(group))
+
+    def _process_ended(
+        self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
+    ) -> None:
+        with self._changed:
+            attempt.process_ended(code, usage)
+            self._groups.discard(process.pid)
+            self._changed.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def complained(self, message: str) -> None:
+        attempt: Attempt | None = getattr(self._here, "attempt", None)
+        with self._lock:
+            if attempt is not None:
+                attempt.complaint = message
+            else:
+                self._complaint = message
+
+    def finished(self, jobid: int) -> None:
+        with self._lock:
+            attempt = self._attempts.pop(jobid, None)
+            if attempt is None:
+                return
+            self._book.complete(jobid)
+            task = replace(attempt.end(), state=TaskState.COMPLETE, exit_code=0)
+            self._journal.task(task)
+            self._progress()
+
+    def failed(self, job: JobFacts, final: bool) -> None:
+        with self._lock:
+            attempt = self._attempts.pop(job.jobid, None)
+            complaint, self._complaint = self._complaint, ""
+            if attempt is None:
+                return
+            self.task_failed = True
+            state = TaskState.CANCELED if self._canceled else TaskState.EXECUTOR_ERROR
+            task = replace(attempt.end(), state=state)
+            self._journal.task(task)
+            if final and not self._canceled:
+                self._blame(job, task, attempt.complaint or complaint)
+
+    def _blame(self, job: JobFacts, task: TaskLog, complaint: str) -> None:
+        wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())
+        logs = [task.stderr or "", *relative_logs(self._workspace, job.logs)]
+        code = task.exit_code
+        self._journal.error(
+            task_failure(job.rule, wildcards, code, complaint, self._workspace.root, logs)
+        )
+
+    def cancel(self) -> None:
+        """End the tools; Snakemake then fails those jobs and removes their partial outputs."""
+        with self._lock:
+            self._canceled = True
+            if self._stop is None:
+                os._exit(CANCELED)
+            for group in self._groups:
+                send_group(group, signal.SIGTERM)
+                send_group(group, signal.SIGCONT)
+            self._changed.notify_all()
+            stop = self._stop
+        stop()

@@ -1,0 +1,127 @@
+"""One workflow run by Snakemake's programming interface, in a process of its own."""
+
+import os
+import sys
+import tempfile
+from importlib import import_module
+from typing import Any
+
+from wesemu.engines.journal import Journal
+from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake.failures import workflow_failure
+from wesemu.engines.snakemake.order import Order
+from wesemu.engines.snakemake.watch import Watch
+from wesemu.runs.model import RunFailure
+from wesemu.runs.workspace import Workspace
+
+
+class WorkflowRun:
+    """Plans and executes the workflow of an order; never returns before all jobs have ended."""
+
+    def __init__(self, workspace: Workspace, order: Order, journal: Journal, watch: Watch) -> None:
+        self._workspace = workspace
+        self._order = order
+        self._journal = journal
+        self._watch = watch
+        self._planning: Any = None
+        self._workflow: Any = None
+
+    def run(self) -> int:
+        """The exit status: 0, or 1 with the reason in the journal."""
+        tempfile.tempdir = None
+        os.chdir(self._workspace.work)
+        os.environ.update(tool_environment(self._order))
+        hooks.install(self._watch)
+        api = import_module("snakemake.api")
+        settings = import_module("snakemake.settings.types")
+        output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=True)
+        with api.SnakemakeApi(output) as snakemake:
+            handler = hooks.EventHandler(self._watch, lambda: self._workflow.dag)
+            import_module("snakemake.logging").logger.addHandler(handler)
+            try:
+                self._execute(snakemake, settings)
+            except (Exception, SystemExit) as error:
+                return self._explain(snakemake, error)
+        self._publish_outputs()
+        return 0
+
+    def _execute(self, snakemake: Any, settings: Any) -> None:
+        order, options = self._order, self._order.options
+        planning = snakemake.workflow(
+            resource_settings=settings.ResourceSettings(
+                cores=order.resources.cores,
+                resources=resource_limits(order),
+                default_resources=dict(options.default_resources) or None,
+            ),
+            config_settings=settings.ConfigSettings(configfiles=[self._workspace.config]),
+            storage_settings=settings.StorageSettings(notemp=options.notemp),
+            snakefile=order.workflow_file,
+            workdir=self._workspace.work,
+        )
+        self._planning = planning
+        graph = planning.dag(
+            settings.DAGSettings(
+                targets=frozenset(options.targets),
+                forceall=options.forceall,
+                forcerun=frozenset(options.forcerun),
+                until=frozenset(options.until),
+                omit_from=frozenset(options.omit_from),
+                force_incomplete=True,
+            )
+        )
+        self._workflow = hooks.workflow_of(planning)
+        graph.execute_workflow(
+            executor="local",
+            execution_settings=settings.ExecutionSettings(
+                keep_going=options.keep_going,
+                retries=options.retries,
+                lock=False,
+                latency_wait=0,
+            ),
+            scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
+            scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
+        )
+
+    def _publish_outputs(self) -> None:
+        files = hooks.final_outputs(self._workflow.dag)
+        self._journal.write("outputs", files=existing_outputs(self._workspace, files))
+
+    def _explain(self, snakemake: Any, error: BaseException) -> int:
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return 0
+        try:
+            snakemake.print_exception(error)
+        except KeyError:  # Snakemake's own, for a syntax error
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        if not self._watch.task_failed:
+            self._journal.error(self._failure(error))
+        return 1
+
+    def _failure(self, error: BaseException) -> RunFailure:
+        file, line = hooks.origin(self._planning, error)
+        return workflow_failure(error, file, line, self._workspace.root)
+
+
+def resource_limits(order: Order) -> dict[str, int]:
+    """Memory only where the run has a share of it; GPUs always, as none is a limit too."""
+    limits = {"gpu": order.resources.gpus}
+    if order.resources.memory_mb:
+        limits["mem_mb"] = order.resources.memory_mb
+    return limits
+
+
+def tool_environment(order: Order) -> dict[str, str]:
+    """A run without a share of a GPU sees none."""
+    return {} if order.resources.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def existing_outputs(workspace: Workspace, files: list[str]) -> list[str]:
+    """Of paths relative to `work/` those that are files there; a folder stands for its files."""
+    found = list[str]()
+    for file in files:
+        path = workspace.work / file
+        if not path.resolve().is_relative_to(workspace.work.resolve()):
+            continue
+        within = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found += [str(item.relative_to(workspace.work)) for item in within if item.is_file()]
+    return found

@@ -1,0 +1,110 @@
+"""The one error tree. Services raise these; each API dialect renders them in one place.
+
+WesemuError                 message: what was wrong, where, what to do next
+├── InvalidRequest          the caller's request is wrong (names the field)
+│   └── InputError          the reads, a reference or another input file is wrong (names the file, record)
+├── Unauthorized            no or unknown credentials
+├── Forbidden               known caller, not allowed
+├── NotFound                no such thing
+│   ├── RunNotFound
+│   ├── BucketNotFound
+│   ├── ObjectNotFound
+│   └── ReferenceNotFound
+├── Conflict                not in this state
+│   ├── RunActive           a run that has not ended cannot be removed
+│   └── TransitionRefused   the state table has no such step (somebody else was faster)
+└── SystemFault             this machine, not the request
+    ├── DataDirectoryLocked another server uses the data directory
+    ├── StoreError          the index is unreadable or newer than this program
+    ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
+    └── EngineFault         the engine's own process failed to start or vanished
+"""
+
+
+class WesemuError(Exception):
+    """Base of all errors that wesemu raises on purpose.
+
+    `field` names the request's parameter that is to blame, where there is one: in the words of
+    `workflows.params` when the core raises it, in the caller's when a dialect does.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidRequest(WesemuError):
+    """A request that cannot be carried out as sent."""
+
+
+class InputError(InvalidRequest):
+    """An input file that is not what it should be.
+
+    `file` is the name the user gave; `record` counts from 1, where a record is to blame.
+    """
+
+    def __init__(self, message: str, *, file: str, record: int | None = None) -> None:
+        super().__init__(message)
+        self.file = file
+        self.record = record
+
+
+class Unauthorized(WesemuError):
+    """The caller has shown no credentials, or ones that nobody here knows."""
+
+
+class Forbidden(WesemuError):
+    """The caller is known and may not do this."""
+
+
+class NotFound(WesemuError):
+    """The named thing does not exist for this caller."""
+
+
+class RunNotFound(NotFound):
+    """No run has this id or name."""
+
+
+class BucketNotFound(NotFound):
+    """No folder of this name lies under `buckets/`."""
+
+
+class ObjectNotFound(NotFound):
+    """The bucket has no such key."""
+
+
+class ReferenceNotFound(NotFound):
+    """Neither a key, a folder with one FASTA, nor a registered reference."""
+
+
+class Conflict(WesemuError):
+    """The thing exists but is not in a state that allows this."""
+
+
+class RunActive(Conflict):
+    """The run has not ended yet."""
+
+
+class TransitionRefused(Conflict):
+    """The run is not in a state from which the step leads; another actor was faster."""
+
+
+class SystemFault(WesemuError):
+    """This machine is to blame, not the request."""
+
+
+class DataDirectoryLocked(SystemFault):
+    """Another server holds the data directory."""
+
+
+class StoreError(SystemFault):
+    """The index database cannot be used."""
+
+
+class ToolMissing(SystemFault):
+    """A tool that is needed is neither on PATH nor in a wheel."""
+
+
+class EngineFault(SystemFault):
+    """The engine's own process could not start or vanished without an exit status."""

@@ -1,0 +1,1 @@
+"""Real genomics tools: reads in, references, mapping, and the figures that come out."""

@@ -1,0 +1,162 @@
+"""Map paired reads: `python -m wesemu.genomics.align`. Alignments to stdout, talk to stderr.
+
+The reads are checked and counted on their way to the mapper. What comes out is SAM or
+uncompressed BAM in read order, with a header that is the same on every machine.
+
+Exit status: 0; 65 bad input (`--error` holds the sentence); 69 no usable mapper, or it failed;
+141 nobody read the output.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wesemu.errors import InputError, InvalidRequest, WesemuError
+from wesemu.genomics.alignment import Lane, header_text, read_group_line
+from wesemu.genomics.bwaindex import Contig, check_names, read_contigs
+from wesemu.genomics.fastq import LONGEST_READ, PairedReader
+from wesemu.genomics.mapper_native import NativeMapper
+from wesemu.genomics.mapper_wheel import WheelMapper
+
+BAD_INPUT = 65
+MAPPER_FAILED = 69
+NOBODY_READS = 141
+
+
+@dataclass
+class Tally:
+    """Reads and bases, both mates, of every lane so far."""
+
+    lanes: list[dict[str, str | int]] = field(default_factory=list)
+
+    def add(self, lane: Lane, reader: PairedReader) -> None:
+        self.lanes.append(
+            {
+                "first": Path(lane.first).name,
+                "second": Path(lane.second).name,
+                "read_group": _identifier(lane.read_group),
+                "reads": reader.reads,
+                "bases": reader.bases,
+            }
+        )
+
+    def report(self) -> dict[str, object]:
+        return {
+            "total_reads": sum(int(lane["reads"]) for lane in self.lanes),
+            "total_bases": sum(int(lane["bases"]) for lane in self.lanes),
+            "lanes": self.lanes,
+        }
+
+
+def align(
+    lanes: Sequence[Lane],
+    reference: str,
+    *,
+    threads: int,
+    bwa: Sequence[str] | None,
+    longest: int = LONGEST_READ,
+) -> Tally:
+    """Map all lanes, one after the other, to stdout.
+
+    `bwa` is the command of a native bwa; None stands for the one in the pybwa wheel. Raises
+    `InputError`, `MapperFailed`, `ToolMissing`, BrokenPipeError.
+    """
+    contigs = _contigs(reference)
+
+    def header(version: str) -> str:
+        return header_text(contigs, lanes, version)
+
+    output = sys.stdout.buffer
+    mapper: NativeMapper | WheelMapper
+    if bwa is None:
+        mapper = WheelMapper(reference, threads=threads, header=header, output=output)
+    else:
+        mapper = NativeMapper(bwa, reference, threads=threads, header=header, output=output)
+    tally = Tally()
+    for lane in lanes:
+        with PairedReader(lane.first, lane.second, longest=longest) as reader:
+            mapper.map(lane, reader)
+            tally.add(lane, reader)
+    mapper.close()
+    return tally
+
+
+def _contigs(reference: str) -> list[Contig]:
+    try:
+        contigs = read_contigs(reference)
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        raise InputError(
+            f"{reference} has no bwa index that can be read; run `bwa index` on it.",
+            file=reference,
+        ) from error
+    check_names((contig.name for contig in contigs), reference)
+    return contigs
+
+
+def _identifier(read_group: str) -> str:
+    return next(part[3:] for part in read_group.split("\t") if part.startswith("ID:"))
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.align", description=__doc__)
+    parser.add_argument("--reference", required=True, help="FASTA with bwa's index beside it")
+    parser.add_argument("--reads", nargs=2, action="append", required=True, metavar="FASTQ")
+    parser.add_argument("--read-group", action="append", required=True, metavar="@RG…")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bwa", help="command of a native bwa (default: the pybwa wheel)")
+    parser.add_argument("--longest", type=int, default=LONGEST_READ, help="bases in a read")
+    parser.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")
+    parser.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
+    arguments = parser.parse_args(words)
+    if len(arguments.reads) != len(arguments.read_group):
+        parser.error("give one --read-group for every --reads")
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Answers the exit status."""
+    # bwa's C code does not return to Python for a long while
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    arguments = _arguments(words)
+    arguments.error.unlink(missing_ok=True)
+    try:
+        lanes = [
+            Lane(first, second, read_group_line(group))
+            for (first, second), group in zip(arguments.reads, arguments.read_group, strict=True)
+        ]
+        tally = align(
+            lanes,
+            arguments.reference,
+            threads=arguments.threads,
+            bwa=shlex.split(arguments.bwa) if arguments.bwa else None,
+            longest=arguments.longest,
+        )
+    except InvalidRequest as error:
+        file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
+        fault = {"message": error.message, "file": file, "record": record}
+        arguments.error.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+        return _failed(error.message, BAD_INPUT)
+    except WesemuError as error:
+        return _failed(error.message, MAPPER_FAILED)
+    except BrokenPipeError:
+        return _failed("nobody reads the alignments any more", NOBODY_READS)
+    arguments.counts.write_text(json.dumps(tally.report(), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _failed(message: str, status: int) -> int:
+    sys.stderr.write(f"align: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    # at once: what is buffered of an unfinished stream must not be completed on the way out
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)

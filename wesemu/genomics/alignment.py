@@ -1,0 +1,50 @@
+"""What the mappers share: lanes, read groups, and a header that is the same on every machine."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.genomics.bwaindex import Contig
+
+OPTIONS = ("-K", "10000000", "-Y")
+"""Of `bwa mem`. A fixed -K makes the answers independent of the threads; -Y soft-clips
+supplementary alignments, as GATK and Parabricks want them."""
+
+_READ_GROUP = re.compile(r"@RG(?:\t[A-Za-z][A-Za-z0-9]:[ -~]+)+")
+
+
+class MapperFailed(SystemFault):
+    """The mapper ended early or with an error of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Two FASTQ files and the @RG line of their reads (fields apart by tabs)."""
+
+    first: str
+    second: str
+    read_group: str
+
+
+def read_group_line(text: str) -> str:
+    r"""An @RG line from `text`, in which tabs may be written as \t. Raises `InvalidRequest`."""
+    line = text.replace("\\t", "\t").rstrip("\n")
+    tags = [field[:2] for field in line.split("\t")[1:]]
+    if not _READ_GROUP.fullmatch(line) or "ID" not in tags or len(tags) != len(set(tags)):
+        raise InvalidRequest(
+            f"{text!r} is no read group; write for example '@RG\\tID:L1\\tSM:sample'.",
+            field="read_group",
+        )
+    return line
+
+
+def header_text(contigs: Iterable[Contig], lanes: Sequence[Lane], version: str) -> str:
+    """The SAM header: no paths, no thread counts, nothing that differs between two runs."""
+    lines = ["@HD\tVN:1.6\tSO:unsorted\tGO:query"]
+    for contig in contigs:
+        alternate = "\tAH:*" if contig.alternate else ""
+        lines.append(f"@SQ\tSN:{contig.name}\tLN:{contig.length}{alternate}")
+    lines += dict.fromkeys(lane.read_group for lane in lanes)
+    lines.append(f"@PG\tID:bwa\tPN:bwa\tVN:{version}\tCL:bwa mem {' '.join(OPTIONS)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,106 @@
+"""The files of `bwa index` beside a FASTA: what they say, and whether they are whole.
+
+Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa).
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wesemu.errors import InputError
+
+SUFFIXES = (".amb", ".ann", ".bwt", ".pac", ".sa")
+
+_SUFFIX_ARRAY_INTERVAL = 32
+# SAM specification 1.2.1: what bcftools and region strings can take as well
+_CONTIG_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Contig:
+    """A reference sequence; `length` in bases, `alternate` as the .alt file says."""
+
+    name: str
+    length: int
+    alternate: bool = False
+
+
+def read_contigs(reference: str) -> list[Contig]:
+    """The contigs of an indexed FASTA in its order. Raises OSError, ValueError."""
+    alternates = _read_alternates(Path(reference + ".alt"))
+    with Path(reference + ".ann").open(encoding="utf-8", errors="surrogateescape") as lines:
+        count = int(next(lines).split()[1])
+        contigs = []
+        for _ in range(count):
+            name = next(lines).split(maxsplit=2)[1]
+            length = int(next(lines).split()[1])
+            contigs.append(Contig(name, length, name in alternates))
+    return contigs
+
+
+def _read_alternates(path: Path) -> set[str]:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+            return {line.split("\t", 1)[0].strip() for line in lines if not line.startswith("@")}
+    except FileNotFoundError:
+        return set()
+
+
+def read_fai(reference: str) -> list[tuple[str, str]]:
+    """Names and lengths (as text) from the .fai beside a FASTA. Raises OSError, ValueError."""
+    with Path(reference + ".fai").open(encoding="utf-8", errors="surrogateescape") as lines:
+        fields = [line.split("\t") for line in lines]
+    return [(name, length) for name, length, _offset, _bases, _width in fields]
+
+
+def index_fault(reference: str) -> str | None:
+    """Why the .fai and bwa's index beside `reference` cannot be used, or None if they can.
+
+    Cheap: sizes, names and times, not contents. A cut, half-built, older or foreign index shows.
+    """
+    try:
+        written = Path(reference).stat().st_mtime
+        for suffix in (".fai", *SUFFIXES):
+            if Path(reference + suffix).stat().st_mtime < written:
+                return f"{reference}{suffix} is older than the FASTA"
+        contigs = read_contigs(reference)
+        listed = read_fai(reference)
+        if listed != [(contig.name, str(contig.length)) for contig in contigs]:
+            return f"{reference}.fai and {reference}.ann name different sequences"
+        for suffix, size in _index_sizes(sum(contig.length for contig in contigs)).items():
+            if Path(reference + suffix).stat().st_size != size:
+                return f"{reference}{suffix} is incomplete"
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        return f"{reference} has no complete index ({error})"
+    return None
+
+
+def _index_sizes(bases: int) -> dict[str, int]:
+    """Bytes that each binary file must have; the BWT covers both strands."""
+    both = 2 * bases
+    occurrence_blocks = (both + 127) // 128 + 1
+    samples = (both + _SUFFIX_ARRAY_INTERVAL) // _SUFFIX_ARRAY_INTERVAL - 1
+    return {
+        ".pac": (bases + 3) // 4 + (bases % 4 == 0) + 1,
+        ".bwt": 40 + 4 * ((both + 15) // 16 + 8 * occurrence_blocks),
+        ".sa": 56 + 8 * samples,
+    }
+
+
+def check_names(names: Iterable[str], file: str) -> None:
+    """Raise `InputError` for a contig name that SAM, and with it bcftools, cannot carry."""
+    seen: set[str] = set()
+    for record, name in enumerate(names, 1):
+        if not _CONTIG_NAME.fullmatch(name):
+            raise InputError(
+                f"{file}: the sequence name {name!r} (number {record}) is not allowed in SAM and "
+                "would end in an empty VCF. Rename it: no commas, brackets, quotes or backslashes.",
+                file=file,
+                record=record,
+            )
+        if name in seen:
+            raise InputError(
+                f"{file}: two sequences are named {name!r}. Rename one.", file=file, record=record
+            )
+        seen.add(name)

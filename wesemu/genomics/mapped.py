@@ -1,0 +1,114 @@
+"""Check a finished BAM before it counts: `python -m wesemu.genomics.mapped`.
+
+Every read that was counted in the FASTQ must be there, sorted, with the contigs of the reference
+and an end. Also writes flagstat's text from its JSON: one pass over the BAM instead of two.
+
+Exit status: 0; 70 the BAM is not whole.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wesemu.errors import SystemFault
+from wesemu.genomics.bwaindex import read_fai
+from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
+
+NOT_WHOLE = 70
+
+# SAM specification 4.1.2: the empty BGZF block that ends a file
+_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+_PERCENT_OF = {
+    "mapped": "mapped %",
+    "primary mapped": "primary mapped %",
+    "properly paired": "properly paired %",
+    "singletons": "singletons %",
+}
+_AS_TEXT = {
+    "total": "in total (QC-passed reads + QC-failed reads)",
+    "with mate mapped to a different chr (mapQ >= 5)": (
+        "with mate mapped to a different chr (mapQ>=5)"
+    ),
+}
+
+Counts = Mapping[str, int | float | None]
+
+
+def check(bam: Path, reference: Path, flagstat: Mapping[str, Counts], reads: int) -> None:
+    """Raise `SystemFault` unless `bam` is whole: `reads` are those counted in the FASTQ."""
+    found = sum(int(part["primary"] or 0) for part in flagstat.values())
+    if found != reads:
+        raise SystemFault(f"{bam} has {found} primary records for {reads} reads. Run it again.")
+    with bam.open("rb") as file:
+        file.seek(-len(_END), os.SEEK_END)
+        if file.read() != _END:
+            raise SystemFault(f"{bam} has no end: it was cut. Is the disk full?")
+    try:
+        order, contigs = _header(bam)
+    except GZIP_FAULTS as error:
+        raise SystemFault(f"{bam} has no header that can be read: {error}.") from error
+    if order != "coordinate":
+        raise SystemFault(f"{bam} is not sorted by coordinate.")
+    if contigs != read_fai(str(reference)):
+        raise SystemFault(f"{bam} has other contigs than {reference}.fai: was it replaced?")
+
+
+def _header(bam: Path) -> tuple[str, list[tuple[str, str]]]:
+    """Sort order, and names and lengths of the contigs. SAM specification 4.2."""
+    with open_gzip(bam) as file:
+        if file.read(4) != b"BAM\x01":
+            raise OSError("it is not BAM")
+        length = int.from_bytes(file.read(4), "little")
+        text = file.read(length).rstrip(b"\0").decode(errors="surrogateescape")
+    order, contigs = "", []
+    for line in text.splitlines():
+        kind, *fields = line.split("\t")
+        values = {field[:2]: field[3:] for field in fields}
+        if kind == "@HD":
+            order = values.get("SO", "")
+        elif kind == "@SQ":
+            contigs.append((values["SN"], values["LN"]))
+    return order, contigs
+
+
+def flagstat_text(flagstat: Mapping[str, Counts]) -> str:
+    """What `samtools flagstat` prints, from what it prints with `-O json`."""
+    passed, failed = flagstat["QC-passed reads"], flagstat["QC-failed reads"]
+    lines = []
+    for name, count in passed.items():
+        if name.endswith("%"):
+            continue
+        line = f"{count} + {failed[name]} {_AS_TEXT.get(name, name)}"
+        if share := _PERCENT_OF.get(name):
+            line += f" ({_percent(passed[share])} : {_percent(failed[share])})"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _percent(share: float | None) -> str:
+    return "N/A" if share is None else f"{share:.2f}%"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Answers the exit status."""
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.mapped", description=__doc__)
+    for name in ("--bam", "--reference", "--counts", "--flagstat", "--flagstat-text"):
+        parser.add_argument(name, type=Path, required=True)
+    arguments = parser.parse_args(words)
+    flagstat = json.loads(arguments.flagstat.read_text())
+    try:
+        reads = json.loads(arguments.counts.read_text())["total_reads"]
+        check(arguments.bam, arguments.reference, flagstat, reads)
+    except SystemFault as error:
+        sys.stderr.write(f"{error.message}\n")
+        return NOT_WHOLE
+    arguments.flagstat.write_text(json.dumps(flagstat, indent=1) + "\n")
+    arguments.flagstat_text.write_text(flagstat_text(flagstat))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""samtools, bcftools and `bwa index` out of the pysam and pybwa wheels, as commands.
+
+`python -P -m wesemu.genomics.wheel samtools sort -u -` behaves as `samtools sort -u -`: streams,
+exit status, signals. The C libraries are called directly: importing pysam would take longer than
+most of the commands run on a small fixture.
+"""
+
+# pathlib would take a seventh of the start-up time
+# ruff: noqa: PTH112, PTH113, PTH118, PTH120, PTH123
+
+import ctypes
+import os
+import signal
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+
+VERIFIED_PYBWA = "1.5.2"
+"""The one whose alignments equal bwa's; from 1.6.0 on pairs lose their flags."""
+
+_BWA_IN_PYBWA = "0.7.18"
+_LIBRARIES = {
+    "samtools": ("pysam", "libcsamtools"),
+    "bcftools": ("pysam", "libcbcftools"),
+    "bwa": ("pybwa", "libbwaindex"),
+    "bwa mem": ("pybwa", "libbwamem"),
+}
+
+
+def library_path(tool: str) -> str | None:
+    """The shared library that holds `tool`, or None where its wheel is not installed."""
+    package, library = _LIBRARIES[tool]
+    for folder in sys.path:
+        for suffix in EXTENSION_SUFFIXES:
+            path = os.path.join(folder, package, library + suffix)
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def wheel_version(tool: str) -> str | None:
+    """The version of the tool inside its wheel, or None where there is none to be used."""
+    library = library_path(tool)
+    if library is None:
+        return None
+    folder = os.path.dirname(library)
+    if tool.startswith("bwa"):
+        verified = os.path.isdir(f"{folder}-{VERIFIED_PYBWA}.dist-info")
+        return _BWA_IN_PYBWA if verified else None
+    with open(os.path.join(folder, "version.py"), encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith(f"__{tool}_version__"):
+                return line.split('"')[1]
+    return None
+
+
+def _run_pysam(tool: str, library: ctypes.CDLL, words: list[bytes]) -> int:
+    getattr(library, f"{tool}_set_stdout")(1)
+    getattr(library, f"{tool}_set_stderr")(2)
+    arguments = (ctypes.c_char_p * (len(words) + 1))(*words, None)
+    status: int = getattr(library, f"{tool}_dispatch")(len(words), arguments)
+    if ctypes.CDLL(None).fflush(None) != 0:
+        status = status or _complain(f"{tool}: the output cannot be written", 1)
+    getattr(library, f"{tool}_close_stdout")()
+    return status
+
+
+def _run_bwa(library: ctypes.CDLL, words: list[bytes]) -> int:
+    if words[1:2] != [b"index"]:
+        version = f"Version: {_BWA_IN_PYBWA}" if len(words) == 1 else "only `bwa index` is here"
+        return _complain(f"bwa of the pybwa wheel. {version}", 1)
+    arguments = (ctypes.c_char_p * len(words))(*words[1:], None)
+    return int(library.bwa_index(len(words) - 1, arguments))
+
+
+def _complain(message: str, status: int) -> int:
+    sys.stderr.write(message + "\n")
+    return status
+
+
+def main(words: list[str]) -> int:
+    """Run a tool with its words, `["samtools", "view", …]`; answers its exit status."""
+    if not words or words[0] not in ("samtools", "bcftools", "bwa"):
+        return _complain("usage: python -m wesemu.genomics.wheel samtools|bcftools|bwa …", 2)
+    tool = words[0]
+    path = library_path(tool)
+    if path is None:
+        return _complain(f"{tool}: its wheel is not installed for this Python", 127)
+    for number in (signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    library = ctypes.CDLL(path)
+    encoded = [os.fsencode(word) for word in words]
+    return _run_bwa(library, encoded) if tool == "bwa" else _run_pysam(tool, library, encoded)
+
+
+if __name__ == "__main__":
+    # the C libraries' own exit handlers and Python's teardown have nothing left to do
+    os._exit(main(sys.argv[1:]) & 0xFF)

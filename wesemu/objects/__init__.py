@@ -1,0 +1,1 @@
+"""Where inputs come from and outputs go: buckets, which are folders."""

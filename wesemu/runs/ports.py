@@ -1,0 +1,207 @@
+"""What the core needs from outside: a planner that understands workflows, engines that run them.
+
+The run directory is the contract between an engine and the rest (docs/run-directory.md): an
+engine's process writes `events.jsonl`, `tasks/…`, `stdout.log`, `stderr.log` and at its end
+`exit_code`; whoever wants to know reads those files. An engine's process is never needed alive
+by the server, nor the server by it.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from wesemu.runs.model import (
+    JsonObject,
+    Owner,
+    ReadCounts,
+    Resources,
+    Run,
+    RunFailure,
+    RunRequest,
+    TaskLog,
+)
+from wesemu.runs.workspace import Workspace
+from wesemu.sla import ServiceLevel
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One result that is put where the caller asked for it.
+
+    `result` is a path below the run directory's `work/`; `name` is its key in the outputs
+    object; `destination` is the file that will hold it and `url` the name that callers see,
+    both None for a result that stays with the run. An `optional` result may be missing.
+    """
+
+    name: str
+    result: str
+    destination: Path | None = None
+    url: str | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a request is carried out, decided at submission without touching the inputs.
+
+    `workflow` is the bundled pipeline's name or "". `publications` is None where the outputs
+    are whatever files the workflow's last jobs leave. `input_bytes` is the size of the reads.
+    """
+
+    engine: str
+    workflow: str
+    service_level: ServiceLevel
+    resources: Resources
+    publications: tuple[Publication, ...] | None
+    input_bytes: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an engine is given: the workflow's file, its configuration, its share of the node."""
+
+    run_id: str
+    workspace: Workspace
+    workflow_file: Path
+    config: JsonObject
+    resources: Resources
+    engine_parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the planner reads out of a finished working directory.
+
+    `counts` are the reads of a bundled pipeline, `tags` more figures for the run.
+    """
+
+    counts: ReadCounts | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Planner(Protocol):
+    """Understands which workflow a request means, what it needs and what comes out of it."""
+
+    async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
+        """Check the whole request, without side effects.
+
+        `attachments` is the folder of the files that came with it. Raises InvalidRequest,
+        BucketNotFound, ObjectNotFound or ReferenceNotFound, each naming the field.
+        """
+        ...
+
+    async def prepare(self, run: Run, workspace: Workspace) -> Job:
+        """Stage what the run needs (references indexed, remote inputs fetched), slowly.
+
+        Raises InputError for a broken reference, NotFound for an input that is gone since.
+        """
+        ...
+
+    async def results(self, run: Run, workspace: Workspace) -> Results:
+        """Read the figures of a run whose tools ended well. Raises InputError or EngineFault."""
+        ...
+
+    async def explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+        """What the workflow itself says about its failure (a bad input file), if anything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The engine knows the plan: how many tasks there will be."""
+
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChanged:
+    """A task was planned, started or ended; the newest state of that attempt, whole."""
+
+    task: TaskLog
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Tasks done and in all; `total` may grow."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineError:
+    """Something failed; the first one of a run is usually the cause of the rest."""
+
+    failure: RunFailure
+
+
+Event = RunStarted | TaskChanged | Progress | EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an engine's process ended.
+
+    `exit_code` 0 is success. `outputs` are the files that no other job of the workflow
+    consumed, below `work/`. `crashed` is set when the process vanished without an exit status.
+    """
+
+    exit_code: int
+    outputs: tuple[str, ...] = ()
+    crashed: bool = False
+
+
+class Execution(Protocol):
+    """One launched job, seen from the server; may be seen again after a restart."""
+
+    def events(self) -> AsyncIterator[Event]:
+        """All events from the first one on; ends when the engine's process has ended."""
+        ...
+
+    async def outcome(self) -> Outcome:
+        """Wait for the end of the engine's process."""
+        ...
+
+    async def cancel(self) -> None:
+        """End all tools of the run; returns once they are gone. Harmless when it has ended."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs workflows of one language. Everything about a run lies in its run directory."""
+
+    @property
+    def name(self) -> str:
+        """As in WES's workflow_engine, lower case: "snakemake"."""
+        ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
+        """The WES workflow_type names that it takes, each with its versions."""
+        ...
+
+    def check_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Raises InvalidRequest, naming the parameter, for one that may not be passed on."""
+        ...
+
+    async def launch(self, job: Job) -> Execution:
+        """Start the job in a process that outlives the server. Raises EngineFault.
+
+        Launching again in a directory where an earlier process ended early resumes from
+        finished work.
+        """
+        ...
+
+    async def attach(self, run: Run, workspace: Workspace) -> Execution | None:
+        """The execution of an earlier server's launch: still alive, or ended with an exit
+        status. None where there is neither, and nothing of it is left running."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of helpers; the launched jobs go on."""
+        ...

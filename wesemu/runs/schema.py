@@ -1,0 +1,70 @@
+"""The index database's tables, and the steps that bring an older file up to date."""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE runs (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        handle TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        workflow TEXT NOT NULL,
+        service_rank INTEGER NOT NULL,
+        service_level TEXT NOT NULL,
+        request TEXT NOT NULL,
+        resources TEXT NOT NULL,
+        tags TEXT NOT NULL,
+        created TEXT NOT NULL,
+        started TEXT,
+        ended TEXT,
+        exit_code INTEGER,
+        counts TEXT,
+        input_bytes INTEGER,
+        outputs TEXT NOT NULL,
+        failure TEXT
+    ) STRICT;
+    CREATE INDEX runs_by_owner ON runs (owner, sequence);
+    CREATE INDEX runs_by_workflow ON runs (owner, workflow, sequence);
+    CREATE INDEX runs_active ON runs (state, service_rank, sequence)
+        WHERE state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING');
+
+    CREATE TABLE tasks (
+        run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        wildcards TEXT NOT NULL,
+        command TEXT,
+        threads INTEGER,
+        started TEXT,
+        ended TEXT,
+        exit_code INTEGER,
+        stdout TEXT,
+        stderr TEXT,
+        cpu_seconds REAL,
+        peak_memory INTEGER,
+        PRIMARY KEY (run_id, id, attempt)
+    ) STRICT;
+
+    CREATE TABLE state_counts (
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        runs INTEGER NOT NULL,
+        PRIMARY KEY (owner, state)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER runs_counted AFTER INSERT ON runs BEGIN
+        INSERT INTO state_counts VALUES (NEW.owner, NEW.state, 1)
+            ON CONFLICT (owner, state) DO UPDATE SET runs = runs + 1;
+    END;
+    CREATE TRIGGER runs_uncounted AFTER DELETE ON runs BEGIN
+        UPDATE state_counts SET runs = runs - 1 WHERE owner = OLD.owner AND state = OLD.state;
+    END;
+    CREATE TRIGGER runs_recounted AFTER UPDATE OF state ON runs WHEN NEW.state <> OLD.state BEGIN
+        UPDATE state_counts SET runs = runs - 1 WHERE owner = OLD.owner AND state = OLD.state;
+        INSERT INTO state_counts VALUES (NEW.owner, NEW.state, 1)
+            ON CONFLICT (owner, state) DO UPDATE SET runs = runs + 1;
+    END;
+    """,
+)
+"""Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""

@@ -1,0 +1,189 @@
+"""RunService: all that a dialect can ask of the core."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from wesemu.clock import Clock
+from wesemu.errors import Forbidden, RunActive, TransitionRefused
+from wesemu.ids import IdSource
+from wesemu.runs import codec
+from wesemu.runs.changes import Changes
+from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
+from wesemu.runs.plans import write_plan
+from wesemu.runs.ports import Plan, Planner
+from wesemu.runs.store import HandleTaken, Page, RunStore
+from wesemu.runs.workspace import Draft, Workspace, write_json
+
+
+class Dispatcher(Protocol):
+    """Who carries runs out, as the service sees it."""
+
+    def wake(self) -> None:
+        """There may be something to start."""
+        ...
+
+    async def cancel(self, run_id: RunId) -> None:
+        """A run has become CANCELING: end its tools."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunDraft:
+    """A submission in the making: its id is known, its files arrive."""
+
+    id: RunId
+    files: Draft
+
+
+class RunService:
+    """Submit, read, cancel and remove runs, each on behalf of an owner.
+
+    A run of another owner raises Forbidden, an unknown one RunNotFound.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        planner: Planner,
+        dispatcher: Dispatcher,
+        changes: Changes,
+        *,
+        runs: Path,
+        clock: Clock,
+        ids: IdSource,
+    ) -> None:
+        self._store = store
+        self._planner = planner
+        self._dispatcher = dispatcher
+        self._changes = changes
+        self._runs = runs
+        self._clock = clock
+        self._ids = ids
+
+    async def draft(self) -> RunDraft:
+        """A new run directory that attachments can be streamed into before `submit`."""
+        run_id = RunId(self._ids.run_id())
+        draft = Draft(self._runs / run_id)
+        await asyncio.to_thread(draft.create)
+        return RunDraft(run_id, draft)
+
+    async def discard(self, draft: RunDraft) -> None:
+        await asyncio.to_thread(draft.files.discard)
+
+    async def submit(self, owner: Owner, request: RunRequest, draft: RunDraft | None = None) -> Run:
+        """Check a request, put it on disk, commit it, and queue it; in this order.
+
+        Raises InvalidRequest, BucketNotFound, ObjectNotFound or ReferenceNotFound, and then
+        nothing is left of the submission.
+        """
+        draft = draft or await self.draft()
+        try:
+            plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
+            await asyncio.to_thread(_write, draft.files.workspace, owner, request, plan)
+            run = await self._insert(owner, request, plan, draft.id)
+        except BaseException:
+            await self.discard(draft)
+            raise
+        self._dispatcher.wake()
+        return run
+
+    async def get(self, owner: Owner, run_id: str) -> Run:
+        return _visible(owner, await self._store.get(run_id))
+
+    async def by_handle(self, owner: Owner, handle: str) -> Run:
+        return _visible(owner, await self._store.by_handle(handle))
+
+    async def page(
+        self,
+        owner: Owner,
+        *,
+        size: int,
+        before: int | None = None,
+        workflows: Sequence[str] = (),
+    ) -> Page:
+        """At most `size` runs, newest first; go on with `before` = the last page's `before`."""
+        return await self._store.page(owner, size=size, before=before, workflows=workflows)
+
+    async def tasks(self, run: Run) -> list[TaskLog]:
+        return await self._store.tasks(run.id)
+
+    async def state_counts(self, owner: Owner) -> dict[RunState, int]:
+        return await self._store.state_counts(owner)
+
+    async def cancel(self, owner: Owner, run_id: str) -> Run:
+        """Cancel a run that is queued or under way; a run that has ended stays as it is."""
+        while True:
+            run = await self.get(owner, run_id)
+            if run.state.ended or run.state is RunState.CANCELING:
+                return run
+            try:
+                if run.state is RunState.QUEUED:
+                    run = await self._store.move(
+                        run.id, RunState.CANCELED, ended=codec.stamp(self._clock.now())
+                    )
+                else:
+                    run = await self._store.move(run.id, RunState.CANCELING)
+                    await self._dispatcher.cancel(run.id)
+            except TransitionRefused:
+                continue
+            self._changes.ring(run.id)
+            return run
+
+    async def remove(self, owner: Owner, run_id: str) -> None:
+        """Forget a run and its directory, never what it published. Raises RunActive."""
+        run = await self.get(owner, run_id)
+        if run.state.active:
+            raise RunActive(
+                f"run {run.id} is {run.state}; cancel it or wait for its end before removing it"
+            )
+        await self._store.delete(run.id)
+        await asyncio.to_thread(shutil.rmtree, self.workspace(run).root, ignore_errors=True)
+
+    def workspace(self, run: Run) -> Workspace:
+        return Workspace(self._runs / run.id)
+
+    async def follow(self, owner: Owner, run_id: str) -> AsyncIterator[Run]:
+        """The run now and after each change, the last time when it has ended."""
+        while True:
+            changed = self._changes.subscribe(RunId(run_id))
+            run = await self.get(owner, run_id)
+            yield run
+            if run.state.ended:
+                return
+            await changed
+
+    async def _insert(self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId) -> Run:
+        while True:
+            run = Run(
+                id=run_id,
+                sequence=0,
+                handle=self._ids.handle(),
+                owner=owner,
+                state=RunState.QUEUED,
+                workflow=plan.workflow,
+                service_level=plan.service_level,
+                request=request,
+                resources=plan.resources,
+                created=self._clock.now(),
+                tags={**request.tags, **plan.tags},
+                input_bytes=plan.input_bytes,
+            )
+            try:
+                return await self._store.insert(run)
+            except HandleTaken:
+                continue
+
+
+def _visible(owner: Owner, run: Run) -> Run:
+    if run.owner != owner:
+        raise Forbidden(f"run {run.id} belongs to somebody else")
+    return run
+
+
+def _write(workspace: Workspace, owner: Owner, request: RunRequest, plan: Plan) -> None:
+    write_plan(workspace, plan)
+    write_json(workspace.request, {"owner": owner} | codec.request_to_json(request))

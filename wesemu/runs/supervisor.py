@@ -1,0 +1,263 @@
+"""One run's life: prepare, launch, follow its events, publish, settle; also after a restart."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from wesemu.clock import Clock
+from wesemu.errors import EngineFault, SystemFault, TransitionRefused, WesemuError
+from wesemu.runs import codec
+from wesemu.runs.changes import Changes
+from wesemu.runs.model import Run, RunFailure, RunId, RunState, TaskState
+from wesemu.runs.plans import read_plan
+from wesemu.runs.ports import (
+    Engine,
+    EngineError,
+    Execution,
+    Outcome,
+    Plan,
+    Planner,
+    Progress,
+    Publication,
+    RunStarted,
+    TaskChanged,
+)
+from wesemu.runs.publish import publish
+from wesemu.runs.store import RunStore
+from wesemu.runs.tasks import TaskBuffer
+from wesemu.runs.workspace import Workspace, write_json
+
+log = structlog.get_logger("wesemu.supervisor")
+
+
+class Supervisor:
+    """Carries runs from INITIALIZING to an end. One `drive` a run; `cancel` from anywhere."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        planner: Planner,
+        engines: Mapping[str, Engine],
+        changes: Changes,
+        *,
+        runs: Path,
+        clock: Clock,
+        keep_runs: bool = False,
+    ) -> None:
+        self._store = store
+        self._planner = planner
+        self._engines = engines
+        self._changes = changes
+        self._runs = runs
+        self._clock = clock
+        self._keep_runs = keep_runs
+        self._executions: dict[RunId, Execution] = {}
+        self._preparations: dict[RunId, asyncio.Task[Any]] = {}
+
+    async def drive(self, run: Run) -> None:
+        """Carry `run` to a terminal state. Never raises but CancelledError (at shut-down)."""
+        try:
+            await self._live(run)
+        except asyncio.CancelledError:
+            if not self._keep_runs:
+                await self._suspend(run.id)
+            raise
+        except TransitionRefused:
+            await self._settle_canceled(run.id)
+        except Exception as error:
+            await self._settle_fault(run, error)
+        finally:
+            self._executions.pop(run.id, None)
+            self._changes.ring(run.id)
+
+    async def cancel(self, run_id: RunId) -> None:
+        """End the tools of a run that has become CANCELING."""
+        if (preparation := self._preparations.get(run_id)) is not None:
+            preparation.cancel()
+        if (execution := self._executions.get(run_id)) is not None:
+            await execution.cancel()
+
+    async def _live(self, run: Run) -> None:
+        workspace = Workspace(self._runs / run.id)
+        plan = await asyncio.to_thread(read_plan, workspace)
+        engine = self._engines[plan.engine]
+        execution = await engine.attach(run, workspace)
+        if execution is None:
+            await self._refuse_canceled(run.id)
+            execution = await self._launch(run, engine, workspace)
+        self._executions[run.id] = execution
+        try:
+            await self._refuse_canceled(run.id)
+            if run.state is RunState.INITIALIZING:
+                run = await self._store.move(run.id, RunState.RUNNING)
+                self._changes.ring(run.id)
+        except TransitionRefused:
+            await execution.cancel()
+            raise
+        failures = await self._follow(run, execution)
+        await self._settle(run, workspace, plan, await execution.outcome(), failures)
+
+    async def _refuse_canceled(self, run_id: RunId) -> None:
+        if (await self._store.get(run_id)).state is RunState.CANCELING:
+            raise TransitionRefused(f"run {run_id} was canceled")
+
+    async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
+        self._changes.ring(run.id)
+        preparation = asyncio.create_task(
+            self._planner.prepare(run, workspace), name=f"prepare {run.id}"
+        )
+        self._preparations[run.id] = preparation
+        try:
+            job = await preparation
+        except asyncio.CancelledError:
+            await self._refuse_canceled(run.id)
+            raise
+        finally:
+            preparation.cancel()
+            del self._preparations[run.id]
+        await self._refuse_canceled(run.id)
+        return await engine.launch(job)
+
+    async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
+        failures: list[RunFailure] = []
+        async with TaskBuffer(self._store, self._changes, run.id) as tasks:
+            async for event in execution.events():
+                match event:
+                    case TaskChanged(task=task):
+                        tasks.add(task)
+                    case EngineError(failure=failure):
+                        failures.append(failure)
+                    case RunStarted() | Progress():
+                        self._changes.ring(run.id)
+        return failures
+
+    async def _suspend(self, run_id: RunId) -> None:
+        """At shut-down: end the tools, and have the next server resume the run."""
+        if (execution := self._executions.get(run_id)) is not None:
+            await execution.cancel()
+            workspace = Workspace(self._runs / run_id)
+            await asyncio.to_thread(workspace.exit_code.unlink, missing_ok=True)
+
+    async def _settle(
+        self,
+        run: Run,
+        workspace: Workspace,
+        plan: Plan,
+        outcome: Outcome,
+        failures: Sequence[RunFailure],
+    ) -> None:
+        current = await self._store.get(run.id)
+        if current.state is RunState.CANCELING:
+            await self._settle_canceled(run.id)
+        elif outcome.crashed:
+            raise EngineFault("the engine's process vanished without an exit status")
+        elif outcome.exit_code == 0:
+            await self._complete(run, workspace, plan, outcome)
+        else:
+            explained = await self._planner.explain(run, workspace)
+            failure = _cause(outcome, failures, explained)
+            await self._end(run, RunState.EXECUTOR_ERROR, failure, outcome.exit_code)
+
+    async def _complete(self, run: Run, workspace: Workspace, plan: Plan, outcome: Outcome) -> None:
+        results = await self._planner.results(run, workspace)
+        wanted = plan.publications
+        if wanted is None:
+            wanted = tuple(Publication(name=path, result=path) for path in outcome.outputs)
+        outputs = await asyncio.to_thread(publish, workspace, wanted)
+        await self._write_state(
+            replace(
+                run,
+                state=RunState.COMPLETE,
+                ended=self._clock.now(),
+                exit_code=0,
+                outputs=outputs,
+                counts=results.counts,
+                tags={**run.tags, **results.tags},
+            )
+        )
+
+    async def _end(
+        self, run: Run, state: RunState, failure: RunFailure, exit_code: int | None = None
+    ) -> None:
+        await asyncio.to_thread(
+            write_json,
+            Workspace(self._runs / run.id).error,
+            {key: value for key, value in asdict(failure).items() if value is not None},
+        )
+        await self._write_state(
+            replace(run, state=state, ended=self._clock.now(), exit_code=exit_code, failure=failure)
+        )
+
+    async def _settle_canceled(self, run_id: RunId) -> None:
+        run = await self._store.get(run_id)
+        if run.state.ended:
+            return
+        await self._store.put_tasks(
+            run_id,
+            [
+                replace(task, state=TaskState.CANCELED, ended=task.ended or self._now(task.started))
+                for task in await self._store.tasks(run_id)
+                if task.state in (TaskState.QUEUED, TaskState.RUNNING)
+            ],
+        )
+        await self._write_state(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
+
+    async def _settle_fault(self, run: Run, error: Exception) -> None:
+        """The request or its inputs were at fault, or this machine was."""
+        state = RunState.SYSTEM_ERROR
+        failure = RunFailure(message=f"{type(error).__name__}: {error}")
+        if isinstance(error, WesemuError):
+            if not isinstance(error, SystemFault):
+                state = RunState.EXECUTOR_ERROR
+            failure = RunFailure(
+                message=error.message,
+                file=getattr(error, "file", None),
+                record=getattr(error, "record", None),
+            )
+        elif isinstance(error, OSError):
+            failure = RunFailure(message=f"{error}", hint="check the disk's free space and rights")
+        else:
+            log.exception("a run ended by an internal error", run_id=run.id)
+        try:
+            await self._end(run, state, failure)
+        except TransitionRefused:
+            await self._settle_canceled(run.id)
+
+    async def _write_state(self, run: Run) -> None:
+        """The index first decides (compare-and-set), then the directory tells."""
+        row = codec.run_to_row(run)
+        await self._store.move(
+            run.id,
+            run.state,
+            **{
+                name: row[name]
+                for name in ("ended", "exit_code", "outputs", "counts", "failure", "tags")
+            },
+        )
+
+    def _now(self, started: datetime | None) -> datetime | None:
+        return self._clock.now() if started else None
+
+
+def _cause(
+    outcome: Outcome, failures: Sequence[RunFailure], explained: RunFailure | None
+) -> RunFailure:
+    """The original failure: what the workflow says itself, else the engine's first word."""
+    first = failures[0] if failures else None
+    if explained is not None and first is not None:
+        return replace(explained, task=first.task, exit_code=first.exit_code, stderr=first.stderr)
+    return (
+        explained
+        or first
+        or RunFailure(
+            message=f"the workflow ended with exit status {outcome.exit_code}",
+            hint="its standard error tells more",
+            exit_code=outcome.exit_code,
+            stderr="stderr.log",
+        )
+    )

@@ -1,0 +1,50 @@
+"""Task logs on their way to the store: many quick changes become one commit."""
+
+import asyncio
+from types import TracebackType
+
+from wesemu.runs.changes import Changes
+from wesemu.runs.model import RunId, TaskLog
+from wesemu.runs.store import RunStore
+
+_DELAY_SECONDS = 0.05
+
+
+class TaskBuffer:
+    """Collects changed tasks of one run and writes them a moment later; the rest at the end."""
+
+    def __init__(self, store: RunStore, changes: Changes, run_id: RunId) -> None:
+        self._store = store
+        self._changes = changes
+        self._run_id = run_id
+        self._pending: dict[tuple[str, int], TaskLog] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "TaskBuffer":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await self._flush()
+
+    def add(self, task: TaskLog) -> None:
+        self._pending[task.id, task.attempt] = task
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._later(), name=f"tasks {self._run_id}")
+
+    async def _later(self) -> None:
+        await asyncio.sleep(_DELAY_SECONDS)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        while self._pending:
+            tasks, self._pending = list(self._pending.values()), {}
+            await self._store.put_tasks(self._run_id, tasks)
+            self._changes.ring(self._run_id)

@@ -1,0 +1,85 @@
+"""AGS's service levels: minutes, deadline and price from base pairs.
+
+Figures: Alibaba Cloud's billing page of the genomics service (document 159502): a base time up
+to 90 Gbp, a rate beyond it, a price per Gbp for each workflow type. 1 Gbp = 10^9 base pairs. A
+run that misses its service level is free of charge. Fractions of a minute stand: the page does
+not say how they are rounded.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+
+GIGABASE = 1_000_000_000
+BASE_SIZE_GBP = 90
+
+
+class ServiceLevel(StrEnum):
+    """The three tiers, by the letter that the API uses."""
+
+    SILVER = "s"
+    GOLD = "g"
+    PLATINUM = "p"
+
+    @property
+    def rank(self) -> int:
+        """0 is served first."""
+        return ("p", "g", "s").index(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One row of the billing page: minutes, Gbp for each further minute, CNY per Gbp."""
+
+    base_minutes: int
+    gbp_per_minute: Fraction
+    cny_per_gbp_wgs: Decimal
+    cny_per_gbp_mapping: Decimal
+
+
+TIERS: dict[ServiceLevel, Tier] = {
+    ServiceLevel.SILVER: Tier(60, Fraction(3, 2), Decimal(1), Decimal("0.5")),
+    ServiceLevel.GOLD: Tier(45, Fraction(2), Decimal("1.5"), Decimal("0.75")),
+    ServiceLevel.PLATINUM: Tier(30, Fraction(3), Decimal(2), Decimal(1)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sla:
+    """What a service level promises for one run: `minutes` of run time, `price` in CNY."""
+
+    level: ServiceLevel
+    minutes: Fraction
+    price: Decimal
+
+    @property
+    def duration(self) -> timedelta:
+        return timedelta(microseconds=round(self.minutes * 60_000_000))
+
+    def deadline(self, start: datetime) -> datetime:
+        """When a run that began at `start` has to be done."""
+        return start + self.duration
+
+    def met(self, took: timedelta) -> bool:
+        return took <= self.duration
+
+    def charged(self, took: timedelta) -> Decimal:
+        """The price after the fact, in CNY: nothing when the promise was missed."""
+        return self.price if self.met(took) else Decimal(0)
+
+
+def promise(level: ServiceLevel, workflow: str, bases: int) -> Sla:
+    """The service level's promise for `bases` base pairs (both mates counted).
+
+    `workflow` is "mapping" or "wgs"; the time is the same for both, the price is not.
+    """
+    tier = TIERS[level]
+    beyond = max(Fraction(bases, GIGABASE) - BASE_SIZE_GBP, Fraction(0))
+    rate = tier.cny_per_gbp_mapping if workflow == "mapping" else tier.cny_per_gbp_wgs
+    return Sla(
+        level=level,
+        minutes=tier.base_minutes + beyond / tier.gbp_per_minute,
+        price=rate * Decimal(bases) / Decimal(GIGABASE),
+    )

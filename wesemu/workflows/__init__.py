@@ -1,0 +1,1 @@
+"""Which workflow a request means: the bundled pipelines' parameters, and the planner."""

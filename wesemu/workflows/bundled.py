@@ -1,0 +1,212 @@
+"""The bundled pipelines: parameters checked, inputs found, outputs named."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wesemu.errors import EngineFault, InvalidRequest
+from wesemu.objects.buckets import Buckets
+from wesemu.runs.model import (
+    JsonObject,
+    JsonValue,
+    ReadCounts,
+    Resources,
+    Run,
+    RunFailure,
+    RunRequest,
+)
+from wesemu.runs.ports import Job, Plan, Publication, Results
+from wesemu.runs.workspace import Workspace
+from wesemu.workflows.indexing import ReferenceIndexer
+from wesemu.workflows.inputs import Inputs, LaneFiles
+from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
+from wesemu.workflows.shares import share
+
+_VCF_GZ = "results/calls.vcf.gz"
+_VCF = "results/calls.vcf"
+
+
+class BundledPipelines:
+    """Plans runs of the pipelines below `pipelines` on a node."""
+
+    def __init__(
+        self,
+        pipelines: Path,
+        inputs: Inputs,
+        buckets: Buckets,
+        indexer: ReferenceIndexer,
+        node: Resources,
+    ) -> None:
+        self._pipelines = pipelines
+        self._inputs = inputs
+        self._buckets = buckets
+        self._indexer = indexer
+        self._node = node
+
+    async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
+        """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
+        params = parse_params(request)
+        return await asyncio.to_thread(self._plan, engine, request, params, attachments)
+
+    def _plan(
+        self, engine: str, request: RunRequest, params: MappingParams, attachments: Path | None
+    ) -> Plan:
+        found = self._inputs.lanes(params, attachments)
+        reference = self._inputs.reference(params.reference, attachments)
+        publications = self._publications(params)
+        taken = {reference, *(lane.first for lane in found), *(lane.second for lane in found)}
+        for publication in publications:
+            if publication.destination in taken:
+                raise InvalidRequest(
+                    f"{publication.url} is an input of this run or named for two outputs; "
+                    "choose another name",
+                    field=publication.name,
+                )
+            if publication.destination is not None:
+                taken.add(publication.destination)
+        return Plan(
+            engine=engine,
+            workflow=request.workflow_url,
+            service_level=params.service,
+            resources=share(request.engine_parameters, self._node.cores, self._node),
+            publications=publications,
+            input_bytes=sum(
+                path.stat().st_size for lane in found for path in (lane.first, lane.second)
+            ),
+        )
+
+    async def prepare(self, run: Run, workspace: Workspace) -> Job:
+        """Raises InputError for a reference that cannot be indexed; NotFound for what is gone."""
+        params = parse_params(run.request)
+        lanes = await asyncio.to_thread(self._inputs.lanes, params, workspace.attachments)
+        fasta = await asyncio.to_thread(
+            self._inputs.reference, params.reference, workspace.attachments
+        )
+        reference = await self._indexer.ready(fasta, params.reference)
+        return Job(
+            run_id=run.id,
+            workspace=workspace,
+            workflow_file=self._pipelines / run.workflow / "workflow" / "Snakefile",
+            config=_config(params, lanes, reference),
+            resources=run.resources,
+            engine_parameters=run.request.engine_parameters,
+        )
+
+    async def results(self, workspace: Workspace) -> Results:
+        """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
+        return await asyncio.to_thread(_results, workspace)
+
+    async def explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+        """What the pipeline says of a bad input, in the caller's own names for the files."""
+        return await asyncio.to_thread(self._explain, run, workspace)
+
+    def _explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+        path = workspace.work / "input_error.json"
+        if not path.is_file():
+            return None
+        told = json.loads(path.read_text())
+        names: dict[str, str] = {}
+        for lane in self._inputs.lanes(parse_params(run.request), workspace.attachments):
+            names |= {str(lane.first): lane.first_name, str(lane.second): lane.second_name}
+        message, file = str(told["message"]), told.get("file")
+        for local, name in names.items():
+            message = message.replace(local, name)
+        return RunFailure(
+            message=message,
+            hint="mend or replace the file and send the request again; nothing was published",
+            file=names.get(file, file),
+            record=told.get("record"),
+        )
+
+    def _publications(self, params: MappingParams) -> tuple[Publication, ...]:
+        wanted: list[Publication] = []
+        if isinstance(params, WgsParams):
+            wanted += self._variants(params)
+        if params.bam or not isinstance(params, WgsParams):
+            wanted += self._alignment(params)
+        return (
+            *wanted,
+            Publication("flagstat", "results/flagstat.json"),
+            Publication("stats", "results/stats.txt"),
+            Publication("reads", "results/reads.json"),
+            Publication("markdup", "results/markdup.json", optional=True),
+        )
+
+    def _alignment(self, params: MappingParams) -> list[Publication]:
+        return self._with_index(
+            "bam", params.bam, (".bam",), "results/aligned.bam", "results/aligned.bam.bai"
+        )
+
+    def _variants(self, params: WgsParams) -> list[Publication]:
+        statistics = Publication("variants", "results/variants.txt")
+        if _is_plain(params):
+            return [*self._with_index("vcf", params.vcf, (".vcf",), _VCF, None), statistics]
+        index = f"{_VCF_GZ}.tbi"
+        return [*self._with_index("vcf", params.vcf, (".vcf.gz",), _VCF_GZ, index), statistics]
+
+    def _with_index(
+        self, name: str, url: str | None, suffixes: tuple[str, ...], result: str, index: str | None
+    ) -> list[Publication]:
+        if url is not None and not url.lower().endswith(suffixes):
+            raise InvalidRequest(
+                f"{name}: {url[:80]!r} must end with {' or '.join(suffixes)}", field=name
+            )
+        wanted = [self._publication(name, result, url)]
+        if index is not None:
+            suffix = Path(index).suffix
+            wanted.append(
+                self._publication(f"{name}_index", index, None if url is None else url + suffix)
+            )
+        return wanted
+
+    def _publication(self, name: str, result: str, url: str | None) -> Publication:
+        if url is None:
+            return Publication(name, result)
+        field = name.removesuffix("_index")
+        return Publication(name, result, self._buckets.target(url, field=field), url)
+
+
+def parse_params(request: RunRequest) -> MappingParams:
+    """The parameters of a bundled pipeline. Raises InvalidRequest naming the first bad one."""
+    try:
+        return PARAMS[request.workflow_url].model_validate(request.params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequest(
+            f"{field}: {first['msg']} (workflow {request.workflow_url!r})", field=field
+        ) from error
+
+
+def _is_plain(params: WgsParams) -> bool:
+    return params.vcf is not None and not params.vcf.lower().endswith(".gz")
+
+
+def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> JsonObject:
+    reads: list[JsonValue] = []
+    for lane in lanes:
+        entry: JsonObject = {"first": str(lane.first), "second": str(lane.second)}
+        if lane.read_group is not None:
+            entry["read_group"] = lane.read_group
+        reads.append(entry)
+    config: JsonObject = {
+        "sample": params.sample,
+        "reads": reads,
+        "reference": str(reference),
+        "markdup": params.markdup,
+    }
+    if isinstance(params, WgsParams):
+        config["vcf"] = "calls.vcf" if _is_plain(params) else "calls.vcf.gz"
+    return config
+
+
+def _results(workspace: Workspace) -> Results:
+    results = workspace.work / "results"
+    try:
+        counted: dict[str, Any] = json.loads((results / "reads.json").read_text())
+        return Results(counts=ReadCounts(int(counted["total_reads"]), int(counted["total_bases"])))
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineFault(f"the pipeline left no usable read counts: {error}") from error

@@ -1,0 +1,62 @@
+"""Which workflow a request means: a bundled pipeline by name, or one that came with it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import Owner, Run, RunFailure, RunRequest
+from wesemu.runs.ports import Engine, Job, Plan, Results
+from wesemu.runs.workspace import Workspace
+from wesemu.workflows.attached import AttachedWorkflows
+from wesemu.workflows.bundled import BundledPipelines
+from wesemu.workflows.params import PARAMS
+
+_ALIASES = {"snakemake": "smk", "snakefile": "smk"}
+
+
+class WorkflowPlanner:
+    """Implements `runs.ports.Planner` over the bundled pipelines and the engines there are."""
+
+    def __init__(
+        self,
+        bundled: BundledPipelines,
+        attached: AttachedWorkflows,
+        engines: Sequence[Engine],
+    ) -> None:
+        self._bundled = bundled
+        self._attached = attached
+        self._engines: Mapping[str, Engine] = {
+            kind.casefold(): engine for engine in engines for kind in engine.workflow_types
+        }
+
+    async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
+        engine = self._engine(request)
+        engine.check_parameters(
+            {k: v for k, v in request.engine_parameters.items() if k != "cores"}
+        )
+        if request.workflow_url in PARAMS:
+            return await self._bundled.plan(engine.name, request, attachments)
+        return await self._attached.plan(engine.name, request, attachments)
+
+    async def prepare(self, run: Run, workspace: Workspace) -> Job:
+        if run.workflow:
+            return await self._bundled.prepare(run, workspace)
+        return await self._attached.prepare(run, workspace)
+
+    async def results(self, run: Run, workspace: Workspace) -> Results:
+        return await self._bundled.results(workspace) if run.workflow else Results()
+
+    async def explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+        return await self._bundled.explain(run, workspace) if run.workflow else None
+
+    def _engine(self, request: RunRequest) -> Engine:
+        wanted = request.workflow_type.casefold()
+        engine = self._engines.get(_ALIASES.get(wanted, wanted))
+        if engine is None:
+            known = ", ".join(sorted(kind.upper() for kind in self._engines))
+            raise InvalidRequest(
+                f"workflow_type {request.workflow_type[:40]!r} is not one that this server "
+                f"runs; it runs {known}",
+                field="workflow_type",
+            )
+        return engine
