@@ -72,7 +72,9 @@ class Story:
     @property
     def tasks(self) -> dict[str, TaskLog]:
         """The last state of each attempt, by id."""
-        return {event.task.id: event.task for event in self.events if isinstance(event, TaskChanged)}
+        return {
+            event.task.id: event.task for event in self.events if isinstance(event, TaskChanged)
+        }
 
     def named(self, name: str) -> list[TaskLog]:
         return [task for task in self.tasks.values() if task.name == name]

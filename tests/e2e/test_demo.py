@@ -17,7 +17,7 @@ def test_everything_is_right_and_can_be_looked_at(wesemu, tmp_path: Path) -> Non
     assert not [line for line in lines if "WRONG" in line]
     told = "\n".join(lines)
     assert re.search(r"ok +flagstat +[\d,]+ \+ 0 mapped \((99|100)\.\d+%", told)
-    assert re.search(r"ok +duplicates +1,600 reads marked; known 1,600", told)
+    assert re.search(r"ok +duplicates +1,600 reads marked; simulated 1,600", told)
     assert re.search(r"ok +SNPs +precision [\d.]+  recall [\d.]+  F1 (0\.99|1\.00)", told)
     assert re.search(r"ok +indels +precision [\d.]+  recall [\d.]+  F1 (0\.9[5-9]|1\.00)", told)
     assert re.search(r"ok +wgs SLA +silver: 60 min \(met\), 0\.003 CNY", told)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import end_runs, follow, make_job, started, tools, until
+
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.model import TaskState

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import end_runs, follow, make_job, started, tools, until
+
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.lock import holder, is_held
 from wesemu.engines.snakemake import SnakemakeEngine
@@ -138,7 +139,9 @@ async def test_run_outlives_its_forkserver(tmp_path: Path) -> None:
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: engine.forkserver is None)
-    other = await follow(await engine.launch(make_job(tmp_path / "two", 'rule a:\n    shell: "true"')))
+    other = await follow(
+        await engine.launch(make_job(tmp_path / "two", 'rule a:\n    shell: "true"'))
+    )
     assert other.outcome.exit_code == 0
     assert engine.forkserver not in (None, first)
     (job.workspace.work / "gate").touch()
@@ -146,9 +149,7 @@ async def test_run_outlives_its_forkserver(tmp_path: Path) -> None:
     await engine.close()
 
 
-async def test_a_running_run_is_not_launched_twice(
-    engine: SnakemakeEngine, tmp_path: Path
-) -> None:
+async def test_a_running_run_is_not_launched_twice(engine: SnakemakeEngine, tmp_path: Path) -> None:
     job, _ = await launch_gated(engine, tmp_path / "run")
     successor = SnakemakeEngine(engine.mode)
     second = await successor.launch(job)

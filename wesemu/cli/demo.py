@@ -55,13 +55,17 @@ def demo(
 
 async def _perform(directory: Path) -> "Outcome":
     """As `perform`; SIGTERM is taken as Ctrl-C is."""
+    from wesemu.cli.output import tell
+    from wesemu.cli.progress import board
     from wesemu.demo.stage import perform
 
+    tell("simulating reads, starting a server, sending mapping and wgs by AGS and by WES")
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        return await perform(directory)
+        with board() as progress:
+            return await perform(directory, progress.show)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

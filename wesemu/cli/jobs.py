@@ -174,13 +174,17 @@ def _give_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") ->
 
 
 def _give_more(run: "RunDetail") -> None:
+    import json
+
     from wesemu.cli.output import give, give_table
     from wesemu.client.values import inner
 
     request = inner(run.raw, "request")
     give_table(("TAG", "VALUE"), sorted(run.tags.items()) or [("", "")])
     parameters = inner(request, "workflow_params")
-    give_table(("PARAMETER", "VALUE"), [(name, str(value)) for name, value in parameters.items()])
+    give_table(
+        ("PARAMETER", "VALUE"), [(name, json.dumps(value)) for name, value in parameters.items()]
+    )
     for task in run.tasks:
         code = "" if task.exit_code is None else str(task.exit_code)
         give(f"task    {task.name:<20} {task.started or '-':<20} {task.ended or '-':<20} {code}")

@@ -10,7 +10,8 @@ _PAUSE_SECONDS = 0.5
 
 
 async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
-    """Copy the run's stderr to stdout, once or until the run has ended."""
+    """Copy the run's stderr to stdout, once or until the run has ended; then those of the tasks
+    that failed."""
     told = 0
     while True:
         run = await client.wes.run(run_id)
@@ -20,8 +21,11 @@ async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
                 told += len(chunk)
             sys.stdout.flush()
         if run.state.ended or not to_the_end:
-            return
+            break
         await asyncio.sleep(_PAUSE_SECONDS)
+    for task in run.tasks:
+        if task.exit_code and (words := await _text(client, task.stderr)):
+            sys.stdout.write(f"==> {task.name}, exit status {task.exit_code} <==\n{words}")
 
 
 async def gather(client: Client, run_id: str) -> JsonObject:

@@ -119,8 +119,7 @@ def _send(server: str, kind: str, fields: Mapping[str, str | None], *, watch: bo
     from wesemu.cli.failures import ExitStatus
     from wesemu.cli.output import give
     from wesemu.cli.remote import call, find
-    from wesemu.cli.watch import conclude
-    from wesemu.cli.watch import watch as follow_to_end
+    from wesemu.cli.watch import watch as watch_to_the_end
     from wesemu.client import Client
 
     sent = {name: value for name, value in fields.items() if value is not None}
@@ -132,7 +131,7 @@ def _send(server: str, kind: str, fields: Mapping[str, str | None], *, watch: bo
         if not watch:
             return True
         target = await find(client, name)
-        return conclude(await follow_to_end(client, target.run.id, name), name)
+        return await watch_to_the_end(client, target.run.id, name)
 
     if not call(server, act):
         raise typer.Exit(ExitStatus.FAILED)

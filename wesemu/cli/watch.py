@@ -1,37 +1,20 @@
-"""Following runs to their end."""
-
-import asyncio
-from collections.abc import Callable
+"""Following a run to its end."""
 
 from wesemu.cli.output import tell
 from wesemu.cli.progress import board
 from wesemu.client import Client, RunDetail
 from wesemu.runs.model import RunState
 
-_PAUSE_SECONDS = 0.4
 
-Show = Callable[[RunState, int, int], None]
-
-
-async def follow(client: Client, run_id: str, show: Show) -> RunDetail:
-    """Wait for the end of a run; `show` gets its state, the tasks that have ended, and all."""
-    while True:
-        run = await client.wes.run(run_id)
-        show(run.state, sum(task.ended is not None for task in run.tasks), len(run.tasks))
-        if run.state.ended:
-            return run
-        await asyncio.sleep(_PAUSE_SECONDS)
-
-
-async def watch(client: Client, run_id: str, name: str) -> RunDetail:
-    """Follow one run with its progress on stderr."""
+async def watch(client: Client, run_id: str, name: str) -> bool:
+    """Follow one run with its progress on stderr; whether it ended well."""
     with board() as progress:
-        return await follow(
-            client, run_id, lambda state, done, total: progress.show(name, state, done, total)
-        )
+        async for run in client.wes.follow(run_id):
+            progress.show(name, run.state, run.tasks_done, len(run.tasks))
+    return _conclude(run, name)
 
 
-def conclude(run: RunDetail, name: str) -> bool:
+def _conclude(run: RunDetail, name: str) -> bool:
     """Tell how a run ended; whether it ended well."""
     if run.state is not RunState.COMPLETE:
         tell(f"{name}: {run.state}" + (f": {run.error}" if run.error else ""))

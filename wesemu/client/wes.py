@@ -16,6 +16,7 @@ from wesemu.runs.model import JsonObject, RunState
 
 _ROOT = "/ga4gh/wes/v1"
 _PAGE = 1000
+_PAUSE_SECONDS = 0.4
 _HANDLE = "wesemu.handle"
 
 
@@ -65,6 +66,10 @@ class RunDetail:
     outputs: Mapping[str, Output]
     error: str | None
     raw: JsonObject
+
+    @property
+    def tasks_done(self) -> int:
+        return sum(task.ended is not None for task in self.tasks)
 
 
 class WesOperations:
@@ -120,6 +125,15 @@ class WesOperations:
     async def state(self, run_id: str) -> RunState:
         """GetRunStatus."""
         return _state(await self._transport.call("GET", f"{_path(run_id)}/status"))
+
+    async def follow(self, run_id: str) -> AsyncIterator[RunDetail]:
+        """GetRunLog again and again, the last time when the run has ended."""
+        while True:
+            run = await self.run(run_id)
+            yield run
+            if run.state.ended:
+                return
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def cancel(self, run_id: str) -> None:
         """CancelRun."""

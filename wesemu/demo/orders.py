@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wesemu.cli.watch import follow
 from wesemu.client import Client, JobDetail, RunDetail
 from wesemu.runs.model import JsonObject, RunState
 
@@ -12,6 +11,7 @@ BUCKET = "demo"
 REFERENCE = "demo"
 
 Show = Callable[[str, RunState, int, int], None]
+"""Is told a run's name, its state, its tasks that have ended, and all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class Done:
 
 async def carry_out(client: Client, show: Show) -> list[Done]:
     """Send all four at once and wait for their ends, good or bad. Raises ClientError."""
+    for order in ORDERS:  # so that they are shown in this order
+        show(order.name, RunState.QUEUED, 0, 0)
     tasks = [
         asyncio.create_task(_carry_out(client, order, show), name=order.name) for order in ORDERS
     ]
@@ -58,7 +60,8 @@ async def carry_out(client: Client, show: Show) -> list[Done]:
 async def _carry_out(client: Client, order: Order, show: Show) -> Done:
     send = _by_ags if order.api == "ags" else _by_wes
     run_id = await send(client, order)
-    run = await follow(client, run_id, lambda *progress: show(order.name, *progress))
+    async for run in client.wes.follow(run_id):
+        show(order.name, run.state, run.tasks_done, len(run.tasks))
     job = await client.ags.job(f"{order.workflow}-gpu-{run.handle}")
     return Done(order, job, run)
 

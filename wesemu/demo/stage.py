@@ -5,10 +5,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from wesemu.cli.output import tell
-from wesemu.cli.progress import board
 from wesemu.client import connect
-from wesemu.demo.orders import BUCKET, REFERENCE, carry_out
+from wesemu.demo.orders import BUCKET, REFERENCE, Show, carry_out
 from wesemu.demo.server import running
 from wesemu.demo.verdict import Check, examine
 from wesemu.genomics.reference import ReferenceStore
@@ -29,17 +27,14 @@ class Outcome:
         return all(check.ok for check in self.checks)
 
 
-async def perform(data: Path) -> Outcome:
+async def perform(data: Path, show: Show) -> Outcome:
     """Show everything in the data directory `data`. Raises SystemFault, ClientError."""
     began = time.monotonic()
-    tell("simulating a genome and its reads, starting a server")
     setting = asyncio.create_task(asyncio.to_thread(_set, data), name="demo fixture")
     try:
         async with running(data) as server, connect(server) as client:
             fixture = await setting
-            tell(f"mapping and wgs by AGS and by WES at {server}")
-            with board() as progress:
-                done = await carry_out(client, progress.show)
+            done = await carry_out(client, show)
     finally:
         setting.cancel()
     checks = await asyncio.to_thread(lambda: tuple(examine(data, fixture, done)))

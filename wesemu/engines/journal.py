@@ -7,6 +7,7 @@ docs/run-directory.md lists the records. A record is one JSON object a line with
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -43,7 +44,10 @@ class Journal:
         """Append one record. `members` are JSON values."""
         record = {"time": now().isoformat(timespec="microseconds"), "event": event, **members}
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
-        os.write(self._events, line.encode(errors="replace") + b"\n")
+        try:
+            os.write(self._events, line.encode(errors="replace") + b"\n")
+        except OSError as error:  # a full disk ends the tools, not the history's writer
+            sys.stderr.write(f"wesemu: a record is lost: {error}\n")
         self.ring()
 
     def task(self, task: TaskLog, **members: Any) -> None:
@@ -128,7 +132,10 @@ def mend(workspace: Workspace) -> None:
     """End a line that a crash has cut off, so that the next record has a line of its own."""
     try:
         with workspace.events.open("rb+") as file:
-            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
                 file.write(b"\n")
     except FileNotFoundError:
         return

@@ -161,7 +161,9 @@ class RunProcess:
         return code
 
     def _listen_to_signals(self) -> int:
-        awake, signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        awake, signaled = os.pipe()
+        os.set_blocking(awake, False)
+        os.set_blocking(signaled, False)
         signal.set_wakeup_fd(signaled, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.signal(signal.SIGTERM, self._ask_cancel)

@@ -120,6 +120,8 @@ class _Mate:
         if "Premature end" in what:
             what = "the last record is cut or followed by blank lines"
             hint = " The file may have been cut while it was written or copied: fetch it again."
+        elif "Length" in what:
+            hint = " If this is the last record, the file has been cut: fetch it again."
         elif "'+'" in what:
             hint = " Sequences over several lines are not supported: write each on one line."
         return self.fault(

@@ -1,9 +1,15 @@
 """A server on a free port of the loopback address, for the real SDKs; one access key."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
+from wesemu.api.ags import authenticator
+from wesemu.api.ags.signature import Signature, read_authorization
+from wesemu.runs.model import Owner
+from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 
 KEY_ID = "LTAIexample"
@@ -21,3 +27,29 @@ async def endpoint(aiohttp_server: AiohttpServer, app: web.Application) -> str:
     """The server's "127.0.0.1:PORT"."""
     server = await aiohttp_server(app, host="127.0.0.1")
     return f"{server.host}:{server.port}"
+
+
+@pytest.fixture
+def end(runs: RunService) -> Callable[[str], Awaitable[None]]:
+    """Waits until a job, by its name, has ended."""
+
+    async def end(name: str) -> None:
+        run = await runs.by_handle(Owner(KEY_ID), name.rpartition("-")[2])
+        async for changed in runs.follow(Owner(KEY_ID), run.id):
+            assert not changed.failure
+
+    return end
+
+
+@pytest.fixture
+def schemes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The signature schemes that the server has met."""
+    met: set[str] = set()
+
+    def read(header: str) -> Signature | None:
+        signature = read_authorization(header)
+        met.add(signature.scheme if signature else "none")
+        return signature
+
+    monkeypatch.setattr(authenticator, "read_authorization", read)
+    return met

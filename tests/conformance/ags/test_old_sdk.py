@@ -3,12 +3,13 @@
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from conformance.ags.conftest import KEY_ID, SECRET
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 
 BODY = """{"cli_version":"v1.0.1-882299b","wgs_bucket_name":"genes",
 "wgs_fastq_first_name":"fastq/a_1.fq.gz","wgs_fastq_second_name":"fastq/a_2.fq.gz",
@@ -59,12 +60,13 @@ def sdk(endpoint: str) -> OldSdk:
     return OldSdk(endpoint)
 
 
-async def test_the_documented_sample_runs_a_job_from_start_to_removal(sdk: OldSdk) -> None:
+async def test_the_documented_sample_runs_a_job_from_start_to_removal(
+    sdk: OldSdk, end: Callable[[str], Awaitable[None]], schemes: set[str]
+) -> None:
     name = json.loads(await sdk.send("POST", "/gs/workflow", BODY))["JobName"]
     assert re.fullmatch(r"wgs-gpu-[a-z0-9]{5}", name)
-    told = {"status": ""}
-    while told["status"] not in ("Succeeded", "Failed"):
-        told = json.loads(await sdk.send("GET", f"/gs/workflow/{name}"))
+    await end(name)
+    told = json.loads(await sdk.send("GET", f"/gs/workflow/{name}"))
     assert told["status"] == "Succeeded"
     assert json.loads(told["user_input_data"])["wgs_service"] == "g"
     jobs = json.loads(await sdk.send("GET", "/gs/workflows"))["jobs"]
@@ -75,6 +77,7 @@ async def test_the_documented_sample_runs_a_job_from_start_to_removal(sdk: OldSd
     assert (gone.get_http_status(), gone.get_error_code()) == (404, "ErrorWorkflowNotFound")
     assert name in gone.get_error_msg()
     assert gone.get_request_id()
+    assert schemes == {"acs"}
 
 
 async def test_a_refusal_reaches_the_user(sdk: OldSdk) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import end_runs
+
 from wesemu.engines.snakemake import SnakemakeEngine
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import THREE_RULES, Story, follow, make_job
+
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import Resources, TaskState
@@ -151,12 +152,16 @@ async def test_broken_snakefile_fails_by_command_line_too(tmp_path: Path) -> Non
     assert "line 2" in story.failures[0].message
 
 
-async def test_missing_input_and_missing_output(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
+async def test_missing_input_and_missing_output(
+    any_engine: SnakemakeEngine, tmp_path: Path
+) -> None:
     absent = 'rule a:\n    input: "absent.fq"\n    output: "a"\n    shell: "true"\n'
     story = await play(any_engine, tmp_path / "input", absent)
     assert story.outcome.exit_code == 1
     assert "absent.fq" in story.failures[0].message
-    story = await play(any_engine, tmp_path / "output", 'rule a:\n    output: "a"\n    shell: "true"\n')
+    story = await play(
+        any_engine, tmp_path / "output", 'rule a:\n    output: "a"\n    shell: "true"\n'
+    )
     assert story.outcome.exit_code == 1
     [failure] = story.failures
     assert "some output files are missing" in failure.message

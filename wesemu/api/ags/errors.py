@@ -72,8 +72,9 @@ def render(error: Exception, request_id: str) -> web.Response:
 
 
 def _message(error: WesemuError) -> str:
-    field = getattr(error, "field", None)
-    return f"The parameter {field}: {error.message}" if field else error.message
+    if error.field is None:
+        return error.message
+    return f"The parameter {error.field}: {error.message}"
 
 
 def _http(error: web.HTTPException, request_id: str) -> web.Response:

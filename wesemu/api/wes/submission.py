@@ -79,7 +79,7 @@ class Submissions:
                         field=part.name,
                     )
         except web.RequestPayloadError as error:
-            raise InvalidRequest(f"the body cannot be read: {error}") from error
+            raise _unreadable() from error
         return to_request(fields, attachments, self._facts)
 
     async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
@@ -115,7 +115,7 @@ class Submissions:
                     raise web.HTTPRequestEntityTooLarge(self._limits.body)
             return content.decode()
         except web.RequestPayloadError as error:
-            raise InvalidRequest(f"the body cannot be read: {error}") from error
+            raise _unreadable() from error
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
 
@@ -144,6 +144,10 @@ def _set(fields: dict[str, JsonValue], name: str, value: str) -> None:
     if name in fields:
         raise InvalidRequest(f"{name} was sent twice", field=name)
     fields[name] = value
+
+
+def _unreadable() -> InvalidRequest:
+    return InvalidRequest("the body is cut off or not encoded as its headers say")
 
 
 def _attachments_need_form() -> InvalidRequest:

@@ -28,11 +28,11 @@ class CommandWorker:
     def __init__(self, site: Site, order: Order) -> None:
         self._watch = CommandWatch(site.workspace, site.journal, events.history(site.workspace))
         self._rest = b""
-        self._pipe, theirs = os.pipe2(os.O_CLOEXEC)
+        self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         self._open = True
         parent = os.getpid()
-        os.environ.update(tool_environment(order))
+        os.environ.update(tool_environment(site.workspace, order))
         search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             command_line(site.workspace, order),

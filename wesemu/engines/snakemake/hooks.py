@@ -77,8 +77,8 @@ class Watcher(Protocol):
         """Wait until a task has ended, at most so long."""
         ...
 
-    def failed(self, job: JobFacts, final: bool) -> None:
-        """An attempt failed; the last one if `final`."""
+    def failed(self, jobs: list[JobFacts], final: bool) -> None:
+        """An attempt at jobs that run together (mostly one) failed; the last if `final`."""
         ...
 
     def finished(self, jobid: int) -> None: ...
@@ -168,10 +168,9 @@ def _hook_scheduler(watcher: Watcher) -> None:
         watcher.scheduled(planned(workflow.dag), lambda: _stop(self))
 
     def handled(self: Any, job: Any, **options: Any) -> None:
-        failed = [facts(single) for single in _singles(job)]
+        members = [facts(single) for single in (job if job.is_group() else [job])]
         handle(self, job, **options)
-        for single in failed:
-            watcher.failed(single, final=job in self.failed)
+        watcher.failed(members, final=job in self.failed)
 
     scheduler.__init__, scheduler._handle_error = initialized, handled
 
@@ -180,10 +179,6 @@ def _stop(scheduler: Any) -> None:
     with scheduler._lock:
         scheduler._user_kill = "graceful"
     scheduler._open_jobs.release()
-
-
-def _singles(job: Any) -> list[Any]:
-    return list(job) if job.is_group() else [job]
 
 
 def planned(dag: Any) -> list[JobFacts]:
@@ -227,13 +222,20 @@ class EventHandler(logging.Handler):
         super().__init__()
         self._watcher = watcher
         self._dag = dag
+        self._checkpoints = set[int]()
+        self._grown = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        match str(getattr(record, "event", "")):
-            case "job_started":
+        members = vars(record)
+        match str(members.get("event", "")):
+            case "job_info" if members["is_checkpoint"]:
+                self._checkpoints.add(members["jobid"])
+            case "job_started" if self._grown:
+                self._grown = False
                 self._watcher.replanned(planned(self._dag()))
             case "job_finished":
-                self._watcher.finished(record.__dict__["job_id"])
+                self._grown |= members["job_id"] in self._checkpoints
+                self._watcher.finished(members["job_id"])
             case "error":
                 self._watcher.complained(record.getMessage())
 

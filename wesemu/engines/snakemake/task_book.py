@@ -27,59 +27,57 @@ class TaskBook:
 
     def __init__(self, earlier: Iterable[JsonObject]) -> None:
         """`earlier` are the records of earlier launches."""
-        self._entries = dict[str, _Entry]()
+        self._keys = dict[str, _Entry]()
+        self._numbers = dict[int, _Entry]()
         self._jobs = dict[int, _Entry]()
+        self._highest = 0
         for record in earlier:
             self._remember(record)
-        self._before = sum(entry.done for entry in self._entries.values())
+        self.done = sum(entry.done for entry in self._keys.values())
+        self.total = self.done
+        """Those of this launch and those that earlier ones finished."""
 
     def _remember(self, record: JsonObject) -> None:
         """The record that plans a task has its key; later ones are known by their number."""
         match record:
             case {"event": "task", "task": {"id": str(id), "state": str(state)}}:
                 number, attempt = (int(part) for part in id.split("-"))
-                if isinstance(key := record.get("key"), str):
-                    self._entries.setdefault(key, _Entry(number))
-                entry = next(e for e in self._entries.values() if e.number == number)
+                if isinstance(key := record.get("key"), str) and key not in self._keys:
+                    self._enter(key, number)
+                entry = self._numbers[number]
                 entry.done = state == TaskState.COMPLETE
                 if state != TaskState.QUEUED:
                     entry.earlier_attempts = max(entry.earlier_attempts, attempt)
+
+    def _enter(self, key: str, number: int) -> _Entry:
+        entry = self._keys[key] = self._numbers[number] = _Entry(number)
+        self._highest = max(self._highest, number)
+        return entry
 
     def add(self, jobid: int, key: str) -> bool:
         """Give a job its number, Snakemake's own where that is free. False if it has one."""
         if jobid in self._jobs:
             return False
-        entry = self._entries.get(key)
+        entry = self._keys.get(key)
         if entry is None:
-            entry = self._entries[key] = _Entry(self._free_number(jobid))
-        elif entry.done:
+            free = jobid not in self._numbers
+            entry = self._enter(key, jobid if free else self._highest + 1)
+        if entry.done:
             entry.done = False
-            self._before -= 1
+            self.done -= 1
+        else:
+            self.total += 1
         self._jobs[jobid] = entry
         return True
 
-    def _free_number(self, wanted: int) -> int:
-        taken = {entry.number for entry in self._entries.values()}
-        return wanted if wanted not in taken else max(taken) + 1
-
     def id(self, jobid: int, attempt: int) -> str:
-        entry = self._jobs[jobid]
-        return f"{entry.number}-{entry.earlier_attempts + attempt}"
+        """`attempt` is Snakemake's count in this launch."""
+        return f"{self._jobs[jobid].number}-{self.attempt(jobid, attempt)}"
 
     def attempt(self, jobid: int, attempt: int) -> int:
         return self._jobs[jobid].earlier_attempts + attempt
 
     def complete(self, jobid: int) -> None:
-        self._jobs[jobid].done = True
-
-    def knows(self, jobid: int) -> bool:
-        return jobid in self._jobs
-
-    @property
-    def done(self) -> int:
-        return self._before + sum(entry.done for entry in self._jobs.values())
-
-    @property
-    def total(self) -> int:
-        """Those of this launch and those that earlier ones finished."""
-        return self._before + len(self._jobs)
+        entry = self._jobs[jobid]
+        self.done += not entry.done
+        entry.done = True

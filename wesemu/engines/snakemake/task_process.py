@@ -48,6 +48,8 @@ class Attempt:
         self.folder = workspace.tasks / task.id
         self.folder.mkdir(parents=True, exist_ok=True)
         self.complaint = ""
+        self.signaled = False
+        """Snakemake has ended it itself, because of another task."""
         self._ended: datetime | None = None
         below = self.folder.relative_to(workspace.root)
         self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
@@ -73,9 +75,14 @@ class Attempt:
             peak_memory=max(self.task.peak_memory or 0, usage.peak_memory or 0) or None,
         )
 
+    @property
+    def ended_at(self) -> datetime:
+        """When its last process so far has ended, else now."""
+        return self._ended or now()
+
     def end(self) -> TaskLog:
         """The attempt is over; writes usage.json."""
-        self.task = replace(self.task, ended=self._ended or now())
+        self.task = replace(self.task, ended=self.ended_at)
         task = self.task
         wall = task.ended - task.started if task.started and task.ended else timedelta()
         usage = {
@@ -95,6 +102,7 @@ class TaskProcess(subprocess.Popen[Any]):
     """
 
     def __init__(self, command: str, ended: Callable[[int, Usage], None], **options: Any) -> None:
+        self.signaled = False
         self._once = threading.Lock()
         self._ended = ended
         super().__init__(command, process_group=0, **options)
@@ -110,6 +118,7 @@ class TaskProcess(subprocess.Popen[Any]):
     def send_signal(self, number: int) -> None:
         """To the whole group."""
         if self.returncode is None:
+            self.signaled = True
             send_group(self.pid, signal.Signals(number))
 
 

@@ -165,6 +165,7 @@ class Watch:
     ) -> None:
         with self._changed:
             attempt.process_ended(code, usage)
+            attempt.signaled |= process.signaled
             self._groups.discard(process.pid)
             self._changed.notify_all()
 
@@ -182,26 +183,28 @@ class Watch:
 
     def finished(self, jobid: int) -> None:
         with self._lock:
-            attempt = self._attempts.pop(jobid, None)
-            if attempt is None:
+            if (attempt := self._forget(jobid)) is None:
                 return
             self._book.complete(jobid)
             task = replace(attempt.end(), state=TaskState.COMPLETE, exit_code=0)
             self._journal.task(task)
             self._progress()
 
-    def failed(self, job: JobFacts, final: bool) -> None:
+    def failed(self, jobs: list[JobFacts], final: bool) -> None:
         with self._lock:
-            attempt = self._attempts.pop(job.jobid, None)
             complaint, self._complaint = self._complaint, ""
-            if attempt is None:
-                return
-            self.task_failed = True
-            state = TaskState.CANCELED if self._canceled else TaskState.EXECUTOR_ERROR
-            task = replace(attempt.end(), state=state)
-            self._journal.task(task)
-            if final and not self._canceled:
-                self._blame(job, task, attempt.complaint or complaint)
+            failed = [(job, attempt) for job in jobs if (attempt := self._forget(job.jobid))]
+            for job, attempt in sorted(failed, key=lambda pair: pair[1].ended_at):
+                self.task_failed = True
+                canceled = self._canceled or attempt.signaled
+                state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
+                task = replace(attempt.end(), state=state)
+                self._journal.task(task)
+                if final and not canceled:
+                    self._blame(job, task, attempt.complaint or complaint)
+
+    def _forget(self, jobid: int) -> Attempt | None:
+        return self._attempts.pop(jobid, None)
 
     def _blame(self, job: JobFacts, task: TaskLog, complaint: str) -> None:
         wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())

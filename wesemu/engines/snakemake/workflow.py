@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from wesemu.engines.journal import Journal
@@ -30,7 +31,7 @@ class WorkflowRun:
         """The exit status: 0, or 1 with the reason in the journal."""
         tempfile.tempdir = None
         os.chdir(self._workspace.work)
-        os.environ.update(tool_environment(self._order))
+        os.environ.update(tool_environment(self._workspace, self._order))
         hooks.install(self._watch)
         api = import_module("snakemake.api")
         settings = import_module("snakemake.settings.types")
@@ -110,9 +111,14 @@ def resource_limits(order: Order) -> dict[str, int]:
     return limits
 
 
-def tool_environment(order: Order) -> dict[str, str]:
-    """A run without a share of a GPU sees none."""
-    return {} if order.resources.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+def tool_environment(workspace: Workspace, order: Order) -> dict[str, str]:
+    """A run without a share of a GPU sees none; one without a home has a cache nevertheless."""
+    environment = {} if order.resources.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
+    return environment
 
 
 def existing_outputs(workspace: Workspace, files: list[str]) -> list[str]:

@@ -1,0 +1,146 @@
+"""The verbs of the command line against the whole server; the engine plays scripts."""
+
+import asyncio
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from wesemu.cli.app import execute
+from wesemu.cli.failures import ExitStatus
+
+READS = ("--bucket", "genes", "--fastq1", "fastq/a_1.fq.gz", "--fastq2", "fastq/a_2.fq.gz")
+TINY = ("--reference", "reference/tiny")
+MAPPING = ("run", "mapping", *READS, *TINY, "--output-bam", "out/a.bam")
+WGS = ("run", "wgs", *READS, *TINY, "--output-vcf", "out/a.vcf.gz")
+
+
+@pytest.fixture
+def wesemu(client, capsys, monkeypatch):
+    """Runs a command line in a thread beside the server: its status, stdout and stderr."""
+    monkeypatch.setenv("WESEMU_SERVER", str(client.make_url("/")))
+
+    def run(arguments: tuple[str, ...]) -> int:
+        try:
+            execute(arguments)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    async def act(*arguments: str) -> tuple[int, str, str]:
+        status = await asyncio.to_thread(run, arguments)
+        return status, *capsys.readouterr()
+
+    with capture_logs():  # the server's own talk
+        yield act
+
+
+async def send(wesemu, *arguments: str) -> str:
+    """The name of a job that has ended."""
+    _, out, _ = await wesemu(*arguments, "--watch")
+    return json.loads(out)["JobName"]
+
+
+async def test_run_prints_the_job_name_and_watch_the_end(wesemu) -> None:
+    status, out, err = await wesemu(*MAPPING, "--watch")
+    assert status == 0
+    assert out.startswith('{"JobName": "mapping-gpu-')
+    assert "COMPLETE" in err
+    assert "oss://genes/out/a.bam" in err
+    assert "60 min, 0.0003 CNY" in err
+
+
+async def test_run_does_not_wait_unless_told(wesemu) -> None:
+    status, out, err = await wesemu(*WGS)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["JobName"].startswith("wgs-gpu-")
+
+
+async def test_every_flag_arrives(wesemu) -> None:
+    flags = ("--markdup", "false", "--service", "p", "--region", "cn-x")
+    name = await send(wesemu, *MAPPING, *flags, "--reference-group", r"@RG\tID:x\tSM:y")
+    _, out, _ = await wesemu("get", name, "--json")
+    echoed = json.loads(json.loads(out)["ags"]["user_input_data"])
+    assert echoed == {
+        "mapping_oss_region": "cn-x",
+        "mapping_fastq_first_name": "fastq/a_1.fq.gz",
+        "mapping_fastq_second_name": "fastq/a_2.fq.gz",
+        "mapping_bucket_name": "genes",
+        "mapping_bam_file_name": "out/a.bam",
+        "mapping_reference_file": "reference/tiny",
+        "mapping_reference_group": r"@RG\tID:x\tSM:y",
+        "mapping_mark_dup": "false",
+        "mapping_service": "p",
+    }
+
+
+async def test_a_refusal_is_one_line(wesemu) -> None:
+    status, out, err = await wesemu(*MAPPING, "--bucket", "nowhere")
+    assert (status, out) == (ExitStatus.REFUSED, "")
+    assert err.count("\n") == 1
+    assert "nowhere" in err
+
+
+async def test_list_shows_the_newest_first(wesemu) -> None:
+    names = [await send(wesemu, *MAPPING), await send(wesemu, *WGS)]
+    _, out, _ = await wesemu("list")
+    assert [line.split()[1] for line in out.splitlines() if "gpu" in line] == names[::-1]
+    _, out, _ = await wesemu("list", "--limit", "1", "--json")
+    [only] = json.loads(out)
+    assert (only["name"], only["state"]) == (names[1], "COMPLETE")
+
+
+async def test_an_empty_list_says_so_on_stderr(wesemu) -> None:
+    status, out, err = await wesemu("list")
+    assert (status, out) == (0, "")
+    assert "wesemu run" in err
+
+
+async def test_get_takes_the_beginning_of_a_name(wesemu) -> None:
+    name = await send(wesemu, *MAPPING)
+    _, out, _ = await wesemu("get", "mapp")
+    assert f"| {name} |" in out
+    assert "| 4000 " in out
+    assert (await wesemu("get", name[-3:]))[0] == ExitStatus.REFUSED
+    _, out, _ = await wesemu("get", name, "--show")
+    assert "wesemu.sla.minutes" in out
+    assert "output  bam " in out
+    assert "task    align" in out
+
+
+async def test_logs_and_a_missing_run(wesemu) -> None:
+    name = await send(wesemu, *MAPPING)
+    assert (await wesemu("logs", name))[0] == 0
+    status, out, _ = await wesemu("logs", name, "--json")
+    assert [task["name"] for task in json.loads(out)["tasks"]] == ["align"]
+    status, _, err = await wesemu("logs", "nobody")
+    assert status == ExitStatus.REFUSED
+    assert "wesemu list" in err
+
+
+async def test_cancel_and_remove(wesemu, engine, client) -> None:
+    body = {
+        "workflow_url": "mapping",
+        "workflow_type": "SMK",
+        "workflow_type_version": "9",
+        "workflow_params": {
+            "reads": [
+                {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
+            ],
+            "reference": "oss://genes/reference/tiny",
+            "sample": "wait-for-ever",
+        },
+    }
+    answer = await client.post("/ga4gh/wes/v1/runs", json=body)
+    run_id = (await answer.json())["run_id"]
+    status, _, err = await wesemu("remove", run_id[:8])
+    assert status == ExitStatus.REFUSED
+    status, _, err = await wesemu("cancel", run_id[:8])
+    assert status == 0
+    assert "being cancelled" in err
+    await wesemu("logs", run_id, "--follow")
+    status, _, err = await wesemu("cancel", run_id)
+    assert (status, "CANCELED" in err) == (0, True)
+    status, _, err = await wesemu("remove", run_id)
+    assert (status, "is removed" in err) == (0, True)
+    assert (await wesemu("get", run_id))[0] == ExitStatus.REFUSED
