@@ -44,7 +44,7 @@ def make_job(
     workflow: str,
     *,
     parameters: Mapping[str, str] | None = None,
-    resources: Resources = Resources(cores=2),
+    resources: Resources | None = None,
     scripts: Mapping[str, str] | None = None,
 ) -> Job:
     """A run directory with a Snakefile among its attachments."""
@@ -57,7 +57,7 @@ def make_job(
         workspace=workspace,
         workflow_file=workspace.attachments / "Snakefile",
         config={"sample": "s1"},
-        resources=resources,
+        resources=resources or Resources(cores=2),
         engine_parameters=parameters or {},
     )
 
@@ -72,9 +72,8 @@ class Story:
     @property
     def tasks(self) -> dict[str, TaskLog]:
         """The last state of each attempt, by id."""
-        return {
-            event.task.id: event.task for event in self.events if isinstance(event, TaskChanged)
-        }
+        changes = [event.task for event in self.events if isinstance(event, TaskChanged)]
+        return {task.id: task for task in changes}
 
     def named(self, name: str) -> list[TaskLog]:
         return [task for task in self.tasks.values() if task.name == name]

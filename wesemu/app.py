@@ -27,6 +27,7 @@ from wesemu.objects.buckets import Buckets
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Engine, Planner
+from wesemu.runs.records import sweep
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
@@ -60,6 +61,7 @@ async def create_app(
     async with AsyncExitStack() as opening:
         await asyncio.to_thread(data.create)
         opening.enter_context(data.lock())
+        await asyncio.to_thread(sweep, data.runs)
         store = await RunStore.open(data.index)
         opening.push_async_callback(store.close)
         if engines is None:

@@ -139,9 +139,8 @@ async def test_run_outlives_its_forkserver(tmp_path: Path) -> None:
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await until(lambda: engine.forkserver is None)
-    other = await follow(
-        await engine.launch(make_job(tmp_path / "two", 'rule a:\n    shell: "true"'))
-    )
+    second = make_job(tmp_path / "two", 'rule a:\n    shell: "true"')
+    other = await follow(await engine.launch(second))
     assert other.outcome.exit_code == 0
     assert engine.forkserver not in (None, first)
     (job.workspace.work / "gate").touch()

@@ -2,7 +2,7 @@
 
 `pybwa.BwaMem` is not used: it starts to number the reads anew in every batch, from which bwa
 breaks ties, and makes a Python object of every alignment. The layouts below are those of pybwa
-1.5.2 (bwa 0.7.18 with htslib), the only version that `wheel_version` admits.
+1.5.2 (bwa built on htslib), the only version that `wheel_version` admits.
 """
 
 import ctypes

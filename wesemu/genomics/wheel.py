@@ -17,7 +17,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 VERIFIED_PYBWA = "1.5.2"
 """The one whose alignments equal bwa's; from 1.6.0 on pairs lose their flags."""
 
-_BWA_IN_PYBWA = "0.7.18"
+# the wheel does not say which bwa it holds: one after 0.7.17, which writes no MQ tag
+_BWA_IN_PYBWA = f"0.7 (pybwa {VERIFIED_PYBWA})"
 _LIBRARIES = {
     "samtools": ("pysam", "libcsamtools"),
     "bcftools": ("pysam", "libcbcftools"),

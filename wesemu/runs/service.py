@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +13,10 @@ from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
-from wesemu.runs.plans import write_plan
 from wesemu.runs.ports import Plan, Planner
+from wesemu.runs.records import put_away, write_submission
 from wesemu.runs.store import HandleTaken, Page, RunStore
-from wesemu.runs.workspace import Draft, Workspace, write_json
+from wesemu.runs.workspace import Draft, Workspace
 
 
 class Dispatcher(Protocol):
@@ -26,8 +26,8 @@ class Dispatcher(Protocol):
         """There may be something to start."""
         ...
 
-    async def cancel(self, run_id: RunId) -> None:
-        """A run has become CANCELING: end its tools."""
+    def cancel(self, run_id: RunId) -> None:
+        """A run has become CANCELING: begin to end its tools."""
         ...
 
 
@@ -83,8 +83,7 @@ class RunService:
         draft = draft or await self.draft()
         try:
             plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
-            await asyncio.to_thread(_write, draft.files.workspace, owner, request, plan)
-            run = await self._insert(owner, request, plan, draft.id)
+            run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
         except BaseException:
             await self.discard(draft)
             raise
@@ -127,7 +126,7 @@ class RunService:
                     )
                 else:
                     run = await self._store.move(run.id, RunState.CANCELING)
-                    await self._dispatcher.cancel(run.id)
+                    self._dispatcher.cancel(run.id)
             except TransitionRefused:
                 continue
             self._changes.ring(run.id)
@@ -140,8 +139,9 @@ class RunService:
             raise RunActive(
                 f"run {run.id} is {run.state}; cancel it or wait for its end before removing it"
             )
+        away = await asyncio.to_thread(put_away, self.workspace(run))
         await self._store.delete(run.id)
-        await asyncio.to_thread(shutil.rmtree, self.workspace(run).root, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, away, ignore_errors=True)
 
     def workspace(self, run: Run) -> Workspace:
         return Workspace(self._runs / run.id)
@@ -156,34 +156,32 @@ class RunService:
                 return
             await changed
 
-    async def _insert(self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId) -> Run:
+    def _new_run(self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId) -> Run:
+        return Run(
+            id=run_id,
+            sequence=0,
+            handle=self._ids.handle(),
+            owner=owner,
+            state=RunState.QUEUED,
+            workflow=plan.workflow,
+            service_level=plan.service_level,
+            request=request,
+            resources=plan.resources,
+            created=self._clock.now(),
+            tags={**request.tags, **plan.tags},
+            input_bytes=plan.input_bytes,
+        )
+
+    async def _queue(self, run: Run, plan: Plan) -> Run:
         while True:
-            run = Run(
-                id=run_id,
-                sequence=0,
-                handle=self._ids.handle(),
-                owner=owner,
-                state=RunState.QUEUED,
-                workflow=plan.workflow,
-                service_level=plan.service_level,
-                request=request,
-                resources=plan.resources,
-                created=self._clock.now(),
-                tags={**request.tags, **plan.tags},
-                input_bytes=plan.input_bytes,
-            )
+            await asyncio.to_thread(write_submission, self.workspace(run), run, plan)
             try:
                 return await self._store.insert(run)
             except HandleTaken:
-                continue
+                run = replace(run, handle=self._ids.handle())
 
 
 def _visible(owner: Owner, run: Run) -> Run:
     if run.owner != owner:
         raise Forbidden(f"run {run.id} belongs to somebody else")
     return run
-
-
-def _write(workspace: Workspace, owner: Owner, request: RunRequest, plan: Plan) -> None:
-    write_plan(workspace, plan)
-    write_json(workspace.request, {"owner": owner} | codec.request_to_json(request))

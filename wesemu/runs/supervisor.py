@@ -1,7 +1,9 @@
 """One run's life: prepare, launch, follow its events, publish, settle; also after a restart."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,6 @@ from wesemu.errors import EngineFault, SystemFault, TransitionRefused, WesemuErr
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import Run, RunFailure, RunId, RunState, TaskState
-from wesemu.runs.plans import read_plan
 from wesemu.runs.ports import (
     Engine,
     EngineError,
@@ -28,9 +29,15 @@ from wesemu.runs.ports import (
     TaskChanged,
 )
 from wesemu.runs.publish import publish
+from wesemu.runs.records import read_plan, write_end
 from wesemu.runs.store import RunStore
 from wesemu.runs.tasks import TaskBuffer
 from wesemu.runs.workspace import Workspace, write_json
+
+_RESUMES = 1
+"""How often a run whose process vanished is resumed before it is given up."""
+
+_FULL_DISK_SECONDS = 5.0
 
 log = structlog.get_logger("wesemu.supervisor")
 
@@ -58,6 +65,7 @@ class Supervisor:
         self._keep_runs = keep_runs
         self._executions: dict[RunId, Execution] = {}
         self._preparations: dict[RunId, asyncio.Task[Any]] = {}
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def drive(self, run: Run) -> None:
         """Carry `run` to a terminal state. Never raises but CancelledError (at shut-down)."""
@@ -75,21 +83,36 @@ class Supervisor:
             self._executions.pop(run.id, None)
             self._changes.ring(run.id)
 
-    async def cancel(self, run_id: RunId) -> None:
-        """End the tools of a run that has become CANCELING."""
+    def cancel(self, run_id: RunId) -> None:
+        """Begin to end the tools of a run that has become CANCELING; `drive` then settles it."""
         if (preparation := self._preparations.get(run_id)) is not None:
             preparation.cancel()
         if (execution := self._executions.get(run_id)) is not None:
-            await execution.cancel()
+            ending = asyncio.create_task(execution.cancel(), name=f"cancel {run_id}")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
 
     async def _live(self, run: Run) -> None:
         workspace = Workspace(self._runs / run.id)
         plan = await asyncio.to_thread(read_plan, workspace)
-        engine = self._engines[plan.engine]
+        engine = self._engines.get(plan.engine)
+        if engine is None:
+            raise EngineFault(f"this server has no engine {plan.engine!r} any more")
         execution = await engine.attach(run, workspace)
-        if execution is None:
-            await self._refuse_canceled(run.id)
-            execution = await self._launch(run, engine, workspace)
+        for resumes_left in reversed(range(_RESUMES + 1)):
+            if execution is None:
+                await self._refuse_canceled(run.id)
+                execution = await self._launch(run, engine, workspace)
+            run, failures = await self._carry(run, execution)
+            outcome = await execution.outcome()
+            if not outcome.crashed or not resumes_left:
+                break
+            log.warning("a run's process vanished; it is resumed", run_id=run.id)
+            execution = None
+        await self._settle(run, workspace, plan, outcome, failures)
+
+    async def _carry(self, run: Run, execution: Execution) -> tuple[Run, list[RunFailure]]:
+        """Follow one execution to its end."""
         self._executions[run.id] = execution
         try:
             await self._refuse_canceled(run.id)
@@ -99,8 +122,7 @@ class Supervisor:
         except TransitionRefused:
             await execution.cancel()
             raise
-        failures = await self._follow(run, execution)
-        await self._settle(run, workspace, plan, await execution.outcome(), failures)
+        return run, await self._follow(run, execution)
 
     async def _refuse_canceled(self, run_id: RunId) -> None:
         if (await self._store.get(run_id)).state is RunState.CANCELING:
@@ -121,7 +143,12 @@ class Supervisor:
             preparation.cancel()
             del self._preparations[run.id]
         await self._refuse_canceled(run.id)
-        return await engine.launch(job)
+        launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
+        try:
+            return await asyncio.shield(launch)
+        except asyncio.CancelledError:
+            self._executions[run.id] = await launch  # so that it can be ended
+            raise
 
     async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
         failures: list[RunFailure] = []
@@ -155,7 +182,10 @@ class Supervisor:
         if current.state is RunState.CANCELING:
             await self._settle_canceled(run.id)
         elif outcome.crashed:
-            raise EngineFault("the engine's process vanished without an exit status")
+            raise EngineFault(
+                f"the engine's process vanished {_RESUMES + 1} times without an exit status; "
+                "was it killed for want of memory?"
+            )
         elif outcome.exit_code == 0:
             await self._complete(run, workspace, plan, outcome)
         else:
@@ -169,7 +199,7 @@ class Supervisor:
         if wanted is None:
             wanted = tuple(Publication(name=path, result=path) for path in outcome.outputs)
         outputs = await asyncio.to_thread(publish, workspace, wanted)
-        await self._write_state(
+        await self._write_end(
             replace(
                 run,
                 state=RunState.COMPLETE,
@@ -184,12 +214,11 @@ class Supervisor:
     async def _end(
         self, run: Run, state: RunState, failure: RunFailure, exit_code: int | None = None
     ) -> None:
-        await asyncio.to_thread(
-            write_json,
-            Workspace(self._runs / run.id).error,
-            {key: value for key, value in asdict(failure).items() if value is not None},
-        )
-        await self._write_state(
+        told = {key: value for key, value in asdict(failure).items() if value is not None}
+        path = Workspace(self._runs / run.id).error
+        with _told_if_lost("error.json", run):
+            await asyncio.to_thread(write_json, path, told)
+        await self._write_end(
             replace(run, state=state, ended=self._clock.now(), exit_code=exit_code, failure=failure)
         )
 
@@ -205,7 +234,7 @@ class Supervisor:
                 if task.state in (TaskState.QUEUED, TaskState.RUNNING)
             ],
         )
-        await self._write_state(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
+        await self._write_end(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
 
     async def _settle_fault(self, run: Run, error: Exception) -> None:
         """The request or its inputs were at fault, or this machine was."""
@@ -228,20 +257,38 @@ class Supervisor:
         except TransitionRefused:
             await self._settle_canceled(run.id)
 
-    async def _write_state(self, run: Run) -> None:
-        """The index first decides (compare-and-set), then the directory tells."""
+    async def _write_end(self, run: Run) -> None:
+        """The index first decides (compare-and-set), then the directory tells.
+
+        Where the disk is full, the end is written once there is room.
+        """
         row = codec.run_to_row(run)
-        await self._store.move(
-            run.id,
-            run.state,
-            **{
-                name: row[name]
-                for name in ("ended", "exit_code", "outputs", "counts", "failure", "tags")
-            },
-        )
+        values = {
+            name: row[name]
+            for name in ("ended", "exit_code", "outputs", "counts", "failure", "tags")
+        }
+        while True:
+            try:
+                await self._store.move(run.id, run.state, **values)
+                break
+            except sqlite3.OperationalError as error:
+                log.error("the end of a run waits for the index", run_id=run.id, error=str(error))
+                await asyncio.sleep(_FULL_DISK_SECONDS)
+        with _told_if_lost("state.json", run):
+            tasks = await self._store.tasks(run.id)
+            await asyncio.to_thread(write_end, Workspace(self._runs / run.id), run, tasks)
 
     def _now(self, started: datetime | None) -> datetime | None:
         return self._clock.now() if started else None
+
+
+@contextmanager
+def _told_if_lost(name: str, run: Run) -> Iterator[None]:
+    """The index has it; a file that the disk has no room for is not worth a run's end."""
+    try:
+        yield
+    except OSError as error:
+        log.error("a record could not be written", file=name, run_id=run.id, error=str(error))
 
 
 def _cause(

@@ -29,11 +29,6 @@ class Workspace:
         return self.root / "request.json"
 
     @property
-    def plan(self) -> Path:
-        """What was decided at submission; a restart does not decide anew."""
-        return self.root / "plan.json"
-
-    @property
     def config(self) -> Path:
         return self.root / "config.yaml"
 
@@ -84,7 +79,7 @@ class Workspace:
 
     @property
     def state(self) -> Path:
-        """The last state that was committed, for `rebuild`."""
+        """The run and its tasks as they ended."""
         return self.root / "state.json"
 
 

@@ -4,8 +4,11 @@ import base64
 
 import pytest
 from aiohttp import encode_basic_auth
+from aiohttp.test_utils import make_mocked_request
 from api.wes.fixtures import Client, Ended, Serve, fetch
 
+from wesemu.api.wes.auth import TokenAuthenticator
+from wesemu.errors import Unauthorized
 from wesemu.runs.model import Owner
 
 TOKENS = {"secret-a": "alice", "secret-b": "bob", "sécret": "carol"}
@@ -120,3 +123,11 @@ async def test_without_tokens_everybody_is_the_local_owner(wes: Client, ended: E
     async with wes.delete(f"{BASE}/runs/{run_id}") as answer:
         assert answer.status == 200
     assert (await ended(run_id)).owner == Owner("local")
+
+
+async def test_keys_of_another_kind_close_wes_too() -> None:
+    closed = TokenAuthenticator({}, guarded=True)
+    with pytest.raises(Unauthorized):
+        await closed(make_mocked_request("GET", f"{BASE}/runs"))
+    with pytest.raises(Unauthorized):
+        await closed(make_mocked_request("GET", f"{BASE}/runs", {"Authorization": "Bearer x"}))

@@ -152,21 +152,48 @@ async def test_broken_snakefile_fails_by_command_line_too(tmp_path: Path) -> Non
     assert "line 2" in story.failures[0].message
 
 
-async def test_missing_input_and_missing_output(
-    any_engine: SnakemakeEngine, tmp_path: Path
-) -> None:
-    absent = 'rule a:\n    input: "absent.fq"\n    output: "a"\n    shell: "true"\n'
-    story = await play(any_engine, tmp_path / "input", absent)
+async def test_missing_input_is_named(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
+    workflow = """
+        rule a:
+            input: "absent.fq"
+            output: "a"
+            shell: "touch {output}"
+    """
+    story = await play(any_engine, tmp_path / "run", workflow)
     assert story.outcome.exit_code == 1
     assert "absent.fq" in story.failures[0].message
-    story = await play(
-        any_engine, tmp_path / "output", 'rule a:\n    output: "a"\n    shell: "true"\n'
-    )
+
+
+async def test_missing_output_fails_its_task(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
+    workflow = """
+        rule a:
+            output: "a"
+            shell: "true"
+    """
+    story = await play(any_engine, tmp_path / "run", workflow)
     assert story.outcome.exit_code == 1
     [failure] = story.failures
     assert "some output files are missing" in failure.message
     assert failure.task == "a"
     assert [task.state for task in story.named("a")] == [TaskState.EXECUTOR_ERROR]
+
+
+async def test_the_guilty_end_of_a_pipe_is_blamed(engine: SnakemakeEngine, tmp_path: Path) -> None:
+    workflow = """
+        rule all:
+            input: "out.txt"
+        rule source:
+            output: pipe("stream")
+            shell: "yes > {output}"
+        rule sink:
+            input: "stream"
+            output: "out.txt"
+            shell: "head -c 1 {input}; exit 9"
+    """
+    story = await play(engine, tmp_path / "run", workflow)
+    assert story.failures[0].task == "sink"
+    assert story.failures[0].exit_code == 9
+    assert [task.state for task in story.named("sink")] == [TaskState.EXECUTOR_ERROR]
 
 
 async def test_retries_are_attempts_of_their_own(

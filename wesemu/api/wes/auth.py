@@ -12,19 +12,21 @@ from wesemu.runs.model import LOCAL_OWNER, Owner
 
 
 class TokenAuthenticator:
-    """Maps a request's token to its owner; without tokens everybody is the owner `local`.
+    """Maps a request's token to its owner. Without any token, everybody is the owner `local`,
+    or nobody may come in where credentials of another kind are configured (`guarded`).
 
     Taken are `Authorization: Bearer T`, a bare `Authorization: T` (wes-client), Basic with T as
     the password, or as the user without one (toil), and `x-api-key: T` (gxy-wes). A token is
     compared in constant time with every known one.
     """
 
-    def __init__(self, tokens: Mapping[str, str]) -> None:
+    def __init__(self, tokens: Mapping[str, str], *, guarded: bool = False) -> None:
+        self._open = not tokens and not guarded
         self._owners = [(_digest(token), Owner(owner)) for token, owner in tokens.items()]
 
     async def __call__(self, request: web.Request) -> Owner:
         """Raises Unauthorized."""
-        if not self._owners:
+        if self._open:
             return LOCAL_OWNER
         shown = list(_tokens(request))
         found = [owner for token in shown for owner in self._matches(_digest(token))]

@@ -17,6 +17,7 @@ from wesemu.errors import NotFound
 from wesemu.runs.model import Run, TaskLog
 from wesemu.runs.service import RunService
 
+_DOCUMENT = Path(__file__).with_name("openapi.yaml")
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _OUTPUT = {
     "Content-Type": "application/octet-stream",
@@ -72,6 +73,7 @@ class WesHandlers:
         task = f"{run}/tasks/{{task_id}}"
         return [
             web.get(f"{self._prefix}/service-info", self.service_info),
+            web.get(f"{self._prefix}/openapi.yaml", self.document),
             web.get(f"{self._prefix}/runs", self.list_runs),
             web.post(f"{self._prefix}/runs", self.run_workflow),
             web.get(run, self.run_log),
@@ -89,6 +91,9 @@ class WesHandlers:
         counts = await self._runs.state_counts(request[OWNER])
         home = f"{_origin(request)}/"
         return web.json_response(render.service_info(self._version, self._facts, counts, home))
+
+    async def document(self, request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(_DOCUMENT, headers={"Content-Type": "application/yaml"})
 
     async def list_runs(self, request: web.Request) -> web.Response:
         owner = request[OWNER]

@@ -1,0 +1,149 @@
+"""What hooks.py takes for granted in Snakemake; a version that breaks this is not TESTED."""
+
+import inspect
+import logging
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
+
+
+@pytest.fixture(autouse=True)
+def imported() -> None:
+    import_module("snakemake.api")  # its parts cannot be imported alone, in any order
+
+
+def test_installed_version_is_in_the_tested_range() -> None:
+    assert is_tested(INSTALLED)
+
+
+@pytest.mark.parametrize(
+    ("release", "tested"),
+    [("9.27.0", True), ("9.27.1", True), ("9.26.3", False), ("9.28.0", False), ("10.0", False)],
+)
+def test_tested_range(release: str, tested: bool) -> None:
+    assert is_tested(release) is tested
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_shell_starts_commands_by_sp_popen() -> None:
+    shell = import_module("snakemake.script").shell
+    names = hooks.module_globals(shell)
+    assert names["sp"] is subprocess or isinstance(names["sp"], hooks._Stand)
+    source = inspect.getsource(shell.__new__)
+    assert "sp.Popen(" in source
+    assert "proc.wait()" in source
+
+
+def test_executor_runs_each_job_in_a_thread_by_cached_or_run() -> None:
+    local = import_module("snakemake.executors.local")
+    assert parameters(local.Executor.cached_or_run)[:3] == ["self", "job", "run_func"]
+    assert parameters(local.Executor.spawn_job) == ["self", "job"]
+    source = inspect.getsource(local.Executor)
+    assert "self.pool.submit(self.cached_or_run, job, self.spawn_job, job)" in source
+    assert "time.sleep(1)" in source
+    assert issubclass(local.SpawnedJobError, Exception)
+
+
+def test_scheduler_has_what_planning_failing_and_stopping_need() -> None:
+    scheduling = import_module("snakemake.scheduling.job_scheduler")
+    scheduler = scheduling.JobScheduler
+    assert parameters(scheduler.__init__)[:2] == ["self", "workflow"]
+    assert parameters(scheduler._handle_error) == ["self", "job", "postprocess_job"]
+    source = inspect.getsource(scheduler)
+    for name in ("_user_kill", "_open_jobs", "_lock", "self.failed.add(job)"):
+        assert name in source
+    assert "signal.signal(signal.SIGTERM, self.exit_gracefully)" in source
+
+
+def test_dag_and_jobs_have_what_facts_are_made_of() -> None:
+    jobs, dag = import_module("snakemake.jobs"), import_module("snakemake.dag")
+    for name in ("jobid", "shellcmd", "is_norun", "is_shell", "threads", "is_group"):
+        assert hasattr(jobs.Job, name), name
+    assert "self.wildcards_dict = " in inspect.getsource(jobs.Job.__init__)
+    for name in ("needrun_jobs", "jobs"):
+        assert hasattr(dag.DAG, name), name
+
+
+def test_interface_has_what_a_run_is_made_of() -> None:
+    api, settings = import_module("snakemake.api"), import_module("snakemake.settings.types")
+    assert {"executor", "execution_settings", "scheduling_settings", "scheduler_settings"} <= set(
+        parameters(api.DAGApi.execute_workflow)
+    )
+    assert settings.SchedulingSettings(scheduler="greedy").max_jobs_per_timespan is None
+    assert hasattr(api.WorkflowApi, "_workflow")
+    assert "_workflow_store" in inspect.getsource(api.WorkflowApi)
+
+
+def test_inner_command_is_taken_apart() -> None:
+    command = "cd '/a b' && /usr/bin/python3 -m snakemake --snakefile S --target-jobs 'a:x=1'"
+    assert hooks.inner_arguments(command) == (
+        "/a b",
+        ["--snakefile", "S", "--target-jobs", "a:x=1"],
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cd /a && export X=1 && python3 -m snakemake --cores 1",
+        "python3 -m snakemake",
+        "cd /a && python3 -c snakemake",
+    ],
+)
+def test_inner_commands_of_another_shape_are_left_alone(command: str) -> None:
+    assert hooks.inner_arguments(command) is None
+
+
+class Heard:
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+class EmptyGraph:
+    def needrun_jobs(self) -> list[Any]:
+        return []
+
+
+def test_log_events_reach_the_watcher() -> None:
+    heard = Heard()
+    handler = hooks.EventHandler(heard, EmptyGraph)  # type: ignore[arg-type]
+
+    def log(message: str, **members: Any) -> None:
+        record = logging.LogRecord("x", logging.INFO, "x", 1, message, None, None)
+        vars(record).update(members)
+        handler.handle(record)
+
+    log("plain")
+    log("", event="job_started", jobs=[1])
+    log("", event="job_info", jobid=1, is_checkpoint=True)
+    log("", event="job_finished", job_id=1)
+    log("", event="job_started", jobs=[2])
+    log("oh", event="error")
+    assert heard.calls == [("finished", 1), ("replanned", []), ("complained", "oh")]
+
+
+PROBE = """
+from wesemu.engines.snakemake import hooks
+import psutil, threading
+hooks.load()
+assert threading.active_count() == 1, threading.enumerate()
+assert psutil.Process().num_threads() == 1
+"""
+
+
+def test_warm_process_has_one_thread() -> None:
+    subprocess.run([sys.executable, "-c", PROBE], check=True)

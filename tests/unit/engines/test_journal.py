@@ -1,0 +1,118 @@
+"""events.jsonl: what is written is read, whatever a crash has left of it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wesemu.engines import journal as events
+from wesemu.engines.journal import Journal, Tail
+from wesemu.runs.model import RunFailure, TaskLog, TaskState
+from wesemu.runs.ports import EngineError, Progress, RunStarted, TaskChanged
+from wesemu.runs.workspace import Workspace
+
+TASK = TaskLog(
+    id="3-1",
+    name="map",
+    state=TaskState.COMPLETE,
+    wildcards={"sample": "s1"},
+    command="bwa mem 'ü' | cat",
+    threads=4,
+    started=datetime(2026, 1, 1, 12, tzinfo=UTC),
+    ended=datetime(2026, 1, 1, 13, tzinfo=UTC),
+    exit_code=0,
+    stdout="tasks/3-1/stdout",
+    stderr="tasks/3-1/stderr",
+    cpu_seconds=1.5,
+    peak_memory=1 << 30,
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_records_become_the_events_of_the_port(workspace: Workspace) -> None:
+    failure = RunFailure("it broke", task="map", exit_code=1)
+    journal = Journal(workspace)
+    journal.write("launched", launch=1)
+    journal.write("planned", total=7)
+    journal.task(TASK, key="abc")
+    journal.write("progress", done=1, total=7)
+    journal.error(failure)
+    journal.close()
+    found = [events.to_event(record) for record in events.history(workspace)]
+    assert found == [
+        None,
+        RunStarted(7),
+        TaskChanged(TASK),
+        Progress(1, 7),
+        EngineError(failure),
+    ]
+
+
+def test_half_a_line_is_read_once_it_is_whole(workspace: Workspace) -> None:
+    tail = Tail(workspace.events)
+    assert tail.read() == []
+    workspace.events.write_text('{"event": "a"}\n{"event"')
+    assert [record["event"] for record in tail.read()] == ["a"]
+    with workspace.events.open("a") as file:
+        file.write(': "b"}\n')
+    assert [record["event"] for record in tail.read()] == ["b"]
+
+
+def test_a_line_cut_off_by_a_crash_costs_only_itself(workspace: Workspace) -> None:
+    workspace.events.write_text('{"event": "a"}\n{"event": "pro')
+    events.mend(workspace)
+    journal = Journal(workspace)
+    journal.write("b")
+    journal.close()
+    assert [record["event"] for record in events.history(workspace)] == ["a", "b"]
+
+
+@given(
+    st.lists(st.sampled_from(["", "[]", "null", "{}", '{"event": 1}', "\x00", '{"event": "x"}']))
+)
+def test_foreign_lines_are_skipped(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    workspace = Workspace(tmp_path_factory.mktemp("run"))
+    workspace.events.write_text("".join(f"{line}\n" for line in lines))
+    assert all(events.to_event(record) is None for record in events.history(workspace))
+
+
+def test_a_large_history_is_read_in_pieces(workspace: Workspace) -> None:
+    line = '{"event": "a", "filler": "' + "x" * 100_000 + '"}\n'
+    workspace.events.write_text(line * 50)
+    tail = Tail(workspace.events)
+    first = tail.read()
+    assert 0 < len(first) < 50
+    assert len(events.history(workspace)) == 50
+
+
+def test_open_tasks_are_closed(workspace: Workspace) -> None:
+    journal = Journal(workspace)
+    for attempt, state in (("1-1", TaskState.QUEUED), ("2-1", TaskState.RUNNING)):
+        journal.task(TaskLog(id=attempt, name="map", state=state, started=TASK.started))
+    journal.task(TASK)
+    events.close_tasks(journal, events.history(workspace))
+    journal.close()
+    tasks = events.last_tasks(events.history(workspace))
+    assert {attempt: task.state for attempt, task in tasks.items()} == {
+        "1-1": TaskState.CANCELED,
+        "2-1": TaskState.CANCELED,
+        "3-1": TaskState.COMPLETE,
+    }
+
+
+def test_nobody_has_to_listen_to_the_bell(workspace: Workspace) -> None:
+    events.hang_bell(workspace)
+    journal = Journal(workspace)
+    for _ in range(70_000):
+        journal.ring()
+    journal.write("still")
+    journal.close()
+    assert [record["event"] for record in events.history(workspace)] == ["still"]

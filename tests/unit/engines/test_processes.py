@@ -1,0 +1,85 @@
+"""Who a process is, who holds a lock, and that what is to be ended ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wesemu.engines.lock import RunLock, holder, is_held
+from wesemu.engines.processes import MARK, Known, descendants, end_all, identify, marked, members
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A shell with a child, marked, in a process group of its own."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 300; true"],
+        env={**os.environ, MARK: str(tmp_path)},
+        process_group=0,
+    )
+    yield process
+    end_all(lambda: marked(tmp_path))
+    process.wait()
+
+
+def test_identity_is_of_one_process(sleeper: "subprocess.Popen[bytes]") -> None:
+    known = Known(sleeper.pid, identify(sleeper.pid) or "")
+    assert known.alive
+    assert not Known(sleeper.pid, "an earlier one").alive
+    assert identify(os.getpid()) != known.identity
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert not known.alive, "a zombie is not alive"
+    sleeper.wait()
+    assert not known.alive
+
+
+def test_marked_processes_are_found_and_ended(
+    sleeper: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    assert sleeper.pid in marked(tmp_path)
+    assert sleeper.pid in members(sleeper.pid)
+    assert sleeper.pid in descendants(os.getpid())
+    assert marked(tmp_path / "other") == []
+    end_all(lambda: marked(tmp_path))
+    assert sleeper.wait() == -signal.SIGKILL
+    assert marked(tmp_path) == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from wesemu.engines.lock import RunLock
+lock = RunLock.take(Path(sys.argv[1]))
+print("held" if lock else "refused", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_holds_the_lock_until_it_dies(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    assert not is_held(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert is_held(path)
+        assert RunLock.take(path) is None
+        assert holder(path) == Known(process.pid, identify(process.pid) or "")
+        process.kill()
+    assert not is_held(path)
+    lock = RunLock.take(path)
+    assert lock is not None
+    assert holder(path) == Known(os.getpid(), identify(os.getpid()) or "")
+    lock.drop()
+
+
+def test_a_foreign_lock_file_has_no_holder(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").write_text("not JSON")
+    assert holder(tmp_path / "run.lock") is None
+    assert holder(tmp_path / "absent") is None

@@ -1,0 +1,63 @@
+"""The same job keeps its number over launches; attempts and progress go on."""
+
+from wesemu.engines.snakemake.task_book import TaskBook, job_key
+from wesemu.runs.model import JsonObject
+
+
+def record(task: str, state: str, key: str | None = None) -> JsonObject:
+    keyed: JsonObject = {"key": key} if key else {}
+    return {"event": "task", "task": {"id": task, "state": state}, **keyed}
+
+
+def test_first_launch_takes_snakemakes_numbers() -> None:
+    book = TaskBook([])
+    assert book.add(1, "one")
+    assert not book.add(1, "one")
+    assert book.add(7, "seven")
+    assert book.id(7, 1) == "7-1"
+    assert book.id(7, 2) == "7-2"
+    book.complete(1)
+    assert (book.done, book.total) == (1, 2)
+
+
+def test_later_launches_go_on_counting() -> None:
+    earlier = [
+        record("1-1", "QUEUED", "last"),
+        record("2-1", "QUEUED", "first"),
+        record("2-1", "RUNNING"),
+        record("2-1", "COMPLETE"),
+        record("3-1", "QUEUED", "middle"),
+        record("3-1", "RUNNING"),
+        record("3-1", "CANCELED"),
+    ]
+    book = TaskBook(earlier)
+    assert (book.done, book.total) == (1, 1)
+    book.add(1, "middle")
+    book.add(2, "last")
+    book.add(3, "new")
+    assert book.id(1, 1) == "3-2"
+    assert book.id(2, 1) == "1-1", "it was never started"
+    assert book.id(3, 1) == "4-1", "the number 3 is taken"
+    assert (book.done, book.total) == (1, 4)
+    book.complete(1)
+    assert (book.done, book.total) == (2, 4)
+
+
+def test_a_finished_job_that_is_run_again_counts_once() -> None:
+    book = TaskBook([record("1-1", "QUEUED", "a"), record("1-1", "COMPLETE")])
+    book.add(1, "a")
+    assert (book.done, book.total) == (0, 1)
+    assert book.id(1, 1) == "1-2"
+    book.complete(1)
+    assert (book.done, book.total) == (1, 1)
+
+
+def test_keys_tell_wildcards_and_outputs_apart() -> None:
+    keys = {
+        job_key("map", {"sample": "a"}, ["a.bam"]),
+        job_key("map", {"sample": "b"}, ["a.bam"]),
+        job_key("map", {"sample": "a"}, ["b.bam"]),
+        job_key("sort", {"sample": "a"}, ["a.bam"]),
+    }
+    assert len(keys) == 4
+    assert job_key("m", {"a": "1", "b": "2"}, []) == job_key("m", {"b": "2", "a": "1"}, [])
