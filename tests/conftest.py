@@ -1,14 +1,17 @@
 """Fixtures for all tests. A blocking call on the event loop fails the test."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster, blockbuster_ctx
 from pytest_aiohttp import AiohttpClient
 from support import START, fill_bucket, scripted_engine
+
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
 from wesemu.engines.scripted import ScriptedEngine
@@ -23,6 +26,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def blockbuster() -> Iterator[BlockBuster]:
     with blockbuster_ctx("wesemu") as detector:
         yield detector
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_logs() -> None:
+    """Without rich tracebacks, which read source files on the event loop."""
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
 
 
 @pytest.fixture

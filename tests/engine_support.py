@@ -70,10 +70,10 @@ class Story:
     outcome: Outcome
 
     @property
-    def tasks(self) -> dict[str, TaskLog]:
-        """The last state of each attempt, by id."""
+    def tasks(self) -> dict[tuple[str, int], TaskLog]:
+        """The last state of each attempt, by the task's id and the attempt's number."""
         changes = [event.task for event in self.events if isinstance(event, TaskChanged)]
-        return {task.id: task for task in changes}
+        return {(task.id, task.attempt): task for task in changes}
 
     def named(self, name: str) -> list[TaskLog]:
         return [task for task in self.tasks.values() if task.name == name]

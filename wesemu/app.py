@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -98,13 +99,18 @@ async def create_app(
             ids=ids,
         )
         secret = await asyncio.to_thread(data.secret)
-        app = _application(settings, runs, engines, clock, ids, secret)
+        created = await asyncio.to_thread(data.created)
+        facts = _facts(engines, node, created)
+        app = _application(settings, runs, engines, facts, clock, ids, secret)
         resources = opening.pop_all()
 
     async def serve_queue(_: web.Application) -> AsyncIterator[None]:
         async with resources:
+            warming = asyncio.gather(*(engine.warm() for engine in engines))
             await scheduler.start()
             yield
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
             await scheduler.close()
 
     app.cleanup_ctx.append(serve_queue)
@@ -137,17 +143,18 @@ def _application(
     settings: Settings,
     runs: RunService,
     engines: Sequence[Engine],
+    facts: ServiceFacts,
     clock: Clock,
     ids: IdSource,
     secret: bytes,
 ) -> web.Application:
     control = ControlDialect()
-    wes = WesDialect(TokenAuthenticator(settings.auth.tokens))
-    ags = AgsDialect(Authenticator(settings.auth.ags_keys, WallClock()))
+    keys, tokens = settings.auth.ags_keys, settings.auth.tokens
+    wes = WesDialect(TokenAuthenticator(tokens, guarded=bool(keys)))
+    ags = AgsDialect(Authenticator(keys, WallClock(), guarded=bool(tokens)))
     dialects: list[Dialect] = [wes, ags, control]
     app = web.Application(middlewares=[around(dialects, ids)])
     app[RUNS] = runs
-    facts = _facts(engines, clock)
     app.add_routes(wes_routes(runs, facts, page_key=secret, version=settings.wes.version))
     account = hashlib.sha256(secret).hexdigest()
     handlers = AgsHandlers(
@@ -158,17 +165,17 @@ def _application(
     return app
 
 
-def _facts(engines: Sequence[Engine], clock: Clock) -> ServiceFacts:
+def _facts(engines: Sequence[Engine], node: Resources, created: datetime) -> ServiceFacts:
     types = {
         kind: versions for engine in engines for kind, versions in engine.workflow_types.items()
     }
     return ServiceFacts(
         version=__version__,
-        created=clock.now(),
+        created=created,
         workflow_types=types,
         engines={engine.name: engine.version for engine in engines},
         bundled=dict.fromkeys(PARAMS, "SMK"),
-        parameters=[EngineParameter("cores", "int", "")],
+        parameters=[EngineParameter("cores", "int", str(node.cores))],
     )
 
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from wesemu.errors import DataDirectoryLocked
@@ -44,6 +45,10 @@ class DataDirectory:
         """Make the folders that are not there yet."""
         for folder in (self.buckets, self.references, self.runs, self.cache):
             folder.mkdir(parents=True, exist_ok=True)
+
+    def created(self) -> datetime:
+        """When this directory was first used by a server."""
+        return datetime.fromtimestamp((self.root / "secret").stat().st_mtime, UTC)
 
     def secret(self) -> bytes:
         """32 random bytes that are this directory's own; made at first use, for its server only."""

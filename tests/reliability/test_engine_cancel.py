@@ -106,7 +106,7 @@ async def test_cancel_ends_tools_and_removes_partial_outputs(
     story = await follow(execution)
     assert story.outcome.exit_code == CANCELED
     assert not story.outcome.crashed
-    assert story.tasks[task.id].state is TaskState.CANCELED
+    assert story.tasks[task.id, 1].state is TaskState.CANCELED
     assert len(story.named("slow")) == 1
     assert not story.failures
 

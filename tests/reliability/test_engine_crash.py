@@ -3,19 +3,24 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import dedent
 
+import engine_support
 import pytest
 from engine_support import end_runs, follow, make_job, started, tools, until
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.lock import holder, is_held
+from wesemu.engines.processes import identify
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState, TaskState
 from wesemu.runs.ports import Job
+from wesemu.runs.workspace import Workspace
 from wesemu.sla import ServiceLevel
 
 GATED = """
@@ -32,9 +37,9 @@ GATED = """
 """
 
 
-def run_of(job: Job) -> Run:
+def run_of(run_id: str) -> Run:
     return Run(
-        id=RunId(job.run_id),
+        id=RunId(run_id),
         sequence=1,
         handle="abcde",
         owner=LOCAL_OWNER,
@@ -83,7 +88,7 @@ async def test_killed_run_is_resumed_from_finished_work(
     outcome = await execution.outcome()
     assert outcome.crashed
     assert await tools(job) == []
-    assert await engine.attach(run_of(job), job.workspace) is None
+    assert await engine.attach(run_of(job.run_id), job.workspace) is None
     (job.workspace.work / "gate").touch()
     story = await follow(await engine.launch(job))
     assert story.outcome.exit_code == 0
@@ -106,7 +111,7 @@ async def test_tools_of_a_crash_that_nobody_saw_are_ended_on_attach(
     await kill_run(job)
     await until(lambda: not is_held(job.workspace.lock))
     successor = SnakemakeEngine(engine.mode)
-    assert await successor.attach(run_of(job), job.workspace) is None
+    assert await successor.attach(run_of(job.run_id), job.workspace) is None
     assert await tools(job) == []
     await successor.close()
 
@@ -118,18 +123,61 @@ async def test_new_engine_attaches_and_sees_all_events(
     job, _ = await launch_gated(engine, tmp_path / "run")
     await engine.close()
     successor = SnakemakeEngine(engine.mode)
-    execution = await successor.attach(run_of(job), job.workspace)
+    execution = await successor.attach(run_of(job.run_id), job.workspace)
     assert execution is not None
     assert (await started(execution, "first")).attempt == 1
     (job.workspace.work / "gate").touch()
     story = await follow(execution)
     assert story.outcome.exit_code == 0
     assert {task.name for task in story.tasks.values()} == {"first", "second"}
-    ended = await successor.attach(run_of(job), job.workspace)
+    ended = await successor.attach(run_of(job.run_id), job.workspace)
     assert ended is not None
     again = await follow(ended)
     assert again == story
     await successor.close()
+
+
+SERVER = """
+import asyncio, pathlib, sys
+from engine_support import make_job
+from wesemu.engines.snakemake import SnakemakeEngine
+
+async def serve():
+    engine = SnakemakeEngine(sys.argv[2])
+    await engine.launch(make_job(pathlib.Path(sys.argv[1]), sys.stdin.read()))
+    print(engine.forkserver or 0, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+
+
+async def test_run_outlives_a_killed_server(engine: SnakemakeEngine, tmp_path: Path) -> None:
+    """kill -9 of the server: its forkserver ends by itself, the run goes on."""
+    support = str(Path(engine_support.__file__).parent)
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SERVER, str(tmp_path / "run"), engine.mode),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": support},
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(dedent(GATED).encode())
+    server.stdin.close()
+    forkserver = int(await server.stdout.readline())
+    server.kill()
+    await server.wait()
+    await until(lambda: not forkserver or identify(forkserver) is None)
+    workspace = Workspace(tmp_path / "run")
+    execution = await engine.attach(run_of(workspace.root.name), workspace)
+    assert execution is not None
+    assert not execution.ended
+    await until(workspace.work.exists)
+    (workspace.work / "gate").touch()
+    story = await follow(execution)
+    assert story.outcome.exit_code == 0
+    assert story.outcome.outputs == ("second",)
 
 
 async def test_run_outlives_its_forkserver(tmp_path: Path) -> None:

@@ -169,13 +169,13 @@ def outputs(records: Iterable[JsonObject]) -> tuple[str, ...]:
     return found
 
 
-def last_tasks(records: Iterable[JsonObject]) -> dict[str, TaskLog]:
-    """The newest state of each attempt, by its id."""
-    tasks = dict[str, TaskLog]()
+def last_tasks(records: Iterable[JsonObject]) -> dict[tuple[str, int], TaskLog]:
+    """The newest state of each attempt, by the task's id and the attempt's number."""
+    tasks = dict[tuple[str, int], TaskLog]()
     for record in records:
         match to_event(record):
             case TaskChanged(task=task):
-                tasks[task.id] = task
+                tasks[task.id, task.attempt] = task
     return tasks
 
 

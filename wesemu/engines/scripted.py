@@ -54,6 +54,9 @@ class ScriptedEngine:
         """Let every run go on that waits, or will wait, at `{"wait": gate}`."""
         self._gate(gate).set()
 
+    async def warm(self) -> None:
+        """Nothing to get ready."""
+
     async def launch(self, job: Job) -> "_Play":
         play = _Play(job.workspace, self._script(job), self._gate, self._clock)
         self._launched[job.run_id] = play

@@ -48,7 +48,7 @@ class Buckets:
         for a bucket name or key that OSS or the file system cannot have, or that leaves the
         bucket; BucketNotFound.
         """
-        folder = self._folder(bucket, field)
+        folder = self.folder(bucket, field=field)
         path = folder.joinpath(*_parts(key, field))
         if not _lies_within(folder, path):
             raise InvalidRequest(
@@ -97,7 +97,8 @@ class Buckets:
                 )
         return path
 
-    def _folder(self, bucket: str, field: str | None) -> Path:
+    def folder(self, bucket: str, *, field: str | None = None) -> Path:
+        """The bucket's folder. Raises InvalidRequest for a name that none can have; BucketNotFound."""
         if not _BUCKET_NAME.fullmatch(bucket):
             raise InvalidRequest(
                 f"{_shown(bucket)} is not a bucket name: 3 to 63 lower-case letters, digits and "

@@ -189,6 +189,10 @@ class Engine(Protocol):
         """Raises InvalidRequest, naming the parameter, for one that may not be passed on."""
         ...
 
+    async def warm(self) -> None:
+        """Get ready, so that the first launch need not wait."""
+        ...
+
     async def launch(self, job: Job) -> Execution:
         """Start the job in a process that outlives the server. Raises EngineFault.
 

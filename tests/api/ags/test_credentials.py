@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientResponse
 from api.ags.conftest import WGS, Client
+from pytest_aiohttp import AiohttpClient
 from unit.ags.signer import KEY_ID, SECRET, sign_roa
 
+from wesemu.app import create_app
+from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import LOCAL_OWNER, Owner, RunRequest
 from wesemu.runs.service import RunService
-from wesemu.settings import Settings
+from wesemu.settings import AuthSettings, Settings
 
 
 @pytest.fixture
@@ -79,3 +82,12 @@ async def test_a_nonce_counts_once(client: Client) -> None:
     assert (await call(client, "/gs/workflows", headers=nonce)).status == 200
     response = await call(client, "/gs/workflows", headers=nonce)
     assert (await response.json())["Code"] == "SignatureNonceUsed"
+
+
+async def test_with_tokens_but_no_keys_nobody_comes_in_by_ags(
+    aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
+) -> None:
+    guarded = settings.model_copy(update={"auth": AuthSettings(tokens={"secret": "alice"})})
+    client = await aiohttp_client(await create_app(guarded, engines=[engine]))
+    answer = await client.get("/gs/workflows")
+    assert (answer.status, (await answer.json())["Code"]) == (400, "IncompleteSignature")

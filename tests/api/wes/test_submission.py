@@ -354,3 +354,12 @@ async def test_a_client_that_hangs_up_leaves_nothing(wes: Client, settings: Sett
         await writer.wait_closed()
         while run_folders(settings):
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["application/json", FORM["Content-Type"]])
+async def test_a_body_that_is_not_encoded_as_it_says_is_400(
+    wes: Client, settings: Settings, kind: str
+) -> None:
+    encoded = {"Content-Type": kind, "Content-Encoding": "gzip"}
+    assert "encoded" in (await post(wes, b"not compressed", 400, **encoded))["msg"]
+    assert run_folders(settings) == []

@@ -43,3 +43,4 @@ def test_long_and_binary_last_words_are_cut(tmp_path: Path) -> None:
 
 def test_messages_are_free_of_this_machines_paths(tmp_path: Path) -> None:
     assert shorten(f"no {tmp_path}/work/a.bam\n  there", tmp_path) == "no work/a.bam there"
+    assert shorten('in file "/opt/x/Snakefile", line 3', tmp_path) == 'in file "Snakefile", line 3'

@@ -14,7 +14,7 @@ from wesemu.runs.ports import EngineError, Progress, RunStarted, TaskChanged
 from wesemu.runs.workspace import Workspace
 
 TASK = TaskLog(
-    id="3-1",
+    id="3",
     name="map",
     state=TaskState.COMPLETE,
     wildcards={"sample": "s1"},
@@ -95,16 +95,16 @@ def test_a_large_history_is_read_in_pieces(workspace: Workspace) -> None:
 
 def test_open_tasks_are_closed(workspace: Workspace) -> None:
     journal = Journal(workspace)
-    for attempt, state in (("1-1", TaskState.QUEUED), ("2-1", TaskState.RUNNING)):
-        journal.task(TaskLog(id=attempt, name="map", state=state, started=TASK.started))
+    for task, state in (("1", TaskState.QUEUED), ("2", TaskState.RUNNING)):
+        journal.task(TaskLog(id=task, name="map", state=state, started=TASK.started))
     journal.task(TASK)
     events.close_tasks(journal, events.history(workspace))
     journal.close()
     tasks = events.last_tasks(events.history(workspace))
-    assert {attempt: task.state for attempt, task in tasks.items()} == {
-        "1-1": TaskState.CANCELED,
-        "2-1": TaskState.CANCELED,
-        "3-1": TaskState.COMPLETE,
+    assert {key: task.state for key, task in tasks.items()} == {
+        ("1", 1): TaskState.CANCELED,
+        ("2", 1): TaskState.CANCELED,
+        ("3", 1): TaskState.COMPLETE,
     }
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from engine_support import THREE_RULES, Story, follow, make_job
 
+from wesemu.engines.journal import history
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import Resources, TaskState
+from wesemu.runs.model import JsonValue, Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted, TaskChanged
+from wesemu.runs.workspace import Workspace
 
 
 async def play(engine: SnakemakeEngine, folder: Path, workflow: str, **options: object) -> Story:
@@ -52,7 +54,7 @@ async def test_warm_run_tells_every_detail(engine: SnakemakeEngine, tmp_path: Pa
     assert (tmp_path / "run" / b.stdout).read_text() == "to stdout\n"
     assert (tmp_path / "run" / b.stderr).read_text() == "to stderr\n"
     assert b.cpu_seconds is not None
-    folder = tmp_path / "run" / "tasks" / b.id
+    folder = tmp_path / "run" / "tasks" / f"{b.id}-1"
     assert sorted(path.name for path in folder.iterdir()) == [
         "cmd",
         "stderr",
@@ -357,6 +359,33 @@ async def test_untested_version_falls_back_to_the_command_line(tmp_path: Path) -
     assert engine.mode == "cli"
     await engine.warm()
     assert engine.forkserver is None
+
+
+async def test_relative_run_directory(
+    any_engine: SnakemakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    story = await play(any_engine, Path("run"), THREE_RULES)
+    assert story.outcome.exit_code == 0
+    assert (tmp_path / "run/work/c.txt").exists()
+
+
+async def test_every_record_is_documented(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/run-directory.md").read_text()
+    failing = THREE_RULES.replace("echo one", "false; echo")
+    for name, workflow in (("good", THREE_RULES), ("bad", failing)):
+        await play(any_engine, tmp_path / name, workflow)
+        for record in await asyncio.to_thread(history, Workspace(tmp_path / name)):
+            names = [f"| `{record['event']}` |", *(f"`{member}`" for member in record)]
+            names += [f"`{member}`" for member in _members(record.get("task"))]
+            names += [f"`{member}`" for member in _members(record.get("failure"))]
+            assert [each for each in names if each not in page] == []
+        for path in (tmp_path / name).iterdir():
+            assert path.name in page
+
+
+def _members(value: JsonValue) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
 
 
 async def test_workflow_types(engine: SnakemakeEngine) -> None:

@@ -5,8 +5,11 @@ from wesemu.runs.model import JsonObject
 
 
 def record(task: str, state: str, key: str | None = None) -> JsonObject:
+    """`task` is `<id>-<attempt>`."""
     keyed: JsonObject = {"key": key} if key else {}
-    return {"event": "task", "task": {"id": task, "state": state}, **keyed}
+    number, attempt = task.split("-")
+    members: JsonObject = {"id": number, "attempt": int(attempt), "state": state}
+    return {"event": "task", "task": members, **keyed}
 
 
 def test_first_launch_takes_snakemakes_numbers() -> None:
@@ -14,8 +17,8 @@ def test_first_launch_takes_snakemakes_numbers() -> None:
     assert book.add(1, "one")
     assert not book.add(1, "one")
     assert book.add(7, "seven")
-    assert book.id(7, 1) == "7-1"
-    assert book.id(7, 2) == "7-2"
+    assert (book.id(7), book.attempt(7, 1)) == ("7", 1)
+    assert (book.id(7), book.attempt(7, 2)) == ("7", 2)
     book.complete(1)
     assert (book.done, book.total) == (1, 2)
 
@@ -35,9 +38,9 @@ def test_later_launches_go_on_counting() -> None:
     book.add(1, "middle")
     book.add(2, "last")
     book.add(3, "new")
-    assert book.id(1, 1) == "3-2"
-    assert book.id(2, 1) == "1-1", "it was never started"
-    assert book.id(3, 1) == "4-1", "the number 3 is taken"
+    assert (book.id(1), book.attempt(1, 1)) == ("3", 2)
+    assert (book.id(2), book.attempt(2, 1)) == ("1", 1), "it was never started"
+    assert (book.id(3), book.attempt(3, 1)) == ("4", 1), "the number 3 is taken"
     assert (book.done, book.total) == (1, 4)
     book.complete(1)
     assert (book.done, book.total) == (2, 4)
@@ -47,7 +50,7 @@ def test_a_finished_job_that_is_run_again_counts_once() -> None:
     book = TaskBook([record("1-1", "QUEUED", "a"), record("1-1", "COMPLETE")])
     book.add(1, "a")
     assert (book.done, book.total) == (0, 1)
-    assert book.id(1, 1) == "1-2"
+    assert (book.id(1), book.attempt(1, 1)) == ("1", 2)
     book.complete(1)
     assert (book.done, book.total) == (1, 1)
 

@@ -31,19 +31,23 @@ _NONCES = 100_000
 class Authenticator:
     """Checks signatures against `keys` (access key id = secret); the id is the owner.
 
-    Without keys everybody is LOCAL_OWNER, however the request is signed. `clock` is the wall
+    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `guarded`, which
+    says that other credentials than access keys are asked for here: then nobody is. `clock` is the wall
     clock: clients sign by theirs, never by emulated time. Nonces are remembered for as long as
     their requests would be accepted, the newest 100,000 of them.
     """
 
-    def __init__(self, keys: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False
+    ) -> None:
         self._keys = dict(keys)
+        self._is_open = not keys and not guarded
         self._clock = clock
         self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     async def owner(self, request: web.Request) -> Owner:
         """Raises SignatureRefused. Reads the body where keys are configured."""
-        if not self._keys:
+        if self._is_open:
             return LOCAL_OWNER
         return self.check(
             SignedRequest(

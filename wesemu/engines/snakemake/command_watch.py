@@ -66,7 +66,7 @@ class CommandWatch:
         self._book.add(jobid, key)
         attempt = self._attempts[jobid] = self._attempts.get(jobid, 0) + 1
         task = TaskLog(
-            id=self._book.id(jobid, attempt),
+            id=self._book.id(jobid),
             name=message["rule_name"],
             state=TaskState.RUNNING,
             attempt=self._book.attempt(jobid, attempt),

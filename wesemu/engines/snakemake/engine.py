@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ class SnakemakeEngine:
             await self._client.start()
 
     async def launch(self, job: Job) -> DetachedExecution:
+        """As the port says. A run that is alive is followed instead."""
+        job = replace(job, workspace=await _absolute(job.workspace))
         reply = await self._launch(job)
         if "pid" in reply:
             process = Known(pid=int(reply["pid"]), identity=str(reply["identity"]))
@@ -123,7 +126,7 @@ class SnakemakeEngine:
         return reply
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
-        return await self._attach(workspace)
+        return await self._attach(await _absolute(workspace))
 
     async def _attach(self, workspace: Workspace) -> DetachedExecution | None:
         found, process = await asyncio.to_thread(find, workspace)
@@ -140,6 +143,11 @@ class SnakemakeEngine:
             execution.close()
         self._executions.clear()
         await self._client.close()
+
+
+async def _absolute(workspace: Workspace) -> Workspace:
+    """The run's process has another working directory than the server."""
+    return Workspace(await asyncio.to_thread(workspace.root.absolute))
 
 
 def _tools_environment(added: Mapping[str, str]) -> dict[str, str]:

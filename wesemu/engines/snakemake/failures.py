@@ -9,6 +9,7 @@ from wesemu.runs.model import RunFailure
 _TAIL_BYTES = 4096
 _LINE_LIMIT = 240
 _MISSING_TOOL = re.compile(r"(?:^|: )([^\s:]+): (?:command )?not found$", re.MULTILINE)
+_QUOTED_PATH = re.compile(r'"/(?:[^"\n]*/)?([^"/\n]+)"')
 _FULL_DISK = "No space left on device"
 _HINTS = {
     124: "it ran into a time limit",
@@ -70,7 +71,7 @@ def task_failure(
 
 def shorten(text: str, root: Path) -> str:
     """One paragraph without this machine's paths."""
-    text = text.replace(f"{root}/", "")
+    text = _QUOTED_PATH.sub(r'"\1"', text.replace(f"{root}/", ""))
     return " ".join(text.split())[: 4 * _LINE_LIMIT]
 
 

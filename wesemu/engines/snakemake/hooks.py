@@ -74,7 +74,7 @@ class Watcher(Protocol):
         ...
 
     def pause(self, seconds: float) -> None:
-        """Wait until a task has ended, at most so long."""
+        """Wait at most so long for tasks that run together."""
         ...
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:

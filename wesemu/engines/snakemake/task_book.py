@@ -22,8 +22,8 @@ class _Entry:
 
 
 class TaskBook:
-    """Numbers and counts tasks. A task's id is `<number>-<attempt>`, the attempt counted from 1
-    over all launches. Not thread-safe."""
+    """Numbers and counts tasks; the number is a task's id. Attempts are counted from 1 over all
+    launches. Not thread-safe."""
 
     def __init__(self, earlier: Iterable[JsonObject]) -> None:
         """`earlier` are the records of earlier launches."""
@@ -40,8 +40,11 @@ class TaskBook:
     def _remember(self, record: JsonObject) -> None:
         """The record that plans a task has its key; later ones are known by their number."""
         match record:
-            case {"event": "task", "task": {"id": str(id), "state": str(state)}}:
-                number, attempt = (int(part) for part in id.split("-"))
+            case {
+                "event": "task",
+                "task": {"id": str(id), "attempt": int(attempt), "state": str(state)},
+            }:
+                number = int(id)
                 if isinstance(key := record.get("key"), str) and key not in self._keys:
                     self._enter(key, number)
                 entry = self._numbers[number]
@@ -70,11 +73,11 @@ class TaskBook:
         self._jobs[jobid] = entry
         return True
 
-    def id(self, jobid: int, attempt: int) -> str:
-        """`attempt` is Snakemake's count in this launch."""
-        return f"{self._jobs[jobid].number}-{self.attempt(jobid, attempt)}"
+    def id(self, jobid: int) -> str:
+        return str(self._jobs[jobid].number)
 
     def attempt(self, jobid: int, attempt: int) -> int:
+        """`attempt` is Snakemake's count in this launch."""
         return self._jobs[jobid].earlier_attempts + attempt
 
     def complete(self, jobid: int) -> None:

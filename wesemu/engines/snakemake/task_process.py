@@ -42,10 +42,13 @@ def measure(usage: struct_rusage) -> Usage:
 
 
 class Attempt:
-    """`tasks/<id>/`: cmd, stdout, stderr, usage.json. Its processes run one after another."""
+    """The files cmd, stdout, stderr, usage.json in `tasks/<id>-<attempt>/`.
+
+    Its processes run one after another.
+    """
 
     def __init__(self, workspace: Workspace, task: TaskLog) -> None:
-        self.folder = workspace.tasks / task.id
+        self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.complaint = ""
         self.signaled = False

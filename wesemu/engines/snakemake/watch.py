@@ -6,8 +6,10 @@ import shlex
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from wesemu.engines.journal import Journal
@@ -27,9 +29,17 @@ from wesemu.runs.model import JsonObject, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
 
 
+def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
+    """For sorting the jobs of a pipe: whoever failed first, but for a mere broken pipe."""
+    attempt = failed[1]
+    return attempt.task.exit_code == 128 + signal.SIGPIPE, attempt.ended_at
+
+
 def _key(job: JobFacts) -> str:
     return job_key(job.rule, job.wildcards, job.outputs)
 
+
+_PAUSE_SECONDS = 0.02
 
 StartPython = Callable[[list[str], str, Attempt, Callable[[int], None]], int]
 """Arguments, directory, the attempt, and who wants to know the process group: the exit status."""
@@ -54,7 +64,6 @@ class Watch:
         self._start_python = start_python
         self._book = TaskBook(earlier)
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
         self._here = threading.local()
         self._attempts = dict[int, Attempt]()
         self._groups = set[int]()
@@ -84,7 +93,7 @@ class Watch:
 
     def _task(self, job: JobFacts, state: TaskState) -> TaskLog:
         return TaskLog(
-            id=self._book.id(job.jobid, job.attempt),
+            id=self._book.id(job.jobid),
             name=job.rule,
             state=state,
             attempt=self._book.attempt(job.jobid, job.attempt),
@@ -147,9 +156,8 @@ class Watch:
                     send_group(group, signal.SIGTERM)
 
         code = self._start_python(arguments, directory, attempt, started)
-        with self._changed:
+        with self._lock:
             self._groups.difference_update(groups)
-            self._changed.notify_all()
         return code
 
     def _refuse_canceled(self) -> None:
@@ -163,15 +171,14 @@ class Watch:
     def _process_ended(
         self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
     ) -> None:
-        with self._changed:
+        with self._lock:
             attempt.process_ended(code, usage)
             attempt.signaled |= process.signaled
             self._groups.discard(process.pid)
-            self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait(seconds)
+        """Snakemake looks once a second whether the jobs of a pipe have ended: too seldom."""
+        time.sleep(min(seconds, _PAUSE_SECONDS))
 
     def complained(self, message: str) -> None:
         attempt: Attempt | None = getattr(self._here, "attempt", None)
@@ -194,7 +201,7 @@ class Watch:
         with self._lock:
             complaint, self._complaint = self._complaint, ""
             failed = [(job, attempt) for job in jobs if (attempt := self._forget(job.jobid))]
-            for job, attempt in sorted(failed, key=lambda pair: pair[1].ended_at):
+            for job, attempt in sorted(failed, key=_likely_cause):
                 self.task_failed = True
                 canceled = self._canceled or attempt.signaled
                 state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
@@ -223,6 +230,5 @@ class Watch:
             for group in self._groups:
                 send_group(group, signal.SIGTERM)
                 send_group(group, signal.SIGCONT)
-            self._changed.notify_all()
             stop = self._stop
         stop()

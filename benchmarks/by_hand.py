@@ -1,0 +1,74 @@
+"""Mapping as a careful person writes it in bash: the same tools with the same options."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wesemu.genomics.tools import Tool
+
+_GROUP = r"@RG\tID:hand\tSM:sample\tLB:sample\tPL:ILLUMINA"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """`align` is the command that writes alignments to stdout."""
+
+    align: Sequence[str]
+    samtools: Tool
+    threads: int
+    folder: Path
+
+    def map(self) -> None:
+        """Align, fix mates, sort, mark duplicates, index."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        samtools, threads = self.samtools.shell, self.threads
+        self._bash(
+            f"{shlex.join(self.align)} | {samtools} fixmate -m -u - - |"
+            f" {samtools} sort -u -@ {threads} -T sort - |"
+            f" {samtools} markdup -@ {threads} -T markdup --write-index -"
+            " out.bam##idx##out.bam.bai"
+        )
+
+    def describe(self) -> None:
+        """The statistics that the pipeline makes as well."""
+        samtools = self.samtools.shell
+        self._bash(
+            f"{samtools} flagstat -O json out.bam > flagstat.json & flagstat=$!;"
+            f" {samtools} stats out.bam > stats.txt; wait $flagstat"
+        )
+
+    def all(self) -> None:
+        self.map()
+        self.describe()
+
+    def _bash(self, script: str) -> None:
+        """Raises CalledProcessError."""
+        with (self.folder / "log.txt").open("ab") as log:
+            subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                check=True,
+            )
+
+
+def bwa_mem(bwa: Sequence[str], threads: int, fasta: Path, reads: Path) -> list[str]:
+    """A native bwa over the two files of the folder `reads`."""
+    command = [*bwa, "mem", "-t", str(threads), "-K", "10000000", "-Y", "-R", _GROUP]
+    return [*command, str(fasta), *map(str, _mates(reads))]
+
+
+def pybwa_mem(threads: int, fasta: Path, reads: Path) -> list[str]:
+    """pybwa's own interface over the two files of the folder `reads`."""
+    script = Path(__file__).with_name("pybwa_mem.py")
+    return [sys.executable, str(script), str(threads), str(fasta), *map(str, _mates(reads)), _GROUP]
+
+
+def _mates(reads: Path) -> list[Path]:
+    return [reads / "reads_1.fq.gz", reads / "reads_2.fq.gz"]

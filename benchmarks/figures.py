@@ -1,0 +1,66 @@
+"""The arithmetic behind the tables. Pure."""
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_NUMBER = r"(\d+(?:[.,]\d+)?)"
+_SPAN = re.compile(rf"^span (\d+) {_NUMBER} {_NUMBER}$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A task that held `threads` cores from `start` to `end`, in seconds of one clock."""
+
+    threads: int
+    start: float
+    end: float
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """The median of the ratios pair by pair: what slowed both of a pair falls out.
+
+    Raises ValueError for lists of different length.
+    """
+    return median([a / b for a, b in zip(over, under, strict=True)])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that is not below `share` (0 to 1) of all of them (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def parse_spans(text: str) -> list[Span]:
+    """Every line "span THREADS START END"; bash writes the decimal mark of its locale."""
+    return [
+        Span(int(threads), float(start.replace(",", ".")), float(end.replace(",", ".")))
+        for threads, start, end in _SPAN.findall(text)
+    ]
+
+
+def most_at_once(spans: Iterable[Span]) -> int:
+    """The most cores that were held at any moment; one that ends makes room for one that starts."""
+    changes: list[tuple[float, int]] = []
+    for span in spans:
+        changes += [(span.start, span.threads), (span.end, -span.threads)]
+    held = most = 0
+    for _, change in sorted(changes):
+        held += change
+        most = max(most, held)
+    return most
+
+
+def makespan(spans: Sequence[Span]) -> float:
+    """From the first start to the last end."""
+    return max(span.end for span in spans) - min(span.start for span in spans)
+
+
+def core_seconds(spans: Iterable[Span]) -> float:
+    return sum(span.threads * (span.end - span.start) for span in spans)

@@ -1,0 +1,48 @@
+"""Simulated samples, made once in the work folder."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.rounds import say
+from wesemu.genomics.reference import ReferenceStore
+from wesemu.genomics.simulate import FixtureSettings, write_fixture
+
+BUCKET = "bench"
+REFERENCE = "bench"
+
+
+def sample(work: Path, pairs: int) -> Path:
+    """A folder with reference.fa, reads_1.fq.gz and reads_2.fq.gz at the demo's depth of 30."""
+    settings = FixtureSettings()
+    length = round(2 * settings.read_length * pairs / settings.depth)
+    folder = work / "fixtures" / f"{pairs}-pairs"
+    if not (folder / "fixture.json").is_file():
+        say(f"simulating {pairs:,} pairs of a genome of {length:,} bp")
+        write_fixture(folder, replace(settings, length=length))
+    return folder
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    """Reads and bases of a sample."""
+    summary = json.loads((folder / "fixture.json").read_text())
+    return int(summary["reads"]), int(summary["bases"])
+
+
+def stock(data: Path, folder: Path) -> Path:
+    """Put a sample into a server's bucket and register its reference; answers the indexed FASTA."""
+    bucket = data / "buckets" / BUCKET
+    bucket.mkdir(parents=True, exist_ok=True)
+    for mate in (1, 2):
+        name = f"reads_{mate}.fq.gz"
+        (bucket / name).unlink(missing_ok=True)
+        shutil.copyfile(folder / name, bucket / name)
+    references = ReferenceStore(data / "references", data / "cache")
+    return references.add(REFERENCE, folder / "reference.fa")
+
+
+def params() -> dict[str, object]:
+    """Of `mapping` and `wgs` on a stocked sample."""
+    reads = {mate: f"oss://{BUCKET}/reads_{n}.fq.gz" for n, mate in ((1, "first"), (2, "second"))}
+    return {"reads": [reads], "reference": REFERENCE}

@@ -1,0 +1,33 @@
+"""This machine in words."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from wesemu.genomics.tools import resolve
+
+_GIBIBYTE = 1 << 30
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def describe() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIBIBYTE
+    tools = ", ".join(f"{tool.name} {tool.version} ({tool.source})" for tool in resolve().all)
+    return (
+        f"{cores()} cores of {_processor()}, {memory:.0f} GiB of memory, "
+        f"{platform.system()} {platform.release().split('-')[0]}, "
+        f"Python {platform.python_version()}, aiohttp {version('aiohttp')}, "
+        f"Snakemake {version('snakemake')}, {tools}"
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

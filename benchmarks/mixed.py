@@ -1,0 +1,54 @@
+"""Four runs on a node of two cores, half of whose work is wide and half narrow.
+
+The tasks sleep, so that only the order in which they are let in counts.
+"""
+
+import time
+
+from benchmarks.figures import core_seconds, makespan, median, most_at_once, parse_spans
+from benchmarks.options import Options
+from benchmarks.report import Report, at_most, figure
+from benchmarks.rounds import say
+from benchmarks.server import serving
+from benchmarks.workflows import THREE_RULES, read_spans, wide_and_narrow
+
+_CORES = 2
+_RUNS = 4
+_NARROW = 2
+_TASK_SECONDS = 0.5
+_ROUNDS = 3
+_TIMES_IDEAL = 1.4
+
+IDEAL_SECONDS = _RUNS * (_CORES + _NARROW) * _TASK_SECONDS / _CORES
+"""Every core busy all the time. It can be had: the narrow tasks of two runs side by side."""
+
+
+def measure(options: Options) -> Report:
+    workflow = wide_and_narrow(_TASK_SECONDS, _CORES, _NARROW)
+    rounds = options.rounds or _ROUNDS
+    took = []
+    with serving(options.work / "mixed", cores=_CORES) as server:
+        server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
+        for number in range(1, rounds + 1):
+            began = time.perf_counter()
+            for _ in range(_RUNS):
+                server.wes.submit(
+                    "Snakefile", cores=_CORES, attachments={"Snakefile": workflow}
+                )
+            server.wes.wait_for_all(1 + number * _RUNS)
+            took.append(time.perf_counter() - began)
+            say(f"{number}/{rounds}: {took[-1]:.2f} s")
+        spans = parse_spans(read_spans(server.data))
+    used = core_seconds(spans) / _CORES / rounds
+    return Report(
+        f"mixed: {_RUNS} runs of a wide and {_NARROW} narrow tasks on {_CORES} cores",
+        [
+            figure("ideal", IDEAL_SECONDS, unit="s"),
+            figure("first POST to last COMPLETE, median", median(took), unit="s"),
+            at_most("times the ideal", median(took) / IDEAL_SECONDS, _TIMES_IDEAL, unit="x"),
+            at_most("cores held at the same time", most_at_once(spans), _CORES, digits=0),
+            figure("tasks alone, every core busy", used, unit="s"),
+            figure("first start to last end, all rounds", makespan(spans), unit="s"),
+        ],
+        {"makespan": took},
+    )

@@ -1,0 +1,75 @@
+"""A `wesemu serve` of one's own, as a process, with nothing of the caller's settings."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.wes import Wes
+
+_STOP_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`wes` talks to it; `pid` is the server's own process."""
+
+    wes: Wes
+    pid: int
+    data: Path
+
+
+@contextmanager
+def serving(
+    data: Path, *, cores: int = 0, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A server over `data` on a free port; `cores` are its node's (0: the machine's).
+
+    Raises RuntimeError where it does not start; its own words are in `data`/server.log.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            serve_command(data),
+            cwd=data,
+            env=clean_environment() | {"WESEMU_NODE__CORES": str(cores)} | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        yield Server(Wes(read_url(process)), process.pid, data)
+    finally:
+        stop(process)
+
+
+def serve_command(data: Path) -> list[str]:
+    return [sys.executable, "-P", "-m", "wesemu.cli", "serve", "--port=0", f"--data={data}"]
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name[:7] != "WESEMU_"}
+
+
+def read_url(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    if not url:
+        raise RuntimeError("the server did not start; see server.log in its data directory")
+    return url
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_STOP_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()

@@ -1,0 +1,57 @@
+"""From POST to COMPLETE of three shell rules, against Snakemake's command line started cold."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.figures import median, ratio
+from benchmarks.options import Options
+from benchmarks.report import Report, at_least, at_most, figure
+from benchmarks.rounds import in_turns
+from benchmarks.server import clean_environment, serving
+from benchmarks.workflows import THREE_RULES
+
+SERVER, COLD = "server", "snakemake"
+_ROUNDS = 20
+_SECONDS = 0.25
+_TIMES_FASTER = 10.0
+
+
+def measure(options: Options) -> Report:
+    with serving(options.work / "start") as server:
+
+        def by_server() -> None:
+            server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
+
+        folder = options.work / "cold"
+        found = in_turns(
+            {SERVER: by_server, COLD: lambda: run_cold(folder)}, options.rounds or _ROUNDS
+        )
+    ours, cold = found[SERVER], found[COLD]
+    return Report(
+        "start: three shell rules, POST to COMPLETE",
+        [
+            at_most("warm server, median", median(ours.wall), _SECONDS, unit="s", digits=3),
+            figure("warm server, slowest", max(ours.wall), unit="s", digits=3),
+            figure("`snakemake` cold, median", median(cold.wall), unit="s", digits=3),
+            at_least("faster than cold", ratio(cold.wall, ours.wall), _TIMES_FASTER, unit="x"),
+            figure("CPU, server (all processes)", sum(ours.cpu) / len(ours.cpu), unit="s"),
+            figure("CPU, cold", sum(cold.cpu) / len(cold.cpu), unit="s"),
+        ],
+        {"server wall": ours.wall, "cold wall": cold.wall, "server cpu": ours.cpu},
+    )
+
+
+def run_cold(folder: Path) -> None:
+    """The same workflow in a new directory. Raises CalledProcessError."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "Snakefile").write_text(THREE_RULES)
+    subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"],
+        cwd=folder,
+        env=clean_environment(),
+        check=True,
+        capture_output=True,
+    )

@@ -1,0 +1,101 @@
+"""The few WES calls that the benchmarks make, with as little of their own cost as possible."""
+
+import http.client
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = "/ga4gh/wes/v1"
+ENDED = frozenset({"COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED"})
+_POLL_SECONDS = 0.01
+_PATIENCE_SECONDS = 3600.0
+_OK = 200
+
+
+class Wes:
+    """One connection that is kept. Not for several threads: each takes its own `again()`."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        parts = urlsplit(url)
+        self.host, self.port = str(parts.hostname), int(parts.port or 80)
+        self._connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+
+    def again(self) -> "Wes":
+        return Wes(self.url)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object at `path` below the WES root. Raises RuntimeError."""
+        return self._call("GET", path)
+
+    def submit(
+        self,
+        workflow_url: str,
+        params: Mapping[str, object] | None = None,
+        *,
+        cores: int | None = None,
+        attachments: Mapping[str, str] | None = None,
+    ) -> str:
+        """RunWorkflow; `attachments` are names and texts. Returns the run's id."""
+        engine = {} if cores is None else {"cores": str(cores)}
+        fields = {
+            "workflow_url": workflow_url,
+            "workflow_type": "SMK",
+            "workflow_type_version": "9",
+            "workflow_params": json.dumps(params or {}),
+            "workflow_engine_parameters": json.dumps(engine),
+        }
+        boundary = uuid.uuid4().hex
+        body = _form(boundary, fields, attachments or {})
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        return str(self._call("POST", "/runs", body, headers)["run_id"])
+
+    def wait(self, run_id: str) -> None:
+        """Until the run is COMPLETE, looked at every 10 ms. Raises RuntimeError if it fails."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (state := self.get(f"/runs/{run_id}/status")["state"]) not in ENDED:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"run {run_id} does not end")
+            time.sleep(_POLL_SECONDS)
+        if state != "COMPLETE":
+            why = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")
+            raise RuntimeError(f"run {run_id} is {state}: {why}")
+
+    def wait_for_all(self, count: int) -> None:
+        """Until `count` runs of the server are COMPLETE. Raises RuntimeError if one fails."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (counts := self.get("/service-info")["system_state_counts"])["COMPLETE"] < count:
+            bad = {state: counts[state] for state in ENDED if state != "COMPLETE" and counts[state]}
+            if bad or time.monotonic() > deadline:
+                raise RuntimeError(f"runs that did not complete: {bad or counts}")
+            time.sleep(_POLL_SECONDS)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        self._connection.request(method, ROOT + path, body, dict(headers or {}))
+        response = self._connection.getresponse()
+        content = response.read()
+        if response.status != _OK:
+            raise RuntimeError(f"{method} {path}: {response.status} {content.decode()}")
+        answer: dict[str, Any] = json.loads(content)
+        return answer
+
+
+def _form(boundary: str, fields: Mapping[str, str], files: Mapping[str, str]) -> bytes:
+    parts = [(f'name="{name}"', value) for name, value in fields.items()]
+    parts += [
+        (f'name="workflow_attachment"; filename="{name}"', value) for name, value in files.items()
+    ]
+    text = "".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n"
+        for head, value in parts
+    )
+    return f"{text}--{boundary}--\r\n".encode()

@@ -1,0 +1,102 @@
+"""An object's bytes on their way in: a temporary file in the bucket, and their digests."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from wesemu.errors import SystemFault
+from wesemu.objects.crc64 import Crc64
+from wesemu.objects.errors import DigestMismatch, TooLarge
+
+_MIB = 1 << 20
+_MODE = 0o666
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """`md5` has 16 bytes; `crc64` is None where this machine cannot compute it."""
+
+    size: int
+    md5: bytes
+    crc64: int | None
+
+    @property
+    def etag(self) -> str:
+        return self.md5.hex().upper()
+
+
+class Incoming:
+    """A file that becomes an object or nothing: it is gone at the end of `with`, unless moved.
+
+    Not for several threads at once. `limit` is in bytes.
+    """
+
+    def __init__(self, folder: Path, crc64: Crc64 | None, *, limit: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        self.path = Path(name)
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
+        os.fchmod(descriptor, _MODE & ~_umask(folder))
+        self._crc64 = crc64
+        self._limit = limit
+        self._size = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._crc = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Raises TooLarge, SystemFault when the disk is full."""
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise TooLarge(f"more than {self._limit} bytes; upload larger objects in parts")
+        view = memoryview(chunk)
+        while view:
+            view = view[self._file.write(view) :]
+        self._md5.update(chunk)
+        if self._crc64 is not None:
+            self._crc = self._crc64(chunk, self._crc)
+
+    def copy(self, source: int, offset: int, size: int) -> None:
+        """Write `size` bytes of the open file `source`. Raises as `write`."""
+        end = offset + size
+        while offset < end:
+            chunk = os.pread(source, min(_MIB, end - offset), offset)
+            if not chunk:
+                raise SystemFault("the file became shorter while it was copied; try again")
+            self.write(chunk)
+            offset += len(chunk)
+
+    def finish(self, *, md5: bytes | None = None) -> Digests:
+        """Make the bytes durable. Raises DigestMismatch when `md5` is not theirs."""
+        digests = Digests(
+            self._size, self._md5.digest(), None if self._crc64 is None else self._crc
+        )
+        if md5 is not None and md5 != digests.md5:
+            raise DigestMismatch(
+                f"the {digests.size} bytes that came have the MD5 {digests.md5.hex()}, not "
+                f"{md5.hex()} as announced; send them again"
+            )
+        os.fsync(self._file.fileno())
+        return digests
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self._file.fileno())
+
+    def __enter__(self) -> "Incoming":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _umask(folder: Path) -> int:
+    """As the bucket's folders have it: asking the process for its own would change it meanwhile."""
+    return ~folder.stat().st_mode & 0o777
