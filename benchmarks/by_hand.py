@@ -5,49 +5,53 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import cpu_seconds
 from wesemu.genomics.tools import Tool
 
 _GROUP = r"@RG\tID:hand\tSM:sample\tLB:sample\tPL:ILLUMINA"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """`align` is the command that writes alignments to stdout."""
+class HandMapping:
+    """`align` is a command that writes alignments to stdout; the results go to `folder`."""
 
-    align: Sequence[str]
-    samtools: Tool
-    threads: int
-    folder: Path
+    def __init__(self, align: Sequence[str], samtools: Tool, *, threads: int, folder: Path) -> None:
+        self.folder = folder
+        self.mapping_cpu: list[float] = []
+        """CPU seconds of each `run` up to the indexed BAM, without the statistics."""
+        self._align = shlex.join(align)
+        self._samtools = samtools.shell
+        self._threads = threads
 
-    def map(self) -> None:
-        """Align, fix mates, sort, mark duplicates, index."""
+    def run(self) -> None:
+        """Raises CalledProcessError; `folder`/log.txt has what the tools said."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        samtools, threads = self.samtools.shell, self.threads
+        used = cpu_seconds()
+        self._map()
+        self.mapping_cpu.append(cpu_seconds() - used)
+        self._describe()
+
+    def _map(self) -> None:
+        """Align, fix mates, sort, mark duplicates, index."""
+        samtools, threads = self._samtools, self._threads
         self._bash(
-            f"{shlex.join(self.align)} | {samtools} fixmate -m -u - - |"
+            f"{self._align} | {samtools} fixmate -m -u - - |"
             f" {samtools} sort -u -@ {threads} -T sort - |"
             f" {samtools} markdup -@ {threads} -T markdup --write-index -"
             " out.bam##idx##out.bam.bai"
         )
 
-    def describe(self) -> None:
+    def _describe(self) -> None:
         """The statistics that the pipeline makes as well."""
-        samtools = self.samtools.shell
+        samtools = self._samtools
         self._bash(
             f"{samtools} flagstat -O json out.bam > flagstat.json & flagstat=$!;"
             f" {samtools} stats out.bam > stats.txt; wait $flagstat"
         )
 
-    def all(self) -> None:
-        self.map()
-        self.describe()
-
     def _bash(self, script: str) -> None:
-        """Raises CalledProcessError."""
         with (self.folder / "log.txt").open("ab") as log:
             subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", script],

@@ -8,7 +8,7 @@ from benchmarks.machine import cores
 from benchmarks.options import Options
 from benchmarks.report import Report, at_least, at_most, figure
 from benchmarks.rounds import say
-from benchmarks.server import Server, serving
+from benchmarks.server import Server, fresh, serving
 from benchmarks.workflows import THREE_RULES, THREE_TIMED_RULES, read_spans
 
 _COUNT = 60
@@ -20,7 +20,7 @@ _RUNS_PER_SECOND = 10.0
 def measure(options: Options) -> Report:
     count, rounds = options.count or _COUNT, options.rounds or _ROUNDS
     rates, accepted = [], []
-    with serving(options.work / "many") as server:
+    with serving(fresh(options.work / "many")) as server:
         server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
         for number in range(1, rounds + 1):
             answered, took = _at_once(server, count, 1 + number * count)
@@ -50,9 +50,7 @@ def _at_once(server: Server, count: int, completed: int) -> tuple[float, float]:
     """Seconds until all are accepted, and until `completed` runs of the server are COMPLETE."""
 
     def submit(_: int) -> str:
-        return server.wes.again().submit(
-            "Snakefile", attachments={"Snakefile": THREE_TIMED_RULES}
-        )
+        return server.wes.again().submit("Snakefile", attachments={"Snakefile": THREE_TIMED_RULES})
 
     began = time.perf_counter()
     with ThreadPoolExecutor(count) as threads:

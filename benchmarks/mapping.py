@@ -1,81 +1,113 @@
-"""`mapping` by a warm server against the same tools by hand, with native bwa and with the wheels."""
+"""`mapping` by a warm server against the same tools by hand, with native bwa and with the wheel."""
 
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import fixtures
-from benchmarks.by_hand import Mapping, bwa_mem, pybwa_mem
+from benchmarks.by_hand import HandMapping
 from benchmarks.figures import median, ratio
 from benchmarks.machine import cores
+from benchmarks.mappers import Mapper, chosen
 from benchmarks.options import Options
-from benchmarks.processes import Peaks, watched
+from benchmarks.processes import Peaks, stored_bytes, watched
 from benchmarks.report import Report, Row, at_most, figure
-from benchmarks.rounds import Samples, in_turns
-from benchmarks.server import Server, serving
+from benchmarks.rounds import Samples, in_turns, say
+from benchmarks.server import Server, fresh, serving
 from wesemu.genomics.simulate import FixtureSettings
-from wesemu.genomics.tools import Tool, resolve
+from wesemu.genomics.tools import resolve
 
+SERVER, HAND = "server", "by hand"
 _ROUNDS = 5
 _TIMES_BY_HAND = 1.15
 _PLUS_SECONDS = 0.3
 _TIMES_CPU = 1.10
-_TIMES_COUNTING = 1.05
 _MEBIBYTE = 1 << 20
 
-Ways = dict[str, Callable[[], object]]
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """`mapping_cpu` is by hand, up to the indexed BAM; `peaks` come from a round of their own;
+    `result` is the size of the BAM in bytes."""
+
+    samples: dict[str, Samples]
+    mapping_cpu: list[float]
+    peaks: dict[str, Peaks]
+    result: int
 
 
 def measure(options: Options) -> Report:
     pairs = options.pairs or FixtureSettings().pairs
     folder = fixtures.sample(options.work, pairs)
-    tools = resolve()
-    variants: dict[str, Tool | None] = {"wheels": None}
-    if tools.bwa.source != "wheel":
-        variants = {"native bwa": tools.bwa, **variants}
     rows: list[Row] = []
-    samples: dict[str, list[float]] = {}
-    for name, bwa in variants.items():
-        found, peaks, stored = _compare(options, folder, name, bwa)
-        rows += _rows(name, found, peaks, stored)
-        samples |= {f"{name}: {way}": list(found[way].wall) for way in found}
-    return Report(f"mapping: {pairs:,} pairs, {cores()} threads", rows, samples)
+    walls: dict[str, list[float]] = {}
+    for mapper in chosen(options):
+        found = _compare(options, folder, mapper)
+        rows += [*_time(mapper.name, found), *_space(mapper.name, found)]
+        walls |= {f"{mapper.name}: {way}": list(s.wall) for way, s in found.samples.items()}
+    return Report(f"mapping: {pairs:,} pairs, {cores()} threads", rows, walls)
 
 
-def _compare(
-    options: Options, folder: Path, name: str, bwa: Tool | None
-) -> tuple[dict[str, Samples], dict[str, Peaks], int]:
-    """Samples and peaks of each way, and the bytes of the results that stay."""
-    with ExitStack() as stack:
-        environment = {} if bwa else _without_bwa(options.work)
-        data = options.work / f"mapping-{name.replace(' ', '-')}"
-        fasta = fixtures.stock(data, folder)
-        server = stack.enter_context(serving(data, environment=environment))
-        reads = data / "buckets" / fixtures.BUCKET
-        align = bwa_mem(bwa.command, cores(), fasta, reads) if bwa else pybwa_mem(
-            cores(), fasta, reads
-        )
-        hand = Mapping(align, resolve().samtools, cores(), options.work / "by-hand")
-        ways: Ways = {
-            "server": lambda: _map(server),
-            "by hand": hand.all,
-            "by hand, no statistics": hand.map,
-            "mapper alone": lambda: _to_nowhere(align),
-            "mapper, reads checked": lambda: _to_nowhere(_checked(bwa, fasta, reads, options.work)),
-        }
-        found = in_turns(ways, options.rounds or _ROUNDS)
+def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
+    rounds = options.rounds or _ROUNDS
+    data = fresh(options.work / f"mapping-{mapper.name.replace(' ', '-')}")
+    fasta = fixtures.stock(data, folder)
+    hand = HandMapping(
+        mapper.by_hand(fasta, data / "buckets" / fixtures.BUCKET),
+        resolve().samtools,
+        threads=cores(),
+        folder=options.work / "by-hand",
+    )
+    with serving(data, environment=mapper.environment) as server:
+        ways = {SERVER: lambda: map_once(server), HAND: hand.run}
         peaks = {}
-        for way in ("server", "by hand"):
-            where = hand.folder if way == "by hand" else data / "runs"
-            before = sum(file.stat().st_size for file in where.rglob("*.bam"))
-            del before
+        for way, where in ((SERVER, data / "runs"), (HAND, hand.folder)):
+            say(f"peaks of {way}, {mapper.name}")
+            before = stored_bytes(where, ())
             with watched(where) as peaks[way]:
                 ways[way]()
-        stored = sum(path.stat().st_size for path in hand.folder.iterdir())
-    return found, peaks, stored
+            peaks[way].stored -= before
+        samples = in_turns(ways, rounds, warm_up=0)
+    result = (hand.folder / "out.bam").stat().st_size
+    return Compared(samples, hand.mapping_cpu[-rounds:], peaks, result)
 
 
-def _map(server: Server) -> None:
+def map_once(server: Server) -> None:
     server.wes.wait(server.wes.submit("mapping", fixtures.params()))
+
+
+def _time(name: str, found: Compared) -> list[Row]:
+    server, hand = found.samples[SERVER], found.samples[HAND]
+    shortened = [seconds - _PLUS_SECONDS for seconds in server.wall]
+    return [
+        figure(f"{name}: server, POST to COMPLETE, median", median(server.wall), unit="s"),
+        figure(f"{name}: by hand, median", median(hand.wall), unit="s"),
+        at_most(
+            f"{name}: (server - {_PLUS_SECONDS} s) / by hand, wall",
+            ratio(shortened, hand.wall),
+            _TIMES_BY_HAND,
+            unit="x",
+        ),
+        figure(f"{name}: CPU, server (all processes), median", median(server.cpu), unit="s"),
+        figure(f"{name}: CPU by hand to the BAM, median", median(found.mapping_cpu), unit="s"),
+        at_most(
+            f"{name}: CPU, server / by hand to the BAM",
+            ratio(server.cpu, found.mapping_cpu),
+            _TIMES_CPU,
+            unit="x",
+        ),
+        figure(
+            f"{name}: CPU, server / by hand with statistics",
+            ratio(server.cpu, hand.cpu),
+            unit="x",
+        ),
+    ]
+
+
+def _space(name: str, found: Compared) -> list[Row]:
+    rows = []
+    for way, peaks in found.peaks.items():
+        rows += [
+            figure(f"{name}: peak memory, {way}", peaks.memory / _MEBIBYTE, unit="MiB", digits=0),
+            figure(f"{name}: peak on disk, {way}", peaks.stored / _MEBIBYTE, unit="MiB", digits=1),
+        ]
+    return [*rows, figure(f"{name}: the BAM", found.result / _MEBIBYTE, unit="MiB", digits=1)]

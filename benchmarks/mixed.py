@@ -9,7 +9,7 @@ from benchmarks.figures import core_seconds, makespan, median, most_at_once, par
 from benchmarks.options import Options
 from benchmarks.report import Report, at_most, figure
 from benchmarks.rounds import say
-from benchmarks.server import serving
+from benchmarks.server import fresh, serving
 from benchmarks.workflows import THREE_RULES, read_spans, wide_and_narrow
 
 _CORES = 2
@@ -27,14 +27,12 @@ def measure(options: Options) -> Report:
     workflow = wide_and_narrow(_TASK_SECONDS, _CORES, _NARROW)
     rounds = options.rounds or _ROUNDS
     took = []
-    with serving(options.work / "mixed", cores=_CORES) as server:
+    with serving(fresh(options.work / "mixed"), cores=_CORES) as server:
         server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
         for number in range(1, rounds + 1):
             began = time.perf_counter()
             for _ in range(_RUNS):
-                server.wes.submit(
-                    "Snakefile", cores=_CORES, attachments={"Snakefile": workflow}
-                )
+                server.wes.submit("Snakefile", cores=_CORES, attachments={"Snakefile": workflow})
             server.wes.wait_for_all(1 + number * _RUNS)
             took.append(time.perf_counter() - began)
             say(f"{number}/{rounds}: {took[-1]:.2f} s")

@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Tools = Literal["native", "wheels", "both"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Options:
     """None leaves a benchmark its own number. `work` is a folder for fixtures and servers;
     `sizes` are numbers of stored runs, `seconds` is how long each load lasts."""
 
     work: Path
     rounds: int | None = None
-    pairs: int | None = None
     count: int | None = None
+    pairs: int | None = None
+    tools: Tools = "both"
     sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     seconds: float = 2.0

@@ -45,7 +45,7 @@ def _batches(first: str, second: str) -> Iterator[list[pysam.FastxRecord]]:
     with pysam.FastxFile(first) as ones, pysam.FastxFile(second) as twos:
         for one, two in zip(ones, twos, strict=True):
             batch += (one, two)
-            bases += len(one.sequence) + len(two.sequence)
+            bases += len(one.sequence or "") + len(two.sequence or "")
             if bases >= _BATCH_BASES:
                 yield batch
                 batch, bases = [], 0

@@ -1,6 +1,7 @@
 """A `wesemu serve` of one's own, as a process, with nothing of the caller's settings."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +32,6 @@ def serving(
 
     Raises RuntimeError where it does not start; its own words are in `data`/server.log.
     """
-    data.mkdir(parents=True, exist_ok=True)
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
             serve_command(data),
@@ -46,6 +46,13 @@ def serving(
         yield Server(Wes(read_url(process)), process.pid, data)
     finally:
         stop(process)
+
+
+def fresh(data: Path) -> Path:
+    """An empty directory, whatever an earlier benchmark has left there."""
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    return data
 
 
 def serve_command(data: Path) -> list[str]:

@@ -9,7 +9,7 @@ from benchmarks.figures import median, ratio
 from benchmarks.options import Options
 from benchmarks.report import Report, at_least, at_most, figure
 from benchmarks.rounds import in_turns
-from benchmarks.server import clean_environment, serving
+from benchmarks.server import clean_environment, fresh, serving
 from benchmarks.workflows import THREE_RULES
 
 SERVER, COLD = "server", "snakemake"
@@ -19,7 +19,7 @@ _TIMES_FASTER = 10.0
 
 
 def measure(options: Options) -> Report:
-    with serving(options.work / "start") as server:
+    with serving(fresh(options.work / "start")) as server:
 
         def by_server() -> None:
             server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))

@@ -61,17 +61,23 @@ class Wes:
                 raise RuntimeError(f"run {run_id} does not end")
             time.sleep(_POLL_SECONDS)
         if state != "COMPLETE":
-            why = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")
-            raise RuntimeError(f"run {run_id} is {state}: {why}")
+            raise self._failed(run_id, state)
 
     def wait_for_all(self, count: int) -> None:
         """Until `count` runs of the server are COMPLETE. Raises RuntimeError if one fails."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (counts := self.get("/service-info")["system_state_counts"])["COMPLETE"] < count:
-            bad = {state: counts[state] for state in ENDED if state != "COMPLETE" and counts[state]}
-            if bad or time.monotonic() > deadline:
-                raise RuntimeError(f"runs that did not complete: {bad or counts}")
+            if any(counts[state] for state in ENDED if state != "COMPLETE"):
+                for run in self.get("/runs?page_size=1000")["runs"]:
+                    if run["state"] in ENDED and run["state"] != "COMPLETE":
+                        raise self._failed(run["run_id"], run["state"])
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"these runs do not end: {counts}")
             time.sleep(_POLL_SECONDS)
+
+    def _failed(self, run_id: str, state: str) -> RuntimeError:
+        why = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")
+        return RuntimeError(f"run {run_id} is {state}: {why}")
 
     def _call(
         self,

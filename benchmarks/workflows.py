@@ -21,15 +21,19 @@ rule c:
 
 _SPANS = 'printf "span {threads} %s %s\\n" $start $EPOCHREALTIME > {output}'
 
-THREE_TIMED_RULES = "".join(
-    f"""\
-rule {name}:
-    {f'input: "{earlier}.span"' if earlier else ""}
-    output: "{name}.span"
+THREE_TIMED_RULES = f"""\
+rule c:
+    input: "b.span"
+    output: "c.span"
+    shell: '''start=$EPOCHREALTIME; {_SPANS}'''
+rule b:
+    input: "a.span"
+    output: "b.span"
+    shell: '''start=$EPOCHREALTIME; {_SPANS}'''
+rule a:
+    output: "a.span"
     shell: '''start=$EPOCHREALTIME; {_SPANS}'''
 """
-    for name, earlier in (("c", "b"), ("b", "a"), ("a", ""))
-)
 """The same chain; every task writes when it began and ended (bash 5)."""
 
 

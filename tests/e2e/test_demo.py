@@ -4,10 +4,16 @@ import re
 import signal
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 
 from wesemu.cli.failures import ExitStatus
+from wesemu.demo.orders import ORDERS, Done, Order
+from wesemu.demo.verdict import examine
+from wesemu.genomics.simulate import Fixture, FixtureSettings, write_fixture
+from wesemu.runs.model import RunState
+from wesemu.sla import ServiceLevel, promise
 
 
 def test_everything_is_right_and_can_be_looked_at(wesemu, tmp_path: Path) -> None:
@@ -27,6 +33,16 @@ def test_everything_is_right_and_can_be_looked_at(wesemu, tmp_path: Path) -> Non
     assert _mine(tmp_path) == []
 
 
+def test_another_truth_and_a_changed_byte_are_found_wrong(wesemu, tmp_path: Path) -> None:
+    assert wesemu("demo", "--data", "shown", timeout=180).returncode == 0
+    other = write_fixture(tmp_path / "other", FixtureSettings(snps=60, duplicates=0.05))
+    with (tmp_path / "shown/buckets/demo/wes/wgs.vcf.gz").open("ab") as file:
+        file.write(b"!")
+    checks = examine(tmp_path / "shown", other, [_as_told(order, other) for order in ORDERS])
+    wrong = {check.name for check in checks if not check.ok}
+    assert wrong == {"SNPs", "indels", "duplicates", "wgs.vcf.gz"}
+
+
 def test_ctrl_c_ends_all_that_was_started(spawn, tmp_path: Path) -> None:
     demo = spawn("demo")
     _until(lambda: "RUNNING" in (tmp_path / "stderr.log").read_text())
@@ -35,6 +51,16 @@ def test_ctrl_c_ends_all_that_was_started(spawn, tmp_path: Path) -> None:
     assert _mine(tmp_path) == []
     assert list((tmp_path / "temporary").iterdir()) == []
     assert "Traceback" not in (tmp_path / "stderr.log").read_text()
+
+
+def _as_told(order: Order, fixture: Fixture) -> Done:
+    """An order that both APIs say has gone well, with the right figures."""
+    truth = fixture.summary
+    tags = {"wesemu.total_reads": f"{truth.reads}", "wesemu.total_bases": f"{truth.bases}"}
+    price = str(promise(ServiceLevel.SILVER, order.workflow, truth.bases).price)
+    job = Mock(total_reads=truth.reads, total_bases=truth.bases, status="Succeeded")
+    job.configure_mock(sla_minutes="60", sla_price_cny=price, sla_met="true")
+    return Done(order, job, Mock(state=RunState.COMPLETE, tags=tags))
 
 
 def _mine(folder: Path) -> list[list[str]]:

@@ -98,7 +98,7 @@ class Buckets:
         return path
 
     def folder(self, bucket: str, *, field: str | None = None) -> Path:
-        """The bucket's folder. Raises InvalidRequest for a name that none can have; BucketNotFound."""
+        """The bucket's folder. Raises InvalidRequest for a name that cannot be, BucketNotFound."""
         if not _BUCKET_NAME.fullmatch(bucket):
             raise InvalidRequest(
                 f"{_shown(bucket)} is not a bucket name: 3 to 63 lower-case letters, digits and "

@@ -33,3 +33,13 @@ def sync_folders(folder: Path, top: Path) -> None:
             os.close(descriptor)
         if parent == top:
             return
+
+
+def remove_empty(folder: Path) -> bool:
+    """Remove a folder and all empty ones below it; False where a file is left somewhere."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        try:
+            Path(parent).rmdir()
+        except OSError:
+            return False
+    return True

@@ -9,12 +9,10 @@ import hashlib
 import io
 import os
 import shutil
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ObjectNotFound
@@ -24,46 +22,11 @@ from wesemu.objects.errors import NotAppendable, ObjectExists, WrongPosition
 from wesemu.objects.hidden import INCOMING, is_hidden, sync_folders
 from wesemu.objects.incoming import Digests, Incoming
 from wesemu.objects.listing import KeyPage, KeyWalk, page
-from wesemu.objects.records import ObjectRecord, Records
+from wesemu.objects.places import KEY, ObjectInfo, Place
+from wesemu.objects.records import ObjectRecord
 
 BUCKET = "bucket"
-KEY = "key"
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """An object as it is now.
-
-    Without a record that fits the file, the ETag is made of its size and time and ends with
-    `-1`, as of something that is no MD5, and `record` tells nothing.
-    """
-
-    key: str
-    size: int
-    modified: datetime
-    etag: str
-    record: ObjectRecord
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    key: str
-    folder: Path
-    path: Path
-
-    @property
-    def records(self) -> Records:
-        return Records(self.folder)
-
-    def info(self, status: os.stat_result) -> ObjectInfo:
-        record = self.records.load(self.key, status) or ObjectRecord()
-        return ObjectInfo(
-            self.key,
-            0 if self.key.endswith("/") else status.st_size,
-            datetime.fromtimestamp(status.st_mtime, UTC),
-            record.etag or _etag_of_file(status),
-            record,
-        )
+"""What an error's `field` says when the bucket's name is to blame."""
 
 
 class ObjectStore:
@@ -84,13 +47,15 @@ class ObjectStore:
     def incoming(self, bucket: str, *, limit: int | None = None) -> Incoming:
         """Where an object's bytes are put until `put` or `append` takes them."""
         return Incoming(
-            self.folder(bucket) / INCOMING, self._crc64, limit=self._limit if limit is None else limit
+            self.folder(bucket) / INCOMING,
+            self._crc64,
+            limit=self._limit if limit is None else limit,
         )
 
     def find(self, bucket: str, key: str) -> ObjectInfo:
         """Raises ObjectNotFound."""
         place = self._place(bucket, key)
-        return place.info(_existing(place))
+        return place.info(place.status())
 
     def open(self, bucket: str, key: str) -> tuple[ObjectInfo, io.FileIO]:
         """The object and its bytes, which stay these whatever happens to the key.
@@ -98,7 +63,7 @@ class ObjectStore:
         Raises ObjectNotFound.
         """
         place = self._place(bucket, key)
-        _existing(place)
+        place.status()
         if key.endswith("/"):
             file = io.FileIO(os.devnull)
             return place.info(place.path.stat()), file
@@ -106,7 +71,7 @@ class ObjectStore:
             # O_NONBLOCK: opening a pipe that somebody left would wait for its other end.
             file = io.FileIO(os.open(place.path, os.O_RDONLY | os.O_NONBLOCK))
         except FileNotFoundError as error:
-            raise _missing(place) from error
+            raise place.missing() from error
         return place.info(os.fstat(file.fileno())), file
 
     def put(
@@ -129,7 +94,7 @@ class ObjectStore:
         with self._writing:
             if not overwrite and os.path.lexists(place.path):
                 raise ObjectExists(f"{key!r} exists, and the request forbids to overwrite it")
-            _make_room(place)
+            place.make_room()
             status = incoming.stat()
             place.records.save(key, status, record)
             incoming.path.replace(place.path)
@@ -140,7 +105,7 @@ class ObjectStore:
         """Give an object other headers and metadata; its bytes, digests and time stay."""
         place = self._place(bucket, key)
         with self._writing:
-            status = _existing(place)
+            status = place.status()
             known = place.info(status).record
             changed = replace(known, headers=record.headers, metadata=record.metadata)
             place.records.save(key, status, changed)
@@ -172,7 +137,7 @@ class ObjectStore:
         if before.record.kind != "Appendable":
             raise NotAppendable(f"{key!r} was not made by appending; upload it anew instead")
         with self._writing:
-            status = _existing(place)
+            status = place.status()
             if not position == status.st_size == before.size:
                 raise WrongPosition(
                     f"{key!r} has {status.st_size} bytes; go on there, not at {position}",
@@ -218,14 +183,14 @@ class ObjectStore:
 
         return KeyWalk(self.folder(bucket), prefix, after, is_object)
 
-    def _place(self, bucket: str, key: str) -> _Place:
+    def _place(self, bucket: str, key: str) -> Place:
         folder = self.folder(bucket)
         if is_hidden(key):
             raise InvalidRequest(f"the name {key!r} is kept for the server's own files", field=KEY)
         path = self._buckets.locate(bucket, key.removesuffix("/"), field=KEY)
-        return _Place(key, folder, path)
+        return Place(key, folder, path)
 
-    def _put_folder(self, place: _Place, incoming: Incoming, record: ObjectRecord) -> ObjectInfo:
+    def _put_folder(self, place: Place, incoming: Incoming, record: ObjectRecord) -> ObjectInfo:
         """An empty object whose key ends with a slash: what consoles call a folder."""
         if incoming.stat().st_size:
             raise InvalidRequest(
@@ -233,61 +198,11 @@ class ObjectStore:
                 field=KEY,
             )
         with self._writing:
-            _make_folders(place, place.path)
+            place.make_folders(place.path)
             status = place.path.stat()
             place.records.save(place.key, status, record)
         sync_folders(place.path, place.folder)
         return place.info(status)
-
-
-def _existing(place: _Place) -> os.stat_result:
-    try:
-        status = place.path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _missing(place) from error
-    if place.key.endswith("/"):
-        known = stat.S_ISDIR(status.st_mode) and place.records.load(place.key, status) is not None
-    else:
-        known = stat.S_ISREG(status.st_mode)
-    if not known:
-        raise _missing(place)
-    return status
-
-
-def _missing(place: _Place) -> ObjectNotFound:
-    return ObjectNotFound(f"the bucket {place.folder.name!r} has no object {place.key!r}")
-
-
-def _make_room(place: _Place) -> None:
-    """Folders for a file, and none in its stead: empty ones that removed objects left may go."""
-    _make_folders(place, place.path.parent)
-    if not place.path.is_dir() or place.path.is_symlink():
-        return
-    if any(True for _ in _files(place.path)) or place.records.load(
-        f"{place.key}/", place.path.stat()
-    ):
-        raise InvalidRequest(
-            f"{place.key!r} is a folder here, since there are objects {place.key + '/'}…; "
-            "a file system cannot have both",
-            field=KEY,
-        )
-    shutil.rmtree(place.path)
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for _, _, files in os.walk(folder):
-        yield from files
-
-
-def _make_folders(place: _Place, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InvalidRequest(
-            f"{place.key!r} cannot be written: a part of the path is an object already, and a "
-            "file system cannot have objects below it",
-            field=KEY,
-        ) from error
 
 
 def _append(path: Path, addition: Path) -> os.stat_result:
@@ -306,14 +221,9 @@ def _append(path: Path, addition: Path) -> os.stat_result:
 
 def _appended(before: ObjectInfo, digests: Digests) -> ObjectRecord:
     """The ETag is new with every addition, but no MD5 of the whole: OSS promises none either."""
-    crc = before.record.crc64
-    if crc is not None and digests.crc64 is not None:
-        crc = join([(crc, before.size), (digests.crc64, digests.size)])
+    crc = None
+    if before.record.crc64 is not None and digests.crc64 is not None:
+        crc = join([(before.record.crc64, before.size), (digests.crc64, digests.size)])
     text = f"{before.etag}{digests.etag}".encode()
     etag = hashlib.md5(text, usedforsecurity=False).hexdigest().upper()
     return replace(before.record, etag=etag, crc64=crc)
-
-
-def _etag_of_file(status: os.stat_result) -> str:
-    text = f"{status.st_size} {status.st_mtime_ns}".encode()
-    return f"{hashlib.md5(text, usedforsecurity=False).hexdigest().upper()}-1"

@@ -1,5 +1,15 @@
 """The index database's tables, and the steps that bring an older file up to date."""
 
+
+def _tags_of(run: str, source: str = "") -> str:
+    """The rows of run_tags for `run`; 256 letters is `listing.TAG_LIMIT`."""
+    return (
+        f"SELECT {run}.sequence, tag.key, tag.value, {run}.owner, {run}.state "  # noqa: S608
+        f"FROM {source}json_each({run}.tags) AS tag "
+        "WHERE length(tag.key) + length(tag.value) <= 256"
+    )
+
+
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE runs (
@@ -65,6 +75,33 @@ MIGRATIONS: tuple[str, ...] = (
         INSERT INTO state_counts VALUES (NEW.owner, NEW.state, 1)
             ON CONFLICT (owner, state) DO UPDATE SET runs = runs + 1;
     END;
+    """,
+    # Lists by state and by tag: a tag's rows carry the state, so that one range holds both.
+    f"""
+    CREATE INDEX runs_by_state ON runs (owner, state, sequence);
+    CREATE TABLE run_tags (
+        sequence INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        PRIMARY KEY (sequence, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX run_tags_by_value ON run_tags (owner, name, value, state, sequence);
+    CREATE TRIGGER tags_listed AFTER INSERT ON runs BEGIN
+        INSERT INTO run_tags {_tags_of("NEW")};
+    END;
+    CREATE TRIGGER tags_relisted AFTER UPDATE OF tags ON runs WHEN NEW.tags <> OLD.tags BEGIN
+        DELETE FROM run_tags WHERE sequence = OLD.sequence;
+        INSERT INTO run_tags {_tags_of("NEW")};
+    END;
+    CREATE TRIGGER tags_moved AFTER UPDATE OF state ON runs WHEN NEW.state <> OLD.state BEGIN
+        UPDATE run_tags SET state = NEW.state WHERE sequence = NEW.sequence;
+    END;
+    CREATE TRIGGER tags_unlisted AFTER DELETE ON runs BEGIN
+        DELETE FROM run_tags WHERE sequence = OLD.sequence;
+    END;
+    INSERT INTO run_tags {_tags_of("runs", "runs, ")};
     """,
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from wesemu.errors import Forbidden, RunActive, TransitionRefused
 from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
+from wesemu.runs.listing import EVERYTHING, Selection
 from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.ports import Plan, Planner
 from wesemu.runs.records import put_away, write_submission
@@ -102,10 +103,10 @@ class RunService:
         *,
         size: int,
         before: int | None = None,
-        workflows: Sequence[str] = (),
+        selection: Selection = EVERYTHING,
     ) -> Page:
         """At most `size` runs, newest first; go on with `before` = the last page's `before`."""
-        return await self._store.page(owner, size=size, before=before, workflows=workflows)
+        return await self._store.page(owner, size=size, before=before, selection=selection)
 
     async def tasks(self, run: Run) -> list[TaskLog]:
         return await self._store.tasks(run.id)

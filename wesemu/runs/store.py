@@ -1,22 +1,19 @@
-"""The index of runs: SQLite in WAL mode, one connection that writes, one that reads.
+"""The index of runs.
 
 States move by compare-and-set against the transition table, so two actors can never both win.
 """
 
-import asyncio
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
-
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import codec
+from wesemu.runs.database import Database
+from wesemu.runs.listing import EVERYTHING, Selection, page_query
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog
-from wesemu.runs.schema import MIGRATIONS
 
 
 class HandleTaken(StoreError):
@@ -34,34 +31,16 @@ class Page:
 class RunStore:
     """All runs and their tasks. Open it with `open`, close it with `close` (idempotent)."""
 
-    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
-        self._writer = writer
-        self._reader = reader
-        self._transaction = asyncio.Lock()
-        self._closed = False
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @classmethod
     async def open(cls, path: Path) -> "RunStore":
         """Raises StoreError for a file that is damaged or written by a newer wesemu."""
-        async with AsyncExitStack() as opening:
-            try:
-                writer = await _connect(path, opening)
-                await _migrate(writer, path)
-                reader = await _connect(path, opening)
-                await reader.execute("PRAGMA query_only = ON")
-            except sqlite3.DatabaseError as error:
-                raise StoreError(
-                    f"cannot use the index {path}: {error}; move it away, the runs' directories "
-                    "keep what happened"
-                ) from error
-            opening.pop_all()
-        return cls(writer, reader)
+        return cls(await Database.open(path))
 
     async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            await self._reader.close()
-            await self._writer.close()
+        await self._database.close()
 
     async def insert(self, run: Run) -> Run:
         """Commit a new run and return it with its sequence. Raises HandleTaken."""
@@ -69,7 +48,7 @@ class RunStore:
         columns = ", ".join(row)
         marks = ", ".join(f":{name}" for name in row)
         try:
-            stored = await self._write(
+            stored = await self._database.write(
                 f"INSERT INTO runs ({columns}) VALUES ({marks}) RETURNING *", row
             )
         except sqlite3.IntegrityError as error:
@@ -90,38 +69,27 @@ class RunStore:
         *,
         size: int,
         before: int | None = None,
-        workflows: Sequence[str] = (),
+        selection: Selection = EVERYTHING,
     ) -> Page:
         """At most `size` runs of an owner, newest first, by keyset: cost does not grow with
-        the number of runs. `workflows` keeps only runs of these bundled pipelines."""
-        clauses: list[str] = ["owner = ?"]
-        values: list[object] = [owner]
-        if before is not None:
-            clauses.append("sequence < ?")
-            values.append(before)
-        if workflows:
-            clauses.append(f"workflow IN ({', '.join('?' * len(workflows))})")
-            values.extend(workflows)
-        rows = await self._rows(
-            f"SELECT * FROM runs WHERE {' AND '.join(clauses)} ORDER BY sequence DESC LIMIT ?",
-            *values,
-            size + 1,
-        )
+        the number of runs."""
+        query, values = page_query(owner, selection, before, size + 1)
+        rows = await self._database.rows(query, values)
         runs = tuple(codec.row_to_run(row) for row in rows[:size])
         return Page(runs, runs[-1].sequence if len(rows) > size else None)
 
     async def in_states(self, *states: RunState) -> list[Run]:
         """Runs of all owners, the best service level first, then the oldest."""
-        rows = await self._rows(
+        rows = await self._database.rows(
             f"SELECT * FROM runs WHERE state IN ({', '.join('?' * len(states))}) "
             "ORDER BY service_rank, sequence",
-            *states,
+            states,
         )
         return [codec.row_to_run(row) for row in rows]
 
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
         """Runs of an owner by state, every state named."""
-        rows = await self._rows("SELECT state, runs FROM state_counts WHERE owner = ?", owner)
+        rows = await self._database.rows("SELECT state, runs FROM state_counts WHERE owner = ?", [owner])
         counted = {RunState(row["state"]): int(row["runs"]) for row in rows}
         return {state: counted.get(state, 0) for state in RunState}
 
@@ -134,7 +102,7 @@ class RunStore:
         sources = [state for state, targets in TRANSITIONS.items() if to in targets]
         changes = "".join(f", {name} = :{name}" for name in values)
         marks = ", ".join(f"'{state}'" for state in sources)
-        rows = await self._write(
+        rows = await self._database.write(
             f"UPDATE runs SET state = :to{changes} WHERE id = :id AND state IN ({marks}) "
             "RETURNING *",
             values | {"to": to.value, "id": run_id},
@@ -145,7 +113,7 @@ class RunStore:
         return codec.row_to_run(rows[0])
 
     async def delete(self, run_id: RunId) -> None:
-        await self._write("DELETE FROM runs WHERE id = :id", {"id": run_id})
+        await self._database.write("DELETE FROM runs WHERE id = :id", {"id": run_id})
 
     async def put_tasks(self, run_id: RunId, tasks: Iterable[TaskLog]) -> None:
         """Insert or update attempts of tasks, in one commit."""
@@ -154,52 +122,19 @@ class RunStore:
             columns = ", ".join(rows[0])
             marks = ", ".join(f":{name}" for name in rows[0])
             updates = ", ".join(f"{name} = excluded.{name}" for name in rows[0])
-            async with self._transaction:
-                await self._writer.execute("BEGIN IMMEDIATE")
-                await self._writer.executemany(
-                    f"INSERT INTO tasks ({columns}) VALUES ({marks}) "
-                    f"ON CONFLICT (run_id, id, attempt) DO UPDATE SET {updates}",
-                    rows,
-                )
-                await self._writer.execute("COMMIT")
+            await self._database.write_many(
+                f"INSERT INTO tasks ({columns}) VALUES ({marks}) "
+                f"ON CONFLICT (run_id, id, attempt) DO UPDATE SET {updates}",
+                rows,
+            )
 
     async def tasks(self, run_id: RunId) -> list[TaskLog]:
         """All attempts, in the order they were first seen."""
-        rows = await self._rows("SELECT * FROM tasks WHERE run_id = ? ORDER BY rowid", run_id)
+        rows = await self._database.rows("SELECT * FROM tasks WHERE run_id = ? ORDER BY rowid", [run_id])
         return [codec.row_to_task(row) for row in rows]
 
     async def _one(self, query: str, value: str) -> Run:
-        rows = await self._rows(query, value)
+        rows = await self._database.rows(query, [value])
         if not rows:
             raise RunNotFound(f"there is no run {value[:80]!r}")
         return codec.row_to_run(rows[0])
-
-    async def _write(self, statement: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-        """One statement, committed by itself."""
-        async with self._transaction, self._writer.execute(statement, values) as cursor:
-            return [dict(row) for row in await cursor.fetchall()]
-
-    async def _rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        async with self._reader.execute(query, values) as cursor:
-            return [dict(row) for row in await cursor.fetchall()]
-
-
-async def _connect(path: Path, opening: AsyncExitStack) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None)
-    opening.push_async_callback(connection.close)
-    connection.row_factory = sqlite3.Row
-    await connection.execute("PRAGMA journal_mode = WAL")
-    await connection.execute("PRAGMA synchronous = FULL")
-    await connection.execute("PRAGMA foreign_keys = ON")
-    await connection.execute("PRAGMA busy_timeout = 5000")
-    return connection
-
-
-async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
-    async with connection.execute("PRAGMA user_version") as cursor:
-        row = await cursor.fetchone()
-    version = int(row[0]) if row else 0
-    if version > len(MIGRATIONS):
-        raise StoreError(f"the index {path} was written by a newer wesemu; use that one")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        await connection.executescript(f"BEGIN;{script}PRAGMA user_version = {number};COMMIT;")

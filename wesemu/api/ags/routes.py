@@ -10,6 +10,7 @@ from wesemu.api.ags.start import translate
 from wesemu.api.dialect import OWNER
 from wesemu.clock import Clock
 from wesemu.errors import InvalidRequest
+from wesemu.runs.listing import Selection
 from wesemu.runs.model import Owner, Run
 from wesemu.runs.service import RunService
 
@@ -77,7 +78,7 @@ class AgsHandlers:
         before: int | None = None
         while limit is None or len(found) < limit:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = await self._runs.page(owner, size=size, before=before, workflows=KINDS)
+            page = await self._runs.page(owner, size=size, before=before, selection=_JOBS)
             found += page.runs
             before = page.before
             if before is None:

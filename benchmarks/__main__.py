@@ -1,0 +1,84 @@
+"""`python -m benchmarks NAME …`: tables on stdout, talk on stderr."""
+
+import argparse
+import importlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.machine import describe
+from benchmarks.options import Options
+from benchmarks.report import Report, write_json
+from benchmarks.rounds import say
+
+NAMES = (
+    "start",
+    "many",
+    "mixed",
+    "mapping",
+    "counting",
+    "wgs",
+    "listing",
+    "startup",
+)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Answers the exit status: 1 where a target was missed."""
+    arguments = _parser().parse_args(words)
+    names = NAMES if "all" in arguments.names else tuple(dict.fromkeys(arguments.names))
+    folder = arguments.work or Path(tempfile.mkdtemp(prefix="wesemu-benchmarks-"))
+    options = Options(
+        work=folder.absolute(),
+        rounds=arguments.rounds,
+        count=arguments.count,
+        pairs=arguments.pairs,
+        tools=arguments.tools,
+        sizes=tuple(arguments.sizes),
+        seconds=arguments.seconds,
+    )
+    machine = describe()
+    print(f"{machine}\n")
+    reports: list[Report] = []
+    try:
+        for name in names:
+            say(f"-- {name}")
+            reports.append(importlib.import_module(f"benchmarks.{name}").measure(options))
+            print(f"{reports[-1].markdown()}\n", flush=True)
+    finally:
+        if arguments.work is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if arguments.json:
+        write_json(arguments.json, machine, reports)
+    return int(any(row.met is False for report in reports for row in report.rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure this checkout (benchmarks/README.md)."
+    )
+    parser.add_argument("names", nargs="+", choices=(*NAMES, "all"), metavar="NAME")
+    parser.add_argument("--rounds", type=_positive, help="how often each way is measured")
+    parser.add_argument("--count", type=_positive, help="many: runs at once")
+    parser.add_argument("--pairs", type=_positive, help="mapping, counting, wgs: pairs of reads")
+    parser.add_argument("--tools", choices=("native", "wheels", "both"), default="both")
+    parser.add_argument(
+        "--sizes", type=_positive, nargs="+", default=Options.sizes, help="listing: stored runs"
+    )
+    parser.add_argument("--seconds", type=float, default=Options.seconds, help="listing: each load")
+    parser.add_argument("--work", type=Path, help="keep fixtures, indexes and data there")
+    parser.add_argument("--json", type=Path, help="write rows and samples there")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""An index full of runs that have ended, written straight into the database."""
+
+import asyncio
+import random
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rounds import say
+from wesemu.datadir import DataDirectory
+from wesemu.ids import HANDLE_ALPHABET, HANDLE_LENGTH
+from wesemu.runs import codec
+from wesemu.runs.model import (
+    LOCAL_OWNER,
+    OutputFile,
+    ReadCounts,
+    Resources,
+    Run,
+    RunFailure,
+    RunId,
+    RunRequest,
+    RunState,
+    TaskLog,
+    TaskState,
+)
+from wesemu.runs.store import RunStore
+from wesemu.sla import ServiceLevel
+
+_FIRST = datetime(2024, 1, 1, tzinfo=UTC)
+_EVERY = timedelta(seconds=47)
+_TOOK = timedelta(minutes=12)
+_BATCH = 20_000
+_OUTPUTS = ("bam", "bam_index", "flagstat", "stats", "reads", "markdup")
+_RULES = ("link_reference", "map", "statistics")
+_COMMAND = (
+    "( mkdir -p .mapping; trap 'rm -rf .mapping' EXIT; align() { python -P -m"
+    " wesemu.genomics.align --reference resources/genome.fa --reads oss/sample_1.fq.gz"
+    " oss/sample_2.fq.gz --read-group '@RG\\tID:sample.L1\\tLB:sample\\tPL:ILLUMINA' --threads 8"
+    " --longest 1000 --counts results/reads.json --error input_error.json; };"
+    " align | samtools fixmate --no-PG -m -u - - | samtools sort --no-PG -@ 8 -m 256M"
+    " -T .mapping/sort -u - | samtools markdup --no-PG -@ 8 -l 1000 -T .mapping/markdup -s --json"
+    " -f .mapping/markdup.json --write-index -"
+    " results/aligned.bam##idx##results/aligned.bam.bai ) 2> logs/map.log"
+)
+
+
+def fill(data: Path, count: int) -> list[str]:
+    """Have `count` runs of `mapping`, most of them complete, in the index of the data directory
+    `data`; nothing is done where they are there already. Answers 200 of their ids."""
+    directory = DataDirectory(data)
+    directory.create()
+    asyncio.run(_make_index(directory.index))
+    connection = sqlite3.connect(directory.index)
+    try:
+        (present,) = connection.execute("SELECT count(*) FROM runs").fetchone()
+        if present != count:
+            say(f"writing {count:,} runs into an index")
+            connection.executescript("PRAGMA synchronous = OFF; DELETE FROM runs;")
+            _write(connection, count)
+        picked = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
+        return [run_id for (run_id,) in connection.execute(picked, (max(1, count // 200),))]
+    finally:
+        connection.close()
+
+
+async def _make_index(path: Path) -> None:
+    store = await RunStore.open(path)
+    await store.close()
+
+
+def _write(connection: sqlite3.Connection, count: int) -> None:
+    draws = random.Random(1)
+    for start in range(0, count, _BATCH):
+        numbers = range(start, min(count, start + _BATCH))
+        ids = [str(uuid.UUID(int=draws.getrandbits(128), version=4)) for _ in numbers]
+        with connection:
+            _insert(connection, "runs", _runs(numbers, ids))
+            _insert(connection, "tasks", _tasks(ids))
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Iterator[Mapping[str, Any]]) -> None:
+    first = next(rows)
+    columns, marks = ", ".join(first), ", ".join(f":{name}" for name in first)
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"
+    connection.execute(statement, first)
+    connection.executemany(statement, rows)
+
+
+def _runs(numbers: range, ids: list[str]) -> Iterator[dict[str, Any]]:
+    templates = [codec.run_to_row(_run(state)) for state in _STATES]
+    for number, run_id in zip(numbers, ids, strict=True):
+        created = _FIRST + number * _EVERY
+        yield templates[number % len(templates)] | {
+            "id": run_id,
+            "handle": handle(number),
+            "created": codec.stamp(created),
+            "started": codec.stamp(created + _EVERY),
+            "ended": codec.stamp(created + _EVERY + _TOOK),
+        }
+
+
+def _tasks(ids: list[str]) -> Iterator[dict[str, Any]]:
+    templates = [codec.task_to_row(RunId(""), task) for task in map(_task, _RULES)]
+    for run_id in ids:
+        for template in templates:
+            yield template | {"run_id": run_id}
+
+
+def handle(number: int) -> str:
+    """A different one for each number, as short handles look."""
+    letters = ""
+    for _ in range(HANDLE_LENGTH):
+        number, letter = divmod(number, len(HANDLE_ALPHABET))
+        letters += HANDLE_ALPHABET[letter]
+    return letters
+
+
+_STATES = (*[RunState.COMPLETE] * 18, RunState.EXECUTOR_ERROR, RunState.CANCELED)
+"""Of twenty runs, one fails and one is canceled."""
+
+
+def _run(state: RunState) -> Run:
+    first, second = (f"oss://genomes/2024/NA12878/L1/NA12878_L1_{n}.fq.gz" for n in (1, 2))
+    params: dict[str, Any] = {
+        "reads": [{"first": first, "second": second}],
+        "reference": "hs37d5",
+        "sample": "NA12878",
+        "bam": "oss://genomes/results/NA12878.bam",
+    }
+    tags = {"project": "1000 genomes", "cohort": "CEU", "submitted-by": "pipeline@lab"}
+    run = Run(
+        id=RunId(""),
+        sequence=0,
+        handle="",
+        owner=LOCAL_OWNER,
+        state=state,
+        workflow="mapping",
+        service_level=ServiceLevel.GOLD,
+        request=RunRequest("mapping", "SMK", "9", params=params, tags=tags),
+        resources=Resources(cores=8, memory_mb=16_384),
+        created=_FIRST,
+        tags=tags,
+        started=_FIRST,
+        ended=_FIRST,
+        input_bytes=68_719_476_736,
+    )
+    if state is RunState.EXECUTOR_ERROR:
+        failure = RunFailure(
+            message=f"{first}: the gzip data ends too early, as in a file that was cut while it "
+            "was copied after record 81234567. Fetch the file again.",
+            hint="mend or replace the file and send the request again; nothing was published",
+            file=first,
+            record=81_234_568,
+            task="map",
+            exit_code=65,
+            stderr="tasks/2-1/stderr",
+        )
+        return replace(run, exit_code=1, failure=failure)
+    if state is RunState.CANCELED:
+        return run
+    outputs = tuple(
+        OutputFile(name, f"results/{name}", 123_456_789, f"oss://genomes/results/NA12878.{name}")
+        for name in _OUTPUTS
+    )
+    counts = ReadCounts(total_reads=800_000_000, total_bases=120_000_000_000)
+    return replace(run, exit_code=0, outputs=outputs, counts=counts)
+
+
+def _task(rule: str) -> TaskLog:
+    number = _RULES.index(rule) + 1
+    return TaskLog(
+        id=str(number),
+        name=rule,
+        state=TaskState.COMPLETE,
+        command=_COMMAND,
+        threads=8,
+        started=_FIRST,
+        ended=_FIRST + _TOOK,
+        exit_code=0,
+        stdout=f"tasks/{number}-1/stdout",
+        stderr=f"tasks/{number}-1/stderr",
+        cpu_seconds=5123.4,
+        peak_memory=6_442_450_944,
+    )

@@ -1,0 +1,134 @@
+"""Bounded load on a server of this machine: 8 connections, each asks again once it is answered."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+
+from benchmarks.figures import percentile
+
+LOOPBACK = "127.0.0.1"
+_CONNECTIONS = 8
+_MOST_REQUESTS = 50_000
+_END_OF_HEAD = b"\r\n\r\n"
+_LENGTH = b"content-length:"
+_OK = b"HTTP/1.1 200 "
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """`latencies` in seconds, one a request; `seconds` is how long all took together."""
+
+    latencies: Sequence[float]
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return len(self.latencies) / self.seconds
+
+    def milliseconds(self, share: float) -> float:
+        return percentile(self.latencies, share) * 1000
+
+
+def load(
+    port: int, paths: Sequence[str], seconds: float, *, most: int = _MOST_REQUESTS
+) -> Answered:
+    """GET `paths` in turns for `seconds`, at most `most` requests.
+
+    Raises RuntimeError for an answer that is not 200, ConnectionError when one is broken off.
+    """
+    return asyncio.run(_load(port, paths, seconds, most))
+
+
+async def _load(port: int, paths: Sequence[str], seconds: float, most: int) -> Answered:
+    loop = asyncio.get_running_loop()
+    asked = _Questions(paths, most, time.perf_counter() + seconds)
+    ended = [loop.create_future() for _ in range(_CONNECTIONS)]
+    began = time.perf_counter()
+    for future in ended:
+        await loop.create_connection(partial(_Caller, asked, future), LOOPBACK, port)
+    await asyncio.gather(*ended)
+    return Answered(asked.latencies, time.perf_counter() - began)
+
+
+class _Questions:
+    """What is asked next, until time or number are up; what the answers took."""
+
+    def __init__(self, paths: Sequence[str], most: int, deadline: float) -> None:
+        self.latencies: list[float] = []
+        self._requests = cycle(
+            [f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n\r\n".encode() for path in paths]
+        )
+        self._left = most
+        self._deadline = deadline
+
+    def next(self) -> bytes | None:
+        self._left -= 1
+        if self._left < 0 or time.perf_counter() > self._deadline:
+            return None
+        return next(self._requests)
+
+
+class _Caller(asyncio.Protocol):
+    def __init__(self, questions: _Questions, ended: "asyncio.Future[None]") -> None:
+        self._questions = questions
+        self._ended = ended
+        self._received = bytearray()
+        self._asked = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        length = response_length(self._received)
+        if length is None or len(self._received) < length:
+            return
+        if not self._received.startswith(_OK):
+            self._end(RuntimeError(self._received[:500].decode(errors="replace")))
+            return
+        self._questions.latencies.append(time.perf_counter() - self._asked)
+        del self._received[:length]
+        self._ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(ConnectionError(f"the server has closed a connection: {error}"))
+
+    def _ask(self) -> None:
+        assert self._transport is not None
+        question = self._questions.next()
+        if question is None:
+            self._end(None)
+            return
+        self._asked = time.perf_counter()
+        self._transport.write(question)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)
+        assert self._transport is not None
+        self._transport.close()
+
+
+def response_length(received: bytes | bytearray) -> int | None:
+    """Bytes of the first answer in `received`, head and body; None while its head is not whole.
+
+    Raises ValueError for an answer that does not tell its length.
+    """
+    end = received.find(_END_OF_HEAD)
+    if end < 0:
+        return None
+    head = bytes(received[:end]).lower()
+    start = head.find(_LENGTH)
+    if start < 0:
+        raise ValueError("the answer has no Content-Length")
+    return end + len(_END_OF_HEAD) + int(head[start + len(_LENGTH) :].split(b"\r\n", 1)[0])

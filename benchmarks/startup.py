@@ -1,0 +1,90 @@
+"""`wesemu serve` from exec to its first 200, and what it holds in memory while it idles."""
+
+import subprocess
+import time
+from pathlib import Path
+
+from benchmarks.archive import fill
+from benchmarks.figures import median, ratio
+from benchmarks.options import Options
+from benchmarks.processes import descendants, memory_bytes
+from benchmarks.report import Report, at_most, figure
+from benchmarks.rounds import in_turns
+from benchmarks.server import clean_environment, read_url, serve_command, stop
+from benchmarks.wes import Wes
+
+_RUNS = 100_000
+_ROUNDS = 7
+_TIMES_EMPTY = 1.25
+_IDLE_SECONDS = 3.0
+_MEBIBYTE = 1 << 20
+
+
+def measure(options: Options) -> Report:
+    empty, full = options.work / "index-0", options.work / f"index-{_RUNS}"
+    fill(empty, 0)
+    fill(full, _RUNS)
+    ways = {"0 runs": empty, f"{_RUNS:,} runs": full}
+    rounds = options.rounds or _ROUNDS
+    starts = {name: Starts(data) for name, data in ways.items()}
+    found = in_turns({name: start.once for name, start in starts.items()}, rounds)
+    seconds = {name: start.seconds[-rounds:] for name, start in starts.items()}
+    rows = []
+    for name, data in ways.items():
+        alone, all_of_it = idle(data)
+        rows += [
+            figure(f"exec to first 200, {name}", median(seconds[name]), unit="s"),
+            figure(f"CPU, start to stop, {name}", median(found[name].cpu), unit="s"),
+            figure(f"idle memory of the server, {name}", alone / _MEBIBYTE, unit="MiB", digits=0),
+            figure(
+                f"idle memory with its helpers, {name}",
+                all_of_it / _MEBIBYTE,
+                unit="MiB",
+                digits=0,
+            ),
+        ]
+    few, many = seconds.values()
+    rows.append(at_most("with the runs / without", ratio(many, few), _TIMES_EMPTY, unit="x"))
+    return Report("startup", rows, seconds)
+
+
+class Starts:
+    """`seconds` from exec to the first answer of service-info, one for each start."""
+
+    def __init__(self, data: Path) -> None:
+        self.seconds: list[float] = []
+        self._data = data
+
+    def once(self) -> None:
+        """Start a server, ask it, stop it."""
+        began = time.perf_counter()
+        process = _start(self._data)
+        try:
+            Wes(read_url(process)).get("/service-info")
+            self.seconds.append(time.perf_counter() - began)
+        finally:
+            stop(process)
+
+
+def idle(data: Path) -> tuple[int, int]:
+    """Bytes that a server holds some seconds after its start: its own process, and all."""
+    process = _start(data)
+    try:
+        read_url(process)
+        time.sleep(_IDLE_SECONDS)
+        alone = memory_bytes([process.pid])
+        return alone, alone + memory_bytes(descendants(process.pid))
+    finally:
+        stop(process)
+
+
+def _start(data: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        serve_command(data),
+        cwd=data,
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )

@@ -1,0 +1,95 @@
+"""The buckets themselves: made, removed, counted."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wesemu.errors import BucketNotFound
+from wesemu.objects.buckets import Buckets
+from wesemu.objects.errors import BucketNotEmpty, BucketTaken
+from wesemu.objects.hidden import FOLDER, INCOMING, UPLOADS, remove_empty
+from wesemu.objects.store import BUCKET, ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class BucketInfo:
+    """`created` is the folder's time: file systems keep no better one everywhere."""
+
+    name: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStatistics:
+    """`size` in bytes; `modified` is that of the newest object, or None."""
+
+    objects: int
+    size: int
+    uploads: int
+    modified: datetime | None
+
+
+class Shelves:
+    """The buckets below `root`, whose objects `store` has. Synchronous, as the store is."""
+
+    def __init__(self, root: Path, store: ObjectStore) -> None:
+        self._root = root
+        self._buckets = Buckets(root)
+        self._store = store
+
+    def all(self) -> list[BucketInfo]:
+        """Sorted by name."""
+        return [self.info(name) for name in self._buckets.names()]
+
+    def info(self, bucket: str) -> BucketInfo:
+        """Raises InvalidRequest, BucketNotFound."""
+        folder = self._store.folder(bucket)
+        return BucketInfo(bucket, datetime.fromtimestamp(folder.stat().st_mtime, UTC))
+
+    def create(self, bucket: str) -> None:
+        """A bucket that there is already stays. Raises InvalidRequest, BucketTaken."""
+        try:
+            self._store.folder(bucket)
+        except BucketNotFound:
+            try:
+                (self._root / bucket).mkdir(parents=True, exist_ok=True)
+            except FileExistsError as error:
+                raise BucketTaken(
+                    f"{bucket!r} is a file where buckets are folders; take another name",
+                    field=BUCKET,
+                ) from error
+
+    def remove(self, bucket: str) -> None:
+        """Raises InvalidRequest, BucketNotFound, BucketNotEmpty."""
+        folder = self._store.folder(bucket)
+        if any(True for _ in self._store.keys(bucket)) or _uploads(folder):
+            raise BucketNotEmpty(f"the bucket {bucket!r} still holds objects or unfinished uploads")
+        if folder.is_symlink():
+            raise BucketNotEmpty(f"the bucket {bucket!r} is a link made by hand; remove it by hand")
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        if not remove_empty(folder):
+            raise BucketNotEmpty(f"the bucket {bucket!r} still holds files that are no objects")
+
+    def statistics(self, bucket: str) -> BucketStatistics:
+        """Raises InvalidRequest, BucketNotFound. Looks at every file."""
+        folder = self._store.folder(bucket)
+        infos = [
+            info for key in self._store.keys(bucket) if (info := self._store.look(bucket, key))
+        ]
+        return BucketStatistics(
+            objects=len(infos),
+            size=sum(info.size for info in infos),
+            uploads=_uploads(folder),
+            modified=max((info.modified for info in infos), default=None),
+        )
+
+    def sweep(self) -> None:
+        """Remove what was on its way in when the last server ended. Before anything is served."""
+        for bucket in self._buckets.names():
+            shutil.rmtree(self._root / bucket / INCOMING, ignore_errors=True)
+
+
+def _uploads(folder: Path) -> int:
+    uploads = folder / UPLOADS
+    return sum(1 for _ in uploads.iterdir()) if uploads.is_dir() else 0

@@ -1,0 +1,167 @@
+"""Multipart uploads: parts come in any order and are put together when told so.
+
+An upload is a folder below `.wesemu/uploads/` in its bucket: `upload.json` tells its key, and each
+part is a file `<number>.<MD5>.<CRC-64>`. All of it outlasts the server. Synchronous, as the store.
+"""
+
+import json
+import os
+import re
+import shutil
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wesemu.errors import ObjectNotFound
+from wesemu.ids import IdSource
+from wesemu.objects.crc64 import join
+from wesemu.objects.errors import PartMissing, PartsUnordered, PartTooSmall, UploadNotFound
+from wesemu.objects.hidden import UPLOADS
+from wesemu.objects.incoming import Digests, Incoming
+from wesemu.objects.joining import append_file, etag_of_parts
+from wesemu.objects.places import ObjectInfo
+from wesemu.objects.records import ObjectRecord
+from wesemu.objects.store import ObjectStore
+
+PART_MINIMUM = 100 << 10
+"""Bytes of every part but the last (OSS, "Limits": 100 KB to 5 GB)."""
+
+PART_NUMBERS = range(1, 10_001)
+_UPLOAD_ID = re.compile(r"[0-9A-F]{32}")
+_DESCRIPTION = "upload.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    number: int
+    etag: str
+    crc64: int | None
+    size: int
+    modified: datetime
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    key: str
+    id: str
+    started: datetime
+
+
+class Uploads:
+    """The multipart uploads of `store`'s buckets."""
+
+    def __init__(self, store: ObjectStore, ids: IdSource) -> None:
+        self._store = store
+        self._ids = ids
+        self._locks: weakref.WeakValueDictionary[str, _Lock] = weakref.WeakValueDictionary()
+        self._locking = threading.Lock()
+
+    def begin(self, bucket: str, key: str, record: ObjectRecord) -> str:
+        """The new upload's id; `record` becomes the object's. Raises as ObjectStore's methods."""
+        self._store.check(bucket, key)
+        upload_id = self._ids.run_id().replace("-", "").upper()
+        folder = self._store.folder(bucket) / UPLOADS / upload_id
+        folder.mkdir(parents=True)
+        description = folder / "upload.new"
+        description.write_text(json.dumps({"key": key, "record": asdict(record)}))
+        description.replace(folder / _DESCRIPTION)
+        return upload_id
+
+    def put_part(
+        self, bucket: str, key: str, upload_id: str, number: int, incoming: Incoming, digests: Digests
+    ) -> Part:
+        """Let a finished `incoming` be the part; an earlier one of this number goes.
+
+        Raises UploadNotFound.
+        """
+        with self._alone(upload_id):
+            folder = self._folder(bucket, key, upload_id)
+            crc = "-" if digests.crc64 is None else str(digests.crc64)
+            path = folder / f"{number:05}.{digests.etag}.{crc}"
+            for earlier in folder.glob(f"{number:05}.*"):
+                earlier.unlink()
+            incoming.path.replace(path)
+        return _part(path)
+
+    def parts(self, bucket: str, key: str, upload_id: str) -> list[Part]:
+        """Sorted by number. Raises UploadNotFound."""
+        return _parts(self._folder(bucket, key, upload_id))
+
+    def complete(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        named: Sequence[tuple[int, str]] | None,
+        *,
+        overwrite: bool = True,
+    ) -> ObjectInfo:
+        """Put together the `named` parts (number, ETag), or all of them.
+
+        Doing it again answers as before, for a client whom the answer did not reach. Raises
+        UploadNotFound, PartsUnordered, PartMissing, PartTooSmall, ObjectExists.
+        """
+        with self._alone(upload_id):
+            try:
+                folder = self._folder(bucket, key, upload_id)
+            except UploadNotFound:
+                return self._completed(bucket, key, upload_id)
+            parts = _chosen(_parts(folder), named)
+            description = json.loads((folder / _DESCRIPTION).read_bytes())
+            record = ObjectRecord(
+                **description["record"]
+                | {
+                    "kind": "Multipart",
+                    "etag": etag_of_parts([part.etag for part in parts]),
+                    "crc64": _joined_crc(parts),
+                    "upload": upload_id,
+                }
+            )
+            with self._store.incoming(bucket) as incoming:
+                for part in parts:
+                    append_file(part.path, incoming.path)
+                info = self._store.put(bucket, key, incoming, record, overwrite=overwrite)
+            shutil.rmtree(folder)
+        return info
+
+    def abort(self, bucket: str, key: str, upload_id: str) -> None:
+        """Raises UploadNotFound."""
+        with self._alone(upload_id):
+            shutil.rmtree(self._folder(bucket, key, upload_id))
+
+    def all(self, bucket: str) -> list[Upload]:
+        """Sorted by key, then by id. Raises InvalidRequest, BucketNotFound."""
+        folder = self._store.folder(bucket) / UPLOADS
+        found = []
+        for description in folder.glob(f"*/{_DESCRIPTION}"):
+            key = json.loads(description.read_bytes())["key"]
+            found.append(Upload(key, description.parent.name, _modified(description)))
+        return sorted(found, key=lambda upload: (upload.key, upload.id))
+
+    def _folder(self, bucket: str, key: str, upload_id: str) -> Path:
+        folder = self._store.folder(bucket) / UPLOADS / upload_id
+        if _UPLOAD_ID.fullmatch(upload_id) and (folder / _DESCRIPTION).is_file():
+            if json.loads((folder / _DESCRIPTION).read_bytes())["key"] == key:
+                return folder
+        raise UploadNotFound(
+            f"there is no upload {upload_id[:80]!r} of {key!r}; it may have been aborted or "
+            "completed already"
+        )
+
+    def _completed(self, bucket: str, key: str, upload_id: str) -> ObjectInfo:
+        try:
+            info = self._store.find(bucket, key)
+        except ObjectNotFound:
+            info = None
+        if info is None or not upload_id or info.record.upload != upload_id:
+            raise UploadNotFound(f"there is no upload {upload_id[:80]!r} of {key!r}")
+        return info
+
+    def _alone(self, upload_id: str) -> "_Lock":
+        """Only one thread at a time changes an upload."""
+        with self._locking:
+            return self._locks.setdefault(upload_id, _Lock())

@@ -1,0 +1,90 @@
+"""The index database: SQLite in WAL mode, one connection that writes, one that reads."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from wesemu.errors import StoreError
+from wesemu.runs.schema import MIGRATIONS
+
+
+class Database:
+    """Open it with `open`, close it with `close` (idempotent). Every call is one hop to SQLite's
+    thread."""
+
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._transaction = asyncio.Lock()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> "Database":
+        """Raises StoreError for a file that is damaged or written by a newer wesemu."""
+        async with AsyncExitStack() as opening:
+            try:
+                writer = await _connect(path, opening)
+                await _migrate(writer, path)
+                reader = await _connect(path, opening)
+                await reader.execute("PRAGMA query_only = ON")
+            except sqlite3.DatabaseError as error:
+                raise StoreError(
+                    f"cannot use the index {path}: {error}; move it away, the runs' directories "
+                    "keep what happened"
+                ) from error
+            opening.pop_all()
+        return cls(writer, reader)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._reader.close()
+            await self._writer.close()
+
+    async def write(self, statement: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One statement, committed by itself; the rows of its RETURNING."""
+        async with self._transaction:
+            # aiosqlite declares sequences only; sqlite3 takes mappings as well.
+            rows = await self._writer.execute_fetchall(statement, values)  # type: ignore[arg-type]
+        return [dict(row) for row in rows]
+
+    async def write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One statement for each of `rows`, in one commit."""
+        async with self._transaction:
+            try:
+                await self._writer.execute("BEGIN IMMEDIATE")
+                await self._writer.executemany(statement, rows)  # type: ignore[arg-type]
+                await self._writer.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.OperationalError):
+                    await self._writer.execute("ROLLBACK")
+                raise
+
+    async def rows(self, query: str, values: Iterable[object] = ()) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._reader.execute_fetchall(query, list(values))]
+
+
+async def _connect(path: Path, opening: AsyncExitStack) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None)
+    opening.push_async_callback(connection.close)
+    connection.row_factory = sqlite3.Row
+    await connection.execute("PRAGMA journal_mode = WAL")
+    await connection.execute("PRAGMA synchronous = FULL")
+    await connection.execute("PRAGMA foreign_keys = ON")
+    await connection.execute("PRAGMA busy_timeout = 5000")
+    return connection
+
+
+async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
+    async with connection.execute("PRAGMA user_version") as cursor:
+        row = await cursor.fetchone()
+    version = int(row[0]) if row else 0
+    if version > len(MIGRATIONS):
+        raise StoreError(f"the index {path} was written by a newer wesemu; use that one")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        await connection.executescript(f"BEGIN;{script}PRAGMA user_version = {number};COMMIT;")
