@@ -2,7 +2,7 @@
 
 WesemuError                 message: what was wrong, where, what to do next
 ├── InvalidRequest          the caller's request is wrong (names the field)
-│   └── InputError          the reads, a reference or another input file is wrong (names the file, record)
+    │   └── InputError          an input file is wrong
 ├── Unauthorized            no or unknown credentials
 ├── Forbidden               known caller, not allowed
 ├── NotFound                no such thing

@@ -43,6 +43,7 @@ async def test_every_acknowledged_run_ends_once_with_the_right_outputs(serve, tm
     snakefile, seed = tmp_path / "Snakefile", tmp_path / "seed.txt"
     snakefile.write_text(WORKFLOW)
     seed.write_text("seed\n")
+    sent = [("Snakefile", snakefile), ("seed.txt", seed)]
     moments = random.Random(7)
     acknowledged: list[str] = []
     for _ in range(KILLS):
@@ -52,13 +53,8 @@ async def test_every_acknowledged_run_ends_once_with_the_right_outputs(serve, tm
         try:
             async with connect(server.url) as client:
                 for _ in range(BATCH):
-                    acknowledged.append(
-                        await client.wes.submit(
-                            "Snakefile",
-                            {},
-                            attachments=[("Snakefile", snakefile), ("seed.txt", seed)],
-                        )
-                    )
+                    run_id = await client.wes.submit("Snakefile", {}, attachments=sent)
+                    acknowledged.append(run_id)
         except ClientError:
             pass  # not acknowledged
         await killing

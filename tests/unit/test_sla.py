@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wesemu.sla import ServiceLevel, promise
 
 SILVER, GOLD, PLATINUM = ServiceLevel.SILVER, ServiceLevel.GOLD, ServiceLevel.PLATINUM

@@ -3,7 +3,8 @@
 A script is a list of steps, played in order:
 `{"task": "align"}` runs a task of that name, with optional `exit_code`, `wildcards`, `stdout`,
 `stderr`; `{"write": "results/a.txt", "text": "…"}` makes an output; `{"wait": "name"}` goes on
-once somebody calls `release("name")`; `{"exit": 1, "message": "…"}` ends the run early.
+once somebody calls `release("name")`; `{"crash": "name"}` vanishes without an exit status the
+first time; `{"exit": 1, "message": "…"}` ends the run early.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from wesemu.runs.workspace import Workspace, write_atomically
 Script = Sequence[Mapping[str, Any]]
 
 _CANCELED = 143
+_KILLED = 137
 
 
 class ScriptedEngine:
@@ -107,7 +109,7 @@ class _Play:
     async def outcome(self) -> Outcome:
         await asyncio.wait({self._task})
         code = _CANCELED if self._task.cancelled() else self._task.result()
-        return Outcome(exit_code=code, outputs=tuple(self._outputs))
+        return Outcome(exit_code=code, outputs=tuple(self._outputs), crashed=code == _KILLED)
 
     async def cancel(self) -> None:
         self._task.cancel()
@@ -124,6 +126,10 @@ class _Play:
         for number, step in enumerate(script, start=1):
             if "wait" in step:
                 await self._gate(step["wait"]).wait()
+            elif "crash" in step:
+                if not self._gate(step["crash"]).is_set():
+                    self._gate(step["crash"]).set()
+                    return _KILLED
             elif "write" in step:
                 path = self._workspace.work / step["write"]
                 await asyncio.to_thread(_write, path, str(step.get("text", "")))

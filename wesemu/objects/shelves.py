@@ -63,7 +63,7 @@ class Shelves:
     def remove(self, bucket: str) -> None:
         """Raises InvalidRequest, BucketNotFound, BucketNotEmpty."""
         folder = self._store.folder(bucket)
-        if any(True for _ in self._store.keys(bucket)) or _uploads(folder):
+        if any(True for _ in self._store.all(bucket)) or _uploads(folder):
             raise BucketNotEmpty(f"the bucket {bucket!r} still holds objects or unfinished uploads")
         if folder.is_symlink():
             raise BucketNotEmpty(f"the bucket {bucket!r} is a link made by hand; remove it by hand")
@@ -74,9 +74,7 @@ class Shelves:
     def statistics(self, bucket: str) -> BucketStatistics:
         """Raises InvalidRequest, BucketNotFound. Looks at every file."""
         folder = self._store.folder(bucket)
-        infos = [
-            info for key in self._store.keys(bucket) if (info := self._store.look(bucket, key))
-        ]
+        infos = list(self._store.all(bucket))
         return BucketStatistics(
             objects=len(infos),
             size=sum(info.size for info in infos),

@@ -10,7 +10,7 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,10 @@ class ObjectStore:
             self._crc64,
             limit=self._limit if limit is None else limit,
         )
+
+    def check(self, bucket: str, key: str) -> None:
+        """Whether there could be such an object."""
+        self._place(bucket, key)
 
     def find(self, bucket: str, key: str) -> ObjectInfo:
         """Raises ObjectNotFound."""
@@ -164,14 +168,15 @@ class ObjectStore:
         """A part of the bucket's listing, and what its keys' objects are."""
         walk = self._walk(bucket, prefix, after)
         found = page(walk, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
-        infos = []
-        for key in found.keys:
-            with suppress(ObjectNotFound):  # removed meanwhile
-                infos.append(self.find(bucket, key))
-        return found, infos
+        return found, list(self._infos(bucket, found.keys))
 
-    def keys(self, bucket: str) -> Iterator[str]:
-        return iter(self._walk(bucket, "", ""))
+    def all(self, bucket: str) -> Iterator[ObjectInfo]:
+        return self._infos(bucket, self._walk(bucket, "", ""))
+
+    def _infos(self, bucket: str, keys: Iterable[str]) -> Iterator[ObjectInfo]:
+        for key in keys:
+            with suppress(ObjectNotFound):  # removed meanwhile
+                yield self.find(bucket, key)
 
     def _walk(self, bucket: str, prefix: str, after: str) -> KeyWalk:
         def is_object(key: str) -> bool:

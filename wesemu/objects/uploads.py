@@ -4,16 +4,18 @@ An upload is a folder below `.wesemu/uploads/` in its bucket: `upload.json` tell
 part is a file `<number>.<MD5>.<CRC-64>`. All of it outlasts the server. Synchronous, as the store.
 """
 
+import hashlib
 import json
-import os
 import re
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from wesemu.errors import ObjectNotFound
 from wesemu.ids import IdSource
@@ -21,7 +23,6 @@ from wesemu.objects.crc64 import join
 from wesemu.objects.errors import PartMissing, PartsUnordered, PartTooSmall, UploadNotFound
 from wesemu.objects.hidden import UPLOADS
 from wesemu.objects.incoming import Digests, Incoming
-from wesemu.objects.joining import append_file, etag_of_parts
 from wesemu.objects.places import ObjectInfo
 from wesemu.objects.records import ObjectRecord
 from wesemu.objects.store import ObjectStore
@@ -57,7 +58,9 @@ class Uploads:
     def __init__(self, store: ObjectStore, ids: IdSource) -> None:
         self._store = store
         self._ids = ids
-        self._locks: weakref.WeakValueDictionary[str, _Lock] = weakref.WeakValueDictionary()
+        self._locks: weakref.WeakValueDictionary[str, threading.Lock] = (
+            weakref.WeakValueDictionary()
+        )
         self._locking = threading.Lock()
 
     def begin(self, bucket: str, key: str, record: ObjectRecord) -> str:
@@ -72,7 +75,13 @@ class Uploads:
         return upload_id
 
     def put_part(
-        self, bucket: str, key: str, upload_id: str, number: int, incoming: Incoming, digests: Digests
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        number: int,
+        incoming: Incoming,
+        digests: Digests,
     ) -> Part:
         """Let a finished `incoming` be the part; an earlier one of this number goes.
 
@@ -111,19 +120,17 @@ class Uploads:
             except UploadNotFound:
                 return self._completed(bucket, key, upload_id)
             parts = _chosen(_parts(folder), named)
-            description = json.loads((folder / _DESCRIPTION).read_bytes())
-            record = ObjectRecord(
-                **description["record"]
-                | {
-                    "kind": "Multipart",
-                    "etag": etag_of_parts([part.etag for part in parts]),
-                    "crc64": _joined_crc(parts),
-                    "upload": upload_id,
-                }
+            record = replace(
+                ObjectRecord(**_description(folder)["record"]),
+                kind="Multipart",
+                etag=_joined_etag(parts),
+                crc64=_joined_crc(parts),
+                upload=upload_id,
             )
             with self._store.incoming(bucket) as incoming:
                 for part in parts:
-                    append_file(part.path, incoming.path)
+                    incoming.append(part.path)
+                incoming.sync()
                 info = self._store.put(bucket, key, incoming, record, overwrite=overwrite)
             shutil.rmtree(folder)
         return info
@@ -136,32 +143,83 @@ class Uploads:
     def all(self, bucket: str) -> list[Upload]:
         """Sorted by key, then by id. Raises InvalidRequest, BucketNotFound."""
         folder = self._store.folder(bucket) / UPLOADS
-        found = []
-        for description in folder.glob(f"*/{_DESCRIPTION}"):
-            key = json.loads(description.read_bytes())["key"]
-            found.append(Upload(key, description.parent.name, _modified(description)))
+        found = [
+            Upload(_description(path.parent)["key"], path.parent.name, _modified(path))
+            for path in folder.glob(f"*/{_DESCRIPTION}")
+        ]
         return sorted(found, key=lambda upload: (upload.key, upload.id))
 
     def _folder(self, bucket: str, key: str, upload_id: str) -> Path:
         folder = self._store.folder(bucket) / UPLOADS / upload_id
-        if _UPLOAD_ID.fullmatch(upload_id) and (folder / _DESCRIPTION).is_file():
-            if json.loads((folder / _DESCRIPTION).read_bytes())["key"] == key:
-                return folder
+        if _UPLOAD_ID.fullmatch(upload_id) and _description(folder).get("key") == key:
+            return folder
         raise UploadNotFound(
             f"there is no upload {upload_id[:80]!r} of {key!r}; it may have been aborted or "
             "completed already"
         )
 
     def _completed(self, bucket: str, key: str, upload_id: str) -> ObjectInfo:
-        try:
+        with suppress(ObjectNotFound):
             info = self._store.find(bucket, key)
-        except ObjectNotFound:
-            info = None
-        if info is None or not upload_id or info.record.upload != upload_id:
-            raise UploadNotFound(f"there is no upload {upload_id[:80]!r} of {key!r}")
-        return info
+            if upload_id and info.record.upload == upload_id:
+                return info
+        raise UploadNotFound(f"there is no upload {upload_id[:80]!r} of {key!r}")
 
-    def _alone(self, upload_id: str) -> "_Lock":
+    def _alone(self, upload_id: str) -> threading.Lock:
         """Only one thread at a time changes an upload."""
         with self._locking:
-            return self._locks.setdefault(upload_id, _Lock())
+            return self._locks.setdefault(upload_id, threading.Lock())
+
+
+def _chosen(parts: Sequence[Part], named: Sequence[tuple[int, str]] | None) -> Sequence[Part]:
+    if named is not None:
+        numbers = [number for number, _ in named]
+        if numbers != sorted(set(numbers)):
+            raise PartsUnordered("name the parts by ascending numbers, each once")
+        present = {(part.number, part.etag): part for part in parts}
+        missing = [name for name in named if name not in present]
+        if missing:
+            number, etag = missing[0]
+            raise PartMissing(f"part {number} with the ETag {etag[:80]!r} was not uploaded")
+        parts = [present[name] for name in named]
+    if not parts:
+        raise PartMissing("no part was uploaded or named; an object has one at least")
+    for part in parts[:-1]:
+        if part.size < PART_MINIMUM:
+            raise PartTooSmall(
+                f"part {part.number} has {part.size} bytes; all but the last need {PART_MINIMUM}"
+            )
+    return parts
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """Empty where there is no upload."""
+    try:
+        content = json.loads((folder / _DESCRIPTION).read_bytes())
+    except FileNotFoundError:
+        return {}
+    return dict(content)
+
+
+def _parts(folder: Path) -> list[Part]:
+    return [_part(path) for path in sorted(folder.glob("[0-9]*.*.*"))]
+
+
+def _part(path: Path) -> Part:
+    number, etag, crc = path.name.split(".")
+    crc64 = None if crc == "-" else int(crc)
+    return Part(int(number), etag, crc64, path.stat().st_size, _modified(path), path)
+
+
+def _joined_etag(parts: Sequence[Part]) -> str:
+    digests = b"".join(bytes.fromhex(part.etag) for part in parts)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest().upper()}-{len(parts)}"
+
+
+def _joined_crc(parts: Sequence[Part]) -> int | None:
+    known = [(part.crc64, part.size) for part in parts if part.crc64 is not None]
+    return join(known) if len(known) == len(parts) else None
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

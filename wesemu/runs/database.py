@@ -49,8 +49,7 @@ class Database:
     async def write(self, statement: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One statement, committed by itself; the rows of its RETURNING."""
         async with self._transaction:
-            # aiosqlite declares sequences only; sqlite3 takes mappings as well.
-            rows = await self._writer.execute_fetchall(statement, values)  # type: ignore[arg-type]
+            rows = await self._writer.execute_fetchall(statement, values)
         return [dict(row) for row in rows]
 
     async def write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -58,7 +57,7 @@ class Database:
         async with self._transaction:
             try:
                 await self._writer.execute("BEGIN IMMEDIATE")
-                await self._writer.executemany(statement, rows)  # type: ignore[arg-type]
+                await self._writer.executemany(statement, rows)
                 await self._writer.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.OperationalError):

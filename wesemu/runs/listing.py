@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wesemu.runs.model import Owner, RunState
+from wesemu.runs.model import Owner, Run, RunState
 
 TAG_LIMIT = 256
 """A tag can be asked for if its key and value have no more letters than this together."""
@@ -20,6 +20,14 @@ class Selection:
 
 
 EVERYTHING = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Runs, newest first; `before` is the sequence to go on from, None at the end."""
+
+    runs: tuple[Run, ...]
+    before: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,6 @@ MIGRATIONS: tuple[str, ...] = (
         DELETE FROM run_tags WHERE sequence = OLD.sequence;
     END;
     INSERT INTO run_tags {_tags_of("runs", "runs, ")};
-    """,
+    """,  # noqa: S608
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""

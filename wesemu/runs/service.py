@@ -12,11 +12,11 @@ from wesemu.errors import Forbidden, RunActive, TransitionRefused
 from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
-from wesemu.runs.listing import EVERYTHING, Selection
+from wesemu.runs.listing import EVERYTHING, Page, Selection
 from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.ports import Plan, Planner
 from wesemu.runs.records import put_away, write_submission
-from wesemu.runs.store import HandleTaken, Page, RunStore
+from wesemu.runs.store import HandleTaken, RunStore
 from wesemu.runs.workspace import Draft, Workspace
 
 

@@ -5,27 +5,18 @@ States move by compare-and-set against the transition table, so two actors can n
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import codec
 from wesemu.runs.database import Database
-from wesemu.runs.listing import EVERYTHING, Selection, page_query
+from wesemu.runs.listing import EVERYTHING, Page, Selection, page_query
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog
 
 
 class HandleTaken(StoreError):
     """The drawn handle belongs to another run; draw again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Runs, newest first; `before` is the sequence to go on from, None at the end."""
-
-    runs: tuple[Run, ...]
-    before: int | None
 
 
 class RunStore:
@@ -89,7 +80,9 @@ class RunStore:
 
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
         """Runs of an owner by state, every state named."""
-        rows = await self._database.rows("SELECT state, runs FROM state_counts WHERE owner = ?", [owner])
+        rows = await self._database.rows(
+            "SELECT state, runs FROM state_counts WHERE owner = ?", [owner]
+        )
         counted = {RunState(row["state"]): int(row["runs"]) for row in rows}
         return {state: counted.get(state, 0) for state in RunState}
 
@@ -130,7 +123,9 @@ class RunStore:
 
     async def tasks(self, run_id: RunId) -> list[TaskLog]:
         """All attempts, in the order they were first seen."""
-        rows = await self._database.rows("SELECT * FROM tasks WHERE run_id = ? ORDER BY rowid", [run_id])
+        rows = await self._database.rows(
+            "SELECT * FROM tasks WHERE run_id = ? ORDER BY rowid", [run_id]
+        )
         return [codec.row_to_task(row) for row in rows]
 
     async def _one(self, query: str, value: str) -> Run:

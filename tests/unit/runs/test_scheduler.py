@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import START
+
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.scheduler import startable
 from wesemu.sla import ServiceLevel

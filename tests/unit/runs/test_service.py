@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import BucketNotFound, Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run, RunRequest, RunState, TaskState

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import START
+
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs.model import (
     LOCAL_OWNER,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wesemu.errors import InvalidRequest
 from wesemu.runs.workspace import Draft, safe_name
 

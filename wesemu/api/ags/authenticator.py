@@ -32,9 +32,9 @@ class Authenticator:
     """Checks signatures against `keys` (access key id = secret); the id is the owner.
 
     Without keys everybody is LOCAL_OWNER, however the request is signed; unless `guarded`, which
-    says that other credentials than access keys are asked for here: then nobody is. `clock` is the wall
-    clock: clients sign by theirs, never by emulated time. Nonces are remembered for as long as
-    their requests would be accepted, the newest 100,000 of them.
+    says that other credentials than access keys are asked for here: then nobody comes in.
+    `clock` is the wall clock: clients sign by theirs, never by emulated time. Nonces are
+    remembered for as long as their requests would be accepted, the newest 100,000 of them.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from wesemu.runs.model import Owner, Run
 from wesemu.runs.service import RunService
 
 _PAGE = 500
+_JOBS = Selection(workflows=KINDS)
 
 
 class AgsHandlers:

@@ -9,11 +9,13 @@ from wesemu.api.dialect import OWNER
 from wesemu.api.wes import models, render
 from wesemu.api.wes.facts import Limits, ServiceFacts
 from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.api.wes.filters import read_selection
 from wesemu.api.wes.paging import PageTokens, page_size
 from wesemu.api.wes.slashes import MergedSlashesDef
 from wesemu.api.wes.submission import Submissions
 from wesemu.api.wes.versions import PREFIX, VERSIONS, Version, VersionName
 from wesemu.errors import NotFound
+from wesemu.runs.listing import EVERYTHING, Page
 from wesemu.runs.model import Run, TaskLog
 from wesemu.runs.service import RunService
 
@@ -97,12 +99,13 @@ class WesHandlers:
 
     async def list_runs(self, request: web.Request) -> web.Response:
         owner = request[OWNER]
-        scope = f"runs of {owner}"
-        page = await self._runs.page(
-            owner,
-            size=page_size(request.query),
-            before=self._tokens.read(scope, request.query),
-        )
+        selection = read_selection(self._version, request.query)
+        scope = f"runs of {owner}" + (f" with {selection}" if selection != EVERYTHING else "")
+        size = page_size(request.query)
+        before = self._tokens.read(scope, request.query)
+        page = Page((), None)
+        if selection is not None:
+            page = await self._runs.page(owner, size=size, before=before, selection=selection)
         answer: models.RunListResponse = {
             "runs": [render.summary(self._version, run) for run in page.runs],
             "next_page_token": self._tokens.issue(scope, page.before),

@@ -1,0 +1,154 @@
+"""What becomes of runs when a process vanishes, a server stops, or the index is lost."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+from unit.runs.test_service import ended, mapping, until
+
+from wesemu.app import RUNS, create_app
+from wesemu.clock import ManualClock
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.model import LOCAL_OWNER, RunRequest, RunState, TaskState
+from wesemu.runs.rebuild import rebuild
+from wesemu.runs.service import RunService
+from wesemu.runs.store import RunStore
+from wesemu.settings import Settings
+
+
+async def served(settings: Settings, engine: ScriptedEngine) -> TestServer:
+    server = TestServer(await create_app(settings, engines=[engine]))
+    await server.start_server()
+    return server
+
+
+def runs_of(server: TestServer) -> RunService:
+    return server.app[RUNS]
+
+
+async def submit_scripted(runs: RunService, *steps: dict[str, Any]) -> Any:
+    draft = await runs.draft()
+
+    async def text() -> Any:
+        yield b"script"
+
+    await draft.files.attach("play", text())
+    request = RunRequest("play", workflow_type="SCRIPTED", params={"script": list(steps)})
+    return await runs.submit(LOCAL_OWNER, request, draft)
+
+
+async def test_a_run_whose_process_vanished_is_resumed_once(
+    settings: Settings, clock: ManualClock
+) -> None:
+    server = await served(settings, ScriptedEngine(clock))
+    runs = runs_of(server)
+    run = await submit_scripted(
+        runs, {"task": "a"}, {"crash": "x"}, {"write": "b.txt", "text": "b"}
+    )
+    assert (await ended(runs, run)).state is RunState.COMPLETE
+    run = await submit_scripted(runs, {"crash": "y"}, {"crash": "z"}, {"task": "never"})
+    run = await ended(runs, run)
+    assert run.state is RunState.SYSTEM_ERROR
+    assert run.failure is not None
+    assert "vanished" in run.failure.message
+    await server.close()
+
+
+async def test_a_stopped_server_leaves_a_run_to_the_next_one(
+    settings: Settings, clock: ManualClock, engine: ScriptedEngine
+) -> None:
+    server = await served(settings, engine)
+    waiting = await runs_of(server).submit(LOCAL_OWNER, mapping("wait-a"))
+    queued = await runs_of(server).submit(LOCAL_OWNER, mapping("b"))
+    await until(runs_of(server), waiting, RunState.RUNNING)
+    await server.close()
+
+    fresh = ScriptedEngine(
+        clock, name="snakemake", script=engine._script, workflow_types=engine.workflow_types
+    )
+    server = await served(settings, fresh)
+    runs = runs_of(server)
+    assert (await runs.get(LOCAL_OWNER, waiting.id)).state is RunState.RUNNING
+    fresh.release("wait-a")
+    assert (await ended(runs, waiting)).state is RunState.COMPLETE
+    assert (await ended(runs, queued)).state is RunState.COMPLETE
+    await server.close()
+
+
+async def test_a_run_that_was_being_canceled_is_canceled_by_the_next_server(
+    settings: Settings, engine: ScriptedEngine
+) -> None:
+    server = await served(settings, engine)
+    run = await runs_of(server).submit(LOCAL_OWNER, mapping("wait-a"))
+    await until(runs_of(server), run, RunState.RUNNING)
+    await server.close()
+    store = await RunStore.open(settings.data / "wesemu.db")
+    await store.move(run.id, RunState.CANCELING)
+    await store.close()
+    server = await served(settings, engine)
+    assert (await ended(runs_of(server), run)).state is RunState.CANCELED
+    await server.close()
+
+
+async def test_the_index_is_made_anew_from_the_run_directories(
+    settings: Settings, engine: ScriptedEngine
+) -> None:
+    server = await served(settings, engine)
+    complete = await ended(runs_of(server), await runs_of(server).submit(LOCAL_OWNER, mapping("a")))
+    failed = await ended(
+        runs_of(server), await runs_of(server).submit(LOCAL_OWNER, mapping("fail"))
+    )
+    waiting = await runs_of(server).submit(LOCAL_OWNER, mapping("wait-c"))
+    tasks = await runs_of(server).tasks(failed)
+    await server.close()
+    for path in await asyncio.to_thread(lambda: list(settings.data.glob("wesemu.db*"))):
+        await asyncio.to_thread(path.unlink)
+
+    store = await RunStore.open(settings.data / "wesemu.db")
+    assert await rebuild(store, settings.data / "runs") == 3
+    assert await rebuild(store, settings.data / "runs") == 0
+    await store.close()
+
+    engine.release("wait-c")
+    server = await served(settings, engine)
+    runs = runs_of(server)
+    for before in (complete, failed):
+        after = await runs.get(LOCAL_OWNER, before.id)
+        assert (after.state, after.outputs, after.failure, after.counts, after.ended) == (
+            before.state,
+            before.outputs,
+            before.failure,
+            before.counts,
+            before.ended,
+        )
+    assert await runs.tasks(failed) == tasks
+    assert tasks[0].state is TaskState.EXECUTOR_ERROR
+    assert (await ended(runs, waiting)).state is RunState.COMPLETE
+    assert [run.id for run in (await runs.page(LOCAL_OWNER, size=9)).runs] == [
+        waiting.id,
+        failed.id,
+        complete.id,
+    ]
+    await server.close()
+
+
+async def test_what_was_never_whole_is_swept_at_start(
+    settings: Settings, engine: ScriptedEngine
+) -> None:
+    half = settings.data / "runs" / "half" / "attachments"
+    await asyncio.to_thread(half.mkdir, parents=True)
+    server = await served(settings, engine)
+    assert not await asyncio.to_thread(half.parent.exists)
+    await server.close()
+
+
+@pytest.mark.parametrize("steps", [[{"exit": 3, "message": "no luck"}]])
+async def test_the_first_word_of_the_engine_is_the_reason(
+    settings: Settings, clock: ManualClock, steps: list[dict[str, Any]]
+) -> None:
+    server = await served(settings, ScriptedEngine(clock))
+    run = await ended(runs_of(server), await submit_scripted(runs_of(server), *steps))
+    assert run.failure is not None
+    assert (run.failure.message, run.exit_code) == ("no luck", 3)
+    await server.close()
