@@ -28,7 +28,7 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
         return None
     tags = dict.fromkeys(_tag(text) for text in query.getall("tag", []) if text)
     if len(tags) > _TAGS:
-        raise InvalidRequest(f"more than {_TAGS} tags are asked for", field="tag")
+        raise InvalidRequest(f"tag is given more than {_TAGS} times", field="tag")
     return Selection(states=states, tags=tuple(tags))
 
 
