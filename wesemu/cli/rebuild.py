@@ -20,7 +20,7 @@ def rebuild(data: Data = None) -> None:
     from wesemu.cli.configuration import load
     from wesemu.cli.output import tell
 
-    added = asyncio.run(_rebuild(load(data=data).data))
+    added = asyncio.run(_rebuild(load(data=data).data.absolute()))
     tell(f"{added} runs were put back; runs that had not ended go on when a server starts")
 
 
@@ -29,7 +29,7 @@ async def _rebuild(root: Path) -> int:
     from wesemu.runs.rebuild import rebuild
     from wesemu.runs.store import RunStore
 
-    data = DataDirectory(root.absolute())
+    data = DataDirectory(root)
     data.create()
     with data.lock():
         store = await RunStore.open(data.index)
