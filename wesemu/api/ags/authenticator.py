@@ -37,9 +37,7 @@ class Authenticator:
     remembered for as long as their requests would be accepted, the newest 100,000 of them.
     """
 
-    def __init__(
-        self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False
-    ) -> None:
+    def __init__(self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False) -> None:
         self._keys = dict(keys)
         self._is_open = not keys and not guarded
         self._clock = clock
