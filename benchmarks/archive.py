@@ -5,6 +5,7 @@ import random
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,22 +50,38 @@ _COMMAND = (
 
 
 def fill(data: Path, count: int) -> list[str]:
-    """Have `count` runs of `mapping`, most of them complete, in the index of the data directory
-    `data`; nothing is done where they are there already. Answers 200 of their ids."""
+    """Have `count` runs of `mapping`, most of them complete, and no others in the index of the
+    data directory `data`; what is there already is used again. Answers 200 of their ids."""
     directory = DataDirectory(data)
     directory.create()
     asyncio.run(_make_index(directory.index))
-    connection = sqlite3.connect(directory.index)
-    try:
-        (present,) = connection.execute("SELECT count(*) FROM runs").fetchone()
-        if present != count:
-            say(f"writing {count:,} runs into an index")
-            connection.executescript("PRAGMA synchronous = OFF; DELETE FROM runs;")
+    with closing(_open(directory.index)) as connection:
+        present = _tidy(connection)
+    if present != count:
+        say(f"writing {count:,} runs into an index")
+        for path in data.glob(f"{directory.index.name}*"):
+            path.unlink()
+        asyncio.run(_make_index(directory.index))
+        with closing(_open(directory.index)) as connection:
             _write(connection, count)
-        picked = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
+    picked = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
+    with closing(_open(directory.index)) as connection:
         return [run_id for (run_id,) in connection.execute(picked, (max(1, count // 200),))]
-    finally:
-        connection.close()
+
+
+def _open(index: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(index)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def _tidy(connection: sqlite3.Connection) -> int:
+    """Take away what other benchmarks have run here; the number of those that are left."""
+    with connection:
+        connection.execute("DELETE FROM runs WHERE workflow = ''")
+    (present,) = connection.execute("SELECT count(*) FROM runs").fetchone()
+    return int(present)
 
 
 async def _make_index(path: Path) -> None:

@@ -25,7 +25,7 @@ class HandMapping:
         self._threads = threads
 
     def run(self) -> None:
-        """Raises CalledProcessError; `folder`/log.txt has what the tools said."""
+        """Raises RuntimeError with what the tools said."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         used = cpu_seconds()
@@ -52,14 +52,17 @@ class HandMapping:
         )
 
     def _bash(self, script: str) -> None:
-        with (self.folder / "log.txt").open("ab") as log:
-            subprocess.run(
+        log = self.folder / "log.txt"
+        with log.open("ab") as talk:
+            done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", script],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stderr=log,
-                check=True,
+                stderr=talk,
+                check=False,
             )
+        if done.returncode:
+            raise RuntimeError(f"{script}\n{log.read_text(errors='replace')}")
 
 
 def bwa_mem(bwa: Sequence[str], threads: int, fasta: Path, reads: Path) -> list[str]:

@@ -48,11 +48,13 @@ def measure(options: Options) -> Report:
 
 
 def to_nowhere(command: Sequence[str]) -> None:
-    """Raises CalledProcessError."""
-    subprocess.run(
+    """Raises RuntimeError with what the command said."""
+    done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
+        stderr=subprocess.PIPE,
+        check=False,
     )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.decode(errors='replace')}")

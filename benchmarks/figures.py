@@ -57,10 +57,5 @@ def most_at_once(spans: Iterable[Span]) -> int:
     return most
 
 
-def makespan(spans: Sequence[Span]) -> float:
-    """From the first start to the last end."""
-    return max(span.end for span in spans) - min(span.start for span in spans)
-
-
 def core_seconds(spans: Iterable[Span]) -> float:
     return sum(span.threads * (span.end - span.start) for span in spans)

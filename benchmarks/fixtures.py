@@ -39,7 +39,18 @@ def stock(data: Path, folder: Path) -> Path:
         (bucket / name).unlink(missing_ok=True)
         shutil.copyfile(folder / name, bucket / name)
     references = ReferenceStore(data / "references", data / "cache")
-    return references.add(REFERENCE, folder / "reference.fa")
+    fasta = references.add(REFERENCE, folder / "reference.fa")
+    _write_dictionary(fasta)
+    return fasta
+
+
+def _write_dictionary(fasta: Path) -> None:
+    """What pybwa's own interface wants beside an index."""
+    lines = ["@HD\tVN:1.6\tSO:unsorted"]
+    for line in fasta.with_name(f"{fasta.name}.fai").read_text().splitlines():
+        name, length, *_ = line.split("\t")
+        lines.append(f"@SQ\tSN:{name}\tLN:{length}")
+    fasta.with_suffix(".dict").write_text("\n".join(lines) + "\n")
 
 
 def params() -> dict[str, object]:

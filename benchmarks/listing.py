@@ -1,22 +1,26 @@
 """What reading costs with a thousand, a hundred thousand and a million stored runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from benchmarks.archive import fill
 from benchmarks.figures import median, percentile, ratio
 from benchmarks.load import load
 from benchmarks.options import Options
-from benchmarks.report import Report, Row, at_least
-from benchmarks.rounds import say
+from benchmarks.processes import cpu_seconds_of
+from benchmarks.report import Report, Row, at_least, at_most, figure
+from benchmarks.rounds import Samples, in_turns, say
 from benchmarks.server import Server, serving
+from benchmarks.start import start_once
 from benchmarks.wes import ROOT
 
 _ROUNDS = 3
 _TIMES_BEST_PEER = 5.0
 _OF_ONES_OWN = 0.8
 _WARM_UP_SECONDS = 0.5
+_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,11 @@ class Question:
 
 @dataclass(slots=True)
 class Answers:
-    """Of one question to one server: requests a second round by round, all latencies in s."""
+    """Of one question to one server, round by round: requests a second, and the CPU seconds of
+    the server for one; `latencies` of all rounds in s."""
 
     per_second: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
 
 
@@ -57,12 +63,18 @@ def measure(options: Options) -> Report:
         rounds = options.rounds or _ROUNDS
         for number in range(rounds + 1):
             seconds = options.seconds if number else _WARM_UP_SECONDS
-            for size, server in servers.items():
-                for question in questions(ids[size]):
+            asked = {size: questions(some) for size, some in ids.items()}
+            for place in range(len(questions(()))):
+                for size, server in servers.items():
+                    question = asked[size][place]
                     answer = answers.setdefault((question.name, size), Answers())
                     _ask(server, question, seconds, answer if number else Answers())
             say(f"{number}/{rounds}")
+        starts = in_turns(
+            {size: partial(start_once, server) for size, server in servers.items()}, _STARTS
+        )
     rows = [row for question in questions(()) for row in _rows(question, answers, options.sizes)]
+    rows += _start_rows(starts)
     return Report(
         "listing: 8 connections",
         rows,
@@ -71,9 +83,29 @@ def measure(options: Options) -> Report:
 
 
 def _ask(server: Server, question: Question, seconds: float, answers: Answers) -> None:
+    used = cpu_seconds_of(server.pid)
     found = load(server.wes.port, question.paths, seconds)
+    answers.cpu.append((cpu_seconds_of(server.pid) - used) / len(found.latencies))
     answers.per_second.append(found.per_second)
     answers.latencies += found.latencies
+
+
+def _start_rows(starts: Mapping[int, Samples]) -> list[Row]:
+    rows = [
+        figure(f"three rules, POST to COMPLETE, {size:,} runs", median(found.wall), unit="s")
+        for size, found in starts.items()
+    ]
+    least, most = min(starts), max(starts)
+    if least != most:
+        rows.append(
+            at_most(
+                f"three rules: {most:,} runs against {least:,}",
+                ratio(starts[most].wall, starts[least].wall),
+                1 / _OF_ONES_OWN,
+                unit="x",
+            )
+        )
+    return rows
 
 
 def _rows(
@@ -96,7 +128,8 @@ def _rows(
 def _row(question: Question, size: int, answers: Answers) -> Row:
     rate = median(answers.per_second)
     p50, p99 = (percentile(answers.latencies, share) * 1000 for share in (0.5, 0.99))
-    told = f"{rate:,.0f} req/s; p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    each = median(answers.cpu) * 1e6
+    told = f"{rate:,.0f} req/s, {each:,.0f} µs CPU each; p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     what = f"{question.name}, {size:,} runs"
     if question.peer is None or size > 1_000:
         return Row(what, told)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 
-from benchmarks.figures import percentile
-
 LOOPBACK = "127.0.0.1"
 _CONNECTIONS = 8
 _MOST_REQUESTS = 50_000
@@ -27,9 +25,6 @@ class Answered:
     @property
     def per_second(self) -> float:
         return len(self.latencies) / self.seconds
-
-    def milliseconds(self, share: float) -> float:
-        return percentile(self.latencies, share) * 1000
 
 
 def load(

@@ -22,7 +22,7 @@ def describe() -> str:
         f"{cores()} cores of {_processor()}, {memory:.0f} GiB of memory, "
         f"{platform.system()} {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, aiohttp {version('aiohttp')}, "
-        f"Snakemake {version('snakemake')}, {tools}"
+        f"Snakemake {version('snakemake')}, {tools}; load average {os.getloadavg()[0]:.1f} before"
     )
 
 

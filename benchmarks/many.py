@@ -9,11 +9,13 @@ from benchmarks.options import Options
 from benchmarks.report import Report, at_least, at_most, figure
 from benchmarks.rounds import say
 from benchmarks.server import Server, fresh, serving
-from benchmarks.workflows import THREE_RULES, THREE_TIMED_RULES, read_spans
+from benchmarks.start import start_once
+from benchmarks.workflows import read_spans, three_timed_rules
 
 _COUNT = 60
 _ROUNDS = 3
 _TASKS = 3
+_TASK_SECONDS = 0.05
 _RUNS_PER_SECOND = 10.0
 
 
@@ -21,15 +23,17 @@ def measure(options: Options) -> Report:
     count, rounds = options.count or _COUNT, options.rounds or _ROUNDS
     rates, accepted = [], []
     with serving(fresh(options.work / "many")) as server:
-        server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
+        start_once(server)
         for number in range(1, rounds + 1):
-            answered, took = _at_once(server, count, 1 + number * count)
+            answered, took = _at_once(server, three_timed_rules(0), count, 1 + number * count)
             rates.append(count / took)
             accepted.append(answered)
             say(f"{number}/{rounds}: {count} runs in {took:.2f} s, accepted in {answered:.2f} s")
+        # tasks that take a while meet each other, if anything lets them
+        _at_once(server, three_timed_rules(_TASK_SECONDS), count, 1 + (rounds + 1) * count)
         spans = parse_spans(read_spans(server.data))
-    if len(spans) != count * rounds * _TASKS:
-        raise RuntimeError(f"{len(spans)} tasks ran for {count * rounds} runs of {_TASKS}")
+    if len(spans) != count * (rounds + 1) * _TASKS:
+        raise RuntimeError(f"{len(spans)} tasks ran for {count * (rounds + 1)} runs of {_TASKS}")
     return Report(
         f"many: {count} runs of three rules at once",
         [
@@ -46,11 +50,11 @@ def measure(options: Options) -> Report:
     )
 
 
-def _at_once(server: Server, count: int, completed: int) -> tuple[float, float]:
+def _at_once(server: Server, workflow: str, count: int, completed: int) -> tuple[float, float]:
     """Seconds until all are accepted, and until `completed` runs of the server are COMPLETE."""
 
     def submit(_: int) -> str:
-        return server.wes.again().submit("Snakefile", attachments={"Snakefile": THREE_TIMED_RULES})
+        return server.wes.again().submit("Snakefile", attachments={"Snakefile": workflow})
 
     began = time.perf_counter()
     with ThreadPoolExecutor(count) as threads:

@@ -55,7 +55,7 @@ def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
         mapper.by_hand(fasta, data / "buckets" / fixtures.BUCKET),
         resolve().samtools,
         threads=cores(),
-        folder=options.work / "by-hand",
+        folder=fresh(options.work / "by-hand"),
     )
     with serving(data, environment=mapper.environment) as server:
         ways = {SERVER: lambda: map_once(server), HAND: hand.run}

@@ -5,12 +5,13 @@ The tasks sleep, so that only the order in which they are let in counts.
 
 import time
 
-from benchmarks.figures import core_seconds, makespan, median, most_at_once, parse_spans
+from benchmarks.figures import core_seconds, median, most_at_once, parse_spans
 from benchmarks.options import Options
 from benchmarks.report import Report, at_most, figure
 from benchmarks.rounds import say
 from benchmarks.server import fresh, serving
-from benchmarks.workflows import THREE_RULES, read_spans, wide_and_narrow
+from benchmarks.start import start_once
+from benchmarks.workflows import read_spans, wide_and_narrow
 
 _CORES = 2
 _RUNS = 4
@@ -28,7 +29,7 @@ def measure(options: Options) -> Report:
     rounds = options.rounds or _ROUNDS
     took = []
     with serving(fresh(options.work / "mixed"), cores=_CORES) as server:
-        server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
+        start_once(server)
         for number in range(1, rounds + 1):
             began = time.perf_counter()
             for _ in range(_RUNS):
@@ -46,7 +47,6 @@ def measure(options: Options) -> Report:
             at_most("times the ideal", median(took) / IDEAL_SECONDS, _TIMES_IDEAL, unit="x"),
             at_most("cores held at the same time", most_at_once(spans), _CORES, digits=0),
             figure("tasks alone, every core busy", used, unit="s"),
-            figure("first start to last end, all rounds", makespan(spans), unit="s"),
         ],
         {"makespan": took},
     )

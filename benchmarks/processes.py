@@ -26,8 +26,7 @@ def descendants(root: int | None = None) -> dict[int, list[str]]:
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(*_GONE):
-                text = (entry / "stat").read_text(errors="replace")
-                stats[int(entry.name)] = text[text.rindex(")") + 2 :].split()
+                stats[int(entry.name)] = _stat(int(entry.name))
     children: dict[int, list[int]] = {}
     for pid, fields in stats.items():
         children.setdefault(int(fields[1]), []).append(pid)
@@ -46,6 +45,17 @@ def cpu_seconds() -> float:
     # proc(5): utime, stime, cutime, cstime
     ticks = sum(sum(map(int, fields[11:15])) for fields in descendants().values())
     return ended.ru_utime + ended.ru_stime + ticks / _TICKS
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """User and system time of one process so far, in steps of 10 ms."""
+    return sum(map(int, _stat(pid)[11:13])) / _TICKS
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the name."""
+    text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    return text[text.rindex(")") + 2 :].split()
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

@@ -2,10 +2,13 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from benchmarks.processes import cpu_seconds
+
+Way = TypeVar("Way", bound=Hashable)
 
 _CALM_SECONDS = 0.1
 """After a way has answered, what it started still ends and is waited for."""
@@ -20,11 +23,11 @@ class Samples:
 
 
 def in_turns(
-    ways: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = 1
-) -> dict[str, Samples]:
+    ways: Mapping[Way, Callable[[], object]], rounds: int, *, warm_up: int = 1
+) -> dict[Way, Samples]:
     """A B A B …: each of `rounds` does every way once. `warm_up` rounds before do not count."""
-    wall: dict[str, list[float]] = {name: [] for name in ways}
-    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    wall: dict[Way, list[float]] = {name: [] for name in ways}
+    cpu: dict[Way, list[float]] = {name: [] for name in ways}
     for number in range(-warm_up, rounds):
         for name, way in ways.items():
             used, began = cpu_seconds(), time.perf_counter()

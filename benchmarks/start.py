@@ -1,6 +1,5 @@
 """From POST to COMPLETE of three shell rules, against Snakemake's command line started cold."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from benchmarks.figures import median, ratio
 from benchmarks.options import Options
 from benchmarks.report import Report, at_least, at_most, figure
 from benchmarks.rounds import in_turns
-from benchmarks.server import clean_environment, fresh, serving
+from benchmarks.server import Server, clean_environment, fresh, serving
 from benchmarks.workflows import THREE_RULES
 
 SERVER, COLD = "server", "snakemake"
@@ -20,14 +19,11 @@ _TIMES_FASTER = 10.0
 
 def measure(options: Options) -> Report:
     with serving(fresh(options.work / "start")) as server:
-
-        def by_server() -> None:
-            server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
-
-        folder = options.work / "cold"
-        found = in_turns(
-            {SERVER: by_server, COLD: lambda: run_cold(folder)}, options.rounds or _ROUNDS
-        )
+        ways = {
+            SERVER: lambda: start_once(server),
+            COLD: lambda: start_cold(options.work / "cold"),
+        }
+        found = in_turns(ways, options.rounds or _ROUNDS)
     ours, cold = found[SERVER], found[COLD]
     return Report(
         "start: three shell rules, POST to COMPLETE",
@@ -43,15 +39,20 @@ def measure(options: Options) -> Report:
     )
 
 
-def run_cold(folder: Path) -> None:
-    """The same workflow in a new directory. Raises CalledProcessError."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "Snakefile").write_text(THREE_RULES)
-    subprocess.run(
+def start_once(server: Server) -> None:
+    """The three rules from POST to COMPLETE. Raises RuntimeError."""
+    server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
+
+
+def start_cold(folder: Path) -> None:
+    """The same workflow in a new directory. Raises RuntimeError with what Snakemake said."""
+    (fresh(folder) / "Snakefile").write_text(THREE_RULES)
+    done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"],
         cwd=folder,
         env=clean_environment(),
-        check=True,
         capture_output=True,
+        check=False,
     )
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode(errors="replace"))

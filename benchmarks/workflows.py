@@ -19,22 +19,26 @@ rule c:
 """
 """A chain: each rule waits for the one before."""
 
-_SPANS = 'printf "span {threads} %s %s\\n" $start $EPOCHREALTIME > {output}'
+_START = "start=$EPOCHREALTIME"
+_END = 'printf "span {threads} %s %s\\n" $start $EPOCHREALTIME > {output}'
 
-THREE_TIMED_RULES = f"""\
+
+def three_timed_rules(seconds: float) -> str:
+    """The same chain; every task sleeps and writes when it began and ended (bash 5)."""
+    work = f"{_START}; sleep {seconds}; {_END}" if seconds else f"{_START}; {_END}"
+    return f"""\
 rule c:
     input: "b.span"
     output: "c.span"
-    shell: '''start=$EPOCHREALTIME; {_SPANS}'''
+    shell: '''{work}'''
 rule b:
     input: "a.span"
     output: "b.span"
-    shell: '''start=$EPOCHREALTIME; {_SPANS}'''
+    shell: '''{work}'''
 rule a:
     output: "a.span"
-    shell: '''start=$EPOCHREALTIME; {_SPANS}'''
+    shell: '''{work}'''
 """
-"""The same chain; every task writes when it began and ended (bash 5)."""
 
 
 def wide_and_narrow(seconds: float, cores: int, narrow: int) -> str:
@@ -44,7 +48,7 @@ def wide_and_narrow(seconds: float, cores: int, narrow: int) -> str:
 rule wide:
     output: "wide.span"
     threads: {cores}
-    shell: '''start=$EPOCHREALTIME; sleep {seconds}; {_SPANS}'''
+    shell: '''{_START}; sleep {seconds}; {_END}'''
 """
     ]
     for number in range(1, narrow + 1):
@@ -54,7 +58,7 @@ rule wide:
 rule narrow{number}:
     input: "{earlier}.span"
     output: "narrow{number}.span"
-    shell: '''start=$EPOCHREALTIME; sleep {seconds}; {_SPANS}'''
+    shell: '''{_START}; sleep {seconds}; {_END}'''
 """
         )
     return f'rule all:\n    input: "narrow{narrow}.span"\n' + "".join(rules)

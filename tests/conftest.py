@@ -51,7 +51,9 @@ def settings(tmp_path: Path) -> Settings:
     """Two cores, whatever the machine has; a bucket `genes` with reads and a reference."""
     data = tmp_path / "data"
     fill_bucket(data)
-    return Settings.model_validate({"data": data, "node": {"cores": 2, "memory_mb": 4096}})
+    return Settings.model_validate(
+        {"data": data, "node": {"cores": 2, "memory_mb": 4096, "runs": 1}}
+    )
 
 
 @pytest.fixture

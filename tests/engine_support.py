@@ -83,8 +83,8 @@ class Story:
         return [event.failure for event in self.events if isinstance(event, EngineError)]
 
 
-async def follow(execution: Execution) -> Story:
-    async with asyncio.timeout(DEADLINE_SECONDS):
+async def follow(execution: Execution, seconds: float = DEADLINE_SECONDS) -> Story:
+    async with asyncio.timeout(seconds):
         events = [event async for event in execution.events()]
         return Story(events, await execution.outcome())
 

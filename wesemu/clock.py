@@ -1,13 +1,33 @@
 """The clocks that are passed in, so that tests never sleep and emulated time never leaks."""
 
+import asyncio
+import math
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Protocol
+
+from wesemu.errors import InvalidRequest
+
+FASTEST = 86_400.0
+"""The highest speed: a day a second."""
+
+END_OF_TIME = datetime(9000, 1, 1, tzinfo=UTC)
+"""Where emulated time stands still: beyond it, dates cannot be written down any more."""
+
+_MICROSECOND = timedelta(microseconds=1)
+_GLANCE_SECONDS = 60.0
+"""How long the wall clock is left alone while somebody waits for it: it may be set, or sleep."""
 
 
 class Clock(Protocol):
     """Tells the time. All times in wesemu are aware and in UTC."""
 
     def now(self) -> datetime: ...
+
+    async def wait_until(self, moment: datetime) -> None:
+        """Return once `now()` is `moment` or later; at once where it is already."""
+        ...
 
 
 class WallClock:
@@ -16,15 +36,125 @@ class WallClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
+    async def wait_until(self, moment: datetime) -> None:
+        while True:
+            left = (moment - self.now()).total_seconds()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, _GLANCE_SECONDS))
+
 
 class ManualClock:
     """A clock that moves only when told to."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start
+        self._moved = asyncio.Event()
 
     def now(self) -> datetime:
         return self._now
 
+    async def wait_until(self, moment: datetime) -> None:
+        while self._now < moment:
+            await self._moved.wait()
+
     def advance(self, step: timedelta) -> None:
         self._now += step
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How emulated time runs: it was `emulated` when the wall clock showed `wall`, and `speed`
+    emulated seconds have passed for each second since. A speed of 0 is a clock that stands."""
+
+    wall: datetime
+    emulated: datetime
+    speed: float = 1.0
+
+    def at(self, wall: datetime) -> datetime:
+        """Emulated time when the wall clock shows `wall`; never after `END_OF_TIME`."""
+        passed = math.floor(Fraction(self.speed) * ((wall - self.wall) // _MICROSECOND))
+        return _later(self.emulated, passed)
+
+    def reaches(self, moment: datetime) -> datetime | None:
+        """The first wall time whose emulated time is `moment` or later; None for never."""
+        if not self.speed or moment > END_OF_TIME:
+            return None
+        left = Fraction((moment - self.emulated) // _MICROSECOND)
+        return _later(self.wall, math.ceil(left / Fraction(self.speed)))
+
+    def turned(
+        self, wall: datetime, *, speed: float | None = None, step: timedelta = timedelta()
+    ) -> "Course":
+        """The course from `wall` on, `step` ahead of where this one is then.
+
+        Raises InvalidRequest for a speed below 0 or above `FASTEST`, for a step back and for
+        one that leads beyond `END_OF_TIME`.
+        """
+        if speed is not None and not 0 <= speed <= FASTEST:
+            raise InvalidRequest(
+                f"{speed} is no speed; write emulated seconds a second, from 0 (time stands "
+                f"still) to {FASTEST:.0f}",
+                field="speed",
+            )
+        if step < timedelta():
+            raise InvalidRequest("emulated time never goes back; advance by more than 0")
+        now = self.at(wall)
+        if step > END_OF_TIME - now:
+            raise InvalidRequest(f"emulated time ends at {END_OF_TIME:%Y-%m-%d}; advance by less")
+        return replace(
+            self, wall=wall, emulated=now + step, speed=self.speed if speed is None else speed
+        )
+
+
+class EmulatedClock:
+    """A clock on a `Course`; whoever waits for it is woken when the course changes."""
+
+    def __init__(self, wall: Clock, course: Course) -> None:
+        self._wall = wall
+        self._course = course
+        self._turned = asyncio.Event()
+
+    @property
+    def course(self) -> Course:
+        return self._course
+
+    def now(self) -> datetime:
+        return self._course.at(self._wall.now())
+
+    async def wait_until(self, moment: datetime) -> None:
+        while self.now() < moment:
+            turned, due = self._turned, self._course.reaches(moment)
+            if due is None:
+                await turned.wait()
+            else:
+                await _first(turned, self._wall, due)
+
+    def follow(self, course: Course) -> None:
+        """Go on by another course, from now on."""
+        self._course = course
+        self._turned.set()
+        self._turned = asyncio.Event()
+
+
+async def _first(event: asyncio.Event, clock: Clock, due: datetime) -> None:
+    """Wait for `event`, but no longer than until `clock` shows `due`."""
+    tasks = {
+        asyncio.create_task(event.wait(), name="a new course"),
+        asyncio.create_task(clock.wait_until(due), name=f"{due:%H:%M:%S}"),
+    }
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _later(moment: datetime, microseconds: int) -> datetime:
+    try:
+        return min(moment + timedelta(microseconds=microseconds), END_OF_TIME)
+    except OverflowError:
+        return END_OF_TIME

@@ -33,6 +33,11 @@ class DataDirectory:
         return self.root / "runs"
 
     @property
+    def leases(self) -> Path:
+        """Which task has how much of this machine."""
+        return self.root / "leases"
+
+    @property
     def cache(self) -> Path:
         """What can be made again."""
         return self.root / "cache"
@@ -40,6 +45,11 @@ class DataDirectory:
     @property
     def index(self) -> Path:
         return self.root / "wesemu.db"
+
+    @property
+    def clock(self) -> Path:
+        """The emulated clock's course."""
+        return self.root / "clock.json"
 
     def create(self) -> None:
         """Make the folders that are not there yet."""

@@ -2,7 +2,7 @@
 
 WesemuError                 message: what was wrong, where, what to do next
 ├── InvalidRequest          the caller's request is wrong (names the field)
-    │   └── InputError          an input file is wrong
+│   └── InputError          an input file is wrong (names the file and the record)
 ├── Unauthorized            no or unknown credentials
 ├── Forbidden               known caller, not allowed
 ├── NotFound                no such thing
@@ -12,12 +12,16 @@ WesemuError                 message: what was wrong, where, what to do next
 │   └── ReferenceNotFound
 ├── Conflict                not in this state
 │   ├── RunActive           a run that has not ended cannot be removed
+│   ├── KeyReused           a submission key stands for another request
 │   └── TransitionRefused   the state table has no such step (somebody else was faster)
+├── FaultOrdered            the control API asked for it
 └── SystemFault             this machine, not the request
     ├── DataDirectoryLocked another server uses the data directory
     ├── StoreError          the index is unreadable or newer than this program
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
     └── EngineFault         the engine's own process failed to start or vanished
+
+`objects.errors` adds leaves for what the bucket door refuses.
 """
 
 
@@ -86,8 +90,16 @@ class RunActive(Conflict):
     """The run has not ended yet."""
 
 
+class KeyReused(Conflict):
+    """A submission's key was used before, for another request."""
+
+
 class TransitionRefused(Conflict):
     """The run is not in a state from which the step leads; another actor was faster."""
+
+
+class FaultOrdered(WesemuError):
+    """Nothing is wrong: a fault was ordered by the control API."""
 
 
 class SystemFault(WesemuError):

@@ -1,9 +1,8 @@
 """Whole-genome calling: the known variants, at the right places, the same bytes every time."""
 
-import gzip
+import json
 
 import pysam
-import pytest
 
 from wesemu.genomics.compare import compare
 
@@ -41,7 +40,12 @@ def test_real_variants_are_found(workflow, real_config, shared_data):
         folder / "reference.fa",
         bed=folder / "truth.bed",
     )
-    assert verdict.all.f1 > 0.98
+    # 229 of 231 alleles, every genotype right, one false indel
+    assert verdict.all.f1 >= 0.993
+    assert verdict.wrong_genotypes == 0
+    variants = json.loads((results / "summary.json").read_text())["variants"]
+    assert variants["snps"]["records"] == 249
+    assert variants["snps"]["ti_tv"] == 1.98
 
 
 def test_the_bytes_do_not_depend_on_cores_or_directory(workflow, config):
@@ -60,24 +64,16 @@ def test_the_vcf_names_the_sample_and_no_path(workflow, config):
     assert header[-1].endswith("\tFORMAT\tNA12878")
     assert "##reference=file://resources/genome.fa" in header
     assert str(run.directory) not in text
-    assert "bcftools_" not in text
+    assert "##bcftoolsCommand=mpileup -Ou -X illumina -a AD,DP" in text
+    assert "Date=" not in text
     assert not (results / "calls.vcf.gz").exists()
 
 
-@pytest.mark.parametrize("name", ["calls.vcf.gz", "calls.vcf"])
-def test_a_genome_in_slices_gives_the_same_calls(workflow, config, name):
-    whole = workflow("wgs", "whole").succeed(config)
-    sliced = workflow("wgs", "sliced").succeed(config | {"slice_size_mb": 0.015, "vcf": name})
-    assert calls(sliced / name) == calls(whole / "calls.vcf.gz")
-    assert not (sliced / "slices").exists() or not list((sliced / "slices").iterdir())
-    assert (sliced / f"{name}.tbi").exists() == name.endswith(".gz")
-
-
-def test_no_variant_is_a_result_too(workflow, config, tmp_path):
-    reference = tmp_path / "other.fa"
-    reference.write_text(">HLA-A*01:01:01:01\n" + "ACCTTTGGAGTC" * 500 + "\n")
-    results = workflow("wgs").succeed(config | {"reference": str(reference)})
-    with gzip.open(results / "calls.vcf.gz", "rt") as vcf:
-        lines = vcf.read().splitlines()
-    assert lines[-1].startswith("#CHROM")
-    assert "number of records:\t0" in (results / "variants.txt").read_text()
+def test_a_genome_in_slices_gives_the_same_calls(workflow, config):
+    whole = calls(workflow("wgs", "whole").succeed(config) / "calls.vcf.gz")
+    for name in ("calls.vcf.gz", "calls.vcf"):
+        run = workflow("wgs", f"sliced {name}")
+        sliced = run.succeed(config | {"slice_size_mb": 0.015, "vcf": name})
+        assert calls(sliced / name) == whole
+        assert not (sliced / "slices").exists() or not list((sliced / "slices").iterdir())
+        assert (sliced / f"{name}.tbi").exists() == name.endswith(".gz")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.sla import ServiceLevel, promise
+from wesemu.sla import ServiceLevel, promise, stretch
 
 SILVER, GOLD, PLATINUM = ServiceLevel.SILVER, ServiceLevel.GOLD, ServiceLevel.PLATINUM
 sizes = st.integers(min_value=0, max_value=10**13)
@@ -75,3 +75,20 @@ def test_a_better_tier_never_finishes_later(bases: int) -> None:
     silver, gold, platinum = (promise(level, "wgs", bases) for level in (SILVER, GOLD, PLATINUM))
     assert platinum.minutes <= gold.minutes <= silver.minutes
     assert [level.rank for level in (PLATINUM, GOLD, SILVER)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("read_length", "times"), [(250, "1"), (150, "1"), (100, "1.15"), (50, "1.3"), (36, "1.3")]
+)
+def test_short_reads_take_up_to_thirty_per_cent_longer(read_length: int, times: str) -> None:
+    assert stretch(Fraction(read_length)) == Fraction(times)
+    plain = promise(SILVER, "wgs", 120 * 10**9)
+    longer = promise(SILVER, "wgs", 120 * 10**9, read_length=Fraction(read_length))
+    assert longer.minutes == plain.minutes * Fraction(times)
+    assert longer.price == plain.price
+
+
+@given(shorter=st.fractions(0, 500), longer=st.fractions(0, 500))
+def test_shorter_reads_never_take_less_time(shorter: Fraction, longer: Fraction) -> None:
+    shorter, longer = sorted((shorter, longer))
+    assert Fraction("1.3") >= stretch(shorter) >= stretch(longer) >= 1

@@ -8,24 +8,37 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect
+from wesemu.api.reception import CONTROL, Reception
+from wesemu.api.visitors import Visitors
+from wesemu.clock import WallClock
 from wesemu.errors import SystemFault, WesemuError
 from wesemu.ids import IdSource
 
 log = structlog.get_logger("wesemu.access")
 
 
-def around(dialects: Sequence[Dialect], ids: IdSource) -> Middleware:
+def around(
+    dialects: Sequence[Dialect],
+    ids: IdSource,
+    reception: Reception | None = None,
+    visitors: Visitors | None = None,
+) -> Middleware:
     """The one middleware. The last of `dialects` answers for paths that nobody owns."""
+    reception = reception or Reception(WallClock())
+    visitors = visitors or Visitors(is_open=False)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         dialect = next((d for d in dialects if d.owns(request.path)), dialects[-1])
-        request_id = ids.run_id().upper()
+        request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         try:
-            request[OWNER] = await dialect.authenticate(request)
-            response = await handler(request)
+            async with reception.admitted(request):
+                if not request.path.startswith(CONTROL):  # which has rules of its own
+                    visitors.check(request)
+                request[OWNER] = await dialect.authenticate(request)
+                response = await handler(request)
         except (WesemuError, web.HTTPException) as error:
             if isinstance(error, SystemFault):
                 log.error("request failed", request_id=request_id, error=str(error))
@@ -35,12 +48,14 @@ def around(dialects: Sequence[Dialect], ids: IdSource) -> Middleware:
             response = dialect.render_error(error, request_id)
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
+        seconds = time.perf_counter() - began
+        reception.traffic.count(request, response.status, seconds)
         log.debug(
             "request",
             method=request.method,
             path=request.path,
             status=response.status,
-            ms=round((time.perf_counter() - began) * 1000, 1),
+            ms=round(seconds * 1000, 1),
             request_id=request_id,
         )
         return response

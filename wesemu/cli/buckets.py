@@ -1,6 +1,7 @@
 """`wesemu bucket`: the folders that jobs read from and write to."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from wesemu.cli.options import AsJson, Data
 from wesemu.errors import BucketNotFound
+from wesemu.objects.hidden import is_hidden
 
 if TYPE_CHECKING:
     from wesemu.objects.buckets import Buckets
@@ -76,6 +78,12 @@ def _root(data: Path | None) -> Path:
     return load(data=data).data / "buckets"
 
 
+def _shown(top: Path, bucket: Path) -> Iterator[Path]:
+    for path in top.rglob("*"):
+        if path.is_file() and not is_hidden(path.relative_to(bucket).as_posix()):
+            yield path
+
+
 def _buckets(root: Path) -> "Buckets":
     from wesemu.objects.buckets import Buckets
 
@@ -89,7 +97,7 @@ def _files(root: Path, location: str) -> list[tuple[str, int]]:
         top = buckets.existing(f"{_SCHEME}{bucket}/{key}")
     else:
         top = buckets.locate(bucket, "any").parent
-    found = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
+    found = [top] if top.is_file() else sorted(_shown(top, root / bucket))
     return [
         (f"{_SCHEME}{path.relative_to(root).as_posix()}", path.stat().st_size) for path in found
     ]

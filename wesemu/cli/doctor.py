@@ -78,14 +78,14 @@ def _package(name: str) -> Finding:
 
 def _tools() -> Iterator[Finding]:
     from wesemu.errors import ToolMissing
-    from wesemu.genomics.tools import resolve
+    from wesemu.genomics.inventory import found_tools
 
     try:
-        tools = resolve()
+        tools = found_tools()
     except ToolMissing as error:
         yield Finding("tools", "-", error.message, ok=False)
         return
-    for tool in tools.all:
+    for tool in tools:
         source = tool.command[0]
         if tool.source == "wheel":
             wheel = _package("pybwa" if tool.name == "bwa" else "pysam")

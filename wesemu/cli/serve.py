@@ -69,7 +69,10 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     app = await create_app(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS)
+    # an object that is stored compressed stays so
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS, auto_decompress=False
+    )
     try:
         await runner.setup()
         await web.SockSite(runner, door).start()

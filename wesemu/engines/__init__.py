@@ -6,4 +6,5 @@ The parts here know no workflow language; every engine can build on them:
     journal        events.jsonl: written by a run's process, followed by the server
     run_process    a run's own detached process: lock, worker, cancel, exit status
     execution      a launched run as the server sees it, by its files alone
+    slurm          tasks as jobs of a cluster
 """

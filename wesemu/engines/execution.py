@@ -12,10 +12,11 @@ from wesemu.engines import journal
 from wesemu.engines.journal import Tail
 from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import Known, end_all, identify, marked, send_group
+from wesemu.engines.slurm.jobs import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import JsonObject
 from wesemu.runs.ports import Event, Outcome
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Workspace, read_regular
 
 _KILLED = 128 + signal.SIGKILL
 _MARGIN_SECONDS = 5.0
@@ -191,17 +192,21 @@ def _wait_portably(process: Known, closed: threading.Event) -> None:
 
 def read_exit_code(workspace: Workspace) -> int | None:
     try:
-        return int(workspace.exit_code.read_text())
+        return int(read_regular(workspace.exit_code, size=20))
     except (FileNotFoundError, ValueError):
         return None
 
 
 def end_leftovers(workspace: Workspace) -> None:
-    """SIGKILL all tools of a run whose own process has vanished. Blocks."""
-    for group, identity in _task_groups(journal.history(workspace)):
+    """SIGKILL all tools of a run whose own process has vanished, and cancel its jobs on a
+    cluster. Blocks. Raises EngineFault where the cluster cannot be asked."""
+    records = journal.history(workspace)
+    for group, identity in _task_groups(records):
         if identify(group) == identity:
             send_group(group, signal.SIGKILL)
     end_all(lambda: marked(workspace.root))
+    if any(record.get("executor", "local") != "local" for record in records):
+        end_jobs(workspace.work)
 
 
 def _task_groups(records: list[JsonObject]) -> list[tuple[int, str]]:

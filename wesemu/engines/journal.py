@@ -16,7 +16,7 @@ from typing import Any
 
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.ports import EngineError, Event, Progress, RunStarted, TaskChanged
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Workspace, read_regular
 
 OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 
@@ -101,9 +101,7 @@ class Tail:
     def read(self) -> list[JsonObject]:
         """Blocks on the disk. An absent file has no records yet."""
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                content = file.read(_READ_SIZE)
+            content = read_regular(self._path, self._offset, _READ_SIZE)
         except FileNotFoundError:
             return []
         self._offset += len(content)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from wesemu.engines import journal as events
 from wesemu.engines.journal import Journal
 from wesemu.engines.lock import RunLock
 from wesemu.engines.processes import MARK, adopt_orphans, descendants, end_all, identify, send
+from wesemu.engines.slurm.jobs import end_jobs
+from wesemu.errors import EngineFault
 from wesemu.runs.model import RunFailure, TaskState
 from wesemu.runs.workspace import Workspace, write_atomically
 
@@ -103,11 +106,22 @@ def live(
     events.close_tasks(journal, earlier, frozenset({TaskState.RUNNING}))
     journal.write("launched", launch=launch, pid=os.getpid(), **about)
     code = process.run(start)
+    if code != 0:
+        _end_remote(workspace, about)
     if code != 0 or launch > 1:
         events.close_tasks(journal, events.history(workspace))
     journal.write("ended", exit_code=code)
     write_atomically(workspace.exit_code, f"{code}\n".encode())
     events.doorbell(workspace).unlink(missing_ok=True)
+
+
+def _end_remote(workspace: Workspace, about: dict[str, Any]) -> None:
+    """What is left of the run on other machines."""
+    if about.get("executor", "local") != "local":
+        try:
+            end_jobs(workspace.work)
+        except EngineFault as fault:
+            sys.stderr.write(f"wesemu: {fault}\n")
 
 
 def _redirect(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ Exit status: 0; 65 bad input (`--error` holds the sentence); 69 no usable mapper
 """
 
 import argparse
+import gc
 import json
 import os
 import shlex
@@ -18,7 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest, WesemuError
-from wesemu.genomics.alignment import Lane, header_text, read_group_line
+from wesemu.genomics.alignment import (
+    BWA,
+    MINIMAP2,
+    Lane,
+    Program,
+    header_text,
+    read_group_line,
+)
 from wesemu.genomics.bwaindex import Contig, check_names, read_contigs
 from wesemu.genomics.fastq import LONGEST_READ, PairedReader
 from wesemu.genomics.mapper_native import NativeMapper
@@ -39,7 +47,7 @@ class Tally:
         self.lanes.append(
             {
                 "first": Path(lane.first).name,
-                "second": Path(lane.second).name,
+                "second": Path(lane.second or lane.first).name,
                 "read_group": _identifier(lane.read_group),
                 "reads": reader.reads,
                 "bases": reader.bases,
@@ -59,28 +67,36 @@ def align(
     reference: str,
     *,
     threads: int,
-    bwa: Sequence[str] | None,
+    bwa: Sequence[str] = (),
+    minimap2: Sequence[str] = (),
+    later: Sequence[Program] = (),
     longest: int = LONGEST_READ,
+    quality_offset: int = 33,
 ) -> Tally:
     """Map all lanes, one after the other, to stdout.
 
-    `bwa` is the command of a native bwa; None stands for the one in the pybwa wheel. Raises
-    `InputError`, `MapperFailed`, `ToolMissing`, BrokenPipeError.
+    `bwa` and `minimap2` are commands of native mappers; with neither it is the bwa in the pybwa
+    wheel. `later` are the programs that the alignments pass through next. Raises `InputError`,
+    `MapperFailed`, `ToolMissing`, BrokenPipeError.
     """
     contigs = _contigs(reference)
+    words = MINIMAP2 if minimap2 else BWA
 
     def header(version: str) -> str:
-        return header_text(contigs, lanes, version)
+        return header_text(contigs, lanes, [Program(words[0], version, " ".join(words)), *later])
 
     output = sys.stdout.buffer
     mapper: NativeMapper | WheelMapper
-    if bwa is None:
-        mapper = WheelMapper(reference, threads=threads, header=header, output=output)
+    if native := [*bwa, *minimap2]:
+        native += [*words[1:], "-p"] if bwa else words[1:]
+        mapper = NativeMapper(native, reference, threads=threads, header=header, output=output)
     else:
-        mapper = NativeMapper(bwa, reference, threads=threads, header=header, output=output)
+        mapper = WheelMapper(reference, threads=threads, header=header, output=output)
     tally = Tally()
     for lane in lanes:
-        with PairedReader(lane.first, lane.second, longest=longest) as reader:
+        with PairedReader(
+            lane.first, lane.second, longest=longest, quality_offset=quality_offset
+        ) as reader:
             mapper.map(lane, reader)
             tally.add(lane, reader)
     mapper.close()
@@ -106,16 +122,31 @@ def _identifier(read_group: str) -> str:
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wesemu.genomics.align", description=__doc__)
     parser.add_argument("--reference", required=True, help="FASTA with bwa's index beside it")
-    parser.add_argument("--reads", nargs=2, action="append", required=True, metavar="FASTQ")
+    parser.add_argument(
+        "--reads", nargs="+", action="append", required=True, help="a pair, or interleaved: one"
+    )
     parser.add_argument("--read-group", action="append", required=True, metavar="@RG…")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--bwa", help="command of a native bwa (default: the pybwa wheel)")
+    mapper = parser.add_mutually_exclusive_group()
+    mapper.add_argument("--bwa", help="command of a native bwa (default: the pybwa wheel)")
+    mapper.add_argument("--minimap2", help="command of minimap2")
+    parser.add_argument(
+        "--later",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "VERSION", "COMMAND"),
+        help="a program that comes next, for the header",
+    )
+    parser.add_argument("--quality-offset", type=int, choices=(33, 64), default=33)
     parser.add_argument("--longest", type=int, default=LONGEST_READ, help="bases in a read")
     parser.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")
     parser.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
     arguments = parser.parse_args(words)
     if len(arguments.reads) != len(arguments.read_group):
         parser.error("give one --read-group for every --reads")
+    if any(len(files) > 2 for files in arguments.reads):
+        parser.error("--reads takes the two files of a pair, or an interleaved one")
     return arguments
 
 
@@ -123,19 +154,24 @@ def main(words: Sequence[str] | None = None) -> int:
     """Answers the exit status."""
     # bwa's C code does not return to Python for a long while
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # nothing here makes cycles, and to look for them among the reads takes a third of the reading
+    gc.disable()
     arguments = _arguments(words)
     arguments.error.unlink(missing_ok=True)
     try:
         lanes = [
-            Lane(first, second, read_group_line(group))
-            for (first, second), group in zip(arguments.reads, arguments.read_group, strict=True)
+            Lane(files[0], files[1] if len(files) > 1 else None, read_group_line(group))
+            for files, group in zip(arguments.reads, arguments.read_group, strict=True)
         ]
         tally = align(
             lanes,
             arguments.reference,
             threads=arguments.threads,
-            bwa=shlex.split(arguments.bwa) if arguments.bwa else None,
+            bwa=shlex.split(arguments.bwa or ""),
+            minimap2=shlex.split(arguments.minimap2 or ""),
+            later=[Program(*words) for words in arguments.later],
             longest=arguments.longest,
+            quality_offset=arguments.quality_offset,
         )
     except InvalidRequest as error:
         file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)

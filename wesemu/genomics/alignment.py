@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.genomics.bwaindex import Contig
 
-OPTIONS = ("-K", "10000000", "-Y")
-"""Of `bwa mem`. A fixed -K makes the answers independent of the threads; -Y soft-clips
-supplementary alignments, as GATK and Parabricks want them."""
+BWA = ("bwa", "mem", "-K", "10000000", "-Y")
+"""A fixed -K makes the answers independent of the threads; -Y soft-clips supplementary
+alignments, as GATK and Parabricks want them."""
+
+MINIMAP2 = ("minimap2", "-a", "-x", "sr", "-K", "10000000", "-Y")
+"""The same for minimap2, whose answers are not bwa's."""
 
 _READ_GROUP = re.compile(r"@RG(?:\t[A-Za-z][A-Za-z0-9]:[ -~]+)+")
 
@@ -20,11 +23,21 @@ class MapperFailed(SystemFault):
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Two FASTQ files and the @RG line of their reads (fields apart by tabs)."""
+    """Two FASTQ files (or an interleaved one) and the @RG line of their reads, fields apart by
+    tabs."""
 
     first: str
-    second: str
+    second: str | None
     read_group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One that the alignments pass through: an @PG line. `command` has no paths or threads."""
+
+    name: str
+    version: str
+    command: str
 
 
 def read_group_line(text: str) -> str:
@@ -39,12 +52,20 @@ def read_group_line(text: str) -> str:
     return line
 
 
-def header_text(contigs: Iterable[Contig], lanes: Sequence[Lane], version: str) -> str:
+def header_text(
+    contigs: Iterable[Contig], lanes: Sequence[Lane], programs: Iterable[Program]
+) -> str:
     """The SAM header: no paths, no thread counts, nothing that differs between two runs."""
     lines = ["@HD\tVN:1.6\tSO:unsorted\tGO:query"]
     for contig in contigs:
         alternate = "\tAH:*" if contig.alternate else ""
         lines.append(f"@SQ\tSN:{contig.name}\tLN:{contig.length}{alternate}")
     lines += dict.fromkeys(lane.read_group for lane in lanes)
-    lines.append(f"@PG\tID:bwa\tPN:bwa\tVN:{version}\tCL:bwa mem {' '.join(OPTIONS)}")
+    before = ""
+    for program in programs:
+        lines.append(
+            f"@PG\tID:{program.name}\tPN:{program.name}{before}\tVN:{program.version}"
+            f"\tCL:{program.command}"
+        )
+        before = f"\tPP:{program.name}"
     return "\n".join(lines) + "\n"

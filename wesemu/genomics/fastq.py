@@ -1,22 +1,18 @@
-"""A pair of FASTQ files, read once: checked, counted, handed on in batches.
+"""Paired reads from two FASTQ files or an interleaved one, read once: checked, counted, batched.
 
 Every fault ends in one `InputError` that names the file and the record (from 1). A mapper would
 end with status 0 on half of them and drop the rest of the reads.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BufferedReader, FileIO
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import dnaio
+from typing import Self
 
 from wesemu.errors import InputError
-from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
-from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
+from wesemu.genomics.fastqfile import FastqFile, Record, Unreadable
 
 BATCH_BASES = 10_000_000
 """Bases after which a batch is cut; the value of `bwa mem -K` that the pipelines use."""
@@ -27,13 +23,11 @@ LONGEST_READ = 1000
 _LONGEST_NAME = 254  # SAM specification 1.4, QNAME
 _SEPARATOR = b"\n"
 _BASES = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv." + _SEPARATOR
-_QUALITIES = bytes(range(33, 127)) + _SEPARATOR
+_QUALITIES = {offset: bytes(range(offset, 127)) + _SEPARATOR for offset in (33, 64)}
+_PHRED64_TO_33 = bytes(byte - 31 if byte >= 64 else byte for byte in range(256))
 _BELOW_PHRED64 = bytes(range(33, 59))
 _ABOVE_PHRED33 = bytes(range(76, 127))
-_DRAINED_BYTES = 64 << 20
 _COUNTED_SURPLUS = 5_000_000
-
-Record = dnaio.SequenceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,126 +52,41 @@ class Batch:
         return (b"@%b\n%b\n+\n%b\n" * len(names)) % tuple(lines)
 
 
-class _Unreadable(Exception):
-    """Reading stopped between two records; the pair reader knows after which."""
-
-    def __init__(self, mate: "_Mate", what: str, advice: str) -> None:
-        super().__init__(what)
-        self.mate = mate
-        self.what = what
-        self.advice = advice
-
-    def located(self, pairs: int) -> InputError:
-        where = f" after record {pairs}" if pairs else ""
-        return self.mate.fault(f"{self.mate.name}: {self.what}{where}. {self.advice}", pairs + 1)
-
-
-class _Mate:
-    """One of the two files. Iterating raises `InputError` for whatever is wrong with it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        try:
-            self._raw: BufferedReader[Any] = BufferedReader(FileIO(name), 1 << 17)
-        except OSError as error:
-            raise self.fault(f"The reads in {name} cannot be opened: {error.strerror}.") from error
-        self._compressed = self._raw.peek(2)[:2] == GZIP_MAGIC
-        self._file = self._raw
-        if self._compressed:
-            self._file = open_gzip(self._raw)
-
-    def fault(self, message: str, record: int | None = None) -> InputError:
-        return InputError(message, file=self.name, record=record)
-
-    def records(self) -> Iterator[Record]:
-        try:
-            self._check_head(self._file.peek(64)[:64])
-            yield from dnaio.FastqReader(self._file)
-        except dnaio.FastqFormatError as error:
-            try:
-                self._drain()
-            except GZIP_FAULTS as damage:
-                raise self._unreadable(damage) from damage
-            raise self._malformed(error) from error
-        except GZIP_FAULTS as error:
-            raise self._unreadable(error) from error
-
-    def _check_head(self, head: bytes) -> None:
-        if head and (not head.startswith(b"@") or head[:4] in (b"@HD\t", b"@SQ\t")):
-            raise self.fault(
-                f"{self.name} is not FASTQ: it looks like {looks_like(head)}. "
-                "Give FASTQ, plain or gzip."
-            )
-
-    def _malformed(self, error: dnaio.FastqFormatError) -> Exception:
-        if error.line is None:
-            return _Unreadable(
-                self, "characters that are not ASCII", "FASTQ is plain ASCII: check the file."
-            )
-        record = error.line // 4 + 1
-        what = str(error).partition(": ")[2].rstrip(".") or str(error)
-        hint = ""
-        if "Premature end" in what:
-            what = "the last record is cut or followed by blank lines"
-            hint = " The file may have been cut while it was written or copied: fetch it again."
-        elif "Length" in what:
-            hint = " If this is the last record, the file has been cut: fetch it again."
-        elif "'+'" in what:
-            hint = " Sequences over several lines are not supported: write each on one line."
-        return self.fault(
-            f"{self.name}, record {record} (line {error.line + 1}): "
-            f"{what[0].lower()}{what[1:]}.{hint}",
-            record,
-        )
-
-    def _unreadable(self, error: Exception) -> _Unreadable:
-        if isinstance(error, EOFError):
-            what = "the gzip data ends too early, as in a file that was cut while it was copied"
-        elif self._compressed:
-            what = f"the gzip data is damaged ({error})"
-        else:
-            what = f"reading failed ({error})"
-        return _Unreadable(self, what, "Fetch the file again.")
-
-    def _drain(self) -> None:
-        """Read on: where damaged gzip data made the bad record, the checksum tells."""
-        left = _DRAINED_BYTES if self._compressed else 0
-        while left > 0 and (block := self._file.read(1 << 20)):
-            left -= len(block)
-
-    def close(self) -> None:
-        self._file.close()
-        self._raw.close()
-
-
 class PairedReader:
     """Iterates over the checked pairs of two FASTQ files in batches, once.
 
     A batch is cut where `bwa mem -K batch_bases` cuts: after the pair that reaches the number of
     bases. `reads` and `bases` count both mates of every batch handed out so far and are exact
-    once the iteration has ended. Raises `InputError`.
+    once the iteration has ended. Without `second` the mates follow each other in `first`.
+    Qualities are handed out as Phred+33; `quality_offset` (33 or 64) is what the files have.
+    Raises `InputError`.
     """
 
     def __init__(
         self,
         first: str,
-        second: str,
+        second: str | None,
         *,
         batch_bases: int = BATCH_BASES,
         longest: int = LONGEST_READ,
+        quality_offset: int = 33,
     ) -> None:
         self.reads = 0
         self.bases = 0
         self._batch_bases = batch_bases
         self._longest = longest
-        if _same_file(first, second):
+        self._offset = quality_offset
+        self._interleaved = second is None
+        if second is not None and _same_file(first, second):
             raise InputError(
                 f"{first} and {second} are the same file; give the two files of a pair.",
                 file=second,
             )
-        self._first = _Mate(first)
+        self._first = self._second = FastqFile(first)
+        if second is None:
+            return
         try:
-            self._second = _Mate(second)
+            self._second = FastqFile(second)
         except InputError:
             self._first.close()
             raise
@@ -198,7 +107,9 @@ class PairedReader:
         reads: list[Record] = []
         names: list[str] = []
         bases = 0
-        first, second = self._first.records(), self._second.records()
+        first = second = self._first.records()
+        if not self._interleaved:
+            second = self._second.records()
         try:
             for one, two in zip_longest(first, second):
                 if one is None or two is None:
@@ -215,19 +126,18 @@ class PairedReader:
                 if bases >= self._batch_bases:
                     yield self._checked(reads, names, bases)
                     reads, names, bases = [], [], 0
-        except (InputError, _Unreadable) as error:
-            position = self.reads // 2 + len(names)
+        except (InputError, Unreadable) as error:
+            whole = self._record(len(names)) - 1
             if reads:  # what is wrong with the reads before came first
                 self._checked(reads, names, bases)
-            if isinstance(error, _Unreadable):
-                raise error.located(position) from error.__cause__
+            if isinstance(error, Unreadable):
+                raise error.located(whole) from error.__cause__
             raise
         if reads:
             yield self._checked(reads, names, bases)
         if not self.reads:
             raise self._first.fault(
-                f"{self._first.name} and {self._second.name} hold no reads. "
-                "Were the files written completely?"
+                f"{self._names('holds', 'hold')} no reads. Was everything written completely?"
             )
 
     def _checked(self, reads: list[Record], names: list[str], bases: int) -> Batch:
@@ -239,71 +149,85 @@ class PairedReader:
         )
         if not "".join(names).isprintable():
             raise self._first.fault(
-                f"{self._first.name}: names with control characters near record "
-                f"{self.reads // 2 + 1}."
+                f"{self._first.name}: names with control characters near record {self._record(0)}."
             )
         if batch.sequences.translate(None, _BASES):
             raise self._bad_letter(reads, _BASES, "sequence")
-        if batch.qualities.translate(None, _QUALITIES):
-            raise self._bad_letter(reads, _QUALITIES, "quality")
+        if batch.qualities.translate(None, _QUALITIES[self._offset]):
+            raise self._bad_letter(reads, _QUALITIES[self._offset], "quality")
         if max(map(len, reads)) > self._longest:
             raise self._too_long(reads)
         if not self.reads:
             self._check_start(batch)
         self.reads += len(reads)
         self.bases += bases
+        if self._offset == 64:
+            return replace(batch, qualities=batch.qualities.translate(_PHRED64_TO_33))
         return batch
 
     def _check_start(self, batch: Batch) -> None:
         """Whole-file mistakes that the first batch shows."""
-        qualities = batch.qualities
-        if len(qualities.translate(None, _BELOW_PHRED64)) == len(qualities) and len(
-            qualities.translate(None, _ABOVE_PHRED33)
-        ) < len(qualities):
+        if self._offset == 33 and _looks_like_phred64(batch.qualities):
             raise self._first.fault(
                 f"{self._first.name} has qualities in the old Phred+64 encoding (Illumina before "
-                "1.8); convert them to Phred+33 first, with `seqkit convert` or `reformat.sh`.",
+                "1.8), seen from record 1 on; set quality_offset to 64 to have them converted.",
                 1,
             )
-        pairs = len(batch.names)
-        rows = batch.sequences.split(_SEPARATOR), batch.qualities.split(_SEPARATOR)
-        if pairs > 1 and all(row[::2] == row[1::2] for row in rows):
+        pairs = zip(batch.reads[::2], batch.reads[1::2], strict=True)
+        if len(batch.names) > 1 and all(
+            one.sequence == two.sequence and one.qualities == two.qualities for one, two in pairs
+        ):
             raise self._second.fault(
-                f"{self._first.name} and {self._second.name} hold the same reads; "
-                "give the two files of a pair.",
+                f"{self._names('holds every read twice', 'hold the same reads')}; "
+                "give the two mates of each pair.",
                 1,
             )
+
+    def _names(self, one: str, two: str) -> str:
+        """The file or files as the subject of a sentence, with the verb for one or for two."""
+        if self._interleaved:
+            return f"{self._first.name} {one}"
+        return f"{self._first.name} and {self._second.name} {two}"
+
+    def _record(self, pair: int, mate: int = 0) -> int:
+        """The number in its file, from 1, of a read in the batch under way."""
+        pairs = self.reads // 2 + pair
+        return 2 * pairs + mate + 1 if self._interleaved else pairs + 1
 
     def _common_name(self, one: Record, two: Record, offset: int) -> str:
         """The name of a pair as bwa sees it: /1, /2 (any digit) are cut off, nothing else."""
         names = [_trimmed(one.id), _trimmed(two.id)]
         if names[0] == names[1]:
             return names[0]
-        record = self.reads // 2 + offset + 1
+        record = self._record(offset, 1)
+        second = "then" if self._interleaved else f"{self._second.name} has"
         message = (
             f"The mates are out of step at record {record}: {self._first.name} has {one.id!r}, "
-            f"{self._second.name} has {two.id!r}."
+            f"{second} {two.id!r}."
         )
         if names[0][:-1] == names[1][:-1] and names[0][-2:] == ".1" and names[1][-2:] == ".2":
             message += " Names in .1 and .2 are not taken for mates: use /1 and /2, or none."
         else:
-            message += " A read is missing or extra in one of them, or they are not of one pair."
+            message += " A read is missing or extra, or these files are not of one pair."
         raise self._second.fault(message, record)
 
     def _bad_name(self, name: str, offset: int) -> InputError:
-        record = self.reads // 2 + offset + 1
+        record = self._record(offset)
         what = f"is longer than {_LONGEST_NAME} characters" if name else "is empty"
         return self._first.fault(f"{self._first.name}, record {record}: the name {what}.", record)
 
-    def _culprit(self, index: int) -> tuple[_Mate, int]:
-        return (self._second if index % 2 else self._first), self.reads // 2 + index // 2 + 1
+    def _culprit(self, index: int) -> tuple[FastqFile, int]:
+        pair, mate = divmod(index, 2)
+        return (self._second if mate else self._first), self._record(pair, mate)
 
     def _bad_letter(self, reads: list[Record], allowed: bytes, part: str) -> InputError:
         index = 0
         while not (wrong := _text(reads[index], part).translate(None, allowed)):
             index += 1
         mate, record = self._culprit(index)
-        kind = "a base in IUPAC code" if part == "sequence" else "a quality"
+        kind = f"a quality in Phred+{self._offset}"
+        if part == "sequence":
+            kind = "a base in IUPAC code"
         return mate.fault(
             f"{mate.name}, record {record} ({reads[index].id}): {wrong[:1].decode()!r} in the "
             f"{part} is not {kind}.",
@@ -324,6 +248,12 @@ class PairedReader:
         self, first_ended: bool, first: Iterator[Record], second: Iterator[Record], offset: int
     ) -> InputError:
         pairs = self.reads // 2 + offset
+        if self._interleaved:
+            return self._first.fault(
+                f"{self._first.name} has an odd number of reads, {2 * pairs + 1}: the last one "
+                "has no mate. The file is incomplete, or not interleaved.",
+                2 * pairs + 1,
+            )
         surplus, most = 1, ""
         for _ in second if first_ended else first:
             surplus += 1
@@ -336,6 +266,14 @@ class PairedReader:
             f"{long.name} has {most}{pairs + surplus}. One of them is incomplete.",
             pairs + 1,
         )
+
+
+def _looks_like_phred64(qualities: bytes) -> bool:
+    length = len(qualities)
+    return (
+        len(qualities.translate(None, _BELOW_PHRED64)) == length
+        and len(qualities.translate(None, _ABOVE_PHRED33)) < length
+    )
 
 
 def _text(read: Record, part: str) -> bytes:

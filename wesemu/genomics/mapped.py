@@ -1,7 +1,8 @@
 """Check a finished BAM before it counts: `python -m wesemu.genomics.mapped`.
 
 Every read that was counted in the FASTQ must be there, sorted, with the contigs of the reference
-and an end. Also writes flagstat's text from its JSON: one pass over the BAM instead of two.
+and an end. Also writes flagstat's text from its JSON, one pass over the BAM instead of two,
+idxstats' from the index, and the run's summary.
 
 Exit status: 0; 70 the BAM is not whole.
 """
@@ -14,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import SystemFault
+from wesemu.genomics.bamindex import idxstats
 from wesemu.genomics.bwaindex import read_fai
 from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
+from wesemu.genomics.summary import Counts, summarize_mapping, write_summary
 
 NOT_WHOLE = 70
 
@@ -33,8 +36,6 @@ _AS_TEXT = {
         "with mate mapped to a different chr (mapQ>=5)"
     ),
 }
-
-Counts = Mapping[str, int | float | None]
 
 
 def check(bam: Path, reference: Path, flagstat: Mapping[str, Counts], reads: int) -> None:
@@ -95,18 +96,37 @@ def _percent(share: float | None) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Answers the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.mapped", description=__doc__)
-    for name in ("--bam", "--reference", "--counts", "--flagstat", "--flagstat-text"):
+    for name in ("--bam", "--reference", "--counts", "--flagstat", "--flagstat-text", "--stats"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--index", type=Path, required=True, help="BAI of the BAM")
+    parser.add_argument("--idxstats", type=Path, required=True)
+    parser.add_argument("--markdup", type=Path, help="JSON of samtools markdup")
+    parser.add_argument("--summary", type=Path, required=True)
+    parser.add_argument("--sample", required=True)
+    parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     arguments = parser.parse_args(words)
     flagstat = json.loads(arguments.flagstat.read_text())
+    counts = json.loads(arguments.counts.read_text())
     try:
-        reads = json.loads(arguments.counts.read_text())["total_reads"]
-        check(arguments.bam, arguments.reference, flagstat, reads)
+        check(arguments.bam, arguments.reference, flagstat, counts["total_reads"])
     except SystemFault as error:
         sys.stderr.write(f"{error.message}\n")
         return NOT_WHOLE
     arguments.flagstat.write_text(json.dumps(flagstat, indent=1) + "\n")
     arguments.flagstat_text.write_text(flagstat_text(flagstat))
+    contigs = read_fai(str(arguments.reference))
+    arguments.idxstats.write_text(idxstats(arguments.index, contigs), encoding="utf-8")
+    markdup = json.loads(arguments.markdup.read_text()) if arguments.markdup else None
+    summary = summarize_mapping(
+        sample=arguments.sample,
+        tools=dict(arguments.tool or []),
+        counts=counts,
+        flagstat=flagstat,
+        stats=arguments.stats,
+        markdup=markdup,
+        genome=sum(int(length) for _, length in contigs),
+    )
+    write_summary(summary, arguments.summary)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A native `bwa mem`, fed with checked reads, its SAM text passed on under our header."""
+"""A native mapper, fed with checked reads, its SAM text passed on under our header."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO
 
-from wesemu.genomics.alignment import OPTIONS, Lane, MapperFailed
+from wesemu.genomics.alignment import Lane, MapperFailed
 from wesemu.genomics.fastq import Batch
 
 _BLOCK = 1 << 20
@@ -15,8 +15,11 @@ _HEADER_LINES = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
 
 
 class NativeMapper:
-    """`header` makes the SAM header from bwa's version; it is written before the first lane's
-    alignments. One process a lane."""
+    """`command` reads interleaved pairs from its last argument "-", the reference before it.
+
+    `header` makes the SAM header from the mapper's version; it is written before the first
+    lane's alignments. One process a lane.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class NativeMapper:
         header: Callable[[str], str],
         output: BinaryIO,
     ) -> None:
-        self._command = [*command, "mem", "-t", str(threads), *OPTIONS, "-p"]
+        self._command = [*command, "-t", str(threads)]
         self._reference = reference
         self._header: Callable[[str], str] | None = header
         self._output = output.fileno()
@@ -60,7 +63,7 @@ class NativeMapper:
             raise feeder.error
         if status or feeder.error:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            raise MapperFailed(f"bwa mem {how}; its own message is above.")
+            raise MapperFailed(f"{self._command[0]} {how}; its own message is above.")
 
     def _copy(self, source: int) -> None:
         """Replace the header, then move the alignments without looking at them."""
@@ -80,7 +83,7 @@ class _Feeder(threading.Thread):
     """Writes batches to a mapper's stdin and closes it; keeps the first error."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", batches: Iterable[Batch]) -> None:
-        super().__init__(name="feed bwa", daemon=True)
+        super().__init__(name="feed the mapper", daemon=True)
         self.error: Exception | None = None
         self._process = process
         self._batches = batches

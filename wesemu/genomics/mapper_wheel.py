@@ -106,6 +106,12 @@ class WheelMapper:
     def map(self, lane: Lane, batches: Iterable[Batch]) -> None:
         """Align one lane; reads are numbered from 0, as by a bwa process of its own."""
         self._long.bwa_set_rg(lane.read_group.replace("\t", "\\t").encode())
+        # bwa works on the next batch while this one is written
+        for answers in read_ahead(self._aligned(batches)):
+            self._write(answers)
+
+    def _aligned(self, batches: Iterable[Batch]) -> "Iterator[array[int]]":
+        """The addresses of each batch's answers (bams_t), which the caller destroys."""
         done = 0
         for packed in read_ahead(map(_pack, batches)):
             self._long.mem_process_seqs(
@@ -120,7 +126,7 @@ class WheelMapper:
                 self._header,
             )
             done += packed.count
-            self._write(packed.table[_READ_WORDS - 1 :: _READ_WORDS])
+            yield packed.table[_READ_WORDS - 1 :: _READ_WORDS]
 
     def _write(self, answers: "array[int]") -> None:
         write, destroy = self._short.sam_write1, self._short.bams_destroy

@@ -1,7 +1,7 @@
-"""Which bwa, samtools and bcftools to run.
+"""Which bwa, samtools and bcftools to run; where they are asked for, minimap2 and freebayes.
 
 What the settings name wins; then a native tool on PATH where it is new enough; then the ones that
-come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`.
+come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`. The last two have no wheel.
 """
 
 import re
@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,11 +19,18 @@ from wesemu.genomics.wheel import wheel_version
 Source = Literal["settings", "path", "wheel"]
 Words = str | Sequence[str]
 
-OLDEST_BWA = (0, 7, 17)
-OLDEST_SAMTOOLS = (1, 20)
-"""Of samtools and bcftools: the first with `--write-index=FMT`; `markdup --json` came in 1.17."""
+REQUIRED = ("bwa", "samtools", "bcftools")
+OPTIONAL = ("minimap2", "freebayes")
 
-_VERSION = re.compile(r"^(?:Version:|samtools|bcftools)\s+(\S+)", re.MULTILINE)
+_OLDEST = {
+    "bwa": (0, 7, 17),
+    # the first with `--write-index=FMT`; `markdup --json` came in 1.17
+    "samtools": (1, 20),
+    "bcftools": (1, 20),
+    "minimap2": (2, 20),
+    "freebayes": (1, 3),
+}
+_VERSION = re.compile(r"^(?:(?:[Vv]ersion:|samtools|bcftools)\s+v?(\S+)|(\d+\.\S+)$)", re.MULTILINE)
 _PATIENCE_SECONDS = 10
 
 
@@ -47,22 +54,30 @@ class Toolset:
     bwa: Tool
     samtools: Tool
     bcftools: Tool
+    minimap2: Tool | None = None
+    freebayes: Tool | None = None
 
     @property
-    def all(self) -> tuple[Tool, Tool, Tool]:
-        return self.bwa, self.samtools, self.bcftools
+    def all(self) -> tuple[Tool, ...]:
+        """Those that were found."""
+        found = self.bwa, self.samtools, self.bcftools, self.minimap2, self.freebayes
+        return tuple(tool for tool in found if tool is not None)
 
 
-def resolve(settings: Mapping[str, Words] | None = None, *, path: str | None = None) -> Toolset:
-    """Choose the three tools in about 20 ms.
+def resolve(
+    settings: Mapping[str, Words] | None = None,
+    *,
+    path: str | None = None,
+    more: Collection[str] = (),
+) -> Toolset:
+    """Choose the required tools, and those of `OPTIONAL` that are in `more`, in about 20 ms.
 
     `settings` maps a tool's name to its command: words, one string for a shell to split, or
     "wheel". `path` stands for the PATH of this process. Raises `ToolMissing`.
     """
     chosen = settings or {}
-    candidates = {
-        name: _Candidate(name, chosen.get(name), path) for name in ("bwa", "samtools", "bcftools")
-    }
+    names = [*REQUIRED, *(name for name in OPTIONAL if name in more)]
+    candidates = {name: _Candidate(name, chosen.get(name), path) for name in names}
     # all are started before the first is waited for
     return Toolset(**{name: candidate.tool() for name, candidate in candidates.items()})
 
@@ -73,7 +88,7 @@ class _Candidate:
     def __init__(self, name: str, setting: Words | None, path: str | None) -> None:
         self.name = name
         self._setting = setting
-        self._oldest = OLDEST_BWA if name == "bwa" else OLDEST_SAMTOOLS
+        self._oldest = _OLDEST[name]
         words = shlex.split(setting) if isinstance(setting, str) else list(setting or ())
         if words == ["wheel"]:
             words = []
@@ -106,15 +121,18 @@ class _Candidate:
                     f"{self.name}` or leave it out."
                 )
             return Tool(self.name, self._words, version, "settings")
-        wheel = wheel_version(self.name)
+        wheel = wheel_version(self.name) if self.name in REQUIRED else None
         if version is not None and self._new_enough(version, wheel):
             return Tool(self.name, self._words, version, "path")
         if wheel is None:
-            raise ToolMissing(
-                f"{self.name} is neither on PATH (at least version "
-                f"{'.'.join(map(str, self._oldest))}) nor in an installed wheel for this Python. "
-                f"Install {self.name}, or set `tools.{self.name}`."
-            )
+            oldest = ".".join(map(str, self._oldest))
+            where = f"{self.name} is not on PATH (at least version {oldest})"
+            if self.name in REQUIRED:
+                where = (
+                    f"{self.name} is neither on PATH (at least version {oldest}) nor in an "
+                    "installed wheel for this Python"
+                )
+            raise ToolMissing(f"{where}. Install {self.name}, or set `tools.{self.name}`.")
         return Tool(self.name, wheel_command(self.name), wheel, "wheel")
 
     def _version(self) -> str | None:
@@ -127,7 +145,7 @@ class _Candidate:
             self._process.communicate()
             return None
         found = _VERSION.search(text)
-        return found[1] if found else None
+        return (found[1] or found[2]) if found else None
 
     def _new_enough(self, version: str, wheel: str | None) -> bool:
         number = version_number(version)

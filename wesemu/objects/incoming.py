@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +30,11 @@ class Digests:
 
 
 class Incoming:
-    """A file that becomes an object or nothing: it is gone at the end of `with`, unless moved.
+    """A file that becomes an object or nothing: unless moved, it is gone after `close`
+    or `with`.
 
-    Not for several threads at once. `limit` is in bytes.
+    Written by one thread at a time; another may close it meanwhile, as when a request is
+    cancelled. `limit` is in bytes.
     """
 
     def __init__(self, folder: Path, crc64: Crc64 | None, *, limit: int) -> None:
@@ -43,18 +45,21 @@ class Incoming:
         os.fchmod(descriptor, _MODE & ~_umask(folder))
         self._crc64 = crc64
         self._limit = limit
+        self._using = threading.Lock()
         self._size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._crc = 0
 
-    def write(self, chunk: bytes) -> None:
-        """Raises TooLarge, SystemFault when the disk is full."""
-        self._size += len(chunk)
-        if self._size > self._limit:
+    def expect(self, size: int) -> None:
+        """Raises TooLarge for a size that is known beforehand."""
+        if size > self._limit:
             raise TooLarge(f"more than {self._limit} bytes; upload larger objects in parts")
-        view = memoryview(chunk)
-        while view:
-            view = view[self._file.write(view) :]
+
+    def write(self, chunk: bytes) -> None:
+        """Raises TooLarge."""
+        self._size += len(chunk)
+        self.expect(self._size)
+        self._write(chunk)
         self._md5.update(chunk)
         if self._crc64 is not None:
             self._crc = self._crc64(chunk, self._crc)
@@ -85,13 +90,27 @@ class Incoming:
     def append(self, path: Path) -> None:
         """Write a file whose digests are known, and are not computed again."""
         with path.open("rb", buffering=0) as source:
-            shutil.copyfileobj(source, self._file, _MIB)
+            while chunk := source.read(_MIB):
+                self._write(chunk)
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        with self._using:
+            os.fsync(self._file.fileno())
+
+    def _write(self, chunk: bytes) -> None:
+        with self._using:
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
 
     def stat(self) -> os.stat_result:
         return os.fstat(self._file.fileno())
+
+    def close(self) -> None:
+        """Remove what was not moved."""
+        with self._using:
+            self._file.close()
+        self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "Incoming":
         return self
@@ -102,8 +121,7 @@ class Incoming:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
+        self.close()
 
 
 def _umask(folder: Path) -> int:

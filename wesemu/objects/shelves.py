@@ -38,9 +38,12 @@ class Shelves:
         self._buckets = Buckets(root)
         self._store = store
 
+    def names(self) -> list[str]:
+        return self._buckets.names()
+
     def all(self) -> list[BucketInfo]:
         """Sorted by name."""
-        return [self.info(name) for name in self._buckets.names()]
+        return [self.info(name) for name in self.names()]
 
     def info(self, bucket: str) -> BucketInfo:
         """Raises InvalidRequest, BucketNotFound."""
@@ -71,6 +74,14 @@ class Shelves:
         if not remove_empty(folder):
             raise BucketNotEmpty(f"the bucket {bucket!r} still holds files that are no objects")
 
+    def empty(self) -> None:
+        """Remove every bucket with all that is in it; of one that is a link, only the link."""
+        for entry in self._root.iterdir():
+            if entry.is_symlink():
+                entry.unlink()
+            elif entry.is_dir():
+                shutil.rmtree(entry)
+
     def statistics(self, bucket: str) -> BucketStatistics:
         """Raises InvalidRequest, BucketNotFound. Looks at every file."""
         folder = self._store.folder(bucket)
@@ -84,7 +95,7 @@ class Shelves:
 
     def sweep(self) -> None:
         """Remove what was on its way in when the last server ended. Before anything is served."""
-        for bucket in self._buckets.names():
+        for bucket in self.names():
             shutil.rmtree(self._root / bucket / INCOMING, ignore_errors=True)
 
 

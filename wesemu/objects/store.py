@@ -44,13 +44,9 @@ class ObjectStore:
     def folder(self, bucket: str) -> Path:
         return self._buckets.folder(bucket, field=BUCKET)
 
-    def incoming(self, bucket: str, *, limit: int | None = None) -> Incoming:
+    def incoming(self, bucket: str) -> Incoming:
         """Where an object's bytes are put until `put` or `append` takes them."""
-        return Incoming(
-            self.folder(bucket) / INCOMING,
-            self._crc64,
-            limit=self._limit if limit is None else limit,
-        )
+        return Incoming(self.folder(bucket) / INCOMING, self._crc64, limit=self._limit)
 
     def check(self, bucket: str, key: str) -> None:
         """Whether there could be such an object."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from wesemu.runs.model import (
@@ -20,6 +21,7 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
+from wesemu.runs.terms import Fault, Pace, Terms
 from wesemu.sla import ServiceLevel
 
 Row = Mapping[str, Any]
@@ -47,6 +49,7 @@ def request_to_json(request: RunRequest) -> JsonObject:
         "tags": dict(request.tags),
         "engine_parameters": dict(request.engine_parameters),
         "echo": request.echo,
+        "marks": dict(request.marks),
     }
 
 
@@ -71,6 +74,8 @@ def run_to_row(run: Run) -> dict[str, Any]:
         "input_bytes": run.input_bytes,
         "outputs": dump([asdict(output) for output in run.outputs]),
         "failure": dump(asdict(run.failure)) if run.failure else None,
+        "terms": dump(asdict(run.terms) | {"factor": str(run.terms.factor)}),
+        "real_seconds": run.real_seconds,
     }
 
 
@@ -95,6 +100,23 @@ def row_to_run(row: Row) -> Run:
         input_bytes=row["input_bytes"],
         outputs=tuple(OutputFile(**output) for output in json.loads(row["outputs"])),
         failure=RunFailure(**json.loads(failure)) if failure else None,
+        terms=_terms(row.get("terms")),
+        real_seconds=row.get("real_seconds"),
+    )
+
+
+def _terms(text: str | None) -> Terms:
+    """Runs of earlier versions have none: they end with their tools."""
+    if text is None:
+        return Terms()
+    told = json.loads(text)
+    return Terms(
+        **told
+        | {
+            "pace": Pace(told["pace"]),
+            "factor": Decimal(told["factor"]),
+            "fault": Fault(**told["fault"]),
+        }
     )
 
 

@@ -2,24 +2,30 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from wesemu.errors import StoreError
+from wesemu.runs.reserve import Reserve
 from wesemu.runs.schema import MIGRATIONS
+
+T = TypeVar("T")
 
 
 class Database:
     """Open it with `open`, close it with `close` (idempotent). Every call is one hop to SQLite's
-    thread."""
+    thread. When the disk is full, a write is tried once more with the room of `reserve`."""
 
-    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+    def __init__(
+        self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, reserve: Reserve
+    ) -> None:
         self._writer = writer
         self._reader = reader
+        self._reserve = reserve
         self._transaction = asyncio.Lock()
         self._closed = False
 
@@ -38,7 +44,9 @@ class Database:
                     "keep what happened"
                 ) from error
             opening.pop_all()
-        return cls(writer, reader)
+        reserve = Reserve(path.with_name(f"{path.name}.reserve"))
+        await asyncio.to_thread(reserve.take)
+        return cls(writer, reader, reserve)
 
     async def close(self) -> None:
         if not self._closed:
@@ -48,21 +56,36 @@ class Database:
 
     async def write(self, statement: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One statement, committed by itself; the rows of its RETURNING."""
-        async with self._transaction:
-            rows = await self._writer.execute_fetchall(statement, values)
+        rows = await self._with_room(lambda: self._writer.execute_fetchall(statement, values))
         return [dict(row) for row in rows]
 
     async def write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """One statement for each of `rows`, in one commit."""
+        await self._with_room(lambda: self._write_many(statement, rows))
+
+    async def _write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            await self._writer.execute("BEGIN IMMEDIATE")
+            await self._writer.executemany(statement, rows)
+            await self._writer.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.OperationalError):
+                await self._writer.execute("ROLLBACK")
+            raise
+
+    async def _with_room(self, act: Callable[[], Awaitable[T]]) -> T:
         async with self._transaction:
             try:
-                await self._writer.execute("BEGIN IMMEDIATE")
-                await self._writer.executemany(statement, rows)
-                await self._writer.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.OperationalError):
-                    await self._writer.execute("ROLLBACK")
-                raise
+                done = await act()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                if not await asyncio.to_thread(self._reserve.give):
+                    raise
+                return await act()
+            if not self._reserve.held:
+                await asyncio.to_thread(self._reserve.take)
+            return done
 
     async def rows(self, query: str, values: Iterable[object] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._reader.execute_fetchall(query, list(values))]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wesemu.runs.model import Owner, Run, RunState
+from wesemu.runs.model import Owner, Run, RunId, RunState
 
 TAG_LIMIT = 256
 """A tag can be asked for if its key and value have no more letters than this together."""
@@ -31,6 +31,23 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What tells one run in one state from any other."""
+
+    id: RunId
+    sequence: int
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPage:
+    """As `Page`, with no more of each run than its head."""
+
+    heads: tuple[Head, ...]
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Range:
     """A range of an index that holds an owner's runs by sequence, and what else must hold."""
 
@@ -40,7 +57,7 @@ class _Range:
 
 
 def page_query(
-    owner: Owner, selection: Selection, before: int | None, limit: int
+    owner: Owner, selection: Selection, before: int | None, limit: int, columns: str = "*"
 ) -> tuple[str, list[object]]:
     """The query and its values for `limit` runs with sequences below `before`, newest first.
 
@@ -58,7 +75,7 @@ def page_query(
         )
         bound += [owner, *found.values, before if before is not None else 1 << 62, limit]
     return (
-        f"SELECT * FROM runs WHERE sequence IN ({' UNION ALL '.join(queries)}) "  # noqa: S608
+        f"SELECT {columns} FROM runs WHERE sequence IN ({' UNION ALL '.join(queries)}) "  # noqa: S608
         "ORDER BY sequence DESC LIMIT ?",
         [*bound, limit],
     )

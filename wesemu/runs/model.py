@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
+from wesemu.runs.terms import Terms
 from wesemu.sla import ServiceLevel
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
@@ -60,7 +61,8 @@ class RunRequest:
 
     `workflow_url` is the name of a bundled pipeline ("mapping", "wgs") or the name of an
     attachment. `params` are the workflow's own. `echo` is the request as the caller's dialect
-    wants it back, where it has fields that the others lack.
+    wants it back, where it has fields that the others lack. `marks` are what the server keeps of
+    a submission for itself: `submission_key`, `submission_digest`, `callback_url`.
     """
 
     workflow_url: str
@@ -70,6 +72,7 @@ class RunRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
     echo: JsonObject = field(default_factory=dict)
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,14 @@ class ReadCounts:
 @dataclass(frozen=True, slots=True)
 class OutputFile:
     """One result: `name` in the outputs object, `path` below the run directory's `outputs/`,
-    `size` in bytes, and where it was published ("oss://bucket/key"), if anywhere."""
+    `size` in bytes, where it was published ("oss://bucket/key"), if anywhere, and the SHA-256 of
+    its content in hexadecimal."""
 
     name: str
     path: str
     size: int
     published: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,8 @@ class Run:
 
     `sequence` orders runs by submission; `handle` is the short unique name. `workflow` is the
     bundled pipeline's name or "" for a user's own workflow. `tags` are the caller's and ours.
+    `created`, `started` and `ended` are told by the emulated clock; `real_seconds` passed on the
+    wall clock from the first task's start to the last one's end.
     """
 
     id: RunId
@@ -143,6 +150,8 @@ class Run:
     input_bytes: int | None = None
     outputs: tuple[OutputFile, ...] = ()
     failure: RunFailure | None = None
+    terms: Terms = field(default_factory=Terms)
+    real_seconds: float | None = None
 
 
 class TaskState(StrEnum):

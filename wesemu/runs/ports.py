@@ -59,8 +59,25 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run's tasks wait for their share of the node, and who goes first there.
+
+    `folder` has the node's leases. Tasks of the lowest `rank` (of the service level) go first,
+    then those of the lowest `age` (the oldest run), then who came first.
+    """
+
+    folder: Path
+    rank: int
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What an engine is given: the workflow's file, its configuration, its share of the node."""
+    """What an engine is given: the workflow's file, its configuration, its share of the node.
+
+    `resources` is the most that the run uses at a time. With a `standing` each task takes a lease
+    before it starts; without one it starts at once.
+    """
 
     run_id: str
     workspace: Workspace
@@ -68,6 +85,7 @@ class Job:
     config: JsonObject
     resources: Resources
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)

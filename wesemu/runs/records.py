@@ -14,10 +14,10 @@ from typing import Any
 from wesemu.runs import codec
 from wesemu.runs.model import Resources, Run, TaskLog
 from wesemu.runs.ports import Plan, Publication
-from wesemu.runs.workspace import Workspace, write_json
+from wesemu.runs.workspace import Workspace, read_regular, write_json
 from wesemu.sla import ServiceLevel
 
-_NESTED = ("request", "resources", "tags", "counts", "outputs", "failure")
+_NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "terms")
 _REMOVED = ".removed-"
 
 
@@ -32,7 +32,7 @@ def write_end(workspace: Workspace, run: Run, tasks: Sequence[TaskLog]) -> None:
 
 
 def read_plan(workspace: Workspace) -> Plan:
-    values = json.loads(workspace.request.read_text())["plan"]
+    values = json.loads(read_regular(workspace.request))["plan"]
     publications = values["publications"]
     return Plan(
         engine=values["engine"],
@@ -51,10 +51,10 @@ def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
     Raises OSError, ValueError or KeyError for a directory that no submission filled.
     """
     ended = workspace.state.is_file()
-    record = json.loads((workspace.state if ended else workspace.request).read_text())
+    record = json.loads(read_regular(workspace.state if ended else workspace.request))
     run: dict[str, Any] = record["run"]
     for name in _NESTED:
-        run[name] = None if run[name] is None else codec.dump(run[name])
+        run[name] = None if run.get(name) is None else codec.dump(run[name])
     tasks = [codec.row_to_task(row) for row in record.get("tasks", ())]
     return codec.row_to_run({"sequence": 0, **run}), tasks
 

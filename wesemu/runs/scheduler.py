@@ -1,7 +1,7 @@
-"""The queue: by service level, then age; packs runs on this machine's node.
+"""The queue: by service level, then age.
 
-A smaller run may pass one that does not fit, but only into room that the waiting run would
-leave free even after everything before it has ended; so passing delays nobody.
+Runs begin beyond what the node has room for: their tasks take turns there (docs/leases.md), so
+that the narrow end of one run overlaps with the next one.
 """
 
 import asyncio
@@ -12,69 +12,46 @@ import structlog
 from wesemu.clock import Clock
 from wesemu.errors import TransitionRefused
 from wesemu.runs import codec
-from wesemu.runs.model import Resources, Run, RunId, RunState
+from wesemu.runs.model import Run, RunId, RunState
 from wesemu.runs.store import RunStore
 
 log = structlog.get_logger("wesemu.scheduler")
 
 
-def startable(queued: Sequence[Run], running: Iterable[Run], capacity: Resources) -> list[Run]:
-    """Which of `queued` (in order of service) fit now beside `running`. Pure.
+def startable(queued: Sequence[Run], active: Iterable[Run], slots: int) -> list[Run]:
+    """Which of `queued` (in order of service) begin now beside `active`. Pure.
 
-    Memory and GPUs are capped by `capacity` as cores are; a capacity of 0 MiB counts no memory.
+    At most `slots` runs are active at a time, but a run waits for none of a lower service level.
     """
-    active = list(running)
+    ranks = [run.service_level.rank for run in active]
     chosen: list[Run] = []
-    waiting: Run | None = None
     for run in queued:
-        if not _fits(run.resources, _sum(active), capacity):
-            waiting = waiting or run
-            continue
-        if waiting is not None:
-            passed = [other for other in active if _rank(other) > _rank(waiting)]
-            if not _fits(waiting.resources, _sum([*passed, run]), capacity):
-                continue
-        active.append(run)
-        chosen.append(run)
+        if sum(rank <= run.service_level.rank for rank in ranks) < slots:
+            ranks.append(run.service_level.rank)
+            chosen.append(run)
     return chosen
 
 
-def _rank(run: Run) -> tuple[int, int]:
-    return (run.service_level.rank, run.sequence)
-
-
-def _sum(runs: Iterable[Run]) -> Resources:
-    asked = [run.resources for run in runs]
-    return Resources(
-        cores=sum(r.cores for r in asked),
-        memory_mb=sum(r.memory_mb for r in asked),
-        gpus=sum(r.gpus for r in asked),
-    )
-
-
-def _fits(wanted: Resources, used: Resources, capacity: Resources) -> bool:
-    return (
-        used.cores + wanted.cores <= capacity.cores
-        and used.gpus + wanted.gpus <= capacity.gpus
-        and (not capacity.memory_mb or used.memory_mb + wanted.memory_mb <= capacity.memory_mb)
-    )
-
-
 class Scheduler:
-    """Starts queued runs as room allows. `drive` carries one run through to its end."""
+    """Begins queued runs, so many at a time.
+
+    `drive` carries one run through to its end; it calls what it is given once the run needs no
+    room any more, though it has not ended.
+    """
 
     def __init__(
         self,
         store: RunStore,
-        drive: Callable[[Run], Awaitable[None]],
-        capacity: Resources,
+        drive: Callable[[Run, Callable[[], None]], Awaitable[None]],
+        slots: int,
         clock: Clock,
     ) -> None:
         self._store = store
         self._drive = drive
-        self._capacity = capacity
+        self._slots = slots
         self._clock = clock
         self._driven: dict[RunId, tuple[Run, asyncio.Task[None]]] = {}
+        self._roomless: set[RunId] = set()
         self._bell = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
@@ -99,6 +76,11 @@ class Scheduler:
         """A run was queued or has ended."""
         self._bell.set()
 
+    async def drained(self) -> None:
+        """Wait until no run is under way; such as are queued meanwhile are waited for, too."""
+        while self._driven:
+            await asyncio.wait({task for _, task in self._driven.values()})
+
     async def _serve(self) -> None:
         while True:
             await self._bell.wait()
@@ -110,8 +92,8 @@ class Scheduler:
 
     async def _start_runs(self) -> None:
         queued = await self._store.in_states(RunState.QUEUED)
-        running = [run for run, _ in self._driven.values()]
-        for run in startable(queued, running, self._capacity):
+        running = [run for run, _ in self._driven.values() if run.id not in self._roomless]
+        for run in startable(queued, running, self._slots):
             try:
                 begun = await self._store.move(
                     run.id, RunState.INITIALIZING, started=codec.stamp(self._clock.now())
@@ -126,7 +108,12 @@ class Scheduler:
 
     async def _carry(self, run: Run) -> None:
         try:
-            await self._drive(run)
+            await self._drive(run, lambda: self._leave_room(run.id))
         finally:
             del self._driven[run.id]
+            self._roomless.discard(run.id)
             self.wake()
+
+    def _leave_room(self, run_id: RunId) -> None:
+        self._roomless.add(run_id)
+        self.wake()

@@ -103,5 +103,36 @@ MIGRATIONS: tuple[str, ...] = (
     END;
     INSERT INTO run_tags {_tags_of("runs", "runs, ")};
     """,  # noqa: S608
+    # A submission's key lives in the run's request, so that the run directory has it, too.
+    """
+    CREATE UNIQUE INDEX runs_by_key
+        ON runs (owner, json_extract(request, '$.marks.submission_key'))
+        WHERE json_extract(request, '$.marks.submission_key') IS NOT NULL;
+    """,
+    # Who wants to be told of a run's states: written with the state itself, so that none is lost.
+    # `due` is Unix time.
+    """
+    CREATE TABLE callbacks (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        run_id TEXT NOT NULL,
+        url TEXT NOT NULL,
+        state TEXT NOT NULL,
+        moved TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX callbacks_by_run ON callbacks (run_id, number);
+    CREATE TRIGGER callbacks_wanted AFTER UPDATE OF state ON runs
+        WHEN NEW.state <> OLD.state
+        AND json_extract(NEW.request, '$.marks.callback_url') IS NOT NULL BEGIN
+        INSERT INTO callbacks (run_id, url, state)
+            VALUES (NEW.id, json_extract(NEW.request, '$.marks.callback_url'), NEW.state);
+    END;
+    """,
+    # The terms of the service level, and how long the tools really took.
+    """
+    ALTER TABLE runs ADD COLUMN terms TEXT;
+    ALTER TABLE runs ADD COLUMN real_seconds REAL;
+    """,
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,11 +12,13 @@ from wesemu.errors import Forbidden, RunActive, TransitionRefused
 from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
-from wesemu.runs.listing import EVERYTHING, Page, Selection
+from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
 from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
+from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Plan, Planner
 from wesemu.runs.records import put_away, write_submission
 from wesemu.runs.store import HandleTaken, RunStore
+from wesemu.runs.submissions import SubmissionKey, Turns
 from wesemu.runs.workspace import Draft, Workspace
 
 
@@ -53,6 +55,7 @@ class RunService:
         dispatcher: Dispatcher,
         changes: Changes,
         *,
+        policy: ServicePolicy,
         runs: Path,
         clock: Clock,
         ids: IdSource,
@@ -61,38 +64,82 @@ class RunService:
         self._planner = planner
         self._dispatcher = dispatcher
         self._changes = changes
+        self._policy = policy
         self._runs = runs
         self._clock = clock
         self._ids = ids
+        self._turns = Turns()
 
     async def draft(self) -> RunDraft:
         """A new run directory that attachments can be streamed into before `submit`."""
-        run_id = RunId(self._ids.run_id())
-        draft = Draft(self._runs / run_id)
-        await asyncio.to_thread(draft.create)
-        return RunDraft(run_id, draft)
+        while True:
+            run_id = RunId(self._ids.run_id())
+            draft = Draft(self._runs / run_id)
+            try:
+                await asyncio.to_thread(draft.create)
+            except FileExistsError:  # a seeded source of ids that began anew
+                continue
+            return RunDraft(run_id, draft)
 
     async def discard(self, draft: RunDraft) -> None:
         await asyncio.to_thread(draft.files.discard)
 
-    async def submit(self, owner: Owner, request: RunRequest, draft: RunDraft | None = None) -> Run:
+    async def submit(
+        self,
+        owner: Owner,
+        request: RunRequest,
+        draft: RunDraft | None = None,
+        *,
+        key: SubmissionKey | None = None,
+    ) -> Run:
         """Check a request, put it on disk, commit it, and queue it; in this order.
 
-        Raises InvalidRequest, BucketNotFound, ObjectNotFound or ReferenceNotFound, and then
+        A request that came before under the same `key` is the run that it became then. Raises
+        InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound or KeyReused, and then
         nothing is left of the submission.
         """
         draft = draft or await self.draft()
         try:
-            plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
-            run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+            if key is None:
+                return await self._accept(owner, request, draft)
+            async with self._turns.of(owner, key):
+                earlier = await self._store.by_submission_key(owner, key.name)
+                if earlier is None:
+                    return await self._accept(owner, key.mark(request), draft)
+            key.check(earlier)
         except BaseException:
             await self.discard(draft)
             raise
-        self._dispatcher.wake()
-        return run
+        await self.discard(draft)
+        return earlier
+
+    async def rehearse(
+        self, owner: Owner, request: RunRequest, draft: RunDraft | None = None
+    ) -> Plan:
+        """Check a request as `submit` does, and leave nothing of it. Raises as `submit` does."""
+        attachments = draft.files.workspace.attachments if draft else None
+        try:
+            plan = await self._planner.plan(owner, request, attachments)
+            self._policy.check(request, plan.workflow)
+            return plan
+        finally:
+            if draft is not None:
+                await self.discard(draft)
 
     async def get(self, owner: Owner, run_id: str) -> Run:
         return _visible(owner, await self._store.get(run_id))
+
+    async def head(self, owner: Owner, run_id: str) -> Head:
+        """The state and little more, which is cheaper than the run."""
+        found, head = await self._store.head(run_id)
+        if found != owner:
+            raise _foreign(run_id)
+        return head
+
+    async def many(self, owner: Owner, run_ids: Sequence[RunId]) -> dict[RunId, Run]:
+        """Those of them that are there and the owner's."""
+        found = await self._store.many(run_ids)
+        return {run_id: run for run_id, run in found.items() if run.owner == owner}
 
     async def by_handle(self, owner: Owner, handle: str) -> Run:
         return _visible(owner, await self._store.by_handle(handle))
@@ -107,6 +154,17 @@ class RunService:
     ) -> Page:
         """At most `size` runs, newest first; go on with `before` = the last page's `before`."""
         return await self._store.page(owner, size=size, before=before, selection=selection)
+
+    async def heads(
+        self,
+        owner: Owner,
+        *,
+        size: int,
+        before: int | None = None,
+        selection: Selection = EVERYTHING,
+    ) -> HeadPage:
+        """As `page`, with no more of each run than its head."""
+        return await self._store.heads(owner, size=size, before=before, selection=selection)
 
     async def tasks(self, run: Run) -> list[TaskLog]:
         return await self._store.tasks(run.id)
@@ -142,6 +200,7 @@ class RunService:
             )
         away = await asyncio.to_thread(put_away, self.workspace(run))
         await self._store.delete(run.id)
+        self._changes.ring(run.id)
         await asyncio.to_thread(shutil.rmtree, away, ignore_errors=True)
 
     def workspace(self, run: Run) -> Workspace:
@@ -157,6 +216,12 @@ class RunService:
                 return
             await changed
 
+    async def _accept(self, owner: Owner, request: RunRequest, draft: RunDraft) -> Run:
+        plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
+        run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+        self._dispatcher.wake()
+        return run
+
     def _new_run(self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId) -> Run:
         return Run(
             id=run_id,
@@ -171,6 +236,7 @@ class RunService:
             created=self._clock.now(),
             tags={**request.tags, **plan.tags},
             input_bytes=plan.input_bytes,
+            terms=self._policy.accept(request, plan.workflow),
         )
 
     async def _queue(self, run: Run, plan: Plan) -> Run:
@@ -184,5 +250,9 @@ class RunService:
 
 def _visible(owner: Owner, run: Run) -> Run:
     if run.owner != owner:
-        raise Forbidden(f"run {run.id} belongs to somebody else")
+        raise _foreign(run.id)
     return run
+
+
+def _foreign(run_id: str) -> Forbidden:
+    return Forbidden(f"run {run_id} belongs to somebody else")

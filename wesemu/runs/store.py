@@ -4,15 +4,17 @@ States move by compare-and-set against the transition table, so two actors can n
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import codec
 from wesemu.runs.database import Database
-from wesemu.runs.listing import EVERYTHING, Page, Selection, page_query
+from wesemu.runs.ended import EndedRuns
+from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection, page_query
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog
+from wesemu.runs.outbox import Outbox
 
 
 class HandleTaken(StoreError):
@@ -24,6 +26,9 @@ class RunStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._ended = EndedRuns()
+        self._watchers: list[Callable[[Run], None]] = []
+        self.outbox = Outbox(database)
 
     @classmethod
     async def open(cls, path: Path) -> "RunStore":
@@ -32,6 +37,10 @@ class RunStore:
 
     async def close(self) -> None:
         await self._database.close()
+
+    def watch(self, told: Callable[[Run], None]) -> None:
+        """Call `told` with each run that has moved to another state, once it is committed."""
+        self._watchers.append(told)
 
     async def insert(self, run: Run) -> Run:
         """Commit a new run and return it with its sequence. Raises HandleTaken."""
@@ -43,16 +52,50 @@ class RunStore:
                 f"INSERT INTO runs ({columns}) VALUES ({marks}) RETURNING *", row
             )
         except sqlite3.IntegrityError as error:
+            if "runs.handle" not in str(error):
+                raise
             raise HandleTaken(f"the handle {run.handle} is taken") from error
         return codec.row_to_run(stored[0])
 
     async def get(self, run_id: str) -> Run:
         """Raises RunNotFound."""
-        return await self._one("SELECT * FROM runs WHERE id = ?", run_id)
+        return self._ended.get(run_id) or await self._one("SELECT * FROM runs WHERE id = ?", run_id)
+
+    async def head(self, run_id: str) -> tuple[Owner, Head]:
+        """Whose a run is and its head, which is cheaper than all of it. Raises RunNotFound."""
+        if (run := self._ended.get(run_id)) is not None:
+            return run.owner, Head(run.id, run.sequence, run.state)
+        rows = await self._database.rows(
+            "SELECT owner, id, sequence, state FROM runs WHERE id = ?", [run_id]
+        )
+        if not rows:
+            raise _unknown(run_id)
+        return Owner(rows[0]["owner"]), _head(rows[0])
+
+    async def many(self, run_ids: Sequence[RunId]) -> dict[RunId, Run]:
+        """Those that are there."""
+        found = {run_id: run for run_id in run_ids if (run := self._ended.get(run_id)) is not None}
+        missing = [run_id for run_id in run_ids if run_id not in found]
+        if missing:
+            removals = self._ended.removals
+            rows = await self._database.rows(
+                f"SELECT * FROM runs WHERE id IN ({', '.join('?' * len(missing))})", missing
+            )
+            found |= {run.id: run for run in (self._read(row, removals) for row in rows)}
+        return found
 
     async def by_handle(self, handle: str) -> Run:
         """Raises RunNotFound."""
         return await self._one("SELECT * FROM runs WHERE handle = ?", handle)
+
+    async def by_submission_key(self, owner: Owner, key: str) -> Run | None:
+        """The run that was submitted under this key (`submissions.SubmissionKey`)."""
+        rows = await self._database.rows(
+            "SELECT * FROM runs WHERE owner = ? "
+            "AND json_extract(request, '$.marks.submission_key') = ?",
+            [owner, key],
+        )
+        return codec.row_to_run(rows[0]) if rows else None
 
     async def page(
         self,
@@ -69,10 +112,26 @@ class RunStore:
         runs = tuple(codec.row_to_run(row) for row in rows[:size])
         return Page(runs, runs[-1].sequence if len(rows) > size else None)
 
+    async def heads(
+        self,
+        owner: Owner,
+        *,
+        size: int,
+        before: int | None = None,
+        selection: Selection = EVERYTHING,
+    ) -> HeadPage:
+        """As `page`."""
+        query, values = page_query(owner, selection, before, size + 1, "id, sequence, state")
+        rows = await self._database.rows(query, values)
+        heads = tuple(_head(row) for row in rows[:size])
+        return HeadPage(heads, heads[-1].sequence if len(rows) > size else None)
+
     async def in_states(self, *states: RunState) -> list[Run]:
-        """Runs of all owners, the best service level first, then the oldest."""
+        """Runs of all owners in active states, the best service level first, then the oldest."""
         rows = await self._database.rows(
             f"SELECT * FROM runs WHERE state IN ({', '.join('?' * len(states))}) "
+            # as the partial index says it, or SQLite would read the whole table
+            "AND state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING') "
             "ORDER BY service_rank, sequence",
             states,
         )
@@ -82,6 +141,14 @@ class RunStore:
         """Runs of an owner by state, every state named."""
         rows = await self._database.rows(
             "SELECT state, runs FROM state_counts WHERE owner = ?", [owner]
+        )
+        counted = {RunState(row["state"]): int(row["runs"]) for row in rows}
+        return {state: counted.get(state, 0) for state in RunState}
+
+    async def all_state_counts(self) -> dict[RunState, int]:
+        """Runs of all owners by state, every state named."""
+        rows = await self._database.rows(
+            "SELECT state, sum(runs) AS runs FROM state_counts GROUP BY state"
         )
         counted = {RunState(row["state"]): int(row["runs"]) for row in rows}
         return {state: counted.get(state, 0) for state in RunState}
@@ -103,10 +170,30 @@ class RunStore:
         if not rows:
             run = await self.get(run_id)
             raise TransitionRefused(f"run {run_id} is {run.state} and cannot become {to}")
-        return codec.row_to_run(rows[0])
+        moved = codec.row_to_run(rows[0])
+        for told in self._watchers:
+            told(moved)
+        return moved
+
+    async def amend(self, run_id: RunId, **values: Any) -> None:
+        """Set columns of a run that has not ended; its state stays. As `move` names them."""
+        changes = ", ".join(f"{name} = :{name}" for name in values)
+        marks = ", ".join(f"'{state}'" for state in RunState if state.active)
+        await self._database.write(
+            f"UPDATE runs SET {changes} WHERE id = :id AND state IN ({marks})",
+            values | {"id": run_id},
+        )
 
     async def delete(self, run_id: RunId) -> None:
         await self._database.write("DELETE FROM runs WHERE id = :id", {"id": run_id})
+        self._ended.forget(run_id)
+
+    async def clear(self) -> list[RunId]:
+        """Remove all runs of all owners, and what was to be told of them."""
+        await self._database.write("DELETE FROM callbacks", {})
+        rows = await self._database.write("DELETE FROM runs RETURNING id", {})
+        self._ended.forget_all()
+        return [RunId(row["id"]) for row in rows]
 
     async def put_tasks(self, run_id: RunId, tasks: Iterable[TaskLog]) -> None:
         """Insert or update attempts of tasks, in one commit."""
@@ -122,14 +209,30 @@ class RunStore:
             )
 
     async def tasks(self, run_id: RunId) -> list[TaskLog]:
-        """All attempts, in the order they were first seen."""
+        """All attempts: those that have begun in the order they did, then the others."""
         rows = await self._database.rows(
-            "SELECT * FROM tasks WHERE run_id = ? ORDER BY rowid", [run_id]
+            "SELECT * FROM tasks WHERE run_id = ? ORDER BY started IS NULL, started, rowid",
+            [run_id],
         )
         return [codec.row_to_task(row) for row in rows]
 
     async def _one(self, query: str, value: str) -> Run:
+        removals = self._ended.removals
         rows = await self._database.rows(query, [value])
         if not rows:
-            raise RunNotFound(f"there is no run {value[:80]!r}")
-        return codec.row_to_run(rows[0])
+            raise _unknown(value)
+        return self._read(rows[0], removals)
+
+    def _read(self, row: dict[str, Any], removals: int) -> Run:
+        run = codec.row_to_run(row)
+        letters = sum(len(value) for value in row.values() if isinstance(value, str))
+        self._ended.remember(run, letters, removals)
+        return run
+
+
+def _head(row: dict[str, Any]) -> Head:
+    return Head(RunId(row["id"]), row["sequence"], RunState(row["state"]))
+
+
+def _unknown(run_id: str) -> RunNotFound:
+    return RunNotFound(f"there is no run {run_id[:80]!r}")

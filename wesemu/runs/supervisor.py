@@ -1,21 +1,30 @@
 """One run's life: prepare, launch, follow its events, publish, settle; also after a restart."""
 
 import asyncio
+import errno
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from wesemu.clock import Clock
-from wesemu.errors import EngineFault, SystemFault, TransitionRefused, WesemuError
+from wesemu.errors import (
+    EngineFault,
+    FaultOrdered,
+    SystemFault,
+    TransitionRefused,
+    WesemuError,
+)
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
-from wesemu.runs.model import Run, RunFailure, RunId, RunState, TaskState
+from wesemu.runs.endings import Doom, broken_off, cause, real_seconds
+from wesemu.runs.model import Run, RunFailure, RunId, RunState
 from wesemu.runs.ports import (
     Engine,
     EngineError,
@@ -26,8 +35,10 @@ from wesemu.runs.ports import (
     Progress,
     Publication,
     RunStarted,
+    Standing,
     TaskChanged,
 )
+from wesemu.runs.promises import due
 from wesemu.runs.publish import publish
 from wesemu.runs.records import read_plan, write_end
 from wesemu.runs.store import RunStore
@@ -38,12 +49,19 @@ _RESUMES = 1
 """How often a run whose process vanished is resumed before it is given up."""
 
 _FULL_DISK_SECONDS = 5.0
+_TOLD_AT_THE_END = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger("wesemu.supervisor")
 
 
 class Supervisor:
-    """Carries runs from INITIALIZING to an end. One `drive` a run; `cancel` from anywhere."""
+    """Carries runs from INITIALIZING to an end. One `drive` a run; `cancel` from anywhere.
+
+    Runs end by `clock`, the emulated one; their tasks' times are told by `wall`. Tasks take their
+    leases in the folder `leases`; without one they start at once.
+    """
 
     def __init__(
         self,
@@ -54,7 +72,9 @@ class Supervisor:
         *,
         runs: Path,
         clock: Clock,
+        wall: Clock,
         keep_runs: bool = False,
+        leases: Path | None = None,
     ) -> None:
         self._store = store
         self._planner = planner
@@ -62,15 +82,20 @@ class Supervisor:
         self._changes = changes
         self._runs = runs
         self._clock = clock
+        self._wall = wall
         self._keep_runs = keep_runs
+        self._leases = leases
         self._executions: dict[RunId, Execution] = {}
-        self._preparations: dict[RunId, asyncio.Task[Any]] = {}
+        self._stoppable: dict[RunId, asyncio.Task[Any]] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
-    async def drive(self, run: Run) -> None:
-        """Carry `run` to a terminal state. Never raises but CancelledError (at shut-down)."""
+    async def drive(self, run: Run, leave_room: Callable[[], None]) -> None:
+        """Carry `run` to a terminal state. Never raises but CancelledError (at shut-down).
+
+        `leave_room` is called where the run waits for its end after its tools'.
+        """
         try:
-            await self._live(run)
+            await self._live(run, leave_room)
         except asyncio.CancelledError:
             if not self._keep_runs:
                 await self._suspend(run.id)
@@ -85,14 +110,14 @@ class Supervisor:
 
     def cancel(self, run_id: RunId) -> None:
         """Begin to end the tools of a run that has become CANCELING; `drive` then settles it."""
-        if (preparation := self._preparations.get(run_id)) is not None:
-            preparation.cancel()
+        if (work := self._stoppable.get(run_id)) is not None:
+            work.cancel()
         if (execution := self._executions.get(run_id)) is not None:
             ending = asyncio.create_task(execution.cancel(), name=f"cancel {run_id}")
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
-    async def _live(self, run: Run) -> None:
+    async def _live(self, run: Run, leave_room: Callable[[], None]) -> None:
         workspace = Workspace(self._runs / run.id)
         plan = await asyncio.to_thread(read_plan, workspace)
         engine = self._engines.get(plan.engine)
@@ -109,6 +134,8 @@ class Supervisor:
                 break
             log.warning("a run's process vanished; it is resumed", run_id=run.id)
             execution = None
+        self._executions.pop(run.id, None)
+        leave_room()
         await self._settle(run, workspace, plan, outcome, failures)
 
     async def _carry(self, run: Run, execution: Execution) -> tuple[Run, list[RunFailure]]:
@@ -130,19 +157,8 @@ class Supervisor:
 
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
         self._changes.ring(run.id)
-        preparation = asyncio.create_task(
-            self._planner.prepare(run, workspace), name=f"prepare {run.id}"
-        )
-        self._preparations[run.id] = preparation
-        try:
-            job = await preparation
-        except asyncio.CancelledError:
-            await self._refuse_canceled(run.id)
-            raise
-        finally:
-            preparation.cancel()
-            del self._preparations[run.id]
-        await self._refuse_canceled(run.id)
+        job = await self._stoppably(run.id, self._planner.prepare(run, workspace))
+        job = replace(job, standing=self._standing(run))
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
         try:
             return await asyncio.shield(launch)
@@ -150,17 +166,44 @@ class Supervisor:
             self._executions[run.id] = await launch  # so that it can be ended
             raise
 
+    def _standing(self, run: Run) -> Standing | None:
+        if self._leases is None:
+            return None
+        return Standing(self._leases, rank=run.service_level.rank, age=run.sequence)
+
+    async def _stoppably(self, run_id: RunId, work: Coroutine[Any, Any, _T]) -> _T:
+        """Do what a cancel may simply break off. Raises TransitionRefused when it did."""
+        task = asyncio.create_task(work, name=f"run {run_id}, stoppable")
+        self._stoppable[run_id] = task
+        try:
+            done = await task
+        except asyncio.CancelledError:
+            await self._refuse_canceled(run_id)
+            raise
+        finally:
+            task.cancel()
+            del self._stoppable[run_id]
+        await self._refuse_canceled(run_id)
+        return done
+
     async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
         failures: list[RunFailure] = []
+        doom = Doom(run.terms.fault.fails_at_task)
+        doomed: str | None = None
         async with TaskBuffer(self._store, self._changes, run.id) as tasks:
             async for event in execution.events():
                 match event:
                     case TaskChanged(task=task):
                         tasks.add(task)
+                        if doom.strikes(task):
+                            doomed = task.name
+                            await execution.cancel()
                     case EngineError(failure=failure):
                         failures.append(failure)
                     case RunStarted() | Progress():
                         self._changes.ring(run.id)
+        if doomed is not None:
+            raise FaultOrdered(f"the task {doomed} failed, as was asked of the control API")
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
@@ -190,7 +233,7 @@ class Supervisor:
             await self._complete(run, workspace, plan, outcome)
         else:
             explained = await self._planner.explain(run, workspace)
-            failure = _cause(outcome, failures, explained)
+            failure = cause(outcome, failures, explained)
             await self._end(run, RunState.EXECUTOR_ERROR, failure, outcome.exit_code)
 
     async def _complete(self, run: Run, workspace: Workspace, plan: Plan, outcome: Outcome) -> None:
@@ -198,18 +241,31 @@ class Supervisor:
         wanted = plan.publications
         if wanted is None:
             wanted = tuple(Publication(name=path, result=path) for path in outcome.outputs)
+        run = replace(run, counts=results.counts, tags={**run.tags, **results.tags})
+        ended = await self._keep_pace(run)
+        if run.terms.fault.out_of_disk:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         outputs = await asyncio.to_thread(publish, workspace, wanted)
         await self._write_end(
             replace(
                 run,
                 state=RunState.COMPLETE,
-                ended=self._clock.now(),
+                ended=ended or self._clock.now(),
                 exit_code=0,
                 outputs=outputs,
-                counts=results.counts,
-                tags={**run.tags, **results.tags},
             )
         )
+
+    async def _keep_pace(self, run: Run) -> datetime | None:
+        """Stay RUNNING for as long as the service level says; the moment at which `run` ends,
+        None for one that ends with its tools. Nothing of it is lost in a restart: the next
+        server reckons the same moment."""
+        if (end := due(run)) is None:
+            return None
+        await self._store.amend(run.id, counts=codec.run_to_row(run)["counts"])
+        self._changes.ring(run.id)
+        await self._stoppably(run.id, self._clock.wait_until(end))
+        return end
 
     async def _end(
         self, run: Run, state: RunState, failure: RunFailure, exit_code: int | None = None
@@ -226,14 +282,8 @@ class Supervisor:
         run = await self._store.get(run_id)
         if run.state.ended:
             return
-        await self._store.put_tasks(
-            run_id,
-            [
-                replace(task, state=TaskState.CANCELED, ended=task.ended or self._now(task.started))
-                for task in await self._store.tasks(run_id)
-                if task.state in (TaskState.QUEUED, TaskState.RUNNING)
-            ],
-        )
+        tasks = broken_off(await self._store.tasks(run_id), self._wall.now())
+        await self._store.put_tasks(run_id, tasks)
         await self._write_end(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
 
     async def _settle_fault(self, run: Run, error: Exception) -> None:
@@ -262,11 +312,10 @@ class Supervisor:
 
         Where the disk is full, the end is written once there is room.
         """
+        tasks = await self._store.tasks(run.id)
+        run = replace(run, real_seconds=real_seconds(tasks))
         row = codec.run_to_row(run)
-        values = {
-            name: row[name]
-            for name in ("ended", "exit_code", "outputs", "counts", "failure", "tags")
-        }
+        values = {name: row[name] for name in _TOLD_AT_THE_END}
         while True:
             try:
                 await self._store.move(run.id, run.state, **values)
@@ -275,11 +324,7 @@ class Supervisor:
                 log.error("the end of a run waits for the index", run_id=run.id, error=str(error))
                 await asyncio.sleep(_FULL_DISK_SECONDS)
         with _told_if_lost("state.json", run):
-            tasks = await self._store.tasks(run.id)
             await asyncio.to_thread(write_end, Workspace(self._runs / run.id), run, tasks)
-
-    def _now(self, started: datetime | None) -> datetime | None:
-        return self._clock.now() if started else None
 
 
 @contextmanager
@@ -289,22 +334,3 @@ def _told_if_lost(name: str, run: Run) -> Iterator[None]:
         yield
     except OSError as error:
         log.error("a record could not be written", file=name, run_id=run.id, error=str(error))
-
-
-def _cause(
-    outcome: Outcome, failures: Sequence[RunFailure], explained: RunFailure | None
-) -> RunFailure:
-    """The original failure: what the workflow says itself, else the engine's first word."""
-    first = failures[0] if failures else None
-    if explained is not None and first is not None:
-        return replace(explained, task=first.task, exit_code=first.exit_code, stderr=first.stderr)
-    return (
-        explained
-        or first
-        or RunFailure(
-            message=f"the workflow ended with exit status {outcome.exit_code}",
-            hint="its standard error tells more",
-            exit_code=outcome.exit_code,
-            stderr="stderr.log",
-        )
-    )

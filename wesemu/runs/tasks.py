@@ -1,7 +1,9 @@
 """Task logs on their way to the store: many quick changes become one commit."""
 
 import asyncio
+import contextlib
 from types import TracebackType
+from typing import Self
 
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import RunId, TaskLog
@@ -19,8 +21,9 @@ class TaskBuffer:
         self._run_id = run_id
         self._pending: dict[tuple[str, int], TaskLog] = {}
         self._writing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
-    async def __aenter__(self) -> "TaskBuffer":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -29,9 +32,9 @@ class TaskBuffer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._closing.set()
         if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
+            await self._writing
         await self._flush()
 
     def add(self, task: TaskLog) -> None:
@@ -40,7 +43,9 @@ class TaskBuffer:
             self._writing = asyncio.create_task(self._later(), name=f"tasks {self._run_id}")
 
     async def _later(self) -> None:
-        await asyncio.sleep(_DELAY_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DELAY_SECONDS):
+                await self._closing.wait()
         await self._flush()
 
     async def _flush(self) -> None:

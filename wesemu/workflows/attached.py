@@ -11,7 +11,7 @@ from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
-from wesemu.workflows.shares import share
+from wesemu.workflows.shares import others, share
 
 
 class AttachedWorkflows:
@@ -26,7 +26,7 @@ class AttachedWorkflows:
             engine=engine,
             workflow="",
             service_level=_service_level(request.tags),
-            resources=share(request.engine_parameters, 1, self._node),
+            resources=share(request.engine_parameters, self._node),
             publications=None,
         )
 
@@ -41,7 +41,7 @@ class AttachedWorkflows:
             workflow_file=workspace.work / safe_name(run.request.workflow_url),
             config=run.request.params,
             resources=run.resources,
-            engine_parameters=run.request.engine_parameters,
+            engine_parameters=others(run.request.engine_parameters),
         )
 
 

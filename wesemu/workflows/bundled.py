@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from wesemu.errors import EngineFault, InvalidRequest
+from wesemu.genomics.tools import OPTIONAL
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import (
     JsonObject,
@@ -19,14 +21,15 @@ from wesemu.runs.model import (
     RunRequest,
 )
 from wesemu.runs.ports import Job, Plan, Publication, Results
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Workspace, read_regular
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs, LaneFiles
 from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
-from wesemu.workflows.shares import share
+from wesemu.workflows.shares import others, share
 
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
+_GVCF = "results/calls.g.vcf.gz"
 
 
 class BundledPipelines:
@@ -54,10 +57,12 @@ class BundledPipelines:
     def _plan(
         self, engine: str, request: RunRequest, params: MappingParams, attachments: Path | None
     ) -> Plan:
+        _check_tools(params)
         found = self._inputs.lanes(params, attachments)
         reference = self._inputs.reference(params.reference, attachments)
         publications = self._publications(params)
-        taken = {reference, *(lane.first for lane in found), *(lane.second for lane in found)}
+        reads = [path for lane in found for path in lane.names]
+        taken = {reference, *reads}
         for publication in publications:
             if publication.destination in taken:
                 raise InvalidRequest(
@@ -71,11 +76,9 @@ class BundledPipelines:
             engine=engine,
             workflow=request.workflow_url,
             service_level=params.service,
-            resources=share(request.engine_parameters, self._node.cores, self._node),
+            resources=share(request.engine_parameters, self._node),
             publications=publications,
-            input_bytes=sum(
-                path.stat().st_size for lane in found for path in (lane.first, lane.second)
-            ),
+            input_bytes=sum(path.stat().st_size for path in reads),
         )
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
@@ -92,7 +95,7 @@ class BundledPipelines:
             workflow_file=self._pipelines / run.workflow / "workflow" / "Snakefile",
             config=_config(params, lanes, reference),
             resources=run.resources,
-            engine_parameters=run.request.engine_parameters,
+            engine_parameters=others(run.request.engine_parameters),
         )
 
     async def results(self, workspace: Workspace) -> Results:
@@ -107,10 +110,10 @@ class BundledPipelines:
         path = workspace.work / "input_error.json"
         if not path.is_file():
             return None
-        told = json.loads(path.read_text())
+        told = json.loads(read_regular(path))
         names: dict[str, str] = {}
         for lane in self._inputs.lanes(parse_params(run.request), workspace.attachments):
-            names |= {str(lane.first): lane.first_name, str(lane.second): lane.second_name}
+            names |= {str(path): name for path, name in lane.names.items()}
         message, file = str(told["message"]), told.get("file")
         for local, name in names.items():
             message = message.replace(local, name)
@@ -129,6 +132,7 @@ class BundledPipelines:
             wanted += self._alignment(params)
         return (
             *wanted,
+            Publication("summary", "results/summary.json", optional=True),
             Publication("flagstat", "results/flagstat.json"),
             Publication("stats", "results/stats.txt"),
             Publication("reads", "results/reads.json"),
@@ -136,16 +140,18 @@ class BundledPipelines:
         )
 
     def _alignment(self, params: MappingParams) -> list[Publication]:
-        return self._with_index(
-            "bam", params.bam, (".bam",), "results/aligned.bam", "results/aligned.bam.bai"
-        )
+        result = f"results/{_alignment_name(params)}"
+        index = f"{result}.crai" if result.endswith(".cram") else f"{result}.bai"
+        return self._with_index("bam", params.bam, (".bam", ".cram"), result, index)
 
     def _variants(self, params: WgsParams) -> list[Publication]:
-        statistics = Publication("variants", "results/variants.txt")
+        wanted = [Publication("variants", "results/variants.txt")]
+        if params.gvcf is not None:
+            wanted += self._with_index("gvcf", params.gvcf, (".vcf.gz",), _GVCF, f"{_GVCF}.tbi")
         if _is_plain(params):
-            return [*self._with_index("vcf", params.vcf, (".vcf",), _VCF, None), statistics]
+            return [*self._with_index("vcf", params.vcf, (".vcf",), _VCF, None), *wanted]
         index = f"{_VCF_GZ}.tbi"
-        return [*self._with_index("vcf", params.vcf, (".vcf.gz",), _VCF_GZ, index), statistics]
+        return [*self._with_index("vcf", params.vcf, (".vcf.gz",), _VCF_GZ, index), *wanted]
 
     def _with_index(
         self, name: str, url: str | None, suffixes: tuple[str, ...], result: str, index: str | None
@@ -175,20 +181,40 @@ def parse_params(request: RunRequest) -> MappingParams:
         return PARAMS[request.workflow_url].model_validate(request.params)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"]) or "workflow_params"
         raise InvalidRequest(
             f"{field}: {first['msg']} (workflow {request.workflow_url!r})", field=field
         ) from error
+
+
+def _check_tools(params: MappingParams) -> None:
+    """Raises InvalidRequest for a mapper or caller that comes in no wheel and is not on PATH."""
+    chosen = {"mapper": params.mapper, "caller": getattr(params, "caller", "")}
+    for field, tool in chosen.items():
+        if tool in OPTIONAL and shutil.which(tool) is None:
+            raise InvalidRequest(
+                f"{tool} is not installed on this server; install it there, or leave {field} out",
+                field=field,
+            )
 
 
 def _is_plain(params: WgsParams) -> bool:
     return params.vcf is not None and not params.vcf.lower().endswith(".gz")
 
 
+def _alignment_name(params: MappingParams) -> str:
+    wanted = (params.bam or "").lower()
+    return "aligned.cram" if wanted.endswith(".cram") else "aligned.bam"
+
+
 def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> JsonObject:
     reads: list[JsonValue] = []
     for lane in lanes:
-        entry: JsonObject = {"first": str(lane.first), "second": str(lane.second)}
+        entry: JsonObject = {"first": str(lane.first)}
+        if lane.second is None:
+            entry["interleaved"] = True
+        else:
+            entry["second"] = str(lane.second)
         if lane.read_group is not None:
             entry["read_group"] = lane.read_group
         reads.append(entry)
@@ -196,9 +222,15 @@ def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> J
         "sample": params.sample,
         "reads": reads,
         "reference": str(reference),
+        "quality_offset": params.quality_offset,
+        "mapper": params.mapper,
         "markdup": params.markdup,
+        "optical_distance": params.optical_distance,
+        "alignment": _alignment_name(params),
     }
     if isinstance(params, WgsParams):
+        config["caller"] = params.caller
+        config["gvcf"] = params.gvcf is not None
         config["vcf"] = "calls.vcf" if _is_plain(params) else "calls.vcf.gz"
     return config
 
@@ -206,7 +238,19 @@ def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> J
 def _results(workspace: Workspace) -> Results:
     results = workspace.work / "results"
     try:
-        counted: dict[str, Any] = json.loads((results / "reads.json").read_text())
-        return Results(counts=ReadCounts(int(counted["total_reads"]), int(counted["total_bases"])))
+        counted: dict[str, Any] = json.loads(read_regular(results / "reads.json"))
+        counts = ReadCounts(int(counted["total_reads"]), int(counted["total_bases"]))
+        return Results(counts=counts, tags=_tags(results / "summary.json"))
     except (OSError, ValueError, KeyError) as error:
         raise EngineFault(f"the pipeline left no usable read counts: {error}") from error
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Warnings and tool versions, as tags of the run."""
+    if not path.is_file():
+        return {}
+    summary: dict[str, Any] = json.loads(read_regular(path))
+    tags = {f"wesemu.tools.{name}": str(version) for name, version in summary["tools"].items()}
+    if summary["warnings"]:
+        tags["wesemu.warnings"] = " ".join(summary["warnings"])
+    return tags

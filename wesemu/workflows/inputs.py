@@ -16,13 +16,20 @@ _FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
 @dataclass(frozen=True, slots=True)
 class LaneFiles:
-    """One lane's two files, what the caller called them, and the caller's read group."""
+    """One lane's two files (`second` is None if they are interleaved), what the caller called
+    them, and the caller's read group."""
 
     first: Path
-    second: Path
+    second: Path | None
     first_name: str
     second_name: str
     read_group: str | None
+
+    @property
+    def names(self) -> dict[Path, str]:
+        """The caller's names by file."""
+        names = {self.first: self.first_name}
+        return names if self.second is None else names | {self.second: self.second_name}
 
 
 class Inputs:
@@ -61,6 +68,13 @@ class Inputs:
 
     def _lane(self, lane: Lane, field: str, attachments: Path | None) -> list[LaneFiles]:
         first = self._existing(lane.first, f"{field}.first", attachments)
+        read_group = lane.read_group and lane.read_group.replace("\\t", "\t")
+        if lane.second is None:
+            if not first.is_file():
+                raise InvalidRequest(
+                    f"{lane.first} is a folder; name one interleaved file", field=f"{field}.first"
+                )
+            return [LaneFiles(first, None, lane.first, "", read_group)]
         second = self._existing(lane.second, f"{field}.second", attachments)
         if first.is_dir() and first == second:
             return _folder(lane, first, lanes(first, field=f"{field}.first"))
@@ -75,7 +89,6 @@ class Inputs:
                 f"{lane.first} is named for both mates; name the second mate's file",
                 field=f"{field}.second",
             )
-        read_group = lane.read_group and lane.read_group.replace("\\t", "\t")
         return [LaneFiles(first, second, lane.first, lane.second, read_group)]
 
     def _existing(self, location: str, field: str, attachments: Path | None) -> Path:

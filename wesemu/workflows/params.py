@@ -6,9 +6,9 @@ a FASTA at that key, else a folder with one FASTA, else the reference registered
 part of the key.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wesemu.sla import ServiceLevel
 
@@ -19,32 +19,57 @@ class Lane(BaseModel):
     """The two mates' files of one lane, and its read group as an `@RG` line.
 
     Both may name one folder: every pair `*_1.f*q.gz`, `*_2.f*q.gz` below it becomes a lane.
+    `interleaved` reads have one file, `first`, in which the mates follow each other.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     first: Location
-    second: Location
+    second: Location | None = None
+    interleaved: bool = False
     read_group: str | None = Field(default=None, pattern=r"^@RG(\t|\\t)", max_length=1000)
+
+    @model_validator(mode="after")
+    def _has_both_mates(self) -> Self:
+        if self.interleaved == (self.second is not None):
+            raise ValueError("name the second mates' file, or set interleaved, not both")
+        return self
 
 
 class MappingParams(BaseModel):
-    """`mapping`: align, sort, mark duplicates. `bam` is where the result is published."""
+    """`mapping`: align, sort, mark duplicates. `bam` is where the result is published: as BAM,
+    or as CRAM if the name ends in `.cram`.
+
+    `quality_offset` is that of the FASTQ (64: Illumina before 1.8). Duplicates within
+    `optical_distance` pixels count as optical; 0 does not look for them.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     reads: list[Lane] = Field(min_length=1, max_length=1000)
     reference: Location = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    quality_offset: Literal[33, 64] = 33
+    mapper: Literal["bwa", "minimap2"] = "bwa"
     markdup: bool = True
+    optical_distance: int = Field(default=0, ge=0, le=100_000)
     service: ServiceLevel = ServiceLevel.SILVER
     bam: Location | None = None
 
 
 class WgsParams(MappingParams):
-    """`wgs`: mapping, then variant calling. The BAM is published only if `bam` is named."""
+    """`wgs`: mapping, then variant calling. The BAM is published only if `bam` is named, a gVCF
+    is made only if `gvcf` is."""
 
     vcf: Location | None = None
+    gvcf: Location | None = None
+    caller: Literal["bcftools", "freebayes"] = "bcftools"
+
+    @model_validator(mode="after")
+    def _caller_can(self) -> Self:
+        if self.gvcf is not None and self.caller != "bcftools":
+            raise ValueError("a gVCF is written by the caller bcftools only")
+        return self
 
 
 BundledName = Literal["mapping", "wgs"]

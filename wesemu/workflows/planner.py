@@ -10,6 +10,7 @@ from wesemu.runs.workspace import Workspace
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.params import PARAMS
+from wesemu.workflows.shares import others
 
 _ALIASES = {"snakemake": "smk", "snakefile": "smk"}
 
@@ -31,9 +32,7 @@ class WorkflowPlanner:
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         engine = self._engine(request)
-        engine.check_parameters(
-            {k: v for k, v in request.engine_parameters.items() if k != "cores"}
-        )
+        engine.check_parameters(others(request.engine_parameters))
         if request.workflow_url in PARAMS:
             return await self._bundled.plan(engine.name, request, attachments)
         return await self._attached.plan(engine.name, request, attachments)

@@ -1,22 +1,31 @@
-"""How much of the node a run asks for."""
+"""How much of the node a run may use at a time; what it does use is leased task by task."""
 
 from collections.abc import Mapping
 
 from wesemu.errors import InvalidRequest
+from wesemu.numerals import whole_number
 from wesemu.runs.model import Resources
 
+_CORES = "cores"
 
-def share(parameters: Mapping[str, str], default: int, node: Resources) -> Resources:
-    """The cores of the engine parameter `cores`, else `default`, never more than the node's.
+
+def share(parameters: Mapping[str, str], node: Resources) -> Resources:
+    """The cores of the engine parameter `cores`, else all of the node's; all of its GPUs.
 
     Raises InvalidRequest for a number that the node can never give.
     """
-    asked = parameters.get("cores")
+    asked = parameters.get(_CORES)
     if asked is None:
-        return Resources(cores=min(default, node.cores))
-    if not asked.isascii() or not asked.isdigit() or not 1 <= int(asked[:9]) <= node.cores:
+        return Resources(cores=node.cores, gpus=node.gpus)
+    cores = whole_number(asked)
+    if cores is None or not 1 <= cores <= node.cores:
         raise InvalidRequest(
             f"the engine parameter cores is {asked[:40]!r}; this node has 1 to {node.cores}",
             field="workflow_engine_parameters.cores",
         )
-    return Resources(cores=int(asked))
+    return Resources(cores=cores, gpus=node.gpus)
+
+
+def others(parameters: Mapping[str, str]) -> dict[str, str]:
+    """The engine parameters that are the engine's own affair."""
+    return {name: value for name, value in parameters.items() if name != _CORES}

@@ -79,10 +79,13 @@ async def test_a_finished_wgs_job_is_told_in_full(
         '"wgs_fastq_second_name":"fastq/wait-1_2.fq.gz","wgs_bucket_name":"genes",'
         '"wgs_vcf_file_name":"vcf/a.vcf","wgs_bam_file_name":"bam/a.bam",'
         '"wgs_reference_file":"reference/tiny","wgs_service":"g"}',
+        "sla_bases": "600000",
         "sla_minutes": "45",
         "sla_price_cny": "0.0009",
+        "sla_deadline": "2020-01-15 17:15:25 +0800 CST",
         "sla_met": "true",
         "sla_charged_cny": "0.0009",
+        "real_seconds": "0.000",
     }
     assert (bucket / "vcf" / "a.vcf").read_text() == "VCF"
     assert (bucket / "bam" / "a.bam").read_text() == "BAM"

@@ -1,5 +1,7 @@
 """Logs and outputs by URL: whole or by Range, of the run's owner, never from elsewhere."""
 
+import base64
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,8 @@ async def test_head_and_conditions(wes: Client, submit: Submit, ended: Ended) ->
     url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
     async with wes.head(url) as answer:
         assert (answer.status, answer.content_length) == (200, 10)
+        digest = base64.b64encode(hashlib.sha256(b"0123456789").digest()).decode()
+        assert answer.headers["Repr-Digest"] == f"sha-256=:{digest}:"
         etag = answer.headers["ETag"]
     async with wes.get(url, headers={"If-None-Match": etag}) as answer:
         assert answer.status == 304

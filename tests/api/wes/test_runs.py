@@ -1,10 +1,13 @@
 """The life of a run as WES tells it."""
 
+import hashlib
+
 import pytest
 from api.wes.fixtures import Client, Ended, Submit, fetch, fetch_text
 
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import RunState
+from wesemu.settings import Settings
 
 RUNS = "/ga4gh/wes/v1/runs"
 
@@ -29,7 +32,12 @@ async def test_a_whole_life(wes: Client, submit: Submit, ended: Ended) -> None:
             "workflow_type": "SMK",
             "workflow_type_version": "9",
             "workflow_url": "Snakefile",
-            "tags": {"project": "x", "wesemu.handle": handle, "wesemu.sla.level": "s"},
+            "tags": {
+                "project": "x",
+                "wesemu.handle": handle,
+                "wesemu.real.seconds": "0.000",
+                "wesemu.sla.level": "s",
+            },
             "workflow_engine_parameters": {},
         },
         "run_log": {
@@ -60,7 +68,11 @@ async def test_a_whole_life(wes: Client, submit: Submit, ended: Ended) -> None:
         ],
         "task_logs_url": f"{url}/tasks",
         "outputs": {
-            "results/a b.txt": {"url": f"{url}/outputs/results/a%20b.txt", "size": 10},
+            "results/a b.txt": {
+                "url": f"{url}/outputs/results/a%20b.txt",
+                "size": 10,
+                "sha256": hashlib.sha256(b"0123456789").hexdigest(),
+            },
         },
         "wesemu": {"handle": handle, "state": "COMPLETE", "created": "2020-01-15T08:30:25Z"},
     }
@@ -181,7 +193,14 @@ async def test_a_forged_page_token_is_400(wes: Client, submit: Submit, token: st
 async def test_a_page_token_is_good_for_its_own_list_only(wes: Client, submit: Submit) -> None:
     ids = [await submit([]) for _ in range(2)]
     token = (await fetch(wes, RUNS, page_size="1"))["next_page_token"]
-    await fetch(wes, f"{RUNS}/{ids[0]}/tasks", 400, page_token=token)
+    await fetch(wes, f"{RUNS}/{ids[0]}/tasks", 404, page_token=token)
+
+
+async def test_a_page_of_tasks_that_is_not_there_is_404(wes: Client, submit: Submit) -> None:
+    run_id = await submit([])
+    for query in ({"page_size": "0"}, {"page_size": "-1"}, {"page_token": "x"}):
+        body = await fetch(wes, f"{RUNS}/{run_id}/tasks", 404, **query)
+        assert next(iter(query)) in body["msg"]
 
 
 async def test_tasks_page_as_the_run_log_lists_them(
@@ -205,3 +224,23 @@ async def test_an_unknown_task_is_404(wes: Client, submit: Submit, task: str) ->
     async with wes.get(f"{RUNS}/{run_id}/tasks/{task}") as answer:
         assert answer.status == 404
         assert (await answer.json())["status_code"] == 404
+
+
+async def test_a_run_that_has_ended_can_be_forgotten(
+    wes: Client, submit: Submit, ended: Ended, settings: Settings, engine: ScriptedEngine
+) -> None:
+    run_id = await submit([{"wait": "gate"}])
+    url = f"{RUNS}/{run_id}"
+    for query, status in (("purge=true", 409), ("purge=maybe", 400)):
+        async with wes.delete(f"{url}?{query}") as answer:
+            assert answer.status == status
+    engine.release("gate")
+    assert (await ended(run_id)).state is RunState.COMPLETE
+    async with wes.delete(f"{url}?purge=false") as answer:
+        assert answer.status == 200
+    await fetch(wes, url)
+    async with wes.delete(f"{url}?purge=true") as answer:
+        assert (answer.status, await answer.json()) == (200, {"run_id": run_id})
+    await fetch(wes, url, 404)
+    assert (await fetch(wes, RUNS))["runs"] == []
+    assert list((settings.data / "runs").iterdir()) == []

@@ -183,7 +183,6 @@ def test_numbers_and_booleans_count_as_their_text() -> None:
         (TABLE, {"mapping_is_mark_dup": "maybe"}, "mapping_is_mark_dup", "neither true nor false"),
         (SAMPLE, {"wgs_vcf_File_name": ""}, "wgs_vcf_file_name", "missing"),
         (SAMPLE, {"wgs_fastq_second_name": None}, "wgs_fastq_second_name", "missing"),
-        (SAMPLE, {"wgs_gvcf_file_name": "a.g.vcf"}, "wgs_gvcf_file_name", "no gVCF"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -273,3 +272,11 @@ def test_no_request_breaks_the_translation(body: JsonObject, kind: str) -> None:
     with suppress(InvalidRequest):
         request = translate(body | {"workflow_type": kind}).request
         assert json.dumps(request.params, ensure_ascii=False).encode()
+
+
+def test_a_gvcf_goes_to_the_named_key_and_is_echoed() -> None:
+    start = translate(SAMPLE | {"wgs_gvcf_file_name": "vcf/a.g.vcf.gz"})
+    bucket = SAMPLE["wgs_bucket_name"]
+    assert start.request.params["gvcf"] == f"oss://{bucket}/vcf/a.g.vcf.gz"
+    assert start.request.echo["wgs_gvcf_file_name"] == "vcf/a.g.vcf.gz"
+    assert start.names["gvcf"] == "wgs_gvcf_file_name"

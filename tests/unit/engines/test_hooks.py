@@ -47,10 +47,27 @@ def test_executor_runs_each_job_in_a_thread_by_cached_or_run() -> None:
     local = import_module("snakemake.executors.local")
     assert parameters(local.Executor.cached_or_run)[:3] == ["self", "job", "run_func"]
     assert parameters(local.Executor.spawn_job) == ["self", "job"]
+    assert parameters(local.Executor.format_job_exec) == ["self", "job"]
     source = inspect.getsource(local.Executor)
     assert "self.pool.submit(self.cached_or_run, job, self.spawn_job, job)" in source
     assert "time.sleep(1)" in source
     assert issubclass(local.SpawnedJobError, Exception)
+
+
+def test_executor_runs_jobs_of_a_pipe_or_service_by_run_group_job() -> None:
+    local = import_module("snakemake.executors.local")
+    assert parameters(local.Executor.run_group_job) == ["self", "job"]
+    assert "self.pool.submit(self.run_group_job, job)" in inspect.getsource(local.Executor)
+    shell = import_module("snakemake.script").shell
+    assert parameters(shell.kill) == ["jobid"]
+
+
+def test_users_of_services_wait_for_files_by_wait_for_files() -> None:
+    jobs, files = import_module("snakemake.jobs"), import_module("snakemake.io")
+    assert {"files", "consider_local"} <= set(parameters(files.wait_for_files))
+    source = inspect.getsource(jobs.Job.prepare)
+    assert "await wait_for_files(" in source
+    assert "f for f in self.input if self.is_pipe_or_service_input(f)" in source
 
 
 def test_scheduler_has_what_planning_failing_and_stopping_need() -> None:
@@ -71,6 +88,15 @@ def test_dag_and_jobs_have_what_facts_are_made_of() -> None:
     assert "self.wildcards_dict = " in inspect.getsource(jobs.Job.__init__)
     for name in ("needrun_jobs", "jobs"):
         assert hasattr(dag.DAG, name), name
+
+
+def test_jobs_and_groups_have_what_leases_are_made_of() -> None:
+    jobs, workflow = import_module("snakemake.jobs"), import_module("snakemake.workflow")
+    for kind in (jobs.Job, jobs.GroupJob):
+        assert isinstance(inspect.getattr_static(kind, "resources"), property)
+    source = inspect.getsource(workflow.Workflow.is_local)
+    for name in ("rule.group is None", "self._localrules", "rule.norun", "rule.is_template_engine"):
+        assert name in source
 
 
 def test_interface_has_what_a_run_is_made_of() -> None:

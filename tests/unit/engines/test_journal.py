@@ -1,5 +1,6 @@
 """events.jsonl: what is written is read, whatever a crash has left of it."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,3 +117,12 @@ def test_nobody_has_to_listen_to_the_bell(workspace: Workspace) -> None:
     journal.write("still")
     journal.close()
     assert [record["event"] for record in events.history(workspace)] == ["still"]
+
+
+def test_a_journal_that_was_replaced_is_not_waited_for(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    os.mkfifo(workspace.events)
+    assert events.history(workspace) == []
+    workspace.events.unlink()
+    workspace.events.symlink_to("/dev/zero")
+    assert events.history(workspace) == []

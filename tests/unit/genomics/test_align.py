@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.alignment import Lane, header_text, read_group_line
+from wesemu.genomics.alignment import Lane, Program, header_text, read_group_line
 from wesemu.genomics.bwaindex import Contig
 from wesemu.genomics.fastq import PairedReader
 from wesemu.genomics.mapper_wheel import WheelMapper, read_ahead
@@ -142,7 +142,8 @@ class TestNative:
         )
 
         def header(version: str) -> str:
-            return header_text([Contig("chr20_9995001_11095000", 1_100_000)], [lane], version)
+            contigs = [Contig("chr20_9995001_11095000", 1_100_000)]
+            return header_text(contigs, [lane], [Program("bwa", version, "bwa mem")])
 
         with (tmp_path / "wheel.bam").open("wb") as output:
             mapper = WheelMapper(reference, threads=2, header=header, output=output)
@@ -214,7 +215,7 @@ def test_both_ways_to_write_a_read_group_are_one():
 
 
 def test_alternate_contigs_are_marked():
-    header = header_text([Contig("a", 5), Contig("a_alt", 3, alternate=True)], [], "1")
+    header = header_text([Contig("a", 5), Contig("a_alt", 3, alternate=True)], [], [])
     assert "@SQ\tSN:a\tLN:5\n@SQ\tSN:a_alt\tLN:3\tAH:*\n" in header
 
 

@@ -22,8 +22,11 @@ def folder(tmp_path: Path) -> Path:
             read.reference_id, read.reference_start, read.flag = 0, number, 0
             bam.write(read)
     (tmp_path / "ref.fa.fai").write_text("a\t100\t3\t100\t101\n")
-    (tmp_path / "counts.json").write_text(json.dumps({"total_reads": READS}))
+    counts = {"total_reads": READS, "total_bases": 4 * READS}
+    (tmp_path / "counts.json").write_text(json.dumps(counts))
+    (tmp_path / "stats.txt").write_text(pysam.stats(str(tmp_path / "x.bam")))
     flagstat(tmp_path)
+    pysam.index(str(tmp_path / "x.bam"))
     return tmp_path
 
 
@@ -45,6 +48,10 @@ def run(folder: Path) -> int:
             str(folder / "flagstat.json"),
             "--flagstat-text",
             str(folder / "flagstat.txt"),
+            *("--stats", str(folder / "stats.txt")),
+            *("--index", str(folder / "x.bam.bai"), "--idxstats", str(folder / "idxstats.txt")),
+            *("--summary", str(folder / "summary.json")),
+            *("--sample", "s", "--tool", "samtools", "1.24"),
         ]
     )
 
@@ -52,6 +59,10 @@ def run(folder: Path) -> int:
 def test_a_whole_bam_passes_and_gets_its_text_report(folder):
     assert run(folder) == 0
     assert (folder / "flagstat.txt").read_text() == pysam.flagstat(str(folder / "x.bam"))
+    assert (folder / "idxstats.txt").read_text() == pysam.idxstats(str(folder / "x.bam"))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["tools"] == {"samtools": "1.24"}
+    assert summary["alignment"]["mapped"] == READS
 
 
 def test_the_text_report_has_no_percentage_of_nothing(folder):
@@ -60,7 +71,8 @@ def test_the_text_report_has_no_percentage_of_nothing(folder):
 
 
 def test_missing_reads_are_noticed(folder, capsys):
-    (folder / "counts.json").write_text(json.dumps({"total_reads": READS + 2}))
+    counts = {"total_reads": READS + 2, "total_bases": 0}
+    (folder / "counts.json").write_text(json.dumps(counts))
     assert run(folder) == NOT_WHOLE
     assert "40 primary records for 42 reads" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -16,6 +17,7 @@ from wesemu.runs.model import (
     RunRequest,
     RunState,
 )
+from wesemu.runs.terms import Pace, Terms
 from wesemu.sla import ServiceLevel
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -84,4 +86,48 @@ def test_no_tag_of_the_caller_passes_for_a_figure() -> None:
 
 
 def test_every_figure_has_a_reserved_name() -> None:
-    assert set(figures(replace(ended(1), failure=RunFailure("x")))) == NAMES
+    over = replace(ended(1), failure=RunFailure("x"), terms=Terms(pace=Pace.SLA), real_seconds=1.5)
+    assert set(figures(over)) | set(figures(COUNTED)) == NAMES
+
+
+def test_counted_and_pretended_sizes_are_told_apart() -> None:
+    told = figures(replace(COUNTED, counts=ReadCounts(4, 600), terms=Terms(bases=120 * 10**9)))
+    assert (told["wesemu.total_bases"], told["wesemu.sla.bases"]) == ("600", "120000000000")
+    assert (told["wesemu.sla.minutes"], told["wesemu.sla.price_cny"]) == ("80", "120")
+    told = figures(replace(COUNTED, counts=ReadCounts(4, 600), terms=Terms(factor=Decimal("2e8"))))
+    assert (told["wesemu.total_bases"], told["wesemu.sla.bases"]) == ("600", "120000000000")
+
+
+def test_a_pretended_size_promises_before_anything_is_counted() -> None:
+    told = figures(replace(QUEUED, terms=Terms(bases=120 * 10**9)))
+    assert told["wesemu.sla.minutes"] == "80"
+    assert "wesemu.total_bases" not in told
+
+
+def test_short_reads_get_more_time_only_where_the_settings_say_so() -> None:
+    short = replace(COUNTED, counts=ReadCounts(10, 1000))
+    assert figures(short)["wesemu.sla.minutes"] == "60"
+    longer = replace(short, terms=Terms(read_length_penalty=True))
+    assert figures(longer)["wesemu.sla.minutes"] == "69"
+    assert figures(longer)["wesemu.sla.price_cny"] == figures(short)["wesemu.sla.price_cny"]
+
+
+def test_a_run_under_way_predicts_its_end_from_the_size_of_its_files() -> None:
+    small = replace(QUEUED, started=START, input_bytes=2000)
+    assert figures(small)["wesemu.sla.predicted_finish"] == "2020-01-01T01:00:00Z"
+    assert figures(small)["wesemu.sla.predicted_bases"] == "3000"
+    large = replace(small, input_bytes=80 * 10**9)
+    assert figures(large)["wesemu.sla.predicted_finish"] == "2020-01-01T01:20:00Z"
+    told = replace(large, terms=Terms(bases=150 * 10**9))
+    assert figures(told)["wesemu.sla.predicted_finish"] == "2020-01-01T01:40:00Z"
+    assert not any("predicted" in name for name in figures(ended(1)))
+    assert not any("predicted" in name for name in figures(QUEUED))
+
+
+def test_real_seconds_are_a_figure_of_their_own() -> None:
+    assert figures(replace(ended(80), real_seconds=7.25))["wesemu.real.seconds"] == "7.250"
+
+
+def test_a_run_that_keeps_its_service_level_s_pace_says_so() -> None:
+    assert figures(replace(QUEUED, terms=Terms(pace=Pace.SLA)))["wesemu.pace"] == "sla"
+    assert "wesemu.pace" not in figures(QUEUED)

@@ -1,6 +1,4 @@
-"""Which queued runs start: by service level, then age; passing delays nobody."""
-
-from dataclasses import replace
+"""Which queued runs begin: by service level, then age; none waits for a lower level."""
 
 import pytest
 from hypothesis import given
@@ -11,10 +9,8 @@ from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, Ru
 from wesemu.runs.scheduler import startable
 from wesemu.sla import ServiceLevel
 
-NODE = Resources(cores=16, memory_mb=64_000)
 
-
-def a_run(sequence: int, cores: int, level: str = "s", memory_mb: int = 0) -> Run:
+def a_run(sequence: int, level: str = "s", cores: int = 1) -> Run:
     return Run(
         id=RunId(str(sequence)),
         sequence=sequence,
@@ -24,7 +20,7 @@ def a_run(sequence: int, cores: int, level: str = "s", memory_mb: int = 0) -> Ru
         workflow="mapping",
         service_level=ServiceLevel(level),
         request=RunRequest("mapping"),
-        resources=Resources(cores=cores, memory_mb=memory_mb),
+        resources=Resources(cores=cores),
         created=START,
     )
 
@@ -33,45 +29,50 @@ def numbers(runs: list[Run]) -> list[int]:
     return [run.sequence for run in runs]
 
 
-def test_runs_start_in_order_while_there_is_room() -> None:
-    queue = [a_run(1, 8), a_run(2, 8), a_run(3, 8)]
-    assert numbers(startable(queue, [], NODE)) == [1, 2]
+def test_runs_begin_in_order_while_there_are_slots() -> None:
+    queue = [a_run(1), a_run(2), a_run(3)]
+    assert numbers(startable(queue, [], 2)) == [1, 2]
+    assert numbers(startable(queue, [a_run(0)], 2)) == [1]
+    assert startable(queue, [a_run(0), a_run(9)], 2) == []
 
 
-def test_a_small_run_passes_only_into_room_the_waiting_one_never_needs() -> None:
-    running = [a_run(1, 8)]
-    queue = [a_run(2, 12), a_run(3, 4), a_run(4, 4)]
-    assert numbers(startable(queue, running, NODE)) == [3]
+def test_what_a_run_asks_of_the_node_is_its_tasks_affair() -> None:
+    queue = [a_run(1, cores=16), a_run(2, cores=16)]
+    assert numbers(startable(queue, [a_run(0, cores=16)], 3)) == [1, 2]
 
 
-def test_runs_that_passed_before_count_against_further_passing() -> None:
-    running = [a_run(1, 8), a_run(3, 4)]
-    assert startable([a_run(2, 12), a_run(4, 4)], running, NODE) == []
+def test_a_run_waits_for_none_of_a_lower_service_level() -> None:
+    silver = [a_run(1), a_run(2)]
+    assert numbers(startable([a_run(3, "p"), a_run(4, "g"), a_run(5)], silver, 2)) == [3, 4]
 
 
-def test_nobody_passes_a_run_that_wants_the_whole_node() -> None:
-    assert startable([a_run(2, 16), a_run(3, 1)], [a_run(1, 1)], NODE) == []
+def test_a_run_waits_for_those_of_higher_service_levels() -> None:
+    above = [a_run(1, "p"), a_run(2, "g")]
+    assert numbers(startable([a_run(3, "p"), a_run(4, "g"), a_run(5)], above, 2)) == [3]
 
 
-def test_memory_counts_as_cores_do() -> None:
-    running = [a_run(1, 1, memory_mb=60_000)]
-    assert startable([a_run(2, 1, memory_mb=8_000)], running, NODE) == []
-    unlimited = replace(NODE, memory_mb=0)
-    assert numbers(startable([a_run(2, 1, memory_mb=8_000)], running, unlimited)) == [2]
+LEVELS = st.lists(st.sampled_from("pgs"), max_size=8)
 
 
-@given(
-    running=st.lists(st.integers(1, 16), max_size=4),
-    queued=st.lists(st.integers(1, 16), max_size=8),
-)
-def test_the_node_is_never_oversubscribed(running: list[int], queued: list[int]) -> None:
-    active: list[Run] = []
-    for number, cores in enumerate(running):
-        if sum(run.resources.cores for run in active) + cores <= NODE.cores:
-            active.append(a_run(number, cores))
-    queue = [a_run(100 + number, cores) for number, cores in enumerate(queued)]
-    chosen = startable(queue, active, NODE)
-    assert sum(run.resources.cores for run in [*active, *chosen]) <= NODE.cores
+@given(active=LEVELS, queued=LEVELS, slots=st.integers(1, 4))
+def test_no_level_has_more_runs_than_slots_with_those_above_it(
+    active: list[str], queued: list[str], slots: int
+) -> None:
+    running: list[Run] = []
+    for number, level in enumerate(active):
+        running += startable([a_run(number, level)], running, slots)
+    queue = sorted(
+        (a_run(100 + number, level) for number, level in enumerate(queued)),
+        key=lambda run: (run.service_level.rank, run.sequence),
+    )
+    chosen = startable(queue, running, slots)
+    assert chosen == [run for run in queue if run in chosen]
+    for rank in range(3):
+        above = [run for run in [*running, *chosen] if run.service_level.rank <= rank]
+        left = [r for r in queue if r.service_level.rank == rank and r not in chosen]
+        assert not left or len(above) >= slots
+    silver = [run for run in chosen if run.service_level.rank == 2]
+    assert not silver or len([*running, *chosen]) <= slots
 
 
 @pytest.mark.parametrize("state", list(RunState))

@@ -9,6 +9,7 @@ import pytest
 from support import START
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
+from wesemu.runs.changes import Changes
 from wesemu.runs.model import (
     LOCAL_OWNER,
     OutputFile,
@@ -23,6 +24,7 @@ from wesemu.runs.model import (
     TaskState,
 )
 from wesemu.runs.store import HandleTaken, RunStore
+from wesemu.runs.tasks import TaskBuffer
 from wesemu.sla import ServiceLevel
 
 
@@ -135,3 +137,23 @@ async def test_a_newer_or_broken_index_is_refused(tmp_path: Path) -> None:
     broken.write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError, match=r"broken\.db"):
         await RunStore.open(broken)
+
+
+async def test_changes_of_tasks_are_all_written_however_soon_the_run_ends(store: RunStore) -> None:
+    run = await store.insert(a_run("one"))
+    for attempt in range(1, 40):
+        async with TaskBuffer(store, Changes(), run.id) as tasks:
+            tasks.add(TaskLog("1", "align", TaskState.RUNNING, attempt=attempt))
+            await asyncio.sleep(0)
+            tasks.add(TaskLog("1", "align", TaskState.COMPLETE, attempt=attempt))
+    states = {task.attempt: task.state for task in await store.tasks(run.id)}
+    assert states == dict.fromkeys(range(1, 40), TaskState.COMPLETE)
+
+
+async def test_the_queue_is_read_by_its_index(store: RunStore, tmp_path: Path) -> None:
+    asked: list[str] = []
+    rows = store._database.rows
+    store._database.rows = lambda query, values=(): asked.append(query) or rows(query, values)  # type: ignore[method-assign, assignment, func-returns-value]
+    await store.in_states(RunState.QUEUED)
+    steps = await rows(f"EXPLAIN QUERY PLAN {asked[0]}", ["QUEUED"])
+    assert any("runs_active" in step["detail"] for step in steps), steps

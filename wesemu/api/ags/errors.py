@@ -41,6 +41,8 @@ _HTTP_CODES = {
     404: "InvalidAction.NotFound",
     405: "UnsupportedHTTPMethod",
     413: "ErrorBodyTooLarge",
+    429: "Throttling",
+    503: "ServiceUnavailable",
 }
 
 

@@ -12,6 +12,7 @@ from wesemu.api.ags.start import arrange
 from wesemu.errors import Forbidden, RunNotFound
 from wesemu.runs.figures import figures
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
+from wesemu.runs.promises import predict, promised, took
 from wesemu.runs.service import RunService
 
 _NAME = re.compile(rf"({'|'.join(KINDS)})-gpu-([a-z0-9]+)")
@@ -65,11 +66,11 @@ def list_entry(run: Run, cluster_id: str) -> Job:
 
 def describe(run: Run, *, now: datetime, namespace: str) -> Description:
     """A run as DescirbeWorkflow tells it at `now`. Sizes are bytes; what is not known is "0"."""
-    took = _took(run, now)
-    figure = figures(run)
+    length = took(run, now)
+    figure, sla, predicted = figures(run), promised(run), predict(run)
     return Description(
         create_time=go_time(run.created),
-        duration=go_duration(_whole(took) if run.ended else took),
+        duration=go_duration(_whole(length) if run.ended else length),
         finish_time=go_time(run.ended),
         input_data_size=str(run.input_bytes or 0),
         job_name=job_name(run),
@@ -81,10 +82,15 @@ def describe(run: Run, *, now: datetime, namespace: str) -> Description:
         user_input_data=json.dumps(
             run.request.echo or echo_of(run), ensure_ascii=False, separators=(",", ":")
         ),
+        pace=figure.get("wesemu.pace"),
+        sla_bases=figure.get("wesemu.sla.bases"),
         sla_minutes=figure.get("wesemu.sla.minutes"),
         sla_price_cny=figure.get("wesemu.sla.price_cny"),
+        sla_deadline=_go_time(sla.deadline(run.started) if sla and run.started else None),
+        sla_predicted_finish=_go_time(predicted.finish if predicted else None),
         sla_met=figure.get("wesemu.sla.met"),
         sla_charged_cny=figure.get("wesemu.sla.charged_cny"),
+        real_seconds=figure.get("wesemu.real.seconds"),
         error_message=figure.get("wesemu.error"),
     )
 
@@ -103,6 +109,7 @@ def echo_of(run: Run) -> JsonObject:
         "fastq_first_name": lane.get("first"),
         "fastq_second_name": lane.get("second"),
         "vcf_file_name": params.get("vcf"),
+        "gvcf_file_name": params.get("gvcf"),
         "bam_file_name": params.get("bam"),
         "reference_file": params.get("reference"),
         "reference_group": lane.get("read_group"),
@@ -121,11 +128,8 @@ def _within(text: str, home: re.Match[str] | None) -> str:
     return text.removeprefix(f"oss://{home[1]}/") if home is not None else text
 
 
-def _took(run: Run, now: datetime) -> timedelta:
-    """From the start; nothing for a job that waits or was cancelled before it began."""
-    if run.started is None:
-        return timedelta()
-    return (run.ended or now) - run.started
+def _go_time(moment: datetime | None) -> str | None:
+    return None if moment is None else go_time(moment)
 
 
 def _whole(length: timedelta) -> timedelta:

@@ -25,7 +25,11 @@ class Jobs(BaseModel):
 
 
 class Description(BaseModel):
-    """DescirbeWorkflow (the API's own spelling). What may be None is our addition."""
+    """DescirbeWorkflow (the API's own spelling). What may be None is our addition.
+
+    `total_bases` is counted, `sla_bases` what the service level goes by; all times are the
+    emulated clock's but `real_seconds`.
+    """
 
     create_time: str
     duration: str
@@ -38,8 +42,13 @@ class Description(BaseModel):
     total_bases: str
     total_reads: str
     user_input_data: str
+    pace: str | None = None
+    sla_bases: str | None = None
     sla_minutes: str | None = None
     sla_price_cny: str | None = None
+    sla_deadline: str | None = None
+    sla_predicted_finish: str | None = None
     sla_met: str | None = None
     sla_charged_cny: str | None = None
+    real_seconds: str | None = None
     error_message: str | None = None

@@ -10,6 +10,7 @@ from wesemu.api.ags.start import translate
 from wesemu.api.dialect import OWNER
 from wesemu.clock import Clock
 from wesemu.errors import InvalidRequest
+from wesemu.numerals import whole_number
 from wesemu.runs.listing import Selection
 from wesemu.runs.model import Owner, Run
 from wesemu.runs.service import RunService
@@ -91,9 +92,9 @@ def _limit(request: web.Request) -> int | None:
     text = request.query.get("limit", "")
     if not text:
         return None
-    if not text.isascii() or not text.isdecimal() or int(text[:10]) == 0:
-        raise InvalidRequest("write a number from 1 on", field="limit")
-    return int(text[:10])
+    if not (limit := whole_number(text)):
+        raise InvalidRequest("write a number from 1 to 999999999", field="limit")
+    return limit
 
 
 def _answer(content: BaseModel) -> web.Response:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wesemu.api.ags.fields import Field, Location, StartFields
 from wesemu.errors import BucketNotFound, InvalidRequest, NotFound
 from wesemu.runs.model import JsonObject, RunRequest
+from wesemu.runs.terms import PRETENDED
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -34,7 +35,6 @@ class Start:
 def translate(body: JsonObject) -> Start:
     """Raises InvalidRequest for missing fields and values that cannot be translated."""
     fields = StartFields(body)
-    _refuse_gvcf(fields)
     bucket = fields.need("{kind}_bucket_name")
     if "/" in bucket.value:
         raise InvalidRequest(
@@ -46,7 +46,10 @@ def translate(body: JsonObject) -> Start:
     start.reference()
     start.outputs()
     start.choices()
-    request = RunRequest(workflow_url=fields.kind, params=start.params, echo=start.echo())
+    start.size()
+    request = RunRequest(
+        workflow_url=fields.kind, params=start.params, tags=start.tags, echo=start.echo()
+    )
     return Start(request, start.names)
 
 
@@ -58,6 +61,7 @@ class _Translation:
         self._bucket = bucket.value
         self._echo: dict[str, str] = {"bucket_name": bucket.value}
         self.params: JsonObject = {}
+        self.tags: dict[str, str] = {}
         self.names: dict[str, str] = {"bucket": bucket.name}
 
     def reads(self) -> None:
@@ -83,7 +87,7 @@ class _Translation:
 
     def outputs(self) -> None:
         needed = "bam" if self._fields.kind == "mapping" else "vcf"
-        kinds = ("bam",) if self._fields.kind == "mapping" else ("vcf", "bam")
+        kinds = ("bam",) if self._fields.kind == "mapping" else ("vcf", "gvcf", "bam")
         for kind in kinds:
             find = self._fields.need_location if kind == needed else self._fields.location
             found = find(
@@ -110,9 +114,15 @@ class _Translation:
         if (region := self._fields.get("{kind}_oss_region")) is not None:
             self._echo["oss_region"] = region.value
 
+    def size(self) -> None:
+        """The size that the job pretends to have: our addition."""
+        if (bases := self._fields.get(PRETENDED)) is not None:
+            self.tags[PRETENDED] = bases.value
+            self.names[PRETENDED] = bases.name
+
     def echo(self) -> JsonObject:
-        """The request in dialect 2, as DescirbeWorkflow shows it."""
-        return arrange(self._fields.kind, self._echo)
+        """The request in dialect 2, as DescirbeWorkflow shows it; what is ours at the end."""
+        return arrange(self._fields.kind, self._echo) | self.tags
 
     def _url(self, location: Location, param: str, echoed: str) -> str:
         self._told(location.field, param, echoed, location.key)
@@ -129,6 +139,7 @@ _ECHO_ORDER = (
     "fastq_second_name",
     "bucket_name",
     "vcf_file_name",
+    "gvcf_file_name",
     "bam_file_name",
     "reference_file",
     "reference_group",
@@ -140,11 +151,3 @@ _ECHO_ORDER = (
 def arrange(kind: str, values: Mapping[str, str]) -> JsonObject:
     """`values` under their names of dialect 2, in the order of the documented answer."""
     return {f"{kind}_{name}": values[name] for name in _ECHO_ORDER if name in values}
-
-
-def _refuse_gvcf(fields: StartFields) -> None:
-    if (gvcf := fields.get("{kind}_gvcf_file_name")) is not None:
-        raise InvalidRequest(
-            "no gVCF is written by this server's wgs workflow; leave the field out",
-            field=gvcf.name,
-        )

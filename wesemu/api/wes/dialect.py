@@ -13,9 +13,10 @@ from wesemu.runs.model import Owner
 Authenticator = Callable[[web.Request], Awaitable[Owner]]
 
 GUEST = Owner("")
-"""Who asks for service-info without credentials: somebody without runs."""
+"""Who asks for something public without credentials: somebody without runs."""
 
-_PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?")
+_PUBLIC = ("/wes/v1/service-info", "/wes/v1/openapi.yaml", "/wes/v1/reference")
+_PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?", re.DOTALL)
 
 
 class WesDialect:
@@ -28,8 +29,9 @@ class WesDialect:
         return _PATHS.fullmatch(merge_slashes(path)) is not None
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """service-info is public: clients read there how to get credentials."""
-        if not merge_slashes(request.path).endswith("/service-info"):
+        """service-info is public, for clients read there how to get credentials; so is what
+        describes the API."""
+        if not merge_slashes(request.path).endswith(_PUBLIC):
             return await self._authenticator(request)
         try:
             return await self._authenticator(request)

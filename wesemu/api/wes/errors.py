@@ -8,6 +8,7 @@ from wesemu.errors import (
     Conflict,
     Forbidden,
     InvalidRequest,
+    KeyReused,
     NotFound,
     ObjectNotFound,
     ReferenceNotFound,
@@ -36,8 +37,9 @@ def render_error(error: Exception, request_id: str) -> web.Response:
 
 
 def _status(error: WesemuError) -> int:
-    """WES knows 400, 401, 403, 404 and 500. An input that a submission names and that does not
-    exist is the submission's fault: RunWorkflow documents no 404."""
+    """WES knows 400, 401, 403, 404 and 500; 409 and 422 come of extensions only. An input that a
+    submission names and that does not exist is the submission's fault: RunWorkflow documents no
+    404."""
     match error:
         case InvalidRequest() | BucketNotFound() | ObjectNotFound() | ReferenceNotFound():
             return 400
@@ -47,6 +49,8 @@ def _status(error: WesemuError) -> int:
             return 403
         case NotFound():
             return 404
+        case KeyReused():
+            return 422
         case Conflict():
             return 409
         case _:

@@ -1,5 +1,6 @@
 """Files below a run directory as answers, never by way of a link."""
 
+import base64
 import io
 import os
 import stat
@@ -26,6 +27,13 @@ class OpenedFile(web.FileResponse):
             return await super().prepare(request)
         finally:
             self._file.close()
+
+
+def digest_headers(sha256: str | None) -> dict[str, str]:
+    """RFC 9530: the digest of the whole file, also of an answer that holds a part of it."""
+    if sha256 is None:
+        return {}
+    return {"Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"}
 
 
 def open_below(root: Path, relative: str) -> io.FileIO | None:

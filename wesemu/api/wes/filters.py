@@ -1,6 +1,6 @@
-"""The filters of ListRuns, an extension: `state=RUNNING,QUEUED` and `tag=project:x`."""
+"""What a query may say beyond WES: `state=RUNNING,QUEUED`, `tag=project:x`, flags."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from multidict import MultiMapping
 
@@ -30,6 +30,14 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
     if len(tags) > _TAGS:
         raise InvalidRequest(f"tag is given more than {_TAGS} times", field="tag")
     return Selection(states=states, tags=tuple(tags))
+
+
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """Raises InvalidRequest for anything but true and false."""
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"{name} is {text[:40]!r}; it is true or false", field=name)
+    return text == "true"
 
 
 def _words(texts: list[str]) -> list[str]:

@@ -1,10 +1,12 @@
-"""The fields of RunWorkflow, however they came, as the core's RunRequest."""
+"""The fields of RunWorkflow, however they came, as the core's words."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from wesemu.api.wes.facts import ServiceFacts
-from wesemu.api.wes.render import ECHOED
+from wesemu.api.wes.own_parameters import split_parameters
+from wesemu.api.wes.render import CALLBACK, ECHOED
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue, RunRequest
 
@@ -16,9 +18,17 @@ _DEPTH_LIMIT = 64
 _TEXT_LIMIT = 2048
 
 
-def to_request(
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What RunWorkflow was asked: a run, or with `dry_run` only whether it could be one."""
+
+    request: RunRequest
+    dry_run: bool = False
+
+
+def read_order(
     fields: Mapping[str, JsonValue], attachments: Sequence[str], facts: ServiceFacts
-) -> RunRequest:
+) -> Order:
     """Check the form of all fields; what they mean is the core's affair.
 
     `fields` maps the specification's names to text, or in a JSON body to values; others are
@@ -28,15 +38,18 @@ def to_request(
     texts = {name: _text(name, fields.get(name)) for name in TEXTS}
     url = texts["workflow_url"] or _only(attachments, facts)
     _check_engine(texts, facts)
-    return RunRequest(
+    own = split_parameters(_engine_parameters(fields.get("workflow_engine_parameters")))
+    request = RunRequest(
         workflow_url=url,
         workflow_type=texts["workflow_type"] or _default_type(url, facts),
         workflow_type_version=texts["workflow_type_version"],
         params=_object("workflow_params", fields.get("workflow_params")),
         tags=_tags(fields.get("tags")),
-        engine_parameters=_engine_parameters(fields.get("workflow_engine_parameters")),
+        engine_parameters=own.others,
         echo={name: texts[name] for name in ECHOED if texts[name]},
+        marks={} if own.callback_url is None else {CALLBACK: own.callback_url},
     )
+    return Order(request, dry_run=own.dry_run)
 
 
 def parse_json(name: str, text: str) -> JsonValue:

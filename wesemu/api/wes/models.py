@@ -15,6 +15,30 @@ class RunId(TypedDict):
     run_id: str
 
 
+class PlannedOutput(TypedDict):
+    published: NotRequired[str]
+
+
+class PlannedRun(TypedDict):
+    """What a run of this request would be. Without `outputs`, whatever its last jobs leave."""
+
+    dry_run: bool
+    workflow: str
+    engine: str
+    service_level: str
+    cores: int
+    memory_mb: int
+    gpus: int
+    input_bytes: NotRequired[int]
+    outputs: NotRequired[dict[str, PlannedOutput]]
+
+
+class DryRun(RunId):
+    """An extension: the answer to a dry run; its `run_id` is empty."""
+
+    wesemu: PlannedRun
+
+
 class RunStatus(RunId):
     state: str
 
@@ -68,6 +92,7 @@ class Output(TypedDict):
 
     url: str
     size: int
+    sha256: NotRequired[str]
     published: NotRequired[str]
 
 

@@ -6,7 +6,7 @@ import hmac
 import re
 from collections.abc import Mapping
 
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InvalidRequest, NotFound
 
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
@@ -66,3 +66,14 @@ class PageTokens:
     def _sign(self, scope: str, packed: bytes) -> bytes:
         content = scope.encode() + b"\0" + packed
         return hmac.digest(self._key, content, hashlib.sha256)[:_SIGNATURE_BYTES]
+
+
+def task_page(tokens: PageTokens, scope: str, query: Mapping[str, str]) -> tuple[int, int]:
+    """Where a page of a run's tasks begins, and its size.
+
+    Raises NotFound where `page_size` raises InvalidRequest: of a run's routes, WES names no 400.
+    """
+    try:
+        return tokens.read(scope, query) or 0, page_size(query)
+    except InvalidRequest as error:
+        raise NotFound(f"there is no such page: {error.message}", field=error.field) from error

@@ -9,9 +9,13 @@ from wesemu.api.wes.facts import ServiceFacts
 from wesemu.api.wes.versions import VERSIONS, Version
 from wesemu.runs.figures import labels
 from wesemu.runs.model import OutputFile, Run, RunFailure, RunRequest, RunState, TaskLog
+from wesemu.runs.ports import Plan
 
 ECHOED = ("workflow_engine", "workflow_engine_version")
 """Fields of a WES request that the core has no word for; they live in `RunRequest.echo`."""
+
+CALLBACK = "callback_url"
+"""An engine parameter that no engine sees; in `RunRequest.marks`, where the outbox looks for it."""
 
 
 def state(version: Version, actual: RunState) -> str:
@@ -21,8 +25,30 @@ def state(version: Version, actual: RunState) -> str:
     return actual.value
 
 
-def status(version: Version, run: Run) -> models.RunStatus:
-    return {"run_id": run.id, "state": state(version, run.state)}
+def status(version: Version, run_id: str, actual: RunState) -> models.RunStatus:
+    return {"run_id": run_id, "state": state(version, actual)}
+
+
+def dry_run(plan: Plan) -> models.DryRun:
+    resources = plan.resources
+    planned: models.PlannedRun = {
+        "dry_run": True,
+        "workflow": plan.workflow,
+        "engine": plan.engine,
+        "service_level": plan.service_level.value,
+        "cores": resources.cores,
+        "memory_mb": resources.memory_mb,
+        "gpus": resources.gpus,
+    }
+    if plan.input_bytes is not None:
+        planned["input_bytes"] = plan.input_bytes
+    if plan.publications is not None:
+        planned["outputs"] = {
+            wanted.name: {} if wanted.url is None else {"published": wanted.url}
+            for wanted in plan.publications
+            if not wanted.optional
+        }
+    return {"run_id": "", "wesemu": planned}
 
 
 def summary(version: Version, run: Run) -> models.RunSummary:
@@ -48,7 +74,7 @@ def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> m
     if run.failure is not None:
         extension["error"] = _failure(run.failure, tasks, url)
     return {
-        **status(version, run),
+        **status(version, run.id, run.state),
         "request": _request(run.request, labels(run)),
         "run_log": _log(run, url),
         "task_logs": [task_log(task, url) for task in tasks],
@@ -160,6 +186,9 @@ def _request(request: RunRequest, tags: Mapping[str, str]) -> models.RunRequest:
         "tags": tags,
         "workflow_engine_parameters": request.engine_parameters,
     }
+    if CALLBACK in request.marks:
+        url = request.marks[CALLBACK]
+        told["workflow_engine_parameters"] = {**request.engine_parameters, CALLBACK: url}
     engine, version = (request.echo.get(name) for name in ECHOED)
     if isinstance(engine, str):
         told["workflow_engine"] = engine
@@ -170,6 +199,8 @@ def _request(request: RunRequest, tags: Mapping[str, str]) -> models.RunRequest:
 
 def _output(output: OutputFile, url: str) -> models.Output:
     told: models.Output = {"url": f"{url}/outputs/{quote(output.path)}", "size": output.size}
+    if output.sha256 is not None:
+        told["sha256"] = output.sha256
     if output.published is not None:
         told["published"] = output.published
     return told

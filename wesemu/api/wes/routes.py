@@ -1,25 +1,30 @@
 """The WES routes, once for each version, over the one core."""
 
 import asyncio
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import assert_never
 
 from aiohttp import web
 
 from wesemu.api.dialect import OWNER
 from wesemu.api.wes import models, render
 from wesemu.api.wes.facts import Limits, ServiceFacts
-from wesemu.api.wes.files import OpenedFile, open_below
-from wesemu.api.wes.filters import read_selection
-from wesemu.api.wes.paging import PageTokens, page_size
+from wesemu.api.wes.files import OpenedFile, digest_headers, open_below
+from wesemu.api.wes.filters import flag, read_selection
+from wesemu.api.wes.paging import PageTokens, page_size, task_page
+from wesemu.api.wes.reference import DOCUMENT, ReferencePage
 from wesemu.api.wes.slashes import MergedSlashesDef
-from wesemu.api.wes.submission import Submissions
+from wesemu.api.wes.submission import Submissions, refuse_callbacks
+from wesemu.api.wes.texts import RunTexts
 from wesemu.api.wes.versions import PREFIX, VERSIONS, Version, VersionName
 from wesemu.errors import NotFound
-from wesemu.runs.listing import EVERYTHING, Page
+from wesemu.runs.listing import EVERYTHING, HeadPage
 from wesemu.runs.model import Run, TaskLog
+from wesemu.runs.ports import Plan
 from wesemu.runs.service import RunService
 
-_DOCUMENT = Path(__file__).with_name("openapi.yaml")
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _OUTPUT = {
     "Content-Type": "application/octet-stream",
@@ -36,17 +41,22 @@ def routes(
     page_key: bytes,
     version: VersionName = "0.3.0",
     limits: Limits | None = None,
+    check_callback: Callable[[str], None] = refuse_callbacks,
 ) -> list[web.AbstractRouteDef]:
     """Every route of WES: `version` at /ga4gh/wes/v1, and each one at /{version}/ga4gh/wes/v1.
 
-    `page_key` signs page tokens. Register before routes that match any path.
+    `page_key` signs page tokens; `check_callback` raises InvalidRequest for a callback_url that
+    this server will not send to. Register before routes that match any path.
     """
     tokens = PageTokens(page_key)
-    submissions = Submissions(runs, facts, limits or Limits())
+    submissions = Submissions(runs, facts, limits or Limits(), check_callback)
+    texts = RunTexts(runs)
+    reference = ReferencePage()
     mounts = {PREFIX: VERSIONS[version]} | {known.prefix: known for known in VERSIONS.values()}
     table: list[web.AbstractRouteDef] = []
     for prefix, answered in mounts.items():
-        table += WesHandlers(runs, submissions, facts, tokens, answered, prefix).routes()
+        handlers = WesHandlers(runs, submissions, facts, tokens, texts, answered, prefix)
+        table += [*handlers.routes(), web.get(f"{prefix}/reference", reference.answer)]
     table.append(MergedSlashesDef(*mounts))
     return table
 
@@ -60,6 +70,7 @@ class WesHandlers:
         submissions: Submissions,
         facts: ServiceFacts,
         tokens: PageTokens,
+        texts: RunTexts,
         version: Version,
         prefix: str,
     ) -> None:
@@ -67,6 +78,7 @@ class WesHandlers:
         self._submissions = submissions
         self._facts = facts
         self._tokens = tokens
+        self._texts = texts
         self._version = version
         self._prefix = prefix
 
@@ -79,7 +91,7 @@ class WesHandlers:
             web.get(f"{self._prefix}/runs", self.list_runs),
             web.post(f"{self._prefix}/runs", self.run_workflow),
             web.get(run, self.run_log),
-            web.delete(run, self.cancel),
+            web.delete(run, self.delete),
             web.post(f"{run}/cancel", self.cancel),
             web.get(f"{run}/status", self.run_status),
             web.get(f"{run}/tasks", self.list_tasks),
@@ -95,7 +107,7 @@ class WesHandlers:
         return web.json_response(render.service_info(self._version, self._facts, counts, home))
 
     async def document(self, request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(_DOCUMENT, headers={"Content-Type": "application/yaml"})
+        return web.FileResponse(DOCUMENT, headers={"Content-Type": "application/yaml"})
 
     async def list_runs(self, request: web.Request) -> web.Response:
         owner = request[OWNER]
@@ -103,26 +115,40 @@ class WesHandlers:
         scope = f"runs of {owner}" + (f" with {selection}" if selection != EVERYTHING else "")
         size = page_size(request.query)
         before = self._tokens.read(scope, request.query)
-        page = Page((), None)
+        page = HeadPage((), None)
         if selection is not None:
-            page = await self._runs.page(owner, size=size, before=before, selection=selection)
-        answer: models.RunListResponse = {
-            "runs": [render.summary(self._version, run) for run in page.runs],
-            "next_page_token": self._tokens.issue(scope, page.before),
-        }
-        return web.json_response(answer)
+            page = await self._runs.heads(owner, size=size, before=before, selection=selection)
+        listed = ", ".join(await self._texts.summaries(self._version, owner, page.heads))
+        token = json.dumps(self._tokens.issue(scope, page.before))
+        return web.json_response(text=f'{{"runs": [{listed}], "next_page_token": {token}}}')
 
     async def run_workflow(self, request: web.Request) -> web.Response:
-        run = await self._submissions.receive(request[OWNER], request)
-        return web.json_response(models.RunId(run_id=run.id))
+        accepted = await self._submissions.receive(request[OWNER], request)
+        match accepted:
+            case Plan():
+                return web.json_response(render.dry_run(accepted))
+            case Run():
+                return web.json_response(models.RunId(run_id=accepted.id))
+            case _:
+                assert_never(accepted)
 
     async def run_log(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        tasks = await self._runs.tasks(run)
-        return web.json_response(render.run_log(self._version, run, tasks, self._url(request, run)))
+        run_id = request.match_info["run_id"]
+        url = f"{_origin(request)}{self._prefix}/runs/{run_id}"
+        text = await self._texts.log(self._version, request[OWNER], run_id, url)
+        return web.json_response(text=text)
 
     async def run_status(self, request: web.Request) -> web.Response:
-        return web.json_response(render.status(self._version, await self._run(request)))
+        head = await self._runs.head(request[OWNER], request.match_info["run_id"])
+        return web.json_response(render.status(self._version, head.id, head.state))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Cancels, as 0.3.0 has it; with `purge=true`, an extension, forgets an ended run."""
+        if not flag(request.query, "purge"):
+            return await self.cancel(request)
+        run = await self._run(request)
+        await self._runs.remove(request[OWNER], run.id)
+        return web.json_response(models.RunId(run_id=run.id))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Both DELETE (0.3.0) and POST …/cancel; of a run that has ended, nothing changes."""
@@ -130,10 +156,9 @@ class WesHandlers:
         return web.json_response(models.RunId(run_id=run.id))
 
     async def list_tasks(self, request: web.Request) -> web.Response:
-        size = page_size(request.query)
         run = await self._run(request)
         scope = f"tasks of {run.id}"
-        start = self._tokens.read(scope, request.query) or 0
+        start, size = task_page(self._tokens, scope, request.query)
         tasks = await self._runs.tasks(run)
         end = start + size
         url = self._url(request, run)
@@ -163,12 +188,14 @@ class WesHandlers:
         run = await self._run(request)
         path = request.match_info["path"]
         root = self._runs.workspace(run).outputs
-        if path not in {output.path for output in run.outputs}:
+        output = next((output for output in run.outputs if output.path == path), None)
+        if output is None:
             raise NotFound(f"run {run.id} has no output {path[:200]!r}")
         file = await asyncio.to_thread(open_below, root, path)
         if file is None:
             raise NotFound(f"the output {path!r} of run {run.id} is gone from its directory")
-        return OpenedFile(file, _HTML if path.endswith(".html") else _OUTPUT)
+        headers = _HTML if path.endswith(".html") else _OUTPUT
+        return OpenedFile(file, headers | digest_headers(output.sha256))
 
     async def _run(self, request: web.Request) -> Run:
         return await self._runs.get(request[OWNER], request.match_info["run_id"])

@@ -4,16 +4,20 @@ Text fields may be parts with or without a filename (`curl -F field=@file`), att
 any place; urlencoded and JSON bodies are taken as well.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from email.message import Message
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from wesemu.api.wes.facts import Limits, ServiceFacts
-from wesemu.api.wes.forms import ATTACHMENT, OBJECTS, TEXTS, parse_json, to_request
+from wesemu.api.wes.forms import ATTACHMENT, OBJECTS, TEXTS, Order, parse_json, read_order
+from wesemu.api.wes.keys import Fingerprint, read_key
 from wesemu.api.wes.multipart import FormReader, Part
+from wesemu.api.wes.render import CALLBACK
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import JsonValue, Owner, Run, RunRequest
+from wesemu.runs.model import JsonValue, Owner, Run
+from wesemu.runs.ports import Plan
 from wesemu.runs.service import RunDraft, RunService
 
 _FIELDS = frozenset(TEXTS + OBJECTS)
@@ -23,19 +27,28 @@ _ATTACHMENTS = frozenset({ATTACHMENT, f"{ATTACHMENT}[]"})
 class Submissions:
     """Takes the requests of RunWorkflow."""
 
-    def __init__(self, runs: RunService, facts: ServiceFacts, limits: Limits) -> None:
+    def __init__(
+        self,
+        runs: RunService,
+        facts: ServiceFacts,
+        limits: Limits,
+        check_callback: Callable[[str], None],
+    ) -> None:
         self._runs = runs
+        self._check_callback = check_callback
         self._facts = facts
         self._limits = limits
 
-    async def receive(self, owner: Owner, request: web.Request) -> Run:
-        """Read the body and submit it; nothing is left of one that was refused.
+    async def receive(self, owner: Owner, request: web.Request) -> Run | Plan:
+        """Read the body and submit it; nothing is left of one that was refused, or that was a
+        dry run: of that, the Plan is told.
 
         Raises what RunService.submit raises, and HTTPRequestEntityTooLarge (413).
         """
+        key = read_key(request.headers)
         match request.content_type:
             case "multipart/form-data":
-                return await self._receive_form(owner, request)
+                return await self._receive_form(owner, request, key)
             case "application/x-www-form-urlencoded":
                 fields = await self._read_urlencoded(request)
             case "application/json":
@@ -46,18 +59,37 @@ class Submissions:
                     "application/x-www-form-urlencoded or application/json",
                     field="Content-Type",
                 )
-        return await self._runs.submit(owner, to_request(fields, (), self._facts))
+        order = self._read_order(fields, ())
+        return await self._carry_out(owner, order, None, key, Fingerprint())
 
-    async def _receive_form(self, owner: Owner, request: web.Request) -> Run:
+    async def _receive_form(
+        self, owner: Owner, request: web.Request, key: str | None
+    ) -> Run | Plan:
         draft = await self._runs.draft()
+        fingerprint = Fingerprint()
         try:
-            asked = await self._read_form(request, draft)
+            order = await self._read_form(request, draft, fingerprint)
         except BaseException:
             await self._runs.discard(draft)
             raise
-        return await self._runs.submit(owner, asked, draft)
+        return await self._carry_out(owner, order, draft, key, fingerprint)
 
-    async def _read_form(self, request: web.Request, draft: RunDraft) -> RunRequest:
+    async def _carry_out(
+        self,
+        owner: Owner,
+        order: Order,
+        draft: RunDraft | None,
+        key: str | None,
+        fingerprint: Fingerprint,
+    ) -> Run | Plan:
+        if order.dry_run:
+            return await self._runs.rehearse(owner, order.request, draft)
+        key_of_request = fingerprint.key(key, order.request)
+        return await self._runs.submit(owner, order.request, draft, key=key_of_request)
+
+    async def _read_form(
+        self, request: web.Request, draft: RunDraft, fingerprint: Fingerprint
+    ) -> Order:
         fields: dict[str, JsonValue] = {}
         attachments: list[str] = []
         reader = FormReader(
@@ -69,7 +101,7 @@ class Submissions:
         try:
             async for part in reader:
                 if part.name in _ATTACHMENTS:
-                    attachments.append(await _attach(part, draft))
+                    attachments.append(await _attach(part, draft, fingerprint))
                 elif part.name in _FIELDS:
                     _set(fields, part.name, await part.text(self._limits.field))
                 elif part.filename is not None:
@@ -80,7 +112,13 @@ class Submissions:
                     )
         except web.RequestPayloadError as error:
             raise _unreadable() from error
-        return to_request(fields, attachments, self._facts)
+        return self._read_order(fields, attachments)
+
+    def _read_order(self, fields: Mapping[str, JsonValue], attachments: Sequence[str]) -> Order:
+        order = read_order(fields, attachments, self._facts)
+        if CALLBACK in order.request.marks:
+            self._check_callback(order.request.marks[CALLBACK])
+        return order
 
     async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
         text = await self._read_text(request)
@@ -120,14 +158,23 @@ class Submissions:
             raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
 
 
-async def _attach(part: Part, draft: RunDraft) -> str:
+def refuse_callbacks(url: str) -> None:
+    """For a server that sends none."""
+    raise InvalidRequest(
+        f"the engine parameter callback_url is {url[:80]!r}; this server sends no callbacks",
+        field="workflow_engine_parameters.callback_url",
+    )
+
+
+async def _attach(part: Part, draft: RunDraft, fingerprint: Fingerprint) -> str:
     """Stream a part into the draft; its name. RunWorkflow: "must have … a filename"."""
     if part.filename is None:
         raise InvalidRequest(
             f"a {ATTACHMENT} has no filename in its Content-Disposition", field=ATTACHMENT
         )
     try:
-        await draft.files.attach(part.filename, part.chunks)
+        chunks = fingerprint.reading(part.filename, part.chunks)
+        await draft.files.attach(part.filename, chunks)
     except InvalidRequest as error:
         error.field = error.field or ATTACHMENT
         raise

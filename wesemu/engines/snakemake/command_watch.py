@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from wesemu.engines.journal import Journal
+from wesemu.engines.snakemake.cluster_plugin import exit_status, job_log, read_job_log
 from wesemu.engines.snakemake.failures import last_words, shorten, task_failure
 from wesemu.engines.snakemake.task_book import TaskBook, job_key
 from wesemu.engines.snakemake.task_process import relative_logs
@@ -17,7 +18,6 @@ from wesemu.engines.snakemake.workflow import existing_outputs
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
 
-_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.\w+: (\d+)>")
 _INCOMPLETE = re.compile(r"Job (\d+)\s+completed successfully, but some output files are missing")
 
 Message = dict[str, Any]
@@ -99,16 +99,18 @@ class CommandWatch:
             return
         task, message = self._running[jobid]
         complaint = self._complaint_of(message)
-        status = _STATUS.search(complaint)
-        code = None
-        if status is not None:
-            code = int(status[1]) if status[1] else 128 + int(status[2])
+        code = exit_status(complaint)
+        root, words = self._workspace.root, ""
+        if (remote := job_log(logs, root)) is not None:
+            code, words = read_job_log(root / remote)
         state = TaskState.CANCELED if self._canceled else TaskState.EXECUTOR_ERROR
         self._ended(jobid, state, moment, code)
         wildcards = ", ".join(f"{name}={value}" for name, value in task.wildcards.items())
-        evidence = [*relative_logs(self._workspace, tuple(logs)), "stderr.log"]
-        root = self._workspace.root
-        self._failures[jobid] = task_failure(task.name, wildcards, code, complaint, root, evidence)
+        evidence = [*relative_logs(self._workspace, tuple(logs)), remote or "stderr.log"]
+        failure = task_failure(task.name, wildcards, code, complaint, root, evidence)
+        if words and failure.stderr == remote:
+            failure = replace(failure, message=f"rule {task.name} ended: {words}")
+        self._failures[jobid] = failure
 
     def _complaint_of(self, message: Message) -> str:
         """The message that shows the job's command, else the newest one."""

@@ -11,8 +11,10 @@ from resource import struct_rusage
 from typing import Any
 
 from wesemu.engines import journal as events
+from wesemu.engines.leased import wrap
 from wesemu.engines.processes import die_with_parent, send_group
 from wesemu.engines.run_process import Site
+from wesemu.engines.snakemake.cluster_plugin import plugin_resources, plugin_words
 from wesemu.engines.snakemake.command_watch import CommandWatch
 from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.workflow import resource_limits, tool_environment
@@ -28,6 +30,7 @@ class CommandWorker:
     def __init__(self, site: Site, order: Order) -> None:
         self._watch = CommandWatch(site.workspace, site.journal, events.history(site.workspace))
         self._rest = b""
+        self._remote = order.executor != "local"
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         self._open = True
@@ -35,7 +38,7 @@ class CommandWorker:
         os.environ.update(tool_environment(site.workspace, order))
         search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            command_line(site.workspace, order),
+            leased_command_line(site.workspace, order),
             cwd=site.workspace.work,
             env={
                 **os.environ,
@@ -44,7 +47,7 @@ class CommandWorker:
             },
             pass_fds=[theirs],
             process_group=0,
-            preexec_fn=lambda: die_with_parent(parent),
+            preexec_fn=lambda: _begin(parent),
         )
         os.close(theirs)
 
@@ -65,9 +68,10 @@ class CommandWorker:
                 self._watch.hear(message)
 
     def cancel(self) -> None:
-        """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures."""
+        """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures; the
+        plugin cancels its jobs on SIGINT."""
         self._watch.cancel()
-        send_group(self.pid, signal.SIGTERM)
+        send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
         """An adopted orphan; nothing is to be done."""
@@ -78,6 +82,19 @@ class CommandWorker:
         self._watch.ended(code)
 
 
+def _begin(parent: int) -> None:
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
+
+
+def leased_command_line(workspace: Workspace, order: Order) -> list[str]:
+    """When a task starts is Snakemake's affair here, so the run as a whole has a lease."""
+    command = command_line(workspace, order)
+    if order.standing is None:
+        return command
+    return wrap(order.python, command, order.standing, order.resources)
+
+
 def command_line(workspace: Workspace, order: Order) -> list[str]:
     options = order.options
     words = [
@@ -86,8 +103,9 @@ def command_line(workspace: Workspace, order: Order) -> list[str]:
         *("--configfile", str(workspace.config), "--cores", str(order.resources.cores)),
         *("--nolock", "--rerun-incomplete", "--latency-wait", "0", "--scheduler", "greedy"),
         *("--nocolor", "--printshellcmds", "--show-failed-logs", "--retries", str(options.retries)),
-        *("--resources", *(f"{name}={n}" for name, n in resource_limits(order).items())),
     ]
+    limits = resource_limits(order)
+    words += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
     flags = {"--forceall": options.forceall, "--keep-going": options.keep_going}
     flags |= {"--notemp": options.notemp}
     words += [flag for flag, wanted in flags.items() if wanted]
@@ -95,7 +113,10 @@ def command_line(workspace: Workspace, order: Order) -> list[str]:
     lists |= {"--omit-from": options.omit_from}
     for flag, names in lists.items():
         words += [flag, *names] if names else []
-    if options.default_resources:
-        pairs = [f"{name}={number}" for name, number in options.default_resources.items()]
+    pairs = [f"{name}={number}" for name, number in options.default_resources.items()]
+    if order.executor == "slurm-plugin":
+        words += plugin_words(order.cluster, workspace.root.name, order.resources.cores)
+        pairs += plugin_resources(order.cluster)
+    if pairs:
         words += ["--default-resources", *pairs]
     return [*words, "--", *options.targets]

@@ -13,6 +13,8 @@ from typing import Any
 
 from wesemu.engines.execution import DetachedExecution, find
 from wesemu.engines.processes import Known
+from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
+from wesemu.engines.snakemake.cluster_plugin import plugin_found
 from wesemu.engines.snakemake.fork_client import ForkClient
 from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
 from wesemu.engines.snakemake.order import Mode, write_order
@@ -35,6 +37,9 @@ class SnakemakeEngine:
     command line interface for each run: slower, with fewer details on tasks. Versions of
     Snakemake that "warm" was not tested with, and systems other than Linux, get "cli".
 
+    `executor` other than "local" sends the tasks to the `cluster`: "slurm" needs "warm", the
+    plugin gets "cli". Such runs take no leases of this machine.
+
     `environment` is added to what the tools see; settings (WESEMU_*) are taken away from it.
     `grace_seconds` are the tools' on cancel, before SIGKILL. `version` is Snakemake's.
     """
@@ -49,9 +54,14 @@ class SnakemakeEngine:
         environment: Mapping[str, str] | None = None,
         grace_seconds: float = 5.0,
         version: str = INSTALLED,
+        executor: Executor = "local",
+        cluster: Cluster | None = None,
     ) -> None:
         self.version = version
+        self.executor: Executor = executor
+        self._cluster = cluster or Cluster()
         warm = mode == "warm" and is_tested(self.version) and sys.platform == "linux"
+        warm = warm and executor != "slurm-plugin"
         self.mode: Mode = "warm" if warm else "cli"
         self._python = python
         self._environment = _tools_environment(environment or {})
@@ -73,14 +83,19 @@ class SnakemakeEngine:
         check_parameters(parameters)
 
     async def warm(self) -> None:
-        """Start the forkserver now, so that the first run need not wait. Raises EngineFault."""
+        """Start the forkserver now, so that the first run need not wait, and ask for the cluster
+        that tasks go to. Raises EngineFault."""
+        await self._measured()
         if self.mode == "warm":
             await self._client.start()
 
     async def launch(self, job: Job) -> DetachedExecution:
         """As the port says. A run that is alive is followed instead."""
         job = replace(job, workspace=await _absolute(job.workspace))
-        reply = await self._launch(job)
+        cluster = await self._measured()
+        if self.executor != "local":
+            job = replace(job, standing=None)
+        reply = await self._launch(job, cluster)
         if "pid" in reply:
             process = Known(pid=int(reply["pid"]), identity=str(reply["identity"]))
             return await self._follow(job.workspace, process)
@@ -89,18 +104,41 @@ class SnakemakeEngine:
             raise EngineFault(f"run {job.run_id} is locked by a process that has just ended")
         return execution
 
-    async def _launch(self, job: Job) -> dict[str, Any]:
+    async def _measured(self) -> Cluster:
+        """The cluster, if there is one, with what Slurm says of it. Raises EngineFault."""
+        if self.executor == "local":
+            return self._cluster
+        if self.executor == "slurm" and self.mode != "warm":
+            raise EngineFault(
+                'node.executor = "slurm" needs engine.snakemake = "warm" and Linux, and a version '
+                f'of Snakemake that it was tested with (this is {self.version}); use "slurm-plugin"'
+            )
+        if self.executor == "slurm-plugin" and not await asyncio.to_thread(plugin_found):
+            raise EngineFault(
+                'node.executor = "slurm-plugin" needs the plugin: pip install "wesemu[slurm]"'
+            )
+        cluster = replace(
+            self._cluster,
+            task_cores=await asyncio.to_thread(largest_node, self._cluster.partition),
+        )
+        if self.executor == "slurm-plugin":
+            return replace(cluster, accounting=await asyncio.to_thread(has_accounting))
+        return cluster
+
+    async def _launch(self, job: Job, cluster: Cluster) -> dict[str, Any]:
         if self.mode == "warm":
-            await self._write_order(job, "warm")
+            await self._write_order(job, "warm", cluster)
             for attempt in (1, 2):
                 try:
                     return await self._client.launch(job.workspace.root)
                 except EngineFault as fault:
                     log.warning("launch %d of run %s failed: %s", attempt, job.run_id, fault)
-        await self._write_order(job, "cli")
+                    if self.executor == "slurm" and attempt == 2:
+                        raise
+        await self._write_order(job, "cli", cluster)
         return await asyncio.to_thread(self._run_runner, job.workspace.root)
 
-    async def _write_order(self, job: Job, mode: Mode) -> None:
+    async def _write_order(self, job: Job, mode: Mode, cluster: Cluster) -> None:
         await asyncio.to_thread(
             write_order,
             job,
@@ -108,6 +146,8 @@ class SnakemakeEngine:
             version=self.version,
             python=self._python,
             grace_seconds=self._grace,
+            executor=self.executor,
+            cluster=cluster,
         )
 
     def _run_runner(self, root: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import re
 import traceback
 from pathlib import Path
 
+from wesemu.engines.slurm.hints import slurm_hint
 from wesemu.runs.model import RunFailure
 
 _TAIL_BYTES = 4096
@@ -36,6 +37,8 @@ def hint(exit_code: int | None, words: str) -> str | None:
     """What to do about an exit status, given the tool's last words."""
     if _FULL_DISK in words:
         return "the disk is full; free some space and submit again"
+    if (told := slurm_hint(words)) is not None:
+        return told
     missing = _MISSING_TOOL.findall(words)
     if exit_code == 127 and missing:
         return f"the tool {missing[-1]} was not found; install it or correct PATH"

@@ -17,10 +17,14 @@ from resource import struct_rusage
 from typing import Any, NoReturn
 
 from wesemu.engines import journal as events
+from wesemu.engines.leases import LeaseDesk
 from wesemu.engines.processes import die_with_parent
 from wesemu.engines.run_process import Site
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.order import Order
+from wesemu.engines.snakemake.places import ThisMachine
+from wesemu.engines.snakemake.slurm_tasks import SlurmTasks
+from wesemu.engines.snakemake.task_leases import TaskLeases
 from wesemu.engines.snakemake.task_process import Attempt, Usage, exit_code_of, measure
 from wesemu.engines.snakemake.watch import Watch
 from wesemu.engines.snakemake.workflow import WorkflowRun
@@ -114,7 +118,10 @@ def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
 def _work(site: Site, order: Order, channel: socket.socket) -> int:
     earlier = events.history(site.workspace)
     helper = _Helper(channel)
-    watch = Watch(site.workspace, site.journal, earlier, helper.start_python)
+    leases = TaskLeases(LeaseDesk(order.standing) if order.standing else None)
+    remote = order.executor == "slurm"
+    place = SlurmTasks(site.workspace, order.cluster) if remote else ThisMachine()
+    watch = Watch(site.workspace, site.journal, earlier, helper.start_python, leases, place)
     helper.listen(watch.cancel)
     return WorkflowRun(site.workspace, order, site.journal, watch).run()
 
@@ -157,6 +164,7 @@ class _Helper:
             "arguments": arguments,
             "directory": directory,
             "folder": str(attempt.folder),
+            "environment": attempt.environment,
         }
         self._channel.send(json.dumps(request).encode())
         started(answers.get()["pid"])
@@ -174,6 +182,7 @@ def _run_python(request: Message) -> int:
         os.dup2(descriptor, target)
         os.close(descriptor)
     os.chdir(request["directory"])
+    os.environ.update(request["environment"])
     hooks.keep_signals()
     try:
         import_module("snakemake.cli").main(request["arguments"])

@@ -107,7 +107,12 @@ class ForkServer:
             workspace,
             lambda site: ForkWorker(site, order),
             announce,
-            about={"engine": "snakemake", "version": order.version, "mode": order.mode},
+            about={
+                "engine": "snakemake",
+                "version": order.version,
+                "mode": order.mode,
+                "executor": order.executor,
+            },
             grace_seconds=order.grace_seconds,
         )
 

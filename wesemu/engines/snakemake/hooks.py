@@ -12,13 +12,16 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 from wesemu.engines.snakemake.failures import deepest_frame
+from wesemu.runs.model import Resources
 
 TESTED = ((9, 27), (9, 28))
 """From the first version on, below the second one."""
@@ -26,6 +29,8 @@ TESTED = ((9, 27), (9, 28))
 INSTALLED = version("snakemake")
 """Looked up when this is imported, because no engine may block once the server runs."""
 
+_SERVICE_SECONDS = 60
+_GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
 _INNER_COMMAND = ("cd", None, "&&", None, "-m", "snakemake")
 
 
@@ -37,7 +42,9 @@ def is_tested(release: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """What is known of a job at the moment. `command` is None before the job is ready to run and
-    where it is no shell command; `works` is false for targets that only collect."""
+    where it is no shell command; `works` is false for targets that only collect. `wanted` is what
+    its lease is for, once it is ready; None for local rules, which take none. `requested` are all
+    its resources by name, once it is ready."""
 
     jobid: int
     attempt: int
@@ -48,6 +55,8 @@ class JobFacts:
     works: bool
     command: str | None = None
     threads: int | None = None
+    wanted: Resources | None = None
+    requested: Mapping[str, str] = field(default_factory=dict)
 
 
 class Watcher(Protocol):
@@ -65,16 +74,33 @@ class Watcher(Protocol):
         """The calling thread is about to run the job, and will report its errors."""
         ...
 
+    def left(self, jobid: int) -> None:
+        """The job that the calling thread has entered has run, well or not."""
+        ...
+
+    def group_entered(
+        self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
+    ) -> None:
+        """Jobs that run together, as those of a pipe, are about to be entered."""
+        ...
+
+    def group_left(self, jobids: list[int]) -> None: ...
+
     def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
         """Start a shell command; `options` are those of Popen."""
+        ...
+
+    def run_elsewhere(self, command: str) -> int | None:
+        """Run the command that stands for the `run:` block of the thread's job, and return its
+        exit status; None if that job runs on this machine."""
         ...
 
     def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
         """Run the job of a `run:` block by Snakemake's command line; returns its exit status."""
         ...
 
-    def pause(self, seconds: float) -> None:
-        """Wait at most so long for tasks that run together."""
+    def pause(self, seconds: float) -> bool:
+        """Wait at most so long for tasks that run together; false once the run is canceled."""
         ...
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
@@ -104,6 +130,7 @@ def install(watcher: Watcher) -> None:
     keep_signals()
     _hook_shell(watcher)
     _hook_executor(watcher)
+    _hook_services(watcher)
     _hook_scheduler(watcher)
 
 
@@ -132,20 +159,42 @@ def module_globals(cls: Any) -> dict[str, Any]:
 def _hook_executor(watcher: Watcher) -> None:
     local = import_module("snakemake.executors.local")
     executor = local.Executor
-    run, spawn = executor.cached_or_run, executor.spawn_job
+    run, together, spawn = executor.cached_or_run, executor.run_group_job, executor.spawn_job
+    shell = import_module("snakemake.script").shell
 
     def cached_or_run(self: Any, job: Any, function: Any, *arguments: Any) -> None:
         watcher.entered(facts(job, ready=True))
-        run(self, job, function, *arguments)
+        try:
+            run(self, job, function, *arguments)
+        finally:
+            watcher.left(job.jobid)
+
+    def run_group_job(self: Any, job: Any) -> None:
+        members = [member.jobid for member in job]
+        watcher.group_entered(members, wanted(job, list(job)), requested(job))
+        try:
+            together(self, job)
+        except BaseException:
+            for jobid in members:  # a service would run on, and the workflow wait for it
+                shell.kill(jobid)
+            raise
+        finally:
+            watcher.group_left(members)
 
     def spawn_job(self: Any, job: Any) -> None:
-        inner = inner_arguments(self.format_job_exec(job))
-        if inner is None:
+        command = self.format_job_exec(job)
+        inner = inner_arguments(command)
+        code = watcher.run_elsewhere(command)
+        if code is None and inner is None:
             spawn(self, job)
-        elif watcher.run_python(facts(job), inner[1], inner[0]) != 0:
+            return
+        if code is None and inner is not None:
+            code = watcher.run_python(facts(job), inner[1], inner[0])
+        if code != 0:
             raise local.SpawnedJobError()
 
     executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
+    executor.run_group_job = run_group_job
     vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
 
 
@@ -157,6 +206,26 @@ def inner_arguments(command: str) -> tuple[str, list[str]] | None:
     if "&&" in words[3:] or any(word != expected for expected, word in shape if expected):
         return None
     return words[1], words[len(_INNER_COMMAND) :]
+
+
+def _hook_services(watcher: Watcher) -> None:
+    """Who uses a service waits for its file, though no other file is waited for (latency_wait)."""
+    jobs = import_module("snakemake.jobs")
+    wait = jobs.wait_for_files
+
+    async def wait_for_files(files: Iterable[Any], **options: Any) -> None:
+        _await_services(options.get("consider_local", ()), watcher)
+        await wait(files, **options)
+
+    vars(jobs)["wait_for_files"] = wait_for_files
+
+
+def _await_services(paths: Iterable[str], watcher: Watcher) -> None:
+    """Those of pipes are there already."""
+    deadline = time.monotonic() + _SERVICE_SECONDS
+    while not all(Path(path).exists() for path in paths) and watcher.pause(1):
+        if time.monotonic() > deadline:
+            return
 
 
 def _hook_scheduler(watcher: Watcher) -> None:
@@ -198,7 +267,40 @@ def facts(job: Any, *, ready: bool = False) -> JobFacts:
         works=not job.is_norun,
         command=job.shellcmd if ready and job.is_shell else None,
         threads=job.threads if ready else None,
+        wanted=wanted(job, [job]) if ready else None,
+        requested=requested(job) if ready else {},
     )
+
+
+def wanted(job: Any, members: list[Any]) -> Resources | None:
+    """What a job, or a group of `members`, uses while it runs; None where all rules are local."""
+    if all(_is_local(member.rule) for member in members):
+        return None
+    resources = dict(job.resources.items())
+    return Resources(
+        cores=_whole(resources.get("_cores")),
+        memory_mb=_whole(resources.get("mem_mb")),
+        gpus=max(_whole(resources.get(name)) for name in _GPU_RESOURCES),
+    )
+
+
+def requested(job: Any) -> dict[str, str]:
+    """The resources of a job or group as words."""
+    return {
+        name: str(value)
+        for name, value in job.resources.items()
+        if isinstance(value, int | str) and not name.startswith("_")
+    }
+
+
+def _is_local(rule: Any) -> bool:
+    """As with remote executors; Snakemake's own `is_local` calls every rule of this machine so."""
+    ours = rule.name in rule.workflow._localrules or rule.norun or rule.is_template_engine
+    return ours and rule.group is None
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def final_outputs(dag: Any) -> list[str]:

@@ -1,15 +1,17 @@
 """engine.json: what the engine tells a run's process to do."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from wesemu.engines.slurm.cluster import Cluster, Executor
 from wesemu.engines.snakemake.parameters import Options, check_parameters
+from wesemu.engines.standings import standing_from_json, standing_to_json
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Job
+from wesemu.runs.ports import Job, Standing
 from wesemu.runs.workspace import Workspace, write_atomically, write_json
 
 Mode = Literal["warm", "cli"]
@@ -26,13 +28,25 @@ class Order:
     version: str
     python: str
     grace_seconds: float
+    standing: Standing | None = None
+    executor: Executor = "local"
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 def order_file(workspace: Workspace) -> Path:
     return workspace.root / "engine.json"
 
 
-def write_order(job: Job, *, mode: Mode, version: str, python: str, grace_seconds: float) -> None:
+def write_order(
+    job: Job,
+    *,
+    mode: Mode,
+    version: str,
+    python: str,
+    grace_seconds: float,
+    executor: Executor = "local",
+    cluster: Cluster | None = None,
+) -> None:
     """Also writes config.yaml where the server has not, and makes `work/`.
 
     Raises InvalidRequest for engine parameters that `check_parameters` refuses.
@@ -55,6 +69,9 @@ def write_order(job: Job, *, mode: Mode, version: str, python: str, grace_second
             "resources": asdict(job.resources),
             "engine_parameters": dict(job.engine_parameters),
             "grace_seconds": grace_seconds,
+            "leases": standing_to_json(job.standing),
+            "executor": executor,
+            "cluster": asdict(cluster) if cluster else None,
         },
     )
 
@@ -69,4 +86,11 @@ def read_order(workspace: Workspace) -> Order:
         version=record["version"],
         python=record["python"],
         grace_seconds=float(record["grace_seconds"]),
+        standing=standing_from_json(record.get("leases")),
+        executor=record.get("executor", "local"),
+        cluster=_cluster_from_json(record.get("cluster")),
     )
+
+
+def _cluster_from_json(values: dict[str, Any] | None) -> Cluster:
+    return Cluster(**{**values, "options": tuple(values["options"])}) if values else Cluster()

@@ -47,7 +47,12 @@ def _live(workspace: Workspace, tell: int) -> None:
         workspace,
         lambda site: CommandWorker(site, order),
         announce,
-        about={"engine": "snakemake", "version": order.version, "mode": order.mode},
+        about={
+            "engine": "snakemake",
+            "version": order.version,
+            "mode": order.mode,
+            "executor": order.executor,
+        },
         grace_seconds=order.grace_seconds,
     )
 

@@ -13,7 +13,9 @@ from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
 from wesemu.engines.journal import now
+from wesemu.engines.leases import Lease
 from wesemu.engines.processes import send_group
+from wesemu.engines.tickets import devices_environment
 from wesemu.runs.model import TaskLog
 from wesemu.runs.workspace import Workspace
 
@@ -31,7 +33,7 @@ class Usage:
     """`cpu_seconds` is user and system time, `peak_memory` in bytes. That is unknown where it is
     less than this program's own, because the kernel counts a process from before its exec on."""
 
-    cpu_seconds: float
+    cpu_seconds: float | None
     peak_memory: int | None
 
 
@@ -47,10 +49,15 @@ class Attempt:
     Its processes run one after another.
     """
 
-    def __init__(self, workspace: Workspace, task: TaskLog) -> None:
+    def __init__(self, workspace: Workspace, task: TaskLog, lease: Lease | None = None) -> None:
+        self._lease = lease
         self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.complaint = ""
+        self.evidence: str | None = None
+        """A log below the run directory that tells more than the task's own."""
+        self.place = dict[str, str]()
+        """Where it ran, if not on this machine."""
         self.signaled = False
         """Snakemake has ended it itself, because of another task."""
         self._ended: datetime | None = None
@@ -64,9 +71,25 @@ class Attempt:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         return os.open(self.folder / stream, flags, 0o644)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Added to what its processes see: the GPUs of its lease."""
+        return devices_environment(self._lease.devices) if self._lease is not None else {}
+
+    def share_lease(self, options: dict[str, Any]) -> None:
+        """Let a process, by Popen's options, see its GPUs and keep the lease while it lives."""
+        if self._lease is not None:
+            options["env"] = {**(options.get("env") or os.environ), **self.environment}
+            options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
+
     def note_command(self, command: str) -> None:
         with (self.folder / "cmd").open("a") as file:
             file.write(command.rstrip("\n") + "\n")
+
+    def begin(self, moment: datetime) -> None:
+        """It began later than it was started here; the clock may be another machine's."""
+        if self.task.started is not None:
+            self.task = replace(self.task, started=min(max(moment, self.task.started), now()))
 
     def process_ended(self, exit_code: int, usage: Usage) -> None:
         """Add one process's usage to the attempt's."""
@@ -74,7 +97,7 @@ class Attempt:
         self.task = replace(
             self.task,
             exit_code=exit_code,
-            cpu_seconds=round((self.task.cpu_seconds or 0.0) + usage.cpu_seconds, 6),
+            cpu_seconds=_sum(self.task.cpu_seconds, usage.cpu_seconds),
             peak_memory=max(self.task.peak_memory or 0, usage.peak_memory or 0) or None,
         )
 
@@ -93,18 +116,26 @@ class Attempt:
             "wall_seconds": round(wall.total_seconds(), 6),
             "cpu_seconds": task.cpu_seconds,
             "peak_memory": task.peak_memory,
+            **self.place,
         }
         (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
         return task
 
 
+def _sum(first: float | None, second: float | None) -> float | None:
+    known = [seconds for seconds in (first, second) if seconds is not None]
+    return round(sum(known), 6) if known else None
+
+
 class TaskProcess(subprocess.Popen[Any]):
-    """A shell command in a process group of its own, whose usage is measured.
+    """A shell command (or words) in a process group of its own, whose usage is measured.
 
     `ended` is called once, by whichever thread waits.
     """
 
-    def __init__(self, command: str, ended: Callable[[int, Usage], None], **options: Any) -> None:
+    def __init__(
+        self, command: str | list[str], ended: Callable[[int, Usage], None], **options: Any
+    ) -> None:
         self.signaled = False
         self._once = threading.Lock()
         self._ended = ended

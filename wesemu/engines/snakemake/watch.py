@@ -7,17 +7,21 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from wesemu.engines.journal import Journal
+from wesemu.engines.leases import Lease
 from wesemu.engines.processes import identify, send_group
 from wesemu.engines.run_process import CANCELED
+from wesemu.engines.slurm.hints import slurm_hint
 from wesemu.engines.snakemake.failures import task_failure
 from wesemu.engines.snakemake.hooks import JobFacts
+from wesemu.engines.snakemake.places import Place, PlaceRefused
 from wesemu.engines.snakemake.task_book import TaskBook, job_key
+from wesemu.engines.snakemake.task_leases import TaskLeases
 from wesemu.engines.snakemake.task_process import (
     Attempt,
     TaskProcess,
@@ -25,7 +29,7 @@ from wesemu.engines.snakemake.task_process import (
     plain_command,
     relative_logs,
 )
-from wesemu.runs.model import JsonObject, TaskLog, TaskState
+from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
 
 
@@ -58,10 +62,14 @@ class Watch:
         journal: Journal,
         earlier: list[JsonObject],
         start_python: StartPython,
+        leases: TaskLeases,
+        place: Place,
     ) -> None:
         self._workspace = workspace
         self._journal = journal
         self._start_python = start_python
+        self._leases = leases
+        self._place = place
         self._book = TaskBook(earlier)
         self._lock = threading.RLock()
         self._here = threading.local()
@@ -106,14 +114,49 @@ class Watch:
         self._journal.write("progress", done=self._book.done, total=self._book.total)
 
     def entered(self, job: JobFacts) -> None:
-        self._here.attempt = None
+        self._here.attempt, self._here.job = None, job
         if not job.works:
             return
         with self._lock:
             self._plan([job])
-            attempt = Attempt(self._workspace, self._task(job, TaskState.RUNNING))
+        lease = self._leases.enter(job.jobid, job.wanted)
+        try:
+            self._start(job, lease)
+        except BaseException:
+            self._leases.leave(job.jobid)
+            raise
+
+    def _start(self, job: JobFacts, lease: Lease | None) -> None:
+        with self._lock:
+            self._refuse_canceled()
+            attempt = Attempt(self._workspace, self._task(job, TaskState.RUNNING), lease)
             self._attempts[job.jobid] = self._here.attempt = attempt
             self._journal.task(attempt.task)
+
+    def left(self, jobid: int) -> None:
+        self._leases.leave(jobid)
+
+    def group_entered(
+        self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
+    ) -> None:
+        self._leases.enter_group(jobids, wanted)
+        try:
+            self._place.enter_group(jobids, wanted, requested)
+        except PlaceRefused as refusal:
+            self._leases.leave_group(jobids)
+            self._refused(str(refusal))
+            raise
+
+    def _refused(self, told: str) -> None:
+        with self._lock:
+            self.task_failed = True
+            if not self._canceled:
+                message = f"jobs that run together could not start: {told.splitlines()[-1]}"
+                self._journal.error(RunFailure(message, hint=slurm_hint(told)))
+
+    def group_left(self, jobids: list[int]) -> None:
+        self._place.leave_group(jobids)
+        self._leases.leave_group(jobids)
 
     def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
         attempt: Attempt | None = getattr(self._here, "attempt", None)
@@ -127,19 +170,27 @@ class Watch:
         if options.get("stdout") != subprocess.PIPE:
             opened.append(attempt.open("stdout"))
             options["stdout"] = opened[1]
+        attempt.share_lease(options)
         try:
             with self._lock:
                 self._refuse_canceled()
-                process = TaskProcess(
+                process = self._place.start(
+                    self._here.job,
+                    attempt,
                     command,
                     lambda code, usage: self._process_ended(process, attempt, code, usage),
-                    **options,
+                    options,
                 )
                 self._register(attempt, process.pid)
             return process
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    def run_elsewhere(self, command: str) -> int | None:
+        if not self._place.is_elsewhere(self._here.job):
+            return None
+        return self.spawn(command, {"shell": True}).wait()
 
     def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
         attempt = self._attempts[job.jobid]
@@ -176,9 +227,10 @@ class Watch:
             attempt.signaled |= process.signaled
             self._groups.discard(process.pid)
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> bool:
         """Snakemake looks once a second whether the jobs of a pipe have ended: too seldom."""
         time.sleep(min(seconds, _PAUSE_SECONDS))
+        return not self._canceled
 
     def complained(self, message: str) -> None:
         attempt: Attempt | None = getattr(self._here, "attempt", None)
@@ -194,7 +246,7 @@ class Watch:
                 return
             self._book.complete(jobid)
             task = replace(attempt.end(), state=TaskState.COMPLETE, exit_code=0)
-            self._journal.task(task)
+            self._journal.task(task, **attempt.place)
             self._progress()
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
@@ -206,16 +258,17 @@ class Watch:
                 canceled = self._canceled or attempt.signaled
                 state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
                 task = replace(attempt.end(), state=state)
-                self._journal.task(task)
+                self._journal.task(task, **attempt.place)
                 if final and not canceled:
-                    self._blame(job, task, attempt.complaint or complaint)
+                    self._blame(job, task, attempt.complaint or complaint, attempt.evidence)
 
     def _forget(self, jobid: int) -> Attempt | None:
         return self._attempts.pop(jobid, None)
 
-    def _blame(self, job: JobFacts, task: TaskLog, complaint: str) -> None:
+    def _blame(self, job: JobFacts, task: TaskLog, complaint: str, evidence: str | None) -> None:
         wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())
-        logs = [task.stderr or "", *relative_logs(self._workspace, job.logs)]
+        logs = [evidence] if evidence else []
+        logs += [task.stderr or "", *relative_logs(self._workspace, job.logs)]
         code = task.exit_code
         self._journal.error(
             task_failure(job.rule, wildcards, code, complaint, self._workspace.root, logs)
@@ -224,11 +277,13 @@ class Watch:
     def cancel(self) -> None:
         """End the tools; Snakemake then fails those jobs and removes their partial outputs."""
         with self._lock:
-            self._canceled = True
+            self._canceled = self.task_failed = True  # so the workflow is not to blame
             if self._stop is None:
                 os._exit(CANCELED)
             for group in self._groups:
                 send_group(group, signal.SIGTERM)
                 send_group(group, signal.SIGCONT)
             stop = self._stop
+        self._leases.close()
+        self._place.cancel()
         stop()

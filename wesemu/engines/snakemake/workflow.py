@@ -12,8 +12,12 @@ from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.failures import workflow_failure
 from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.watch import Watch
+from wesemu.engines.tickets import devices_environment
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
+
+SHARED_DISK_SECONDS = 30
+"""How long a file that another machine has written may take to be seen here."""
 
 
 class WorkflowRun:
@@ -51,6 +55,7 @@ class WorkflowRun:
         planning = snakemake.workflow(
             resource_settings=settings.ResourceSettings(
                 cores=order.resources.cores,
+                max_threads=order.cluster.task_cores or None,
                 resources=resource_limits(order),
                 default_resources=dict(options.default_resources) or None,
             ),
@@ -77,7 +82,7 @@ class WorkflowRun:
                 keep_going=options.keep_going,
                 retries=options.retries,
                 lock=False,
-                latency_wait=0,
+                latency_wait=0 if order.executor == "local" else SHARED_DISK_SECONDS,
             ),
             scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
             scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
@@ -104,17 +109,24 @@ class WorkflowRun:
 
 
 def resource_limits(order: Order) -> dict[str, int]:
-    """Memory only where the run has a share of it; GPUs always, as none is a limit too."""
-    limits = {"gpu": order.resources.gpus}
+    """Memory only where the run has a share of it; GPUs always, as none is a limit too, but for
+    a cluster's, which are not this machine's to give."""
+    limits = {"gpu": order.resources.gpus} if order.executor == "local" else {}
     if order.resources.memory_mb:
         limits["mem_mb"] = order.resources.memory_mb
     return limits
 
 
 def tool_environment(workspace: Workspace, order: Order) -> dict[str, str]:
-    """A run without a share of a GPU sees none; one without a home has a cache nevertheless."""
-    environment = {} if order.resources.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    """GPUs are seen by tasks with a lease on them, or by the whole run where there are no leases
+    and it has a share; a run without a home has a cache nevertheless."""
+    shared = order.resources.gpus and order.standing is None
+    environment = {} if shared else devices_environment([])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    if order.executor == "local":  # beside the work, as large, and gone with the run
+        temporary = workspace.root / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment["TMPDIR"] = str(temporary)
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if not os.access(existing, os.W_OK):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")

@@ -6,7 +6,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from wesemu.genomics.bwaindex import SUFFIXES, index_fault
 from wesemu.genomics.fastq import LONGEST_READ
-from wesemu.genomics.tools import resolve
+from wesemu.genomics.tools import OPTIONAL, REQUIRED, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
 # fails with whichever of its programs fails.
@@ -15,18 +15,23 @@ shell.executable("bash")
 
 def choose_tools():
     settings = dict(config["tools"])
+    more = {config["mapper"], config.get("caller")} & set(OPTIONAL)
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
-        settings = {name: name for name in ("bwa", "samtools", "bcftools")} | settings
-    return resolve(settings)
+        settings = {name: name for name in (*REQUIRED, *more)} | settings
+    return resolve(settings, more=more)
 
 
 TOOLS = choose_tools()
 SAMTOOLS = TOOLS.samtools.shell
+MAPPER = TOOLS.bwa if config["mapper"] == "bwa" else TOOLS.minimap2
 PYTHON = shlex.join([sys.executable, "-P"])
 THREADS = config.get("threads") or workflow.cores or 8
 # kept apart: the directory holds nothing of the user's, and goes when a rule ends
 TEMPORARY = ".mapping"
 REFERENCE = "resources/genome.fa"
+# wgs adds the variants to it
+SUMMARY = "results/mapping.json" if "caller" in config else "results/summary.json"
+MATES = ("first", "second")
 
 
 def read_group(number, lane):
@@ -45,16 +50,35 @@ def read_group(number, lane):
 def lane_options():
     words = []
     for number, lane in enumerate(config["reads"], 1):
-        words += ["--reads", lane["first"], lane["second"]]
+        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
         words += ["--read-group", read_group(number, lane)]
-    if TOOLS.bwa.source != "wheel":
-        words += ["--bwa", TOOLS.bwa.shell]
+    if MAPPER.source != "wheel":
+        words += [f"--{MAPPER.name}", MAPPER.shell]
     return words
 
 
+def markdup_options():
+    distance = config["optical_distance"]
+    return f"-l {LONGEST_READ}" + (f" -d {distance}" if distance else "")
+
+
+def later_programs():
+    """What the alignments pass through after the mapper, for the header."""
+    steps = "samtools fixmate -m | samtools sort"
+    if config["markdup"]:
+        steps += f" | samtools markdup {markdup_options()}"
+    return ["--later", "samtools", TOOLS.samtools.version, steps]
+
+
+def kept_as_bam(path):
+    return path if config["alignment"] == "aligned.bam" else temp(path)
+
+
 def mapping_results():
-    names = ["aligned.bam", "aligned.bam.bai", "reads.json"]
-    names += ["flagstat.json", "flagstat.txt", "stats.txt"]
+    index = {"aligned.bam": "aligned.bam.bai", "aligned.cram": "aligned.cram.crai"}
+    alignment = config["alignment"]
+    names = [alignment, index[alignment], "summary.json", "reads.json"]
+    names += ["flagstat.json", "flagstat.txt", "stats.txt", "idxstats.txt"]
     if config["markdup"]:
         names.append("markdup.json")
     return [f"results/{name}" for name in names]

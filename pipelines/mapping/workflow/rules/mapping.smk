@@ -1,11 +1,11 @@
 rule map:
     input:
-        reads=[lane[mate] for lane in config["reads"] for mate in ("first", "second")],
+        reads=[lane[mate] for lane in config["reads"] for mate in MATES if mate in lane],
         reference=REFERENCE,
         index=multiext(REFERENCE, ".fai", *SUFFIXES),
     output:
-        bam="results/aligned.bam",
-        bai="results/aligned.bam.bai",
+        bam=kept_as_bam("results/aligned.bam"),
+        bai=kept_as_bam("results/aligned.bam.bai"),
         counts="results/reads.json",
         markdup=["results/markdup.json"] if config["markdup"] else [],
     log:
@@ -17,24 +17,28 @@ rule map:
         align=f"{PYTHON} -m wesemu.genomics.align",
         samtools=SAMTOOLS,
         lanes=lane_options(),
+        later=later_programs(),
         longest=LONGEST_READ,
+        offset=config["quality_offset"],
         temporary=TEMPORARY,
         # MiB for each thread of the sort
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
         # the last two programs of the pipe; markdup needs mate scores and the order
         finish=lambda wildcards: "markdup" if config["markdup"] else "sort",
+        duplicates=markdup_options(),
     shell:
         "("
         " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
         " align() {{ {params.align} --reference {input.reference:q} {params.lanes:q}"
-        " --threads {threads} --longest {params.longest}"
+        " {params.later:q} --threads {threads} --longest {params.longest}"
+        " --quality-offset {params.offset}"
         " --counts {output.counts:q} --error input_error.json; }};"
         " fixmate() {{ {params.samtools} fixmate --no-PG -m -u - -; }};"
         " sort() {{ {params.samtools} sort --no-PG -@ {threads} -m {params.memory}M"
         ' -T {params.temporary}/sort "$@" -; }};'
         " case {params.finish} in"
         " markdup) align | fixmate | sort -u |"
-        " {params.samtools} markdup --no-PG -@ {threads} -l {params.longest}"
+        " {params.samtools} markdup --no-PG -@ {threads} {params.duplicates}"
         " -T {params.temporary}/markdup -s --json -f {params.temporary}/markdup.json"
         " --write-index - {output.bam}##idx##{output.bai};"
         # the command line that it notes would differ with the number of threads
@@ -50,12 +54,15 @@ rule statistics:
         bam="results/aligned.bam",
         bai="results/aligned.bam.bai",
         counts="results/reads.json",
+        markdup=["results/markdup.json"] if config["markdup"] else [],
         reference=REFERENCE,
         fai=f"{REFERENCE}.fai",
     output:
         flagstat="results/flagstat.json",
         text="results/flagstat.txt",
         stats="results/stats.txt",
+        idxstats="results/idxstats.txt",
+        summary=SUMMARY if SUMMARY.endswith("summary.json") else temp(SUMMARY),
     log:
         "logs/statistics.log",
     conda:
@@ -64,6 +71,12 @@ rule statistics:
     params:
         check=f"{PYTHON} -m wesemu.genomics.mapped",
         samtools=SAMTOOLS,
+        sample=config["sample"],
+        markdup=lambda wildcards, input: " ".join(
+            f"--markdup {x}" for x in input.markdup
+        ),
+        mapper=[MAPPER.name, MAPPER.version],
+        version=TOOLS.samtools.version,
     shell:
         "("
         " {params.samtools} flagstat -@ {threads} -O json {input.bam:q} > {output.flagstat:q} &"
@@ -73,4 +86,36 @@ rule statistics:
         " wait $flagstat;"
         " {params.check} --bam {input.bam:q} --reference {input.reference:q}"
         " --counts {input.counts:q} --flagstat {output.flagstat:q} --flagstat-text {output.text:q}"
+        " --index {input.bai:q} --idxstats {output.idxstats:q}"
+        " --stats {output.stats:q} {params.markdup} --summary {output.summary:q}"
+        " --sample {params.sample:q} --tool {params.mapper:q} --tool samtools {params.version:q}"
+        ") 2> {log}"
+
+
+# Made from the BAM that was checked. htslib writes where the reference lies into the header (UR).
+rule cram:
+    input:
+        bam="results/aligned.bam",
+        checked="results/flagstat.json",
+        reference=REFERENCE,
+        fai=f"{REFERENCE}.fai",
+    output:
+        cram="results/aligned.cram",
+        index="results/aligned.cram.crai",
+    log:
+        "logs/cram.log",
+    conda:
+        "../envs/mapping.yaml"
+    threads: THREADS
+    params:
+        samtools=SAMTOOLS,
+        temporary=f"{TEMPORARY}-cram",
+    shell:
+        "("
+        " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
+        " {params.samtools} view --no-PG -@ {threads} -C -T {input.reference:q}"
+        " -o {params.temporary}/aligned.cram {input.bam:q};"
+        " {params.samtools} reheader --no-PG -c 'sed \"s/\\tUR:[^\\t]*//\"'"
+        " {params.temporary}/aligned.cram > {output.cram:q};"
+        " {params.samtools} index {output.cram:q} {output.index:q}"
         ") 2> {log}"

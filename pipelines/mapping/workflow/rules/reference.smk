@@ -19,7 +19,7 @@ if index_fault(config["reference"]) is None:
             "("
             " ln -sf {input.fasta:q} {output.fasta:q};"
             " for file in {input.index:q};"
-            " do ln -sf $file {output.fasta:q}.${{file##*.}}; done;"
+            ' do ln -sf "$file" "{output.fasta}.${{file##*.}}"; done;'
             " if [ -e {params.alternates:q} ]; then"
             " ln -sf {params.alternates:q} {output.fasta:q}.alt; fi"
             ") > {log} 2>&1"

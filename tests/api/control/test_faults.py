@@ -1,0 +1,198 @@
+"""Calls and runs that go wrong because somebody asked for it."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from api.control.conftest import Client, Control
+
+from wesemu.api.callfaults import OPERATIONS, CallFault, CallFaults
+from wesemu.clock import ManualClock
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest, RunState
+from wesemu.runs.service import RunService
+
+
+async def test_the_first_calls_of_an_operation_fail_in_its_own_words(
+    client: Client, control: Control
+) -> None:
+    await control("faults", {"operation": "DescribeWorkflows", "status": 503, "times": 2})
+    await control("faults", {"operation": "ListRuns", "status": 429})
+    for _ in range(2):
+        response = await client.get("/gs/workflows")
+        assert (response.status, (await response.json())["Code"]) == (503, "ServiceUnavailable")
+        assert response.headers["x-acs-request-id"]
+    assert (await client.get("/gs/workflows")).status == 200
+    response = await client.get("/ga4gh/wes/v1/runs")
+    assert await response.json() == {"msg": "Too Many Requests", "status_code": 429}
+    assert (await client.get("/ga4gh/wes/v1/runs")).status == 200
+    assert (await control("faults"))["faults"] == []
+
+
+async def test_a_call_is_answered_later(
+    client: Client, control: Control, clock: ManualClock
+) -> None:
+    await control("faults", {"operation": "GET /gs/**", "delay": 30})
+    call = asyncio.create_task(client.get("/gs/workflows"))
+    while (await control("faults"))["faults"]:
+        await asyncio.sleep(0)
+    assert not call.done()
+    clock.advance(timedelta(seconds=30))
+    assert (await call).status == 200
+
+
+async def test_a_connection_is_dropped(client: Client, control: Control) -> None:
+    await control("faults", {"operation": "POST /gs/workflow", "drop": True})
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await client.post("/gs/workflow", json={})
+    assert (await client.post("/gs/workflow", json={})).status == 400
+
+
+async def test_the_bucket_door_has_faults_too(client: Client, control: Control) -> None:
+    await control("faults", {"operation": "GET /oss/**", "status": 500})
+    response = await client.get("/oss/genes/fastq/a_1.fq.gz")
+    assert response.status == 500
+    assert b"<Code>" in await response.read()
+    assert (await client.get("/oss/genes/fastq/a_1.fq.gz")).status == 200
+
+
+async def test_faults_can_be_looked_at_and_taken_back(control: Control, client: Client) -> None:
+    await control("faults", {"operation": "* /**", "status": 418, "times": 7})
+    told = await control("faults", {"next_run": {"fails_at_task": 2}})
+    calls, run = told["faults"]
+    assert (calls["operation"], calls["times"], calls["status"]) == ("* /**", 7, 418)
+    assert run["next_run"]["fails_at_task"] == 2
+    assert (await client.get("/gs/workflows")).status == 418
+    assert await control("faults", method="DELETE") == {"faults": []}
+    assert (await client.get("/gs/workflows")).status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"operation": "StartWorkflow"},
+        {"operation": "NoSuchThing", "status": 500},
+        {"operation": "StartWorkflow", "status": 200},
+        {"operation": "StartWorkflow", "status": 500, "next_run": {}},
+        {"operation": "StartWorkflow", "status": 500, "times": 0},
+        {"next_run": {"explodes": True}},
+    ],
+)
+async def test_orders_that_mean_nothing_are_refused(control: Control, body: dict[str, Any]) -> None:
+    assert (await control("faults", body, status=400))["error"]
+    assert (await control("faults"))["faults"] == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "call", "meant"),
+    [
+        ("RunWorkflow", "POST /ga4gh/wes/v1/runs", True),
+        ("RunWorkflow", "POST /1.1.0/ga4gh/wes/v1/runs", True),
+        ("GetRunLog", "GET /ga4gh/wes/v1/runs/1/status", False),
+        ("GetRunStatus", "GET /ga4gh/wes/v1/runs/1/status", True),
+        ("StartWorkflow", "POST /gs/workflows", False),
+        ("DescirbeWorkflow", "GET /gs/workflow/a.b", True),
+        ("GET /a.b", "GET /axb", False),
+    ],
+)
+def test_an_operation_means_its_calls_and_no_others(operation: str, call: str, meant: bool) -> None:
+    faults = CallFaults()
+    faults.order(CallFault(operation, 500), 1)
+    assert (faults.strike(*call.split()) is not None) is meant
+
+
+def test_every_operation_has_a_pattern() -> None:
+    faults = CallFaults()
+    for name in OPERATIONS:
+        faults.order(CallFault(name, 500), 1)
+    assert len(faults.ordered) == len(OPERATIONS)
+    with pytest.raises(InvalidRequest, match="StartWorkflow"):
+        faults.order(CallFault("get /gs", 500), 1)
+
+
+def asked(sample: str) -> RunRequest:
+    lane = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
+    reference, bam = "oss://genes/reference/tiny", "oss://genes/out/a.bam"
+    return RunRequest(
+        "mapping", params={"reads": [lane], "reference": reference, "bam": bam, "sample": sample}
+    )
+
+
+async def ended(runs: RunService, run: Run) -> Run:
+    async with asyncio.timeout(10):
+        async for seen in runs.follow(LOCAL_OWNER, run.id):
+            run = seen
+    return run
+
+
+async def test_the_next_run_fails_at_a_task(control: Control, runs: RunService) -> None:
+    await control("faults", {"next_run": {"fails_at_task": 1}})
+    run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    assert run.state is RunState.EXECUTOR_ERROR
+    assert run.failure is not None
+    assert run.failure.message == "the task align failed, as was asked of the control API"
+    assert not run.outputs
+    run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("b")))
+    assert run.state is RunState.COMPLETE
+
+
+async def test_the_next_run_finds_the_disk_full(control: Control, runs: RunService) -> None:
+    await control("faults", {"next_run": {"runs_out_of_disk": True}})
+    run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    assert run.state is RunState.SYSTEM_ERROR
+    assert run.failure is not None
+    assert "No space left on device" in run.failure.message
+    assert not run.outputs
+
+
+async def test_a_refused_run_does_not_use_a_fault_up(control: Control, runs: RunService) -> None:
+    await control("faults", {"next_run": {"fails_at_task": 1}, "times": 2})
+    with pytest.raises(InvalidRequest):
+        await runs.submit(LOCAL_OWNER, RunRequest("mapping"))
+    assert len((await control("faults"))["faults"]) == 2
+
+
+async def test_a_job_is_late_in_real_pace_too(
+    control: Control, runs: RunService, clock: ManualClock
+) -> None:
+    await control("faults", {"next_run": {"misses_sla": True}})
+    run = await runs.submit(LOCAL_OWNER, asked("a"))
+    async with asyncio.timeout(10):
+        async for seen in runs.follow(LOCAL_OWNER, run.id):
+            run = seen
+            if run.counts is not None:
+                break
+    assert run.state is RunState.RUNNING
+    await control("clock/advance", {"minutes": 61})
+    run = await ended(runs, run)
+    assert run.started is not None
+    assert run.ended == run.started + timedelta(minutes=61)
+
+
+def test_no_pattern_is_slow() -> None:
+    faults = CallFaults()
+    faults.order(CallFault("GET /" + "**/a/" * 40 + "b", status=500), 1)
+    assert faults.strike("GET", "/" + "a/" * 2000) is None
+    with pytest.raises(InvalidRequest, match="no operation"):
+        faults.order(CallFault("GET /**a**a**b", status=500), 1)
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "fits"),
+    [
+        ("GetRunLog", "/ga4gh/wes/v1/runs/1", True),
+        ("GetRunLog", "/1.1.0/ga4gh/wes/v1/runs/1", True),
+        ("GetRunLog", "/ga4gh/wes/v1/runs/1/status", False),
+        ("GET /**/a/**/b", "/x/a/y/a/z/b", True),
+        ("GET /**/a/**/b", "/x/a/y/b/z", False),
+        ("GET /**", "/", True),
+        ("GET /*", "/a/b", False),
+    ],
+)
+def test_patterns(operation: str, path: str, fits: bool) -> None:
+    faults = CallFaults()
+    faults.order(CallFault(operation, status=500), 1)
+    assert (faults.strike("GET", path) is not None) is fits

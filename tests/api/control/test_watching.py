@@ -1,0 +1,70 @@
+"""Events and metrics: what happens, for those who watch."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import aiohttp
+from api.control.conftest import Client, Control
+from api.control.test_faults import asked, ended
+
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.model import LOCAL_OWNER, RunState
+from wesemu.runs.service import RunService
+
+_LINE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+')
+
+
+async def next_change(stream: aiohttp.ClientResponse) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while True:
+            line = (await stream.content.readline()).decode()
+            if line.startswith("data: "):
+                return dict(json.loads(line.removeprefix("data: ")))
+
+
+async def test_changes_of_runs_are_streamed(
+    client: Client, runs: RunService, engine: ScriptedEngine
+) -> None:
+    run = await runs.submit(LOCAL_OWNER, asked("wait-a"))
+    async with client.get("/_wesemu/events") as stream:
+        assert stream.content_type == "text/event-stream"
+        told = await next_change(stream)
+        assert (told["id"], told["owner"], told["workflow"]) == (run.id, "local", "mapping")
+        engine.release("wait-a")
+        while told["state"] != RunState.COMPLETE:
+            told = await next_change(stream)
+        assert told["ended"] is not None
+        await runs.remove(LOCAL_OWNER, run.id)
+        while told["state"] is not None:
+            told = await next_change(stream)
+        assert told["id"] == run.id
+
+
+async def test_the_server_s_end_ends_the_stream(client: Client) -> None:
+    async with client.get("/_wesemu/events") as stream:
+        await stream.content.readline()
+        closing = asyncio.create_task(client.server.close())
+        async with asyncio.timeout(10):
+            assert (await stream.content.read()).strip() in (b"", b":")
+            await closing
+
+
+async def test_metrics_are_in_the_text_format_of_prometheus(
+    client: Client, control: Control, runs: RunService
+) -> None:
+    await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    await client.get("/gs/workflow/none")
+    response = await client.get("/_wesemu/metrics")
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    text = await response.text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert all(_LINE.fullmatch(line) for line in lines)
+    assert 'wesemu_runs{state="COMPLETE"} 1' in lines
+    asked_for = 'method="GET",route="/gs/workflow/{name}"'
+    assert f'wesemu_http_requests_total{{{asked_for},status="404"}} 1' in lines
+    assert f"wesemu_http_request_seconds_count{{{asked_for}}} 1" in lines
+    assert "wesemu_clock_speed 1.0" in lines
+    families = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
+    assert len({name for name, _ in families}) == len(families)

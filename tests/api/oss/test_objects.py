@@ -1,0 +1,385 @@
+"""One object: its bytes, its headers, its conditions."""
+
+import asyncio
+import base64
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from api.oss.fixtures import Client, door_application, read, start_door
+from pytest_aiohttp import AiohttpClient
+from structlog.testing import capture_logs
+
+ABC = '"900150983CD24FB0D6963F7D28E17F72"'
+
+
+async def test_an_object_comes_back_as_it_was_put(client: Client, bucket: Path) -> None:
+    sent = {"Content-Type": "text/x-fastq", "Cache-Control": "no-cache", "x-oss-meta-Sample": "Ä"}
+    put = await read(await client.put("/oss/genes/fastq/a.fq", data=b"abc", headers=sent))
+    assert put.status == 200
+    assert put.headers["ETag"] == ABC
+    assert put.headers["x-oss-hash-crc64ecma"] == "3231342946509354535"
+    assert put.headers["x-oss-request-id"]
+    assert (bucket / "fastq" / "a.fq").read_bytes() == b"abc"
+    for method in ("GET", "HEAD"):
+        got = await read(await client.request(method, "/oss/genes/fastq/a.fq"))
+        assert got.body == (b"abc" if method == "GET" else b"")
+        assert got.headers["Content-Length"] == "3"
+        assert got.headers["Content-Type"] == "text/x-fastq"
+        assert got.headers["Cache-Control"] == "no-cache"
+        assert got.headers["x-oss-meta-sample"] == "Ä"
+        assert got.headers["ETag"] == ABC
+        assert got.headers["x-oss-object-type"] == "Normal"
+        assert got.headers["x-oss-request-id"]
+        assert got.headers["Last-Modified"].endswith("GMT")
+
+
+async def test_a_file_made_by_hand_is_an_object(client: Client, bucket: Path) -> None:
+    (bucket / "a.vcf").write_bytes(b"abc")
+    got = await read(await client.get("/oss/genes/a.vcf"))
+    assert got.body == b"abc"
+    assert got.headers["ETag"].endswith('-1"')
+    assert "x-oss-hash-crc64ecma" not in got.headers
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "body", "told"),
+    [
+        ("bytes=0-2", 206, b"012", "bytes 0-2/10"),
+        ("bytes=7-", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-30", 206, b"0123456789", "bytes 0-9/10"),
+        ("bytes=8-99", 206, b"89", "bytes 8-9/10"),
+        ("bytes=10-", 200, b"0123456789", None),
+        ("bytes=3-2", 200, b"0123456789", None),
+        ("bytes=0-1,3-4", 200, b"0123456789", None),
+        ("bytes=-0", 200, b"0123456789", None),
+        ("lines=1-2", 200, b"0123456789", None),
+    ],
+)
+async def test_a_range_is_answered_as_oss_does(
+    client: Client, bucket: Path, wanted: str, status: int, body: bytes, told: str | None
+) -> None:
+    (bucket / "a").write_bytes(b"0123456789")
+    got = await read(await client.get("/oss/genes/a", headers={"Range": wanted}))
+    assert (got.status, got.body, got.headers.get("Content-Range")) == (status, body, told)
+    if status == 200:
+        strict = {"Range": wanted, "x-oss-range-behavior": "standard"}
+        got = await read(await client.get("/oss/genes/a", headers=strict))
+        assert (got.status, got.code) == (416, "InvalidRange")
+
+
+async def test_an_empty_object_is_one(client: Client) -> None:
+    put = await read(await client.put("/oss/genes/empty", data=b""))
+    assert put.headers["x-oss-hash-crc64ecma"] == "0"
+    got = await read(await client.get("/oss/genes/empty", headers={"Range": "bytes=0-"}))
+    assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "0")
+
+
+async def test_conditions_hold_an_answer_back(client: Client) -> None:
+    put = await read(await client.put("/oss/genes/a", data=b"abc"))
+    got = await read(await client.get("/oss/genes/a"))
+    modified = got.headers["Last-Modified"]
+    for headers, status in (
+        ({"If-Match": ABC}, 200),
+        ({"If-Match": '"other"'}, 412),
+        ({"If-None-Match": put.headers["ETag"]}, 304),
+        ({"If-None-Match": '"other"'}, 200),
+        ({"If-Modified-Since": modified}, 304),
+        ({"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 200),
+        ({"If-Unmodified-Since": modified}, 200),
+        ({"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 412),
+        ({"If-Modified-Since": "no date"}, 200),
+    ):
+        got = await read(await client.get("/oss/genes/a", headers=headers))
+        assert got.status == status, headers
+        if status == 412:
+            assert got.code == "PreconditionFailed"
+
+
+async def test_a_query_may_ask_for_other_headers(client: Client) -> None:
+    await client.put("/oss/genes/a", data=b"abc")
+    got = await read(
+        await client.get(
+            "/oss/genes/a?response-content-type=text/plain&response-content-disposition=attachment"
+        )
+    )
+    assert got.headers["Content-Type"] == "text/plain"
+    assert got.headers["Content-Disposition"] == "attachment"
+    evil = await read(await client.get("/oss/genes/a?response-content-type=a%0D%0Ab"))
+    assert (evil.status, evil.code) == (400, "InvalidArgument")
+
+
+async def test_an_object_cannot_act_as_a_page_of_this_server(client: Client) -> None:
+    await client.put("/oss/genes/a.html", data=b"<script>", headers={"Content-Type": "text/html"})
+    got = await read(await client.get("/oss/genes/a.html"))
+    assert got.headers["Content-Security-Policy"] == "sandbox"
+    assert got.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_content_md5_is_checked(client: Client, bucket: Path) -> None:
+    right = base64.b64encode(hashlib.md5(b"abc").digest()).decode()
+    for md5, data, status in ((right, b"abc", 200), (right, b"abd", 400), ("x", b"abc", 400)):
+        got = await read(
+            await client.put(f"/oss/genes/{status}", data=data, headers={"Content-MD5": md5})
+        )
+        assert got.status == status
+        if status == 400:
+            assert got.code == "InvalidDigest"
+    assert not (bucket / "400").exists()
+
+
+async def test_a_length_is_needed(client: Client) -> None:
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"PUT /oss/genes/b HTTP/1.1\r\nHost: x\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b" 411 " in head.splitlines()[0]
+    writer.close()
+
+
+async def test_a_body_without_a_known_length_is_taken(client: Client, bucket: Path) -> None:
+    async def pieces() -> object:
+        for _ in range(30):
+            yield b"x" * 100_000
+
+    got = await read(await client.put("/oss/genes/a", data=pieces()))
+    assert got.status == 200
+    assert (bucket / "a").read_bytes() == b"x" * 3_000_000
+    assert got.headers["ETag"] == f'"{hashlib.md5(b"x" * 3_000_000).hexdigest().upper()}"'
+
+
+async def test_an_upload_that_breaks_off_leaves_the_object_before(
+    client: Client, bucket: Path
+) -> None:
+    await client.put("/oss/genes/a", data=b"before")
+    _, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"PUT /oss/genes/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+    await writer.drain()
+    incoming = bucket / ".wesemu" / "incoming"
+    while not await asyncio.to_thread(lambda: list(incoming.iterdir())):
+        await asyncio.sleep(0.01)
+    writer.close()
+    while await asyncio.to_thread(lambda: list(incoming.iterdir())):
+        await asyncio.sleep(0.01)
+    assert (bucket / "a").read_bytes() == b"before"
+
+
+async def test_an_upload_that_breaks_off_is_no_fault_of_the_server(root: Path) -> None:
+    """aiohttp's own test server would cancel the handler, which `wesemu serve` does not."""
+    app = await asyncio.to_thread(door_application, root)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    with capture_logs() as logs:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        _, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(b"PUT /oss/genes/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+        await writer.drain()
+        incoming = root / "genes" / ".wesemu" / "incoming"
+        while not incoming.is_dir() or not list(incoming.iterdir()):
+            await asyncio.sleep(0.01)
+        writer.close()
+        while list(incoming.iterdir()):
+            await asyncio.sleep(0.01)
+        await runner.cleanup()
+    assert [log for log in logs if log["log_level"] == "error"] == []
+
+
+async def test_packed_bytes_are_kept_packed(client: Client, bucket: Path) -> None:
+    data = gzip.compress(b"reads")
+    got = await read(
+        await client.put("/oss/genes/a", data=data, headers={"Content-Encoding": "gzip"})
+    )
+    assert got.status == 200
+    assert (bucket / "a").read_bytes() == data
+    head = await read(await client.head("/oss/genes/a"))
+    assert head.headers["Content-Encoding"] == "gzip"
+
+
+async def test_a_server_that_unpacks_says_so_and_keeps_nothing(
+    aiohttp_client: AiohttpClient, root: Path
+) -> None:
+    client = await aiohttp_client(await start_door(root, unpacking=True))
+    got = await read(
+        await client.put(
+            "/oss/genes/a", data=gzip.compress(b"reads"), headers={"Content-Encoding": "gzip"}
+        )
+    )
+    assert (got.status, got.code) == (501, "NotImplemented")
+    assert not (root / "genes" / "a").exists()
+
+
+async def test_one_request_brings_so_much_and_no_more(
+    aiohttp_client: AiohttpClient, root: Path
+) -> None:
+    client = await aiohttp_client(await start_door(root, limit=10))
+    for data, status in ((b"x" * 10, 200), (b"x" * 11, 400)):
+        got = await read(await client.put("/oss/genes/a", data=data))
+        assert got.status == status
+    assert got.code == "EntityTooLarge"
+
+
+async def test_overwriting_can_be_forbidden(client: Client) -> None:
+    forbid = {"x-oss-forbid-overwrite": "true"}
+    assert (await client.put("/oss/genes/a", data=b"1", headers=forbid)).status == 200
+    got = await read(await client.put("/oss/genes/a", data=b"2", headers=forbid))
+    assert (got.status, got.code) == (409, "FileAlreadyExists")
+
+
+async def test_deleting_twice_is_no_fault(client: Client) -> None:
+    await client.put("/oss/genes/a", data=b"abc")
+    for _ in range(2):
+        assert (await client.delete("/oss/genes/a")).status == 204
+    got = await read(await client.get("/oss/genes/a"))
+    assert (got.status, got.code) == (404, "NoSuchKey")
+
+
+async def test_a_head_tells_its_error_in_a_header(client: Client) -> None:
+    got = await read(await client.head("/oss/genes/missing"))
+    assert (got.status, got.body) == (404, b"")
+    assert b"<Code>NoSuchKey</Code>" in base64.b64decode(got.headers["x-oss-err"])
+
+
+async def test_a_copy_takes_bytes_and_metadata(client: Client, bucket: Path) -> None:
+    await client.put("/oss/genes/a b+c", data=b"abc", headers={"x-oss-meta-sample": "A"})
+    for source in ("/genes/a%20b%2Bc", "genes/a%20b+c"):
+        got = await read(await client.put("/oss/genes/copy", headers={"x-oss-copy-source": source}))
+        assert got.status == 200
+        assert got.xml.findtext("ETag") == ABC
+        assert (bucket / "copy").read_bytes() == b"abc"
+        head = await client.head("/oss/genes/copy")
+        assert head.headers["x-oss-meta-sample"] == "A"
+        assert head.headers["x-oss-hash-crc64ecma"] == got.headers["x-oss-hash-crc64ecma"]
+
+
+async def test_a_copy_onto_itself_changes_the_metadata(client: Client, bucket: Path) -> None:
+    (bucket / "a").write_bytes(b"abc")
+    before = await client.head("/oss/genes/a")
+    headers = {
+        "x-oss-copy-source": "/genes/a",
+        "x-oss-metadata-directive": "REPLACE",
+        "x-oss-meta-sample": "B",
+    }
+    assert (await client.put("/oss/genes/a", headers=headers)).status == 200
+    after = await client.head("/oss/genes/a")
+    assert after.headers["x-oss-meta-sample"] == "B"
+    assert after.headers["ETag"] == before.headers["ETag"]
+    assert after.headers["Last-Modified"] == before.headers["Last-Modified"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"x-oss-copy-source": "/genes/missing"}, 404, "NoSuchKey"),
+        ({"x-oss-copy-source": "/missing/a"}, 404, "NoSuchBucket"),
+        ({"x-oss-copy-source": "/genes/../secret"}, 400, "InvalidObjectName"),
+        ({"x-oss-copy-source": "a"}, 400, "InvalidArgument"),
+        (
+            {"x-oss-copy-source": "/genes/a", "x-oss-copy-source-if-match": '"x"'},
+            412,
+            "PreconditionFailed",
+        ),
+        (
+            {"x-oss-copy-source": "/genes/a", "x-oss-metadata-directive": "MERGE"},
+            400,
+            "InvalidArgument",
+        ),
+    ],
+)
+async def test_a_copy_that_cannot_be_is_refused(
+    client: Client, headers: dict[str, str], status: int, code: str
+) -> None:
+    await client.put("/oss/genes/a", data=b"abc")
+    got = await read(await client.put("/oss/genes/copy", headers=headers))
+    assert (got.status, got.code) == (status, code)
+
+
+async def test_appending_tells_where_to_go_on(client: Client, bucket: Path) -> None:
+    first = await read(await client.post("/oss/genes/log?append&position=0", data=b"abc"))
+    assert first.headers["x-oss-next-append-position"] == "3"
+    second = await read(await client.post("/oss/genes/log?append&position=3", data=b"def"))
+    assert second.headers["x-oss-next-append-position"] == "6"
+    assert (bucket / "log").read_bytes() == b"abcdef"
+    head = await client.head("/oss/genes/log")
+    assert head.headers["x-oss-object-type"] == "Appendable"
+    assert head.headers["x-oss-next-append-position"] == "6"
+    wrong = await read(await client.post("/oss/genes/log?append&position=3", data=b"ghi"))
+    assert (wrong.status, wrong.code) == (409, "PositionNotEqualToLength")
+    assert wrong.headers["x-oss-next-append-position"] == "6"
+    await client.put("/oss/genes/normal", data=b"abc")
+    other = await read(await client.post("/oss/genes/normal?append&position=3", data=b"ghi"))
+    assert (other.status, other.code) == (409, "ObjectNotAppendable")
+    nowhere = await read(await client.post("/oss/genes/log?append", data=b"ghi"))
+    assert (nowhere.status, nowhere.code) == (400, "InvalidArgument")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/oss/genes/..%2Fother%2Fa",
+        "/oss/genes/%2Fetc%2Fpasswd",
+        "/oss/genes//a",
+        "/oss/genes/a/%2e%2e/%2e%2e/%2e%2e/secret",
+        "/oss/genes/.wesemu/records/x",
+        "/oss/genes/a%00b",
+        "/oss/genes/%FF",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_no_key_leaves_its_bucket(client: Client, root: Path, method: str, path: str) -> None:
+    (root.parent / "secret").write_bytes(b"secret")
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b" 400 " in head.splitlines()[0]
+    writer.close()
+    assert sorted(item.name for item in root.parent.rglob("*") if item.is_file()) == ["secret"]
+
+
+async def test_what_is_not_emulated_is_refused_and_not_overlooked(
+    client: Client, bucket: Path
+) -> None:
+    await client.put("/oss/genes/a", data=b"abc")
+    for method, path in (
+        ("PUT", "/oss/genes/a?tagging"),
+        ("PUT", "/oss/genes/a?acl"),
+        ("PUT", "/oss/genes/a?something-new"),
+        ("GET", "/oss/genes/a?x-oss-process=image/resize"),
+        ("GET", "/oss/genes/a?versionId=1"),
+        ("DELETE", "/oss/genes/?lifecycle"),
+        ("PUT", "/oss/genes/?website"),
+    ):
+        got = await read(await client.request(method, path, data=b""))
+        assert (got.status, got.code) == (501, "NotImplemented"), path
+    callback = await read(
+        await client.put("/oss/genes/b", data=b"", headers={"x-oss-callback": "x"})
+    )
+    assert callback.status == 501
+    got = await read(await client.patch("/oss/genes/a"))
+    assert (got.status, got.code) == (405, "MethodNotAllowed")
+    assert (bucket / "a").read_bytes() == b"abc"
+
+
+async def test_a_link_that_leaves_the_bucket_is_not_followed(
+    client: Client, bucket: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    (bucket / "link").symlink_to(tmp_path / "secret")
+    got = await read(await client.get("/oss/genes/link"))
+    assert (got.status, got.code) == (400, "InvalidObjectName")
+
+
+async def test_a_folder_that_cannot_be_read_is_denied(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wesemu.objects.store import ObjectStore
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(ObjectStore, "incoming", denied)
+    got = await read(await client.put("/oss/genes/a", data=b"abc"))
+    assert (got.status, got.code) == (403, "AccessDenied")
+    assert "Permission" not in got.body.decode()

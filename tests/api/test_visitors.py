@@ -1,0 +1,76 @@
+"""A web page cannot use an open server in the name of who looks at it."""
+
+import pytest
+from aiohttp import FormData, web
+from aiohttp.test_utils import TestClient
+from pytest_aiohttp import AiohttpClient
+
+from wesemu.app import create_app
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.settings import AuthSettings, Settings
+
+Client = TestClient[web.Request, web.Application]
+RUNS = "/ga4gh/wes/v1/runs"
+FOREIGN = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Host": "evil.example:8070"},
+    {"Host": "evil.example:8070", "Origin": "http://evil.example:8070"},
+    {"Host": "[::1"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+@pytest.mark.parametrize("path", [RUNS, "/gs/workflow", "/oss/genes/a?append&position=0"])
+async def test_pages_of_other_sites_and_names_are_refused(
+    client: Client, headers: dict[str, str], path: str
+) -> None:
+    form = FormData(default_to_multipart=True)
+    form.add_field("workflow_url", "Snakefile")
+    form.add_field("workflow_attachment", b"rule all:", filename="Snakefile")
+    async with client.post(path, data=form, headers=headers) as answer:
+        assert answer.status == 403
+    async with client.get(RUNS) as answer:
+        assert (await answer.json())["runs"] == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Host": "localhost:8070"},
+        {"Host": "[::1]:8070"},
+        {"Host": "localhost", "Origin": "http://localhost"},
+        {"Host": "cs.cn-beijing.aliyuncs.com"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+    ids=str,
+)
+async def test_clients_its_own_pages_and_links_are_served(
+    client: Client, headers: dict[str, str]
+) -> None:
+    async with client.get(RUNS, headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def test_credentials_are_enough_under_any_name(
+    aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
+) -> None:
+    guarded = settings.model_copy(update={"auth": AuthSettings(tokens={"secret": "alice"})})
+    client = await aiohttp_client(await create_app(guarded, engines=[engine]))
+    headers = {"Host": "wes.example.org", "Authorization": "Bearer secret"}
+    async with client.get(RUNS, headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def test_an_encoded_newline_is_no_way_round_credentials(
+    aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
+) -> None:
+    guarded = settings.model_copy(update={"auth": AuthSettings(tokens={"secret": "alice"})})
+    client = await aiohttp_client(await create_app(guarded, engines=[engine]))
+    async with client.get(f"{RUNS}/x/tasks/x%0a") as answer:
+        assert answer.status == 401

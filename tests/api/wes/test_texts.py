@@ -1,0 +1,55 @@
+"""What is told of an ended run is put into words once, and is the same as ever."""
+
+from api.wes.fixtures import Client, Ended, Submit, absolute, fetch
+
+from wesemu.api.wes.texts import TextCache
+from wesemu.api.wes.versions import PREFIX, VERSIONS
+
+RUNS = f"{PREFIX}/runs"
+
+
+async def test_the_words_are_the_same_but_for_the_addresses(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    run_id = await submit([{"task": "a"}, {"write": "x.txt", "text": "x"}], tags={"url-": "url-"})
+    active = await fetch(wes, f"{RUNS}/{run_id}")
+    await ended(run_id)
+    first = await fetch(wes, f"{RUNS}/{run_id}")
+    assert (first["state"], active["request"]["tags"]["url-"]) == ("COMPLETE", "url-")
+    assert await fetch(wes, f"{RUNS}/{run_id}") == first
+    own = f"http://{wes.host}:{wes.port}{RUNS}/{run_id}"
+    for version in VERSIONS:
+        async with wes.session.get(
+            absolute(wes, f"/{version}{RUNS}/{run_id}"), headers={"Host": 'a"\\b.example'}
+        ) as answer:
+            text = await answer.text()
+        there = f'http://a\\"\\\\b.example/{version}{RUNS}/{run_id}'
+        assert text.count(there) == str(first).count(own)
+        assert text.replace(there, own).count(own) == str(first).count(own)
+    assert await fetch(wes, RUNS) == await fetch(wes, RUNS)
+
+
+async def test_a_run_that_was_removed_is_told_no_more(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    ids = [await submit([]) for _ in range(3)]
+    for run_id in ids:
+        await ended(run_id)
+    assert len((await fetch(wes, RUNS))["runs"]) == 3
+    await fetch(wes, f"{RUNS}/{ids[1]}")
+    async with wes.delete(f"{RUNS}/{ids[1]}?purge=true"):
+        pass
+    assert [run["run_id"] for run in (await fetch(wes, RUNS))["runs"]] == [ids[2], ids[0]]
+    for below in ("", "/status", "/tasks"):
+        await fetch(wes, f"{RUNS}/{ids[1]}{below}", 404)
+
+
+def test_texts_are_bounded_by_their_letters() -> None:
+    texts: TextCache[int] = TextCache(2560)
+    texts.put(0, "x" * 11)
+    assert texts.get(0) is None
+    for number in range(257):
+        texts.put(number, "x" * 10)
+        assert texts.get(1) is not None or number < 1
+    assert texts.get(0) is None
+    assert texts.get(256) == "x" * 10

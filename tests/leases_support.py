@@ -1,0 +1,62 @@
+"""Programs for the tests of leases, and reading what they did."""
+
+HOLDER = """
+import subprocess, sys, time
+from pathlib import Path
+from wesemu.engines.leases import LeaseDesk
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
+lease = LeaseDesk(Standing(Path(sys.argv[1]), 2, 1)).take(Resources(cores=2))
+print("holds", flush=True)
+if sys.argv[2]:
+    tool = subprocess.Popen(["sleep", "300"], pass_fds=[lease.fileno()], stdout=subprocess.DEVNULL)
+    print(tool.pid, flush=True)
+time.sleep(300)
+"""
+"""Takes the whole of a node of two cores: its folder, and "tool" for a child that inherits."""
+
+STRESS = """
+import os, random, sys, threading, time
+from pathlib import Path
+from wesemu.engines.leases import LeaseDesk
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
+folder, spans, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+desk = LeaseDesk(Standing(folder, seed % 3, seed))
+out = os.open(spans, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def work(number):
+    draws = random.Random(f"{seed} {number}")
+    for _ in range(40):
+        cores = draws.randint(1, 3)
+        lease = desk.take(Resources(cores=cores))
+        start = time.time()
+        time.sleep(draws.uniform(0, 0.002))
+        os.write(out, f"span {cores} {start:.7f} {time.time():.7f}\\n".encode())
+        lease.release()
+threads = [threading.Thread(target=work, args=[number]) for number in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+"""Four threads take 160 leases of a node of three cores: its folder, a file, a seed."""
+
+
+def read_spans(text: str) -> list[tuple[int, float, float]]:
+    """`span CORES START END` lines."""
+    lines = [line.split() for line in text.splitlines() if line.startswith("span ")]
+    return [(int(cores), float(start), float(end)) for _, cores, start, end in lines]
+
+
+def most_at_once(text: str) -> int:
+    """The most cores that were in use at a time."""
+    changes = [
+        change
+        for cores, start, end in read_spans(text)
+        for change in ((start, 1, cores), (end, 0, -cores))
+    ]
+    used = most = 0
+    for _, _, cores in sorted(changes):
+        used += cores
+        most = max(most, used)
+    return most

@@ -1,0 +1,124 @@
+"""The server's parameters reach the workflow, and its warnings and versions the run."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wesemu.errors import InvalidRequest
+from wesemu.genomics.reference import ReferenceStore
+from wesemu.objects.buckets import Buckets
+from wesemu.runs.model import Resources, RunRequest
+from wesemu.runs.ports import Plan
+from wesemu.runs.workspace import Workspace
+from wesemu.workflows.bundled import BundledPipelines
+from wesemu.workflows.indexing import ReferenceIndexer
+from wesemu.workflows.inputs import Inputs
+
+LANE = {"first": "oss://genes/a.fq", "second": "oss://genes/b.fq"}
+GOOD: dict[str, Any] = {"reads": [LANE], "reference": "oss://genes/genome.fa"}
+
+
+@dataclass
+class Server:
+    """What `BundledPipelines` makes of a request."""
+
+    bundled: BundledPipelines
+    pipelines: Path
+
+    def plan(self, workflow: str, params: dict[str, Any]) -> Plan:
+        request = RunRequest(workflow_url=workflow, params=GOOD | params)
+        return asyncio.run(self.bundled.plan("snakemake", request, None))
+
+    def results(self, plan: Plan) -> dict[str, str]:
+        return {each.name: each.result for each in plan.publications or ()}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    bucket = tmp_path / "buckets" / "genes"
+    bucket.mkdir(parents=True)
+    for name in ("a.fq", "b.fq", "genome.fa"):
+        (bucket / name).write_text(name)
+    buckets = Buckets(tmp_path / "buckets")
+    references = ReferenceStore(tmp_path / "references", tmp_path / "cache")
+    bundled = BundledPipelines(
+        tmp_path,
+        Inputs(buckets, references),
+        buckets,
+        ReferenceIndexer(references),
+        Resources(cores=2, memory_mb=4096),
+    )
+    return Server(bundled, tmp_path)
+
+
+def test_the_names_asked_for_choose_the_formats(server: Server) -> None:
+    plan = server.plan(
+        "wgs",
+        {
+            "bam": "oss://genes/out/a.cram",
+            "vcf": "oss://genes/out/a.vcf",
+            "gvcf": "oss://genes/out/a.g.vcf.gz",
+        },
+    )
+    results = server.results(plan)
+    assert results["bam"] == "results/aligned.cram"
+    assert results["bam_index"] == "results/aligned.cram.crai"
+    assert results["vcf"] == "results/calls.vcf"
+    assert results["gvcf"] == "results/calls.g.vcf.gz"
+    urls = {each.name: each.url for each in plan.publications or ()}
+    assert urls["bam_index"] == "oss://genes/out/a.cram.crai"
+    assert urls["gvcf_index"] == "oss://genes/out/a.g.vcf.gz.tbi"
+
+
+def test_interleaved_reads_are_one_file(server: Server) -> None:
+    lane = {"first": LANE["first"], "interleaved": True}
+    assert server.plan("mapping", {"reads": [lane]}).input_bytes == len("a.fq")
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"reads": [{"first": LANE["first"]}]}, "reads.0"),
+        ({"reads": [LANE | {"interleaved": True}]}, "reads.0"),
+        ({"reads": [{"first": "oss://genes/", "interleaved": True}]}, "reads.0.first"),
+        ({"quality_offset": 59}, "quality_offset"),
+        ({"optical_distance": -1}, "optical_distance"),
+        ({"mapper": "bowtie"}, "mapper"),
+        ({"caller": "gatk"}, "caller"),
+        ({"caller": "freebayes", "gvcf": "oss://genes/a.g.vcf.gz"}, "workflow_params"),
+        ({"gvcf": "oss://genes/a.g.vcf"}, "gvcf"),
+        ({"bam": "oss://genes/a.sam"}, "bam"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(server: Server, params, field) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        server.plan("wgs", params)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("field", "tool"), [("mapper", "minimap2"), ("caller", "freebayes")])
+def test_a_tool_that_is_not_installed_is_told_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, field: str, tool: str
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(InvalidRequest, match=f"{tool} is not installed") as caught:
+        server.plan("wgs", {field: tool})
+    assert caught.value.field == field
+
+
+def test_warnings_and_versions_become_tags(server: Server, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "run")
+    results = workspace.work / "results"
+    results.mkdir(parents=True)
+    (results / "reads.json").write_text('{"total_reads": 2, "total_bases": 300}')
+    summary = {"tools": {"bwa": "0.7.17"}, "warnings": ["Few map.", "No variant was called."]}
+    (results / "summary.json").write_text(json.dumps(summary))
+    told = asyncio.run(server.bundled.results(workspace))
+    assert told.tags == {
+        "wesemu.tools.bwa": "0.7.17",
+        "wesemu.warnings": "Few map. No variant was called.",
+    }

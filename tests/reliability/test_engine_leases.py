@@ -1,0 +1,346 @@
+"""Several real runs on one node: never more than it has, and none waits for ever."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engine_support import Story, end_runs, follow, make_job, until
+from leases_support import most_at_once, read_spans
+
+from wesemu.engines.execution import DetachedExecution
+from wesemu.engines.journal import history, last_tasks
+from wesemu.engines.leases import Lease, LeaseDesk, declare, list_tickets
+from wesemu.engines.run_process import CANCELED
+from wesemu.engines.snakemake import SnakemakeEngine
+from wesemu.engines.tickets import Capacity
+from wesemu.runs.model import Resources, TaskState
+from wesemu.runs.ports import Job, Standing
+
+NODE = Capacity(cores=2, memory_mb=1000, devices=(2, 5))
+SILVER = 2
+
+SPAN = """start=$EPOCHREALTIME; sleep {params.seconds};
+            echo "span {threads} $start $EPOCHREALTIME" > {output}"""
+
+WIDE_AND_NARROW = f"""
+    shell.executable("bash")
+    rule all:
+        input: "narrow2.span"
+    rule wide:
+        output: "wide.span"
+        threads: 64
+        params: seconds=0.4
+        shell: '''{SPAN}'''
+    rule narrow1:
+        input: "wide.span"
+        output: "narrow1.span"
+        params: seconds=0.4
+        shell: '''{SPAN}'''
+    rule narrow2:
+        input: "narrow1.span"
+        output: "narrow2.span"
+        params: seconds=0.4
+        shell: '''{SPAN}'''
+"""
+
+ONE_RULE = """
+    rule only:
+        output: "out.txt"
+        shell: "touch {output}"
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path: Path) -> Iterator[None]:
+    yield
+    end_runs(tmp_path)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[SnakemakeEngine]:
+    engine = SnakemakeEngine()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def cli_engine() -> AsyncIterator[SnakemakeEngine]:
+    engine = SnakemakeEngine("cli")
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Path:
+    declare(tmp_path / "leases", NODE)
+    return tmp_path / "leases"
+
+
+def a_job(folder: Path, workflow: str, leases: Path, *, age: int = 1) -> Job:
+    """A run that may use the whole node."""
+    resources = Resources(cores=NODE.cores, gpus=len(NODE.devices))
+    job = make_job(folder, workflow, resources=resources)
+    return replace(job, standing=Standing(leases, SILVER, age))
+
+
+async def take_node(leases: Path) -> Lease:
+    desk = LeaseDesk(Standing(leases, 0, 0))
+    return await asyncio.to_thread(desk.take, Resources(cores=NODE.cores))
+
+
+async def release(lease: Lease) -> None:
+    await asyncio.to_thread(lease.release)
+
+
+async def launch_waiting(engine: SnakemakeEngine, job: Job, leases: Path) -> DetachedExecution:
+    """Launched, and its first task in the queue."""
+    execution = await engine.launch(job)
+    await until(lambda: any(not ticket.held for ticket in list_tickets(leases)))
+    return execution
+
+
+async def finish(engine: SnakemakeEngine, *jobs: Job) -> list[Story]:
+    executions = [await engine.launch(job) for job in jobs]
+    return await asyncio.gather(*map(follow, executions))
+
+
+def spans(tmp_path: Path) -> str:
+    return "".join(path.read_text() for path in tmp_path.glob("*/work/*.span"))
+
+
+async def test_wide_and_narrow_runs_share_the_node(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    await engine.warm()
+    jobs = [a_job(tmp_path / f"run{n}", WIDE_AND_NARROW, leases, age=n) for n in range(4)]
+    stories = await finish(engine, *jobs)
+    assert [story.outcome.exit_code for story in stories] == [0, 0, 0, 0]
+    text = spans(tmp_path)
+    took = read_spans(text)
+    assert len(took) == 12
+    assert most_at_once(text) == NODE.cores
+    ideal = sum(cores * (end - start) for cores, start, end in took) / NODE.cores
+    makespan = max(end for *_, end in took) - min(start for _, start, _ in took)
+    assert makespan < 1.4 * ideal
+    await until(lambda: not list_tickets(leases))
+
+
+async def test_task_runs_only_once_it_is_leased(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    node = await take_node(leases)
+    job = a_job(tmp_path / "run", ONE_RULE, leases)
+    execution = await launch_waiting(engine, job, leases)
+    [task] = last_tasks(await asyncio.to_thread(history, job.workspace)).values()
+    assert task.state is TaskState.QUEUED
+    assert task.started is None
+    released = time.time()
+    await release(node)
+    story = await follow(execution)
+    [task] = story.named("only")
+    assert task.state is TaskState.COMPLETE
+    assert task.started is not None
+    assert task.started.timestamp() >= released
+
+
+async def test_canceled_run_leaves_the_queue_at_once(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    node = await take_node(leases)
+    job = a_job(tmp_path / "run", ONE_RULE, leases)
+    execution = await launch_waiting(engine, job, leases)
+    began = time.monotonic()
+    await execution.cancel()
+    assert time.monotonic() - began < 1.0
+    left = await asyncio.to_thread(list_tickets, leases)
+    assert [ticket.held for ticket in left] == [True]
+    story = await follow(execution)
+    assert story.outcome.exit_code == CANCELED
+    assert {task.state for task in story.tasks.values()} == {TaskState.CANCELED}
+    assert not story.failures
+    await release(node)
+
+
+PIPE = """
+    rule all:
+        input: "out.txt"
+    rule make:
+        output: pipe("stream")
+        shell: "seq 1000 > {output}"
+    rule count:
+        input: "stream"
+        output: "out.txt"
+        shell: "wc -l < {input} > {output}"
+"""
+
+
+async def test_runs_with_pipes_do_not_wait_for_each_other(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    """One lease for each end would leave both runs with one core and half a pipe."""
+    jobs = [a_job(tmp_path / f"run{n}", PIPE, leases, age=n) for n in range(3)]
+    stories = await finish(engine, *jobs)
+    assert [story.outcome.exit_code for story in stories] == [0, 0, 0]
+    assert [(job.workspace.work / "out.txt").read_text() for job in jobs] == ["1000\n"] * 3
+    await until(lambda: not list_tickets(leases))
+
+
+SERVICE = """
+    rule all:
+        input: "out.txt"
+    rule serve:
+        output: service("socket")
+        shell: "touch {output}; sleep 300"
+    rule ask:
+        input: "socket"
+        output: "out.txt"
+        shell: "touch {output}"
+"""
+
+
+async def test_failing_user_of_a_service_ends_it(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    workflow = SERVICE.replace('"touch {output}"', '"exit 3"')
+    [story] = await finish(engine, a_job(tmp_path / "run", workflow, leases))
+    assert story.outcome.exit_code == 1
+    assert story.failures[0].task == "ask"
+    await until(lambda: not list_tickets(leases))
+
+
+async def test_service_and_its_user_have_one_lease(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    jobs = [a_job(tmp_path / f"run{n}", SERVICE, leases, age=n) for n in range(2)]
+    stories = await finish(engine, *jobs)
+    assert [story.outcome.exit_code for story in stories] == [0, 0]
+    await until(lambda: not list_tickets(leases))
+
+
+LOCAL = """
+    localrules: all, link
+    rule all:
+        input: "linked"
+    rule link:
+        output: "linked"
+        shell: "touch {output}"
+"""
+
+
+async def test_local_rules_take_no_lease(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    node = await take_node(leases)
+    [story] = await finish(engine, a_job(tmp_path / "run", LOCAL, leases))
+    assert story.outcome.exit_code == 0
+    assert story.named("link")[0].state is TaskState.COMPLETE
+    await release(node)
+
+
+MEMORY = f"""
+    shell.executable("bash")
+    rule all:
+        input: "a.span", "b.span", "c.span"
+    rule each:
+        output: "{{name}}.span"
+        params: seconds=0.1
+        resources: mem_mb=lambda wildcards: dict(a=600, b=600, c=99999)[wildcards.name]
+        shell: '''{SPAN}'''
+"""
+
+
+async def test_memory_is_counted_and_too_much_means_all_of_it(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    [story] = await finish(engine, a_job(tmp_path / "run", MEMORY, leases))
+    assert story.outcome.exit_code == 0
+    assert len(read_spans(spans(tmp_path))) == 3
+    assert most_at_once(spans(tmp_path)) == 1
+
+
+DEVICES = """
+    rule all:
+        input: "shell1.txt", "shell2.txt", "script.txt", "run.txt", "cpu.txt", "inner.txt"
+    rule shells:
+        output: "shell{n,[0-9]}.txt"
+        resources: gpu=1
+        shell: "printf '%s' \\"$CUDA_VISIBLE_DEVICES\\" > {output}; touch seen{wildcards.n};"
+               "until [ -e seen1 -a -e seen2 ]; do sleep 0.01; done"
+    rule script:
+        output: "script.txt"
+        resources: gpu=2
+        script: "show.py"
+    rule run:
+        output: "run.txt"
+        resources: gpu=2
+        run:
+            import os, pathlib
+            pathlib.Path(output[0]).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    rule inner:
+        output: "inner.txt"
+        resources: gpu=1
+        run: shell("printf '%s' \\"$CUDA_VISIBLE_DEVICES\\" > {output}")
+    rule cpu:
+        output: "cpu.txt"
+        shell: "printf '<%s>' \\"$CUDA_VISIBLE_DEVICES\\" > {output}"
+"""
+
+SHOW = """
+    import os, pathlib
+    pathlib.Path(snakemake.output[0]).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+async def test_tasks_see_the_gpus_of_their_lease(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    job = a_job(tmp_path / "run", DEVICES, leases)
+    (job.workspace.attachments / "show.py").write_text("\n".join(map(str.strip, SHOW.split("\n"))))
+    [story] = await finish(engine, job)
+    assert story.outcome.exit_code == 0
+    seen = {path.stem: path.read_text() for path in job.workspace.work.glob("*.txt")}
+    assert {seen["shell1"], seen["shell2"]} == {"2", "5"}
+    assert seen["script"] == seen["run"] == "2,5"
+    assert seen["inner"] in ("2", "5")
+    assert seen["cpu"] == "<>"
+
+
+async def test_failing_tasks_give_back_before_they_are_retried(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    workflow = """
+        rule flaky:
+            output: "out.txt"
+            threads: 2
+            retries: 2
+            shell: "[ -e twice ] && touch {output}; [ -e once ] && touch twice; touch once; "
+                   "[ -e {output} ]"
+    """
+    [story] = await finish(engine, a_job(tmp_path / "run", workflow, leases))
+    assert [(task.attempt, task.state) for task in story.named("flaky")] == [
+        (1, TaskState.EXECUTOR_ERROR),
+        (2, TaskState.EXECUTOR_ERROR),
+        (3, TaskState.COMPLETE),
+    ]
+    await until(lambda: not list_tickets(leases))
+
+
+async def test_command_line_run_has_one_lease(
+    cli_engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    node = await take_node(leases)
+    job = a_job(tmp_path / "run", ONE_RULE, leases)
+    execution = await launch_waiting(cli_engine, job, leases)
+    assert not last_tasks(await asyncio.to_thread(history, job.workspace))
+    await release(node)
+    story = await follow(execution)
+    assert story.outcome.exit_code == 0
+    waiting = a_job(tmp_path / "canceled", ONE_RULE, leases)
+    node = await take_node(leases)
+    execution = await launch_waiting(cli_engine, waiting, leases)
+    await execution.cancel()
+    assert (await execution.outcome()).exit_code == CANCELED
+    await release(node)

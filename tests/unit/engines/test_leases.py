@@ -1,0 +1,283 @@
+"""Leases in a real folder, between threads and processes, some of which are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from leases_support import HOLDER, STRESS, most_at_once
+
+from wesemu.engines.leased import wrap
+from wesemu.engines.leases import Lease, LeaseDesk, LeasesClosed, declare, list_tickets
+from wesemu.engines.tickets import Capacity
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
+
+DEADLINE_SECONDS = 20.0
+ALL = Resources(cores=2)
+ONE = Resources(cores=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of a node with two cores and two GPUs."""
+    declare(tmp_path / "leases", Capacity(cores=2, memory_mb=1000, devices=(3, 5)))
+    return tmp_path / "leases"
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def desk(folder: Path, *, rank: int = 2, age: int = 1) -> LeaseDesk:
+    return LeaseDesk(Standing(folder, rank, age))
+
+
+def until(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not look():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def waiting(folder: Path) -> int:
+    return sum(not ticket.held for ticket in list_tickets(folder))
+
+
+def ask(
+    threads: ThreadPoolExecutor, folder: Path, wanted: Resources, **standing: int
+) -> Future[Lease]:
+    """A request that has to wait, and does."""
+    before = waiting(folder)
+    asked = threads.submit(desk(folder, **standing).take, wanted)
+    until(lambda: waiting(folder) == before + 1)
+    return asked
+
+
+def test_a_free_node_is_leased_at_once_and_left_clean(folder: Path) -> None:
+    lease = desk(folder).take(ALL)
+    assert [(ticket.held, ticket.cores) for ticket in list_tickets(folder)] == [(True, 2)]
+    lease.release()
+    assert sorted(path.name for path in folder.iterdir()) == ["node.json"]
+
+
+def test_whoever_gives_back_hands_on_in_order(folder: Path, threads: ThreadPoolExecutor) -> None:
+    first = desk(folder).take(ALL)
+    young = ask(threads, folder, ALL, age=2)
+    old = ask(threads, folder, ALL, age=1)
+    platinum = ask(threads, folder, ALL, rank=0, age=9)
+    assert not any(asked.done() for asked in (young, old, platinum))
+    first.release()
+    for asked in (platinum, old, young):
+        lease = asked.result(DEADLINE_SECONDS)
+        assert sum(ticket.held for ticket in list_tickets(folder)) == 1
+        lease.release()
+
+
+def test_handing_on_is_prompt(folder: Path, threads: ThreadPoolExecutor) -> None:
+    """By a ring and not by looking now and then, which the first does every 50 ms."""
+    delays = []
+    for _ in range(5):
+        lease = desk(folder).take(ALL)
+        asked = ask(threads, folder, ALL)
+        released = time.monotonic()
+        lease.release()
+        next_one = asked.result(DEADLINE_SECONDS)
+        delays.append(time.monotonic() - released)
+        next_one.release()
+    assert min(delays) < 0.02
+
+
+def test_devices_are_told_and_exclusive(folder: Path, threads: ThreadPoolExecutor) -> None:
+    lease = desk(folder).take(Resources(cores=1, gpus=1))
+    other = desk(folder).take(Resources(cores=1, gpus=1))
+    assert (lease.devices, other.devices) == ((3,), (5,))
+    asked = ask(threads, folder, Resources(cores=0, gpus=1))
+    lease.release()
+    third = asked.result(DEADLINE_SECONDS)
+    assert third.devices == (3,)
+    third.release()
+    other.release()
+
+
+def test_whoever_asks_for_more_than_the_node_gets_the_node(folder: Path) -> None:
+    lease = desk(folder).take(Resources(cores=64, memory_mb=1 << 20, gpus=8))
+    [ticket] = list_tickets(folder)
+    assert (ticket.cores, ticket.memory_mb, ticket.devices) == (2, 1000, (3, 5))
+    lease.release()
+
+
+def test_closing_ends_the_waiting_at_once(folder: Path, threads: ThreadPoolExecutor) -> None:
+    lease = desk(folder).take(ONE)
+    canceled = desk(folder, age=1)
+    asked = threads.submit(canceled.take, ALL)
+    until(lambda: waiting(folder) == 1)
+    behind = ask(threads, folder, ONE, age=2)
+    began = time.monotonic()
+    canceled.close()
+    with pytest.raises(LeasesClosed):
+        asked.result(DEADLINE_SECONDS)
+    behind.result(DEADLINE_SECONDS).release()
+    assert time.monotonic() - began < 1.0
+    with pytest.raises(LeasesClosed):
+        canceled.take(ONE)
+    lease.release()
+    assert not list_tickets(folder)
+
+
+def hold(folder: Path, *, tool: bool = False) -> "subprocess.Popen[str]":
+    """A process that has the whole node, or that waits for it; `tool`: and a child inherited."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), "tool" if tool else ""],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_a_lease_dies_with_its_holder(folder: Path, threads: ThreadPoolExecutor) -> None:
+    holder = hold(folder)
+    assert said(holder) == "holds"
+    asked = ask(threads, folder, ALL)
+    began = time.monotonic()
+    kill(holder)
+    asked.result(DEADLINE_SECONDS).release()
+    assert time.monotonic() - began < 1.0
+    assert not list_tickets(folder)
+
+
+def test_a_tool_keeps_the_lease_of_a_holder_that_was_killed(
+    folder: Path, threads: ThreadPoolExecutor
+) -> None:
+    holder = hold(folder, tool=True)
+    assert said(holder) == "holds"
+    tool = int(said(holder))
+    kill(holder)
+    asked = ask(threads, folder, ALL)
+    with pytest.raises(TimeoutError):
+        asked.result(0.3)
+    os.kill(tool, signal.SIGKILL)
+    asked.result(DEADLINE_SECONDS).release()
+
+
+def test_who_dies_waiting_stands_in_nobodys_way(folder: Path, threads: ThreadPoolExecutor) -> None:
+    lease = desk(folder).take(ALL)
+    dead = hold(folder)
+    until(lambda: waiting(folder) == 1)
+    behind = ask(threads, folder, ALL, age=9)
+    kill(dead)
+    lease.release()
+    behind.result(DEADLINE_SECONDS).release()
+    assert not list_tickets(folder)
+
+
+def test_a_node_that_grows_lets_more_in(folder: Path, threads: ThreadPoolExecutor) -> None:
+    lease = desk(folder).take(ALL)
+    asked = ask(threads, folder, ONE)
+    declare(folder, Capacity(cores=3))
+    asked.result(DEADLINE_SECONDS).release()
+    lease.release()
+
+
+def test_a_new_server_sweeps_what_the_dead_left(folder: Path) -> None:
+    holder = hold(folder)
+    assert said(holder) == "holds"
+    kill(holder)
+    assert len(list_tickets(folder)) == 1
+    declare(folder, Capacity(cores=2))
+    assert not list_tickets(folder)
+
+
+def test_without_fifos_too(
+    folder: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError("this file system has no FIFOs")
+
+    monkeypatch.setattr(os, "mkfifo", refuse)
+    lease = desk(folder).take(ALL)
+    asked = ask(threads, folder, ALL)
+    lease.release()
+    asked.result(DEADLINE_SECONDS).release()
+    closing = desk(folder)
+    lease = desk(folder).take(ALL)
+    refused = threads.submit(closing.take, ALL)
+    until(lambda: waiting(folder) == 1)
+    closing.close()
+    with pytest.raises(LeasesClosed):
+        refused.result(DEADLINE_SECONDS)
+    lease.release()
+    assert not list_tickets(folder)
+
+
+def written(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_processes_and_threads_together_never_take_more_than_there_is(
+    folder: Path, tmp_path: Path
+) -> None:
+    declare(folder, Capacity(cores=3))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", STRESS, str(folder), str(tmp_path / f"spans{seed}"), str(seed)]
+        )
+        for seed in range(3)
+    ]
+    until(lambda: len(written(tmp_path / "spans0")) > 20)
+    processes[0].kill()
+    processes[0].wait()
+    assert [process.wait(60) for process in processes[1:]] == [0, 0]
+    spans = [line for path in tmp_path.glob("spans*") for line in written(path)]
+    assert most_at_once("\n".join(spans)) == 3
+    lease = desk(folder).take(Resources(cores=3))
+    lease.release()
+    assert not list_tickets(folder)
+
+
+SHOW = "import os; print('runs', repr(os.environ['CUDA_VISIBLE_DEVICES']), flush=True); input()"
+
+
+def test_a_whole_command_under_one_lease(folder: Path, threads: ThreadPoolExecutor) -> None:
+    command = [sys.executable, "-c", SHOW]
+    wanted = Resources(cores=2, gpus=2)
+    process = subprocess.Popen(
+        wrap(sys.executable, command, Standing(folder, 2, 1), wanted),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert said(process) == "runs '3,5'"
+    asked = ask(threads, folder, ONE, age=2)
+    process.communicate("\n", timeout=DEADLINE_SECONDS)
+    assert process.returncode == 0
+    asked.result(DEADLINE_SECONDS).release()
+
+
+def test_a_command_that_waits_is_ended_at_once(folder: Path) -> None:
+    lease = desk(folder).take(ALL)
+    process = subprocess.Popen(
+        wrap(sys.executable, [sys.executable, "-c", SHOW], Standing(folder, 2, 1), ALL)
+    )
+    until(lambda: waiting(folder) == 1)
+    process.terminate()
+    assert process.wait(DEADLINE_SECONDS) == -signal.SIGTERM
+    lease.release()

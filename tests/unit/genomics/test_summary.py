@@ -1,0 +1,128 @@
+"""Odd figures are told, ordinary ones are not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wesemu.genomics.summary import main, summarize_mapping, summarize_variants
+
+STATS = """\
+# This file was produced by samtools stats
+SN\tmaximum length:\t150
+SN\taverage quality:\t35.2
+SN\treads MQ0:\t3\t# mapped and MQ=0
+SN\terror rate:\t6.0e-03\t# mismatches / bases mapped (cigar)
+SN\tinsert size average:\t400.5
+SN\tinsert size standard deviation:\t50.1
+IS\t399\t10\t10\t0\t0
+IS\t400\t10\t10\t0\t0
+IS\t420\t5\t5\t0\t0
+COV\t[1-1]\t1\t100
+COV\t[10-10]\t10\t300
+COV\t[1000<]\t1000\t1
+"""
+VARIANTS = """\
+SN\t0\tnumber of records:\t4
+SN\t0\tnumber of SNPs:\t3
+SN\t0\tnumber of indels:\t1
+SN\t0\tnumber of multiallelic sites:\t0
+TSTV\t0\t2\t1\t2.00\t2\t1\t2.00
+QUAL\t0\t.\t1\t1\t0\t0
+QUAL\t0\t19.9\t1\t1\t0\t0
+QUAL\t0\t20.0\t1\t0\t1\t1
+PSC\t0\ts\t0\t1\t2\t2\t1\t1\t27.7\t4\t0\t0\t0
+PSI\t0\ts\t0\t0\t0\t0.00\t1\t0\t0\t0
+"""
+
+
+def flagstat(mapped: int, proper: int) -> dict[str, dict[str, int | float | None]]:
+    passed = {"primary mapped": mapped, "properly paired": proper, "supplementary": 2}
+    return {"QC-passed reads": passed, "QC-failed reads": dict.fromkeys(passed, 0)}
+
+
+@pytest.fixture
+def stats(tmp_path: Path) -> Path:
+    (tmp_path / "stats.txt").write_text(STATS)
+    return tmp_path / "stats.txt"
+
+
+def summarize(stats: Path, *, mapped: int = 980, proper: int = 960, duplicates: int = 10) -> dict:
+    markdup = {
+        "EXAMINED": mapped,
+        "DUPLICATE TOTAL": duplicates,
+        "DUPLICATE PAIR OPTICAL": 2,
+        "DUPLICATE SINGLE OPTICAL": 1,
+        "ESTIMATED_LIBRARY_SIZE": 0,
+    }
+    return summarize_mapping(
+        sample="s",
+        tools={"bwa": "0.7.17"},
+        counts={"total_reads": 1000, "total_bases": 150_000},
+        flagstat=flagstat(mapped, proper),
+        stats=stats,
+        markdup=markdup,
+        genome=1000,
+    )
+
+
+def test_figures_are_taken_from_the_reports(stats):
+    summary = summarize(stats)
+    assert summary["reads"]["mean_length"] == 150
+    assert summary["alignment"]["mapped_percent"] == 98
+    assert summary["duplicates"] == {
+        "reads": 10,
+        "percent": 1.02,
+        "optical": 3,
+        "estimated_library_size": None,
+    }
+    assert summary["insert_size"]["median"] == 400
+    assert summary["coverage"]["mean_depth"] == 4.1
+    assert summary["coverage"]["percent_at_depth"] == {"1": 40.1, "10": 30.1, "20": 0.1, "30": 0.1}
+    assert summary["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"mapped": 400}, "Only 40.0 % of the reads map"),
+        ({"proper": 100}, "Only 10.0 % of the reads are properly paired"),
+        ({"duplicates": 900}, "91.84 % of the mapped reads are duplicates"),
+    ],
+)
+def test_odd_figures_are_warned_of(stats, odd, words):
+    (warning,) = summarize(stats, **odd)["warnings"]
+    assert warning.startswith(words)
+
+
+def test_variants_are_counted(stats):
+    report = stats.with_name("variants.txt")
+    report.write_text(VARIANTS)
+    variants, warnings = summarize_variants(report, caller="bcftools")
+    assert warnings == []
+    assert variants["snps"] == {
+        "records": 3,
+        "alleles_from_quality_20": 2,
+        "transitions": 2,
+        "transversions": 1,
+        "ti_tv": 2.0,
+        "heterozygous": 2,
+        "homozygous": 1,
+        "het_hom": 2.0,
+    }
+    assert variants["indels"]["alleles_from_quality_20"] == 1
+    assert variants["indels"]["het_hom"] is None
+
+
+def test_the_variants_join_the_mapping(stats):
+    folder = stats.parent
+    (folder / "mapping.json").write_text(json.dumps(summarize(stats, mapped=1, duplicates=0)))
+    (folder / "variants.txt").write_text(VARIANTS.replace("records:\t4", "records:\t0"))
+    words = [f"--{name}={folder / file}" for name, file in FILES.items()]
+    assert main([*words, "--caller", "bcftools", "1.24"]) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["tools"] == {"bwa": "0.7.17", "bcftools": "1.24"}
+    assert [warning[:7] for warning in summary["warnings"]] == ["Only 0.", "No vari"]
+
+
+FILES = {"mapping": "mapping.json", "variants": "variants.txt", "output": "summary.json"}

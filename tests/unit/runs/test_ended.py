@@ -1,0 +1,82 @@
+"""Runs that have ended are kept as objects, and never after they were removed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support import START
+
+from wesemu.errors import RunNotFound
+from wesemu.runs.ended import EndedRuns
+from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
+from wesemu.runs.store import RunStore
+from wesemu.sla import ServiceLevel
+
+
+def a_run(name: str, state: RunState) -> Run:
+    return Run(
+        id=RunId(name),
+        sequence=0,
+        handle=name,
+        owner=LOCAL_OWNER,
+        state=state,
+        workflow="",
+        service_level=ServiceLevel.SILVER,
+        request=RunRequest("x"),
+        resources=Resources(),
+        created=START,
+    )
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[RunStore]:
+    store = await RunStore.open(tmp_path / "index.db")
+    yield store
+    await store.close()
+
+
+async def test_an_ended_run_is_read_once_and_a_running_one_each_time(store: RunStore) -> None:
+    done = await store.insert(a_run("done", RunState.CANCELED))
+    assert await store.get(done.id) is await store.get(done.id)
+    assert await store.head(done.id) == (
+        LOCAL_OWNER,
+        (await store.heads(LOCAL_OWNER, size=1)).heads[0],
+    )
+    queued = await store.insert(a_run("queued", RunState.QUEUED))
+    assert (await store.get(queued.id)).state is RunState.QUEUED
+    await store.move(queued.id, RunState.CANCELED)
+    assert (await store.get(queued.id)).state is RunState.CANCELED
+
+
+async def test_a_removed_run_is_gone_also_for_who_reads_it_meanwhile(store: RunStore) -> None:
+    for number in range(20):
+        run = await store.insert(a_run(f"r{number}", RunState.CANCELED))
+        readers = [store.get(run.id) for _ in range(number % 4)]
+        await asyncio.gather(
+            *readers, store.delete(run.id), *[store.many([run.id])], return_exceptions=True
+        )
+        for ask in (store.get, store.head):
+            with pytest.raises(RunNotFound):
+                await ask(run.id)
+        assert await store.many([run.id]) == {}
+
+
+def test_what_was_read_before_a_removal_is_not_kept() -> None:
+    kept = EndedRuns()
+    run = a_run("a", RunState.CANCELED)
+    kept.remember(run, 10, kept.removals)
+    before = kept.removals
+    kept.forget(run.id)
+    kept.remember(run, 10, before)
+    assert kept.get(run.id) is None
+
+
+def test_large_and_many_runs_are_not_kept() -> None:
+    kept = EndedRuns()
+    kept.remember(a_run("large", RunState.CANCELED), 1_000_000, 0)
+    assert kept.get("large") is None
+    for number in range(2_001):
+        kept.remember(a_run(f"r{number}", RunState.CANCELED), 10, 0)
+    assert kept.get("r0") is None
+    assert kept.get("r1") is not None

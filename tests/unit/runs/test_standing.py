@@ -1,0 +1,50 @@
+"""What a run's tasks bring with them when they ask for their share of the node."""
+
+import asyncio
+import json
+
+from aiohttp.test_utils import TestClient, TestServer
+from support import script_of
+
+from wesemu.app import RUNS, create_app
+from wesemu.clock import ManualClock
+from wesemu.engines.scripted import Script, ScriptedEngine
+from wesemu.ids import IdSource
+from wesemu.runs.model import LOCAL_OWNER, Resources, RunRequest
+from wesemu.runs.ports import Job
+from wesemu.settings import Settings
+
+READS = [{"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}]
+
+
+def mapping(service: str, **engine_parameters: str) -> RunRequest:
+    params = {"reads": READS, "reference": "oss://genes/reference/tiny", "service": service}
+    return RunRequest("mapping", params=params, engine_parameters=engine_parameters)
+
+
+async def test_tasks_stand_by_service_level_and_age(settings: Settings, clock: ManualClock) -> None:
+    settings.node.gpus = [1, 3]
+    jobs: list[Job] = []
+
+    def script(job: Job) -> Script:
+        jobs.append(job)
+        return script_of(job)
+
+    engine = ScriptedEngine(
+        clock, name="snakemake", script=script, workflow_types={"SMK": ("9.27.1",)}
+    )
+    app = await create_app(settings, clock=clock, ids=IdSource(seed=1), engines=[engine])
+    async with TestClient(TestServer(app)):
+        for request in (mapping("s"), mapping("p", cores="1")):
+            run = await app[RUNS].submit(LOCAL_OWNER, request)
+            async with asyncio.timeout(10):
+                async for seen in app[RUNS].follow(run.owner, run.id):
+                    run = seen
+    standings = [job.standing for job in jobs]
+    assert [standing and standing.rank for standing in standings] == [2, 0]
+    assert [standing and standing.age for standing in standings] == [1, 2]
+    assert [job.resources for job in jobs] == [Resources(2, gpus=2), Resources(1, gpus=2)]
+    assert [dict(job.engine_parameters) for job in jobs] == [{}, {}]
+    assert {standing and standing.folder for standing in standings} == {settings.data / "leases"}
+    node = await asyncio.to_thread((settings.data / "leases/node.json").read_text)
+    assert json.loads(node) == {"cores": 2, "memory_mb": 4096, "devices": [1, 3]}

@@ -1,0 +1,25 @@
+"""Whole numbers that callers write."""
+
+import pytest
+
+from wesemu.numerals import whole_number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("007", 7),
+        ("999999999", 999_999_999),
+        ("1000000000", None),
+        ("000000001999999", 1_999_999),
+        ("0" * 50 + "9" * 5000, None),
+        ("", None),
+        ("-1", None),
+        ("1.0", None),
+        ("²", None),
+        ("٣", None),
+    ],
+)
+def test_digits_and_nothing_else(text: str, number: int | None) -> None:
+    assert whole_number(text) == number

@@ -1,0 +1,90 @@
+"""OSS as the middleware sees it, and the door that leads its requests past the other APIs."""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from wesemu.api.dialect import Dialect
+from wesemu.api.oss.authenticator import OssAuthenticator
+from wesemu.api.oss.call import (
+    CALL,
+    Call,
+    bucket_of_host,
+    by_host,
+    by_path,
+    is_marked,
+    is_prefixed,
+    is_signed,
+)
+from wesemu.api.oss.errors import render
+from wesemu.objects.shelves import Shelves
+from wesemu.runs.model import Owner
+
+
+class OssDialect:
+    """Implements `wesemu.api.dialect.Dialect`. `others` keep their paths, whoever asks."""
+
+    def __init__(
+        self, authenticator: OssAuthenticator, shelves: Shelves, others: Sequence[Dialect]
+    ) -> None:
+        self._authenticator = authenticator
+        self._shelves = shelves
+        self._others = others
+
+    def owns(self, path: str) -> bool:
+        """All that comes through `door`: OSS is told by more than the path."""
+        return True
+
+    def claims(self, request: web.Request) -> bool:
+        """Whether OSS is meant: by our prefix, or by what only OSS clients send.
+
+        A path of another API is OSS's only where the host names a bucket and the request is
+        signed for OSS: such a request can be meant for no other.
+        """
+        if is_prefixed(request):
+            return True
+        if any(dialect.owns(request.path) for dialect in self._others):
+            return bucket_of_host(request) != "" and is_signed(request)
+        return is_marked(request)
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Also finds out what the request is about. Raises SignatureRefused, Forbidden."""
+        request[CALL] = call = await asyncio.to_thread(self._call, request)
+        return self._authenticator.owner(request, call)
+
+    def render_error(self, error: Exception, request_id: str) -> web.Response:
+        return render(error, request_id)
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {"x-oss-request-id": request_id, "x-oss-server-time": "1", "Server": "AliyunOSS"}
+
+    def _call(self, request: web.Request) -> Call:
+        """A host like `wesemu.example.org` may be a bucket's or the server's own: it is the
+        server's if that makes sense of the path and there is no bucket of that name."""
+        path = by_path(request)
+        bucket = bucket_of_host(request)
+        if is_prefixed(request) and not (bucket and is_signed(request)):
+            return path
+        if not bucket:
+            return path
+        names = self._shelves.names()
+        if bucket not in names and path.bucket in names:
+            return path
+        return by_host(request, bucket)
+
+
+def door(dialect: OssDialect, through: Middleware, handle: Handler) -> Middleware:
+    """Leads what `dialect` claims through the middleware `through` to `handle`.
+
+    It goes before all other middlewares; no route has to match.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if dialect.claims(request):
+            return await through(request, handle)
+        return await handler(request)
+
+    return middleware

@@ -1,0 +1,162 @@
+"""OSS's errors: an XML document without a namespace, with the documented codes.
+
+The answer to a HEAD can hold no document; it comes in the header `x-oss-err`, Base64, which is
+where the newer SDKs look for it.
+"""
+
+import base64
+import errno
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from wesemu.api.oss.xml import document, element
+from wesemu.errors import (
+    BucketNotFound,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    ObjectNotFound,
+    SystemFault,
+    Unauthorized,
+    WesemuError,
+)
+from wesemu.objects.errors import (
+    BucketNotEmpty,
+    BucketTaken,
+    DigestMismatch,
+    NotAppendable,
+    ObjectExists,
+    PartMissing,
+    PartsUnordered,
+    PartTooSmall,
+    TooLarge,
+    UploadNotFound,
+    WrongPosition,
+)
+from wesemu.objects.places import KEY
+from wesemu.objects.store import BUCKET
+
+_CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
+    (DigestMismatch, 400, "InvalidDigest"),
+    (TooLarge, 400, "EntityTooLarge"),
+    (PartTooSmall, 400, "EntityTooSmall"),
+    (PartMissing, 400, "InvalidPart"),
+    (PartsUnordered, 400, "InvalidPartOrder"),
+    (InvalidRequest, 400, "InvalidArgument"),
+    (BucketTaken, 409, "BucketAlreadyExists"),
+    (BucketNotEmpty, 409, "BucketNotEmpty"),
+    (ObjectExists, 409, "FileAlreadyExists"),
+    (NotAppendable, 409, "ObjectNotAppendable"),
+    (WrongPosition, 409, "PositionNotEqualToLength"),
+    (BucketNotFound, 404, "NoSuchBucket"),
+    (ObjectNotFound, 404, "NoSuchKey"),
+    (UploadNotFound, 404, "NoSuchUpload"),
+    (NotFound, 404, "NoSuchKey"),
+    (Unauthorized, 403, "AccessDenied"),
+    (Forbidden, 403, "AccessDenied"),
+    (Conflict, 409, "Conflict"),
+    (SystemFault, 500, "InternalError"),
+)
+"""The first row that fits an error renders it; the tree's leaves come before their parents."""
+
+_NAMES = {BUCKET: "InvalidBucketName", KEY: "InvalidObjectName"}
+_HTTP_CODES = {404: "NoSuchKey", 405: "MethodNotAllowed", 413: "EntityTooLarge"}
+_HEADER_LIMIT = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Refused(WesemuError):
+    """What only this API has a word for. `details` become elements of the document."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        details: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details or {}
+        self.headers = headers or {}
+
+
+class SignatureRefused(Refused, Unauthorized):
+    """A request that is not signed as it should be."""
+
+
+def not_implemented(what: str) -> Refused:
+    return Refused(
+        501,
+        "NotImplemented",
+        f"A header or parameter implies functionality that is not emulated: {what}.",
+    )
+
+
+def render(error: Exception, request_id: str) -> web.Response:
+    """The answer for an error. Anything that is not ours is an internal error without details."""
+    match error:
+        case Refused():
+            return _answer(
+                error.status, error.code, error.message, request_id, error.details, error.headers
+            )
+        case WrongPosition():
+            headers = {"x-oss-next-append-position": str(error.length)}
+            return _answer(409, _code(error)[1], error.message, request_id, headers=headers)
+        case WesemuError():
+            status, code = _code(error)
+            return _answer(status, code, error.message, request_id)
+        case web.HTTPException():
+            code = _HTTP_CODES.get(error.status, "InvalidArgument")
+            return _answer(error.status, code, error.reason, request_id)
+        case OSError() if error.errno in _FULL:
+            message = "the server's disk is full; make room in the data directory"
+            return _answer(500, "InternalError", message, request_id)
+        case OSError() if error.errno in _DENIED:
+            message = "the server's files do not allow this: a folder is not writable or readable"
+            return _answer(403, "AccessDenied", message, request_id)
+        case _:
+            message = f"Internal error: the server's log has it under {request_id}."
+            return _answer(500, "InternalError", message, request_id)
+
+
+def _code(error: WesemuError) -> tuple[int, str]:
+    for kind, status, code in _CODES:
+        if isinstance(error, kind):
+            named = kind is InvalidRequest and error.field in _NAMES
+            return status, _NAMES[str(error.field)] if named else code
+    return 500, "InternalError"
+
+
+def _answer(
+    status: int,
+    code: str,
+    message: str,
+    request_id: str,
+    details: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    if status == web.HTTPNotModified.status_code:
+        return web.Response(status=status, headers=headers)
+    body = document(
+        element(
+            "Error",
+            element("Code", code),
+            element("Message", message),
+            element("RequestId", request_id),
+            element("HostId", "wesemu"),
+            *(element(name, text) for name, text in (details or {}).items()),
+        )
+    )
+    response = web.Response(
+        status=status, body=body, content_type="application/xml", headers=headers
+    )
+    if len(body) <= _HEADER_LIMIT:
+        response.headers["x-oss-err"] = base64.b64encode(body).decode()
+    return response

@@ -1,0 +1,71 @@
+"""Against web pages that use a server without credentials in the name of who looks at them.
+
+A page can send a form to any address (cross-site request forgery), and have its own name come to
+mean this machine (DNS rebinding). Where callers must show credentials, neither helps it.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from aiohttp import web
+from yarl import URL
+
+from wesemu.errors import Forbidden
+
+_NAMES = frozenset({"localhost", "ip6-localhost"})
+_FOREIGN = frozenset({"cross-site", "same-site"})
+
+
+class Visitors:
+    """`is_open` says that nobody shows credentials. `hosts` are the names besides loopback's that
+    such a server answers to, with `*` for any letters; None where it listens beyond loopback and
+    cannot know its own names."""
+
+    def __init__(self, *, is_open: bool, hosts: Sequence[str] | None = None) -> None:
+        self._is_open = is_open
+        self._hosts = None if hosts is None else [host.casefold() for host in hosts]
+
+    def check(self, request: web.Request) -> None:
+        """Raises Forbidden."""
+        if not self._is_open:
+            return
+        headers = request.headers
+        origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+        looks_on = request.method in ("GET", "HEAD") and headers.get("Sec-Fetch-Mode") == "navigate"
+        if (origin is not None and not same_origin(origin, request.host)) or (
+            site in _FOREIGN and not looks_on
+        ):
+            raise Forbidden("a web page of another origin may not act on a server without keys")
+        host = host_of(request)
+        if self._hosts is not None and not names_loopback(host) and not self._knows(host):
+            raise Forbidden(
+                f"this server does not go by the name {host[:80]!r}; use http://127.0.0.1, or add "
+                "the name to the setting hosts"
+            )
+
+    def _knows(self, host: str) -> bool:
+        return any(fnmatchcase(host.casefold(), pattern) for pattern in self._hosts or ())
+
+
+def host_of(request: web.Request) -> str:
+    """The name in the Host header, without the port; "" for one that is malformed."""
+    try:
+        return URL(f"http://{request.host}").host or ""
+    except ValueError:
+        return ""
+
+
+def names_loopback(host: str) -> bool:
+    if host in _NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def same_origin(origin: str, host: str) -> bool:
+    return origin.casefold() in (f"http://{host}".casefold(), f"https://{host}".casefold())

@@ -1,0 +1,192 @@
+"""All that touches cwltool's internals; each has a contract test.
+
+loading_context    public: cwltool asks us to make each tool
+job.output_callback   a job's end is heard by wrapping it
+_job_popen         a tool's process is started by us: own group, own logs, measured
+flock helpers      two jobs of one run may not wait for each other's cache entry
+"""
+
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wesemu.engines.hosted.tasks import Tasks
+from wesemu.engines.processes import send_group
+from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
+
+_NOT_FOUND = 127
+_KILL_SECONDS = 10.0
+
+Jobs = Callable[..., Iterator[Any]]
+
+
+class CacheBusy(Exception):
+    """Another job of this run is making the same cache entry."""
+
+
+class Hooks:
+    """cwltool in this process, watched for one run."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._jobs = dict[str, Any]()
+        self._made = set[str]()
+        self._containers = dict[str, str]()
+        self.tools = 0
+        """Command-line tools made so far: at least as many tasks will run."""
+
+    def install(self) -> None:
+        jobs: Any = import_module("cwltool.job")
+        jobs._job_popen = self.start_process  # noqa: SLF001
+        tools: Any = import_module("cwltool.command_line_tool")
+        tools.shared_file_lock = lambda file: _lock(file, fcntl.LOCK_SH)
+        tools.upgrade_lock = lambda file: _lock(file, fcntl.LOCK_EX)
+
+    def loading_context(self, runtime: Any) -> Any:
+        context = import_module("cwltool.context").LoadingContext(vars(runtime))
+        context.construct_tool_object = self._make_tool
+        context.singularity, context.podman = runtime.singularity, runtime.podman
+        return context
+
+    def _make_tool(self, document: Any, context: Any) -> Any:
+        tool = import_module("cwltool.workflow").default_make_tool(document, context)
+        if isinstance(tool, import_module("cwltool.command_line_tool").CommandLineTool):
+            self.tools += 1
+            tool.job = self._watched(tool.job)
+        return tool
+
+    def _watched(self, jobs: Jobs) -> Jobs:
+        runs = import_module("cwltool.job").JobBase
+
+        def watched(job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
+            for job in self._not_twice(jobs, job_order, callback, runtime):
+                if isinstance(job, runs):
+                    self._jobs[job.name] = job
+                    self._made.add(job.outdir)
+                    job.output_callback = self._ending(job.name, job.output_callback)
+                yield job
+
+        return watched
+
+    def _not_twice(self, jobs: Jobs, job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
+        """Results come from earlier launches only: the same job again in this one (a scatter
+        over equal values) runs uncached."""
+        cached = import_module("cwltool.command_line_tool").CallbackJob
+        with contextlib.suppress(CacheBusy):
+            for job in jobs(job_order, callback, runtime):
+                if isinstance(job, cached) and job.outdir in self._made:
+                    break
+                yield job
+            else:
+                return
+        runtime = runtime.copy()
+        runtime.cachedir = None
+        yield from jobs(job_order, callback, runtime)
+
+    def _ending(self, name: str, callback: Any) -> Any:
+        def ended(outputs: Any, status: str) -> None:
+            self._tasks.end(name, succeeded=status == "success")
+            self._jobs.pop(name, None)
+            callback(outputs, status)
+
+        return ended
+
+    def start_process(
+        self,
+        commands: list[str],
+        stdin_path: str | None,
+        stdout_path: str | None,
+        stderr_path: str | None,
+        env: Mapping[str, str],
+        cwd: str,
+        make_job_dir: Callable[[], str],
+        job_script_contents: str | None = None,
+        timelimit: int | None = None,
+        name: str | None = None,
+        monitor_function: object = None,
+        default_stdout: object = None,
+        default_stderr: object = None,
+    ) -> int:
+        """In place of cwltool's own; returns as `Popen.returncode` does."""
+        assert name is not None
+        job = self._jobs[name]
+        command = shlex.join(map(str, job.command_line))  # without secrets
+        attempt = self._tasks.begin(name, command, int(job.builder.resources["cores"]))
+        self._note_container(name, commands)
+        with contextlib.ExitStack() as files:
+            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "cwd": cwd}
+            if stdin_path is not None:
+                options["stdin"] = files.enter_context(Path(stdin_path).open("rb"))
+            if stdout_path is not None:
+                options["stdout"] = files.enter_context(Path(stdout_path).open("wb"))
+            if stderr_path is not None:
+                options["stderr"] = files.enter_context(Path(stderr_path).open("wb"))
+                _share(Path(stderr_path), attempt)
+            process = self._spawn(attempt, commands, options)
+            with _limit(process, timelimit):
+                process.wait()
+        self._containers.pop(name, None)
+        return int(process.returncode)
+
+    def _spawn(self, attempt: Attempt, commands: list[str], options: Any) -> TaskProcess:
+        try:
+            return self._tasks.spawn(attempt, commands, **options)
+        except FileNotFoundError:
+            attempt.process_ended(_NOT_FOUND, Usage(0.0, None))
+            descriptor = attempt.open("stderr")
+            os.write(descriptor, f"{commands[0]}: command not found\n".encode())
+            os.close(descriptor)
+            raise
+
+    def _note_container(self, name: str, commands: list[str]) -> None:
+        for word in commands:
+            if word.startswith("--cidfile="):
+                self._containers[name] = f"{commands[0]}\0{word.removeprefix('--cidfile=')}"
+
+    def kill_containers(self) -> bool:
+        """On cancel: a daemon's containers are no processes of ours. False: end at once."""
+        for known in list(self._containers.values()):
+            tool, file = known.split("\0")
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                container = Path(file).read_text().strip()
+                subprocess.run([tool, "kill", container], timeout=_KILL_SECONDS, check=False)
+        return False
+
+
+def _lock(file: Any, kind: int) -> None:
+    try:
+        fcntl.flock(file.fileno(), kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise CacheBusy from None
+
+
+def _share(log: Path, attempt: Attempt) -> None:
+    """A tool's standard error that the workflow wants as a file is the task's log as well."""
+    own = attempt.folder / "stderr"
+    with contextlib.suppress(OSError):
+        own.unlink()
+        own.hardlink_to(log)
+
+
+@contextlib.contextmanager
+def _limit(process: TaskProcess, seconds: int | None) -> Iterator[None]:
+    """CWL's ToolTimeLimit."""
+    if not seconds:
+        yield
+        return
+    timer = threading.Timer(seconds, send_group, [process.pid, signal.SIGTERM])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

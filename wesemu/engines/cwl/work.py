@@ -1,0 +1,100 @@
+"""One CWL workflow, run by cwltool's `main` with options that no caller can add to."""
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wesemu.engines.cwl.failures import INPUTS, Complaints
+from wesemu.engines.cwl.hooks import Hooks
+from wesemu.engines.cwl.outputs import keep_outputs
+from wesemu.engines.hosted.order import Order
+from wesemu.engines.hosted.worker import Desk
+from wesemu.engines.processes import MARK
+from wesemu.runs.workspace import Workspace, write_json
+
+_PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
+"""CWL gives a tool HOME, TMPDIR and PATH only; these are ours."""
+
+
+def run_workflow(desk: Desk) -> int:
+    """The exit status: 0, or 1 with the reason in the journal."""
+    inputs = desk.workspace.work / INPUTS
+    write_json(inputs, desk.order.inputs)
+    hooks = Hooks(desk.tasks)
+    hooks.install()
+    desk.stop = hooks.kill_containers
+    complaints = Complaints(desk.workspace, desk.tasks)
+    logging.getLogger("cwltool").addHandler(complaints)
+    answer = io.StringIO()
+    code = _main(desk, inputs, hooks, answer)
+    if code != 0:
+        return desk.fail(complaints.failure())
+    sys.stdout.write(answer.getvalue() + "\n")
+    files = keep_outputs(desk.workspace, json.loads(answer.getvalue() or "{}"))
+    desk.tasks.journal.write("outputs", files=files)
+    return 0
+
+
+def _main(desk: Desk, inputs: Path, hooks: Hooks, answer: io.StringIO) -> int:
+    executor = _executor(desk.order)
+    context = _runtime(desk.workspace, desk.order, executor)
+
+    def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
+        desk.tasks.plan(hooks.tools)
+        return executor(tool, job_order, runtime, logger)
+
+    words = ["--skip-schemas", "--disable-color", "--timestamps"]
+    try:
+        code = import_module("cwltool.main").main(
+            [*words, str(desk.order.workflow_file), str(inputs)],
+            stdout=answer,
+            logger_handler=logging.StreamHandler(sys.stderr),
+            executor=execute,
+            loadingContext=hooks.loading_context(context),
+            runtimeContext=context,
+        )
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    return int(code)
+
+
+def _executor(order: Order) -> Any:
+    """Steps run side by side, as many as the run's share of the node allows."""
+    executor = import_module("cwltool.executors").MultithreadedJobExecutor(order.resources.cores)
+    if order.resources.memory_mb:
+        executor.max_ram = order.resources.memory_mb
+    return executor
+
+
+def _runtime(workspace: Workspace, order: Order, executor: Any) -> Any:
+    private = workspace.work / ".cwl"
+    private.mkdir(exist_ok=True)
+
+    def select(request: Mapping[str, Any], runtime: Any) -> Any:
+        """A step that asks for more than the run's share gets the share."""
+        fitting = dict(request)
+        for name, limit in (("coresMin", executor.max_cores), ("ramMin", executor.max_ram)):
+            fitting[name] = min(fitting[name], limit)
+        return executor.select_resources(fitting, runtime)
+
+    defaults = import_module("cwltool.argparser").get_default_args()
+    own = {
+        "use_container": order.containers is not None,
+        "podman": order.containers == "podman",
+        "singularity": order.containers == "apptainer",
+        "cachedir": str(private / "cache"),
+        "tmpdir_prefix": f"{private / 'tmp'}/",
+        "tmp_outdir_prefix": f"{private}/cache/job-",  # below the cache nothing is cleared away
+        "cidfile_dir": str(private),
+        "move_outputs": "leave",  # so that the cache stays whole; `outputs` links them
+        "preserve_environment": [name for name in _PRESERVED if name in os.environ],
+        "on_error": "continue" if order.options.get("keep_going") else "stop",
+        "select_resources": select,
+    }
+    return import_module("cwltool.context").RuntimeContext(defaults | own)

@@ -1,0 +1,81 @@
+"""engine.json: what the engine tells a run's process to do."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wesemu.engines.hosted.containers import ContainerTool
+from wesemu.engines.standings import standing_from_json, standing_to_json
+from wesemu.runs.model import JsonObject, Resources
+from wesemu.runs.ports import Job, Standing
+from wesemu.runs.workspace import Workspace, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One launch. `inputs` are the workflow's own parameters, `options` the engine's, read.
+
+    With a `standing` the whole run takes a lease of `resources` before it begins.
+    Without `containers` tools run as local processes.
+    """
+
+    engine: str
+    version: str
+    workflow_file: Path
+    inputs: JsonObject
+    resources: Resources
+    options: Mapping[str, Any]
+    containers: ContainerTool | None
+    grace_seconds: float
+    standing: Standing | None = None
+
+
+def order_from(
+    job: Job,
+    *,
+    engine: str,
+    version: str,
+    options: Mapping[str, Any],
+    containers: ContainerTool | None,
+    grace_seconds: float,
+) -> Order:
+    return Order(
+        engine=engine,
+        version=version,
+        workflow_file=job.workflow_file.absolute(),
+        inputs=job.config,
+        resources=job.resources,
+        options=options,
+        containers=containers,
+        grace_seconds=grace_seconds,
+        standing=job.standing,
+    )
+
+
+def write_order(workspace: Workspace, order: Order) -> None:
+    """Also makes `work/` and `tasks/`."""
+    workspace.work.mkdir(parents=True, exist_ok=True)
+    workspace.tasks.mkdir(exist_ok=True)
+    record = asdict(order) | {
+        "workflow_file": str(order.workflow_file),
+        "standing": standing_to_json(order.standing),
+    }
+    write_json(_file(workspace), record)
+
+
+def read_order(workspace: Workspace) -> Order:
+    record: dict[str, Any] = json.loads(_file(workspace).read_text())
+    return Order(
+        **record
+        | {
+            "workflow_file": Path(record["workflow_file"]),
+            "resources": Resources(**record["resources"]),
+            "standing": standing_from_json(record["standing"]),
+        }
+    )
+
+
+def _file(workspace: Workspace) -> Path:
+    return workspace.root / "engine.json"

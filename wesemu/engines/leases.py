@@ -1,0 +1,294 @@
+"""Leases on a node's cores, memory and GPUs, for the tasks of all its runs (docs/leases.md).
+
+A folder holds `node.json` (what the node has; locked by flock for every change) and a file for
+each task that waits or holds: its name tells which, by `tickets`. The file is a FIFO locked by
+flock, so it dies with the processes that have it open: the task's worker and its tools. Nobody
+else is needed: whoever gives a lease back hands it on, and rings the FIFO of who gets it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from wesemu.engines.tickets import Capacity, Ticket, grants, in_order, parse
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
+
+_NODE = "node.json"
+_OPEN = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
+_FIRST_SECONDS = 0.05
+_OTHERS_SECONDS = 0.5
+_NO_FIFO_SECONDS = 0.02
+
+
+class LeasesClosed(RuntimeError):
+    """The run was canceled: none of its tasks starts any more."""
+
+
+class Lease:
+    """A share of the node, until `release` or the end of all processes that inherited it.
+
+    `devices` are the indexes of its GPUs.
+    """
+
+    def __init__(self, ledger: "_Ledger", ticket: Ticket, descriptor: int) -> None:
+        self._ledger = ledger
+        self._number = ticket.number
+        self._descriptor = descriptor
+        self.devices = ticket.devices
+
+    def fileno(self) -> int:
+        """For tools to inherit: the lease then lasts while they live, should the worker die."""
+        return self._descriptor
+
+    def release(self) -> None:
+        """Hands it on. Once only. Never raises: the folder may be gone."""
+        with contextlib.suppress(OSError):
+            self._ledger.give_back(self._number, self._descriptor)
+
+
+class LeaseDesk:
+    """Where the tasks of one run get their leases; for the threads of one process."""
+
+    def __init__(self, standing: Standing) -> None:
+        """Raises FileNotFoundError where no node was declared."""
+        self._standing = standing
+        self._mutex = threading.RLock()
+        self._ledger = _Ledger(standing.folder, self._mutex)
+        self._waiting = set[int]()
+        self._closed = False
+
+    def take(self, wanted: Resources) -> Lease:
+        """Blocks until it is this task's turn. Raises LeasesClosed, OSError for a full disk."""
+        with self._mutex:
+            self._refuse_closed()
+            number, descriptor = self._ledger.draw(self._standing, wanted)
+            self._waiting.add(descriptor)
+        try:
+            ticket = self._wait(number, descriptor)
+        except BaseException:
+            self._forget(descriptor)
+            with contextlib.suppress(OSError):
+                self._ledger.give_back(number, descriptor)
+            raise
+        self._forget(descriptor)
+        return Lease(self._ledger, ticket, descriptor)
+
+    def _forget(self, descriptor: int) -> None:
+        """It is not to be rung any more: its number may soon be another file's."""
+        with self._mutex:
+            self._waiting.discard(descriptor)
+
+    def _wait(self, number: int, descriptor: int) -> Ticket:
+        while True:
+            self._refuse_closed()
+            ticket, is_first = self._ledger.look(number)
+            if ticket.held:
+                return ticket
+            _hear(descriptor, _FIRST_SECONDS if is_first else _OTHERS_SECONDS)
+
+    def close(self) -> None:
+        """All that wait, and all that will ask, get LeasesClosed. What is held stays held."""
+        with self._mutex:
+            self._closed = True
+            for descriptor in self._waiting:
+                _ring(descriptor)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise LeasesClosed("the run was canceled")
+
+
+def declare(folder: Path, capacity: Capacity) -> None:
+    """Make `folder` the place of a node's leases, or change what the node has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        text = json.dumps(asdict(capacity)).encode() + b"\n"
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
+    finally:
+        os.close(descriptor)
+    ledger = _Ledger(folder, threading.RLock())
+    try:
+        ledger.tidy()
+    finally:
+        ledger.close()
+
+
+def list_tickets(folder: Path) -> list[Ticket]:
+    """Who holds and who waits, in no order; some of the dead may be among them."""
+    return [ticket for name in _names(folder) if (ticket := parse(name)) is not None]
+
+
+class _Ledger:
+    """The folder's writing end. One process's threads share it, and `mutex`."""
+
+    def __init__(self, folder: Path, mutex: "threading.RLock") -> None:
+        self._folder = folder
+        self._mutex = mutex
+        self._descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_NOFOLLOW)
+        self._last = dict[str, Ticket]()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._mutex:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def draw(self, standing: Standing, wanted: Resources) -> tuple[int, int]:
+        """A new ticket, waiting: its number, and the descriptor that keeps it alive."""
+        with self._locked():
+            ticket = Ticket(
+                rank=standing.rank,
+                age=standing.age,
+                number=time.monotonic_ns(),
+                cores=wanted.cores,
+                memory_mb=wanted.memory_mb,
+                gpus=wanted.gpus,
+            )
+            descriptor = _create(self._folder / ticket.name)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return ticket.number, descriptor
+
+    def look(self, number: int) -> tuple[Ticket, bool]:
+        """The ticket as it is now, and whether it is the first of those that wait.
+
+        The first one minds the dead. Raises FileNotFoundError for a ticket that was removed.
+        """
+        with self._locked():
+            tickets = self._settle()
+            if (mine := _named(number, tickets)).held:
+                return mine, False
+            is_first = self._bury(mine, tickets)
+            return _named(number, self._settle()), is_first
+
+    def give_back(self, number: int, descriptor: int) -> None:
+        with self._locked():
+            try:
+                for name, ticket in self._read().items():
+                    if ticket.number == number:
+                        (self._folder / name).unlink(missing_ok=True)
+                self._settle()
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # tools may have inherited it
+                os.close(descriptor)
+
+    def tidy(self) -> None:
+        """Remove all tickets of the dead, and hand on what they had."""
+        with self._locked():
+            for name in self._read():
+                self._remove_dead(name)
+            self._settle()
+
+    def _settle(self) -> dict[str, Ticket]:
+        """Hand out what is free. Returns the tickets as they are then, by their names."""
+        capacity = self._capacity()
+        while True:
+            tickets = self._read()
+            granted = grants(tickets.values(), capacity)
+            if not granted:
+                return tickets
+            names = {ticket.number: name for name, ticket in tickets.items()}
+            for ticket in granted:
+                if not self._remove_dead(names[ticket.number]):
+                    self._hand(names[ticket.number], ticket.name)
+
+    def _hand(self, waiting: str, holding: str) -> None:
+        (self._folder / waiting).rename(self._folder / holding)
+        descriptor = os.open(self._folder / holding, _OPEN)
+        _ring(descriptor)
+        os.close(descriptor)
+
+    def _bury(self, mine: Ticket, tickets: dict[str, Ticket]) -> bool:
+        """Whether `mine` is the first that waits; remove the dead that stand in its way."""
+        waiting = [name for name in tickets if not tickets[name].held]
+        for name in sorted(waiting, key=lambda name: in_order(tickets[name])):
+            if tickets[name] == mine:
+                for other in tickets:
+                    if tickets[other].held:
+                        self._remove_dead(other)
+                return True
+            if not self._remove_dead(name):
+                return False
+        return False
+
+    def _remove_dead(self, name: str) -> bool:
+        """False for a ticket whose process, or a tool that inherited it, is alive."""
+        path = self._folder / name
+        try:
+            descriptor = os.open(path, _OPEN)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        path.unlink(missing_ok=True)
+        return True
+
+    def _read(self) -> dict[str, Ticket]:
+        """All tickets by their names, most of them known from the last time."""
+        known, self._last = self._last, {}
+        for name in _names(self._folder):
+            if (ticket := known.get(name) or parse(name)) is not None:
+                self._last[name] = ticket
+        return self._last
+
+    def _capacity(self) -> Capacity:
+        record = json.loads(os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0))
+        return Capacity(record["cores"], record["memory_mb"], tuple(record["devices"]))
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder)  # noqa: PTH208  # pathlib would make a path of each
+
+
+def _named(number: int, tickets: dict[str, Ticket]) -> Ticket:
+    for ticket in tickets.values():
+        if ticket.number == number:
+            return ticket
+    raise FileNotFoundError("a lease was removed from the node's folder")
+
+
+def _create(path: Path) -> int:
+    """A FIFO, or an ordinary file where the file system has no FIFOs."""
+    try:
+        os.mkfifo(path, 0o600)
+    except OSError:
+        return os.open(path, _OPEN | os.O_CREAT | os.O_EXCL, 0o600)
+    return os.open(path, _OPEN)
+
+
+def _ring(descriptor: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.write(descriptor, b"\0")
+
+
+def _hear(descriptor: int, patience_seconds: float) -> None:
+    """Wait for a ring, at most so long."""
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        time.sleep(min(patience_seconds, _NO_FIFO_SECONDS))
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll(patience_seconds * 1000)
+    with contextlib.suppress(BlockingIOError):
+        os.read(descriptor, 4096)

@@ -1,0 +1,220 @@
+"""A run's reports in one document, `results/summary.json`, with warnings where a figure is odd.
+
+Read out of samtools' and bcftools' own reports, so that it costs no pass over the BAM or VCF.
+The schema is `pipelines/mapping/workflow/schemas/summary.schema.yaml`.
+
+`python -m wesemu.genomics.summary` adds the variants to the summary of a mapping.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+Summary = dict[str, Any]
+Counts = Mapping[str, int | float | None]
+
+DEPTHS = (1, 10, 20, 30)
+GOOD_QUALITY = 20
+"""QUAL from which calls are mostly right; see docs/pipelines.md."""
+
+_FEW_MAPPED = 50
+_FEW_PROPER = 50
+_MANY_DUPLICATES = 50
+
+
+def read_sections(report: Path, wanted: Iterable[str]) -> dict[str, list[list[str]]]:
+    """Rows of a `samtools stats` or `bcftools stats` report by section, without its name."""
+    sections: dict[str, list[list[str]]] = {name: [] for name in wanted}
+    with report.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            name, _, rest = line.rstrip("\n").partition("\t")
+            if name in sections:
+                sections[name].append(rest.split("\t"))
+    return sections
+
+
+def summarize_mapping(
+    *,
+    sample: str,
+    tools: Mapping[str, str],
+    counts: Mapping[str, Any],
+    flagstat: Mapping[str, Counts],
+    stats: Path,
+    markdup: Mapping[str, int] | None,
+    genome: int,
+) -> Summary:
+    """`counts` is the report of `align`, `flagstat` and `markdup` (None: duplicates were not
+    marked) those of samtools as JSON, `stats` that of `samtools stats`; `genome` in bases."""
+    sections = read_sections(stats, ("SN", "IS", "COV"))
+    numbers = {row[0].rstrip(":"): float(row[1]) for row in sections["SN"]}
+    passed = flagstat["QC-passed reads"]
+    reads = int(counts["total_reads"])
+    summary: Summary = {
+        "sample": sample,
+        "tools": dict(tools),
+        "reads": {
+            "total": reads,
+            "bases": int(counts["total_bases"]),
+            "mean_length": _ratio(counts["total_bases"], reads, 1),
+            "longest": int(numbers["maximum length"]),
+            "mean_quality": numbers["average quality"],
+        },
+        "alignment": {
+            "mapped": passed["primary mapped"],
+            "mapped_percent": _percent(passed["primary mapped"], reads),
+            "properly_paired": passed["properly paired"],
+            "properly_paired_percent": _percent(passed["properly paired"], reads),
+            "supplementary": passed["supplementary"],
+            "mapping_quality_0": int(numbers["reads MQ0"]),
+            "mismatch_rate": numbers["error rate"],
+        },
+        "duplicates": None if markdup is None else _duplicates(markdup),
+        "insert_size": {
+            "mean": numbers["insert size average"],
+            "median": _median_insert(sections["IS"]),
+            "standard_deviation": numbers["insert size standard deviation"],
+        },
+        "coverage": _coverage(sections["COV"], genome),
+    }
+    return summary | {"variants": None, "warnings": _mapping_warnings(summary)}
+
+
+def _duplicates(markdup: Mapping[str, int]) -> Summary:
+    optical = markdup["DUPLICATE PAIR OPTICAL"] + markdup["DUPLICATE SINGLE OPTICAL"]
+    return {
+        "reads": markdup["DUPLICATE TOTAL"],
+        "percent": _percent(markdup["DUPLICATE TOTAL"], markdup["EXAMINED"]),
+        "optical": optical,
+        "estimated_library_size": markdup["ESTIMATED_LIBRARY_SIZE"] or None,
+    }
+
+
+def _median_insert(rows: Sequence[Sequence[str]]) -> int | None:
+    pairs = [int(row[1]) for row in rows]
+    for row, below in zip(rows, accumulate(pairs), strict=True):
+        if 2 * below >= sum(pairs) > 0:
+            return int(row[0])
+    return None
+
+
+def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
+    """Depths as `samtools stats` counts them: duplicates included, the last class is open."""
+    depths = [(int(row[1]), int(row[2])) for row in rows]
+    return {
+        "genome_bases": genome,
+        "mean_depth": _ratio(sum(depth * bases for depth, bases in depths), genome, 2),
+        "percent_at_depth": {
+            str(least): _percent(sum(bases for depth, bases in depths if depth >= least), genome)
+            for least in DEPTHS
+        },
+    }
+
+
+def _mapping_warnings(summary: Summary) -> list[str]:
+    warnings = []
+    alignment, duplicates = summary["alignment"], summary["duplicates"]
+    if alignment["mapped_percent"] < _FEW_MAPPED:
+        warnings.append(
+            f"Only {alignment['mapped_percent']} % of the reads map to the reference: is it the "
+            "right one for this sample?"
+        )
+    elif alignment["properly_paired_percent"] < _FEW_PROPER:
+        warnings.append(
+            f"Only {alignment['properly_paired_percent']} % of the reads are properly paired: do "
+            "the two files belong together?"
+        )
+    if duplicates and duplicates["percent"] > _MANY_DUPLICATES:
+        warnings.append(
+            f"{duplicates['percent']} % of the mapped reads are duplicates: the library holds few "
+            "different fragments."
+        )
+    return warnings
+
+
+def summarize_variants(report: Path, *, caller: str) -> tuple[Summary, list[str]]:
+    """The part `variants`, and warnings, from `bcftools stats -s -` of one sample's VCF."""
+    sections = read_sections(report, ("SN", "TSTV", "QUAL", "PSC", "PSI"))
+    numbers = {row[1].rstrip(":"): int(row[2]) for row in sections["SN"]}
+    transitions, transversions = (int(number) for number in sections["TSTV"][0][1:3])
+    good = [row for row in sections["QUAL"] if _is_good(row[1])]
+    snps, indels = (
+        _zygosity(sections["PSC"], (4,), (3,)),
+        _zygosity(sections["PSI"], (6, 7), (8, 9)),
+    )
+    variants: Summary = {
+        "caller": caller,
+        "records": numbers["number of records"],
+        "multiallelic_sites": numbers["number of multiallelic sites"],
+        "snps": {
+            "records": numbers["number of SNPs"],
+            f"alleles_from_quality_{GOOD_QUALITY}": sum(int(row[2]) for row in good),
+            "transitions": transitions,
+            "transversions": transversions,
+            "ti_tv": _ratio(transitions, transversions, 2),
+            **snps,
+        },
+        "indels": {
+            "records": numbers["number of indels"],
+            f"alleles_from_quality_{GOOD_QUALITY}": sum(int(row[5]) for row in good),
+            **indels,
+        },
+    }
+    if variants["records"]:
+        return variants, []
+    return variants, [
+        "No variant was called: the sample equals the reference, or nothing covers it."
+    ]
+
+
+def _is_good(quality: str) -> bool:
+    return quality == "." or float(quality) >= GOOD_QUALITY
+
+
+def _zygosity(rows: Sequence[Sequence[str]], het: Sequence[int], hom: Sequence[int]) -> Summary:
+    """Sums of columns over the (one) sample; an indel with two other alleles counts twice."""
+    heterozygous = sum(int(row[column]) for row in rows for column in het)
+    homozygous = sum(int(row[column]) for row in rows for column in hom)
+    return {
+        "heterozygous": heterozygous,
+        "homozygous": homozygous,
+        "het_hom": _ratio(heterozygous, homozygous, 2),
+    }
+
+
+def _ratio(part: float, whole: float, digits: int) -> float | None:
+    return round(part / whole, digits) if whole else None
+
+
+def _percent(part: float | None, whole: float) -> float:
+    return round(100 * (part or 0) / whole, 2) if whole else 0.0
+
+
+def write_summary(summary: Summary, path: Path) -> None:
+    path.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Answers the exit status."""
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.summary", description=__doc__)
+    for name in ("--mapping", "--variants", "--output"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--caller", nargs=2, required=True, metavar=("NAME", "VERSION"))
+    arguments = parser.parse_args(words)
+    name, version = arguments.caller
+    summary: Summary = json.loads(arguments.mapping.read_text(encoding="utf-8"))
+    variants, warnings = summarize_variants(arguments.variants, caller=name)
+    summary |= {
+        "tools": summary["tools"] | {name: version},
+        "variants": variants,
+        "warnings": summary["warnings"] + warnings,
+    }
+    write_summary(summary, arguments.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""How a run's end is reckoned from what its engine and its tasks tell. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from wesemu.runs.model import RunFailure, TaskLog, TaskState
+from wesemu.runs.ports import Outcome
+
+
+def cause(
+    outcome: Outcome, failures: Sequence[RunFailure], explained: RunFailure | None
+) -> RunFailure:
+    """The original failure: what the workflow says itself, else the engine's first word."""
+    first = failures[0] if failures else None
+    if explained is not None and first is not None:
+        return replace(explained, task=first.task, exit_code=first.exit_code, stderr=first.stderr)
+    return (
+        explained
+        or first
+        or RunFailure(
+            message=f"the workflow ended with exit status {outcome.exit_code}",
+            hint="its standard error tells more",
+            exit_code=outcome.exit_code,
+            stderr="stderr.log",
+        )
+    )
+
+
+def broken_off(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:
+    """Of the tasks of a canceled run those that had not ended, ended; `now` is on the wall clock.
+
+    One that never began has no end.
+    """
+    return [
+        replace(
+            task,
+            state=TaskState.CANCELED,
+            ended=task.ended or (now if task.started else None),
+        )
+        for task in tasks
+        if task.state in (TaskState.QUEUED, TaskState.RUNNING)
+    ]
+
+
+def real_seconds(tasks: Sequence[TaskLog]) -> float | None:
+    """From the first task's start to the last one's end; None where no task has run."""
+    started = [task.started for task in tasks if task.started is not None]
+    ended = [task.ended for task in tasks if task.ended is not None]
+    return (max(ended) - min(started)).total_seconds() if started and ended else None
+
+
+class Doom:
+    """Tells when a run has come to the task at which it is made to fail (`Fault.fails_at_task`)."""
+
+    def __init__(self, fails_at_task: int | None) -> None:
+        self._left = fails_at_task
+        self._begun: set[str] = set()
+
+    def strikes(self, task: TaskLog) -> bool:
+        """True once, for the task that is to fail; give it every change of every task."""
+        if task.started is None or task.id in self._begun:
+            return False
+        self._begun.add(task.id)
+        return len(self._begun) == self._left

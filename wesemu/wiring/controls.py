@@ -1,0 +1,69 @@
+"""`/_wesemu/…` over the core."""
+
+from aiohttp import web
+
+from wesemu.api.control.clock import ClockHandlers
+from wesemu.api.control.events import EventHandlers
+from wesemu.api.control.faults import FaultHandlers
+from wesemu.api.control.metrics import MetricsHandlers
+from wesemu.api.control.reset import ResetHandlers
+from wesemu.api.control.state import StateHandlers
+from wesemu.api.reception import Reception
+from wesemu.errors import ToolMissing
+from wesemu.genomics.inventory import found_tools
+from wesemu.objects.services import ObjectServices
+from wesemu.readiness import Readiness
+from wesemu.runs.model import JsonValue
+from wesemu.runs.overseer import Overseer
+from wesemu.settings import Settings
+from wesemu.wiring.core import Core
+
+
+def add_controls(
+    app: web.Application,
+    settings: Settings,
+    core: Core,
+    objects: ObjectServices,
+    reception: Reception,
+    readiness: Readiness,
+) -> None:
+    """Add the controls' routes to `app`; open event streams end when it shuts down."""
+    overseer = Overseer(core.store, core.runs, core.changes, core.scheduler.drained, core.data.runs)
+    pace = settings.sla.pace.value
+    faults = FaultHandlers(reception.faults, core.policy)
+    events = EventHandlers(overseer)
+
+    async def restore() -> None:
+        faults.forget_all()
+        await core.keeper.steer(speed=settings.clock.speed)
+
+    places: dict[str, JsonValue] = {
+        "data": str(core.data.root),
+        "pipelines": str(core.pipelines),
+        "pace": pace,
+    }
+    for part in (
+        StateHandlers(core.engines, readiness.hindrances, _tools, places),
+        ClockHandlers(core.keeper, core.wall, pace),
+        faults,
+        events,
+        MetricsHandlers(overseer, reception.traffic, core.keeper.clock),
+        ResetHandlers(
+            overseer,
+            reception.gate,
+            core.ids,
+            restore=restore,
+            empty_buckets=objects.shelves.empty,
+        ),
+    ):
+        app.add_routes(part.routes())
+    app.on_shutdown.append(events.close)
+
+
+def _tools() -> list[JsonValue]:
+    """The tools that runs would use, as `info` tells them; what is missing is told instead."""
+    try:
+        tools = found_tools()
+    except ToolMissing as error:
+        return [{"error": error.message}]
+    return [{"name": tool.name, "version": tool.version, "source": tool.source} for tool in tools]
