@@ -135,6 +135,8 @@ class DetachedExecution:
 
     def _read_outcome(self) -> Outcome:
         code = read_exit_code(self._workspace)
+        if code is None:  # the disk may have had no room for the file
+            code = journal.told_exit_code(self._workspace)
         if code is None:
             end_leftovers(self._workspace)
             return Outcome(exit_code=_KILLED, crashed=True)

@@ -126,6 +126,15 @@ def history(workspace: Workspace) -> list[JsonObject]:
     return records
 
 
+def told_exit_code(workspace: Workspace) -> int | None:
+    """The exit status of the newest launch, if its history came to an end."""
+    records = history(workspace)
+    match records[-1] if records else None:
+        case {"event": "ended", "exit_code": int(code)}:
+            return code
+    return None
+
+
 def mend(workspace: Workspace) -> None:
     """End a line that a crash has cut off, so that the next record has a line of its own."""
     try:

@@ -15,6 +15,9 @@ from wesemu.runs.schema import MIGRATIONS
 
 T = TypeVar("T")
 
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""What SQLite says on a full disk: the others where it cannot make its files beside the index."""
+
 
 class Database:
     """Open it with `open`, close it with `close` (idempotent). Every call is one hop to SQLite's
@@ -78,7 +81,7 @@ class Database:
             try:
                 done = await act()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
                     raise
                 if not await asyncio.to_thread(self._reserve.give):
                     raise
