@@ -361,6 +361,33 @@ async def test_untested_version_falls_back_to_the_command_line(tmp_path: Path) -
     assert engine.forkserver is None
 
 
+NUMPY = """
+import os, threading
+if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+async def test_a_numpy_that_starts_threads_leaves_the_engine_warm(tmp_path: Path) -> None:
+    """Snakemake imports numpy where it is installed; a stand-in for it that shows its threads."""
+    (tmp_path / "numpy.py").write_text(NUMPY)
+    engine = SnakemakeEngine(environment={"PYTHONPATH": str(tmp_path)})
+    workflow = """
+        rule threads:
+            output: "out"
+            threads: 2
+            shell: "echo $OPENBLAS_NUM_THREADS > {output}"
+    """
+    try:
+        await engine.warm()
+        assert engine.forkserver is not None
+        story = await play(engine, tmp_path / "run", workflow)
+    finally:
+        await engine.close()
+    assert story.outcome.exit_code == 0
+    assert (tmp_path / "run/work/out").read_text() == "2\n"
+
+
 async def test_relative_run_directory(
     any_engine: SnakemakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ from wesemu.engines.snakemake.order import read_order
 from wesemu.runs.workspace import Workspace
 
 _MESSAGE_LIMIT = 1 << 16
+_THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
 class ForkServer:
@@ -39,7 +41,8 @@ class ForkServer:
         self._awake, self._signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
-        hooks.load()
+        with _one_thread():
+            hooks.load()
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError("Snakemake's modules start threads; they cannot be forked")
         gc.collect()
@@ -119,6 +122,24 @@ class ForkServer:
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server has gone; the runs go on
             self._channel.send(json.dumps(message).encode())
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep numpy, which Snakemake imports where it is installed, from starting BLAS's threads.
+
+    The runs' own processes have the environment as it was.
+    """
+    before = {name: os.environ.get(name) for name in _THREAD_COUNTS}
+    os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def main() -> None:
