@@ -18,6 +18,7 @@ WesemuError                 message: what was wrong, where, what to do next
 └── SystemFault             this machine, not the request
     ├── DataDirectoryLocked another server uses the data directory
     ├── StoreError          the index is unreadable or newer than this program
+    ├── DiskFull            no room in the data directory
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
     └── EngineFault         the engine's own process failed to start or vanished
 
@@ -112,6 +113,10 @@ class DataDirectoryLocked(SystemFault):
 
 class StoreError(SystemFault):
     """The index database cannot be used."""
+
+
+class DiskFull(SystemFault):
+    """The disk of the data directory has no room; somebody has to make some."""
 
 
 class ToolMissing(SystemFault):

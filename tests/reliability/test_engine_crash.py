@@ -12,7 +12,7 @@ from textwrap import dedent
 
 import engine_support
 import pytest
-from engine_support import end_runs, follow, make_job, started, tools, until
+from engine_support import THREE_RULES, end_runs, follow, make_job, started, tools, until
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.lock import holder, is_held
@@ -114,6 +114,18 @@ async def test_tools_of_a_crash_that_nobody_saw_are_ended_on_attach(
     assert await successor.attach(run_of(job.run_id), job.workspace) is None
     assert await tools(job) == []
     await successor.close()
+
+
+async def test_an_end_that_only_the_history_tells_is_not_run_again(
+    engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    """As on a disk that had no room for the file exit_code."""
+    job = make_job(tmp_path / "run", THREE_RULES)
+    await follow(await engine.launch(job))
+    job.workspace.exit_code.unlink()
+    execution = await engine.attach(run_of(job.run_id), job.workspace)
+    assert execution is not None
+    assert (await follow(execution)).outcome.exit_code == 0
 
 
 async def test_new_engine_attaches_and_sees_all_events(

@@ -13,6 +13,7 @@ from wesemu.api.visitors import Visitors
 from wesemu.clock import WallClock
 from wesemu.errors import SystemFault, WesemuError
 from wesemu.ids import IdSource
+from wesemu.runs.room import disk_full
 
 log = structlog.get_logger("wesemu.access")
 
@@ -44,8 +45,11 @@ def around(
                 log.error("request failed", request_id=request_id, error=str(error))
             response = dialect.render_error(error, request_id)
         except Exception as error:
-            log.exception("internal error", request_id=request_id, path=request.path)
-            response = dialect.render_error(error, request_id)
+            if (full := disk_full(error)) is not None:
+                log.error("request failed", request_id=request_id, error=str(error))
+            else:
+                log.exception("internal error", request_id=request_id, path=request.path)
+            response = dialect.render_error(full or error, request_id)
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
         seconds = time.perf_counter() - began

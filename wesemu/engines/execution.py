@@ -12,6 +12,7 @@ from wesemu.engines import journal
 from wesemu.engines.journal import Tail
 from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import Known, end_all, identify, marked, send_group
+from wesemu.engines.run_process import CANCELED
 from wesemu.engines.slurm.jobs import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import JsonObject
@@ -181,10 +182,15 @@ def find(workspace: Workspace) -> tuple[bool, Known | None]:
                 raise EngineFault(f"{workspace.lock} is held by a process that cannot be found")
             time.sleep(_FAST_POLL_SECONDS)
         return True, process
-    if read_exit_code(workspace) is not None:
+    if read_exit_code(workspace) is not None or _told_end(workspace):
         return True, None
     end_leftovers(workspace)
     return False, None
+
+
+def _told_end(workspace: Workspace) -> bool:
+    """Whether the history has the end that the file lacks. A suspended run was canceled there."""
+    return journal.told_exit_code(workspace) not in (None, CANCELED)
 
 
 def _wait_portably(process: Known, closed: threading.Event) -> None:

@@ -4,6 +4,8 @@ docs/run-directory.md lists the records. A record is one JSON object a line with
 `event`; readers skip records that they do not know and a line that was cut off by a crash.
 """
 
+import contextlib
+import errno
 import json
 import os
 import stat
@@ -14,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from wesemu.engines import ahead
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.ports import EngineError, Event, Progress, RunStarted, TaskChanged
 from wesemu.runs.workspace import Workspace, read_regular
@@ -21,6 +24,8 @@ from wesemu.runs.workspace import Workspace, read_regular
 OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 
 _READ_SIZE = 1 << 20
+_AHEAD = 64 << 10
+_ENOUGH = _AHEAD // 2
 
 
 def doorbell(workspace: Workspace) -> Path:
@@ -33,22 +38,40 @@ def now() -> datetime:
 
 
 class Journal:
-    """The writing end. Several processes of one run may each hold one: a record is one write."""
+    """The writing end. Several processes of one run may each hold one: a record is one write.
+
+    The file owns room for what comes next, so that the history of a run that fills the disk has
+    its end.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         self._events = os.open(workspace.events, flags, 0o644)
         self._bell = _open_bell(doorbell(workspace))
+        self._room = 0
+        self._cut = False
 
     def write(self, event: str, **members: Any) -> None:
         """Append one record. `members` are JSON values."""
         record = {"time": now().isoformat(timespec="microseconds"), "event": event, **members}
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+        line = text.encode(errors="replace") + b"\n"
         try:
-            os.write(self._events, line.encode(errors="replace") + b"\n")
+            self._append(line)
         except OSError as error:  # a full disk ends the tools, not the history's writer
-            sys.stderr.write(f"wesemu: a record is lost: {error}\n")
+            complain(f"a record is lost: {error}")
         self.ring()
+
+    def _append(self, line: bytes) -> None:
+        """A line that a full disk has cut off is ended by the next one."""
+        if self._room < len(line) + _ENOUGH and ahead.allocate(self._events, len(line) + _AHEAD):
+            self._room = len(line) + _AHEAD
+        line = b"\n" + line if self._cut else line
+        written = os.write(self._events, line)
+        self._room -= written
+        self._cut = written < len(line)
+        if self._cut:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def task(self, task: TaskLog, **members: Any) -> None:
         self.write("task", task=task_to_json(task), **members)
@@ -65,10 +88,19 @@ class Journal:
                 return  # nobody listens, or whoever does has yet to answer earlier rings
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            ahead.release(self._events)
         os.close(self._events)
         if self._bell is not None:
             os.close(self._bell)
             self._bell = None
+
+
+def complain(message: str) -> None:
+    """A word in the run's stderr.log, which may have no room either."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"wesemu: {message}\n")
+        sys.stderr.flush()
 
 
 def hang_bell(workspace: Workspace) -> None:

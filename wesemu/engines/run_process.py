@@ -8,7 +8,6 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,7 +110,11 @@ def live(
     if code != 0 or launch > 1:
         events.close_tasks(journal, events.history(workspace))
     journal.write("ended", exit_code=code)
-    write_atomically(workspace.exit_code, f"{code}\n".encode())
+    journal.close()
+    try:
+        write_atomically(workspace.exit_code, f"{code}\n".encode())
+    except OSError as error:  # the history tells it, too
+        events.complain(f"exit_code is not written: {error}")
     events.doorbell(workspace).unlink(missing_ok=True)
 
 
@@ -121,7 +124,7 @@ def _end_remote(workspace: Workspace, about: dict[str, Any]) -> None:
         try:
             end_jobs(workspace.work)
         except EngineFault as fault:
-            sys.stderr.write(f"wesemu: {fault}\n")
+            events.complain(f"{fault}")
 
 
 def _redirect(workspace: Workspace) -> None:

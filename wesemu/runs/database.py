@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from wesemu.errors import StoreError
-from wesemu.runs.reserve import Reserve
+from wesemu.errors import DiskFull, StoreError
+from wesemu.runs.room import Reserve
 from wesemu.runs.schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -21,7 +21,8 @@ _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 class Database:
     """Open it with `open`, close it with `close` (idempotent). Every call is one hop to SQLite's
-    thread. When the disk is full, a write is tried once more with the room of `reserve`."""
+    thread. When the disk is full, a write is tried once more with the room of `reserve`; it raises
+    DiskFull when there is none even so."""
 
     def __init__(
         self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, reserve: Reserve
@@ -79,19 +80,28 @@ class Database:
     async def _with_room(self, act: Callable[[], Awaitable[T]]) -> T:
         async with self._transaction:
             try:
-                done = await act()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
-                    raise
+                done = await _told(act)
+            except DiskFull:
                 if not await asyncio.to_thread(self._reserve.give):
                     raise
-                return await act()
+                return await _told(act)
             if not self._reserve.held:
                 await asyncio.to_thread(self._reserve.take)
             return done
 
     async def rows(self, query: str, values: Iterable[object] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in await self._reader.execute_fetchall(query, list(values))]
+
+
+async def _told(act: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await act()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+            raise
+        raise DiskFull(
+            f"the index cannot be written ({error}); make room on the disk of the data directory"
+        ) from error
 
 
 async def _connect(path: Path, opening: AsyncExitStack) -> aiosqlite.Connection:

@@ -6,6 +6,7 @@ that the narrow end of one run overlaps with the next one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,7 @@ from wesemu.clock import Clock
 from wesemu.errors import TransitionRefused
 from wesemu.runs import codec
 from wesemu.runs.model import Run, RunId, RunState
+from wesemu.runs.room import patiently
 from wesemu.runs.store import RunStore
 
 log = structlog.get_logger("wesemu.scheduler")
@@ -95,12 +97,14 @@ class Scheduler:
         running = [run for run, _ in self._driven.values() if run.id not in self._roomless]
         for run in startable(queued, running, self._slots):
             try:
-                begun = await self._store.move(
-                    run.id, RunState.INITIALIZING, started=codec.stamp(self._clock.now())
-                )
+                begun = await patiently(partial(self._take_up, run))
             except TransitionRefused:
                 continue
             self._begin(begun)
+
+    async def _take_up(self, run: Run) -> Run:
+        started = codec.stamp(self._clock.now())
+        return await self._store.move(run.id, RunState.INITIALIZING, started=started)
 
     def _begin(self, run: Run) -> None:
         task = asyncio.create_task(self._carry(run), name=f"run {run.id}")

@@ -3,11 +3,11 @@
 import asyncio
 import errno
 import os
-import sqlite3
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,7 @@ from wesemu.runs.ports import (
 from wesemu.runs.promises import due
 from wesemu.runs.publish import publish
 from wesemu.runs.records import read_plan, write_end
+from wesemu.runs.room import check_room, patiently
 from wesemu.runs.store import RunStore
 from wesemu.runs.tasks import TaskBuffer
 from wesemu.runs.workspace import Workspace, write_json
@@ -48,7 +49,6 @@ from wesemu.runs.workspace import Workspace, write_json
 _RESUMES = 1
 """How often a run whose process vanished is resumed before it is given up."""
 
-_FULL_DISK_SECONDS = 5.0
 _TOLD_AT_THE_END = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
 
 _T = TypeVar("_T")
@@ -132,6 +132,7 @@ class Supervisor:
             outcome = await execution.outcome()
             if not outcome.crashed or not resumes_left:
                 break
+            await asyncio.to_thread(check_room, self._runs)
             log.warning("a run's process vanished; it is resumed", run_id=run.id)
             execution = None
         self._executions.pop(run.id, None)
@@ -144,7 +145,7 @@ class Supervisor:
         try:
             await self._refuse_canceled(run.id)
             if run.state is RunState.INITIALIZING:
-                run = await self._store.move(run.id, RunState.RUNNING)
+                run = await patiently(partial(self._store.move, run.id, RunState.RUNNING))
                 self._changes.ring(run.id)
         except TransitionRefused:
             await execution.cancel()
@@ -262,7 +263,8 @@ class Supervisor:
         server reckons the same moment."""
         if (end := due(run)) is None:
             return None
-        await self._store.amend(run.id, counts=codec.run_to_row(run)["counts"])
+        counts = codec.run_to_row(run)["counts"]
+        await patiently(lambda: self._store.amend(run.id, counts=counts))
         self._changes.ring(run.id)
         await self._stoppably(run.id, self._clock.wait_until(end))
         return end
@@ -283,7 +285,7 @@ class Supervisor:
         if run.state.ended:
             return
         tasks = broken_off(await self._store.tasks(run_id), self._wall.now())
-        await self._store.put_tasks(run_id, tasks)
+        await patiently(lambda: self._store.put_tasks(run_id, tasks))
         await self._write_end(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
 
     async def _settle_fault(self, run: Run, error: Exception) -> None:
@@ -316,13 +318,7 @@ class Supervisor:
         run = replace(run, real_seconds=real_seconds(tasks))
         row = codec.run_to_row(run)
         values = {name: row[name] for name in _TOLD_AT_THE_END}
-        while True:
-            try:
-                await self._store.move(run.id, run.state, **values)
-                break
-            except sqlite3.OperationalError as error:
-                log.error("the end of a run waits for the index", run_id=run.id, error=str(error))
-                await asyncio.sleep(_FULL_DISK_SECONDS)
+        await patiently(lambda: self._store.move(run.id, run.state, **values))
         with _told_if_lost("state.json", run):
             await asyncio.to_thread(write_end, Workspace(self._runs / run.id), run, tasks)
 

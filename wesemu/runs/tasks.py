@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import RunId, TaskLog
+from wesemu.runs.room import patiently
 from wesemu.runs.store import RunStore
 
 _DELAY_SECONDS = 0.05
@@ -51,5 +53,5 @@ class TaskBuffer:
     async def _flush(self) -> None:
         while self._pending:
             tasks, self._pending = list(self._pending.values()), {}
-            await self._store.put_tasks(self._run_id, tasks)
+            await patiently(partial(self._store.put_tasks, self._run_id, tasks))
             self._changes.ring(self._run_id)

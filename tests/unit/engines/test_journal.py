@@ -1,6 +1,8 @@
 """events.jsonl: what is written is read, whatever a crash has left of it."""
 
 import os
+import resource
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,3 +128,34 @@ def test_a_journal_that_was_replaced_is_not_waited_for(tmp_path: Path) -> None:
     workspace.events.unlink()
     workspace.events.symlink_to("/dev/zero")
     assert events.history(workspace) == []
+
+
+def test_a_record_that_a_full_disk_cuts_off_does_not_spoil_the_next(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the file's size stands for the disk: both cut a write short, then refuse."""
+    journal = Journal(workspace)
+    journal.write("launched", launch=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (workspace.events.stat().st_size + 20, before[1]))
+    try:
+        journal.write("planned", total=7)
+        journal.write("progress", done=0, total=7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.write("ended", exit_code=1)
+    journal.close()
+    assert [record["event"] for record in events.history(workspace)] == ["launched", "ended"]
+    assert capsys.readouterr().err.count("a record is lost") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives blocks ahead of a file's end")
+def test_the_history_owns_room_for_its_end_while_it_is_written(workspace: Workspace) -> None:
+    journal = Journal(workspace)
+    journal.write("launched", launch=1)
+    written = workspace.events.stat()
+    journal.close()
+    closed = workspace.events.stat()
+    assert written.st_size == closed.st_size
+    assert written.st_blocks * 512 >= 1 << 16
+    assert closed.st_blocks * 512 <= 1 << 13

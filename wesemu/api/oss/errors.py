@@ -64,7 +64,6 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
 _NAMES = {BUCKET: "InvalidBucketName", KEY: "InvalidObjectName"}
 _HTTP_CODES = {404: "NoSuchKey", 405: "MethodNotAllowed", 413: "EntityTooLarge"}
 _HEADER_LIMIT = 4096
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -115,9 +114,6 @@ def render(error: Exception, request_id: str) -> web.Response:
         case web.HTTPException():
             code = _HTTP_CODES.get(error.status, "InvalidArgument")
             return _answer(error.status, code, error.reason, request_id)
-        case OSError() if error.errno in _FULL:
-            message = "the server's disk is full; make room in the data directory"
-            return _answer(500, "InternalError", message, request_id)
         case OSError() if error.errno in _DENIED:
             message = "the server's files do not allow this: a folder is not writable or readable"
             return _answer(403, "AccessDenied", message, request_id)

@@ -89,7 +89,7 @@ def workflow_failure(
     text = shorten(text, root)
     return RunFailure(
         message=f"{kind}{place}: {text}" if text else f"{kind}{place}",
-        hint="correct the workflow and submit it again" if name else None,
+        hint=hint(None, text) or ("correct the workflow and submit it again" if name else None),
         file=name,
         stderr="stderr.log",
     )

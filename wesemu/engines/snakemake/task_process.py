@@ -5,20 +5,23 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
-from wesemu.engines.journal import now
+from wesemu.engines import ahead
+from wesemu.engines.journal import complain, now
 from wesemu.engines.leases import Lease
 from wesemu.engines.processes import send_group
 from wesemu.engines.tickets import devices_environment
 from wesemu.runs.model import TaskLog
 from wesemu.runs.workspace import Workspace
 
+_LAST_WORDS = 4096
 _PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
 """ru_maxrss is in KiB on Linux, in bytes elsewhere."""
 
@@ -63,8 +66,9 @@ class Attempt:
         self._ended: datetime | None = None
         below = self.folder.relative_to(workspace.root)
         self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
-        for stream in ("stdout", "stderr"):
-            os.close(self.open(stream))
+        os.close(self.open("stdout"))
+        with self._last_words() as stderr:
+            ahead.allocate(stderr, _LAST_WORDS)
 
     def open(self, stream: str) -> int:
         """A descriptor that appends to one of the attempt's files."""
@@ -81,6 +85,15 @@ class Attempt:
         if self._lease is not None:
             options["env"] = {**(options.get("env") or os.environ), **self.environment}
             options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
+
+    @contextmanager
+    def _last_words(self) -> Iterator[int]:
+        """stderr, which owns room for what a tool says that fills the disk."""
+        descriptor = self.open("stderr")
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def note_command(self, command: str) -> None:
         with (self.folder / "cmd").open("a") as file:
@@ -118,7 +131,12 @@ class Attempt:
             "peak_memory": task.peak_memory,
             **self.place,
         }
-        (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
+        try:
+            with self._last_words() as stderr:
+                ahead.release(stderr)
+            (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
+        except OSError as error:  # the history has all of it
+            complain(f"{self.folder.name}/usage.json is not written: {error}")
         return task
 
 

@@ -1,0 +1,78 @@
+"""Room on the disk: what is kept for the moment when there is none, and what is said then."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from wesemu.errors import DiskFull
+
+_RESERVE = 4 << 20
+_AMPLE = 4 * _RESERVE
+_SCARCE = 1 << 20
+_PATIENCE_SECONDS = 5.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = "make room on the disk of the data directory"
+
+_T = TypeVar("_T")
+
+log = structlog.get_logger("wesemu.room")
+
+
+class Reserve:
+    """A file of 4 MiB that is deleted when the disk is full, so that ends can still be written,
+    and made again once there is ample room. All methods block, briefly."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.held = False
+
+    def take(self) -> None:
+        """Hold the room, if there is enough of it."""
+        with contextlib.suppress(OSError):
+            if not self._path.exists() and shutil.disk_usage(self._path.parent).free < _AMPLE:
+                return
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _RESERVE)
+                self.held = True
+            finally:
+                os.close(descriptor)
+
+    def give(self) -> bool:
+        """Give the room back; False when it was given already."""
+        held, self.held = self.held, False
+        self._path.unlink(missing_ok=True)
+        return held
+
+
+def disk_full(error: BaseException) -> DiskFull | None:
+    """What to say of an error that a full disk is to blame for; None for any other."""
+    if isinstance(error, DiskFull):
+        return error
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return DiskFull(f"the server's disk is full; {_ADVICE}, then try again")
+    return None
+
+
+def check_room(folder: Path) -> None:
+    """Raises DiskFull where next to nothing is left on the disk of `folder`. Blocks."""
+    free = shutil.disk_usage(folder).free
+    if free < _SCARCE:
+        raise DiskFull(f"the disk is full ({free:,} bytes are free); {_ADVICE}, then submit again")
+
+
+async def patiently(write: Callable[[], Awaitable[_T]]) -> _T:
+    """Write to the index; where the disk is full, once somebody has made room."""
+    while True:
+        try:
+            return await write()
+        except DiskFull as error:
+            log.error("the index waits for room", error=error.message)
+            await asyncio.sleep(_PATIENCE_SECONDS)
