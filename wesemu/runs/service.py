@@ -243,9 +243,21 @@ class RunService:
         while True:
             await asyncio.to_thread(write_submission, self.workspace(run), run, plan)
             try:
-                return await self._store.insert(run)
+                return await self._insert(run)
             except HandleTaken:
                 run = replace(run, handle=self._ids.handle())
+
+
+    async def _insert(self, run: Run) -> Run:
+        """A submission that is given up while its row is committed leaves no row either."""
+        inserting = asyncio.create_task(self._store.insert(run), name=f"insert {run.id}")
+        try:
+            return await asyncio.shield(inserting)
+        except asyncio.CancelledError:
+            await asyncio.wait({inserting})
+            if inserting.exception() is None:
+                await self._store.delete(run.id)
+            raise
 
 
 def _visible(owner: Owner, run: Run) -> Run:

@@ -84,6 +84,29 @@ async def test_a_refused_submission_leaves_nothing(
     assert (await runs.page(LOCAL_OWNER, size=10)).runs == ()
 
 
+async def test_a_submission_given_up_while_it_is_committed_leaves_nothing(
+    client: Client, runs: RunService, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the server stops, or the caller hangs up, just then."""
+    insert, committing, go_on = runs._store.insert, asyncio.Event(), asyncio.Event()
+
+    async def slow_insert(run: Run) -> Run:
+        committing.set()
+        await go_on.wait()
+        return await insert(run)
+
+    monkeypatch.setattr(runs._store, "insert", slow_insert)
+    submission = asyncio.create_task(runs.submit(LOCAL_OWNER, mapping()))
+    await committing.wait()
+    submission.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await submission
+    assert (await runs.page(LOCAL_OWNER, size=10)).runs == ()
+    assert list((settings.data / "runs").iterdir()) == []
+
+
 async def test_cancel_while_running_while_queued_and_twice(
     client: Client, runs: RunService, settings: Settings
 ) -> None:
