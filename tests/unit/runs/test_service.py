@@ -91,9 +91,10 @@ async def test_a_submission_given_up_while_it_is_committed_leaves_nothing(
     insert, committing, go_on = runs._store.insert, asyncio.Event(), asyncio.Event()
 
     async def slow_insert(run: Run) -> Run:
+        stored = await insert(run)
         committing.set()
         await go_on.wait()
-        return await insert(run)
+        return stored
 
     monkeypatch.setattr(runs._store, "insert", slow_insert)
     submission = asyncio.create_task(runs.submit(LOCAL_OWNER, mapping()))
