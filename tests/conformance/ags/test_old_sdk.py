@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from conformance.ags.conftest import KEY_ID, SECRET
@@ -78,6 +79,17 @@ async def test_the_documented_sample_runs_a_job_from_start_to_removal(
     assert name in gone.get_error_msg()
     assert gone.get_request_id()
     assert schemes == {"acs"}
+
+
+async def test_the_sdk_may_ask_for_xml(sdk: OldSdk) -> None:
+    request = sdk.request("POST", "/gs/workflow", BODY)
+    request.set_accept_format("xml")
+    started = ET.fromstring(await asyncio.to_thread(sdk.client.do_action_with_exception, request))
+    assert started.tag == "StartWorkflowResponse"
+    request = sdk.request("GET", "/gs/workflows")
+    request.set_accept_format("xml")
+    listed = ET.fromstring(await asyncio.to_thread(sdk.client.do_action_with_exception, request))
+    assert listed.findtext("jobs/job_name") == started.findtext("JobName")
 
 
 async def test_a_refusal_reaches_the_user(sdk: OldSdk) -> None:
