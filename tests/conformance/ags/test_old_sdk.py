@@ -82,13 +82,14 @@ async def test_the_documented_sample_runs_a_job_from_start_to_removal(
 
 
 async def test_the_sdk_may_ask_for_xml(sdk: OldSdk) -> None:
-    request = sdk.request("POST", "/gs/workflow", BODY)
-    request.set_accept_format("xml")
-    started = ET.fromstring(await asyncio.to_thread(sdk.client.do_action_with_exception, request))
+    async def send(method: str, path: str, body: str | None = None) -> ET.Element:
+        request = sdk.request(method, path, body)
+        request.set_accept_format("XML")
+        return ET.fromstring(await asyncio.to_thread(sdk.client.do_action, request))
+
+    started = await send("POST", "/gs/workflow", BODY)
     assert started.tag == "StartWorkflowResponse"
-    request = sdk.request("GET", "/gs/workflows")
-    request.set_accept_format("xml")
-    listed = ET.fromstring(await asyncio.to_thread(sdk.client.do_action_with_exception, request))
+    listed = await send("GET", "/gs/workflows")
     assert listed.findtext("jobs/job_name") == started.findtext("JobName")
 
 
