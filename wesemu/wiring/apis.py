@@ -46,9 +46,10 @@ async def build(
     Signatures are checked on the wall clock. Credentials of one API close the others, too.
     """
     keys, tokens = settings.auth.ags_keys, settings.auth.tokens
+    by_token = TokenAuthenticator(tokens, guarded=bool(keys))
     apis: list[Dialect] = [
-        WesDialect(TokenAuthenticator(tokens, guarded=bool(keys))),
-        AgsDialect(Authenticator(keys, WallClock(), guarded=bool(tokens))),
+        WesDialect(by_token),
+        AgsDialect(Authenticator(keys, WallClock(), bearer=by_token.find if tokens else None)),
         ControlDialect(Access(settings.auth.admin_token)),
     ]
     oss = OssDialect(
