@@ -146,7 +146,7 @@ def _moment(text: str) -> datetime:
     """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
     try:
         moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise _incomplete(f"{text[:40]!r} is no date") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
