@@ -22,6 +22,7 @@ NAMES = (
     "wgs",
     "listing",
     "startup",
+    "start_workflow",
 )
 
 
@@ -61,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="+", choices=(*NAMES, "all"), metavar="NAME")
     parser.add_argument("--rounds", type=_positive, help="how often each way is measured")
-    parser.add_argument("--count", type=_positive, help="many: runs at once")
+    parser.add_argument(
+        "--count", type=_positive, help="many: runs at once; start_workflow: jobs that wait"
+    )
     parser.add_argument("--pairs", type=_positive, help="mapping, counting, wgs: pairs of reads")
     parser.add_argument("--tools", choices=("native", "wheels", "both"), default="both")
     parser.add_argument(

@@ -18,8 +18,9 @@ _OK = 200
 class Wes:
     """One connection that is kept. Not for several threads: each takes its own `again()`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str | None = None) -> None:
         self.url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         parts = urlsplit(url)
         self.host, self.port = str(parts.hostname), int(parts.port or 80)
         self._connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
@@ -86,7 +87,7 @@ class Wes:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        self._connection.request(method, ROOT + path, body, dict(headers or {}))
+        self._connection.request(method, ROOT + path, body, self._headers | dict(headers or {}))
         response = self._connection.getresponse()
         content = response.read()
         if response.status != _OK:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 from aiohttp import web
@@ -20,6 +21,12 @@ from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# how long an example takes says more about the machine than about the code
+hypothesis.settings.register_profile(
+    "wesemu", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("wesemu")
 
 
 @pytest.fixture(autouse=True)

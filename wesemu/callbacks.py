@@ -117,8 +117,9 @@ class Callbacks:
 
     async def _send_what_is_due(self, session: aiohttp.ClientSession) -> float | None:
         """Returns when to look again, None for when the bell rings."""
+        busy = set(self._sending)  # may be done when the index answers, with what was read before
         for message in await self._outbox.waiting(_AT_ONCE * 2):
-            if message.run_id in self._sending:
+            if message.run_id in busy:
                 continue
             if len(self._sending) >= _AT_ONCE:
                 return None

@@ -182,9 +182,13 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
+_OF_CLIENTS = {"WESEMU_SERVER", "WESEMU_TOKEN"}
+"""Variables of the command line's client verbs."""
+
+
 def unknown_variables() -> list[str]:
     """`WESEMU_*` variables of the environment that name no setting."""
-    known = {f"WESEMU_{name.upper()}" for name in Settings.model_fields} | {"WESEMU_SERVER"}
+    known = {f"WESEMU_{name.upper()}" for name in Settings.model_fields} | _OF_CLIENTS
     return sorted(
         name
         for name in os.environ

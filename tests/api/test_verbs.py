@@ -19,6 +19,7 @@ WGS = ("run", "wgs", *READS, *TINY, "--output-vcf", "out/a.vcf.gz")
 def wesemu(client, capsys, monkeypatch):
     """Runs a command line in a thread beside the server: its status, stdout and stderr."""
     monkeypatch.setenv("WESEMU_SERVER", str(client.make_url("/")))
+    monkeypatch.delenv("WESEMU_TOKEN", raising=False)
 
     def run(arguments: tuple[str, ...]) -> int:
         try:
@@ -72,6 +73,17 @@ async def test_every_flag_arrives(wesemu) -> None:
         "mapping_mark_dup": "false",
         "mapping_service": "p",
     }
+
+
+async def test_wgs_names_all_its_outputs(wesemu) -> None:
+    name = await send(wesemu, *WGS, "--output-bam", "out/b.bam", "--output-gvcf", "out/c.g.vcf.gz")
+    _, out, _ = await wesemu("get", name, "--json")
+    echoed = json.loads(json.loads(out)["ags"]["user_input_data"])
+    assert [echoed[f"wgs_{kind}_file_name"] for kind in ("vcf", "gvcf", "bam")] == [
+        "out/a.vcf.gz",
+        "out/c.g.vcf.gz",
+        "out/b.bam",
+    ]
 
 
 async def test_a_refusal_is_one_line(wesemu) -> None:

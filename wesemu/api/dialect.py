@@ -1,8 +1,10 @@
-"""What every dialect offers the middleware: which paths are its own, who asks, how errors look."""
+"""What every dialect offers the middleware: which requests are its own, who asks, how errors
+look."""
 
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from wesemu.runs.model import Owner
 
@@ -13,17 +15,23 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 class Dialect(Protocol):
     """One API. Handlers hold no `try`: `render_error` is the one place that makes errors."""
 
-    def owns(self, path: str) -> bool:
-        """True for paths whose errors this dialect renders, unknown routes among them."""
+    @property
+    def handle(self) -> Handler | None:
+        """What answers every request of this dialect; None: the application's routes."""
+        ...
+
+    def owns(self, request: web.Request) -> bool:
+        """True for requests whose errors this dialect renders, unknown routes among them."""
         ...
 
     async def authenticate(self, request: web.Request) -> Owner:
         """Who asks. Raises Unauthorized or Forbidden. May read the request's body."""
         ...
 
-    def render_error(self, error: Exception, request_id: str) -> web.Response:
-        """The answer for a WesemuError, an aiohttp HTTPException (404, 405, 413 …) or, as an
-        internal error without details, for anything else."""
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        """The answer to `request`, which has its REQUEST_ID: for a WesemuError, for an aiohttp
+        HTTPException (404, 405, 413 …) or, as an internal error without details, for anything
+        else."""
         ...
 
     def headers(self, request_id: str) -> dict[str, str]:

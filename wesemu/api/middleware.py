@@ -24,14 +24,14 @@ def around(
     reception: Reception | None = None,
     visitors: Visitors | None = None,
 ) -> Middleware:
-    """The one middleware. The last of `dialects` answers for paths that nobody owns."""
+    """The one middleware. Of `dialects` the first that owns a request answers, or the last."""
     reception = reception or Reception(WallClock())
     visitors = visitors or Visitors(is_open=False)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
-        dialect = next((d for d in dialects if d.owns(request.path)), dialects[-1])
+        dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         try:
@@ -39,17 +39,17 @@ def around(
                 if not request.path.startswith(CONTROL):  # which has rules of its own
                     visitors.check(request)
                 request[OWNER] = await dialect.authenticate(request)
-                response = await handler(request)
+                response = await (dialect.handle or handler)(request)
         except (WesemuError, web.HTTPException) as error:
             if isinstance(error, SystemFault):
                 log.error("request failed", request_id=request_id, error=str(error))
-            response = dialect.render_error(error, request_id)
+            response = dialect.render_error(error, request)
         except Exception as error:
             if (full := disk_full(error)) is not None:
                 log.error("request failed", request_id=request_id, error=str(error))
             else:
                 log.exception("internal error", request_id=request_id, path=request.path)
-            response = dialect.render_error(full or error, request_id)
+            response = dialect.render_error(full or error, request)
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
         seconds = time.perf_counter() - began

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from wesemu import __version__
-from wesemu.cli import buckets, demo, doctor, fixture, jobs, rebuild, references, run, serve
+from wesemu.cli import (
+    buckets,
+    controls,
+    demo,
+    doctor,
+    environment,
+    fixture,
+    jobs,
+    rebuild,
+    references,
+    run,
+    serve,
+)
 from wesemu.cli.failures import ExitStatus, sentence, status_of
 from wesemu.cli.output import give, tell
 from wesemu.errors import WesemuError
@@ -29,7 +41,19 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_wesemu)
-    for group in (demo, serve, run, jobs, fixture, references, buckets, doctor, rebuild):
+    for group in (
+        demo,
+        serve,
+        run,
+        jobs,
+        environment,
+        controls,
+        fixture,
+        references,
+        buckets,
+        doctor,
+        rebuild,
+    ):
         group.register(app)
     return app
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.options import DEFAULT_SERVER, AsJson, JobName, Server
+from wesemu.cli.options import DEFAULT_SERVER, AsJson, JobName, Server, Token
 
 if TYPE_CHECKING:
     from wesemu.cli.remote import Target
@@ -24,12 +24,13 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = 20,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
+    token: Token = None,
 ) -> None:
     """List the newest runs of both APIs."""
     from wesemu.cli.output import give_json, give_table, tell
     from wesemu.cli.remote import call, targets
 
-    found = call(server, lambda client: targets(client, limit))
+    found = call(server, token, lambda client: targets(client, limit))
     if as_json:
         give_json(
             [
@@ -58,9 +59,11 @@ def get(
     ] = False,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
+    token: Token = None,
 ) -> None:
     """Show one run."""
-    from wesemu.cli.output import give_json
+    from wesemu.cli.output import give_json, tell
+    from wesemu.cli.promise import service_level
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> "tuple[Target, JobDetail | None, RunDetail]":
@@ -68,16 +71,16 @@ def get(
         detail = await client.ags.job(target.job.name) if target.job else None
         return target, detail, await client.wes.run(target.run.id)
 
-    target, detail, run = call(server, act)
+    target, detail, run = call(server, token, act)
     if as_json:
         give_json({"ags": detail.raw if detail else None, "wes": run.raw})
         return
     _give_job(target, detail, run)
     if show:
         _give_more(run)
+    if (told := service_level(run.tags)) is not None:
+        tell(f"{target.name}: {told}")
     if run.error:
-        from wesemu.cli.output import tell
-
         tell(f"{target.name}: {run.error}")
 
 
@@ -88,6 +91,7 @@ def logs(
     ] = False,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
+    token: Token = None,
 ) -> None:
     """Print what a run's engine and tools said (its stderr)."""
     from wesemu.cli.logs import follow_log, gather
@@ -101,10 +105,10 @@ def logs(
         else:
             await follow_log(client, target.run.id, to_the_end=follow)
 
-    call(server, act)
+    call(server, token, act)
 
 
-def cancel(job: JobName, server: Server = DEFAULT_SERVER) -> None:
+def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Cancel a run that waits or runs."""
     from wesemu.cli.output import tell
     from wesemu.cli.remote import call, find
@@ -116,23 +120,20 @@ def cancel(job: JobName, server: Server = DEFAULT_SERVER) -> None:
         await client.wes.cancel(target.run.id)
         return f"{target.name} is being cancelled"
 
-    tell(call(server, act))
+    tell(call(server, token, act))
 
 
-def remove(job: JobName, server: Server = DEFAULT_SERVER) -> None:
+def remove(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Forget a run that has ended, with its logs; what it published stays."""
-    from wesemu.cli.failures import Refused
     from wesemu.cli.output import tell
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> str:
         target = await find(client, job)
-        if target.job is None:
-            raise Refused("only mapping and wgs jobs can be removed by now; WES has no word for it")
-        await client.ags.remove(target.job.name)
+        await client.wes.remove(target.run.id)
         return f"{target.name} is removed"
 
-    tell(call(server, act))
+    tell(call(server, token, act))
 
 
 def _row(target: "Target") -> tuple[str, ...]:

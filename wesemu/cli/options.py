@@ -16,6 +16,17 @@ Server = Annotated[
     typer.Option("--server", envvar="WESEMU_SERVER", help="The server's address.", metavar="URL"),
 ]
 
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar="WESEMU_TOKEN",
+        help="The bearer token that the server asks for.",
+        metavar="TOKEN",
+        show_default=False,
+    ),
+]
+
 DEFAULT_SERVER = "http://127.0.0.1:8070"
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -11,7 +11,8 @@ _SILENCE_SECONDS = 10.0
 
 
 class Board(Protocol):
-    """Shows one row for each name. `done` of `total` steps; `state` is a word of the API."""
+    """Shows one row for each name. `done` of `total` steps; `state` is a word of the API; `note`
+    says more."""
 
     def __enter__(self) -> Self: ...
 
@@ -22,7 +23,7 @@ class Board(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def show(self, name: str, state: str, done: int, total: int) -> None: ...
+    def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None: ...
 
 
 def board() -> Board:
@@ -47,13 +48,14 @@ class Lines:
     ) -> None:
         return
 
-    def show(self, name: str, state: str, done: int, total: int) -> None:
+    def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         before, told = self._told.get(name, ("", 0.0))
-        if state != before or now - told > _SILENCE_SECONDS:
+        news = f"{state} {note}"
+        if news != before or now - told > _SILENCE_SECONDS:
             steps = f"  {done} of {total} steps" if total else ""
-            tell(f"{name:<20} {state}{steps}")
-            self._told[name] = (state, now)
+            tell(f"{name:<20} {state}{steps}" + (f"  {note}" if note else ""))
+            self._told[name] = (news, now)
 
 
 class Bars:
@@ -85,11 +87,14 @@ class Bars:
     ) -> None:
         self._progress.stop()
 
-    def show(self, name: str, state: str, done: int, total: int) -> None:
+    def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
         from rich.progress import TaskID
 
         if name not in self._rows:
             self._rows[name] = self._progress.add_task(f"{name:<20}", total=1, state="")
         self._progress.update(
-            TaskID(self._rows[name]), completed=done, total=max(total, 1), state=state.lower()
+            TaskID(self._rows[name]),
+            completed=done,
+            total=max(total, 1),
+            state=f"{state.lower()} {note}",
         )

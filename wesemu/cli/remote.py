@@ -27,14 +27,14 @@ class Target:
         return self.run.id, self.run.handle, self.name
 
 
-def call(server: str, action: Callable[[Client], Awaitable[T]]) -> T:
-    """Carry out `action` with a client of `server`.
+def call(server: str, token: str | None, action: Callable[[Client], Awaitable[T]]) -> T:
+    """Carry out `action` with a client of `server` that shows `token`, where there is one.
 
     Raises Refused for everything that the client complains of.
     """
 
     async def act() -> T:
-        async with connect(server) as client:
+        async with connect(server, token=token) as client:
             return await action(client)
 
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wesemu.cli.options import DEFAULT_SERVER, Server
+from wesemu.cli.options import DEFAULT_SERVER, Server, Token
 
 
 class Tier(StrEnum):
@@ -62,6 +62,7 @@ def mapping(
     region: Region = "cn-local",
     watch: Watch = False,
     server: Server = DEFAULT_SERVER,
+    token: Token = None,
 ) -> None:
     """Align paired reads, sort, mark duplicates: a BAM with its index."""
     fields = {
@@ -75,7 +76,7 @@ def mapping(
         "mapping_mark_dup": markdup.value,
         "mapping_service": service.value,
     }
-    _send(server, "mapping", fields, watch=watch)
+    _send(server, token, "mapping", fields, watch=watch)
 
 
 def wgs(
@@ -88,6 +89,9 @@ def wgs(
     output_bam: Annotated[
         str | None, typer.Option(help="Key of the BAM to write as well.", metavar="KEY")
     ] = None,
+    output_gvcf: Annotated[
+        str | None, typer.Option(help="Key of the gVCF to write as well.", metavar="KEY")
+    ] = None,
     reference: Reference = "hg19",
     reference_group: Annotated[
         str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
@@ -96,6 +100,7 @@ def wgs(
     region: Region = "cn-local",
     watch: Watch = False,
     server: Server = DEFAULT_SERVER,
+    token: Token = None,
 ) -> None:
     """Mapping, then variant calling: a VCF of SNPs and indels."""
     fields = {
@@ -106,13 +111,16 @@ def wgs(
         "wgs_reference_file": reference,
         "wgs_reference_group": reference_group,
         "wgs_vcf_file_name": output_vcf,
+        "wgs_gvcf_file_name": output_gvcf,
         "wgs_bam_file_name": output_bam,
         "wgs_service": service.value,
     }
-    _send(server, "wgs", fields, watch=watch)
+    _send(server, token, "wgs", fields, watch=watch)
 
 
-def _send(server: str, kind: str, fields: Mapping[str, str | None], *, watch: bool) -> None:
+def _send(
+    server: str, token: str | None, kind: str, fields: Mapping[str, str | None], *, watch: bool
+) -> None:
     import json
 
     from wesemu import __version__
@@ -133,5 +141,5 @@ def _send(server: str, kind: str, fields: Mapping[str, str | None], *, watch: bo
         target = await find(client, name)
         return await watch_to_the_end(client, target.run.id, name)
 
-    if not call(server, act):
+    if not call(server, token, act):
         raise typer.Exit(ExitStatus.FAILED)

@@ -1,4 +1,4 @@
-"""A small typed client of the public HTTP API: AGS operations, WES operations, downloads.
+"""A small typed client of the HTTP APIs: AGS, WES, the emulator's controls, downloads.
 
 Every failure is one `ClientError` with the server's own message.
 """
@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from wesemu.client.ags import AgsOperations, JobDetail, JobLine
+from wesemu.client.control import ClockReading, ControlOperations
 from wesemu.client.transport import QUICK, ClientError, Transport, server_url
 from wesemu.client.wes import Log, Output, RunDetail, RunLine, WesOperations
 
 __all__ = [
     "Client",
     "ClientError",
+    "ClockReading",
     "JobDetail",
     "JobLine",
     "Log",
@@ -26,11 +28,12 @@ __all__ = [
 
 
 class Client:
-    """Both APIs of one server; made by `connect`."""
+    """The APIs of one server; made by `connect`."""
 
     def __init__(self, transport: Transport) -> None:
         self.ags = AgsOperations(transport)
         self.wes = WesOperations(transport)
+        self.control = ControlOperations(transport)
 
 
 @asynccontextmanager

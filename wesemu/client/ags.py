@@ -23,7 +23,8 @@ class JobLine:
 class JobDetail:
     """DescirbeWorkflow: times as "2020-01-15 16:30:25 +0800 CST", durations as "12m25s", sizes in
     bytes; `request` is the echoed one. What follows it are this server's additions, None until
-    they are known; `sla_minutes` and `sla_price_cny` are decimal numbers."""
+    they are known, as docs/sla.md has them: numbers are decimal, `sla_bases` is what the service
+    level goes by, `real_seconds` what the tools took; `pace` is None where it is "real"."""
 
     name: str
     namespace: str
@@ -36,9 +37,14 @@ class JobDetail:
     input_size: int
     output_size: int
     request: JsonObject
+    pace: str | None
+    sla_bases: str | None
     sla_minutes: str | None
     sla_price_cny: str | None
+    sla_predicted_finish: str | None
     sla_met: str | None
+    sla_charged_cny: str | None
+    real_seconds: str | None
     error: str | None
     raw: JsonObject
 
@@ -83,9 +89,14 @@ class AgsOperations:
             input_size=number(answer, "input_data_size"),
             output_size=number(answer, "output_data_size"),
             request=echoed if isinstance(echoed, dict) else {},
+            pace=some(answer, "pace"),
+            sla_bases=some(answer, "sla_bases"),
             sla_minutes=some(answer, "sla_minutes"),
             sla_price_cny=some(answer, "sla_price_cny"),
+            sla_predicted_finish=some(answer, "sla_predicted_finish"),
             sla_met=some(answer, "sla_met"),
+            sla_charged_cny=some(answer, "sla_charged_cny"),
+            real_seconds=some(answer, "real_seconds"),
             error=some(answer, "error_message"),
             raw=answer,
         )

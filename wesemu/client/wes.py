@@ -139,6 +139,10 @@ class WesOperations:
         """CancelRun."""
         await self._transport.call("DELETE", _path(run_id))
 
+    async def remove(self, run_id: str) -> None:
+        """Forget a run that has ended: this server's addition."""
+        await self._transport.call("DELETE", _path(run_id), query={"purge": "true"})
+
     def read(self, url: str, *, start: int = 0) -> AsyncIterator[bytes]:
         """The bytes behind a log's or an output's URL, from byte `start` on."""
         return self._transport.chunks(url, start=start)

@@ -66,7 +66,7 @@ class Uploads:
     def begin(self, bucket: str, key: str, record: ObjectRecord) -> str:
         """The new upload's id; `record` becomes the object's. Raises as ObjectStore's methods."""
         self._store.check(bucket, key)
-        upload_id = self._ids.request_id().replace("-", "")
+        upload_id = self._ids.upload_id()
         folder = self._store.folder(bucket) / UPLOADS / upload_id
         folder.mkdir(parents=True)
         description = folder / "upload.new"

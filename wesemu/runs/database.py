@@ -42,21 +42,23 @@ class Database:
                 await _migrate(writer, path)
                 reader = await _connect(path, opening)
                 await reader.execute("PRAGMA query_only = ON")
+                reserve = Reserve(path.with_name(f"{path.name}.reserve"))
+                await asyncio.to_thread(reserve.take)
             except sqlite3.DatabaseError as error:
                 raise StoreError(
                     f"cannot use the index {path}: {error}; move it away, the runs' directories "
                     "keep what happened"
                 ) from error
             opening.pop_all()
-        reserve = Reserve(path.with_name(f"{path.name}.reserve"))
-        await asyncio.to_thread(reserve.take)
         return cls(writer, reader, reserve)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._reader.close()
-            await self._writer.close()
+            try:
+                await self._reader.close()
+            finally:
+                await self._writer.close()
 
     async def write(self, statement: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One statement, committed by itself; the rows of its RETURNING."""

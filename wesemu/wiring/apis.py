@@ -16,7 +16,7 @@ from wesemu.api.control.dialect import ControlDialect
 from wesemu.api.dialect import Dialect
 from wesemu.api.middleware import around
 from wesemu.api.oss.authenticator import OssAuthenticator
-from wesemu.api.oss.dialect import OssDialect, door
+from wesemu.api.oss.dialect import OssDialect
 from wesemu.api.oss.routes import OssHandlers
 from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors, names_loopback
@@ -46,19 +46,20 @@ async def build(
     Signatures are checked on the wall clock. Credentials of one API close the others, too.
     """
     keys, tokens = settings.auth.ags_keys, settings.auth.tokens
-    dialects: list[Dialect] = [
-        WesDialect(TokenAuthenticator(tokens, guarded=bool(keys))),
-        AgsDialect(Authenticator(keys, WallClock(), guarded=bool(tokens))),
+    by_token = TokenAuthenticator(tokens, guarded=bool(keys))
+    apis: list[Dialect] = [
+        WesDialect(by_token),
+        AgsDialect(Authenticator(keys, WallClock(), bearer=by_token.find if tokens else None)),
         ControlDialect(Access(settings.auth.admin_token)),
     ]
     oss = OssDialect(
-        OssAuthenticator(keys, WallClock(), guarded=bool(tokens)), objects.shelves, dialects
+        OssAuthenticator(keys, WallClock(), guarded=bool(tokens)),
+        objects.shelves,
+        apis,
+        OssHandlers(objects).handle,
     )
-    visitors = _visitors(settings)
-    inner = around([oss], core.ids, reception, visitors)
-    bucket_door = door(oss, inner, OssHandlers(objects).handle)
     app = web.Application(
-        middlewares=[bucket_door, around(dialects, core.ids, reception, visitors)]
+        middlewares=[around([oss, *apis], core.ids, reception, _visitors(settings))]
     )
     secret = await asyncio.to_thread(core.data.secret)
     created = await asyncio.to_thread(core.data.created)

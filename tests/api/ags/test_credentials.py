@@ -89,5 +89,20 @@ async def test_with_tokens_but_no_keys_nobody_comes_in_by_ags(
 ) -> None:
     guarded = settings.model_copy(update={"auth": AuthSettings(tokens={"secret": "alice"})})
     client = await aiohttp_client(await create_app(guarded, engines=[engine]))
-    answer = await client.get("/gs/workflows")
-    assert (answer.status, (await answer.json())["Code"]) == (400, "IncompleteSignature")
+    for headers in ({}, {"Authorization": "Bearer guessed"}, {"Authorization": "Bearer"}):
+        answer = await client.get("/gs/workflows", headers=headers)
+        assert (answer.status, (await answer.json())["Code"]) == (400, "IncompleteSignature")
+
+
+async def test_a_bearer_token_opens_ags_too(
+    aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
+) -> None:
+    auth = AuthSettings(ags_keys={KEY_ID: SECRET}, tokens={"secret": KEY_ID, "other": "alice"})
+    app = await create_app(settings.model_copy(update={"auth": auth}), engines=[engine])
+    client = await aiohttp_client(app)
+    mine, other = ({"Authorization": f"Bearer {token}"} for token in ("secret", "other"))
+    answer = await client.post("/gs/workflow", json=WGS, headers=mine)
+    name = (await answer.json())["JobName"]
+    signed = await (await call(client, "/gs/workflows")).json()
+    assert [job["job_name"] for job in signed["jobs"]] == [name]
+    assert await (await client.get("/gs/workflows", headers=other)).json() == {"jobs": []}

@@ -10,9 +10,11 @@ from xml.etree import ElementTree as ET
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from wesemu.api.ags.authenticator import Authenticator
+from wesemu.api.ags.dialect import AgsDialect
 from wesemu.api.middleware import around
 from wesemu.api.oss.authenticator import OssAuthenticator
-from wesemu.api.oss.dialect import OssDialect, door
+from wesemu.api.oss.dialect import OssDialect
 from wesemu.api.oss.routes import OssHandlers
 from wesemu.api.visitors import Visitors
 from wesemu.clock import Clock, WallClock
@@ -41,16 +43,15 @@ def door_application(
     if limit is not None:
         store = ObjectStore(root, None, limit=limit)
         objects = ObjectServices(store, Shelves(root, store), Uploads(store, ids))
-    oss = OssDialect(OssAuthenticator(keys or {}, clock or WallClock()), objects.shelves, [])
-    app = web.Application(
-        middlewares=[
-            door(
-                oss,
-                around([oss], ids, visitors=Visitors(is_open=True)),
-                OssHandlers(objects).handle,
-            )
-        ]
+    oss = OssDialect(
+        OssAuthenticator(keys or {}, clock or WallClock()),
+        objects.shelves,
+        [],
+        OssHandlers(objects).handle,
     )
+    elsewhere = AgsDialect(Authenticator({}, WallClock()))
+    middleware = around([oss, elsewhere], ids, visitors=Visitors(is_open=True))
+    app = web.Application(middlewares=[middleware])
     app.router.add_get("/{anything:.*}", _elsewhere)
     return app
 

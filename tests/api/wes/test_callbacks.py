@@ -1,5 +1,6 @@
 """The engine parameter callback_url: each state is told, signed, in order, again if need be."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -22,6 +23,7 @@ from wesemu.clock import WallClock
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.public_addresses import AddressGuard
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
+from wesemu.runs.outbox import Message
 from wesemu.runs.store import RunStore
 from wesemu.settings import Settings
 from wesemu.sla import ServiceLevel
@@ -33,14 +35,16 @@ SECRET = "whsec_" + base64.b64encode(b"s" * 24).decode()
 
 @dataclass
 class Receiver:
-    """Answers with `statuses` one after the other, then with 200."""
+    """Answers with `statuses` one after the other, then with 200; as soon as it `answers`."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, request: web.Request) -> web.Response:
         self.got.append((dict(request.headers), await request.read()))
+        await self.answers.wait()
         status = self.statuses.pop(0) if self.statuses else 200
         return web.Response(status=status, headers={"Location": "/elsewhere"})
 
@@ -52,6 +56,7 @@ class Receiver:
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     told = Receiver()
+    told.answers.set()
     app = web.Application()
     app.router.add_post("/hook", told.take)
     async with TestServer(app) as server:
@@ -75,8 +80,10 @@ async def sending(
     )
     store.watch(callbacks.moved)
     await callbacks.start()
-    yield callbacks
-    await callbacks.close()
+    try:
+        yield callbacks
+    finally:
+        await callbacks.close()
 
 
 async def insert(store: RunStore, url: str, name: str = "a") -> RunId:
@@ -101,8 +108,14 @@ async def live(store: RunStore, run_id: RunId) -> None:
 
 
 def emptied(store: RunStore) -> Callable[[], Awaitable[bool]]:
+    return emptied_by(store.outbox.waiting)
+
+
+def emptied_by(
+    waiting: Callable[[int], Awaitable[list[Message]]],
+) -> Callable[[], Awaitable[bool]]:
     async def empty() -> bool:
-        return await store.outbox.waiting(9) == []
+        return await waiting(9) == []
 
     return empty
 
@@ -184,7 +197,38 @@ async def test_one_receiver_that_is_down_delays_no_other(
         await live(store, await insert(store, "http://127.0.0.1:1/", "down"))
         await live(store, await insert(store, receiver.url, "up"))
         await eventually(lambda: receiver.states == STATES)
-    assert [message.run_id for message in await store.outbox.waiting(9)] == ["id-down"]
+
+        async def only_the_other_waits() -> bool:
+            return [message.run_id for message in await store.outbox.waiting(9)] == ["id-down"]
+
+        await eventually(only_the_other_waits)
+
+
+async def test_what_arrives_while_the_index_is_read_is_not_sent_again(
+    store: RunStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = store.outbox.waiting
+    on_its_way = asyncio.Event()
+
+    async def read_before_it_arrives(limit: int) -> list[Message]:
+        found = await read(limit)
+        if on_its_way.is_set() and not receiver.answers.is_set():
+            receiver.answers.set()
+            await eventually(emptied_by(read))
+        return found
+
+    monkeypatch.setattr(store.outbox, "waiting", read_before_it_arrives)
+    receiver.answers.clear()
+    async with sending(store) as callbacks:
+        run_id = await insert(store, receiver.url)
+        run = await store.move(run_id, RunState.INITIALIZING)
+        await eventually(lambda: len(receiver.got) == 1)
+        on_its_way.set()
+        callbacks.moved(run)
+        await eventually(lambda: receiver.answers.is_set())
+        await store.move(run_id, RunState.RUNNING)
+        await eventually(lambda: receiver.states[-1:] == ["RUNNING"])
+    assert receiver.states == ["INITIALIZING", "RUNNING"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

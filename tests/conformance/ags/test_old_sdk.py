@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from conformance.ags.conftest import KEY_ID, SECRET
@@ -78,6 +79,18 @@ async def test_the_documented_sample_runs_a_job_from_start_to_removal(
     assert name in gone.get_error_msg()
     assert gone.get_request_id()
     assert schemes == {"acs"}
+
+
+async def test_the_sdk_may_ask_for_xml(sdk: OldSdk) -> None:
+    async def send(method: str, path: str, body: str | None = None) -> ET.Element:
+        request = sdk.request(method, path, body)
+        request.set_accept_format("XML")
+        return ET.fromstring(await asyncio.to_thread(sdk.client.do_action, request))
+
+    started = await send("POST", "/gs/workflow", BODY)
+    assert started.tag == "StartWorkflowResponse"
+    listed = await send("GET", "/gs/workflows")
+    assert listed.findtext("jobs/job_name") == started.findtext("JobName")
 
 
 async def test_a_refusal_reaches_the_user(sdk: OldSdk) -> None:

@@ -23,7 +23,8 @@ def wesemu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     """Runs one command line without colours, as a script sees it."""
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.delenv("WESEMU_SERVER", raising=False)
+    for name in ("WESEMU_SERVER", "WESEMU_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: object) -> Ended:
         status = 0

@@ -185,7 +185,9 @@ def test_a_clock_may_be_a_quarter_of_an_hour_off(
 
 
 @pytest.mark.parametrize(("version", "name"), [(1, "date"), (2, "date"), (4, "x-oss-date")])
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-99-99"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "2026-99-99", f"Sun, 01 Mar {10**20} 12:00:00 GMT"]
+)
 def test_a_date_is_needed(
     authenticator: OssAuthenticator, version: int, name: str, text: str
 ) -> None:
@@ -212,6 +214,22 @@ def test_a_presigned_url_holds_for_seven_days_at_most(authenticator: OssAuthenti
     for seconds in ("", "soon", "-1", "9" * 30):
         call = call_of("GET", "a", *parameters, ("x-oss-expires", seconds))
         assert refused(authenticator, call, {}) == "AccessDenied"
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59"])
+def test_a_presigned_url_of_the_end_of_time_is_not_valid_yet(
+    authenticator: OssAuthenticator, time: str
+) -> None:
+    call = call_of(
+        "GET",
+        "a",
+        ("x-oss-signature-version", "OSS4-HMAC-SHA256"),
+        ("x-oss-credential", f"{KEY_ID}/99991231/cn-shenzhen/oss/aliyun_v4_request"),
+        ("x-oss-date", time),
+        ("x-oss-signature", "0" * 64),
+        ("x-oss-expires", "600"),
+    )
+    assert refused(authenticator, call, {}) == "AccessDenied"
 
 
 def test_with_other_credentials_only_nobody_comes_in_unsigned(clock: ManualClock) -> None:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -31,22 +31,31 @@ _NONCES = 100_000
 class Authenticator:
     """Checks signatures against `keys` (access key id = secret); the id is the owner.
 
-    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `guarded`, which
-    says that other credentials than access keys are asked for here: then nobody comes in.
-    `clock` is the wall clock: clients sign by theirs, never by emulated time. Nonces are
-    remembered for as long as their requests would be accepted, the newest 100,000 of them.
+    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `bearer` is
+    given, which says that bearer tokens are asked for here, too, and whose a token is: our own
+    addition, for clients that speak both APIs. `clock` is the wall clock: clients sign by
+    theirs, never by emulated time. Nonces are remembered for as long as their requests would be
+    accepted, the newest 100,000 of them.
     """
 
-    def __init__(self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, str],
+        clock: Clock,
+        *,
+        bearer: Callable[[str], Owner | None] | None = None,
+    ) -> None:
         self._keys = dict(keys)
-        self._is_open = not keys and not guarded
+        self._bearer = bearer
         self._clock = clock
         self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     async def owner(self, request: web.Request) -> Owner:
         """Raises SignatureRefused. Reads the body where keys are configured."""
-        if self._is_open:
+        if not self._keys and self._bearer is None:
             return LOCAL_OWNER
+        if (owner := self._shown(request.headers.get("Authorization", ""))) is not None:
+            return owner
         return self.check(
             SignedRequest(
                 method=request.method,
@@ -55,6 +64,12 @@ class Authenticator:
                 body=await request.read(),
             )
         )
+
+    def _shown(self, authorization: str) -> Owner | None:
+        scheme, _, token = authorization.partition(" ")
+        if self._bearer is None or scheme.casefold() != "bearer":
+            return None
+        return self._bearer(token.strip())
 
     def check(self, request: SignedRequest) -> Owner:
         """The owner of a signed request. Raises SignatureRefused."""
@@ -131,7 +146,7 @@ def _moment(text: str) -> datetime:
     """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
     try:
         moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise _incomplete(f"{text[:40]!r} is no date") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

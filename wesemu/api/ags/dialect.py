@@ -8,20 +8,22 @@ from wesemu.runs.model import Owner
 
 
 class AgsDialect:
-    """Implements `wesemu.api.dialect.Dialect`: `/gs/…`, signatures, JSON errors throughout."""
+    """Implements `wesemu.api.dialect.Dialect`: `/gs/…`, signatures, errors in JSON or XML."""
+
+    handle = None
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
-    def owns(self, path: str) -> bool:
-        return path == "/gs" or path.startswith("/gs/")
+    def owns(self, request: web.Request) -> bool:
+        return request.path == "/gs" or request.path.startswith("/gs/")
 
     async def authenticate(self, request: web.Request) -> Owner:
         """Raises SignatureRefused."""
         return await self._authenticator.owner(request)
 
-    def render_error(self, error: Exception, request_id: str) -> web.Response:
-        return render(error, request_id)
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        return render(error, request)
 
     def headers(self, request_id: str) -> dict[str, str]:
         return {"x-acs-request-id": request_id}

@@ -1,4 +1,4 @@
-"""AGS's errors: one JSON object that both generations of SDKs can read.
+"""AGS's errors: one object that both generations of SDKs can read.
 
 The gateway spells `Code`, `Message`, `RequestId`, `HostId`; the service spells `code`,
 `message`, `requestId`. The old SDK reads only the first, so both are sent. Codes that begin with
@@ -7,6 +7,8 @@ The gateway spells `Code`, `Message`, `RequestId`, `HostId`; the service spells 
 
 from aiohttp import web
 
+from wesemu.api.ags.notation import write
+from wesemu.api.dialect import REQUEST_ID
 from wesemu.errors import (
     BucketNotFound,
     Conflict,
@@ -55,22 +57,25 @@ class SignatureRefused(Unauthorized):
         self.code = code
 
 
-def render(error: Exception, request_id: str) -> web.Response:
-    """The answer for an error. Anything that is not ours is an internal error without details."""
+def render(error: Exception, request: web.Request) -> web.Response:
+    """The answer for an error, in the notation that the request asks for.
+
+    Anything that is not ours is an internal error without details.
+    """
     match error:
         case SignatureRefused():
-            return _answer(error.status, error.code, error.message, request_id)
+            return _answer(request, error.status, error.code, error.message)
         case WesemuError():
             status, code = next(
                 ((status, code) for kind, status, code in _CODES if isinstance(error, kind)),
                 (500, "InternalError"),
             )
-            return _answer(status, code, _message(error), request_id)
+            return _answer(request, status, code, _message(error))
         case web.HTTPException():
-            return _http(error, request_id)
+            return _http(error, request)
         case _:
-            message = f"Internal error: the server's log has it under {request_id}."
-            return _answer(500, "InternalError", message, request_id)
+            message = f"Internal error: the server's log has it under {request[REQUEST_ID]}."
+            return _answer(request, 500, "InternalError", message)
 
 
 def _message(error: WesemuError) -> str:
@@ -79,7 +84,7 @@ def _message(error: WesemuError) -> str:
     return f"The parameter {error.field}: {error.message}"
 
 
-def _http(error: web.HTTPException, request_id: str) -> web.Response:
+def _http(error: web.HTTPException, request: web.Request) -> web.Response:
     message = error.reason
     if error.status in (404, 405):
         message = (
@@ -89,14 +94,17 @@ def _http(error: web.HTTPException, request_id: str) -> web.Response:
     code = _HTTP_CODES.get(
         error.status, "InvalidRequest" if error.status < 500 else "InternalError"
     )
-    response = _answer(error.status, code, message, request_id)
+    response = _answer(request, error.status, code, message)
     if (allowed := error.headers.get("Allow")) is not None:
         response.headers["Allow"] = allowed
     return response
 
 
-def _answer(status: int, code: str, message: str, request_id: str) -> web.Response:
-    return web.json_response(
+def _answer(request: web.Request, status: int, code: str, message: str) -> web.Response:
+    request_id = request[REQUEST_ID]
+    return write(
+        request,
+        "Error",
         {
             "Code": code,
             "Message": message,

@@ -1,11 +1,11 @@
 """The five operations, told apart by method and path as the gateway does it."""
 
 from aiohttp import web
-from pydantic import BaseModel
 
 from wesemu.api.ags.fields import KINDS, parse_body
 from wesemu.api.ags.jobs import describe, find_run, job_name, list_entry
 from wesemu.api.ags.models import Jobs, Started
+from wesemu.api.ags.notation import answer
 from wesemu.api.ags.start import translate
 from wesemu.api.dialect import OWNER
 from wesemu.clock import Clock
@@ -46,16 +46,18 @@ class AgsHandlers:
         start = translate(parse_body(await request.read()))
         with start.in_callers_words():
             run = await self._runs.submit(request[OWNER], start.request)
-        return _answer(Started(job_name=job_name(run)))
+        return answer(request, "StartWorkflow", Started(job_name=job_name(run)))
 
     async def describe_workflows(self, request: web.Request) -> web.Response:
         """All jobs, newest first. The API has no paging; `limit` is our addition."""
         runs = await self._newest(request[OWNER], _limit(request))
-        return _answer(Jobs(jobs=[list_entry(run, self._cluster_id) for run in runs]))
+        jobs = [list_entry(run, self._cluster_id) for run in runs]
+        return answer(request, "DescribeWorkflows", Jobs(jobs=jobs))
 
     async def descirbe_workflow(self, request: web.Request) -> web.Response:
         run = await self._find(request)
-        return _answer(describe(run, now=self._clock.now(), namespace=self._namespace))
+        told = describe(run, now=self._clock.now(), namespace=self._namespace)
+        return answer(request, "DescirbeWorkflow", told)
 
     async def cancel_workflow(self, request: web.Request) -> web.Response:
         """A job that has ended stays as it is, which is a success too."""
@@ -95,10 +97,3 @@ def _limit(request: web.Request) -> int | None:
     if not (limit := whole_number(text)):
         raise InvalidRequest("write a number from 1 to 999999999", field="limit")
     return limit
-
-
-def _answer(content: BaseModel) -> web.Response:
-    return web.Response(
-        text=content.model_dump_json(by_alias=True, exclude_none=True),
-        content_type="application/json",
-    )

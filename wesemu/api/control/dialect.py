@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from wesemu.api.control.access import Access
+from wesemu.api.dialect import REQUEST_ID
 from wesemu.api.reception import CONTROL
 from wesemu.errors import (
     Conflict,
@@ -31,22 +32,24 @@ _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
 class ControlDialect:
     """Plain JSON errors: `{"error": "…", "status": 404}`, with the `field` that is to blame."""
 
+    handle = None
+
     def __init__(self, access: Access) -> None:
         self._access = access
 
-    def owns(self, path: str) -> bool:
-        return path.startswith(CONTROL)
+    def owns(self, request: web.Request) -> bool:
+        return request.path.startswith(CONTROL)
 
     async def authenticate(self, request: web.Request) -> Owner:
         """Raises Unauthorized or Forbidden. Paths that no API owns are nobody's."""
-        if not self.owns(request.path):
+        if not self.owns(request):
             return Owner("")
         if request.path not in PUBLIC:
             self._access.check(request)
         return LOCAL_OWNER
 
-    def render_error(self, error: Exception, request_id: str) -> web.Response:
-        message = f"internal error; the server's log has it under {request_id}"
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        message = f"internal error; the server's log has it under {request[REQUEST_ID]}"
         status, field = 500, None
         if isinstance(error, web.HTTPException):
             status, message = error.status, error.reason

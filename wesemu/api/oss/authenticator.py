@@ -72,10 +72,10 @@ class OssAuthenticator:
     def _check_time(self, signature: Signature) -> None:
         now = self._clock.now()
         if signature.expires is not None:
-            if _expiry(signature) < now:
-                raise _denied("Request has expired.")
             if signature.version == 4 and _moment(signature.time) - now > SKEW:
                 raise _denied("Request is not valid yet.")
+            if _expiry(signature) < now:
+                raise _denied("Request has expired.")
             return
         if abs(_moment(signature.time) - now) > SKEW:
             raise SignatureRefused(
@@ -108,7 +108,7 @@ def _moment(text: str) -> datetime:
     """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
     try:
         moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise _denied(
             f"OSS authentication requires a valid Date, and {text[:40]!r} is none."
         ) from error

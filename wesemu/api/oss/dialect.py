@@ -1,12 +1,12 @@
-"""OSS as the middleware sees it, and the door that leads its requests past the other APIs."""
+"""OSS as the middleware sees it: told by more than the path, and answered past the routes."""
 
 import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
-from wesemu.api.dialect import Dialect
+from wesemu.api.dialect import REQUEST_ID, Dialect
 from wesemu.api.oss.authenticator import OssAuthenticator
 from wesemu.api.oss.call import (
     CALL,
@@ -24,20 +24,24 @@ from wesemu.runs.model import Owner
 
 
 class OssDialect:
-    """Implements `wesemu.api.dialect.Dialect`. `others` keep their paths, whoever asks."""
+    """Implements `wesemu.api.dialect.Dialect`, to be asked before `others`.
+
+    `handle` answers for every path: no route has to match.
+    """
 
     def __init__(
-        self, authenticator: OssAuthenticator, shelves: Shelves, others: Sequence[Dialect]
+        self,
+        authenticator: OssAuthenticator,
+        shelves: Shelves,
+        others: Sequence[Dialect],
+        handle: Handler,
     ) -> None:
+        self.handle = handle
         self._authenticator = authenticator
         self._shelves = shelves
         self._others = others
 
-    def owns(self, path: str) -> bool:
-        """All that comes through `door`: OSS is told by more than the path."""
-        return True
-
-    def claims(self, request: web.Request) -> bool:
+    def owns(self, request: web.Request) -> bool:
         """Whether OSS is meant: by our prefix, or by what only OSS clients send.
 
         A path of another API is OSS's only where the host names a bucket and the request is
@@ -45,7 +49,7 @@ class OssDialect:
         """
         if is_prefixed(request):
             return True
-        if any(dialect.owns(request.path) for dialect in self._others):
+        if any(dialect.owns(request) for dialect in self._others):
             return bucket_of_host(request) != "" and is_signed(request)
         return is_marked(request)
 
@@ -54,8 +58,8 @@ class OssDialect:
         request[CALL] = call = await asyncio.to_thread(self._call, request)
         return self._authenticator.owner(request, call)
 
-    def render_error(self, error: Exception, request_id: str) -> web.Response:
-        return render(error, request_id)
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        return render(error, request[REQUEST_ID])
 
     def headers(self, request_id: str) -> dict[str, str]:
         return {"x-oss-request-id": request_id, "x-oss-server-time": "1", "Server": "AliyunOSS"}
@@ -73,18 +77,3 @@ class OssDialect:
         if bucket not in names and path.bucket in names:
             return path
         return by_host(request, bucket)
-
-
-def door(dialect: OssDialect, through: Middleware, handle: Handler) -> Middleware:
-    """Leads what `dialect` claims through the middleware `through` to `handle`.
-
-    It goes before all other middlewares; no route has to match.
-    """
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if dialect.claims(request):
-            return await through(request, handle)
-        return await handler(request)
-
-    return middleware

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from wesemu.api.oss.xml import document, element
+from wesemu.api.xml import document, element
 from wesemu.errors import (
     BucketNotFound,
     Conflict,

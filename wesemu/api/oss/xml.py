@@ -1,31 +1,14 @@
 """XML as OSS writes it: no namespaces anywhere, times in UTC with milliseconds."""
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
 from aiohttp import web
 
 from wesemu.api.dialect import OWNER
-
-_INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def element(tag: str, *content: str | int | Element) -> Element:
-    """An element with one text, or with elements. What XML cannot hold becomes `?`."""
-    made = Element(tag)
-    for part in content:
-        if isinstance(part, Element):
-            made.append(part)
-        else:
-            made.text = _INVALID.sub("?", str(part))
-    return made
-
-
-def document(root: Element) -> bytes:
-    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+from wesemu.api.xml import document as document
+from wesemu.api.xml import element as element
 
 
 def answer(tag: str, *content: str | Element | Iterable[Element]) -> web.Response:

@@ -29,15 +29,18 @@ class TokenAuthenticator:
         if self._open:
             return LOCAL_OWNER
         shown = list(_tokens(request))
-        found = [owner for token in shown for owner in self._matches(_digest(token))]
+        found = [owner for token in shown if (owner := self.find(token)) is not None]
         if found:
             return found[0]
         if shown:
             raise Unauthorized("nobody here knows this token")
         raise Unauthorized("credentials are missing; send 'Authorization: Bearer <token>'")
 
-    def _matches(self, digest: bytes) -> list[Owner]:
-        return [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
+    def find(self, token: str) -> Owner | None:
+        """Whose token it is; None for one that nobody here knows."""
+        digest = _digest(token)
+        found = [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
+        return found[0] if found else None
 
 
 def _tokens(request: web.Request) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from wesemu.api.dialect import REQUEST_ID
 from wesemu.api.wes.errors import render_error
 from wesemu.api.wes.slashes import merge_slashes
 from wesemu.errors import Unauthorized
@@ -22,11 +23,13 @@ _PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?", re.DOTALL)
 class WesDialect:
     """Implements `wesemu.api.dialect.Dialect` for every version of WES."""
 
+    handle = None
+
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
-    def owns(self, path: str) -> bool:
-        return _PATHS.fullmatch(merge_slashes(path)) is not None
+    def owns(self, request: web.Request) -> bool:
+        return _PATHS.fullmatch(merge_slashes(request.path)) is not None
 
     async def authenticate(self, request: web.Request) -> Owner:
         """service-info is public, for clients read there how to get credentials; so is what
@@ -38,8 +41,8 @@ class WesDialect:
         except Unauthorized:
             return GUEST
 
-    def render_error(self, error: Exception, request_id: str) -> web.Response:
-        return render_error(error, request_id)
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        return render_error(error, request[REQUEST_ID])
 
     def headers(self, request_id: str) -> dict[str, str]:
         return {"X-Request-Id": request_id, "X-Content-Type-Options": "nosniff"}
