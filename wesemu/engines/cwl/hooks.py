@@ -20,7 +20,7 @@ from typing import Any
 
 from wesemu.engines.hosted.tasks import Tasks
 from wesemu.engines.processes import send_group
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
+from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 
 _NOT_FOUND = 127
 _KILL_SECONDS = 10.0

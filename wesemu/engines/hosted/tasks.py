@@ -7,15 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from wesemu.engines import journal as events
+from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
 from wesemu.engines.journal import Journal
 from wesemu.engines.processes import identify, send_group
-from wesemu.engines.snakemake.failures import hint, last_words, shorten
-from wesemu.engines.snakemake.task_book import TaskBook, job_key
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
+from wesemu.engines.task_book import TaskBook, job_key
+from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 from wesemu.runs.model import RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
-
-_LINE_LIMIT = 240
 
 
 class RunCanceled(RuntimeError):
@@ -145,7 +143,7 @@ class Tasks:
         root = self._workspace.root
         words = last_words(root / task.stderr) if task.stderr else ""
         if task.exit_code:
-            reason = shorten(words.splitlines()[-1], root)[:_LINE_LIMIT] if words else ""
+            reason = shorten(words.splitlines()[-1], root)[:LINE_LIMIT] if words else ""
             message = f"task {task.name} ended with exit status {task.exit_code}"
         else:
             reason = shorten(complaint, root) or "see its standard error"

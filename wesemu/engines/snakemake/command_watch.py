@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from wesemu.engines.failures import last_words, shorten
 from wesemu.engines.journal import Journal
 from wesemu.engines.snakemake.cluster_plugin import exit_status, job_log, read_job_log
-from wesemu.engines.snakemake.failures import last_words, shorten, task_failure
-from wesemu.engines.snakemake.task_book import TaskBook, job_key
-from wesemu.engines.snakemake.task_process import relative_logs
+from wesemu.engines.snakemake.failures import relative_logs, task_failure
 from wesemu.engines.snakemake.workflow import existing_outputs
+from wesemu.engines.task_book import TaskBook, job_key
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
 

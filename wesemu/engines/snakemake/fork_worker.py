@@ -25,9 +25,9 @@ from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.places import ThisMachine
 from wesemu.engines.snakemake.slurm_tasks import SlurmTasks
 from wesemu.engines.snakemake.task_leases import TaskLeases
-from wesemu.engines.snakemake.task_process import Attempt, Usage, exit_code_of, measure
 from wesemu.engines.snakemake.watch import Watch
 from wesemu.engines.snakemake.workflow import WorkflowRun
+from wesemu.engines.task_process import Attempt, Usage, exit_code_of, measure
 from wesemu.runs.model import RunFailure
 
 _MESSAGE_LIMIT = 1 << 18

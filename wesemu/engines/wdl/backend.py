@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from wesemu.engines.hosted.tasks import RunCanceled, Tasks
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess
+from wesemu.engines.task_process import Attempt, TaskProcess
 
 _TICK_SECONDS = 0.1
 

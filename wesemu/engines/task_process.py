@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
@@ -154,13 +153,3 @@ class TaskProcess(subprocess.Popen[Any]):
         if self.returncode is None:
             self.signaled = True
             send_group(self.pid, signal.Signals(number))
-
-
-def plain_command(command: str) -> str:
-    """A shell command without the strict mode that Snakemake puts in front."""
-    return command.removeprefix("set -euo pipefail;").strip()
-
-
-def relative_logs(workspace: Workspace, logs: tuple[str, ...]) -> list[str]:
-    """A rule's log files (below `work/`) as paths below the run directory."""
-    return [f"{workspace.work.name}/{log}" for log in logs if not Path(log).is_absolute()]
