@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from engine_support import Story, end_runs, follow, make_job, until
-from leases_support import most_at_once, read_spans
+from leases_support import most_at_once, read_spans, release, take_node
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.journal import history, last_tasks
-from wesemu.engines.leases import Lease, LeaseDesk, declare, list_tickets
+from wesemu.engines.leases import declare, list_tickets
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.engines.tickets import Capacity
@@ -86,15 +86,6 @@ def a_job(folder: Path, workflow: str, leases: Path, *, age: int = 1) -> Job:
     return replace(job, standing=Standing(leases, SILVER, age))
 
 
-async def take_node(leases: Path) -> Lease:
-    desk = LeaseDesk(Standing(leases, 0, 0))
-    return await asyncio.to_thread(desk.take, Resources(cores=NODE.cores))
-
-
-async def release(lease: Lease) -> None:
-    await asyncio.to_thread(lease.release)
-
-
 async def launch_waiting(engine: SnakemakeEngine, job: Job, leases: Path) -> DetachedExecution:
     """Launched, and its first task in the queue."""
     execution = await engine.launch(job)
@@ -131,7 +122,7 @@ async def test_wide_and_narrow_runs_share_the_node(
 async def test_task_runs_only_once_it_is_leased(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(engine, job, leases)
     [task] = last_tasks(await asyncio.to_thread(history, job.workspace)).values()
@@ -149,7 +140,7 @@ async def test_task_runs_only_once_it_is_leased(
 async def test_canceled_run_leaves_the_queue_at_once(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(engine, job, leases)
     began = time.monotonic()
@@ -233,7 +224,7 @@ LOCAL = """
 async def test_local_rules_take_no_lease(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     [story] = await finish(engine, a_job(tmp_path / "run", LOCAL, leases))
     assert story.outcome.exit_code == 0
     assert story.named("link")[0].state is TaskState.COMPLETE
@@ -331,7 +322,7 @@ async def test_failing_tasks_give_back_before_they_are_retried(
 async def test_command_line_run_has_one_lease(
     cli_engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(cli_engine, job, leases)
     assert not last_tasks(await asyncio.to_thread(history, job.workspace))
@@ -339,7 +330,7 @@ async def test_command_line_run_has_one_lease(
     story = await follow(execution)
     assert story.outcome.exit_code == 0
     waiting = a_job(tmp_path / "canceled", ONE_RULE, leases)
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     execution = await launch_waiting(cli_engine, waiting, leases)
     await execution.cancel()
     assert (await execution.outcome()).exit_code == CANCELED

@@ -81,6 +81,12 @@ class Attempt:
             options["env"] = {**(options.get("env") or os.environ), **self.environment}
             options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
 
+    def give_back(self) -> None:
+        """The lease, if it has one still: for whoever has made it for this attempt alone."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
     def note_command(self, command: str) -> None:
         with (self.folder / "cmd").open("a") as file:
             file.write(command.rstrip("\n") + "\n")
