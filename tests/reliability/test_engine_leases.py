@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import Story, end_runs, follow, make_job, until
+from engine_support import Story, end_runs, follow, make_job, tools, until
 from leases_support import most_at_once, read_spans, release, take_node
 
 from wesemu.engines.execution import DetachedExecution
@@ -202,6 +202,20 @@ async def test_failing_user_of_a_service_ends_it(
     await until(lambda: not list_tickets(leases))
 
 
+@pytest.mark.parametrize(
+    ("served", "code"), [("sleep 0.2; touch {output}; sleep 300", 0), ("sleep 300", 1)]
+)
+async def test_service_of_a_command_line_run(
+    cli_engine: SnakemakeEngine, tmp_path: Path, served: str, code: int
+) -> None:
+    """Its user waits for its file, and a service that never makes one keeps no run alive."""
+    job = make_job(tmp_path / "run", SERVICE.replace("touch {output}; sleep 300", served))
+    [story] = await finish(cli_engine, job)
+    assert story.outcome.exit_code == code
+    assert [failure.task for failure in story.failures] == (["ask", "serve"] if code else [])
+    assert await tools(job) == []
+
+
 async def test_service_and_its_user_have_one_lease(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
@@ -297,6 +311,25 @@ async def test_tasks_see_the_gpus_of_their_lease(
     assert seen["script"] == seen["run"] == "2,5"
     assert seen["inner"] in ("2", "5")
     assert seen["cpu"] == "<>"
+
+
+async def test_python_of_a_workflow_with_envvars_sees_its_gpus_and_the_runs_tmp(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    workflow = """
+        envvars: "CUDA_VISIBLE_DEVICES"
+        rule run:
+            output: "out.txt"
+            resources: gpu=2
+            run:
+                import os, pathlib
+                seen = [os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "TMPDIR")]
+                pathlib.Path(output[0]).write_text(" ".join(seen))
+    """
+    job = a_job(tmp_path / "run", workflow, leases)
+    [story] = await finish(engine, job)
+    assert story.outcome.exit_code == 0
+    assert (job.workspace.work / "out.txt").read_text() == f"2,5 {tmp_path}/run/tmp"
 
 
 async def test_failing_tasks_give_back_before_they_are_retried(

@@ -34,6 +34,8 @@ class CommandWatch:
         self._running = dict[int, tuple[TaskLog, Message]]()
         self._complaints = list[str]()
         self._canceled = False
+        self.deserted_service = False
+        """Jobs of a group have failed, and Snakemake would wait for its service for ever."""
         self._failures = dict[int, RunFailure]()
         self._made, self._consumed, self._wanted = dict[str, None](), set[str](), set[str]()
         for record in earlier:
@@ -52,6 +54,10 @@ class CommandWatch:
                 self._journal.write("progress", done=message["done"], total=message["total"])
             case "error":
                 self._complained(message["message"], moment)
+            case "group_error":
+                self.deserted_service |= any(
+                    "(service)" in job for job in message["job_error_info"]
+                )
             case "job_error":
                 self._failed(message["jobid"], message.get("log") or [], moment)
 
