@@ -1,5 +1,12 @@
 """Programs for the tests of leases, and reading what they did."""
 
+import asyncio
+from pathlib import Path
+
+from wesemu.engines.leases import Lease, LeaseDesk
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
+
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
@@ -40,6 +47,16 @@ for thread in threads:
     thread.join()
 """
 """Four threads take 160 leases of a node of three cores: its folder, a file, a seed."""
+
+
+async def take_node(leases: Path, cores: int) -> Lease:
+    """All cores of a node, before anybody else."""
+    desk = LeaseDesk(Standing(leases, 0, 0))
+    return await asyncio.to_thread(desk.take, Resources(cores=cores))
+
+
+async def release(lease: Lease) -> None:
+    await asyncio.to_thread(lease.release)
 
 
 def read_spans(text: str) -> list[tuple[int, float, float]]:

@@ -1,26 +1,16 @@
 """A CWL workflow over WES: the whole server, real cwltool, real samtools out of the wheel."""
 
-import asyncio
 import json
 import sys
-from typing import Any
 
 import pytest
-from aiohttp import FormData, web
-from aiohttp.test_utils import TestClient
+from hosted_support import CWL, ROOT, Client, ended, needs_cwltool, submit
 from pytest_aiohttp import AiohttpClient
 
 from wesemu.app import create_app
-from wesemu.engines.cwl import CwlEngine, probe
 from wesemu.settings import Settings
 
-FOUND = probe()
-pytestmark = pytest.mark.skipif(not FOUND.usable, reason=FOUND.reason or "")
-
-Client = TestClient[web.Request, web.Application]
-
-ROOT = "/ga4gh/wes/v1"
-PATIENCE_SECONDS = 60
+pytestmark = needs_cwltool
 
 READS = (
     "@HD\tVN:1.6\tSO:unsorted\n@SQ\tSN:chr1\tLN:1000\n"
@@ -84,32 +74,7 @@ outputs:
 
 @pytest.fixture
 async def server(settings: Settings, aiohttp_client: AiohttpClient) -> Client:
-    engine = CwlEngine(FOUND.version or "")
-    return await aiohttp_client(await create_app(settings, engines=[engine]))
-
-
-async def submit(server: Client, params: dict[str, Any], **files: str) -> str:
-    form = FormData(default_to_multipart=True)
-    form.add_field("workflow_type", "CWL")
-    form.add_field("workflow_type_version", "v1.2")
-    form.add_field("workflow_url", "flow.cwl")
-    form.add_field("workflow_params", json.dumps(params))
-    for name, text in files.items():
-        form.add_field("workflow_attachment", text.encode(), filename=name)
-    async with server.post(f"{ROOT}/runs", data=form) as answer:
-        told = await answer.json()
-        assert answer.status == 200, told
-    return str(told["run_id"])
-
-
-async def ended(server: Client, run_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            async with server.get(f"{ROOT}/runs/{run_id}") as answer:
-                run: dict[str, Any] = await answer.json()
-            if run["state"] not in ("QUEUED", "INITIALIZING", "RUNNING"):
-                return run
-            await asyncio.sleep(0.05)
+    return await aiohttp_client(await create_app(settings, engines=[CWL.engine()]))
 
 
 async def test_service_advertises_cwl(server: Client) -> None:
@@ -123,8 +88,9 @@ async def test_service_advertises_cwl(server: Client) -> None:
 async def test_attached_tools_sort_and_count_reads(server: Client) -> None:
     run_id = await submit(
         server,
+        CWL,
         {"python": sys.executable, "reads": {"class": "File", "path": "data/reads.sam"}},
-        **{
+        {
             "flow.cwl": SORT_AND_COUNT,
             "sort.cwl": SORT,
             "tools/count.cwl": COUNT,
@@ -144,8 +110,9 @@ async def test_attached_tools_sort_and_count_reads(server: Client) -> None:
 async def test_failed_tool_is_told_of(server: Client) -> None:
     run_id = await submit(
         server,
+        CWL,
         {"python": sys.executable, "reads": {"class": "File", "path": "reads.sam"}},
-        **{
+        {
             "flow.cwl": SORT_AND_COUNT,
             "sort.cwl": SORT,
             "tools/count.cwl": COUNT,

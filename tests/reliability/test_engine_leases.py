@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import Story, end_runs, follow, make_job, until
-from leases_support import most_at_once, read_spans
+from engine_support import Story, end_runs, follow, make_job, tools, until
+from leases_support import most_at_once, read_spans, release, take_node
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.journal import history, last_tasks
-from wesemu.engines.leases import Lease, LeaseDesk, declare, list_tickets
+from wesemu.engines.leases import declare, list_tickets
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.engines.tickets import Capacity
@@ -86,15 +86,6 @@ def a_job(folder: Path, workflow: str, leases: Path, *, age: int = 1) -> Job:
     return replace(job, standing=Standing(leases, SILVER, age))
 
 
-async def take_node(leases: Path) -> Lease:
-    desk = LeaseDesk(Standing(leases, 0, 0))
-    return await asyncio.to_thread(desk.take, Resources(cores=NODE.cores))
-
-
-async def release(lease: Lease) -> None:
-    await asyncio.to_thread(lease.release)
-
-
 async def launch_waiting(engine: SnakemakeEngine, job: Job, leases: Path) -> DetachedExecution:
     """Launched, and its first task in the queue."""
     execution = await engine.launch(job)
@@ -131,7 +122,7 @@ async def test_wide_and_narrow_runs_share_the_node(
 async def test_task_runs_only_once_it_is_leased(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(engine, job, leases)
     [task] = last_tasks(await asyncio.to_thread(history, job.workspace)).values()
@@ -149,7 +140,7 @@ async def test_task_runs_only_once_it_is_leased(
 async def test_canceled_run_leaves_the_queue_at_once(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(engine, job, leases)
     began = time.monotonic()
@@ -211,6 +202,20 @@ async def test_failing_user_of_a_service_ends_it(
     await until(lambda: not list_tickets(leases))
 
 
+@pytest.mark.parametrize(
+    ("served", "code"), [("sleep 0.2; touch {output}; sleep 300", 0), ("sleep 300", 1)]
+)
+async def test_service_of_a_command_line_run(
+    cli_engine: SnakemakeEngine, tmp_path: Path, served: str, code: int
+) -> None:
+    """Its user waits for its file, and a service that never makes one keeps no run alive."""
+    job = make_job(tmp_path / "run", SERVICE.replace("touch {output}; sleep 300", served))
+    [story] = await finish(cli_engine, job)
+    assert story.outcome.exit_code == code
+    assert [failure.task for failure in story.failures] == (["ask", "serve"] if code else [])
+    assert await tools(job) == []
+
+
 async def test_service_and_its_user_have_one_lease(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
@@ -233,7 +238,7 @@ LOCAL = """
 async def test_local_rules_take_no_lease(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     [story] = await finish(engine, a_job(tmp_path / "run", LOCAL, leases))
     assert story.outcome.exit_code == 0
     assert story.named("link")[0].state is TaskState.COMPLETE
@@ -308,6 +313,25 @@ async def test_tasks_see_the_gpus_of_their_lease(
     assert seen["cpu"] == "<>"
 
 
+async def test_python_of_a_workflow_with_envvars_sees_its_gpus_and_the_runs_tmp(
+    engine: SnakemakeEngine, tmp_path: Path, leases: Path
+) -> None:
+    workflow = """
+        envvars: "CUDA_VISIBLE_DEVICES"
+        rule run:
+            output: "out.txt"
+            resources: gpu=2
+            run:
+                import os, pathlib
+                seen = [os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "TMPDIR")]
+                pathlib.Path(output[0]).write_text(" ".join(seen))
+    """
+    job = a_job(tmp_path / "run", workflow, leases)
+    [story] = await finish(engine, job)
+    assert story.outcome.exit_code == 0
+    assert (job.workspace.work / "out.txt").read_text() == f"2,5 {tmp_path}/run/tmp"
+
+
 async def test_failing_tasks_give_back_before_they_are_retried(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
@@ -331,7 +355,7 @@ async def test_failing_tasks_give_back_before_they_are_retried(
 async def test_command_line_run_has_one_lease(
     cli_engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(cli_engine, job, leases)
     assert not last_tasks(await asyncio.to_thread(history, job.workspace))
@@ -339,7 +363,7 @@ async def test_command_line_run_has_one_lease(
     story = await follow(execution)
     assert story.outcome.exit_code == 0
     waiting = a_job(tmp_path / "canceled", ONE_RULE, leases)
-    node = await take_node(leases)
+    node = await take_node(leases, NODE.cores)
     execution = await launch_waiting(cli_engine, waiting, leases)
     await execution.cancel()
     assert (await execution.outcome()).exit_code == CANCELED

@@ -14,7 +14,7 @@ import select
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,6 +31,10 @@ _NO_FIFO_SECONDS = 0.02
 
 class LeasesClosed(RuntimeError):
     """The run was canceled: none of its tasks starts any more."""
+
+
+class LeaseForgone(RuntimeError):
+    """The task is not wanted any more: it has left the queue."""
 
 
 class Lease:
@@ -66,14 +70,15 @@ class LeaseDesk:
         self._waiting = set[int]()
         self._closed = False
 
-    def take(self, wanted: Resources) -> Lease:
-        """Blocks until it is this task's turn. Raises LeasesClosed, OSError for a full disk."""
+    def take(self, wanted: Resources, needed: Callable[[], bool] = lambda: True) -> Lease:
+        """Blocks until it is this task's turn, or until it is not `needed` any more, which is
+        looked at twice a second. Raises LeasesClosed, LeaseForgone, OSError for a full disk."""
         with self._mutex:
             self._refuse_closed()
             number, descriptor = self._ledger.draw(self._standing, wanted)
             self._waiting.add(descriptor)
         try:
-            ticket = self._wait(number, descriptor)
+            ticket = self._wait(number, descriptor, needed)
         except BaseException:
             self._forget(descriptor)
             with contextlib.suppress(OSError):
@@ -87,9 +92,11 @@ class LeaseDesk:
         with self._mutex:
             self._waiting.discard(descriptor)
 
-    def _wait(self, number: int, descriptor: int) -> Ticket:
+    def _wait(self, number: int, descriptor: int, needed: Callable[[], bool]) -> Ticket:
         while True:
             self._refuse_closed()
+            if not needed():
+                raise LeaseForgone("the task is not needed any more")
             ticket, is_first = self._ledger.look(number)
             if ticket.held:
                 return ticket

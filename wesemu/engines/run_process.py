@@ -5,15 +5,17 @@ the worker. It is the parent of all that the run leaves orphaned, and ends it al
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from resource import struct_rusage
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from wesemu.engines import journal as events
 from wesemu.engines.journal import Journal
@@ -31,6 +33,33 @@ _TICK_SECONDS = 0.1
 _KILL_AFTER_SECONDS = 2.0
 
 Announce = Callable[[dict[str, Any]], None]
+
+
+def detach(live: Callable[[Announce], None]) -> NoReturn:
+    """Have `live` called in a process of its own session, print what it announces as JSON, and
+    end; 1 if it announced nothing. Only for a launcher without threads."""
+    hear, tell = os.pipe()
+
+    def announce(news: dict[str, Any]) -> None:
+        os.write(tell, json.dumps(news).encode() + b"\n")
+        os.close(tell)
+
+    if os.fork() == 0:
+        code = 1
+        try:
+            os.close(hear)
+            os.setsid()
+            live(announce)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(tell)
+    with os.fdopen(hear) as news:
+        announced = news.read()
+    sys.stdout.write(announced)
+    sys.exit(0 if announced else 1)
 
 
 class Worker(Protocol):

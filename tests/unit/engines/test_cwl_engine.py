@@ -1,38 +1,28 @@
 """Real cwltool runs through the engine."""
 
-import asyncio
 import json
 import os
 import shutil
-import signal
-import time
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
-from engine_support import Story, follow, started, tools, until
+from engine_support import tools, until
+from hosted_support import CWL, needs_cwltool, play
+from hosted_support import make_job as make_any_job
 
-from wesemu.engines.cwl import CwlEngine, probe
-from wesemu.engines.lock import holder
+from wesemu.engines.cwl import CwlEngine
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import (
-    LOCAL_OWNER,
     Resources,
-    Run,
-    RunId,
-    RunRequest,
-    RunState,
     TaskState,
 )
-from wesemu.runs.ports import Job, Progress, RunStarted
-from wesemu.runs.workspace import Workspace
-from wesemu.sla import ServiceLevel
+from wesemu.runs.ports import Progress, RunStarted
 
-FOUND = probe()
-pytestmark = pytest.mark.skipif(not FOUND.usable, reason=FOUND.reason or "")
+pytestmark = needs_cwltool
 
 TWO_STEPS = """
     cwlVersion: v1.2
@@ -73,98 +63,19 @@ SHELL = """
     outputs: {}
 """
 
-GATED = """
-    cwlVersion: v1.2
-    class: Workflow
-    inputs: {folder: string}
-    outputs:
-      second: {type: File, outputSource: second/made}
-    steps:
-      first:
-        in: {folder: folder}
-        out: [made]
-        run:
-          class: CommandLineTool
-          baseCommand: [sh, -c, 'echo x >> $0/first.count; echo first']
-          inputs: {folder: {type: string, inputBinding: {}}}
-          outputs: {made: stdout}
-          stdout: first.txt
-      second:
-        in: {folder: folder, made: first/made}
-        out: [made]
-        run:
-          class: CommandLineTool
-          baseCommand:
-            - sh
-            - -c
-            - 'echo x >> $0/second.count; until [ -e $0/gate ]; do sleep 0.01; done; cat $1'
-          inputs:
-            folder: {type: string, inputBinding: {position: 1}}
-            made: {type: File, inputBinding: {position: 2}}
-          outputs: {made: stdout}
-          stdout: second.txt
-"""
+
+make_job = partial(make_any_job, name=CWL.file)
 
 
 @pytest.fixture
 async def engine() -> AsyncIterator[CwlEngine]:
-    engine = CwlEngine(FOUND.version or "")
+    engine = CwlEngine(CWL.version or "")
     yield engine
     await engine.close()
 
 
-def make_job(
-    folder: Path,
-    workflow: str,
-    config: Mapping[str, Any] | None = None,
-    *,
-    name: str = "flow.cwl",
-    parameters: Mapping[str, str] | None = None,
-    cores: int = 2,
-) -> Job:
-    """A run directory as the planner leaves it, with `words.txt` attached."""
-    workspace = Workspace(folder)
-    workspace.work.mkdir(parents=True)
-    (workspace.work / name).write_text(dedent(workflow))
-    (workspace.work / "words.txt").write_text("one\ntwo\n")
-    return Job(
-        run_id=folder.name,
-        workspace=workspace,
-        workflow_file=workspace.work / name,
-        config=dict(config or {}),
-        resources=Resources(cores=cores),
-        engine_parameters=parameters or {},
-    )
-
-
-async def play(engine: CwlEngine, job: Job) -> Story:
-    return await follow(await engine.launch(job))
-
-
 def shell(command: str) -> str:
     return SHELL.replace("COMMAND", command)
-
-
-async def launch_gated(engine: CwlEngine, folder: Path) -> tuple[Job, Any]:
-    job = make_job(folder, GATED, {"folder": str(folder / "work")})
-    execution = await engine.launch(job)
-    await until((job.workspace.work / "second.count").exists)
-    return job, execution
-
-
-def run_of(job: Job) -> Run:
-    return Run(
-        id=RunId(job.run_id),
-        sequence=1,
-        handle="abcde",
-        owner=LOCAL_OWNER,
-        state=RunState.RUNNING,
-        workflow="",
-        service_level=ServiceLevel.SILVER,
-        request=RunRequest("flow.cwl", "CWL"),
-        resources=Resources(),
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-    )
 
 
 async def test_two_steps_complete(engine: CwlEngine, tmp_path: Path) -> None:
@@ -285,20 +196,8 @@ async def test_wrong_inputs_are_named(
     assert str(tmp_path) not in failure.message
 
 
-async def test_cancel_ends_the_tools_within_a_second(engine: CwlEngine, tmp_path: Path) -> None:
-    job, execution = await launch_gated(engine, tmp_path / "run")
-    begun = time.monotonic()
-    await execution.cancel()
-    assert time.monotonic() - begun < 1
-    assert await tools(job) == []
-    story = await follow(execution)
-    assert story.outcome.exit_code == 143
-    assert [task.state for task in story.named("second")] == [TaskState.CANCELED]
-    assert [task.state for task in story.named("first")] == [TaskState.COMPLETE]
-
-
 async def test_cancel_of_a_stubborn_tool_takes_the_grace(tmp_path: Path) -> None:
-    engine = CwlEngine(FOUND.version or "", grace_seconds=0.2)
+    engine = CwlEngine(CWL.version or "", grace_seconds=0.2)
     command = "trap : TERM; touch $(inputs.folder)/on; while :; do sleep 0.1; done"
     folder = str(tmp_path / "run" / "work")
     job = make_job(tmp_path / "run", shell(command), {"folder": folder})
@@ -308,44 +207,6 @@ async def test_cancel_of_a_stubborn_tool_takes_the_grace(tmp_path: Path) -> None
     assert await tools(job) == []
     assert (await execution.outcome()).exit_code == 143
     await engine.close()
-
-
-async def test_new_engine_attaches_and_sees_all_events(engine: CwlEngine, tmp_path: Path) -> None:
-    job, _ = await launch_gated(engine, tmp_path / "run")
-    await engine.close()
-    successor = CwlEngine(engine.version)
-    execution = await successor.attach(run_of(job), job.workspace)
-    assert execution is not None
-    assert (await started(execution, "first")).attempt == 1
-    (job.workspace.work / "gate").touch()
-    story = await follow(execution)
-    assert story.outcome.exit_code == 0
-    assert story.outcome.outputs == ("out/second.txt", "out/outputs.json")
-    ended = await successor.attach(run_of(job), job.workspace)
-    assert ended is not None
-    assert await follow(ended) == story
-    await successor.close()
-
-
-async def test_killed_run_is_resumed_from_finished_steps(engine: CwlEngine, tmp_path: Path) -> None:
-    job, execution = await launch_gated(engine, tmp_path / "run")
-    process = await asyncio.to_thread(holder, job.workspace.lock)
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert (await execution.outcome()).crashed
-    assert await tools(job) == []
-    assert await engine.attach(run_of(job), job.workspace) is None
-    (job.workspace.work / "gate").touch()
-    story = await play(engine, job)
-    assert story.outcome.exit_code == 0, job.workspace.stderr.read_text()
-    assert (job.workspace.work / "first.count").read_text() == "x\n"
-    assert (job.workspace.work / "second.count").read_text() == "x\nx\n"
-    assert (job.workspace.work / "out/second.txt").read_text() == "first\n"
-    assert [(t.attempt, t.state) for t in story.named("second")] == [
-        (1, TaskState.CANCELED),
-        (2, TaskState.COMPLETE),
-    ]
-    assert story.events[-1] == Progress(2, 2)
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -372,7 +233,9 @@ async def test_scatter_over_equal_values_runs_each(
               outputs: {told: stdout}
               stdout: told.txt
     """
-    job = make_job(tmp_path / "run", workflow, {"words": ["a", "a", "b"]}, cores=cores)
+    job = make_job(
+        tmp_path / "run", workflow, {"words": ["a", "a", "b"]}, resources=Resources(cores=cores)
+    )
     story = await play(engine, job)
     assert story.outcome.exit_code == 0, job.workspace.stderr.read_text()
     assert story.outcome.outputs[:3] == ("out/told.txt", "out/told_2.txt", "out/told_3.txt")
@@ -422,7 +285,7 @@ async def test_container_tool_is_used_where_there_is_one(tmp_path: Path) -> None
     )
     (programs / "podman").chmod(0o755)
     environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    engine = CwlEngine(FOUND.version or "", containers="podman", environment=environment)
+    engine = CwlEngine(CWL.version or "", containers="podman", environment=environment)
     workflow = dedent(shell("true")) + "hints: {DockerRequirement: {dockerPull: tiny:1}}\n"
     story = await play(engine, make_job(tmp_path / "run", workflow))
     [failure] = story.failures
@@ -464,22 +327,11 @@ async def test_keep_going_finishes_what_does_not_depend(engine: CwlEngine, tmp_p
             run: {class: CommandLineTool, baseCommand: ['true'], inputs: {}, outputs: {}}
     """
     parameters = {"keep_going": "true"}
-    job = make_job(tmp_path / "run", workflow, parameters=parameters, cores=1)
+    job = make_job(tmp_path / "run", workflow, parameters=parameters, resources=Resources(cores=1))
     story = await play(engine, job)
     assert story.outcome.exit_code == 1
     states = {task.name: task.state for task in story.tasks.values()}
     assert states == {"bad": TaskState.EXECUTOR_ERROR, "good": TaskState.COMPLETE}
-
-
-async def test_cancel_before_the_first_tool_is_at_once(engine: CwlEngine, tmp_path: Path) -> None:
-    job = make_job(tmp_path / "run", TWO_STEPS, {"text": {"class": "File", "path": "words.txt"}})
-    execution = await engine.launch(job)
-    begun = time.monotonic()
-    await execution.cancel()
-    assert time.monotonic() - begun < 1
-    story = await follow(execution)
-    assert story.outcome.exit_code == 143
-    assert not story.failures
 
 
 async def test_killed_worker_is_a_failure_not_a_crash(engine: CwlEngine, tmp_path: Path) -> None:

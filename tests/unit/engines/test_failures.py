@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.snakemake.failures import hint, shorten, task_failure
+from wesemu.engines.failures import hint, shorten
+from wesemu.engines.snakemake.failures import task_failure
 
 
 @pytest.mark.parametrize(

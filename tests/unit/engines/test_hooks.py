@@ -109,8 +109,10 @@ def test_interface_has_what_a_run_is_made_of() -> None:
     assert "_workflow_store" in inspect.getsource(api.WorkflowApi)
 
 
-def test_inner_command_is_taken_apart() -> None:
-    command = "cd '/a b' && /usr/bin/python3 -m snakemake --snakefile S --target-jobs 'a:x=1'"
+@pytest.mark.parametrize("exported", ["", "export A='x && y' B='' && "])
+def test_inner_command_is_taken_apart(exported: str) -> None:
+    command = f"cd '/a b' && {exported}/usr/bin/python3 -m snakemake --snakefile S "
+    command += "--target-jobs 'a:x=1'"
     assert hooks.inner_arguments(command) == (
         "/a b",
         ["--snakefile", "S", "--target-jobs", "a:x=1"],
@@ -120,7 +122,7 @@ def test_inner_command_is_taken_apart() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "cd /a && export X=1 && python3 -m snakemake --cores 1",
+        "cd /a && module load x && python3 -m snakemake --cores 1",
         "python3 -m snakemake",
         "cd /a && python3 -c snakemake",
     ],

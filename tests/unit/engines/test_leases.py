@@ -8,12 +8,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from leases_support import HOLDER, STRESS, most_at_once
 
 from wesemu.engines.leased import wrap
-from wesemu.engines.leases import Lease, LeaseDesk, LeasesClosed, declare, list_tickets
+from wesemu.engines.leases import (
+    Lease,
+    LeaseDesk,
+    LeaseForgone,
+    LeasesClosed,
+    declare,
+    list_tickets,
+)
 from wesemu.engines.tickets import Capacity
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Standing
@@ -281,3 +289,18 @@ def test_a_command_that_waits_is_ended_at_once(folder: Path) -> None:
     process.terminate()
     assert process.wait(DEADLINE_SECONDS) == -signal.SIGTERM
     lease.release()
+
+
+def test_task_that_is_not_needed_any_more_leaves_the_queue(
+    folder: Path, threads: ThreadPoolExecutor
+) -> None:
+    held = desk(folder).take(ALL)
+    needed = Event()
+    needed.set()
+    asked = threads.submit(desk(folder).take, ONE, needed.is_set)
+    until(lambda: waiting(folder) == 1)
+    needed.clear()
+    with pytest.raises(LeaseForgone):
+        asked.result(DEADLINE_SECONDS)
+    assert waiting(folder) == 0
+    held.release()

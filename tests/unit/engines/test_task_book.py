@@ -1,6 +1,6 @@
 """The same job keeps its number over launches; attempts and progress go on."""
 
-from wesemu.engines.snakemake.task_book import TaskBook, job_key
+from wesemu.engines.task_book import TaskBook, job_key
 from wesemu.runs.model import JsonObject
 
 

@@ -1,38 +1,26 @@
 """Real miniwdl runs through the engine."""
 
-import asyncio
 import itertools
 import json
 import os
-import signal
-import time
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
-from engine_support import Story, follow, started, tools, until
+from hosted_support import WDL, needs_miniwdl, play
+from hosted_support import make_job as make_any_job
 
-from wesemu.engines.lock import holder
-from wesemu.engines.wdl import WdlEngine, probe
+from wesemu.engines.wdl import WdlEngine
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import (
-    LOCAL_OWNER,
-    Resources,
-    Run,
-    RunId,
-    RunRequest,
-    RunState,
     TaskState,
 )
-from wesemu.runs.ports import Job, Progress, RunStarted
-from wesemu.runs.workspace import Workspace
-from wesemu.sla import ServiceLevel
+from wesemu.runs.ports import Progress, RunStarted
 
-FOUND = probe()
-pytestmark = pytest.mark.skipif(not FOUND.usable, reason=FOUND.reason or "")
+pytestmark = needs_miniwdl
 
 TWO_TASKS = """
     version 1.1
@@ -74,93 +62,19 @@ TASK = """
     }
 """
 
-GATED = """
-    version 1.0
-    workflow gated {
-      input { String folder }
-      call first { input: folder = folder }
-      call second { input: folder = folder, given = first.made }
-      output { File made = second.made }
-    }
-    task first {
-      input { String folder }
-      command <<< echo x >> ~{folder}/first.count; echo first > first.txt >>>
-      output { File made = "first.txt" }
-    }
-    task second {
-      input {
-        String folder
-        File given
-      }
-      command <<<
-        echo x >> ~{folder}/second.count
-        until [ -e ~{folder}/gate ]; do sleep 0.01; done
-        cat ~{given} > second.txt
-      >>>
-      output { File made = "second.txt" }
-    }
-"""
+
+make_job = partial(make_any_job, name=WDL.file)
 
 
 @pytest.fixture
 async def engine() -> AsyncIterator[WdlEngine]:
-    engine = WdlEngine(FOUND.version or "")
+    engine = WdlEngine(WDL.version or "")
     yield engine
     await engine.close()
 
 
-def make_job(
-    folder: Path,
-    workflow: str,
-    config: Mapping[str, Any] | None = None,
-    *,
-    name: str = "flow.wdl",
-    parameters: Mapping[str, str] | None = None,
-    cores: int = 2,
-) -> Job:
-    """A run directory as the planner leaves it, with `words.txt` attached."""
-    workspace = Workspace(folder)
-    workspace.work.mkdir(parents=True)
-    (workspace.work / name).write_text(dedent(workflow).lstrip())
-    (workspace.work / "words.txt").write_text("one\ntwo\n")
-    return Job(
-        run_id=folder.name,
-        workspace=workspace,
-        workflow_file=workspace.work / name,
-        config=dict(config or {}),
-        resources=Resources(cores=cores),
-        engine_parameters=parameters or {},
-    )
-
-
-async def play(engine: WdlEngine, job: Job) -> Story:
-    return await follow(await engine.launch(job))
-
-
 def task(command: str, retries: int = 0) -> str:
     return TASK.replace("COMMAND", command).replace("RETRIES", str(retries))
-
-
-async def launch_gated(engine: WdlEngine, folder: Path) -> tuple[Job, Any]:
-    job = make_job(folder, GATED, {"gated.folder": str(folder / "work")})
-    execution = await engine.launch(job)
-    await until((job.workspace.work / "second.count").exists)
-    return job, execution
-
-
-def run_of(job: Job) -> Run:
-    return Run(
-        id=RunId(job.run_id),
-        sequence=1,
-        handle="abcde",
-        owner=LOCAL_OWNER,
-        state=RunState.RUNNING,
-        workflow="",
-        service_level=ServiceLevel.SILVER,
-        request=RunRequest("flow.wdl", "WDL"),
-        resources=Resources(),
-        created=datetime(2026, 1, 1, tzinfo=UTC),
-    )
 
 
 async def test_two_tasks_complete(engine: WdlEngine, tmp_path: Path) -> None:
@@ -315,56 +229,6 @@ async def test_wrong_inputs_are_named(
     assert str(tmp_path) not in failure.message
 
 
-async def test_cancel_ends_the_tools_within_a_second(engine: WdlEngine, tmp_path: Path) -> None:
-    job, execution = await launch_gated(engine, tmp_path / "run")
-    begun = time.monotonic()
-    await execution.cancel()
-    assert time.monotonic() - begun < 1
-    assert await tools(job) == []
-    story = await follow(execution)
-    assert story.outcome.exit_code == 143
-    assert [task.state for task in story.named("second")] == [TaskState.CANCELED]
-    assert [task.state for task in story.named("first")] == [TaskState.COMPLETE]
-
-
-async def test_new_engine_attaches_and_sees_all_events(engine: WdlEngine, tmp_path: Path) -> None:
-    job, _ = await launch_gated(engine, tmp_path / "run")
-    await engine.close()
-    successor = WdlEngine(engine.version)
-    execution = await successor.attach(run_of(job), job.workspace)
-    assert execution is not None
-    assert (await started(execution, "first")).attempt == 1
-    (job.workspace.work / "gate").touch()
-    story = await follow(execution)
-    assert story.outcome.exit_code == 0
-    assert story.outcome.outputs == ("out/made/second.txt", "out/outputs.json")
-    ended = await successor.attach(run_of(job), job.workspace)
-    assert ended is not None
-    assert await follow(ended) == story
-    await successor.close()
-
-
-async def test_killed_run_is_resumed_from_finished_tasks(engine: WdlEngine, tmp_path: Path) -> None:
-    job, execution = await launch_gated(engine, tmp_path / "run")
-    process = await asyncio.to_thread(holder, job.workspace.lock)
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert (await execution.outcome()).crashed
-    assert await tools(job) == []
-    assert await engine.attach(run_of(job), job.workspace) is None
-    (job.workspace.work / "gate").touch()
-    story = await play(engine, job)
-    assert story.outcome.exit_code == 0, job.workspace.stderr.read_text()
-    assert (job.workspace.work / "first.count").read_text() == "x\n"
-    assert (job.workspace.work / "second.count").read_text() == "x\nx\n"
-    assert (job.workspace.work / "out/made/second.txt").read_text() == "first\n"
-    assert [(t.attempt, t.state) for t in story.named("second")] == [
-        (1, TaskState.CANCELED),
-        (2, TaskState.COMPLETE),
-    ]
-    assert story.events[-1] == Progress(2, 2)
-
-
 async def test_scatter_and_subworkflow_have_names_of_their_own(
     engine: WdlEngine, tmp_path: Path
 ) -> None:
@@ -471,7 +335,7 @@ async def test_settings_of_miniwdl_do_not_count(
 ) -> None:
     monkeypatch.setenv("MINIWDL__SCHEDULER__CONTAINER_BACKEND", "docker_swarm")
     monkeypatch.setenv("MINIWDL__TASK_RUNTIME__COMMAND_SHELL", "/bin/false")
-    engine = WdlEngine(FOUND.version or "")
+    engine = WdlEngine(WDL.version or "")
     story = await play(engine, make_job(tmp_path / "run", task("echo hello"), name="--help"))
     assert story.outcome.exit_code == 0
     await engine.close()
@@ -502,7 +366,7 @@ async def test_container_tool_is_used_where_there_is_one(tmp_path: Path) -> None
     (programs / "podman").write_text('#!/bin/sh\n[ "$1" != run ] || { echo "$@" >&2; exit 5; }\n')
     (programs / "podman").chmod(0o755)
     environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    engine = WdlEngine(FOUND.version or "", containers="podman", environment=environment)
+    engine = WdlEngine(WDL.version or "", containers="podman", environment=environment)
     workflow = task("true").replace("maxRetries: 0", 'docker: "tiny:1"')
     job = make_job(tmp_path / "run", workflow)
     story = await play(engine, job)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from wesemu.engines.hosted import HostedEngine, Probe, probe_package
-from wesemu.engines.hosted.parameters import Readers, flag
+from wesemu.engines.parameters import Readers, flag
 
 
 def probe() -> Probe:

@@ -3,8 +3,8 @@
 import logging
 import re
 
+from wesemu.engines.failures import shorten
 from wesemu.engines.hosted.tasks import Tasks
-from wesemu.engines.snakemake.failures import shorten
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
 

@@ -8,6 +8,7 @@ flock helpers      two jobs of one run may not wait for each other's cache entry
 
 import contextlib
 import fcntl
+import math
 import os
 import shlex
 import signal
@@ -20,7 +21,8 @@ from typing import Any
 
 from wesemu.engines.hosted.tasks import Tasks
 from wesemu.engines.processes import send_group
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
+from wesemu.engines.task_process import Attempt, TaskProcess, Usage
+from wesemu.runs.model import Resources
 
 _NOT_FOUND = 127
 _KILL_SECONDS = 10.0
@@ -119,7 +121,7 @@ class Hooks:
         assert name is not None
         job = self._jobs[name]
         command = shlex.join(map(str, job.command_line))  # without secrets
-        attempt = self._tasks.begin(name, command, int(job.builder.resources["cores"]))
+        attempt = self._tasks.begin(name, command, _wanted(job.builder.resources))
         self._note_container(name, commands)
         with contextlib.ExitStack() as files:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "cwd": cwd}
@@ -159,6 +161,15 @@ class Hooks:
                 container = Path(file).read_text().strip()
                 subprocess.run([tool, "kill", container], timeout=_KILL_SECONDS, check=False)
         return False
+
+
+def _wanted(resources: Mapping[str, float]) -> Resources:
+    """As `select_resources` has granted them: cores may be fractions, `ram` is in MiB."""
+    return Resources(
+        cores=math.ceil(resources["cores"]),
+        memory_mb=math.ceil(resources["ram"]),
+        gpus=math.ceil(resources.get("cudaDeviceCount", 0)),
+    )
 
 
 def _lock(file: Any, kind: int) -> None:

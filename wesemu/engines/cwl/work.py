@@ -69,6 +69,7 @@ def _executor(order: Order) -> Any:
     executor = import_module("cwltool.executors").MultithreadedJobExecutor(order.resources.cores)
     if order.resources.memory_mb:
         executor.max_ram = order.resources.memory_mb
+    executor.max_cuda = order.resources.gpus
     return executor
 
 
@@ -79,8 +80,9 @@ def _runtime(workspace: Workspace, order: Order, executor: Any) -> Any:
     def select(request: Mapping[str, Any], runtime: Any) -> Any:
         """A step that asks for more than the run's share gets the share."""
         fitting = dict(request)
-        for name, limit in (("coresMin", executor.max_cores), ("ramMin", executor.max_ram)):
-            fitting[name] = min(fitting[name], limit)
+        limits = {"coresMin": executor.max_cores, "ramMin": executor.max_ram}
+        limits["cudaDeviceCountMin"] = executor.max_cuda
+        fitting |= {name: min(fitting[name], limits[name]) for name in limits if name in fitting}
         return executor.select_resources(fitting, runtime)
 
     defaults = import_module("cwltool.argparser").get_default_args()

@@ -1,7 +1,7 @@
 """Engines that are Python libraries: a run is a detached process that forks one worker, and the
 worker calls the library. Nothing here knows a workflow language.
 
-engine, order, parameters        the server's side, asyncio
+engine, order                    the server's side, asyncio
 containers                       which container tool of this machine answers
 runner, worker                   the run's process and its worker
 tasks                            inside the worker: tasks with their files, groups and ends

@@ -1,30 +1,23 @@
 """An engine whose runs are processes of `python -m <package>.runner`."""
 
 import asyncio
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, util
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from wesemu.engines.execution import DetachedExecution, find
+from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.hosted.containers import ContainerTool
 from wesemu.engines.hosted.order import order_from, write_order
-from wesemu.engines.hosted.parameters import Readers, read_parameters
-from wesemu.engines.processes import Known
-from wesemu.errors import EngineFault
+from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
+from wesemu.engines.parameters import Readers, read_parameters
 from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
 
-_PRIVATE_PREFIXES = ("WESEMU_", "CWLTOOL_", "MINIWDL_")
-"""Settings of the server and hidden options of the libraries: no tool sees them."""
-
-_START_SECONDS = 60.0
+_PRIVATE_PREFIXES = ("CWLTOOL_", "MINIWDL_")
+"""Hidden options of the libraries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +69,9 @@ class HostedEngine:
         self.version = version
         self.containers = containers
         self._python = python
-        self._environment = _tools_environment(environment or {})
+        self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES)
         self._grace = grace_seconds
-        self._executions = set[DetachedExecution]()
+        self._launches = Launches(grace_seconds)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -92,16 +85,11 @@ class HostedEngine:
         """Nothing to get ready: each run imports the library itself."""
 
     async def launch(self, job: Job) -> DetachedExecution:
+        job = replace(job, workspace=await absolute(job.workspace))
         reply = await asyncio.to_thread(self._start, job)
-        if "pid" in reply:
-            process = Known(pid=int(reply["pid"]), identity=str(reply["identity"]))
-            return await self._follow(job.workspace, process)
-        execution = await self._attach(job.workspace)
-        if execution is None:
-            raise EngineFault(f"run {job.run_id} is locked by a process that has just ended")
-        return execution
+        return await self._launches.follow(job.workspace, reply)
 
-    def _start(self, job: Job) -> dict[str, Any]:
+    def _start(self, job: Job) -> Reply:
         order = order_from(
             job,
             engine=self.name,
@@ -111,46 +99,10 @@ class HostedEngine:
             grace_seconds=self._grace,
         )
         write_order(job.workspace, order)
-        try:
-            done = subprocess.run(
-                [self._python, "-m", self.runner, str(job.workspace.root.absolute())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                env=self._environment,
-                timeout=_START_SECONDS,
-                check=True,
-            )
-            reply: dict[str, Any] = json.loads(done.stdout)
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
-            raise EngineFault(f"the run's process could not start: {error}") from error
-        return reply
+        return start_runner(self._python, self.runner, job.workspace, self._environment)
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
-        return await self._attach(workspace)
-
-    async def _attach(self, workspace: Workspace) -> DetachedExecution | None:
-        found, process = await asyncio.to_thread(find, workspace)
-        return await self._follow(workspace, process) if found else None
-
-    async def _follow(self, workspace: Workspace, process: Known | None) -> DetachedExecution:
-        self._executions = {other for other in self._executions if not other.ended}
-        execution = DetachedExecution(workspace, grace_seconds=self._grace)
-        self._executions.add(execution)
-        return await execution.follow(process)
+        return await self._launches.attach(await absolute(workspace))
 
     async def close(self) -> None:
-        for execution in self._executions:
-            execution.close()
-        self._executions.clear()
-
-
-def _tools_environment(added: Mapping[str, str]) -> dict[str, str]:
-    """Tools of the server's own Python environment are found although it is not activated."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE_PREFIXES)
-    }
-    own = str(Path(sys.executable).parent)
-    search = kept.get("PATH", os.defpath).split(os.pathsep)
-    if own not in search:
-        search.append(own)
-    return {**kept, "PATH": os.pathsep.join(search), **added}
+        self._launches.close()

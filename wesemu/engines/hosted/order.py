@@ -17,7 +17,8 @@ from wesemu.runs.workspace import Workspace, write_json
 class Order:
     """One launch. `inputs` are the workflow's own parameters, `options` the engine's, read.
 
-    With a `standing` the whole run takes a lease of `resources` before it begins.
+    With a `standing` each task takes a lease before it begins; `resources` are the most that the
+    run uses at a time.
     Without `containers` tools run as local processes.
     """
 

@@ -3,19 +3,19 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from wesemu.engines import journal as events
+from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
 from wesemu.engines.journal import Journal
+from wesemu.engines.leases import Lease, LeaseDesk, LeasesClosed
 from wesemu.engines.processes import identify, send_group
-from wesemu.engines.snakemake.failures import hint, last_words, shorten
-from wesemu.engines.snakemake.task_book import TaskBook, job_key
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
-from wesemu.runs.model import RunFailure, TaskLog, TaskState
+from wesemu.engines.task_book import TaskBook, job_key
+from wesemu.engines.task_process import Attempt, TaskProcess, Usage
+from wesemu.runs.model import Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
-
-_LINE_LIMIT = 240
 
 
 class RunCanceled(RuntimeError):
@@ -23,10 +23,17 @@ class RunCanceled(RuntimeError):
 
 
 class Tasks:
-    """Records tasks by name; a name begun again is another attempt. Thread-safe."""
+    """Records tasks by name; a name begun again is another attempt. Thread-safe.
 
-    def __init__(self, workspace: Workspace, journal: Journal, engine: str) -> None:
+    With `leases` every attempt takes one before it begins, and gives it back when its process
+    has ended. It holds no other meanwhile, so no two tasks can wait for each other.
+    """
+
+    def __init__(
+        self, workspace: Workspace, journal: Journal, engine: str, leases: LeaseDesk | None = None
+    ) -> None:
         self.journal = journal
+        self._leases = leases
         self._workspace = workspace
         self._engine = engine
         self._book = TaskBook(events.history(workspace))
@@ -36,6 +43,7 @@ class Tasks:
         self._running = dict[str, Attempt]()
         self._failed = dict[str, tuple[TaskLog, str]]()
         self._groups = set[int]()
+        self._waiting = 0
         self._planned = 0
         self._canceled = False
 
@@ -50,8 +58,32 @@ class Tasks:
         total = max(self._planned, self._book.total)
         self.journal.write("progress", done=self._book.done, total=total)
 
-    def begin(self, name: str, command: str, threads: int | None) -> Attempt:
-        """Raises RunCanceled."""
+    def begin(
+        self,
+        name: str,
+        command: str,
+        wanted: Resources,
+        needed: Callable[[], bool] = lambda: True,
+    ) -> Attempt:
+        """Blocks until the node has what the task wants. Raises RunCanceled; LeaseForgone once
+        the task is not `needed` any more."""
+        task, key = self._queue(name, command, wanted.cores)
+        lease = self._take(wanted, needed)
+        with self._changed:
+            try:
+                self._refuse_canceled()
+                attempt = Attempt(self._workspace, replace(task, state=TaskState.RUNNING), lease)
+            except BaseException:
+                if lease is not None:
+                    lease.release()
+                raise
+            self._running[name] = attempt
+            attempt.note_command(command)
+            self.journal.task(attempt.task, key=key)
+            return attempt
+
+    def _queue(self, name: str, command: str, threads: int) -> tuple[TaskLog, str]:
+        """The new attempt, and the task's key."""
         with self._changed:
             self._refuse_canceled()
             number = self._numbers.setdefault(name, len(self._numbers) + 1)
@@ -61,19 +93,33 @@ class Tasks:
             task = TaskLog(
                 id=self._book.id(number),
                 name=name,
-                state=TaskState.RUNNING,
+                state=TaskState.QUEUED,
                 attempt=self._book.attempt(number, count),
                 command=command,
                 threads=threads,
             )
-            attempt = self._running[name] = Attempt(self._workspace, task)
-            attempt.note_command(command)
-            self.journal.task(attempt.task, key=key)
-            return attempt
+            if self._leases is not None:
+                self.journal.task(task, key=key)
+            return task, key
+
+    def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease | None:
+        if self._leases is None:
+            return None
+        with self._changed:
+            self._waiting += 1
+        try:
+            return self._leases.take(wanted, needed)
+        except LeasesClosed as closed:
+            raise RunCanceled(str(closed)) from None
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
 
     def spawn(self, attempt: Attempt, command: list[str], **options: Any) -> TaskProcess:
-        """Start one process of a task, in a group of its own; where the options name no
+        """Start the one process of an attempt, in a group of its own; where the options name no
         `stdout` and `stderr` they are the task's. Raises RunCanceled and OSError."""
+        attempt.share_lease(options)
         opened = {name: attempt.open(name) for name in ("stdout", "stderr") if name not in options}
         try:
             with self._changed:
@@ -106,6 +152,7 @@ class Tasks:
         with self._changed:
             attempt.process_ended(code, usage)
             attempt.signaled |= process.signaled
+            attempt.give_back()
             self._groups.discard(process.pid)
             self._changed.notify_all()
 
@@ -124,6 +171,7 @@ class Tasks:
             if not succeeded:
                 canceled = self._canceled or attempt.signaled
                 state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
+            attempt.give_back()
             attempt.end()
             attempt.task = replace(attempt.task, state=state)
             self.journal.task(attempt.task)
@@ -145,7 +193,7 @@ class Tasks:
         root = self._workspace.root
         words = last_words(root / task.stderr) if task.stderr else ""
         if task.exit_code:
-            reason = shorten(words.splitlines()[-1], root)[:_LINE_LIMIT] if words else ""
+            reason = shorten(words.splitlines()[-1], root)[:LINE_LIMIT] if words else ""
             message = f"task {task.name} ended with exit status {task.exit_code}"
         else:
             reason = shorten(complaint, root) or "see its standard error"
@@ -165,8 +213,11 @@ class Tasks:
             for group in self._groups:
                 send_group(group, signal.SIGTERM)
                 send_group(group, signal.SIGCONT)
+        if self._leases is not None:
+            self._leases.close()
 
     def wait_for_groups(self) -> None:
-        """Until the tools have ended; the run's process sees to it that they do."""
+        """Until the tools have ended, to which the run's process sees, and those that waited for
+        a lease have left the queue."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._groups)
+            self._changed.wait_for(lambda: not self._groups and not self._waiting)

@@ -93,21 +93,15 @@ class HostedWorker:
             self._site.leave()
             os.close(self._tell)
             die_with_parent(parent)
-            desk = Desk(
-                self._site.workspace,
-                self._order,
-                Tasks(self._site.workspace, self._site.journal, self._order.engine),
-            )
+            order, site = self._order, self._site
+            leases = LeaseDesk(order.standing) if order.standing else None
+            tasks = Tasks(site.workspace, site.journal, order.engine, leases)
+            desk = Desk(site.workspace, order, tasks)
             threading.Thread(target=_listen, args=[hear, desk], name="cancel", daemon=True).start()
             os.chdir(self._site.workspace.work)
-            os.environ |= devices_environment(())
-            if self._order.standing is None:
-                code = work(desk)
-            else:
-                lease = LeaseDesk(self._order.standing).take(self._order.resources)
-                os.environ |= devices_environment(lease.devices)
-                code = work(desk)
-                lease.release()
+            if order.standing or not order.resources.gpus:  # without leases the run's GPUs are seen
+                os.environ |= devices_environment(())
+            code = work(desk)
         except BaseException as error:
             traceback.print_exc()
             name = type(error).__name__

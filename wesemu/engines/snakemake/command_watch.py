@@ -9,12 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from wesemu.engines.failures import last_words, shorten
 from wesemu.engines.journal import Journal
 from wesemu.engines.snakemake.cluster_plugin import exit_status, job_log, read_job_log
-from wesemu.engines.snakemake.failures import last_words, shorten, task_failure
-from wesemu.engines.snakemake.task_book import TaskBook, job_key
-from wesemu.engines.snakemake.task_process import relative_logs
+from wesemu.engines.snakemake.failures import relative_logs, task_failure
 from wesemu.engines.snakemake.workflow import existing_outputs
+from wesemu.engines.task_book import TaskBook, job_key
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
 
@@ -34,6 +34,8 @@ class CommandWatch:
         self._running = dict[int, tuple[TaskLog, Message]]()
         self._complaints = list[str]()
         self._canceled = False
+        self.deserted_service = False
+        """Jobs of a group have failed, and Snakemake would wait for its service for ever."""
         self._failures = dict[int, RunFailure]()
         self._made, self._consumed, self._wanted = dict[str, None](), set[str](), set[str]()
         for record in earlier:
@@ -52,6 +54,10 @@ class CommandWatch:
                 self._journal.write("progress", done=message["done"], total=message["total"])
             case "error":
                 self._complained(message["message"], moment)
+            case "group_error":
+                self.deserted_service |= any(
+                    "(service)" in job for job in message["job_error_info"]
+                )
             case "job_error":
                 self._failed(message["jobid"], message.get("log") or [], moment)
 

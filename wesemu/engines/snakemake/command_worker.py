@@ -22,6 +22,8 @@ from wesemu.runs.workspace import Workspace
 
 _PLUGIN_PATH = Path(__file__).parent / "plugin_path"
 _READ_SIZE = 1 << 16
+_SERVICE_SECONDS = "5"
+"""For a `service()` to make its file. Snakemake waits as long for any output that is missing."""
 
 
 class CommandWorker:
@@ -34,6 +36,7 @@ class CommandWorker:
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         self._open = True
+        self._ending = False
         parent = os.getpid()
         os.environ.update(tool_environment(site.workspace, order))
         search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
@@ -66,6 +69,9 @@ class CommandWorker:
             for line in lines:
                 message: dict[str, Any] = json.loads(line)
                 self._watch.hear(message)
+        if self._watch.deserted_service and not self._ending:
+            self._ending = True
+            send_group(self.pid, signal.SIGTERM)
 
     def cancel(self) -> None:
         """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures; the
@@ -101,7 +107,14 @@ def command_line(workspace: Workspace, order: Order) -> list[str]:
         *(order.python, "-m", "snakemake", "--logger", "wesemu"),
         *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
         *("--configfile", str(workspace.config), "--cores", str(order.resources.cores)),
-        *("--nolock", "--rerun-incomplete", "--latency-wait", "0", "--scheduler", "greedy"),
+        *(
+            "--nolock",
+            "--rerun-incomplete",
+            "--latency-wait",
+            _SERVICE_SECONDS,
+            "--scheduler",
+            "greedy",
+        ),
         *("--nocolor", "--printshellcmds", "--show-failed-logs", "--retries", str(options.retries)),
     ]
     limits = resource_limits(order)

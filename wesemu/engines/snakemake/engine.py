@@ -1,18 +1,13 @@
 """Snakemake as an engine of the server."""
 
 import asyncio
-import json
 import logging
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from wesemu.engines.execution import DetachedExecution, find
-from wesemu.engines.processes import Known
+from wesemu.engines.execution import DetachedExecution
+from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
 from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
 from wesemu.engines.snakemake.cluster_plugin import plugin_found
 from wesemu.engines.snakemake.fork_client import ForkClient
@@ -24,8 +19,7 @@ from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
 
-_SETTINGS_PREFIX = "WESEMU_"
-_START_SECONDS = 60.0
+_RUNNER = "wesemu.engines.snakemake.runner"
 
 log = logging.getLogger("wesemu.engines.snakemake")
 
@@ -64,10 +58,10 @@ class SnakemakeEngine:
         warm = warm and executor != "slurm-plugin"
         self.mode: Mode = "warm" if warm else "cli"
         self._python = python
-        self._environment = _tools_environment(environment or {})
+        self._environment = tools_environment(environment or {})
         self._grace = grace_seconds
         self._client = ForkClient(python, self._environment)
-        self._executions = set[DetachedExecution]()
+        self._launches = Launches(grace_seconds)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -91,18 +85,12 @@ class SnakemakeEngine:
 
     async def launch(self, job: Job) -> DetachedExecution:
         """As the port says. A run that is alive is followed instead."""
-        job = replace(job, workspace=await _absolute(job.workspace))
+        job = replace(job, workspace=await absolute(job.workspace))
         cluster = await self._measured()
         if self.executor != "local":
             job = replace(job, standing=None)
         reply = await self._launch(job, cluster)
-        if "pid" in reply:
-            process = Known(pid=int(reply["pid"]), identity=str(reply["identity"]))
-            return await self._follow(job.workspace, process)
-        execution = await self._attach(job.workspace)
-        if execution is None:
-            raise EngineFault(f"run {job.run_id} is locked by a process that has just ended")
-        return execution
+        return await self._launches.follow(job.workspace, reply)
 
     async def _measured(self) -> Cluster:
         """The cluster, if there is one, with what Slurm says of it. Raises EngineFault."""
@@ -125,7 +113,7 @@ class SnakemakeEngine:
             return replace(cluster, accounting=await asyncio.to_thread(has_accounting))
         return cluster
 
-    async def _launch(self, job: Job, cluster: Cluster) -> dict[str, Any]:
+    async def _launch(self, job: Job, cluster: Cluster) -> Reply:
         if self.mode == "warm":
             await self._write_order(job, "warm", cluster)
             for attempt in (1, 2):
@@ -136,7 +124,9 @@ class SnakemakeEngine:
                     if self.executor == "slurm" and attempt == 2:
                         raise
         await self._write_order(job, "cli", cluster)
-        return await asyncio.to_thread(self._run_runner, job.workspace.root)
+        return await asyncio.to_thread(
+            start_runner, self._python, _RUNNER, job.workspace, self._environment
+        )
 
     async def _write_order(self, job: Job, mode: Mode, cluster: Cluster) -> None:
         await asyncio.to_thread(
@@ -150,48 +140,9 @@ class SnakemakeEngine:
             cluster=cluster,
         )
 
-    def _run_runner(self, root: Path) -> dict[str, Any]:
-        try:
-            done = subprocess.run(
-                [self._python, "-m", "wesemu.engines.snakemake.runner", str(root)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                env=self._environment,
-                timeout=_START_SECONDS,
-                check=True,
-            )
-            reply: dict[str, Any] = json.loads(done.stdout)
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
-            raise EngineFault(f"the run's process could not start: {error}") from error
-        return reply
-
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
-        return await self._attach(await _absolute(workspace))
-
-    async def _attach(self, workspace: Workspace) -> DetachedExecution | None:
-        found, process = await asyncio.to_thread(find, workspace)
-        return await self._follow(workspace, process) if found else None
-
-    async def _follow(self, workspace: Workspace, process: Known | None) -> DetachedExecution:
-        self._executions = {other for other in self._executions if not other.ended}
-        execution = DetachedExecution(workspace, grace_seconds=self._grace)
-        self._executions.add(execution)
-        return await execution.follow(process)
+        return await self._launches.attach(await absolute(workspace))
 
     async def close(self) -> None:
-        for execution in self._executions:
-            execution.close()
-        self._executions.clear()
+        self._launches.close()
         await self._client.close()
-
-
-async def _absolute(workspace: Workspace) -> Workspace:
-    """The run's process has another working directory than the server."""
-    return Workspace(await asyncio.to_thread(workspace.root.absolute))
-
-
-def _tools_environment(added: Mapping[str, str]) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)
-    }
-    return {**kept, **added}

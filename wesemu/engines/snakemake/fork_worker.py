@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -25,9 +25,9 @@ from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.places import ThisMachine
 from wesemu.engines.snakemake.slurm_tasks import SlurmTasks
 from wesemu.engines.snakemake.task_leases import TaskLeases
-from wesemu.engines.snakemake.task_process import Attempt, Usage, exit_code_of, measure
 from wesemu.engines.snakemake.watch import Watch
-from wesemu.engines.snakemake.workflow import WorkflowRun
+from wesemu.engines.snakemake.workflow import WorkflowRun, tool_environment
+from wesemu.engines.task_process import Attempt, Usage, exit_code_of, measure
 from wesemu.runs.model import RunFailure
 
 _MESSAGE_LIMIT = 1 << 18
@@ -117,7 +117,7 @@ def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
 
 def _work(site: Site, order: Order, channel: socket.socket) -> int:
     earlier = events.history(site.workspace)
-    helper = _Helper(channel)
+    helper = _Helper(channel, tool_environment(site.workspace, order))
     leases = TaskLeases(LeaseDesk(order.standing) if order.standing else None)
     remote = order.executor == "slurm"
     place = SlurmTasks(site.workspace, order.cluster) if remote else ThisMachine()
@@ -129,8 +129,9 @@ def _work(site: Site, order: Order, channel: socket.socket) -> int:
 class _Helper:
     """The worker's end of the channel, shared by its threads."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, environment: Mapping[str, str]) -> None:
         self._channel = channel
+        self._environment = environment
         self._lock = threading.Lock()
         self._answers = dict[int, SimpleQueue[Message]]()
 
@@ -164,7 +165,7 @@ class _Helper:
             "arguments": arguments,
             "directory": directory,
             "folder": str(attempt.folder),
-            "environment": attempt.environment,
+            "environment": {**self._environment, **attempt.environment},
         }
         self._channel.send(json.dumps(request).encode())
         started(answers.get()["pid"])

@@ -25,7 +25,7 @@ import psutil
 from wesemu.engines import run_process
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.fork_worker import ForkWorker
-from wesemu.engines.snakemake.order import read_order
+from wesemu.engines.snakemake.order import about, read_order
 from wesemu.runs.workspace import Workspace
 
 _MESSAGE_LIMIT = 1 << 16
@@ -110,12 +110,7 @@ class ForkServer:
             workspace,
             lambda site: ForkWorker(site, order),
             announce,
-            about={
-                "engine": "snakemake",
-                "version": order.version,
-                "mode": order.mode,
-                "executor": order.executor,
-            },
+            about=about(order),
             grace_seconds=order.grace_seconds,
         )
 

@@ -200,8 +200,11 @@ def _hook_executor(watcher: Watcher) -> None:
 
 def inner_arguments(command: str) -> tuple[str, list[str]] | None:
     """Directory and arguments of the Snakemake that a `run:` job is handed to; None for a
-    command of another shape (an export, a precommand)."""
+    command of another shape (a precommand). What is exported (`envvars:`) is this process's own
+    environment, which that Snakemake has anyway."""
     words = shlex.split(command)
+    if words[3:4] == ["export"] and "&&" in words[3:]:
+        del words[3 : words.index("&&", 3) + 1]
     shape = tuple(zip(_INNER_COMMAND, words, strict=False))
     if "&&" in words[3:] or any(word != expected for expected, word in shape if expected):
         return None

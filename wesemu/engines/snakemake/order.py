@@ -33,6 +33,16 @@ class Order:
     cluster: Cluster = field(default_factory=Cluster)
 
 
+def about(order: Order) -> dict[str, Any]:
+    """What the journal tells of a launch."""
+    return {
+        "engine": "snakemake",
+        "version": order.version,
+        "mode": order.mode,
+        "executor": order.executor,
+    }
+
+
 def order_file(workspace: Workspace) -> Path:
     return workspace.root / "engine.json"
 

@@ -2,14 +2,11 @@
 run code, write or read elsewhere, or belong to whoever runs the server."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from wesemu.errors import InvalidRequest
+from wesemu.engines.parameters import Readers, flag, read_parameters
 
-_TRUE = frozenset({"", "1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
 _RETRY_LIMIT = 100
 _RESOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(\d{1,15})")
 
@@ -38,46 +35,21 @@ def check_parameters(parameters: Mapping[str, str]) -> Options:
     Lists are separated by commas or spaces, a flag is "true" or "". Raises InvalidRequest,
     whose field is the parameter as the caller wrote it.
     """
-    readers = _readers()
-    values: dict[str, Any] = {}
-    for written, value in parameters.items():
-        name = written.strip().lstrip("-").replace("-", "_").lower()
-        if name not in readers:
-            raise InvalidRequest(
-                f"the engine parameter {written[:80]!r} is not allowed; "
-                f"allowed are {', '.join(sorted(readers))}",
-                field=written,
-            )
-        if name in values:
-            raise InvalidRequest(f"the engine parameter {name} is given twice", field=written)
-        try:
-            values[name] = readers[name](value)
-        except ValueError as error:
-            raise InvalidRequest(
-                f"the engine parameter {written!r} {error}", field=written
-            ) from None
-    return Options(**values)
+    return Options(**read_parameters(parameters, _readers()))
 
 
-def _readers() -> dict[str, Callable[[str], Any]]:
+def _readers() -> Readers:
     return {
         "targets": _names,
-        "forceall": _flag,
+        "forceall": flag,
         "forcerun": _names,
         "until": _names,
         "omit_from": _names,
-        "keep_going": _flag,
+        "keep_going": flag,
         "retries": _count,
-        "notemp": _flag,
+        "notemp": flag,
         "default_resources": _resources,
     }
-
-
-def _flag(value: str) -> bool:
-    word = value.strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError('is a flag; use "true" or "false"')
-    return word in _TRUE
 
 
 def _names(value: str) -> tuple[str, ...]:

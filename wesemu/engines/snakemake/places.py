@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from wesemu.engines.snakemake.hooks import JobFacts
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
+from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 from wesemu.runs.model import Resources
 
 Ended = Callable[[int, Usage], None]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from wesemu.engines.failures import last_words
 from wesemu.engines.processes import send_group
 from wesemu.engines.slurm import task
 from wesemu.engines.slurm.cluster import Cluster, ask
@@ -23,10 +24,9 @@ from wesemu.engines.slurm.commands import (
     step_words,
 )
 from wesemu.engines.slurm.hints import is_refusal
-from wesemu.engines.snakemake.failures import last_words
 from wesemu.engines.snakemake.hooks import JobFacts
 from wesemu.engines.snakemake.places import Ended, PlaceRefused
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess, Usage
+from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 from wesemu.errors import EngineFault
 from wesemu.runs.model import Resources
 from wesemu.runs.workspace import Workspace

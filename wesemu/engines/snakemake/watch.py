@@ -17,17 +17,15 @@ from wesemu.engines.leases import Lease
 from wesemu.engines.processes import identify, send_group
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.slurm.hints import slurm_hint
-from wesemu.engines.snakemake.failures import task_failure
+from wesemu.engines.snakemake.failures import relative_logs, task_failure
 from wesemu.engines.snakemake.hooks import JobFacts
 from wesemu.engines.snakemake.places import Place, PlaceRefused
-from wesemu.engines.snakemake.task_book import TaskBook, job_key
 from wesemu.engines.snakemake.task_leases import TaskLeases
-from wesemu.engines.snakemake.task_process import (
+from wesemu.engines.task_book import TaskBook, job_key
+from wesemu.engines.task_process import (
     Attempt,
     TaskProcess,
     Usage,
-    plain_command,
-    relative_logs,
 )
 from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
@@ -287,3 +285,8 @@ class Watch:
         self._leases.close()
         self._place.cancel()
         stop()
+
+
+def plain_command(command: str) -> str:
+    """A shell command without the strict mode that Snakemake puts in front."""
+    return command.removeprefix("set -euo pipefail;").strip()

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from logging import Logger
@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 
 from wesemu.engines.hosted.tasks import RunCanceled, Tasks
-from wesemu.engines.snakemake.task_process import Attempt, TaskProcess
+from wesemu.engines.leases import LeaseForgone
+from wesemu.engines.task_process import Attempt, TaskProcess
+from wesemu.runs.model import Resources
 
 _TICK_SECONDS = 0.1
 
@@ -30,18 +32,16 @@ class Cores:
     """The run's share of the node, given out to tasks; one that asks for all of it waits."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
         self._free = count
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def take(self, wanted: int) -> Iterator[int]:
-        taken = max(1, min(wanted, self.count))
+    def take(self, taken: int) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: self._free >= taken)
             self._free -= taken
         try:
-            yield taken
+            yield
         finally:
             with self._changed:
                 self._free += taken
@@ -54,12 +54,12 @@ def task_name(run_id: str, folder: Path) -> str:
     return ".".join(call.removeprefix("call-") for call in calls) or run_id
 
 
-def local_backend(tasks: Tasks, count: int) -> type:
+def local_backend(tasks: Tasks, share: Resources) -> type:
     """A `TaskContainer` that runs a task as a local process in the task's own directory.
 
     The image that a task asks for is not looked at.
     """
-    cores = Cores(count)
+    cores = Cores(share.cores)
 
     class LocalTask(_containers.TaskContainer):  # type: ignore[misc]
         @classmethod
@@ -68,7 +68,7 @@ def local_backend(tasks: Tasks, count: int) -> type:
 
         @classmethod
         def detect_resource_limits(cls, config: Any, logger: Logger) -> dict[str, int]:
-            return {"cpu": count, "mem_bytes": psutil.virtual_memory().total}
+            return {"cpu": share.cores, "mem_bytes": psutil.virtual_memory().total}
 
         def __init__(self, config: Any, run_id: str, host_dir: str) -> None:
             super().__init__(config, run_id, host_dir)
@@ -90,8 +90,9 @@ def local_backend(tasks: Tasks, count: int) -> type:
             script.write_text(_exports(self.runtime_values.get("env", {})) + command)
             shell = shlex.split(self.cfg.get("task_runtime", "command_shell"))
             code = -1
-            with cores.take(self.runtime_values.get("cpu", 1)) as taken:
-                attempt = _begin(tasks, self._name, command, taken)
+            wanted = wanted_by(self.runtime_values, share)
+            with cores.take(wanted.cores):
+                attempt = _begin(tasks, self._name, command, wanted, terminating)
                 try:
                     process = tasks.spawn(attempt, [*shell, str(script)], cwd=self.host_work_dir())
                     code = _wait(process, terminating)
@@ -107,13 +108,14 @@ def local_backend(tasks: Tasks, count: int) -> type:
     return LocalTask
 
 
-def recorded(backend: Any, tasks: Tasks) -> type:
+def recorded(backend: Any, tasks: Tasks, share: Resources) -> type:
     """One of miniwdl's backends whose tasks are told of."""
 
     class RecordedTask(backend):  # type: ignore[misc]
         def _run(self, logger: Logger, terminating: Callable[[], bool], command: str) -> int:
             name = task_name(self.run_id, Path(self.host_dir))
-            attempt = _begin(tasks, name, command, self.runtime_values.get("cpu", 1))
+            wanted = wanted_by(self.runtime_values, share)
+            attempt = _begin(tasks, name, command, wanted, terminating)
             code: int = -1
             try:
                 code = super()._run(logger, terminating, command)
@@ -129,10 +131,23 @@ def recorded(backend: Any, tasks: Tasks) -> type:
     return RecordedTask
 
 
-def _begin(tasks: Tasks, name: str, command: str, threads: int) -> Attempt:
+def wanted_by(runtime: Mapping[str, Any], share: Resources) -> Resources:
+    """Of a task's runtime values (`memory_reservation` is in bytes); more than the run's share
+    means the share."""
+    memory_mb = -(-runtime.get("memory_reservation", 0) // (1 << 20))
+    return Resources(
+        cores=max(1, min(runtime.get("cpu", 1), share.cores)),
+        memory_mb=min(memory_mb, share.memory_mb) if share.memory_mb else memory_mb,
+        gpus=min(int(runtime.get("gpu", False)), share.gpus),
+    )
+
+
+def _begin(
+    tasks: Tasks, name: str, command: str, wanted: Resources, terminating: Callable[[], bool]
+) -> Attempt:
     try:
-        return tasks.begin(name, command.strip("\n"), threads)
-    except RunCanceled:
+        return tasks.begin(name, command.strip("\n"), wanted, lambda: not terminating())
+    except (RunCanceled, LeaseForgone):
         raise _errors.Terminated(quiet=True) from None
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wesemu.engines.snakemake.failures import shorten
+from wesemu.engines.failures import shorten
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
 

@@ -115,11 +115,11 @@ def _use_backend(desk: Desk, config: Any) -> None:
     backend = import_module("wesemu.engines.wdl.backend")
     known = dict(import_module("WDL.runtime.config").load_plugins(config, "container_backend"))
     name = config["scheduler"]["container_backend"]
-    tasks, cores = desk.tasks, desk.order.resources.cores
+    tasks, share = desk.tasks, desk.order.resources
     if name == _LOCAL:
-        chosen = backend.local_backend(tasks, cores)
+        chosen = backend.local_backend(tasks, share)
     else:
-        chosen = backend.recorded(known[name], tasks)
+        chosen = backend.recorded(known[name], tasks, share)
         desk.stop = _terminate
     containers: Any = import_module("WDL.runtime.task_container")
     containers._backends = {name: chosen}  # noqa: SLF001  # filled from entry points otherwise

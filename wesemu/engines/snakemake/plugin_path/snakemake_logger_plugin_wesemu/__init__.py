@@ -26,6 +26,7 @@ _MEMBERS = {
         "shellcmd",
     ),
     "job_error": ("jobid", "rule_name", "log", "shellcmd"),
+    "group_error": ("job_error_info",),
     "job_finished": ("job_id",),
     "progress": ("done", "total"),
     "error": ("exception",),

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
@@ -95,6 +94,12 @@ class Attempt:
         finally:
             os.close(descriptor)
 
+    def give_back(self) -> None:
+        """The lease, if it has one still: for whoever has made it for this attempt alone."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
     def note_command(self, command: str) -> None:
         with (self.folder / "cmd").open("a") as file:
             file.write(command.rstrip("\n") + "\n")
@@ -172,13 +177,3 @@ class TaskProcess(subprocess.Popen[Any]):
         if self.returncode is None:
             self.signaled = True
             send_group(self.pid, signal.Signals(number))
-
-
-def plain_command(command: str) -> str:
-    """A shell command without the strict mode that Snakemake puts in front."""
-    return command.removeprefix("set -euo pipefail;").strip()
-
-
-def relative_logs(workspace: Workspace, logs: tuple[str, ...]) -> list[str]:
-    """A rule's log files (below `work/`) as paths below the run directory."""
-    return [f"{workspace.work.name}/{log}" for log in logs if not Path(log).is_absolute()]

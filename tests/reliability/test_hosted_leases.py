@@ -1,0 +1,219 @@
+"""The tasks of CWL and WDL runs share the node with all others, one lease a task."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_support import end_runs, follow, started, tools, until
+from hosted_support import LANGUAGES, WDL, Language, make_job, needs_miniwdl, play
+from leases_support import most_at_once, read_spans, release, take_node
+
+from wesemu.engines.execution import DetachedExecution
+from wesemu.engines.hosted import HostedEngine
+from wesemu.engines.journal import history, last_tasks
+from wesemu.engines.leases import declare, list_tickets
+from wesemu.engines.lock import holder
+from wesemu.engines.run_process import CANCELED
+from wesemu.engines.tickets import Capacity
+from wesemu.runs.model import Resources, TaskState
+from wesemu.runs.ports import Job, Standing
+
+NODE = Capacity(cores=2, memory_mb=1000, devices=(2, 5))
+SILVER = 2
+
+SPAN = "start=$EPOCHREALTIME; sleep 0.3; echo span %d $start $EPOCHREALTIME >> FOLDER/spans"
+TOGETHER = (
+    "touch FOLDER/here$0; for i in {1..1000}; do "
+    "[ -e FOLDER/here0 -a -e FOLDER/here1 ] && exit 0; sleep 0.01; done; exit 1"
+)
+SMI = """#!/bin/sh
+echo '<nvidia_smi_log><cuda_version>12.4</cuda_version><attached_gpus>2</attached_gpus>'
+echo '</nvidia_smi_log>'
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path: Path) -> Iterator[None]:
+    yield
+    end_runs(tmp_path)
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Language:
+    found: Language = request.param
+    return found
+
+
+@pytest.fixture
+async def engine(language: Language, tmp_path: Path) -> AsyncIterator[HostedEngine]:
+    """With a stand-in for nvidia-smi, which cwltool asks before a tool with CUDA."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    engine = language.engine(environment={"PATH": f"{programs}:{os.environ['PATH']}"})
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Path:
+    declare(tmp_path / "leases", NODE)
+    return tmp_path / "leases"
+
+
+def a_job(
+    language: Language,
+    folder: Path,
+    leases: Path,
+    command: str,
+    *,
+    numbers: int = 2,
+    age: int = 1,
+    **wants: Any,
+) -> Job:
+    """A run of one scattered task that may use the whole node."""
+    workflow = language.scattered(command.replace("FOLDER", str(folder.parent)), **wants)
+    share = Resources(cores=NODE.cores, gpus=len(NODE.devices))
+    config = {"numbers": [str(number) for number in range(numbers)]}
+    job = make_job(folder, workflow, config, name=language.file, resources=share)
+    return replace(job, standing=Standing(leases, SILVER, age))
+
+
+async def states(job: Job) -> list[TaskState]:
+    records = await asyncio.to_thread(history, job.workspace)
+    return [task.state for task in last_tasks(records).values()]
+
+
+async def launch_waiting(engine: HostedEngine, job: Job, leases: Path) -> DetachedExecution:
+    execution = await engine.launch(job)
+    await until(lambda: any(not ticket.held for ticket in list_tickets(leases)))
+    return execution
+
+
+async def test_tasks_of_one_run_are_side_by_side(
+    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+) -> None:
+    """Each waits for the other to have begun."""
+    job = a_job(language, tmp_path / "run", leases, TOGETHER)
+    story = await play(engine, job)
+    assert story.outcome.exit_code == 0, job.workspace.stderr.read_text()
+    await until(lambda: not list_tickets(leases))
+
+
+@pytest.mark.parametrize(("wants", "cores"), [({"cores": 2}, 2), ({"memory": 600}, 1)])
+async def test_runs_share_cores_and_memory_task_by_task(
+    language: Language,
+    engine: HostedEngine,
+    tmp_path: Path,
+    leases: Path,
+    wants: Mapping[str, int],
+    cores: int,
+) -> None:
+    """Tasks that fill the node, one after another, whichever run they belong to."""
+    jobs = [
+        a_job(language, tmp_path / f"run{n}", leases, SPAN % cores, age=n, **wants)
+        for n in range(2)
+    ]
+    stories = await asyncio.gather(*(play(engine, job) for job in jobs))
+    assert [story.outcome.exit_code for story in stories] == [0, 0]
+    told = (tmp_path / "spans").read_text()
+    assert len(read_spans(told)) == 4
+    assert most_at_once(told) == cores
+
+
+async def test_task_is_queued_until_it_is_leased_and_a_canceled_run_leaves_at_once(
+    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+) -> None:
+    node = await take_node(leases, NODE.cores)
+    job = a_job(language, tmp_path / "run", leases, "true", numbers=1)
+    execution = await launch_waiting(engine, job, leases)
+    assert await states(job) == [TaskState.QUEUED]
+    began = time.monotonic()
+    await execution.cancel()
+    assert time.monotonic() - began < 1.0
+    assert [ticket.held for ticket in await asyncio.to_thread(list_tickets, leases)] == [True]
+    story = await follow(execution)
+    assert story.outcome.exit_code == CANCELED
+    assert [task.state for task in story.tasks.values()] == [TaskState.CANCELED]
+    assert not story.failures
+    await release(node)
+
+
+async def test_run_begins_without_any_lease(
+    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+) -> None:
+    """A run holds nothing between its tasks: a full node does not even keep it from failing."""
+    node = await take_node(leases, NODE.cores)
+    job = a_job(language, tmp_path / "run", leases, "true")
+    job.workflow_file.write_text("this is no workflow")
+    story = await play(engine, job)
+    assert story.outcome.exit_code == 1
+    await release(node)
+
+
+async def test_killed_run_gives_back_what_it_had(
+    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+) -> None:
+    job = a_job(language, tmp_path / "run", leases, "sleep 300", numbers=1, cores=2)
+    execution = await engine.launch(job)
+    await started(execution, "each" if job.workflow_file.suffix == ".cwl" else "each-0")
+    process = await asyncio.to_thread(holder, job.workspace.lock)
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    assert (await execution.outcome()).crashed
+    assert await tools(job) == []
+    async with asyncio.timeout(5):
+        await release(await take_node(leases, NODE.cores))
+
+
+async def test_each_task_sees_the_gpu_of_its_lease(
+    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+) -> None:
+    command = f"echo $CUDA_VISIBLE_DEVICES > FOLDER/gpu$0; {TOGETHER}"
+    job = a_job(language, tmp_path / "run", leases, command, gpu=True)
+    story = await play(engine, job)
+    assert story.outcome.exit_code == 0, job.workspace.stderr.read_text()
+    assert {(tmp_path / f"gpu{n}").read_text() for n in range(2)} == {"2\n", "5\n"}
+
+
+async def test_task_without_a_gpu_sees_none(
+    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+) -> None:
+    command = "echo ${CUDA_VISIBLE_DEVICES-unset} > FOLDER/gpu"
+    story = await play(engine, a_job(language, tmp_path / "run", leases, command, numbers=1))
+    assert story.outcome.exit_code == 0
+    assert (tmp_path / "gpu").read_text() == "\n"
+
+
+@needs_miniwdl
+async def test_failed_run_does_not_wait_for_leases_of_needless_tasks(
+    tmp_path: Path, leases: Path
+) -> None:
+    """The wide task could never start: the node is half taken for as long as the test runs."""
+    workflow = """
+        version 1.0
+        workflow w {
+          call wide
+          call bad
+        }
+        task wide { command { true } runtime { cpu: 2 } }
+        task bad { input { String x = "" } command { FAIL } }
+    """
+    half = await take_node(leases, 1)
+    gate = f"until ls {leases} | grep -q '^waits'; do sleep 0.01; done; exit 4"
+    share = Resources(cores=3)
+    job = make_job(tmp_path / "run", workflow.replace("FAIL", gate), name=WDL.file, resources=share)
+    engine = WDL.engine()
+    story = await play(engine, replace(job, standing=Standing(leases, 0, 1)))
+    assert story.outcome.exit_code == 1
+    assert [failure.task for failure in story.failures] == ["bad"]
+    assert [task.state for task in story.named("wide")] == [TaskState.CANCELED]
+    await release(half)
+    await engine.close()

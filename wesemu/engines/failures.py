@@ -1,0 +1,51 @@
+"""How a task's end is explained: its last words, and a hint by its exit status."""
+
+import re
+from pathlib import Path
+
+from wesemu.engines.slurm.hints import slurm_hint
+
+_TAIL_BYTES = 4096
+LINE_LIMIT = 240
+"""The length at which a tool's line is cut."""
+
+_MISSING_TOOL = re.compile(r"(?:^|: )([^\s:]+): (?:command )?not found$", re.MULTILINE)
+_QUOTED_PATH = re.compile(r'"/(?:[^"\n]*/)?([^"/\n]+)"')
+_FULL_DISK = "No space left on device"
+_HINTS = {
+    124: "it ran into a time limit",
+    126: "the tool was found but cannot be executed; check its permissions",
+    127: "a tool was not found; install it or correct PATH",
+    134: "the tool aborted (SIGABRT)",
+    137: "it was killed, most often because memory ran out; ask for more memory or fewer threads",
+    139: "the tool crashed (segmentation fault)",
+    143: "it was ended from outside (SIGTERM)",
+}
+
+
+def last_words(path: Path) -> str:
+    """The end of a log file, "" where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def hint(exit_code: int | None, words: str) -> str | None:
+    """What to do about an exit status, given the tool's last words."""
+    if _FULL_DISK in words:
+        return "the disk is full; free some space and submit again"
+    if (told := slurm_hint(words)) is not None:
+        return told
+    missing = _MISSING_TOOL.findall(words)
+    if exit_code == 127 and missing:
+        return f"the tool {missing[-1]} was not found; install it or correct PATH"
+    return None if exit_code is None else _HINTS.get(exit_code)
+
+
+def shorten(text: str, root: Path) -> str:
+    """One paragraph without this machine's paths."""
+    text = _QUOTED_PATH.sub(r'"\1"', text.replace(f"{root}/", ""))
+    return " ".join(text.split())[: 4 * LINE_LIMIT]
