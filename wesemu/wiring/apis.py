@@ -20,7 +20,7 @@ from wesemu.api.oss.dialect import OssDialect, door
 from wesemu.api.oss.routes import OssHandlers
 from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors, names_loopback
-from wesemu.api.wes.auth import TokenAuthenticator
+from wesemu.api.wes.auth import TokenAuthenticator, Verifier
 from wesemu.api.wes.dialect import WesDialect
 from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
@@ -40,19 +40,20 @@ async def build(
     objects: ObjectServices,
     callbacks: Callbacks,
     reception: Reception,
+    verifier: Verifier | None,
 ) -> web.Application:
     """WES, AGS and the bucket door; the controls come on top.
 
     Signatures are checked on the wall clock. Credentials of one API close the others, too.
     """
-    keys, tokens = settings.auth.ags_keys, settings.auth.tokens
+    auth, keys = settings.auth, settings.auth.ags_keys
     dialects: list[Dialect] = [
-        WesDialect(TokenAuthenticator(tokens, guarded=bool(keys))),
-        AgsDialect(Authenticator(keys, WallClock(), guarded=bool(tokens))),
-        ControlDialect(Access(settings.auth.admin_token)),
+        WesDialect(TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)),
+        AgsDialect(Authenticator(keys, WallClock(), guarded=auth.bearers)),
+        ControlDialect(Access(auth.admin_token)),
     ]
     oss = OssDialect(
-        OssAuthenticator(keys, WallClock(), guarded=bool(tokens)), objects.shelves, dialects
+        OssAuthenticator(keys, WallClock(), guarded=auth.bearers), objects.shelves, dialects
     )
     visitors = _visitors(settings)
     inner = around([oss], core.ids, reception, visitors)
@@ -76,9 +77,9 @@ async def build(
 
 
 def _visitors(settings: Settings) -> Visitors:
-    is_open = not (settings.auth.ags_keys or settings.auth.tokens)
     return Visitors(
-        is_open=is_open, hosts=settings.hosts if names_loopback(settings.host) else None
+        is_open=not settings.auth.closed,
+        hosts=settings.hosts if names_loopback(settings.host) else None,
     )
 
 
