@@ -35,14 +35,23 @@ class AttachedWorkflows:
         await asyncio.to_thread(
             shutil.copytree, workspace.attachments, workspace.work, dirs_exist_ok=True
         )
-        return Job(
-            run_id=run.id,
-            workspace=workspace,
-            workflow_file=workspace.work / safe_name(run.request.workflow_url),
-            config=run.request.params,
-            resources=run.resources,
-            engine_parameters=others(run.request.engine_parameters),
-        )
+        return _job(run.request, workspace, run.resources)
+
+    async def sketch(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Job:
+        """The job of a dry run: nobody needs the attachments again, so they are not copied."""
+        await asyncio.to_thread(workspace.attachments.rename, workspace.work)
+        return _job(request, workspace, plan.resources)
+
+
+def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job:
+    return Job(
+        run_id=workspace.root.name,
+        workspace=workspace,
+        workflow_file=workspace.work / safe_name(request.workflow_url),
+        config=request.params,
+        resources=resources,
+        engine_parameters=others(request.engine_parameters),
+    )
 
 
 def _find(url: str, attachments: Path | None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Owner, Run, RunFailure, RunRequest
 from wesemu.runs.ports import Engine, Job, Plan, Results
 from wesemu.runs.workspace import Workspace
@@ -36,6 +37,15 @@ class WorkflowPlanner:
         if request.workflow_url in PARAMS:
             return await self._bundled.plan(engine.name, request, attachments)
         return await self._attached.plan(engine.name, request, attachments)
+
+    async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
+        engine = self._engine(request)
+        if plan.workflow:
+            job, names = await self._bundled.sketch(plan, request, workspace)
+        else:
+            job, names = await self._attached.sketch(plan, request, workspace), {}
+        graph = await engine.rehearse(job)
+        return None if graph is None else graph.renamed(names)
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
         if run.workflow:

@@ -22,7 +22,7 @@ from wesemu.api.wes.versions import PREFIX, VERSIONS, Version, VersionName
 from wesemu.errors import NotFound
 from wesemu.runs.listing import EVERYTHING, HeadPage
 from wesemu.runs.model import Run, TaskLog
-from wesemu.runs.ports import Plan
+from wesemu.runs.ports import Rehearsal
 from wesemu.runs.service import RunService
 
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
@@ -125,7 +125,7 @@ class WesHandlers:
     async def run_workflow(self, request: web.Request) -> web.Response:
         accepted = await self._submissions.receive(request[OWNER], request)
         match accepted:
-            case Plan():
+            case Rehearsal():
                 return web.json_response(render.dry_run(accepted))
             case Run():
                 return web.json_response(models.RunId(run_id=accepted.id))

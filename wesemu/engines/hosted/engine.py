@@ -16,7 +16,9 @@ from wesemu.engines.hosted.containers import ContainerTool
 from wesemu.engines.hosted.order import order_from, write_order
 from wesemu.engines.hosted.parameters import Readers, read_parameters
 from wesemu.engines.processes import Known
+from wesemu.engines.rehearsal import Rehearsals
 from wesemu.errors import EngineFault
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
@@ -62,6 +64,8 @@ class HostedEngine:
     runner: ClassVar[str]
     """The module that is a run's process."""
     types: ClassVar[Mapping[str, tuple[str, ...]]]
+    rehearser: ClassVar[str]
+    """The module that is a dry run's process."""
     readers: ClassVar[Readers]
 
     def __init__(
@@ -79,6 +83,7 @@ class HostedEngine:
         self._environment = _tools_environment(environment or {})
         self._grace = grace_seconds
         self._executions = set[DetachedExecution]()
+        self._rehearsals = Rehearsals(python, self._environment)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -101,7 +106,11 @@ class HostedEngine:
             raise EngineFault(f"run {job.run_id} is locked by a process that has just ended")
         return execution
 
-    def _start(self, job: Job) -> dict[str, Any]:
+    async def rehearse(self, job: Job) -> Graph:
+        await asyncio.to_thread(self._write_order, job)
+        return await self._rehearsals.perform(self.rehearser, job.workspace)
+
+    def _write_order(self, job: Job) -> None:
         order = order_from(
             job,
             engine=self.name,
@@ -111,6 +120,9 @@ class HostedEngine:
             grace_seconds=self._grace,
         )
         write_order(job.workspace, order)
+
+    def _start(self, job: Job) -> dict[str, Any]:
+        self._write_order(job)
         try:
             done = subprocess.run(
                 [self._python, "-m", self.runner, str(job.workspace.root.absolute())],

@@ -13,6 +13,7 @@ from typing import Any
 
 from wesemu.engines.execution import DetachedExecution, find
 from wesemu.engines.processes import Known
+from wesemu.engines.rehearsal import Rehearsals
 from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
 from wesemu.engines.snakemake.cluster_plugin import plugin_found
 from wesemu.engines.snakemake.fork_client import ForkClient
@@ -20,6 +21,7 @@ from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
 from wesemu.engines.snakemake.order import Mode, write_order
 from wesemu.engines.snakemake.parameters import check_parameters
 from wesemu.errors import EngineFault
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
@@ -68,6 +70,7 @@ class SnakemakeEngine:
         self._grace = grace_seconds
         self._client = ForkClient(python, self._environment)
         self._executions = set[DetachedExecution]()
+        self._rehearsals = Rehearsals(python, self._environment)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -164,6 +167,13 @@ class SnakemakeEngine:
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise EngineFault(f"the run's process could not start: {error}") from error
         return reply
+
+    async def rehearse(self, job: Job) -> Graph | None:
+        """As the port says; None with a version whose internals nobody here knows."""
+        if not is_tested(self.version):
+            return None
+        await self._write_order(job, self.mode, self._cluster)
+        return await self._rehearsals.perform("wesemu.engines.snakemake.rehearse", job.workspace)
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._attach(await _absolute(workspace))
