@@ -106,6 +106,19 @@ class CallbackSettings(BaseModel):
         return secret
 
 
+class WorkflowSettings(BaseModel):
+    """Workflows that a request names by URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fetch: bool = True
+    """Fetch `http:`, `https:` and `trs:` URLs in `workflow_url`."""
+    hosts: list[str] = Field(default_factory=lambda: ["*"])
+    """Where from, with `*` for any letters: `["raw.githubusercontent.com", "dockstore.org"]`."""
+    networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
+    """Networks that are not public where workflows may be fetched: `["10.0.0.0/8"]`."""
+
+
 class ClockSettings(BaseModel):
     """The emulated clock, which tells when runs were created, begun and ended."""
 
@@ -204,6 +217,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     wes: WesSettings = Field(default_factory=WesSettings)
     callbacks: CallbackSettings = Field(default_factory=CallbackSettings)
+    workflows: WorkflowSettings = Field(default_factory=WorkflowSettings)
     clock: ClockSettings = Field(default_factory=ClockSettings)
     sla: SlaSettings = Field(default_factory=SlaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)

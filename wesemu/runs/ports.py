@@ -22,7 +22,7 @@ from wesemu.runs.model import (
     RunRequest,
     TaskLog,
 )
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Draft, Workspace
 from wesemu.sla import ServiceLevel
 
 
@@ -110,6 +110,11 @@ class Results:
 
 class Planner(Protocol):
     """Understands which workflow a request means, what it needs and what comes out of it."""
+
+    async def collect(self, request: RunRequest, files: Draft) -> RunRequest:
+        """Put what the request names elsewhere on the web among its attachments; the request as
+        it is to be kept. Raises InvalidRequest."""
+        ...
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         """Check the whole request, without side effects.

@@ -123,6 +123,7 @@ class RunService:
         draft = draft or await self.draft()
         workspace = draft.files.workspace
         try:
+            request = await self._planner.collect(request, draft.files)
             plan = await self._planner.plan(owner, request, workspace.attachments)
             self._policy.check(request, plan.workflow)
             return Rehearsal(plan, await self._planner.rehearse(plan, request, workspace))
@@ -220,6 +221,7 @@ class RunService:
             await changed
 
     async def _accept(self, owner: Owner, request: RunRequest, draft: RunDraft) -> Run:
+        request = await self._planner.collect(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
         self._dispatcher.wake()

@@ -11,6 +11,7 @@ from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
+from wesemu.workflows.remote import FILE, is_remote
 from wesemu.workflows.shares import others, share
 
 
@@ -21,7 +22,7 @@ class AttachedWorkflows:
         self._node = node
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
-        await asyncio.to_thread(_find, request.workflow_url, attachments)
+        await asyncio.to_thread(_find, workflow_name(request), attachments)
         return Plan(
             engine=engine,
             workflow="",
@@ -47,18 +48,23 @@ def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job
     return Job(
         run_id=workspace.root.name,
         workspace=workspace,
-        workflow_file=workspace.work / safe_name(request.workflow_url),
+        workflow_file=workspace.work / safe_name(workflow_name(request)),
         config=request.params,
         resources=resources,
         engine_parameters=others(request.engine_parameters),
     )
 
 
+def workflow_name(request: RunRequest) -> str:
+    """The workflow's name among the attachments; one by URL has been put there."""
+    return request.marks.get(FILE, request.workflow_url)
+
+
 def _find(url: str, attachments: Path | None) -> None:
     bundled = " or ".join(PARAMS)
     if "://" in url:
         raise InvalidRequest(
-            f"workflow_url {url[:80]!r}: this server fetches no workflows; send the file as "
+            f"workflow_url {url[:80]!r}: {_why_not(url)}; send the file as "
             f"workflow_attachment and name it, or name a bundled pipeline ({bundled})",
             field="workflow_url",
         )
@@ -72,6 +78,12 @@ def _find(url: str, attachments: Path | None) -> None:
             "of an attachment of this request",
             field="workflow_url",
         )
+
+
+def _why_not(url: str) -> str:
+    if is_remote(url):
+        return "this server fetches no workflows (its setting workflows.fetch is off)"
+    return "workflows are fetched from http, https and trs URLs only"
 
 
 def _service_level(tags: Mapping[str, str]) -> ServiceLevel:

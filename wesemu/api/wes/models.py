@@ -130,12 +130,22 @@ class Failure(TypedDict):
     stderr: NotRequired[str]
 
 
+class WorkflowSource(TypedDict):
+    """A file of a workflow that was fetched by URL: its name in the run, where it came from."""
+
+    file: str
+    url: str
+    size: int
+    sha256: str
+
+
 class Extension(TypedDict):
     """What WES has no word for: an extension, `RunLog.wesemu`. `state` is never disguised."""
 
     handle: str
     state: str
     created: str
+    workflow: NotRequired[list[WorkflowSource]]
     error: NotRequired[Failure]
 
 

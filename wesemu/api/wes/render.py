@@ -1,5 +1,6 @@
 """Runs, tasks and the service as WES answers."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -97,6 +98,8 @@ def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> m
         "state": run.state.value,
         "created": stamp(run.created),
     }
+    if (sources := run.request.marks.get("workflow_sources")) is not None:
+        extension["workflow"] = json.loads(sources)
     if run.failure is not None:
         extension["error"] = _failure(run.failure, tasks, url)
     return {
