@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 
 from aiohttp import web
 
@@ -26,7 +27,9 @@ from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.callbacks import Callbacks
 from wesemu.clock import WallClock
+from wesemu.objects.buckets import Buckets
 from wesemu.objects.services import ObjectServices
+from wesemu.provenance.maker import CrateMaker
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Engine
 from wesemu.settings import Settings
@@ -70,6 +73,7 @@ async def build(
             page_key=secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
+            crates=await asyncio.to_thread(_crates, core),
         )
     )
     app.add_routes(_ags(core, secret).routes())
@@ -81,6 +85,13 @@ def _visitors(settings: Settings) -> Visitors:
         is_open=not settings.auth.closed,
         hosts=settings.hosts if names_loopback(settings.host) else None,
     )
+
+
+def _crates(core: Core) -> CrateMaker | None:
+    """None where the extra `crate` is not installed."""
+    if find_spec("rocrate") is None:
+        return None
+    return CrateMaker(Buckets(core.data.buckets), core.pipelines)
 
 
 def _ags(core: Core, secret: bytes) -> AgsHandlers:
