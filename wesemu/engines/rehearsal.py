@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -62,13 +63,27 @@ class Rehearsals:
         with workspace.stderr.open("wb") as talk:
             return subprocess.Popen(
                 [self._python, "-m", module, str(workspace.root)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # which ends when this server does
                 stdout=talk,
                 stderr=talk,
                 cwd="/",
                 env={**self._environment, **own},
                 start_new_session=True,
             )
+
+
+def tie_to_server() -> None:
+    """For the process: end, with its group, when the server that started it is gone."""
+    server = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    threading.Thread(target=_await_end, args=[server], name="server", daemon=True).start()
+
+
+def _await_end(server: int) -> None:
+    os.read(server, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def tell_graph(workspace: Workspace, graph: Graph) -> None:
@@ -86,6 +101,8 @@ def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:
     send_group(process.pid, signal.SIGKILL)
     end_all(lambda: [*members(process.pid), *marked(root)])
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _read(workspace: Workspace) -> Graph:

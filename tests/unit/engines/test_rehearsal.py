@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from engine_support import THREE_RULES, make_job
+from engine_support import THREE_RULES, make_job, until
 from unit.engines.test_cwl_engine import TWO_STEPS
 from unit.engines.test_wdl_engine import TWO_TASKS
 
@@ -95,23 +96,54 @@ async def test_what_cannot_be_planned_says_why(
     assert str(tmp_path) not in refused.value.message
 
 
-async def test_a_snakefile_that_never_ends_is_ended_with_all_it_started(tmp_path: Path) -> None:
+NEVER_ENDS = """
+    import os, time
+    if os.fork() == 0:
+        os.setsid()
+        with open("daemon.new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename("daemon.new", "daemon.pid")
+    time.sleep(600)
+"""
+
+
+async def test_a_snakefile_that_never_ends_is_ended_with_all_it_started(
+    snakemake: SnakemakeEngine, tmp_path: Path
+) -> None:
     """Daemons in sessions of their own, too."""
-    workflow = """
-        import os, time
-        if os.fork() == 0:
-            os.setsid()
-            open("daemon.pid", "w").write(str(os.getpid()))
-        time.sleep(600)
-    """
-    engine = SnakemakeEngine()
-    job = make_job(tmp_path / "run", workflow)
-    engine._rehearsals = Rehearsals(sys.executable, dict(os.environ), seconds=4.0)
-    with pytest.raises(InvalidRequest, match="within 4 s"):
-        await engine.rehearse(job)
-    daemon = int((job.workspace.work / "daemon.pid").read_text())
+    job = make_job(tmp_path / "run", NEVER_ENDS)
+    planning = asyncio.create_task(snakemake.rehearse(job))
+    note = job.workspace.work / "daemon.pid"
+    daemon = int(await until(lambda: note.read_text() if note.exists() else None))
+    planning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await planning
     assert await asyncio.to_thread(identify, daemon) is None
     assert await asyncio.to_thread(marked, job.workspace.root) == []
+
+
+async def test_planning_is_given_a_time(tmp_path: Path) -> None:
+    engine = SnakemakeEngine()
+    job = make_job(tmp_path / "run", NEVER_ENDS)
+    engine._rehearsals = Rehearsals(sys.executable, dict(os.environ), seconds=0.0)
+    with pytest.raises(InvalidRequest, match="within 0 s"):
+        await engine.rehearse(job)
+    assert await asyncio.to_thread(marked, job.workspace.root) == []
+    await engine.close()
+
+
+async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
+    engine = SnakemakeEngine()
+    job = make_job(tmp_path / "run", "import time; time.sleep(600)\n")
+    await engine._write_order(job, "cli", engine._cluster)
+
+    def lose_server() -> int:
+        process = engine._rehearsals._spawn("wesemu.engines.snakemake.rehearse", job.workspace)
+        assert process.stdin is not None
+        process.stdin.close()
+        return process.wait(timeout=30)
+
+    assert await asyncio.to_thread(lose_server) == -signal.SIGKILL
     await engine.close()
 
 

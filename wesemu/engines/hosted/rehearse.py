@@ -10,7 +10,7 @@ from wesemu.engines.hosted.order import read_order
 from wesemu.engines.hosted.tasks import Tasks
 from wesemu.engines.hosted.worker import Desk
 from wesemu.engines.journal import Journal, history, to_event
-from wesemu.engines.rehearsal import tell_failure, tell_graph
+from wesemu.engines.rehearsal import tell_failure, tell_graph, tie_to_server
 from wesemu.runs.graphs import Graph
 from wesemu.runs.model import RunFailure
 from wesemu.runs.ports import EngineError
@@ -22,6 +22,7 @@ Look = Callable[[Desk], Graph | None]
 
 def main(look: Look) -> None:
     """The command line is the run directory."""
+    tie_to_server()
     workspace = Workspace(Path(sys.argv[1]))
     order = read_order(workspace)
     desk = Desk(workspace, order, Tasks(workspace, Journal(workspace), order.engine))

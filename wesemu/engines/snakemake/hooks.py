@@ -1,8 +1,8 @@
 """All that reaches into Snakemake's internals, for the versions in TESTED.
 
 Everything here is for what Snakemake's logger events do not tell (docs/run-directory.md) or what
-its command line cannot do. Each hook has its contract test in tests/unit/engines/test_hooks.py;
-a version outside TESTED gets none of them (mode "cli").
+its command line cannot do. Each hook has its contract test in tests/unit/engines/test_hooks.py, or
+in test_rehearsal.py beside it; a version outside TESTED gets none of them (mode "cli").
 """
 # ruff: noqa: SLF001
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wesemu.engines.rehearsal import tell_failure, tell_graph
+from wesemu.engines.rehearsal import tell_failure, tell_graph, tie_to_server
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.failures import workflow_failure
 from wesemu.engines.snakemake.order import Order, read_order
@@ -16,6 +16,7 @@ from wesemu.runs.workspace import Workspace
 
 
 def main() -> None:
+    tie_to_server()
     workspace = Workspace(Path(sys.argv[1]))
     order = read_order(workspace)
     os.chdir(workspace.work)
