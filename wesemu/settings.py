@@ -117,6 +117,8 @@ class WorkflowSettings(BaseModel):
     """Where from, with `*` for any letters: `["raw.githubusercontent.com", "dockstore.org"]`."""
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     """Networks that are not public where workflows may be fetched: `["10.0.0.0/8"]`."""
+    folders: list[Path] = Field(default_factory=list)
+    """Folders of this machine below which `file:` URLs in `workflow_url` may lead."""
 
 
 class ClockSettings(BaseModel):

@@ -143,11 +143,10 @@ def _planner(
     return WorkflowPlanner(bundled, attached, engines, _remote(settings, opening))
 
 
-def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows | None:
-    if not settings.fetch:
-        return None
+def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:
     guard = AddressGuard(settings.networks, setting="workflows.networks")
-    remote = RemoteWorkflows(WorkflowWeb(guard, settings.hosts))
+    web = WorkflowWeb(guard, settings.hosts) if settings.fetch else None
+    remote = RemoteWorkflows(web, settings.folders)
     opening.push_async_callback(remote.close)
     return remote
 

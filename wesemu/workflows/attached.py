@@ -11,7 +11,7 @@ from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
-from wesemu.workflows.remote import FILE, is_remote
+from wesemu.workflows.remote import FILE, is_file, is_remote
 from wesemu.workflows.shares import others, share
 
 
@@ -83,7 +83,9 @@ def _find(url: str, attachments: Path | None) -> None:
 def _why_not(url: str) -> str:
     if is_remote(url):
         return "this server fetches no workflows (its setting workflows.fetch is off)"
-    return "workflows are fetched from http, https and trs URLs only"
+    if is_file(url):
+        return "no file of this server is read (its setting workflows.folders names no folder)"
+    return "workflows are fetched from http, https, trs and file URLs only"
 
 
 def _service_level(tags: Mapping[str, str]) -> ServiceLevel:

@@ -12,7 +12,7 @@ from wesemu.runs.workspace import Draft, Workspace
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.params import PARAMS
-from wesemu.workflows.remote import RemoteWorkflows, is_remote
+from wesemu.workflows.remote import RemoteWorkflows
 from wesemu.workflows.shares import others
 
 _ALIASES = {"snakemake": "smk", "snakefile": "smk"}
@@ -26,7 +26,7 @@ class WorkflowPlanner:
         bundled: BundledPipelines,
         attached: AttachedWorkflows,
         engines: Sequence[Engine],
-        remote: RemoteWorkflows | None = None,
+        remote: RemoteWorkflows,
     ) -> None:
         self._bundled = bundled
         self._attached = attached
@@ -36,7 +36,7 @@ class WorkflowPlanner:
         }
 
     async def collect(self, request: RunRequest, files: Draft) -> RunRequest:
-        if self._remote is None or not is_remote(request.workflow_url):
+        if not self._remote.takes(request.workflow_url):
             return request
         self._engine(request)
         wanted = request.workflow_type.casefold()

@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonValue, RunRequest
-from wesemu.runs.workspace import Draft
+from wesemu.runs.workspace import Draft, read_regular
 from wesemu.workflows.trs import NAMES, Fetched, fetch, read_address
 from wesemu.workflows.web import WorkflowWeb
 
@@ -30,16 +31,26 @@ _BLOB = re.compile(r"https?://(?:www\.)?github\.com/([^/]+/[^/]+)/(?:blob|tree)/
 _OTHER_BLOB = re.compile(r"(https?://.+?/-/)(?:blob|tree)(/.+)")
 
 
-def is_remote(url: str) -> bool:
-    return url.lower().startswith(_SCHEMES)
-
-
 class RemoteWorkflows:
-    """Fetches at most `LIMIT` bytes within `seconds`."""
+    """Fetches at most `LIMIT` bytes within `seconds`: from the `web`, if there is one, and as
+    `file:` URLs below `folders`."""
 
-    def __init__(self, web: WorkflowWeb, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        web: WorkflowWeb | None,
+        folders: Sequence[Path] = (),
+        *,
+        seconds: float = SECONDS,
+    ) -> None:
         self._web = web
+        self._folders = folders
         self._seconds = seconds
+
+    def takes(self, url: str) -> bool:
+        """Whether it would try."""
+        if is_file(url):
+            return bool(self._folders)
+        return self._web is not None and is_remote(url)
 
     async def collect(self, request: RunRequest, kind: str, files: Draft) -> RunRequest:
         """The request with the marks, its workflow among `files`; `kind` is SMK, CWL or WDL.
@@ -68,10 +79,13 @@ class RemoteWorkflows:
         return replace(request, marks={**request.marks, **told})
 
     async def close(self) -> None:
-        await self._web.close()
+        if self._web is not None:
+            await self._web.close()
 
     async def _fetch(self, url: str, kind: str) -> Fetched:
-        if (address := read_address(url)) is not None:
+        if self._web is None or is_file(url):
+            fetched = await asyncio.to_thread(self._read, url)
+        elif (address := read_address(url)) is not None:
             fetched = await fetch(self._web, address, kind, LIMIT)
         else:
             _refuse_pages(url)
@@ -82,6 +96,35 @@ class RemoteWorkflows:
             fetched = Fetched(name, {name: content}, {name: url})
         _check_text(fetched.files[fetched.main], url)
         return fetched
+
+    def _read(self, url: str) -> Fetched:
+        """A file below one of the folders, also after all links are followed. Others are not even
+        said to be there or not."""
+        parts = urlsplit(url)
+        path = Path(unquote(parts.path))
+        try:
+            real = path.resolve(strict=True)
+            if parts.netloc in ("", "localhost") and self._holds(real):
+                content = read_regular(real, 0, LIMIT + 1)
+                if len(content) <= LIMIT:
+                    return Fetched(path.name, {path.name: content}, {path.name: url})
+        except (OSError, RuntimeError, ValueError):
+            pass
+        raise _wrong(
+            f"{url[:200]!r} is no file of at most {LIMIT >> 20} MiB below the folders of the "
+            "setting workflows.folders"
+        )
+
+    def _holds(self, real: Path) -> bool:
+        return any(real.is_relative_to(folder.resolve()) for folder in self._folders)
+
+
+def is_remote(url: str) -> bool:
+    return url.lower().startswith(_SCHEMES)
+
+
+def is_file(url: str) -> bool:
+    return url.lower().startswith("file:")
 
 
 def _refuse_pages(url: str) -> None:

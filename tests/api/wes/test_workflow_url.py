@@ -276,7 +276,8 @@ async def test_a_descriptor_that_is_not_what_its_checksum_says_is_400(
         ("http://10.0.0.1/Snakefile", "workflows.networks"),
         ("http://[::1]/Snakefile", "workflows.networks"),
         ("http://user:password@127.0.0.1/x", "credentials"),
-        ("ftp://example.org/Snakefile", "http, https and trs URLs only"),
+        ("ftp://example.org/Snakefile", "http, https, trs and file URLs only"),
+        ("file:///etc/passwd", "workflows.folders names no folder"),
     ],
 )
 async def test_an_address_that_cannot_be_meant_says_what_to_do(
@@ -293,6 +294,29 @@ async def test_hosts_may_be_limited(
     told = await post(client, f"{host.url}/lab/Snakefile", 400)
     assert "workflows.hosts" in told["msg"]
     assert host.asked == []
+
+
+async def test_files_of_this_machine_are_read_below_allowed_folders_only(
+    aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    allowed, secret = tmp_path / "work flows", tmp_path / "secret"
+    (allowed / "a").mkdir(parents=True)
+    (allowed / "a" / "Snakefile").write_text("rule all:\n")
+    secret.write_text("password\n")
+    (allowed / "link").symlink_to(secret)
+    (tmp_path / "work flows2").symlink_to(tmp_path)
+    opener = await asyncio.to_thread(opened, settings, folders=[str(allowed)], fetch=False)
+    client = await aiohttp_client(await create_app(opener, engines=[engine]))
+    inside = f"file://{quote(str(allowed))}"
+    run_id = (await post(client, f"{inside}/a/Snakefile"))["run_id"]
+    assert kept(settings, run_id) == {"Snakefile": "rule all:\n"}
+    messages = set()
+    for path in ("link", "../secret", "%2E%2E/secret", "../none", "../work%20flows2/secret", "a"):
+        told = await post(client, f"{inside}/{path}", 400)
+        messages.add(told["msg"].replace(f"/{path}'", "…"))
+        assert "password" not in told["msg"]
+    assert len(messages) == 1  # whether there is such a file stays the server's secret
+    await post(client, "http://127.0.0.1:9/Snakefile", 400)
 
 
 async def test_a_host_that_is_slow_is_given_up(host: Host, tmp_path: Path) -> None:
