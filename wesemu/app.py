@@ -19,6 +19,7 @@ from wesemu.settings import Settings
 from wesemu.wiring.apis import build
 from wesemu.wiring.controls import add_controls
 from wesemu.wiring.core import Core, open_core
+from wesemu.wiring.identity import found_verifier
 
 RUNS: web.AppKey[RunService] = web.AppKey("runs", RunService)
 
@@ -42,8 +43,10 @@ async def create_app(
         opening.push_async_callback(callbacks.close)
         readiness = Readiness(core.engines, core.store, core.data.root)
         opening.push_async_callback(readiness.close)
+        if (verifier := await asyncio.to_thread(found_verifier, settings.auth.oidc)) is not None:
+            opening.push_async_callback(verifier.close)
         reception = Reception(core.wall)
-        app = await build(settings, core, objects, callbacks, reception)
+        app = await build(settings, core, objects, callbacks, reception, verifier)
         add_controls(app, settings, core, objects, reception, readiness)
         app[RUNS] = core.runs
         resources = opening.pop_all()

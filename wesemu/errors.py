@@ -4,7 +4,9 @@ WesemuError                 message: what was wrong, where, what to do next
 ├── InvalidRequest          the caller's request is wrong (names the field)
 │   └── InputError          an input file is wrong (names the file and the record)
 ├── Unauthorized            no or unknown credentials
+│   └── TokenRefused        a token was shown, and is not good
 ├── Forbidden               known caller, not allowed
+│   └── ScopeMissing        the token is good, for something else
 ├── NotFound                no such thing
 │   ├── RunNotFound
 │   ├── BucketNotFound
@@ -19,6 +21,7 @@ WesemuError                 message: what was wrong, where, what to do next
     ├── DataDirectoryLocked another server uses the data directory
     ├── StoreError          the index is unreadable or newer than this program
     ├── DiskFull            no room in the data directory
+    ├── IssuerUnreachable   who signs the tokens cannot be asked for the keys
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
     └── EngineFault         the engine's own process failed to start or vanished
 
@@ -59,8 +62,23 @@ class Unauthorized(WesemuError):
     """The caller has shown no credentials, or ones that nobody here knows."""
 
 
+class TokenRefused(Unauthorized):
+    """A token that stands for nobody, or for nobody any more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this token is refused: {reason}")
+
+
 class Forbidden(WesemuError):
     """The caller is known and may not do this."""
+
+
+class ScopeMissing(Forbidden):
+    """A token that is valid and does not open this server; `scopes` are those that do."""
+
+    def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.scopes = scopes
 
 
 class NotFound(WesemuError):
@@ -117,6 +135,10 @@ class StoreError(SystemFault):
 
 class DiskFull(SystemFault):
     """The disk of the data directory has no room; somebody has to make some."""
+
+
+class IssuerUnreachable(SystemFault):
+    """The issuer of tokens does not tell its keys; it may be down for a while only."""
 
 
 class ToolMissing(SystemFault):

@@ -9,9 +9,9 @@ import os
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,8 +23,36 @@ from wesemu.clock import FASTEST
 from wesemu.runs.terms import Pace
 
 
+class OidcSettings(BaseModel):
+    """JSON Web Tokens of an OpenID Connect issuer, for WES. Needs the extra `oidc`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    issuer: str = Field(default="", pattern=r"^(https?://[^?#\s]+)?$")
+    """The issuer's URL, letter by letter as its tokens have it in `iss`; empty: none."""
+    audiences: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """What tokens for this server have in `aud`: one of these."""
+    jwks: str = ""
+    """The issuer's keys: a URL or a file; empty: where its discovery document says."""
+    owner_claim: str = Field(default="sub", min_length=1)
+    """The claim that names the owner."""
+    scopes: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Scopes that a token must have, all of them."""
+    leeway_seconds: float = Field(default=30.0, ge=0, le=300, allow_inf_nan=False)
+    """How wrong the clocks may be."""
+
+    @model_validator(mode="after")
+    def _has_audience(self) -> Self:
+        if self.issuer and not self.audiences:
+            raise ValueError(
+                "name the audiences that tokens for this server have; without them the tokens "
+                "that the issuer gives to any other service would open this one"
+            )
+        return self
+
+
 class AuthSettings(BaseModel):
-    """Who may come in. With neither keys nor tokens everybody is the owner `local`."""
+    """Who may come in. With neither keys, tokens nor an issuer everybody is the owner `local`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,10 +61,21 @@ class AuthSettings(BaseModel):
 
     tokens: dict[str, str] = Field(default_factory=dict)
     """WES: bearer token = owner."""
+    oidc: OidcSettings = Field(default_factory=OidcSettings)
 
     admin_token: str = ""
     """The emulator's own controls below `/_wesemu/` from other machines: the bearer token that
     they need; without one only this machine may use them."""
+
+    @property
+    def bearers(self) -> bool:
+        """Whether WES wants tokens."""
+        return bool(self.tokens or self.oidc.issuer)
+
+    @property
+    def closed(self) -> bool:
+        """Whether anybody has to show credentials of any kind."""
+        return bool(self.ags_keys) or self.bearers
 
 
 class WesSettings(BaseModel):
@@ -65,6 +104,21 @@ class CallbackSettings(BaseModel):
         if secret.startswith("whsec_"):
             base64.b64decode(secret.removeprefix("whsec_"), validate=True)
         return secret
+
+
+class WorkflowSettings(BaseModel):
+    """Workflows that a request names by URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fetch: bool = True
+    """Fetch `http:`, `https:` and `trs:` URLs in `workflow_url`."""
+    hosts: list[str] = Field(default_factory=lambda: ["*"])
+    """Where from, with `*` for any letters: `["raw.githubusercontent.com", "dockstore.org"]`."""
+    networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
+    """Networks that are not public where workflows may be fetched: `["10.0.0.0/8"]`."""
+    folders: list[Path] = Field(default_factory=list)
+    """Folders of this machine below which `file:` URLs in `workflow_url` may lead."""
 
 
 class ClockSettings(BaseModel):
@@ -165,6 +219,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     wes: WesSettings = Field(default_factory=WesSettings)
     callbacks: CallbackSettings = Field(default_factory=CallbackSettings)
+    workflows: WorkflowSettings = Field(default_factory=WorkflowSettings)
     clock: ClockSettings = Field(default_factory=ClockSettings)
     sla: SlaSettings = Field(default_factory=SlaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)

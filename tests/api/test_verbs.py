@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zipfile
 
 import pytest
 from structlog.testing import capture_logs
@@ -128,6 +129,18 @@ async def test_logs_and_a_missing_run(wesemu) -> None:
     status, _, err = await wesemu("logs", "nobody")
     assert status == ExitStatus.REFUSED
     assert "wesemu list" in err
+
+
+async def test_crate_writes_a_zip(wesemu, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("rocrate", reason="ro-crate-py is not installed")
+    monkeypatch.chdir(tmp_path)
+    name = await send(wesemu, *MAPPING)
+    status, out, _ = await wesemu("crate", name)
+    assert (status, out) == (0, f"{name}.crate.zip\n")
+    assert "ro-crate-metadata.json" in zipfile.ZipFile(f"{name}.crate.zip").namelist()
+    status, out, _ = await wesemu("crate", name, "-o", "all.zip", "--outputs", "none")
+    assert (status, out) == (0, "all.zip\n")
+    assert not any(file.startswith("outputs/") for file in zipfile.ZipFile("all.zip").namelist())
 
 
 async def test_cancel_and_remove(wesemu, engine, client) -> None:

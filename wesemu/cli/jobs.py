@@ -1,5 +1,7 @@
-"""`wesemu list`, `get`, `logs`, `cancel`, `remove`: jobs of both APIs on a server."""
+"""`wesemu list`, `get`, `logs`, `crate`, `cancel`, `remove`: jobs of both APIs on a server."""
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,11 +13,20 @@ if TYPE_CHECKING:
     from wesemu.client import Client, JobDetail, RunDetail
 
 
+class Inclusion(StrEnum):
+    """`small`: those of at most 1 MiB each, 16 MiB together; the others are told by their URL."""
+
+    SMALL = "small"
+    ALL = "all"
+    NONE = "none"
+
+
 def register(app: typer.Typer) -> None:
     panel = "Jobs"
     app.command("list", rich_help_panel=panel)(list_jobs)
     app.command("get", rich_help_panel=panel)(get)
     app.command("logs", rich_help_panel=panel)(logs)
+    app.command("crate", rich_help_panel=panel)(crate)
     app.command("cancel", rich_help_panel=panel)(cancel)
     app.command("remove", rich_help_panel=panel)(remove)
 
@@ -106,6 +117,31 @@ def logs(
             await follow_log(client, target.run.id, to_the_end=follow)
 
     call(server, token, act)
+
+
+def crate(
+    job: JobName,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The ZIP.", show_default="JOB.crate.zip"),
+    ] = None,
+    outputs: Annotated[
+        Inclusion, typer.Option(help="Which of the run's outputs lie in the crate.")
+    ] = Inclusion.SMALL,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """Write a run that has ended as a Workflow Run RO-Crate, a ZIP."""
+    from wesemu.cli.output import give
+    from wesemu.cli.remote import call, find
+
+    async def act(client: "Client") -> Path:
+        target = await find(client, job)
+        file = output or Path(f"{target.name}.crate.zip")
+        await client.wes.crate(target.run.id, file, outputs=outputs.value)
+        return file
+
+    give(str(call(server, token, act)))
 
 
 def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:

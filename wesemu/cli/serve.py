@@ -91,12 +91,12 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
 
 def refuse_open_door(settings: "Settings") -> None:
     """Raises Refused where anybody could come in: beyond loopback without credentials."""
-    auth = settings.auth
-    if settings.insecure or auth.ags_keys or auth.tokens or is_loopback(settings.host):
+    if settings.insecure or settings.auth.closed or is_loopback(settings.host):
         return
     raise Refused(
         f"{settings.host} can be reached from other machines and no credentials are set: anybody "
-        "could run workflows here. Set auth.tokens or auth.ags_keys, or say --insecure",
+        "could run workflows here. Set auth.tokens, auth.oidc.issuer or auth.ags_keys, or say "
+        "--insecure",
         ExitStatus.USAGE,
     )
 

@@ -151,13 +151,22 @@ class WesOperations:
         """A whole log."""
         return b"".join([chunk async for chunk in self.read(url)]).decode(errors="replace")
 
+    async def crate(self, run_id: str, target: Path, *, outputs: str = "small") -> None:
+        """Write the RO-Crate of a run that has ended to `target`, a ZIP; `outputs` says which of
+        them lie in it: "small", "all" or "none"."""
+        url = f"{_path(run_id)}/ro-crate?outputs={quote(outputs, safe='')}"
+        await self._write(url, target)
+
     async def download(self, output: Output, target: Path) -> None:
         """Write an output to `target`, which appears once it is whole."""
+        await self._write(output.url, target)
+
+    async def _write(self, url: str, target: Path) -> None:
         temporary = target.with_name(f".{target.name}.part")
         file = await asyncio.to_thread(temporary.open, "wb")
         try:
             with file:
-                async for chunk in self.read(output.url):
+                async for chunk in self.read(url):
                     await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(temporary.replace, target)
         finally:

@@ -15,6 +15,7 @@ from typing import Any
 
 from wesemu.clock import Clock
 from wesemu.errors import EngineFault
+from wesemu.runs.graphs import Graph, PlannedTask, graph_of
 from wesemu.runs.model import Run, RunFailure, TaskLog, TaskState
 from wesemu.runs.ports import EngineError, Event, Job, Outcome, Progress, RunStarted, TaskChanged
 from wesemu.runs.workspace import Workspace, write_atomically
@@ -63,6 +64,15 @@ class ScriptedEngine:
         play = _Play(job.workspace, self._script(job), self._gate, self._clock)
         self._launched[job.run_id] = play
         return play
+
+    async def rehearse(self, job: Job) -> Graph:
+        steps = [step for step in self._script(job) if "task" in step]
+        return graph_of(
+            [
+                PlannedTask(str(number), str(step["task"]), step.get("wildcards", {}), threads=1)
+                for number, step in enumerate(steps, start=1)
+            ]
+        )
 
     async def attach(self, run: Run, workspace: Workspace) -> "_Play | None":
         return self._launched.get(run.id)

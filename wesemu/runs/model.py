@@ -59,10 +59,11 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
 class RunRequest:
     """What a caller asked for, in WES's words; every dialect translates into this.
 
-    `workflow_url` is the name of a bundled pipeline ("mapping", "wgs") or the name of an
-    attachment. `params` are the workflow's own. `echo` is the request as the caller's dialect
-    wants it back, where it has fields that the others lack. `marks` are what the server keeps of
-    a submission for itself: `submission_key`, `submission_digest`, `callback_url`.
+    `workflow_url` is the name of a bundled pipeline ("mapping", "wgs"), the name of an attachment,
+    or a URL from which one is fetched. `params` are the workflow's own. `echo` is the request as
+    the caller's dialect wants it back, where it has fields that the others lack. `marks` are what
+    the server keeps of a submission for itself: `submission_key`, `submission_digest`,
+    `callback_url`, and of a workflow by URL `workflow_file` and `workflow_sources`.
     """
 
     workflow_url: str

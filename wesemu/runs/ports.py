@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import (
     JsonObject,
     Owner,
@@ -21,7 +22,7 @@ from wesemu.runs.model import (
     RunRequest,
     TaskLog,
 )
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Draft, Workspace
 from wesemu.sla import ServiceLevel
 
 
@@ -56,6 +57,14 @@ class Plan:
     publications: tuple[Publication, ...] | None
     input_bytes: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a dry run has found: the plan, and what the engine says it would do, if it can tell."""
+
+    plan: Plan
+    graph: Graph | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +111,24 @@ class Results:
 class Planner(Protocol):
     """Understands which workflow a request means, what it needs and what comes out of it."""
 
+    async def collect(self, request: RunRequest, files: Draft) -> RunRequest:
+        """Put what the request names elsewhere on the web among its attachments; the request as
+        it is to be kept. Raises InvalidRequest."""
+        ...
+
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         """Check the whole request, without side effects.
 
         `attachments` is the folder of the files that came with it. Raises InvalidRequest,
         BucketNotFound, ObjectNotFound or ReferenceNotFound, each naming the field.
+        """
+        ...
+
+    async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
+        """What the run would do; its directory may be spoilt. None where nobody can tell.
+
+        Nothing is staged. Raises InvalidRequest for a workflow that cannot be planned,
+        EngineFault.
         """
         ...
 
@@ -216,6 +238,14 @@ class Engine(Protocol):
 
         Launching again in a directory where an earlier process ended early resumes from
         finished work.
+        """
+        ...
+
+    async def rehearse(self, job: Job) -> Graph | None:
+        """What the job would do, planned in its run directory, of which nothing is kept.
+
+        None where the engine cannot tell. Raises InvalidRequest for a workflow that cannot be
+        planned, EngineFault.
         """
         ...
 

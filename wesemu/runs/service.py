@@ -15,7 +15,7 @@ from wesemu.runs.changes import Changes
 from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
 from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.policy import ServicePolicy
-from wesemu.runs.ports import Plan, Planner
+from wesemu.runs.ports import Plan, Planner, Rehearsal
 from wesemu.runs.records import put_away, write_submission
 from wesemu.runs.store import HandleTaken, RunStore
 from wesemu.runs.submissions import SubmissionKey, Turns
@@ -115,16 +115,20 @@ class RunService:
 
     async def rehearse(
         self, owner: Owner, request: RunRequest, draft: RunDraft | None = None
-    ) -> Plan:
-        """Check a request as `submit` does, and leave nothing of it. Raises as `submit` does."""
-        attachments = draft.files.workspace.attachments if draft else None
+    ) -> Rehearsal:
+        """Check a request as `submit` does, plan its workflow, and leave nothing of it.
+
+        Raises as `submit` does; also InvalidRequest for a workflow that cannot be planned.
+        """
+        draft = draft or await self.draft()
+        workspace = draft.files.workspace
         try:
-            plan = await self._planner.plan(owner, request, attachments)
+            request = await self._planner.collect(request, draft.files)
+            plan = await self._planner.plan(owner, request, workspace.attachments)
             self._policy.check(request, plan.workflow)
-            return plan
+            return Rehearsal(plan, await self._planner.rehearse(plan, request, workspace))
         finally:
-            if draft is not None:
-                await self.discard(draft)
+            await self.discard(draft)
 
     async def get(self, owner: Owner, run_id: str) -> Run:
         return _visible(owner, await self._store.get(run_id))
@@ -217,6 +221,7 @@ class RunService:
             await changed
 
     async def _accept(self, owner: Owner, request: RunRequest, draft: RunDraft) -> Run:
+        request = await self._planner.collect(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
         self._dispatcher.wake()
@@ -246,7 +251,6 @@ class RunService:
                 return await self._insert(run)
             except HandleTaken:
                 run = replace(run, handle=self._ids.handle())
-
 
     async def _insert(self, run: Run) -> Run:
         """A submission that is given up while its row is committed leaves no row either."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from importlib.util import find_spec
 
 from aiohttp import web
 
@@ -20,13 +21,15 @@ from wesemu.api.oss.dialect import OssDialect
 from wesemu.api.oss.routes import OssHandlers
 from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors, names_loopback
-from wesemu.api.wes.auth import TokenAuthenticator
+from wesemu.api.wes.auth import TokenAuthenticator, Verifier
 from wesemu.api.wes.dialect import WesDialect
 from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.callbacks import Callbacks
 from wesemu.clock import WallClock
+from wesemu.objects.buckets import Buckets
 from wesemu.objects.services import ObjectServices
+from wesemu.provenance.maker import CrateMaker
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Engine
 from wesemu.settings import Settings
@@ -40,20 +43,22 @@ async def build(
     objects: ObjectServices,
     callbacks: Callbacks,
     reception: Reception,
+    verifier: Verifier | None,
 ) -> web.Application:
     """WES, AGS and the bucket door; the controls come on top.
 
     Signatures are checked on the wall clock. Credentials of one API close the others, too.
     """
-    keys, tokens = settings.auth.ags_keys, settings.auth.tokens
-    by_token = TokenAuthenticator(tokens, guarded=bool(keys))
+    auth, keys = settings.auth, settings.auth.ags_keys
+    by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
+    bearer = by_token.find if auth.bearers else None
     apis: list[Dialect] = [
         WesDialect(by_token),
-        AgsDialect(Authenticator(keys, WallClock(), bearer=by_token.find if tokens else None)),
-        ControlDialect(Access(settings.auth.admin_token)),
+        AgsDialect(Authenticator(keys, WallClock(), bearer=bearer)),
+        ControlDialect(Access(auth.admin_token)),
     ]
     oss = OssDialect(
-        OssAuthenticator(keys, WallClock(), guarded=bool(tokens)),
+        OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
         objects.shelves,
         apis,
         OssHandlers(objects).handle,
@@ -70,6 +75,7 @@ async def build(
             page_key=secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
+            crates=await asyncio.to_thread(_crates, core),
         )
     )
     app.add_routes(_ags(core, secret).routes())
@@ -77,10 +83,17 @@ async def build(
 
 
 def _visitors(settings: Settings) -> Visitors:
-    is_open = not (settings.auth.ags_keys or settings.auth.tokens)
     return Visitors(
-        is_open=is_open, hosts=settings.hosts if names_loopback(settings.host) else None
+        is_open=not settings.auth.closed,
+        hosts=settings.hosts if names_loopback(settings.host) else None,
     )
+
+
+def _crates(core: Core) -> CrateMaker | None:
+    """None where the extra `crate` is not installed."""
+    if find_spec("rocrate") is None:
+        return None
+    return CrateMaker(Buckets(core.data.buckets), core.pipelines)
 
 
 def _ags(core: Core, secret: bytes) -> AgsHandlers:

@@ -15,6 +15,7 @@ from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
 from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
+from wesemu.public_addresses import AddressGuard
 from wesemu.runs.changes import Changes
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
@@ -24,7 +25,7 @@ from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
 from wesemu.runs.supervisor import Supervisor
 from wesemu.runs.terms import Terms
-from wesemu.settings import NodeSettings, Settings
+from wesemu.settings import NodeSettings, Settings, WorkflowSettings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
 from wesemu.workflows.attached import AttachedWorkflows
@@ -32,6 +33,8 @@ from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
 from wesemu.workflows.planner import WorkflowPlanner
+from wesemu.workflows.remote import RemoteWorkflows
+from wesemu.workflows.web import WorkflowWeb
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    planner = _planner(data, pipelines, node, engines, opening)
+    planner = _planner(settings.workflows, data, pipelines, node, engines, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -123,6 +126,7 @@ def _node(settings: NodeSettings, leases: Path) -> Node:
 
 
 def _planner(
+    settings: WorkflowSettings,
     data: DataDirectory,
     pipelines: Path,
     node: Node,
@@ -135,7 +139,16 @@ def _planner(
     buckets = Buckets(data.buckets)
     inputs = Inputs(buckets, references)
     bundled = BundledPipelines(pipelines, inputs, buckets, indexer, node.resources)
-    return WorkflowPlanner(bundled, AttachedWorkflows(node.resources), engines)
+    attached = AttachedWorkflows(node.resources)
+    return WorkflowPlanner(bundled, attached, engines, _remote(settings, opening))
+
+
+def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:
+    guard = AddressGuard(settings.networks, setting="workflows.networks")
+    web = WorkflowWeb(guard, settings.hosts) if settings.fetch else None
+    remote = RemoteWorkflows(web, settings.folders)
+    opening.push_async_callback(remote.close)
+    return remote
 
 
 def _terms(settings: Settings) -> Terms:

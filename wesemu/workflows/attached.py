@@ -11,6 +11,7 @@ from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
+from wesemu.workflows.remote import FILE, is_file, is_remote
 from wesemu.workflows.shares import others, share
 
 
@@ -21,7 +22,7 @@ class AttachedWorkflows:
         self._node = node
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
-        await asyncio.to_thread(_find, request.workflow_url, attachments)
+        await asyncio.to_thread(_find, workflow_name(request), attachments)
         return Plan(
             engine=engine,
             workflow="",
@@ -35,21 +36,35 @@ class AttachedWorkflows:
         await asyncio.to_thread(
             shutil.copytree, workspace.attachments, workspace.work, dirs_exist_ok=True
         )
-        return Job(
-            run_id=run.id,
-            workspace=workspace,
-            workflow_file=workspace.work / safe_name(run.request.workflow_url),
-            config=run.request.params,
-            resources=run.resources,
-            engine_parameters=others(run.request.engine_parameters),
-        )
+        return _job(run.request, workspace, run.resources)
+
+    async def sketch(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Job:
+        """The job of a dry run: nobody needs the attachments again, so they are not copied."""
+        await asyncio.to_thread(workspace.attachments.rename, workspace.work)
+        return _job(request, workspace, plan.resources)
+
+
+def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job:
+    return Job(
+        run_id=workspace.root.name,
+        workspace=workspace,
+        workflow_file=workspace.work / safe_name(workflow_name(request)),
+        config=request.params,
+        resources=resources,
+        engine_parameters=others(request.engine_parameters),
+    )
+
+
+def workflow_name(request: RunRequest) -> str:
+    """The workflow's name among the attachments; one by URL has been put there."""
+    return request.marks.get(FILE, request.workflow_url)
 
 
 def _find(url: str, attachments: Path | None) -> None:
     bundled = " or ".join(PARAMS)
     if "://" in url:
         raise InvalidRequest(
-            f"workflow_url {url[:80]!r}: this server fetches no workflows; send the file as "
+            f"workflow_url {url[:80]!r}: {_why_not(url)}; send the file as "
             f"workflow_attachment and name it, or name a bundled pipeline ({bundled})",
             field="workflow_url",
         )
@@ -63,6 +78,14 @@ def _find(url: str, attachments: Path | None) -> None:
             "of an attachment of this request",
             field="workflow_url",
         )
+
+
+def _why_not(url: str) -> str:
+    if is_remote(url):
+        return "this server fetches no workflows (its setting workflows.fetch is off)"
+    if is_file(url):
+        return "no file of this server is read (its setting workflows.folders names no folder)"
+    return "workflows are fetched from http, https, trs and file URLs only"
 
 
 def _service_level(tags: Mapping[str, str]) -> ServiceLevel:

@@ -89,13 +89,34 @@ class BundledPipelines:
             self._inputs.reference, params.reference, workspace.attachments
         )
         reference = await self._indexer.ready(fasta, params.reference)
+        config = _config(params, lanes, reference)
+        return self._job(run.request, workspace, run.resources, config)
+
+    async def sketch(
+        self, plan: Plan, request: RunRequest, workspace: Workspace
+    ) -> tuple[Job, dict[str, str]]:
+        """The job of a dry run, whose reference is as it lies there, and the caller's names for
+        the files."""
+        params = parse_params(request)
+        lanes = await asyncio.to_thread(self._inputs.lanes, params, workspace.attachments)
+        fasta = await asyncio.to_thread(
+            self._inputs.reference, params.reference, workspace.attachments
+        )
+        names = {str(path): name for lane in lanes for path, name in lane.names.items()}
+        config = _config(params, lanes, fasta)
+        job = self._job(request, workspace, plan.resources, config)
+        return job, names | {str(fasta): params.reference}
+
+    def _job(
+        self, request: RunRequest, workspace: Workspace, resources: Resources, config: JsonObject
+    ) -> Job:
         return Job(
-            run_id=run.id,
+            run_id=workspace.root.name,
             workspace=workspace,
-            workflow_file=self._pipelines / run.workflow / "workflow" / "Snakefile",
-            config=_config(params, lanes, reference),
-            resources=run.resources,
-            engine_parameters=others(run.request.engine_parameters),
+            workflow_file=self._pipelines / request.workflow_url / "workflow" / "Snakefile",
+            config=config,
+            resources=resources,
+            engine_parameters=others(request.engine_parameters),
         )
 
     async def results(self, workspace: Workspace) -> Results:

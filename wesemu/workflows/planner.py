@@ -1,15 +1,18 @@
-"""Which workflow a request means: a bundled pipeline by name, or one that came with it."""
+"""Which workflow a request means: a bundled pipeline by name, one that came with it, or one by URL,
+which has come with it once it is fetched."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Owner, Run, RunFailure, RunRequest
 from wesemu.runs.ports import Engine, Job, Plan, Results
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Draft, Workspace
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.params import PARAMS
+from wesemu.workflows.remote import RemoteWorkflows
 from wesemu.workflows.shares import others
 
 _ALIASES = {"snakemake": "smk", "snakefile": "smk"}
@@ -23,12 +26,22 @@ class WorkflowPlanner:
         bundled: BundledPipelines,
         attached: AttachedWorkflows,
         engines: Sequence[Engine],
+        remote: RemoteWorkflows,
     ) -> None:
         self._bundled = bundled
         self._attached = attached
+        self._remote = remote
         self._engines: Mapping[str, Engine] = {
             kind.casefold(): engine for engine in engines for kind in engine.workflow_types
         }
+
+    async def collect(self, request: RunRequest, files: Draft) -> RunRequest:
+        if not self._remote.takes(request.workflow_url):
+            return request
+        self._engine(request)
+        wanted = request.workflow_type.casefold()
+        kind = _ALIASES.get(wanted, wanted).upper()
+        return await self._remote.collect(request, kind, files)
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         engine = self._engine(request)
@@ -36,6 +49,15 @@ class WorkflowPlanner:
         if request.workflow_url in PARAMS:
             return await self._bundled.plan(engine.name, request, attachments)
         return await self._attached.plan(engine.name, request, attachments)
+
+    async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
+        engine = self._engine(request)
+        if plan.workflow:
+            job, names = await self._bundled.sketch(plan, request, workspace)
+        else:
+            job, names = await self._attached.sketch(plan, request, workspace), {}
+        graph = await engine.rehearse(job)
+        return None if graph is None else graph.renamed(names)
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
         if run.workflow:

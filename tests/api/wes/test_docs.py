@@ -8,7 +8,14 @@ from wesemu.runs.figures import NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "wes.md").read_text()
-FOLDERS = ("tests/api/wes", "tests/conformance/wes", "tests/unit/runs")
+FOLDERS = (
+    "tests/api/wes",
+    "tests/conformance/wes",
+    "tests/pipelines",
+    "tests/unit/engines",
+    "tests/unit/identity",
+    "tests/unit/runs",
+)
 
 
 def test_every_named_test_exists() -> None:

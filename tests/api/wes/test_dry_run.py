@@ -37,6 +37,9 @@ async def test_a_dry_run_tells_the_plan_and_leaves_nothing(wes: Client, settings
     outputs = told["wesemu"].pop("outputs")
     assert outputs["bam"] == {"published": "oss://genes/o/a.bam"}
     assert outputs["flagstat"] == {}
+    graph = told["wesemu"].pop("graph")
+    assert (graph["total"], graph["counts"], graph["complete"]) == (1, {"align": 1}, True)
+    assert [task["name"] for task in graph["tasks"]] == ["align"]
     assert told["wesemu"] == {
         "dry_run": True,
         "workflow": "mapping",

@@ -4,11 +4,23 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from aiohttp import web
 
-from wesemu.errors import Unauthorized
+from wesemu.errors import TokenRefused, Unauthorized
 from wesemu.runs.model import LOCAL_OWNER, Owner
+
+_DOTS = 2
+"""A signed JSON Web Token has three parts."""
+
+
+class Verifier(Protocol):
+    """Knows tokens that nobody had to write down before."""
+
+    async def owner(self, token: str) -> Owner:
+        """Raises TokenRefused, Forbidden or IssuerUnreachable."""
+        ...
 
 
 class TokenAuthenticator:
@@ -17,23 +29,34 @@ class TokenAuthenticator:
 
     Taken are `Authorization: Bearer T`, a bare `Authorization: T` (wes-client), Basic with T as
     the password, or as the user without one (toil), and `x-api-key: T` (gxy-wes). A token is
-    compared in constant time with every known one.
+    compared in constant time with every known one. One that is none of them and looks like a
+    JSON Web Token is the `verifier`'s, where there is one.
     """
 
-    def __init__(self, tokens: Mapping[str, str], *, guarded: bool = False) -> None:
-        self._open = not tokens and not guarded
+    def __init__(
+        self,
+        tokens: Mapping[str, str],
+        *,
+        guarded: bool = False,
+        verifier: Verifier | None = None,
+    ) -> None:
+        self._open = not tokens and not guarded and verifier is None
+        self._verifier = verifier
         self._owners = [(_digest(token), Owner(owner)) for token, owner in tokens.items()]
 
     async def __call__(self, request: web.Request) -> Owner:
-        """Raises Unauthorized."""
+        """Raises Unauthorized; Forbidden or IssuerUnreachable of a verifier."""
         if self._open:
             return LOCAL_OWNER
         shown = list(_tokens(request))
         found = [owner for token in shown if (owner := self.find(token)) is not None]
         if found:
             return found[0]
+        for token in shown:
+            if self._verifier is not None and token.count(".") == _DOTS:
+                return await self._verifier.owner(token)
         if shown:
-            raise Unauthorized("nobody here knows this token")
+            raise TokenRefused("nobody here knows it")
         raise Unauthorized("credentials are missing; send 'Authorization: Bearer <token>'")
 
     def find(self, token: str) -> Owner | None:

@@ -8,7 +8,7 @@ from aiohttp import web
 from wesemu.api.dialect import REQUEST_ID
 from wesemu.api.wes.errors import render_error
 from wesemu.api.wes.slashes import merge_slashes
-from wesemu.errors import Unauthorized
+from wesemu.errors import Forbidden, IssuerUnreachable, Unauthorized
 from wesemu.runs.model import Owner
 
 Authenticator = Callable[[web.Request], Awaitable[Owner]]
@@ -38,7 +38,7 @@ class WesDialect:
             return await self._authenticator(request)
         try:
             return await self._authenticator(request)
-        except Unauthorized:
+        except (Unauthorized, Forbidden, IssuerUnreachable):
             return GUEST
 
     def render_error(self, error: Exception, request: web.Request) -> web.Response:

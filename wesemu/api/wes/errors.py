@@ -1,5 +1,7 @@
 """The one place where WES errors are made: ErrorResponse {msg, status_code}."""
 
+import re
+
 from aiohttp import web
 
 from wesemu.api.wes.models import ErrorResponse
@@ -8,15 +10,22 @@ from wesemu.errors import (
     Conflict,
     Forbidden,
     InvalidRequest,
+    IssuerUnreachable,
     KeyReused,
     NotFound,
     ObjectNotFound,
     ReferenceNotFound,
+    ScopeMissing,
+    TokenRefused,
     Unauthorized,
     WesemuError,
 )
 
-_CHALLENGE = 'Bearer realm="wesemu", Basic realm="wesemu", charset="UTF-8"'
+_BASIC = 'Basic realm="wesemu", charset="UTF-8"'
+_UNQUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+"""What RFC 6750, 3 does not allow in an error_description."""
+
+_RETRY_SECONDS = 5
 
 
 def render_error(error: Exception, request_id: str) -> web.Response:
@@ -30,16 +39,34 @@ def render_error(error: Exception, request_id: str) -> web.Response:
             status, message = _status(error), error.message
         case _:
             status, message = 500, f"internal error; the server's log has it under {request_id}"
-    if status == web.HTTPUnauthorized.status_code:
-        headers["WWW-Authenticate"] = _CHALLENGE
+    headers |= _challenge(error, status)
     body: ErrorResponse = {"msg": message, "status_code": status}
     return web.json_response(body, status=status, headers=headers)
 
 
+def _challenge(error: Exception, status: int) -> dict[str, str]:
+    """RFC 6750, 3: no error code for a request without a token."""
+    match error:
+        case TokenRefused():
+            told = _UNQUOTABLE.sub("'", error.message)
+            bearer = f'Bearer realm="wesemu", error="invalid_token", error_description="{told}"'
+            return {"WWW-Authenticate": f"{bearer}, {_BASIC}"}
+        case ScopeMissing(scopes=scopes):
+            scope = f', scope="{_UNQUOTABLE.sub("", " ".join(scopes))}"' if scopes else ""
+            bearer = f'Bearer realm="wesemu", error="insufficient_scope"{scope}'
+            return {"WWW-Authenticate": bearer}
+        case IssuerUnreachable():
+            return {"Retry-After": str(_RETRY_SECONDS)}
+        case _ if status == web.HTTPUnauthorized.status_code:
+            return {"WWW-Authenticate": f'Bearer realm="wesemu", {_BASIC}'}
+        case _:
+            return {}
+
+
 def _status(error: WesemuError) -> int:
-    """WES knows 400, 401, 403, 404 and 500; 409 and 422 come of extensions only. An input that a
-    submission names and that does not exist is the submission's fault: RunWorkflow documents no
-    404."""
+    """WES knows 400, 401, 403, 404 and 500; 409, 422 and 503 come of extensions only. An input
+    that a submission names and that does not exist is the submission's fault: RunWorkflow documents
+    no 404."""
     match error:
         case InvalidRequest() | BucketNotFound() | ObjectNotFound() | ReferenceNotFound():
             return 400
@@ -53,6 +80,8 @@ def _status(error: WesemuError) -> int:
             return 422
         case Conflict():
             return 409
+        case IssuerUnreachable():
+            return 503
         case _:
             return 500
 

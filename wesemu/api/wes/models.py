@@ -1,6 +1,6 @@
 """The answers' shapes, by the names of WES 1.1.0's schemas. A key without a value is left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 from wesemu.runs.model import JsonObject
@@ -19,6 +19,27 @@ class PlannedOutput(TypedDict):
     published: NotRequired[str]
 
 
+class PlannedTask(TypedDict):
+    """`after` has the ids of tasks whose outputs it needs."""
+
+    id: str
+    name: str
+    wildcards: Mapping[str, str]
+    threads: NotRequired[int]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    after: Sequence[str]
+
+
+class PlannedGraph(TypedDict):
+    """`counts` by name, of `total` tasks; `tasks` may be the first of them only."""
+
+    total: int
+    counts: Mapping[str, int]
+    complete: bool
+    tasks: list[PlannedTask]
+
+
 class PlannedRun(TypedDict):
     """What a run of this request would be. Without `outputs`, whatever its last jobs leave."""
 
@@ -31,6 +52,7 @@ class PlannedRun(TypedDict):
     gpus: int
     input_bytes: NotRequired[int]
     outputs: NotRequired[dict[str, PlannedOutput]]
+    graph: NotRequired[PlannedGraph]
 
 
 class DryRun(RunId):
@@ -108,12 +130,22 @@ class Failure(TypedDict):
     stderr: NotRequired[str]
 
 
+class WorkflowSource(TypedDict):
+    """A file of a workflow that was fetched by URL: its name in the run, where it came from."""
+
+    file: str
+    url: str
+    size: int
+    sha256: str
+
+
 class Extension(TypedDict):
     """What WES has no word for: an extension, `RunLog.wesemu`. `state` is never disguised."""
 
     handle: str
     state: str
     created: str
+    workflow: NotRequired[list[WorkflowSource]]
     error: NotRequired[Failure]
 
 

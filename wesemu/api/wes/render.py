@@ -1,5 +1,6 @@
 """Runs, tasks and the service as WES answers."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -8,8 +9,9 @@ from wesemu.api.wes import models
 from wesemu.api.wes.facts import ServiceFacts
 from wesemu.api.wes.versions import VERSIONS, Version
 from wesemu.runs.figures import labels
+from wesemu.runs.graphs import Graph, PlannedTask
 from wesemu.runs.model import OutputFile, Run, RunFailure, RunRequest, RunState, TaskLog
-from wesemu.runs.ports import Plan
+from wesemu.runs.ports import Rehearsal
 
 ECHOED = ("workflow_engine", "workflow_engine_version")
 """Fields of a WES request that the core has no word for; they live in `RunRequest.echo`."""
@@ -29,8 +31,8 @@ def status(version: Version, run_id: str, actual: RunState) -> models.RunStatus:
     return {"run_id": run_id, "state": state(version, actual)}
 
 
-def dry_run(plan: Plan) -> models.DryRun:
-    resources = plan.resources
+def dry_run(rehearsal: Rehearsal) -> models.DryRun:
+    plan, resources = rehearsal.plan, rehearsal.plan.resources
     planned: models.PlannedRun = {
         "dry_run": True,
         "workflow": plan.workflow,
@@ -48,7 +50,32 @@ def dry_run(plan: Plan) -> models.DryRun:
             for wanted in plan.publications
             if not wanted.optional
         }
+    if rehearsal.graph is not None:
+        planned["graph"] = _graph(rehearsal.graph)
     return {"run_id": "", "wesemu": planned}
+
+
+def _graph(graph: Graph) -> models.PlannedGraph:
+    return {
+        "total": graph.total,
+        "counts": graph.counts,
+        "complete": graph.complete,
+        "tasks": [_planned_task(task) for task in graph.tasks],
+    }
+
+
+def _planned_task(task: PlannedTask) -> models.PlannedTask:
+    told: models.PlannedTask = {
+        "id": task.id,
+        "name": task.name,
+        "wildcards": task.wildcards,
+        "inputs": task.inputs,
+        "outputs": task.outputs,
+        "after": task.after,
+    }
+    if task.threads is not None:
+        told["threads"] = task.threads
+    return told
 
 
 def summary(version: Version, run: Run) -> models.RunSummary:
@@ -71,6 +98,8 @@ def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> m
         "state": run.state.value,
         "created": stamp(run.created),
     }
+    if (sources := run.request.marks.get("workflow_sources")) is not None:
+        extension["workflow"] = json.loads(sources)
     if run.failure is not None:
         extension["error"] = _failure(run.failure, tasks, url)
     return {

@@ -10,6 +10,13 @@ from aiohttp import web
 
 from wesemu.api.dialect import OWNER
 from wesemu.api.wes import models, render
+from wesemu.api.wes.crates import (
+    CrateResponse,
+    Crates,
+    inclusion,
+    no_crates,
+    refuse_active,
+)
 from wesemu.api.wes.facts import Limits, ServiceFacts
 from wesemu.api.wes.files import OpenedFile, digest_headers, open_below
 from wesemu.api.wes.filters import flag, read_selection
@@ -22,7 +29,7 @@ from wesemu.api.wes.versions import PREFIX, VERSIONS, Version, VersionName
 from wesemu.errors import NotFound
 from wesemu.runs.listing import EVERYTHING, HeadPage
 from wesemu.runs.model import Run, TaskLog
-from wesemu.runs.ports import Plan
+from wesemu.runs.ports import Rehearsal
 from wesemu.runs.service import RunService
 
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
@@ -42,11 +49,13 @@ def routes(
     version: VersionName = "0.3.0",
     limits: Limits | None = None,
     check_callback: Callable[[str], None] = refuse_callbacks,
+    crates: Crates | None = None,
 ) -> list[web.AbstractRouteDef]:
     """Every route of WES: `version` at /ga4gh/wes/v1, and each one at /{version}/ga4gh/wes/v1.
 
     `page_key` signs page tokens; `check_callback` raises InvalidRequest for a callback_url that
-    this server will not send to. Register before routes that match any path.
+    this server will not send to; without `crates` there are none. Register before routes that
+    match any path.
     """
     tokens = PageTokens(page_key)
     submissions = Submissions(runs, facts, limits or Limits(), check_callback)
@@ -55,7 +64,7 @@ def routes(
     mounts = {PREFIX: VERSIONS[version]} | {known.prefix: known for known in VERSIONS.values()}
     table: list[web.AbstractRouteDef] = []
     for prefix, answered in mounts.items():
-        handlers = WesHandlers(runs, submissions, facts, tokens, texts, answered, prefix)
+        handlers = WesHandlers(runs, submissions, facts, tokens, texts, answered, prefix, crates)
         table += [*handlers.routes(), web.get(f"{prefix}/reference", reference.answer)]
     table.append(MergedSlashesDef(*mounts))
     return table
@@ -73,6 +82,7 @@ class WesHandlers:
         texts: RunTexts,
         version: Version,
         prefix: str,
+        crates: Crates | None = None,
     ) -> None:
         self._runs = runs
         self._submissions = submissions
@@ -81,6 +91,7 @@ class WesHandlers:
         self._texts = texts
         self._version = version
         self._prefix = prefix
+        self._crates = crates
 
     def routes(self) -> list[web.RouteDef]:
         run = f"{self._prefix}/runs/{{run_id}}"
@@ -94,6 +105,7 @@ class WesHandlers:
             web.delete(run, self.delete),
             web.post(f"{run}/cancel", self.cancel),
             web.get(f"{run}/status", self.run_status),
+            web.get(f"{run}/ro-crate", self.ro_crate),
             web.get(f"{run}/tasks", self.list_tasks),
             web.get(task, self.task),
             web.get(f"{run}/{{stream:stdout|stderr}}", self.run_stream),
@@ -125,7 +137,7 @@ class WesHandlers:
     async def run_workflow(self, request: web.Request) -> web.Response:
         accepted = await self._submissions.receive(request[OWNER], request)
         match accepted:
-            case Plan():
+            case Rehearsal():
                 return web.json_response(render.dry_run(accepted))
             case Run():
                 return web.json_response(models.RunId(run_id=accepted.id))
@@ -137,6 +149,22 @@ class WesHandlers:
         url = f"{_origin(request)}{self._prefix}/runs/{run_id}"
         text = await self._texts.log(self._version, request[OWNER], run_id, url)
         return web.json_response(text=text)
+
+    async def ro_crate(self, request: web.Request) -> web.StreamResponse:
+        """The first chunk is waited for, so that what is wrong from the start is an error."""
+        run = await self._run(request)
+        if self._crates is None:
+            raise no_crates()
+        refuse_active(run)
+        url = self._url(request, run)
+        chunks = self._crates.chunks(
+            run,
+            self._runs.workspace(run),
+            url=url,
+            log=await self._texts.log(self._version, request[OWNER], run.id, url),
+            inclusion=inclusion(request.query),
+        )
+        return CrateResponse(run.id, await anext(chunks), chunks)
 
     async def run_status(self, request: web.Request) -> web.Response:
         head = await self._runs.head(request[OWNER], request.match_info["run_id"])

@@ -17,7 +17,7 @@ from wesemu.api.wes.multipart import FormReader, Part
 from wesemu.api.wes.render import CALLBACK
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonValue, Owner, Run
-from wesemu.runs.ports import Plan
+from wesemu.runs.ports import Rehearsal
 from wesemu.runs.service import RunDraft, RunService
 
 _FIELDS = frozenset(TEXTS + OBJECTS)
@@ -39,9 +39,9 @@ class Submissions:
         self._facts = facts
         self._limits = limits
 
-    async def receive(self, owner: Owner, request: web.Request) -> Run | Plan:
+    async def receive(self, owner: Owner, request: web.Request) -> Run | Rehearsal:
         """Read the body and submit it; nothing is left of one that was refused, or that was a
-        dry run: of that, the Plan is told.
+        dry run: of that, the Rehearsal is told.
 
         Raises what RunService.submit raises, and HTTPRequestEntityTooLarge (413).
         """
@@ -64,7 +64,7 @@ class Submissions:
 
     async def _receive_form(
         self, owner: Owner, request: web.Request, key: str | None
-    ) -> Run | Plan:
+    ) -> Run | Rehearsal:
         draft = await self._runs.draft()
         fingerprint = Fingerprint()
         try:
@@ -81,7 +81,7 @@ class Submissions:
         draft: RunDraft | None,
         key: str | None,
         fingerprint: Fingerprint,
-    ) -> Run | Plan:
+    ) -> Run | Rehearsal:
         if order.dry_run:
             return await self._runs.rehearse(owner, order.request, draft)
         key_of_request = fingerprint.key(key, order.request)

@@ -22,5 +22,6 @@ class CwlEngine(HostedEngine):
 
     name = "cwltool"
     runner = "wesemu.engines.cwl.runner"
+    rehearser = "wesemu.engines.cwl.rehearse"
     types: ClassVar[Mapping[str, tuple[str, ...]]] = {"CWL": ("v1.0", "v1.1", "v1.2")}
     readers: ClassVar[Readers] = {"keep_going": flag}

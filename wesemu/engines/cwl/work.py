@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,29 @@ def run_workflow(desk: Desk) -> int:
 
 def _main(desk: Desk, inputs: Path, hooks: Hooks, answer: io.StringIO) -> int:
     executor = _executor(desk.order)
-    context = _runtime(desk.workspace, desk.order, executor)
 
     def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
         desk.tasks.plan(hooks.tools)
         return executor(tool, job_order, runtime, logger)
 
+    return call_main(desk, inputs, answer, execute, executor=executor, hooks=hooks)
+
+
+def call_main(
+    desk: Desk,
+    inputs: Path,
+    answer: io.StringIO,
+    execute: Callable[[Any, Any, Any, logging.Logger], Any],
+    *,
+    executor: Any = None,
+    hooks: Hooks | None = None,
+) -> int:
+    """cwltool's own command line; `execute` gets the tool and its job order once both are valid.
+
+    The exit status: cwltool raises nothing.
+    """
+    context = _runtime(desk.workspace, desk.order, executor or _executor(desk.order))
+    hooks = hooks or Hooks(desk.tasks)
     words = ["--skip-schemas", "--disable-color", "--timestamps"]
     try:
         code = import_module("cwltool.main").main(

@@ -12,6 +12,8 @@ from wesemu.engines.hosted.containers import ContainerTool
 from wesemu.engines.hosted.order import order_from, write_order
 from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
 from wesemu.engines.parameters import Readers, read_parameters
+from wesemu.engines.rehearsal import Rehearsals
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
@@ -55,6 +57,8 @@ class HostedEngine:
     runner: ClassVar[str]
     """The module that is a run's process."""
     types: ClassVar[Mapping[str, tuple[str, ...]]]
+    rehearser: ClassVar[str]
+    """The module that is a dry run's process."""
     readers: ClassVar[Readers]
 
     def __init__(
@@ -72,6 +76,7 @@ class HostedEngine:
         self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES)
         self._grace = grace_seconds
         self._launches = Launches(grace_seconds)
+        self._rehearsals = Rehearsals(python, self._environment)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -89,7 +94,11 @@ class HostedEngine:
         reply = await asyncio.to_thread(self._start, job)
         return await self._launches.follow(job.workspace, reply)
 
-    def _start(self, job: Job) -> Reply:
+    async def rehearse(self, job: Job) -> Graph:
+        await asyncio.to_thread(self._write_order, job)
+        return await self._rehearsals.perform(self.rehearser, job.workspace)
+
+    def _write_order(self, job: Job) -> None:
         order = order_from(
             job,
             engine=self.name,
@@ -99,6 +108,9 @@ class HostedEngine:
             grace_seconds=self._grace,
         )
         write_order(job.workspace, order)
+
+    def _start(self, job: Job) -> Reply:
+        self._write_order(job)
         return start_runner(self._python, self.runner, job.workspace, self._environment)
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:

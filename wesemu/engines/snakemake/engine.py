@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
+from wesemu.engines.rehearsal import Rehearsals
 from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
 from wesemu.engines.snakemake.cluster_plugin import plugin_found
 from wesemu.engines.snakemake.fork_client import ForkClient
@@ -15,6 +16,7 @@ from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
 from wesemu.engines.snakemake.order import Mode, write_order
 from wesemu.engines.snakemake.parameters import check_parameters
 from wesemu.errors import EngineFault
+from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
@@ -62,6 +64,7 @@ class SnakemakeEngine:
         self._grace = grace_seconds
         self._client = ForkClient(python, self._environment)
         self._launches = Launches(grace_seconds)
+        self._rehearsals = Rehearsals(python, self._environment)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -139,6 +142,13 @@ class SnakemakeEngine:
             executor=self.executor,
             cluster=cluster,
         )
+
+    async def rehearse(self, job: Job) -> Graph | None:
+        """As the port says; None with a version whose internals nobody here knows."""
+        if not is_tested(self.version):
+            return None
+        await self._write_order(job, self.mode, self._cluster)
+        return await self._rehearsals.perform("wesemu.engines.snakemake.rehearse", job.workspace)
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._launches.attach(await absolute(workspace))

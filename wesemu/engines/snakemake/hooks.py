@@ -1,8 +1,8 @@
 """All that reaches into Snakemake's internals, for the versions in TESTED.
 
 Everything here is for what Snakemake's logger events do not tell (docs/run-directory.md) or what
-its command line cannot do. Each hook has its contract test in tests/unit/engines/test_hooks.py;
-a version outside TESTED gets none of them (mode "cli").
+its command line cannot do. Each hook has its contract test in tests/unit/engines/test_hooks.py, or
+in test_rehearsal.py beside it; a version outside TESTED gets none of them (mode "cli").
 """
 # ruff: noqa: SLF001
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wesemu.engines.snakemake.failures import deepest_frame
+from wesemu.runs.graphs import Graph, PlannedTask, graph_of
 from wesemu.runs.model import Resources
 
 TESTED = ((9, 27), (9, 28))
@@ -247,6 +248,18 @@ def _hook_scheduler(watcher: Watcher) -> None:
     scheduler.__init__, scheduler._handle_error = initialized, handled
 
 
+def on_plan(tell: Callable[[Any], None]) -> None:
+    """Have `tell` called with the DAG once it is planned and before anything of it is run."""
+    scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
+    initialize = scheduler.__init__
+
+    def initialized(self: Any, workflow: Any, *arguments: Any, **options: Any) -> None:
+        tell(workflow.dag)
+        initialize(self, workflow, *arguments, **options)
+
+    scheduler.__init__ = initialized
+
+
 def _stop(scheduler: Any) -> None:
     with scheduler._lock:
         scheduler._user_kill = "graceful"
@@ -272,6 +285,30 @@ def facts(job: Any, *, ready: bool = False) -> JobFacts:
         threads=job.threads if ready else None,
         wanted=wanted(job, [job]) if ready else None,
         requested=requested(job) if ready else {},
+    )
+
+
+def graph(dag: Any) -> Graph:
+    """The jobs that would be run; targets that only collect are left out."""
+    needed = {job for job in dag.needrun_jobs() if not job.is_norun}
+    ordered = [
+        job
+        for level in dag.toposorted(needed)
+        for job in sorted(level, key=lambda job: int(job.jobid))
+    ]
+    tasks = [_planned_task(job, dag.dependencies[job], needed) for job in ordered]
+    return graph_of(tasks, complete=not any(job.is_checkpoint for job in needed))
+
+
+def _planned_task(job: Any, dependencies: Iterable[Any], needed: set[Any]) -> PlannedTask:
+    return PlannedTask(
+        id=str(job.jobid),
+        name=job.rule.name,
+        wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
+        threads=_whole(job.threads) or None,
+        inputs=tuple(str(path) for path in job.input),
+        outputs=tuple(str(path) for path in job.output),
+        after=tuple(sorted((str(one.jobid) for one in dependencies if one in needed), key=int)),
     )
 
 

@@ -52,29 +52,9 @@ class WorkflowRun:
 
     def _execute(self, snakemake: Any, settings: Any) -> None:
         order, options = self._order, self._order.options
-        planning = snakemake.workflow(
-            resource_settings=settings.ResourceSettings(
-                cores=order.resources.cores,
-                max_threads=order.cluster.task_cores or None,
-                resources=resource_limits(order),
-                default_resources=dict(options.default_resources) or None,
-            ),
-            config_settings=settings.ConfigSettings(configfiles=[self._workspace.config]),
-            storage_settings=settings.StorageSettings(notemp=options.notemp),
-            snakefile=order.workflow_file,
-            workdir=self._workspace.work,
-        )
+        planning = plan_workflow(snakemake, settings, self._workspace, order)
         self._planning = planning
-        graph = planning.dag(
-            settings.DAGSettings(
-                targets=frozenset(options.targets),
-                forceall=options.forceall,
-                forcerun=frozenset(options.forcerun),
-                until=frozenset(options.until),
-                omit_from=frozenset(options.omit_from),
-                force_incomplete=True,
-            )
-        )
+        graph = plan_graph(planning, settings, order)
         self._workflow = hooks.workflow_of(planning)
         graph.execute_workflow(
             executor="local",
@@ -106,6 +86,38 @@ class WorkflowRun:
     def _failure(self, error: BaseException) -> RunFailure:
         file, line = hooks.origin(self._planning, error)
         return workflow_failure(error, file, line, self._workspace.root)
+
+
+def plan_workflow(snakemake: Any, settings: Any, workspace: Workspace, order: Order) -> Any:
+    """Snakemake's WorkflowApi of an order; nothing is parsed yet."""
+    options = order.options
+    return snakemake.workflow(
+        resource_settings=settings.ResourceSettings(
+            cores=order.resources.cores,
+            max_threads=order.cluster.task_cores or None,
+            resources=resource_limits(order),
+            default_resources=dict(options.default_resources) or None,
+        ),
+        config_settings=settings.ConfigSettings(configfiles=[workspace.config]),
+        storage_settings=settings.StorageSettings(notemp=options.notemp),
+        snakefile=order.workflow_file,
+        workdir=workspace.work,
+    )
+
+
+def plan_graph(planning: Any, settings: Any, order: Order) -> Any:
+    """Snakemake's DAGApi for what the order asks for."""
+    options = order.options
+    return planning.dag(
+        settings.DAGSettings(
+            targets=frozenset(options.targets),
+            forceall=options.forceall,
+            forcerun=frozenset(options.forcerun),
+            until=frozenset(options.until),
+            omit_from=frozenset(options.omit_from),
+            force_incomplete=True,
+        )
+    )
 
 
 def resource_limits(order: Order) -> dict[str, int]:

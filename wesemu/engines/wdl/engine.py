@@ -23,5 +23,6 @@ class WdlEngine(HostedEngine):
 
     name = "miniwdl"
     runner = "wesemu.engines.wdl.runner"
+    rehearser = "wesemu.engines.wdl.rehearse"
     types: ClassVar[Mapping[str, tuple[str, ...]]] = {"WDL": ("draft-2", "1.0", "1.1", "1.2")}
     readers: ClassVar[Readers] = {"keep_going": flag, "task": identifier}

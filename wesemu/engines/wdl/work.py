@@ -26,8 +26,8 @@ def run_workflow(desk: Desk) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     try:
         document = library.load(str(desk.order.workflow_file))
-        target = _target(document, desk.order)
-        inputs = _inputs(desk, target)
+        target = target_of(document, desk.order)
+        inputs = inputs_of(desk, target)
         launch = _next_launch(desk.workspace.work / ".wdl")
         config = _config(launch, desk.order)
         _use_backend(desk, config)
@@ -41,7 +41,7 @@ def run_workflow(desk: Desk) -> int:
     return 0
 
 
-def _target(document: Any, order: Order) -> Any:
+def target_of(document: Any, order: Order) -> Any:
     """The task that was named, else the workflow, else the only task."""
     wanted = order.options.get("task")
     tasks = {task.name: task for task in document.tasks}
@@ -58,7 +58,8 @@ def _target(document: Any, order: Order) -> Any:
     )
 
 
-def _inputs(desk: Desk, target: Any) -> Any:
+def inputs_of(desk: Desk, target: Any) -> Any:
+    """The order's inputs as miniwdl wants them. Raises its own errors."""
     library = import_module("WDL")
 
     def locate(value: Any) -> str:

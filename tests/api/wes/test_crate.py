@@ -1,0 +1,233 @@
+"""A run as a Workflow Run RO-Crate: read back by ro-crate-py, held against the profile."""
+
+import asyncio
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import FormData
+from api.wes.fixtures import Client, fetch
+
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.provenance import facts
+from wesemu.runs.model import LOCAL_OWNER
+from wesemu.runs.service import RunService
+from wesemu.settings import Settings
+
+rocrate = pytest.importorskip(
+    "rocrate.rocrate", reason="ro-crate-py is not installed: pip install 'wesemu[crate]'"
+)
+
+RUNS = "/ga4gh/wes/v1/runs"
+FIRST, SECOND = "oss://genes/fastq/a_1.fq.gz", "oss://genes/fastq/a_2.fq.gz"
+PARAMS = {
+    "reads": [{"first": FIRST, "second": SECOND}],
+    "reference": "oss://genes/reference/tiny",
+    "bam": "oss://genes/o/a.bam",
+    "markdup": True,
+}
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5",
+    "https://w3id.org/ro/wfrun/workflow/0.5",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0",
+}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"auth": settings.auth.model_copy(update={"tokens": {"a": "local", "b": "bob"}})}
+    )
+
+
+HEADERS = {"Authorization": "Bearer a"}
+
+
+async def send(client: Client, runs: RunService, data: Any = None, **body: Any) -> str:
+    """A run that has ended."""
+    how: Any = {"data": data} if data is not None else {"json": body}
+    async with client.post(RUNS, headers=HEADERS, **how) as answer:
+        told = await answer.json()
+        assert answer.status == 200, told
+    async for _ in runs.follow(LOCAL_OWNER, told["run_id"]):
+        pass
+    return str(told["run_id"])
+
+
+async def fetch_crate(client: Client, run_id: str, folder: Path, **query: str) -> Any:
+    """The crate as ro-crate-py reads it; its ZIP is whole."""
+    async with client.get(f"{RUNS}/{run_id}/ro-crate", params=query, headers=HEADERS) as answer:
+        assert answer.status == 200, await answer.text()
+        assert answer.content_type == "application/zip"
+        assert f"{run_id}.crate.zip" in answer.headers["Content-Disposition"]
+        content = await answer.read()
+
+    def read() -> Any:
+        file = folder / f"{len(list(folder.glob('*.zip')))}.zip"
+        file.write_bytes(content)
+        with zipfile.ZipFile(file) as archive:
+            assert archive.testzip() is None
+        return rocrate.ROCrate(file)
+
+    return await asyncio.to_thread(read)
+
+
+def metadata(crate: Any) -> dict[str, Any]:
+    graph = json.loads((Path(crate.source) / "ro-crate-metadata.json").read_text())["@graph"]
+    return {entity["@id"]: entity for entity in graph}
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [found for item in value for found in references(item)]
+    if isinstance(value, dict):
+        return [value["@id"]] if set(value) == {"@id"} else references([*value.values()])
+    return []
+
+
+async def test_a_bundled_pipeline_s_run_keeps_to_the_profile(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    run_id = await send(client, runs, workflow_url="mapping", workflow_params=PARAMS)
+    crate = await fetch_crate(client, run_id, tmp_path)
+    root = crate.root_dataset
+    assert {profile.id for profile in root["conformsTo"]} == PROFILES
+    assert root["license"]
+    workflow = crate.mainEntity
+    assert set(workflow.type) == {"File", "SoftwareSourceCode", "ComputationalWorkflow"}
+    assert workflow.id == "pipelines/mapping/workflow/Snakefile"
+    assert workflow.lang.name == "Snakemake"
+    action, server = root["mentions"]
+    assert server["name"] == "wesemu"
+    assert (action.type, action["instrument"], action["agent"]["name"]) == (
+        "CreateAction", workflow, "local",
+    )  # fmt: skip
+    assert action["actionStatus"].endswith("/CompletedActionStatus")
+    assert action["startTime"] <= action["endTime"] == "2020-01-15T08:30:25+00:00"
+    inputs = {entity.id: entity for entity in action["object"]}
+    assert inputs[FIRST]["contentSize"] == "3"
+    assert inputs[FIRST]["sha256"] == hashlib.sha256(b"one").hexdigest()
+    assert inputs[FIRST]["exampleOfWork"]["name"] == "reads"
+    assert inputs["#value-markdup"]["value"] is True
+    assert PARAMS["bam"] not in inputs
+    formal = {parameter["name"]: parameter for parameter in workflow["input"]}
+    assert {name: told["additionalType"] for name, told in formal.items()} == {
+        "reads": "PropertyValue", "reference": "File", "bam": "File", "markdup": "Boolean",
+    }  # fmt: skip
+    results = {entity["name"]: entity for entity in action["result"]}
+    assert set(results) == {"bam", "bam_index", "flagstat", "stats", "reads"}
+    assert results["bam"]["alternateName"] == "oss://genes/o/a.bam"
+    assert results["bam"]["sha256"] == hashlib.sha256(b"BAM").hexdigest()
+    assert [result["exampleOfWork"] for result in action["result"]] == workflow["output"]
+    assert all(parameter.type == "FormalParameter" for parameter in workflow["output"])
+
+
+async def test_no_reference_leads_nowhere_and_every_file_is_there(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    run_id = await send(client, runs, workflow_url="mapping", workflow_params=PARAMS)
+    crate = await fetch_crate(client, run_id, tmp_path)
+    entities = metadata(crate)
+    outside = {one for one in references([*entities.values()]) if one not in entities}
+    assert {one for one in outside if not one.startswith("http")} == set()
+    parts = [part["@id"] for part in entities["./"]["hasPart"]]
+    local = [part for part in parts if "://" not in part]
+    assert {"run.json", "pipelines/mapping/workflow/rules/mapping.smk"} <= set(local)
+    assert [part for part in local if not (Path(crate.source) / part).is_file()] == []
+    log = json.loads((Path(crate.source) / "run.json").read_text())
+    async with client.get(f"{RUNS}/{run_id}", headers=HEADERS) as answer:
+        assert log == await answer.json()
+
+
+async def test_large_outputs_are_told_by_their_url(
+    client: Client, runs: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "SMALL", 50)
+    form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
+    script = [
+        {"write": "small.txt", "text": "s"},
+        {"write": "a folder/large.txt", "text": "l" * 100},
+    ]
+    form.add_field("workflow_params", json.dumps({"script": script}))
+    form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
+    form.add_field("workflow_attachment", b"rule a:\n", filename="rules/a.smk")
+    run_id = await send(client, runs, form)
+    url = str(client.make_url(f"{RUNS}/{run_id}/outputs/"))
+    small, large = "outputs/small.txt", "outputs/a folder/large.txt"
+    for inclusion, inside in (("small", {small}), ("all", {small, large}), ("none", set())):
+        crate = await fetch_crate(client, run_id, tmp_path, outputs=inclusion)
+        there = {
+            path.relative_to(crate.source).as_posix()
+            for path in Path(crate.source, "outputs").rglob("*")
+            if path.is_file()
+        }
+        assert there == inside
+        told = {result.id for result in crate.root_dataset["mentions"][0]["result"]}
+        assert len(told) == 2
+        assert {one for one in told if one.startswith("http")} == {
+            f"{url}{name.removeprefix('outputs/').replace(' ', '%20')}"
+            for name in {small, large} - inside
+        }
+    assert crate.mainEntity.id == "workflow/Snakefile"
+    assert (Path(crate.source) / "workflow" / "rules" / "a.smk").read_text() == "rule a:\n"
+
+
+async def test_a_large_attachment_is_told_without_its_content(
+    client: Client, runs: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "LARGEST_PART", 20)
+    form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
+    form.add_field("workflow_params", '{"script": []}')
+    form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
+    form.add_field("workflow_attachment", b"ACGT" * 6, filename="reads.txt")
+    crate = await fetch_crate(client, await send(client, runs, form), tmp_path)
+    assert crate.get("#workflow/reads.txt")["contentSize"] == "24"
+    assert not (Path(crate.source) / "workflow" / "reads.txt").exists()
+
+
+async def test_a_run_that_failed_says_why(client: Client, runs: RunService, tmp_path: Path) -> None:
+    params = PARAMS | {"sample": "fail"}
+    run_id = await send(client, runs, workflow_url="mapping", workflow_params=params)
+    crate = await fetch_crate(client, run_id, tmp_path)
+    action = crate.root_dataset["mentions"][0]
+    assert action["actionStatus"].endswith("/FailedActionStatus")
+    assert "align" in action["error"]
+    assert action.get("result", []) == []
+
+
+async def test_before_the_end_it_is_409(client: Client, engine: ScriptedEngine) -> None:
+    body = {"workflow_url": "mapping", "workflow_params": PARAMS | {"sample": "wait-a"}}
+    async with client.post(RUNS, json=body, headers=HEADERS) as answer:
+        run_id = (await answer.json())["run_id"]
+    async with client.get(f"{RUNS}/{run_id}/ro-crate", headers=HEADERS) as answer:
+        told = await answer.json()
+    assert (answer.status, "once it has ended" in told["msg"]) == (409, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ({"outputs": "some"}, HEADERS, 400),
+        ({}, {"Authorization": "Bearer b"}, 403),
+        ({}, {}, 401),
+    ],
+)
+async def test_it_is_as_guarded_as_its_run(
+    client: Client, runs: RunService, query: Any, headers: Any, status: int
+) -> None:
+    run_id = await send(client, runs, workflow_url="mapping", workflow_params=PARAMS)
+    url = f"{RUNS}/{run_id}/ro-crate"
+    async with client.get(url, params=query, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["status_code"]) == (status, status)
+    async with client.get(f"{RUNS}/none/ro-crate", headers=HEADERS) as answer:
+        assert answer.status == 404
+
+
+async def test_a_server_without_the_extra_says_what_is_missing(wes: Client) -> None:
+    body = {"workflow_url": "mapping", "workflow_params": PARAMS}
+    async with wes.post(RUNS, json=body) as answer:
+        run_id = (await answer.json())["run_id"]
+    assert "wesemu[crate]" in (await fetch(wes, f"{RUNS}/{run_id}/ro-crate", 404))["msg"]

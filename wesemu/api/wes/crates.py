@@ -1,0 +1,73 @@
+"""A finished run as an RO-Crate: a ZIP that is sent while it is made. An extension."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Literal, Protocol
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
+
+from wesemu.errors import InvalidRequest, NotFound, RunActive
+from wesemu.runs.model import Run
+from wesemu.runs.workspace import Workspace
+
+Inclusion = Literal["small", "all", "none"]
+
+
+class Crates(Protocol):
+    """Who makes them."""
+
+    def chunks(
+        self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
+    ) -> AsyncIterator[bytes]:
+        """The crate of a run that has ended; `url` is the run's own, `log` its RunLog."""
+        ...
+
+
+class CrateResponse(web.StreamResponse):
+    """Where something goes wrong on the way, the connection ends early, so that nobody takes half
+    a crate for a whole one."""
+
+    def __init__(self, name: str, first: bytes, rest: AsyncIterator[bytes]) -> None:
+        disposition = f'attachment; filename="{name}.crate.zip"'
+        super().__init__(
+            headers={"Content-Type": "application/zip", "Content-Disposition": disposition}
+        )
+        self._first = first
+        self._rest = rest
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        writer = await super().prepare(request)
+        if request.method != "HEAD":
+            await self.write(self._first)
+            async for chunk in self._rest:
+                await self.write(chunk)
+        await self.write_eof()
+        return writer
+
+
+def no_crates() -> NotFound:
+    return NotFound("this server makes no RO-Crates; pip install 'wesemu[crate]' where it runs")
+
+
+def refuse_active(run: Run) -> None:
+    """Raises RunActive (409)."""
+    if run.state.active:
+        raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is there once it has ended")
+
+
+def inclusion(query: Mapping[str, str]) -> Inclusion:
+    """Which outputs lie in the crate. Raises InvalidRequest."""
+    match query.get("outputs", "small"):
+        case "small":
+            return "small"
+        case "all":
+            return "all"
+        case "none":
+            return "none"
+        case other:
+            raise InvalidRequest(
+                f"outputs is {other[:40]!r}; it is small (what is small lies in the crate), all "
+                "or none",
+                field="outputs",
+            )

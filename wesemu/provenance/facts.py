@@ -1,0 +1,196 @@
+"""What a finished run leaves for its crate. Blocks on the disk."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wesemu.errors import WesemuError
+from wesemu.objects.buckets import SCHEME, Buckets
+from wesemu.runs.model import JsonValue, OutputFile, Run
+from wesemu.runs.workspace import Workspace, read_regular
+
+Inclusion = Literal["small", "all", "none"]
+"""Which outputs lie in the crate; the others are told by their URL."""
+
+SMALL = 1 << 20
+SMALL_TOGETHER = 16 << 20
+LARGEST_PART = 16 << 20
+"""Of the workflow's own files and attachments; larger ones are told without their content."""
+
+HASHED = 64 << 20
+"""Larger inputs are told without a checksum: who asks for a crate does not wait for gigabytes."""
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """A file of the workflow or an attachment: `name` in the crate, None for `path` where its
+    content is left out."""
+
+    name: str
+    path: Path | None
+    size: int
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """What a parameter names outside the run: `parameter` is that parameter's name."""
+
+    url: str
+    parameter: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """An output; `path` where its content goes into the crate."""
+
+    output: OutputFile
+    url: str
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`url` is the run's own, `log` its RunLog as JSON; `parts[0]` is the workflow itself.
+
+    `engine` is its name and version, as far as the run tells.
+    """
+
+    run: Run
+    url: str
+    log: str
+    language: str
+    parts: tuple[PartFile, ...]
+    inputs: tuple[InputFile, ...]
+    results: tuple[ResultFile, ...]
+    engine: tuple[str, str] | None
+
+
+def gather(
+    run: Run,
+    workspace: Workspace,
+    *,
+    url: str,
+    log: str,
+    inclusion: Inclusion,
+    buckets: Buckets,
+    pipelines: Path,
+) -> Facts:
+    """Raises OSError where the run directory is gone."""
+    parts = _bundled(run, pipelines) if run.workflow else []
+    return Facts(
+        run=run,
+        url=url,
+        log=log,
+        language=run.request.workflow_type.upper().replace("SNAKEMAKE", "SMK"),
+        parts=(*parts, *_attached(run, workspace)),
+        inputs=tuple(_inputs(run, buckets)),
+        results=tuple(_results(run, workspace, url, inclusion)),
+        engine=_engine(workspace),
+    )
+
+
+def _bundled(run: Run, pipelines: Path) -> list[PartFile]:
+    """The pipeline as this server has it, with the rules that it takes from its neighbours."""
+    main = f"{run.workflow}/workflow/Snakefile"
+    names = sorted(
+        path.relative_to(pipelines).as_posix()
+        for path in pipelines.glob("*/workflow/**/*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    return [_part(f"pipelines/{name}", pipelines / name) for name in sorted(names, key=main.__ne__)]
+
+
+def _attached(run: Run, workspace: Workspace) -> list[PartFile]:
+    main = run.request.marks.get("workflow_file", run.request.workflow_url)
+    sources: list[dict[str, str]] = json.loads(run.request.marks.get("workflow_sources", "[]"))
+    urls = {source["file"]: source["url"] for source in sources}
+    root = workspace.attachments
+    names = sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
+    return [
+        _part(f"workflow/{name}", root / name, urls.get(name))
+        for name in sorted(names, key=main.__ne__)
+    ]
+
+
+def _part(name: str, path: Path, url: str | None = None) -> PartFile:
+    size = path.stat().st_size
+    return PartFile(name, path if size <= LARGEST_PART else None, size, url)
+
+
+def _inputs(run: Run, buckets: Buckets) -> Iterator[InputFile]:
+    """Every location among the parameters that is none of the run's own outputs."""
+    made = {output.published for output in run.outputs}
+    seen: set[str] = set()
+    for name, value in run.request.params.items():
+        for text in _texts(value):
+            if "://" in text and text.isprintable() and text not in made | seen:
+                seen.add(text)
+                yield _input(text, name, buckets)
+
+
+def _input(url: str, parameter: str, buckets: Buckets) -> InputFile:
+    if not url.startswith(SCHEME):
+        return InputFile(url, parameter)
+    try:
+        path = buckets.existing(url)
+        if not path.is_file():
+            return InputFile(url, parameter)
+        size = path.stat().st_size
+        return InputFile(url, parameter, size, _digest(path) if size <= HASHED else None)
+    except (WesemuError, OSError):
+        return InputFile(url, parameter)  # gone since
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for item in value:
+                yield from _texts(item)
+        case dict():
+            for item in value.values():
+                yield from _texts(item)
+
+
+def _results(
+    run: Run, workspace: Workspace, url: str, inclusion: Inclusion
+) -> Iterator[ResultFile]:
+    left = SMALL_TOGETHER
+    for output in run.outputs:
+        path = workspace.outputs / output.path
+        small = output.size <= min(SMALL, left)
+        wanted = inclusion == "all" or (inclusion == "small" and small)
+        # published files are plain ones; whatever is not was put there since
+        there = wanted and path.is_file() and path.resolve() == path
+        if there:
+            left -= output.size
+        yield ResultFile(output, url, path if there else None)
+
+
+def _engine(workspace: Workspace) -> tuple[str, str] | None:
+    try:
+        order = json.loads(read_regular(workspace.root / "engine.json"))
+        return str(order["engine"]), str(order["version"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
