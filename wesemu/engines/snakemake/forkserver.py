@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,9 @@ from wesemu.runs.workspace import Workspace
 _MESSAGE_LIMIT = 1 << 16
 
 
+_NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
+
+
 class ForkServer:
     """Has no threads and no event loop: whatever it forks must be whole."""
 
@@ -39,7 +43,8 @@ class ForkServer:
         self._awake, self._signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
-        hooks.load()
+        with _one_thread_for_numpy():
+            hooks.load()
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError("Snakemake's modules start threads; they cannot be forked")
         gc.collect()
@@ -119,6 +124,20 @@ class ForkServer:
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server has gone; the runs go on
             self._channel.send(json.dumps(message).encode())
+
+
+@contextlib.contextmanager
+def _one_thread_for_numpy() -> Iterator[None]:
+    """Snakemake imports numpy where it is installed, whose OpenBLAS would start its threads at
+    once. The tools of a run get the environment as it was."""
+    before = os.environ.get(_NUMPY_THREADS)
+    os.environ[_NUMPY_THREADS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_NUMPY_THREADS]
+        if before is not None:
+            os.environ[_NUMPY_THREADS] = before
 
 
 def main() -> None:
