@@ -88,7 +88,7 @@ def test_interleaved_reads_are_one_file(server: Server) -> None:
         ({"quality_offset": 59}, "quality_offset"),
         ({"optical_distance": -1}, "optical_distance"),
         ({"mapper": "bowtie"}, "mapper"),
-        ({"caller": "gatk"}, "caller"),
+        ({"caller": "strelka"}, "caller"),
         ({"caller": "freebayes", "gvcf": "oss://genes/a.g.vcf.gz"}, "workflow_params"),
         ({"gvcf": "oss://genes/a.g.vcf"}, "gvcf"),
         ({"bam": "oss://genes/a.sam"}, "bam"),
@@ -100,7 +100,16 @@ def test_what_cannot_be_is_refused_at_once(server: Server, params, field) -> Non
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize(("field", "tool"), [("mapper", "minimap2"), ("caller", "freebayes")])
+@pytest.mark.parametrize(
+    ("field", "tool"),
+    [
+        ("mapper", "minimap2"),
+        ("mapper", "bwa-mem2"),
+        ("caller", "freebayes"),
+        ("caller", "gatk"),
+        ("caller", "deepvariant"),
+    ],
+)
 def test_a_tool_that_is_not_installed_is_told_at_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, field: str, tool: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.genomics.tools import OPTIONAL
+from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import (
     JsonObject,
@@ -88,7 +88,7 @@ class BundledPipelines:
         fasta = await asyncio.to_thread(
             self._inputs.reference, params.reference, workspace.attachments
         )
-        reference = await self._indexer.ready(fasta, params.reference)
+        reference = await self._indexer.ready(fasta, params.reference, params.mapper)
         return Job(
             run_id=run.id,
             workspace=workspace,
@@ -191,9 +191,10 @@ def _check_tools(params: MappingParams) -> None:
     """Raises InvalidRequest for a mapper or caller that comes in no wheel and is not on PATH."""
     chosen = {"mapper": params.mapper, "caller": getattr(params, "caller", "")}
     for field, tool in chosen.items():
-        if tool in OPTIONAL and shutil.which(tool) is None:
+        if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
             raise InvalidRequest(
-                f"{tool} is not installed on this server; install it there, or leave {field} out",
+                f"{tool} is not installed on this server; install {how_to_get(tool)} there, or "
+                f"leave {field} out",
                 field=field,
             )
 
