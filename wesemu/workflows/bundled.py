@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wesemu.errors import EngineFault, InvalidRequest
+from wesemu.errors import EngineFault, InvalidRequest, ToolMissing
+from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import (
@@ -30,6 +31,7 @@ from wesemu.workflows.shares import others, share
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
 _GVCF = "results/calls.g.vcf.gz"
+_REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
 
 
 class BundledPipelines:
@@ -137,6 +139,7 @@ class BundledPipelines:
             Publication("stats", "results/stats.txt"),
             Publication("reads", "results/reads.json"),
             Publication("markdup", "results/markdup.json", optional=True),
+            *(Publication(f"{name}_report", _REPORTS[name]) for name in _reports(params)),
         )
 
     def _alignment(self, params: MappingParams) -> list[Publication]:
@@ -188,7 +191,7 @@ def parse_params(request: RunRequest) -> MappingParams:
 
 
 def _check_tools(params: MappingParams) -> None:
-    """Raises InvalidRequest for a mapper or caller that comes in no wheel and is not on PATH."""
+    """Raises InvalidRequest for a mapper, caller or report whose program is not installed."""
     chosen = {"mapper": params.mapper, "caller": getattr(params, "caller", "")}
     for field, tool in chosen.items():
         if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
@@ -197,6 +200,15 @@ def _check_tools(params: MappingParams) -> None:
                 f"leave {field} out",
                 field=field,
             )
+
+    try:
+        check_reports(_reports(params))
+    except ToolMissing as error:
+        raise InvalidRequest(error.message, field="reports") from error
+
+
+def _reports(params: MappingParams) -> list[str]:
+    return list(dict.fromkeys(params.reports))
 
 
 def _is_plain(params: WgsParams) -> bool:
@@ -228,6 +240,7 @@ def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> J
         "markdup": params.markdup,
         "optical_distance": params.optical_distance,
         "alignment": _alignment_name(params),
+        "reports": [*_reports(params)],
     }
     if isinstance(params, WgsParams):
         config["caller"] = params.caller

@@ -41,7 +41,8 @@ class MappingParams(BaseModel):
     or as CRAM if the name ends in `.cram`.
 
     `quality_offset` is that of the FASTQ (64: Illumina before 1.8). Duplicates within
-    `optical_distance` pixels count as optical; 0 does not look for them.
+    `optical_distance` pixels count as optical; 0 does not look for them. `reports` are made in the
+    end, for people.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,6 +54,7 @@ class MappingParams(BaseModel):
     mapper: Literal["bwa", "bwa-mem2", "minimap2"] = "bwa"
     markdup: bool = True
     optical_distance: int = Field(default=0, ge=0, le=100_000)
+    reports: list[Literal["multiqc", "snakemake"]] = Field(default=[], max_length=2)
     service: ServiceLevel = ServiceLevel.SILVER
     bam: Location | None = None
 

@@ -1,3 +1,4 @@
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -6,11 +7,15 @@ from snakemake.settings.types import DeploymentMethod
 
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexer_of
 from wesemu.genomics.fastq import LONGEST_READ
+from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
 # fails with whichever of its programs fails.
 shell.executable("bash")
+
+
+check_reports(config["reports"])
 
 
 def choose_tools():
