@@ -26,7 +26,8 @@ class Workflow:
         words = [sys.executable, "-m", "snakemake", "-s", str(self.snakefile)]
         words += ["--directory", str(self.directory), "--configfile", str(file)]
         words += ["-c", str(cores), "--latency-wait", "0"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
 
     def succeed(self, config: dict[str, object], *, cores: int = 2) -> Path:

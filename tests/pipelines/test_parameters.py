@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,11 @@ def test_interleaved_reads_are_one_file(server: Server) -> None:
         ({"quality_offset": 59}, "quality_offset"),
         ({"optical_distance": -1}, "optical_distance"),
         ({"mapper": "bowtie"}, "mapper"),
-        ({"caller": "gatk"}, "caller"),
+        ({"caller": "strelka"}, "caller"),
         ({"caller": "freebayes", "gvcf": "oss://genes/a.g.vcf.gz"}, "workflow_params"),
         ({"gvcf": "oss://genes/a.g.vcf"}, "gvcf"),
         ({"bam": "oss://genes/a.sam"}, "bam"),
+        ({"reports": ["fastqc"]}, "reports.0"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(server: Server, params, field) -> None:
@@ -100,7 +102,16 @@ def test_what_cannot_be_is_refused_at_once(server: Server, params, field) -> Non
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize(("field", "tool"), [("mapper", "minimap2"), ("caller", "freebayes")])
+@pytest.mark.parametrize(
+    ("field", "tool"),
+    [
+        ("mapper", "minimap2"),
+        ("mapper", "bwa-mem2"),
+        ("caller", "freebayes"),
+        ("caller", "gatk"),
+        ("caller", "deepvariant"),
+    ],
+)
 def test_a_tool_that_is_not_installed_is_told_at_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, field: str, tool: str
 ) -> None:
@@ -108,6 +119,22 @@ def test_a_tool_that_is_not_installed_is_told_at_once(
     with pytest.raises(InvalidRequest, match=f"{tool} is not installed") as caught:
         server.plan("wgs", {field: tool})
     assert caught.value.field == field
+
+
+def test_reports_are_outputs_if_they_are_asked_for(server: Server) -> None:
+    assert not any("report" in name for name in server.results(server.plan("wgs", {})))
+    results = server.results(server.plan("mapping", {"reports": ["snakemake", "multiqc"]}))
+    assert results["multiqc_report"] == "results/multiqc.html"
+    assert results["snakemake_report"] == "results/report.html"
+
+
+def test_a_report_that_cannot_be_made_is_told_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "multiqc", None)
+    with pytest.raises(InvalidRequest, match=r"wesemu\[reports\]") as caught:
+        server.plan("mapping", {"reports": ["multiqc"]})
+    assert caught.value.field == "reports"
 
 
 def test_warnings_and_versions_become_tags(server: Server, tmp_path: Path) -> None:

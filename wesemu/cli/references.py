@@ -1,7 +1,7 @@
 """`wesemu reference`: reference genomes that jobs name."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -9,6 +9,9 @@ from wesemu.cli.options import AsJson, Data
 
 if TYPE_CHECKING:
     from wesemu.genomics.reference import ReferenceStore
+
+
+Mapper = Literal["bwa", "bwa-mem2"]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,13 +26,16 @@ def add(
     fasta: Annotated[
         Path, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
     ],
+    mapper: Annotated[
+        Mapper, typer.Option(help="Whose index; bwa-mem2's takes 28 bytes of memory a base.")
+    ] = "bwa",
     data: Data = None,
 ) -> None:
     """Copy a FASTA into the data directory and index it. A server need not run."""
     from wesemu.cli.output import give, tell
 
     tell(f"indexing {fasta} (about an hour for a human genome, a moment for a small one)")
-    give(str(_store(data).add(name, fasta)))
+    give(str(_store(data).add(name, fasta, mapper)))
 
 
 def show(data: Data = None, as_json: AsJson = False) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from wesemu.errors import InputError, InvalidRequest, WesemuError
 from wesemu.genomics.alignment import (
     BWA,
+    BWA_MEM2,
     MINIMAP2,
     Lane,
     Program,
@@ -68,6 +69,7 @@ def align(
     *,
     threads: int,
     bwa: Sequence[str] = (),
+    bwa_mem2: Sequence[str] = (),
     minimap2: Sequence[str] = (),
     later: Sequence[Program] = (),
     longest: int = LONGEST_READ,
@@ -75,20 +77,20 @@ def align(
 ) -> Tally:
     """Map all lanes, one after the other, to stdout.
 
-    `bwa` and `minimap2` are commands of native mappers; with neither it is the bwa in the pybwa
-    wheel. `later` are the programs that the alignments pass through next. Raises `InputError`,
-    `MapperFailed`, `ToolMissing`, BrokenPipeError.
+    `bwa`, `bwa_mem2` and `minimap2` are commands of native mappers; with none it is the bwa in the
+    pybwa wheel. `later` are the programs that the alignments pass through next. Raises
+    `InputError`, `MapperFailed`, `ToolMissing`, BrokenPipeError.
     """
     contigs = _contigs(reference)
-    words = MINIMAP2 if minimap2 else BWA
+    words = MINIMAP2 if minimap2 else BWA_MEM2 if bwa_mem2 else BWA
 
     def header(version: str) -> str:
         return header_text(contigs, lanes, [Program(words[0], version, " ".join(words)), *later])
 
     output = sys.stdout.buffer
     mapper: NativeMapper | WheelMapper
-    if native := [*bwa, *minimap2]:
-        native += [*words[1:], "-p"] if bwa else words[1:]
+    if native := [*bwa, *bwa_mem2, *minimap2]:
+        native += words[1:] if minimap2 else [*words[1:], "-p"]
         mapper = NativeMapper(native, reference, threads=threads, header=header, output=output)
     else:
         mapper = WheelMapper(reference, threads=threads, header=header, output=output)
@@ -129,6 +131,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     mapper = parser.add_mutually_exclusive_group()
     mapper.add_argument("--bwa", help="command of a native bwa (default: the pybwa wheel)")
+    mapper.add_argument("--bwa-mem2", help="command of bwa-mem2")
     mapper.add_argument("--minimap2", help="command of minimap2")
     parser.add_argument(
         "--later",
@@ -168,6 +171,7 @@ def main(words: Sequence[str] | None = None) -> int:
             arguments.reference,
             threads=arguments.threads,
             bwa=shlex.split(arguments.bwa or ""),
+            bwa_mem2=shlex.split(arguments.bwa_mem2 or ""),
             minimap2=shlex.split(arguments.minimap2 or ""),
             later=[Program(*words) for words in arguments.later],
             longest=arguments.longest,

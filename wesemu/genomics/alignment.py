@@ -11,6 +11,9 @@ BWA = ("bwa", "mem", "-K", "10000000", "-Y")
 """A fixed -K makes the answers independent of the threads; -Y soft-clips supplementary
 alignments, as GATK and Parabricks want them."""
 
+BWA_MEM2 = ("bwa-mem2", *BWA[1:])
+"""Takes bwa's options."""
+
 MINIMAP2 = ("minimap2", "-a", "-x", "sr", "-K", "10000000", "-Y")
 """The same for minimap2, whose answers are not bwa's."""
 

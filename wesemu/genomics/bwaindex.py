@@ -1,6 +1,8 @@
-"""The files of `bwa index` beside a FASTA: what they say, and whether they are whole.
+"""The files of `bwa index` and `bwa-mem2 index` beside a FASTA: what they say, and whether they
+are whole.
 
-Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa).
+Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). Both have .amb, .ann and .pac
+alike, so that both can lie beside one FASTA.
 """
 
 import re
@@ -11,6 +13,8 @@ from pathlib import Path
 from wesemu.errors import InputError
 
 SUFFIXES = (".amb", ".ann", ".bwt", ".pac", ".sa")
+SUFFIXES_OF = {"bwa": SUFFIXES, "bwa-mem2": (".amb", ".ann", ".pac", ".0123", ".bwt.2bit.64")}
+"""By the program that makes them, `PROGRAM index FASTA`."""
 
 _SUFFIX_ARRAY_INTERVAL = 32
 # SAM specification 1.2.1: what bcftools and region strings can take as well
@@ -54,26 +58,40 @@ def read_fai(reference: str) -> list[tuple[str, str]]:
     return [(name, length) for name, length, _offset, _bases, _width in fields]
 
 
-def index_fault(reference: str) -> str | None:
-    """Why the .fai and bwa's index beside `reference` cannot be used, or None if they can.
+def indexer_of(mapper: str) -> str:
+    """Whose index `mapper` wants; minimap2 has none of its own, and its contigs come from bwa's."""
+    return mapper if mapper in SUFFIXES_OF else "bwa"
+
+
+def index_fault(reference: str, indexer: str = "bwa") -> str | None:
+    """Why the .fai and the index beside `reference` cannot be used, or None if they can.
 
     Cheap: sizes, names and times, not contents. A cut, half-built, older or foreign index shows.
     """
     try:
         written = Path(reference).stat().st_mtime
-        for suffix in (".fai", *SUFFIXES):
+        for suffix in (".fai", *SUFFIXES_OF[indexer]):
             if Path(reference + suffix).stat().st_mtime < written:
                 return f"{reference}{suffix} is older than the FASTA"
         contigs = read_contigs(reference)
         listed = read_fai(reference)
         if listed != [(contig.name, str(contig.length)) for contig in contigs]:
             return f"{reference}.fai and {reference}.ann name different sequences"
-        for suffix, size in _index_sizes(sum(contig.length for contig in contigs)).items():
-            if Path(reference + suffix).stat().st_size != size:
+        bases = sum(contig.length for contig in contigs)
+        for suffix in SUFFIXES_OF[indexer]:
+            if _is_cut(suffix, Path(reference + suffix).stat().st_size, bases):
                 return f"{reference}{suffix} is incomplete"
     except (OSError, ValueError, IndexError, StopIteration) as error:
         return f"{reference} has no complete index ({error})"
     return None
+
+
+def _is_cut(suffix: str, size: int, bases: int) -> bool:
+    """Of bwa-mem2's own two files only a lower bound is sure: a byte a base, both strands."""
+    exact = _index_sizes(bases).get(suffix)
+    if exact is not None:
+        return size != exact
+    return suffix in (".0123", ".bwt.2bit.64") and size < 2 * bases
 
 
 def _index_sizes(bases: int) -> dict[str, int]:

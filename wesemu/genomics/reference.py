@@ -12,12 +12,12 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
-from wesemu.genomics.bwaindex import check_names, index_fault, read_fai
+from wesemu.genomics.bwaindex import SUFFIXES_OF, check_names, index_fault, indexer_of, read_fai
 from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
 from wesemu.genomics.tools import Toolset, resolve
@@ -38,7 +38,7 @@ class ReferenceStore:
     another thread, upon which they raise `SystemFault`. Tools are looked for when first needed.
     """
 
-    def __init__(self, root: Path, cache: Path, *, tools: Callable[[], Toolset] = resolve) -> None:
+    def __init__(self, root: Path, cache: Path, *, tools: Callable[..., Toolset] = resolve) -> None:
         self._root = root
         self._made = cache / "references"
         self._tools = tools
@@ -64,11 +64,12 @@ class ReferenceStore:
                 return fasta
         return None
 
-    def add(self, name: str, fasta: Path) -> Path:
+    def add(self, name: str, fasta: Path, mapper: str = "bwa") -> Path:
         """Register a copy of `fasta` (plain or gzip) as `name`, indexed; answers its path.
 
+        What is registered with these sequences gets the index that `mapper` wants and it lacks.
         Raises `InvalidRequest` for the name, `InputError` for the FASTA, `Conflict` where
-        the name stands for another sequence, `SystemFault` where a tool fails.
+        the name stands for another sequence, `SystemFault` where a tool fails, `ToolMissing`.
         """
         name = name.lower()
         if not _NAME.fullmatch(name):
@@ -80,24 +81,23 @@ class ReferenceStore:
         digest = self._digest(fasta)
         target = self._root / name / FASTA
         with _locked(self._root / f".{name}.lock"):
-            if (present := _only_fasta(target.parent)) is not None:
-                if self._digest(present) != digest:
-                    raise Conflict(
-                        f"The reference {name} exists already with other sequences; remove it "
-                        "first or choose another name."
-                    )
-                if present == target and _is_whole(target, digest):
-                    return target
-            self._build(fasta, target.parent, digest)
+            present = _only_fasta(target.parent)
+            if present is not None and self._digest(present) != digest:
+                raise Conflict(
+                    f"The reference {name} exists already with other sequences; remove it "
+                    "first or choose another name."
+                )
+            self._provide(fasta, target, digest, indexer_of(mapper))
         return target
 
-    def ready(self, fasta: Path) -> Path:
-        """An indexed FASTA with the sequences of `fasta`, for bwa and for faidx.
+    def ready(self, fasta: Path, mapper: str = "bwa") -> Path:
+        """An indexed FASTA with the sequences of `fasta`, for `mapper` and for faidx.
 
         `fasta` itself where a whole index lies beside it; else the cached one, made now if need
-        be. Raises `InputError`, `SystemFault`.
+        be. Raises `InputError`, `SystemFault`, `ToolMissing`.
         """
-        if not _is_gzip(fasta) and index_fault(str(fasta)) is None:
+        indexer = indexer_of(mapper)
+        if not _is_gzip(fasta) and index_fault(str(fasta), indexer) is None:
             stamp = _read_stamp(fasta)
             if stamp is None or stamp == self._digest(fasta):
                 check_names((name for name, _ in read_fai(str(fasta))), str(fasta))
@@ -105,8 +105,7 @@ class ReferenceStore:
         digest = self._digest(fasta)
         target = self._made / digest / FASTA
         with _locked(self._made / f".{digest}.lock"):
-            if not _is_whole(target, digest):
-                self._build(fasta, target.parent, digest)
+            self._provide(fasta, target, digest, indexer)
         return target
 
     def close(self) -> None:
@@ -129,7 +128,30 @@ class ReferenceStore:
             raise InputError(f"{fasta} cannot be read: {error}.", file=str(fasta)) from error
         return self._hashes[key]
 
-    def _build(self, source: Path, folder: Path, digest: str) -> None:
+    def _provide(self, source: Path, target: Path, digest: str, indexer: str) -> None:
+        """See to it that `target` has the sequences of `source` and this program's index."""
+        if _is_whole(target, digest, indexer):
+            return
+        for other, files in SUFFIXES_OF.items():
+            if _is_whole(target, digest, other):
+                self._extend(target, str(source), indexer, files)
+                return
+        self._build(source, target.parent, digest, indexer)
+
+    def _extend(self, fasta: Path, source: str, indexer: str, kept: Collection[str]) -> None:
+        """Put another program's index beside `fasta`, file by file, once it is whole. Files that
+        it shares with the one that is there (`kept`) stay: runs may be reading them."""
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=fasta.parent.parent) as temporary:
+            copy = Path(temporary) / FASTA
+            copy.symlink_to(fasta.resolve())
+            self._index(copy, source, indexer)
+            _sync(Path(temporary))
+            for suffix in SUFFIXES_OF[indexer]:
+                if suffix not in kept:
+                    Path(f"{copy}{suffix}").rename(f"{fasta}{suffix}")
+            _sync(fasta.parent)
+
+    def _build(self, source: Path, folder: Path, digest: str, indexer: str) -> None:
         """Make `folder` anew from `source`; nobody sees it half done."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as temporary:
@@ -137,7 +159,7 @@ class ReferenceStore:
             built.mkdir()
             fasta = built / FASTA
             _copy(source, fasta)
-            self._index(fasta, str(source))
+            self._index(fasta, str(source), indexer)
             stamp = {"sha256": digest, "bytes": fasta.stat().st_size}
             (built / _STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
             _sync(built)
@@ -145,8 +167,8 @@ class ReferenceStore:
                 folder.rename(Path(temporary) / "replaced")
             built.rename(folder)
 
-    def _index(self, fasta: Path, source: str) -> None:
-        tools = self._tools()
+    def _index(self, fasta: Path, source: str, indexer: str) -> None:
+        tools = self._tools(more=[indexer])
         talk = self._run([*tools.samtools.command, "faidx", str(fasta)], source)
         if "Ignoring duplicate" in talk:
             raise InputError(
@@ -154,8 +176,8 @@ class ReferenceStore:
                 file=source,
             )
         check_names((name for name, _ in read_fai(str(fasta))), source)
-        self._run([*tools.bwa.command, "index", str(fasta)], source)
-        if fault := index_fault(str(fasta)):
+        self._run([*tools.find(indexer).command, "index", str(fasta)], source)
+        if fault := index_fault(str(fasta), indexer):
             raise SystemFault(f"Indexing {source} has failed: {fault}. Is the disk full?")
 
     def _run(self, command: Sequence[str], source: str) -> str:
@@ -196,8 +218,8 @@ def _only_fasta(folder: Path) -> Path | None:
     return plain[0] if len(plain) == 1 else None
 
 
-def _is_whole(fasta: Path, digest: str) -> bool:
-    return _read_stamp(fasta) == digest and index_fault(str(fasta)) is None
+def _is_whole(fasta: Path, digest: str, indexer: str) -> bool:
+    return _read_stamp(fasta) == digest and index_fault(str(fasta), indexer) is None
 
 
 def _read_stamp(fasta: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""Which bwa, samtools and bcftools to run; where they are asked for, minimap2 and freebayes.
+"""Which bwa, samtools and bcftools to run; where they are asked for, other mappers and callers.
 
 What the settings name wins; then a native tool on PATH where it is new enough; then the ones that
-come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`. The last two have no wheel.
+come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`. The others have no wheel.
 """
 
 import re
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from wesemu.errors import ToolMissing
@@ -20,7 +20,7 @@ Source = Literal["settings", "path", "wheel"]
 Words = str | Sequence[str]
 
 REQUIRED = ("bwa", "samtools", "bcftools")
-OPTIONAL = ("minimap2", "freebayes")
+OPTIONAL = ("minimap2", "bwa-mem2", "freebayes", "gatk", "deepvariant")
 
 _OLDEST = {
     "bwa": (0, 7, 17),
@@ -28,10 +28,24 @@ _OLDEST = {
     "samtools": (1, 20),
     "bcftools": (1, 20),
     "minimap2": (2, 20),
+    "bwa-mem2": (2, 2),
     "freebayes": (1, 3),
+    "gatk": (4, 1),
+    "deepvariant": (1, 0),
 }
-_VERSION = re.compile(r"^(?:(?:[Vv]ersion:|samtools|bcftools)\s+v?(\S+)|(\d+\.\S+)$)", re.MULTILINE)
-_PATIENCE_SECONDS = 10
+_COMMANDS = {"deepvariant": "run_deepvariant"}
+_QUESTIONS = {"bwa": (), "bwa-mem2": ("version",)}
+_WHERE_FROM = {
+    "bwa-mem2": "its releases, or bioconda",
+    "gatk": "GATK 4, as bioconda's gatk4 or its release, with Java",
+    "deepvariant": "a program run_deepvariant, such as a script that starts DeepVariant's image",
+}
+_VERSION = re.compile(
+    r"^(?:(?:[Vv]ersion:|samtools|bcftools|The Genome Analysis Toolkit \(GATK\)"
+    r"|DeepVariant version)\s+v?(\S+)|(\d+\.\S+)$)",
+    re.MULTILINE,
+)
+_PATIENCE_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +68,16 @@ class Toolset:
     bwa: Tool
     samtools: Tool
     bcftools: Tool
-    minimap2: Tool | None = None
-    freebayes: Tool | None = None
+    more: Mapping[str, Tool] = field(default_factory=dict)
 
     @property
     def all(self) -> tuple[Tool, ...]:
         """Those that were found."""
-        found = self.bwa, self.samtools, self.bcftools, self.minimap2, self.freebayes
-        return tuple(tool for tool in found if tool is not None)
+        return (self.bwa, self.samtools, self.bcftools, *self.more.values())
+
+    def find(self, name: str) -> Tool:
+        """The required tool `name`, or one of `more`. Raises StopIteration for another."""
+        return next(tool for tool in self.all if tool.name == name)
 
 
 def resolve(
@@ -79,7 +95,20 @@ def resolve(
     names = [*REQUIRED, *(name for name in OPTIONAL if name in more)]
     candidates = {name: _Candidate(name, chosen.get(name), path) for name in names}
     # all are started before the first is waited for
-    return Toolset(**{name: candidate.tool() for name, candidate in candidates.items()})
+    tools = {name: candidate.tool() for name, candidate in candidates.items()}
+    bwa, samtools, bcftools = (tools.pop(name) for name in REQUIRED)
+    return Toolset(bwa, samtools, bcftools, tools)
+
+
+def command_name(name: str) -> str:
+    """What the program of a tool is called."""
+    return _COMMANDS.get(name, name)
+
+
+def how_to_get(name: str) -> str:
+    """What to install, for a sentence that begins with "Install"."""
+    where = _WHERE_FROM.get(name)
+    return f"{name} ({where})" if where else name
 
 
 class _Candidate:
@@ -92,13 +121,13 @@ class _Candidate:
         words = shlex.split(setting) if isinstance(setting, str) else list(setting or ())
         if words == ["wheel"]:
             words = []
-        elif not words and (found := shutil.which(name, path=path)):
+        elif not words and (found := shutil.which(command_name(name), path=path)):
             words = [found]
         self._words = tuple(words)
         self._process = self._ask() if words else None
 
     def _ask(self) -> "subprocess.Popen[str] | None":
-        question = () if self.name == "bwa" else ("--version",)
+        question = _QUESTIONS.get(self.name, ("--version",))
         try:
             return subprocess.Popen(
                 [*self._words, *question],
@@ -126,13 +155,15 @@ class _Candidate:
             return Tool(self.name, self._words, version, "path")
         if wheel is None:
             oldest = ".".join(map(str, self._oldest))
-            where = f"{self.name} is not on PATH (at least version {oldest})"
+            where = f"{command_name(self.name)} is not on PATH (at least version {oldest})"
             if self.name in REQUIRED:
                 where = (
                     f"{self.name} is neither on PATH (at least version {oldest}) nor in an "
                     "installed wheel for this Python"
                 )
-            raise ToolMissing(f"{where}. Install {self.name}, or set `tools.{self.name}`.")
+            raise ToolMissing(
+                f"{where}. Install {how_to_get(self.name)}, or set `tools.{self.name}`."
+            )
         return Tool(self.name, wheel_command(self.name), wheel, "wheel")
 
     def _version(self) -> str | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.genomics.tools import OPTIONAL
+from wesemu.errors import EngineFault, InvalidRequest, ToolMissing
+from wesemu.genomics.reports import check_reports
+from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import (
     JsonObject,
@@ -30,6 +31,7 @@ from wesemu.workflows.shares import others, share
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
 _GVCF = "results/calls.g.vcf.gz"
+_REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
 
 
 class BundledPipelines:
@@ -88,7 +90,7 @@ class BundledPipelines:
         fasta = await asyncio.to_thread(
             self._inputs.reference, params.reference, workspace.attachments
         )
-        reference = await self._indexer.ready(fasta, params.reference)
+        reference = await self._indexer.ready(fasta, params.reference, params.mapper)
         config = _config(params, lanes, reference)
         return self._job(run.request, workspace, run.resources, config)
 
@@ -158,6 +160,7 @@ class BundledPipelines:
             Publication("stats", "results/stats.txt"),
             Publication("reads", "results/reads.json"),
             Publication("markdup", "results/markdup.json", optional=True),
+            *(Publication(f"{name}_report", _REPORTS[name]) for name in _reports(params)),
         )
 
     def _alignment(self, params: MappingParams) -> list[Publication]:
@@ -209,14 +212,24 @@ def parse_params(request: RunRequest) -> MappingParams:
 
 
 def _check_tools(params: MappingParams) -> None:
-    """Raises InvalidRequest for a mapper or caller that comes in no wheel and is not on PATH."""
+    """Raises InvalidRequest for a mapper, caller or report whose program is not installed."""
     chosen = {"mapper": params.mapper, "caller": getattr(params, "caller", "")}
     for field, tool in chosen.items():
-        if tool in OPTIONAL and shutil.which(tool) is None:
+        if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
             raise InvalidRequest(
-                f"{tool} is not installed on this server; install it there, or leave {field} out",
+                f"{tool} is not installed on this server; install {how_to_get(tool)} there, or "
+                f"leave {field} out",
                 field=field,
             )
+
+    try:
+        check_reports(_reports(params))
+    except ToolMissing as error:
+        raise InvalidRequest(error.message, field="reports") from error
+
+
+def _reports(params: MappingParams) -> list[str]:
+    return list(dict.fromkeys(params.reports))
 
 
 def _is_plain(params: WgsParams) -> bool:
@@ -248,6 +261,7 @@ def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> J
         "markdup": params.markdup,
         "optical_distance": params.optical_distance,
         "alignment": _alignment_name(params),
+        "reports": [*_reports(params)],
     }
     if isinstance(params, WgsParams):
         config["caller"] = params.caller

@@ -23,15 +23,15 @@ class ReferenceIndexer:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reference")
         self._turns: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def ready(self, fasta: Path, name: str) -> Path:
-        """The indexed FASTA for `fasta`, which the caller called `name`.
+    async def ready(self, fasta: Path, name: str, mapper: str = "bwa") -> Path:
+        """The FASTA for `fasta`, which the caller called `name`, indexed for `mapper`.
 
         Raises InputError (in the caller's words) for a file that is no usable FASTA, SystemFault.
         """
         async with self._turns[fasta]:
             try:
                 return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._references.ready, fasta
+                    self._threads, self._references.ready, fasta, mapper
                 )
             except InputError as error:
                 raise InputError(error.message.replace(str(fasta), name), file=name) from error

@@ -41,7 +41,8 @@ class MappingParams(BaseModel):
     or as CRAM if the name ends in `.cram`.
 
     `quality_offset` is that of the FASTQ (64: Illumina before 1.8). Duplicates within
-    `optical_distance` pixels count as optical; 0 does not look for them.
+    `optical_distance` pixels count as optical; 0 does not look for them. `reports` are made in the
+    end, for people.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,9 +51,10 @@ class MappingParams(BaseModel):
     reference: Location = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     quality_offset: Literal[33, 64] = 33
-    mapper: Literal["bwa", "minimap2"] = "bwa"
+    mapper: Literal["bwa", "bwa-mem2", "minimap2"] = "bwa"
     markdup: bool = True
     optical_distance: int = Field(default=0, ge=0, le=100_000)
+    reports: list[Literal["multiqc", "snakemake"]] = Field(default=[], max_length=2)
     service: ServiceLevel = ServiceLevel.SILVER
     bam: Location | None = None
 
@@ -63,12 +65,12 @@ class WgsParams(MappingParams):
 
     vcf: Location | None = None
     gvcf: Location | None = None
-    caller: Literal["bcftools", "freebayes"] = "bcftools"
+    caller: Literal["bcftools", "freebayes", "gatk", "deepvariant"] = "bcftools"
 
     @model_validator(mode="after")
     def _caller_can(self) -> Self:
-        if self.gvcf is not None and self.caller != "bcftools":
-            raise ValueError("a gVCF is written by the caller bcftools only")
+        if self.gvcf is not None and self.caller == "freebayes":
+            raise ValueError("freebayes writes no gVCF; choose another caller")
         return self
 
 

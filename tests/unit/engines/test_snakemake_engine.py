@@ -354,6 +354,27 @@ async def test_refused_parameters_start_nothing(engine: SnakemakeEngine, tmp_pat
     assert not job.workspace.events.exists()
 
 
+async def test_threads_that_numpy_would_start_do_not_end_the_warm_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake imports numpy where it is there, as with the extra `reports`."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    engine = SnakemakeEngine(mode="warm")
+    await engine.warm()
+    assert engine.forkserver is not None
+    workflow = """
+        import os
+        from pathlib import Path
+        Path("seen.txt").write_text(os.environ["OPENBLAS_NUM_THREADS"])
+        rule nothing:
+            shell: "true"
+    """
+    story = await play(engine, tmp_path / "run", workflow)
+    await engine.close()
+    assert story.outcome.exit_code == 0
+    assert (tmp_path / "run/work/seen.txt").read_text() == "3"
+
+
 async def test_untested_version_falls_back_to_the_command_line(tmp_path: Path) -> None:
     engine = SnakemakeEngine(version="9.99.0")
     assert engine.mode == "cli"

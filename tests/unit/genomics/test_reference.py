@@ -3,12 +3,14 @@
 import gzip
 import json
 import os
+import sys
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
-from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
+from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, ToolMissing
 from wesemu.genomics.bwaindex import SUFFIXES, index_fault, read_contigs
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Toolset, resolve
@@ -21,10 +23,11 @@ class CountingTools:
 
     def __init__(self) -> None:
         self.builds = 0
+        self.settings: dict[str, str] = {}
 
-    def __call__(self) -> Toolset:
+    def __call__(self, more: Collection[str] = ()) -> Toolset:
         self.builds += 1
-        return resolve(path="/nonexistent")
+        return resolve(self.settings, path="/nonexistent", more=more)
 
 
 @pytest.fixture
@@ -194,6 +197,41 @@ def test_a_closed_store_builds_nothing(store, fasta):
     store.close()
     with pytest.raises(SystemFault, match="shutting down"):
         store.ready(fasta)
+
+
+STAND_IN = f"{sys.executable} {Path(__file__).parents[2]}/pipelines/stand_ins/bwa_mem2.py"
+
+
+def test_another_mappers_index_comes_beside_the_first(store, fasta, tools, tmp_path):
+    path = store.add("mine", fasta)
+    bwt = Path(f"{path}.bwt").stat()
+    assert index_fault(str(path), "bwa-mem2") is not None
+    tools.settings = {"bwa-mem2": STAND_IN}
+    assert store.add("mine", fasta, "bwa-mem2") == path
+    assert index_fault(str(path), "bwa-mem2") is None
+    assert Path(f"{path}.bwt").stat() == bwt
+    assert store.ready(path, "bwa-mem2") == store.ready(path) == path
+    assert tools.builds == 2
+    Path(f"{path}.0123").write_bytes(b"cut")
+    store.add("mine", fasta, "bwa-mem2")
+    assert index_fault(str(path), "bwa-mem2") is None
+    assert list((tmp_path / "references").glob(".build-*")) == []
+
+
+@pytest.mark.parametrize("suffix", [".0123", ".bwt.2bit.64"])
+def test_a_cut_index_of_bwa_mem2_is_built_again(store, fasta, suffix, tools):
+    tools.settings = {"bwa-mem2": STAND_IN}
+    path = store.ready(fasta, "bwa-mem2")
+    index = Path(f"{path}{suffix}")
+    index.write_bytes(index.read_bytes()[:-9])
+    assert index_fault(str(path), "bwa-mem2") is not None
+    assert store.ready(fasta, "bwa-mem2") == path
+    assert index_fault(str(path), "bwa-mem2") is None
+
+
+def test_a_mapper_that_is_not_there_is_told(store, fasta):
+    with pytest.raises(ToolMissing, match=r"bwa-mem2 .*at least version 2\.2.*bioconda"):
+        store.ready(fasta, "bwa-mem2")
 
 
 def test_the_hash_lies_beside_the_reference(store, fasta):

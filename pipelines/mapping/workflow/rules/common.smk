@@ -1,16 +1,21 @@
+import json
 import shlex
 import sys
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
 
-from wesemu.genomics.bwaindex import SUFFIXES, index_fault
+from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexer_of
 from wesemu.genomics.fastq import LONGEST_READ
+from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
 # fails with whichever of its programs fails.
 shell.executable("bash")
+
+
+check_reports(config["reports"])
 
 
 def choose_tools():
@@ -23,7 +28,9 @@ def choose_tools():
 
 TOOLS = choose_tools()
 SAMTOOLS = TOOLS.samtools.shell
-MAPPER = TOOLS.bwa if config["mapper"] == "bwa" else TOOLS.minimap2
+MAPPER = TOOLS.find(config["mapper"])
+INDEXER = TOOLS.find(indexer_of(config["mapper"]))
+SUFFIXES = SUFFIXES_OF[INDEXER.name]
 PYTHON = shlex.join([sys.executable, "-P"])
 THREADS = config.get("threads") or workflow.cores or 8
 # kept apart: the directory holds nothing of the user's, and goes when a rule ends

@@ -1,6 +1,6 @@
 # The reference under one name in the working directory, whatever it is called elsewhere: so no
 # path of a machine gets into a header.
-if index_fault(config["reference"]) is None:
+if index_fault(config["reference"], INDEXER.name) is None:
 
     rule link_reference:
         input:
@@ -14,12 +14,13 @@ if index_fault(config["reference"]) is None:
         conda:
             "../envs/mapping.yaml"
         params:
+            suffixes=[".fai", *SUFFIXES],
             alternates=lambda wildcards, input: f"{input.fasta}.alt",
         shell:
             "("
             " ln -sf {input.fasta:q} {output.fasta:q};"
-            " for file in {input.index:q};"
-            ' do ln -sf "$file" "{output.fasta}.${{file##*.}}"; done;'
+            " for suffix in {params.suffixes};"
+            " do ln -sf {input.fasta:q}$suffix {output.fasta:q}$suffix; done;"
             " if [ -e {params.alternates:q} ]; then"
             " ln -sf {params.alternates:q} {output.fasta:q}.alt; fi"
             ") > {log} 2>&1"
@@ -38,7 +39,7 @@ else:
             "../envs/mapping.yaml"
         params:
             samtools=SAMTOOLS,
-            bwa=TOOLS.bwa.shell,
+            indexer=INDEXER.shell,
         shell:
             "("
             " case $(head -c 2 {input.fasta:q} | od -An -tx1 | tr -d ' ') in"
@@ -46,6 +47,6 @@ else:
             " *) ln -sf {input.fasta:q} {output.fasta:q} ;;"
             " esac;"
             " {params.samtools} faidx {output.fasta:q} & faidx=$!;"
-            " {params.bwa} index {output.fasta:q};"
+            " {params.indexer} index {output.fasta:q};"
             " wait $faidx"
             ") > {log} 2>&1"

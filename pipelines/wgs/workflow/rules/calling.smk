@@ -6,6 +6,7 @@ if SLICES == 1:
             bai=f"{BAM}.bai",
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
+            dictionary=DICTIONARY,
         output:
             vcf=VCF,
             index=VCF_INDEX,
@@ -16,6 +17,8 @@ if SLICES == 1:
             "logs/call.log",
         conda:
             "../envs/calling.yaml"
+        resources:
+            mem_mb=CALL_MEMORY,
         params:
             bcftools=BCFTOOLS,
             call=lambda wildcards, output: call_command(
@@ -39,6 +42,7 @@ else:
             bai=f"{BAM}.bai",
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
+            dictionary=DICTIONARY,
         output:
             vcf=temp("results/slices/{slice}.vcf.gz"),
             gvcf=[temp("results/slices/{slice}.g.vcf.gz")] if GVCF else [],
@@ -49,6 +53,8 @@ else:
             slice=r"\d+",
         conda:
             "../envs/calling.yaml"
+        resources:
+            mem_mb=CALL_MEMORY,
         params:
             slices=SLICES,
             call=lambda wildcards, output: call_command(
@@ -67,7 +73,7 @@ else:
             " {params.call}"
             ") 2> {log}"
 
-    # Compressed slices are joined as they are.
+    # Compressed slices are joined as they are, under the first one's header without its region.
     rule gather:
         input:
             vcf=slices_of(".vcf.gz"),
@@ -84,17 +90,45 @@ else:
             "../envs/calling.yaml"
         params:
             bcftools=BCFTOOLS,
-            form="--naive -Oz" if COMPRESSED else "-Ov",
+            compressed=int(COMPRESSED),
+            temporary="results/slices/joined",
         shell:
             "("
-            " {params.bcftools} concat --no-version {params.form} -o {output.vcf:q} {input.vcf:q};"
-            " for gvcf in {output.gvcf:q}; do"
-            " {params.bcftools} concat --naive -Oz -o $gvcf {input.gvcf:q}; done;"
+            " trap 'rm -f {params.temporary}.*' EXIT;"
+            " name_command() {{ sed '/^##/ s/ -R [^ ]*[.]bed//'; }};"
+            " join() {{ to=$1; first=$2; shift 2;"
+            " {params.bcftools} head $first | name_command > {params.temporary}.header;"
+            " {params.bcftools} reheader -h {params.temporary}.header"
+            " -o {params.temporary}.vcf.gz $first;"
+            " {params.bcftools} concat --naive -Oz -o $to {params.temporary}.vcf.gz $@; }};"
+            " case {params.compressed} in"
+            " 1) join {output.vcf:q} {input.vcf:q} ;;"
+            " 0) {params.bcftools} concat --no-version -Ov {input.vcf:q} |"
+            " name_command > {output.vcf:q} ;;"
+            " esac;"
+            " for gvcf in {output.gvcf:q}; do join $gvcf {input.gvcf:q}; done;"
             " for index in {output.index:q} {output.gvcf_index:q}; do"
             " {params.bcftools} index -t ${{index%.tbi}}; done;"
             " {params.bcftools} stats -s - {output.vcf:q} |"
             " grep -v '^# The command line' > {output.stats:q}"
             ") 2> {log}"
+
+
+if DICTIONARY:
+
+    rule dictionary:
+        input:
+            REFERENCE,
+        output:
+            DICTIONARY,
+        log:
+            "logs/dictionary.log",
+        conda:
+            "../envs/calling.yaml"
+        params:
+            samtools=SAMTOOLS,
+        shell:
+            "{params.samtools} dict {input:q} 2> {log} | sed 's/\\tUR:[^\\t]*//' > {output:q}"
 
 
 rule summary:

@@ -1,0 +1,52 @@
+# Reports for people, on demand. RESULTS are the files of a run without them.
+REPORT_FILES = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
+
+
+rule multiqc:
+    input:
+        reports=[f"results/{name}.txt" for name in ("flagstat", "stats", "idxstats")],
+        markdup=["results/markdup.json"] if config["markdup"] else [],
+        variants=["results/variants.txt"] if "caller" in config else [],
+    output:
+        report(REPORT_FILES["multiqc"], category="Quality"),
+    log:
+        "logs/multiqc.log",
+    conda:
+        "../envs/mapping.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        reports=f"{PYTHON} -m wesemu.genomics.reports",
+        sample=config["sample"],
+    shell:
+        "{params.reports} --sample {params.sample:q} --output {output:q} {input:q} 2> {log}"
+
+
+# Snakemake makes its report of jobs that have ended, so a second one is called for it in the end.
+rule run_report:
+    input:
+        RESULTS,
+        [REPORT_FILES[name] for name in config["reports"] if name != "snakemake"],
+    output:
+        REPORT_FILES["snakemake"],
+    log:
+        "logs/report.log",
+    conda:
+        "../envs/mapping.yaml"
+    resources:
+        mem_mb=500,
+    params:
+        snakemake=f"{PYTHON} -m snakemake --cores 1 --nolock",
+        workflow=str(workflow.main_snakefile),
+        config=json.dumps(
+            config
+            | {"reports": [name for name in config["reports"] if name != "snakemake"]}
+        ),
+        temporary=".report.config.json",
+    shell:
+        "("
+        " trap 'rm -f {params.temporary}' EXIT;"
+        " printf %s {params.config:q} > {params.temporary};"
+        " {params.snakemake} -s {params.workflow:q} --configfile {params.temporary}"
+        " --report {output:q}"
+        ") > {log} 2>&1"
