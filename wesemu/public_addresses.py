@@ -24,10 +24,16 @@ class AddressRefused(OSError):
 
 
 class AddressGuard:
-    """`networks` are open beside the public addresses."""
+    """`networks` are open beside the public addresses; `setting` is where they are set."""
 
-    def __init__(self, networks: Sequence[IPv4Network | IPv6Network] = ()) -> None:
+    def __init__(
+        self,
+        networks: Sequence[IPv4Network | IPv6Network] = (),
+        *,
+        setting: str = "callbacks.networks",
+    ) -> None:
         self._networks = networks
+        self._setting = setting
 
     def check(self, url: str) -> None:
         """What can be told of a URL without asking the DNS. Raises AddressRefused."""
@@ -59,7 +65,7 @@ class AddressGuard:
         if not meant.is_global or meant.is_multicast or meant.is_reserved:
             raise AddressRefused(
                 f"it leads to {address}, which is no public address; the setting "
-                "callbacks.networks can allow it"
+                f"{self._setting} can allow it"
             )
 
 

@@ -27,8 +27,10 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
+from wesemu.wiring.transfers import Transfers, open_transfers
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
+from wesemu.workflows.elsewhere import Elsewhere
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
 from wesemu.workflows.planner import WorkflowPlanner
@@ -46,6 +48,7 @@ class Core:
     keeper: TimeKeeper
     ids: IdSource
     node: Node
+    elsewhere: Elsewhere
     pipelines: Path
     engines: Sequence[Engine]
     store: RunStore
@@ -77,7 +80,8 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    planner = _planner(data, pipelines, node, engines, opening)
+    transfers = await open_transfers(settings, data.cache, opening)
+    planner = _planner(data, pipelines, node, engines, transfers, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -103,7 +107,19 @@ async def open_core(
         ids=ids,
     )
     return Core(
-        data, wall, keeper, ids, node, pipelines, engines, store, changes, scheduler, policy, runs
+        data,
+        wall,
+        keeper,
+        ids,
+        node,
+        transfers.elsewhere,
+        pipelines,
+        engines,
+        store,
+        changes,
+        scheduler,
+        policy,
+        runs,
     )
 
 
@@ -127,14 +143,23 @@ def _planner(
     pipelines: Path,
     node: Node,
     engines: Sequence[Engine],
+    transfers: Transfers,
     opening: AsyncExitStack,
 ) -> Planner:
     references = ReferenceStore(data.references, data.cache)
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)
-    inputs = Inputs(buckets, references)
-    bundled = BundledPipelines(pipelines, inputs, buckets, indexer, node.resources)
+    bundled = BundledPipelines(
+        pipelines,
+        Inputs(buckets, references, transfers.elsewhere),
+        buckets,
+        indexer,
+        node.resources,
+        transfers.elsewhere,
+        transfers.stage,
+        transfers.deliveries,
+    )
     return WorkflowPlanner(bundled, AttachedWorkflows(node.resources), engines)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import Owner, Run, RunFailure, RunRequest
-from wesemu.runs.ports import Engine, Job, Plan, Results
+from wesemu.runs.model import OutputFile, Owner, Run, RunFailure, RunRequest
+from wesemu.runs.ports import Delivery, Engine, Job, Plan, Results, Tell
 from wesemu.runs.workspace import Workspace
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
@@ -37,10 +37,21 @@ class WorkflowPlanner:
             return await self._bundled.plan(engine.name, request, attachments)
         return await self._attached.plan(engine.name, request, attachments)
 
-    async def prepare(self, run: Run, workspace: Workspace) -> Job:
+    async def prepare(self, run: Run, workspace: Workspace, tell: Tell) -> Job:
         if run.workflow:
-            return await self._bundled.prepare(run, workspace)
+            return await self._bundled.prepare(run, workspace, tell)
         return await self._attached.prepare(run, workspace)
+
+    async def deliver(
+        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: Tell
+    ) -> Delivery:
+        if run.workflow:
+            return await self._bundled.deliver(workspace, outputs, tell)
+        return Delivery(tuple(outputs))
+
+    async def release(self, run: Run, workspace: Workspace) -> None:
+        if run.workflow:
+            await self._bundled.release(run, workspace)
 
     async def results(self, run: Run, workspace: Workspace) -> Results:
         return await self._bundled.results(workspace) if run.workflow else Results()
