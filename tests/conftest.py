@@ -1,15 +1,19 @@
 """Fixtures for all tests. A blocking call on the event loop fails the test."""
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from api.oss.fixtures import start_door
 from blockbuster import BlockBuster, blockbuster_ctx
 from pytest_aiohttp import AiohttpClient
+from remote_support import KEY_ID, SECRET, OssSide, S3Side, Side, moto
 from support import START, fill_bucket, scripted_engine
 
 from wesemu.app import RUNS, create_app
@@ -18,6 +22,7 @@ from wesemu.engines.scripted import ScriptedEngine
 from wesemu.ids import IdSource
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.transfers.store import RemoteStore
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,3 +87,29 @@ async def client(
 @pytest.fixture
 def runs(app: web.Application) -> RunService:
     return app[RUNS]
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[tuple[str, RemoteStore]]:
+    with moto() as service:
+        yield service
+
+
+@pytest.fixture(params=["s3", "oss"])
+async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Side]:
+    """A remote bucket on this machine: S3 (moto) and OSS (this project's own door), with keys."""
+    name = f"there-{next(request.getfixturevalue('numbers'))}"
+    if request.param == "s3":
+        address, store = request.getfixturevalue("s3_service")
+        yield await asyncio.to_thread(S3Side, address, name, store)
+        return
+    root = tmp_path / "there"
+    (root / name).mkdir(parents=True)
+    server = await start_door(root, keys={KEY_ID: SECRET})
+    yield OssSide(f"http://127.0.0.1:{server.port}", root, name)
+    await server.close()
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Iterator[int]:
+    return count(1)

@@ -69,8 +69,9 @@ class Tally:
         return None
 
 
-def told_checksums(headers: Mapping[str, str]) -> tuple[Checksum, ...]:
-    """Of a whole representation, out of the headers of a 200; names in any case.
+def told_checksums(headers: Mapping[str, str], *, by_s3: bool = False) -> tuple[Checksum, ...]:
+    """Of a whole representation, out of the headers of a 200; names in any case. `by_s3` says
+    that they are those of an S3 service, which otherwise its request id tells.
 
     Content-MD5, Repr-Digest (RFC 9530), x-oss-hash-crc64ecma, x-amz-checksum-*, x-goog-hash, and
     the ETag where S3 or OSS say that it is an MD5. What cannot be read is passed over, and so are
@@ -86,7 +87,8 @@ def told_checksums(headers: Mapping[str, str]) -> tuple[Checksum, ...]:
             found.append(_base64(MD5, value))
     for suffix, algorithm in _AMAZON.items():
         found.append(_base64(algorithm, headers.get(f"x-amz-checksum-{suffix}", "")))
-    found += [_crc64(headers.get("x-oss-hash-crc64ecma", "")), _etag(headers)]
+    by_s3 = by_s3 or "x-amz-request-id" in headers
+    found += [_crc64(headers.get("x-oss-hash-crc64ecma", "")), _etag(headers, by_s3)]
     return tuple(checksum for checksum in found if checksum is not None)
 
 
@@ -111,11 +113,11 @@ def _crc64(text: str) -> Checksum | None:
     return Checksum(CRC64, int(text).to_bytes(8, "big"))
 
 
-def _etag(headers: Mapping[str, str]) -> Checksum | None:
+def _etag(headers: Mapping[str, str], by_s3: bool) -> Checksum | None:
     match = _MD5_ETAG.fullmatch(headers.get("etag", ""))
     if match is None:
         return None
-    if "x-amz-request-id" in headers:
+    if by_s3:
         cipher = headers.get("x-amz-server-side-encryption", "")
         customer = "x-amz-server-side-encryption-customer-algorithm" in headers
         amazon = headers.get("server") == "AmazonS3"

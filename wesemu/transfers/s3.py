@@ -9,6 +9,7 @@ import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
 
 from wesemu.transfers.checksums import told_checksums
 from wesemu.transfers.errors import Passing, Refusal
@@ -57,7 +58,7 @@ class S3Store:
         return RemoteObject(
             size=int(answer["ContentLength"]),
             etag=str(answer["ETag"]),
-            checksums=told_checksums(headers),
+            checksums=told_checksums(headers, by_s3=True),
             sha256=answer.get("Metadata", {}).get(DIGEST),
         )
 
@@ -154,7 +155,7 @@ def _translated() -> Iterator[None]:
         if status in RETRIED:
             raise Passing(told) from None
         raise (_Missing if status == _NOT_FOUND else Refusal)(told) from None
-    except HTTPClientError as error:
+    except (HTTPClientError, NoConnection) as error:
         raise Passing(f"cannot be reached ({type(error).__name__})") from None
     except BotoCoreError as error:
         raise Refusal(f"cannot be asked ({type(error).__name__})") from None

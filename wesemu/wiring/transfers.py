@@ -52,6 +52,16 @@ async def open_transfers(settings: Settings, cache: Path, opening: AsyncExitStac
 
 
 def _bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
+    return RemoteBucket(
+        name,
+        connector(name, settings),
+        prefix=settings.prefix,
+        part_size=settings.part_mib * _MIB,
+    )
+
+
+def connector(name: str, settings: RemoteBucketSettings) -> Callable[[], RemoteStore]:
+    """Connects to a bucket; the SDK is imported when a run first needs it."""
     access = Access(
         bucket=settings.bucket or name,
         endpoint=settings.endpoint,
@@ -62,16 +72,10 @@ def _bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
         anonymous=settings.anonymous,
         path_style=settings.path_style,
     )
-    connect = _connector(name, settings.type, access)
-    return RemoteBucket(name, connect, prefix=settings.prefix, part_size=settings.part_mib * _MIB)
-
-
-def _connector(name: str, kind: str, access: Access) -> Callable[[], RemoteStore]:
-    """The SDK is imported when a run first needs it."""
 
     def connect() -> RemoteStore:
         try:
-            if kind == "s3":
+            if settings.type == "s3":
                 from wesemu.transfers.s3 import S3Store
 
                 return S3Store(access)
@@ -80,8 +84,8 @@ def _connector(name: str, kind: str, access: Access) -> Callable[[], RemoteStore
             return OssStore(access)
         except ImportError as error:
             raise SystemFault(
-                f"the bucket {name!r} needs the extra {kind!r}, which is not installed: "
-                f"pip install 'wesemu[{kind}]'"
+                f"the bucket {name!r} needs the extra {settings.type!r}, which is not installed: "
+                f"pip install 'wesemu[{settings.type}]'"
             ) from error
 
     return connect

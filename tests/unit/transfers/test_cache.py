@@ -114,6 +114,7 @@ async def test_the_last_one_to_leave_ends_it_and_the_next_goes_on(
     )
     await begun.wait()
     leaver.cancel()
+    await asyncio.wait({leaver})
     fetched = await cache.fetch(WebFile(origin.url), tmp_path / "b", ignore)
     assert fetched.sha256 == sha256(CONTENT)
     assert "Range" in origin.requests[1].headers

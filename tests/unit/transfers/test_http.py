@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from unit.transfers.conftest import IMPATIENT
 from unit.transfers.origin import CONTENT, LOOPBACK, Origin, says, sha256, start
 
 from wesemu.errors import InputError
@@ -77,9 +78,9 @@ async def test_it_is_gone_on_with_by_the_next_server(
 async def test_a_line_that_always_breaks_is_borne_while_it_brings_something(
     fetcher: HttpFetcher, origin: Origin, partial: Partial
 ) -> None:
-    origin.script = [origin.breaks_after(200_000) for _ in range(8)]
+    origin.script = [origin.breaks_after(600_000) for _ in range(len(IMPATIENT) + 2)]
     await fetch(fetcher, origin, partial)
-    assert len(origin.requests) == 9
+    assert len(origin.requests) == len(IMPATIENT) + 3
 
 
 async def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
