@@ -96,12 +96,16 @@ def s3_service() -> Iterator[tuple[str, RemoteStore]]:
 
 
 @pytest.fixture(params=["s3", "oss"])
-async def side(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Side]:
+async def side(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    numbers: Iterator[int],
+    s3_service: tuple[str, RemoteStore],
+) -> AsyncIterator[Side]:
     """A remote bucket on this machine: S3 (moto) and OSS (this project's own door), with keys."""
-    name = f"there-{next(request.getfixturevalue('numbers'))}"
+    name = f"there-{next(numbers)}"
     if request.param == "s3":
-        address, store = request.getfixturevalue("s3_service")
-        yield await asyncio.to_thread(S3Side, address, name, store)
+        yield await asyncio.to_thread(S3Side, s3_service[0], name, s3_service[1])
         return
     root = tmp_path / "there"
     (root / name).mkdir(parents=True)
