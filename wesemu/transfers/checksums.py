@@ -82,8 +82,10 @@ def told_checksums(headers: Mapping[str, str], *, by_s3: bool = False) -> tuple[
     for name, value in _members(headers.get("repr-digest", "")):
         if name == "sha-256":
             found.append(_base64(SHA256, value.strip(":")))
+    # unpacked on its way, a file is not the one that the hash is of
+    stored_so = headers.get("x-goog-stored-content-encoding", "identity") == "identity"
     for name, value in _members(headers.get("x-goog-hash", "")):
-        if name == "md5":
+        if name == "md5" and stored_so:
             found.append(_base64(MD5, value))
     for suffix, algorithm in _AMAZON.items():
         found.append(_base64(algorithm, headers.get(f"x-amz-checksum-{suffix}", "")))

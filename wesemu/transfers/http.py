@@ -31,6 +31,8 @@ _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _ADVICE = {
+    301: "it lies in another region: correct the bucket's region or endpoint",
+    307: "it lies in another region: correct the bucket's region or endpoint",
     401: "it wants credentials: use a URL that is signed",
     403: "it is not for everybody, or a signed URL is no longer good: sign it anew",
     404: "check the address",
@@ -135,6 +137,10 @@ class HttpFetcher:
 
     async def _begin(self, effort: "_Effort", answer: aiohttp.ClientResponse) -> None:
         size = answer.content_length
+        if _bare(answer.headers.get("ETag")) not in ("", _bare(effort.expected.etag)) and (
+            effort.expected.etag is not None
+        ):
+            raise Passing("has changed while it was fetched")
         if effort.expected.size is not None and size not in (None, effort.expected.size):
             raise Passing(f"sends {size} bytes where its store tells {effort.expected.size}")
         if size is not None and size > self._largest:
@@ -306,6 +312,10 @@ class _Effort:
             raise Passing(reason)
         advice = "correct the checksum, or the address" if wrong in pin else "it is damaged there"
         raise InputError(f"{self.source.shown} {reason}; {advice}", file=self.source.shown)
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").strip('"').lower()
 
 
 def _strong(headers: Mapping[str, str]) -> str | None:

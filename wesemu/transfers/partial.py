@@ -115,6 +115,6 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SystemFault(
-            f"{needed} bytes are to come and the disk of {folder.name!r} has room for {free}; "
-            "make room and send the request again"
+            f"an input of {needed} bytes is to come and the data directory's disk has room for "
+            f"{free}; make room and send the request again"
         )

@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -81,6 +80,10 @@ class Stage:
         self, location: str, field: str, is_folder: bool, folder: Path, progress: "_Progress"
     ) -> None:
         place = _place(folder, location)
+        if (there := await asyncio.to_thread(staged_path, folder, location)) is not None:
+            size = await asyncio.to_thread(_size, there)
+            progress.add(location, Fetched(size, "", cached=True))
+            return
         try:
             match self._elsewhere.remote(location, field=field):
                 case WebFile() as file:
@@ -140,23 +143,16 @@ class Stage:
                 RemoteFile(remote.bucket, f"{folder}/{name}"),
                 place / "coming" / name,
                 progress,
-                already=place / "folder" / name,
             )
             for name in names
         ]
         await together(works, f"stage {shown}")
-        await asyncio.to_thread(_arrive, place / "coming", place / "folder")
+        await asyncio.to_thread((place / "coming").rename, place / "folder")
 
     async def _is_object(self, remote: RemoteKey) -> bool:
         return not remote.key.endswith("/") and await remote.bucket.find(remote.key) is not None
 
-    async def _fetch(
-        self, source: Source, target: Path, progress: "_Progress", already: Path | None = None
-    ) -> None:
-        size = await asyncio.to_thread(_size, target, *([already] if already else []))
-        if size is not None:
-            progress.add(source.key, Fetched(size, "", cached=True))
-            return
+    async def _fetch(self, source: Source, target: Path, progress: "_Progress") -> None:
         assert self._cache is not None
         fetched = await self._cache.fetch(source, target, progress.of(source.key))
         progress.add(source.key, fetched)
@@ -213,12 +209,10 @@ def _web_name(file: WebFile) -> str:
     return _ODD.sub("_", name).lstrip(".")[-100:] or "input"
 
 
-def _size(*paths: Path) -> int | None:
-    """Of the first one that there is."""
-    for path in paths:
-        with suppress(OSError):
-            return path.stat().st_size
-    return None
+def _size(path: Path) -> int:
+    """Of a file, or of all below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _named(error: WesemuError, field: str) -> WesemuError:
@@ -231,9 +225,3 @@ def _named(error: WesemuError, field: str) -> WesemuError:
             return InputError(message, file=error.file)
         case _:
             return type(error)(message)
-
-
-def _arrive(coming: Path, folder: Path) -> None:
-    """The folder is there whole or not at all; of a resumed run it is there already."""
-    if not folder.is_dir():
-        coming.rename(folder)
