@@ -1,7 +1,9 @@
 """Fixtures for all tests. A blocking call on the event loop fails the test."""
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from pathlib import Path
 
 import hypothesis
@@ -9,8 +11,10 @@ import pytest
 import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from api.oss.fixtures import start_door
 from blockbuster import BlockBuster, blockbuster_ctx
 from pytest_aiohttp import AiohttpClient
+from remote_support import KEY_ID, SECRET, OssSide, S3Side, Side, moto
 from support import START, fill_bucket, scripted_engine
 
 from wesemu.app import RUNS, create_app
@@ -19,6 +23,7 @@ from wesemu.engines.scripted import ScriptedEngine
 from wesemu.ids import IdSource
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.transfers.store import RemoteStore
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,3 +98,33 @@ async def client(
 @pytest.fixture
 def runs(app: web.Application) -> RunService:
     return app[RUNS]
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[tuple[str, RemoteStore]]:
+    with moto() as service:
+        yield service
+
+
+@pytest.fixture(params=["s3", "oss"])
+async def side(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    numbers: Iterator[int],
+    s3_service: tuple[str, RemoteStore],
+) -> AsyncIterator[Side]:
+    """A remote bucket on this machine: S3 (moto) and OSS (this project's own door), with keys."""
+    name = f"there-{next(numbers)}"
+    if request.param == "s3":
+        yield await asyncio.to_thread(S3Side, s3_service[0], name, s3_service[1])
+        return
+    root = tmp_path / "there"
+    (root / name).mkdir(parents=True)
+    server = await start_door(root, keys={KEY_ID: SECRET})
+    yield OssSide(f"http://127.0.0.1:{server.port}", root, name)
+    await server.close()
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Iterator[int]:
+    return count(1)

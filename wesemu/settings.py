@@ -11,7 +11,14 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -146,6 +153,76 @@ class SlaSettings(BaseModel):
     """Reads below 150 bp get up to 30 % more time, as the billing page says."""
 
 
+class InputSettings(BaseModel):
+    """What runs may name as inputs beside buckets and attachments; see docs/inputs.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    http: bool = True
+    """Fetch `http://` and `https://` inputs from public addresses."""
+
+    networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
+    """Networks that are not public where inputs may be fetched nevertheless: `["10.0.0.0/8"]`."""
+
+    file_roots: list[Path] = Field(default_factory=list)
+    """Folders below which `file://` inputs may lie; without any there are no such inputs."""
+
+    largest_gib: float = Field(default=1024, gt=0, allow_inf_nan=False)
+    """The largest file that is fetched, in GiB."""
+
+    cache_gib: float = Field(default=200, ge=0, allow_inf_nan=False)
+    """How much fetched inputs may take in the data directory, in GiB; what was used longest ago
+    goes first, and nothing that a run still uses."""
+
+
+class RemoteBucketSettings(BaseModel):
+    """One bucket that lies elsewhere, by the name that it has here."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["s3", "oss"]
+    """The service: `s3` needs the extra `s3`, `oss` the extra `oss`."""
+
+    bucket: str = ""
+    """The bucket's name there; empty: the same."""
+
+    prefix: str = ""
+    """Keys lie below this folder there, and no key leads out of it."""
+
+    endpoint: str = ""
+    """The service's URL; empty: Amazon's or Alibaba's own, by the region."""
+
+    region: str = ""
+    """The region, which signatures of version 4 need; empty for OSS: version 1."""
+
+    access_key_id: SecretStr = SecretStr("")
+    """Empty: boto3's chain for `s3`, OSS_ACCESS_KEY_ID … in the environment for `oss`."""
+
+    access_key_secret: SecretStr = SecretStr("")
+    """The secret of `access_key_id`."""
+
+    security_token: SecretStr = SecretStr("")
+    """The token of temporary credentials."""
+
+    anonymous: bool = False
+    """Ask without credentials, as for public data."""
+
+    path_style: bool = False
+    """Write the bucket into the path and not into the host, as many services of one's own want."""
+
+    part_mib: int = Field(default=16, ge=5, le=5120)
+    """Files beyond this are sent in parts of it, in MiB."""
+
+    @model_validator(mode="after")
+    def _has_whole_credentials(self) -> Self:
+        has_id = bool(self.access_key_id.get_secret_value())
+        if has_id != bool(self.access_key_secret.get_secret_value()):
+            raise ValueError("access_key_id and access_key_secret go together")
+        if has_id and self.anonymous:
+            raise ValueError("anonymous and access_key_id exclude each other")
+        return self
+
+
 class EngineSettings(BaseModel):
     """How workflows are run."""
 
@@ -224,6 +301,13 @@ class Settings(BaseSettings):
     sla: SlaSettings = Field(default_factory=SlaSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     node: NodeSettings = Field(default_factory=NodeSettings)
+    inputs: InputSettings = Field(default_factory=InputSettings)
+
+    remote_buckets: dict[
+        Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")], RemoteBucketSettings
+    ] = Field(default_factory=dict)
+    """Buckets that lie elsewhere, by the name that they have here; such a name wins over a folder
+    of the same name."""
 
     @classmethod
     def settings_customise_sources(

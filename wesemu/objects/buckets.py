@@ -49,7 +49,7 @@ class Buckets:
         bucket; BucketNotFound.
         """
         folder = self.folder(bucket, field=field)
-        path = folder.joinpath(*_parts(key, field))
+        path = folder.joinpath(*check_key(key, field=field))
         if not _lies_within(folder, path):
             raise InvalidRequest(
                 f"the key {_shown(key)} is a link that leads out of the bucket {bucket!r}; "
@@ -129,7 +129,8 @@ def parse(url: str, *, field: str | None = None) -> tuple[str, str]:
     return bucket, key
 
 
-def _parts(key: str, field: str | None) -> list[str]:
+def check_key(key: str, *, field: str | None = None) -> list[str]:
+    """The names that a key's path has. Raises InvalidRequest for a key that is no path."""
     parts = key.split("/")
     if any(unicodedata.category(letter).startswith("C") for letter in key):
         fault = "has a control character or one that is no character"

@@ -50,6 +50,13 @@ def lanes(folder: Path, *, field: str | None = None) -> list[tuple[Path, Path]]:
     return [(mates["1"], mates["2"]) for mates in pairs.values()]
 
 
+def is_reads(key: str) -> bool:
+    """Whether `lanes` would look at this file, by its path below the folder."""
+    return _FASTQ.search(key) is not None and not any(
+        part.startswith(".") for part in key.split("/")
+    )
+
+
 def _check_pair(folder: Path, mates: dict[str, Path], field: str | None) -> None:
     if len(mates) == 1:
         (present,) = mates

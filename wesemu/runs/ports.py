@@ -6,7 +6,7 @@ engine's process writes `events.jsonl`, `tasks/…`, `stdout.log`, `stderr.log` 
 by the server, nor the server by it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from typing import Protocol
 from wesemu.runs.graphs import Graph
 from wesemu.runs.model import (
     JsonObject,
+    OutputFile,
     Owner,
     ReadCounts,
     Resources,
@@ -32,7 +33,8 @@ class Publication:
 
     `result` is a path below the run directory's `work/`; `name` is its key in the outputs
     object; `destination` is the file that will hold it and `url` the name that callers see,
-    both None for a result that stays with the run. An `optional` result may be missing.
+    both None for a result that stays with the run. With a `url` and no `destination` it is the
+    planner that delivers it. An `optional` result may be missing.
     """
 
     name: str
@@ -85,7 +87,8 @@ class Job:
     """What an engine is given: the workflow's file, its configuration, its share of the node.
 
     `resources` is the most that the run uses at a time. With a `standing` each task takes a lease
-    before it starts; without one it starts at once.
+    before it starts; without one it starts at once. `input_bytes` is the size of the reads where
+    that was not known at submission.
     """
 
     run_id: str
@@ -95,6 +98,7 @@ class Job:
     resources: Resources
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
     standing: Standing | None = None
+    input_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,18 @@ class Results:
 
     counts: ReadCounts | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The outputs as they are published now, and why some of them are not."""
+
+    outputs: tuple[OutputFile, ...]
+    failure: RunFailure | None = None
+
+
+Tell = Callable[[Mapping[str, str]], None]
+"""Takes figures that grow while something goes on, as tags of the run; may be called often."""
 
 
 class Planner(Protocol):
@@ -132,11 +148,23 @@ class Planner(Protocol):
         """
         ...
 
-    async def prepare(self, run: Run, workspace: Workspace) -> Job:
+    async def prepare(self, run: Run, workspace: Workspace, tell: Tell) -> Job:
         """Stage what the run needs (references indexed, remote inputs fetched), slowly.
 
-        Raises InputError for a broken reference, NotFound for an input that is gone since.
+        Raises InputError for a broken reference and for an input that cannot be had, NotFound for
+        one that is gone since, SystemFault. A cancel breaks it off.
         """
+        ...
+
+    async def deliver(
+        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: Tell
+    ) -> Delivery:
+        """Send results that were published in the run directory to where they were asked for
+        elsewhere. Done again after a restart, it goes on where it was. A cancel breaks it off."""
+        ...
+
+    async def release(self, run: Run, workspace: Workspace) -> None:
+        """The run has ended: let go of what was held for it."""
         ...
 
     async def results(self, run: Run, workspace: Workspace) -> Results:

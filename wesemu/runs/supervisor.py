@@ -43,6 +43,7 @@ from wesemu.runs.publish import publish
 from wesemu.runs.records import read_plan, write_end
 from wesemu.runs.room import check_room, patiently
 from wesemu.runs.store import RunStore
+from wesemu.runs.tagging import TagBuffer
 from wesemu.runs.tasks import TaskBuffer
 from wesemu.runs.workspace import Workspace, write_json
 
@@ -158,7 +159,11 @@ class Supervisor:
 
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
         self._changes.ring(run.id)
-        job = await self._stoppably(run.id, self._planner.prepare(run, workspace))
+        async with TagBuffer(self._store, self._changes, run) as tags:
+            preparing = self._planner.prepare(run, workspace, tags.add)
+            job = await self._stoppably(run.id, preparing)
+        if run.input_bytes is None and job.input_bytes is not None:
+            await self._store.amend(run.id, input_bytes=job.input_bytes)
         job = replace(job, standing=self._standing(run))
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
         try:
@@ -247,14 +252,15 @@ class Supervisor:
         if run.terms.fault.out_of_disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         outputs = await asyncio.to_thread(publish, workspace, wanted)
+        async with TagBuffer(self._store, self._changes, run) as tags:
+            delivering = self._planner.deliver(run, workspace, outputs, tags.add)
+            delivery = await self._stoppably(run.id, delivering)
+        run = replace(run, outputs=delivery.outputs, tags=tags.tags)
+        if delivery.failure is not None:
+            await self._end(run, RunState.SYSTEM_ERROR, delivery.failure, outcome.exit_code)
+            return
         await self._write_end(
-            replace(
-                run,
-                state=RunState.COMPLETE,
-                ended=ended or self._clock.now(),
-                exit_code=0,
-                outputs=outputs,
-            )
+            replace(run, state=RunState.COMPLETE, ended=ended or self._clock.now(), exit_code=0)
         )
 
     async def _keep_pace(self, run: Run) -> datetime | None:
@@ -319,8 +325,13 @@ class Supervisor:
         row = codec.run_to_row(run)
         values = {name: row[name] for name in _TOLD_AT_THE_END}
         await patiently(lambda: self._store.move(run.id, run.state, **values))
+        workspace = Workspace(self._runs / run.id)
         with _told_if_lost("state.json", run):
-            await asyncio.to_thread(write_end, Workspace(self._runs / run.id), run, tasks)
+            await asyncio.to_thread(write_end, workspace, run, tasks)
+        try:
+            await self._planner.release(run, workspace)
+        except Exception:
+            log.exception("what a run held is not let go of", run_id=run.id)
 
 
 @contextmanager

@@ -39,6 +39,11 @@ class Workspace:
         return self.root / "attachments"
 
     @property
+    def inputs(self) -> Path:
+        """What was fetched for the run; gone when it has ended."""
+        return self.root / "inputs"
+
+    @property
     def work(self) -> Path:
         """The workflow's working directory."""
         return self.root / "work"

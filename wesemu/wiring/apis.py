@@ -71,7 +71,7 @@ async def build(
     app.add_routes(
         wes_routes(
             core.runs,
-            _facts(core.engines, core.node.resources, created),
+            _facts(core.engines, core.node.resources, core.elsewhere.protocols, created),
             page_key=secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
@@ -107,7 +107,9 @@ def _ags(core: Core, secret: bytes) -> AgsHandlers:
     )
 
 
-def _facts(engines: Sequence[Engine], node: Resources, created: datetime) -> ServiceFacts:
+def _facts(
+    engines: Sequence[Engine], node: Resources, protocols: Sequence[str], created: datetime
+) -> ServiceFacts:
     types = {
         kind: versions for engine in engines for kind, versions in engine.workflow_types.items()
     }
@@ -117,6 +119,7 @@ def _facts(engines: Sequence[Engine], node: Resources, created: datetime) -> Ser
         workflow_types=types,
         engines={engine.name: engine.version for engine in engines},
         bundled=dict.fromkeys(PARAMS, "SMK"),
+        protocols=protocols,
         parameters=[
             EngineParameter("cores", "int", str(node.cores)),
             EngineParameter("dry_run", "boolean", "false"),

@@ -28,8 +28,10 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings, WorkflowSettings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
+from wesemu.wiring.transfers import Transfers, open_transfers
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
+from wesemu.workflows.elsewhere import Elsewhere
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
 from wesemu.workflows.planner import WorkflowPlanner
@@ -49,6 +51,7 @@ class Core:
     keeper: TimeKeeper
     ids: IdSource
     node: Node
+    elsewhere: Elsewhere
     pipelines: Path
     engines: Sequence[Engine]
     store: RunStore
@@ -80,7 +83,8 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    planner = _planner(settings.workflows, data, pipelines, node, engines, opening)
+    transfers = await open_transfers(settings, data.cache, opening)
+    planner = _planner(settings.workflows, data, pipelines, node, engines, transfers, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -106,7 +110,19 @@ async def open_core(
         ids=ids,
     )
     return Core(
-        data, wall, keeper, ids, node, pipelines, engines, store, changes, scheduler, policy, runs
+        data,
+        wall,
+        keeper,
+        ids,
+        node,
+        transfers.elsewhere,
+        pipelines,
+        engines,
+        store,
+        changes,
+        scheduler,
+        policy,
+        runs,
     )
 
 
@@ -131,16 +147,26 @@ def _planner(
     pipelines: Path,
     node: Node,
     engines: Sequence[Engine],
+    transfers: Transfers,
     opening: AsyncExitStack,
 ) -> Planner:
     references = ReferenceStore(data.references, data.cache)
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)
-    inputs = Inputs(buckets, references)
-    bundled = BundledPipelines(pipelines, inputs, buckets, indexer, node.resources)
-    attached = AttachedWorkflows(node.resources)
-    return WorkflowPlanner(bundled, attached, engines, _remote(settings, opening))
+    bundled = BundledPipelines(
+        pipelines,
+        Inputs(buckets, references, transfers.elsewhere),
+        buckets,
+        indexer,
+        node.resources,
+        transfers.elsewhere,
+        transfers.stage,
+        transfers.deliveries,
+    )
+    return WorkflowPlanner(
+        bundled, AttachedWorkflows(node.resources), engines, _remote(settings, opening)
+    )
 
 
 def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,27 @@ from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import (
     JsonObject,
     JsonValue,
+    OutputFile,
     ReadCounts,
     Resources,
     Run,
     RunFailure,
     RunRequest,
 )
-from wesemu.runs.ports import Job, Plan, Publication, Results
+from wesemu.runs.ports import Delivery, Job, Plan, Publication, Results, Tell
 from wesemu.runs.workspace import Workspace, read_regular
+from wesemu.transfers.source import shown
+from wesemu.workflows.delivery import Deliveries
+from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
 from wesemu.workflows.indexing import ReferenceIndexer
-from wesemu.workflows.inputs import Inputs, LaneFiles
+from wesemu.workflows.inputs import Inputs, LaneFiles, RunFiles
 from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
 from wesemu.workflows.shares import others, share
+from wesemu.workflows.staging import Stage
 
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
+_SCHEME = re.compile("^s3://")
 _GVCF = "results/calls.g.vcf.gz"
 _REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
 
@@ -44,12 +52,18 @@ class BundledPipelines:
         buckets: Buckets,
         indexer: ReferenceIndexer,
         node: Resources,
+        elsewhere: Elsewhere | None = None,
+        stage: Stage | None = None,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self._pipelines = pipelines
         self._inputs = inputs
         self._buckets = buckets
         self._indexer = indexer
         self._node = node
+        self._elsewhere = elsewhere or Elsewhere()
+        self._stage = stage or Stage(self._elsewhere, None)
+        self._deliveries = deliveries or Deliveries(self._elsewhere)
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
@@ -60,57 +74,63 @@ class BundledPipelines:
         self, engine: str, request: RunRequest, params: MappingParams, attachments: Path | None
     ) -> Plan:
         _check_tools(params)
-        found = self._inputs.lanes(params, attachments)
-        reference = self._inputs.reference(params.reference, attachments)
+        files = RunFiles(attachments)
+        found = self._inputs.lanes(params, files)
+        reference = self._inputs.reference(params.reference, files)
         publications = self._publications(params)
         reads = [path for lane in found for path in lane.names]
-        taken = {reference, *reads}
-        for publication in publications:
-            if publication.destination in taken:
-                raise InvalidRequest(
-                    f"{publication.url} is an input of this run or named for two outputs; "
-                    "choose another name",
-                    field=publication.name,
-                )
-            if publication.destination is not None:
-                taken.add(publication.destination)
+        _check_names(params, {reference, *reads}, publications)
         return Plan(
             engine=engine,
             workflow=request.workflow_url,
             service_level=params.service,
             resources=share(request.engine_parameters, self._node),
             publications=publications,
-            input_bytes=sum(path.stat().st_size for path in reads),
+            input_bytes=(
+                None
+                if self._inputs.has_remote(params)
+                else sum(path.stat().st_size for path in reads)
+            ),
         )
 
-    async def prepare(self, run: Run, workspace: Workspace) -> Job:
-        """Raises InputError for a reference that cannot be indexed; NotFound for what is gone."""
+    async def prepare(self, run: Run, workspace: Workspace, tell: Tell) -> Job:
+        """Raises InputError for a reference that cannot be indexed and for what cannot be
+        fetched; NotFound for what is gone; RemoteFault, SystemFault."""
         params = parse_params(run.request)
-        lanes = await asyncio.to_thread(self._inputs.lanes, params, workspace.attachments)
-        fasta = await asyncio.to_thread(
-            self._inputs.reference, params.reference, workspace.attachments
-        )
-        reference = await self._indexer.ready(fasta, params.reference, params.mapper)
+        await self._stage.bring(params, workspace.inputs, tell)
+        files = _files(workspace)
+        lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
+        fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
+        assert fasta is not None, "what is remote has been fetched"
+        reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
+        input_bytes = await asyncio.to_thread(_sizes, lanes)
         config = _config(params, lanes, reference)
-        return self._job(run.request, workspace, run.resources, config)
+        return self._job(run.request, workspace, run.resources, config, input_bytes)
 
     async def sketch(
         self, plan: Plan, request: RunRequest, workspace: Workspace
-    ) -> tuple[Job, dict[str, str]]:
+    ) -> tuple[Job, dict[str, str]] | None:
         """The job of a dry run, whose reference is as it lies there, and the caller's names for
-        the files."""
+        the files. None where an input lies elsewhere: a dry run fetches nothing."""
         params = parse_params(request)
-        lanes = await asyncio.to_thread(self._inputs.lanes, params, workspace.attachments)
-        fasta = await asyncio.to_thread(
-            self._inputs.reference, params.reference, workspace.attachments
-        )
+        if self._inputs.has_remote(params):
+            return None
+        files = _files(workspace)
+        lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
+        fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
+        assert fasta is not None, "nothing is remote"
         names = {str(path): name for lane in lanes for path, name in lane.names.items()}
         config = _config(params, lanes, fasta)
-        job = self._job(request, workspace, plan.resources, config)
+        job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
         return job, names | {str(fasta): params.reference}
 
     def _job(
-        self, request: RunRequest, workspace: Workspace, resources: Resources, config: JsonObject
+        self,
+        request: RunRequest,
+        workspace: Workspace,
+        resources: Resources,
+        config: JsonObject,
+        input_bytes: int | None,
     ) -> Job:
         return Job(
             run_id=workspace.root.name,
@@ -119,7 +139,18 @@ class BundledPipelines:
             config=config,
             resources=resources,
             engine_parameters=others(request.engine_parameters),
+            input_bytes=input_bytes,
         )
+
+    async def deliver(
+        self, workspace: Workspace, outputs: Sequence[OutputFile], tell: Tell
+    ) -> Delivery:
+        return await self._deliveries.deliver(workspace, outputs, tell)
+
+    async def release(self, run: Run, workspace: Workspace) -> None:
+        """The run's links to fetched inputs go, so that the cache may let go of them."""
+        await asyncio.to_thread(shutil.rmtree, workspace.inputs, ignore_errors=True)
+        await self._deliveries.forget(run.id, workspace)
 
     async def results(self, workspace: Workspace) -> Results:
         """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
@@ -135,7 +166,7 @@ class BundledPipelines:
             return None
         told = json.loads(read_regular(path))
         names: dict[str, str] = {}
-        for lane in self._inputs.lanes(parse_params(run.request), workspace.attachments):
+        for lane in self._inputs.lanes(parse_params(run.request), _files(workspace)):
             names |= {str(path): name for path, name in lane.names.items()}
         message, file = str(told["message"]), told.get("file")
         for local, name in names.items():
@@ -196,7 +227,20 @@ class BundledPipelines:
         if url is None:
             return Publication(name, result)
         field = name.removesuffix("_index")
+        if self._elsewhere.is_remote(url):
+            return Publication(name, result, None, self._remote_target(url, field))
         return Publication(name, result, self._buckets.target(url, field=field), url)
+
+    def _remote_target(self, url: str, field: str) -> str:
+        """The location of a result in a remote bucket, as it is told."""
+        remote = self._elsewhere.remote(url, field=field)
+        if not isinstance(remote, RemoteKey) or remote.sha256 is not None:
+            raise InvalidRequest(
+                f"{shown(url)}: results go to buckets; write oss://<bucket>/<key>", field=field
+            )
+        if url.endswith("/"):
+            raise InvalidRequest(f"{url} is a folder; name the file to write", field=field)
+        return remote.bucket.shown(remote.key)
 
 
 def parse_params(request: RunRequest) -> MappingParams:
@@ -209,6 +253,36 @@ def parse_params(request: RunRequest) -> MappingParams:
         raise InvalidRequest(
             f"{field}: {first['msg']} (workflow {request.workflow_url!r})", field=field
         ) from error
+
+
+def _check_names(
+    params: MappingParams, inputs: set[Path | None], publications: Sequence[Publication]
+) -> None:
+    """Raises InvalidRequest for an output that is an input or another output."""
+    locations = [params.reference]
+    for lane in params.reads:
+        locations += [lane.first] if lane.second is None else [lane.first, lane.second]
+    taken: set[Path | str | None] = {*inputs}
+    taken |= {_SCHEME.sub("oss://", location) for location in locations}
+    for publication in publications:
+        target = publication.destination or publication.url
+        if target is None:
+            continue
+        if target in taken:
+            raise InvalidRequest(
+                f"{publication.url} is an input of this run or named for two outputs; "
+                "choose another name",
+                field=publication.name,
+            )
+        taken.add(target)
+
+
+def _files(workspace: Workspace) -> RunFiles:
+    return RunFiles(workspace.attachments, workspace.inputs)
+
+
+def _sizes(lanes: Sequence[LaneFiles]) -> int:
+    return sum(path.stat().st_size for lane in lanes for path in lane.names)
 
 
 def _check_tools(params: MappingParams) -> None:

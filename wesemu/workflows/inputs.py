@@ -9,9 +9,19 @@ from wesemu.genomics.reference import ReferenceStore
 from wesemu.objects.buckets import SCHEME, Buckets, parse
 from wesemu.objects.lanes import lanes
 from wesemu.runs.workspace import safe_name
-from wesemu.workflows.params import Lane, MappingParams
+from wesemu.transfers.source import shown
+from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
+from wesemu.workflows.params import FASTA_SUFFIXES, Lane, MappingParams
+from wesemu.workflows.staging import staged_path
 
-_FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Where a run's own files lie: what came with its request, and, once it has begun, what was
+    fetched for it."""
+
+    attachments: Path | None = None
+    staged: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +43,50 @@ class LaneFiles:
 
 
 class Inputs:
-    """Finds what a request names. Errors carry the parameter's name. Synchronous, quick."""
+    """Finds what a request names. Errors carry the parameter's name. Synchronous, quick.
 
-    def __init__(self, buckets: Buckets, references: ReferenceStore) -> None:
+    Before a run has begun, what lies elsewhere is only checked for what can be told without
+    asking anybody.
+    """
+
+    def __init__(
+        self, buckets: Buckets, references: ReferenceStore, elsewhere: Elsewhere | None = None
+    ) -> None:
         self._buckets = buckets
         self._references = references
+        self._elsewhere = elsewhere or Elsewhere()
 
-    def lanes(self, params: MappingParams, attachments: Path | None) -> list[LaneFiles]:
-        """Every lane, folders opened up. Raises ObjectNotFound, InvalidRequest, …"""
+    def has_remote(self, params: MappingParams) -> bool:
+        """Whether something has to be fetched, whose size nobody knows yet."""
+        return any(
+            location is not None and self._elsewhere.is_remote(location)
+            for lane in params.reads
+            for location in (lane.first, lane.second)
+        )
+
+    def lanes(self, params: MappingParams, files: RunFiles) -> list[LaneFiles]:
+        """Every lane, folders opened up; before the run has begun only those that lie here.
+
+        Raises ObjectNotFound, InvalidRequest, …
+        """
         found: list[LaneFiles] = []
         for number, lane in enumerate(params.reads):
-            found += self._lane(lane, f"reads.{number}", attachments)
+            field = f"reads.{number}"
+            if files.staged is None and self._has_remote_mate(lane):
+                self._check(lane, field, files)
+            else:
+                found += self._lane(lane, field, files)
         return found
 
-    def reference(self, location: str, attachments: Path | None) -> Path:
-        """The FASTA that a reference parameter means (module docstring of `params`)."""
+    def reference(self, location: str, files: RunFiles) -> Path | None:
+        """The FASTA that a reference parameter means (module docstring of `params`); None for
+        one that is not fetched yet."""
+        attachments = files.attachments
+        if self._elsewhere.is_remote(location):
+            return self._remote_reference(location, files)
+        if self._elsewhere.is_file(location):
+            path = self._elsewhere.file(location, field="reference")
+            return path if path.is_file() else _only_fasta(path, location)
         if not location.startswith(SCHEME):
             if (registered := self._references.find(location)) is not None:
                 return registered
@@ -66,16 +105,47 @@ class Inputs:
             return registered
         raise self._no_reference(location)
 
-    def _lane(self, lane: Lane, field: str, attachments: Path | None) -> list[LaneFiles]:
-        first = self._existing(lane.first, f"{field}.first", attachments)
+    def _has_remote_mate(self, lane: Lane) -> bool:
+        mates = [location for location in (lane.first, lane.second) if location is not None]
+        return any(self._elsewhere.is_remote(location) for location in mates)
+
+    def _check(self, lane: Lane, field: str, files: RunFiles) -> None:
+        """Of a lane of which something lies elsewhere what can be told now."""
+        for mate, location in (("first", lane.first), ("second", lane.second)):
+            if location is None:
+                continue
+            if not self._elsewhere.is_remote(location):
+                self._existing(location, f"{field}.{mate}", files)
+                continue
+            remote = self._elsewhere.remote(location, field=f"{field}.{mate}")
+            if lane.first == lane.second and not isinstance(remote, RemoteKey):
+                raise InvalidRequest(
+                    f"{shown(location)} is named for both mates; name the second mate's file",
+                    field=f"{field}.second",
+                )
+
+    def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
+        remote = self._elsewhere.remote(location, field="reference")
+        if files.staged is None:
+            return None
+        if (path := staged_path(files.staged, location)) is not None:
+            return path
+        if isinstance(remote, RemoteKey):
+            name = remote.key.rstrip("/").rpartition("/")[2]
+            if (registered := self._references.find(name)) is not None:
+                return registered
+        raise self._no_reference(location)
+
+    def _lane(self, lane: Lane, field: str, files: RunFiles) -> list[LaneFiles]:
+        first = self._existing(lane.first, f"{field}.first", files)
         read_group = lane.read_group and lane.read_group.replace("\\t", "\t")
         if lane.second is None:
             if not first.is_file():
                 raise InvalidRequest(
                     f"{lane.first} is a folder; name one interleaved file", field=f"{field}.first"
                 )
-            return [LaneFiles(first, None, lane.first, "", read_group)]
-        second = self._existing(lane.second, f"{field}.second", attachments)
+            return [LaneFiles(first, None, shown(lane.first), "", read_group)]
+        second = self._existing(lane.second, f"{field}.second", files)
         if first.is_dir() and first == second:
             return _folder(lane, first, lanes(first, field=f"{field}.first"))
         for path, name, mate in ((first, lane.first, "first"), (second, lane.second, "second")):
@@ -89,15 +159,23 @@ class Inputs:
                 f"{lane.first} is named for both mates; name the second mate's file",
                 field=f"{field}.second",
             )
-        return [LaneFiles(first, second, lane.first, lane.second, read_group)]
+        return [LaneFiles(first, second, shown(lane.first), shown(lane.second), read_group)]
 
-    def _existing(self, location: str, field: str, attachments: Path | None) -> Path:
+    def _existing(self, location: str, field: str, files: RunFiles) -> Path:
+        if self._elsewhere.is_remote(location):
+            path = None if files.staged is None else staged_path(files.staged, location)
+            if path is None:
+                raise ObjectNotFound(f"{shown(location)} was not fetched", field=field)
+            return path
+        if self._elsewhere.is_file(location):
+            return self._elsewhere.file(location, field=field)
+        attachments = files.attachments
         if location.startswith(SCHEME):
             return self._buckets.existing(location, field=field)
         if "://" in location or location.startswith("/"):
             raise InvalidRequest(
-                f"{location[:80]!r} is not in a bucket; copy the file into a bucket and write "
-                "oss://<bucket>/<key>, or send it as an attachment and write its name",
+                f"{shown(location)[:80]!r} is not in a bucket; copy the file into a bucket and "
+                "write oss://<bucket>/<key>, or send it as an attachment and write its name",
                 field=field,
             )
         path = (attachments or Path()) / safe_name(location)
@@ -140,7 +218,7 @@ def _folder(lane: Lane, folder: Path, pairs: list[tuple[Path, Path]]) -> list[La
 
 
 def _only_fasta(folder: Path, location: str) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.name.lower().endswith(_FASTA_SUFFIXES))
+    found = sorted(path for path in folder.iterdir() if path.name.lower().endswith(FASTA_SUFFIXES))
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:5]) or "none"
         raise InvalidRequest(

@@ -1,6 +1,7 @@
 """The parameters of the bundled pipelines, as every dialect sends them to the core.
 
-A location is `oss://bucket/key` (a local bucket), or a plain relative name: an attachment.
+A location is `oss://bucket/key` (a local or remote bucket), `s3://bucket/key` (a remote one), an
+http, https or file URL, or a plain relative name: an attachment.
 A reference is the name of a registered one ("hs37d5", "hg19", "hg38") or an `oss://` location:
 a FASTA at that key, else a folder with one FASTA, else the reference registered under the last
 part of the key.
@@ -11,6 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wesemu.sla import ServiceLevel
+
+FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
 Location = Annotated[str, Field(min_length=1, max_length=2048)]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.graphs import Graph
-from wesemu.runs.model import Owner, Run, RunFailure, RunRequest
-from wesemu.runs.ports import Engine, Job, Plan, Results
+from wesemu.runs.model import OutputFile, Owner, Run, RunFailure, RunRequest
+from wesemu.runs.ports import Delivery, Engine, Job, Plan, Results, Tell
 from wesemu.runs.workspace import Draft, Workspace
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
@@ -52,17 +52,32 @@ class WorkflowPlanner:
 
     async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
         engine = self._engine(request)
+        names: dict[str, str] = {}
         if plan.workflow:
-            job, names = await self._bundled.sketch(plan, request, workspace)
+            sketch = await self._bundled.sketch(plan, request, workspace)
+            if sketch is None:
+                return None
+            job, names = sketch
         else:
-            job, names = await self._attached.sketch(plan, request, workspace), {}
+            job = await self._attached.sketch(plan, request, workspace)
         graph = await engine.rehearse(job)
         return None if graph is None else graph.renamed(names)
 
-    async def prepare(self, run: Run, workspace: Workspace) -> Job:
+    async def prepare(self, run: Run, workspace: Workspace, tell: Tell) -> Job:
         if run.workflow:
-            return await self._bundled.prepare(run, workspace)
+            return await self._bundled.prepare(run, workspace, tell)
         return await self._attached.prepare(run, workspace)
+
+    async def deliver(
+        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: Tell
+    ) -> Delivery:
+        if run.workflow:
+            return await self._bundled.deliver(workspace, outputs, tell)
+        return Delivery(tuple(outputs))
+
+    async def release(self, run: Run, workspace: Workspace) -> None:
+        if run.workflow:
+            await self._bundled.release(run, workspace)
 
     async def results(self, run: Run, workspace: Workspace) -> Results:
         return await self._bundled.results(workspace) if run.workflow else Results()

@@ -1,0 +1,73 @@
+"""A server over the scripted engine whose inputs and results lie elsewhere."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestServer
+from remote_support import Side, settings_of
+from unit.transfers.origin import Origin, start
+
+from wesemu.app import RUNS, create_app
+from wesemu.clock import ManualClock
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest
+from wesemu.runs.service import RunService
+from wesemu.settings import Settings
+
+Serve = Callable[..., Awaitable[RunService]]
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """A web server with one file, at any path."""
+    origin = Origin()
+    server = await start(origin)
+    yield origin
+    await server.close()
+
+
+@pytest.fixture
+async def serve(
+    settings: Settings, clock: ManualClock, engine: ScriptedEngine
+) -> AsyncIterator[Serve]:
+    """Starts servers one after the other over one data directory; inputs may lie on loopback."""
+    async with AsyncExitStack() as running:
+
+        async def serve(**more: Any) -> RunService:
+            await running.aclose()
+            inputs = {"networks": ["127.0.0.0/8"], **more.pop("inputs", {})}
+            values = settings.model_dump() | {"inputs": inputs, **more}
+            changed = await asyncio.to_thread(Settings.model_validate, values)
+            app = await create_app(changed, clock=clock, engines=[engine])
+            server = TestServer(app)
+            await server.start_server()
+            running.push_async_callback(server.close)
+            serve.server = server  # type: ignore[attr-defined]
+            return app[RUNS]
+
+        yield serve
+
+
+@pytest.fixture
+def remote(side: Side) -> Mapping[str, Any]:
+    """The setting that maps the bucket `lab` to the other side."""
+    return {"lab": settings_of(side, prefix="p")}
+
+
+async def ended(runs: RunService, run: Run) -> Run:
+    async with asyncio.timeout(30):
+        async for now in runs.follow(LOCAL_OWNER, run.id):
+            run = now
+    return run
+
+
+def mapping(first: str, second: str, **more: Any) -> RunRequest:
+    params = {
+        "reads": [{"first": first, "second": second}],
+        "reference": "oss://genes/reference/tiny",
+        **more,
+    }
+    return RunRequest("mapping", params=params)

@@ -1,0 +1,141 @@
+"""Remote buckets on this machine: moto's S3, and this project's own bucket door as an OSS."""
+
+import copy
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from wesemu.transfers.store import Access, RemoteStore
+
+KEY_ID = "LTAIexample"
+SECRET = "a secret that nobody may read"
+
+
+class Side(Protocol):
+    """The other side, as somebody who works there sees it; `there` is the bucket's name."""
+
+    kind: str
+    there: str
+    endpoint: str
+
+    def put(self, key: str, content: bytes) -> None: ...
+
+    def get(self, key: str) -> bytes: ...
+
+    def keys(self) -> list[str]: ...
+
+    def store(self) -> RemoteStore: ...
+
+
+def access(side: Side, secret: str = SECRET) -> Access:
+    return Access(
+        side.there, side.endpoint, "us-east-1", KEY_ID, secret, path_style=side.kind == "s3"
+    )
+
+
+def settings_of(side: Side, **more: Any) -> dict[str, Any]:
+    """As it stands in wesemu.toml."""
+    return {
+        "type": side.kind,
+        "bucket": side.there,
+        "endpoint": side.endpoint,
+        "region": "us-east-1",
+        "access_key_id": KEY_ID,
+        "access_key_secret": SECRET,
+        "path_style": side.kind == "s3",
+        **more,
+    }
+
+
+@dataclass
+class S3Side:
+    """`first` is a store of another bucket there: making a client takes boto3 its time."""
+
+    endpoint: str
+    there: str
+    first: Any
+    kind: str = "s3"
+
+    def __post_init__(self) -> None:
+        self._client = self.first._client
+        self._client.create_bucket(Bucket=self.there)
+
+    def put(self, key: str, content: bytes) -> None:
+        self._client.put_object(Bucket=self.there, Key=key, Body=content)
+
+    def get(self, key: str) -> bytes:
+        return bytes(self._client.get_object(Bucket=self.there, Key=key)["Body"].read())
+
+    def keys(self) -> list[str]:
+        found = self._client.list_objects_v2(Bucket=self.there)
+        return [each["Key"] for each in found.get("Contents", ())]
+
+    def uploads(self) -> int:
+        return len(self._client.list_multipart_uploads(Bucket=self.there).get("Uploads", ()))
+
+    def store(self) -> RemoteStore:
+        store: Any = copy.copy(self.first)
+        store._bucket = self.there
+        return store  # type: ignore[no-any-return]
+
+
+@dataclass
+class OssSide:
+    """The bucket's folder lies below `root`."""
+
+    endpoint: str
+    root: Path
+    there: str
+    kind: str = "oss"
+
+    def put(self, key: str, content: bytes) -> None:
+        path = self.root / self.there / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def get(self, key: str) -> bytes:
+        return (self.root / self.there / key).read_bytes()
+
+    def keys(self) -> list[str]:
+        folder = self.root / self.there
+        found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        return sorted(key for key in found if not key.startswith(".wesemu/"))
+
+    def uploads(self) -> int:
+        folder = self.root / self.there / ".wesemu" / "uploads"
+        return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+    def store(self) -> RemoteStore:
+        from wesemu.transfers.oss import OssStore
+
+        return OssStore(access(self))
+
+
+@contextmanager
+def moto() -> Iterator[tuple[str, RemoteStore]]:
+    """A running S3 of moto on a free port; the address, and a store of a bucket there."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    _wait_for(host, port)
+    address = f"http://{host}:{port}"
+    from wesemu.transfers.s3 import S3Store
+
+    yield address, S3Store(Access("any", address, "us-east-1", KEY_ID, SECRET, path_style=True))
+    server.stop()
+
+
+def _wait_for(host: str, port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return
+    raise TimeoutError("moto does not answer")
