@@ -26,8 +26,8 @@ from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.callbacks import Callbacks
 from wesemu.clock import WallClock
+from wesemu.nodes import Node
 from wesemu.objects.services import ObjectServices
-from wesemu.runs.model import Resources
 from wesemu.runs.ports import Engine
 from wesemu.settings import Settings
 from wesemu.wiring.core import Core
@@ -65,7 +65,7 @@ async def build(
     app.add_routes(
         wes_routes(
             core.runs,
-            _facts(core.engines, core.node.resources, created),
+            _facts(core.engines, core.node, settings.node.default, created),
             page_key=secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
@@ -93,7 +93,7 @@ def _ags(core: Core, secret: bytes) -> AgsHandlers:
     )
 
 
-def _facts(engines: Sequence[Engine], node: Resources, created: datetime) -> ServiceFacts:
+def _facts(engines: Sequence[Engine], node: Node, place: str, created: datetime) -> ServiceFacts:
     types = {
         kind: versions for engine in engines for kind, versions in engine.workflow_types.items()
     }
@@ -105,7 +105,19 @@ def _facts(engines: Sequence[Engine], node: Resources, created: datetime) -> Ser
         bundled=dict.fromkeys(PARAMS, "SMK"),
         parameters=[
             EngineParameter("cores", "int", str(node.cores)),
+            EngineParameter("node", "string", place),
+            EngineParameter("gpus", "int", ""),
             EngineParameter("dry_run", "boolean", "false"),
             EngineParameter("callback_url", "string", ""),
         ],
+        tags=_node_tags(node),
     )
+
+
+def _node_tags(node: Node) -> dict[str, str]:
+    """The GPUs that tasks may lease, for clients that choose where to send a run."""
+    tags = {"wesemu.node.gpus": str(len(node.gpus))}
+    tags |= {f"wesemu.node.gpu.{gpu.index}": str(gpu) for gpu in node.gpus}
+    if node.gpu_driver is not None:
+        tags["wesemu.node.gpu_driver"] = node.gpu_driver
+    return tags

@@ -6,10 +6,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from wesemu import nodes
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
-from wesemu.engines.leases import declare
+from wesemu.engines.leases import declare, live_tickets
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
@@ -27,11 +29,15 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
+from wesemu.wiring.gpus import choose_gpus
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
+from wesemu.workflows.placement import Offer
 from wesemu.workflows.planner import WorkflowPlanner
+
+log = structlog.get_logger("wesemu.node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    planner = _planner(data, pipelines, node, engines, opening)
+    planner = _planner(data, pipelines, _offer(settings.node, node), engines, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -90,7 +96,9 @@ async def open_core(
         keep_runs=settings.keep_runs,
         leases=data.leases,
     )
-    scheduler = Scheduler(store, supervisor.drive, node.runs, keeper.clock)
+    scheduler = Scheduler(
+        store, supervisor.drive, node.runs, keeper.clock, gpus=node.resources.gpus
+    )
     policy = ServicePolicy(_terms(settings))
     runs = RunService(
         store,
@@ -117,15 +125,35 @@ class _Dispatcher:
 
 def _node(settings: NodeSettings, leases: Path) -> Node:
     """This machine, declared as the place of its tasks' leases."""
-    node = nodes.detect(settings.cores, settings.memory_mb, gpus=settings.gpus, runs=settings.runs)
+    held = {device for ticket in live_tickets(leases) for device in ticket.devices}
+    chosen = choose_gpus(settings, ours=held)
+    node = nodes.detect(
+        settings.cores,
+        settings.memory_mb,
+        gpus=chosen.gpus,
+        notes=chosen.notes,
+        runs=settings.runs,
+    )
+    for note in node.notes:
+        log.warning("about this machine's GPUs", note=note)
     declare(leases, Capacity(node.cores, node.memory_mb, node.devices))
     return node
+
+
+def _offer(settings: NodeSettings, node: Node) -> Offer:
+    return Offer(
+        node.resources,
+        default=settings.default,
+        without_gpu=settings.without_gpu,
+        gpu_memory_mb=node.gpu_memory_mb,
+        gpu_driver=node.gpu_driver,
+    )
 
 
 def _planner(
     data: DataDirectory,
     pipelines: Path,
-    node: Node,
+    offer: Offer,
     engines: Sequence[Engine],
     opening: AsyncExitStack,
 ) -> Planner:
@@ -134,8 +162,8 @@ def _planner(
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)
     inputs = Inputs(buckets, references)
-    bundled = BundledPipelines(pipelines, inputs, buckets, indexer, node.resources)
-    return WorkflowPlanner(bundled, AttachedWorkflows(node.resources), engines)
+    bundled = BundledPipelines(pipelines, inputs, buckets, indexer, offer)
+    return WorkflowPlanner(bundled, AttachedWorkflows(offer), engines)
 
 
 def _terms(settings: Settings) -> Terms:

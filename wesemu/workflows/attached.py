@@ -6,28 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import Resources, Run, RunRequest
+from wesemu.runs.model import Run, RunRequest
 from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
-from wesemu.workflows.shares import others, share
+from wesemu.workflows.placement import Offer, place, settled, tell
+from wesemu.workflows.shares import others
+
+_TASKWISE = "snakemake"
+"""The engine whose tasks lease GPUs one by one; those of others have one lease for the run."""
 
 
 class AttachedWorkflows:
     """Plans a user's own workflow; it runs in a folder that holds copies of the attachments."""
 
-    def __init__(self, node: Resources) -> None:
-        self._node = node
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         await asyncio.to_thread(_find, request.workflow_url, attachments)
+        parameters = request.engine_parameters
+        placement = place(parameters, self._offer, whole=engine != _TASKWISE)
         return Plan(
             engine=engine,
             workflow="",
             service_level=_service_level(request.tags),
-            resources=share(request.engine_parameters, self._node),
+            resources=placement.resources,
             publications=None,
+            tags=placement.tags,
         )
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
@@ -35,12 +42,14 @@ class AttachedWorkflows:
         await asyncio.to_thread(
             shutil.copytree, workspace.attachments, workspace.work, dirs_exist_ok=True
         )
+        resources = settled(run, self._offer)
+        await asyncio.to_thread(tell, run, workspace)
         return Job(
             run_id=run.id,
             workspace=workspace,
             workflow_file=workspace.work / safe_name(run.request.workflow_url),
             config=run.request.params,
-            resources=run.resources,
+            resources=resources,
             engine_parameters=others(run.request.engine_parameters),
         )
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from wesemu.runs.model import (
     JsonObject,
     JsonValue,
     ReadCounts,
-    Resources,
     Run,
     RunFailure,
     RunRequest,
 )
 from wesemu.runs.ports import Job, Plan, Publication, Results
 from wesemu.runs.workspace import Workspace, read_regular
+from wesemu.workflows.accelerators import hindrance
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs, LaneFiles
 from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
-from wesemu.workflows.shares import others, share
+from wesemu.workflows.placement import Offer, acceleration, place, settled, tell
+from wesemu.workflows.shares import others
 
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
@@ -41,13 +43,16 @@ class BundledPipelines:
         inputs: Inputs,
         buckets: Buckets,
         indexer: ReferenceIndexer,
-        node: Resources,
+        offer: Offer,
+        unable: Callable[[Path], str | None] = hindrance,
     ) -> None:
+        """`unable` tells why the pipeline in a folder has no use for GPUs here, or None."""
         self._pipelines = pipelines
         self._inputs = inputs
         self._buckets = buckets
         self._indexer = indexer
-        self._node = node
+        self._offer = offer
+        self._unable = unable
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
@@ -72,13 +77,18 @@ class BundledPipelines:
                 )
             if publication.destination is not None:
                 taken.add(publication.destination)
+        unable = self._unable(self._pipelines / request.workflow_url)
+        placement = place(
+            request.engine_parameters, self._offer, able=unable is None, unable=unable
+        )
         return Plan(
             engine=engine,
             workflow=request.workflow_url,
             service_level=params.service,
-            resources=share(request.engine_parameters, self._node),
+            resources=placement.resources,
             publications=publications,
             input_bytes=sum(path.stat().st_size for path in reads),
+            tags=placement.tags,
         )
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
@@ -89,14 +99,22 @@ class BundledPipelines:
             self._inputs.reference, params.reference, workspace.attachments
         )
         reference = await self._indexer.ready(fasta, params.reference)
+        resources = settled(run, self._offer)
+        accelerated = await asyncio.to_thread(self._acceleration, run, workspace)
         return Job(
             run_id=run.id,
             workspace=workspace,
             workflow_file=self._pipelines / run.workflow / "workflow" / "Snakefile",
-            config=_config(params, lanes, reference),
-            resources=run.resources,
+            config=_config(params, lanes, reference) | accelerated,
+            resources=resources,
             engine_parameters=others(run.request.engine_parameters),
         )
+
+    def _acceleration(self, run: Run, workspace: Workspace) -> JsonObject:
+        tell(run, workspace)
+        if hindrance(self._pipelines / run.workflow) is not None:
+            return {}
+        return acceleration(run, self._offer)
 
     async def results(self, workspace: Workspace) -> Results:
         """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
