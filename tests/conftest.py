@@ -60,13 +60,13 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Two cores, whatever the machine has; a bucket `genes` with reads and a reference; no web."""
+    """Two cores, no GPU, whatever the machine has; a bucket `genes` with reads; no web."""
     data = tmp_path / "data"
     fill_bucket(data)
     return Settings.model_validate(
         {
             "data": data,
-            "node": {"cores": 2, "memory_mb": 4096, "runs": 1},
+            "node": {"cores": 2, "memory_mb": 4096, "gpus": 0, "runs": 1},
             "workflows": {"fetch": False},
         }
     )

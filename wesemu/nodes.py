@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from wesemu.gpus import Gpu
 from wesemu.runs.model import Resources
 
 _MEBIBYTE = 1 << 20
@@ -23,24 +24,46 @@ _CGROUP_LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`devices` are the indexes of its GPUs, `runs` how many runs are active at a time."""
+    """`gpus` are those that tasks may lease, `runs` how many runs are active at a time; `notes`
+    tell of GPUs that are not lent, or lent in spite of something."""
 
     cores: int
     memory_mb: int
-    devices: tuple[int, ...]
     runs: int
+    gpus: tuple[Gpu, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        """The indexes of its GPUs."""
+        return tuple(gpu.index for gpu in self.gpus)
 
     @property
     def resources(self) -> Resources:
-        return Resources(cores=self.cores, memory_mb=self.memory_mb, gpus=len(self.devices))
+        return Resources(cores=self.cores, memory_mb=self.memory_mb, gpus=len(self.gpus))
+
+    @property
+    def gpu_memory_mb(self) -> int | None:
+        """MiB that every one of its GPUs has; None where that is not known of all of them."""
+        known = [gpu.memory_mb for gpu in self.gpus if gpu.memory_mb is not None]
+        return min(known) if known and len(known) == len(self.gpus) else None
+
+    @property
+    def gpu_driver(self) -> str | None:
+        return next((gpu.driver for gpu in self.gpus if gpu.driver is not None), None)
 
 
 def detect(
-    cores: int = 0, memory_mb: int = 0, *, gpus: int | Sequence[int] = 0, runs: int = 0
+    cores: int = 0,
+    memory_mb: int = 0,
+    *,
+    gpus: Sequence[Gpu] = (),
+    notes: Sequence[str] = (),
+    runs: int = 0,
 ) -> Node:
     """This machine's node; a figure that is not 0 stands instead of what would be found.
 
-    `gpus` is how many there are or which ones.
+    GPUs are chosen by `gpus.choose`.
     """
     cores = cores or _cores()
     memory_mb = memory_mb or _memory() // _MEBIBYTE
@@ -48,8 +71,9 @@ def detect(
     return Node(
         cores=cores,
         memory_mb=memory_mb,
-        devices=tuple(range(gpus) if isinstance(gpus, int) else gpus),
         runs=runs or max(1, min(usual, memory_mb // _RUN_MEMORY_MB)),
+        gpus=tuple(gpus),
+        notes=tuple(notes),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -232,6 +233,36 @@ class EngineSettings(BaseModel):
     """`warm`: forked from a process that has Snakemake loaded; `cli`: a cold start each."""
 
 
+class GpuSettings(BaseModel):
+    """A GPU that is declared."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: int = Field(ge=0)
+    """Its number as in `nvidia-smi`."""
+
+    name: str | None = None
+    """Its name, as "NVIDIA H200"."""
+
+    memory_mb: int | None = Field(default=None, gt=0)
+    """All of its memory, in MiB."""
+
+    driver: str | None = None
+    """The version of the driver."""
+
+
+GpuIndex = Annotated[int, Field(ge=0)]
+GpuList = Literal["auto"] | GpuIndex | list[GpuIndex] | list[GpuSettings]
+
+
+def _no_index_twice(gpus: GpuList) -> GpuList:
+    if isinstance(gpus, list):
+        indexes = [gpu.index if isinstance(gpu, GpuSettings) else gpu for gpu in gpus]
+        if len(set(indexes)) < len(indexes):
+            raise ValueError("a GPU is named twice")
+    return gpus
+
+
 class NodeSettings(BaseModel):
     """What this machine offers to runs."""
 
@@ -243,8 +274,21 @@ class NodeSettings(BaseModel):
     memory_mb: int = Field(default=0, ge=0)
     """MiB for all runs together; 0: what the machine or its container has."""
 
-    gpus: Annotated[int, Field(ge=0)] | list[Annotated[int, Field(ge=0)]] = 0
-    """How many GPUs the tasks of all runs may use, or the indexes of those they may use."""
+    gpus: Annotated[GpuList, AfterValidator(_no_index_twice)] = "auto"
+    """The GPUs that the tasks of all runs may use: `auto` for those that are found, a number, a
+    list of indexes, or a list of tables with `index`, `name`, `memory_mb` and `driver`. With
+    Slurm `auto` is none."""
+
+    lend_busy_gpus: bool = True
+    """Lend GPUs that processes of others compute on when the server starts."""
+
+    default: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a run is carried out that does not say: `auto` takes GPUs where there are some and
+    the workflow can use them."""
+
+    without_gpu: Literal["queue", "refuse", "cpu"] = "refuse"
+    """What becomes of a run for `cuda` where there is no GPU: it waits for one, is refused, or
+    is carried out on the CPU and says so."""
 
     runs: int = Field(default=0, ge=0)
     """Runs of a service level that are active at a time; 0: twice the cores, at least 4, as

@@ -3,13 +3,14 @@
 import pytest
 
 from wesemu.engines.tickets import devices_environment
+from wesemu.gpus import Gpu
 from wesemu.nodes import detect
 from wesemu.runs.model import Resources
-from wesemu.settings import Settings
+from wesemu.settings import GpuSettings, Settings
 
 
 def test_what_is_declared_stands() -> None:
-    node = detect(8, 64_000, gpus=[1, 3], runs=5)
+    node = detect(8, 64_000, gpus=[Gpu(1), Gpu(3)], runs=5)
     assert node.resources == Resources(cores=8, memory_mb=64_000, gpus=2)
     assert (node.devices, node.runs) == ((1, 3), 5)
 
@@ -21,10 +22,6 @@ def test_what_is_not_declared_is_found() -> None:
     assert node.devices == ()
 
 
-def test_a_number_of_gpus_means_the_first_ones() -> None:
-    assert detect(gpus=2).devices == (0, 1)
-
-
 @pytest.mark.parametrize(
     ("cores", "memory_mb", "runs"), [(1, 64_000, 4), (16, 64_000, 32), (16, 1024, 4), (4, 100, 1)]
 )
@@ -32,13 +29,40 @@ def test_active_runs_follow_from_cores_and_memory(cores: int, memory_mb: int, ru
     assert detect(cores, memory_mb).runs == runs
 
 
-@pytest.mark.parametrize(("text", "gpus"), [("2", 2), ("[0, 3]", [0, 3])])
-def test_gpus_in_the_environment(
-    monkeypatch: pytest.MonkeyPatch, text: str, gpus: int | list[int]
-) -> None:
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [
+        ("auto", "auto"),
+        ("2", 2),
+        ("[0, 3]", [0, 3]),
+        ('[{"index": 0, "memory_mb": 16000}]', [GpuSettings(index=0, memory_mb=16000)]),
+    ],
+)
+def test_gpus_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, gpus: object) -> None:
     monkeypatch.setenv("WESEMU_NODE__GPUS", text)
     assert Settings().node.gpus == gpus
 
 
 def test_a_task_without_gpus_is_told_that_there_are_none() -> None:
-    assert devices_environment([]) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert devices_environment([])["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_task_counts_its_gpus_as_nvidia_smi_does() -> None:
+    """CUDA's own order is by speed: index 1 would be another card in a box with two kinds."""
+    told = devices_environment([1, 3])
+    assert told == {"CUDA_VISIBLE_DEVICES": "1,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def test_the_memory_that_every_gpu_has() -> None:
+    cards = [Gpu(0, memory_mb=16_000, driver="580.1"), Gpu(1, memory_mb=80_000)]
+    assert detect(gpus=cards).gpu_memory_mb == 16_000
+    assert detect(gpus=cards).gpu_driver == "580.1"
+    assert detect(gpus=[*cards, Gpu(2)]).gpu_memory_mb is None
+    assert detect().gpu_memory_mb is None
+
+
+@pytest.mark.parametrize("gpus", ["[0, 0]", '[{"index": 1}, {"index": 1}]', "-1", "all"])
+def test_gpus_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, gpus: str) -> None:
+    monkeypatch.setenv("WESEMU_NODE__GPUS", gpus)
+    with pytest.raises(ValueError, match="gpus"):
+        Settings()

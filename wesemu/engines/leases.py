@@ -137,6 +137,18 @@ def list_tickets(folder: Path) -> list[Ticket]:
     return [ticket for name in _names(folder) if (ticket := parse(name)) is not None]
 
 
+def live_tickets(folder: Path) -> list[Ticket]:
+    """As `list_tickets`, the dead left out; none where no node was declared."""
+    if not (folder / _NODE).exists():
+        return []
+    ledger = _Ledger(folder, threading.RLock())
+    try:
+        ledger.tidy()
+    finally:
+        ledger.close()
+    return list_tickets(folder)
+
+
 class _Ledger:
     """The folder's writing end. One process's threads share it, and `mutex`."""
 

@@ -58,8 +58,14 @@ class Ticket:
 
 
 def devices_environment(devices: Iterable[int]) -> dict[str, str]:
-    """What shows a program these GPUs and no others; empty for none, or it would see all."""
-    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
+    """What shows a program these GPUs and no others; empty for none, or it would see all.
+
+    Indexes are those of `nvidia-smi`, which CUDA has to be told: it counts by speed otherwise.
+    """
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices)),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
 
 
 def parse(name: str) -> Ticket | None:

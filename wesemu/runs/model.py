@@ -18,6 +18,9 @@ Owner = NewType("Owner", str)
 LOCAL_OWNER = Owner("local")
 """Who everybody is while no credentials are configured."""
 
+PLACE, PLACE_NOTE = "wesemu.node", "wesemu.node.note"
+"""The server's own tags for where a run is carried out, and what is to be known about that."""
+
 
 class RunState(StrEnum):
     """The states of a run, by the names of WES."""
@@ -78,11 +81,15 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a run asks of a node: `cores`, `memory_mb` (MiB), `gpus`."""
+    """What a run asks of a node: `cores`, `memory_mb` (MiB), `gpus`.
+
+    It waits in the queue while the node has not even `least_gpus`.
+    """
 
     cores: int = 1
     memory_mb: int = 0
     gpus: int = 0
+    least_gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,17 @@ from wesemu.runs.store import RunStore
 log = structlog.get_logger("wesemu.scheduler")
 
 
-def startable(queued: Sequence[Run], active: Iterable[Run], slots: int) -> list[Run]:
+def startable(queued: Sequence[Run], active: Iterable[Run], slots: int, gpus: int = 0) -> list[Run]:
     """Which of `queued` (in order of service) begin now beside `active`. Pure.
 
-    At most `slots` runs are active at a time, but a run waits for none of a lower service level.
+    At most `slots` runs are active at a time, but a run waits for none of a lower service level,
+    nor for one that needs more than the node's `gpus`.
     """
     ranks = [run.service_level.rank for run in active]
     chosen: list[Run] = []
     for run in queued:
+        if run.resources.least_gpus > gpus:
+            continue
         if sum(rank <= run.service_level.rank for rank in ranks) < slots:
             ranks.append(run.service_level.rank)
             chosen.append(run)
@@ -47,10 +50,13 @@ class Scheduler:
         drive: Callable[[Run, Callable[[], None]], Awaitable[None]],
         slots: int,
         clock: Clock,
+        *,
+        gpus: int = 0,
     ) -> None:
         self._store = store
         self._drive = drive
         self._slots = slots
+        self._gpus = gpus
         self._clock = clock
         self._driven: dict[RunId, tuple[Run, asyncio.Task[None]]] = {}
         self._roomless: set[RunId] = set()
@@ -59,6 +65,14 @@ class Scheduler:
 
     async def start(self) -> None:
         """Take over what an earlier server left under way, then begin to serve the queue."""
+        for run in await self._store.in_states(RunState.QUEUED):
+            if run.resources.least_gpus > self._gpus:
+                log.warning(
+                    "a run waits for a server with more GPUs",
+                    run_id=run.id,
+                    needs=run.resources.least_gpus,
+                    gpus=self._gpus,
+                )
         for run in await self._store.in_states(
             RunState.INITIALIZING, RunState.RUNNING, RunState.CANCELING
         ):
@@ -95,7 +109,7 @@ class Scheduler:
     async def _start_runs(self) -> None:
         queued = await self._store.in_states(RunState.QUEUED)
         running = [run for run, _ in self._driven.values() if run.id not in self._roomless]
-        for run in startable(queued, running, self._slots):
+        for run in startable(queued, running, self._slots, self._gpus):
             try:
                 begun = await patiently(partial(self._take_up, run))
             except TransitionRefused:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
 
@@ -27,11 +26,10 @@ from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.callbacks import Callbacks
 from wesemu.clock import WallClock
+from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
 from wesemu.objects.services import ObjectServices
 from wesemu.provenance.maker import CrateMaker
-from wesemu.runs.model import Resources
-from wesemu.runs.ports import Engine
 from wesemu.settings import Settings
 from wesemu.wiring.core import Core
 from wesemu.workflows.params import PARAMS
@@ -71,7 +69,7 @@ async def build(
     app.add_routes(
         wes_routes(
             core.runs,
-            _facts(core.engines, core.node.resources, core.elsewhere.protocols, created),
+            _facts(core, settings.node.default, created),
             page_key=secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
@@ -107,9 +105,8 @@ def _ags(core: Core, secret: bytes) -> AgsHandlers:
     )
 
 
-def _facts(
-    engines: Sequence[Engine], node: Resources, protocols: Sequence[str], created: datetime
-) -> ServiceFacts:
+def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
+    engines, node = core.engines, core.node
     types = {
         kind: versions for engine in engines for kind, versions in engine.workflow_types.items()
     }
@@ -119,10 +116,22 @@ def _facts(
         workflow_types=types,
         engines={engine.name: engine.version for engine in engines},
         bundled=dict.fromkeys(PARAMS, "SMK"),
-        protocols=protocols,
+        protocols=core.elsewhere.protocols,
         parameters=[
             EngineParameter("cores", "int", str(node.cores)),
+            EngineParameter("node", "string", place),
+            EngineParameter("gpus", "int", ""),
             EngineParameter("dry_run", "boolean", "false"),
             EngineParameter("callback_url", "string", ""),
         ],
+        tags=_node_tags(node),
     )
+
+
+def _node_tags(node: Node) -> dict[str, str]:
+    """The GPUs that tasks may lease, for clients that choose where to send a run."""
+    tags = {"wesemu.node.gpus": str(len(node.gpus))}
+    tags |= {f"wesemu.node.gpu.{gpu.index}": str(gpu) for gpu in node.gpus}
+    if node.gpu_driver is not None:
+        tags["wesemu.node.gpu_driver"] = node.gpu_driver
+    return tags

@@ -1,5 +1,8 @@
 """`/_wesemu/…` over the core."""
 
+import json
+from dataclasses import asdict
+
 from aiohttp import web
 
 from wesemu.api.control.clock import ClockHandlers
@@ -11,9 +14,10 @@ from wesemu.api.control.state import StateHandlers
 from wesemu.api.reception import Reception
 from wesemu.errors import ToolMissing
 from wesemu.genomics.inventory import found_tools
+from wesemu.nodes import Node
 from wesemu.objects.services import ObjectServices
 from wesemu.readiness import Readiness
-from wesemu.runs.model import JsonValue
+from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.runs.overseer import Overseer
 from wesemu.settings import Settings
 from wesemu.wiring.core import Core
@@ -41,6 +45,7 @@ def add_controls(
         "data": str(core.data.root),
         "pipelines": str(core.pipelines),
         "pace": pace,
+        "node": _node(core.node),
     }
     for part in (
         StateHandlers(core.engines, readiness.hindrances, _tools, places),
@@ -58,6 +63,12 @@ def add_controls(
     ):
         app.add_routes(part.routes())
     app.on_shutdown.append(events.close)
+
+
+def _node(node: Node) -> JsonValue:
+    """What this machine offers, as it was found when the server started."""
+    told: JsonObject = json.loads(json.dumps(asdict(node)))
+    return told
 
 
 def _tools() -> list[JsonValue]:

@@ -6,10 +6,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from wesemu import nodes
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
-from wesemu.engines.leases import declare
+from wesemu.engines.leases import declare, live_tickets
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
@@ -28,15 +30,19 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings, WorkflowSettings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
+from wesemu.wiring.gpus import choose_gpus
 from wesemu.wiring.transfers import Transfers, open_transfers
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.elsewhere import Elsewhere
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
+from wesemu.workflows.placement import Offer
 from wesemu.workflows.planner import WorkflowPlanner
 from wesemu.workflows.remote import RemoteWorkflows
 from wesemu.workflows.web import WorkflowWeb
+
+log = structlog.get_logger("wesemu.node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ async def open_core(
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
     transfers = await open_transfers(settings, data.cache, opening)
-    planner = _planner(settings.workflows, data, pipelines, node, engines, transfers, opening)
+    offer = _offer(settings.node, node)
+    planner = _planner(settings.workflows, data, pipelines, offer, engines, transfers, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -97,7 +104,9 @@ async def open_core(
         keep_runs=settings.keep_runs,
         leases=data.leases,
     )
-    scheduler = Scheduler(store, supervisor.drive, node.runs, keeper.clock)
+    scheduler = Scheduler(
+        store, supervisor.drive, node.runs, keeper.clock, gpus=node.resources.gpus
+    )
     policy = ServicePolicy(_terms(settings))
     runs = RunService(
         store,
@@ -136,16 +145,36 @@ class _Dispatcher:
 
 def _node(settings: NodeSettings, leases: Path) -> Node:
     """This machine, declared as the place of its tasks' leases."""
-    node = nodes.detect(settings.cores, settings.memory_mb, gpus=settings.gpus, runs=settings.runs)
+    held = {device for ticket in live_tickets(leases) for device in ticket.devices}
+    chosen = choose_gpus(settings, ours=held)
+    node = nodes.detect(
+        settings.cores,
+        settings.memory_mb,
+        gpus=chosen.gpus,
+        notes=chosen.notes,
+        runs=settings.runs,
+    )
+    for note in node.notes:
+        log.warning("about this machine's GPUs", note=note)
     declare(leases, Capacity(node.cores, node.memory_mb, node.devices))
     return node
+
+
+def _offer(settings: NodeSettings, node: Node) -> Offer:
+    return Offer(
+        node.resources,
+        default=settings.default,
+        without_gpu=settings.without_gpu,
+        gpu_memory_mb=node.gpu_memory_mb,
+        gpu_driver=node.gpu_driver,
+    )
 
 
 def _planner(
     settings: WorkflowSettings,
     data: DataDirectory,
     pipelines: Path,
-    node: Node,
+    offer: Offer,
     engines: Sequence[Engine],
     transfers: Transfers,
     opening: AsyncExitStack,
@@ -159,14 +188,12 @@ def _planner(
         Inputs(buckets, references, transfers.elsewhere),
         buckets,
         indexer,
-        node.resources,
+        offer,
         transfers.elsewhere,
         transfers.stage,
         transfers.deliveries,
     )
-    return WorkflowPlanner(
-        bundled, AttachedWorkflows(node.resources), engines, _remote(settings, opening)
-    )
+    return WorkflowPlanner(bundled, AttachedWorkflows(offer), engines, _remote(settings, opening))
 
 
 def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:

@@ -11,24 +11,27 @@ from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
+from wesemu.workflows.placement import Offer, place, settled, tell
 from wesemu.workflows.remote import FILE, is_file, is_remote
-from wesemu.workflows.shares import others, share
+from wesemu.workflows.shares import others
 
 
 class AttachedWorkflows:
     """Plans a user's own workflow; it runs in a folder that holds copies of the attachments."""
 
-    def __init__(self, node: Resources) -> None:
-        self._node = node
+    def __init__(self, offer: Offer) -> None:
+        self._offer = offer
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         await asyncio.to_thread(_find, workflow_name(request), attachments)
+        placement = place(request.engine_parameters, self._offer)
         return Plan(
             engine=engine,
             workflow="",
             service_level=_service_level(request.tags),
-            resources=share(request.engine_parameters, self._node),
+            resources=placement.resources,
             publications=None,
+            tags=placement.tags,
         )
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
@@ -36,7 +39,9 @@ class AttachedWorkflows:
         await asyncio.to_thread(
             shutil.copytree, workspace.attachments, workspace.work, dirs_exist_ok=True
         )
-        return _job(run.request, workspace, run.resources)
+        resources = settled(run, self._offer)
+        await asyncio.to_thread(tell, run, workspace)
+        return _job(run.request, workspace, resources)
 
     async def sketch(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Job:
         """The job of a dry run: nobody needs the attachments again, so they are not copied."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ from wesemu.runs.model import (
 from wesemu.runs.ports import Delivery, Job, Plan, Publication, Results, Tell
 from wesemu.runs.workspace import Workspace, read_regular
 from wesemu.transfers.source import shown
+from wesemu.workflows.accelerators import hindrance
 from wesemu.workflows.delivery import Deliveries
 from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs, LaneFiles, RunFiles
 from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
-from wesemu.workflows.shares import others, share
+from wesemu.workflows.placement import Offer, acceleration, place, settled, tell
+from wesemu.workflows.shares import others
 from wesemu.workflows.staging import Stage
 
 _VCF_GZ = "results/calls.vcf.gz"
@@ -51,19 +53,22 @@ class BundledPipelines:
         inputs: Inputs,
         buckets: Buckets,
         indexer: ReferenceIndexer,
-        node: Resources,
+        offer: Offer,
         elsewhere: Elsewhere | None = None,
         stage: Stage | None = None,
         deliveries: Deliveries | None = None,
+        unable: Callable[[Path], str | None] = hindrance,
     ) -> None:
+        """`unable` tells why the pipeline in a folder has no use for GPUs here, or None."""
         self._pipelines = pipelines
         self._inputs = inputs
         self._buckets = buckets
         self._indexer = indexer
-        self._node = node
         self._elsewhere = elsewhere or Elsewhere()
         self._stage = stage or Stage(self._elsewhere, None)
         self._deliveries = deliveries or Deliveries(self._elsewhere)
+        self._offer = offer
+        self._unable = unable
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
@@ -80,17 +85,22 @@ class BundledPipelines:
         publications = self._publications(params)
         reads = [path for lane in found for path in lane.names]
         _check_names(params, {reference, *reads}, publications)
+        unable = self._unable(self._pipelines / request.workflow_url)
+        placement = place(
+            request.engine_parameters, self._offer, able=unable is None, unable=unable
+        )
         return Plan(
             engine=engine,
             workflow=request.workflow_url,
             service_level=params.service,
-            resources=share(request.engine_parameters, self._node),
+            resources=placement.resources,
             publications=publications,
             input_bytes=(
                 None
                 if self._inputs.has_remote(params)
                 else sum(path.stat().st_size for path in reads)
             ),
+            tags=placement.tags,
         )
 
     async def prepare(self, run: Run, workspace: Workspace, tell: Tell) -> Job:
@@ -104,8 +114,10 @@ class BundledPipelines:
         assert fasta is not None, "what is remote has been fetched"
         reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
         input_bytes = await asyncio.to_thread(_sizes, lanes)
-        config = _config(params, lanes, reference)
-        return self._job(run.request, workspace, run.resources, config, input_bytes)
+        accelerated = await asyncio.to_thread(self._acceleration, run, workspace)
+        config = _config(params, lanes, reference) | accelerated
+        resources = settled(run, self._offer)
+        return self._job(run.request, workspace, resources, config, input_bytes)
 
     async def sketch(
         self, plan: Plan, request: RunRequest, workspace: Workspace
@@ -151,6 +163,12 @@ class BundledPipelines:
         """The run's links to fetched inputs go, so that the cache may let go of them."""
         await asyncio.to_thread(shutil.rmtree, workspace.inputs, ignore_errors=True)
         await self._deliveries.forget(run.id, workspace)
+
+    def _acceleration(self, run: Run, workspace: Workspace) -> JsonObject:
+        tell(run, workspace)
+        if hindrance(self._pipelines / run.workflow) is not None:
+            return {}
+        return acceleration(run, self._offer)
 
     async def results(self, workspace: Workspace) -> Results:
         """Exact counts of the reads. Raises EngineFault where the pipeline left none."""

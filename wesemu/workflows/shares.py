@@ -1,4 +1,4 @@
-"""How much of the node a run may use at a time; what it does use is leased task by task."""
+"""How many cores a run may use at a time; what it does use is leased task by task."""
 
 from collections.abc import Mapping
 
@@ -8,24 +8,32 @@ from wesemu.runs.model import Resources
 
 _CORES = "cores"
 
+NODE = "node"
+"""The engine parameter that says where: auto, cpu or cuda. AGS's field is `wesemu_node`."""
 
-def share(parameters: Mapping[str, str], node: Resources) -> Resources:
-    """The cores of the engine parameter `cores`, else all of the node's; all of its GPUs.
+GPUS = "gpus"
+"""The engine parameter for the GPUs of a run's tasks. AGS's field is `wesemu_gpus`."""
+
+_OURS = frozenset({_CORES, NODE, GPUS})
+
+
+def cores_of(parameters: Mapping[str, str], node: Resources) -> int:
+    """The cores of the engine parameter `cores`, else all of the node's.
 
     Raises InvalidRequest for a number that the node can never give.
     """
     asked = parameters.get(_CORES)
     if asked is None:
-        return Resources(cores=node.cores, gpus=node.gpus)
+        return node.cores
     cores = whole_number(asked)
     if cores is None or not 1 <= cores <= node.cores:
         raise InvalidRequest(
             f"the engine parameter cores is {asked[:40]!r}; this node has 1 to {node.cores}",
             field="workflow_engine_parameters.cores",
         )
-    return Resources(cores=cores, gpus=node.gpus)
+    return cores
 
 
 def others(parameters: Mapping[str, str]) -> dict[str, str]:
     """The engine parameters that are the engine's own affair."""
-    return {name: value for name, value in parameters.items() if name != _CORES}
+    return {name: value for name, value in parameters.items() if name not in _OURS}

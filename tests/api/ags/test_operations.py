@@ -86,6 +86,7 @@ async def test_a_finished_wgs_job_is_told_in_full(
         "sla_met": "true",
         "sla_charged_cny": "0.0009",
         "real_seconds": "0.000",
+        "node": "cpu",
     }
     assert (bucket / "vcf" / "a.vcf").read_text() == "VCF"
     assert (bucket / "bam" / "a.bam").read_text() == "BAM"

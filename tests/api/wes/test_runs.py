@@ -35,6 +35,7 @@ async def test_a_whole_life(wes: Client, submit: Submit, ended: Ended) -> None:
             "tags": {
                 "project": "x",
                 "wesemu.handle": handle,
+                "wesemu.node": "cpu",
                 "wesemu.real.seconds": "0.000",
                 "wesemu.sla.level": "s",
             },

@@ -35,7 +35,7 @@ async def test_tasks_stand_by_service_level_and_age(settings: Settings, clock: M
     )
     app = await create_app(settings, clock=clock, ids=IdSource(seed=1), engines=[engine])
     async with TestClient(TestServer(app)):
-        for request in (mapping("s"), mapping("p", cores="1")):
+        for request in (mapping("s", node="cuda"), mapping("p", cores="1", node="cpu")):
             run = await app[RUNS].submit(LOCAL_OWNER, request)
             async with asyncio.timeout(10):
                 async for seen in app[RUNS].follow(run.owner, run.id):
@@ -43,7 +43,7 @@ async def test_tasks_stand_by_service_level_and_age(settings: Settings, clock: M
     standings = [job.standing for job in jobs]
     assert [standing and standing.rank for standing in standings] == [2, 0]
     assert [standing and standing.age for standing in standings] == [1, 2]
-    assert [job.resources for job in jobs] == [Resources(2, gpus=2), Resources(1, gpus=2)]
+    assert [job.resources for job in jobs] == [Resources(2, gpus=2, least_gpus=1), Resources(1)]
     assert [dict(job.engine_parameters) for job in jobs] == [{}, {}]
     assert {standing and standing.folder for standing in standings} == {settings.data / "leases"}
     node = await asyncio.to_thread((settings.data / "leases/node.json").read_text)

@@ -1,28 +1,28 @@
-"""How much of the node a run may use at a time."""
+"""How many cores a run may use at a time."""
 
 import pytest
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import Resources
-from wesemu.workflows.shares import others, share
+from wesemu.workflows.shares import cores_of, others
 
 NODE = Resources(cores=8, memory_mb=4096, gpus=2)
 
 
-def test_a_run_may_use_all_cores_and_gpus() -> None:
-    assert share({}, NODE) == Resources(cores=8, gpus=2)
+def test_a_run_may_use_all_cores() -> None:
+    assert cores_of({}, NODE) == 8
 
 
 def test_the_parameter_cores_limits_it() -> None:
-    assert share({"cores": "3"}, NODE).cores == 3
+    assert cores_of({"cores": "3"}, NODE) == 3
 
 
 @pytest.mark.parametrize("asked", ["0", "9", "-1", "two", "٣", ""])
 def test_what_the_node_cannot_give_is_refused(asked: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        share({"cores": asked}, NODE)
+        cores_of({"cores": asked}, NODE)
     assert refused.value.field == "workflow_engine_parameters.cores"
 
 
 def test_the_engine_is_not_told_of_it() -> None:
-    assert others({"cores": "3", "retries": "1"}) == {"retries": "1"}
+    assert others({"cores": "3", "node": "cpu", "gpus": "1", "retries": "1"}) == {"retries": "1"}

@@ -11,7 +11,7 @@ from wesemu.api.ags.models import Description, Job
 from wesemu.api.ags.start import arrange
 from wesemu.errors import Forbidden, RunNotFound
 from wesemu.runs.figures import figures
-from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
+from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, JsonValue, Owner, Run, RunState
 from wesemu.runs.promises import predict, promised, took
 from wesemu.runs.service import RunService
 
@@ -91,6 +91,8 @@ def describe(run: Run, *, now: datetime, namespace: str) -> Description:
         sla_met=figure.get("wesemu.sla.met"),
         sla_charged_cny=figure.get("wesemu.sla.charged_cny"),
         real_seconds=figure.get("wesemu.real.seconds"),
+        node=run.tags.get(PLACE),
+        node_note=run.tags.get(PLACE_NOTE),
         error_message=figure.get("wesemu.error"),
     )
 

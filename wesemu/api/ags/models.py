@@ -51,4 +51,6 @@ class Description(BaseModel):
     sla_met: str | None = None
     sla_charged_cny: str | None = None
     real_seconds: str | None = None
+    node: str | None = None
+    node_note: str | None = None
     error_message: str | None = None

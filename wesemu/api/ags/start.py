@@ -9,6 +9,9 @@ from wesemu.errors import BucketNotFound, InvalidRequest, NotFound
 from wesemu.runs.model import JsonObject, RunRequest
 from wesemu.runs.terms import PRETENDED
 
+PLACES = {"wesemu_node": "node", "wesemu_gpus": "gpus"}
+"""Our fields for where a job is carried out, and the engine parameters that they become."""
+
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -47,8 +50,13 @@ def translate(body: JsonObject) -> Start:
     start.outputs()
     start.choices()
     start.size()
+    start.place()
     request = RunRequest(
-        workflow_url=fields.kind, params=start.params, tags=start.tags, echo=start.echo()
+        workflow_url=fields.kind,
+        params=start.params,
+        tags=start.tags,
+        engine_parameters=start.engine_parameters,
+        echo=start.echo(),
     )
     return Start(request, start.names)
 
@@ -62,6 +70,7 @@ class _Translation:
         self._echo: dict[str, str] = {"bucket_name": bucket.value}
         self.params: JsonObject = {}
         self.tags: dict[str, str] = {}
+        self.engine_parameters: dict[str, str] = {}
         self.names: dict[str, str] = {"bucket": bucket.name}
 
     def reads(self) -> None:
@@ -120,9 +129,18 @@ class _Translation:
             self.tags[PRETENDED] = bases.value
             self.names[PRETENDED] = bases.name
 
+    def place(self) -> None:
+        """Where the job is carried out: our addition."""
+        for ours, parameter in PLACES.items():
+            if (sent := self._fields.get(ours)) is not None:
+                self.engine_parameters[parameter] = sent.value
+                self.names[f"workflow_engine_parameters.{parameter}"] = sent.name
+
     def echo(self) -> JsonObject:
         """The request in dialect 2, as DescirbeWorkflow shows it; what is ours at the end."""
-        return arrange(self._fields.kind, self._echo) | self.tags
+        asked = self.engine_parameters
+        places = {ours: asked[name] for ours, name in PLACES.items() if name in asked}
+        return arrange(self._fields.kind, self._echo) | self.tags | places
 
     def _url(self, location: Location, param: str, echoed: str) -> str:
         self._told(location.field, param, echoed, location.key)

@@ -10,7 +10,15 @@ from wesemu.api.wes.facts import ServiceFacts
 from wesemu.api.wes.versions import VERSIONS, Version
 from wesemu.runs.figures import labels
 from wesemu.runs.graphs import Graph, PlannedTask
-from wesemu.runs.model import OutputFile, Run, RunFailure, RunRequest, RunState, TaskLog
+from wesemu.runs.model import (
+    PLACE_NOTE,
+    OutputFile,
+    Run,
+    RunFailure,
+    RunRequest,
+    RunState,
+    TaskLog,
+)
 from wesemu.runs.ports import Rehearsal
 
 ECHOED = ("workflow_engine", "workflow_engine_version")
@@ -199,10 +207,11 @@ def _log(run: Run, url: str) -> models.Log:
         told["end_time"] = stamp(run.ended)
     if run.exit_code is not None:
         told["exit_code"] = run.exit_code
+    notes = [run.tags.get(PLACE_NOTE)]
     if run.failure is not None:
-        told["system_logs"] = [run.failure.message]
-        if run.failure.hint is not None:
-            told["system_logs"].append(run.failure.hint)
+        notes += [run.failure.message, run.failure.hint]
+    if any(notes):
+        told["system_logs"] = [note for note in notes if note is not None]
     return told
 
 

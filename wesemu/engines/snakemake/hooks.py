@@ -31,7 +31,9 @@ INSTALLED = version("snakemake")
 """Looked up when this is imported, because no engine may block once the server runs."""
 
 _SERVICE_SECONDS = 60
-_GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
+GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
+"""The names under which rules ask for GPUs."""
+
 _INNER_COMMAND = ("cd", None, "&&", None, "-m", "snakemake")
 
 
@@ -320,7 +322,7 @@ def wanted(job: Any, members: list[Any]) -> Resources | None:
     return Resources(
         cores=_whole(resources.get("_cores")),
         memory_mb=_whole(resources.get("mem_mb")),
-        gpus=max(_whole(resources.get(name)) for name in _GPU_RESOURCES),
+        gpus=max(_whole(resources.get(name)) for name in GPU_RESOURCES),
     )
 
 

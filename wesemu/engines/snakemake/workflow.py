@@ -123,7 +123,8 @@ def plan_graph(planning: Any, settings: Any, order: Order) -> Any:
 def resource_limits(order: Order) -> dict[str, int]:
     """Memory only where the run has a share of it; GPUs always, as none is a limit too, but for
     a cluster's, which are not this machine's to give."""
-    limits = {"gpu": order.resources.gpus} if order.executor == "local" else {}
+    here = order.executor == "local"
+    limits = dict.fromkeys(hooks.GPU_RESOURCES, order.resources.gpus) if here else {}
     if order.resources.memory_mb:
         limits["mem_mb"] = order.resources.memory_mb
     return limits
