@@ -1,5 +1,6 @@
 """A server that trusts an issuer: whose runs its tokens open, and how refusals look."""
 
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ from pydantic import ValidationError
 
 from wesemu.cli.failures import Refused
 from wesemu.cli.serve import refuse_open_door
+from wesemu.errors import ToolMissing
 from wesemu.settings import OidcSettings, Settings
+from wesemu.wiring.identity import found_verifier
 
 RUNS = "/ga4gh/wes/v1/runs"
 READS = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
@@ -140,3 +143,12 @@ def test_an_issuer_lets_a_server_listen_beyond_loopback(settings: Settings) -> N
 def test_senseless_settings_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate({"data": tmp_path, "auth": {"oidc": wrong}})
+
+
+def test_without_the_extra_the_server_says_what_is_missing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wesemu.identity.tokens", None)
+    with pytest.raises(ToolMissing, match=r"pip install 'wesemu\[oidc\]'"):
+        found_verifier(settings.auth.oidc)
+    assert found_verifier(OidcSettings()) is None
