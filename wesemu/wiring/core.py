@@ -16,6 +16,7 @@ from wesemu.ids import IdSource
 from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.changes import Changes
+from wesemu.runs.model import JsonObject
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
 from wesemu.runs.records import sweep
@@ -27,6 +28,7 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
+from wesemu.workflows.accelerated import OwnTools
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.indexing import ReferenceIndexer
@@ -77,7 +79,7 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    planner = _planner(data, pipelines, node, engines, opening)
+    planner = _planner(data, pipelines, node, engines, _own_tools(settings), opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -127,6 +129,7 @@ def _planner(
     pipelines: Path,
     node: Node,
     engines: Sequence[Engine],
+    tools: OwnTools,
     opening: AsyncExitStack,
 ) -> Planner:
     references = ReferenceStore(data.references, data.cache)
@@ -134,8 +137,15 @@ def _planner(
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)
     inputs = Inputs(buckets, references)
-    bundled = BundledPipelines(pipelines, inputs, buckets, indexer, node.resources)
+    bundled = BundledPipelines(pipelines, inputs, buckets, indexer, node.resources, tools)
     return WorkflowPlanner(bundled, AttachedWorkflows(node.resources), engines)
+
+
+def _own_tools(settings: Settings) -> OwnTools:
+    parabricks = settings.parabricks.model_dump()
+    given: JsonObject = {name: value or None for name, value in parabricks.items()}
+    given["retry_low_memory"] = settings.parabricks.retry_low_memory
+    return OwnTools(parabricks=given, mappers=settings.mappers)
 
 
 def _terms(settings: Settings) -> Terms:

@@ -22,6 +22,7 @@ from wesemu.runs.model import (
 )
 from wesemu.runs.ports import Job, Plan, Publication, Results
 from wesemu.runs.workspace import Workspace, read_regular
+from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_mapper
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs, LaneFiles
 from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
@@ -42,12 +43,14 @@ class BundledPipelines:
         buckets: Buckets,
         indexer: ReferenceIndexer,
         node: Resources,
+        tools: OwnTools | None = None,
     ) -> None:
         self._pipelines = pipelines
         self._inputs = inputs
         self._buckets = buckets
         self._indexer = indexer
         self._node = node
+        self._tools = tools or OwnTools()
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
@@ -58,6 +61,7 @@ class BundledPipelines:
         self, engine: str, request: RunRequest, params: MappingParams, attachments: Path | None
     ) -> Plan:
         _check_tools(params)
+        check_mapper(params, self._tools)
         found = self._inputs.lanes(params, attachments)
         reference = self._inputs.reference(params.reference, attachments)
         publications = self._publications(params)
@@ -93,7 +97,7 @@ class BundledPipelines:
             run_id=run.id,
             workspace=workspace,
             workflow_file=self._pipelines / run.workflow / "workflow" / "Snakefile",
-            config=_config(params, lanes, reference),
+            config=add_own_tools(_config(params, lanes, reference), params, self._tools),
             resources=run.resources,
             engine_parameters=others(run.request.engine_parameters),
         )
@@ -109,7 +113,7 @@ class BundledPipelines:
     def _explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
         path = workspace.work / "input_error.json"
         if not path.is_file():
-            return None
+            return _gpu_failure(workspace.work / "accelerator_error.json")
         told = json.loads(read_regular(path))
         names: dict[str, str] = {}
         for lane in self._inputs.lanes(parse_params(run.request), workspace.attachments):
@@ -233,6 +237,14 @@ def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> J
         config["gvcf"] = params.gvcf is not None
         config["vcf"] = "calls.vcf" if _is_plain(params) else "calls.vcf.gz"
     return config
+
+
+def _gpu_failure(path: Path) -> RunFailure | None:
+    """What a step on the GPU says of its failure, and what helps."""
+    if not path.is_file():
+        return None
+    told = json.loads(read_regular(path))
+    return RunFailure(message=str(told["message"]), hint=told.get("hint"))
 
 
 def _results(workspace: Workspace) -> Results:

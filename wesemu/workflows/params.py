@@ -15,6 +15,13 @@ from wesemu.sla import ServiceLevel
 Location = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
+MAPPERS = ("bwa", "minimap2")
+"""Those that are here without settings."""
+
+GPU_CALLERS = ("haplotypecaller", "deepvariant")
+"""Parabricks'; the first one is the default where a run is on a GPU."""
+
+
 class Lane(BaseModel):
     """The two mates' files of one lane, and its read group as an `@RG` line.
 
@@ -50,7 +57,7 @@ class MappingParams(BaseModel):
     reference: Location = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     quality_offset: Literal[33, 64] = 33
-    mapper: Literal["bwa", "minimap2"] = "bwa"
+    mapper: str = Field(default="bwa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     markdup: bool = True
     optical_distance: int = Field(default=0, ge=0, le=100_000)
     service: ServiceLevel = ServiceLevel.SILVER
@@ -63,12 +70,12 @@ class WgsParams(MappingParams):
 
     vcf: Location | None = None
     gvcf: Location | None = None
-    caller: Literal["bcftools", "freebayes"] = "bcftools"
+    caller: Literal["bcftools", "freebayes", "haplotypecaller", "deepvariant"] = "bcftools"
 
     @model_validator(mode="after")
     def _caller_can(self) -> Self:
-        if self.gvcf is not None and self.caller != "bcftools":
-            raise ValueError("a gVCF is written by the caller bcftools only")
+        if self.gvcf is not None and self.caller == "freebayes":
+            raise ValueError("freebayes writes no gVCF; choose the caller bcftools")
         return self
 
 

@@ -1,3 +1,4 @@
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -6,7 +7,9 @@ from snakemake.settings.types import DeploymentMethod
 
 from wesemu.genomics.bwaindex import SUFFIXES, index_fault
 from wesemu.genomics.fastq import LONGEST_READ
-from wesemu.genomics.tools import OPTIONAL, REQUIRED, resolve
+from wesemu.genomics.parabricks.facts import parabricks_tool
+from wesemu.genomics.templates import uses_gpu
+from wesemu.genomics.tools import OPTIONAL, REQUIRED, Tool, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
 # fails with whichever of its programs fails.
@@ -24,6 +27,15 @@ def choose_tools():
 TOOLS = choose_tools()
 SAMTOOLS = TOOLS.samtools.shell
 MAPPER = TOOLS.bwa if config["mapper"] == "bwa" else TOOLS.minimap2
+OWN_MAPPER = config.get("own_mapper")
+ON_GPU = config["accelerator"] == "cuda"
+PARABRICKS = parabricks_tool(config["parabricks"]) if ON_GPU else None
+# fq2bam is bwa's; who asks for another mapper gets that one
+FQ2BAM = ON_GPU and config["mapper"] == "bwa" and not OWN_MAPPER
+if OWN_MAPPER:
+    MAPPED_BY = Tool(OWN_MAPPER["name"], (), "unknown", "settings")
+else:
+    MAPPED_BY = PARABRICKS if FQ2BAM else MAPPER
 PYTHON = shlex.join([sys.executable, "-P"])
 THREADS = config.get("threads") or workflow.cores or 8
 # kept apart: the directory holds nothing of the user's, and goes when a rule ends

@@ -1,5 +1,8 @@
 BCFTOOLS = TOOLS.bcftools.shell
 CALLER = TOOLS.freebayes if config["caller"] == "freebayes" else TOOLS.bcftools
+GPU_CALLER = config["caller"] in ("haplotypecaller", "deepvariant")
+if GPU_CALLER:
+    CALLER = Tool(config["caller"], (), f"parabricks {PARABRICKS.version}", "settings")
 VCF = f"results/{config['vcf']}"
 COMPRESSED = config["vcf"].endswith(".gz")
 VCF_INDEX = [f"{VCF}.tbi"] if COMPRESSED else []
