@@ -3,7 +3,8 @@ contradicts itself, and does the work with this project's CPU tools.
 
 Its messages are its own words, except where a line of the CUDA runtime or the kernel is known.
 `PBRUN_DOUBLE_FAILURE` makes it fail: a key of FAILURES, after `:` perhaps the only step to fail
-(`driver:haplotypecaller`). `PBRUN_DOUBLE_CALLS` names a file that gets every command line.
+(`driver:haplotypecaller`); `by sample` takes the sample's name for the key. `PBRUN_DOUBLE_CALLS`
+names a file that gets every command line.
 """
 
 import json
@@ -151,7 +152,9 @@ def check_gpus(given: Words) -> None:
 
 def fail_on_demand(tool: str, given: Words) -> None:
     failure, _, step = os.environ.get("PBRUN_DOUBLE_FAILURE", "").partition(":")
-    if not failure or (step and step != tool) or failure == "cut_bam":
+    if failure == "by sample" and "--in-fq" in given:
+        failure = given["--in-fq"][0][2].partition("SM:")[2].partition("\\t")[0]
+    if not failure or (step and step != tool) or failure in ("cut_bam", "none"):
         return
     if failure == "gpu_memory" and SLIM & set(given):
         return

@@ -47,7 +47,7 @@ def records(bam: Path) -> list[str]:
 
 
 def test_the_results_are_those_of_the_same_mapper_built_in(workflow, config, own, tmp_path):
-    odd = tmp_path / "a 'b' {first}"
+    odd = tmp_path / "a 'b' $(c);d"
     odd.mkdir()
     lane = {}
     for mate, path in config["reads"][0].items():

@@ -42,14 +42,31 @@ def summary(results: Path) -> dict:
     return json.loads((results / "summary.json").read_text())
 
 
-def test_wgs_equals_the_cpus(workflow, config, doubles):
-    doubles.install("pbrun")
-    lane = config["reads"][0]
+@pytest.fixture(scope="module")
+def whole(fixture_folder: Path) -> dict[str, object]:
+    """Two lanes, one with a read group of its own, and a gVCF."""
+    lane = {
+        mate: str(fixture_folder / f"reads_{n}.fq.gz") for n, mate in ((1, "first"), (2, "second"))
+    }
     named = lane | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
-    config |= {"reads": [lane, named], "gvcf": True, "optical_distance": 100}
-    cpu = workflow("wgs", "cpu").succeed(config)
+    return {
+        "reads": [lane, named],
+        "reference": str(fixture_folder / "reference.fa"),
+        "gvcf": True,
+        "optical_distance": 100,
+    }
+
+
+@pytest.fixture(scope="module")
+def cpu(whole, shared_workflow) -> Path:
+    """What the CPU makes of it."""
+    return shared_workflow("wgs").succeed(whole)
+
+
+def test_wgs_equals_the_cpus(workflow, whole, cpu, doubles):
+    doubles.install("pbrun")
     run = workflow("wgs", "cuda")
-    cuda = run.succeed(config | CUDA)
+    cuda = run.succeed(whole | CUDA)
     assert records(cuda / "aligned.bam") == records(cpu / "aligned.bam")
     same_reports(cuda, cpu)
     for name in ("calls.vcf.gz", "calls.g.vcf.gz"):
@@ -69,14 +86,13 @@ def test_wgs_equals_the_cpus(workflow, config, doubles):
 
 
 @pytest.mark.parametrize("runtime", ["docker", "apptainer"])
-def test_in_a_container_the_results_are_the_same(workflow, config, doubles, runtime):
+def test_in_a_container_the_results_are_the_same(workflow, whole, cpu, doubles, runtime):
     doubles.install("pbrun", runtime)
     image = IMAGE if runtime == "docker" else str(doubles.image)
     doubles.set("CUDA_VISIBLE_DEVICES", "1,0")
     parabricks = {"runtime": runtime, "image": image, "temporary": str(doubles.folder)}
     gpu = {"accelerator": "cuda", "gpus": 2, "parabricks": parabricks}
-    cuda = workflow("wgs", "cuda").succeed(config | gpu | {"caller": "deepvariant", "gvcf": True})
-    cpu = workflow("wgs", "cpu").succeed(config | {"gvcf": True})
+    cuda = workflow("wgs", "cuda").succeed(whole | gpu | {"caller": "deepvariant"})
     assert records(cuda / "aligned.bam") == records(cpu / "aligned.bam")
     same_reports(cuda, cpu)
     for name in ("calls.vcf.gz", "calls.g.vcf.gz"):
@@ -90,24 +106,20 @@ def test_in_a_container_the_results_are_the_same(workflow, config, doubles, runt
     assert not list(doubles.folder.glob("wesemu-*"))
 
 
-def test_mapping_without_markdup_equals_the_cpus(workflow, config, doubles):
+def test_without_markdup_and_with_a_caller_of_the_cpu(workflow, config, doubles):
     doubles.install("pbrun")
-    config |= {"markdup": False}
-    cuda = workflow("mapping", "cuda").succeed(config | CUDA)
-    cpu = workflow("mapping", "cpu").succeed(config)
+    config |= {"markdup": False, "caller": "bcftools"}
+    cuda = workflow("wgs", "cuda").succeed(config | CUDA)
+    cpu = workflow("wgs", "cpu").succeed(config)
     assert records(cuda / "aligned.bam") == records(cpu / "aligned.bam")
+    assert lines(cuda / "calls.vcf.gz") == lines(cpu / "calls.vcf.gz")
     same_reports(cuda, cpu)
     assert not (cuda / "markdup.json").exists()
+    assert summary(cuda)["variants"]["caller"] == "bcftools"
     (call,) = doubles.calls
+    assert call["words"][0] == "fq2bam"
     assert "--no-markdups" in call["words"]
     assert "--out-duplicate-metrics" not in call["words"]
-
-
-def test_another_caller_and_another_mapper_stay_on_the_cpu(workflow, config, doubles):
-    doubles.install("pbrun")
-    cuda = workflow("wgs", "cuda").succeed(config | CUDA | {"caller": "bcftools"})
-    assert summary(cuda)["variants"]["caller"] == "bcftools"
-    assert [call["words"][0] for call in doubles.calls] == ["fq2bam"]
 
 
 def test_a_gpu_caller_needs_the_gpu(workflow, config):

@@ -46,7 +46,7 @@ def map_reads(arguments: argparse.Namespace) -> None:
     """Raises InputError for bad reads, Failed."""
     options, known = _options(arguments)
     lanes = [
-        Lane(_resolved(first), _resolved(second), read_group_line(group))
+        Lane(_resolved(first), second and _resolved(second), read_group_line(group))
         for (first, second), group in zip(arguments.reads, arguments.read_group, strict=True)
     ]
     check_lanes(lanes, arguments.quality_offset)

@@ -23,7 +23,7 @@ use rule map as own_map with:
     params:
         align=f"{PYTHON} -m wesemu.genomics.own_mapper",
         samtools=SAMTOOLS,
-        lanes=own_mapper_options(),
+        lanes=lambda wildcards: own_mapper_options(),
         later=later_programs(),
         longest=LONGEST_READ,
         offset=config["quality_offset"],

@@ -46,8 +46,8 @@ rule fq2bam:
         mem_mb=GPU_HOST_MEMORY_MB,
     params:
         step=PARABRICKS_STEP,
-        options=parabricks_options(),
-        lanes=fq2bam_lanes(),
+        options=lambda wildcards: parabricks_options(),
+        lanes=lambda wildcards: fq2bam_lanes(),
         offset=config["quality_offset"],
         distance=config["optical_distance"],
         metrics=lambda wildcards, output: " ".join(

@@ -39,7 +39,7 @@ rule gpu_call:
         mem_mb=GPU_HOST_MEMORY_MB,
     params:
         step=PARABRICKS_STEP,
-        options=parabricks_options(),
+        options=lambda wildcards: parabricks_options(),
         caller=config["caller"],
         gvcf=lambda wildcards, output: " ".join(f"--gvcf {x}" for x in output.gvcf),
     shell:
@@ -68,7 +68,7 @@ if CALL_TWICE:
             mem_mb=GPU_HOST_MEMORY_MB,
         params:
             step=PARABRICKS_STEP,
-            options=parabricks_options(),
+            options=lambda wildcards: parabricks_options(),
             caller=config["caller"],
         shell:
             "{params.step} call --caller {params.caller} {params.options:q}"
