@@ -28,7 +28,10 @@ from pydantic_settings import (
 )
 
 from wesemu.clock import FASTEST
+from wesemu.errors import InvalidRequest
+from wesemu.genomics.templates import check_template
 from wesemu.runs.terms import Pace
+from wesemu.workflows.params import MAPPERS
 
 
 class OidcSettings(BaseModel):
@@ -308,6 +311,30 @@ class NodeSettings(BaseModel):
     """More words for srun, salloc or the plugin's sbatch: `["--qos=long", "--exclusive"]`."""
 
 
+class ParabricksSettings(BaseModel):
+    """How NVIDIA Parabricks runs on a CUDA node; docs/parabricks.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runtime: Literal["auto", "native", "docker", "apptainer"] = "auto"
+    """`auto`: `pbrun` on PATH, else the image."""
+
+    image: str = ""
+    """Docker's name of an image that is on this machine, or a .sif file; none is ever fetched."""
+
+    low_memory: Literal["auto", "always", "never"] = "auto"
+    """The low-memory flags; `auto`: for cards below 24 GB."""
+
+    retry_low_memory: bool = True
+    """Run once more with the low-memory flags when the card's memory ran out."""
+
+    temporary: str = ""
+    """A folder on a fast local disk for temporary files; empty: the run's directory."""
+
+    memory_limit: int = Field(default=0, ge=0)
+    """GB of host memory for fq2bam; 0: its own choice, half of what there is."""
+
+
 class Settings(BaseSettings):
     """All settings of one server."""
 
@@ -352,6 +379,22 @@ class Settings(BaseSettings):
     ] = Field(default_factory=dict)
     """Buckets that lie elsewhere, by the name that they have here; such a name wins over a folder
     of the same name."""
+    parabricks: ParabricksSettings = Field(default_factory=ParabricksSettings)
+
+    mappers: dict[str, str] = Field(default_factory=dict)
+    """Mappers that you bring: a name that requests may choose = a command template."""
+
+    @field_validator("mappers")
+    @classmethod
+    def _usable(cls, mappers: dict[str, str]) -> dict[str, str]:
+        for name, template in mappers.items():
+            if name in MAPPERS:
+                raise ValueError(f"{name} is a mapper of its own; choose another name")
+            try:
+                check_template(name, template)
+            except InvalidRequest as error:
+                raise ValueError(error.message) from error
+        return mappers
 
     @classmethod
     def settings_customise_sources(

@@ -52,6 +52,12 @@ def workflow(tmp_path: Path) -> Callable[..., Workflow]:
 
 
 @pytest.fixture(scope="session")
+def shared_workflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workflow]:
+    """As `workflow`, for a run whose results several tests look at."""
+    return lambda name: Workflow(name, tmp_path_factory.mktemp(name) / "run")
+
+
+@pytest.fixture(scope="session")
 def fixture_folder() -> Path:
     """The repository's small fixture with a known truth."""
     return ROOT / "testdata" / "diploid"

@@ -19,6 +19,7 @@ from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
 from wesemu.public_addresses import AddressGuard
 from wesemu.runs.changes import Changes
+from wesemu.runs.model import JsonObject
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
 from wesemu.runs.records import sweep
@@ -32,6 +33,7 @@ from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
 from wesemu.wiring.gpus import choose_gpus
 from wesemu.wiring.transfers import Transfers, open_transfers
+from wesemu.workflows.accelerated import OwnTools
 from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.elsewhere import Elsewhere
@@ -91,7 +93,7 @@ async def open_core(
     pipelines = await asyncio.to_thread(pipelines_folder)
     transfers = await open_transfers(settings, data.cache, opening)
     offer = _offer(settings.node, node)
-    planner = _planner(settings.workflows, data, pipelines, offer, engines, transfers, opening)
+    planner = _planner(settings, data, pipelines, offer, engines, transfers, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -171,7 +173,7 @@ def _offer(settings: NodeSettings, node: Node) -> Offer:
 
 
 def _planner(
-    settings: WorkflowSettings,
+    settings: Settings,
     data: DataDirectory,
     pipelines: Path,
     offer: Offer,
@@ -192,8 +194,11 @@ def _planner(
         transfers.elsewhere,
         transfers.stage,
         transfers.deliveries,
+        _own_tools(settings),
     )
-    return WorkflowPlanner(bundled, AttachedWorkflows(offer), engines, _remote(settings, opening))
+    return WorkflowPlanner(
+        bundled, AttachedWorkflows(offer), engines, _remote(settings.workflows, opening)
+    )
 
 
 def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:
@@ -202,6 +207,13 @@ def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkfl
     remote = RemoteWorkflows(web, settings.folders)
     opening.push_async_callback(remote.close)
     return remote
+
+
+def _own_tools(settings: Settings) -> OwnTools:
+    parabricks = settings.parabricks.model_dump()
+    given: JsonObject = {name: value or None for name, value in parabricks.items()}
+    given["retry_low_memory"] = settings.parabricks.retry_low_memory
+    return OwnTools(parabricks=given, mappers=settings.mappers)
 
 
 def _terms(settings: Settings) -> Terms:

@@ -11,7 +11,7 @@ from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
-from wesemu.workflows.placement import Offer, place, settled, tell
+from wesemu.workflows.placement import Offer, place, settled, write_note
 from wesemu.workflows.remote import FILE, is_file, is_remote
 from wesemu.workflows.shares import others
 
@@ -40,7 +40,7 @@ class AttachedWorkflows:
             shutil.copytree, workspace.attachments, workspace.work, dirs_exist_ok=True
         )
         resources = settled(run, self._offer)
-        await asyncio.to_thread(tell, run, workspace)
+        await asyncio.to_thread(write_note, run, workspace)
         return _job(run.request, workspace, resources)
 
     async def sketch(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Job:

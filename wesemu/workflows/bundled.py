@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from wesemu.runs.model import (
 from wesemu.runs.ports import Delivery, Job, Plan, Publication, Results, Tell
 from wesemu.runs.workspace import Workspace, read_regular
 from wesemu.transfers.source import shown
+from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_caller, check_mapper
 from wesemu.workflows.accelerators import hindrance
 from wesemu.workflows.delivery import Deliveries
 from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs, LaneFiles, RunFiles
 from wesemu.workflows.params import PARAMS, MappingParams, WgsParams
-from wesemu.workflows.placement import Offer, acceleration, place, settled, tell
+from wesemu.workflows.placement import Offer, acceleration, place, settled, write_note
 from wesemu.workflows.shares import others
 from wesemu.workflows.staging import Stage
 
@@ -57,6 +58,7 @@ class BundledPipelines:
         elsewhere: Elsewhere | None = None,
         stage: Stage | None = None,
         deliveries: Deliveries | None = None,
+        tools: OwnTools | None = None,
         unable: Callable[[Path], str | None] = hindrance,
     ) -> None:
         """`unable` tells why the pipeline in a folder has no use for GPUs here, or None."""
@@ -69,6 +71,7 @@ class BundledPipelines:
         self._deliveries = deliveries or Deliveries(self._elsewhere)
         self._offer = offer
         self._unable = unable
+        self._tools = tools or OwnTools()
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
@@ -78,7 +81,7 @@ class BundledPipelines:
     def _plan(
         self, engine: str, request: RunRequest, params: MappingParams, attachments: Path | None
     ) -> Plan:
-        _check_tools(params)
+        check_mapper(params, self._tools)
         files = RunFiles(attachments)
         found = self._inputs.lanes(params, files)
         reference = self._inputs.reference(params.reference, files)
@@ -89,6 +92,7 @@ class BundledPipelines:
         placement = place(
             request.engine_parameters, self._offer, able=unable is None, unable=unable
         )
+        _check_tools(params, cuda=placement.kind == "cuda" and unable is None)
         return Plan(
             engine=engine,
             workflow=request.workflow_url,
@@ -114,9 +118,9 @@ class BundledPipelines:
         assert fasta is not None, "what is remote has been fetched"
         reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
         input_bytes = await asyncio.to_thread(_sizes, lanes)
-        accelerated = await asyncio.to_thread(self._acceleration, run, workspace)
-        config = _config(params, lanes, reference) | accelerated
         resources = settled(run, self._offer)
+        await asyncio.to_thread(write_note, run, workspace)
+        config = await self._configure(params, lanes, reference, run.tags, run.workflow, resources)
         return self._job(run.request, workspace, resources, config, input_bytes)
 
     async def sketch(
@@ -132,7 +136,8 @@ class BundledPipelines:
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
         assert fasta is not None, "nothing is remote"
         names = {str(path): name for lane in lanes for path, name in lane.names.items()}
-        config = _config(params, lanes, fasta)
+        workflow = request.workflow_url
+        config = await self._configure(params, lanes, fasta, plan.tags, workflow, plan.resources)
         job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
         return job, names | {str(fasta): params.reference}
 
@@ -164,11 +169,20 @@ class BundledPipelines:
         await asyncio.to_thread(shutil.rmtree, workspace.inputs, ignore_errors=True)
         await self._deliveries.forget(run.id, workspace)
 
-    def _acceleration(self, run: Run, workspace: Workspace) -> JsonObject:
-        tell(run, workspace)
-        if hindrance(self._pipelines / run.workflow) is not None:
-            return {}
-        return acceleration(run, self._offer)
+    async def _configure(
+        self,
+        params: MappingParams,
+        lanes: Sequence[LaneFiles],
+        reference: Path,
+        tags: Mapping[str, str],
+        workflow: str,
+        resources: Resources,
+    ) -> JsonObject:
+        """The pipeline's configuration; `tags` say where the run is carried out."""
+        config = _config(params, lanes, reference)
+        if await asyncio.to_thread(self._unable, self._pipelines / workflow) is None:
+            config |= acceleration(tags, resources, self._offer)
+        return add_own_tools(config, params, self._tools)
 
     async def results(self, workspace: Workspace) -> Results:
         """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
@@ -181,7 +195,7 @@ class BundledPipelines:
     def _explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
         path = workspace.work / "input_error.json"
         if not path.is_file():
-            return None
+            return _gpu_failure(workspace.work / "accelerator_error.json")
         told = json.loads(read_regular(path))
         names: dict[str, str] = {}
         for lane in self._inputs.lanes(parse_params(run.request), _files(workspace)):
@@ -303,9 +317,13 @@ def _sizes(lanes: Sequence[LaneFiles]) -> int:
     return sum(path.stat().st_size for lane in lanes for path in lane.names)
 
 
-def _check_tools(params: MappingParams) -> None:
-    """Raises InvalidRequest for a mapper, caller or report whose program is not installed."""
-    chosen = {"mapper": params.mapper, "caller": getattr(params, "caller", "")}
+def _check_tools(params: MappingParams, *, cuda: bool) -> None:
+    """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
+    for a caller of a GPU without one; with a GPU the callers are Parabricks'."""
+    chosen = {"mapper": params.mapper}
+    if isinstance(params, WgsParams) and not cuda:
+        check_caller(params)
+        chosen["caller"] = params.caller
     for field, tool in chosen.items():
         if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
             raise InvalidRequest(
@@ -333,7 +351,7 @@ def _alignment_name(params: MappingParams) -> str:
     return "aligned.cram" if wanted.endswith(".cram") else "aligned.bam"
 
 
-def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> JsonObject:
+def _config(params: MappingParams, lanes: Sequence[LaneFiles], reference: Path) -> JsonObject:
     reads: list[JsonValue] = []
     for lane in lanes:
         entry: JsonObject = {"first": str(lane.first)}
@@ -360,6 +378,14 @@ def _config(params: MappingParams, lanes: list[LaneFiles], reference: Path) -> J
         config["gvcf"] = params.gvcf is not None
         config["vcf"] = "calls.vcf" if _is_plain(params) else "calls.vcf.gz"
     return config
+
+
+def _gpu_failure(path: Path) -> RunFailure | None:
+    """What a step on the GPU says of its failure, and what helps."""
+    if not path.is_file():
+        return None
+    told = json.loads(read_regular(path))
+    return RunFailure(message=str(told["message"]), hint=told.get("hint"))
 
 
 def _results(workspace: Workspace) -> Results:

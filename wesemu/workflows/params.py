@@ -18,6 +18,13 @@ FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 Location = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
+MAPPERS = ("bwa", "bwa-mem2", "minimap2")
+"""Those that are here without settings."""
+
+GPU_CALLERS = ("haplotypecaller",)
+"""Those of Parabricks alone; the first one is the default where a run is on a GPU."""
+
+
 class Lane(BaseModel):
     """The two mates' files of one lane, and its read group as an `@RG` line.
 
@@ -54,7 +61,7 @@ class MappingParams(BaseModel):
     reference: Location = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     quality_offset: Literal[33, 64] = 33
-    mapper: Literal["bwa", "bwa-mem2", "minimap2"] = "bwa"
+    mapper: str = Field(default="bwa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     markdup: bool = True
     optical_distance: int = Field(default=0, ge=0, le=100_000)
     reports: list[Literal["multiqc", "snakemake"]] = Field(default=[], max_length=2)
@@ -68,7 +75,7 @@ class WgsParams(MappingParams):
 
     vcf: Location | None = None
     gvcf: Location | None = None
-    caller: Literal["bcftools", "freebayes", "gatk", "deepvariant"] = "bcftools"
+    caller: Literal["bcftools", "freebayes", "gatk", "deepvariant", "haplotypecaller"] = "bcftools"
 
     @model_validator(mode="after")
     def _caller_can(self) -> Self:

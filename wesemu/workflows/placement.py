@@ -108,19 +108,20 @@ def settled(run: Run, offer: Offer) -> Resources:
     return Resources(run.resources.cores, run.resources.memory_mb, has, least)
 
 
-def acceleration(run: Run, offer: Offer) -> JsonObject:
-    """What a pipeline that takes an `accelerator` is told of it: nothing on the CPU."""
-    if run.tags.get(PLACE) != "cuda":
+def acceleration(tags: Mapping[str, str], resources: Resources, offer: Offer) -> JsonObject:
+    """What a pipeline that takes an `accelerator` is told of it: nothing on the CPU. `tags` are
+    those of the run's placement."""
+    if tags.get(PLACE) != "cuda":
         return {}
     return {
         "accelerator": "cuda",
-        "gpus": run.resources.least_gpus,
+        "gpus": resources.least_gpus,
         "gpu_memory_mb": offer.gpu_memory_mb,
         "gpu_driver": offer.gpu_driver,
     }
 
 
-def tell(run: Run, workspace: Workspace) -> None:
+def write_note(run: Run, workspace: Workspace) -> None:
     """Write the note, if there is one, into the run's own log, before anything else is."""
     note = run.tags.get(PLACE_NOTE)
     if note is not None and PLACE in run.tags:

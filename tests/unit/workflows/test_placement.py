@@ -12,7 +12,7 @@ from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, Ru
 from wesemu.runs.workspace import Workspace
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.accelerators import hindrance
-from wesemu.workflows.placement import Offer, Placement, acceleration, place, settled, tell
+from wesemu.workflows.placement import Offer, Placement, acceleration, place, settled, write_note
 
 CPU_NODE = Offer(Resources(cores=8))
 GPU_NODE = Offer(Resources(cores=8, gpus=4), gpu_memory_mb=16_000, gpu_driver="580.1")
@@ -143,22 +143,23 @@ def test_what_was_asked_for_stays_and_the_cpu_stays_the_cpu() -> None:
 
 def test_a_pipeline_is_told_of_its_accelerator_on_cuda_only() -> None:
     run = a_run(place({"gpus": "2"}, GPU_NODE), gpus="2")
-    assert acceleration(run, GPU_NODE) == {
+    assert acceleration(run.tags, run.resources, GPU_NODE) == {
         "accelerator": "cuda",
         "gpus": 2,
         "gpu_memory_mb": 16_000,
         "gpu_driver": "580.1",
     }
     declared = replace(GPU_NODE, gpu_memory_mb=None, gpu_driver=None)
-    assert acceleration(run, declared)["gpu_memory_mb"] is None
-    assert acceleration(a_run(place({}, CPU_NODE)), CPU_NODE) == {}
+    assert acceleration(run.tags, run.resources, declared)["gpu_memory_mb"] is None
+    placed = place({}, CPU_NODE)
+    assert acceleration(placed.tags, placed.resources, CPU_NODE) == {}
 
 
 def test_the_note_is_in_the_runs_own_log(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    tell(a_run(place({}, CPU_NODE)), workspace)
+    write_note(a_run(place({}, CPU_NODE)), workspace)
     assert not workspace.stderr.exists()
-    tell(a_run(place({"node": "cuda"}, replace(CPU_NODE, without_gpu="cpu"))), workspace)
+    write_note(a_run(place({"node": "cuda"}, replace(CPU_NODE, without_gpu="cpu"))), workspace)
     assert workspace.stderr.read_text().startswith("wesemu: asked for cuda; this node has no GPU")
 
 

@@ -8,7 +8,9 @@ from snakemake.settings.types import DeploymentMethod
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexer_of
 from wesemu.genomics.fastq import LONGEST_READ
 from wesemu.genomics.reports import check_reports
-from wesemu.genomics.tools import OPTIONAL, REQUIRED, resolve
+from wesemu.genomics.parabricks.facts import parabricks_tool
+from wesemu.genomics.templates import uses_gpu
+from wesemu.genomics.tools import OPTIONAL, REQUIRED, Tool, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
 # fails with whichever of its programs fails.
@@ -18,9 +20,14 @@ shell.executable("bash")
 check_reports(config["reports"])
 
 
+ON_GPU = config["accelerator"] == "cuda"
+
+
 def choose_tools():
     settings = dict(config["tools"])
-    more = {config["mapper"], config.get("caller")} & set(OPTIONAL)
+    # the callers of a GPU are Parabricks'
+    more = {config["mapper"]} | (set() if ON_GPU else {config.get("caller")})
+    more &= set(OPTIONAL)
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
         settings = {name: name for name in (*REQUIRED, *more)} | settings
     return resolve(settings, more=more)
@@ -31,6 +38,14 @@ SAMTOOLS = TOOLS.samtools.shell
 MAPPER = TOOLS.find(config["mapper"])
 INDEXER = TOOLS.find(indexer_of(config["mapper"]))
 SUFFIXES = SUFFIXES_OF[INDEXER.name]
+OWN_MAPPER = config.get("own_mapper")
+PARABRICKS = parabricks_tool(config["parabricks"]) if ON_GPU else None
+# fq2bam is bwa's; who asks for another mapper gets that one
+FQ2BAM = ON_GPU and config["mapper"] == "bwa" and not OWN_MAPPER
+if OWN_MAPPER:
+    MAPPED_BY = Tool(OWN_MAPPER["name"], (), "unknown", "settings")
+else:
+    MAPPED_BY = PARABRICKS if FQ2BAM else MAPPER
 PYTHON = shlex.join([sys.executable, "-P"])
 THREADS = config.get("threads") or workflow.cores or 8
 # kept apart: the directory holds nothing of the user's, and goes when a rule ends

@@ -75,7 +75,7 @@ rule statistics:
         markdup=lambda wildcards, input: " ".join(
             f"--markdup {x}" for x in input.markdup
         ),
-        mapper=[MAPPER.name, MAPPER.version],
+        mapper=[MAPPED_BY.name, MAPPED_BY.version],
         version=TOOLS.samtools.version,
     shell:
         "("

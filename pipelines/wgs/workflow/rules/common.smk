@@ -1,5 +1,9 @@
 BCFTOOLS = TOOLS.bcftools.shell
-CALLER = TOOLS.find(config["caller"])
+GPU_CALLER = ON_GPU and config["caller"] in ("haplotypecaller", "deepvariant")
+if GPU_CALLER:
+    CALLER = Tool(config["caller"], (), f"parabricks {PARABRICKS.version}", "settings")
+else:
+    CALLER = TOOLS.find(config["caller"])
 VCF = f"results/{config['vcf']}"
 COMPRESSED = config["vcf"].endswith(".gz")
 VCF_INDEX = [f"{VCF}.tbi"] if COMPRESSED else []
@@ -40,7 +44,7 @@ CALL_MEMORY = {
     "freebayes": 1000,
     "gatk": HEAP_MB + 1000,
     "deepvariant": 8000,
-}[config["caller"]] + min(300, fasta_size() // 1_000_000)
+}.get(config["caller"], 0) + min(300, fasta_size() // 1_000_000)
 # GATK wants to know the contigs
 DICTIONARY = ["resources/genome.dict"] if config["caller"] == "gatk" else []
 

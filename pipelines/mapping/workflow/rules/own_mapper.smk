@@ -1,0 +1,33 @@
+# A mapper that the user brings, by its command line, in bwa's place in the same pipe.
+USES_GPU = uses_gpu(OWN_MAPPER["name"], OWN_MAPPER["command"])
+OWN_GPUS = config["gpus"] if ON_GPU and USES_GPU else 0
+
+
+def own_mapper_options():
+    words = ["--name", OWN_MAPPER["name"], "--command", OWN_MAPPER["command"]]
+    words += ["--gpus", str(OWN_GPUS)]
+    for number, lane in enumerate(config["reads"], 1):
+        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
+        words += ["--read-group", read_group(number, lane)]
+    return words
+
+
+ruleorder: own_map > map
+
+
+use rule map as own_map with:
+    log:
+        "logs/own_map.log",
+    resources:
+        gpu=OWN_GPUS,
+    params:
+        align=f"{PYTHON} -m wesemu.genomics.own_mapper",
+        samtools=SAMTOOLS,
+        lanes=lambda wildcards: own_mapper_options(),
+        later=later_programs(),
+        longest=LONGEST_READ,
+        offset=config["quality_offset"],
+        temporary=TEMPORARY,
+        memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
+        finish=lambda wildcards: "markdup" if config["markdup"] else "sort",
+        duplicates=markdup_options(),

@@ -1,0 +1,87 @@
+# On a GPU: NVIDIA Parabricks' fq2bam in the place of bwa, fixmate, sort and markdup.
+
+
+include: "parabricks_options.smk"
+
+
+def whole_read_group(number, lane):
+    """The lane's @RG line with every field that pbrun may ask for."""
+    group = read_group(number, lane)
+    present = {field[:2]: field[3:] for field in group.split("\\t")[1:]}
+    usual = {"LB": config["sample"], "PL": "ILLUMINA", "PU": present.get("ID", "")}
+    for name, value in usual.items():
+        if name not in present:
+            group += f"\\t{name}:{value}"
+    return group
+
+
+def fq2bam_lanes():
+    words = []
+    for number, lane in enumerate(config["reads"], 1):
+        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
+        words += ["--read-group", whole_read_group(number, lane)]
+    return words
+
+
+ruleorder: fq2bam > map
+
+
+rule fq2bam:
+    input:
+        reads=[lane[mate] for lane in config["reads"] for mate in MATES if mate in lane],
+        reference=REFERENCE,
+        index=multiext(REFERENCE, ".fai", *SUFFIXES),
+    output:
+        bam=kept_as_bam("results/aligned.bam"),
+        bai=kept_as_bam("results/aligned.bam.bai"),
+        counts="results/reads.json",
+        metrics=[temp("results/duplicates.txt")] if config["markdup"] else [],
+    log:
+        "logs/fq2bam.log",
+    conda:
+        "../envs/mapping.yaml"
+    threads: GPU_THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=GPU_HOST_MEMORY_MB,
+    params:
+        step=PARABRICKS_STEP,
+        options=lambda wildcards: parabricks_options(),
+        lanes=lambda wildcards: fq2bam_lanes(),
+        offset=config["quality_offset"],
+        distance=config["optical_distance"],
+        metrics=lambda wildcards, output: " ".join(
+            f"--metrics {x}" for x in output.metrics
+        ),
+    shell:
+        "{params.step} fq2bam {params.options:q} --reference {input.reference:q}"
+        " {params.lanes:q} --threads {threads} --quality-offset {params.offset}"
+        " --optical-distance {params.distance} {params.metrics} --bam {output.bam:q}"
+        " --counts {output.counts:q} --error input_error.json 2> {log}"
+
+
+if config["markdup"]:
+
+    ruleorder: count_duplicates > map
+
+    # as samtools markdup tells them, for the same reports; not on the GPU's time
+    rule count_duplicates:
+        input:
+            bam="results/aligned.bam",
+            metrics="results/duplicates.txt",
+        output:
+            "results/markdup.json",
+        log:
+            "logs/count_duplicates.log",
+        conda:
+            "../envs/mapping.yaml"
+        threads: max(1, min(4, THREADS // 2))
+        params:
+            samtools=SAMTOOLS,
+            tell=f"{PYTHON} -m wesemu.genomics.parabricks.duplicates",
+        shell:
+            "("
+            " {params.samtools} flagstat -@ {threads} -O json {input.bam:q} |"
+            " {params.tell} --flagstat /dev/stdin --metrics {input.metrics:q}"
+            " --output {output:q}"
+            ") 2> {log}"

@@ -1,0 +1,105 @@
+# On a GPU: Parabricks' callers. What they write is read, compressed and indexed by bcftools, and
+# so found whole or not. haplotypecaller writes a VCF or a gVCF, deepvariant both at once.
+CALL_TWICE = config["gvcf"] and config["caller"] == "haplotypecaller"
+RAW_VCF = "results/parabricks/calls.vcf"
+RAW_GVCF = ["results/parabricks/calls.g.vcf"] if config["gvcf"] else []
+
+
+if not FQ2BAM:
+
+    # the reads were mapped otherwise
+    include: "../../../mapping/workflow/rules/parabricks_options.smk"
+
+
+if SLICES == 1:
+
+    ruleorder: gpu_variants > call
+
+else:
+
+    ruleorder: gpu_variants > gather
+
+
+rule gpu_call:
+    input:
+        bam=BAM,
+        bai=f"{BAM}.bai",
+        reference=REFERENCE,
+        fai=f"{REFERENCE}.fai",
+    output:
+        vcf=temp(RAW_VCF),
+        gvcf=[] if CALL_TWICE else [temp(name) for name in RAW_GVCF],
+    log:
+        "logs/gpu_call.log",
+    conda:
+        "../envs/calling.yaml"
+    threads: GPU_THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=GPU_HOST_MEMORY_MB,
+    params:
+        step=PARABRICKS_STEP,
+        options=lambda wildcards: parabricks_options(),
+        caller=config["caller"],
+        gvcf=lambda wildcards, output: " ".join(f"--gvcf {x}" for x in output.gvcf),
+    shell:
+        "{params.step} call --caller {params.caller} {params.options:q}"
+        " --reference {input.reference:q} --bam {input.bam:q} --threads {threads}"
+        " --vcf {output.vcf:q} {params.gvcf} 2> {log}"
+
+
+if CALL_TWICE:
+
+    rule gpu_gvcf:
+        input:
+            bam=BAM,
+            bai=f"{BAM}.bai",
+            reference=REFERENCE,
+            fai=f"{REFERENCE}.fai",
+        output:
+            gvcf=temp(RAW_GVCF),
+        log:
+            "logs/gpu_gvcf.log",
+        conda:
+            "../envs/calling.yaml"
+        threads: GPU_THREADS
+        resources:
+            gpu=GPUS,
+            mem_mb=GPU_HOST_MEMORY_MB,
+        params:
+            step=PARABRICKS_STEP,
+            options=lambda wildcards: parabricks_options(),
+            caller=config["caller"],
+        shell:
+            "{params.step} call --caller {params.caller} {params.options:q}"
+            " --reference {input.reference:q} --bam {input.bam:q} --threads {threads}"
+            " --gvcf {output.gvcf:q} 2> {log}"
+
+
+# Header lines that name this run's directory are left out.
+rule gpu_variants:
+    input:
+        vcf=RAW_VCF,
+        gvcf=RAW_GVCF,
+    output:
+        vcf=VCF,
+        index=VCF_INDEX,
+        gvcf=GVCF,
+        gvcf_index=GVCF_INDEX,
+        stats="results/variants.txt",
+    log:
+        "logs/gpu_variants.log",
+    conda:
+        "../envs/calling.yaml"
+    params:
+        bcftools=BCFTOOLS,
+        form=VCF_FORM,
+    shell:
+        "("
+        ' clean() {{ HERE="$PWD" awk \'!/^##/ || !index($0, ENVIRON["HERE"])\' "$1"; }};'
+        " clean {input.vcf:q} | {params.bcftools} view --no-version {params.form} -o {output.vcf:q} -;"
+        " for gvcf in {output.gvcf:q}; do"
+        " clean {input.gvcf:q} | {params.bcftools} view --no-version -Oz -W=tbi -o $gvcf -; done;"
+        " {params.bcftools} stats -s - {output.vcf:q} |"
+        " grep -v '^# The command line' > {output.stats:q}"
+        ") 2> {log}"

@@ -1,0 +1,91 @@
+"""A mapper that the user brings, by its command line, gives what the same mapper gives built in."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pysam
+import pytest
+
+# bwa out of this project's tools, called as a mapper of somebody's would be; DROP loses a pair
+SCRIPT = """
+import os, subprocess, sys
+threads, group, reference, first, second = sys.argv[1:]
+from wesemu.genomics.tools import resolve
+bwa = resolve().bwa
+words = [sys.executable, "-P", "-m", "wesemu.genomics.align", "--threads", threads]
+words += ["--reference", reference, "--reads", first, second, "--read-group", group]
+words += ["--counts", os.devnull, "--error", "mapper.json"]
+words += [] if bwa.source == "wheel" else ["--bwa", bwa.shell]
+done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
+text = done.stdout
+if text[:1] != b"@":
+    tools = resolve().samtools.command
+    text = subprocess.run([*tools, "view", "-h", "-"], input=text, stdout=subprocess.PIPE).stdout
+lines = text.splitlines(keepends=True)
+if "DROP" in os.environ:
+    name = lines[-1].split(b"\\t")[0]
+    lines = [line for line in lines if not line.startswith(name + b"\\t")]
+sys.stdout.buffer.write(b"".join(lines))
+sys.exit(int(os.environ.get("STATUS", "0")))
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> dict[str, object]:
+    script = tmp_path / "my mapper.py"
+    script.write_text(SCRIPT)
+    words = shlex.join([sys.executable, "-P", str(script)])
+    command = f"{words} {{threads}} {{read_group}} {{reference}} {{first}} {{second}}"
+    return {"own_mapper": {"name": "mine", "command": command}}
+
+
+def records(bam: Path) -> list[str]:
+    with pysam.AlignmentFile(str(bam)) as file:
+        return [read.to_string() for read in file.fetch(until_eof=True)]
+
+
+def test_the_results_are_those_of_the_same_mapper_built_in(workflow, config, own, tmp_path):
+    odd = tmp_path / "a 'b' $(c);d"
+    odd.mkdir()
+    lane = {}
+    for mate, path in config["reads"][0].items():
+        (odd / Path(path).name).symlink_to(path)
+        lane[mate] = str(odd / Path(path).name)
+    config |= {"reads": [config["reads"][0], lane]}
+    builtin = workflow("mapping", "builtin").succeed(config)
+    results = workflow("mapping", "own").succeed(config | own)
+    assert records(results / "aligned.bam") == records(builtin / "aligned.bam")
+    for name in ("reads.json", "flagstat.json", "markdup.json"):
+        assert (results / name).read_text() == (builtin / name).read_text()
+    assert json.loads((results / "summary.json").read_text())["tools"]["mine"] == "unknown"
+    with pysam.AlignmentFile(str(results / "aligned.bam")) as bam:
+        assert [program["ID"] for program in bam.header["PG"]] == ["mine", "samtools"]
+        assert len(bam.header["RG"]) == 2
+
+
+def test_a_read_that_did_not_come_out_is_noticed(workflow, config, own, monkeypatch):
+    monkeypatch.setenv("DROP", "1")
+    run = workflow("mapping")
+    assert run.run(config | own).returncode != 0
+    assert "primary records for" in run.read("logs/statistics.log")
+
+
+def test_a_mapper_that_fails_is_told(workflow, config, own, monkeypatch):
+    monkeypatch.setenv("STATUS", "7")
+    run = workflow("mapping")
+    assert run.run(config | own).returncode != 0
+    assert "mapper mine ended with status 7" in run.read("logs/own_map.log")
+    assert not (run.directory / "input_error.json").exists()
+
+
+def test_bad_reads_are_told_though_the_mapper_opens_them_itself(
+    workflow, config, own, tmp_path, fixture_folder
+):
+    cut = tmp_path / "cut_2.fq.gz"
+    cut.write_bytes((fixture_folder / "reads_2.fq.gz").read_bytes()[:20_000])
+    config["reads"][0]["second"] = str(cut)
+    run = workflow("mapping")
+    assert run.run(config | own).returncode != 0
+    assert json.loads(run.read("input_error.json"))["file"] == str(cut)

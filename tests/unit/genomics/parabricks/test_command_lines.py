@@ -1,0 +1,144 @@
+"""The exact words of every command: what is changed here is changed for whole genomes on cards
+that cannot be tried here."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wesemu.errors import InvalidRequest
+from wesemu.genomics.alignment import Lane
+from wesemu.genomics.parabricks.commands import Means, call, fq2bam
+from wesemu.genomics.parabricks.preflight import probe
+from wesemu.genomics.parabricks.runtimes import (
+    Container,
+    Mount,
+    apptainer,
+    docker,
+    environment,
+    mounts,
+)
+
+IMAGE = "nvcr.io/nvidia/clara/clara-parabricks:4.7.1-1"
+LANES = [
+    Lane("/in/a_1.fq.gz", "/in/a_2.fq.gz", "@RG\tID:L1\tLB:s\tPL:ILLUMINA\tPU:L1\tSM:s"),
+    Lane("/in/b_1.fq.gz", "/in/b_2.fq.gz", "@RG\tID:L2\tLB:s\tPL:ILLUMINA\tPU:L2\tSM:s"),
+]
+MEANS = Means(gpus=2, threads=32, temporary="/fast/t")
+SLIM = Means(gpus=1, threads=8, temporary="/t", low_memory=True, memory_limit=60)
+
+
+def test_fq2bam_with_two_lanes() -> None:
+    words = fq2bam("/r/genome.fa", LANES, "/o/a.bam", MEANS, metrics="/o/m", optical_distance=2500)
+    assert words == [
+        *("pbrun", "fq2bam", "--ref", "/r/genome.fa"),
+        *("--in-fq", "/in/a_1.fq.gz", "/in/a_2.fq.gz"),
+        r"@RG\tID:L1\tLB:s\tPL:ILLUMINA\tPU:L1\tSM:s",
+        *("--in-fq", "/in/b_1.fq.gz", "/in/b_2.fq.gz"),
+        r"@RG\tID:L2\tLB:s\tPL:ILLUMINA\tPU:L2\tSM:s",
+        *("--out-bam", "/o/a.bam", "--bwa-options=-K 10000000 -Y"),
+        *("--out-duplicate-metrics", "/o/m", "--optical-duplicate-pixel-distance", "2500"),
+        *("--bwa-cpu-thread-pool", "32", "--num-gpus", "2", "--tmp-dir", "/fast/t"),
+    ]
+
+
+def test_fq2bam_without_markdup_on_a_small_card() -> None:
+    words = fq2bam("/r/genome.fa", LANES[:1], "/o/a.bam", SLIM, metrics=None, optical_distance=100)
+    assert words[8:] == [
+        *("--out-bam", "/o/a.bam", "--bwa-options=-K 10000000 -Y", "--no-markdups"),
+        *("--bwa-cpu-thread-pool", "8", "--low-memory", "--memory-limit", "60"),
+        *("--num-gpus", "1", "--tmp-dir", "/t"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caller", "means", "gvcf", "flags"),
+    [
+        ("haplotypecaller", MEANS, False, []),
+        ("haplotypecaller", SLIM, True, ["--gvcf", "--htvc-low-memory"]),
+        ("deepvariant", MEANS, True, ["--gvcf"]),
+        ("deepvariant", SLIM, False, ["--num-streams-per-gpu", "1"]),
+    ],
+)
+def test_callers(caller, means: Means, gvcf: bool, flags: list[str]) -> None:
+    assert call(caller, "/r/genome.fa", "/o/a.bam", "/o/c.vcf", means, gvcf=gvcf) == [
+        *("pbrun", caller, "--ref", "/r/genome.fa", "--in-bam", "/o/a.bam"),
+        *("--out-variants", "/o/c.vcf", *flags),
+        *("--num-gpus", str(means.gpus), "--tmp-dir", means.temporary),
+    ]
+
+
+CONTAINER = Container(
+    image=IMAGE,
+    devices=("2", "5"),
+    folders=(Mount(Path("/runs/one, two"), writable=True), Mount(Path("/in"))),
+    directory=Path("/runs/one, two"),
+    home=Path("/fast/t"),
+    name="wesemu-0-fq2bam",
+    user="1000:1000",
+)
+
+
+def test_docker_sees_the_leased_gpus_only() -> None:
+    """There they count from 0, whatever their numbers are outside."""
+    assert docker(CONTAINER, ["pbrun", "version"]) == [
+        *("docker", "run", "--rm", "--init", "--pull", "never", "--name", "wesemu-0-fq2bam"),
+        *("--gpus", '"device=2,5"', "--user", "1000:1000"),
+        *("--mount", 'type=bind,"source=/runs/one, two","target=/runs/one, two"'),
+        *("--mount", "type=bind,source=/in,target=/in,readonly"),
+        *("--workdir", "/runs/one, two", "--env", "CUDA_VISIBLE_DEVICES=0,1"),
+        *("--env", "CUDA_DEVICE_ORDER=PCI_BUS_ID", "--env", "HOME=/fast/t"),
+        *(IMAGE, "pbrun", "version"),
+    ]
+    assert environment("docker", ("2", "5")) == {}
+
+
+def test_apptainer_is_told_which_gpus_to_use() -> None:
+    folders = (Mount(Path("/runs/one"), writable=True), Mount(Path("/in")))
+    container = Container("/i/pb.sif", ("2", "5"), folders, Path("/runs/one"), Path("/t"))
+    assert apptainer(container, ["pbrun", "version"]) == [
+        *("apptainer", "exec", "--nv", "--cleanenv", "--no-home"),
+        *("--bind", "/runs/one:/runs/one:rw", "--bind", "/in:/in:ro", "--pwd", "/runs/one"),
+        *("/i/pb.sif", "pbrun", "version"),
+    ]
+    assert environment("apptainer", ("2", "5")) == {
+        "APPTAINERENV_CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "APPTAINERENV_CUDA_VISIBLE_DEVICES": "2,5",
+    }
+    with pytest.raises(InvalidRequest, match="comma"):
+        apptainer(CONTAINER, ["pbrun"])
+
+
+def test_native_numbers_are_the_drivers() -> None:
+    assert environment("native", ("3",)) == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "3",
+    }
+
+
+def test_probes_fetch_nothing() -> None:
+    user = f"{os.getuid()}:{os.getgid()}"
+    start = ["docker", "run", "--rm", "--pull", "never", "--gpus"]
+    assert probe("docker", IMAGE, ["pbrun", "version"]) == [
+        *(*start, "all", "--user", user, IMAGE, "pbrun", "version"),
+    ]
+    assert probe("docker", IMAGE, ["nvidia-smi"], ("1", "3")) == [
+        *(*start, '"device=1,3"', "--user", user, IMAGE, "nvidia-smi"),
+    ]
+    assert probe("apptainer", "/i/pb.sif", ["nvidia-smi"]) == [
+        *("apptainer", "exec", "--nv", "--cleanenv", "--no-home", "/i/pb.sif", "nvidia-smi"),
+    ]
+
+
+def test_links_are_followed_and_folders_named_once(tmp_path: Path) -> None:
+    real, run = tmp_path / "real", tmp_path / "run"
+    for folder in (real / "deep", run / "tmp"):
+        folder.mkdir(parents=True)
+    for name in ("real/a.fq", "real/deep/b.fq", "run/c.bam"):
+        (tmp_path / name).touch()
+    (tmp_path / "link.fq").symlink_to(real / "a.fq")
+    files = [tmp_path / "link.fq", real / "deep" / "b.fq", run / "c.bam"]
+    assert mounts(readable=files, writable=[run, run / "tmp"]) == (
+        Mount(run.resolve(), writable=True),
+        Mount(real.resolve()),
+    )

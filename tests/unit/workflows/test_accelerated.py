@@ -1,0 +1,58 @@
+"""What settings add to a pipeline's configuration."""
+
+import pytest
+
+from wesemu.errors import InvalidRequest
+from wesemu.settings import Settings
+from wesemu.wiring.core import _own_tools
+from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_mapper
+from wesemu.workflows.params import MappingParams, WgsParams
+
+READS = [{"first": "a.fq", "second": "b.fq"}]
+TOOLS = OwnTools({"runtime": "docker", "image": "x:4.7.1-1"}, {"mine": "m {reads}"})
+CUDA = {"accelerator": "cuda", "caller": "bcftools"}
+
+
+def wgs(**more: object) -> WgsParams:
+    return WgsParams.model_validate({"reads": READS, **more})
+
+
+def test_settings_reach_the_configuration_on_a_gpu_only() -> None:
+    assert add_own_tools({"caller": "bcftools"}, wgs(), TOOLS) == {"caller": "bcftools"}
+    config = add_own_tools(CUDA, wgs(), TOOLS)
+    assert config["parabricks"] == TOOLS.parabricks
+    assert config["caller"] == "haplotypecaller"
+
+
+def test_a_caller_that_was_asked_for_stays() -> None:
+    assert add_own_tools(CUDA, wgs(caller="bcftools"), TOOLS)["caller"] == "bcftools"
+
+
+def test_a_gpu_caller_on_the_cpu_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="CUDA node only") as caught:
+        add_own_tools({}, wgs(caller="deepvariant"), TOOLS)
+    assert caught.value.field == "caller"
+
+
+def test_a_mapper_of_the_settings_is_chosen_by_its_name() -> None:
+    params = MappingParams.model_validate({"reads": READS, "mapper": "mine"})
+    check_mapper(params, TOOLS)
+    config = add_own_tools({"mapper": "mine"}, params, TOOLS)
+    assert config == {"mapper": "bwa", "own_mapper": {"name": "mine", "command": "m {reads}"}}
+    with pytest.raises(InvalidRequest, match="there are bwa, minimap2") as caught:
+        check_mapper(params, OwnTools())
+    assert caught.value.field == "mapper"
+
+
+def test_settings_become_the_object_parabricks() -> None:
+    settings = Settings.model_validate(
+        {"parabricks": {"image": "pb.sif", "memory_limit": 80, "retry_low_memory": False}}
+    )
+    assert _own_tools(settings).parabricks == {
+        "runtime": "auto",
+        "image": "pb.sif",
+        "low_memory": "auto",
+        "retry_low_memory": False,
+        "temporary": None,
+        "memory_limit": 80,
+    }

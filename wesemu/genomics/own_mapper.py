@@ -1,0 +1,157 @@
+"""Map with a mapper that the user brings: `python -m wesemu.genomics.own_mapper`.
+
+SAM to stdout under the header that all mappers of this program have; talk to stderr. The mapper
+opens the FASTQ files itself; they are checked and counted beside it.
+
+Exit status: 0; 65 bad input (`--error` holds the sentence); 69 the mapper failed; 141 nobody read
+the output.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from wesemu.errors import InputError, InvalidRequest
+from wesemu.genomics.align import BAD_INPUT, MAPPER_FAILED, NOBODY_READS
+from wesemu.genomics.alignment import Lane, MapperFailed, Program, header_text, read_group_line
+from wesemu.genomics.bwaindex import read_contigs
+from wesemu.genomics.parabricks.counting import Counting, check_lanes
+from wesemu.genomics.templates import check_template, fill
+
+_BLOCK = 1 << 20
+
+
+class OwnMapper:
+    """One process a lane, in turn."""
+
+    def __init__(
+        self, name: str, template: str, reference: str, *, threads: int, gpus: int
+    ) -> None:
+        self._name = name
+        self._template = template
+        self._given = {"reference": reference, "threads": str(threads), "gpus": str(gpus)}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """From another thread: the reads are bad."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def map(self, lane: Lane, output: IO[bytes]) -> None:
+        """Append the lane's records. Raises MapperFailed, BrokenPipeError."""
+        reads = {"first": lane.first, "second": lane.second or ""}
+        group = lane.read_group.replace("\t", "\\t")
+        command = fill(self._name, self._template, self._given | reads | {"read_group": group})
+        try:
+            # the lease on a GPU is an open file, which the mapper inherits
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, close_fds=False
+            )
+        except OSError as error:
+            raise MapperFailed(f"mapper {self._name} cannot be started: {error}") from error
+        self._process = process
+        if self._stopped:
+            process.kill()
+        assert process.stdout is not None
+        try:
+            self._copy(process.stdout, output)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+            process.stdout.close()
+        if status:
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise MapperFailed(f"mapper {self._name} {how}; its own message is above.")
+
+    def _copy(self, source: IO[bytes], output: IO[bytes]) -> None:
+        line = source.readline()
+        if line[:2] == b"\x1f\x8b":
+            raise MapperFailed(f"mapper {self._name} writes BAM or gzip; it must write SAM.")
+        while line.startswith(b"@") and line[3:4] == b"\t":
+            line = source.readline()
+        output.write(line)
+        shutil.copyfileobj(source, output, _BLOCK)
+        output.flush()
+
+
+def map_lanes(arguments: argparse.Namespace) -> dict[str, object]:
+    """The counts. Raises InvalidRequest for bad reads, MapperFailed, BrokenPipeError."""
+    check_template(arguments.name, arguments.command)
+    lanes = [
+        Lane(files[0], files[1] if len(files) > 1 else None, read_group_line(group))
+        for files, group in zip(arguments.reads, arguments.read_group, strict=True)
+    ]
+    check_lanes(lanes, arguments.quality_offset)
+    mapper = OwnMapper(
+        arguments.name,
+        arguments.command,
+        arguments.reference,
+        threads=arguments.threads,
+        gpus=arguments.gpus,
+    )
+    programs = [Program(arguments.name, "unknown", arguments.name)]
+    programs += [Program(*words) for words in arguments.later]
+    output = sys.stdout.buffer
+    output.write(header_text(read_contigs(arguments.reference), lanes, programs).encode())
+    counting = Counting(lanes, spoiled=mapper.stop)
+    try:
+        for lane in lanes:
+            mapper.map(lane, output)
+    except MapperFailed:
+        counting.finish()  # bad reads may be the reason
+        raise
+    return counting.finish().report()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Answers the exit status."""
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.own_mapper", description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--command", required=True, help="template, see docs/parabricks.md")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--reference", required=True)
+    parser.add_argument("--reads", nargs="+", action="append", required=True)
+    parser.add_argument("--read-group", action="append", required=True, metavar="@RG…")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--later", nargs=3, action="append", default=[])
+    parser.add_argument("--quality-offset", type=int, default=33)
+    parser.add_argument("--longest", type=int, help="for the likeness with other mappers")
+    parser.add_argument("--counts", type=Path, required=True)
+    parser.add_argument("--error", type=Path, required=True)
+    arguments = parser.parse_args(words)
+    arguments.error.unlink(missing_ok=True)
+    try:
+        counts = map_lanes(arguments)
+    except InvalidRequest as error:
+        file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
+        fault = {"message": error.message, "file": file, "record": record}
+        arguments.error.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+        return _failed(error.message, BAD_INPUT)
+    except MapperFailed as error:
+        return _failed(error.message, MAPPER_FAILED)
+    except BrokenPipeError:
+        return _failed("nobody reads the alignments any more", NOBODY_READS)
+    arguments.counts.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _failed(message: str, status: int) -> int:
+    sys.stderr.write(f"own_mapper: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    # at once: what is buffered of an unfinished stream must not be completed on the way out
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)

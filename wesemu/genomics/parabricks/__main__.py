@@ -1,0 +1,212 @@
+"""`python -m wesemu.genomics.parabricks fq2bam|call`: one step in the current directory.
+
+Exit status: 0; 65 bad reads (`--error` holds the sentence); that of pbrun where it failed, 78
+where it was not started (`--fault` holds what to do).
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wesemu.errors import InputError, InvalidRequest
+from wesemu.genomics.alignment import Lane, read_group_line
+from wesemu.genomics.parabricks.commands import Means, call, fq2bam
+from wesemu.genomics.parabricks.counting import Counting, check_lanes
+from wesemu.genomics.parabricks.failures import CURES, Failure
+from wesemu.genomics.parabricks.options import Options, options_from
+from wesemu.genomics.parabricks.process import Running
+from wesemu.genomics.parabricks.reference import FASTA_INDEX, lay_out
+from wesemu.genomics.parabricks.step import Failed, Known, Step, prepare, scratch
+
+BAD_INPUT = 65
+NOT_STARTED = 78
+
+
+class Beside:
+    """Counts the reads; at the first bad one it stops the processes it was told of."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._processes: list[Running] = []
+        self.counting = Counting(lanes, self._stop)
+
+    def watch(self, running: Running) -> None:
+        self._processes.append(running)
+        if self.counting.error is not None:  # it was faster
+            running.stop()
+
+    def _stop(self) -> None:
+        for running in self._processes:
+            running.stop()
+
+
+def map_reads(arguments: argparse.Namespace) -> None:
+    """Raises InputError for bad reads, Failed."""
+    options, known = _options(arguments)
+    lanes = [
+        Lane(_resolved(first), second and _resolved(second), read_group_line(group))
+        for (first, second), group in zip(arguments.reads, arguments.read_group, strict=True)
+    ]
+    check_lanes(lanes, arguments.quality_offset)
+    files = [Path(file) for lane in lanes for file in (lane.first, lane.second or lane.first)]
+    with scratch("fq2bam", options) as (here, temporary):
+        machine = prepare(options, arguments.gpus, known, files, temporary)
+        reference = lay_out(arguments.reference, here / "reference")
+        bam, metrics = here / "aligned.bam", here / "duplicates.txt"
+        means = _means(arguments, options, temporary, len(machine.devices))
+        step = Step("fq2bam", options, machine, means, tuple(files))
+        beside = Beside(lanes)
+        try:
+            step.run(
+                lambda means: fq2bam(
+                    str(reference),
+                    lanes,
+                    str(bam),
+                    means,
+                    metrics=str(metrics) if arguments.metrics else None,
+                    optical_distance=arguments.optical_distance,
+                ),
+                beside.watch,
+            )
+        except Failed as error:
+            # what pbrun makes of bad reads is not known: it may have failed for them
+            if error.failure.kind in ("other", "crash") or beside.counting.error is not None:
+                beside.counting.finish()
+            raise
+        tally = beside.counting.finish()
+        _move(bam, arguments.bam)
+        _move(Path(f"{bam}.bai"), Path(f"{arguments.bam}.bai"))
+        if arguments.metrics:
+            _move(metrics, arguments.metrics)
+    arguments.counts.write_text(json.dumps(tally.report(), indent=1) + "\n", encoding="utf-8")
+
+
+def call_variants(arguments: argparse.Namespace) -> None:
+    """Raises Failed."""
+    options, known = _options(arguments)
+    name = f"{arguments.caller}{'-gvcf' if arguments.gvcf else ''}"
+    with scratch(name, options) as (here, temporary):
+        machine = prepare(options, arguments.gpus, known, (), temporary)
+        reference = lay_out(arguments.reference, here / "reference", [FASTA_INDEX])
+        variants = here / "calls.vcf"
+        only_gvcf = arguments.gvcf and arguments.vcf is None
+        step = Step(
+            name,
+            options,
+            machine,
+            _means(arguments, options, temporary, len(machine.devices)),
+            (arguments.bam,),
+        )
+        out = here / "calls.g.vcf" if only_gvcf else variants
+        step.run(
+            lambda means: call(
+                arguments.caller,
+                str(reference),
+                str(arguments.bam.resolve()),
+                str(out),
+                means,
+                gvcf=bool(arguments.gvcf),
+            ),
+            lambda running: None,
+        )
+        if arguments.vcf:
+            _move(variants, arguments.vcf)
+        if arguments.gvcf:
+            _move(here / "calls.g.vcf", arguments.gvcf)
+
+
+def _move(made: Path, target: Path) -> None:
+    if not made.is_file() or not made.stat().st_size:
+        there = ", ".join(sorted(path.name for path in made.parent.iterdir() if path.is_file()))
+        raise Failed(
+            Failure(
+                "other",
+                f"pbrun ended well but left no {made.name} (it left: {there or 'nothing'})",
+                CURES["other"],
+            )
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.replace(target)
+
+
+def _resolved(path: str) -> str:
+    return str(Path(path).resolve())
+
+
+def _options(arguments: argparse.Namespace) -> tuple[Options, Known]:
+    options = options_from(json.loads(arguments.settings))
+    return options, Known(arguments.gpu_memory_mb, arguments.gpu_driver)
+
+
+def _means(arguments: argparse.Namespace, options: Options, temporary: Path, gpus: int) -> Means:
+    return Means(
+        gpus=gpus,
+        threads=arguments.threads,
+        temporary=str(temporary),
+        memory_limit=options.memory_limit,
+    )
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.parabricks", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    mapping = steps.add_parser("fq2bam")
+    mapping.add_argument("--reads", nargs="+", action="append", required=True)
+    mapping.add_argument("--read-group", action="append", required=True, metavar="@RG…")
+    mapping.add_argument("--quality-offset", type=int, default=33)
+    mapping.add_argument("--optical-distance", type=int, default=0)
+    mapping.add_argument("--metrics", type=Path, help="of the duplicates; without: not marked")
+    mapping.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")
+    mapping.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
+    calling = steps.add_parser("call")
+    calling.add_argument("--caller", choices=("haplotypecaller", "deepvariant"), required=True)
+    calling.add_argument("--vcf", type=Path)
+    calling.add_argument("--gvcf", type=Path)
+    for step in (mapping, calling):
+        step.add_argument("--bam", type=Path, required=True)
+        step.add_argument("--reference", type=Path, required=True)
+        step.add_argument("--settings", default="{}", help="JSON: runtime, image, …")
+        step.add_argument("--gpus", type=int, default=1)
+        step.add_argument("--gpu-memory-mb", type=int)
+        step.add_argument("--gpu-driver")
+        step.add_argument("--threads", type=int, default=1)
+        step.add_argument("--fault", type=Path, required=True, help="JSON, on a failure of pbrun")
+    arguments = parser.parse_args(words)
+    if arguments.step == "fq2bam":
+        arguments.reads = [(*files, None)[:2] for files in arguments.reads]
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Answers the exit status."""
+    arguments = _arguments(words)
+    arguments.fault.unlink(missing_ok=True)
+    try:
+        if arguments.step == "fq2bam":
+            arguments.error.unlink(missing_ok=True)
+            map_reads(arguments)
+        else:
+            call_variants(arguments)
+    except InvalidRequest as error:
+        file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
+        fault = {"message": error.message, "file": file, "record": record}
+        target = arguments.error if arguments.step == "fq2bam" else arguments.fault
+        target.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+        sys.stderr.write(f"parabricks: {error.message}\n")
+        return BAD_INPUT
+    except Failed as error:
+        failure = error.failure
+        fault = {"message": failure.message, "hint": failure.hint, "kind": failure.kind}
+        arguments.fault.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+        sys.stderr.write(f"parabricks: {failure.message}\nparabricks: {failure.hint}\n")
+        return failure.status or NOT_STARTED
+    return 0
+
+
+if __name__ == "__main__":
+    # at once: the reads may still be being read
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,52 @@
+"""What the settings add to a pipeline's configuration: Parabricks, and mappers by command line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import JsonObject
+from wesemu.workflows.params import GPU_CALLERS, MAPPERS, MappingParams, WgsParams
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTools:
+    """`parabricks` as the pipelines' configuration has it; `mappers` are command templates by
+    name."""
+
+    parabricks: JsonObject = field(default_factory=dict)
+    mappers: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_mapper(params: MappingParams, tools: OwnTools) -> None:
+    """Raises InvalidRequest for a mapper that nobody here knows."""
+    known = [*MAPPERS, *tools.mappers]
+    if params.mapper not in known:
+        raise InvalidRequest(
+            f"mapper: there is no {params.mapper!r}; there are {', '.join(known)}. The setting "
+            "mappers adds others",
+            field="mapper",
+        )
+
+
+def check_caller(params: WgsParams) -> None:
+    """Raises InvalidRequest for a caller that needs a GPU: the run has none."""
+    if params.caller in GPU_CALLERS:
+        raise InvalidRequest(
+            f"the caller {params.caller} is Parabricks' and runs on a CUDA node only; choose "
+            "gatk, another caller or a CUDA node",
+            field="caller",
+        )
+
+
+def add_own_tools(config: JsonObject, params: MappingParams, tools: OwnTools) -> JsonObject:
+    """`config`, which says whether the run is on a GPU, with what that and the mapper need."""
+    added: JsonObject = {}
+    if (template := tools.mappers.get(params.mapper)) is not None:
+        added["mapper"] = "bwa"
+        added["own_mapper"] = {"name": params.mapper, "command": template}
+    cuda = config.get("accelerator") == "cuda"
+    if cuda:
+        added["parabricks"] = dict(tools.parabricks)
+    if isinstance(params, WgsParams) and cuda and "caller" not in params.model_fields_set:
+        added["caller"] = GPU_CALLERS[0]
+    return config | added
