@@ -2,6 +2,7 @@
 
 WesemuError                 message: what was wrong, where, what to do next
 ├── InvalidRequest          the caller's request is wrong (names the field)
+│   ├── BucketNameRefused   no bucket can be called so
 │   └── InputError          an input file is wrong (names the file and the record)
 ├── Unauthorized            no or unknown credentials
 │   └── TokenRefused        a token was shown, and is not good
@@ -44,6 +45,10 @@ class WesemuError(Exception):
 
 class InvalidRequest(WesemuError):
     """A request that cannot be carried out as sent."""
+
+
+class BucketNameRefused(InvalidRequest):
+    """A name that no bucket can have."""
 
 
 class InputError(InvalidRequest):

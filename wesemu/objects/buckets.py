@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
-from wesemu.errors import BucketNotFound, InvalidRequest, ObjectNotFound
+from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, ObjectNotFound
 
 SCHEME = "oss://"
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -98,9 +98,9 @@ class Buckets:
         return path
 
     def folder(self, bucket: str, *, field: str | None = None) -> Path:
-        """The bucket's folder. Raises InvalidRequest for a name that cannot be, BucketNotFound."""
+        """Raises BucketNameRefused, BucketNotFound."""
         if not _BUCKET_NAME.fullmatch(bucket):
-            raise InvalidRequest(
+            raise BucketNameRefused(
                 f"{_shown(bucket)} is not a bucket name: 3 to 63 lower-case letters, digits and "
                 "hyphens, with a letter or digit at both ends",
                 field=field,

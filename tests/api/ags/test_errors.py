@@ -130,6 +130,13 @@ async def test_a_body_that_is_no_json_object_is_an_invalid_parameter(
         ),
         (
             WGS,
+            {"wgs_bucket_name": ".."},
+            400,
+            "InvalidParameter",
+            "wgs_bucket_name: '..' is not a bucket name",
+        ),
+        (
+            WGS,
             {"wgs_reference_file": "hg38"},
             404,
             "ErrorReferenceNotFound",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wesemu.api.ags.fields import Field, Location, StartFields
-from wesemu.errors import BucketNotFound, InvalidRequest, NotFound
+from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, NotFound
 from wesemu.runs.model import JsonObject, RunRequest
 from wesemu.runs.terms import PRETENDED
 
@@ -27,7 +27,7 @@ class Start:
         """Have errors name the fields that the caller sent."""
         try:
             yield
-        except BucketNotFound as error:
+        except (BucketNotFound, BucketNameRefused) as error:
             error.field = self.names["bucket"]
             raise
         except (InvalidRequest, NotFound) as error:
