@@ -9,7 +9,7 @@ from pathlib import Path
 from wesemu import nodes
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
-from wesemu.engines.leases import declare
+from wesemu.engines.leases import Lender, declare
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
@@ -129,7 +129,7 @@ def _planner(
     engines: Sequence[Engine],
     opening: AsyncExitStack,
 ) -> Planner:
-    references = ReferenceStore(data.references, data.cache)
+    references = ReferenceStore(data.references, data.cache, lend=Lender(data.leases).lend)
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)
