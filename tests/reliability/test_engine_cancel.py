@@ -51,6 +51,40 @@ KINDS = {
             output: "out.txt"
             shell: "echo partial > {output}; touch ready; cat {input} > /dev/null; sleep 300"
     """,
+    "service": """
+        rule all:
+            input: "out.txt"
+        rule serve:
+            output: service("socket")
+            shell: "touch {output}; sleep 300"
+        rule slow:
+            input: "socket"
+            output: "out.txt"
+            shell: "echo partial > {output}; touch ready; sleep 300"
+    """,
+    "service that never comes": """
+        rule all:
+            input: "out.txt"
+        rule slow:
+            output: service("socket")
+            shell: "touch ready; sleep 300"
+        rule ask:
+            input: "socket"
+            output: "out.txt"
+            shell: "touch {output}"
+    """,
+    "checkpoint": """
+        checkpoint slow:
+            output: "out.txt"
+            shell: "echo partial > {output}; touch ready; sleep 300"
+    """,
+    "shadow": """
+        rule slow:
+            output: "out.txt"
+            shadow: "minimal"
+            params: here=os.getcwd()
+            shell: "echo partial > {output}; touch {params.here}/ready; sleep 300"
+    """,
     "daemon": """
         rule slow:
             output: "out.txt"

@@ -54,7 +54,9 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
 
 def _store(data: Path | None) -> "ReferenceStore":
     from wesemu.cli.configuration import load
+    from wesemu.engines.leases import Lender
     from wesemu.genomics.reference import ReferenceStore
 
     root = load(data=data).data
-    return ReferenceStore(root / "references", root / "cache")
+    lender = Lender(root / "leases")
+    return ReferenceStore(root / "references", root / "cache", lend=lender.lend)

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wesemu.engines.tickets import Capacity, Ticket, grants, in_order, parse
+from wesemu.errors import SystemFault
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Standing
 
@@ -112,6 +113,34 @@ class LeaseDesk:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise LeasesClosed("the run was canceled")
+
+
+class Lender:
+    """Leases for work of this machine that belongs to no run, such as indexing. It goes before
+    all tasks, because runs wait for it. Where no node was declared there is nothing to lend."""
+
+    def __init__(self, folder: Path) -> None:
+        self._desk: LeaseDesk | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self._desk = LeaseDesk(Standing(folder, rank=0, age=0))
+
+    @contextlib.contextmanager
+    def lend(self, wanted: Resources, needed: Callable[[], bool]) -> Iterator[tuple[int, ...]]:
+        """Blocks until it is the work's turn; the descriptors are for its processes to inherit.
+
+        Raises SystemFault once the work is not `needed` any more.
+        """
+        if self._desk is None:
+            yield ()
+            return
+        try:
+            lease = self._desk.take(wanted, needed)
+        except LeaseForgone:
+            raise SystemFault("The work was given up while it waited for its turn.") from None
+        try:
+            yield (lease.fileno(),)
+        finally:
+            lease.release()
 
 
 def declare(folder: Path, capacity: Capacity) -> None:

@@ -7,13 +7,14 @@ beside the FASTA holds its SHA-256: an index of another FASTA, or half of one, i
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
@@ -21,6 +22,7 @@ from wesemu.genomics.bwaindex import SUFFIXES_OF, check_names, index_fault, inde
 from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
 from wesemu.genomics.tools import Toolset, resolve
+from wesemu.runs.model import Resources
 
 FASTA = "genome.fa"
 _STAMP = "genome.json"
@@ -28,6 +30,22 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALIASES = (("hg19", "hs37d5"),)
 _FASTA_ENDINGS = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 _BLOCK = 1 << 20
+
+_SMALL = 50_000_000
+_BYTES_OF_SMALL, _BYTES_OF_LARGE = 11, 1.6
+"""Memory of `bwa index` a base: 42 MiB were measured for 4 Mbp; beyond _SMALL it is an estimate."""
+
+
+Lend = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
+"""A share of the machine for one program, waited for as long as that is needed; descriptors for
+the program to inherit. Raises SystemFault."""
+
+
+def lend_freely(
+    wanted: Resources, needed: Callable[[], bool]
+) -> AbstractContextManager[Sequence[int]]:
+    """To whoever has the machine alone."""
+    return nullcontext(())
 
 
 class ReferenceStore:
@@ -38,10 +56,18 @@ class ReferenceStore:
     another thread, upon which they raise `SystemFault`. Tools are looked for when first needed.
     """
 
-    def __init__(self, root: Path, cache: Path, *, tools: Callable[..., Toolset] = resolve) -> None:
+    def __init__(
+        self,
+        root: Path,
+        cache: Path,
+        *,
+        tools: Callable[..., Toolset] = resolve,
+        lend: Lend = lend_freely,
+    ) -> None:
         self._root = root
         self._made = cache / "references"
         self._tools = tools
+        self._lend = lend
         self._hashes: dict[tuple[int, int, int, int], str] = {}
         self._children: set[subprocess.Popen[str]] = set()
         self._closed = threading.Event()
@@ -184,23 +210,34 @@ class ReferenceStore:
         """Run an indexer to its end; answers what it said."""
         if self._closed.is_set():
             raise SystemFault(f"{source} is not indexed: the server is shutting down.")
-        child = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        self._children.add(child)
-        try:
-            _, talk = child.communicate()
-        finally:
-            self._children.discard(child)
+        with self._lend(_appetite(command), lambda: not self._closed.is_set()) as kept:
+            child = subprocess.Popen(
+                command,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                pass_fds=kept,
+            )
+            self._children.add(child)
+            try:
+                _, talk = child.communicate()
+            finally:
+                self._children.discard(child)
         if child.returncode < 0:
             raise SystemFault(f"Indexing {source} was ended by signal {-child.returncode}.")
         if child.returncode:
             raise InputError(f"{source} cannot be indexed: {_last_line(talk)}", file=source)
         return talk
+
+
+def _appetite(command: Sequence[str]) -> Resources:
+    """What an indexer of the FASTA that ends its command line takes: one core, and memory."""
+    size = Path(command[-1]).stat().st_size
+    if "index" not in command:
+        return Resources(cores=1)
+    small, large = min(size, _SMALL) * _BYTES_OF_SMALL, size * _BYTES_OF_LARGE
+    return Resources(cores=1, memory_mb=math.ceil(max(small, large) / 2**20))
 
 
 def _last_line(talk: str) -> str:

@@ -11,7 +11,7 @@ import structlog
 from wesemu import nodes
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
-from wesemu.engines.leases import declare, live_tickets
+from wesemu.engines.leases import Lender, declare, live_tickets
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
@@ -181,7 +181,7 @@ def _planner(
     transfers: Transfers,
     opening: AsyncExitStack,
 ) -> Planner:
-    references = ReferenceStore(data.references, data.cache)
+    references = ReferenceStore(data.references, data.cache, lend=Lender(data.leases).lend)
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)

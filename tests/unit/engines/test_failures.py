@@ -36,6 +36,33 @@ def test_the_log_that_says_something_is_shown(tmp_path: Path) -> None:
     assert failure.stderr == "tool.log"
 
 
+RUN_ERROR = """RuleException:
+{error} in file "/data/work/Snakefile", line 5:
+{text}
+  File "/data/work/Snakefile", line 5, in __rule_a
+Exiting because a job execution failed. Look above for error messages
+WorkflowError:
+At least one job did not complete successfully.
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "reason"),
+    [
+        ("", "ValueError", "ValueError in Snakefile, line 5: text"),
+        ("progress\n", "ValueError", "ValueError in Snakefile, line 5: text"),
+        ("no index\n", "CalledProcessError", "no index"),
+        ("", "CalledProcessError", "CalledProcessError in Snakefile, line 5: text"),
+    ],
+)
+def test_run_block_is_blamed_by_its_own_error(
+    tmp_path: Path, before: str, error: str, reason: str
+) -> None:
+    (tmp_path / "stderr").write_text(before + RUN_ERROR.format(error=error, text="text"))
+    failure = task_failure("a", "", 1, "", tmp_path, ["stderr"])
+    assert failure.message == f"rule a ended with exit status 1: {reason}"
+
+
 def test_long_and_binary_last_words_are_cut(tmp_path: Path) -> None:
     (tmp_path / "stderr").write_bytes(b"\xff\x00" + b"x" * 1_000_000)
     failure = task_failure("map", "", 2, "", tmp_path, ["stderr"])

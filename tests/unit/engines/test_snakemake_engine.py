@@ -166,6 +166,22 @@ async def test_missing_input_is_named(any_engine: SnakemakeEngine, tmp_path: Pat
     assert "absent.fq" in story.failures[0].message
 
 
+async def test_error_in_a_run_block_is_told(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
+    workflow = """
+        rule a:
+            output: "a"
+            run:
+                raise ValueError("bad depth")
+    """
+    story = await play(any_engine, tmp_path / "run", workflow)
+    [failure] = story.failures
+    assert failure.task == "a"
+    assert "ValueError in" in failure.message
+    assert "line 5" in failure.message
+    assert "bad depth" in failure.message
+    assert str(tmp_path) not in failure.message
+
+
 async def test_missing_output_fails_its_task(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
     workflow = """
         rule a:

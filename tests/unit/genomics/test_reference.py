@@ -5,15 +5,21 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from wesemu.engines.leases import LeaseDesk, Lender, declare, list_tickets
+from wesemu.engines.tickets import Capacity, Ticket
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, ToolMissing
 from wesemu.genomics.bwaindex import SUFFIXES, index_fault, read_contigs
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Toolset, resolve
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
 
 SEQUENCE = "ACGTTGCATTAGCAGGACTTNACCATTGACG" * 20
 
@@ -238,3 +244,63 @@ def test_the_hash_lies_beside_the_reference(store, fasta):
     path = store.ready(fasta)
     stamp = json.loads((path.parent / "genome.json").read_text())
     assert stamp == {"sha256": path.parent.name, "bytes": fasta.stat().st_size}
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Path:
+    """Of a node with two cores."""
+    declare(tmp_path / "leases", Capacity(cores=2, memory_mb=1000))
+    return tmp_path / "leases"
+
+
+@pytest.fixture
+def leasing(tmp_path: Path, leases: Path) -> ReferenceStore:
+    """A store whose indexers are waiting, as a run has the whole node."""
+    return ReferenceStore(tmp_path / "references", tmp_path / "cache", lend=Lender(leases).lend)
+
+
+def waiting(leases: Path) -> list[Ticket]:
+    return [ticket for ticket in list_tickets(leases) if not ticket.held]
+
+
+def look_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def test_indexing_waits_for_its_share_of_the_node(leasing, leases, fasta):
+    run = LeaseDesk(Standing(leases, rank=2, age=1)).take(Resources(cores=2))
+    with ThreadPoolExecutor(1) as thread:
+        built = thread.submit(leasing.ready, fasta)
+        look_until(lambda: waiting(leases))
+        assert [ticket.cores for ticket in waiting(leases)] == [1]
+        run.release()
+        assert index_fault(str(built.result(20))) is None
+    assert list_tickets(leases) == []
+
+
+def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
+    asked: list[Resources] = []
+
+    def lend(wanted: Resources, needed: Callable[[], bool]):
+        asked.append(wanted)
+        return Lender(leases).lend(wanted, needed)
+
+    with fasta.open("a") as file:
+        file.write(f">chr3\n{SEQUENCE * 400}\n")
+    ReferenceStore(tmp_path / "references", tmp_path / "cache", lend=lend).ready(fasta)
+    assert asked == [Resources(cores=1), Resources(cores=1, memory_mb=3)]
+
+
+def test_indexing_that_waits_is_given_up_when_the_store_closes(leasing, leases, fasta):
+    run = LeaseDesk(Standing(leases, rank=2, age=1)).take(Resources(cores=2))
+    with ThreadPoolExecutor(1) as thread:
+        built = thread.submit(leasing.ready, fasta)
+        look_until(lambda: waiting(leases))
+        leasing.close()
+        with pytest.raises(SystemFault, match="given up"):
+            built.result(20)
+    assert waiting(leases) == []
+    run.release()

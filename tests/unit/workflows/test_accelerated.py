@@ -5,7 +5,7 @@ import pytest
 from wesemu.errors import InvalidRequest
 from wesemu.settings import Settings
 from wesemu.wiring.core import _own_tools
-from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_mapper
+from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_caller, check_mapper
 from wesemu.workflows.params import MappingParams, WgsParams
 
 READS = [{"first": "a.fq", "second": "b.fq"}]
@@ -30,7 +30,8 @@ def test_a_caller_that_was_asked_for_stays() -> None:
 
 def test_a_gpu_caller_on_the_cpu_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="CUDA node only") as caught:
-        add_own_tools({}, wgs(caller="deepvariant"), TOOLS)
+        check_caller(wgs(caller="haplotypecaller"))
+    check_caller(wgs(caller="deepvariant"))  # which runs on a CPU as well
     assert caught.value.field == "caller"
 
 
@@ -39,7 +40,7 @@ def test_a_mapper_of_the_settings_is_chosen_by_its_name() -> None:
     check_mapper(params, TOOLS)
     config = add_own_tools({"mapper": "mine"}, params, TOOLS)
     assert config == {"mapper": "bwa", "own_mapper": {"name": "mine", "command": "m {reads}"}}
-    with pytest.raises(InvalidRequest, match="there are bwa, minimap2") as caught:
+    with pytest.raises(InvalidRequest, match="there are bwa, bwa-mem2, minimap2") as caught:
         check_mapper(params, OwnTools())
     assert caught.value.field == "mapper"
 

@@ -1,11 +1,18 @@
 """What to tell the caller of a failed run: one sentence, a hint, and the way to the evidence."""
 
+import re
 import traceback
 from pathlib import Path
 
 from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
+
+_RUN_ERROR = re.compile(
+    r'^RuleException:\n(?P<kind>\w+) in file "(?P<file>[^"\n]+)", line (?P<line>\d+):\n'
+    r"(?P<text>.*)",
+    re.MULTILINE,
+)
 
 
 def task_failure(
@@ -22,10 +29,11 @@ def task_failure(
     words = last_words(root / told) if told else ""
     title = f"rule {name}" + (f" ({wildcards})" if wildcards else "")
     if exit_code:
-        reason = words.splitlines()[-1][:LINE_LIMIT] if words else ""
+        reason = shorten(_reason(words), root)[:LINE_LIMIT]
         message = f"{title} ended with exit status {exit_code}" + (f": {reason}" if reason else "")
     else:
-        message = f"{title} failed: {shorten(complaint, root) or 'see its standard error'}"
+        reason = complaint or (_reason(words) if _RUN_ERROR.search(words) else "")
+        message = f"{title} failed: {shorten(reason, root) or 'see its standard error'}"
     return RunFailure(
         message=message,
         hint=hint(exit_code, words),
@@ -33,6 +41,16 @@ def task_failure(
         exit_code=exit_code,
         stderr=told,
     )
+
+
+def _reason(words: str) -> str:
+    """The line of a log that tells why: the last one, or the error of a `run:` block, which
+    Snakemake follows up with words of its own; of a failed tool in there, what that said last."""
+    error = _RUN_ERROR.search(words)
+    told = words[: error.start()].rstrip() if error else words
+    if error is None or (error["kind"] == "CalledProcessError" and told):
+        return told.splitlines()[-1] if told else ""
+    return f"{error['kind']} in {Path(error['file']).name}, line {error['line']}: {error['text']}"
 
 
 def workflow_failure(
