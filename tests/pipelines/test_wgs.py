@@ -50,7 +50,11 @@ def test_the_bytes_do_not_depend_on_cores_or_directory(workflow, config):
 
 def test_the_vcf_names_the_sample_and_no_path(workflow, config):
     run = workflow("wgs")
-    results = run.succeed(config | {"sample": "NA12878", "vcf": "calls.vcf"})
+    done = run.run(config | {"sample": "NA12878", "vcf": "calls.vcf"})
+    assert done.returncode == 0, done.stderr
+    # what a lease on the node's memory is taken for
+    assert "mem_mb=300" in done.stderr
+    results = run.directory / "results"
     text = (results / "calls.vcf").read_text()
     header = [line for line in text.splitlines() if line.startswith("#")]
     assert header[-1].endswith("\tFORMAT\tNA12878")
