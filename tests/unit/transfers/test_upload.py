@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -234,3 +236,9 @@ def test_no_key_leaves_its_prefix(key: str) -> None:
 
     with pytest.raises(InvalidRequest):
         RemoteBucket("genes", connect, prefix="lab").check(key)
+
+
+def test_no_vendor_s_sdk_is_imported_with_the_server() -> None:
+    told = "import sys, wesemu.app; print([n for n in ('boto3', 'oss2') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
