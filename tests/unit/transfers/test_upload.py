@@ -99,6 +99,18 @@ async def test_a_file_is_there_and_comes_back(
     await cache.close()
 
 
+@pytest.mark.parametrize("key", ["a b+c&d.fq", "ü/é%20#1?.fq", "x" * 200 + ".fq", "a=b;c'd,e.fq"])
+async def test_any_key_that_is_a_path_can_be_fetched(
+    side: Side, bucket: RemoteBucket, tmp_path: Path, key: str
+) -> None:
+    await asyncio.to_thread(side.put, f"lab/7/{key}", key.encode())
+    cache = InputCache(Shelf(tmp_path / "cache", 1 << 30), HttpFetcher(AddressGuard()))
+    target = tmp_path / "run" / key.rpartition("/")[2]
+    await cache.fetch(RemoteFile(bucket, key), target, ignore)
+    assert await asyncio.to_thread(target.read_bytes) == key.encode()
+    await cache.close()
+
+
 async def test_what_broke_off_is_gone_on_with(
     side: Any, store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
