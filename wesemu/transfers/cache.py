@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesemu.objects.crc64 import Crc64
-from wesemu.transfers.http import HttpFetcher, Validators
+from wesemu.transfers.effort import Validators
+from wesemu.transfers.http import HttpFetcher
 from wesemu.transfers.partial import Partial
 from wesemu.transfers.shelf import Entry, Shelf, name_of
 from wesemu.transfers.source import Source, Tell
@@ -54,6 +55,10 @@ class InputCache:
                 await asyncio.to_thread(self._shelf.trim)
                 tell(fetched.size, fetched.size)
                 return fetched
+
+    async def trim(self) -> None:
+        """Links of a run are gone: what is too much may go."""
+        await asyncio.to_thread(self._shelf.trim)
 
     async def close(self) -> None:
         """Break off what is being fetched; the parts are gone on with next time."""

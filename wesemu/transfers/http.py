@@ -4,10 +4,9 @@ No answer is decoded: what is stored is what the server calls the file's bytes.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -17,7 +16,8 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import InputError
 from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
-from wesemu.transfers.checksums import SHA256, Checksum, told_checksums
+from wesemu.transfers.checksums import SHA256, told_checksums
+from wesemu.transfers.effort import Effort, Validators, bare, strong
 from wesemu.transfers.errors import Passing
 from wesemu.transfers.partial import Partial, Whole
 from wesemu.transfers.patience import DELAYS, Patience
@@ -29,7 +29,6 @@ _CONNECT_SECONDS = 15.0
 _LONGEST_PAUSE = 60.0
 _REDIRECTED = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _ADVICE = {
     301: "it lies in another region: correct the bucket's region or endpoint",
     307: "it lies in another region: correct the bucket's region or endpoint",
@@ -38,14 +37,6 @@ _ADVICE = {
     404: "check the address",
     410: "it is gone: look for where it is now",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """By which a server can say that a file is still the one that it was."""
-
-    etag: str | None
-    modified: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +89,7 @@ class HttpFetcher:
         too large; RemoteFault where it fails time after time; SystemFault for a full disk. What
         has arrived by then is gone on with next time.
         """
-        effort = _Effort(source, partial, tell, expected or Expected(), known)
+        effort = Effort(source, partial, tell, expected or Expected(), known)
         patience = Patience(source.shown, self._delays)
         furthest = 0
         while True:
@@ -112,7 +103,7 @@ class HttpFetcher:
             finally:
                 await asyncio.to_thread(partial.close)
 
-    async def _attempt(self, effort: "_Effort") -> Received | None:
+    async def _attempt(self, effort: Effort) -> Received | None:
         partial, source = effort.partial, effort.source
         offset = await asyncio.to_thread(partial.arrived)
         async with self._answer(source, effort.headers(offset)) as answer:
@@ -135,9 +126,9 @@ class HttpFetcher:
         await asyncio.to_thread(partial.finish)
         return Received(partial.tally.size, sha256.hex(), validators)
 
-    async def _begin(self, effort: "_Effort", answer: aiohttp.ClientResponse) -> None:
+    async def _begin(self, effort: Effort, answer: aiohttp.ClientResponse) -> None:
         size = answer.content_length
-        if _bare(answer.headers.get("ETag")) not in ("", _bare(effort.expected.etag)) and (
+        if bare(answer.headers.get("ETag")) not in ("", bare(effort.expected.etag)) and (
             effort.expected.etag is not None
         ):
             raise Passing("has changed while it was fetched")
@@ -147,10 +138,10 @@ class HttpFetcher:
             raise self._too_large(effort.source, size)
         checksums = (*told_checksums(answer.headers), *effort.expected.checksums)
         size = effort.expected.size if size is None else size
-        whole = Whole(_strong(answer.headers), size, checksums)
+        whole = Whole(strong(answer.headers), size, checksums)
         await asyncio.to_thread(effort.partial.begin, whole)
 
-    async def _receive(self, effort: "_Effort", answer: aiohttp.ClientResponse) -> None:
+    async def _receive(self, effort: Effort, answer: aiohttp.ClientResponse) -> None:
         partial, pending = effort.partial, bytearray()
         total = partial.whole.size
         try:
@@ -236,91 +227,6 @@ class HttpFetcher:
             "setting inputs.largest_gib says so",
             file=source.shown,
         )
-
-
-class _Effort:
-    """The attempts to fetch one file."""
-
-    def __init__(
-        self,
-        source: Source,
-        partial: Partial,
-        tell: Tell,
-        expected: Expected,
-        known: Validators | None,
-    ) -> None:
-        self.source = source
-        self.partial = partial
-        self.tell = tell
-        self.expected = expected
-        self._known = known
-        self._resumed = False
-        self._differed = False
-
-    def headers(self, offset: int) -> dict[str, str]:
-        if offset:
-            return {"Range": f"bytes={offset}-", "If-Range": self.partial.whole.etag or ""}
-        if self._known is None:
-            return {}
-        if self._known.etag is not None:
-            return {"If-None-Match": self._known.etag}
-        if self._known.modified is not None:
-            return {"If-Modified-Since": self._known.modified}
-        return {}
-
-    async def go_on(self, answer: aiohttp.ClientResponse, offset: int) -> None:
-        """Raises Passing where the answer is not the rest of what has arrived."""
-        match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        whole = self.partial.whole
-        fits = (
-            match is not None
-            and int(match[1]) == offset
-            and (whole.size is None or match[2] in ("*", str(whole.size)))
-            and _strong(answer.headers) == whole.etag
-        )
-        if not fits:
-            await asyncio.to_thread(self.partial.discard)
-            raise Passing("has changed while it was fetched")
-        if whole.size is None and match is not None and match[2] != "*":
-            self.partial.whole = replace(whole, size=int(match[2]))
-        self._resumed = True
-        await asyncio.to_thread(self.partial.go_on)
-
-    async def check(self) -> None:
-        """Size and checksums. Raises Passing, or InputError where another attempt is no use."""
-        tally, whole = self.partial.tally, self.partial.whole
-        if whole.size is not None and tally.size < whole.size:
-            raise Passing(f"broke off after {tally.size} of {whole.size} bytes")
-        too_long = whole.size is not None and tally.size > whole.size
-        pinned = self.source.sha256
-        pin = () if pinned is None else (Checksum(SHA256, bytes.fromhex(pinned)),)
-        wrong = tally.differing((*pin, *whole.checksums))
-        if wrong is None and not too_long:
-            return
-        await asyncio.to_thread(self.partial.close)
-        await asyncio.to_thread(self.partial.discard)
-        if too_long:
-            raise Passing(f"sent {tally.size} bytes where {whole.size} were announced")
-        assert wrong is not None
-        last = self._differed or (wrong in pin and not self._resumed)
-        self._differed, self._resumed = True, False
-        reason = (
-            f"arrived with the {wrong.algorithm} {(tally.value(wrong.algorithm) or b'').hex()}, "
-            f"not {wrong.value.hex()} as {'the request' if wrong in pin else 'its server'} says"
-        )
-        if not last:
-            raise Passing(reason)
-        advice = "correct the checksum, or the address" if wrong in pin else "it is damaged there"
-        raise InputError(f"{self.source.shown} {reason}; {advice}", file=self.source.shown)
-
-
-def _bare(etag: str | None) -> str:
-    return (etag or "").strip('"').lower()
-
-
-def _strong(headers: Mapping[str, str]) -> str | None:
-    etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') and etag.endswith('"') and len(etag) > 2 else None
 
 
 def _next(source: Source, url: URL, target: str) -> URL:

@@ -30,6 +30,7 @@ class OssStore:
             access.bucket,
             session=oss2.Session(pool_size=16),
             connect_timeout=_TIMEOUT_SECONDS,
+            enable_crc=False,  # the whole is checked by `Uploader`, the parts by their MD5
             region=access.region or None,
             is_path_style=access.path_style,
         )

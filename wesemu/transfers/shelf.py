@@ -89,7 +89,7 @@ class Shelf:
         """Make `target` the content, whole or not at all; False where it is not here any more."""
         blob = self._blob(sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name[:200]}.part")
+        temporary = target.with_name(f".{sha256}.part")
         with self._using:
             if not self.has(sha256):
                 return False

@@ -165,8 +165,7 @@ class BundledPipelines:
         return await self._deliveries.deliver(workspace, outputs, tell)
 
     async def release(self, run: Run, workspace: Workspace) -> None:
-        """The run's links to fetched inputs go, so that the cache may let go of them."""
-        await asyncio.to_thread(shutil.rmtree, workspace.inputs, ignore_errors=True)
+        await self._stage.release(workspace.inputs)
         await self._deliveries.forget(run.id, workspace)
 
     async def _configure(

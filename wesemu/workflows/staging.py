@@ -7,6 +7,7 @@ folder. What lies there is not fetched again when the run is resumed.
 import asyncio
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -63,6 +64,12 @@ class Stage:
         ]
         await together(works, f"stage {folder.parent.name}")
         progress.finish()
+
+    async def release(self, folder: Path) -> None:
+        """The run has ended: its links go, so that the cache may let go of the files."""
+        if self._cache is not None and await asyncio.to_thread(folder.is_dir):
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._cache.trim()
 
     def _wanted(self, params: MappingParams) -> Mapping[str, tuple[str, bool]]:
         """By location: the parameter, and whether it may be a folder of reads."""

@@ -280,6 +280,14 @@ async def test_without_the_extra_the_run_says_what_to_install(
     assert "pip install 'wesemu[s3]'" in run.failure.message
 
 
+def test_a_bucket_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WESEMU_REMOTE_BUCKETS__LAB__TYPE", "s3")
+    monkeypatch.setenv("WESEMU_REMOTE_BUCKETS__LAB__ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("WESEMU_REMOTE_BUCKETS__LAB__ACCESS_KEY_SECRET", SECRET)
+    bucket = Settings().remote_buckets["lab"]
+    assert (bucket.type, bucket.access_key_secret.get_secret_value()) == ("s3", SECRET)
+
+
 def test_secrets_are_not_shown_by_the_settings() -> None:
     values = {
         "type": "oss",

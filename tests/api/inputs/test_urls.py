@@ -26,7 +26,8 @@ async def test_reads_are_fetched_before_the_tasks_begin_and_the_run_tells_it(
     run = await runs.submit(LOCAL_OWNER, request)
     assert run.input_bytes is None
     await eventually(lambda: bool(engine._launched))
-    staged = sorted((settings.data / "runs" / run.id / "inputs").rglob("s_?.fq"))
+    found = (settings.data / "runs" / run.id / "inputs").rglob("s_?.fq")
+    staged = sorted(found, key=lambda path: path.name)
     assert [path.name for path in staged] == ["s_1.fq", "s_2.fq"]
     assert [await asyncio.to_thread(path.read_bytes) for path in staged] == [CONTENT, CONTENT]
     engine.release("wait-1")

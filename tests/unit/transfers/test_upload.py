@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +96,18 @@ async def test_a_file_is_there_and_comes_back(
         fetched = await cache.fetch(source, tmp_path / "back" / "a", ignore)
         assert fetched.cached is cached
         assert await asyncio.to_thread((tmp_path / "back" / "a").read_bytes) == content
+    await cache.close()
+
+
+@pytest.mark.parametrize("key", ["a b+c&d.fq", "ü/é%20#1?.fq", "x" * 200 + ".fq", "a=b;c'd,e.fq"])
+async def test_any_key_that_is_a_path_can_be_fetched(
+    side: Side, bucket: RemoteBucket, tmp_path: Path, key: str
+) -> None:
+    await asyncio.to_thread(side.put, f"lab/7/{key}", key.encode())
+    cache = InputCache(Shelf(tmp_path / "cache", 1 << 30), HttpFetcher(AddressGuard()))
+    target = tmp_path / "run" / key.rpartition("/")[2]
+    await cache.fetch(RemoteFile(bucket, key), target, ignore)
+    assert await asyncio.to_thread(target.read_bytes) == key.encode()
     await cache.close()
 
 
@@ -234,3 +248,9 @@ def test_no_key_leaves_its_prefix(key: str) -> None:
 
     with pytest.raises(InvalidRequest):
         RemoteBucket("genes", connect, prefix="lab").check(key)
+
+
+def test_no_vendor_s_sdk_is_imported_with_the_server() -> None:
+    told = "import sys, wesemu.app; print([n for n in ('boto3', 'oss2') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
