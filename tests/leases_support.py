@@ -1,6 +1,7 @@
 """Programs for the tests of leases, and reading what they did."""
 
 import asyncio
+import itertools
 from pathlib import Path
 
 from wesemu.engines.leases import Lease, LeaseDesk
@@ -77,3 +78,20 @@ def most_at_once(text: str) -> int:
         used += cores
         most = max(most, used)
     return most
+
+
+def read_holds(text: str) -> list[tuple[tuple[str, ...], float, float]]:
+    """`gpu DEVICES START END` lines, with the devices as the task saw them: `0,3`."""
+    lines = [line.split() for line in text.splitlines() if line.startswith("gpu ")]
+    return [(tuple(seen.split(",")), float(start), float(end)) for _, seen, start, end in lines]
+
+
+def held_twice(text: str) -> list[tuple[str, float]]:
+    """Each device that two tasks had at the same time, and since when."""
+    spans = sorted((device, start, end) for seen, start, end in read_holds(text) for device in seen)
+    following = itertools.pairwise(spans)
+    return [
+        (device, start)
+        for (earlier, _, end), (device, start, _) in following
+        if device == earlier and start < end
+    ]

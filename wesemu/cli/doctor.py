@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -30,7 +31,16 @@ def register(app: typer.Typer) -> None:
     app.command("doctor", rich_help_panel="Server")(doctor)
 
 
-def doctor(data: Data = None, as_json: AsJson = False) -> None:
+def doctor(
+    data: Data = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Look at the GPUs, too; having none counts as missing.")
+    ] = False,
+    selftest: Annotated[
+        bool, typer.Option("--selftest", help="Run a CUDA kernel on each GPU; implies --gpu.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the versions of Python, the engine and the tools, and what this machine has.
 
     Ends with status 1 if something is missing that runs need.
@@ -39,7 +49,17 @@ def doctor(data: Data = None, as_json: AsJson = False) -> None:
     from wesemu.cli.failures import ExitStatus
     from wesemu.cli.output import give_json, give_table, tell
 
-    findings = list(examine(load(data=data).data))
+    settings = load(data=data)
+    findings = list(examine(settings.data))
+    if gpu or selftest:
+        from wesemu.cli.doctor_gpu import examine_gpus
+
+        findings += examine_gpus(settings.node)
+    if selftest:
+        from wesemu.cli.doctor_gpu import selftest as try_gpus
+        from wesemu.wiring.core import pipelines_folder
+
+        findings += try_gpus(settings.node, pipelines_folder())
     if as_json:
         give_json([asdict(finding) for finding in findings])
     else:

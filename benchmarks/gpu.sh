@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: the tests that need one, doctor's self-test, and figures. No network.
+# Usage: benchmarks/gpu.sh [READS...]   (counts of simulated reads; 100000 and 1000000 if none)
+# Ends with status 0 only if everything ran on a GPU and was right.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+[ -x "$python" ] || python=$(command -v python3)
+unset NUMBA_ENABLE_CUDASIM
+failed=0
+
+echo "== doctor"
+"$python" -m wesemu.cli doctor --gpu --selftest || failed=1
+
+echo "== tests/gpu"
+# -rs shows what was skipped: on a machine with a GPU that is a failure, too
+log=$(mktemp)
+"$python" -m pytest -q -rs -p no:cacheprovider tests/gpu | tee "$log" || failed=1
+grep -q skipped "$log" && { echo "some tests were skipped: nothing is shown of them"; failed=1; }
+rm -f "$log"
+
+echo "== figures"
+[ $# -gt 0 ] || set -- 100000 1000000
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+for reads in "$@"; do
+  "$python" - "$folder/reads.fq" "$reads" <<'PYTHON' || { failed=1; continue; }
+import sys
+from pathlib import Path
+
+from wesemu.genomics.histograms import write_random
+
+write_random(Path(sys.argv[1]), int(sys.argv[2]))
+PYTHON
+  "$python" -m wesemu.genomics.gpu_selftest "$folder/reads.fq" --report "$folder/gpu.json" ||
+    { failed=1; continue; }
+  "$python" - "$folder/gpu.json" <<'PYTHON' || failed=1
+import json
+import sys
+from pathlib import Path
+
+told = json.loads(Path(sys.argv[1]).read_text())
+print(json.dumps({name: told[name] for name in ("device", "reads", "bases", "equal", "seconds")}))
+sys.exit(0 if told["equal"] and not told["simulated"] else 1)
+PYTHON
+done
+exit $failed

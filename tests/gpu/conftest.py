@@ -1,0 +1,40 @@
+"""What needs a real GPU; skipped, with the reason, where there is none."""
+
+from pathlib import Path
+
+import pytest
+from e2e.conftest import clean_surroundings, serve, spawn, wesemu
+
+from wesemu.gpus import Inventory, has_driver, take_inventory
+
+__all__ = ["clean_surroundings", "serve", "spawn", "wesemu"]
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(scope="session")
+def inventory() -> Inventory:
+    """What NVML tells of this machine; at least one GPU that can be used as a whole."""
+    if not has_driver():
+        pytest.skip("no NVIDIA driver: there is no /dev/nvidiactl")
+    found = take_inventory()
+    if not any(not gpu.divided for gpu in found.gpus):
+        pytest.skip(f"no GPU that can be leased: {found.problem or 'none, or MIG instances only'}")
+    return found
+
+
+@pytest.fixture
+def index(inventory: Inventory) -> int:
+    """The last of the GPUs: where there are several, not the one that CUDA would take itself."""
+    return max(gpu.index for gpu in inventory.gpus if not gpu.divided)
+
+
+@pytest.fixture
+def cuda(inventory: Inventory) -> None:
+    pytest.importorskip("numba.cuda", reason='no numba-cuda: pip install "wesemu[cuda]"')
