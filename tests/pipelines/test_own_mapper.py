@@ -2,11 +2,15 @@
 
 import json
 import shlex
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pysam
 import pytest
+
+from wesemu.genomics.reference import ReferenceStore
 
 # bwa out of this project's tools, called as a mapper of somebody's would be; DROP loses a pair
 SCRIPT = """
@@ -72,20 +76,34 @@ def test_a_read_that_did_not_come_out_is_noticed(workflow, config, own, monkeypa
     assert "primary records for" in run.read("logs/statistics.log")
 
 
-def test_a_mapper_that_fails_is_told(workflow, config, own, monkeypatch):
+@pytest.fixture
+def step(config, own, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """The mapping alone, as its rule does it, with another second file perhaps."""
+
+    def run(second: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+        store = ReferenceStore(tmp_path / "references", tmp_path / "cache")
+        fasta = store.ready(Path(config["reference"]))
+        lane = config["reads"][0]
+        words = [sys.executable, "-P", "-m", "wesemu.genomics.own_mapper", "--name", "mine"]
+        words += ["--command", own["own_mapper"]["command"], "--reference", str(fasta)]
+        words += ["--reads", lane["first"], str(second or lane["second"])]
+        words += ["--read-group", "@RG\\tID:a\\tSM:a", "--counts", "c.json", "--error", "e.json"]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+
+    return run
+
+
+def test_a_mapper_that_fails_is_told(step, tmp_path, monkeypatch):
     monkeypatch.setenv("STATUS", "7")
-    run = workflow("mapping")
-    assert run.run(config | own).returncode != 0
-    assert "mapper mine ended with status 7" in run.read("logs/own_map.log")
-    assert not (run.directory / "input_error.json").exists()
+    done = step()
+    assert done.returncode == 69
+    assert b"mapper mine ended with status 7" in done.stderr
+    assert not (tmp_path / "e.json").exists()
+    assert not (tmp_path / "c.json").exists()
 
 
-def test_bad_reads_are_told_though_the_mapper_opens_them_itself(
-    workflow, config, own, tmp_path, fixture_folder
-):
+def test_bad_reads_are_told_though_the_mapper_opens_them_itself(step, tmp_path, fixture_folder):
     cut = tmp_path / "cut_2.fq.gz"
     cut.write_bytes((fixture_folder / "reads_2.fq.gz").read_bytes()[:20_000])
-    config["reads"][0]["second"] = str(cut)
-    run = workflow("mapping")
-    assert run.run(config | own).returncode != 0
-    assert json.loads(run.read("input_error.json"))["file"] == str(cut)
+    assert step(cut).returncode == 65
+    assert json.loads((tmp_path / "e.json").read_text())["file"] == str(cut)

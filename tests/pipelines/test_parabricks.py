@@ -128,33 +128,6 @@ def test_a_gpu_caller_needs_the_gpu(workflow, config):
     assert "Error validating config file" in done.stderr
 
 
-@pytest.mark.parametrize("failure", [None, "crash"])
-def test_bad_reads_are_told_though_pbrun_may_crash(
-    workflow, config, doubles, tmp_path, fixture_folder, failure
-):
-    doubles.install("pbrun")
-    cut = tmp_path / "cut_2.fq.gz"
-    cut.write_bytes((fixture_folder / "reads_2.fq.gz").read_bytes()[:20_000])
-    config["reads"][0]["second"] = str(cut)
-    if failure:
-        doubles.set("PBRUN_DOUBLE_FAILURE", failure)
-    run = workflow("mapping")
-    assert run.run(config | CUDA).returncode != 0
-    told = json.loads(run.read("input_error.json"))
-    assert told["file"] == str(cut)
-    assert not (run.directory / "accelerator_error.json").exists()
-    assert not (run.directory / "results/aligned.bam").exists()
-
-
-def test_interleaved_reads_are_refused(workflow, config, doubles):
-    doubles.install("pbrun")
-    lane = {"first": config["reads"][0]["first"], "interleaved": True}
-    run = workflow("mapping")
-    assert run.run(config | CUDA | {"reads": [lane]}).returncode != 0
-    assert "interleaved" in json.loads(run.read("input_error.json"))["message"]
-    assert doubles.calls == []
-
-
 def test_a_bam_that_was_cut_does_not_count(workflow, config, doubles):
     doubles.install("pbrun")
     doubles.set("PBRUN_DOUBLE_FAILURE", "cut_bam")
@@ -167,19 +140,42 @@ def test_a_bam_that_was_cut_does_not_count(workflow, config, doubles):
 def start(config: dict[str, object], tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
     """Starts the mapping step alone in the folder `step`, as its rule does."""
 
-    def run(settings: dict[str, object]) -> subprocess.Popen[bytes]:
+    def run(settings: dict[str, object], *reads: str) -> subprocess.Popen[bytes]:
         store = ReferenceStore(tmp_path / "references", tmp_path / "cache")
         fasta = store.ready(Path(config["reference"]))
         lane = config["reads"][0]
         words = [sys.executable, "-P", "-m", "wesemu.genomics.parabricks", "fq2bam"]
         words += ["--settings", json.dumps(settings), "--reference", str(fasta)]
-        words += ["--reads", lane["first"], lane["second"]]
+        words += ["--reads", *(reads or lane.values())]
         words += ["--read-group", "@RG\\tID:a\\tSM:a\\tLB:a\\tPL:a\\tPU:a", "--bam", "again.bam"]
         words += ["--counts", "c.json", "--error", "e.json", "--fault", "f.json"]
         (tmp_path / "step").mkdir()
         return subprocess.Popen(words, cwd=tmp_path / "step", stderr=subprocess.DEVNULL)
 
     return run
+
+
+@pytest.mark.parametrize("failure", ["none", "crash"])
+def test_bad_reads_are_told_though_pbrun_may_crash(
+    start, doubles, tmp_path, fixture_folder, failure
+):
+    doubles.install("pbrun")
+    doubles.set("PBRUN_DOUBLE_FAILURE", failure)
+    cut = tmp_path / "cut_2.fq.gz"
+    cut.write_bytes((fixture_folder / "reads_2.fq.gz").read_bytes()[:20_000])
+    task = start({}, str(fixture_folder / "reads_1.fq.gz"), str(cut))
+    assert task.wait(timeout=60) == 65
+    assert json.loads((tmp_path / "step/e.json").read_text())["file"] == str(cut)
+    assert not (tmp_path / "step/f.json").exists()
+    assert not (tmp_path / "step/again.bam").exists()
+
+
+def test_interleaved_reads_are_refused(start, doubles, tmp_path, fixture_folder):
+    doubles.install("pbrun")
+    task = start({}, str(fixture_folder / "reads_1.fq.gz"))
+    assert task.wait(timeout=60) == 65
+    assert "interleaved" in json.loads((tmp_path / "step/e.json").read_text())["message"]
+    assert doubles.calls == []
 
 
 @pytest.mark.parametrize("runtime", ["native", "docker"])

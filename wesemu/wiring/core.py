@@ -212,6 +212,11 @@ def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkfl
 def _own_tools(settings: Settings) -> OwnTools:
     parabricks = settings.parabricks.model_dump()
     given: JsonObject = {name: value or None for name, value in parabricks.items()}
+    # tasks run elsewhere
+    if settings.parabricks.image.endswith(".sif"):
+        given["image"] = str(Path(settings.parabricks.image).absolute())
+    if settings.parabricks.temporary:
+        given["temporary"] = str(Path(settings.parabricks.temporary).absolute())
     given["retry_low_memory"] = settings.parabricks.retry_low_memory
     return OwnTools(parabricks=given, mappers=settings.mappers)
 

@@ -1,5 +1,7 @@
 """What settings add to a pipeline's configuration."""
 
+from pathlib import Path
+
 import pytest
 
 from wesemu.errors import InvalidRequest
@@ -51,7 +53,7 @@ def test_settings_become_the_object_parabricks() -> None:
     )
     assert _own_tools(settings).parabricks == {
         "runtime": "auto",
-        "image": "pb.sif",
+        "image": str(Path("pb.sif").absolute()),
         "low_memory": "auto",
         "retry_low_memory": False,
         "temporary": None,

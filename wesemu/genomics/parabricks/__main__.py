@@ -86,7 +86,7 @@ def map_reads(arguments: argparse.Namespace) -> None:
 def call_variants(arguments: argparse.Namespace) -> None:
     """Raises Failed."""
     options, known = _options(arguments)
-    name = f"{arguments.caller}{'-gvcf' if arguments.gvcf else ''}"
+    name = _step_name(arguments)
     with scratch(name, options) as (here, temporary):
         machine = prepare(options, arguments.gpus, known, (), temporary)
         reference = lay_out(arguments.reference, here / "reference", [FASTA_INDEX])
@@ -115,6 +115,18 @@ def call_variants(arguments: argparse.Namespace) -> None:
             _move(variants, arguments.vcf)
         if arguments.gvcf:
             _move(here / "calls.g.vcf", arguments.gvcf)
+
+
+def _step_name(arguments: argparse.Namespace) -> str:
+    if arguments.step == "fq2bam":
+        return "fq2bam"
+    return f"{arguments.caller}{'' if arguments.vcf else '-gvcf'}"
+
+
+def _forget(fault: Path, name: str) -> None:
+    """An earlier attempt's fault; that of another step, which may be the run's end, stays."""
+    if fault.is_file() and json.loads(fault.read_text()).get("step") == name:
+        fault.unlink()
 
 
 def _move(made: Path, target: Path) -> None:
@@ -182,7 +194,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     """Answers the exit status."""
     arguments = _arguments(words)
-    arguments.fault.unlink(missing_ok=True)
+    name = _step_name(arguments)
+    _forget(arguments.fault, name)
     try:
         if arguments.step == "fq2bam":
             arguments.error.unlink(missing_ok=True)
@@ -193,12 +206,19 @@ def main(words: Sequence[str] | None = None) -> int:
         file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
         fault = {"message": error.message, "file": file, "record": record}
         target = arguments.error if arguments.step == "fq2bam" else arguments.fault
+        if target == arguments.fault:  # no reads here: it is the reference
+            fault |= {"hint": CURES["index"], "kind": "index", "step": name}
         target.write_text(json.dumps(fault) + "\n", encoding="utf-8")
         sys.stderr.write(f"parabricks: {error.message}\n")
         return BAD_INPUT
     except Failed as error:
         failure = error.failure
-        fault = {"message": failure.message, "hint": failure.hint, "kind": failure.kind}
+        fault = {
+            "message": failure.message,
+            "hint": failure.hint,
+            "kind": failure.kind,
+            "step": name,
+        }
         arguments.fault.write_text(json.dumps(fault) + "\n", encoding="utf-8")
         sys.stderr.write(f"parabricks: {failure.message}\nparabricks: {failure.hint}\n")
         return failure.status or NOT_STARTED
