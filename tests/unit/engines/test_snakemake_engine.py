@@ -185,13 +185,14 @@ async def test_error_in_a_run_block_is_told(any_engine: SnakemakeEngine, tmp_pat
 async def test_missing_output_fails_its_task(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
     workflow = """
         rule a:
-            output: "a"
+            output: "a", "b c.txt"
             shell: "true"
     """
     story = await play(any_engine, tmp_path / "run", workflow)
     assert story.outcome.exit_code == 1
     [failure] = story.failures
-    assert "some output files are missing" in failure.message
+    assert failure.message == "rule a ended well, but did not make a, b c.txt"
+    assert "output:" in (failure.hint or "")
     assert failure.task == "a"
     assert [task.state for task in story.named("a")] == [TaskState.EXECUTOR_ERROR]
 

@@ -8,6 +8,8 @@ from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
 
+_INCOMPLETE = "some output files are missing"
+_MISSING_FILE = re.compile(r"(?:^|: ?)([^\n:]+?) \(missing locally", re.MULTILINE)
 _RUN_ERROR = re.compile(
     r'^RuleException:\n(?P<kind>\w+) in file "(?P<file>[^"\n]+)", line (?P<line>\d+):\n'
     r"(?P<text>.*)",
@@ -28,7 +30,12 @@ def task_failure(
     told = next((log for log in logs if last_words(root / log)), logs[0] if logs else None)
     words = last_words(root / told) if told else ""
     title = f"rule {name}" + (f" ({wildcards})" if wildcards else "")
-    if exit_code:
+    advice = hint(exit_code, words)
+    if _INCOMPLETE in complaint:
+        files = ", ".join(_MISSING_FILE.findall(complaint))
+        message = f"{title} ended well, but did not make {shorten(files, root)}"
+        advice = "have the command write what output: names, relative to the working directory"
+    elif exit_code:
         reason = shorten(_reason(words), root)[:LINE_LIMIT]
         message = f"{title} ended with exit status {exit_code}" + (f": {reason}" if reason else "")
     else:
@@ -36,7 +43,7 @@ def task_failure(
         message = f"{title} failed: {shorten(reason, root) or 'see its standard error'}"
     return RunFailure(
         message=message,
-        hint=hint(exit_code, words),
+        hint=advice,
         task=name,
         exit_code=exit_code,
         stderr=told,
