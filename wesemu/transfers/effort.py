@@ -54,6 +54,10 @@ class Effort:
             return {"If-Modified-Since": self._known.modified}
         return {}
 
+    def asks_for_news(self, offset: int) -> bool:
+        """Whether "not modified" is an answer to what `headers` asks."""
+        return offset == 0 and bool(self.headers(0))
+
     async def go_on(self, answer: aiohttp.ClientResponse, offset: int) -> None:
         """Raises Passing where the answer is not the rest of what has arrived."""
         match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))

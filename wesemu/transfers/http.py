@@ -108,7 +108,7 @@ class HttpFetcher:
         offset = await asyncio.to_thread(partial.arrived)
         async with self._answer(source, effort.headers(offset)) as answer:
             match answer.status:
-                case 304:
+                case 304 if effort.asks_for_news(offset):
                     return None
                 case 206 if offset:
                     await effort.go_on(answer, offset)

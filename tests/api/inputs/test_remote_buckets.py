@@ -268,6 +268,30 @@ async def test_a_restart_while_results_are_sent_goes_on(
     assert await asyncio.to_thread(side.get, "p/out/s.bam.bai") == b"BAI"
 
 
+@pytest.mark.parametrize("side", ["oss"], indirect=True)
+async def test_a_cancel_ends_the_sending_of_results_at_once(
+    serve: Serve, side: Side, remote: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(fill, side, READS | GENOME)
+    runs = await serve(remote_buckets=remote)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def down(*_: Any) -> None:
+        loop.call_soon_threadsafe(asked.set)
+        raise Passing("answered 503", after=60)
+
+    monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", down)
+    name = await start_job(serve)
+    await asked.wait()
+    run = await runs.by_handle(LOCAL_OWNER, name.rpartition("-")[2])
+    await runs.cancel(LOCAL_OWNER, run.id)
+    async with asyncio.timeout(1):
+        async for now in runs.follow(LOCAL_OWNER, run.id):
+            run = now
+    assert run.state is RunState.CANCELED
+
+
 async def test_without_the_extra_the_run_says_what_to_install(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

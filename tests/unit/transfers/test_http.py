@@ -155,6 +155,17 @@ async def test_a_refusal_is_the_requests_fault_and_is_not_repeated(
     assert len(origin.requests) == 1
 
 
+async def test_an_answer_to_another_question_is_refused(
+    fetcher: HttpFetcher, origin: Origin, partial: Partial
+) -> None:
+    origin.script = [says(304)]
+    with pytest.raises(InputError, match="answered 304"):
+        await fetch(fetcher, origin, partial)
+    origin.script = [says(206, Content_Range="bytes 0-9/10")]
+    with pytest.raises(InputError, match="answered 206"):
+        await fetch(fetcher, origin, partial)
+
+
 def _md5(content: bytes) -> str:
     return base64.b64encode(hashlib.md5(content).digest()).decode()
 
