@@ -35,6 +35,9 @@ from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
 from wesemu.workflows.planner import WorkflowPlanner
 
+_CORES_A_GPU = 16
+"""What fq2bam asks for by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -79,7 +82,7 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    planner = _planner(data, pipelines, node, engines, _own_tools(settings), opening)
+    planner = _planner(data, pipelines, node, engines, _own_tools(settings, node), opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -141,7 +144,7 @@ def _planner(
     return WorkflowPlanner(bundled, AttachedWorkflows(node.resources), engines)
 
 
-def _own_tools(settings: Settings) -> OwnTools:
+def _own_tools(settings: Settings, node: Node) -> OwnTools:
     parabricks = settings.parabricks.model_dump()
     given: JsonObject = {name: value or None for name, value in parabricks.items()}
     # tasks run elsewhere
@@ -149,6 +152,9 @@ def _own_tools(settings: Settings) -> OwnTools:
         given["image"] = str(Path(settings.parabricks.image).absolute())
     if settings.parabricks.temporary:
         given["temporary"] = str(Path(settings.parabricks.temporary).absolute())
+    # so that every card can be at work
+    cores_a_card = node.cores // max(1, len(node.devices))
+    given["threads"] = max(1, min(_CORES_A_GPU, cores_a_card))
     given["retry_low_memory"] = settings.parabricks.retry_low_memory
     return OwnTools(parabricks=given, mappers=settings.mappers)
 
