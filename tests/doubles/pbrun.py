@@ -7,6 +7,7 @@ Its messages are its own words, except where a line of the CUDA runtime or the k
 names a file that gets every command line.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -148,6 +149,17 @@ def check_gpus(given: Words) -> None:
         refuse(f"cudaErrorNoDevice: {wanted} GPUs wanted, {len(gpus())} visible", 255)
     if len(gpus()) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         refuse("several GPUs in an order that differs from nvidia-smi's")
+    for gpu in gpus():
+        hold(gpu)
+
+
+def hold(gpu: str) -> None:
+    """Two pbrun on one card end badly; the file stays locked until this process ends."""
+    lock = os.open(f"{os.environ['PBRUN_DOUBLE_CALLS']}.gpu{gpu}", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        refuse(f"GPU {gpu} is in use")
 
 
 def fail_on_demand(tool: str, given: Words) -> None:

@@ -48,7 +48,7 @@ def gpu_settings(tmp_path: Path, doubles: Doubles) -> Settings:
     data = tmp_path / "data"
     fill(data / "buckets" / "genes")
     return Settings.model_validate(
-        {"data": data, "node": {"cores": 2, "memory_mb": 8000, "gpus": [0, 1], "runs": 2}}
+        {"data": data, "node": {"cores": 2, "memory_mb": 200_000, "gpus": [0, 1], "runs": 2}}
     )
 
 

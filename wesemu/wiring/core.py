@@ -46,6 +46,9 @@ from wesemu.workflows.web import WorkflowWeb
 
 log = structlog.get_logger("wesemu.node")
 
+_CORES_A_GPU = 16
+"""What fq2bam asks for by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -92,8 +95,7 @@ async def open_core(
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
     transfers = await open_transfers(settings, data.cache, opening)
-    offer = _offer(settings.node, node)
-    planner = _planner(settings, data, pipelines, offer, engines, transfers, opening)
+    planner = _planner(settings, data, pipelines, node, engines, transfers, opening)
     changes = Changes()
     supervisor = Supervisor(
         store,
@@ -176,11 +178,12 @@ def _planner(
     settings: Settings,
     data: DataDirectory,
     pipelines: Path,
-    offer: Offer,
+    node: Node,
     engines: Sequence[Engine],
     transfers: Transfers,
     opening: AsyncExitStack,
 ) -> Planner:
+    offer = _offer(settings.node, node)
     references = ReferenceStore(data.references, data.cache, lend=Lender(data.leases).lend)
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
@@ -194,7 +197,7 @@ def _planner(
         transfers.elsewhere,
         transfers.stage,
         transfers.deliveries,
-        _own_tools(settings),
+        _own_tools(settings, node),
     )
     return WorkflowPlanner(
         bundled, AttachedWorkflows(offer), engines, _remote(settings.workflows, opening)
@@ -209,7 +212,7 @@ def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkfl
     return remote
 
 
-def _own_tools(settings: Settings) -> OwnTools:
+def _own_tools(settings: Settings, node: Node) -> OwnTools:
     parabricks = settings.parabricks.model_dump()
     given: JsonObject = {name: value or None for name, value in parabricks.items()}
     # tasks run elsewhere
@@ -217,6 +220,9 @@ def _own_tools(settings: Settings) -> OwnTools:
         given["image"] = str(Path(settings.parabricks.image).absolute())
     if settings.parabricks.temporary:
         given["temporary"] = str(Path(settings.parabricks.temporary).absolute())
+    # so that every card can be at work
+    cores_a_card = node.cores // max(1, len(node.devices))
+    given["threads"] = max(1, min(_CORES_A_GPU, cores_a_card))
     given["retry_low_memory"] = settings.parabricks.retry_low_memory
     return OwnTools(parabricks=given, mappers=settings.mappers)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InvalidRequest
+from wesemu.nodes import Node
 from wesemu.settings import Settings
 from wesemu.wiring.core import _own_tools
 from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_caller, check_mapper
@@ -51,11 +52,15 @@ def test_settings_become_the_object_parabricks() -> None:
     settings = Settings.model_validate(
         {"parabricks": {"image": "pb.sif", "memory_limit": 80, "retry_low_memory": False}}
     )
-    assert _own_tools(settings).parabricks == {
+    node = Node(cores=24, memory_mb=1, devices=(0, 1, 2), runs=1)
+    assert _own_tools(settings, node).parabricks == {
         "runtime": "auto",
         "image": str(Path("pb.sif").absolute()),
         "low_memory": "auto",
         "retry_low_memory": False,
         "temporary": None,
         "memory_limit": 80,
+        "threads": 8,
     }
+    lone = Node(cores=64, memory_mb=1, devices=(0,), runs=1)
+    assert _own_tools(settings, lone).parabricks["threads"] == 16

@@ -1,7 +1,7 @@
 # What every step of Parabricks is told.
 GPUS = config["gpus"]
 # each of them is fed by so many threads; a node's other cards want their share
-GPU_THREADS = min(THREADS, 16 * GPUS)
+GPU_THREADS = min(THREADS, config["parabricks"].get("threads", 16) * GPUS)
 GPU_HOST_MEMORY_MB = 50_000 * GPUS
 PARABRICKS_STEP = f"{PYTHON} -m wesemu.genomics.parabricks"
 
