@@ -121,7 +121,7 @@ def test_a_contig_name_that_would_empty_the_vcf_is_refused(workflow, config, tmp
         {"makdup": True},
         {"markdup": "yes"},
         {"sample": "a b"},
-        {"tools": {"gatk": "x"}},
+        {"tools": {"bowtie": "x"}},
     ],
 )
 def test_a_wrong_configuration_is_refused_at_once(workflow, config, change):

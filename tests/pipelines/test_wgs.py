@@ -23,8 +23,8 @@ def test_real_variants_are_found(workflow, real_config, shared_data):
     folder = shared_data / "hg002_chr20_10mb"
     run = workflow("wgs")
     results = run.succeed(real_config)
-    # whatever the cores: a slice for every 250,000 bases
-    assert len(list(run.directory.glob("logs/call/*.log"))) == 4
+    # whatever the cores: a slice for every 200,000 bases
+    assert len(list(run.directory.glob("logs/call/*.log"))) == 5
     verdict = compare(
         folder / "truth.vcf.gz",
         results / "calls.vcf.gz",

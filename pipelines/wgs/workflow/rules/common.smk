@@ -14,7 +14,7 @@ GVCF_INDEX = [f"{name}.tbi" for name in GVCF]
 
 # Slices of a small genome: enough for eight cores, none so small that its start costs more.
 LEAST_SLICES = 8
-SMALLEST_SLICE = 250_000
+SMALLEST_SLICE = 200_000
 
 
 def fasta_size():
