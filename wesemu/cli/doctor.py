@@ -53,8 +53,11 @@ def doctor(
     findings = list(examine(settings.data))
     if gpu or selftest:
         from wesemu.cli.doctor_gpu import examine_gpus
+        from wesemu.datadir import DataDirectory
+        from wesemu.wiring.gpus import leased
 
-        findings += examine_gpus(settings.node)
+        ours = leased(DataDirectory(settings.data.absolute()).leases)
+        findings += examine_gpus(settings.node, ours=ours)
     if selftest:
         from wesemu.cli.doctor_gpu import selftest as try_gpus
         from wesemu.wiring.core import pipelines_folder

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,18 +22,26 @@ _UNTRIED = "not tried: there is no GPU that the driver tells of and the settings
 
 
 def examine_gpus(
-    settings: NodeSettings, look: Callable[[], Inventory] | None = None
+    settings: NodeSettings,
+    look: Callable[[], Inventory] | None = None,
+    *,
+    ours: Collection[int] = (),
 ) -> Iterator[Finding]:
     """The driver, each GPU that is lent, and what there is to know about the others. `look` takes
-    the place of NVML."""
+    the place of NVML; `ours` are leased to tasks at the moment."""
+    from wesemu.wiring.gpus import choose_gpus
+
     inventory = _look(look)
     yield from _driver(inventory)
-    chosen = _choose(settings, inventory)
-    for gpu in chosen:
-        yield Finding(f"GPU {gpu.index}", _facts(gpu), _origin(gpu))
-    for number, note in enumerate(_notes(settings, inventory), start=1):
+    choice = choose_gpus(settings, ours=ours, look=lambda: inventory)
+    for gpu in choice.gpus:
+        leased = ", leased now" if gpu.index in ours else ""
+        yield Finding(f"GPU {gpu.index}", _facts(gpu) + leased, _origin(gpu))
+    told = inventory.problem if inventory.driver is None else None
+    notes = [note for note in choice.notes if note != told]
+    for number, note in enumerate(notes, start=1):
         yield Finding(f"GPU note {number}", note, "node.gpus")
-    if not chosen:
+    if not choice.gpus:
         yield Finding("GPUs", "none is lent", "node.gpus", ok=False)
 
 
@@ -44,9 +52,12 @@ def selftest(
     reads: int = _READS,
 ) -> Iterator[Finding]:
     """Run the workflow gpu-selftest on each GPU that is lent and found; one by one."""
+    from wesemu.wiring.gpus import choose_gpus
+
     inventory = _look(look)
     found = {gpu.index for gpu in inventory.gpus}
-    gpus = [gpu for gpu in _choose(settings, inventory) if gpu.index in found]
+    lent = choose_gpus(settings, look=lambda: inventory).gpus
+    gpus = [gpu for gpu in lent if gpu.index in found]
     if not gpus:
         yield Finding("self-test", _UNTRIED, inventory.problem or _NO_DRIVER, ok=False)
         return
@@ -101,21 +112,6 @@ def _driver(inventory: Inventory) -> Iterator[Finding]:
         return
     told = f"{inventory.driver}, CUDA up to {inventory.cuda}"
     yield Finding("GPU driver", told, "NVML", ok=True)
-
-
-def _choose(settings: NodeSettings, inventory: Inventory) -> tuple[Gpu, ...]:
-    from wesemu.wiring.gpus import choose_gpus
-
-    return choose_gpus(settings, look=lambda: inventory).gpus
-
-
-def _notes(settings: NodeSettings, inventory: Inventory) -> list[str]:
-    """The problem itself is told already, where there is no driver's version."""
-    from wesemu.wiring.gpus import choose_gpus
-
-    told = inventory.problem if inventory.driver is None else None
-    notes = choose_gpus(settings, look=lambda: inventory).notes
-    return [note for note in notes if note != told]
 
 
 def _facts(gpu: Gpu) -> str:

@@ -13,7 +13,7 @@ from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
 from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
-from wesemu.runs.model import Owner, Run, RunId, RunRequest, RunState, TaskLog
+from wesemu.runs.model import PLACE_NOTE, Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Plan, Planner, Rehearsal
 from wesemu.runs.records import put_away, write_submission
@@ -239,7 +239,8 @@ class RunService:
             request=request,
             resources=plan.resources,
             created=self._clock.now(),
-            tags={**request.tags, **plan.tags},
+            tags={name: tag for name, tag in request.tags.items() if name != PLACE_NOTE}
+            | dict(plan.tags),
             input_bytes=plan.input_bytes,
             terms=self._policy.accept(request, plan.workflow),
         )

@@ -11,7 +11,7 @@ import structlog
 from wesemu import nodes
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
-from wesemu.engines.leases import Lender, declare, live_tickets
+from wesemu.engines.leases import Lender, declare
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
@@ -31,7 +31,7 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings, WorkflowSettings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
-from wesemu.wiring.gpus import choose_gpus
+from wesemu.wiring.gpus import choose_gpus, leased
 from wesemu.wiring.transfers import Transfers, open_transfers
 from wesemu.workflows.accelerated import OwnTools
 from wesemu.workflows.attached import AttachedWorkflows
@@ -149,8 +149,7 @@ class _Dispatcher:
 
 def _node(settings: NodeSettings, leases: Path) -> Node:
     """This machine, declared as the place of its tasks' leases."""
-    held = {device for ticket in live_tickets(leases) for device in ticket.devices}
-    chosen = choose_gpus(settings, ours=held)
+    chosen = choose_gpus(settings, ours=leased(leases))
     node = nodes.detect(
         settings.cores,
         settings.memory_mb,

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Collection
+from pathlib import Path
 
+from wesemu.engines.leases import live_tickets
 from wesemu.gpus import Choice, Gpu, Inventory, Wanted, choose, has_driver, take_inventory
 from wesemu.settings import GpuSettings, NodeSettings
 
@@ -10,6 +12,11 @@ from wesemu.settings import GpuSettings, NodeSettings
 def look() -> Inventory:
     """What NVML tells, where there is a driver; it is not even loaded where there is none."""
     return take_inventory() if has_driver() else Inventory()
+
+
+def leased(leases: Path) -> set[int]:
+    """The indexes of the GPUs that tasks of this data directory have now."""
+    return {device for ticket in live_tickets(leases) for device in ticket.devices}
 
 
 def choose_gpus(

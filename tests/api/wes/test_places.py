@@ -78,6 +78,15 @@ async def test_where_a_run_is_carried_out_is_told(serve: Serve) -> None:
     assert run["request"]["workflow_engine_parameters"] == {"node": "cuda", "gpus": "2"}
 
 
+async def test_where_a_run_is_carried_out_is_the_servers_to_say(serve: Serve) -> None:
+    client = await serve()
+    body = WES | {"tags": {"wesemu.node": "cuda", "wesemu.node.note": "all is well", "mine": "x"}}
+    run_id = (await call(client, "POST", RUNS, json=body))["run_id"]
+    tags = (await ended(client, run_id))["request"]["tags"]
+    assert (tags["wesemu.node"], tags["mine"]) == ("cpu", "x")
+    assert "wesemu.node.note" not in tags
+
+
 async def test_service_info_and_the_controls_tell_of_the_gpus(serve: Serve) -> None:
     card = {"index": 3, "name": "NVIDIA A10G", "memory_mb": 23_028, "driver": "535.1"}
     client = await serve(gpus=[card], default="cpu")

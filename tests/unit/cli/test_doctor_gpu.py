@@ -39,6 +39,12 @@ def test_what_is_not_lent_is_told_and_none_at_all_is_missing() -> None:
     assert none == Finding("GPUs", "none is lent", "node.gpus", ok=False)
 
 
+def test_a_gpu_that_our_own_tasks_use_is_no_strangers() -> None:
+    busy = looking(Card("A10G", 100, 50, processes=[(4242, 5)]))
+    _, gpu = examine_gpus(NodeSettings(lend_busy_gpus=False), lambda: busy, ours={0})
+    assert gpu.found == "A10G, 100 MiB, 50 free, 1 processes, leased now"
+
+
 def test_a_broken_driver_is_told_once_with_its_cure() -> None:
     driver, none = findings(NodeSettings(), error=18)
     assert (driver.ok, none.ok) == (False, False)

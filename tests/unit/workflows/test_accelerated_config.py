@@ -1,0 +1,97 @@
+"""What a bundled pipeline is told of GPUs: its accelerator on cuda, and nothing on the CPU."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from support import START, fill_bucket
+
+from wesemu.genomics.reference import ReferenceStore
+from wesemu.objects.buckets import Buckets
+from wesemu.runs.model import (
+    LOCAL_OWNER,
+    JsonObject,
+    Resources,
+    Run,
+    RunId,
+    RunRequest,
+    RunState,
+)
+from wesemu.runs.workspace import Workspace
+from wesemu.workflows.bundled import BundledPipelines
+from wesemu.workflows.indexing import ReferenceIndexer
+from wesemu.workflows.inputs import Inputs
+from wesemu.workflows.placement import Offer
+
+READS = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
+KEYS = {"accelerator", "gpus", "gpu_memory_mb", "gpu_driver"}
+OFFER = Offer(Resources(cores=2, gpus=2), gpu_memory_mb=24_000, gpu_driver="580.1")
+
+
+async def config_of(folder: Path, parameters: Mapping[str, str], *, able: bool) -> JsonObject:
+    """The configuration that `mapping` gets, its schema with an accelerator if it is `able`."""
+    schema = folder / "pipelines" / "mapping" / "workflow" / "schemas" / "config.schema.yaml"
+    properties = {"accelerator": {"enum": ["cpu", "cuda"]}} if able else {}
+
+    def lay_out() -> None:
+        schema.parent.mkdir(parents=True)
+        schema.write_text(yaml.safe_dump({"properties": properties}))
+        fill_bucket(folder)
+        (folder / "run").mkdir()
+
+    await asyncio.to_thread(lay_out)
+    buckets = Buckets(folder / "buckets")
+    references = ReferenceStore(folder / "references", folder / "cache")
+    indexer = ReferenceIndexer(references)
+    bundled = BundledPipelines(
+        folder / "pipelines", Inputs(buckets, references), buckets, indexer, OFFER
+    )
+    params: JsonObject = {"reads": [dict(READS)], "reference": "oss://genes/reference/tiny"}
+    request = RunRequest("mapping", params=params, engine_parameters=parameters)
+    try:
+        plan = await bundled.plan("snakemake", request, None)
+        run = Run(
+            id=RunId("run"),
+            sequence=1,
+            handle="abcde",
+            owner=LOCAL_OWNER,
+            state=RunState.INITIALIZING,
+            workflow="mapping",
+            service_level=plan.service_level,
+            request=request,
+            resources=plan.resources,
+            created=START,
+            tags=plan.tags,
+        )
+        job = await bundled.prepare(run, Workspace(folder / "run"))
+    finally:
+        await indexer.close()
+    assert job.engine_parameters == {}
+    return {name: value for name, value in job.config.items() if name in KEYS}
+
+
+@pytest.mark.parametrize("parameters", [{"node": "cuda", "gpus": "2"}, {"gpus": "2"}])
+async def test_on_cuda_it_is_told_of_the_accelerator(
+    tmp_path: Path, parameters: dict[str, str]
+) -> None:
+    assert await config_of(tmp_path, parameters, able=True) == {
+        "accelerator": "cuda",
+        "gpus": 2,
+        "gpu_memory_mb": 24_000,
+        "gpu_driver": "580.1",
+    }
+
+
+async def test_auto_means_cuda_for_a_pipeline_that_can(tmp_path: Path) -> None:
+    assert (await config_of(tmp_path, {}, able=True))["accelerator"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "able"), [({"node": "cpu"}, True), ({"node": "cuda"}, False), ({}, False)]
+)
+async def test_nothing_is_written_where_it_would_mean_nothing(
+    tmp_path: Path, parameters: dict[str, str], able: bool
+) -> None:
+    assert await config_of(tmp_path, parameters, able=able) == {}
