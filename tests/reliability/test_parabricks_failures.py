@@ -17,21 +17,9 @@ from wesemu.genomics.parabricks.failures import CURES
 from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
-from wesemu.workflows import bundled
 
 TESTDATA = Path(__file__).resolve().parents[2] / "testdata" / "diploid"
 KINDS = ("driver", "no_gpu", "disk_full", "index", "host_memory", "crash", "other")
-
-
-@pytest.fixture(autouse=True)
-def on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the planner says it of a run that is to go to a CUDA node."""
-    plain = bundled._config
-
-    def config(*arguments):
-        return plain(*arguments) | {"accelerator": "cuda", "gpus": 1}
-
-    monkeypatch.setattr(bundled, "_config", config)
 
 
 @pytest.fixture

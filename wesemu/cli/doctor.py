@@ -52,12 +52,13 @@ def doctor(
     settings = load(data=data)
     findings = list(examine(settings.data))
     if gpu or selftest:
-        from wesemu.cli.doctor_gpu import examine_gpus
+        from wesemu.cli.doctor_gpu import examine_gpus, examine_parabricks
         from wesemu.datadir import DataDirectory
         from wesemu.wiring.gpus import leased
 
         ours = leased(DataDirectory(settings.data.absolute()).leases)
         findings += examine_gpus(settings.node, ours=ours)
+        findings += examine_parabricks(settings.parabricks)
     if selftest:
         from wesemu.cli.doctor_gpu import selftest as try_gpus
         from wesemu.wiring.core import pipelines_folder

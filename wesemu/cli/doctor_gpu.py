@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from wesemu.cli.doctor import Finding
 from wesemu.gpus import Gpu, Inventory, has_driver, take_inventory
-from wesemu.settings import NodeSettings
+from wesemu.settings import NodeSettings, ParabricksSettings
 
 _READS = 100_000
 _SECONDS = 300
@@ -43,6 +43,24 @@ def examine_gpus(
         yield Finding(f"GPU note {number}", note, "node.gpus")
     if not choice.gpus:
         yield Finding("GPUs", "none is lent", "node.gpus", ok=False)
+
+
+def examine_parabricks(settings: ParabricksSettings) -> Iterator[Finding]:
+    """What a step of Parabricks would look at first. Having none of it is no fault: `mapping` and
+    `wgs` stay on the CPU then."""
+    from wesemu.genomics.parabricks.options import options_from
+    from wesemu.genomics.parabricks.preflight import choose_place, parabricks_findings
+
+    options = options_from(settings.model_dump())
+    place, found = choose_place(options)
+    wanted = settings.runtime != "auto" or bool(settings.image)
+    if place is None and not wanted:
+        yield Finding("Parabricks", f"none: {found.text}", found.cure)
+        return
+    for each in parabricks_findings(options):
+        yield Finding(
+            f"Parabricks {each.subject}", each.text, each.cure, ok=each.verdict != "refused"
+        )
 
 
 def selftest(

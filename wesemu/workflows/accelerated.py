@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wesemu.errors import InvalidRequest
+from wesemu.genomics.parabricks.options import options_from
+from wesemu.genomics.parabricks.preflight import choose_place
 from wesemu.runs.model import JsonObject
 from wesemu.workflows.params import GPU_CALLERS, MAPPERS, MappingParams, WgsParams
 
@@ -26,6 +28,14 @@ def check_mapper(params: MappingParams, tools: OwnTools) -> None:
             "mappers adds others",
             field="mapper",
         )
+
+
+def without_parabricks(params: MappingParams, tools: OwnTools) -> str | None:
+    """Why the pipelines' steps for GPUs cannot run here; None where they can."""
+    if params.mapper in tools.mappers:
+        return None
+    place, found = choose_place(options_from(tools.parabricks))
+    return None if place else f"there is no Parabricks ({found.text}): the CPU does it"
 
 
 def check_caller(params: WgsParams) -> None:

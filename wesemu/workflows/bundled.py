@@ -27,7 +27,13 @@ from wesemu.runs.model import (
 from wesemu.runs.ports import Delivery, Job, Plan, Publication, Results, Tell
 from wesemu.runs.workspace import Workspace, read_regular
 from wesemu.transfers.source import shown
-from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_caller, check_mapper
+from wesemu.workflows.accelerated import (
+    OwnTools,
+    add_own_tools,
+    check_caller,
+    check_mapper,
+    without_parabricks,
+)
 from wesemu.workflows.accelerators import hindrance
 from wesemu.workflows.delivery import Deliveries
 from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
@@ -88,7 +94,7 @@ class BundledPipelines:
         publications = self._publications(params)
         reads = [path for lane in found for path in lane.names]
         _check_names(params, {reference, *reads}, publications)
-        unable = self._unable(self._pipelines / request.workflow_url)
+        unable = self._hindrance(params, request.workflow_url)
         placement = place(
             request.engine_parameters, self._offer, able=unable is None, unable=unable
         )
@@ -168,6 +174,10 @@ class BundledPipelines:
         await self._stage.release(workspace.inputs)
         await self._deliveries.forget(run.id, workspace)
 
+    def _hindrance(self, params: MappingParams, workflow: str) -> str | None:
+        """Why GPUs are of no use to the run."""
+        return self._unable(self._pipelines / workflow) or without_parabricks(params, self._tools)
+
     async def _configure(
         self,
         params: MappingParams,
@@ -179,7 +189,7 @@ class BundledPipelines:
     ) -> JsonObject:
         """The pipeline's configuration; `tags` say where the run is carried out."""
         config = _config(params, lanes, reference)
-        if await asyncio.to_thread(self._unable, self._pipelines / workflow) is None:
+        if await asyncio.to_thread(self._hindrance, params, workflow) is None:
             config |= acceleration(tags, resources, self._offer)
         return add_own_tools(config, params, self._tools)
 
