@@ -19,13 +19,15 @@ class Workflow:
         self.directory = directory
         self.snakefile = ROOT / "pipelines" / name / "workflow" / "Snakefile"
 
-    def run(self, config: dict[str, object], *, cores: int = 2) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, config: dict[str, object], *more: str, cores: int = 2
+    ) -> subprocess.CompletedProcess[str]:
         self.directory.mkdir(parents=True, exist_ok=True)
         file = self.directory / "config.yaml"
         file.write_text(yaml.safe_dump(config))
         words = [sys.executable, "-m", "snakemake", "-s", str(self.snakefile)]
         words += ["--directory", str(self.directory), "--configfile", str(file)]
-        words += ["-c", str(cores), "--latency-wait", "0"]
+        words += ["-c", str(cores), "--latency-wait", "0", *more]
         path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)

@@ -22,6 +22,16 @@ def check_summary(snakefile: Path, results: Path) -> dict:
     return summary
 
 
+def test_the_memory_of_the_mapping_is_told_before_it_is_used(workflow, config, fixture_folder):
+    bases = (fixture_folder / "reference.fa").stat().st_size
+    kept = sum(16 * Path(path).stat().st_size for path in config["reads"][0].values()) >> 20
+    done = workflow("mapping").run(
+        config | {"sort_memory_mb": 2048}, "--dry-run", "--quiet", "host"
+    )
+    expected = round(1.75 * bases / 2**20) + max(2 * 64, kept) + 2 * 50 + 400
+    assert f"mem_mb={expected}" in done.stdout + done.stderr
+
+
 def test_interleaved_phred64_reads_to_cram_with_a_gvcf(workflow, config, fixture_folder, tmp_path):
     """Many options at once: the calls are those of the plain run."""
     lines = [

@@ -14,9 +14,10 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wesemu.errors import InputError, InvalidRequest, WesemuError
 from wesemu.genomics.alignment import (
@@ -31,7 +32,9 @@ from wesemu.genomics.alignment import (
 from wesemu.genomics.bwaindex import Contig, check_names, read_contigs
 from wesemu.genomics.fastq import LONGEST_READ, PairedReader
 from wesemu.genomics.mapper_native import NativeMapper
-from wesemu.genomics.mapper_wheel import WheelMapper
+
+if TYPE_CHECKING:
+    from wesemu.genomics.mapper_wheel import WheelMapper
 
 BAD_INPUT = 65
 MAPPER_FAILED = 69
@@ -87,13 +90,7 @@ def align(
     def header(version: str) -> str:
         return header_text(contigs, lanes, [Program(words[0], version, " ".join(words)), *later])
 
-    output = sys.stdout.buffer
-    mapper: NativeMapper | WheelMapper
-    if native := [*bwa, *bwa_mem2, *minimap2]:
-        native += words[1:] if minimap2 else [*words[1:], "-p"]
-        mapper = NativeMapper(native, reference, threads=threads, header=header, output=output)
-    else:
-        mapper = WheelMapper(reference, threads=threads, header=header, output=output)
+    mapper = _mapper([*bwa, *bwa_mem2, *minimap2], words, reference, threads, header)
     tally = Tally()
     for lane in lanes:
         with PairedReader(
@@ -103,6 +100,29 @@ def align(
             tally.add(lane, reader)
     mapper.close()
     return tally
+
+
+def _mapper(
+    native: Sequence[str],
+    words: Sequence[str],
+    reference: str,
+    threads: int,
+    header: Callable[[str], str],
+) -> "NativeMapper | WheelMapper":
+    output = sys.stdout.buffer
+    if not native:
+        # its libraries are of use here alone
+        from wesemu.genomics.mapper_wheel import WheelMapper
+
+        return WheelMapper(reference, threads=threads, header=header, output=output)
+    return NativeMapper(
+        [*native, *words[1:]],
+        reference,
+        interleaved=[] if words == MINIMAP2 else ["-p"],
+        threads=threads,
+        header=header,
+        output=output,
+    )
 
 
 def _contigs(reference: str) -> list[Contig]:

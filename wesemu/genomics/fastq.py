@@ -6,13 +6,17 @@ end with status 0 on half of them and drop the rest of the reads.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from wesemu.errors import InputError
-from wesemu.genomics.fastqfile import FastqFile, Record, Unreadable
+from wesemu.genomics.fastqfile import FastqFile, Unreadable
+from wesemu.genomics.plain import BASES, BELOW_PHRED64, LONGEST_NAME, QUALITIES, plain_block
+
+if TYPE_CHECKING:
+    from dnaio import SequenceRecord as Record
 
 BATCH_BASES = 10_000_000
 """Bases after which a batch is cut; the value of `bwa mem -K` that the pipelines use."""
@@ -20,14 +24,13 @@ BATCH_BASES = 10_000_000
 LONGEST_READ = 1000
 """Bases. bwa mem needs minutes for one read of a megabase; short-read machines stay below 700."""
 
-_LONGEST_NAME = 254  # SAM specification 1.4, QNAME
 _SEPARATOR = b"\n"
-_BASES = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv." + _SEPARATOR
-_QUALITIES = {offset: bytes(range(offset, 127)) + _SEPARATOR for offset in (33, 64)}
+_BASES = BASES + _SEPARATOR
+_QUALITIES = {offset: letters + _SEPARATOR for offset, letters in QUALITIES.items()}
 _PHRED64_TO_33 = bytes(byte - 31 if byte >= 64 else byte for byte in range(256))
-_BELOW_PHRED64 = bytes(range(33, 59))
 _ABOVE_PHRED33 = bytes(range(76, 127))
 _COUNTED_SURPLUS = 5_000_000
+_UNUSED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +41,26 @@ class Batch:
     and without /1 or /2. `sequences` and `qualities` are those of `reads` joined by newlines.
     """
 
-    reads: list[Record]
+    reads: "list[Record]"
     names: list[str]
     sequences: bytes
     qualities: bytes
 
-    def fastq(self) -> bytes:
-        """The batch as interleaved FASTQ, both mates under the pair's name."""
+    def fastq(self, mate: int | None = None) -> bytes:
+        """The batch as FASTQ, interleaved or one mate's (0 or 1), both under the pair's name."""
         bases = self.sequences.split(_SEPARATOR)
         qualities = self.qualities.split(_SEPARATOR)
         names = [name.encode() for name in self.names for _ in range(2)]
-        lines = chain.from_iterable(zip(names, bases, qualities, strict=True))
-        return (b"@%b\n%b\n+\n%b\n" * len(names)) % tuple(lines)
+        reads = zip(names, bases, qualities, strict=True)
+        chosen = tuple(reads if mate is None else islice(reads, mate, None, 2))
+        return (b"@%b\n%b\n+\n%b\n" * len(chosen)) % tuple(chain.from_iterable(chosen))
 
 
 class PairedReader:
-    """Iterates over the checked pairs of two FASTQ files in batches, once.
+    """Reads the pairs of two FASTQ files once: by iteration in batches, or as `texts`.
 
     A batch is cut where `bwa mem -K batch_bases` cuts: after the pair that reaches the number of
-    bases. `reads` and `bases` count both mates of every batch handed out so far and are exact
+    bases. `reads` and `bases` count both mates of all that was handed out so far and are exact
     once the iteration has ended. Without `second` the mates follow each other in `first`.
     Qualities are handed out as Phred+33; `quality_offset` (33 or 64) is what the files have.
     Raises `InputError`.
@@ -103,6 +107,34 @@ class PairedReader:
         self._first.close()
         self._second.close()
 
+    def texts(self) -> Iterator[list[bytes]]:
+        """The checked pairs as FASTQ text, pair by pair the same from each file.
+
+        Plain pairs are handed out as they are in the files, comments and /1, /2 included.
+        """
+        files = [self._first] if self._interleaved else [self._first, self._second]
+        rests = [b"" for _ in files]
+        while self._offset == 33:
+            more = [
+                file.read_block() if len(rest) < _UNUSED_BYTES else b""
+                for file, rest in zip(files, rests, strict=True)
+            ]
+            rests = [rest + block for rest, block in zip(rests, more, strict=True)]
+            block = plain_block(rests, longest=self._longest, start=not self.reads)
+            if block is None or not any(more):
+                break
+            rests = block.rests
+            if block.pairs:
+                self.reads += 2 * block.pairs
+                self.bases += block.bases
+                yield block.texts
+        if self.reads and not any(rests) and not any(file.damaged for file in files):
+            return
+        for file, rest in zip(files, rests, strict=True):
+            file.put_back(rest, self.reads // len(files))
+        for batch in self:
+            yield [batch.fastq()] if self._interleaved else [batch.fastq(0), batch.fastq(1)]
+
     def __iter__(self) -> Iterator[Batch]:
         reads: list[Record] = []
         names: list[str] = []
@@ -117,7 +149,7 @@ class PairedReader:
                 name: str = one.id
                 if name != two.id or name[-2:-1] == "/":
                     name = self._common_name(one, two, len(names))
-                if not 0 < len(name) <= _LONGEST_NAME:
+                if not 0 < len(name) <= LONGEST_NAME:
                     raise self._bad_name(name, len(names))
                 names.append(name)
                 reads.append(one)
@@ -140,7 +172,7 @@ class PairedReader:
                 f"{self._names('holds', 'hold')} no reads. Was everything written completely?"
             )
 
-    def _checked(self, reads: list[Record], names: list[str], bases: int) -> Batch:
+    def _checked(self, reads: "list[Record]", names: list[str], bases: int) -> Batch:
         batch = Batch(
             reads,
             names,
@@ -194,7 +226,7 @@ class PairedReader:
         pairs = self.reads // 2 + pair
         return 2 * pairs + mate + 1 if self._interleaved else pairs + 1
 
-    def _common_name(self, one: Record, two: Record, offset: int) -> str:
+    def _common_name(self, one: "Record", two: "Record", offset: int) -> str:
         """The name of a pair as bwa sees it: /1, /2 (any digit) are cut off, nothing else."""
         names = [_trimmed(one.id), _trimmed(two.id)]
         if names[0] == names[1]:
@@ -213,14 +245,14 @@ class PairedReader:
 
     def _bad_name(self, name: str, offset: int) -> InputError:
         record = self._record(offset)
-        what = f"is longer than {_LONGEST_NAME} characters" if name else "is empty"
+        what = f"is longer than {LONGEST_NAME} characters" if name else "is empty"
         return self._first.fault(f"{self._first.name}, record {record}: the name {what}.", record)
 
     def _culprit(self, index: int) -> tuple[FastqFile, int]:
         pair, mate = divmod(index, 2)
         return (self._second if mate else self._first), self._record(pair, mate)
 
-    def _bad_letter(self, reads: list[Record], allowed: bytes, part: str) -> InputError:
+    def _bad_letter(self, reads: "list[Record]", allowed: bytes, part: str) -> InputError:
         index = 0
         while not (wrong := _text(reads[index], part).translate(None, allowed)):
             index += 1
@@ -234,7 +266,7 @@ class PairedReader:
             record,
         )
 
-    def _too_long(self, reads: list[Record]) -> InputError:
+    def _too_long(self, reads: "list[Record]") -> InputError:
         index = next(i for i, read in enumerate(reads) if len(read) > self._longest)
         mate, record = self._culprit(index)
         return mate.fault(
@@ -245,7 +277,7 @@ class PairedReader:
         )
 
     def _unequal(
-        self, first_ended: bool, first: Iterator[Record], second: Iterator[Record], offset: int
+        self, first_ended: bool, first: "Iterator[Record]", second: "Iterator[Record]", offset: int
     ) -> InputError:
         pairs = self.reads // 2 + offset
         if self._interleaved:
@@ -271,12 +303,12 @@ class PairedReader:
 def _looks_like_phred64(qualities: bytes) -> bool:
     length = len(qualities)
     return (
-        len(qualities.translate(None, _BELOW_PHRED64)) == length
+        len(qualities.translate(None, BELOW_PHRED64)) == length
         and len(qualities.translate(None, _ABOVE_PHRED33)) < length
     )
 
 
-def _text(read: Record, part: str) -> bytes:
+def _text(read: "Record", part: str) -> bytes:
     return (read.sequence if part == "sequence" else read.qualities or "").encode()
 
 

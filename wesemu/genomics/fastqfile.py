@@ -4,18 +4,18 @@ pysam's reader takes FASTA, cut records and wrong separators for reads; dnaio's 
 """
 
 from collections.abc import Iterator
-from io import BufferedReader, FileIO
-from typing import Any
-
-import dnaio
+from io import BufferedReader, FileIO, RawIOBase
+from typing import TYPE_CHECKING, Any
 
 from wesemu.errors import InputError
 from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
 
-_DRAINED_BYTES = 64 << 20
+if TYPE_CHECKING:
+    from dnaio import FastqFormatError, SequenceRecord
 
-Record = dnaio.SequenceRecord
+_DRAINED_BYTES = 64 << 20
+_BLOCK = 1 << 17
 
 
 class Unreadable(Exception):
@@ -40,21 +40,45 @@ class FastqFile:
     def __init__(self, name: str) -> None:
         self.name = name
         try:
-            self._raw: BufferedReader[Any] = BufferedReader(FileIO(name), 1 << 17)
+            self._raw: BufferedReader[Any] = BufferedReader(FileIO(name), _BLOCK)
         except OSError as error:
             raise self.fault(f"The reads in {name} cannot be opened: {error.strerror}.") from error
         self._compressed = self._raw.peek(2)[:2] == GZIP_MAGIC
         self._file = self._raw
         if self._compressed:
             self._file = open_gzip(self._raw)
+        self._rest = _Rest(self._file)
+        self._done = 0
+        self.damaged = False
 
     def fault(self, message: str, record: int | None = None) -> InputError:
         return InputError(message, file=self.name, record=record)
 
-    def records(self) -> Iterator[Record]:
+    def read_block(self) -> bytes:
+        """What comes next, up to 128 KiB; nothing at the end or where reading fails, which
+        `damaged` tells and `records` raises."""
+        if self.damaged:
+            return b""
         try:
-            self._check_head(self._file.peek(64)[:64])
-            yield from dnaio.FastqReader(self._file)
+            return self._file.read1(_BLOCK)
+        except GZIP_FAULTS as error:
+            self._rest.fault = error
+            self.damaged = True
+            return b""
+
+    def put_back(self, text: bytes, records: int) -> None:
+        """Have `records` begin with `text`, which `read_block` gave, after that many records."""
+        self._rest.seen = text
+        self._done = records
+
+    def records(self) -> "Iterator[SequenceRecord]":
+        # where all reads are plain it is not needed, and takes longer to import than the rest
+        import dnaio
+
+        try:
+            if not self._done:
+                self._check_head(self._rest.head())
+            yield from dnaio.FastqReader(self._rest)  # type: ignore[arg-type]
         except dnaio.FastqFormatError as error:
             try:
                 self._drain()
@@ -71,12 +95,13 @@ class FastqFile:
                 "Give FASTQ, plain or gzip."
             )
 
-    def _malformed(self, error: dnaio.FastqFormatError) -> Exception:
+    def _malformed(self, error: "FastqFormatError") -> Exception:
         if error.line is None:
             return Unreadable(
                 self, "characters that are not ASCII", "FASTQ is plain ASCII: check the file."
             )
-        record = error.line // 4 + 1
+        line = error.line + 4 * self._done
+        record = line // 4 + 1
         what = str(error).partition(": ")[2].rstrip(".") or str(error)
         hint = ""
         if "Premature end" in what:
@@ -87,8 +112,7 @@ class FastqFile:
         elif "'+'" in what:
             hint = " Sequences over several lines are not supported: write each on one line."
         return self.fault(
-            f"{self.name}, record {record} (line {error.line + 1}): "
-            f"{what[0].lower()}{what[1:]}.{hint}",
+            f"{self.name}, record {record} (line {line + 1}): {what[0].lower()}{what[1:]}.{hint}",
             record,
         )
 
@@ -104,9 +128,38 @@ class FastqFile:
     def _drain(self) -> None:
         """Read on: where damaged gzip data made the bad record, the checksum tells."""
         left = _DRAINED_BYTES if self._compressed else 0
-        while left > 0 and (block := self._file.read(1 << 20)):
-            left -= len(block)
+        block = bytearray(1 << 20)
+        while left > 0 and (size := self._rest.readinto(block)):
+            left -= size
 
     def close(self) -> None:
         self._file.close()
         self._raw.close()
+
+
+class _Rest(RawIOBase):
+    """What was `seen` of a file but not used, then what follows, or the `fault` that ended it."""
+
+    def __init__(self, file: "BufferedReader[Any]") -> None:
+        self.seen = b""
+        self.fault: Exception | None = None
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def head(self) -> bytes:
+        """The first bytes, which stay to be read."""
+        if not self.seen and self.fault is not None:
+            raise self.fault
+        return (self.seen or self._file.peek(64))[:64]
+
+    def readinto(self, buffer: Any) -> int:
+        if not self.seen:
+            if self.fault is not None:
+                raise self.fault
+            return self._file.readinto(buffer)
+        size = min(len(buffer), len(self.seen))
+        buffer[:size] = self.seen[:size]
+        self.seen = self.seen[size:]
+        return size

@@ -1,21 +1,25 @@
 """A native mapper, fed with checked reads, its SAM text passed on under our header."""
 
+import contextlib
+import fcntl
 import os
+import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from wesemu.genomics.alignment import Lane, MapperFailed
-from wesemu.genomics.fastq import Batch
+from wesemu.genomics.fastq import PairedReader
 
 _BLOCK = 1 << 20
 _HEADER_LINES = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
 
 
 class NativeMapper:
-    """`command` reads interleaved pairs from its last argument "-", the reference before it.
+    """`command` takes the reference and one FASTQ or two, after the options in `interleaved` where
+    it is one.
 
     `header` makes the SAM header from the mapper's version; it is written before the first
     lane's alignments. One process a lane.
@@ -26,29 +30,38 @@ class NativeMapper:
         command: Sequence[str],
         reference: str,
         *,
+        interleaved: Sequence[str] = (),
         threads: int,
         header: Callable[[str], str],
         output: BinaryIO,
     ) -> None:
         self._command = [*command, "-t", str(threads)]
+        self._interleaved = interleaved
         self._reference = reference
         self._header: Callable[[str], str] | None = header
         self._output = output.fileno()
 
-    def map(self, lane: Lane, batches: Iterable[Batch]) -> None:
-        """Align one lane. Raises `MapperFailed`, BrokenPipeError and what `batches` raises."""
+    def map(self, lane: Lane, reader: PairedReader) -> None:
+        """Align one lane. Raises `MapperFailed`, BrokenPipeError and what `reader` raises."""
         group = lane.read_group.replace("\t", "\\t")
+        options = ["-R", group, *(self._interleaved if lane.second is None else ())]
+        pipes = [_wide_pipe() for _ in range(1 if lane.second is None else 2)]
+        files = [f"/dev/fd/{read}" for read, _ in pipes]
         try:
             process = subprocess.Popen(
-                [*self._command, "-R", group, self._reference, "-"],
-                stdin=subprocess.PIPE,
+                [*self._command, *options, self._reference, *files],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 pipesize=_BLOCK,
+                pass_fds=[read for read, _ in pipes],
             )
         except OSError as error:
             raise MapperFailed(f"{self._command[0]} cannot be started: {error}") from error
-        feeder = _Feeder(process, batches)
+        finally:
+            for read, _ in pipes:
+                os.close(read)
+        feeder = _Feeder(process, [write for _, write in pipes], reader.texts())
         try:
             assert process.stdout is not None
             self._copy(process.stdout.fileno())
@@ -80,27 +93,32 @@ class NativeMapper:
 
 
 class _Feeder(threading.Thread):
-    """Writes batches to a mapper's stdin and closes it; keeps the first error."""
+    """Writes texts to the mapper's pipes, one to each, and closes them; keeps the first error."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", batches: Iterable[Batch]) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        pipes: Sequence[int],
+        texts: Iterable[Sequence[bytes]],
+    ) -> None:
         super().__init__(name="feed the mapper", daemon=True)
         self.error: Exception | None = None
         self._process = process
-        self._batches = batches
+        self._pipes = pipes
+        self._texts = texts
         self.start()
 
     def run(self) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
         try:
-            for batch in self._batches:
-                _write_all(stdin.fileno(), batch.fastq())
+            for texts in self._texts:
+                _write_beside(dict(zip(self._pipes, texts, strict=True)))
         except Exception as error:
             self.error = error
             # an early end of its input would look like the end of the reads
             self._process.kill()
         finally:
-            stdin.close()
+            for pipe in self._pipes:
+                os.close(pipe)
 
 
 def _read_header(source: int) -> tuple[bytes, bytes]:
@@ -133,6 +151,27 @@ def _write_all(target: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(target, view) :]
+
+
+def _write_beside(texts: Mapping[int, bytes]) -> None:
+    """Write to each pipe its text, first where there is room: nobody knows which of them the
+    mapper waits for."""
+    left = {pipe: memoryview(text) for pipe, text in texts.items()}
+    while left:
+        for pipe in select.select([], left, [])[1]:
+            left[pipe] = left[pipe][os.write(pipe, left[pipe]) :]
+            if not left[pipe]:
+                del left[pipe]
+
+
+def _wide_pipe() -> tuple[int, int]:
+    """Ends to read from and to write to, the latter without waiting."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # a user's pipes may not take more
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _BLOCK)
+    return read, write
 
 
 def _move(source: int, target: int) -> int:

@@ -9,6 +9,7 @@ from wesemu.runs.figures import NAMES
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "wes.md").read_text()
 FOLDERS = (
+    "tests/api/inputs",
     "tests/api/wes",
     "tests/conformance/wes",
     "tests/pipelines",

@@ -36,14 +36,29 @@ def pair(tmp_path: Path) -> Callable[[bytes, bytes], Pair]:
 
 
 def read(paths: Pair, **options: int) -> tuple[PairedReader, list[Batch]]:
+    """By iteration; as text it must be the same."""
     with PairedReader(str(paths[0]), str(paths[1]), **options) as reader:
-        return reader, list(reader)
+        batches = list(reader)
+    texts = as_text(paths, **options)
+    assert (texts.reads, texts.bases) == (reader.reads, reader.bases)
+    return reader, batches
+
+
+def as_text(paths: Pair, **options: int) -> PairedReader:
+    with PairedReader(str(paths[0]), str(paths[1]), **options) as reader:
+        for one, two in reader.texts():
+            assert one.count(b"\n") == two.count(b"\n")
+    return reader
 
 
 def fault(paths: Pair, **options: int) -> InputError:
     with pytest.raises(InputError) as caught:
         read(paths, **options)
-    return caught.value
+    with pytest.raises(InputError) as of_text:
+        as_text(paths, **options)
+    error, other = caught.value, of_text.value
+    assert (other.message, other.file, other.record) == (error.message, error.file, error.record)
+    return error
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
@@ -247,3 +262,96 @@ def test_real_reads_are_counted(shared_data):
     folder = shared_data / "hg002_chr20_10mb"
     reader, _ = read((folder / "reads_1.fq.gz", folder / "reads_2.fq.gz"))
     assert (reader.reads, reader.bases) == (21014, 3110072)
+
+
+MANY = 9 * READS
+"""Pairs in more than one block of 128 KiB."""
+
+
+def long_mates(ends: tuple[str, str] = ("", "")) -> list[bytes]:
+    """What two machines write: names in step, comments that differ."""
+    bases = "ACGTACGTAC" * 10
+    return [
+        b"".join(record(n, mate, bases=bases, name="r{}" + ends[mate - 1]) for n in range(MANY))
+        for mate in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("ends", [("", ""), ("/1", "/2")])
+def test_plain_reads_are_handed_on_as_they_are(pair, ends, monkeypatch):
+    monkeypatch.setattr(PairedReader, "__iter__", None)  # nobody looks at single records
+    files = long_mates(ends)
+    with PairedReader(*map(str, pair(files[0], gzip.compress(files[1])))) as reader:
+        texts = list(reader.texts())
+    assert [b"".join(mate) for mate in zip(*texts, strict=True)] == files
+    assert len(texts) > 2
+    assert (reader.reads, reader.bases) == (2 * MANY, 200 * MANY)
+
+
+def test_interleaved_plain_reads_are_handed_on_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(PairedReader, "__iter__", None)
+    file = tmp_path / "both.fq"
+    file.write_bytes(b"".join(record(n, mate) for n in range(MANY) for mate in (1, 2)))
+    with PairedReader(str(file), None) as reader:
+        assert b"".join(text for (text,) in reader.texts()) == file.read_bytes()
+    assert reader.reads == 2 * MANY
+
+
+LAST = MANY - 2
+ODD = record(LAST, 2, bases="ACGTACGTAC" * 10)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (ODD.replace(b"GTAC", b"G*AC", 1), "'*'"),
+        (ODD.replace(b"#,", b"# ", 1), "' '"),
+        (ODD.replace(b"@r", b"@s", 1), "out of step"),
+        (ODD.replace(b"@r", b"r", 1), "'@'"),
+        (ODD.replace(b"@r", b"@r\x07", 1), "out of step"),
+        (ODD.replace(b"+\n", b"-\n", 1), "'+'"),
+        (ODD.replace(b":FI\n", b":F\n", 1), "length"),
+        (ODD.replace(b"ACAC", b"AC\nAC", 1), "several lines"),
+        (b"", "out of step"),
+        (ODD + b"\n", "'@'"),
+    ],
+)
+def test_a_bad_record_after_plain_ones_is_told_with_its_number(pair, odd, words):
+    one, two = long_mates()
+    assert two.count(ODD) == 1
+    error = fault(pair(one, gzip.compress(two.replace(ODD, odd))))
+    assert words in error.message
+    assert error.record == LAST + (2 if odd == ODD + b"\n" else 1)
+    assert error.file.endswith("a_2.fq.gz")
+
+
+def test_other_letters_than_ascii_after_plain_reads_are_refused(pair):
+    one, two = long_mates()
+    with pytest.raises(InputError, match="ASCII") as caught:
+        as_text(pair(one, two.replace(ODD, ODD.replace(b":N:0", ":é".encode()))))
+    assert caught.value.file.endswith("a_2.fq.gz")
+
+
+def test_unusual_but_right_records_after_plain_ones_are_read(pair):
+    one, two = long_mates()
+    odd = ODD.replace(b"+\n", b"+" + ODD[1 : ODD.index(b"\n")] + b"\n").replace(b"\n", b"\r\n")
+    reader, _ = read(pair(one, two.replace(ODD, odd)[:-1]))
+    assert (reader.reads, reader.bases) == (2 * MANY, 200 * MANY)
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_unequal_numbers_of_plain_reads_are_told(pair, short):
+    files = long_mates()
+    files[short] = files[short][: files[short].index(b"@r900 ")]
+    error = fault(pair(*files))
+    assert "has 900, " in error.message
+    assert str(MANY) in error.message
+    assert error.record == 901
+
+
+@pytest.mark.parametrize("cut", [4, 8, 2000])
+def test_gzip_data_that_is_cut_after_plain_reads_is_told(pair, cut):
+    one, two = long_mates()
+    paths = pair(one, gzip.compress(two, 0)[:-cut])
+    with pytest.raises(InputError, match="ends too early"):
+        as_text(paths)

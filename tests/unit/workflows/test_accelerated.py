@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InvalidRequest
+from wesemu.gpus import Gpu
 from wesemu.nodes import Node
 from wesemu.settings import Settings
 from wesemu.wiring.core import _own_tools
@@ -52,7 +53,7 @@ def test_settings_become_the_object_parabricks() -> None:
     settings = Settings.model_validate(
         {"parabricks": {"image": "pb.sif", "memory_limit": 80, "retry_low_memory": False}}
     )
-    node = Node(cores=24, memory_mb=1, devices=(0, 1, 2), runs=1)
+    node = Node(cores=24, memory_mb=1, gpus=(Gpu(0), Gpu(1), Gpu(2)), runs=1)
     assert _own_tools(settings, node).parabricks == {
         "runtime": "auto",
         "image": str(Path("pb.sif").absolute()),
@@ -62,5 +63,5 @@ def test_settings_become_the_object_parabricks() -> None:
         "memory_limit": 80,
         "threads": 8,
     }
-    lone = Node(cores=64, memory_mb=1, devices=(0,), runs=1)
+    lone = Node(cores=64, memory_mb=1, gpus=(Gpu(0),), runs=1)
     assert _own_tools(settings, lone).parabricks["threads"] == 16

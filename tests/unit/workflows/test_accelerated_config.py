@@ -1,6 +1,7 @@
 """What a bundled pipeline is told of GPUs: its accelerator on cuda, and nothing on the CPU."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from wesemu.runs.model import (
     RunState,
 )
 from wesemu.runs.workspace import Workspace
+from wesemu.workflows.accelerated import OwnTools
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
@@ -30,8 +32,16 @@ KEYS = {"accelerator", "gpus", "gpu_memory_mb", "gpu_driver"}
 OFFER = Offer(Resources(cores=2, gpus=2), gpu_memory_mb=24_000, gpu_driver="580.1")
 
 
-async def config_of(folder: Path, parameters: Mapping[str, str], *, able: bool) -> JsonObject:
-    """The configuration that `mapping` gets, its schema with an accelerator if it is `able`."""
+async def config_of(
+    folder: Path,
+    parameters: Mapping[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    able: bool,
+    pbrun: bool = True,
+) -> JsonObject:
+    """The configuration that `mapping` gets, its schema with an accelerator if it is `able`, and a
+    program `pbrun` on PATH."""
     schema = folder / "pipelines" / "mapping" / "workflow" / "schemas" / "config.schema.yaml"
     properties = {"accelerator": {"enum": ["cpu", "cuda"]}} if able else {}
 
@@ -40,13 +50,21 @@ async def config_of(folder: Path, parameters: Mapping[str, str], *, able: bool) 
         schema.write_text(yaml.safe_dump({"properties": properties}))
         fill_bucket(folder)
         (folder / "run").mkdir()
+        if pbrun:
+            (folder / "pbrun").touch(mode=0o755)
 
     await asyncio.to_thread(lay_out)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
     buckets = Buckets(folder / "buckets")
     references = ReferenceStore(folder / "references", folder / "cache")
     indexer = ReferenceIndexer(references)
     bundled = BundledPipelines(
-        folder / "pipelines", Inputs(buckets, references), buckets, indexer, OFFER
+        folder / "pipelines",
+        Inputs(buckets, references),
+        buckets,
+        indexer,
+        OFFER,
+        tools=OwnTools({"runtime": "native"}),
     )
     params: JsonObject = {"reads": [dict(READS)], "reference": "oss://genes/reference/tiny"}
     request = RunRequest("mapping", params=params, engine_parameters=parameters)
@@ -65,7 +83,7 @@ async def config_of(folder: Path, parameters: Mapping[str, str], *, able: bool) 
             created=START,
             tags=plan.tags,
         )
-        job = await bundled.prepare(run, Workspace(folder / "run"))
+        job = await bundled.prepare(run, Workspace(folder / "run"), lambda tags: None)
     finally:
         await indexer.close()
     assert job.engine_parameters == {}
@@ -74,9 +92,9 @@ async def config_of(folder: Path, parameters: Mapping[str, str], *, able: bool) 
 
 @pytest.mark.parametrize("parameters", [{"node": "cuda", "gpus": "2"}, {"gpus": "2"}])
 async def test_on_cuda_it_is_told_of_the_accelerator(
-    tmp_path: Path, parameters: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]
 ) -> None:
-    assert await config_of(tmp_path, parameters, able=True) == {
+    assert await config_of(tmp_path, parameters, monkeypatch, able=True) == {
         "accelerator": "cuda",
         "gpus": 2,
         "gpu_memory_mb": 24_000,
@@ -84,14 +102,24 @@ async def test_on_cuda_it_is_told_of_the_accelerator(
     }
 
 
-async def test_auto_means_cuda_for_a_pipeline_that_can(tmp_path: Path) -> None:
-    assert (await config_of(tmp_path, {}, able=True))["accelerator"] == "cuda"
+async def test_auto_means_cuda_for_a_pipeline_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = await config_of(tmp_path, {}, monkeypatch, able=True)
+    assert told["accelerator"] == "cuda"
 
 
 @pytest.mark.parametrize(
     ("parameters", "able"), [({"node": "cpu"}, True), ({"node": "cuda"}, False), ({}, False)]
 )
 async def test_nothing_is_written_where_it_would_mean_nothing(
-    tmp_path: Path, parameters: dict[str, str], able: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str], able: bool
 ) -> None:
-    assert await config_of(tmp_path, parameters, able=able) == {}
+    assert await config_of(tmp_path, parameters, monkeypatch, able=able) == {}
+
+
+@pytest.mark.parametrize("parameters", [{}, {"node": "cuda"}])
+async def test_without_parabricks_the_cpu_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]
+) -> None:
+    assert await config_of(tmp_path, parameters, monkeypatch, able=True, pbrun=False) == {}

@@ -54,6 +54,7 @@ REFERENCE = "resources/genome.fa"
 # wgs adds the variants to it
 SUMMARY = "results/mapping.json" if "caller" in config else "results/summary.json"
 MATES = ("first", "second")
+MEBIBYTE = 1 << 20
 
 
 def read_group(number, lane):
@@ -82,6 +83,21 @@ def lane_options():
 def markdup_options():
     distance = config["optical_distance"]
     return f"-l {LONGEST_READ}" + (f" -d {distance}" if distance else "")
+
+
+def map_memory_mb(wildcards, input, threads):
+    """MiB at most: the mapper's index, what the sort keeps, reads under way, the programs."""
+    fasta = Path(config["reference"])
+    bases = size_of([fasta]) * (4 if fasta.suffix == ".gz" else 1)
+    index = bases * (1.75 if MAPPER.name == "bwa" else 4)
+    # the records of all reads, where they are few
+    kept = min(config["sort_memory_mb"], 16 * size_of(input.reads) // MEBIBYTE)
+    return round(index / MEBIBYTE) + max(64 * threads, kept) + 50 * threads + 400
+
+
+def size_of(paths):
+    """Bytes of those that are there."""
+    return sum(Path(path).stat().st_size for path in paths if Path(path).exists())
 
 
 def later_programs():

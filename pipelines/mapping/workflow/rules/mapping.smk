@@ -13,6 +13,8 @@ rule map:
     conda:
         "../envs/mapping.yaml"
     threads: THREADS
+    resources:
+        mem_mb=map_memory_mb,
     params:
         align=f"{PYTHON} -m wesemu.genomics.align",
         samtools=SAMTOOLS,
