@@ -19,6 +19,7 @@ NAMES = (
     "mixed",
     "mapping",
     "counting",
+    "stress",
     "wgs",
     "listing",
     "startup",
@@ -65,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--count", type=_positive, help="many: runs at once; start_workflow: jobs that wait"
     )
-    parser.add_argument("--pairs", type=_positive, help="mapping, counting, wgs: pairs of reads")
+    parser.add_argument(
+        "--pairs", type=_positive, help="mapping, counting, stress, wgs: pairs of reads"
+    )
     parser.add_argument("--tools", choices=("native", "wheels", "both"), default="both")
     parser.add_argument(
         "--sizes", type=_positive, nargs="+", default=Options.sizes, help="listing: stored runs"

@@ -1,5 +1,6 @@
 """Simulated samples, made once in the work folder."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -11,6 +12,7 @@ from wesemu.genomics.simulate import FixtureSettings, write_fixture
 
 BUCKET = "bench"
 REFERENCE = "bench"
+_LETTERS = (b"ACGT", b"TCGA", b"AGCT", b"TGCA", b"CATG", b"CTAG", b"GATC", b"GTAC")
 
 
 def sample(work: Path, pairs: int) -> Path:
@@ -22,6 +24,50 @@ def sample(work: Path, pairs: int) -> Path:
         say(f"simulating {pairs:,} pairs of a genome of {length:,} bp")
         write_fixture(folder, replace(settings, length=length))
     return folder
+
+
+def large_sample(work: Path, pairs: int) -> Path:
+    """The same as `sample`, in seconds for millions: a sample of an eighth, eight times over, each
+    time with other letters for the four bases. No two contigs or reads are alike.
+
+    The letters are exchanged so that complements stay complements: a read of the other strand is
+    one still.
+    """
+    part = sample(work, pairs // len(_LETTERS))
+    folder = work / "fixtures" / f"{pairs}-pairs-in-parts"
+    if not (folder / "reference.fa").is_file():
+        say(f"making {pairs:,} pairs of them")
+        folder.mkdir(parents=True, exist_ok=True)
+        for mate in (1, 2):
+            name = f"reads_{mate}.fq.gz"
+            _exchange_reads(part / name, folder / name)
+        _exchange_contigs(part / "reference.fa", folder / "reference.fa")
+    return folder
+
+
+def _exchange_reads(source: Path, target: Path) -> None:
+    with gzip.open(source) as file:
+        lines = file.read().splitlines()
+    names, bases, qualities = lines[::4], b"\n".join(lines[1::4]), lines[3::4]
+    with gzip.open(target, "wb", compresslevel=1) as file:
+        for number, letters in enumerate(_LETTERS):
+            exchanged = bases.translate(bytes.maketrans(b"ACGT", letters)).split(b"\n")
+            file.writelines(
+                b"@%d.%b\n%b\n+\n%b\n" % (number, name[1:], read, quality)
+                for name, read, quality in zip(names, exchanged, qualities, strict=True)
+            )
+
+
+def _exchange_contigs(source: Path, target: Path) -> None:
+    lines = source.read_bytes().splitlines()
+    with target.open("wb") as file:
+        for number, letters in enumerate(_LETTERS):
+            table = bytes.maketrans(b"ACGT", letters)
+            for line in lines:
+                is_name = line.startswith(b">")
+                file.write(
+                    b">%d.%b\n" % (number, line[1:]) if is_name else line.translate(table) + b"\n"
+                )
 
 
 def counted(folder: Path) -> tuple[int, int]:

@@ -89,7 +89,7 @@ def map_memory_mb(wildcards, input, threads):
     """MiB at most: the mapper's index, what the sort keeps, reads under way, the programs."""
     fasta = Path(config["reference"])
     bases = size_of([fasta]) * (4 if fasta.suffix == ".gz" else 1)
-    index = bases * (1.75 if MAPPER.name == "bwa" else 4)
+    index = bases * {"bwa": 1.75, "bwa-mem2": 6}.get(MAPPER.name, 4)
     # the records of all reads, where they are few
     kept = min(config["sort_memory_mb"], 16 * size_of(input.reads) // MEBIBYTE)
     return round(index / MEBIBYTE) + max(64 * threads, kept) + 50 * threads + 400

@@ -1,0 +1,90 @@
+"""`mapping` of two million pairs by a warm server, against a tenth of them: is memory bounded?"""
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import fixtures
+from benchmarks.machine import cores
+from benchmarks.mapping import map_once
+from benchmarks.options import Options
+from benchmarks.processes import Peaks, cpu_seconds, stored_bytes, watched
+from benchmarks.report import Report, Row, at_most, figure
+from benchmarks.rounds import say
+from benchmarks.server import fresh, serving
+
+_PAIRS = 2_000_000
+_TENTH = 10
+_MEBIBYTE = 1 << 20
+_ASKED = re.compile(r"rule map:\n.*?\bmem_mb=(\d+)", re.DOTALL)
+"""As Snakemake tells it in its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Seconds of wall time and of all processes' CPU; `asked` is the `mem_mb` of the rule `map`,
+    `result` the size of the BAM in bytes, `reads` what the run has counted."""
+
+    wall: float
+    cpu: float
+    peaks: Peaks
+    asked: int
+    result: int
+    reads: int
+
+
+def measure(options: Options) -> Report:
+    pairs = options.pairs or _PAIRS
+    few, many = (_map(options, number) for number in (pairs // _TENTH, pairs))
+    rows: list[Row] = []
+    for number, found in ((pairs // _TENTH, few), (pairs, many)):
+        if found.reads != 2 * number:
+            raise RuntimeError(f"{found.reads:,} reads were counted of {2 * number:,}")
+        name = f"{number:,} pairs"
+        rows += [
+            figure(f"{name}: POST to COMPLETE", found.wall, unit="s"),
+            figure(f"{name}: CPU, all processes", found.cpu, unit="s"),
+            figure(f"{name}: peak memory", found.peaks.memory / _MEBIBYTE, unit="MiB", digits=0),
+            at_most(
+                f"{name}: peak memory / what the rule `map` asked for",
+                found.peaks.memory / _MEBIBYTE / found.asked,
+                1.0,
+                unit="x",
+            ),
+            figure(f"{name}: most on disk", found.peaks.stored / _MEBIBYTE, unit="MiB", digits=0),
+            figure(f"{name}: the BAM", found.result / _MEBIBYTE, unit="MiB", digits=0),
+        ]
+    return Report(f"stress: {pairs:,} pairs, {cores()} threads", rows, {})
+
+
+def _map(options: Options, pairs: int) -> Mapped:
+    folder = fixtures.large_sample(options.work, pairs)
+    data = fresh(options.work / "stress")
+    fixtures.stock(data, folder)
+    runs = data / "runs"
+    with serving(data) as server:
+        say(f"mapping {pairs:,} pairs")
+        used, began = cpu_seconds(), time.perf_counter()
+        before = stored_bytes(runs, ())
+        with watched(runs, every_seconds=0.25) as peaks:
+            map_once(server)
+        wall, cpu = time.perf_counter() - began, cpu_seconds() - used
+    peaks.stored -= before
+    (run,) = runs.iterdir()
+    return Mapped(wall, cpu, peaks, _asked(run), *_result(run / "work" / "results"))
+
+
+def _asked(run: Path) -> int:
+    """MiB, as the lease was asked for."""
+    log = run / "stderr.log"
+    found = _ASKED.search(log.read_text())
+    if found is None:
+        raise RuntimeError(f"{log} does not tell the memory of the rule map")
+    return int(found[1])
+
+
+def _result(folder: Path) -> tuple[int, int]:
+    reads = json.loads((folder / "reads.json").read_text())["total_reads"]
+    return (folder / "aligned.bam").stat().st_size, int(reads)
