@@ -18,7 +18,9 @@ from wesemu.runs.workspace import Workspace
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.indexing import ReferenceIndexer
 from wesemu.workflows.inputs import Inputs
+from wesemu.workflows.placement import Offer
 
+PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 LANE = {"first": "oss://genes/a.fq", "second": "oss://genes/b.fq"}
 GOOD: dict[str, Any] = {"reads": [LANE], "reference": "oss://genes/genome.fa"}
 
@@ -28,7 +30,6 @@ class Server:
     """What `BundledPipelines` makes of a request."""
 
     bundled: BundledPipelines
-    pipelines: Path
 
     def plan(self, workflow: str, params: dict[str, Any]) -> Plan:
         request = RunRequest(workflow_url=workflow, params=GOOD | params)
@@ -47,13 +48,13 @@ def server(tmp_path: Path) -> Server:
     buckets = Buckets(tmp_path / "buckets")
     references = ReferenceStore(tmp_path / "references", tmp_path / "cache")
     bundled = BundledPipelines(
-        tmp_path,
+        PIPELINES,
         Inputs(buckets, references),
         buckets,
         ReferenceIndexer(references),
-        Resources(cores=2, memory_mb=4096),
+        Offer(Resources(cores=2, memory_mb=4096)),
     )
-    return Server(bundled, tmp_path)
+    return Server(bundled)
 
 
 def test_the_names_asked_for_choose_the_formats(server: Server) -> None:

@@ -53,7 +53,6 @@ class NativeMapper:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 bufsize=0,
-                pipesize=_BLOCK,
                 pass_fds=[read for read, _ in pipes],
             )
         except OSError as error:
@@ -64,6 +63,7 @@ class NativeMapper:
         feeder = _Feeder(process, [write for _, write in pipes], reader.texts())
         try:
             assert process.stdout is not None
+            _widen(process.stdout.fileno())
             self._copy(process.stdout.fileno())
         except BaseException:
             process.kill()
@@ -110,8 +110,14 @@ class _Feeder(threading.Thread):
 
     def run(self) -> None:
         try:
+            left = dict.fromkeys(self._pipes, b"")
             for texts in self._texts:
-                _write_beside(dict(zip(self._pipes, texts, strict=True)))
+                # what it waits for may come with the next texts
+                left = _write_beside(
+                    {pipe: left[pipe] + text for pipe, text in zip(self._pipes, texts, strict=True)}
+                )
+            while any(left.values()):
+                left = _write_beside({pipe: text for pipe, text in left.items() if text})
         except Exception as error:
             self.error = error
             # an early end of its input would look like the end of the reads
@@ -153,25 +159,28 @@ def _write_all(target: int, data: bytes) -> None:
         view = view[os.write(target, view) :]
 
 
-def _write_beside(texts: Mapping[int, bytes]) -> None:
-    """Write to each pipe its text, first where there is room: nobody knows which of them the
-    mapper waits for."""
+def _write_beside(texts: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Write to each pipe its text, first where there is room, until one of them is through: nobody
+    knows which of them the mapper waits for. Returns what is left."""
     left = {pipe: memoryview(text) for pipe, text in texts.items()}
-    while left:
+    while all(left.values()):
         for pipe in select.select([], left, [])[1]:
             left[pipe] = left[pipe][os.write(pipe, left[pipe]) :]
-            if not left[pipe]:
-                del left[pipe]
+    return {pipe: bytes(text) for pipe, text in left.items()}
 
 
 def _wide_pipe() -> tuple[int, int]:
     """Ends to read from and to write to, the latter without waiting."""
     read, write = os.pipe()
     os.set_blocking(write, False)
+    _widen(write)
+    return read, write
+
+
+def _widen(pipe: int) -> None:
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         with contextlib.suppress(OSError):  # a user's pipes may not take more
-            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _BLOCK)
-    return read, write
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _BLOCK)
 
 
 def _move(source: int, target: int) -> int:

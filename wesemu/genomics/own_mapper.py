@@ -8,6 +8,7 @@ the output.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+
+import psutil
 
 from wesemu.errors import InputError, InvalidRequest
 from wesemu.genomics.align import BAD_INPUT, MAPPER_FAILED, NOBODY_READS
@@ -43,7 +46,7 @@ class OwnMapper:
         """From another thread: the reads are bad."""
         self._stopped = True
         if self._process is not None:
-            self._process.kill()
+            _kill(self._process)
 
     def map(self, lane: Lane, output: IO[bytes]) -> None:
         """Append the lane's records. Raises MapperFailed, BrokenPipeError."""
@@ -59,12 +62,12 @@ class OwnMapper:
             raise MapperFailed(f"mapper {self._name} cannot be started: {error}") from error
         self._process = process
         if self._stopped:
-            process.kill()
+            _kill(process)
         assert process.stdout is not None
         try:
             self._copy(process.stdout, output)
         except BaseException:
-            process.kill()
+            _kill(process)
             raise
         finally:
             status = process.wait()
@@ -82,6 +85,15 @@ class OwnMapper:
         output.write(line)
         shutil.copyfileobj(source, output, _BLOCK)
         output.flush()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """It and all that it has started: it may be a script."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(process.pid)
+        for each in (*top.children(recursive=True), top):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def map_lanes(arguments: argparse.Namespace) -> dict[str, object]:

@@ -34,6 +34,7 @@ _BLOCK = 1 << 20
 _SMALL = 50_000_000
 _BYTES_OF_SMALL, _BYTES_OF_LARGE = 11, 1.6
 """Memory of `bwa index` a base: 42 MiB were measured for 4 Mbp; beyond _SMALL it is an estimate."""
+_BYTES_OF_BWA_MEM2 = 28
 
 
 Lend = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
@@ -195,22 +196,24 @@ class ReferenceStore:
 
     def _index(self, fasta: Path, source: str, indexer: str) -> None:
         tools = self._tools(more=[indexer])
-        talk = self._run([*tools.samtools.command, "faidx", str(fasta)], source)
+        faidx = [*tools.samtools.command, "faidx", str(fasta)]
+        talk = self._run(faidx, source, Resources(cores=1))
         if "Ignoring duplicate" in talk:
             raise InputError(
                 f"{source} has two sequences of one name: {_last_line(talk)}. Rename one.",
                 file=source,
             )
         check_names((name for name, _ in read_fai(str(fasta))), source)
-        self._run([*tools.find(indexer).command, "index", str(fasta)], source)
+        index = [*tools.find(indexer).command, "index", str(fasta)]
+        self._run(index, source, _appetite(indexer, fasta.stat().st_size))
         if fault := index_fault(str(fasta), indexer):
             raise SystemFault(f"Indexing {source} has failed: {fault}. Is the disk full?")
 
-    def _run(self, command: Sequence[str], source: str) -> str:
+    def _run(self, command: Sequence[str], source: str, wanted: Resources) -> str:
         """Run an indexer to its end; answers what it said."""
         if self._closed.is_set():
             raise SystemFault(f"{source} is not indexed: the server is shutting down.")
-        with self._lend(_appetite(command), lambda: not self._closed.is_set()) as kept:
+        with self._lend(wanted, lambda: not self._closed.is_set()) as kept:
             child = subprocess.Popen(
                 command,
                 stdout=subprocess.DEVNULL,
@@ -231,13 +234,11 @@ class ReferenceStore:
         return talk
 
 
-def _appetite(command: Sequence[str]) -> Resources:
-    """What an indexer of the FASTA that ends its command line takes: one core, and memory."""
-    size = Path(command[-1]).stat().st_size
-    if "index" not in command:
-        return Resources(cores=1)
+def _appetite(indexer: str, size: int) -> Resources:
+    """What indexing a FASTA of so many bytes takes: one core, and memory."""
     small, large = min(size, _SMALL) * _BYTES_OF_SMALL, size * _BYTES_OF_LARGE
-    return Resources(cores=1, memory_mb=math.ceil(max(small, large) / 2**20))
+    needed = size * _BYTES_OF_BWA_MEM2 if indexer == "bwa-mem2" else max(small, large)
+    return Resources(cores=1, memory_mb=math.ceil(needed / 2**20))
 
 
 def _last_line(talk: str) -> str:

@@ -32,7 +32,8 @@ def check_mapper(params: MappingParams, tools: OwnTools) -> None:
 
 def without_parabricks(params: MappingParams, tools: OwnTools) -> str | None:
     """Why the pipelines' steps for GPUs cannot run here; None where they can."""
-    if params.mapper in tools.mappers:
+    named = isinstance(params, WgsParams) and params.caller in ("haplotypecaller", "deepvariant")
+    if params.mapper in tools.mappers and not named:
         return None
     place, found = choose_place(options_from(tools.parabricks))
     return None if place else f"there is no Parabricks ({found.text}): the CPU does it"
@@ -58,5 +59,7 @@ def add_own_tools(config: JsonObject, params: MappingParams, tools: OwnTools) ->
     if cuda:
         added["parabricks"] = dict(tools.parabricks)
     if isinstance(params, WgsParams) and cuda and "caller" not in params.model_fields_set:
-        added["caller"] = GPU_CALLERS[0]
+        place, _ = choose_place(options_from(tools.parabricks))
+        if place is not None:
+            added["caller"] = GPU_CALLERS[0]
     return config | added

@@ -328,11 +328,13 @@ def _sizes(lanes: Sequence[LaneFiles]) -> int:
 
 def _check_tools(params: MappingParams, *, cuda: bool) -> None:
     """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
-    for a caller of a GPU without one; with a GPU the callers are Parabricks'."""
+    for a caller of a GPU without one; with a GPU deepvariant is Parabricks'."""
     chosen = {"mapper": params.mapper}
-    if isinstance(params, WgsParams) and not cuda:
-        check_caller(params)
-        chosen["caller"] = params.caller
+    if isinstance(params, WgsParams):
+        if not cuda:
+            check_caller(params)
+        if not (cuda and params.caller == "deepvariant"):
+            chosen["caller"] = params.caller
     for field, tool in chosen.items():
         if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
             raise InvalidRequest(

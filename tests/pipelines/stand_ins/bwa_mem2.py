@@ -31,12 +31,14 @@ def mem(words: list[str]) -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("-K", choices=["10000000"], required=True)
     parser.add_argument("-Y", action="store_true", required=True)
-    parser.add_argument("-p", action="store_true", required=True)
+    parser.add_argument("-p", action="store_true")
     parser.add_argument("-t", type=int, required=True)
     parser.add_argument("-R", required=True)
     parser.add_argument("reference")
-    parser.add_argument("reads", choices=["-"])
+    parser.add_argument("reads", nargs="+")
     given = parser.parse_args(words)
+    if len(given.reads) != (1 if given.p else 2):
+        parser.error(f"{len(given.reads)} files of reads")
     missing = [suffix for suffix in OWN if not Path(given.reference + suffix).is_file()]
     if missing:
         sys.exit(f"no index {missing}")
@@ -44,7 +46,9 @@ def mem(words: list[str]) -> int:
         copy = Path(folder) / "copy"
         shutil.copyfile(given.reference, copy)
         subprocess.run([BWA, "index", str(copy)], check=True, stderr=subprocess.DEVNULL)
-        return subprocess.run([BWA, "mem", *words[:-2], str(copy), "-"], check=False).returncode
+        options = words[: words.index(given.reference)]
+        command = [BWA, "mem", *options, str(copy), *given.reads]
+        return subprocess.run(command, check=False, close_fds=False).returncode
 
 
 def main(words: list[str]) -> int:

@@ -73,12 +73,12 @@ class Tasks:
             try:
                 self._refuse_canceled()
                 attempt = Attempt(self._workspace, replace(task, state=TaskState.RUNNING), lease)
+                attempt.note_command(command)
             except BaseException:
                 if lease is not None:
                     lease.release()
                 raise
             self._running[name] = attempt
-            attempt.note_command(command)
             self.journal.task(attempt.task, key=key)
             return attempt
 

@@ -25,9 +25,9 @@ ON_GPU = config["accelerator"] == "cuda"
 
 def choose_tools():
     settings = dict(config["tools"])
-    # the callers of a GPU are Parabricks'
-    more = {config["mapper"]} | (set() if ON_GPU else {config.get("caller")})
-    more &= set(OPTIONAL)
+    more = {config["mapper"], config.get("caller")} & set(OPTIONAL)
+    if ON_GPU:  # there it is Parabricks'
+        more -= {"deepvariant"}
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
         settings = {name: name for name in (*REQUIRED, *more)} | settings
     return resolve(settings, more=more)

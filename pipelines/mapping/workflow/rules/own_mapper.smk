@@ -20,6 +20,7 @@ use rule map as own_map with:
         "logs/own_map.log",
     resources:
         gpu=OWN_GPUS,
+        mem_mb=map_memory_mb,
     params:
         align=f"{PYTHON} -m wesemu.genomics.own_mapper",
         samtools=SAMTOOLS,

@@ -97,7 +97,9 @@ rule gpu_variants:
     shell:
         "("
         ' clean() {{ HERE="$PWD" awk \'!/^##/ || !index($0, ENVIRON["HERE"])\' "$1"; }};'
-        " clean {input.vcf:q} | {params.bcftools} view --no-version {params.form} -o {output.vcf:q} -;"
+        # what deepvariant found to equal the reference is no variant
+        " clean {input.vcf:q} | awk -F '\\t' '/^#/ || $7 != \"RefCall\"' |"
+        " {params.bcftools} view --no-version {params.form} -o {output.vcf:q} -;"
         " for gvcf in {output.gvcf:q}; do"
         " clean {input.gvcf:q} | {params.bcftools} view --no-version -Oz -W=tbi -o $gvcf -; done;"
         " {params.bcftools} stats -s - {output.vcf:q} |"
