@@ -395,7 +395,8 @@ def test_configurations_that_contradict_themselves_are_refused(workflow, config,
         {"quality_offset": 59},
         {"optical_distance": -1},
         {"mapper": "bowtie"},
-        {"caller": "gatk"},
+        {"caller": "strelka"},
+        {"caller": "haplotypecaller"},  # on the CPU
         {"caller": "freebayes", "gvcf": True},
         {"alignment": "a.bam"},
     ]

@@ -73,10 +73,13 @@ def put_away(workspace: Workspace) -> Path:
 
 
 def sweep(runs: Path) -> None:
-    """At start-up: delete what was put away, and submissions that were never whole."""
+    """At start-up: delete what was put away, submissions that were never whole, and what runs
+    that have ended hold of fetched inputs."""
     for folder in runs.iterdir():
         if folder.name.startswith(_REMOVED) or not (folder / "request.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
+        elif (folder / "inputs").is_dir() and (folder / "state.json").exists():
+            shutil.rmtree(folder / "inputs", ignore_errors=True)
 
 
 def _nest(run: Run) -> dict[str, Any]:

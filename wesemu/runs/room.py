@@ -68,11 +68,19 @@ def check_room(folder: Path) -> None:
         raise DiskFull(f"the disk is full ({free:,} bytes are free); {_ADVICE}, then submit again")
 
 
-async def patiently(write: Callable[[], Awaitable[_T]]) -> _T:
-    """Write to the index; where the disk is full, once somebody has made room."""
+async def patiently(
+    write: Callable[[], Awaitable[_T]], *, hurry: asyncio.Event | None = None
+) -> _T:
+    """Write to the index; where the disk is full, once somebody has made room. Raises DiskFull
+    only in a `hurry`."""
+    hurry = hurry or asyncio.Event()
     while True:
         try:
             return await write()
         except DiskFull as error:
+            if hurry.is_set():
+                raise
             log.error("the index waits for room", error=error.message)
-            await asyncio.sleep(_PATIENCE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await hurry.wait()

@@ -163,7 +163,8 @@ class Supervisor:
             preparing = self._planner.prepare(run, workspace, tags.add)
             job = await self._stoppably(run.id, preparing)
         if run.input_bytes is None and job.input_bytes is not None:
-            await self._store.amend(run.id, input_bytes=job.input_bytes)
+            size = job.input_bytes
+            await patiently(partial(self._store.amend, run.id, input_bytes=size))
         job = replace(job, standing=self._standing(run))
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
         try:
@@ -182,6 +183,7 @@ class Supervisor:
         task = asyncio.create_task(work, name=f"run {run_id}, stoppable")
         self._stoppable[run_id] = task
         try:
+            await self._refuse_canceled(run_id)  # before there was anything to stop
             done = await task
         except asyncio.CancelledError:
             await self._refuse_canceled(run_id)
@@ -296,6 +298,7 @@ class Supervisor:
 
     async def _settle_fault(self, run: Run, error: Exception) -> None:
         """The request or its inputs were at fault, or this machine was."""
+        run = await self._store.get(run.id)  # its tags and counts were amended meanwhile
         state = RunState.SYSTEM_ERROR
         failure = RunFailure(message=f"{type(error).__name__}: {error}")
         if isinstance(error, WesemuError):
@@ -325,6 +328,7 @@ class Supervisor:
         row = codec.run_to_row(run)
         values = {name: row[name] for name in _TOLD_AT_THE_END}
         await patiently(lambda: self._store.move(run.id, run.state, **values))
+        self._changes.ring(run.id)
         workspace = Workspace(self._runs / run.id)
         with _told_if_lost("state.json", run):
             await asyncio.to_thread(write_end, workspace, run, tasks)

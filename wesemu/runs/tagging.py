@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from wesemu.errors import DiskFull
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import Run
+from wesemu.runs.room import patiently
 from wesemu.runs.store import RunStore
 
 _DELAY_SECONDS = 0.5
@@ -24,6 +27,8 @@ class TagBuffer:
         self._pending = False
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """The server stops: what a full disk does not take is told anew by the next one."""
         self.tags: dict[str, str] = dict(run.tags)
 
     async def __aenter__(self) -> Self:
@@ -36,9 +41,12 @@ class TagBuffer:
         trace: TracebackType | None,
     ) -> None:
         self._closing.set()
-        if self._writing is not None:
-            await self._writing
-        await self._flush()
+        if kind is asyncio.CancelledError:
+            self._hurry.set()
+        with contextlib.suppress(*([DiskFull] if self._hurry.is_set() else [])):
+            if self._writing is not None:
+                await self._writing
+            await self._flush()
 
     def add(self, tags: Mapping[str, str]) -> None:
         self.tags |= tags
@@ -56,5 +64,7 @@ class TagBuffer:
     async def _flush(self) -> None:
         while self._pending:
             self._pending = False
-            await self._store.amend(self._run.id, tags=json.dumps(self.tags, ensure_ascii=False))
+            tags = json.dumps(self.tags, ensure_ascii=False)
+            write = partial(self._store.amend, self._run.id, tags=tags)
+            await patiently(write, hurry=self._hurry)
             self._changes.ring(self._run.id)

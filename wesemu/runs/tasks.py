@@ -6,6 +6,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from wesemu.errors import DiskFull
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import RunId, TaskLog
 from wesemu.runs.room import patiently
@@ -24,6 +25,8 @@ class TaskBuffer:
         self._pending: dict[tuple[str, int], TaskLog] = {}
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """The server stops: what a full disk does not take is told anew by the next one."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -35,9 +38,12 @@ class TaskBuffer:
         trace: TracebackType | None,
     ) -> None:
         self._closing.set()
-        if self._writing is not None:
-            await self._writing
-        await self._flush()
+        if kind is asyncio.CancelledError:
+            self._hurry.set()
+        with contextlib.suppress(*([DiskFull] if self._hurry.is_set() else [])):
+            if self._writing is not None:
+                await self._writing
+            await self._flush()
 
     def add(self, task: TaskLog) -> None:
         self._pending[task.id, task.attempt] = task
@@ -53,5 +59,6 @@ class TaskBuffer:
     async def _flush(self) -> None:
         while self._pending:
             tasks, self._pending = list(self._pending.values()), {}
-            await patiently(partial(self._store.put_tasks, self._run_id, tasks))
+            write = partial(self._store.put_tasks, self._run_id, tasks)
+            await patiently(write, hurry=self._hurry)
             self._changes.ring(self._run_id)

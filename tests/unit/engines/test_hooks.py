@@ -165,9 +165,10 @@ def test_log_events_reach_the_watcher() -> None:
 
 
 PROBE = """
-from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake import forkserver, hooks
 import psutil, threading
-hooks.load()
+with forkserver._one_thread():
+    hooks.load()
 assert threading.active_count() == 1, threading.enumerate()
 assert psutil.Process().num_threads() == 1
 """
