@@ -57,6 +57,19 @@ async def test_clients_its_own_pages_and_links_are_served(
         assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"), [("https://evil.example", 403), ("http://demo.localhost:8070", 404)]
+)
+async def test_a_bucket_s_host_leads_no_page_past_by_the_control_api_s_path(
+    client: Client, origin: str, status: int
+) -> None:
+    """There the request is OSS's, though its path is the control API's: here, of no bucket."""
+    path = "/_wesemu/x?append&position=0&OSSAccessKeyId=a"
+    headers = {"Host": "demo.localhost:8070", "Origin": origin}
+    async with client.post(path, data=b"", headers=headers) as answer:
+        assert (answer.status, answer.headers["Server"]) == (status, "AliyunOSS")
+
+
 async def test_credentials_are_enough_under_any_name(
     aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
 ) -> None:
