@@ -1,7 +1,7 @@
 """A web page cannot use an open server in the name of who looks at it."""
 
 import pytest
-from aiohttp import FormData, web
+from aiohttp import FormData, encode_basic_auth, web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
@@ -57,6 +57,19 @@ async def test_clients_its_own_pages_and_links_are_served(
         assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"), [("https://evil.example", 403), ("http://demo.localhost:8070", 404)]
+)
+async def test_a_bucket_s_host_leads_no_page_past_by_the_control_api_s_path(
+    client: Client, origin: str, status: int
+) -> None:
+    """There the request is OSS's, though its path is the control API's: here, of no bucket."""
+    path = "/_wesemu/x?append&position=0&OSSAccessKeyId=a"
+    headers = {"Host": "demo.localhost:8070", "Origin": origin}
+    async with client.post(path, data=b"", headers=headers) as answer:
+        assert (answer.status, answer.headers["Server"]) == (status, "AliyunOSS")
+
+
 async def test_credentials_are_enough_under_any_name(
     aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
 ) -> None:
@@ -65,6 +78,31 @@ async def test_credentials_are_enough_under_any_name(
     headers = {"Host": "wes.example.org", "Authorization": "Bearer secret"}
     async with client.get(RUNS, headers=headers) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://wes.example.org"}, 200),
+        ({}, 200),
+        ({"Origin": "https://evil.example", "Authorization": "Bearer secret"}, 200),
+    ],
+    ids=str,
+)
+async def test_a_password_that_a_browser_sends_again_serves_no_foreign_page(
+    aiohttp_client: AiohttpClient,
+    settings: Settings,
+    engine: ScriptedEngine,
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    guarded = settings.model_copy(update={"auth": AuthSettings(tokens={"secret": "alice"})})
+    client = await aiohttp_client(await create_app(guarded, engines=[engine]))
+    shown = {"Host": "wes.example.org", "Authorization": encode_basic_auth("me", "secret")}
+    async with client.get(RUNS, headers=shown | headers) as answer:
+        assert answer.status == status
 
 
 async def test_an_encoded_newline_is_no_way_round_credentials(

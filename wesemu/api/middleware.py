@@ -7,8 +7,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from wesemu.api.control.dialect import ControlDialect
 from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect
-from wesemu.api.reception import CONTROL, Reception
+from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors
 from wesemu.clock import WallClock
 from wesemu.errors import SystemFault, WesemuError
@@ -32,11 +33,13 @@ def around(
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
+        # by the path alone it would be told wrongly: OSS answers there, too, by a bucket's host
+        is_control = isinstance(dialect, ControlDialect) and dialect.owns(request)
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         try:
-            async with reception.admitted(request):
-                if not request.path.startswith(CONTROL):  # which has rules of its own
+            async with reception.admitted(request, is_control=is_control):
+                if not is_control:  # which has rules of its own
                     visitors.check(request)
                 request[OWNER] = await dialect.authenticate(request)
                 response = await (dialect.handle or handler)(request)

@@ -27,9 +27,9 @@ class Reception:
         self._wall = wall
 
     @asynccontextmanager
-    async def admitted(self, request: web.Request) -> AsyncIterator[None]:
+    async def admitted(self, request: web.Request, *, is_control: bool) -> AsyncIterator[None]:
         """Around the handling of a request. Raises OrderedAnswer where a fault strikes it."""
-        if request.path.startswith(CONTROL):
+        if is_control:
             yield
             return
         async with self.gate.passing():

@@ -1,7 +1,8 @@
 """Against web pages that use a server without credentials in the name of who looks at them.
 
 A page can send a form to any address (cross-site request forgery), and have its own name come to
-mean this machine (DNS rebinding). Where callers must show credentials, neither helps it.
+mean this machine (DNS rebinding). Where callers must show credentials, neither helps it: except
+that a browser sends a password (`Authorization: Basic`) again unasked, for whatever page.
 """
 
 import ipaddress
@@ -28,15 +29,21 @@ class Visitors:
 
     def check(self, request: web.Request) -> None:
         """Raises Forbidden."""
-        if not self._is_open:
-            return
         headers = request.headers
+        if not self._is_open and not _sent_unasked(headers.get("Authorization", "")):
+            return
         origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
         looks_on = request.method in ("GET", "HEAD") and headers.get("Sec-Fetch-Mode") == "navigate"
         if (origin is not None and not same_origin(origin, request.host)) or (
             site in _FOREIGN and not looks_on
         ):
-            raise Forbidden("a web page of another origin may not act on a server without keys")
+            raise Forbidden(
+                "a web page of another origin may not act on a server without keys"
+                if self._is_open
+                else "a web page of another origin may not act by a password; show a bearer token"
+            )
+        if not self._is_open:
+            return
         host = host_of(request)
         if self._hosts is not None and not names_loopback(host) and not self._knows(host):
             raise Forbidden(
@@ -46,6 +53,10 @@ class Visitors:
 
     def _knows(self, host: str) -> bool:
         return any(fnmatchcase(host.casefold(), pattern) for pattern in self._hosts or ())
+
+
+def _sent_unasked(authorization: str) -> bool:
+    return authorization.lstrip()[:6].casefold() == "basic "
 
 
 def host_of(request: web.Request) -> str:

@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 def ags(server: Server = DEFAULT_SERVER) -> None:
     """Print the server and an access key as Alibaba's SDKs read them, and AGS_ENDPOINT.
 
-    The key is the first one of the settings (auth.ags_keys); without any, every key is good.
+    The key is the first one of the settings (auth.ags_keys); without any it is
+    `any`, which an open server takes.
     """
     from wesemu.cli.configuration import load
     from wesemu.client.transport import server_url

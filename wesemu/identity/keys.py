@@ -67,7 +67,9 @@ def read_keys(document: JsonObject) -> tuple[Key, ...]:
 
 def _key(jwk: Mapping[str, Any]) -> Key | None:
     kind, operations = jwk.get("kty"), jwk.get("key_ops", ["verify"])
-    if kind not in _TYPES.values() or jwk.get("use", "sig") != "sig" or "verify" not in operations:
+    if kind not in _TYPES.values() or jwk.get("use", "sig") != "sig":
+        return None
+    if not isinstance(operations, list) or "verify" not in operations:
         return None
     kid, algorithm = jwk.get("kid"), jwk.get("alg")
     return Key(kid if isinstance(kid, str) else None, str(kind), algorithm, jwk)
@@ -115,20 +117,21 @@ class KeyRing:
                 await self._try()
             if not self._within(self._read, STALE_SECONDS):
                 raise IssuerUnreachable(
-                    f"the tokens' issuer cannot be asked for its keys: {self._problem}; "
+                    "the tokens' issuer cannot be asked for its keys (the server's log says why); "
                     f"try again in {RETRY_SECONDS:.0f} s"
                 )
             return self._read != before
 
     async def _try(self) -> None:
-        self._tried = self._now()
         try:
             self._keys = read_keys(await self._source.read())
         except (OSError, TimeoutError, ValueError) as error:
             self._problem = str(error) or "no answer in time"
             log.warning("an issuer's keys cannot be read", problem=self._problem)
             return
-        self._read, self._problem = self._now(), ""
+        finally:
+            self._tried = self._now()  # at its end: who waited meanwhile does not read once more
+        self._read, self._problem = self._tried, ""
 
     def _within(self, moment: float | None, seconds: float) -> bool:
         """A clock that was set back makes nothing fresh."""
