@@ -69,7 +69,7 @@ class InputCache:
         await self._fetcher.close()
 
     async def _obtain(self, source: Source, tell: Tell) -> Fetched:
-        name = name_of(f"{source.key}#{source.sha256 or ''}")
+        name = name_of(f"{source.asked}#{source.sha256 or ''}")
         while (flight := self._flights.get(name)) is not None and not flight.waiting:
             await asyncio.wait({flight.task})  # it was left by all and is ending
         if flight is None:

@@ -143,6 +143,25 @@ async def test_a_new_signature_is_the_same_file_and_the_server_is_asked_with_it(
     assert not other.cached
 
 
+async def test_who_shows_another_signature_is_judged_by_his_own(
+    cache: InputCache, origin: Origin, tmp_path: Path
+) -> None:
+    """Also while somebody else fetches the file, and going on from what has arrived."""
+    go_on, begun = asyncio.Event(), asyncio.Event()
+    origin.script = [origin.stalls_after(1_500_000, go_on), says(403)]
+    good, forged = (f"{origin.url}?X-Amz-Signature={name}" for name in ("good", "forged"))
+    holder = asyncio.create_task(
+        cache.fetch(WebFile(good), tmp_path / "good", lambda *_: begun.set())
+    )
+    await begun.wait()
+    with pytest.raises(InputError, match="403"):
+        await cache.fetch(WebFile(forged), tmp_path / "forged", ignore)
+    go_on.set()
+    assert (await holder).sha256 == sha256(CONTENT)
+    assert not (tmp_path / "forged").exists()
+    assert "Range" not in origin.requests[1].headers
+
+
 async def test_nothing_in_the_cache_tells_a_signature(
     cache: InputCache, origin: Origin, tmp_path: Path
 ) -> None:
