@@ -135,7 +135,7 @@ class BundledPipelines:
         """The job of a dry run, whose reference is as it lies there, and the caller's names for
         the files. None where an input lies elsewhere: a dry run fetches nothing."""
         params = parse_params(request)
-        if self._inputs.has_remote(params):
+        if self._inputs.has_remote(params) or self._elsewhere.is_remote(params.reference):
             return None
         files = _files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
