@@ -104,6 +104,10 @@ class RemoteFile:
     def key(self) -> str:
         return self.shown
 
+    @property
+    def asked(self) -> str:
+        return self.shown
+
     async def describe(self) -> Expected:
         found = await self.bucket.find(self.object_key)
         if found is None:

@@ -69,7 +69,7 @@ class InputCache:
         await self._fetcher.close()
 
     async def _obtain(self, source: Source, tell: Tell) -> Fetched:
-        name = name_of(f"{source.key}#{source.sha256 or ''}")
+        name = name_of(f"{source.asked}#{source.sha256 or ''}")
         while (flight := self._flights.get(name)) is not None and not flight.waiting:
             await asyncio.wait({flight.task})  # it was left by all and is ending
         if flight is None:
@@ -105,11 +105,11 @@ class InputCache:
         return landed
 
     async def _bring(self, name: str, source: Source, tell: Tell) -> Fetched:
+        pinned = source.sha256
+        if pinned is not None and await asyncio.to_thread(self._shelf.has, pinned):
+            size = await asyncio.to_thread(self._shelf.size, pinned)
+            return Fetched(size, pinned, cached=True)
         async with self._turns:
-            pinned = source.sha256
-            if pinned is not None and await asyncio.to_thread(self._shelf.has, pinned):
-                size = await asyncio.to_thread(self._shelf.size, pinned)
-                return Fetched(size, pinned, cached=True)
             expected = await source.describe()
             entry = await asyncio.to_thread(self._shelf.find, source.key)
             if entry is not None and source.sha256 not in (None, entry.sha256):

@@ -40,7 +40,13 @@ class Source(Protocol):
 
     @property
     def key(self) -> str:
-        """Its name in the cache: one name, one file."""
+        """Its name in the cache: one name, one file; its server is asked before it is given."""
+        ...
+
+    @property
+    def asked(self) -> str:
+        """All that its server decides by, signatures as well. Only those who ask the same share
+        an answer."""
         ...
 
     @property
@@ -80,6 +86,10 @@ class WebFile:
         url = URL(self.url)
         kept = [(name, value) for name, value in url.query.items() if not _SIGNED.fullmatch(name)]
         return str(url.with_query(kept))
+
+    @property
+    def asked(self) -> str:
+        return self.url
 
     async def describe(self) -> None:
         return None

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from wesemu.errors import InputError
 from wesemu.objects.crc64 import Crc64, join
 from wesemu.transfers.bucket import RemoteBucket
 from wesemu.transfers.checksums import CRC64, MD5
@@ -44,8 +45,7 @@ class Uploader:
         Every part is covered by its MD5 (Content-MD5), the whole by its size and by the CRC-64 or
         MD5 that the service tells of it.
         """
-        there = await self._bucket.find(upload.key)
-        if there is None or (there.size, there.sha256) != (upload.size, upload.sha256):
+        if not await self._is_there(upload):
             if upload.size <= self._bucket.part_size:
                 await self._send_whole(upload)
             else:
@@ -59,6 +59,11 @@ class Uploader:
         if identity is not None:
             await self._bucket.ask(upload_key, lambda store, key: store.abort(key, identity))
         await asyncio.to_thread(record.unlink, missing_ok=True)
+
+    async def _is_there(self, upload: Upload) -> bool:
+        """Whether this server has sent just this content there."""
+        there = await self._bucket.find(upload.key)
+        return there is not None and (there.size, there.sha256) == (upload.size, upload.sha256)
 
     async def _send_whole(self, upload: Upload) -> None:
         data = await asyncio.to_thread(upload.path.read_bytes)
@@ -96,7 +101,14 @@ class Uploader:
 
         await together([work() for _ in range(_AT_ONCE)], f"upload {upload.key}")
         parts = [done[number] for number in sorted(done)]
-        await self._bucket.ask(upload.key, lambda store, key: store.complete(key, identity, parts))
+        try:
+            await self._bucket.ask(
+                upload.key, lambda store, key: store.complete(key, identity, parts)
+            )
+        except InputError:
+            # the answer to the first attempt may be lost, and the upload no more: it became a file
+            if not await self._is_there(upload):
+                raise
         crc64 = join((sums[part.number], part.size) for part in parts) if sums else None
         await self._check(upload, crc64, None)
 

@@ -117,6 +117,7 @@ class BundledPipelines:
         """Raises InputError for a reference that cannot be indexed and for what cannot be
         fetched; NotFound for what is gone; RemoteFault, SystemFault."""
         params = parse_params(run.request)
+        resources = settled(run, self._offer)
         await self._stage.bring(params, workspace.inputs, tell)
         files = _files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
@@ -124,7 +125,6 @@ class BundledPipelines:
         assert fasta is not None, "what is remote has been fetched"
         reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
         input_bytes = await asyncio.to_thread(_sizes, lanes)
-        resources = settled(run, self._offer)
         await asyncio.to_thread(write_note, run, workspace)
         config = await self._configure(params, lanes, reference, run.tags, run.workflow, resources)
         return self._job(run.request, workspace, resources, config, input_bytes)
@@ -135,7 +135,7 @@ class BundledPipelines:
         """The job of a dry run, whose reference is as it lies there, and the caller's names for
         the files. None where an input lies elsewhere: a dry run fetches nothing."""
         params = parse_params(request)
-        if self._inputs.has_remote(params):
+        if self._inputs.has_remote(params) or self._elsewhere.is_remote(params.reference):
             return None
         files = _files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)

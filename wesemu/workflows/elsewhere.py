@@ -78,7 +78,13 @@ class Elsewhere:
 
     def file(self, location: str, *, field: str | None = None) -> Path:
         """The file or folder of a `file://` URL. Raises InvalidRequest, ObjectNotFound."""
-        parsed = urlsplit(location)
+        try:
+            parsed = urlsplit(location)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"{shown(location)} cannot be understood: {error}; write file:///folder/file",
+                field=field,
+            ) from error
         path = Path(unquote(parsed.path))
         if parsed.netloc not in ("", "localhost") or parsed.query or parsed.fragment:
             raise InvalidRequest(

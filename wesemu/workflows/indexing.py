@@ -1,8 +1,10 @@
 """References made ready off the event loop: one thread for each that is being indexed."""
 
 import asyncio
-from collections import defaultdict
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesemu.errors import InputError
@@ -11,30 +13,53 @@ from wesemu.genomics.reference import ReferenceStore
 _THREADS = 4
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Who wants one file, the one whose turn it is among them."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
 class ReferenceIndexer:
     """Runs `ReferenceStore.ready` for many runs at once.
 
-    Runs that want the same reference wait for one thread. Indexing goes on when the run that
+    Runs that want the same file wait for one thread, by whatever path each of them has it: what
+    was fetched lies as a link in every run directory. Indexing goes on when the run that
     asked is cancelled, since the next one profits; `close` ends it.
     """
 
     def __init__(self, references: ReferenceStore) -> None:
         self._references = references
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reference")
-        self._turns: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: dict[tuple[int, int], _Turn] = {}
 
     async def ready(self, fasta: Path, name: str, mapper: str = "bwa") -> Path:
         """The FASTA for `fasta`, which the caller called `name`, indexed for `mapper`.
 
         Raises InputError (in the caller's words) for a file that is no usable FASTA, SystemFault.
         """
-        async with self._turns[fasta]:
+        async with self._turn(fasta):
             try:
                 return await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._references.ready, fasta, mapper
                 )
             except InputError as error:
                 raise InputError(error.message.replace(str(fasta), name), file=name) from error
+
+    @asynccontextmanager
+    async def _turn(self, fasta: Path) -> AsyncIterator[None]:
+        status = await asyncio.to_thread(fasta.stat)
+        file = (status.st_dev, status.st_ino)
+        turn = self._turns.setdefault(file, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[file]
 
     async def close(self) -> None:
         """End what is being indexed. Idempotent."""

@@ -64,6 +64,11 @@ class RemoteWorkflows:
             raise _wrong(
                 f"{request.workflow_url[:200]!r} was not fetched within {self._seconds:.0f} s"
             ) from error
+        except (TypeError, ValueError, RecursionError) as error:  # an odd address or answer
+            raise _wrong(
+                f"{request.workflow_url[:200]!r} cannot be understood: {error}; correct the "
+                "address, or have its registry answer as TRS 2.0 says"
+            ) from error
         sources: list[JsonValue] = []
         for name, content in fetched.files.items():
             await _attach(files, name, content)

@@ -161,8 +161,8 @@ class Stage:
 
     async def _fetch(self, source: Source, target: Path, progress: "_Progress") -> None:
         assert self._cache is not None
-        fetched = await self._cache.fetch(source, target, progress.of(source.key))
-        progress.add(source.key, fetched)
+        fetched = await self._cache.fetch(source, target, progress.of(source.asked))
+        progress.add(source.asked, fetched)
 
 
 class _Progress:

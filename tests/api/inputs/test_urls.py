@@ -127,6 +127,7 @@ async def test_what_is_not_there_fails_with_parameter_and_address(
         ("ftp://example.org/a.fq", "not in a bucket"),
         ("s3://lab/a.fq", r"no remote bucket 'lab' is configured \(there are: none\)"),
         ("file:///etc/passwd", "inputs.file_roots"),
+        ("file://[x/y.fq", "cannot be understood"),
         ("/etc/passwd", "not in a bucket"),
     ],
 )

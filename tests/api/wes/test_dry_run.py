@@ -53,6 +53,14 @@ async def test_a_dry_run_tells_the_plan_and_leaves_nothing(wes: Client, settings
     assert await nothing_is_left(wes, settings)
 
 
+async def test_of_what_lies_elsewhere_nothing_is_fetched(wes: Client, settings: Settings) -> None:
+    params = PARAMS | {"reference": "https://reference.invalid/genome.fa"}
+    told = (await post(wes, json=BODY | {"workflow_params": params}))["wesemu"]
+    assert told["workflow"] == "mapping"
+    assert told.get("graph") is None
+    assert await nothing_is_left(wes, settings)
+
+
 async def test_a_workflow_of_ones_own(wes: Client, settings: Settings) -> None:
     form = FormData({"workflow_type": "SMK", "workflow_engine_parameters": '{"--dry-run": null}'})
     form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")

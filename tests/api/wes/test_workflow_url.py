@@ -273,6 +273,7 @@ async def test_a_descriptor_that_is_not_what_its_checksum_says_is_400(
         ),
         ("https://gitlab.example/a/b/-/blob/v1/Snakefile", "gitlab.example/a/b/-/raw/v1/Snakefile"),
         ("trs://dockstore.example", "write trs://HOST/tools/ID/versions/VERSION"),
+        ("trs://host:abc/x/y", "cannot be understood"),
         ("http://10.0.0.1/Snakefile", "workflows.networks"),
         ("http://[::1]/Snakefile", "workflows.networks"),
         ("http://user:password@127.0.0.1/x", "credentials"),
@@ -284,6 +285,15 @@ async def test_an_address_that_cannot_be_meant_says_what_to_do(
     client: Client, url: str, told: str
 ) -> None:
     assert told in (await post(client, url, 400))["msg"]
+
+
+@pytest.mark.parametrize("wrapper", [{"content": "rule b:", "checksum": 5}, "[" * 100_000])
+async def test_an_odd_answer_of_a_registry_is_400(client: Client, host: Host, wrapper: Any) -> None:
+    body = wrapper if isinstance(wrapper, str) else json.dumps(wrapper)
+    path = f"{host.version}/SMK/descriptor/Snakefile"
+    host.pages[path] = (body.encode(), "application/json")
+    told = await post(client, f"{host.url}{host.version}/SMK/descriptor", 400)
+    assert "cannot be understood" in told["msg"]
 
 
 async def test_hosts_may_be_limited(
@@ -317,6 +327,7 @@ async def test_files_of_this_machine_are_read_below_allowed_folders_only(
         assert "password" not in told["msg"]
     assert len(messages) == 1  # whether there is such a file stays the server's secret
     await post(client, "http://127.0.0.1:9/Snakefile", 400)
+    await post(client, "file://[x/Snakefile", 400)
 
 
 async def test_a_host_that_is_slow_is_given_up(host: Host, tmp_path: Path) -> None:

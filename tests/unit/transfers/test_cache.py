@@ -67,6 +67,29 @@ async def test_a_pinned_file_needs_no_server(
     assert len(origin.requests) == 1
 
 
+async def test_a_pinned_file_that_is_there_waits_for_nobody(
+    cache: InputCache, origin: Origin, tmp_path: Path
+) -> None:
+    """However many large files are on their way."""
+    await cache.fetch(WebFile(origin.url), tmp_path / "a", ignore)
+    go_on = asyncio.Event()
+    origin.script = [origin.stalls_after(1_500_000, go_on)] * 9
+    async with asyncio.TaskGroup() as others:
+        begun = asyncio.Semaphore(0)
+        for number in range(9):
+            source = WebFile(f"{origin.url}/{number}")
+            target = tmp_path / str(number)
+            others.create_task(cache.fetch(source, target, lambda *_: begun.release()))
+        for _ in range(8):
+            await begun.acquire()
+        pinned = web_file(f"http://127.0.0.1:9/b.fq#sha256={sha256(CONTENT)}")
+        async with asyncio.timeout(5):
+            try:
+                assert (await cache.fetch(pinned, tmp_path / "b", ignore)).cached
+            finally:
+                go_on.set()
+
+
 async def test_two_runs_at_once_fetch_it_once(
     cache: InputCache, origin: Origin, tmp_path: Path
 ) -> None:
@@ -141,6 +164,25 @@ async def test_a_new_signature_is_the_same_file_and_the_server_is_asked_with_it(
     assert origin.requests[1].query["X-Amz-Signature"] == "second"
     other = await cache.fetch(WebFile(f"{origin.url}?part=2"), tmp_path / "other", ignore)
     assert not other.cached
+
+
+async def test_who_shows_another_signature_is_judged_by_his_own(
+    cache: InputCache, origin: Origin, tmp_path: Path
+) -> None:
+    """Also while somebody else fetches the file, and going on from what has arrived."""
+    go_on, begun = asyncio.Event(), asyncio.Event()
+    origin.script = [origin.stalls_after(1_500_000, go_on), says(403)]
+    good, forged = (f"{origin.url}?X-Amz-Signature={name}" for name in ("good", "forged"))
+    holder = asyncio.create_task(
+        cache.fetch(WebFile(good), tmp_path / "good", lambda *_: begun.set())
+    )
+    await begun.wait()
+    with pytest.raises(InputError, match="403"):
+        await cache.fetch(WebFile(forged), tmp_path / "forged", ignore)
+    go_on.set()
+    assert (await holder).sha256 == sha256(CONTENT)
+    assert not (tmp_path / "forged").exists()
+    assert "Range" not in origin.requests[1].headers
 
 
 async def test_nothing_in_the_cache_tells_a_signature(

@@ -165,6 +165,25 @@ async def test_a_part_that_fails_is_sent_again(
     assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == LARGE
 
 
+async def test_a_lost_answer_to_the_last_request_loses_nothing(
+    side: Any, store: Watched, uploader: Uploader, tmp_path: Path
+) -> None:
+    """The service has the file whole, and does not know the upload any more. (moto and our own
+    door would take the request a second time; others do not.)"""
+
+    def lose_the_answer(*arguments: Any) -> None:
+        if store.calls.count("complete") == 1:
+            store._store.complete(*arguments)
+            raise Passing("cannot be reached (ReadTimeoutError)")
+        raise Refusal("answered 404 NoSuchUpload")
+
+    store.instead["complete"] = lose_the_answer
+    await uploader.send(upload(tmp_path, LARGE), ignore)
+    assert store.calls.count("complete") == 2
+    assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == LARGE
+    assert store.calls.count("send") == 3
+
+
 async def test_what_is_there_already_is_not_sent(
     store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
