@@ -49,7 +49,7 @@ async def build(
     """
     auth, keys = settings.auth, settings.auth.ags_keys
     by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
-    bearer = by_token.find if auth.bearers else None
+    bearer = by_token.ask if auth.bearers else None
     apis: list[Dialect] = [
         WesDialect(by_token),
         AgsDialect(Authenticator(keys, WallClock(), bearer=bearer)),

@@ -152,3 +152,25 @@ def test_without_the_extra_the_server_says_what_is_missing(
     with pytest.raises(ToolMissing, match=r"pip install 'wesemu\[oidc\]'"):
         found_verifier(settings.auth.oidc)
     assert found_verifier(OidcSettings()) is None
+
+
+async def test_a_token_of_the_issuer_opens_ags_too(client: Client, issuer: Issuer) -> None:
+    """The command line asks both APIs with the one token that it has."""
+    alice, jobs = token(issuer, "alice"), "/gs/workflows"
+    await ask(client, 200, alice, "POST", json=BODY)
+    (job,) = (await ask(client, 200, alice, path=jobs))[0]["jobs"]
+    assert job["job_name"].startswith("mapping-")
+    assert (await ask(client, 200, token(issuer, "bob"), path=jobs))[0] == {"jobs": []}
+    for wrong, status, code in (
+        (token(issuer, "alice", -31), 403, "InvalidToken"),
+        (token(issuer, "alice", scope="openid"), 403, "ErrorCheckAcl"),
+        ("nobody's", 400, "IncompleteSignature"),
+    ):
+        assert (await ask(client, status, wrong, path=jobs))[0]["Code"] == code
+
+
+async def test_ags_tells_an_issuer_that_is_down(client: Client, issuer: Issuer) -> None:
+    issuer.status = 500
+    told, _ = await ask(client, 503, token(issuer, "alice"), path="/gs/workflows")
+    assert told["Code"] == "ServiceUnavailable"
+    assert "try again in 5 s" in told["Message"]

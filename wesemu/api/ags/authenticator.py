@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -43,7 +43,7 @@ class Authenticator:
         keys: Mapping[str, str],
         clock: Clock,
         *,
-        bearer: Callable[[str], Owner | None] | None = None,
+        bearer: Callable[[str], Awaitable[Owner | None]] | None = None,
     ) -> None:
         self._keys = dict(keys)
         self._bearer = bearer
@@ -51,10 +51,11 @@ class Authenticator:
         self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     async def owner(self, request: web.Request) -> Owner:
-        """Raises SignatureRefused. Reads the body where keys are configured."""
+        """Raises SignatureRefused, and what `bearer` raises. Reads the body where keys are
+        configured."""
         if not self._keys and self._bearer is None:
             return LOCAL_OWNER
-        if (owner := self._shown(request.headers.get("Authorization", ""))) is not None:
+        if (owner := await self._shown(request.headers.get("Authorization", ""))) is not None:
             return owner
         return self.check(
             SignedRequest(
@@ -65,11 +66,11 @@ class Authenticator:
             )
         )
 
-    def _shown(self, authorization: str) -> Owner | None:
+    async def _shown(self, authorization: str) -> Owner | None:
         scheme, _, token = authorization.partition(" ")
         if self._bearer is None or scheme.casefold() != "bearer":
             return None
-        return self._bearer(token.strip())
+        return await self._bearer(token.strip())
 
     def check(self, request: SignedRequest) -> Owner:
         """The owner of a signed request. Raises SignatureRefused."""

@@ -19,7 +19,7 @@ class AgsDialect:
         return request.path == "/gs" or request.path.startswith("/gs/")
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Raises SignatureRefused."""
+        """Raises SignatureRefused; TokenRefused, Forbidden or IssuerUnreachable of a token."""
         return await self._authenticator.owner(request)
 
     def render_error(self, error: Exception, request: web.Request) -> web.Response:

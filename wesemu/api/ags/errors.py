@@ -14,18 +14,21 @@ from wesemu.errors import (
     Conflict,
     Forbidden,
     InvalidRequest,
+    IssuerUnreachable,
     NotFound,
     ObjectNotFound,
     ReferenceNotFound,
     RunActive,
     RunNotFound,
     SystemFault,
+    TokenRefused,
     Unauthorized,
     WesemuError,
 )
 
 _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (InvalidRequest, 400, "InvalidParameter"),
+    (TokenRefused, 403, "InvalidToken"),
     (Unauthorized, 400, "IncompleteSignature"),
     (Forbidden, 403, "ErrorCheckAcl"),
     (RunNotFound, 404, "ErrorWorkflowNotFound"),
@@ -35,6 +38,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (NotFound, 404, "ErrorNotFound"),
     (RunActive, 409, "ErrorWorkflowRunning"),
     (Conflict, 409, "ErrorConflict"),
+    (IssuerUnreachable, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
 )
 """The first row that fits an error renders it; the tree's leaves come before their parents."""

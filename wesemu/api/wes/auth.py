@@ -59,6 +59,13 @@ class TokenAuthenticator:
             raise TokenRefused("nobody here knows it")
         raise Unauthorized("credentials are missing; send 'Authorization: Bearer <token>'")
 
+    async def ask(self, token: str) -> Owner | None:
+        """As `find`, and of the verifier where it may be its token. Raises what that raises."""
+        owner = self.find(token)
+        if owner is None and self._verifier is not None and token.count(".") == _DOTS:
+            return await self._verifier.owner(token)
+        return owner
+
     def find(self, token: str) -> Owner | None:
         """Whose token it is; None for one that nobody here knows."""
         digest = _digest(token)
