@@ -16,7 +16,7 @@ from rocrate.model.file import File
 from rocrate.rocrate import ROCrate
 
 from wesemu import __version__
-from wesemu.provenance.facts import Facts, InputFile, PartFile, ResultFile
+from wesemu.provenance.facts import Facts, InputFile, PartFile, ResultFile, is_location
 from wesemu.runs.model import JsonValue, RunState
 
 PROFILES = {
@@ -122,7 +122,7 @@ def _kind(value: JsonValue) -> str:
         case float():
             return "Float"
         case str():
-            return "File" if "://" in value else "Text"
+            return "File" if is_location(value) else "Text"
         case _:
             return "PropertyValue"
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wesemu.errors import WesemuError
+from wesemu.errors import NotFound, WesemuError
 from wesemu.objects.buckets import SCHEME, Buckets
 from wesemu.runs.model import JsonValue, OutputFile, Run
 from wesemu.runs.workspace import Workspace, read_regular
@@ -15,6 +16,7 @@ from wesemu.runs.workspace import Workspace, read_regular
 Inclusion = Literal["small", "all", "none"]
 """Which outputs lie in the crate; the others are told by their URL."""
 
+_LOCATION = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 SMALL = 1 << 20
 SMALL_TOGETHER = 16 << 20
 LARGEST_PART = 16 << 20
@@ -83,14 +85,16 @@ def gather(
     buckets: Buckets,
     pipelines: Path,
 ) -> Facts:
-    """Raises OSError where the run directory is gone."""
-    parts = _bundled(run, pipelines) if run.workflow else []
+    """Raises OSError where the run directory is gone, NotFound where its workflow is."""
+    parts = [*(_bundled(run, pipelines) if run.workflow else []), *_attached(run, workspace)]
+    if not parts:
+        raise NotFound(f"the workflow's files are gone from the directory of run {run.id}")
     return Facts(
         run=run,
         url=url,
         log=log,
         language=run.request.workflow_type.upper().replace("SNAKEMAKE", "SMK"),
-        parts=(*parts, *_attached(run, workspace)),
+        parts=tuple(parts),
         inputs=tuple(_inputs(run, buckets)),
         results=tuple(_results(run, workspace, url, inclusion)),
         engine=_engine(workspace),
@@ -135,9 +139,14 @@ def _inputs(run: Run, buckets: Buckets) -> Iterator[InputFile]:
     seen: set[str] = set()
     for name, value in run.request.params.items():
         for text in _texts(value):
-            if "://" in text and text.isprintable() and text not in made | seen:
+            if is_location(text) and text not in made | seen:
                 seen.add(text)
                 yield _input(text, name, buckets)
+
+
+def is_location(text: str) -> bool:
+    """Whether all of a text is a URL; one that mentions another is none."""
+    return text.isprintable() and _LOCATION.fullmatch(text) is not None
 
 
 def _input(url: str, parameter: str, buckets: Buckets) -> InputFile:
@@ -169,12 +178,13 @@ def _results(
     run: Run, workspace: Workspace, url: str, inclusion: Inclusion
 ) -> Iterator[ResultFile]:
     left = SMALL_TOGETHER
+    folder = workspace.outputs.resolve()
     for output in run.outputs:
         path = workspace.outputs / output.path
         small = output.size <= min(SMALL, left)
         wanted = inclusion == "all" or (inclusion == "small" and small)
         # published files are plain ones; whatever is not was put there since
-        there = wanted and path.is_file() and path.resolve() == path
+        there = wanted and path.is_file() and path.resolve() == folder / output.path
         if there:
             left -= output.size
         yield ResultFile(output, url, path if there else None)

@@ -1,7 +1,7 @@
 """A crate as a stream of bytes: a ZIP that is made while it is sent, never whole anywhere."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ class CrateMaker:
 
     async def chunks(
         self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Of a run that has ended. Raises OSError."""
 
         def make() -> Iterator[bytes]:

@@ -231,3 +231,45 @@ async def test_a_server_without_the_extra_says_what_is_missing(wes: Client) -> N
     async with wes.post(RUNS, json=body) as answer:
         run_id = (await answer.json())["run_id"]
     assert "wesemu[crate]" in (await fetch(wes, f"{RUNS}/{run_id}/ro-crate", 404))["msg"]
+
+
+async def test_words_that_mention_a_url_are_no_file(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    form = FormData({"workflow_type": "SMK", "workflow_type_version": "9"})
+    form.add_field("workflow_url", "s.smk")
+    form.add_field("workflow_params", json.dumps({"note": "see https://example.org"}))
+    form.add_field("workflow_attachment", b"rule x: shell: 'true'", filename="s.smk")
+    crate = await fetch_crate(client, await send(client, runs, data=form), tmp_path)
+    assert "see https://example.org" in json.dumps(metadata(crate))
+
+
+async def test_a_data_directory_behind_a_link_gives_its_outputs(
+    client: Client, runs: RunService, settings: Settings, tmp_path: Path
+) -> None:
+    run_id = await send(
+        client, runs, workflow_type="SMK", workflow_url="mapping", workflow_params=PARAMS
+    )
+
+    def move() -> None:
+        folder = settings.data / "runs" / run_id
+        (settings.data / "elsewhere").mkdir()
+        folder.rename(settings.data / "elsewhere" / run_id)
+        folder.symlink_to(settings.data / "elsewhere" / run_id)
+
+    await asyncio.to_thread(move)
+    crate = await fetch_crate(client, run_id, tmp_path, outputs="all")
+    assert any("outputs/" in name and "log" not in name for name in metadata(crate))
+
+
+async def test_a_run_without_its_workflow_has_no_crate(
+    client: Client, runs: RunService, settings: Settings
+) -> None:
+    form = FormData({"workflow_type": "SMK", "workflow_type_version": "9"})
+    form.add_field("workflow_url", "s.smk")
+    form.add_field("workflow_attachment", b"rule x: shell: 'true'", filename="s.smk")
+    run_id = await send(client, runs, data=form)
+    (settings.data / "runs" / run_id / "attachments" / "s.smk").unlink()
+    async with client.get(f"{RUNS}/{run_id}/ro-crate", headers=HEADERS) as answer:
+        assert answer.status == 404
+        assert "gone" in (await answer.json())["msg"]

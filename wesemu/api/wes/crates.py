@@ -1,6 +1,7 @@
 """A finished run as an RO-Crate: a ZIP that is sent while it is made. An extension."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Literal, Protocol
 
 from aiohttp import web
@@ -19,7 +20,7 @@ class Crates(Protocol):
 
     def chunks(
         self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """The crate of a run that has ended; `url` is the run's own, `log` its RunLog."""
         ...
 
@@ -28,7 +29,7 @@ class CrateResponse(web.StreamResponse):
     """Where something goes wrong on the way, the connection ends early, so that nobody takes half
     a crate for a whole one."""
 
-    def __init__(self, name: str, first: bytes, rest: AsyncIterator[bytes]) -> None:
+    def __init__(self, name: str, first: bytes, rest: AsyncGenerator[bytes]) -> None:
         disposition = f'attachment; filename="{name}.crate.zip"'
         super().__init__(
             headers={"Content-Type": "application/zip", "Content-Disposition": disposition}
@@ -38,10 +39,11 @@ class CrateResponse(web.StreamResponse):
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         writer = await super().prepare(request)
-        if request.method != "HEAD":
-            await self.write(self._first)
-            async for chunk in self._rest:
-                await self.write(chunk)
+        async with aclosing(self._rest):
+            if request.method != "HEAD":
+                await self.write(self._first)
+                async for chunk in self._rest:
+                    await self.write(chunk)
         await self.write_eof()
         return writer
 
