@@ -154,8 +154,6 @@ class HttpFetcher:
                     pending.clear()
                     effort.tell(partial.tally.size, total)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is not None:
-                raise  # the disk's
             await asyncio.to_thread(partial.write, bytes(pending))
             raise Passing(f"broke off after {partial.tally.size} bytes") from error
         await asyncio.to_thread(partial.write, bytes(pending))

@@ -76,12 +76,18 @@ class Partial:
         self._file = self.path.open("ab", buffering=0)
 
     def write(self, chunk: bytes) -> None:
+        """Raises SystemFault where the disk takes no more."""
         with self._using:
             if self._file is None:  # closed meanwhile
                 return
             view = memoryview(chunk)
-            while view:
-                view = view[self._file.write(view) or 0 :]
+            try:
+                while view:
+                    view = view[self._file.write(view) or 0 :]
+            except OSError as error:
+                raise SystemFault(
+                    f"an input cannot be written: {error.strerror}; make room"
+                ) from error
         self._tally.update(chunk)
 
     @property
@@ -93,14 +99,18 @@ class Partial:
         with self._using:
             if self._file is not None:
                 os.fsync(self._file.fileno())
-        self.close()
+                self._file.close()
+                self._file = None
         self._record.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Idempotent. What can never be gone on with goes."""
         with self._using:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+                if self.whole.etag is None:
+                    self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Begin anew next time."""

@@ -11,6 +11,7 @@ from wesemu.errors import WesemuError
 from wesemu.objects.crc64 import Crc64
 from wesemu.runs.model import OutputFile, RunFailure, RunId
 from wesemu.runs.ports import Delivery, Tell
+from wesemu.runs.records import read_plan
 from wesemu.runs.workspace import Workspace
 from wesemu.transfers.shelf import name_of
 from wesemu.transfers.source import Tell as Progress
@@ -37,7 +38,8 @@ class Deliveries:
 
         `tell` is told `wesemu.delivery.bytes` and `wesemu.delivery.total`.
         """
-        leaving = [each for each in outputs if self._is_leaving(each)]
+        names = await asyncio.to_thread(_promised, workspace)
+        leaving = [each for each in outputs if each.name in names and each.published is not None]
         total, before = sum(each.size for each in leaving), 0
         arrived: set[str] = set()
 
@@ -52,7 +54,7 @@ class Deliveries:
         except (WesemuError, OSError) as error:
             kept = tuple(
                 replace(each, published=None)
-                if self._is_leaving(each) and each.name not in arrived
+                if each in leaving and each.name not in arrived
                 else each
                 for each in outputs
             )
@@ -84,8 +86,16 @@ class Deliveries:
         await Uploader(remote.bucket, self._crc64).send(upload, tell)
         await asyncio.to_thread(record.with_suffix(".location").unlink, missing_ok=True)
 
-    def _is_leaving(self, output: OutputFile) -> bool:
-        return output.published is not None and self._elsewhere.is_remote(output.published)
+
+def _promised(workspace: Workspace) -> set[str]:
+    """Names of the outputs that were to go to remote buckets when the run was accepted; the
+    settings may have changed since."""
+    plan = read_plan(workspace)
+    return {
+        each.name
+        for each in plan.publications or ()
+        if each.url is not None and each.destination is None
+    }
 
 
 def _failure(output: OutputFile, error: Exception) -> RunFailure:

@@ -10,12 +10,12 @@ from aiohttp import web
 from unit.transfers.conftest import IMPATIENT
 from unit.transfers.origin import CONTENT, LOOPBACK, Origin, says, sha256, start
 
-from wesemu.errors import InputError
+from wesemu.errors import InputError, SystemFault
 from wesemu.objects.crc64 import find_crc64
 from wesemu.public_addresses import AddressGuard
 from wesemu.transfers.errors import RemoteFault
 from wesemu.transfers.http import HttpFetcher, Received, Validators
-from wesemu.transfers.partial import Partial
+from wesemu.transfers.partial import Partial, Whole
 from wesemu.transfers.source import WebFile, web_file
 
 
@@ -102,6 +102,33 @@ async def test_a_rest_of_another_file_is_not_appended(
     origin.script = [origin.breaks_after(1_500_000), lie]
     await fetch(fetcher, origin, partial)
     assert "Range" not in origin.requests[-1].headers
+
+
+@pytest.mark.parametrize("etag", [None, '"v1"'])
+async def test_only_what_can_be_gone_on_with_is_kept(
+    fetcher: HttpFetcher, origin: Origin, partial: Partial, etag: str | None
+) -> None:
+    origin.etag = etag
+    origin.script = [origin.breaks_after(1_500_000), says(404)]
+    with pytest.raises(InputError):
+        await fetch(fetcher, origin, partial)
+    assert partial.path.exists() is (etag is not None)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+async def test_a_full_disk_is_told_at_once(
+    fetcher: HttpFetcher, origin: Origin, tmp_path: Path
+) -> None:
+    class Full(Partial):
+        def begin(self, whole: Whole) -> None:
+            super().begin(whole)
+            self.close()
+            self._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
+
+    with pytest.raises(SystemFault, match="No space left on device; make room") as told:
+        await fetch(fetcher, origin, Full(tmp_path / "partial", "a"))
+    assert not isinstance(told.value, RemoteFault)
+    assert len(origin.requests) == 1
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
