@@ -208,13 +208,14 @@ async def test_what_arrives_while_the_index_is_read_is_not_sent_again(
     store: RunStore, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = store.outbox.waiting
-    on_its_way = asyncio.Event()
+    on_its_way, arrived = asyncio.Event(), asyncio.Event()
 
     async def read_before_it_arrives(limit: int) -> list[Message]:
         found = await read(limit)
         if on_its_way.is_set() and not receiver.answers.is_set():
             receiver.answers.set()
             await eventually(emptied_by(read))
+            arrived.set()
         return found
 
     monkeypatch.setattr(store.outbox, "waiting", read_before_it_arrives)
@@ -225,7 +226,7 @@ async def test_what_arrives_while_the_index_is_read_is_not_sent_again(
         await eventually(lambda: len(receiver.got) == 1)
         on_its_way.set()
         callbacks.moved(run)
-        await eventually(lambda: receiver.answers.is_set())
+        await eventually(arrived.is_set)
         await store.move(run_id, RunState.RUNNING)
         await eventually(lambda: receiver.states[-1:] == ["RUNNING"])
     assert receiver.states == ["INITIALIZING", "RUNNING"]
