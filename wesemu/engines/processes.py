@@ -109,10 +109,19 @@ def send_group(group: int, number: signal.Signals) -> None:
 
 
 def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> None:
-    """SIGKILL whatever `find` returns until it returns nothing; blocks."""
+    """SIGKILL whatever `find` returns until it returns nothing and all of that is gone; blocks.
+
+    A process that is dying has no environment any more to be found by, but still its files.
+    """
     deadline = time.monotonic() + deadline_seconds
-    while (found := find()) and time.monotonic() < deadline:
+    dying = set[Known]()
+    while time.monotonic() < deadline:
+        found = find()
+        dying.update(Known(pid, identity) for pid in found if (identity := identify(pid)))
         send(found, signal.SIGKILL)
+        dying = {process for process in dying if process.alive}
+        if not found and not dying:
+            return
         time.sleep(_STEP_SECONDS)
 
 

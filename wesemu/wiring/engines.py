@@ -9,6 +9,16 @@ from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.ports import Engine
 from wesemu.settings import NodeSettings, Settings
 
+PIPELINES_IMPORT = (
+    "wesemu.genomics.bwaindex",
+    "wesemu.genomics.fastq",
+    "wesemu.genomics.parabricks.facts",
+    "wesemu.genomics.reports",
+    "wesemu.genomics.templates",
+    "wesemu.genomics.tools",
+)
+"""Modules that the Snakefiles of the bundled pipelines import."""
+
 
 async def found_engines(settings: Settings) -> list[Engine]:
     """Snakemake, and the engines of the extras `cwl` and `wdl` where they are installed."""
@@ -17,6 +27,7 @@ async def found_engines(settings: Settings) -> list[Engine]:
             settings.engine.snakemake,
             executor=settings.node.executor,
             cluster=_cluster(settings.node),
+            modules=PIPELINES_IMPORT,
         )
     ]
     hosted = [(cwl.probe, cwl.CwlEngine), (wdl.probe, wdl.WdlEngine)]

@@ -176,3 +176,31 @@ assert psutil.Process().num_threads() == 1
 
 def test_warm_process_has_one_thread() -> None:
     subprocess.run([sys.executable, "-c", PROBE], check=True)
+
+
+def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:
+    yte = import_module("yte")
+    assert "yaml.load(file_or_str, Loader=yaml.FullLoader)" in inspect.getsource(yte.process_yaml)
+
+
+YAML_PROBE = """
+import sys, yaml, yte
+from wesemu.engines.snakemake import hooks
+document = "a: {b: [1, 2.5, yes, null, '7'], c: 2026-11-25}\\nd: >\\n  x\\n  y\\n"
+slow = yte.process_yaml(document, require_use_yte=True)
+hooks.load(["wesemu.genomics.plain"])
+assert yte.yaml.FullLoader is yaml.CFullLoader
+assert yte.process_yaml(document, require_use_yte=True) == slow
+for broken in ("a: [1", "a: b: c"):
+    try:
+        yte.process_yaml(broken)
+    except yaml.YAMLError as error:
+        assert "line 1" in str(error)
+    else:
+        raise AssertionError(broken)
+assert "wesemu.genomics.plain" in sys.modules
+"""
+
+
+def test_warm_process_reads_the_same_yaml_and_knows_more_modules() -> None:
+    subprocess.run([sys.executable, "-c", YAML_PROBE], check=True)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from wesemu.engines.execution import DetachedExecution
@@ -37,7 +37,8 @@ class SnakemakeEngine:
     plugin gets "cli". Such runs take no leases of this machine.
 
     `environment` is added to what the tools see; settings (WESEMU_*) are taken away from it.
-    `grace_seconds` are the tools' on cancel, before SIGKILL. `version` is Snakemake's.
+    `grace_seconds` are the tools' on cancel, before SIGKILL. `version` is Snakemake's. `modules`
+    are what the Snakefiles import, so that not every warm run has to.
     """
 
     name = "snakemake"
@@ -52,6 +53,7 @@ class SnakemakeEngine:
         version: str = INSTALLED,
         executor: Executor = "local",
         cluster: Cluster | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
         self.version = version
         self.executor: Executor = executor
@@ -62,7 +64,7 @@ class SnakemakeEngine:
         self._python = python
         self._environment = tools_environment(environment or {})
         self._grace = grace_seconds
-        self._client = ForkClient(python, self._environment)
+        self._client = ForkClient(python, self._environment, modules)
         self._launches = Launches(grace_seconds)
         self._rehearsals = Rehearsals(python, self._environment)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ Reply = dict[str, Any]
 
 
 class ForkClient:
-    """One forkserver at a time. Its runs do not need it once they are launched."""
+    """One forkserver at a time. Its runs do not need it once they are launched.
 
-    def __init__(self, python: str, environment: Mapping[str, str]) -> None:
-        self._python = python
+    It imports `modules` beside Snakemake.
+    """
+
+    def __init__(
+        self, python: str, environment: Mapping[str, str], modules: Sequence[str] = ()
+    ) -> None:
+        self._command = [python, "-m", "wesemu.engines.snakemake.forkserver"]
+        self._modules = modules
         self._environment = environment
         self._starting = asyncio.Lock()
         self._channel: socket.socket | None = None
@@ -58,7 +64,7 @@ class ForkClient:
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [self._python, "-m", "wesemu.engines.snakemake.forkserver", str(descriptor)],
+            [*self._command, str(descriptor), *self._modules],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],

@@ -1,9 +1,9 @@
 """The warm process: it has imported Snakemake and forks a run's process for each launch.
 
-`python -m wesemu.engines.snakemake.forkserver FD`, where FD is one end of a socket pair
-(SOCK_SEQPACKET, JSON). It is sent {"id", "root"}; it sends {"ready"}, then for each launch what
-`run_process.live` announces, and {"id", "exited"} once that process has ended. It ends when the
-other end is closed; the runs go on.
+`python -m wesemu.engines.snakemake.forkserver FD [MODULE …]`, where FD is one end of a socket pair
+(SOCK_SEQPACKET, JSON) and MODULEs are imported as well. It is sent {"id", "root"}; it sends
+{"ready"}, then for each launch what `run_process.live` announces, and {"id", "exited"} once that
+process has ended. It ends when the other end is closed; the runs go on.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,14 +35,15 @@ _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 class ForkServer:
     """Has no threads and no event loop: whatever it forks must be whole."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, modules: Sequence[str]) -> None:
         self._channel = channel
+        self._modules = modules
         self._launches = dict[int, int]()
         self._awake, self._signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
         with _one_thread():
-            hooks.load()
+            hooks.load(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError("Snakemake's modules start threads; they cannot be forked")
         gc.collect()
@@ -141,7 +142,7 @@ def main() -> None:
     if not hooks.is_tested(hooks.INSTALLED):
         sys.exit("this version of Snakemake has not been tested with the warm mode")
     os.chdir("/")
-    ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve()
+    ForkServer(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).serve()
 
 
 if __name__ == "__main__":

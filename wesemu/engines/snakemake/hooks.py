@@ -8,6 +8,7 @@ in test_rehearsal.py beside it; a version outside TESTED gets none of them (mode
 
 import contextlib
 import logging
+import platform
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
+
+import yaml
 
 from wesemu.engines.snakemake.failures import deepest_frame
 from wesemu.runs.graphs import Graph, PlannedTask, graph_of
@@ -404,14 +407,23 @@ def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]
     return str(file), linemaps.get(str(file), {}).get(line, line)
 
 
-def load() -> None:
-    """Import what a run imports and look up the plugins, without running anything."""
-    for name in _PRELOADED:
+def load(more: Iterable[str] = ()) -> None:
+    """Import what a run imports, and `more`, and look up what is the same for every run: the
+    plugins, the processor's name (a program tells it). Nothing is run."""
+    for name in (*_PRELOADED, *more):
         with contextlib.suppress(ImportError):  # at worst, the run imports something else itself
             import_module(name)
     for kind in ("executor", "storage", "scheduler", "logger"):
         registry = import_module(f"snakemake_interface_{kind}_plugins.registry")
         vars(registry)[f"{kind.capitalize()}PluginRegistry"]()
+    platform.processor()
+    _read_yaml_by_libyaml()
+
+
+def _read_yaml_by_libyaml() -> None:
+    """Schemas and configurations; the parser in Python takes longer than to plan a workflow."""
+    if hasattr(yaml, "CFullLoader"):
+        vars(import_module("yte"))["yaml"] = _Stand(yaml, FullLoader=yaml.CFullLoader)
 
 
 _PRELOADED = (
