@@ -22,6 +22,7 @@ _TIMES_BY_HAND = 1.15
 _PLUS_SECONDS = 0.3
 _TIMES_CPU = 1.10
 _MANY_PAIRS = 100_000
+_POLL_SECONDS = 0.04
 _MEBIBYTE = 1 << 20
 
 
@@ -78,7 +79,7 @@ def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
 def map_once(server: Server) -> float:
     """CPU seconds of the rule `map` alone, which makes what by hand makes up to the BAM."""
     run_id = server.wes.submit("mapping", fixtures.params())
-    server.wes.wait(run_id)
+    server.wes.wait(run_id, every=_POLL_SECONDS)
     return next(used for name, used in server.wes.cpu_of_tasks(run_id) if name == "map")
 
 

@@ -1,8 +1,8 @@
 """Check a finished BAM before it counts: `python -m wesemu.genomics.mapped`.
 
 Every read that was counted in the FASTQ must be there, sorted, with the contigs of the reference
-and an end. Also writes flagstat's text from its JSON, one pass over the BAM instead of two,
-idxstats' from the index, and the run's summary.
+and an end. Also writes flagstat's JSON and its text, one pass over the BAM instead of two,
+idxstats' from the index, and the run's summary. What samtools tells may come through pipes.
 
 Exit status: 0; 70 the BAM is not whole.
 """
@@ -75,6 +75,16 @@ def _header(bam: Path) -> tuple[str, list[tuple[str, str]]]:
     return order, contigs
 
 
+def _read_flagstat(path: Path, bam: Path) -> Mapping[str, Counts]:
+    try:
+        told: Mapping[str, Counts] = json.loads(path.read_text())
+    except ValueError as error:
+        raise SystemFault(
+            f"samtools flagstat cannot read {bam}; its own words are above."
+        ) from error
+    return told
+
+
 def flagstat_text(flagstat: Mapping[str, Counts]) -> str:
     """What `samtools flagstat` prints, from what it prints with `-O json`."""
     passed, failed = flagstat["QC-passed reads"], flagstat["QC-failed reads"]
@@ -96,8 +106,12 @@ def _percent(share: float | None) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Answers the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.mapped", description=__doc__)
-    for name in ("--bam", "--reference", "--counts", "--flagstat", "--flagstat-text", "--stats"):
+    for name in ("--bam", "--reference", "--counts"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--flagstat", type=Path, required=True, help="JSON of samtools flagstat")
+    parser.add_argument("--stats", type=Path, required=True, help="of samtools stats")
+    parser.add_argument("--flagstat-json", type=Path, required=True, help="where it is kept")
+    parser.add_argument("--flagstat-text", type=Path, required=True)
     parser.add_argument("--index", type=Path, required=True, help="BAI of the BAM")
     parser.add_argument("--idxstats", type=Path, required=True)
     parser.add_argument("--markdup", type=Path, help="JSON of samtools markdup")
@@ -105,14 +119,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", required=True)
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     arguments = parser.parse_args(words)
-    flagstat = json.loads(arguments.flagstat.read_text())
     counts = json.loads(arguments.counts.read_text())
     try:
+        flagstat = _read_flagstat(arguments.flagstat, arguments.bam)
         check(arguments.bam, arguments.reference, flagstat, counts["total_reads"])
     except SystemFault as error:
         sys.stderr.write(f"{error.message}\n")
         return NOT_WHOLE
-    arguments.flagstat.write_text(json.dumps(flagstat, indent=1) + "\n")
+    arguments.flagstat_json.write_text(json.dumps(flagstat, indent=1) + "\n")
     arguments.flagstat_text.write_text(flagstat_text(flagstat))
     contigs = read_fai(str(arguments.reference))
     arguments.idxstats.write_text(idxstats(arguments.index, contigs), encoding="utf-8")

@@ -46,8 +46,8 @@ def run(folder: Path) -> int:
             str(folder / "counts.json"),
             "--flagstat",
             str(folder / "flagstat.json"),
-            "--flagstat-text",
-            str(folder / "flagstat.txt"),
+            *("--flagstat-json", str(folder / "kept.json")),
+            *("--flagstat-text", str(folder / "flagstat.txt")),
             *("--stats", str(folder / "stats.txt")),
             *("--index", str(folder / "x.bam.bai"), "--idxstats", str(folder / "idxstats.txt")),
             *("--summary", str(folder / "summary.json")),
@@ -59,6 +59,8 @@ def run(folder: Path) -> int:
 def test_a_whole_bam_passes_and_gets_its_text_report(folder):
     assert run(folder) == 0
     assert (folder / "flagstat.txt").read_text() == pysam.flagstat(str(folder / "x.bam"))
+    told = json.loads((folder / "flagstat.json").read_text())
+    assert json.loads((folder / "kept.json").read_text()) == told
     assert (folder / "idxstats.txt").read_text() == pysam.idxstats(str(folder / "x.bam"))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["tools"] == {"samtools": "1.24"}
@@ -68,6 +70,12 @@ def test_a_whole_bam_passes_and_gets_its_text_report(folder):
 def test_the_text_report_has_no_percentage_of_nothing(folder):
     report = json.loads((folder / "flagstat.json").read_text())
     assert "40 + 0 mapped (100.00% : N/A)\n" in flagstat_text(report)
+
+
+def test_a_flagstat_that_failed_is_noticed(folder, capsys):
+    (folder / "flagstat.json").write_text("")
+    assert run(folder) == NOT_WHOLE
+    assert "flagstat cannot read" in capsys.readouterr().err
 
 
 def test_missing_reads_are_noticed(folder, capsys):

@@ -81,15 +81,14 @@ rule statistics:
         version=TOOLS.samtools.version,
     shell:
         "("
-        " {params.samtools} flagstat -@ {threads} -O json {input.bam:q} > {output.flagstat:q} &"
-        " flagstat=$!;"
         " {params.samtools} stats -@ {threads} {input.bam:q} |"
-        " grep -v '^# The command line' > {output.stats:q};"
-        " wait $flagstat;"
+        " grep -v '^# The command line' | tee {output.stats:q} |"
         " {params.check} --bam {input.bam:q} --reference {input.reference:q}"
-        " --counts {input.counts:q} --flagstat {output.flagstat:q} --flagstat-text {output.text:q}"
+        " --counts {input.counts:q} --stats /dev/stdin"
+        " --flagstat <({params.samtools} flagstat -@ {threads} -O json {input.bam:q})"
+        " --flagstat-json {output.flagstat:q} --flagstat-text {output.text:q}"
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
-        " --stats {output.stats:q} {params.markdup} --summary {output.summary:q}"
+        " {params.markdup} --summary {output.summary:q}"
         " --sample {params.sample:q} --tool {params.mapper:q} --tool samtools {params.version:q}"
         ") 2> {log}"
 
