@@ -26,15 +26,20 @@ class Server:
 
 @contextmanager
 def serving(
-    data: Path, *, cores: int = 0, environment: Mapping[str, str] | None = None
+    data: Path,
+    *,
+    cores: int = 0,
+    pinned: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A server over `data` on a free port; `cores` are its node's (0: the machine's).
+    """A server over `data` on a free port; `cores` are its node's (0: the machine's). If `pinned`,
+    it and all that it starts have no more than those to run on.
 
     Raises RuntimeError where it does not start; its own words are in `data`/server.log.
     """
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            serve_command(data),
+            [*(pin_command(cores) if pinned else []), *serve_command(data)],
             cwd=data,
             env=clean_environment() | {"WESEMU_NODE__CORES": str(cores)} | dict(environment or {}),
             stdin=subprocess.DEVNULL,
@@ -57,6 +62,12 @@ def fresh(data: Path) -> Path:
 
 def serve_command(data: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "wesemu.cli", "serve", "--port=0", f"--data={data}"]
+
+
+def pin_command(cores: int) -> list[str]:
+    """Linux's `taskset`, to be put before a command."""
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    return ["taskset", "--cpu-list", ",".join(map(str, allowed))]
 
 
 def clean_environment() -> dict[str, str]:

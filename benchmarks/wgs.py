@@ -1,6 +1,7 @@
-"""`wgs` on one core and on two."""
+"""`wgs` on one core and on two: servers that have no more of the machine than that."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from benchmarks import fixtures
 from benchmarks.figures import median, ratio
@@ -19,21 +20,26 @@ _POLL_SECONDS = 0.04
 def measure(options: Options) -> Report:
     pairs = options.pairs or _PAIRS
     folder = fixtures.sample(options.work, pairs)
-    data = fresh(options.work / "wgs")
-    fixtures.stock(data, folder)
     last: dict[str, str] = {}
-    with serving(data, cores=2) as server:
+    with ExitStack() as stack:
+        servers = {}
+        for cores, name in ((1, ONE), (2, TWO)):
+            data = fresh(options.work / f"wgs-{cores}")
+            fixtures.stock(data, folder)
+            servers[name] = stack.enter_context(serving(data, cores=cores, pinned=True))
 
-        def call(cores: int, name: str) -> None:
-            last[name] = server.wes.submit("wgs", fixtures.params(), cores=cores)
-            server.wes.wait(last[name], every=_POLL_SECONDS)
+        def call(name: str) -> None:
+            last[name] = servers[name].wes.submit("wgs", fixtures.params())
+            servers[name].wes.wait(last[name], every=_POLL_SECONDS)
 
         found = in_turns(
-            {ONE: lambda: call(1, ONE), TWO: lambda: call(2, TWO)},
+            {ONE: lambda: call(ONE), TWO: lambda: call(TWO)},
             options.rounds or _ROUNDS,
             warm_up=0,
         )
-        tasks = [row for name, run_id in last.items() for row in _tasks(server, name, run_id)]
+        tasks = [
+            row for name, run_id in last.items() for row in _tasks(servers[name], name, run_id)
+        ]
     one, two = found[ONE], found[TWO]
     return Report(
         f"wgs: {pairs:,} pairs",
