@@ -12,6 +12,7 @@ from wesemu.genomics.simulate import FixtureSettings, write_fixture
 
 BUCKET = "bench"
 REFERENCE = "bench"
+_MANY_PAIRS = 400_000
 _LETTERS = (b"ACGT", b"TCGA", b"AGCT", b"TGCA", b"CATG", b"CTAG", b"GATC", b"GTAC")
 
 
@@ -24,6 +25,11 @@ def sample(work: Path, pairs: int) -> Path:
         say(f"simulating {pairs:,} pairs of a genome of {length:,} bp")
         write_fixture(folder, replace(settings, length=length))
     return folder
+
+
+def sample_of(work: Path, pairs: int) -> Path:
+    """Either of the two below, whichever is made sooner."""
+    return large_sample(work, pairs) if pairs >= _MANY_PAIRS else sample(work, pairs)
 
 
 def large_sample(work: Path, pairs: int) -> Path:

@@ -41,7 +41,7 @@ class Compared:
 
 def measure(options: Options) -> Report:
     pairs = options.pairs or FixtureSettings().pairs
-    folder = fixtures.sample(options.work, pairs)
+    folder = fixtures.sample_of(options.work, pairs)
     rows: list[Row] = []
     walls: dict[str, list[float]] = {}
     for mapper in chosen(options):
