@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: the tests that need one, doctor's self-test, and figures. No network.
+# On a machine with a GPU: doctor's self-test, the demo on the node `cuda`, the tests that need a
+# GPU, and figures. No network.
 # Usage: benchmarks/gpu.sh [READS...]   (counts of simulated reads; 100000 and 1000000 if none)
 # Ends with status 0 only if everything ran on a GPU and was right.
 set -uo pipefail
@@ -12,9 +13,13 @@ failed=0
 echo "== doctor"
 "$python" -m wesemu.cli doctor --gpu --selftest || failed=1
 
+echo "== demo"
+log=$(mktemp)
+"$python" -m wesemu.cli demo --node cuda --no-keep | tee "$log" || failed=1
+grep -q SIMULATED "$log" && { echo "the demo has used no GPU"; failed=1; }
+
 echo "== tests/gpu"
 # -rs shows what was skipped: on a machine with a GPU that is a failure, too
-log=$(mktemp)
 "$python" -m pytest -q -rs -p no:cacheprovider tests/gpu | tee "$log" || failed=1
 grep -q skipped "$log" && { echo "some tests were skipped: nothing is shown of them"; failed=1; }
 rm -f "$log"

@@ -155,6 +155,20 @@ async def test_a_server_runs_the_self_test_on_its_cuda_node(
         assert told["device"]["uuid"] in uuids
 
 
+def test_the_demo_runs_on_the_cuda_node(
+    inventory: Inventory,
+    cuda: None,
+    wesemu: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
+    """Parabricks, where it is there; else the self-test on a GPU beside the CPU's tools."""
+    done = wesemu("demo", "--node", "cuda", "--no-keep", timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout
+    assert "SIMULATED" not in done.stdout
+    assert "cuda, by AGS and WES, for 4 of 4 runs" in done.stdout
+    assert "4 by Parabricks" in done.stdout or "figures equal to the CPU's" in done.stdout
+
+
 TIMED = """
     shell.executable("bash")
     rule all:

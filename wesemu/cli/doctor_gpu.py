@@ -53,7 +53,7 @@ def examine_parabricks(settings: ParabricksSettings) -> Iterator[Finding]:
 
     options = options_from(settings.model_dump())
     place, found = choose_place(options)
-    wanted = settings.runtime != "auto" or bool(settings.image)
+    wanted = settings.runtime != "none" and (settings.runtime != "auto" or bool(settings.image))
     if place is None and not wanted:
         yield Finding("Parabricks", f"none: {found.text}", found.cure)
         return
