@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: doctor's self-test, the demo on the node `cuda`, the tests that need a
 # GPU, and figures. No network.
+# It needs what `pip install -e '.[test,cuda]'` installs, in .venv or for the Python in PYTHON.
 # Usage: benchmarks/gpu.sh [READS...]   (counts of simulated reads; 100000 and 1000000 if none)
 # Ends with status 0 only if everything ran on a GPU and was right.
 set -uo pipefail
@@ -9,6 +10,10 @@ python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=$(command -v python3)
 unset NUMBA_ENABLE_CUDASIM
 failed=0
+"$python" -c 'import numba_cuda, pynvml, pytest, wesemu.cli' || {
+  echo "not all is installed for $python; before the network is left: pip install -e '.[test,cuda]'"
+  exit 1
+}
 
 echo "== doctor"
 "$python" -m wesemu.cli doctor --gpu --selftest || failed=1
