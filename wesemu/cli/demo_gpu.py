@@ -16,6 +16,8 @@ from wesemu.wiring.gpus import choose_gpus, look
 
 _READS = 100_000
 _SIMULATED_READS = 20
+_LENDS_NONE = "the setting node.gpus lends none"
+_NO_DRIVER = "there is no NVIDIA driver (no /dev/nvidiactl), and the setting node.gpus names none"
 
 
 def cuda_node(settings: Settings, look: Callable[[], Inventory] = look) -> CudaNode:
@@ -23,11 +25,13 @@ def cuda_node(settings: Settings, look: Callable[[], Inventory] = look) -> CudaN
 
     Raises SystemFault where there is no GPU, or nothing that could use it.
     """
-    choice = choose_gpus(settings.node, look=look)
+    # the demo's tasks run on this machine, whatever executor the settings name
+    node = settings.node.model_copy(update={"executor": "local"})
+    choice = choose_gpus(node, look=look)
     for note in choice.notes if choice.gpus else ():
         tell(f"wesemu: {note}")
     if not choice.gpus:
-        why = "; ".join(choice.notes) or "no NVIDIA driver was found, and node.gpus declares none"
+        why = "; ".join(choice.notes) or (_LENDS_NONE if node.gpus in (0, []) else _NO_DRIVER)
         raise SystemFault(
             f"the demo finds no GPU: {why}. `wesemu doctor --gpu` tells more; without a GPU "
             "`wesemu demo` shows everything on the CPU"

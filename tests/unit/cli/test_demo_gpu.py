@@ -80,8 +80,16 @@ def test_without_a_gpu_the_reason_and_the_way_out_are_told() -> None:
         cuda_node(Settings(), lambda: take_inventory(lambda: NvmlDouble(error=18)))
     with pytest.raises(SystemFault, match=r"divided into instances.*`wesemu doctor --gpu`"):
         found(Card("NVIDIA H100", 81_559, 81_000, divided=True))
-    with pytest.raises(SystemFault, match=r"no NVIDIA driver was found"):
+    with pytest.raises(SystemFault, match=r"there is no NVIDIA driver"):
         cuda_node(Settings(), Inventory)
+    with pytest.raises(SystemFault, match=r"the setting node.gpus lends none"):
+        cuda_node(Settings(node=NodeSettings(gpus=0)), Inventory)
+
+
+def test_the_demo_s_tasks_are_this_machine_s_whatever_the_executor() -> None:
+    settings = Settings(node=NodeSettings(executor="slurm"))
+    node = cuda_node(settings, lambda: take_inventory(lambda: NvmlDouble(H200)))
+    assert "executor" not in json.loads(node.settings["WESEMU_NODE"])
 
 
 def test_with_nothing_that_would_use_the_gpu_it_says_what_to_install(
