@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: the tests that need one, doctor's self-test, and figures. No network.
+# On a machine with a GPU: doctor's self-test, the demo on the node `cuda`, the tests that need a
+# GPU, and figures. No network.
+# It needs what `pip install -e '.[test,cuda]'` installs, in .venv or for the Python in PYTHON.
 # Usage: benchmarks/gpu.sh [READS...]   (counts of simulated reads; 100000 and 1000000 if none)
 # Ends with status 0 only if everything ran on a GPU and was right.
 set -uo pipefail
@@ -8,13 +10,21 @@ python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=$(command -v python3)
 unset NUMBA_ENABLE_CUDASIM
 failed=0
+"$python" -c 'import numba_cuda, pynvml, pytest, wesemu.cli' || {
+  echo "not all is installed for $python; before the network is left: pip install -e '.[test,cuda]'"
+  exit 1
+}
 
 echo "== doctor"
 "$python" -m wesemu.cli doctor --gpu --selftest || failed=1
 
+echo "== demo"
+log=$(mktemp)
+"$python" -m wesemu.cli demo --node cuda --no-keep | tee "$log" || failed=1
+grep -q SIMULATED "$log" && { echo "the demo has used no GPU"; failed=1; }
+
 echo "== tests/gpu"
 # -rs shows what was skipped: on a machine with a GPU that is a failure, too
-log=$(mktemp)
 "$python" -m pytest -q -rs -p no:cacheprovider tests/gpu | tee "$log" || failed=1
 grep -q skipped "$log" && { echo "some tests were skipped: nothing is shown of them"; failed=1; }
 rm -f "$log"

@@ -316,8 +316,8 @@ class ParabricksSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    runtime: Literal["auto", "native", "docker", "apptainer"] = "auto"
-    """`auto`: `pbrun` on PATH, else the image."""
+    runtime: Literal["auto", "native", "docker", "apptainer", "none"] = "auto"
+    """`auto`: `pbrun` on PATH, else the image; `none`: never."""
 
     image: str = ""
     """Docker's name of an image that is on this machine, or a .sif file; none is ever fetched."""

@@ -215,7 +215,8 @@ def fq2bam(given: Words) -> None:
 def pipe(given: Words, align: list[str], folder: Path, samtools: tuple[str, ...]) -> None:
     bam = given["--out-bam"][0][0]
     distance = given.get("--optical-duplicate-pixel-distance", [["0"]])[0][0]
-    mark = [*samtools, "markdup", "--no-PG", "-l", "1000", "-T", f"{folder}/m", "-s", "--json"]
+    # the last command writes itself into the header, with paths, as the real one does
+    mark = [*samtools, "markdup", "-l", "1000", "-T", f"{folder}/m", "-s", "--json"]
     mark += ["-f", f"{folder}/stats.json"] + (["-d", distance] if distance != "0" else [])
     order = [*samtools, "sort", "--no-PG", "-u", "-T", f"{folder}/s", "-"]
     commands = [align, [*samtools, "fixmate", "--no-PG", "-m", "-u", "-", "-"], order]

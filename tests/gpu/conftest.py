@@ -1,11 +1,12 @@
 """What needs a real GPU; skipped, with the reason, where there is none."""
 
+import os
 from pathlib import Path
 
 import pytest
 from e2e.conftest import clean_surroundings, serve, spawn, wesemu
 
-from wesemu.gpus import Inventory, has_driver, take_inventory
+from wesemu.gpus import Gpu, Inventory, choose, has_driver, take_inventory
 
 __all__ = ["clean_surroundings", "serve", "spawn", "wesemu"]
 
@@ -30,9 +31,18 @@ def inventory() -> Inventory:
 
 
 @pytest.fixture
-def index(inventory: Inventory) -> int:
+def lent(inventory: Inventory) -> tuple[Gpu, ...]:
+    """Those that a server of this environment lends: a batch system may have hidden others."""
+    found = choose("auto", inventory, visible=os.environ.get("CUDA_VISIBLE_DEVICES")).gpus
+    if not found:
+        pytest.skip("CUDA_VISIBLE_DEVICES hides every GPU")
+    return found
+
+
+@pytest.fixture
+def index(lent: tuple[Gpu, ...]) -> int:
     """The last of the GPUs: where there are several, not the one that CUDA would take itself."""
-    return max(gpu.index for gpu in inventory.gpus if not gpu.divided)
+    return max(gpu.index for gpu in lent)
 
 
 @pytest.fixture

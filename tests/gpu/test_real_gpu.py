@@ -16,7 +16,7 @@ from wesemu.client import connect
 from wesemu.engines.leases import declare
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.engines.tickets import Capacity
-from wesemu.gpus import Inventory
+from wesemu.gpus import Gpu, Inventory
 from wesemu.nodes import detect
 from wesemu.runs.model import Resources, RunState
 from wesemu.runs.ports import Standing
@@ -106,12 +106,11 @@ async def test_cuda_shows_a_task_the_gpu_of_its_lease_and_no_other(
 
 
 def test_doctor_counts_on_every_gpu(
-    inventory: Inventory, cuda: None, wesemu: Callable[..., "subprocess.CompletedProcess[str]"]
+    lent: tuple[Gpu, ...], cuda: None, wesemu: Callable[..., "subprocess.CompletedProcess[str]"]
 ) -> None:
     done = wesemu("doctor", "--selftest", "--json", timeout=500)
     found = {finding["name"]: finding for finding in json.loads(done.stdout)}
-    usable = [gpu for gpu in inventory.gpus if not gpu.divided]
-    for gpu in usable:
+    for gpu in lent:
         tried = found[f"self-test GPU {gpu.index}"]
         assert tried["ok"], tried
         assert "SIMULATED" not in tried["found"]
@@ -127,7 +126,7 @@ def reads(cuda: None, tmp_path: Path) -> Path:
 
 
 async def test_a_server_runs_the_self_test_on_its_cuda_node(
-    inventory: Inventory, reads: Path, serve, tmp_path: Path
+    lent: tuple[Gpu, ...], reads: Path, serve, tmp_path: Path
 ) -> None:
     """Four runs at once, by WES, on as many GPUs as there are."""
     server = await asyncio.to_thread(serve)
@@ -147,12 +146,26 @@ async def test_a_server_runs_the_self_test_on_its_cuda_node(
                 if detail.state.ended:
                     assert detail.state is RunState.COMPLETE, detail.raw
                     assert detail.raw["request"]["tags"]["wesemu.node"] == "cuda"
-    uuids = {gpu.uuid for gpu in inventory.gpus}
+    uuids = {gpu.uuid for gpu in lent}
     for run_id in runs:
         report = tmp_path / "data" / "runs" / run_id / "work" / "results" / "gpu.json"
         told = json.loads(await asyncio.to_thread(report.read_text))
         assert (told["equal"], told["simulated"], told["reads"]) == (True, False, READS)
         assert told["device"]["uuid"] in uuids
+
+
+def test_the_demo_runs_on_the_cuda_node(
+    lent: tuple[Gpu, ...],
+    cuda: None,
+    wesemu: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
+    """Parabricks, where it is there; else the self-test on a GPU beside the CPU's tools."""
+    done = wesemu("demo", "--node", "cuda", "--no-keep", timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WRONG" not in done.stdout
+    assert "SIMULATED" not in done.stdout
+    assert "cuda, by AGS and WES, for 4 of 4 runs" in done.stdout
+    assert "4 by Parabricks" in done.stdout or "figures equal to the CPU's" in done.stdout
 
 
 TIMED = """
@@ -167,8 +180,8 @@ TIMED = """
 """
 
 
-async def test_no_gpu_is_held_twice(inventory: Inventory, tmp_path: Path) -> None:
-    devices = tuple(gpu.index for gpu in inventory.gpus if not gpu.divided)
+async def test_no_gpu_is_held_twice(lent: tuple[Gpu, ...], tmp_path: Path) -> None:
+    devices = tuple(gpu.index for gpu in lent)
     await asyncio.to_thread(declare, tmp_path / "leases", Capacity(cores=8, devices=devices))
     engine = SnakemakeEngine()
     try:

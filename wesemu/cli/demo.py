@@ -4,13 +4,22 @@ import asyncio
 import shutil
 import signal
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from wesemu.demo.cuda import CudaNode
     from wesemu.demo.stage import Outcome
+
+
+class Node(StrEnum):
+    """Where the demo's runs are carried out."""
+
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +39,9 @@ def demo(
     keep: Annotated[
         bool, typer.Option(help="Keep the new directory, to look at the results.")
     ] = True,
+    node: Annotated[
+        Node, typer.Option(help="Where the runs are carried out; cuda needs a GPU.")
+    ] = Node.cpu,
 ) -> None:
     """Map simulated reads and call variants through both APIs; check it all against the truth.
 
@@ -37,11 +49,12 @@ def demo(
     """
     from wesemu.cli.failures import ExitStatus
 
+    gpus = _cuda_node() if node is Node.cuda else None
     directory = Path(tempfile.mkdtemp(prefix="wesemu-demo-")) if data is None else data.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     passing = data is None and not keep
     try:
-        outcome = asyncio.run(_perform(directory))
+        outcome = asyncio.run(_perform(directory, gpus))
     except KeyboardInterrupt:
         passing = data is None
         raise
@@ -53,7 +66,14 @@ def demo(
         raise typer.Exit(ExitStatus.FAILED)
 
 
-async def _perform(directory: Path) -> "Outcome":
+def _cuda_node() -> "CudaNode":
+    from wesemu.cli.configuration import load
+    from wesemu.cli.demo_gpu import cuda_node
+
+    return cuda_node(load())
+
+
+async def _perform(directory: Path, node: "CudaNode | None") -> "Outcome":
     """As `perform`; SIGTERM is taken as Ctrl-C is."""
     from wesemu.cli.output import tell
     from wesemu.cli.progress import board
@@ -65,7 +85,7 @@ async def _perform(directory: Path) -> "Outcome":
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         with board() as progress:
-            return await perform(directory, progress.show)
+            return await perform(directory, progress.show, node)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 

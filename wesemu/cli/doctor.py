@@ -58,7 +58,7 @@ def doctor(
 
         ours = leased(DataDirectory(settings.data.absolute()).leases)
         findings += examine_gpus(settings.node, ours=ours)
-        findings += examine_parabricks(settings.parabricks)
+        findings += examine_parabricks(settings.parabricks, settings.data)
     if selftest:
         from wesemu.cli.doctor_gpu import selftest as try_gpus
         from wesemu.wiring.core import pipelines_folder

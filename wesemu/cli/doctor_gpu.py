@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -45,15 +46,15 @@ def examine_gpus(
         yield Finding("GPUs", "none is lent", "node.gpus", ok=False)
 
 
-def examine_parabricks(settings: ParabricksSettings) -> Iterator[Finding]:
+def examine_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[Finding]:
     """What a step of Parabricks would look at first. Having none of it is no fault: `mapping` and
-    `wgs` stay on the CPU then."""
+    `wgs` stay on the CPU then. `data` is the data directory."""
     from wesemu.genomics.parabricks.options import options_from
     from wesemu.genomics.parabricks.preflight import choose_place, parabricks_findings
 
     options = options_from(settings.model_dump())
     place, found = choose_place(options)
-    wanted = settings.runtime != "auto" or bool(settings.image)
+    wanted = settings.runtime != "none" and (settings.runtime != "auto" or bool(settings.image))
     if place is None and not wanted:
         yield Finding("Parabricks", f"none: {found.text}", found.cure)
         return
@@ -61,6 +62,18 @@ def examine_parabricks(settings: ParabricksSettings) -> Iterator[Finding]:
         yield Finding(
             f"Parabricks {each.subject}", each.text, each.cure, ok=each.verdict != "refused"
         )
+    yield _temporary_space(settings, data)
+
+
+def _temporary_space(settings: ParabricksSettings, data: Path) -> Finding:
+    """How much there is; how much is needed depends on the reads, which a step has."""
+    name, folder = "Parabricks temporary space", Path(settings.temporary or data)
+    if settings.temporary and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        return Finding(name, f"{folder} is no folder to write in", "parabricks.temporary", ok=False)
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free / 10**9
+    told = f"{free:.1f} GB free in {place}; a sample needs two to three times its FASTQ files"
+    return Finding(name, told, "parabricks.temporary")
 
 
 def selftest(

@@ -76,6 +76,7 @@ def get(
     from wesemu.cli.output import give_json, tell
     from wesemu.cli.promise import service_level
     from wesemu.cli.remote import call, find
+    from wesemu.runs.model import PLACE_NOTE
 
     async def act(client: "Client") -> "tuple[Target, JobDetail | None, RunDetail]":
         target = await find(client, job)
@@ -91,6 +92,8 @@ def get(
         _give_more(run)
     if (told := service_level(run.tags)) is not None:
         tell(f"{target.name}: {told}")
+    if (note := run.tags.get(PLACE_NOTE)) is not None:
+        tell(f"{target.name}: {note}")
     if run.error:
         tell(f"{target.name}: {run.error}")
 

@@ -1,9 +1,19 @@
 """Flags that several verbs share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Place(StrEnum):
+    """Where a run is carried out: docs/gpu.md."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
 
 Data = Annotated[
     Path | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wesemu.cli.options import DEFAULT_SERVER, Server, Token
+from wesemu.cli.options import DEFAULT_SERVER, Place, Server, Token
 
 
 class Tier(StrEnum):
@@ -36,6 +36,22 @@ Reference = Annotated[
 ]
 Service = Annotated[Tier, typer.Option(help="Service level: silver, gold, platinum.")]
 Region = Annotated[str, typer.Option(help="Told back as it is; a local bucket has no region.")]
+Node = Annotated[
+    Place | None,
+    typer.Option(
+        help="Where the job is carried out: on the CPU, or on the node's GPUs.",
+        show_default="what the server's settings say",
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many GPUs it uses at a time; by itself it means --node cuda.",
+        show_default="one for each task",
+        metavar="N",
+    ),
+]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Wait for the end; the exit status tells the outcome.")
 ]
@@ -60,6 +76,8 @@ def mapping(
     ] = None,
     service: Service = Tier.s,
     region: Region = "cn-local",
+    node: Node = None,
+    gpus: Gpus = None,
     watch: Watch = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -75,6 +93,7 @@ def mapping(
         "mapping_bam_file_name": output_bam,
         "mapping_mark_dup": markdup.value,
         "mapping_service": service.value,
+        **_place(node, gpus),
     }
     _send(server, token, "mapping", fields, watch=watch)
 
@@ -98,6 +117,8 @@ def wgs(
     ] = None,
     service: Service = Tier.s,
     region: Region = "cn-local",
+    node: Node = None,
+    gpus: Gpus = None,
     watch: Watch = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -114,8 +135,17 @@ def wgs(
         "wgs_gvcf_file_name": output_gvcf,
         "wgs_bam_file_name": output_bam,
         "wgs_service": service.value,
+        **_place(node, gpus),
     }
     _send(server, token, "wgs", fields, watch=watch)
+
+
+def _place(node: Place | None, gpus: int | None) -> dict[str, str | None]:
+    """In the server's own fields, which AGS has not."""
+    return {
+        "wesemu_node": None if node is None else node.value,
+        "wesemu_gpus": None if gpus is None else str(gpus),
+    }
 
 
 def _send(

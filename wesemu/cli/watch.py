@@ -4,7 +4,7 @@ from wesemu.cli.output import tell
 from wesemu.cli.progress import board
 from wesemu.cli.promise import service_level
 from wesemu.client import Client, RunDetail
-from wesemu.runs.model import RunState
+from wesemu.runs.model import PLACE_NOTE, RunState
 
 
 async def watch(client: Client, run_id: str, name: str) -> bool:
@@ -23,6 +23,8 @@ def _expected(run: RunDetail) -> str:
 
 def _conclude(run: RunDetail, name: str) -> bool:
     """Tell how a run ended; whether it ended well."""
+    if (note := run.tags.get(PLACE_NOTE)) is not None:
+        tell(f"{name}: {note}")
     if run.state is not RunState.COMPLETE:
         tell(f"{name}: {run.state}" + (f": {run.error}" if run.error else ""))
         tell(f"'wesemu logs {name}' shows what its tools said")

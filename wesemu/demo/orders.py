@@ -43,12 +43,16 @@ class Done:
     run: RunDetail
 
 
-async def carry_out(client: Client, show: Show) -> list[Done]:
-    """Send all four at once and wait for their ends, good or bad. Raises ClientError."""
+async def carry_out(client: Client, show: Show, *, cuda: bool = False) -> list[Done]:
+    """Send all four at once, perhaps for the `cuda` node, and wait for their ends, good or bad.
+
+    Raises ClientError.
+    """
     for order in ORDERS:  # so that they are shown in this order
         show(order.name, RunState.QUEUED, 0, 0)
     tasks = [
-        asyncio.create_task(_carry_out(client, order, show), name=order.name) for order in ORDERS
+        asyncio.create_task(_carry_out(client, order, show, cuda), name=order.name)
+        for order in ORDERS
     ]
     try:
         return await asyncio.gather(*tasks)
@@ -57,17 +61,18 @@ async def carry_out(client: Client, show: Show) -> list[Done]:
             task.cancel()
 
 
-async def _carry_out(client: Client, order: Order, show: Show) -> Done:
+async def _carry_out(client: Client, order: Order, show: Show, cuda: bool) -> Done:
     send = _by_ags if order.api == "ags" else _by_wes
-    run_id = await send(client, order)
+    run_id = await send(client, order, cuda)
     async for run in client.wes.follow(run_id):
         show(order.name, run.state, run.tasks_done, len(run.tasks))
     job = await client.ags.job(f"{order.workflow}-gpu-{run.handle}")
     return Done(order, job, run)
 
 
-async def _by_ags(client: Client, order: Order) -> str:
-    name = await client.ags.start(_ags_fields(order))
+async def _by_ags(client: Client, order: Order, cuda: bool) -> str:
+    place = {"wesemu_node": "cuda"} if cuda else {}
+    name = await client.ags.start(_ags_fields(order) | place)
     handle = name.rpartition("-")[2]
     return next(run.id for run in await client.wes.runs() if run.handle == handle)
 
@@ -101,7 +106,7 @@ def _ags_fields(order: Order) -> dict[str, str]:
     }
 
 
-async def _by_wes(client: Client, order: Order) -> str:
+async def _by_wes(client: Client, order: Order, cuda: bool) -> str:
     params: JsonObject = {
         "reads": [
             {"first": f"oss://{BUCKET}/reads_1.fq.gz", "second": f"oss://{BUCKET}/reads_2.fq.gz"}
@@ -111,7 +116,12 @@ async def _by_wes(client: Client, order: Order) -> str:
     }
     if order.workflow == "wgs":
         params["vcf"] = f"oss://{BUCKET}/{order.key('vcf.gz')}"
-    return await client.wes.submit(order.workflow, params, tags={"project": "wesemu demo"})
+    return await client.wes.submit(
+        order.workflow,
+        params,
+        tags={"project": "wesemu demo"},
+        engine_parameters={"node": "cuda"} if cuda else {},
+    )
 
 
 def of(done: Sequence[Done], api: str, workflow: str) -> Done:

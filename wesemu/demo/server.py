@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,21 +16,21 @@ _STOP_SECONDS = 15
 
 
 @asynccontextmanager
-async def running(data: Path) -> AsyncIterator[str]:
+async def running(data: Path, settings: Mapping[str, str]) -> AsyncIterator[str]:
     """The URL of a server on a free port over `data`; it ends with the context, its runs too.
 
     What it says goes to `server.log` in `data`. It takes no settings from the environment or
-    from a wesemu.toml. Raises SystemFault where it does not start.
+    from a wesemu.toml but `settings`, variables. Raises SystemFault where it does not start.
     """
     log = data / "server.log"
-    process = await _start(data, log)
+    process = await _start(data, log, settings)
     try:
         yield await _url(process, log)
     finally:
         await _stop(process)
 
 
-async def _start(data: Path, log: Path) -> Process:
+async def _start(data: Path, log: Path, settings: Mapping[str, str]) -> Process:
     # a session of its own: Ctrl-C in the terminal reaches the demo, which ends the server
     with log.open("ab") as talk:
         return await asyncio.create_subprocess_exec(
@@ -42,7 +42,8 @@ async def _start(data: Path, log: Path) -> Process:
             "--port=0",
             f"--data={data}",
             cwd=data,
-            env={name: value for name, value in os.environ.items() if name[:7] != "WESEMU_"},
+            env={name: value for name, value in os.environ.items() if name[:7] != "WESEMU_"}
+            | dict(settings),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=talk,

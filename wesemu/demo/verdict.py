@@ -18,6 +18,8 @@ from wesemu.sla import ServiceLevel, promise
 MAPPED_AT_LEAST = 0.99
 SNP_F1_AT_LEAST = 0.99
 INDEL_F1_AT_LEAST = 0.95
+DUPLICATES_WITHIN = 0.02
+"""What Parabricks, which marks as Picard does, may mark more or less than was simulated."""
 
 _FILES = (("mapping", ("bam", "bam.bai")), ("wgs", ("bam", "bam.bai", "vcf.gz", "vcf.gz.tbi")))
 
@@ -41,8 +43,14 @@ class Flagstat:
     duplicates: int
 
 
-def examine(data: Path, fixture: Fixture, done: Sequence[Done]) -> Iterator[Check]:
-    """Every check, in the order in which a person reads them. Blocks for about a second."""
+def examine(
+    data: Path, fixture: Fixture, done: Sequence[Done], *, exact: bool = True
+) -> Iterator[Check]:
+    """Every check, in the order in which a person reads them. Blocks for about a second.
+
+    Not `exact`: files of both APIs are compared by their records, since Parabricks writes its
+    paths into headers, and duplicates within DUPLICATES_WITHIN.
+    """
     ended = [_ended(each) for each in done]
     yield from ended
     if not all(check.ok for check in ended):
@@ -51,12 +59,12 @@ def examine(data: Path, fixture: Fixture, done: Sequence[Done]) -> Iterator[Chec
     for workflow in ("mapping", "wgs"):
         yield _counts(fixture, [each for each in done if each.order.workflow == workflow])
         yield _service_level(fixture, workflow, of(done, "ags", workflow))
-    yield from _alignment(fixture, bucket / Order("ags", "mapping").key("bam"))
+    yield from _alignment(fixture, bucket / Order("ags", "mapping").key("bam"), exact=exact)
     calls = bucket / Order("ags", "wgs").key("vcf.gz")
     yield from _variants(compare(fixture.truth, calls, fixture.reference))
     for workflow, files in _FILES:
         for file in files:
-            yield _identical(bucket, workflow, file)
+            yield _identical(bucket, workflow, file, exact=exact)
 
 
 def _ended(each: Done) -> Check:
@@ -86,14 +94,15 @@ def _service_level(fixture: Fixture, workflow: str, each: Done) -> Check:
     return Check(f"{workflow} SLA", ok, f"silver: {minutes} min ({met}), {price} CNY")
 
 
-def _alignment(fixture: Fixture, bam: Path) -> Iterator[Check]:
+def _alignment(fixture: Fixture, bam: Path, *, exact: bool) -> Iterator[Check]:
     found = flagstat(bam)
     truth = fixture.summary
     ok = found.mapped >= MAPPED_AT_LEAST and found.reads == truth.reads
     yield Check("flagstat", ok, found.line)
+    tolerance = 0.0 if exact else DUPLICATES_WITHIN * truth.duplicate_reads
     yield Check(
         "duplicates",
-        found.duplicates == truth.duplicate_reads,
+        abs(found.duplicates - truth.duplicate_reads) <= tolerance,
         f"{found.duplicates:,} reads marked; simulated {truth.duplicate_reads:,}",
     )
 
@@ -125,8 +134,22 @@ def _score(name: str, score: Score, least: float) -> Check:
     return Check(name, score.f1 >= least, told)
 
 
-def _identical(bucket: Path, workflow: str, file: str) -> Check:
+def _identical(bucket: Path, workflow: str, file: str, *, exact: bool) -> Check:
     paths = [bucket / Order(api, workflow).key(file) for api in ("ags", "wes")]
-    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    told = f"AGS and WES: sha256 {digests.copy().pop()[:16]}…" if len(digests) == 1 else "differ"
+    read = Path.read_bytes if exact else _records
+    digests = {hashlib.sha256(read(path)).hexdigest() for path in paths}
+    what = "sha256" if exact else "records' sha256"
+    told = f"AGS and WES: {what} {digests.copy().pop()[:16]}…" if len(digests) == 1 else "differ"
     return Check(f"{workflow}.{file}", len(digests) == 1, told)
+
+
+def _records(path: Path) -> bytes:
+    """Without headers; of an index what it tells of the file beside it. Raises OSError."""
+    tools, told = resolve(), str(path.with_suffix(""))
+    commands = {
+        ".bam": [*tools.samtools.command, "view", str(path)],
+        ".bai": [*tools.samtools.command, "idxstats", told],
+        ".gz": [*tools.bcftools.command, "view", "-H", str(path)],
+        ".tbi": [*tools.bcftools.command, "index", "--stats", told],
+    }
+    return subprocess.run(commands[path.suffix], check=True, capture_output=True).stdout

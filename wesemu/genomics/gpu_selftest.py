@@ -18,9 +18,10 @@ from typing import Any
 from wesemu.errors import InputError, WesemuError
 
 _UNABLE = 2
-_MISSING = (
-    'numba-cuda is not installed ({error}); pip install "wesemu[cuda]", and a CUDA toolkit, as of '
-    '"numba-cuda[cu12]" (driver 525 or newer) or "numba-cuda[cu13]" (580 or newer)'
+_MISSING = 'numba-cuda is not installed ({error}); pip install "wesemu[cuda]"'
+_NO_COMPILER = (
+    "CUDA finds a GPU, and numba-cuda no compiler (NVVM) for it; "
+    'pip install "wesemu[cuda]", or "numba-cuda[cu13]" for drivers from 580 on'
 )
 _NO_GPU = (
     "CUDA finds no GPU here (CUDA_VISIBLE_DEVICES={visible!r}); `wesemu doctor --gpu` tells what "
@@ -56,7 +57,7 @@ def examine(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise NoGpu(_MISSING.format(error=error)) from error
     if not cuda.is_available():
-        raise NoGpu(_NO_GPU.format(visible=os.environ.get("CUDA_VISIBLE_DEVICES")))
+        raise NoGpu(hindrance(cuda))
     facts = gpu_histogram.device()
     began = time.perf_counter()
     reads = histograms.load(path)
@@ -85,6 +86,14 @@ def examine(path: Path) -> dict[str, Any]:
         },
         **_tables(timed.histograms),
     }
+
+
+def hindrance(cuda: Any) -> str:
+    """Why the module `numba.cuda` says that it is not available: there is no GPU, or only nothing
+    to compile for it with."""
+    if cuda.cudadrv.driver.driver.is_available:
+        return _NO_COMPILER
+    return _NO_GPU.format(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -62,11 +62,26 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Cards:
+    """A node's GPUs by their indexes: all that are lent to tasks, and those that no task has."""
+
+    lent: tuple[int, ...] = ()
+    free: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a dry run has found: the plan, and what the engine says it would do, if it can tell."""
+    """What a dry run has found: the plan, what the engine says it would do, if it can tell, and
+    the GPUs as they are at the moment."""
 
     plan: Plan
     graph: Graph | None
+    cards: Cards
+
+    @property
+    def waits(self) -> bool:
+        """Whether a task that takes GPUs would have to wait for them at the moment."""
+        return max(1, self.plan.resources.least_gpus) > len(self.cards.free)
 
 
 @dataclass(frozen=True, slots=True)

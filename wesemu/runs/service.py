@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ from wesemu.runs.changes import Changes
 from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
 from wesemu.runs.model import PLACE_NOTE, Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.policy import ServicePolicy
-from wesemu.runs.ports import Plan, Planner, Rehearsal
+from wesemu.runs.ports import Cards, Plan, Planner, Rehearsal
 from wesemu.runs.records import put_away, write_submission
 from wesemu.runs.store import HandleTaken, RunStore
 from wesemu.runs.submissions import SubmissionKey, Turns
@@ -59,7 +59,9 @@ class RunService:
         runs: Path,
         clock: Clock,
         ids: IdSource,
+        cards: Callable[[], Cards] = Cards,
     ) -> None:
+        """`cards` tells of the node's GPUs as they are when it is called; it may block."""
         self._store = store
         self._planner = planner
         self._dispatcher = dispatcher
@@ -68,6 +70,7 @@ class RunService:
         self._runs = runs
         self._clock = clock
         self._ids = ids
+        self._cards = cards
         self._turns = Turns()
 
     async def draft(self) -> RunDraft:
@@ -126,7 +129,8 @@ class RunService:
             request = await self._planner.collect(request, draft.files)
             plan = await self._planner.plan(owner, request, workspace.attachments)
             self._policy.check(request, plan.workflow)
-            return Rehearsal(plan, await self._planner.rehearse(plan, request, workspace))
+            graph = await self._planner.rehearse(plan, request, workspace)
+            return Rehearsal(plan, graph, await asyncio.to_thread(self._cards))
         finally:
             await self.discard(draft)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -31,7 +32,7 @@ from wesemu.runs.terms import Terms
 from wesemu.settings import NodeSettings, Settings, WorkflowSettings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
-from wesemu.wiring.gpus import choose_gpus, leased
+from wesemu.wiring.gpus import cards, choose_gpus, leased
 from wesemu.wiring.transfers import Transfers, open_transfers
 from wesemu.workflows.accelerated import OwnTools
 from wesemu.workflows.attached import AttachedWorkflows
@@ -121,6 +122,7 @@ async def open_core(
         runs=data.runs,
         clock=keeper.clock,
         ids=ids,
+        cards=partial(cards, node, data.leases),
     )
     return Core(
         data,

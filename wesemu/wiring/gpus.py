@@ -6,6 +6,8 @@ from pathlib import Path
 
 from wesemu.engines.leases import live_tickets
 from wesemu.gpus import Choice, Gpu, Inventory, Wanted, choose, has_driver, take_inventory
+from wesemu.nodes import Node
+from wesemu.runs.ports import Cards
 from wesemu.settings import GpuSettings, NodeSettings
 
 
@@ -17,6 +19,12 @@ def look() -> Inventory:
 def leased(leases: Path) -> set[int]:
     """The indexes of the GPUs that tasks of this data directory have now."""
     return {device for ticket in live_tickets(leases) for device in ticket.devices}
+
+
+def cards(node: Node, leases: Path) -> Cards:
+    """The node's GPUs, and which of them no task of this data directory has now."""
+    taken = leased(leases)
+    return Cards(node.devices, tuple(each for each in node.devices if each not in taken))
 
 
 def choose_gpus(

@@ -48,6 +48,7 @@ async def test_a_dry_run_tells_the_plan_and_leaves_nothing(wes: Client, settings
         "cores": 2,
         "memory_mb": 0,
         "gpus": 0,
+        "node": "cpu",
         "input_bytes": 6,
     }
     assert await nothing_is_left(wes, settings)

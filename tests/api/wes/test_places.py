@@ -11,8 +11,11 @@ from pytest_aiohttp import AiohttpClient
 
 from wesemu.app import create_app
 from wesemu.clock import ManualClock
+from wesemu.engines.leases import LeaseDesk
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.ids import IdSource
+from wesemu.runs.model import Resources
+from wesemu.runs.ports import Standing
 from wesemu.settings import NodeSettings, Settings
 
 Client = TestClient[web.Request, web.Application]
@@ -146,6 +149,55 @@ async def test_the_cpu_instead_is_told_in_tags_and_logs(serve: Serve) -> None:
     ]
     job = await call(client, "GET", f"/gs/workflow/{name}")
     assert (job["node"], job["node_note"]) == ("cpu", note)
+
+
+async def plan(client: Client, **parameters: str) -> dict[str, Any]:
+    """Of a dry run: where it would go."""
+    told = (await send(client, dry_run="true", **parameters))["wesemu"]
+    return {name: told[name] for name in told if name.startswith("node")} | {"gpus": told["gpus"]}
+
+
+async def test_a_dry_run_tells_where_the_run_would_go(serve: Serve, settings: Settings) -> None:
+    client = await serve(gpus=[0, 3])
+    gpus = {"lent": [0, 3], "free": [0, 3], "waits": False}
+    told = await plan(client, node="cuda", gpus="2")
+    note = told.pop("node_note")
+    assert note.startswith("asked for cuda, but there is no Parabricks")
+    assert told == {"node": "cuda", "node_gpus": gpus, "gpus": 2}
+    assert await plan(client, node="cpu") == {"node": "cpu", "gpus": 0}
+    desk = LeaseDesk(Standing(settings.data / "leases", rank=1, age=1))
+    lease = await asyncio.to_thread(desk.take, Resources(cores=1, gpus=1))
+    try:
+        busy = await plan(client, node="cuda", gpus="2")
+        one = await plan(client, node="cuda", gpus="1")
+    finally:
+        await asyncio.to_thread(lease.release)
+    assert busy["node_gpus"] == {"lent": [0, 3], "free": [3], "waits": True}
+    assert one["node_gpus"]["waits"] is False
+
+
+@pytest.mark.parametrize(
+    ("without_gpu", "told"),
+    [
+        ("cpu", {"node": "cpu", "gpus": 0}),
+        (
+            "queue",
+            {"node": "cuda", "gpus": 1, "node_gpus": {"lent": [], "free": [], "waits": True}},
+        ),
+    ],
+)
+async def test_a_dry_run_tells_what_happens_without_a_gpu(
+    serve: Serve, without_gpu: str, told: dict[str, Any]
+) -> None:
+    client = await serve(without_gpu=without_gpu)
+    found = await plan(client, node="cuda")
+    assert "this node ha" in found.pop("node_note")
+    assert found == told
+
+
+async def test_a_dry_run_refuses_cuda_without_a_gpu(serve: Serve) -> None:
+    client = await serve(without_gpu="refuse")
+    assert "this node has none" in (await send(client, 400, dry_run="true", node="cuda"))["msg"]
 
 
 async def test_a_run_that_waits_for_a_gpu_says_so_and_holds_up_no_other(serve: Serve) -> None:

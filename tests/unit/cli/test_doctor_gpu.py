@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from inventory_double import Card, NvmlDouble
+from parabricks_support import IMAGE, Doubles
 
 from wesemu.cli.doctor import Finding
-from wesemu.cli.doctor_gpu import examine_gpus, selftest
+from wesemu.cli.doctor_gpu import examine_gpus, examine_parabricks, selftest
 from wesemu.gpus import Inventory, take_inventory
-from wesemu.settings import NodeSettings
+from wesemu.settings import NodeSettings, ParabricksSettings
 from wesemu.wiring.core import pipelines_folder
 
 
@@ -56,6 +57,44 @@ def test_a_declared_gpu_says_that_it_was_declared() -> None:
     driver, gpu = findings(settings, error=12)
     assert not driver.ok
     assert gpu == Finding("GPU 0", "of unknown kind", "declared in node.gpus")
+
+
+def parabricks(data: Path, **settings: str) -> dict[str, Finding]:
+    given = ParabricksSettings.model_validate(settings)
+    return {finding.name: finding for finding in examine_parabricks(given, data)}
+
+
+def test_all_that_a_step_of_parabricks_looks_at_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubles = Doubles(tmp_path / "doubles", monkeypatch)
+    doubles.install("docker", "pbrun")
+    told = parabricks(tmp_path / "data" / "new", runtime="docker", image=IMAGE)
+    subjects = ("runtime", "image", "gpu", "version", "driver", "low memory", "host memory")
+    assert [*told] == [f"Parabricks {each}" for each in (*subjects, "temporary space")]
+    assert all(finding.ok for finding in told.values())
+    assert f" GB free in {tmp_path}; " in told["Parabricks temporary space"].found
+    doubles.set("DOCKER_DOUBLE_GPUS", "0")
+    told = parabricks(tmp_path, runtime="docker", image=IMAGE)
+    assert "could not select device driver" in told["Parabricks gpu"].found
+    assert "NVIDIA Container Toolkit" in told["Parabricks gpu"].source
+
+
+def test_a_temporary_folder_that_is_not_there_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Doubles(tmp_path / "doubles", monkeypatch).install("pbrun")
+    told = parabricks(tmp_path, temporary=str(tmp_path / "none"))["Parabricks temporary space"]
+    assert (told.ok, told.found) == (False, f"{tmp_path / 'none'} is no folder to write in")
+
+
+def test_no_parabricks_or_one_that_is_not_wanted_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Doubles(tmp_path / "doubles", monkeypatch).install("pbrun")
+    [(name, told)] = parabricks(tmp_path, runtime="none").items()
+    assert (name, told.ok) == ("Parabricks", True)
+    assert told.found == "none: the setting parabricks.runtime is none"
 
 
 def test_the_self_test_is_not_done_without_a_gpu_and_says_what_to_do() -> None:

@@ -1,14 +1,17 @@
 """The demo finds what is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pysam
 import pytest
 
 from wesemu.client import JobDetail, Log, RunDetail
+from wesemu.demo.cuda import Counted, CudaNode, SelfTest, examine_node
 from wesemu.demo.orders import ORDERS, Done, of
-from wesemu.demo.verdict import examine
+from wesemu.demo.verdict import _identical, examine
 from wesemu.runs.model import RunState
 
 TRUTH: Any = SimpleNamespace(summary=SimpleNamespace(reads=200, bases=30_000, duplicate_reads=20))
@@ -74,6 +77,78 @@ def test_the_price_follows_from_the_true_bases(tmp_path: Path, bases: int, right
 
 def test_orders_are_found_by_api_and_workflow() -> None:
     assert of(done(), "wes", "wgs").order.name == "WES wgs"
+
+
+def write_bam(path: Path, command: str, position: int = 7) -> None:
+    """One read; `command` is what a tool would write of itself into the header."""
+    header = {"SQ": [{"SN": "chr1", "LN": 100}], "PG": [{"ID": "pbrun", "CL": command}]}
+    read = pysam.AlignedSegment()
+    read.query_name, read.query_sequence, read.cigarstring = "r", "ACGT", "4M"
+    read.reference_id, read.reference_start, read.mapping_quality = 0, position, 60
+    path.parent.mkdir(exist_ok=True)
+    with pysam.AlignmentFile(path, "wb", header=header) as file:
+        file.write(read)
+    pysam.index(str(path))
+
+
+@pytest.mark.parametrize(("position", "same"), [(7, True), (8, False)])
+def test_headers_may_differ_where_parabricks_writes_them_and_records_not(
+    tmp_path: Path, position: int, same: bool
+) -> None:
+    write_bam(tmp_path / "ags" / "mapping.bam", "pbrun --tmp-dir /run/1")
+    write_bam(tmp_path / "wes" / "mapping.bam", "pbrun --tmp-dir /elsewhere/2", position)
+    assert not _identical(tmp_path, "mapping", "bam", exact=True).ok
+    assert _identical(tmp_path, "mapping", "bam", exact=False).ok is same
+    assert _identical(tmp_path, "mapping", "bam.bai", exact=False).ok
+
+
+def cuda_runs(tasks: tuple[str, ...], tags: dict[str, str], told: str) -> list[Done]:
+    logs = tuple(Log(name, 0, None, None, None, None) for name in tasks)
+    found = []
+    for each in done():
+        run = replace(each.run, tasks=logs, tags={**each.run.tags, **tags})
+        found.append(Done(each.order, replace(each.job, raw={"node": told}), run))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tasks", "place", "told", "right"),
+    [
+        (("fq2bam",), "cuda", "cuda", True),
+        (("map",), "cuda", "cuda", False),
+        (("fq2bam",), "cpu", "cuda", False),
+        (("fq2bam",), "cuda", "cpu", False),
+    ],
+)
+def test_runs_have_to_be_placed_and_carried_out_on_the_gpu(
+    tasks: tuple[str, ...], place: str, told: str, right: bool
+) -> None:
+    runs = cuda_runs(tasks, {"wesemu.node": place}, told)
+    [check] = examine_node(CudaNode({}), runs, None)
+    assert check.ok is right
+
+
+REPORT = {
+    "equal": True,
+    "simulated": False,
+    "device": {"name": "NVIDIA H100"},
+    "bases": 1,
+    "seconds": {"kernel": 0.1, "to_device": 0.1, "to_host": 0.1, "cpu": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("report", "right"), [(REPORT, True), (REPORT | {"equal": False}, False), (None, False)]
+)
+def test_the_self_test_has_to_count_rightly(report: Any, right: bool) -> None:
+    tags = {"wesemu.node": "cuda", "wesemu.node.note": "there is no Parabricks"}
+    runs = cuda_runs(("map",), tags, "cuda")
+    node = CudaNode({}, SelfTest(Path("workflow"), reads=1))
+    counted = Counted(runs[0].run, report)
+    placed, tried = examine_node(node, runs, counted)
+    assert placed.ok
+    assert placed.told.endswith("for 4 of 4 runs; there is no Parabricks")
+    assert tried.ok is right
 
 
 def _first(count: int, checks: Any) -> list[Any]:

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from wesemu.errors import InputError
-from wesemu.genomics.gpu_selftest import summary
+from wesemu.genomics.gpu_selftest import hindrance, summary
 
 pytest.importorskip("numpy", reason="the extra cuda is not installed")
 pytest.importorskip("numba.cuda", reason="the extra cuda is not installed")
@@ -83,6 +85,50 @@ def test_without_a_gpu_it_says_so_and_reports_nothing(fastq: Path, tmp_path: Pat
     assert "CUDA finds no GPU here (CUDA_VISIBLE_DEVICES='')" in done.stderr
     assert "wesemu doctor --gpu" in done.stderr
     assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("driver", "told"), [(False, "CUDA finds no GPU here"), (True, 'pip install "wesemu[cuda]"')]
+)
+def test_a_missing_compiler_is_not_called_a_missing_gpu(driver: bool, told: str) -> None:
+    module = SimpleNamespace(driver=SimpleNamespace(driver=SimpleNamespace(is_available=driver)))
+    assert told in hindrance(SimpleNamespace(cudadrv=module))
+
+
+COMPILE = """
+import numba
+from cuda.bindings import nvjitlink
+from numba import cuda, types
+from wesemu.genomics.gpu_histogram import SIMULATED, _count_reads
+
+assert not SIMULATED
+numbers, letters = types.int64[::1], types.uint8[::1]
+kernel = types.void(letters, letters, numbers, numbers, numbers, numbers, numbers)
+for major, minor in ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0)):
+    ptx, _ = cuda.compile(
+        _count_reads, kernel, cc=(major, minor), output="ptx", device=False, abi="numba"
+    )
+    link = nvjitlink.create(1, [f"-arch=sm_{major}{minor}"])
+    nvjitlink.add_data(link, nvjitlink.InputType.PTX, ptx.encode(), len(ptx), "kernel")
+    nvjitlink.complete(link)
+    print(f"sm_{major}{minor}", nvjitlink.get_linked_cubin_size(link) > 0)
+"""
+
+
+def test_the_kernel_compiles_for_real_cards_where_there_is_a_compiler() -> None:
+    """To machine code, as at its first launch, which needs no GPU."""
+    for wheel in ("nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12"):
+        try:
+            metadata.version(wheel)
+        except metadata.PackageNotFoundError:
+            pytest.skip(f'no {wheel}: pip install "wesemu[cuda]"')
+    environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
+    words = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        word for name in (75, 80, 90, 100, 120) for word in (f"sm_{name}", "True")
+    ]
 
 
 def test_what_is_no_fastq_is_told(tmp_path: Path) -> None:

@@ -40,8 +40,19 @@ class PlannedGraph(TypedDict):
     tasks: list[PlannedTask]
 
 
+class PlannedGpus(TypedDict):
+    """Indexes of the node's GPUs; `waits` where one of the run's tasks would wait for them now."""
+
+    lent: Sequence[int]
+    free: Sequence[int]
+    waits: bool
+
+
 class PlannedRun(TypedDict):
-    """What a run of this request would be. Without `outputs`, whatever its last jobs leave."""
+    """What a run of this request would be. Without `outputs`, whatever its last jobs leave.
+
+    `node` and `node_note` are what its tags would say; `node_gpus` is there if it may use some.
+    """
 
     dry_run: bool
     workflow: str
@@ -50,6 +61,9 @@ class PlannedRun(TypedDict):
     cores: int
     memory_mb: int
     gpus: int
+    node: str
+    node_note: NotRequired[str]
+    node_gpus: NotRequired[PlannedGpus]
     input_bytes: NotRequired[int]
     outputs: NotRequired[dict[str, PlannedOutput]]
     graph: NotRequired[PlannedGraph]

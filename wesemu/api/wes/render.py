@@ -11,6 +11,7 @@ from wesemu.api.wes.versions import VERSIONS, Version
 from wesemu.runs.figures import labels
 from wesemu.runs.graphs import Graph, PlannedTask
 from wesemu.runs.model import (
+    PLACE,
     PLACE_NOTE,
     OutputFile,
     Run,
@@ -49,7 +50,17 @@ def dry_run(rehearsal: Rehearsal) -> models.DryRun:
         "cores": resources.cores,
         "memory_mb": resources.memory_mb,
         "gpus": resources.gpus,
+        "node": plan.tags.get(PLACE, "auto"),
     }
+    if (note := plan.tags.get(PLACE_NOTE)) is not None:
+        planned["node_note"] = note
+    if resources.gpus:
+        cards = rehearsal.cards
+        planned["node_gpus"] = {
+            "lent": cards.lent,
+            "free": cards.free,
+            "waits": rehearsal.waits,
+        }
     if plan.input_bytes is not None:
         planned["input_bytes"] = plan.input_bytes
     if plan.publications is not None:

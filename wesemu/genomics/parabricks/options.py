@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-Runtime = Literal["auto", "native", "docker", "apptainer"]
+Runtime = Literal["auto", "native", "docker", "apptainer", "none"]
 LowMemory = Literal["auto", "always", "never"]
 
 

@@ -44,6 +44,12 @@ class Finding:
 def choose_place(options: Options) -> tuple[Place | None, Finding]:
     """Where pbrun is to run: on PATH, else in the image that the settings name."""
     place: Place | None = None
+    if options.runtime == "none":
+        return None, _refuse(
+            "runtime",
+            "the setting parabricks.runtime is none",
+            "set parabricks.runtime to auto where Parabricks is to be used",
+        )
     if options.runtime != "auto":
         place = options.runtime
     elif shutil.which("pbrun"):
