@@ -95,7 +95,12 @@ REFUSALS: dict[str, tuple[Call, int, str, str]] = {
         NOT_MINE,
     ),
     "remove another's job": (on("{foreign}", "DELETE"), 404, "ErrorWorkflowNotFound", NOT_MINE),
-    "remove a running job": (on("{running}", "DELETE"), 409, "ErrorWorkflowRunning", ".*cancel"),
+    "remove a running job": (
+        on("{running}", "DELETE"),
+        409,
+        "ErrorWorkflowRunning",
+        "the workflow 'mapping-gpu-.{5}' is (Pending|Running); cancel it or wait for its end",
+    ),
     "another action": (
         on("{running}", "PUT", {"action": "pause"}),
         400,
@@ -119,7 +124,7 @@ REFUSALS: dict[str, tuple[Call, int, str, str]] = {
 REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
     (start(MAPPING, workflow_type=None), 400, "InvalidParameter", "workflow_type: it is missing"),
     (start(MAPPING, workflow_type="rna"), 400, "InvalidParameter", "workflow_type: 'rna' is no "),
-    (start(MAPPING, service="z"), 400, "InvalidParameter", "service: "),
+    (start(MAPPING, service="z"), 400, "InvalidParameter", "service: Input should be 's', 'g'"),
     (
         start(MAPPING, mapping_is_mark_dup="maybe"),
         400,
@@ -196,7 +201,7 @@ REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
         start(MAPPING, mapping_bam_out_filename="a.txt"),
         400,
         "InvalidParameter",
-        "mapping_bam_out_filename: ",
+        "mapping_bam_out_filename: 'oss://genes/output/a.txt' must end with .bam or .cram",
     ),
     (
         start(MAPPING, mapping_bam_out_path="fastq", mapping_bam_out_filename="a_1.fq.gz"),
@@ -208,8 +213,30 @@ REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
     (start(MAPPING, wesemu_node="moon"), 400, "InvalidParameter", "wesemu_node: "),
     (start(MAPPING, wesemu_gpus="1000"), 400, "InvalidParameter", "wesemu_gpus: "),
     (start(WGS, wgs_vcf_File_name=None), 400, "InvalidParameter", "wgs_vcf_file_name: it is mis"),
-    (start(WGS, wgs_vcf_File_name="a.txt"), 400, "InvalidParameter", "wgs_vcf_File_name: "),
-    (start(WGS, wgs_gvcf_file_name="a.vcf"), 400, "InvalidParameter", "wgs_gvcf_file_name: "),
+    (
+        start(WGS, wgs_vcf_File_name="a.txt"),
+        400,
+        "InvalidParameter",
+        "wgs_vcf_File_name: 'oss://genes/a.txt' must end with .vcf.gz or .vcf$",
+    ),
+    (
+        start(WGS, wgs_gvcf_file_name="a.vcf"),
+        400,
+        "InvalidParameter",
+        "wgs_gvcf_file_name: 'oss://genes/a.vcf' must end with .vcf.gz$",
+    ),
+    (
+        start(MAPPING, mapping_reference_path=None),
+        404,
+        "ErrorReferenceNotFound",
+        "mapping_reference_path: there is no reference 'hs37d5'",
+    ),
+    (
+        start(WGS, wgs_reference_file=None),
+        404,
+        "ErrorReferenceNotFound",
+        "wgs_reference_file: there is no reference 'hs37d5'",
+    ),
     (start(WGS, wgs_reference_group="ID:x"), 400, "InvalidParameter", "wgs_reference_group: "),
 ]
 """Field by field; messages begin "The parameter …"."""
