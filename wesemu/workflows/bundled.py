@@ -244,10 +244,11 @@ class BundledPipelines:
         wanted = [Publication("variants", "results/variants.txt")]
         if params.gvcf is not None:
             wanted += self._with_index("gvcf", params.gvcf, (".vcf.gz",), _GVCF, f"{_GVCF}.tbi")
+        either = (".vcf.gz", ".vcf")
         if _is_plain(params):
-            return [*self._with_index("vcf", params.vcf, (".vcf",), _VCF, None), *wanted]
+            return [*self._with_index("vcf", params.vcf, either, _VCF, None), *wanted]
         index = f"{_VCF_GZ}.tbi"
-        return [*self._with_index("vcf", params.vcf, (".vcf.gz",), _VCF_GZ, index), *wanted]
+        return [*self._with_index("vcf", params.vcf, either, _VCF_GZ, index), *wanted]
 
     def _with_index(
         self, name: str, url: str | None, suffixes: tuple[str, ...], result: str, index: str | None

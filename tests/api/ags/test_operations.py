@@ -242,6 +242,15 @@ async def test_removing_forgets_the_job_and_keeps_its_results(
     assert (bucket / "output" / "bamDirName" / "abc.bam").read_text() == "BAM"
 
 
+async def test_the_index_lies_beside_the_bam(
+    client: Client, start: Start, reach: Reach, bucket: Path
+) -> None:
+    name = await start(MAPPING)
+    await reach(name, RunState.COMPLETE)
+    assert (bucket / "output" / "bamDirName" / "abc.bam.bai").read_text() == "BAI"
+    assert (await described(client, name))["output_data_size"] == "6"
+
+
 async def test_a_run_that_came_in_over_wes_is_a_job_too(
     client: Client, runs: RunService, other_bucket: Path
 ) -> None:

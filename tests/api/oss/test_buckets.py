@@ -1,12 +1,16 @@
 """Buckets, and the listings of what is in them."""
 
 import base64
+import errno
 import hashlib
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from api.oss.fixtures import Answer, Client, read
+from structlog.testing import capture_logs
+
+from wesemu.objects.store import ObjectStore
 
 
 def texts(answer: Answer, path: str) -> list[str | None]:
@@ -159,15 +163,62 @@ async def test_parameters_that_cannot_be_are_refused(client: Client, query: str)
 
 
 async def test_many_objects_are_deleted_at_once(client: Client, filled: Path) -> None:
-    body, headers = deletion("z", "missing", "../secret", "out/é.bam")
+    body, headers = deletion("z", "missing", "fastq", "out/é.bam")
     url = "/oss/genes/?delete&encoding-type=url"
     got = await read(await client.post(url, data=body, headers=headers))
-    assert texts(got, "Deleted/Key") == ["z", "missing", "..%2Fsecret", "out%2F%C3%A9.bam"]
+    assert texts(got, "Deleted/Key") == ["z", "missing", "fastq", "out%2F%C3%A9.bam"]
+    assert texts(got, "Error/Key") == []
     assert not (filled / "z").exists()
-    body, headers = deletion("a b+c", quiet=True)
+    body, headers = deletion("a b+c", "missing", quiet=True)
     got = await read(await client.post("/oss/genes/?delete", data=body, headers=headers))
     assert (got.status, got.body) == (200, b"")
     assert sorted(p.name for p in filled.rglob("*") if p.is_file()) == ["a_1.fq", "a_2.fq"]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+async def test_keys_that_are_refused_are_not_called_deleted(
+    client: Client, filled: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    (filled.parent / "secret").write_text("kept")
+    (filled / "link").symlink_to(filled.parent)
+    remove = ObjectStore.remove
+
+    def denied(store: ObjectStore, bucket: str, key: str) -> None:
+        if key == "out/x":
+            raise PermissionError(errno.EACCES, "not yours")
+        remove(store, bucket, key)
+
+    monkeypatch.setattr(ObjectStore, "remove", denied)
+    body, headers = deletion(
+        "../secret", "z", "link/secret", ".wesemu/objects", "out/x", "a b+c", quiet=quiet
+    )
+    url = "/oss/genes/?delete&encoding-type=url"
+    got = await read(await client.post(url, data=body, headers=headers))
+    assert got.status == 200
+    assert texts(got, "Deleted/Key") == ([] if quiet else ["z", "a%20b%2Bc"])
+    assert dict(zip(texts(got, "Error/Key"), texts(got, "Error/Code"), strict=True)) == {
+        "..%2Fsecret": "InvalidObjectName",
+        "link%2Fsecret": "InvalidObjectName",
+        ".wesemu%2Fobjects": "InvalidObjectName",
+        "out%2Fx": "AccessDenied",
+    }
+    assert all(texts(got, "Error/Message"))
+    assert (filled.parent / "secret").read_text() == "kept"
+    assert not (filled / "z").exists()
+
+
+async def test_a_deletion_that_the_disk_fails_is_an_error(
+    client: Client, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(ObjectStore, "remove", broken)
+    body, headers = deletion("z")
+    with capture_logs():
+        got = await read(await client.post("/oss/genes/?delete", data=body, headers=headers))
+    assert (got.status, got.code) == (500, "InternalError")
+    assert (filled / "z").exists()
 
 
 async def test_a_deletion_has_to_be_sent_as_documented(client: Client, filled: Path) -> None:

@@ -126,18 +126,3 @@ async def test_call_api_runs_a_job_from_start_to_removal(
     listed = await call_api(sdk, "GET", "/gs/workflows")
     assert listed["body"] == {"jobs": []}
     assert schemes == {scheme}
-
-
-@pytest.mark.parametrize("make", [typed, generic])
-async def test_refusals_keep_their_status_code_and_message(
-    endpoint: str, make: Callable[..., Any]
-) -> None:
-    sdk = make(endpoint)
-    body = MAPPING | {"mapping_bucket_name": "gene-shenzhen"}
-    refused = await fails(call_api(sdk, "POST", "/gs/workflow", body))
-    assert (refused.statusCode, refused.code) == (404, "ErrorBucketNotFound")
-    assert "The parameter mapping_bucket_name: there is no bucket" in refused.message
-    refused = await fails(call_api(sdk, "GET", "/gs/nothing"))
-    assert (refused.statusCode, refused.code) == (404, "InvalidAction.NotFound")
-    refused = await fails(call_api(make(endpoint, "guessed"), "GET", "/gs/workflows"))
-    assert (refused.statusCode, refused.code) == (400, "SignatureDoesNotMatch")

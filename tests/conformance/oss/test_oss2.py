@@ -193,6 +193,24 @@ async def test_listings_are_paged(open_bucket: Open, version: str) -> None:
     await asyncio.to_thread(page)
 
 
+async def test_a_key_that_is_refused_is_not_among_the_deleted(
+    open_bucket: Open, bucket: Path
+) -> None:
+    client = open_bucket()
+
+    def delete() -> None:
+        client.put_object("a+b c.bam", b"")
+        told = client.batch_delete_objects(["../secret", "a+b c.bam", "missing", "é\\ü"])
+        assert told.status == 200
+        assert told.deleted_keys == ["a+b c.bam", "missing", "é\\ü"]
+        assert client.batch_delete_objects(["../secret"]).deleted_keys == []
+
+    (bucket.parent / "secret").write_text("kept")
+    await asyncio.to_thread(delete)
+    assert (bucket.parent / "secret").read_text() == "kept"
+    assert not (bucket / "a+b c.bam").exists()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_bucket_s_life(
     open_bucket: Open, endpoint: str, session: Any, version: str

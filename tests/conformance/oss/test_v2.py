@@ -199,6 +199,37 @@ async def test_listings_are_paged(open_client: Open, version: str) -> None:
     await asyncio.to_thread(page)
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+async def test_a_key_that_is_refused_is_not_among_the_deleted(
+    open_client: Open, bucket: Path, quiet: bool
+) -> None:
+    import alibabacloud_oss_v2 as oss
+
+    client = open_client("v4")
+
+    def delete(*keys: str) -> list[str]:
+        told = client.delete_multiple_objects(
+            oss.DeleteMultipleObjectsRequest(
+                bucket="genes",
+                encoding_type="url",
+                objects=[oss.DeleteObject(key=key) for key in keys],
+                quiet=quiet,
+            )
+        )
+        assert told.status_code == 200
+        return [found.key for found in told.deleted_objects or []]
+
+    for name in ("a+b c.bam", "z"):
+        (bucket / name).write_text("abc")
+    (bucket.parent / "secret").write_text("kept")
+    deleted = await asyncio.to_thread(delete, "../secret", "a+b c.bam", "missing")
+    assert deleted == ([] if quiet else ["a+b c.bam", "missing"])
+    assert await asyncio.to_thread(delete, "../secret") == []
+    assert await asyncio.to_thread(delete, "z") == ([] if quiet else ["z"])
+    assert (bucket.parent / "secret").read_text() == "kept"
+    assert not [name for name in ("a+b c.bam", "z") if (bucket / name).exists()]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_bucket_s_life(open_client: Open, version: str) -> None:
     import alibabacloud_oss_v2 as oss

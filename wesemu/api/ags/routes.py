@@ -3,13 +3,13 @@
 from aiohttp import web
 
 from wesemu.api.ags.fields import KINDS, parse_body
-from wesemu.api.ags.jobs import describe, find_run, job_name, list_entry
+from wesemu.api.ags.jobs import describe, find_run, job_name, list_entry, status
 from wesemu.api.ags.models import Jobs, Started
 from wesemu.api.ags.notation import answer
 from wesemu.api.ags.start import translate
 from wesemu.api.dialect import OWNER
 from wesemu.clock import Clock
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InvalidRequest, RunActive
 from wesemu.numerals import whole_number
 from wesemu.runs.listing import Selection
 from wesemu.runs.model import Owner, Run
@@ -71,6 +71,11 @@ class AgsHandlers:
     async def remove_workflow(self, request: web.Request) -> web.Response:
         """Forgets a job that has ended. Raises RunActive."""
         run = await self._find(request)
+        if run.state.active:
+            raise RunActive(
+                f"the workflow {job_name(run)!r} is {status(run.state)}; cancel it or wait for its "
+                "end before you remove it"
+            )
         await self._runs.remove(request[OWNER], run.id)
         return web.Response()
 

@@ -31,7 +31,9 @@ class Start:
             error.field = self.names["bucket"]
             raise
         except (InvalidRequest, NotFound) as error:
-            error.field = self.names.get(error.field or "", error.field)
+            field = error.field or ""
+            error.message = error.message.removeprefix(f"{field}: ")
+            error.field = self.names.get(field, error.field)
             raise
 
 
@@ -90,9 +92,14 @@ class _Translation:
 
     def reference(self) -> None:
         sent = self._fields.get("{kind}_reference_file", "{kind}_reference_path")
-        if sent is not None:
-            location = Location(sent.name, sent.value)
-            self.params["reference"] = self._url(location, "reference", "reference_file")
+        if sent is None:
+            # the default may be what is missing: said in the dialect of the reads
+            whole = self._fields.get("{kind}_fastq_first_name") is not None
+            missing = "reference_file" if whole else "reference_path"
+            self.names["reference"] = f"{self._fields.kind}_{missing}"
+            return
+        location = Location(sent.name, sent.value)
+        self.params["reference"] = self._url(location, "reference", "reference_file")
 
     def outputs(self) -> None:
         needed = "bam" if self._fields.kind == "mapping" else "vcf"

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from xml.etree.ElementTree import Element
 
 from aiohttp import web
@@ -10,8 +9,9 @@ from aiohttp import web
 from wesemu.api.oss import paging, xml
 from wesemu.api.oss.bodies import read_deletion
 from wesemu.api.oss.call import CALL
+from wesemu.api.oss.errors import refusal
 from wesemu.api.oss.objects import access_control
-from wesemu.errors import InvalidRequest
+from wesemu.errors import WesemuError
 from wesemu.objects.listing import KeyPage
 from wesemu.objects.places import ObjectInfo
 from wesemu.objects.shelves import BucketInfo, Shelves
@@ -99,18 +99,21 @@ class BucketHandlers:
         return web.Response(status=204)
 
     async def delete_many(self, request: web.Request) -> web.Response:
-        """DeleteMultipleObjects. Keys that cannot be are as good as deleted."""
+        """DeleteMultipleObjects. Where no object is, it is as good as deleted; what is refused is
+        told as S3 tells it, in `Error` elements, since OSS documents none."""
         call = request[CALL]
         spelled = paging.spelling(call.query)
         await asyncio.to_thread(self._store.folder, call.bucket)
         keys, quiet = await read_deletion(request)
-        await asyncio.to_thread(self._remove_all, call.bucket, keys)
-        if quiet:
+        refused = await asyncio.to_thread(self._remove_all, call.bucket, keys)
+        if quiet and not refused:
             return web.Response()
+        deleted = [] if quiet else [key for key in keys if key not in refused]
         return xml.answer(
             "DeleteResult",
             xml.encoding(call.query),
-            [xml.element("Deleted", xml.element("Key", spelled(key))) for key in keys],
+            [xml.element("Deleted", xml.element("Key", spelled(key))) for key in deleted],
+            [_refused(spelled(key), *why) for key, why in refused.items()],
         )
 
     async def list_objects(self, request: web.Request) -> web.Response:
@@ -143,10 +146,26 @@ class BucketHandlers:
             xml.common_prefixes(spelled(prefix) for prefix in found.prefixes),
         )
 
-    def _remove_all(self, bucket: str, keys: list[str]) -> None:
+    def _remove_all(self, bucket: str, keys: list[str]) -> dict[str, tuple[str, str]]:
+        """Code and message for each key that is refused; what is nobody's fault is raised."""
+        refused: dict[str, tuple[str, str]] = {}
         for key in keys:
-            with suppress(InvalidRequest):
+            try:
                 self._store.remove(bucket, key)
+            except (WesemuError, OSError) as error:
+                if (why := refusal(error)) is None:
+                    raise
+                refused[key] = why[1:]
+        return refused
+
+
+def _refused(key: str, code: str, message: str) -> Element:
+    return xml.element(
+        "Error",
+        xml.element("Key", key),
+        xml.element("Code", code),
+        xml.element("Message", message),
+    )
 
 
 def _bucket(request: web.Request, info: BucketInfo) -> Element:

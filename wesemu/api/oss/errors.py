@@ -108,18 +108,27 @@ def render(error: Exception, request_id: str) -> web.Response:
         case WrongPosition():
             headers = {"x-oss-next-append-position": str(error.length)}
             return _answer(409, _code(error)[1], error.message, request_id, headers=headers)
-        case WesemuError():
-            status, code = _code(error)
-            return _answer(status, code, error.message, request_id)
         case web.HTTPException():
             code = _HTTP_CODES.get(error.status, "InvalidArgument")
             return _answer(error.status, code, error.reason, request_id)
-        case OSError() if error.errno in _DENIED:
-            message = "the server's files do not allow this: a folder is not writable or readable"
-            return _answer(403, "AccessDenied", message, request_id)
         case _:
             message = f"Internal error: the server's log has it under {request_id}."
-            return _answer(500, "InternalError", message, request_id)
+            status, code, text = refusal(error) or (500, "InternalError", message)
+            return _answer(status, code, text, request_id)
+
+
+def refusal(error: Exception) -> tuple[int, str, str] | None:
+    """Status, code and message of an error that may be told; None of one that is internal."""
+    match error:
+        case Refused():
+            return error.status, error.code, error.message
+        case WesemuError():
+            return *_code(error), error.message
+        case OSError() if error.errno in _DENIED:
+            message = "the server's files do not allow this: a folder is not writable or readable"
+            return 403, "AccessDenied", message
+        case _:
+            return None
 
 
 def _code(error: WesemuError) -> tuple[int, str]:
