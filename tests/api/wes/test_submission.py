@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import FormData
 from api.wes.fixtures import LIMITS, Client, Ended, Submit, fetch
+from pytest_aiohttp import AiohttpClient
 
+from wesemu.app import create_app
+from wesemu.clock import ManualClock
+from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
 
@@ -238,6 +242,18 @@ async def test_a_json_field_of_another_type_is_400_and_named(
     content = json.dumps({"workflow_url": "wgs", "workflow_params": BUNDLED} | {field: value})
     told = await post(wes, content, 400, **{"Content-Type": "application/json"})
     assert field in told["msg"]
+
+
+async def test_an_engine_that_runs_other_workflows_is_400(
+    settings: Settings, aiohttp_client: AiohttpClient, engine: ScriptedEngine, clock: ManualClock
+) -> None:
+    other = ScriptedEngine(clock, name="cwltool", workflow_types={"CWL": ("v1.2",)})
+    wes = await aiohttp_client(await create_app(settings, clock=clock, engines=[engine, other]))
+    sent = {"workflow_url": "mapping", "workflow_params": json.dumps(BUNDLED)}
+    told = await post(wes, sent | {"workflow_engine": "cwltool"}, 400)
+    assert told["msg"] == "workflow_engine is 'cwltool'; SMK is carried out by snakemake"
+    sent["workflow_params"] = json.dumps(BUNDLED | {"bam": "oss://genes/o/a.bam"})
+    await post(wes, sent | {"workflow_engine": "Snakemake"})
 
 
 async def test_an_engine_version_needs_an_engine(wes: Client) -> None:
