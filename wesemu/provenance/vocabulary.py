@@ -1,6 +1,9 @@
 """How files and programs are called in a crate."""
 
+import re
 from pathlib import PurePosixPath
+
+_BEHIND_THE_PATH = re.compile(r"(?<=://)([^?#]*)[?#].*", re.DOTALL)
 
 _ENCODINGS = {
     ".bcf": "application/octet-stream",
@@ -47,8 +50,8 @@ _HOMEPAGES = {
 
 
 def encoding(name: str) -> str | None:
-    """The media type of a file by its name; None where that does not tell."""
-    path = PurePosixPath(name)
+    """The media type of a file by its name or URL; None where that does not tell."""
+    path = PurePosixPath(_BEHIND_THE_PATH.sub(r"\1", name))
     return "text/plain" if path.name == "Snakefile" else _ENCODINGS.get(path.suffix.lower())
 
 

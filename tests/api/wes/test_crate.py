@@ -316,6 +316,7 @@ async def test_no_credential_of_the_request_leaves_in_a_crate(
     assert leaks == []
     entities = metadata(crate)
     assert entities[TOLD]["exampleOfWork"] == {"@id": "#input-reads"}
+    assert entities[TOLD]["encodingFormat"] == "application/gzip"
     assert json.loads(entities["#value-more"]["value"]) == {"api_key": "REDACTED"}
     told = f"reads: {TOLD}\nréférence: 'http://REDACTED@h/f'\n".encode()
     assert files["workflow/config.yaml"] == told
