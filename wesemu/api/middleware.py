@@ -16,8 +16,6 @@ from wesemu.errors import SystemFault, WesemuError
 from wesemu.ids import IdSource
 from wesemu.runs.room import disk_full
 
-log = structlog.get_logger("wesemu.access")
-
 
 def around(
     dialects: Sequence[Dialect],
@@ -28,6 +26,7 @@ def around(
     """The one middleware. Of `dialects` the first that owns a request answers, or the last."""
     reception = reception or Reception(WallClock())
     visitors = visitors or Visitors(is_open=False)
+    log = structlog.get_logger("wesemu.access").bind()  # once, not for every request
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from wesemu.errors import Forbidden
 
-_NAMES = frozenset({"localhost", "ip6-localhost"})
+_NAMES = frozenset({"localhost", "ip6-localhost", "127.0.0.1", "::1"})
 _FOREIGN = frozenset({"cross-site", "same-site"})
 
 

@@ -7,6 +7,8 @@ the run, with its agent, its inputs, its results and its times.
 
 import io
 import json
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +18,10 @@ from rocrate.model.file import File
 from rocrate.rocrate import ROCrate
 
 from wesemu import __version__
-from wesemu.provenance.facts import Facts, InputFile, PartFile, ResultFile, is_location
+from wesemu.provenance.facts import Facts, InputFile, PartFile, ResultFile
+from wesemu.provenance.payload import CrateFile, CrateWorkflow, StruckFile
+from wesemu.provenance.vocabulary import encoding, homepage
+from wesemu.redaction import STRUCK
 from wesemu.runs.model import JsonValue, RunState
 
 PROFILES = {
@@ -26,6 +31,16 @@ PROFILES = {
 }
 _TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 _PARAMETER = "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE"
+_WORKFLOW = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+_README = f"""\
+- `ro-crate-metadata.json`: this crate, a Workflow Run RO-Crate (https://w3id.org/ro/wfrun/workflow)
+- `pipelines/` or `workflow/`: the workflow
+- `outputs/`: results, as far as they lie in the crate
+- `run.json`: the run's log with its tasks
+
+Credentials that were found in parameters, URLs and commands are {STRUCK}.
+"""
+_WEB = ("http://", "https://")
 _TOOLS = "wesemu.tools."
 _KNOWN_LANGUAGES = {"SMK": "snakemake", "CWL": "cwl"}
 
@@ -40,23 +55,30 @@ def build(facts: Facts) -> Any:
         f"A workflow run that ended as {run.state} on wesemu {__version__}, a local emulator of "
         "GA4GH WES. Times are those of the emulated clock."
     )
-    crate.license = "Whoever sent the run has not stated a license."
+    crate.license = _entity(
+        crate,
+        "#no-license",
+        "CreativeWork",
+        name="No license",
+        description="Whoever sent the run has not stated a license.",
+    )
     if run.ended is not None:
-        crate.root_dataset["datePublished"] = run.ended.isoformat(timespec="seconds")
+        crate.root_dataset["datePublished"] = _stamp(run.ended)
     _add_profiles(crate)
     workflow = _add_workflow(crate, facts)
-    formal = {name: _formal(crate, "input", name, _kind(value)) for name, value in _given(facts)}
-    objects = [_add_value(crate, name, value, formal[name]) for name, value in _given(facts)]
-    objects += [_add_input(crate, file, formal[file.parameter]) for file in facts.inputs]
+    formal, objects = _add_inputs(crate, facts)
     objects += [_add_part(crate, part) for part in facts.parts[1:]]
-    results = [_add_result(crate, result) for result in facts.results]
-    workflow["input"] = [*formal.values()]
-    workflow["output"] = [result["exampleOfWork"] for result in results]
-    action = _add_action(crate, facts, workflow)
-    action["object"], action["result"] = objects, results
+    results = [_add_result(crate, result, run.ended) for result in facts.results]
+    workflow["input"] = _unpacked(formal)
+    workflow["output"] = _unpacked([result["exampleOfWork"] for result in results])
+    agent = _entity(crate, f"#owner-{quote(run.owner, safe='')}", "Person", name=str(run.owner))
+    crate.root_dataset["author"] = agent
+    action = _add_action(crate, facts, workflow, agent)
+    action["object"], action["result"] = _unpacked(objects), _unpacked(results)
     server = _software(crate, "wesemu", __version__)
     crate.root_dataset["mentions"] = [action, server]
     _add_log(crate, facts, action)
+    _add_readme(crate)
     return crate
 
 
@@ -77,28 +99,51 @@ def _add_workflow(crate: Any, facts: Facts) -> Any:
             ComputerLanguage(crate, f"#{facts.language}", properties={"name": facts.language})
         )
     workflow = crate.add_workflow(
-        main.path, main.name, main=True, lang=language, properties=_part_properties(main)
+        _source(main),
+        main.name,
+        main=True,
+        lang=language,
+        cls=CrateWorkflow,
+        properties=_part_properties(main),
     )
     workflow["name"] = run.workflow or run.request.workflow_url
+    workflow["conformsTo"] = {"@id": _WORKFLOW}
+    if run.workflow:
+        workflow["version"] = __version__
     tools = {
         tag.removeprefix(_TOOLS): told for tag, told in run.tags.items() if tag.startswith(_TOOLS)
     }
     if facts.engine is not None:
         tools = {facts.engine[0]: facts.engine[1], **tools}
         workflow["runtimePlatform"] = f"{facts.engine[0]} {version}"
-    workflow["softwareRequirements"] = [
-        _software(crate, name, told) for name, told in tools.items()
-    ]
+    workflow["softwareRequirements"] = _unpacked(
+        [_software(crate, name, told) for name, told in tools.items()]
+    )
     return workflow
 
 
 def _software(crate: Any, name: str, version: str) -> Any:
-    identifier = f"#software-{quote(name, safe='')}"
-    return _entity(crate, identifier, "SoftwareApplication", name=name, softwareVersion=version)
+    told = {"name": name, "softwareVersion": version}
+    if (page := homepage(name)) is not None:
+        return _entity(crate, page, "SoftwareApplication", url=page, **told)
+    return _entity(crate, f"#software-{quote(name, safe='')}", "SoftwareApplication", **told)
 
 
-def _given(facts: Facts) -> list[tuple[str, JsonValue]]:
-    return [(name, told) for name, told in facts.run.request.params.items() if told is not None]
+def _add_inputs(crate: Any, facts: Facts) -> tuple[list[Any], list[Any]]:
+    """The formal parameters, and what they were given. A parameter that is a file is no value."""
+    files = {file.parameter for file in facts.inputs}
+    formal: list[Any] = []
+    given: list[Any] = []
+    for name, value in facts.run.request.params.items():
+        if value is not None and name not in files:
+            formal.append(_formal(crate, "input", name, _kind(value)))
+            given.append(_add_value(crate, name, value, formal[-1]))
+    for file in facts.inputs:
+        formal.append(_formal(crate, "input", file.parameter, "File"))
+        given.append(_add_input(crate, file, formal[-1]))
+        if facts.run.started is not None and file.url.startswith(_WEB):
+            given[-1]["sdDatePublished"] = _stamp(facts.run.started)
+    return formal, given
 
 
 def _formal(crate: Any, way: str, name: str, kind: str) -> Any:
@@ -122,7 +167,7 @@ def _kind(value: JsonValue) -> str:
         case float():
             return "Float"
         case str():
-            return "File" if is_location(value) else "Text"
+            return "Text"
         case _:
             return "PropertyValue"
 
@@ -140,7 +185,7 @@ def _add_value(crate: Any, name: str, value: JsonValue, formal: Any) -> Any:
 
 
 def _add_input(crate: Any, file: InputFile, formal: Any) -> Any:
-    told: dict[str, Any] = {"name": file.url, "exampleOfWork": formal}
+    told: dict[str, Any] = {"name": file.url, "exampleOfWork": formal} | _encoded(file.url)
     if file.size is not None:
         told["contentSize"] = str(file.size)
     if file.sha256 is not None:
@@ -151,51 +196,67 @@ def _add_input(crate: Any, file: InputFile, formal: Any) -> Any:
 def _add_part(crate: Any, part: PartFile) -> Any:
     properties = _part_properties(part)
     if part.path is not None:
-        return crate.add(File(crate, part.path, part.name, properties=properties))
+        return crate.add(CrateFile(crate, _source(part), part.name, properties=properties))
     return _entity(crate, f"#{quote(part.name)}", "CreativeWork", **properties)
 
 
+def _source(part: PartFile) -> Path | io.BytesIO | None:
+    return StruckFile(part.path) if part.struck and part.path is not None else part.path
+
+
 def _part_properties(part: PartFile) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": part.name, "contentSize": str(part.size)}
+    told: dict[str, Any] = {"name": part.name, "contentSize": str(part.size)} | _encoded(part.name)
     if part.url is not None:
         told["url"] = part.url
+    if part.struck:
+        told["description"] = f"As it was sent, but for credentials in URLs: these are {STRUCK}."
     return told
 
 
-def _add_result(crate: Any, result: ResultFile) -> Any:
+def _encoded(name: str) -> dict[str, str]:
+    told = encoding(name)
+    return {} if told is None else {"encodingFormat": told}
+
+
+def _add_result(crate: Any, result: ResultFile, ended: datetime | None) -> Any:
     output = result.output
     place = f"{result.url}/outputs/{quote(output.path)}"
     told: dict[str, Any] = {
         "name": output.name,
         "contentSize": str(output.size),
         "exampleOfWork": _formal(crate, "output", output.name, "File"),
+        "encodingFormat": encoding(output.path) or "application/octet-stream",
     }
     if output.sha256 is not None:
         told["sha256"] = output.sha256
     if output.published is not None:
         told["alternateName"] = output.published
+    if result.withheld:
+        told["description"] = "Not in the crate, since it names credentials."
     if result.path is None:
+        if ended is not None:
+            told["sdDatePublished"] = _stamp(ended)
         return crate.add(File(crate, place, properties=told))
-    return crate.add(File(crate, result.path, f"outputs/{output.path}", properties=told))
+    return crate.add(CrateFile(crate, result.path, f"outputs/{output.path}", properties=told))
 
 
-def _add_action(crate: Any, facts: Facts, workflow: Any) -> Any:
+def _add_action(crate: Any, facts: Facts, workflow: Any, agent: Any) -> Any:
     run = facts.run
-    agent = _entity(crate, f"#owner-{quote(run.owner, safe='')}", "Person", name=str(run.owner))
     complete = run.state is RunState.COMPLETE
     status = "Completed" if complete else "Failed"
     told: dict[str, Any] = {
         "name": f"Run {run.handle}",
+        "description": f"{workflow['name']}, sent by {run.owner}, ended as {run.state}",
         "identifier": run.id,
         "url": facts.url,
         "instrument": workflow,
         "agent": agent,
-        "actionStatus": {"@id": f"http://schema.org/{status}ActionStatus"},
+        "actionStatus": f"http://schema.org/{status}ActionStatus",
     }
     if run.started is not None:
-        told["startTime"] = run.started.isoformat(timespec="seconds")
+        told["startTime"] = _stamp(run.started)
     if run.ended is not None:
-        told["endTime"] = run.ended.isoformat(timespec="seconds")
+        told["endTime"] = _stamp(run.ended)
     if not complete:
         told["error"] = run.failure.message if run.failure else f"the run ended as {run.state}"
     return _entity(crate, f"#run-{run.id}", "CreateAction", **told)
@@ -215,6 +276,21 @@ def _add_log(crate: Any, facts: Facts, action: Any) -> None:
             },
         )
     )
+
+
+def _add_readme(crate: Any) -> None:
+    text = f"# {crate.name}\n\n{crate.description}\n\n{_README}"
+    told = {"name": "README", "encodingFormat": "text/markdown", "about": crate.root_dataset}
+    crate.add(File(crate, io.StringIO(text), "README.md", properties=told))
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _unpacked(values: list[Any]) -> Any:
+    """Of one value, as RO-Crate wants it, the value itself."""
+    return values[0] if len(values) == 1 else values
 
 
 def _entity(crate: Any, entity_id: str, kind: str, /, **properties: Any) -> Any:

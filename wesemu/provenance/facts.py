@@ -1,15 +1,16 @@
-"""What a finished run leaves for its crate. Blocks on the disk."""
+"""What a finished run leaves for its crate, without the credentials in it. Blocks on the disk."""
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from wesemu.errors import NotFound, WesemuError
 from wesemu.objects.buckets import SCHEME, Buckets
+from wesemu.redaction import strike, strike_text, strike_urls
 from wesemu.runs.model import JsonValue, OutputFile, Run
 from wesemu.runs.workspace import Workspace, read_regular
 
@@ -31,17 +32,19 @@ _BLOCK = 1 << 20
 @dataclass(frozen=True, slots=True)
 class PartFile:
     """A file of the workflow or an attachment: `name` in the crate, None for `path` where its
-    content is left out."""
+    content is left out; `struck` says that it names credentials (`struck_content`)."""
 
     name: str
     path: Path | None
     size: int
     url: str | None = None
+    struck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """What a parameter names outside the run: `parameter` is that parameter's name."""
+    """What a parameter names outside the run: `parameter` is its name, with the way to a text deep
+    inside (`reads.0.first`)."""
 
     url: str
     parameter: str
@@ -51,18 +54,21 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """An output; `path` where its content goes into the crate."""
+    """An output; `path` where its content goes into the crate. `withheld` says that it would have,
+    if it did not name credentials."""
 
     output: OutputFile
     url: str
     path: Path | None
+    withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`url` is the run's own, `log` its RunLog as JSON; `parts[0]` is the workflow itself.
 
-    `engine` is its name and version, as far as the run tells.
+    `engine` is its name and version, as far as the run tells. Nothing here has a credential that
+    `wesemu.redaction` knows.
     """
 
     run: Run
@@ -86,19 +92,30 @@ def gather(
     pipelines: Path,
 ) -> Facts:
     """Raises OSError where the run directory is gone, NotFound where its workflow is."""
+    run = _struck(run)
     parts = [*(_bundled(run, pipelines) if run.workflow else []), *_attached(run, workspace)]
     if not parts:
         raise NotFound(f"the workflow's files are gone from the directory of run {run.id}")
     return Facts(
         run=run,
         url=url,
-        log=log,
+        log=json.dumps(strike(json.loads(log))),
         language=run.request.workflow_type.upper().replace("SNAKEMAKE", "SMK"),
         parts=tuple(parts),
         inputs=tuple(_inputs(run, buckets)),
         results=tuple(_results(run, workspace, url, inclusion)),
         engine=_engine(workspace),
     )
+
+
+def _struck(run: Run) -> Run:
+    """What a run was asked for, and why it failed."""
+    request = run.request
+    params = strike(request.params)
+    assert isinstance(params, dict)
+    failure = run.failure and replace(run.failure, message=strike_text(run.failure.message))
+    request = replace(request, params=params, workflow_url=strike_urls(request.workflow_url))
+    return replace(run, request=request, failure=failure)
 
 
 def _bundled(run: Run, pipelines: Path) -> list[PartFile]:
@@ -115,7 +132,7 @@ def _bundled(run: Run, pipelines: Path) -> list[PartFile]:
 def _attached(run: Run, workspace: Workspace) -> list[PartFile]:
     main = run.request.marks.get("workflow_file", run.request.workflow_url)
     sources: list[dict[str, str]] = json.loads(run.request.marks.get("workflow_sources", "[]"))
-    urls = {source["file"]: source["url"] for source in sources}
+    urls = {source["file"]: strike_urls(source["url"]) for source in sources}
     root = workspace.attachments
     names = sorted(
         path.relative_to(root).as_posix()
@@ -130,21 +147,31 @@ def _attached(run: Run, workspace: Workspace) -> list[PartFile]:
 
 def _part(name: str, path: Path, url: str | None = None) -> PartFile:
     size = path.stat().st_size
-    return PartFile(name, path if size <= LARGEST_PART else None, size, url)
+    if size > LARGEST_PART:
+        return PartFile(name, None, size, url)
+    struck = struck_content(path)
+    return PartFile(name, path, size if struck is None else len(struck), url, struck is not None)
+
+
+def struck_content(path: Path) -> bytes | None:
+    """A file's, without the credentials that it names in URLs; None where one reads none there."""
+    content = path.read_bytes()
+    text = content.decode(errors="surrogateescape")  # so that every byte comes back as it was
+    struck = strike_urls(text)
+    return None if struck == text else struck.encode(errors="surrogateescape")
 
 
 def _inputs(run: Run, buckets: Buckets) -> Iterator[InputFile]:
     """Every location among the parameters that is none of the run's own outputs."""
     made = {output.published for output in run.outputs}
     seen: set[str] = set()
-    for name, value in run.request.params.items():
-        for text in _texts(value):
-            if is_location(text) and text not in made | seen:
-                seen.add(text)
-                yield _input(text, name, buckets)
+    for name, text in _texts(run.request.params):
+        if _is_location(text) and text not in made | seen:
+            seen.add(text)
+            yield _input(text, name, buckets)
 
 
-def is_location(text: str) -> bool:
+def _is_location(text: str) -> bool:
     """Whether all of a text is a URL; one that mentions another is none."""
     return text.isprintable() and _LOCATION.fullmatch(text) is not None
 
@@ -162,16 +189,17 @@ def _input(url: str, parameter: str, buckets: Buckets) -> InputFile:
         return InputFile(url, parameter)  # gone since
 
 
-def _texts(value: JsonValue) -> Iterator[str]:
+def _texts(value: JsonValue, way: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Each with the way to it."""
     match value:
         case str():
-            yield value
+            yield ".".join(way), value
         case list():
-            for item in value:
-                yield from _texts(item)
+            for number, item in enumerate(value):
+                yield from _texts(item, (*way, str(number)))
         case dict():
-            for item in value.values():
-                yield from _texts(item)
+            for name, item in value.items():
+                yield from _texts(item, (*way, name))
 
 
 def _results(
@@ -185,9 +213,11 @@ def _results(
         wanted = inclusion == "all" or (inclusion == "small" and small)
         # published files are plain ones; whatever is not was put there since
         there = wanted and path.is_file() and path.resolve() == folder / output.path
-        if there:
+        # what is larger was asked for by name: all outputs
+        withheld = there and output.size <= SMALL and struck_content(path) is not None
+        if there and not withheld:
             left -= output.size
-        yield ResultFile(output, url, path if there else None)
+        yield ResultFile(output, url, path if there and not withheld else None, withheld)
 
 
 def _engine(workspace: Workspace) -> tuple[str, str] | None:

@@ -63,14 +63,17 @@ class RunStore:
 
     async def head(self, run_id: str) -> tuple[Owner, Head]:
         """Whose a run is and its head, which is cheaper than all of it. Raises RunNotFound."""
-        if (run := self._ended.get(run_id)) is not None:
-            return run.owner, Head(run.id, run.sequence, run.state)
+        if (kept := self._ended.head(run_id)) is not None:
+            return kept
+        removals = self._ended.removals
         rows = await self._database.rows(
             "SELECT owner, id, sequence, state FROM runs WHERE id = ?", [run_id]
         )
         if not rows:
             raise _unknown(run_id)
-        return Owner(rows[0]["owner"]), _head(rows[0])
+        owner, head = Owner(rows[0]["owner"]), _head(rows[0])
+        self._ended.remember_head(owner, head, removals)
+        return owner, head
 
     async def many(self, run_ids: Sequence[RunId]) -> dict[RunId, Run]:
         """Those that are there."""

@@ -116,6 +116,7 @@ def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
         workflow_types=types,
         engines={engine.name: engine.version for engine in engines},
         bundled=dict.fromkeys(PARAMS, "SMK"),
+        carriers={kind: engine.name for engine in engines for kind in engine.workflow_types},
         protocols=core.elsewhere.protocols,
         parameters=[
             EngineParameter("cores", "int", str(node.cores)),

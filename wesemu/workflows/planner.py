@@ -16,6 +16,7 @@ from wesemu.workflows.remote import RemoteWorkflows
 from wesemu.workflows.shares import others
 
 _ALIASES = {"snakemake": "smk", "snakefile": "smk"}
+_BUNDLED_KIND = "smk"
 
 
 class WorkflowPlanner:
@@ -39,14 +40,18 @@ class WorkflowPlanner:
         if not self._remote.takes(request.workflow_url):
             return request
         self._engine(request)
-        wanted = request.workflow_type.casefold()
-        kind = _ALIASES.get(wanted, wanted).upper()
-        return await self._remote.collect(request, kind, files)
+        return await self._remote.collect(request, _kind(request).upper(), files)
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         engine = self._engine(request)
         engine.check_parameters(others(request.engine_parameters))
         if request.workflow_url in PARAMS:
+            if _kind(request) != _BUNDLED_KIND:
+                raise InvalidRequest(
+                    f"workflow_type is {request.workflow_type[:40]!r}; {request.workflow_url} is "
+                    "bundled, and of the type SMK",
+                    field="workflow_type",
+                )
             return await self._bundled.plan(engine.name, request, attachments)
         return await self._attached.plan(engine.name, request, attachments)
 
@@ -86,8 +91,7 @@ class WorkflowPlanner:
         return await self._bundled.explain(run, workspace) if run.workflow else None
 
     def _engine(self, request: RunRequest) -> Engine:
-        wanted = request.workflow_type.casefold()
-        engine = self._engines.get(_ALIASES.get(wanted, wanted))
+        engine = self._engines.get(_kind(request))
         if engine is None:
             known = ", ".join(sorted(kind.upper() for kind in self._engines))
             raise InvalidRequest(
@@ -96,3 +100,9 @@ class WorkflowPlanner:
                 field="workflow_type",
             )
         return engine
+
+
+def _kind(request: RunRequest) -> str:
+    """The workflow's type in lower case, under one name."""
+    wanted = request.workflow_type.casefold()
+    return _ALIASES.get(wanted, wanted)

@@ -9,6 +9,7 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import InvalidRequest
 from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
+from wesemu.redaction import strike_urls
 
 _ANSWER_SECONDS = 20.0
 _REDIRECTS = 5
@@ -105,4 +106,5 @@ def _refusal(url: str, why: str) -> InvalidRequest:
 
 
 def _shown(url: str) -> str:
+    url = strike_urls(url)
     return repr(url if len(url) <= 200 else f"{url[:200]}…")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import FormData, web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp import AiohttpClient
 from support import START
 from yarl import URL
@@ -87,10 +87,10 @@ def serve(aiohttp_client: AiohttpClient, core: web.Application) -> Serve:
         version: VersionName = "0.3.0", tokens: Mapping[str, str] | None = None
     ) -> Client:
         dialect = WesDialect(TokenAuthenticator(tokens or {}))
-        server = web.Application(middlewares=[around([dialect], IdSource(seed=2))])
-        server.add_routes(
-            routes(core[RUNS], FACTS, page_key=b"key", version=version, limits=LIMITS)
-        )
+        app = web.Application(middlewares=[around([dialect], IdSource(seed=2))])
+        app.add_routes(routes(core[RUNS], FACTS, page_key=b"key", version=version, limits=LIMITS))
+        server = TestServer(app)
+        await server.start_server(auto_decompress=False)  # as `wesemu serve`
         return await aiohttp_client(server)
 
     return start

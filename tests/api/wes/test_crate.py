@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import FormData
@@ -110,12 +111,13 @@ async def test_a_bundled_pipeline_s_run_keeps_to_the_profile(
     inputs = {entity.id: entity for entity in action["object"]}
     assert inputs[FIRST]["contentSize"] == "3"
     assert inputs[FIRST]["sha256"] == hashlib.sha256(b"one").hexdigest()
-    assert inputs[FIRST]["exampleOfWork"]["name"] == "reads"
+    assert inputs[FIRST]["exampleOfWork"]["name"] == "reads.0.first"
     assert inputs["#value-markdup"]["value"] is True
     assert PARAMS["bam"] not in inputs
     formal = {parameter["name"]: parameter for parameter in workflow["input"]}
     assert {name: told["additionalType"] for name, told in formal.items()} == {
-        "reads": "PropertyValue", "reference": "File", "bam": "File", "markdup": "Boolean",
+        "reads": "PropertyValue", "reads.0.first": "File", "reads.0.second": "File",
+        "reference": "File", "bam": "Text", "markdup": "Boolean",
     }  # fmt: skip
     results = {entity["name"]: entity for entity in action["result"]}
     assert set(results) == {"bam", "bam_index", "flagstat", "stats", "reads"}
@@ -273,3 +275,80 @@ async def test_a_run_without_its_workflow_has_no_crate(
     async with client.get(f"{RUNS}/{run_id}/ro-crate", headers=HEADERS) as answer:
         assert answer.status == 404
         assert "gone" in (await answer.json())["msg"]
+
+
+SECRETS = ("s3cret-a", "s3cret-b", "s3cret-c", "s3cret-d", "s3cret-e")
+SIGNED = f"https://reads.example/a_1.fq.gz?versionId=7&X-Amz-Signature={SECRETS[0]}"
+TOLD = "https://reads.example/a_1.fq.gz?versionId=7&X-Amz-Signature=REDACTED"
+
+
+def signed_form(script: list[dict[str, str]]) -> FormData:
+    """A run whose request is full of credentials."""
+    form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
+    params = {"reads": SIGNED, "script": script, "more": {"api_key": SECRETS[1]}}
+    form.add_field("workflow_params", json.dumps(params))
+    form.add_field("tags", json.dumps({"source": f"http://joe:{SECRETS[2]}@h/f"}))
+    config = f"reads: {SIGNED}\nréférence: 'http://joe:{SECRETS[2]}@h/f'\n"
+    form.add_field("workflow_attachment", f"# {SIGNED}\n".encode(), filename="Snakefile")
+    form.add_field("workflow_attachment", config.encode(), filename="config.yaml")
+    form.add_field("workflow_attachment", b"\xff\x00://h/f?sig=" + SECRETS[3].encode(),
+                   filename="b.bin")  # fmt: skip
+    return form
+
+
+async def test_no_credential_of_the_request_leaves_in_a_crate(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    script = [
+        {"task": "fetch", "command": f"curl -H 'Authorization: Bearer {SECRETS[4]}' '{SIGNED}'"},
+        {"write": "o.txt", "text": f"from {SIGNED}"},
+    ]
+    crate = await fetch_crate(client, await send(client, runs, signed_form(script)), tmp_path)
+    files = {
+        path.relative_to(crate.source).as_posix(): path.read_bytes()
+        for path in Path(crate.source).rglob("*")
+        if path.is_file()
+    }
+    assert {"workflow/config.yaml", "workflow/b.bin", "run.json"} <= set(files)
+    leaks = [
+        (name, secret) for name in files for secret in SECRETS if secret.encode() in files[name]
+    ]
+    assert leaks == []
+    entities = metadata(crate)
+    assert entities[TOLD]["exampleOfWork"] == {"@id": "#input-reads"}
+    assert entities[TOLD]["encodingFormat"] == "application/gzip"
+    assert json.loads(entities["#value-more"]["value"]) == {"api_key": "REDACTED"}
+    told = f"reads: {TOLD}\nréférence: 'http://REDACTED@h/f'\n".encode()
+    assert files["workflow/config.yaml"] == told
+    assert entities["workflow/config.yaml"]["contentSize"] == str(len(told))
+    assert "REDACTED" in entities["workflow/config.yaml"]["description"]
+    assert files["workflow/b.bin"] == b"\xff\x00://h/f?sig=REDACTED"
+    log = json.loads(files["run.json"])
+    assert log["request"]["tags"]["source"] == "http://REDACTED@h/f"
+    (output,) = (entity for entity in entities.values() if entity.get("name") == "o.txt"
+                 and entity["@type"] == "File")  # fmt: skip
+    assert output["@id"].startswith("http")
+    assert "credentials" in output["description"]
+
+
+async def test_its_owner_reads_in_the_run_log_what_was_sent(
+    client: Client, runs: RunService
+) -> None:
+    run_id = await send(client, runs, signed_form([]))
+    async with client.get(f"{RUNS}/{run_id}", headers=HEADERS) as answer:
+        assert (await answer.json())["request"]["workflow_params"]["reads"] == SIGNED
+
+
+async def test_files_go_by_their_names_whatever_is_in_them(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    form = FormData({"workflow_type": "SMK", "workflow_url": "my flow.smk"})
+    script = [{"write": "an empty.txt", "text": ""}]
+    form.add_field("workflow_params", json.dumps({"script": script}))
+    form.add_field("workflow_attachment", f"# {SIGNED}\n".encode(), filename="my flow.smk")
+    form.add_field("workflow_attachment", b"", filename="a%20b/c d.txt", content_type="text/plain")
+    crate = await fetch_crate(client, await send(client, runs, form), tmp_path)
+    parts = [part["@id"] for part in metadata(crate)["./"]["hasPart"]]
+    assert [part for part in parts if not (Path(crate.source) / unquote(part)).is_file()] == []
+    assert {"workflow/my%20flow.smk", "outputs/an%20empty.txt"} <= set(parts)
+    assert TOLD in (Path(crate.source) / "workflow" / "my flow.smk").read_text()

@@ -13,6 +13,7 @@ FOLDERS = (
     "tests/api/wes",
     "tests/conformance/wes",
     "tests/pipelines",
+    "tests/unit",
     "tests/unit/engines",
     "tests/unit/identity",
     "tests/unit/runs",

@@ -70,7 +70,6 @@ async def test_a_log_that_grows_is_sent_as_far_as_it_is_written(
         ("bytes=2-4", 206, "234", "bytes 2-4/10"),
         ("bytes=-3", 206, "789", "bytes 7-9/10"),
         ("bytes=8-", 206, "89", "bytes 8-9/10"),
-        ("bytes=10-", 416, "", "bytes */10"),
     ],
 )
 async def test_outputs_by_range(
@@ -87,6 +86,59 @@ async def test_outputs_by_range(
         assert answer.status == status
         assert answer.headers["Content-Range"] == content_range
         assert await answer.text() == content
+
+
+@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0"])
+async def test_a_range_beyond_the_end_is_an_error_like_any_other(
+    wes: Client, submit: Submit, ended: Ended, asked: str
+) -> None:
+    run_id = await run(submit, ended)
+    for path in ("outputs/results/calls.vcf", "tasks/1-1/stdout"):
+        async with wes.get(f"{RUNS}/{run_id}/{path}", headers={"Range": asked}) as answer:
+            told = await answer.json()
+            assert (answer.status, told["status_code"]) == (416, 416)
+            assert answer.headers["Content-Range"] == "bytes */10"
+            assert asked in told["msg"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "lines=0-1"},
+        {"Range": "bytes=0-1,4-5"},
+        {"Range": "bytes=5-2"},
+        {"Range": "bytes=-"},
+        {"Range": "bytes=٣-"},
+        {"Range": "bytes=2-4", "If-Range": '"another"'},
+    ],
+)
+async def test_a_range_that_does_not_count_is_no_range(
+    wes: Client, submit: Submit, ended: Ended, headers: dict[str, str]
+) -> None:
+    url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
+    async with wes.get(url, headers=headers) as answer:
+        assert (answer.status, await answer.text()) == (200, "0123456789")
+        assert "Content-Range" not in answer.headers
+
+
+async def test_a_range_of_the_file_that_is_meant_counts(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
+    async with wes.head(url, headers={"Range": "bytes=2-4"}) as answer:
+        assert answer.status == 200
+        etag = answer.headers["ETag"]
+    for headers in ({"If-Range": etag}, {"If-Match": etag}):
+        async with wes.get(url, headers={"Range": "bytes=2-4", **headers}) as answer:
+            assert (answer.status, await answer.text()) == (206, "234")
+    async with wes.get(url, headers={"Range": "bytes=99-", "If-None-Match": etag}) as answer:
+        assert answer.status == 304
+    long_ago = "Wed, 01 Jan 2020 00:00:00 GMT"
+    for headers in ({"If-Match": '"another"'}, {"If-Unmodified-Since": long_ago}):
+        async with wes.get(url, headers=headers) as answer:
+            told = await answer.json()
+            assert (answer.status, told["status_code"]) == (412, 412)
+            assert etag in told["msg"]
 
 
 async def test_head_and_conditions(wes: Client, submit: Submit, ended: Ended) -> None:

@@ -1,6 +1,7 @@
 """What real clients send is taken; what could do harm is a 400 that names the field."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import FormData
 from api.wes.fixtures import LIMITS, Client, Ended, Submit, fetch
+from pytest_aiohttp import AiohttpClient
 
+from wesemu.app import create_app
+from wesemu.clock import ManualClock
+from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
 
@@ -239,6 +244,18 @@ async def test_a_json_field_of_another_type_is_400_and_named(
     assert field in told["msg"]
 
 
+async def test_an_engine_that_runs_other_workflows_is_400(
+    settings: Settings, aiohttp_client: AiohttpClient, engine: ScriptedEngine, clock: ManualClock
+) -> None:
+    other = ScriptedEngine(clock, name="cwltool", workflow_types={"CWL": ("v1.2",)})
+    wes = await aiohttp_client(await create_app(settings, clock=clock, engines=[engine, other]))
+    sent = {"workflow_url": "mapping", "workflow_params": json.dumps(BUNDLED)}
+    told = await post(wes, sent | {"workflow_engine": "cwltool"}, 400)
+    assert told["msg"] == "workflow_engine is 'cwltool'; SMK is carried out by snakemake"
+    sent["workflow_params"] = json.dumps(BUNDLED | {"bam": "oss://genes/o/a.bam"})
+    await post(wes, sent | {"workflow_engine": "Snakemake"})
+
+
 async def test_an_engine_version_needs_an_engine(wes: Client) -> None:
     sent = {"workflow_url": "wgs", "workflow_engine_version": "1"}
     assert "workflow_engine " in (await post(wes, sent, 400))["msg"]
@@ -291,6 +308,36 @@ async def test_too_large_an_upload_is_413(wes: Client, settings: Settings) -> No
     assert run_folders(settings) == []
     kind = {"Content-Type": "application/json"}
     await post(wes, b'"' + b"x" * LIMITS.body + b'"', 413, **kind)
+
+
+async def test_a_body_that_says_that_it_is_too_large_is_not_waited_for(wes: Client) -> None:
+    for kind, limit in (("application/json", LIMITS.body), (FORM["Content-Type"], LIMITS.upload)):
+        reader, writer = await asyncio.open_connection(wes.host, wes.port)
+        head = f"POST {RUNS} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n"
+        writer.write(f"{head}Content-Length: {limit + 1}\r\n\r\n".encode())
+        async with asyncio.timeout(10):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_compressed_body_is_400_and_says_so(wes: Client, settings: Settings) -> None:
+    for kind in ("application/json", "application/x-www-form-urlencoded", FORM["Content-Type"]):
+        headers = {"Content-Type": kind, "Content-Encoding": "gzip"}
+        told = await post(wes, gzip.compress(b"{}"), 400, **headers)
+        assert "Content-Encoding" in told["msg"]
+    assert run_folders(settings) == []
+    plain = {"Content-Type": "application/json", "Content-Encoding": "identity"}
+    await post(wes, json.dumps({"workflow_url": "mapping", "workflow_params": BUNDLED
+                                | {"bam": "oss://genes/o/a.bam"}}), **plain)  # fmt: skip
+
+
+async def test_a_bundled_pipeline_is_of_its_own_type_only(wes: Client) -> None:
+    params = BUNDLED | {"bam": "oss://genes/o/a.bam"}
+    for kind, status in (("smk", 200), ("Snakemake", 200), ("", 200), ("CWL", 400)):
+        sent = {"workflow_url": "mapping", "workflow_type": kind, "workflow_params": params}
+        told = await post(wes, json.dumps(sent), status, **{"Content-Type": "application/json"})
+        assert status == 200 or "workflow_type" in told["msg"]
 
 
 @pytest.mark.parametrize(
@@ -354,12 +401,3 @@ async def test_a_client_that_hangs_up_leaves_nothing(wes: Client, settings: Sett
         await writer.wait_closed()
         while run_folders(settings):
             await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("kind", ["application/json", FORM["Content-Type"]])
-async def test_a_body_that_is_not_encoded_as_it_says_is_400(
-    wes: Client, settings: Settings, kind: str
-) -> None:
-    encoded = {"Content-Type": kind, "Content-Encoding": "gzip"}
-    assert "encoded" in (await post(wes, b"not compressed", 400, **encoded))["msg"]
-    assert run_folders(settings) == []

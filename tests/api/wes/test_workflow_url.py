@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from aiohttp import FormData, web
+from aiohttp import ClientResponse, FormData, web
 from aiohttp.test_utils import TestServer
 from api.wes.fixtures import Client, fetch
 from conformance.wes.test_own_document import DOCUMENT
@@ -21,7 +23,8 @@ from wesemu.engines.scripted import ScriptedEngine
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import InvalidRequest
 from wesemu.public_addresses import AddressGuard
-from wesemu.runs.model import RunRequest
+from wesemu.runs.model import LOCAL_OWNER, RunRequest
+from wesemu.runs.service import RunService
 from wesemu.runs.workspace import Draft
 from wesemu.settings import Settings
 from wesemu.workflows.remote import RemoteWorkflows
@@ -130,6 +133,37 @@ async def test_a_workflow_by_url_is_kept_with_its_run(
         "Snakefile",
         [source],
     )
+
+
+async def test_what_signs_its_url_is_the_owner_s_alone(
+    client: Client, host: Host, runs: RunService, engine: ScriptedEngine
+) -> None:
+    pytest.importorskip("rocrate", reason="ro-crate-py is not installed: pip install wesemu[crate]")
+    url = f"{host.url}/lab/Snakefile?X-Amz-Signature=s3cret"
+    run_id = (await post(client, url, workflow_params={"script": [{"wait": "x"}]}))["run_id"]
+    assert (await fetch(client, f"{RUNS}/{run_id}"))["wesemu"]["workflow"][0]["url"] == url
+    struck = f"{host.url}/lab/Snakefile?X-Amz-Signature=REDACTED"
+    async with client.get("/_wesemu/events") as stream:
+        assert json.loads((await next_event(stream))[6:])["workflow"] == struck
+        engine.release("x")
+    async for _ in runs.follow(LOCAL_OWNER, run_id):
+        pass
+    async with client.get(f"{RUNS}/{run_id}/ro-crate") as answer:
+        assert answer.status == 200
+        crate = await answer.read()
+    with zipfile.ZipFile(io.BytesIO(crate)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    assert [name for name, content in files.items() if b"s3cret" in content] == []
+    assert struck.encode() in files["ro-crate-metadata.json"]
+    refused = await post(client, f"{host.url}/none?sig=s3cret", 400)
+    assert "s3cret" not in refused["msg"]
+
+
+async def next_event(stream: ClientResponse) -> str:
+    async with asyncio.timeout(10):
+        while not (line := (await stream.content.readline()).decode()).startswith("data: "):
+            pass
+    return line
 
 
 async def test_it_is_fetched_once_for_one_key(client: Client, host: Host) -> None:

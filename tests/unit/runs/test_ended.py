@@ -1,7 +1,7 @@
 """Runs that have ended are kept as objects, and never after they were removed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from support import START
 
 from wesemu.errors import RunNotFound
 from wesemu.runs.ended import EndedRuns
+from wesemu.runs.listing import Head
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.store import RunStore
 from wesemu.sla import ServiceLevel
@@ -52,7 +53,8 @@ async def test_an_ended_run_is_read_once_and_a_running_one_each_time(store: RunS
 async def test_a_removed_run_is_gone_also_for_who_reads_it_meanwhile(store: RunStore) -> None:
     for number in range(20):
         run = await store.insert(a_run(f"r{number}", RunState.CANCELED))
-        readers = [store.get(run.id) for _ in range(number % 4)]
+        readers: list[Awaitable[object]] = [store.get(run.id) for _ in range(number % 4)]
+        readers += [store.head(run.id) for _ in range(number % 3)]
         await asyncio.gather(
             *readers, store.delete(run.id), *[store.many([run.id])], return_exceptions=True
         )
@@ -70,6 +72,34 @@ def test_what_was_read_before_a_removal_is_not_kept() -> None:
     kept.forget(run.id)
     kept.remember(run, 10, before)
     assert kept.get(run.id) is None
+
+
+def test_a_head_is_kept_once_its_run_has_ended_until_it_is_removed() -> None:
+    kept = EndedRuns()
+    ended, active = (Head(RunId(s), 1, s) for s in (RunState.COMPLETE, RunState.RUNNING))
+    for head in (ended, active):
+        kept.remember_head(LOCAL_OWNER, head, kept.removals)
+    assert (kept.head(ended.id), kept.head(active.id)) == ((LOCAL_OWNER, ended), None)
+    before = kept.removals
+    kept.forget(ended.id)
+    kept.remember_head(LOCAL_OWNER, ended, before)
+    assert kept.head(ended.id) is None
+    for number in range(10_001):
+        kept.remember_head(LOCAL_OWNER, Head(RunId(f"r{number}"), 1, ended.state), kept.removals)
+    assert (kept.head("r0"), kept.head("r1") is None) == (None, False)
+    kept.forget_all()
+    assert kept.head("r1") is None
+
+
+async def test_the_head_of_an_ended_run_is_read_once_and_of_a_running_one_each_time(
+    store: RunStore,
+) -> None:
+    done = await store.insert(a_run("done", RunState.CANCELED))
+    assert (await store.head(done.id))[1] is (await store.head(done.id))[1]
+    queued = await store.insert(a_run("queued", RunState.QUEUED))
+    assert (await store.head(queued.id))[1].state is RunState.QUEUED
+    await store.move(queued.id, RunState.CANCELED)
+    assert (await store.head(queued.id))[1].state is RunState.CANCELED
 
 
 def test_large_and_many_runs_are_not_kept() -> None:

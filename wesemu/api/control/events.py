@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import web
 
 from wesemu.api.control import models
+from wesemu.redaction import strike_urls
 from wesemu.runs.changes import ChangedRuns
 from wesemu.runs.model import RunId
 from wesemu.runs.overseer import Overseer
@@ -69,7 +70,7 @@ class EventHandlers:
             state=run.state.value,
             handle=run.handle,
             owner=run.owner,
-            workflow=run.workflow or run.request.workflow_url,
+            workflow=run.workflow or strike_urls(run.request.workflow_url),
             created=run.created,
             started=run.started,
             ended=run.ended,

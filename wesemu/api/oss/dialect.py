@@ -50,7 +50,7 @@ class OssDialect:
         if is_prefixed(request):
             return True
         if any(dialect.owns(request) for dialect in self._others):
-            return bucket_of_host(request) != "" and is_signed(request)
+            return is_signed(request) and bucket_of_host(request) != ""
         return is_marked(request)
 
     async def authenticate(self, request: web.Request) -> Owner:

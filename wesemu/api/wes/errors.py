@@ -26,6 +26,7 @@ _UNQUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 """What RFC 6750, 3 does not allow in an error_description."""
 
 _RETRY_SECONDS = 5
+_KEPT_HEADERS = ("Allow", "Content-Range", "Location")
 
 
 def render_error(error: Exception, request_id: str) -> web.Response:
@@ -34,7 +35,7 @@ def render_error(error: Exception, request_id: str) -> web.Response:
     match error:
         case web.HTTPException():
             status, message = error.status, _http_message(error)
-            headers = {k: v for k, v in error.headers.items() if k in ("Allow", "Location")}
+            headers = {k: v for k, v in error.headers.items() if k in _KEPT_HEADERS}
         case WesemuError():
             status, message = _status(error), error.message
         case _:
@@ -94,5 +95,7 @@ def _http_message(error: web.HTTPException) -> str:
             return f"{error.method} is not allowed here"
         case web.HTTPRequestEntityTooLarge():
             return f"the request is too large: {error.text}"
+        case web.HTTPRequestRangeNotSatisfiable() | web.HTTPPreconditionFailed():
+            return error.text or error.reason
         case _:
             return error.reason

@@ -17,7 +17,8 @@ class EngineParameter:
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
     """`workflow_types` maps a WES workflow_type to its versions, `engines` a name to a version,
-    `bundled` the name of a pipeline that needs no attachment to its workflow_type.
+    `bundled` the name of a pipeline that needs no attachment to its workflow_type, `carriers` a
+    workflow_type to the engine that carries it out.
 
     `id` is a reversed domain name. `contact` (`mailto:` too), `documentation`, `home` (of the
     organization) and `auth_instructions` are URLs; where WES requires one that is None, the
@@ -30,6 +31,7 @@ class ServiceFacts:
     workflow_types: Mapping[str, Sequence[str]]
     engines: Mapping[str, str]
     bundled: Mapping[str, str]
+    carriers: Mapping[str, str] = field(default_factory=dict)
     updated: datetime | None = None
     parameters: Sequence[EngineParameter] = ()
     protocols: Sequence[str] = ("oss",)

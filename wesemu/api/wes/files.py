@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
+from wesemu.api.wes.ranges import part_is_asked
+
 
 class OpenedFile(web.FileResponse):
     """Sends an open file, with Range and conditions; closes it.
@@ -18,15 +20,30 @@ class OpenedFile(web.FileResponse):
     checked, and finds no compressed neighbour (`calls.vcf.gz` for `calls.vcf`) to send instead.
     """
 
-    def __init__(self, file: io.FileIO, headers: dict[str, str]) -> None:
+    def __init__(self, request: web.Request, file: io.FileIO, headers: dict[str, str]) -> None:
+        """Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable."""
+        try:
+            self._in_part = part_is_asked(request, os.fstat(file.fileno()))
+        except web.HTTPException:
+            file.close()
+            raise
         super().__init__(f"/dev/fd/{file.fileno()}", headers=headers)
         self._file = file
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         try:
-            return await super().prepare(request)
+            return await super().prepare(request if self._in_part else _whole(request))
         finally:
             self._file.close()
+
+
+def _whole(request: BaseRequest) -> BaseRequest:
+    """The same request without its Range, if it has one."""
+    if "Range" not in request.headers:
+        return request
+    headers = request.headers.copy()
+    headers.popall("Range")
+    return request.clone(headers=headers)
 
 
 def digest_headers(sha256: str | None) -> dict[str, str]:

@@ -37,11 +37,12 @@ def read_order(
     """
     texts = {name: _text(name, fields.get(name)) for name in TEXTS}
     url = texts["workflow_url"] or _only(attachments, facts)
-    _check_engine(texts, facts)
+    kind = texts["workflow_type"] or _default_type(url, facts)
+    _check_engine(texts, kind, facts)
     own = split_parameters(_engine_parameters(fields.get("workflow_engine_parameters")))
     request = RunRequest(
         workflow_url=url,
-        workflow_type=texts["workflow_type"] or _default_type(url, facts),
+        workflow_type=kind,
         workflow_type_version=texts["workflow_type_version"],
         params=_object("workflow_params", fields.get("workflow_params")),
         tags=_tags(fields.get("tags")),
@@ -131,11 +132,14 @@ def _default_type(url: str, facts: ServiceFacts) -> str:
     raise _wrong("workflow_type", "is missing; service-info lists those that this server runs")
 
 
-def _check_engine(texts: Mapping[str, str], facts: ServiceFacts) -> None:
+def _check_engine(texts: Mapping[str, str], kind: str, facts: ServiceFacts) -> None:
     engine = texts["workflow_engine"]
     if engine and engine.casefold() not in {name.casefold() for name in facts.engines}:
         known = ", ".join(facts.engines)
         raise _wrong("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
+    carrier = facts.carriers.get(kind.upper())
+    if engine and carrier is not None and carrier.casefold() != engine.casefold():
+        raise _wrong("workflow_engine", f"is {engine!r}; {kind} is carried out by {carrier}")
     if texts["workflow_engine_version"] and not engine:
         raise _wrong("workflow_engine", "is required beside workflow_engine_version")
 

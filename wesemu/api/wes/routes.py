@@ -204,12 +204,12 @@ class WesHandlers:
         run = await self._run(request)
         workspace = self._runs.workspace(run)
         path = workspace.stdout if request.match_info["stream"] == "stdout" else workspace.stderr
-        return await _log(workspace.root, path.name)
+        return await _log(request, workspace.root, path.name)
 
     async def task_stream(self, request: web.Request) -> web.StreamResponse:
         run, task = await self._task(request)
         path = task.stdout if request.match_info["stream"] == "stdout" else task.stderr
-        return await _log(self._runs.workspace(run).root, path)
+        return await _log(request, self._runs.workspace(run).root, path)
 
     async def output(self, request: web.Request) -> web.StreamResponse:
         """Only what the run has published as its output, by Range if asked so."""
@@ -223,7 +223,7 @@ class WesHandlers:
         if file is None:
             raise NotFound(f"the output {path!r} of run {run.id} is gone from its directory")
         headers = _HTML if path.endswith(".html") else _OUTPUT
-        return OpenedFile(file, headers | digest_headers(output.sha256))
+        return OpenedFile(request, file, headers | digest_headers(output.sha256))
 
     async def _run(self, request: web.Request) -> Run:
         return await self._runs.get(request[OWNER], request.match_info["run_id"])
@@ -240,10 +240,10 @@ class WesHandlers:
         return f"{_origin(request)}{self._prefix}/runs/{run.id}"
 
 
-async def _log(root: Path, path: str | None) -> web.StreamResponse:
+async def _log(request: web.Request, root: Path, path: str | None) -> web.StreamResponse:
     """A log as far as it is written; an empty one before its first line."""
     file = None if path is None else await asyncio.to_thread(open_below, root, path)
-    return web.Response(headers=_TEXT) if file is None else OpenedFile(file, _TEXT)
+    return web.Response(headers=_TEXT) if file is None else OpenedFile(request, file, _TEXT)
 
 
 def _origin(request: web.Request) -> str:

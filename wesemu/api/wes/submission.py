@@ -46,6 +46,7 @@ class Submissions:
         Raises what RunService.submit raises, and HTTPRequestEntityTooLarge (413).
         """
         key = read_key(request.headers)
+        _refuse_encoded(request)
         match request.content_type:
             case "multipart/form-data":
                 return await self._receive_form(owner, request, key)
@@ -65,6 +66,7 @@ class Submissions:
     async def _receive_form(
         self, owner: Owner, request: web.Request, key: str | None
     ) -> Run | Rehearsal:
+        _refuse_large(request, self._limits.upload)
         draft = await self._runs.draft()
         fingerprint = Fingerprint()
         try:
@@ -146,6 +148,7 @@ class Submissions:
 
     async def _read_text(self, request: web.Request) -> str:
         content = bytearray()
+        _refuse_large(request, self._limits.body)
         try:
             async for chunk in request.content.iter_any():
                 content += chunk
@@ -156,6 +159,22 @@ class Submissions:
             raise _unreadable() from error
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
+
+
+def _refuse_encoded(request: web.Request) -> None:
+    """Bodies are read as they come, so that nothing small can become something large."""
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise InvalidRequest(
+            f"the body has the Content-Encoding {encoding[:40]!r}; send it as it is",
+            field="Content-Encoding",
+        )
+
+
+def _refuse_large(request: web.Request, limit: int) -> None:
+    """Before any of it is read, where the client says how large it is."""
+    if (length := request.content_length) is not None and length > limit:
+        raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length)
 
 
 def refuse_callbacks(url: str) -> None:
