@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from engine_support import end_runs, follow, make_job, started, tools, until
+from engine_support import follow, make_job, started, tools, until
 
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake import SnakemakeEngine
@@ -109,19 +108,6 @@ SLOW_SCRIPT = """
     pathlib.Path("ready").touch()
     time.sleep(300)
 """
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine()
-    yield engine
-    await engine.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import Story, end_runs, follow, make_job, tools, until
+from engine_support import Story, follow, make_job, tools, until
 from leases_support import most_at_once, read_spans, release, take_node
 
 from wesemu.engines.execution import DetachedExecution
@@ -51,26 +50,6 @@ ONE_RULE = """
         output: "out.txt"
         shell: "touch {output}"
 """
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine()
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture
-async def cli_engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine("cli")
-    yield engine
-    await engine.close()
 
 
 @pytest.fixture

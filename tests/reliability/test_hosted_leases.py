@@ -4,13 +4,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_support import end_runs, follow, started, tools, until
+from engine_support import follow, started, tools, until
 from hosted_support import LANGUAGES, WDL, Language, make_job, needs_miniwdl, play
 from leases_support import most_at_once, read_spans, release, take_node
 
@@ -36,12 +36,6 @@ SMI = """#!/bin/sh
 echo '<nvidia_smi_log><cuda_version>12.4</cuda_version><attached_gpus>2</attached_gpus>'
 echo '</nvidia_smi_log>'
 """
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
 
 
 @pytest.fixture(params=LANGUAGES)
