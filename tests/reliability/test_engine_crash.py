@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
@@ -242,9 +241,7 @@ async def test_relaunch_after_success_runs_nothing_again(tmp_path: Path) -> None
     job, execution = await launch_gated(engine, tmp_path / "run")
     (job.workspace.work / "gate").touch()
     assert (await follow(execution)).outcome.exit_code == 0
-    begun = time.monotonic()
     story = await follow(await engine.launch(job))
-    assert time.monotonic() - begun < 10
     assert story.outcome.exit_code == 0
     assert story.outcome.outputs == ("second",)
     assert (job.workspace.work / "second.count").read_text() == "x\n"

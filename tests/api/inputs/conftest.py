@@ -9,6 +9,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 from remote_support import Side, settings_of
 from unit.transfers.origin import origin
+from waiting import soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
@@ -51,7 +52,7 @@ def remote(side: Side) -> Mapping[str, Any]:
 
 
 async def ended(runs: RunService, run: Run) -> Run:
-    async with asyncio.timeout(30):
+    async with soon():
         async for now in runs.follow(LOCAL_OWNER, run.id):
             run = now
     return run

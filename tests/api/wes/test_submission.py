@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import FormData
 from api.wes.fixtures import LIMITS, Client, Ended, Submit, fetch
+from waiting import eventually
 
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
@@ -347,13 +348,10 @@ async def test_a_client_that_hangs_up_leaves_nothing(wes: Client, settings: Sett
         b"Content-Type: multipart/form-data; boundary=B\r\n\r\n" + ATTACHED
     )
     await writer.drain()
-    async with asyncio.timeout(5):
-        while not run_folders(settings):
-            await asyncio.sleep(0.01)
-        writer.close()
-        await writer.wait_closed()
-        while run_folders(settings):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: bool(run_folders(settings)))
+    writer.close()
+    await writer.wait_closed()
+    await eventually(lambda: not run_folders(settings))
 
 
 @pytest.mark.parametrize("kind", ["application/json", FORM["Content-Type"]])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from engine_support import THREE_RULES, Story, follow, make_job
+from waiting import soon
 
 from wesemu.engines.journal import history
 from wesemu.engines.snakemake import SnakemakeEngine
@@ -308,7 +309,7 @@ async def test_two_runs_at_once(engine: SnakemakeEngine, tmp_path: Path) -> None
         job.config["sample"] = job.run_id
     executions = await asyncio.gather(*(engine.launch(job) for job in jobs))
     following = [asyncio.create_task(follow(execution)) for execution in executions]
-    async with asyncio.timeout(20):
+    async with soon():
         while not all((tmp_path / f"{name}.here").exists() for name in ("one", "two")):
             await asyncio.sleep(0.01)
     (tmp_path / "both").touch()

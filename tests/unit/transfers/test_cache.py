@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from unit.transfers.origin import CONTENT, Origin, says, sha256, start
+from waiting import soon
 
 from wesemu.errors import InputError
 from wesemu.transfers.cache import InputCache
@@ -91,7 +92,7 @@ async def stalled(cache: InputCache, folder: Path, *origins: Origin) -> AsyncIte
                 fetches.create_task(cache.fetch(source, target, lambda *_: begun.release()))
         for _ in range(4 * len(origins)):
             await begun.acquire()
-        async with asyncio.timeout(30):
+        async with soon():
             try:
                 yield
             finally:
@@ -145,7 +146,7 @@ async def test_who_is_cancelled_leaves_the_other_one_its_file(
     stayer = asyncio.create_task(cache.fetch(WebFile(origin.url), tmp_path / "b", ignore))
     await begun.wait()
     leaver.cancel()
-    async with asyncio.timeout(1):
+    async with soon():
         await asyncio.wait({leaver})
     go_on.set()
     assert not (await stayer).cached
