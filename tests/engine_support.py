@@ -16,7 +16,7 @@ from wesemu.runs.model import Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.ports import EngineError, Event, Execution, Job, Outcome, TaskChanged
 from wesemu.runs.workspace import Workspace
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 Found = TypeVar("Found")
 

@@ -6,6 +6,7 @@ import json
 import pytest
 from api.test_verbs import MAPPING, WGS, send, wesemu
 from support import START
+from waiting import soon
 
 from wesemu.cli.controls import parse_length
 from wesemu.cli.failures import ExitStatus, Refused
@@ -109,7 +110,7 @@ class TestServiceLevel:
         self, wesemu, client, runs
     ) -> None:
         watched = asyncio.create_task(wesemu(*WGS, "--watch"))
-        async with asyncio.timeout(20):
+        async with soon():
             while not (page := await runs.page(LOCAL_OWNER, size=1)).runs:
                 await asyncio.sleep(0.01)
             async for run in runs.follow(LOCAL_OWNER, page.runs[0].id):

@@ -110,7 +110,7 @@ async def test_spoiled_reads_end_the_run_with_file_and_reason(
 ) -> None:
     spoil(bucket / "fastq/reads_1.fq.gz", bucket / "fastq/reads_2.fq.gz")
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(60), connect(server.url) as client:
+    async with asyncio.timeout(180), connect(server.url) as client:
         name = await client.ags.start(GOOD)
         failure = await failure_of(client, name)
         assert (await client.ags.job(name)).status == "Failed"

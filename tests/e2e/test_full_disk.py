@@ -65,7 +65,7 @@ async def test_a_run_that_fills_the_disk_ends_with_the_reason(
     small_disk: Path, serve, tmp_path: Path
 ) -> None:
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(60), connect(server.url) as client:
+    async with asyncio.timeout(180), connect(server.url) as client:
         greedy = await end_of(client, tmp_path, "greedy", GREEDY)
         assert greedy.state is RunState.EXECUTOR_ERROR, greedy.raw
         assert greedy.error is not None
@@ -81,7 +81,7 @@ async def test_a_disk_that_somebody_else_fills(small_disk: Path, serve, tmp_path
     """Nothing more is taken, and a run whose process is killed then is not resumed into it."""
     server = await asyncio.to_thread(serve)
     filler = small_disk / "filler"
-    async with asyncio.timeout(60), connect(server.url) as client:
+    async with asyncio.timeout(180), connect(server.url) as client:
         run_id = await submit(client, tmp_path, "waiting", WAITING)
         work = small_disk / "runs" / run_id / "work"
         await eventually((work / "begun").exists)

@@ -20,7 +20,7 @@ rule only:
         'start=$EPOCHREALTIME; touch began; until [ -e {params.gate} ]; do sleep 0.01; done;'
         ' echo "gpu $CUDA_VISIBLE_DEVICES $start $EPOCHREALTIME" > {output}'
 """
-SECONDS = 60
+SECONDS = 180
 
 
 async def test_gpus_survive_the_server_and_are_freed(

@@ -18,7 +18,7 @@ from wesemu.engines.processes import MARK
 from wesemu.runs.model import RunState
 
 TOKEN = "LEFTOVER_TEST"
-PATIENCE = 20
+PATIENCE = 60
 
 SMK = ("Snakefile", 'rule slow:\n    output: "x"\n    shell: "setsid sleep 301 & sleep 302"\n')
 CWL = (

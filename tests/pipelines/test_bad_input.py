@@ -311,6 +311,15 @@ def test_the_whole_pipeline_leaves_nothing_behind_a_bad_file(workflow, config, t
     assert not (run.directory / ".mapping").exists()
 
 
+def test_a_path_that_is_a_pattern_is_refused(workflow, config, tmp_path) -> None:
+    odd = tmp_path / "run{7}.fq.gz"
+    odd.symlink_to(config["reads"][0]["first"])
+    config["reads"][0]["first"] = str(odd)
+    done = workflow("mapping").run(config)
+    assert done.returncode != 0
+    assert f"Snakemake takes the braces in {odd} for a wildcard; rename the file" in done.stderr
+
+
 def test_a_caller_that_dies_leaves_no_vcf_without_variants(workflow, config, tmp_path) -> None:
     """`mpileup` that ends early hands its header on, and `call` ends with 0."""
     bcftools = tmp_path / "bcftools"

@@ -4,15 +4,13 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
 import engine_support
 import pytest
-from engine_support import THREE_RULES, end_runs, follow, make_job, started, tools, until
+from engine_support import THREE_RULES, follow, make_job, started, tools, until
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.lock import holder, is_held
@@ -52,19 +50,6 @@ def run_of(run_id: str) -> Run:
     )
 
 
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
-
-
-@pytest.fixture(params=["warm", "cli"])
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine(request.param)
-    yield engine
-    await engine.close()
-
-
 async def launch_gated(engine: SnakemakeEngine, folder: Path) -> tuple[Job, DetachedExecution]:
     """Launched, and its second task at its gate."""
     job = make_job(folder, GATED)
@@ -81,16 +66,16 @@ async def kill_run(job: Job) -> None:
 
 
 async def test_killed_run_is_resumed_from_finished_work(
-    engine: SnakemakeEngine, tmp_path: Path
+    any_engine: SnakemakeEngine, tmp_path: Path
 ) -> None:
-    job, execution = await launch_gated(engine, tmp_path / "run")
+    job, execution = await launch_gated(any_engine, tmp_path / "run")
     await kill_run(job)
     outcome = await execution.outcome()
     assert outcome.crashed
     assert await tools(job) == []
-    assert await engine.attach(run_of(job.run_id), job.workspace) is None
+    assert await any_engine.attach(run_of(job.run_id), job.workspace) is None
     (job.workspace.work / "gate").touch()
-    story = await follow(await engine.launch(job))
+    story = await follow(await any_engine.launch(job))
     assert story.outcome.exit_code == 0
     assert story.outcome.outputs == ("second",)
     assert (job.workspace.work / "second").read_text() == "whole\n"
@@ -104,37 +89,37 @@ async def test_killed_run_is_resumed_from_finished_work(
 
 
 async def test_tools_of_a_crash_that_nobody_saw_are_ended_on_attach(
-    engine: SnakemakeEngine, tmp_path: Path
+    any_engine: SnakemakeEngine, tmp_path: Path
 ) -> None:
-    job, _ = await launch_gated(engine, tmp_path / "run")
-    await engine.close()
+    job, _ = await launch_gated(any_engine, tmp_path / "run")
+    await any_engine.close()
     await kill_run(job)
     await until(lambda: not is_held(job.workspace.lock))
-    successor = SnakemakeEngine(engine.mode)
+    successor = SnakemakeEngine(any_engine.mode)
     assert await successor.attach(run_of(job.run_id), job.workspace) is None
     assert await tools(job) == []
     await successor.close()
 
 
 async def test_an_end_that_only_the_history_tells_is_not_run_again(
-    engine: SnakemakeEngine, tmp_path: Path
+    any_engine: SnakemakeEngine, tmp_path: Path
 ) -> None:
     """As on a disk that had no room for the file exit_code."""
     job = make_job(tmp_path / "run", THREE_RULES)
-    await follow(await engine.launch(job))
+    await follow(await any_engine.launch(job))
     job.workspace.exit_code.unlink()
-    execution = await engine.attach(run_of(job.run_id), job.workspace)
+    execution = await any_engine.attach(run_of(job.run_id), job.workspace)
     assert execution is not None
     assert (await follow(execution)).outcome.exit_code == 0
 
 
 async def test_new_engine_attaches_and_sees_all_events(
-    engine: SnakemakeEngine, tmp_path: Path
+    any_engine: SnakemakeEngine, tmp_path: Path
 ) -> None:
     """As after a kill -9 of the server: its engine has gone, the run has not."""
-    job, _ = await launch_gated(engine, tmp_path / "run")
-    await engine.close()
-    successor = SnakemakeEngine(engine.mode)
+    job, _ = await launch_gated(any_engine, tmp_path / "run")
+    await any_engine.close()
+    successor = SnakemakeEngine(any_engine.mode)
     execution = await successor.attach(run_of(job.run_id), job.workspace)
     assert execution is not None
     assert (await started(execution, "first")).attempt == 1
@@ -164,11 +149,11 @@ asyncio.run(serve())
 """
 
 
-async def test_run_outlives_a_killed_server(engine: SnakemakeEngine, tmp_path: Path) -> None:
+async def test_run_outlives_a_killed_server(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
     """kill -9 of the server: its forkserver ends by itself, the run goes on."""
     support = str(Path(engine_support.__file__).parent)
     server = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", SERVER, str(tmp_path / "run"), engine.mode),
+        *(sys.executable, "-c", SERVER, str(tmp_path / "run"), any_engine.mode),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": support},
@@ -182,7 +167,7 @@ async def test_run_outlives_a_killed_server(engine: SnakemakeEngine, tmp_path: P
     await server.wait()
     await until(lambda: not forkserver or identify(forkserver) is None)
     workspace = Workspace(tmp_path / "run")
-    execution = await engine.attach(run_of(workspace.root.name), workspace)
+    execution = await any_engine.attach(run_of(workspace.root.name), workspace)
     assert execution is not None
     assert not execution.ended
     await until(workspace.work.exists)
@@ -208,9 +193,11 @@ async def test_run_outlives_its_forkserver(tmp_path: Path) -> None:
     await engine.close()
 
 
-async def test_a_running_run_is_not_launched_twice(engine: SnakemakeEngine, tmp_path: Path) -> None:
-    job, _ = await launch_gated(engine, tmp_path / "run")
-    successor = SnakemakeEngine(engine.mode)
+async def test_a_running_run_is_not_launched_twice(
+    any_engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    job, _ = await launch_gated(any_engine, tmp_path / "run")
+    successor = SnakemakeEngine(any_engine.mode)
     second = await successor.launch(job)
     (job.workspace.work / "gate").touch()
     story = await follow(second)
@@ -254,9 +241,7 @@ async def test_relaunch_after_success_runs_nothing_again(tmp_path: Path) -> None
     job, execution = await launch_gated(engine, tmp_path / "run")
     (job.workspace.work / "gate").touch()
     assert (await follow(execution)).outcome.exit_code == 0
-    begun = time.monotonic()
     story = await follow(await engine.launch(job))
-    assert time.monotonic() - begun < 10
     assert story.outcome.exit_code == 0
     assert story.outcome.outputs == ("second",)
     assert (job.workspace.work / "second.count").read_text() == "x\n"

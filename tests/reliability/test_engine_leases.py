@@ -1,14 +1,15 @@
 """Several real runs on one node: never more than it has, and none waits for ever."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import Story, end_runs, follow, make_job, tools, until
+from engine_support import Story, follow, make_job, tools, until
 from leases_support import most_at_once, read_spans, release, take_node
+from waiting import soon
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.journal import history, last_tasks
@@ -53,26 +54,6 @@ ONE_RULE = """
 """
 
 
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine()
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture
-async def cli_engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine("cli")
-    yield engine
-    await engine.close()
-
-
 @pytest.fixture
 def leases(tmp_path: Path) -> Path:
     declare(tmp_path / "leases", NODE)
@@ -105,6 +86,7 @@ def spans(tmp_path: Path) -> str:
 async def test_wide_and_narrow_runs_share_the_node(
     engine: SnakemakeEngine, tmp_path: Path, leases: Path
 ) -> None:
+    """Narrow tasks of one run follow each other; such as overlap belong to two."""
     await engine.warm()
     jobs = [a_job(tmp_path / f"run{n}", WIDE_AND_NARROW, leases, age=n) for n in range(4)]
     stories = await finish(engine, *jobs)
@@ -113,9 +95,8 @@ async def test_wide_and_narrow_runs_share_the_node(
     took = read_spans(text)
     assert len(took) == 12
     assert most_at_once(text) == NODE.cores
-    ideal = sum(cores * (end - start) for cores, start, end in took) / NODE.cores
-    makespan = max(end for *_, end in took) - min(start for _, start, _ in took)
-    assert makespan < 1.4 * ideal
+    narrow = sorted((start, end) for cores, start, end in took if cores == 1)
+    assert any(later < end for (_, end), (later, _) in itertools.pairwise(narrow))
     await until(lambda: not list_tickets(leases))
 
 
@@ -143,9 +124,8 @@ async def test_canceled_run_leaves_the_queue_at_once(
     node = await take_node(leases, NODE.cores)
     job = a_job(tmp_path / "run", ONE_RULE, leases)
     execution = await launch_waiting(engine, job, leases)
-    began = time.monotonic()
-    await execution.cancel()
-    assert time.monotonic() - began < 1.0
+    async with soon():
+        await execution.cancel()
     left = await asyncio.to_thread(list_tickets, leases)
     assert [ticket.held for ticket in left] == [True]
     story = await follow(execution)

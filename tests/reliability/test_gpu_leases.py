@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import end_runs, follow, make_job, until
+from engine_support import follow, make_job, until
 from leases_support import held_twice, read_holds
 
 from wesemu.engines.execution import end_leftovers
@@ -46,19 +45,6 @@ GATED = f"""
         resources: gpu=3
         shell: '''touch began; {HOLD.format(wait="until [ -e gate ]; do sleep 0.01; done")}'''
 """
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine()
-    yield engine
-    await engine.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import soon
 
 from wesemu.clock import END_OF_TIME, FASTEST, Course, EmulatedClock, ManualClock, WallClock
 from wesemu.errors import InvalidRequest
@@ -89,7 +90,7 @@ async def test_who_waits_is_woken_when_the_wall_clock_gets_there() -> None:
     await settled()
     assert not waiting.done()
     wall.advance(timedelta(microseconds=1))
-    async with asyncio.timeout(10):
+    async with soon():
         await waiting
 
 
@@ -101,7 +102,7 @@ async def test_who_waits_is_woken_at_once_by_an_advance() -> None:
     await settled()
     assert not waiting.done()
     clock.follow(clock.course.turned(wall.now(), step=timedelta(minutes=1)))
-    async with asyncio.timeout(10):
+    async with soon():
         await waiting
 
 
@@ -116,7 +117,7 @@ async def test_a_change_of_speed_changes_how_long_is_waited() -> None:
     await settled()
     assert not waiting.done()
     wall.advance(timedelta(seconds=1))
-    async with asyncio.timeout(10):
+    async with soon():
         await waiting
 
 
@@ -131,7 +132,7 @@ async def test_a_wait_can_be_given_up() -> None:
 
 
 async def test_the_wall_clock_does_not_wait_for_what_is_over() -> None:
-    async with asyncio.timeout(10):
+    async with soon():
         await WallClock().wait_until(datetime.now(UTC))
 
 

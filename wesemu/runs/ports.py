@@ -273,7 +273,8 @@ class Engine(Protocol):
         ...
 
     async def warm(self) -> None:
-        """Get ready, so that the first launch need not wait."""
+        """Get ready, so that a launch need not wait: at the server's start, and before each
+        launch. May be broken off. Raises EngineFault."""
         ...
 
     async def launch(self, job: Job) -> Execution:

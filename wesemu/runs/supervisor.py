@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -29,6 +29,7 @@ from wesemu.runs.ports import (
     Engine,
     EngineError,
     Execution,
+    Job,
     Outcome,
     Plan,
     Planner,
@@ -37,6 +38,7 @@ from wesemu.runs.ports import (
     RunStarted,
     Standing,
     TaskChanged,
+    Tell,
 )
 from wesemu.runs.promises import due
 from wesemu.runs.publish import publish
@@ -160,7 +162,7 @@ class Supervisor:
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
         self._changes.ring(run.id)
         async with TagBuffer(self._store, self._changes, run) as tags:
-            preparing = self._planner.prepare(run, workspace, tags.add)
+            preparing = self._prepare(run, engine, workspace, tags.add)
             job = await self._stoppably(run.id, preparing)
         if run.input_bytes is None and job.input_bytes is not None:
             size = job.input_bytes
@@ -172,6 +174,13 @@ class Supervisor:
         except asyncio.CancelledError:
             self._executions[run.id] = await launch  # so that it can be ended
             raise
+
+    async def _prepare(self, run: Run, engine: Engine, workspace: Workspace, tell: Tell) -> Job:
+        """All that may be broken off: a launch that has begun has to be waited for."""
+        job = await self._planner.prepare(run, workspace, tell)
+        with suppress(EngineFault):  # the launch tells of it, or does without
+            await engine.warm()
+        return job
 
     def _standing(self, run: Run) -> Standing | None:
         if self._leases is None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from wesemu.objects.crc64 import Crc64
 from wesemu.transfers.effort import Validators
@@ -14,6 +15,9 @@ from wesemu.transfers.source import Source, Tell
 
 _AT_ONCE = 8
 """Files that are fetched at a time, for all runs together."""
+
+_AT_ONCE_FROM_ONE = 4
+"""Of those, from one server: a slow one does not keep the others waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class InputCache:
         self._crc64 = crc64
         self._flights: dict[str, _Flight] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._server_turns = WeakValueDictionary[str, asyncio.Semaphore]()
 
     async def fetch(self, source: Source, target: Path, tell: Tell) -> Fetched:
         """Have `source` lie at `target`. Raises what HttpFetcher.fetch and `source` raise.
@@ -104,12 +109,17 @@ class InputCache:
 
         return landed
 
+    def _turn_with(self, source: Source) -> asyncio.Semaphore:
+        """Its server's turns; the holder keeps them alive, and others forget them."""
+        server = source.key.split("/", 3)[2]
+        return self._server_turns.setdefault(server, asyncio.Semaphore(_AT_ONCE_FROM_ONE))
+
     async def _bring(self, name: str, source: Source, tell: Tell) -> Fetched:
         pinned = source.sha256
         if pinned is not None and await asyncio.to_thread(self._shelf.has, pinned):
             size = await asyncio.to_thread(self._shelf.size, pinned)
             return Fetched(size, pinned, cached=True)
-        async with self._turns:
+        async with self._turn_with(source), self._turns:
             expected = await source.describe()
             entry = await asyncio.to_thread(self._shelf.find, source.key)
             if entry is not None and source.sha256 not in (None, entry.sha256):

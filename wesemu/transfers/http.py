@@ -4,7 +4,8 @@ No answer is decoded: what is stored is what the server calls the file's bytes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from wesemu.errors import InputError
 from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.transfers.checksums import SHA256, told_checksums
 from wesemu.transfers.effort import Effort, Validators, bare, strong
-from wesemu.transfers.errors import Passing
+from wesemu.transfers.errors import Passing, RemoteFault
+from wesemu.transfers.pace import LEAST_BYTES, Pace
 from wesemu.transfers.partial import Partial, Whole
 from wesemu.transfers.patience import DELAYS, Patience
 from wesemu.transfers.source import Expected, Source, Tell, shown
@@ -51,7 +53,8 @@ class Received:
 class HttpFetcher:
     """Fetches sources. `guard` says where those may lie that a caller chose.
 
-    `largest` is in bytes; `stall_seconds` is how long a server may be silent.
+    `largest` is in bytes; `stall_seconds` is how long a server may be silent. `now` tells
+    seconds, by which it is seen whether a server sends too slowly.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class HttpFetcher:
         largest: int = 1 << 40,
         delays: Sequence[float] = DELAYS,
         stall_seconds: float = 60.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._guard = guard
         self._largest = largest
         self._delays = delays
         self._stall_seconds = stall_seconds
+        self._now = now
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -86,8 +91,8 @@ class HttpFetcher:
         """Fetch the whole file into `partial`; None where it is still the one that is `known`.
 
         Raises InputError for what the server refuses, for a wrong checksum and for a file that is
-        too large; RemoteFault where it fails time after time; SystemFault for a full disk. What
-        has arrived by then is gone on with next time.
+        too large; RemoteFault where it fails time after time or comes too slowly; SystemFault for
+        a full disk. What has arrived by then is gone on with next time.
         """
         effort = Effort(source, partial, tell, expected or Expected(), known)
         patience = Patience(source.shown, self._delays)
@@ -96,7 +101,8 @@ class HttpFetcher:
             try:
                 return await self._attempt(effort)
             except Passing as failure:
-                if (arrived := await asyncio.to_thread(partial.arrived)) > furthest:
+                arrived = await asyncio.to_thread(partial.arrived)
+                if arrived >= furthest + LEAST_BYTES:
                     furthest = arrived
                     patience.renew()
                 await patience.bear(failure)
@@ -144,9 +150,11 @@ class HttpFetcher:
     async def _receive(self, effort: Effort, answer: aiohttp.ClientResponse) -> None:
         partial, pending = effort.partial, bytearray()
         total = partial.whole.size
+        pace = Pace(effort.source.shown, self._now)
         try:
             async for chunk in answer.content.iter_any():
                 pending += chunk
+                pace.add(len(chunk))
                 if partial.tally.size + len(pending) > self._largest:
                     raise self._too_large(effort.source, partial.tally.size + len(pending))
                 if len(pending) >= _WRITE_SIZE:
@@ -156,6 +164,9 @@ class HttpFetcher:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             await asyncio.to_thread(partial.write, bytes(pending))
             raise Passing(f"broke off after {partial.tally.size} bytes") from error
+        except RemoteFault:
+            await asyncio.to_thread(partial.write, bytes(pending))
+            raise
         await asyncio.to_thread(partial.write, bytes(pending))
         effort.tell(partial.tally.size, total)
 
@@ -184,7 +195,8 @@ class HttpFetcher:
             if source.guarded:
                 self._guard.check(str(url))
             session = self._session(source.guarded)
-            answer = await session.get(url, headers=headers, allow_redirects=False)
+            async with asyncio.timeout(_CONNECT_SECONDS + self._stall_seconds):
+                answer = await session.get(url, headers=headers, allow_redirects=False)
         except AddressRefused as error:
             raise _not_there(source, url, error) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -9,8 +9,10 @@ part of the key.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import RunRequest
 from wesemu.sla import ServiceLevel
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
@@ -68,6 +70,16 @@ class MappingParams(BaseModel):
     service: ServiceLevel = ServiceLevel.SILVER
     bam: Location | None = None
 
+    @property
+    def alignment(self) -> Literal["aligned.bam", "aligned.cram"]:
+        """The pipeline's own name for what it makes."""
+        return "aligned.cram" if (self.bam or "").lower().endswith(".cram") else "aligned.bam"
+
+    @property
+    def chosen_reports(self) -> list[str]:
+        """Each of them once."""
+        return list(dict.fromkeys(self.reports))
+
 
 class WgsParams(MappingParams):
     """`wgs`: mapping, then variant calling. The BAM is published only if `bam` is named, a gVCF
@@ -76,6 +88,11 @@ class WgsParams(MappingParams):
     vcf: Location | None = None
     gvcf: Location | None = None
     caller: Literal["bcftools", "freebayes", "gatk", "deepvariant", "haplotypecaller"] = "bcftools"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the VCF is wanted uncompressed."""
+        return self.vcf is not None and not self.vcf.lower().endswith(".gz")
 
     @model_validator(mode="after")
     def _caller_can(self) -> Self:
@@ -88,3 +105,15 @@ BundledName = Literal["mapping", "wgs"]
 """The bundled pipelines."""
 
 PARAMS: dict[str, type[MappingParams]] = {"mapping": MappingParams, "wgs": WgsParams}
+
+
+def parse_params(request: RunRequest) -> MappingParams:
+    """The parameters of a bundled pipeline. Raises InvalidRequest naming the first bad one."""
+    try:
+        return PARAMS[request.workflow_url].model_validate(request.params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "workflow_params"
+        raise InvalidRequest(
+            f"{field}: {first['msg']} (workflow {request.workflow_url!r})", field=field
+        ) from error

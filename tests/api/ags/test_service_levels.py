@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from api.ags.conftest import MAPPING, WGS, Client, Reach, Start, reads
 from support import START, scripted_engine
+from waiting import soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
@@ -44,7 +45,7 @@ async def told(client: Client, name: str) -> dict[str, Any]:
 async def tools_ended(runs: RunService, name: str) -> None:
     """The job's tools are done and it waits for its end."""
     run_id = (await runs.by_handle(LOCAL_OWNER, name.rpartition("-")[2])).id
-    async with asyncio.timeout(10):
+    async with soon():
         async for run in runs.follow(LOCAL_OWNER, run_id):
             assert run.state.active
             if run.counts is not None:
@@ -209,7 +210,7 @@ async def test_a_restart_goes_on_waiting(
     clock.advance(timedelta(seconds=3))
     assert (await told(second, name))["duration"] == "1h10m0s"
     clock.advance(timedelta(seconds=1))
-    async with asyncio.timeout(10):
+    async with soon():
         while (done := await told(second, name))["status"] == "Running":
             await asyncio.sleep(0)
     assert (done["status"], done["duration"]) == ("Succeeded", "1h20m0s")

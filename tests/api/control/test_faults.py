@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from api.control.conftest import Client, Control
+from waiting import soon
 
 from wesemu.api.callfaults import OPERATIONS, CallFault, CallFaults
 from wesemu.clock import ManualClock
@@ -122,7 +123,7 @@ def asked(sample: str) -> RunRequest:
 
 
 async def ended(runs: RunService, run: Run) -> Run:
-    async with asyncio.timeout(10):
+    async with soon():
         async for seen in runs.follow(LOCAL_OWNER, run.id):
             run = seen
     return run
@@ -160,7 +161,7 @@ async def test_a_job_is_late_in_real_pace_too(
 ) -> None:
     await control("faults", {"next_run": {"misses_sla": True}})
     run = await runs.submit(LOCAL_OWNER, asked("a"))
-    async with asyncio.timeout(10):
+    async with soon():
         async for seen in runs.follow(LOCAL_OWNER, run.id):
             run = seen
             if run.counts is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 from api.control.conftest import Client, Control
 from api.control.test_faults import asked, ended
+from waiting import soon
 
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import LOCAL_OWNER, RunState
@@ -17,7 +18,7 @@ _LINE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+')
 
 
 async def next_change(stream: aiohttp.ClientResponse) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with soon():
         while True:
             line = (await stream.content.readline()).decode()
             if line.startswith("data: "):
@@ -46,7 +47,7 @@ async def test_the_server_s_end_ends_the_stream(client: Client) -> None:
     async with client.get("/_wesemu/events") as stream:
         await stream.content.readline()
         closing = asyncio.create_task(client.server.close())
-        async with asyncio.timeout(10):
+        async with soon():
             assert (await stream.content.read()).strip() in (b"", b":")
             await closing
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestServer
 from remote_support import Side, settings_of
-from unit.transfers.origin import Origin, start
+from unit.transfers.origin import origin
+from waiting import soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
@@ -17,16 +18,9 @@ from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 
+__all__ = ["origin", "remote", "serve"]
+
 Serve = Callable[..., Awaitable[RunService]]
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    """A web server with one file, at any path."""
-    origin = Origin()
-    server = await start(origin)
-    yield origin
-    await server.close()
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ def remote(side: Side) -> Mapping[str, Any]:
 
 
 async def ended(runs: RunService, run: Run) -> Run:
-    async with asyncio.timeout(30):
+    async with soon():
         async for now in runs.follow(LOCAL_OWNER, run.id):
             run = now
     return run

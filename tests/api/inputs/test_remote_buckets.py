@@ -12,6 +12,7 @@ from api.inputs.conftest import Serve, ended, mapping
 from pydantic import ValidationError
 from remote_support import KEY_ID, SECRET, Side
 from support import REFERENCE
+from waiting import soon
 
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import InvalidRequest
@@ -286,7 +287,7 @@ async def test_a_cancel_ends_the_sending_of_results_at_once(
     await asked.wait()
     run = await runs.by_handle(LOCAL_OWNER, name.rpartition("-")[2])
     await runs.cancel(LOCAL_OWNER, run.id)
-    async with asyncio.timeout(1):
+    async with soon():
         async for now in runs.follow(LOCAL_OWNER, run.id):
             run = now
     assert run.state is RunState.CANCELED

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientSession
 from api.inputs.conftest import Serve, ended, mapping
 from unit.transfers.origin import CONTENT, Origin, says, sha256
-from waiting import eventually
+from waiting import eventually, soon
 
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import InvalidRequest, ObjectNotFound
@@ -66,7 +66,7 @@ async def test_progress_is_told_while_it_is_fetched_and_a_cancel_ends_it_at_once
 
     await eventually(some_has_come)
     await runs.cancel(LOCAL_OWNER, run.id)
-    async with asyncio.timeout(1):
+    async with soon():
         async for now in runs.follow(LOCAL_OWNER, run.id):
             run = now
     assert run.state is RunState.CANCELED

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
+from waiting import soon
 
 from wesemu.app import create_app
 from wesemu.clock import ManualClock
@@ -64,7 +65,7 @@ async def send(client: Client, status: int = 200, **parameters: str) -> Any:
 
 
 async def ended(client: Client, run_id: str) -> Any:
-    async with asyncio.timeout(10):
+    async with soon():
         while True:
             told = await call(client, "GET", f"{RUNS}/{run_id}")
             if told["state"] in ("COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR"):

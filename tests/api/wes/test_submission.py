@@ -11,6 +11,7 @@ import pytest
 from aiohttp import FormData
 from api.wes.fixtures import LIMITS, Client, Ended, Submit, fetch
 from pytest_aiohttp import AiohttpClient
+from waiting import eventually
 
 from wesemu.app import create_app
 from wesemu.clock import ManualClock
@@ -394,10 +395,7 @@ async def test_a_client_that_hangs_up_leaves_nothing(wes: Client, settings: Sett
         b"Content-Type: multipart/form-data; boundary=B\r\n\r\n" + ATTACHED
     )
     await writer.drain()
-    async with asyncio.timeout(5):
-        while not run_folders(settings):
-            await asyncio.sleep(0.01)
-        writer.close()
-        await writer.wait_closed()
-        while run_folders(settings):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: bool(run_folders(settings)))
+    writer.close()
+    await writer.wait_closed()
+    await eventually(lambda: not run_folders(settings))

@@ -1,29 +1,5 @@
-"""A Snakemake engine in each mode."""
+"""Makes the fixtures of engines known here."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from engine_fixtures import any_engine, engine, no_leftovers
 
-import pytest
-from engine_support import end_runs
-
-from wesemu.engines.snakemake import SnakemakeEngine
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers(tmp_path: Path) -> Iterator[None]:
-    yield
-    end_runs(tmp_path)
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine(mode="warm")
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture(params=["warm", "cli"])
-async def any_engine(request: pytest.FixtureRequest) -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine(mode=request.param)
-    yield engine
-    await engine.close()
+__all__ = ["any_engine", "engine", "no_leftovers"]

@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from engine_support import follow, started, tools
 from hosted_support import LANGUAGES, Language, launch_gated, make_job, play, run_of
+from waiting import soon
 
 from wesemu.engines.hosted import HostedEngine
 from wesemu.engines.lock import holder
@@ -25,18 +25,18 @@ def language(request: pytest.FixtureRequest) -> Language:
 
 @pytest.fixture
 async def engine(language: Language) -> AsyncIterator[HostedEngine]:
-    engine = language.engine()
+    """Whose tools have to end by SIGTERM: SIGKILL does not come while a test waits."""
+    engine = language.engine(grace_seconds=3600.0)
     yield engine
     await engine.close()
 
 
-async def test_cancel_ends_the_tools_within_a_second(
+async def test_cancel_ends_the_tools_without_killing_them(
     language: Language, engine: HostedEngine, tmp_path: Path
 ) -> None:
     job, execution = await launch_gated(language, engine, tmp_path / "run")
-    begun = time.monotonic()
-    await execution.cancel()
-    assert time.monotonic() - begun < 1
+    async with soon():
+        await execution.cancel()
     assert await tools(job) == []
     story = await follow(execution)
     assert story.outcome.exit_code == 143
@@ -53,9 +53,8 @@ async def test_cancel_before_the_first_tool_is_at_once(
         tmp_path / "run", language.gated, {"folder": str(tmp_path / "run/work")}, name=language.file
     )
     execution = await engine.launch(job)
-    begun = time.monotonic()
-    await asyncio.gather(execution.cancel(), execution.cancel())
-    assert time.monotonic() - begun < 1
+    async with soon():
+        await asyncio.gather(execution.cancel(), execution.cancel())
     story = await follow(execution)
     assert story.outcome.exit_code == 143
     assert not story.failures

@@ -13,6 +13,7 @@ from threading import Event
 import pytest
 from leases_support import HOLDER, STRESS, most_at_once
 
+from wesemu.engines import leases
 from wesemu.engines.leased import wrap
 from wesemu.engines.leases import (
     Lease,
@@ -26,7 +27,7 @@ from wesemu.engines.tickets import Capacity
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Standing
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 ALL = Resources(cores=2)
 ONE = Resources(cores=1)
 
@@ -89,18 +90,21 @@ def test_whoever_gives_back_hands_on_in_order(folder: Path, threads: ThreadPoolE
         lease.release()
 
 
-def test_handing_on_is_prompt(folder: Path, threads: ThreadPoolExecutor) -> None:
-    """By a ring and not by looking now and then, which the first does every 50 ms."""
-    delays = []
-    for _ in range(5):
-        lease = desk(folder).take(ALL)
-        asked = ask(threads, folder, ALL)
-        released = time.monotonic()
-        lease.release()
-        next_one = asked.result(DEADLINE_SECONDS)
-        delays.append(time.monotonic() - released)
-        next_one.release()
-    assert min(delays) < 0.02
+@pytest.fixture
+def only_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the queue now and then, as long as a test waits."""
+    monkeypatch.setattr(leases, "_FIRST_SECONDS", 10 * DEADLINE_SECONDS)
+    monkeypatch.setattr(leases, "_OTHERS_SECONDS", 10 * DEADLINE_SECONDS)
+
+
+@pytest.mark.usefixtures("only_rings")
+def test_handing_on_is_by_a_ring(folder: Path, threads: ThreadPoolExecutor) -> None:
+    lease = desk(folder).take(ALL)
+    asked = ask(threads, folder, ALL)
+    behind = ask(threads, folder, ALL, age=2)
+    lease.release()
+    asked.result(DEADLINE_SECONDS).release()
+    behind.result(DEADLINE_SECONDS).release()
 
 
 def test_devices_are_told_and_exclusive(folder: Path, threads: ThreadPoolExecutor) -> None:
@@ -122,18 +126,17 @@ def test_whoever_asks_for_more_than_the_node_gets_the_node(folder: Path) -> None
     lease.release()
 
 
+@pytest.mark.usefixtures("only_rings")
 def test_closing_ends_the_waiting_at_once(folder: Path, threads: ThreadPoolExecutor) -> None:
     lease = desk(folder).take(ONE)
     canceled = desk(folder, age=1)
     asked = threads.submit(canceled.take, ALL)
     until(lambda: waiting(folder) == 1)
     behind = ask(threads, folder, ONE, age=2)
-    began = time.monotonic()
     canceled.close()
     with pytest.raises(LeasesClosed):
         asked.result(DEADLINE_SECONDS)
     behind.result(DEADLINE_SECONDS).release()
-    assert time.monotonic() - began < 1.0
     with pytest.raises(LeasesClosed):
         canceled.take(ONE)
     lease.release()
@@ -165,10 +168,8 @@ def test_a_lease_dies_with_its_holder(folder: Path, threads: ThreadPoolExecutor)
     holder = hold(folder)
     assert said(holder) == "holds"
     asked = ask(threads, folder, ALL)
-    began = time.monotonic()
     kill(holder)
     asked.result(DEADLINE_SECONDS).release()
-    assert time.monotonic() - began < 1.0
     assert not list_tickets(folder)
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from waiting import soon
 
 from wesemu.errors import DiskFull
 from wesemu.runs.changes import Changes
@@ -66,7 +67,7 @@ async def test_a_full_disk_does_not_hold_up_the_shut_down(kind: str) -> None:
             await asyncio.Event().wait()
 
     following = asyncio.create_task(follow())
-    async with asyncio.timeout(5):
+    async with soon():
         await store.asked.wait()
         following.cancel()
         with pytest.raises(asyncio.CancelledError):

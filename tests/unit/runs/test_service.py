@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from waiting import soon
 
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import BucketNotFound, Forbidden, InvalidRequest, RunActive, RunNotFound
@@ -32,14 +33,14 @@ def mapping(sample: str = "sample", **params: Any) -> RunRequest:
 
 
 async def ended(runs: RunService, run: Run) -> Run:
-    async with asyncio.timeout(10):
+    async with soon():
         async for seen in runs.follow(run.owner, run.id):
             run = seen
     return run
 
 
 async def until(runs: RunService, run: Run, state: RunState) -> None:
-    async with asyncio.timeout(10):
+    async with soon():
         async for seen in runs.follow(run.owner, run.id):
             if seen.state is state:
                 return

@@ -5,6 +5,7 @@ import json
 
 from aiohttp.test_utils import TestClient, TestServer
 from support import script_of
+from waiting import soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
@@ -37,7 +38,7 @@ async def test_tasks_stand_by_service_level_and_age(settings: Settings, clock: M
     async with TestClient(TestServer(app)):
         for request in (mapping("s", node="cuda"), mapping("p", cores="1", node="cpu")):
             run = await app[RUNS].submit(LOCAL_OWNER, request)
-            async with asyncio.timeout(10):
+            async with soon():
                 async for seen in app[RUNS].follow(run.owner, run.id):
                     run = seen
     standings = [job.standing for job in jobs]

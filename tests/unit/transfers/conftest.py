@@ -3,19 +3,13 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from unit.transfers.origin import LOOPBACK, Origin, start
+from unit.transfers.origin import LOOPBACK, origin
 
 from wesemu.transfers.http import HttpFetcher
 
+__all__ = ["fetcher", "origin"]
+
 IMPATIENT = (0.0,) * 3
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    origin = Origin()
-    server = await start(origin)
-    yield origin
-    await server.close()
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -103,6 +104,15 @@ async def start(origin: Origin) -> TestServer:
     await server.start_server(shutdown_timeout=0.1)
     origin.url = f"http://127.0.0.1:{server.port}/reads/a_1.fq"
     return server
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """A web server with one file, at any path."""
+    origin = Origin()
+    server = await start(origin)
+    yield origin
+    await server.close()
 
 
 def sha256(content: bytes) -> str:

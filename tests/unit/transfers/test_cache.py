@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from unit.transfers.origin import CONTENT, Origin, says, sha256
+from unit.transfers.origin import CONTENT, Origin, says, sha256, start
+from waiting import soon
 
 from wesemu.errors import InputError
 from wesemu.transfers.cache import InputCache
@@ -28,6 +30,15 @@ async def cache(shelf: Shelf, fetcher: HttpFetcher) -> AsyncIterator[InputCache]
     cache = InputCache(shelf, fetcher)
     yield cache
     await cache.close()
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Origin]:
+    """A second web server."""
+    other = Origin()
+    server = await start(other)
+    yield other
+    await server.close()
 
 
 @pytest.mark.parametrize("validator", ["etag", "modified"])
@@ -67,27 +78,43 @@ async def test_a_pinned_file_needs_no_server(
     assert len(origin.requests) == 1
 
 
+@asynccontextmanager
+async def stalled(cache: InputCache, folder: Path, *origins: Origin) -> AsyncIterator[None]:
+    """From each server five large files are wanted; four stall half way, as the fifth waits."""
+    go_on = asyncio.Event()
+    async with asyncio.TaskGroup() as fetches:
+        begun = asyncio.Semaphore(0)
+        for origin in origins:
+            origin.script = [origin.stalls_after(1_500_000, go_on)] * 5
+            for number in range(5):
+                source = WebFile(f"{origin.url}/{number}")
+                target = folder / origin.url.replace("/", "_") / str(number)
+                fetches.create_task(cache.fetch(source, target, lambda *_: begun.release()))
+        for _ in range(4 * len(origins)):
+            await begun.acquire()
+        async with soon():
+            try:
+                yield
+            finally:
+                go_on.set()
+
+
 async def test_a_pinned_file_that_is_there_waits_for_nobody(
-    cache: InputCache, origin: Origin, tmp_path: Path
+    cache: InputCache, origin: Origin, other: Origin, tmp_path: Path
 ) -> None:
     """However many large files are on their way."""
     await cache.fetch(WebFile(origin.url), tmp_path / "a", ignore)
-    go_on = asyncio.Event()
-    origin.script = [origin.stalls_after(1_500_000, go_on)] * 9
-    async with asyncio.TaskGroup() as others:
-        begun = asyncio.Semaphore(0)
-        for number in range(9):
-            source = WebFile(f"{origin.url}/{number}")
-            target = tmp_path / str(number)
-            others.create_task(cache.fetch(source, target, lambda *_: begun.release()))
-        for _ in range(8):
-            await begun.acquire()
-        pinned = web_file(f"http://127.0.0.1:9/b.fq#sha256={sha256(CONTENT)}")
-        async with asyncio.timeout(5):
-            try:
-                assert (await cache.fetch(pinned, tmp_path / "b", ignore)).cached
-            finally:
-                go_on.set()
+    pinned = web_file(f"http://127.0.0.1:9/b.fq#sha256={sha256(CONTENT)}")
+    async with stalled(cache, tmp_path, origin, other):
+        assert (await cache.fetch(pinned, tmp_path / "b", ignore)).cached
+
+
+async def test_a_server_that_stalls_does_not_keep_others_waiting(
+    cache: InputCache, origin: Origin, other: Origin, tmp_path: Path
+) -> None:
+    async with stalled(cache, tmp_path, origin):
+        assert not (await cache.fetch(WebFile(other.url), tmp_path / "b", ignore)).cached
+        assert len(origin.requests) == 4
 
 
 async def test_two_runs_at_once_fetch_it_once(
@@ -119,7 +146,7 @@ async def test_who_is_cancelled_leaves_the_other_one_its_file(
     stayer = asyncio.create_task(cache.fetch(WebFile(origin.url), tmp_path / "b", ignore))
     await begun.wait()
     leaver.cancel()
-    async with asyncio.timeout(1):
+    async with soon():
         await asyncio.wait({leaver})
     go_on.set()
     assert not (await stayer).cached

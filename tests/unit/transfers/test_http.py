@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import hashlib
+import itertools
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from unit.transfers.conftest import IMPATIENT
 from unit.transfers.origin import CONTENT, LOOPBACK, Origin, says, sha256, start
+from waiting import soon
 
 from wesemu.errors import InputError, SystemFault
 from wesemu.objects.crc64 import find_crc64
@@ -349,6 +351,31 @@ async def test_a_silent_server_is_left(origin: Origin, partial: Partial) -> None
     await fetcher.close()
 
 
+async def test_a_server_that_trickles_is_left_and_what_came_is_kept(
+    origin: Origin, partial: Partial
+) -> None:
+    """By a clock on which a minute passes whenever it is looked at."""
+    minutes = itertools.count(step=60.0)
+    forever = asyncio.Event()
+    origin.script = [origin.stalls_after(100, forever)]
+    fetcher = HttpFetcher(LOOPBACK, now=lambda: next(minutes))
+    with pytest.raises(RemoteFault, match="sends too slowly: 100 bytes in 60 seconds"):
+        await fetch(fetcher, origin, partial)
+    assert len(origin.requests) == 1
+    assert await asyncio.to_thread(partial.arrived) == 100
+    forever.set()
+    await fetcher.close()
+
+
+async def test_a_line_that_always_breaks_and_brings_next_to_nothing_is_left(
+    fetcher: HttpFetcher, origin: Origin, partial: Partial
+) -> None:
+    origin.script = [origin.breaks_after(1000) for _ in range(len(IMPATIENT) + 2)]
+    with pytest.raises(RemoteFault, match="4 attempts failed"):
+        await fetch(fetcher, origin, partial)
+    assert len(origin.requests) == len(IMPATIENT) + 1
+
+
 async def test_a_cancel_ends_it_at_once_and_keeps_what_came(
     fetcher: HttpFetcher, origin: Origin, partial: Partial
 ) -> None:
@@ -357,7 +384,7 @@ async def test_a_cancel_ends_it_at_once_and_keeps_what_came(
     task = asyncio.create_task(fetcher.fetch(WebFile(origin.url), partial, lambda *_: begun.set()))
     await begun.wait()
     task.cancel()
-    async with asyncio.timeout(1):
+    async with soon():
         await asyncio.wait({task})
     assert task.cancelled()
     forever.set()

@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from waiting import soon
+
 from wesemu.workflows.indexing import ReferenceIndexer
 
 
@@ -40,7 +42,7 @@ async def test_links_of_one_file_leave_threads_for_others(tmp_path: Path) -> Non
     works = [asyncio.create_task(indexer.ready(link, "g")) for link in links]
     await asyncio.to_thread(store.begun.wait, 10)
     try:
-        async with asyncio.timeout(5):
+        async with soon():
             assert await indexer.ready(other, "o") == other
         assert len(store.asked) == 2, "one link's, and the other file"
     finally:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.engines.hosted.tasks import Tasks
+from wesemu.engines.leases import LeaseForgone
 from wesemu.engines.processes import send_group
 from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 from wesemu.runs.model import Resources
@@ -35,10 +36,13 @@ class CacheBusy(Exception):
 
 
 class Hooks:
-    """cwltool in this process, watched for one run."""
+    """cwltool in this process, watched for one run. With `keep_going` a step that failed does not
+    make the others needless that wait for their leases."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, *, keep_going: bool = False) -> None:
         self._tasks = tasks
+        self._keep_going = keep_going
+        self._failed = False
         self._jobs = dict[str, Any]()
         self._made = set[str]()
         self._containers = dict[str, str]()
@@ -96,6 +100,7 @@ class Hooks:
     def _ending(self, name: str, callback: Any) -> Any:
         def ended(outputs: Any, status: str) -> None:
             self._tasks.end(name, succeeded=status == "success")
+            self._failed |= status != "success"
             self._jobs.pop(name, None)
             callback(outputs, status)
 
@@ -121,7 +126,7 @@ class Hooks:
         assert name is not None
         job = self._jobs[name]
         command = shlex.join(map(str, job.command_line))  # without secrets
-        attempt = self._tasks.begin(name, command, _wanted(job.builder.resources))
+        attempt = self._begin(name, command, _wanted(job.builder.resources))
         self._note_container(name, commands)
         with contextlib.ExitStack() as files:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "cwd": cwd}
@@ -137,6 +142,17 @@ class Hooks:
                 process.wait()
         self._containers.pop(name, None)
         return int(process.returncode)
+
+    def _begin(self, name: str, command: str, wanted: Resources) -> Attempt:
+        try:
+            return self._tasks.begin(name, command, wanted, self._is_needed)
+        except LeaseForgone as forgone:
+            error = import_module("cwltool.errors").WorkflowException
+            raise error("not started, because another step has failed") from forgone
+
+    def _is_needed(self) -> bool:
+        """cwltool itself makes no further jobs then, but starts those that it has made."""
+        return self._keep_going or not self._failed
 
     def _spawn(self, attempt: Attempt, commands: list[str], options: Any) -> TaskProcess:
         try:

@@ -26,7 +26,7 @@ def run_workflow(desk: Desk) -> int:
     """The exit status: 0, or 1 with the reason in the journal."""
     inputs = desk.workspace.work / INPUTS
     write_json(inputs, desk.order.inputs)
-    hooks = Hooks(desk.tasks)
+    hooks = Hooks(desk.tasks, keep_going=bool(desk.order.options.get("keep_going")))
     hooks.install()
     desk.stop = hooks.kill_containers
     complaints = Complaints(desk.workspace, desk.tasks)

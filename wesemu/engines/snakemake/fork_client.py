@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ _LAUNCH_SECONDS = 30.0
 
 Reply = dict[str, Any]
 
+log = logging.getLogger("wesemu.engines.snakemake")
+
 
 class ForkClient:
     """One forkserver at a time. Its runs do not need it once they are launched.
@@ -29,7 +32,7 @@ class ForkClient:
         self._command = [python, "-m", "wesemu.engines.snakemake.forkserver"]
         self._modules = modules
         self._environment = environment
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -43,24 +46,36 @@ class ForkClient:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Returns once the forkserver is warm. Raises EngineFault."""
-        async with self._starting:
-            if self._channel is not None:
-                return
-            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._channel.setblocking(False)
-            self._ready = asyncio.get_running_loop().create_future()
-            try:
-                self._process = await asyncio.to_thread(self._spawn, theirs.fileno())
-            finally:
-                theirs.close()
-            self._reading = asyncio.create_task(self._read(), name="forkserver")
-            try:
-                async with asyncio.timeout(_START_SECONDS):
-                    await self._ready
-            except TimeoutError:
-                await self.close()
-                raise EngineFault("Snakemake's forkserver was not ready in time") from None
+        """Returns once the forkserver is warm; broken off, it leaves it starting. Raises
+        EngineFault."""
+        under_way = self._starting is not None and not self._starting.done()
+        if self._starting is None or not (under_way or self._channel is not None):
+            self._starting = asyncio.create_task(self._start(), name="forkserver's start")
+            self._starting.add_done_callback(_note_fault)
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        spawning = asyncio.create_task(asyncio.to_thread(self._spawn, theirs.fileno()))
+        try:
+            self._process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            self._process = await spawning  # so that it can be ended
+            raise
+        except OSError as error:
+            self._forget()
+            raise EngineFault(f"Snakemake's forkserver cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        self._ready = asyncio.get_running_loop().create_future()
+        self._reading = asyncio.create_task(self._read(), name="forkserver")
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._ready
+        except TimeoutError:
+            await self._end()
+            raise EngineFault("Snakemake's forkserver was not ready in time") from None
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -135,9 +150,23 @@ class ForkClient:
             await asyncio.to_thread(process.wait)
 
     async def close(self) -> None:
-        """End the forkserver. Its runs go on."""
+        """End the forkserver, even one that is starting. Its runs go on."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+            self._starting = None
+        await self._end()
+
+    async def _end(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
             self._reading = None
+        self._forget()
         await self._bury()
+
+
+def _note_fault(start: "asyncio.Task[None]") -> None:
+    """Whoever waited for it may be gone."""
+    if not start.cancelled() and (fault := start.exception()) is not None:
+        log.warning("%s", fault)

@@ -1,8 +1,10 @@
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexer_of
@@ -18,6 +20,17 @@ shell.executable("bash")
 
 
 check_reports(config["reports"])
+
+
+def check_paths():
+    """Snakemake knows no way to write such a path for an input."""
+    reads = [lane[mate] for lane in config["reads"] for mate in MATES if mate in lane]
+    for path in (config["reference"], *reads):
+        if re.search(r"{.*}", path):
+            raise WorkflowError(
+                f"Snakemake takes the braces in {path} for a wildcard; rename the file or its "
+                "folder, or link it under another name"
+            )
 
 
 ON_GPU = config["accelerator"] == "cuda"
@@ -55,6 +68,9 @@ REFERENCE = "resources/genome.fa"
 SUMMARY = "results/mapping.json" if "caller" in config else "results/summary.json"
 MATES = ("first", "second")
 MEBIBYTE = 1 << 20
+
+
+check_paths()
 
 
 def read_group(number, lane):

@@ -1,0 +1,5 @@
+"""Makes the fixtures of engines known here."""
+
+from engine_fixtures import any_engine, cli_engine, engine, no_leftovers
+
+__all__ = ["any_engine", "cli_engine", "engine", "no_leftovers"]

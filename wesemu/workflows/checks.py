@@ -1,0 +1,84 @@
+"""What a bundled pipeline's request may not want, seen before it is queued."""
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wesemu.errors import InvalidRequest, ToolMissing
+from wesemu.genomics.reports import check_reports
+from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get
+from wesemu.runs.ports import Publication
+from wesemu.workflows.accelerated import check_caller
+from wesemu.workflows.params import MappingParams, WgsParams
+
+_SCHEME = re.compile("^s3://")
+_WILDCARD = re.compile(r"\{.*\}")
+
+
+def check_names(
+    params: MappingParams, inputs: set[Path | None], publications: Sequence[Publication]
+) -> None:
+    """Raises InvalidRequest for an output that is an input or another output."""
+    locations = [params.reference]
+    for lane in params.reads:
+        locations += [lane.first] if lane.second is None else [lane.first, lane.second]
+    taken: set[Path | str | None] = {*inputs}
+    taken |= {_SCHEME.sub("oss://", location) for location in locations}
+    for publication in publications:
+        target = publication.destination or publication.url
+        if target is None:
+            continue
+        if target in taken:
+            raise InvalidRequest(
+                f"{publication.url} is an input of this run or named for two outputs; "
+                "choose another name",
+                field=publication.name,
+            )
+        taken.add(target)
+
+
+def check_wildcards(params: MappingParams, names: Mapping[Path, str]) -> None:
+    """Raises InvalidRequest for an input that Snakemake would take for a pattern. `names` are the
+    caller's, by file, for those that lie here."""
+    named = {"reference": params.reference}
+    for number, lane in enumerate(params.reads):
+        named[f"reads.{number}.first"] = lane.first
+        if lane.second is not None:
+            named[f"reads.{number}.second"] = lane.second
+    for field, location in named.items():
+        if not location.startswith(("http://", "https://")) and _WILDCARD.search(location):
+            raise _wildcard(location, field)
+    for path, name in names.items():
+        if _WILDCARD.search(str(path)):
+            raise _wildcard(name, "reads")
+
+
+def _wildcard(name: str, field: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field}: Snakemake takes the braces in the path of {name} for a wildcard; rename the "
+        "file or its folder",
+        field=field,
+    )
+
+
+def check_tools(params: MappingParams, *, cuda: bool) -> None:
+    """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
+    for a caller of a GPU without one; with a GPU deepvariant is Parabricks'."""
+    chosen = {"mapper": params.mapper}
+    if isinstance(params, WgsParams):
+        if not cuda:
+            check_caller(params)
+        if not (cuda and params.caller == "deepvariant"):
+            chosen["caller"] = params.caller
+    for field, tool in chosen.items():
+        if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
+            raise InvalidRequest(
+                f"{tool} is not installed on this server; install {how_to_get(tool)} there, or "
+                f"leave {field} out",
+                field=field,
+            )
+    try:
+        check_reports(params.chosen_reports)
+    except ToolMissing as error:
+        raise InvalidRequest(error.message, field="reports") from error

@@ -1,0 +1,37 @@
+"""The configuration of a bundled pipeline, as its schema wants it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wesemu.runs.model import JsonObject, JsonValue
+from wesemu.workflows.inputs import LaneFiles
+from wesemu.workflows.params import MappingParams, WgsParams
+
+
+def configuration(params: MappingParams, lanes: Sequence[LaneFiles], reference: Path) -> JsonObject:
+    reads: list[JsonValue] = []
+    for lane in lanes:
+        entry: JsonObject = {"first": str(lane.first)}
+        if lane.second is None:
+            entry["interleaved"] = True
+        else:
+            entry["second"] = str(lane.second)
+        if lane.read_group is not None:
+            entry["read_group"] = lane.read_group
+        reads.append(entry)
+    config: JsonObject = {
+        "sample": params.sample,
+        "reads": reads,
+        "reference": str(reference),
+        "quality_offset": params.quality_offset,
+        "mapper": params.mapper,
+        "markdup": params.markdup,
+        "optical_distance": params.optical_distance,
+        "alignment": params.alignment,
+        "reports": [*params.chosen_reports],
+    }
+    if isinstance(params, WgsParams):
+        config["caller"] = params.caller
+        config["gvcf"] = params.gvcf is not None
+        config["vcf"] = "calls.vcf" if params.is_plain else "calls.vcf.gz"
+    return config

@@ -1,0 +1,60 @@
+"""What a bundled pipeline leaves to be told: its figures, its warnings, why it failed."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import EngineFault
+from wesemu.runs.model import ReadCounts, RunFailure
+from wesemu.runs.ports import Results
+from wesemu.runs.workspace import Workspace, read_regular
+
+
+def read_results(workspace: Workspace) -> Results:
+    """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
+    results = workspace.work / "results"
+    try:
+        counted: dict[str, Any] = json.loads(read_regular(results / "reads.json"))
+        counts = ReadCounts(int(counted["total_reads"]), int(counted["total_bases"]))
+        return Results(counts=counts, tags=_tags(results / "summary.json"))
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineFault(f"the pipeline left no usable read counts: {error}") from error
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Warnings and tool versions, as tags of the run."""
+    if not path.is_file():
+        return {}
+    summary: dict[str, Any] = json.loads(read_regular(path))
+    tags = {f"wesemu.tools.{name}": str(version) for name, version in summary["tools"].items()}
+    if summary["warnings"]:
+        tags["wesemu.warnings"] = " ".join(summary["warnings"])
+    return tags
+
+
+def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFailure | None:
+    """What the pipeline says of a bad input; `names` gives the caller's, by file."""
+    path = work / "input_error.json"
+    if not path.is_file():
+        return None
+    told = json.loads(read_regular(path))
+    message, file = str(told["message"]), told.get("file")
+    known = {str(path): name for path, name in names().items()}
+    for local, name in known.items():
+        message = message.replace(local, name)
+    return RunFailure(
+        message=message,
+        hint="mend or replace the file and send the request again; nothing was published",
+        file=known.get(file, file),
+        record=told.get("record"),
+    )
+
+
+def gpu_failure(work: Path) -> RunFailure | None:
+    """What a step on the GPU says of its failure, and what helps."""
+    path = work / "accelerator_error.json"
+    if not path.is_file():
+        return None
+    told = json.loads(read_regular(path))
+    return RunFailure(message=str(told["message"]), hint=told.get("hint"))

@@ -1,0 +1,89 @@
+"""What a bundled pipeline makes, and where the caller wants it."""
+
+from pathlib import Path
+
+from wesemu.errors import InvalidRequest
+from wesemu.objects.buckets import Buckets
+from wesemu.runs.ports import Publication
+from wesemu.transfers.source import shown
+from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
+from wesemu.workflows.params import MappingParams, WgsParams
+
+_VCF_GZ = "results/calls.vcf.gz"
+_VCF = "results/calls.vcf"
+_GVCF = "results/calls.g.vcf.gz"
+_REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
+
+
+class Publications:
+    """Names the results of requests. Errors carry the parameter's name."""
+
+    def __init__(self, buckets: Buckets, elsewhere: Elsewhere) -> None:
+        self._buckets = buckets
+        self._elsewhere = elsewhere
+
+    def of(self, params: MappingParams) -> tuple[Publication, ...]:
+        """Raises InvalidRequest, BucketNotFound."""
+        wanted: list[Publication] = []
+        if isinstance(params, WgsParams):
+            wanted += self._variants(params)
+        if params.bam or not isinstance(params, WgsParams):
+            wanted += self._alignment(params)
+        return (
+            *wanted,
+            Publication("summary", "results/summary.json", optional=True),
+            Publication("flagstat", "results/flagstat.json"),
+            Publication("stats", "results/stats.txt"),
+            Publication("reads", "results/reads.json"),
+            Publication("markdup", "results/markdup.json", optional=True),
+            *(Publication(f"{name}_report", _REPORTS[name]) for name in params.chosen_reports),
+        )
+
+    def _alignment(self, params: MappingParams) -> list[Publication]:
+        result = f"results/{params.alignment}"
+        index = f"{result}.crai" if result.endswith(".cram") else f"{result}.bai"
+        return self._with_index("bam", params.bam, (".bam", ".cram"), result, index)
+
+    def _variants(self, params: WgsParams) -> list[Publication]:
+        wanted = [Publication("variants", "results/variants.txt")]
+        if params.gvcf is not None:
+            wanted += self._with_index("gvcf", params.gvcf, (".vcf.gz",), _GVCF, f"{_GVCF}.tbi")
+        either = (".vcf.gz", ".vcf")
+        if params.is_plain:
+            return [*self._with_index("vcf", params.vcf, either, _VCF, None), *wanted]
+        index = f"{_VCF_GZ}.tbi"
+        return [*self._with_index("vcf", params.vcf, either, _VCF_GZ, index), *wanted]
+
+    def _with_index(
+        self, name: str, url: str | None, suffixes: tuple[str, ...], result: str, index: str | None
+    ) -> list[Publication]:
+        if url is not None and not url.lower().endswith(suffixes):
+            raise InvalidRequest(
+                f"{name}: {url[:80]!r} must end with {' or '.join(suffixes)}", field=name
+            )
+        wanted = [self._publication(name, result, url)]
+        if index is not None:
+            suffix = Path(index).suffix
+            wanted.append(
+                self._publication(f"{name}_index", index, None if url is None else url + suffix)
+            )
+        return wanted
+
+    def _publication(self, name: str, result: str, url: str | None) -> Publication:
+        if url is None:
+            return Publication(name, result)
+        field = name.removesuffix("_index")
+        if self._elsewhere.is_remote(url):
+            return Publication(name, result, None, self._remote_target(url, field))
+        return Publication(name, result, self._buckets.target(url, field=field), url)
+
+    def _remote_target(self, url: str, field: str) -> str:
+        """The location of a result in a remote bucket, as it is told."""
+        remote = self._elsewhere.remote(url, field=field)
+        if not isinstance(remote, RemoteKey) or remote.sha256 is not None:
+            raise InvalidRequest(
+                f"{shown(url)}: results go to buckets; write oss://<bucket>/<key>", field=field
+            )
+        if url.endswith("/"):
+            raise InvalidRequest(f"{url} is a folder; name the file to write", field=field)
+        return remote.bucket.shown(remote.key)
