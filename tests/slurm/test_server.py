@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import TestServer
 from waiting import eventually
 
 from wesemu.app import create_app
 from wesemu.client import Client, RunDetail, connect
+from wesemu.engines.processes import marked
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
 
@@ -106,6 +108,27 @@ async def test_a_canceled_run_leaves_the_queue(
     assert run.state is RunState.CANCELED
     assert await queue() == []
     assert not (work / "out.txt").exists()
+
+
+async def test_reset_and_shutdown_leave_neither_jobs_nor_processes(
+    settings: Settings, tmp_path: Path, queue: Queue
+):
+    served = TestServer(await create_app(settings))
+    await served.start_server()
+    runs = settings.data / "runs"
+    async with connect(str(served.make_url("/"))) as client:
+        run_id = await submit(client, tmp_path / "one", SLOW)
+        await eventually((runs / run_id / "work" / "out.txt").exists)
+        assert len(await queue()) == 1
+        assert await client.control.reset() == 1
+        assert await queue() == []
+        assert await asyncio.to_thread(marked, runs / run_id) == []
+        run_id = await submit(client, tmp_path / "two", SLOW)
+        await eventually((runs / run_id / "work" / "out.txt").exists)
+        assert len(await queue()) == 1
+    await served.close()
+    assert await queue() == []
+    assert await asyncio.to_thread(marked, runs / run_id) == []
 
 
 async def test_a_failing_task_tells_its_exit_status_and_stderr(client: Client, tmp_path: Path):

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from wesemu.runs.model import RunFailure, TaskLog, TaskState
+from wesemu.errors import SystemFault, WesemuError
+from wesemu.runs.model import RunFailure, RunState, TaskLog, TaskState
 from wesemu.runs.ports import Outcome
 
 
@@ -63,3 +64,24 @@ class Doom:
             return False
         self._begun.add(task.id)
         return len(self._begun) == self._left
+
+
+def fault(error: Exception) -> tuple[RunState, RunFailure]:
+    """How a run ends that an error broke off: its request or its inputs were at fault, or this
+    machine was."""
+    match error:
+        case WesemuError():
+            state = RunState.EXECUTOR_ERROR
+            if isinstance(error, SystemFault):
+                state = RunState.SYSTEM_ERROR
+            return state, RunFailure(
+                message=error.message,
+                file=getattr(error, "file", None),
+                record=getattr(error, "record", None),
+            )
+        case OSError():
+            hint = "check the disk's free space and rights"
+            return RunState.SYSTEM_ERROR, RunFailure(message=f"{error}", hint=hint)
+        case _:
+            told = f"{type(error).__name__}: {error}"
+            return RunState.SYSTEM_ERROR, RunFailure(message=told)

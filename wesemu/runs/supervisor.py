@@ -17,13 +17,12 @@ from wesemu.clock import Clock
 from wesemu.errors import (
     EngineFault,
     FaultOrdered,
-    SystemFault,
     TransitionRefused,
     WesemuError,
 )
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
-from wesemu.runs.endings import Doom, broken_off, cause, real_seconds
+from wesemu.runs.endings import Doom, broken_off, cause, fault, real_seconds
 from wesemu.runs.model import Run, RunFailure, RunId, RunState
 from wesemu.runs.ports import (
     Engine,
@@ -308,20 +307,9 @@ class Supervisor:
     async def _settle_fault(self, run: Run, error: Exception) -> None:
         """The request or its inputs were at fault, or this machine was."""
         run = await self._store.get(run.id)  # its tags and counts were amended meanwhile
-        state = RunState.SYSTEM_ERROR
-        failure = RunFailure(message=f"{type(error).__name__}: {error}")
-        if isinstance(error, WesemuError):
-            if not isinstance(error, SystemFault):
-                state = RunState.EXECUTOR_ERROR
-            failure = RunFailure(
-                message=error.message,
-                file=getattr(error, "file", None),
-                record=getattr(error, "record", None),
-            )
-        elif isinstance(error, OSError):
-            failure = RunFailure(message=f"{error}", hint="check the disk's free space and rights")
-        else:
+        if not isinstance(error, (WesemuError, OSError)):
             log.exception("a run ended by an internal error", run_id=run.id)
+        state, failure = fault(error)
         try:
             await self._end(run, state, failure)
         except TransitionRefused:
