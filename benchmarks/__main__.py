@@ -15,6 +15,7 @@ from benchmarks.rounds import say
 
 NAMES = (
     "start",
+    "cancel",
     "many",
     "mixed",
     "mapping",

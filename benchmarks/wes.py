@@ -54,15 +54,19 @@ class Wes:
         headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         return str(self._call("POST", "/runs", body, headers)["run_id"])
 
-    def wait(self, run_id: str, every: float = _POLL_SECONDS) -> None:
-        """Until the run is COMPLETE, looked at every so many seconds: looking takes time from what
-        runs on the same cores. Raises RuntimeError if it fails."""
+    def cancel(self, run_id: str) -> None:
+        """CancelRun. Raises RuntimeError."""
+        self._call("POST", f"/runs/{run_id}/cancel", b"")
+
+    def wait(self, run_id: str, every: float = _POLL_SECONDS, *, wanted: str = "COMPLETE") -> None:
+        """Until the run has ended, looked at every so many seconds: looking takes time from what
+        runs on the same cores. Raises RuntimeError if it ends otherwise than `wanted`."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while (state := self.get(f"/runs/{run_id}/status")["state"]) not in ENDED:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"run {run_id} does not end")
             time.sleep(every)
-        if state != "COMPLETE":
+        if state != wanted:
             raise self._failed(run_id, state)
 
     def cpu_of_tasks(self, run_id: str) -> list[tuple[str, float]]:

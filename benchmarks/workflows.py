@@ -64,6 +64,32 @@ rule narrow{number}:
     return f'rule all:\n    input: "narrow{narrow}.span"\n' + "".join(rules)
 
 
+SCRIPT = """\
+import pathlib, subprocess
+pathlib.Path("begun").touch()
+subprocess.run(["sleep", "600"])
+"""
+
+
+def slow_rule(kind: str) -> str:
+    """One rule of that kind (shell, run, script, pipe) that notes `begun` and starts a tool that
+    takes minutes; for "script" it is `slow.py` with the text of SCRIPT."""
+    shell = 'shell: "touch begun; sleep 600; touch {output}"'
+    block = "run:\n" + "".join(f"        {line}\n" for line in SCRIPT.splitlines())
+    work = {"shell": shell, "run": block, "script": 'script: "slow.py"'}
+    if kind != "pipe":
+        return f'rule slow:\n    output: "x"\n    {work[kind]}\n'
+    return f"""\
+rule end:
+    input: "x"
+    output: "y"
+    shell: "cat {{input}} > {{output}}"
+rule slow:
+    output: pipe("x")
+    {shell.replace("touch {output}", "echo > {output}")}
+"""
+
+
 def read_spans(data: Path) -> str:
     """What all tasks of all runs of a server have written."""
     return "".join(path.read_text() for path in sorted(data.glob("runs/*/work/*.span")))
