@@ -28,7 +28,7 @@ def sample(work: Path, pairs: int) -> Path:
 
 
 def sample_of(work: Path, pairs: int) -> Path:
-    """Either of the two below, whichever is made sooner."""
+    """`sample` or `large_sample`, whichever is made sooner."""
     return large_sample(work, pairs) if pairs >= _MANY_PAIRS else sample(work, pairs)
 
 

@@ -72,7 +72,8 @@ def _without_parabricks(
 def _selftest() -> SelfTest:
     if find_spec("numba_cuda") is None or find_spec("numpy") is None:
         raise SystemFault(
-            "the demo has neither Parabricks nor numba-cuda, so nothing would use the GPU; "
+            "the demo does without Parabricks here and has no numba-cuda, so nothing would use "
+            "the GPU; "
             'pip install "wesemu[cuda]"'
         )
     simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"

@@ -110,8 +110,7 @@ def _alignment(fixture: Fixture, bam: Path, *, exact: bool) -> Iterator[Check]:
 def flagstat(bam: Path) -> Flagstat:
     """Counted anew by samtools, whatever the pipeline says of itself. Raises OSError."""
     command = [*resolve().samtools.command, "flagstat", "-O", "json", str(bam)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    counts = json.loads(answer)["QC-passed reads"]
+    counts = json.loads(_answer(command))["QC-passed reads"]
     share = counts["primary mapped"] / max(counts["primary"], 1)
     return Flagstat(
         line=f"{counts['mapped']} + 0 mapped ({counts['mapped %']:.2f}% : N/A)",
@@ -152,4 +151,12 @@ def _records(path: Path) -> bytes:
         ".gz": [*tools.bcftools.command, "view", "-H", str(path)],
         ".tbi": [*tools.bcftools.command, "index", "--stats", told],
     }
-    return subprocess.run(commands[path.suffix], check=True, capture_output=True).stdout
+    return _answer(commands[path.suffix])
+
+
+def _answer(command: Sequence[str]) -> bytes:
+    """Raises OSError with the program's words."""
+    done = subprocess.run(command, check=False, capture_output=True)
+    if done.returncode:
+        raise OSError(done.stderr.decode(errors="replace").strip() or f"{command[0]} failed")
+    return done.stdout

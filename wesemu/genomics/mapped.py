@@ -80,7 +80,7 @@ def _read_flagstat(path: Path, bam: Path) -> Mapping[str, Counts]:
         told: Mapping[str, Counts] = json.loads(path.read_text())
     except ValueError as error:
         raise SystemFault(
-            f"samtools flagstat cannot read {bam}; its own words are above."
+            f"samtools flagstat gave no figures of {bam}; its own words are in the log."
         ) from error
     return told
 
@@ -119,13 +119,19 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", required=True)
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     arguments = parser.parse_args(words)
-    counts = json.loads(arguments.counts.read_text())
     try:
-        flagstat = _read_flagstat(arguments.flagstat, arguments.bam)
-        check(arguments.bam, arguments.reference, flagstat, counts["total_reads"])
+        _describe(arguments)
     except SystemFault as error:
         sys.stderr.write(f"{error.message}\n")
         return NOT_WHOLE
+    return 0
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    """Check the BAM, then write all reports."""
+    counts = json.loads(arguments.counts.read_text())
+    flagstat = _read_flagstat(arguments.flagstat, arguments.bam)
+    check(arguments.bam, arguments.reference, flagstat, counts["total_reads"])
     arguments.flagstat_json.write_text(json.dumps(flagstat, indent=1) + "\n")
     arguments.flagstat_text.write_text(flagstat_text(flagstat))
     contigs = read_fai(str(arguments.reference))
@@ -141,7 +147,6 @@ def main(words: Sequence[str] | None = None) -> int:
         genome=sum(int(length) for _, length in contigs),
     )
     write_summary(summary, arguments.summary)
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from wesemu.errors import SystemFault
+
 Summary = dict[str, Any]
 Counts = Mapping[str, int | float | None]
 
@@ -27,13 +29,18 @@ _MANY_DUPLICATES = 50
 
 
 def read_sections(report: Path, wanted: Iterable[str]) -> dict[str, list[list[str]]]:
-    """Rows of a `samtools stats` or `bcftools stats` report by section, without its name."""
+    """Rows of a `samtools stats` or `bcftools stats` report by section, without its name.
+
+    Raises `SystemFault` where the tool has failed and left no figures.
+    """
     sections: dict[str, list[list[str]]] = {name: [] for name in wanted}
     with report.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             name, _, rest = line.rstrip("\n").partition("\t")
             if name in sections:
                 sections[name].append(rest.split("\t"))
+    if not sections["SN"]:
+        raise SystemFault(f"{report} has no figures: stats failed, its own words are in the log.")
     return sections
 
 

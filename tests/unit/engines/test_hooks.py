@@ -166,9 +166,10 @@ def test_log_events_reach_the_watcher() -> None:
 
 PROBE = """
 from wesemu.engines.snakemake import forkserver, hooks
+from wesemu.wiring.engines import PIPELINES_IMPORT
 import psutil, threading
 with forkserver._one_thread():
-    hooks.load()
+    hooks.load(PIPELINES_IMPORT)
 assert threading.active_count() == 1, threading.enumerate()
 assert psutil.Process().num_threads() == 1
 """
@@ -184,20 +185,24 @@ def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:
 
 
 YAML_PROBE = """
-import sys, yaml, yte
+import io, sys, yaml, yte
 from wesemu.engines.snakemake import hooks
-document = "a: {b: [1, 2.5, yes, null, '7'], c: 2026-11-25}\\nd: >\\n  x\\n  y\\n"
-slow = yte.process_yaml(document, require_use_yte=True)
-hooks.load(["wesemu.genomics.plain"])
-assert yte.yaml.FullLoader is yaml.CFullLoader
-assert yte.process_yaml(document, require_use_yte=True) == slow
-for broken in ("a: [1", "a: b: c"):
+documents = [
+    "a: {b: [1, 2.5, yes, null, '7'], c: 2026-11-25}\\nd: >\\n  x\\n  y\\n",
+    "header: |\\n  \\tcount\\tname\\n", "a:\\t4\\n", "a: 1\\t\\n", "[a:]", "a: [1", "a: b: c",
+]
+def read(document, kind):
     try:
-        yte.process_yaml(broken)
+        return yte.process_yaml(kind(document), require_use_yte=True)
     except yaml.YAMLError as error:
-        assert "line 1" in str(error)
-    else:
-        raise AssertionError(broken)
+        return str(error)
+cases = [(document, kind) for document in documents for kind in (str, io.StringIO)]
+slow = [read(*case) for case in cases]
+hooks.load(["wesemu.genomics.plain"])
+assert yte.yaml.load is hooks.load_yaml
+assert [read(*case) for case in cases] == slow
+assert slow[0]["a"]["b"] == [1, 2.5, True, None, "7"]
+assert "line 1" in slow[-1]
 assert "wesemu.genomics.plain" in sys.modules
 """
 

@@ -75,7 +75,13 @@ def test_the_text_report_has_no_percentage_of_nothing(folder):
 def test_a_flagstat_that_failed_is_noticed(folder, capsys):
     (folder / "flagstat.json").write_text("")
     assert run(folder) == NOT_WHOLE
-    assert "flagstat cannot read" in capsys.readouterr().err
+    assert "flagstat gave no figures" in capsys.readouterr().err
+
+
+def test_stats_that_failed_are_noticed(folder, capsys):
+    (folder / "stats.txt").write_text("")
+    assert run(folder) == NOT_WHOLE
+    assert "stats failed" in capsys.readouterr().err
 
 
 def test_missing_reads_are_noticed(folder, capsys):

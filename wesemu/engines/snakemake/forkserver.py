@@ -45,7 +45,7 @@ class ForkServer:
         with _one_thread():
             hooks.load(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
-            raise RuntimeError("Snakemake's modules start threads; they cannot be forked")
+            raise RuntimeError("modules imported ahead start threads; they cannot be forked")
         gc.collect()
         gc.freeze()
         signal.set_wakeup_fd(self._signaled, warn_on_full_buffer=False)

@@ -409,7 +409,7 @@ def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]
 
 def load(more: Iterable[str] = ()) -> None:
     """Import what a run imports, and `more`, and look up what is the same for every run: the
-    plugins, the processor's name (a program tells it). Nothing is run."""
+    plugins, and the processor's name, which Snakemake asks a program for."""
     for name in (*_PRELOADED, *more):
         with contextlib.suppress(ImportError):  # at worst, the run imports something else itself
             import_module(name)
@@ -423,7 +423,19 @@ def load(more: Iterable[str] = ()) -> None:
 def _read_yaml_by_libyaml() -> None:
     """Schemas and configurations; the parser in Python takes longer than to plan a workflow."""
     if hasattr(yaml, "CFullLoader"):
-        vars(import_module("yte"))["yaml"] = _Stand(yaml, FullLoader=yaml.CFullLoader)
+        vars(import_module("yte"))["yaml"] = _Stand(yaml, load=load_yaml)
+
+
+def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it
+    """What PyYAML's own parser reads, and in its words where it refuses: libyaml takes tabs
+    otherwise, and refuses what that one reads."""
+    text = stream if isinstance(stream, str) else stream.read()
+    if "\t" not in text:
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.load(text, yaml.CFullLoader)  # noqa: S506  # what yte takes, in C
+    if not isinstance(stream, str):
+        stream.seek(0)
+    return yaml.load(stream, Loader)  # noqa: S506  # the caller's choice
 
 
 _PRELOADED = (

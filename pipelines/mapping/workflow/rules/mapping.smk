@@ -85,7 +85,8 @@ rule statistics:
         " grep -v '^# The command line' | tee {output.stats:q} |"
         " {params.check} --bam {input.bam:q} --reference {input.reference:q}"
         " --counts {input.counts:q} --stats /dev/stdin"
-        " --flagstat <({params.samtools} flagstat -@ {threads} -O json {input.bam:q})"
+        " --flagstat <({params.samtools} flagstat -@ {threads} -O json {input.bam:q} ||"
+        ' echo "flagstat ended with status $?" >&2)'
         " --flagstat-json {output.flagstat:q} --flagstat-text {output.text:q}"
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
         " {params.markdup} --summary {output.summary:q}"
