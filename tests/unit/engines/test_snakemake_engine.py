@@ -364,6 +364,29 @@ async def test_targets_and_configuration(any_engine: SnakemakeEngine, tmp_path: 
     assert not (tmp_path / "run/work/c.txt").exists()
 
 
+async def test_modules_imported_ahead_are_those_that_lie_there(tmp_path: Path) -> None:
+    """Those that a workflow imports may change while the server runs, and with it."""
+    (tmp_path / "ahead").mkdir()
+    (tmp_path / "ahead/__init__.py").touch()
+    (tmp_path / "ahead/words.py").write_text("from ahead.more import WORD\n")
+    engine = SnakemakeEngine(
+        environment={"PYTHONPATH": str(tmp_path)}, modules=["ahead.words", "ahead.unknown"]
+    )
+    workflow = """
+        from ahead.words import WORD
+        rule a:
+            output: WORD
+            shell: "touch {output}"
+    """
+    told = []
+    for number, text in enumerate(("WORD = 'a'\n", "WORD = 'a'\n", "WORD = 'other'\n")):
+        (tmp_path / "ahead/more.py").write_text(text)
+        story = await play(engine, tmp_path / f"run{number}", workflow)
+        told += story.outcome.outputs
+    assert told == ["a", "a", "other"]
+    await engine.close()
+
+
 async def test_refused_parameters_start_nothing(engine: SnakemakeEngine, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", THREE_RULES, parameters={"--snakefile": "/etc/passwd"})
     with pytest.raises(InvalidRequest, match="snakefile") as caught:

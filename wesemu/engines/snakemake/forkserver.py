@@ -25,6 +25,7 @@ import psutil
 from wesemu.engines import run_process
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.fork_worker import ForkWorker
+from wesemu.engines.snakemake.imported import Imported
 from wesemu.engines.snakemake.order import about, read_order
 from wesemu.runs.workspace import Workspace
 
@@ -43,7 +44,8 @@ class ForkServer:
 
     def serve(self) -> None:
         with _one_thread():
-            hooks.load(self._modules)
+            hooks.load()
+            self._imported = Imported(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError("modules imported ahead start threads; they cannot be forked")
         gc.collect()
@@ -93,6 +95,7 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._awake)
             os.close(self._signaled)
+            self._imported.forget_changed()
             self._live(request)
             code = 0
         except BaseException:

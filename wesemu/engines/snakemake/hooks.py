@@ -407,10 +407,10 @@ def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]
     return str(file), linemaps.get(str(file), {}).get(line, line)
 
 
-def load(more: Iterable[str] = ()) -> None:
-    """Import what a run imports, and `more`, and look up what is the same for every run: the
-    plugins, and the processor's name, which Snakemake asks a program for."""
-    for name in (*_PRELOADED, *more):
+def load() -> None:
+    """Import what a run imports, and look up what is the same for every run: the plugins, and the
+    processor's name, which Snakemake asks a program for."""
+    for name in _PRELOADED:
         with contextlib.suppress(ImportError):  # at worst, the run imports something else itself
             import_module(name)
     for kind in ("executor", "storage", "scheduler", "logger"):
