@@ -15,8 +15,10 @@ STRUCK = "REDACTED"
 _URL = re.compile(r"(?::(?://|\\/\\/))(?P<authority>[^\s\"'<>`/\\?#]*)(?P<rest>[^\s\"'<>`]*)")
 _QUERY = re.compile(r"(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
 _PARAMETER = re.compile(
-    # also as JSON and HTML write an ampersand; other backslashes belong to the text around the URL
-    r"(?P<mark>[?&#;]|\\u0026)(?P<name>(?:(?!\\u0026)[^=&;?#])+)=(?P<value>(?:\\/|[^&;#\\])*)"
+    # also as JSON and HTML write `&`, `=`, `+` and `/`; other backslashes are of the text around
+    r"(?P<mark>[?&#;]|\\u0026)(?P<name>(?:(?!\\u0026|\\u003d)[^=&;?#])+)(?P<is>=|\\u003d)"
+    r"(?P<value>(?:\\/|\\u002[bf]|\\u003d|[^&;#\\])*)",
+    re.IGNORECASE,
 )
 _SIGNING = re.compile(
     r"(amp)?x(amz|oss|goog|cos|obs|tos|ms|bce).*|.*(signature|token|secret|passw|passphrase|pwd"
@@ -132,10 +134,11 @@ def _strike_url(match: re.Match[str], depth: int) -> str:
 
 
 def _strike_parameter(match: re.Match[str], depth: int) -> str:
-    name, value = _word(unquote(match["name"])), unquote(match["value"].replace("\\/", "/"))
+    name = _word(unquote(match["name"]))
+    value = unquote(match["value"].replace("\\u00", "%").replace("\\/", "/"))
     if not value or not (_SIGNING.fullmatch(name) or _is_secret(name, value, depth)):
         return match[0]
-    return f"{match['mark']}{match['name']}={STRUCK}"
+    return f"{match['mark']}{match['name']}{match['is']}{STRUCK}"
 
 
 def _is_secret(name: str, value: str, depth: int) -> bool:

@@ -44,6 +44,8 @@ SIGNATURE = "b" * 20 + "0123456789ab"
         ("https://h/f?u=https%3A%2F%2Fg%2F%3Fsig%3Dx", "https://h/f?u=REDACTED"),
         ("https:\\/\\/h\\/f?a=1\\u0026sig=x", "https:\\/\\/h\\/f?a=1\\u0026sig=REDACTED"),
         ("https://h/f?a=1&amp;sig=x", "https://h/f?a=1&amp;sig=REDACTED"),
+        ("https://h/f?sig\\u003da\\u002Bb\\u003d", "https://h/f?sig\\u003dREDACTED"),
+        (f"https://h/f?n={SIGNATURE}\\u002b", "https://h/f?n=REDACTED"),
         ("https://h/f?sig=a\\/b&n=1", "https://h/f?sig=REDACTED&n=1"),
     ],
 )
