@@ -5,6 +5,7 @@ take a bucket and a key raise InvalidRequest (its `field` is BUCKET or KEY) for 
 be, and BucketNotFound.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -152,8 +153,7 @@ class ObjectStore:
         place = self._place(bucket, key)
         with self._writing:
             if key.endswith("/"):
-                with suppress(OSError):  # it holds other objects, or was never there
-                    place.path.rmdir()
+                _remove_folder(place.path)
             elif place.path.is_symlink() or place.path.is_file():
                 place.path.unlink()
             place.records.remove(key)
@@ -204,6 +204,15 @@ class ObjectStore:
             place.records.save(place.key, status, record)
         sync_folders(place.path, place.folder)
         return place.info(status)
+
+
+def _remove_folder(path: Path) -> None:
+    """Unless it holds other objects, or was never there."""
+    try:
+        path.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            raise
 
 
 def _append(path: Path, addition: Path) -> os.stat_result:

@@ -3,15 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from wesemu.errors import NotFound, WesemuError
 from wesemu.objects.buckets import SCHEME, Buckets
-from wesemu.redaction import strike, strike_text, strike_urls
-from wesemu.runs.model import JsonValue, OutputFile, Run
+from wesemu.redaction import STRUCK, strike, strike_text, strike_urls
+from wesemu.runs.model import JsonValue, OutputFile, Run, workflow_kind
 from wesemu.runs.workspace import Workspace, read_regular
 
 Inclusion = Literal["small", "all", "none"]
@@ -92,30 +93,44 @@ def gather(
     pipelines: Path,
 ) -> Facts:
     """Raises OSError where the run directory is gone, NotFound where its workflow is."""
-    run = _struck(run)
     parts = [*(_bundled(run, pipelines) if run.workflow else []), *_attached(run, workspace)]
     if not parts:
         raise NotFound(f"the workflow's files are gone from the directory of run {run.id}")
     return Facts(
-        run=run,
+        run=(told := _struck(run)),
         url=url,
         log=json.dumps(strike(json.loads(log))),
-        language=run.request.workflow_type.upper().replace("SNAKEMAKE", "SMK"),
+        language=workflow_kind(run.request.workflow_type),
         parts=tuple(parts),
-        inputs=tuple(_inputs(run, buckets)),
+        inputs=tuple(_inputs(run, told, buckets)),
         results=tuple(_results(run, workspace, url, inclusion)),
         engine=_engine(workspace),
     )
 
 
 def _struck(run: Run) -> Run:
-    """What a run was asked for, and why it failed."""
+    """What a run was asked for, what is said of it and why it failed; without what the server has
+    kept for itself."""
     request = run.request
     params = strike(request.params)
     assert isinstance(params, dict)
+    request = replace(
+        request,
+        params=params,
+        workflow_url=strike_urls(request.workflow_url),
+        tags=_struck_texts(request.tags),
+        engine_parameters=_struck_texts(request.engine_parameters),
+        echo={},
+        marks={},
+    )
     failure = run.failure and replace(run.failure, message=strike_text(run.failure.message))
-    request = replace(request, params=params, workflow_url=strike_urls(request.workflow_url))
-    return replace(run, request=request, failure=failure)
+    return replace(run, request=request, failure=failure, tags=_struck_texts(run.tags))
+
+
+def _struck_texts(texts: Mapping[str, str]) -> dict[str, str]:
+    told = strike(dict(texts))
+    assert isinstance(told, dict)
+    return {name: str(text) for name, text in told.items()}
 
 
 def _bundled(run: Run, pipelines: Path) -> list[PartFile]:
@@ -161,14 +176,18 @@ def struck_content(path: Path) -> bytes | None:
     return None if struck == text else struck.encode(errors="surrogateescape")
 
 
-def _inputs(run: Run, buckets: Buckets) -> Iterator[InputFile]:
-    """Every location among the parameters that is none of the run's own outputs."""
-    made = {output.published for output in run.outputs}
-    seen: set[str] = set()
-    for name, text in _texts(run.request.params):
-        if _is_location(text) and text not in made | seen:
+def _inputs(run: Run, told: Run, buckets: Buckets) -> Iterator[InputFile]:
+    """Every location among the parameters that is none of the run's own outputs, once, as `told`
+    has it. Those that differ in their credentials alone are numbered."""
+    seen = {output.published for output in run.outputs}
+    shown: Counter[str] = Counter()
+    for name, text, struck in _texts(run.request.params, told.request.params):
+        if _is_location(text) and _is_location(struck) and text not in seen:
             seen.add(text)
-            yield _input(text, name, buckets)
+            shown[struck] += 1
+            another = "" if shown[struck] == 1 else f"-{shown[struck]}"
+            url = struck.replace(STRUCK, f"{STRUCK}{another}")
+            yield _input(text, url, name, buckets)
 
 
 def _is_location(text: str) -> bool:
@@ -176,11 +195,11 @@ def _is_location(text: str) -> bool:
     return text.isprintable() and _LOCATION.fullmatch(text) is not None
 
 
-def _input(url: str, parameter: str, buckets: Buckets) -> InputFile:
-    if not url.startswith(SCHEME):
+def _input(location: str, url: str, parameter: str, buckets: Buckets) -> InputFile:
+    if not location.startswith(SCHEME):
         return InputFile(url, parameter)
     try:
-        path = buckets.existing(url)
+        path = buckets.existing(location)
         if not path.is_file():
             return InputFile(url, parameter)
         size = path.stat().st_size
@@ -189,17 +208,20 @@ def _input(url: str, parameter: str, buckets: Buckets) -> InputFile:
         return InputFile(url, parameter)  # gone since
 
 
-def _texts(value: JsonValue, way: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Each with the way to it."""
-    match value:
-        case str():
-            yield ".".join(way), value
-        case list():
-            for number, item in enumerate(value):
-                yield from _texts(item, (*way, str(number)))
-        case dict():
+def _texts(
+    value: JsonValue, told: JsonValue, way: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Each with the way to it, as it is and as it is told."""
+    match value, told:
+        case str(), str():
+            yield ".".join(way), value, told
+        case list(), list():
+            for number, (item, shown) in enumerate(zip(value, told, strict=True)):
+                yield from _texts(item, shown, (*way, str(number)))
+        case dict(), dict():
             for name, item in value.items():
-                yield from _texts(item, (*way, name))
+                shown_name = strike_text(name)
+                yield from _texts(item, told[shown_name], (*way, shown_name))
 
 
 def _results(

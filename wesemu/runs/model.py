@@ -58,6 +58,15 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
 """The one transition table. A run keeps its state while the server is down."""
 
 
+_KINDS = {"SNAKEMAKE": "SMK", "SNAKEFILE": "SMK"}
+
+
+def workflow_kind(workflow_type: str) -> str:
+    """One name for a workflow_type however it is spelled: SMK, CWL, WDL, or what there is not."""
+    name = workflow_type.upper()
+    return _KINDS.get(name, name)
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """What a caller asked for, in WES's words; every dialect translates into this.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.graphs import Graph
-from wesemu.runs.model import OutputFile, Owner, Run, RunFailure, RunRequest
+from wesemu.runs.model import OutputFile, Owner, Run, RunFailure, RunRequest, workflow_kind
 from wesemu.runs.ports import Delivery, Engine, Job, Plan, Results, Tell
 from wesemu.runs.workspace import Draft, Workspace
 from wesemu.workflows.attached import AttachedWorkflows
@@ -15,8 +15,7 @@ from wesemu.workflows.params import PARAMS
 from wesemu.workflows.remote import RemoteWorkflows
 from wesemu.workflows.shares import others
 
-_ALIASES = {"snakemake": "smk", "snakefile": "smk"}
-_BUNDLED_KIND = "smk"
+_BUNDLED_KIND = "SMK"
 
 
 class WorkflowPlanner:
@@ -33,20 +32,20 @@ class WorkflowPlanner:
         self._attached = attached
         self._remote = remote
         self._engines: Mapping[str, Engine] = {
-            kind.casefold(): engine for engine in engines for kind in engine.workflow_types
+            workflow_kind(kind): engine for engine in engines for kind in engine.workflow_types
         }
 
     async def collect(self, request: RunRequest, files: Draft) -> RunRequest:
         if not self._remote.takes(request.workflow_url):
             return request
         self._engine(request)
-        return await self._remote.collect(request, _kind(request).upper(), files)
+        return await self._remote.collect(request, workflow_kind(request.workflow_type), files)
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         engine = self._engine(request)
         engine.check_parameters(others(request.engine_parameters))
         if request.workflow_url in PARAMS:
-            if _kind(request) != _BUNDLED_KIND:
+            if workflow_kind(request.workflow_type) != _BUNDLED_KIND:
                 raise InvalidRequest(
                     f"workflow_type is {request.workflow_type[:40]!r}; {request.workflow_url} is "
                     "bundled, and of the type SMK",
@@ -91,18 +90,12 @@ class WorkflowPlanner:
         return await self._bundled.explain(run, workspace) if run.workflow else None
 
     def _engine(self, request: RunRequest) -> Engine:
-        engine = self._engines.get(_kind(request))
+        engine = self._engines.get(workflow_kind(request.workflow_type))
         if engine is None:
-            known = ", ".join(sorted(kind.upper() for kind in self._engines))
+            known = ", ".join(sorted(self._engines))
             raise InvalidRequest(
                 f"workflow_type {request.workflow_type[:40]!r} is not one that this server "
                 f"runs; it runs {known}",
                 field="workflow_type",
             )
         return engine
-
-
-def _kind(request: RunRequest) -> str:
-    """The workflow's type in lower case, under one name."""
-    wanted = request.workflow_type.casefold()
-    return _ALIASES.get(wanted, wanted)

@@ -15,10 +15,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from wesemu.errors import InvalidRequest
+from wesemu.redaction import strike_urls
 from wesemu.runs.model import JsonValue, RunRequest
 from wesemu.runs.workspace import Draft, read_regular
 from wesemu.workflows.trs import NAMES, Fetched, fetch, read_address
-from wesemu.workflows.web import WorkflowWeb
+from wesemu.workflows.web import WorkflowWeb, shown
 
 FILE, SOURCES = "workflow_file", "workflow_sources"
 """Marks of a request: the workflow's name among the attachments, and what was fetched as JSON: a
@@ -62,11 +63,12 @@ class RemoteWorkflows:
                 fetched = await self._fetch(request.workflow_url, kind)
         except TimeoutError as error:
             raise _wrong(
-                f"{request.workflow_url[:200]!r} was not fetched within {self._seconds:.0f} s"
+                f"{shown(request.workflow_url)} was not fetched within {self._seconds:.0f} s"
             ) from error
         except (TypeError, ValueError, RecursionError) as error:  # an odd address or answer
+            why = strike_urls(str(error))
             raise _wrong(
-                f"{request.workflow_url[:200]!r} cannot be understood: {error}; correct the "
+                f"{shown(request.workflow_url)} cannot be understood: {why}; correct the "
                 "address, or have its registry answer as TRS 2.0 says"
             ) from error
         sources: list[JsonValue] = []
@@ -96,7 +98,7 @@ class RemoteWorkflows:
             _refuse_pages(url)
             content, media_type = await self._web.get(url, LIMIT)
             if media_type in ("text/html", "application/xhtml+xml"):
-                raise _wrong(f"{url[:200]!r} is a web page; give the address of the file itself")
+                raise _wrong(f"{shown(url)} is a web page; give the address of the file itself")
             name = unquote(urlsplit(url).path).rpartition("/")[2] or NAMES.get(kind, "workflow")
             fetched = Fetched(name, {name: content}, {name: url})
         _check_text(fetched.files[fetched.main], url)
@@ -116,7 +118,7 @@ class RemoteWorkflows:
         except (OSError, RuntimeError, ValueError):
             pass
         raise _wrong(
-            f"{url[:200]!r} is no file of at most {LIMIT >> 20} MiB below the folders of the "
+            f"{shown(url)} is no file of at most {LIMIT >> 20} MiB below the folders of the "
             "setting workflows.folders"
         )
 
@@ -136,7 +138,7 @@ def _refuse_pages(url: str) -> None:
     """Addresses that people copy from their browsers."""
     if url.lower().startswith("trs://"):
         raise _wrong(
-            f"{url[:200]!r} is not understood; write trs://HOST/tools/ID/versions/VERSION, "
+            f"{shown(url)} is not understood; write trs://HOST/tools/ID/versions/VERSION, "
             "the ID with %2F for its slashes"
         )
     raw = None
@@ -145,7 +147,8 @@ def _refuse_pages(url: str) -> None:
     elif (match := _OTHER_BLOB.fullmatch(url)) is not None:
         raw = f"{match[1]}raw{match[2]}"
     if raw is not None:
-        raise _wrong(f"{url[:200]!r} is a page about the file; the file itself is at {raw}")
+        raw = strike_urls(raw)
+        raise _wrong(f"{shown(url)} is a page about the file; the file itself is at {raw}")
 
 
 def _check_text(content: bytes, url: str) -> None:
@@ -154,7 +157,7 @@ def _check_text(content: bytes, url: str) -> None:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or not text.strip():
-        raise _wrong(f"{url[:200]!r} leads to what is no text; a workflow is a text file")
+        raise _wrong(f"{shown(url)} leads to what is no text; a workflow is a text file")
 
 
 async def _attach(files: Draft, name: str, content: bytes) -> None:

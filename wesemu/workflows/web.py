@@ -88,7 +88,7 @@ class WorkflowWeb:
 
 async def _content(answer: aiohttp.ClientResponse, url: str, limit: int) -> bytes:
     if answer.status in (404, 410):
-        raise FileMissing(f"workflow_url: there is no {_shown(url)}", field="workflow_url")
+        raise FileMissing(f"workflow_url: there is no {shown(url)}", field="workflow_url")
     if answer.status != 200:
         raise _refusal(url, f"the web server answered {answer.status}")
     content = bytearray()
@@ -102,9 +102,11 @@ async def _content(answer: aiohttp.ClientResponse, url: str, limit: int) -> byte
 
 
 def _refusal(url: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"workflow_url {_shown(url)}: {why}", field="workflow_url")
+    told = f"workflow_url {shown(url)}: {strike_urls(why)}"
+    return InvalidRequest(told, field="workflow_url")
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
+    """In quotes, at most 200 letters, and without the credentials in it."""
     url = strike_urls(url)
     return repr(url if len(url) <= 200 else f"{url[:200]}…")

@@ -10,6 +10,7 @@ import pytest
 from api.oss.fixtures import Answer, Client, read
 from structlog.testing import capture_logs
 
+from wesemu.errors import DiskFull
 from wesemu.objects.store import ObjectStore
 
 
@@ -181,6 +182,7 @@ async def test_keys_that_are_refused_are_not_called_deleted(
 ) -> None:
     (filled.parent / "secret").write_text("kept")
     (filled / "link").symlink_to(filled.parent)
+    (filled / "locked").mkdir()
     remove = ObjectStore.remove
 
     def denied(store: ObjectStore, bucket: str, key: str) -> None:
@@ -188,10 +190,15 @@ async def test_keys_that_are_refused_are_not_called_deleted(
             raise PermissionError(errno.EACCES, "not yours")
         remove(store, bucket, key)
 
+    def locked(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "not yours")
+
     monkeypatch.setattr(ObjectStore, "remove", denied)
+    monkeypatch.setattr(Path, "rmdir", locked)
     body, headers = deletion(
-        "../secret", "z", "link/secret", ".wesemu/objects", "out/x", "a b+c", quiet=quiet
-    )
+        "../secret", "z", "link/secret", ".wesemu/objects", "out/x", "locked/", "a b+c",
+        quiet=quiet,
+    )  # fmt: skip
     url = "/oss/genes/?delete&encoding-type=url"
     got = await read(await client.post(url, data=body, headers=headers))
     assert got.status == 200
@@ -201,17 +208,19 @@ async def test_keys_that_are_refused_are_not_called_deleted(
         "link%2Fsecret": "InvalidObjectName",
         ".wesemu%2Fobjects": "InvalidObjectName",
         "out%2Fx": "AccessDenied",
+        "locked%2F": "AccessDenied",
     }
     assert all(texts(got, "Error/Message"))
     assert (filled.parent / "secret").read_text() == "kept"
     assert not (filled / "z").exists()
 
 
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "the disk is broken"), DiskFull("no room")])
 async def test_a_deletion_that_the_disk_fails_is_an_error(
-    client: Client, filled: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, filled: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     def broken(*_: object) -> None:
-        raise OSError(errno.EIO, "the disk is broken")
+        raise fault
 
     monkeypatch.setattr(ObjectStore, "remove", broken)
     body, headers = deletion("z")

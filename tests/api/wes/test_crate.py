@@ -139,6 +139,7 @@ async def test_no_reference_leads_nowhere_and_every_file_is_there(
     local = [part for part in parts if "://" not in part]
     assert {"run.json", "pipelines/mapping/workflow/rules/mapping.smk"} <= set(local)
     assert [part for part in local if not (Path(crate.source) / part).is_file()] == []
+    assert (Path(crate.source) / "README.md").read_text().startswith(f"# {crate.name}\n")
     log = json.loads((Path(crate.source) / "run.json").read_text())
     async with client.get(f"{RUNS}/{run_id}", headers=HEADERS) as answer:
         assert log == await answer.json()
@@ -277,7 +278,7 @@ async def test_a_run_without_its_workflow_has_no_crate(
         assert "gone" in (await answer.json())["msg"]
 
 
-SECRETS = ("s3cret-a", "s3cret-b", "s3cret-c", "s3cret-d", "s3cret-e")
+SECRETS = ("s3cret-a", "s3cret-b", "s3cret-c", "s3cret-d", "s3cret-e", "s3cret-f")
 SIGNED = f"https://reads.example/a_1.fq.gz?versionId=7&X-Amz-Signature={SECRETS[0]}"
 TOLD = "https://reads.example/a_1.fq.gz?versionId=7&X-Amz-Signature=REDACTED"
 
@@ -287,7 +288,8 @@ def signed_form(script: list[dict[str, str]]) -> FormData:
     form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
     params = {"reads": SIGNED, "script": script, "more": {"api_key": SECRETS[1]}}
     form.add_field("workflow_params", json.dumps(params))
-    form.add_field("tags", json.dumps({"source": f"http://joe:{SECRETS[2]}@h/f"}))
+    tags = {"source": f"http://joe:{SECRETS[2]}@h/f", "wesemu.tools.x": f"://h?sig={SECRETS[5]}"}
+    form.add_field("tags", json.dumps(tags))
     config = f"reads: {SIGNED}\nréférence: 'http://joe:{SECRETS[2]}@h/f'\n"
     form.add_field("workflow_attachment", f"# {SIGNED}\n".encode(), filename="Snakefile")
     form.add_field("workflow_attachment", config.encode(), filename="config.yaml")
@@ -323,12 +325,36 @@ async def test_no_credential_of_the_request_leaves_in_a_crate(
     assert entities["workflow/config.yaml"]["contentSize"] == str(len(told))
     assert "REDACTED" in entities["workflow/config.yaml"]["description"]
     assert files["workflow/b.bin"] == b"\xff\x00://h/f?sig=REDACTED"
+    assert entities["#software-x"]["softwareVersion"] == "://h?sig=REDACTED"
     log = json.loads(files["run.json"])
     assert log["request"]["tags"]["source"] == "http://REDACTED@h/f"
     (output,) = (entity for entity in entities.values() if entity.get("name") == "o.txt"
                  and entity["@type"] == "File")  # fmt: skip
     assert output["@id"].startswith("http")
     assert "credentials" in output["description"]
+
+
+async def test_inputs_that_differ_in_their_credentials_stay_apart(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    ids = [f"https://h/data?id=3f2504e0-4f89-41d3-9a0c-0305e82c330{n}" for n in (1, 2)]
+    signed = [f"https://h/a.fq?sig={secret}" for secret in (*SECRETS[:2], SECRETS[0])]
+    params = {"script": [], "reads": ids + signed, "webhook": ["https://h/services/s3cret"]}
+    form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
+    form.add_field("workflow_params", json.dumps(params))
+    form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
+    entities = metadata(await fetch_crate(client, await send(client, runs, form), tmp_path))
+    told = {
+        name: one["exampleOfWork"]["@id"]
+        for name, one in entities.items()
+        if name.startswith("https://h/")
+    }
+    assert told == {
+        ids[0]: "#input-reads.0",
+        ids[1]: "#input-reads.1",
+        "https://h/a.fq?sig=REDACTED": "#input-reads.2",
+        "https://h/a.fq?sig=REDACTED-2": "#input-reads.3",
+    }
 
 
 async def test_its_owner_reads_in_the_run_log_what_was_sent(

@@ -88,13 +88,21 @@ async def test_outputs_by_range(
         assert await answer.text() == content
 
 
+LONG_AGO = "Wed, 01 Jan 2020 00:00:00 GMT"
+OTHERS = ['"another"', 'W/"another"', "another", LONG_AGO, "Fri, 01 Jan 2100 00:00:00 GMT", ""]
+
+
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-20", "bytes=-0"])
+@pytest.mark.parametrize(
+    "condition", [{}, {"If-None-Match": '"another"'}, {"If-Modified-Since": LONG_AGO}]
+)
 async def test_a_range_beyond_the_end_is_an_error_like_any_other(
-    wes: Client, submit: Submit, ended: Ended, asked: str
+    wes: Client, submit: Submit, ended: Ended, asked: str, condition: dict[str, str]
 ) -> None:
     run_id = await run(submit, ended)
     for path in ("outputs/results/calls.vcf", "tasks/1-1/stdout"):
-        async with wes.get(f"{RUNS}/{run_id}/{path}", headers={"Range": asked}) as answer:
+        headers = {"Range": asked, **condition}
+        async with wes.get(f"{RUNS}/{run_id}/{path}", headers=headers) as answer:
             told = await answer.json()
             assert (answer.status, told["status_code"]) == (416, 416)
             assert answer.headers["Content-Range"] == "bytes */10"
@@ -109,7 +117,9 @@ async def test_a_range_beyond_the_end_is_an_error_like_any_other(
         {"Range": "bytes=5-2"},
         {"Range": "bytes=-"},
         {"Range": "bytes=٣-"},
-        {"Range": "bytes=2-4", "If-Range": '"another"'},
+        *({"Range": "bytes=2-4", "If-Range": other} for other in OTHERS),
+        *({"Range": "bytes=99-", "If-Range": other} for other in OTHERS),
+        {"Range": "bytes=99-", "If-Range": '"another"', "If-None-Match": '"another"'},
     ],
 )
 async def test_a_range_that_does_not_count_is_no_range(
@@ -127,18 +137,32 @@ async def test_a_range_of_the_file_that_is_meant_counts(
     url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
     async with wes.head(url, headers={"Range": "bytes=2-4"}) as answer:
         assert answer.status == 200
-        etag = answer.headers["ETag"]
-    for headers in ({"If-Range": etag}, {"If-Match": etag}):
+        etag, date = answer.headers["ETag"], answer.headers["Last-Modified"]
+    for headers in (
+        {"If-Range": etag}, {"If-Range": date}, {"If-Match": etag}, {"If-Unmodified-Since": date},
+        {"If-None-Match": '"another"', "If-Modified-Since": date},
+    ):  # fmt: skip
         async with wes.get(url, headers={"Range": "bytes=2-4", **headers}) as answer:
             assert (answer.status, await answer.text()) == (206, "234")
-    async with wes.get(url, headers={"Range": "bytes=99-", "If-None-Match": etag}) as answer:
-        assert answer.status == 304
-    long_ago = "Wed, 01 Jan 2020 00:00:00 GMT"
-    for headers in ({"If-Match": '"another"'}, {"If-Unmodified-Since": long_ago}):
-        async with wes.get(url, headers=headers) as answer:
-            told = await answer.json()
-            assert (answer.status, told["status_code"]) == (412, 412)
-            assert etag in told["msg"]
+    for headers in ({"If-None-Match": f"W/{etag}"}, {"If-Modified-Since": date}):
+        for asked in ("bytes=2-4", "bytes=99-"):
+            async with wes.get(url, headers={"Range": asked, **headers}) as answer:
+                assert answer.status == 304
+    for headers in ({"If-Match": '"another"'}, {"If-Match": f"W/{etag}"},
+                    {"If-Unmodified-Since": LONG_AGO}):  # fmt: skip
+        for asked in ({}, {"Range": "bytes=99-"}):
+            async with wes.get(url, headers=headers | asked) as answer:
+                told = await answer.json()
+                assert (answer.status, told["status_code"]) == (412, 412)
+                assert etag in told["msg"]
+
+
+async def test_a_weak_etag_means_no_part(wes: Client, submit: Submit, ended: Ended) -> None:
+    url = f"{RUNS}/{await run(submit, ended)}/outputs/results/calls.vcf"
+    async with wes.head(url) as answer:
+        weak = f"W/{answer.headers['ETag']}"
+    async with wes.get(url, headers={"Range": "bytes=2-4", "If-Range": weak}) as answer:
+        assert (answer.status, await answer.text()) == (200, "0123456789")
 
 
 async def test_head_and_conditions(wes: Client, submit: Submit, ended: Ended) -> None:

@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from api.wes.fixtures import Client, fetch
 from conformance.wes.test_own_document import DOCUMENT
 from pytest_aiohttp import AiohttpClient
+from waiting import soon
 
 from wesemu.app import create_app
 from wesemu.engines.scripted import ScriptedEngine
@@ -155,12 +156,10 @@ async def test_what_signs_its_url_is_the_owner_s_alone(
         files = {name: archive.read(name) for name in archive.namelist()}
     assert [name for name, content in files.items() if b"s3cret" in content] == []
     assert struck.encode() in files["ro-crate-metadata.json"]
-    refused = await post(client, f"{host.url}/none?sig=s3cret", 400)
-    assert "s3cret" not in refused["msg"]
 
 
 async def next_event(stream: ClientResponse) -> str:
-    async with asyncio.timeout(10):
+    async with soon():
         while not (line := (await stream.content.readline()).decode()).startswith("data: "):
             pass
     return line
@@ -282,9 +281,10 @@ async def test_what_is_no_workflow_is_400(
         "/circle": "/circle",
     }
     path, told = REFUSED[case]
-    answer = await post(client, f"{host.url}{path}", 400)
+    answer = await post(client, f"{host.url}{path}?sig=s3cret", 400)
     assert "workflow_url" in answer["msg"]
     assert told in answer["msg"]
+    assert "s3cret" not in answer["msg"]
     assert list((settings.data / "runs").iterdir()) == []
 
 
@@ -326,8 +326,8 @@ async def test_an_odd_answer_of_a_registry_is_400(client: Client, host: Host, wr
     body = wrapper if isinstance(wrapper, str) else json.dumps(wrapper)
     path = f"{host.version}/SMK/descriptor/Snakefile"
     host.pages[path] = (body.encode(), "application/json")
-    told = await post(client, f"{host.url}{host.version}/SMK/descriptor", 400)
-    assert "cannot be understood" in told["msg"]
+    told = await post(client, f"{host.url}{host.version}/SMK/descriptor?sig=s3cret", 400)
+    assert "/descriptor?sig=REDACTED' cannot be understood" in told["msg"]
 
 
 async def test_hosts_may_be_limited(
@@ -367,9 +367,9 @@ async def test_files_of_this_machine_are_read_below_allowed_folders_only(
 async def test_a_host_that_is_slow_is_given_up(host: Host, tmp_path: Path) -> None:
     """The time is that of the whole workflow."""
     remote = RemoteWorkflows(WorkflowWeb(AddressGuard()), seconds=0.0)
-    request = RunRequest("http://8.8.8.8/Snakefile")
+    request = RunRequest("http://8.8.8.8/Snakefile?sig=s3cret")
     draft = Draft(tmp_path / "run")
-    with pytest.raises(InvalidRequest, match="not fetched within 0 s"):
+    with pytest.raises(InvalidRequest, match="sig=REDACTED' was not fetched within 0 s"):
         await remote.collect(request, "SMK", draft)
     await remote.close()
 

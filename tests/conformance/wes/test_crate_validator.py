@@ -44,6 +44,9 @@ LEFT = {
 }
 """What is recommended and not done; whatever else is recommended, our crates have."""
 
+NO_VERSION = ("RECOMMENDED", "process-run-crate-0.5_7.1")  # of an attached workflow
+NO_RESULT = ("RECOMMENDED", "process-run-crate-0.5_11.1")  # of a run that failed
+
 Validate = Callable[[bytes], Awaitable[list[dict[str, Any]]]]
 
 
@@ -73,7 +76,7 @@ def validate(tmp_path: Path) -> Validate:
         documents.write_text(json.dumps(contexts()))
         python = Path(str(PROGRAM)).resolve().parent / "python"
         fill = Path(__file__).with_name("crate_contexts.py")
-        subprocess.run([python, fill, cache, documents], check=True)
+        subprocess.run([python, fill, cache, documents], check=True, timeout=300)
         (tmp_path / "crate.zip").write_bytes(content)
         with zipfile.ZipFile(tmp_path / "crate.zip") as archive:
             archive.extractall(tmp_path / "crate")
@@ -85,7 +88,7 @@ def validate(tmp_path: Path) -> Validate:
                 "recommended", "--output-format", "json", "--output-file", report,
                 tmp_path / "crate",
             ],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert report.is_file(), ended.stdout[-4000:]
         found = json.loads(report.read_text())
@@ -113,10 +116,16 @@ async def crate(client: Client, data: Any = None, **body: Any) -> bytes:
         assert answer.status == 200, await answer.text()
         run_id = (await answer.json())["run_id"]
     async with asyncio.timeout(180):
-        while (answer := await client.get(f"{RUNS}/{run_id}/ro-crate")).status == 409:
+        while (content := await ended_crate(client, run_id)) is None:
             await asyncio.sleep(0.05)
-    assert answer.status == 200, await answer.text()
-    return await answer.read()
+    return content
+
+
+async def ended_crate(client: Client, run_id: str) -> bytes | None:
+    """None before the run's end."""
+    async with client.get(f"{RUNS}/{run_id}/ro-crate") as answer:
+        assert answer.status in (200, 409), await answer.text()
+        return await answer.read() if answer.status == 200 else None
 
 
 async def test_a_run_of_real_tools_keeps_to_the_profiles(
@@ -147,9 +156,8 @@ async def test_a_workflow_of_one_s_own_keeps_to_the_profiles(
     form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
     form.add_field("workflow_attachment", b"# http://joe:pw@h/\n", filename="a b/caf\xe9.smk")
     issues = told(await validate(await crate(client, data=form)))
-    wanted = {"The Action SHOULD have a result"} if "task" in end else set()
-    wanted.add("The SoftwareSourceCode or ComputationalWorkflow SHOULD have a version")
-    assert {message for _, _, message in issues} == wanted
+    wanted = {NO_VERSION, NO_RESULT} if "task" in end else {NO_VERSION}
+    assert {(severity, check) for severity, check, _ in issues} == wanted, issues
 
 
 async def test_the_validator_finds_what_is_wrong(client: Client, validate: Validate) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 from api.wes.fixtures import Client, Ended, Serve
 from conformance.wes.lives import ALICE, TOKENS, Checked, Document, live
 
@@ -44,3 +45,10 @@ async def test_it_has_the_servers_routes_and_no_others(wes: Client) -> None:
         if method != "parameters"
     }
     assert described == served
+
+
+def test_the_error_names_every_status_that_is_raised() -> None:
+    sources = "".join(path.read_text() for path in PATH.parent.glob("*.py"))
+    raised = {getattr(web, name).status_code for name in re.findall(r"raise web\.(\w+)", sources)}
+    told = DOCUMENT.text["components"]["responses"]["Error"]["description"]
+    assert {412, 413, 416} <= raised <= {int(status) for status in re.findall(r"\d+", told)}

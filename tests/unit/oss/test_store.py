@@ -214,7 +214,8 @@ def test_a_key_with_a_slash_at_its_end_is_a_folder(bucket: Path, store: ObjectSt
     _, file = store.open("genes", "folder/")
     with file:
         assert file.read() == b""
-    store.remove("genes", "folder/")
+    for key in ("folder/", "folder/a/", "never/"):
+        store.remove("genes", key)
     assert [i.key for i in store.all("genes")] == ["folder/a", "unmarked/a"]
     with pytest.raises(InvalidRequest, match="can hold no bytes"):
         put(store, "other/", b"abc")

@@ -147,13 +147,14 @@ class BucketHandlers:
         )
 
     def _remove_all(self, bucket: str, keys: list[str]) -> dict[str, tuple[str, str]]:
-        """Code and message for each key that is refused; what is nobody's fault is raised."""
+        """Code and message for each key that is refused; the server's own faults are raised."""
         refused: dict[str, tuple[str, str]] = {}
         for key in keys:
             try:
                 self._store.remove(bucket, key)
             except (WesemuError, OSError) as error:
-                if (why := refusal(error)) is None:
+                why = refusal(error)
+                if why is None or why[0] >= 500:
                     raise
                 refused[key] = why[1:]
         return refused

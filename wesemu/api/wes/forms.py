@@ -8,7 +8,7 @@ from wesemu.api.wes.facts import ServiceFacts
 from wesemu.api.wes.own_parameters import split_parameters
 from wesemu.api.wes.render import CALLBACK, ECHOED
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import JsonObject, JsonValue, RunRequest
+from wesemu.runs.model import JsonObject, JsonValue, RunRequest, workflow_kind
 
 TEXTS = ("workflow_url", "workflow_type", "workflow_type_version", *ECHOED)
 OBJECTS = ("workflow_params", "tags", "workflow_engine_parameters")
@@ -137,7 +137,7 @@ def _check_engine(texts: Mapping[str, str], kind: str, facts: ServiceFacts) -> N
     if engine and engine.casefold() not in {name.casefold() for name in facts.engines}:
         known = ", ".join(facts.engines)
         raise _wrong("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
-    carrier = facts.carriers.get(kind.upper())
+    carrier = facts.carriers.get(workflow_kind(kind))
     if engine and carrier is not None and carrier.casefold() != engine.casefold():
         raise _wrong("workflow_engine", f"is {engine!r}; {kind} is carried out by {carrier}")
     if texts["workflow_engine_version"] and not engine:
