@@ -1,13 +1,14 @@
-"""A canceled run, and a server that stops, wait for no forkserver that is still starting."""
+"""Nobody waits for a forkserver that is still starting, or that does not start."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
-from engine_support import DEADLINE_SECONDS, end_runs, make_job, until
+from engine_support import DEADLINE_SECONDS, end_runs, follow, make_job, until
 
 from wesemu.app import RUNS, create_app
 from wesemu.engines.processes import identify
@@ -34,6 +35,20 @@ async def held_engine(gate: Path) -> AsyncIterator[SnakemakeEngine]:
     python = gate.with_name("python")
     python.write_text(
         f'#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.01; done\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    engine = SnakemakeEngine(python=str(python))
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def dying_engine(tmp_path: Path) -> AsyncIterator[SnakemakeEngine]:
+    """Its forkservers die as they start, and leave a line in `starts` each."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *forkserver*) echo one >> {tmp_path}/starts; exit 1;; esac\n'
+        f'exec {sys.executable} "$@"\n'
     )
     python.chmod(0o755)
     engine = SnakemakeEngine(python=str(python))
@@ -94,3 +109,13 @@ async def test_shutdown_while_the_forkserver_starts_leaves_none(
     await held_engine.close()
     await asyncio.wait({launch})
     assert await asyncio.to_thread(identify, forkserver) is None
+
+
+async def test_launch_tries_once_to_start_a_forkserver_and_does_without(
+    dying_engine: SnakemakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    execution = await dying_engine.launch(make_job(tmp_path / "run", WORKFLOW))
+    assert (await follow(execution)).outcome.exit_code == 0
+    assert (tmp_path / "starts").read_text() == "one\n"
+    assert caplog.messages == ["Snakemake's forkserver died while it was starting"]

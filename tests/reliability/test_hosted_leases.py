@@ -222,20 +222,27 @@ CWL_WIDE_AND_BAD = """
 WIDE_AND_BAD = {"flow.wdl": WDL_WIDE_AND_BAD, "flow.cwl": CWL_WIDE_AND_BAD}
 
 
+SHARE = Resources(cores=3, memory_mb=2000)
+"""Of the run; cwltool counts the memory of its steps, too, and would take what is free just now."""
+
+
 async def take_roomier_node(leases: Path) -> Lease:
     """Two cores of three: a wide task that waits leaves one free for others to pass it."""
     await asyncio.to_thread(declare, leases, replace(NODE, cores=3))
     return await take_node(leases, 2)
 
 
+def until_somebody_waits(leases: Path) -> str:
+    return f"until ls {leases} | grep -q '^waits'; do sleep 0.01; done"
+
+
 async def launch_wide_and_bad(
     language: Language, engine: HostedEngine, folder: Path, leases: Path, **parameters: str
 ) -> DetachedExecution:
     """A run whose task `bad` fails once `wide` waits for its two cores."""
-    gate = f"until ls {leases} | grep -q '^waits'; do sleep 0.01; done; exit 4"
-    workflow = WIDE_AND_BAD[language.file].replace("FAIL", gate)
-    share = Resources(cores=3)
-    job = make_job(folder, workflow, name=language.file, resources=share, parameters=parameters)
+    fail = f"{until_somebody_waits(leases)}; exit 4"
+    workflow = WIDE_AND_BAD[language.file].replace("FAIL", fail)
+    job = make_job(folder, workflow, name=language.file, resources=SHARE, parameters=parameters)
     return await engine.launch(replace(job, standing=Standing(leases, 0, 1)))
 
 
@@ -249,6 +256,75 @@ async def test_failed_run_does_not_wait_for_leases_of_needless_tasks(
     assert [failure.task for failure in story.failures] == ["bad"]
     assert [task.state for task in story.named("wide")] == [TaskState.CANCELED]
     await release(taken)
+
+
+CWL_WIDE_AND_BROKEN = """
+    cwlVersion: v1.2
+    class: Workflow
+    inputs: {}
+    outputs: {}
+    steps:
+      wide:
+        in: {}
+        out: []
+        run:
+          class: CommandLineTool
+          requirements: {ResourceRequirement: {coresMin: 2, coresMax: 2}}
+          baseCommand: ["true"]
+          inputs: {}
+          outputs: []
+      gate:
+        in: {}
+        out: [opened]
+        run:
+          class: CommandLineTool
+          requirements: {ResourceRequirement: {coresMin: 1, coresMax: 1}}
+          baseCommand: [sh, -c, "GATE"]
+          inputs: {}
+          outputs: {opened: stdout}
+      bad:
+        in: {opened: gate/opened}
+        out: []
+        run: BROKEN
+"""
+CANNOT_BE_EVALUATED = """
+    {class: ExpressionTool, expression: $(inputs.opened.nothing),
+     inputs: {opened: File}, outputs: {}}
+"""
+CANNOT_BE_MADE = """
+    {class: CommandLineTool, baseCommand: "true", arguments: [$(inputs.opened.nothing)],
+     inputs: {opened: File}, outputs: {}}
+"""
+CANNOT_BE_PREPARED = """
+    {class: CommandLineTool, baseCommand: "true", inputs: {opened: File}, outputs: {},
+     requirements: {InitialWorkDirRequirement: {listing: [
+         {entryname: x, entry: "1"}, {entryname: x, entry: "2"}]}}}
+"""
+
+
+@needs_cwltool
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(CANNOT_BE_EVALUATED, id="evaluated"),
+        pytest.param(CANNOT_BE_MADE, id="made"),
+        pytest.param(CANNOT_BE_PREPARED, id="prepared"),
+    ],
+)
+async def test_cwl_step_that_fails_without_a_process_makes_others_needless_too(
+    tmp_path: Path, leases: Path, broken: str
+) -> None:
+    engine = CWL.engine()
+    taken = await take_roomier_node(leases)
+    workflow = CWL_WIDE_AND_BROKEN.replace("GATE", until_somebody_waits(leases))
+    workflow = workflow.replace("BROKEN", " ".join(broken.split()))
+    job = make_job(tmp_path / "run", workflow, name=CWL.file, resources=SHARE)
+    story = await play(engine, replace(job, standing=Standing(leases, 0, 1)))
+    assert story.outcome.exit_code == 1
+    assert len(story.failures) == 1
+    assert [task.state for task in story.named("wide")] == [TaskState.CANCELED]
+    await release(taken)
+    await engine.close()
 
 
 @needs_cwltool

@@ -70,8 +70,9 @@ def descendants(root: int) -> list[int]:
 
 
 def members(group: int) -> list[int]:
-    """The live processes of a process group."""
-    return [pid for pid in psutil.pids() if pid != 0 and _group(pid) == group]
+    """The processes of a process group, zombies left out."""
+    inside = [pid for pid in psutil.pids() if pid != 0 and _group(pid) == group]
+    return [pid for pid in inside if identify(pid) is not None]
 
 
 def _group(pid: int) -> int | None:

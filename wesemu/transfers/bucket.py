@@ -23,6 +23,7 @@ class RemoteBucket:
     """The bucket that is called `name` here; keys lie below `prefix` there.
 
     The service's SDK is loaded and `connect` called when first needed. `part_size` in bytes.
+    Buckets of one service have the same `server`.
     Methods raise InputError for what the service refuses, RemoteFault where it fails for good.
     """
 
@@ -31,11 +32,13 @@ class RemoteBucket:
         name: str,
         connect: Callable[[], RemoteStore],
         *,
+        server: str,
         prefix: str = "",
         part_size: int = 16 << 20,
         delays: Sequence[float] = DELAYS,
     ) -> None:
         self.name = name
+        self.server = server
         self.part_size = part_size
         self._connect = connect
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
@@ -107,6 +110,10 @@ class RemoteFile:
     @property
     def asked(self) -> str:
         return self.shown
+
+    @property
+    def server(self) -> str:
+        return self.bucket.server
 
     async def describe(self) -> Expected:
         found = await self.bucket.find(self.object_key)

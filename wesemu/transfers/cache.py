@@ -111,8 +111,7 @@ class InputCache:
 
     def _turn_with(self, source: Source) -> asyncio.Semaphore:
         """Its server's turns; the holder keeps them alive, and others forget them."""
-        server = source.key.split("/", 3)[2]
-        return self._server_turns.setdefault(server, asyncio.Semaphore(_AT_ONCE_FROM_ONE))
+        return self._server_turns.setdefault(source.server, asyncio.Semaphore(_AT_ONCE_FROM_ONE))
 
     async def _bring(self, name: str, source: Source, tell: Tell) -> Fetched:
         pinned = source.sha256

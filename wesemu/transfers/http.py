@@ -19,7 +19,7 @@ from wesemu.errors import InputError
 from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.transfers.checksums import SHA256, told_checksums
 from wesemu.transfers.effort import Effort, Validators, bare, strong
-from wesemu.transfers.errors import Passing, RemoteFault
+from wesemu.transfers.errors import Passing
 from wesemu.transfers.pace import LEAST_BYTES, Pace
 from wesemu.transfers.partial import Partial, Whole
 from wesemu.transfers.patience import DELAYS, Patience
@@ -91,8 +91,8 @@ class HttpFetcher:
         """Fetch the whole file into `partial`; None where it is still the one that is `known`.
 
         Raises InputError for what the server refuses, for a wrong checksum and for a file that is
-        too large; RemoteFault where it fails time after time or comes too slowly; SystemFault for
-        a full disk. What has arrived by then is gone on with next time.
+        too large; RemoteFault where it fails, or comes too slowly, time after time; SystemFault
+        for a full disk. What has arrived of a file with a strong ETag is gone on with next time.
         """
         effort = Effort(source, partial, tell, expected or Expected(), known)
         patience = Patience(source.shown, self._delays)
@@ -103,8 +103,8 @@ class HttpFetcher:
             except Passing as failure:
                 arrived = await asyncio.to_thread(partial.arrived)
                 if arrived >= furthest + LEAST_BYTES:
-                    furthest = arrived
                     patience.renew()
+                furthest = max(furthest, arrived)
                 await patience.bear(failure)
             finally:
                 await asyncio.to_thread(partial.close)
@@ -150,13 +150,14 @@ class HttpFetcher:
     async def _receive(self, effort: Effort, answer: aiohttp.ClientResponse) -> None:
         partial, pending = effort.partial, bytearray()
         total = partial.whole.size
-        pace = Pace(effort.source.shown, self._now)
+        pace = Pace(self._now)
         try:
             async for chunk in answer.content.iter_any():
                 pending += chunk
-                pace.add(len(chunk))
-                if partial.tally.size + len(pending) > self._largest:
-                    raise self._too_large(effort.source, partial.tally.size + len(pending))
+                size = partial.tally.size + len(pending)
+                if size > self._largest:
+                    raise self._too_large(effort.source, size)
+                pace.add(len(chunk), whole=size == total)
                 if len(pending) >= _WRITE_SIZE:
                     await asyncio.to_thread(partial.write, bytes(pending))
                     pending.clear()
@@ -164,7 +165,7 @@ class HttpFetcher:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             await asyncio.to_thread(partial.write, bytes(pending))
             raise Passing(f"broke off after {partial.tally.size} bytes") from error
-        except RemoteFault:
+        except Passing:
             await asyncio.to_thread(partial.write, bytes(pending))
             raise
         await asyncio.to_thread(partial.write, bytes(pending))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from wesemu.transfers.errors import RemoteFault
+from wesemu.transfers.errors import Passing
 
 WINDOW_SECONDS = 60.0
 LEAST_BYTES = 60 << 10
@@ -10,25 +10,26 @@ LEAST_BYTES = 60 << 10
 
 
 class Pace:
-    """The bytes of one answer as they come. `shown` is the file's name, `now` in seconds."""
+    """The bytes of one answer as they come. `now` tells seconds."""
 
-    def __init__(self, shown: str, now: Callable[[], float]) -> None:
-        self._shown = shown
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._began = now()
         self._bytes = 0
+        self._verdict: Passing | None = None
 
-    def add(self, size: int) -> None:
-        """Raises RemoteFault at the end of a window that brought too little."""
+    def add(self, size: int, *, whole: bool) -> None:
+        """Raises Passing when more comes after a window that brought too little: the end of a
+        file may be short, and is not judged. `whole`: this was the end, as far as it is known."""
+        if self._verdict is not None and not whole:
+            raise self._verdict
         self._bytes += size
         passed = self._now() - self._began
         if passed < WINDOW_SECONDS:
             return
         if self._bytes * WINDOW_SECONDS < LEAST_BYTES * passed:
-            raise RemoteFault(
-                f"the server of {self._shown} sends too slowly: {self._bytes} bytes in "
-                f"{passed:.0f} seconds. Try again later, or take the file from elsewhere",
-                file=self._shown,
+            self._verdict = Passing(
+                f"sends too slowly: {self._bytes} bytes in {passed:.0f} seconds"
             )
         self._began += passed
         self._bytes = 0

@@ -50,6 +50,11 @@ class Source(Protocol):
         ...
 
     @property
+    def server(self) -> str:
+        """Who sends it, whatever it is called: a host and its port."""
+        ...
+
+    @property
     def sha256(self) -> str | None:
         """What the caller says that it is, in lower-case hexadecimal."""
         ...
@@ -91,6 +96,10 @@ class WebFile:
     def asked(self) -> str:
         return self.url
 
+    @property
+    def server(self) -> str:
+        return server_of(self.url)
+
     async def describe(self) -> None:
         return None
 
@@ -117,6 +126,12 @@ def split_pin(location: str, *, field: str | None = None) -> tuple[str, str | No
             field=field,
         )
     return base, match[1].lower()
+
+
+def server_of(url: str) -> str:
+    """Host and port of a URL, the port of its scheme where it names none."""
+    parsed = URL(url)
+    return f"{parsed.host}:{parsed.port}"
 
 
 def shown(url: str) -> str:

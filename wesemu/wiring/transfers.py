@@ -14,6 +14,7 @@ from wesemu.transfers.bucket import RemoteBucket
 from wesemu.transfers.cache import InputCache
 from wesemu.transfers.http import HttpFetcher
 from wesemu.transfers.shelf import Shelf
+from wesemu.transfers.source import server_of
 from wesemu.transfers.store import Access, RemoteStore
 from wesemu.workflows.delivery import Deliveries
 from wesemu.workflows.elsewhere import Elsewhere
@@ -37,7 +38,9 @@ async def open_transfers(settings: Settings, cache: Path, opening: AsyncExitStac
     inputs = settings.inputs
     guard = AddressGuard(inputs.networks, setting="inputs.networks")
     elsewhere = Elsewhere(
-        buckets={name: _bucket(name, bucket) for name, bucket in settings.remote_buckets.items()},
+        buckets={
+            name: remote_bucket(name, bucket) for name, bucket in settings.remote_buckets.items()
+        },
         guard=guard,
         http=inputs.http,
         roots=tuple(root.absolute() for root in inputs.file_roots),
@@ -51,13 +54,26 @@ async def open_transfers(settings: Settings, cache: Path, opening: AsyncExitStac
     return Transfers(elsewhere, Stage(elsewhere, store), Deliveries(elsewhere, crc64))
 
 
-def _bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
+def remote_bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
+    """Asks nobody."""
     return RemoteBucket(
         name,
         connector(name, settings),
+        server=_server(settings),
         prefix=settings.prefix,
         part_size=settings.part_mib * _MIB,
     )
+
+
+def _server(settings: RemoteBucketSettings) -> str:
+    """By the endpoint, of which oss2 takes a mere host too; else by the service and its region."""
+    endpoint = settings.endpoint
+    if not endpoint:
+        return f"{settings.type} {settings.region}".rstrip()
+    try:
+        return server_of(endpoint if "://" in endpoint else f"http://{endpoint}")
+    except ValueError:
+        return endpoint  # the run that needs it is told what is wrong
 
 
 def connector(name: str, settings: RemoteBucketSettings) -> Callable[[], RemoteStore]:

@@ -93,8 +93,8 @@ def test_whoever_gives_back_hands_on_in_order(folder: Path, threads: ThreadPoolE
 @pytest.fixture
 def only_rings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the queue now and then, as long as a test waits."""
-    monkeypatch.setattr(leases, "_FIRST_SECONDS", 10 * DEADLINE_SECONDS)
-    monkeypatch.setattr(leases, "_OTHERS_SECONDS", 10 * DEADLINE_SECONDS)
+    monkeypatch.setattr(leases, "_FIRST_SECONDS", 2 * DEADLINE_SECONDS)
+    monkeypatch.setattr(leases, "_OTHERS_SECONDS", 2 * DEADLINE_SECONDS)
 
 
 @pytest.mark.usefixtures("only_rings")

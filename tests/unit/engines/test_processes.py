@@ -50,6 +50,13 @@ def test_marked_processes_are_found_and_ended(
     assert marked(tmp_path) == []
 
 
+def test_a_zombie_is_no_member_of_its_group(sleeper: "subprocess.Popen[bytes]") -> None:
+    """So that ending a group does not wait for its parent, who may be the one who ends it."""
+    end_all(lambda: members(sleeper.pid))
+    assert os.getpgid(sleeper.pid) == sleeper.pid, "it is there still, not reaped"
+    assert members(sleeper.pid) == []
+
+
 HOLD = """
 import sys
 from pathlib import Path

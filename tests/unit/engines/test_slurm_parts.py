@@ -282,3 +282,25 @@ async def test_srun_needs_the_warm_mode(tmp_path: Path) -> None:
     with pytest.raises(EngineFault, match=r"needs engine\.snakemake"):
         await engine.launch(job)
     await engine.close()
+
+
+async def test_warming_asks_slurm_until_it_has_answered_and_launches_ask_anew(
+    fake: Fake, tmp_path: Path
+) -> None:
+    """A server warms its engine before each launch."""
+    engine = SnakemakeEngine(executor="slurm")
+    asked = fake("sinfo", "exit 1")
+    for _ in range(2):
+        with pytest.raises(EngineFault, match="Slurm does not answer"):
+            await engine.warm()
+    assert len(asked.read_text().splitlines()) == 2
+    asked.unlink()
+    fake("sinfo", "echo 2")
+    for _ in range(2):
+        await engine.warm()
+    assert len(asked.read_text().splitlines()) == 1
+    fake("sinfo", "exit 1")
+    with pytest.raises(EngineFault, match="Slurm does not answer"):
+        await engine.launch(make_job(tmp_path / "run", "rule a:\n    shell: 'true'"))
+    assert len(asked.read_text().splitlines()) == 2
+    await engine.close()

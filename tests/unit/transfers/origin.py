@@ -41,7 +41,7 @@ class Origin:
             headers["ETag"] = self.etag
             if request.headers.get("If-None-Match") == self.etag:
                 return web.Response(status=304, headers=headers)
-        start = self._start(request)
+        start = self.start_of(request)
         if start:
             whole = len(self.content)
             headers["Content-Range"] = f"bytes {start}-{whole - 1}/{whole}"
@@ -52,7 +52,7 @@ class Origin:
         """Announces everything and hangs up after `size` bytes of this answer."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            start = self._start(request)
+            start = self.start_of(request)
             headers = {**self.headers, "ETag": self.etag or 'W/"weak"'}
             if start:
                 whole = len(self.content)
@@ -79,7 +79,8 @@ class Origin:
 
         return answer
 
-    def _start(self, request: web.Request) -> int:
+    def start_of(self, request: web.Request) -> int:
+        """Where the rest begins that is asked for; 0: all of it."""
         asked = request.headers.get("Range")
         if asked is None or request.headers.get("If-Range") != self.etag:
             return 0

@@ -79,15 +79,19 @@ async def test_a_pinned_file_needs_no_server(
 
 
 @asynccontextmanager
-async def stalled(cache: InputCache, folder: Path, *origins: Origin) -> AsyncIterator[None]:
-    """From each server five large files are wanted; four stall half way, as the fifth waits."""
+async def stalled(
+    cache: InputCache, folder: Path, *origins: Origin, wanted: int
+) -> AsyncIterator[None]:
+    """From each server so many large files are wanted, each in another user's name; four stall
+    half way, as the others wait."""
     go_on = asyncio.Event()
     async with asyncio.TaskGroup() as fetches:
         begun = asyncio.Semaphore(0)
         for origin in origins:
-            origin.script = [origin.stalls_after(1_500_000, go_on)] * 5
-            for number in range(5):
-                source = WebFile(f"{origin.url}/{number}")
+            origin.script = [origin.stalls_after(1_500_000, go_on)] * wanted
+            for number in range(wanted):
+                url = origin.url.replace("://", f"://{number}@") + f"/{number}"
+                source = WebFile(url, guarded=False)
                 target = folder / origin.url.replace("/", "_") / str(number)
                 fetches.create_task(cache.fetch(source, target, lambda *_: begun.release()))
         for _ in range(4 * len(origins)):
@@ -105,14 +109,15 @@ async def test_a_pinned_file_that_is_there_waits_for_nobody(
     """However many large files are on their way."""
     await cache.fetch(WebFile(origin.url), tmp_path / "a", ignore)
     pinned = web_file(f"http://127.0.0.1:9/b.fq#sha256={sha256(CONTENT)}")
-    async with stalled(cache, tmp_path, origin, other):
+    async with stalled(cache, tmp_path, origin, other, wanted=5):
         assert (await cache.fetch(pinned, tmp_path / "b", ignore)).cached
 
 
 async def test_a_server_that_stalls_does_not_keep_others_waiting(
     cache: InputCache, origin: Origin, other: Origin, tmp_path: Path
 ) -> None:
-    async with stalled(cache, tmp_path, origin):
+    """Though more is wanted from it than is fetched at a time."""
+    async with stalled(cache, tmp_path, origin, wanted=9):
         assert not (await cache.fetch(WebFile(other.url), tmp_path / "b", ignore)).cached
         assert len(origin.requests) == 4
 

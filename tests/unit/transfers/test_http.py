@@ -17,6 +17,7 @@ from wesemu.objects.crc64 import find_crc64
 from wesemu.public_addresses import AddressGuard
 from wesemu.transfers.errors import RemoteFault
 from wesemu.transfers.http import HttpFetcher, Received, Validators
+from wesemu.transfers.pace import LEAST_BYTES
 from wesemu.transfers.partial import Partial, Whole
 from wesemu.transfers.source import WebFile, web_file
 
@@ -351,20 +352,77 @@ async def test_a_silent_server_is_left(origin: Origin, partial: Partial) -> None
     await fetcher.close()
 
 
+class Trickle:
+    """A server that sends a piece of 50 bytes, then another; and the clock of the fetcher, by
+    which a minute passes whenever it is looked at. A piece is sent once the one before it came."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._minutes = itertools.count(step=60.0)
+        self._looks = asyncio.Semaphore(0)
+
+    def __call__(self) -> float:
+        self._looks.release()
+        return next(self._minutes)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        start, content = self._origin.start_of(request), self._origin.content
+        headers = {"ETag": self._origin.etag or ""}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        response.content_length = len(content) - start
+        await response.prepare(request)
+        for piece in range(2):
+            await self._looks.acquire()
+            await response.write(content[start + 50 * piece :][:50])
+        await asyncio.Event().wait()  # until the fetcher has gone
+        return response
+
+
+async def test_a_bad_minute_is_borne(origin: Origin, partial: Partial) -> None:
+    trickle = Trickle(origin)
+    origin.script = [trickle.answer]
+    fetcher = HttpFetcher(LOOPBACK, delays=IMPATIENT, now=trickle)
+    await fetch(fetcher, origin, partial)
+    assert [begun_at(request) for request in origin.requests[1:]] == [100]
+    await fetcher.close()
+
+
 async def test_a_server_that_trickles_is_left_and_what_came_is_kept(
     origin: Origin, partial: Partial
 ) -> None:
-    """By a clock on which a minute passes whenever it is looked at."""
-    minutes = itertools.count(step=60.0)
-    forever = asyncio.Event()
-    origin.script = [origin.stalls_after(100, forever)]
-    fetcher = HttpFetcher(LOOPBACK, now=lambda: next(minutes))
-    with pytest.raises(RemoteFault, match="sends too slowly: 100 bytes in 60 seconds"):
+    """After as many attempts as one that is dead."""
+    trickle = Trickle(origin)
+    origin.script = [trickle.answer] * (len(IMPATIENT) + 2)
+    fetcher = HttpFetcher(LOOPBACK, delays=IMPATIENT, now=trickle)
+    told = "sends too slowly: 50 bytes in 60 seconds; 4 attempts failed"
+    with pytest.raises(RemoteFault, match=told) as left:
         await fetch(fetcher, origin, partial)
-    assert len(origin.requests) == 1
-    assert await asyncio.to_thread(partial.arrived) == 100
-    forever.set()
+    assert left.value.file == origin.url
+    assert len(origin.requests) == len(IMPATIENT) + 1
+    assert await asyncio.to_thread(partial.arrived) == 100 * len(origin.requests)
     await fetcher.close()
+
+
+async def test_a_file_that_arrives_whole_after_a_bad_minute_is_taken(
+    origin: Origin, partial: Partial
+) -> None:
+    origin.content = b"@r\nACGT\n+\nIIII\n"
+    clock = itertools.chain([0.0], itertools.repeat(61.0))
+    fetcher = HttpFetcher(LOOPBACK, delays=(), now=lambda: next(clock))
+    await fetch(fetcher, origin, partial)
+    assert len(origin.requests) == 1
+    await fetcher.close()
+
+
+async def test_attempts_that_each_bring_less_than_a_minute_s_least_add_up(
+    fetcher: HttpFetcher, origin: Origin, partial: Partial
+) -> None:
+    """However much they have brought together: a trickle would never end."""
+    origin.script = [origin.breaks_after(LEAST_BYTES - 1) for _ in range(len(IMPATIENT) + 2)]
+    with pytest.raises(RemoteFault, match="4 attempts failed"):
+        await fetch(fetcher, origin, partial)
 
 
 async def test_a_line_that_always_breaks_and_brings_next_to_nothing_is_left(

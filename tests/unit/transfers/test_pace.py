@@ -2,7 +2,7 @@
 
 import pytest
 
-from wesemu.transfers.errors import RemoteFault
+from wesemu.transfers.errors import Passing
 from wesemu.transfers.pace import LEAST_BYTES, WINDOW_SECONDS, Pace
 
 
@@ -17,20 +17,19 @@ class Seconds:
 
 
 def feed(seconds: float, size: int, windows: float) -> None:
-    """`size` bytes every so many seconds, for so many windows."""
+    """`size` bytes every so many seconds, for so many windows and once more."""
     clock = Seconds()
-    pace = Pace("http://lab/a.fq", clock)
+    pace = Pace(clock)
     end = clock.now + windows * WINDOW_SECONDS
-    while clock.now < end:
+    while clock.now <= end:
         clock.now += seconds
-        pace.add(size)
+        pace.add(size, whole=False)
 
 
 def test_a_trickle_is_left_after_one_window() -> None:
     feed(seconds=1.0, size=1, windows=0.98)
-    with pytest.raises(RemoteFault, match=r"a\.fq sends .*: 60 bytes in 60 seconds") as left:
+    with pytest.raises(Passing, match="sends too slowly: 60 bytes in 60 seconds"):
         feed(seconds=1.0, size=1, windows=1)
-    assert left.value.file == "http://lab/a.fq"
 
 
 def test_slow_is_fast_enough() -> None:
@@ -40,10 +39,34 @@ def test_slow_is_fast_enough() -> None:
 
 def test_what_came_fast_at_first_does_not_excuse_a_trickle() -> None:
     clock = Seconds()
-    pace = Pace("x", clock)
-    pace.add(1 << 30)
-    clock.now += WINDOW_SECONDS
-    pace.add(1)
-    clock.now += WINDOW_SECONDS
-    with pytest.raises(RemoteFault, match="1 bytes in 60 seconds"):
-        pace.add(1)
+    pace = Pace(clock)
+    pace.add(1 << 30, whole=False)
+    for _ in range(2):
+        clock.now += WINDOW_SECONDS
+        pace.add(1, whole=False)
+    with pytest.raises(Passing, match="1 bytes in 60 seconds"):
+        pace.add(1, whole=False)
+
+
+def slow_end(*, known: bool) -> Pace:
+    """19 KiB in 50 seconds and the last one after a minute."""
+    clock = Seconds()
+    pace = Pace(clock)
+    clock.now += 50
+    pace.add(19 << 10, whole=False)
+    clock.now += 11
+    pace.add(1 << 10, whole=known)
+    return pace
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_that_has_arrived_whole_is_taken_however_slow_its_end(known: bool) -> None:
+    """Known by its size, or only by nothing more that comes."""
+    pace = slow_end(known=known)
+    with pytest.raises(Passing, match="20480 bytes in 61 seconds"):
+        pace.add(1, whole=False)
+
+
+def test_an_end_in_two_pieces_is_taken_too() -> None:
+    pace = slow_end(known=False)
+    pace.add(1, whole=True)

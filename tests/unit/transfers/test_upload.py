@@ -59,7 +59,9 @@ async def store(side: Side) -> Watched:
 
 @pytest.fixture
 def bucket(store: Watched) -> RemoteBucket:
-    return RemoteBucket("genes", lambda: store, prefix="/lab/7/", part_size=PART, delays=(0.0, 0.0))
+    return RemoteBucket(
+        "genes", lambda: store, server="lab", prefix="/lab/7/", part_size=PART, delays=(0.0, 0.0)
+    )
 
 
 @pytest.fixture
@@ -232,7 +234,7 @@ async def test_wrong_credentials_are_told_and_not_shown(side: Side, tmp_path: Pa
     from wesemu.transfers.oss import OssStore
 
     wrong = access(side, secret="not the right secret")
-    bucket = RemoteBucket("genes", lambda: OssStore(wrong), delays=())
+    bucket = RemoteBucket("genes", lambda: OssStore(wrong), server="lab", delays=())
     with pytest.raises(InputError, match="answered 403 SignatureDoesNotMatch") as caught:
         await Uploader(bucket).send(upload(tmp_path, b"BAM"), ignore)
     told = f"{caught.value!r} {caught.value.message} {wrong!r} {caught.value.__cause__}"
@@ -249,7 +251,7 @@ async def test_a_service_that_is_down_is_told(kind: str, unused_tcp_port: int) -
     settings = {"type": kind, "endpoint": f"http://127.0.0.1:{unused_tcp_port}"}
     settings |= {"access_key_id": "id", "access_key_secret": SECRET, "region": "r"}
     connect = connector("genes", RemoteBucketSettings.model_validate(settings))
-    down = RemoteBucket("genes", connect, delays=(0.0,))
+    down = RemoteBucket("genes", connect, server="lab", delays=(0.0,))
     with pytest.raises(RemoteFault, match=r"cannot be reached.*2 attempts failed"):
         await down.find("a")
 
@@ -266,7 +268,7 @@ def test_no_key_leaves_its_prefix(key: str) -> None:
         raise AssertionError("nobody is asked")
 
     with pytest.raises(InvalidRequest):
-        RemoteBucket("genes", connect, prefix="lab").check(key)
+        RemoteBucket("genes", connect, server="lab", prefix="lab").check(key)
 
 
 def test_no_vendor_s_sdk_is_imported_with_the_server() -> None:

@@ -1,13 +1,16 @@
 """All that touches cwltool's internals; each has a contract test.
 
-loading_context    public: cwltool asks us to make each tool
+loading_context       public: cwltool asks us to make each tool
+tool.job              a tool's failure is heard by wrapping it, with a process or without
 job.output_callback   a job's end is heard by wrapping it
-_job_popen         a tool's process is started by us: own group, own logs, measured
-flock helpers      two jobs of one run may not wait for each other's cache entry
+job.run               what it raises before there is a process is made such an end
+_job_popen            a tool's process is started by us: own group, own logs, measured
+flock helpers         two jobs of one run may not wait for each other's cache entry
 """
 
 import contextlib
 import fcntl
+import logging
 import math
 import os
 import shlex
@@ -25,6 +28,9 @@ from wesemu.engines.processes import send_group
 from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 from wesemu.runs.model import Resources
 
+log = logging.getLogger("cwltool")
+
+_FINE = ("success", "skipped")
 _NOT_FOUND = 127
 _KILL_SECONDS = 10.0
 
@@ -67,7 +73,24 @@ class Hooks:
         if isinstance(tool, import_module("cwltool.command_line_tool").CommandLineTool):
             self.tools += 1
             tool.job = self._watched(tool.job)
+        tool.job = self._minded(tool.job)
         return tool
+
+    def _minded(self, jobs: Jobs) -> Jobs:
+        """A step can fail without a process: its expression, or making its jobs."""
+
+        def minded(job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
+            def ended(outputs: Any, status: str) -> None:
+                self._failed |= status not in _FINE
+                callback(outputs, status)
+
+            try:
+                yield from jobs(job_order, ended, runtime)
+            except Exception:
+                self._failed = True
+                raise
+
+        return minded
 
     def _watched(self, jobs: Jobs) -> Jobs:
         runs = import_module("cwltool.job").JobBase
@@ -78,6 +101,7 @@ class Hooks:
                     self._jobs[job.name] = job
                     self._made.add(job.outdir)
                     job.output_callback = self._ending(job.name, job.output_callback)
+                    job.run = self._surviving(job)
                 yield job
 
         return watched
@@ -100,11 +124,27 @@ class Hooks:
     def _ending(self, name: str, callback: Any) -> Any:
         def ended(outputs: Any, status: str) -> None:
             self._tasks.end(name, succeeded=status == "success")
-            self._failed |= status != "success"
             self._jobs.pop(name, None)
             callback(outputs, status)
 
         return ended
+
+    def _surviving(self, job: Any) -> Callable[..., None]:
+        """A job that cannot be prepared fails as one does whose process failed: its exception
+        would have cwltool wait for the others with the lock that they need for their ends."""
+        run = job.run
+
+        def survive(runtime: Any, tmpdir_lock: Any = None) -> None:
+            try:
+                run(runtime, tmpdir_lock)
+            except Exception as error:
+                if job.name not in self._jobs:  # its end has been told
+                    raise
+                log.error("[job %s] Job error:\n%s", job.name, error)
+                with runtime.workflow_eval_lock:
+                    job.output_callback({}, "permanentFail")
+
+        return survive
 
     def start_process(
         self,

@@ -11,7 +11,7 @@ from wesemu.engines.launches import Launches, Reply, absolute, start_runner, too
 from wesemu.engines.rehearsal import Rehearsals
 from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
 from wesemu.engines.snakemake.cluster_plugin import plugin_found
-from wesemu.engines.snakemake.fork_client import ForkClient
+from wesemu.engines.snakemake.fork_client import ForkClient, NotStarted
 from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
 from wesemu.engines.snakemake.order import Mode, write_order
 from wesemu.engines.snakemake.parameters import check_parameters
@@ -58,6 +58,7 @@ class SnakemakeEngine:
         self.version = version
         self.executor: Executor = executor
         self._cluster = cluster or Cluster()
+        self._answered = False
         warm = mode == "warm" and is_tested(self.version) and sys.platform == "linux"
         warm = warm and executor != "slurm-plugin"
         self.mode: Mode = "warm" if warm else "cli"
@@ -82,9 +83,11 @@ class SnakemakeEngine:
         check_parameters(parameters)
 
     async def warm(self) -> None:
-        """Start the forkserver now, so that the first run need not wait, and ask for the cluster
-        that tasks go to. Raises EngineFault."""
-        await self._measured()
+        """Start the forkserver now, so that the next run need not wait, and ask for the cluster
+        that tasks go to, until it has answered once. Raises EngineFault."""
+        if not self._answered:
+            await self._measured()
+            self._answered = True
         if self.mode == "warm":
             await self._client.start()
 
@@ -124,6 +127,10 @@ class SnakemakeEngine:
             for attempt in (1, 2):
                 try:
                     return await self._client.launch(job.workspace.root)
+                except NotStarted:
+                    if self.executor == "slurm":
+                        raise
+                    break
                 except EngineFault as fault:
                     log.warning("launch %d of run %s failed: %s", attempt, job.run_id, fault)
                     if self.executor == "slurm" and attempt == 2:

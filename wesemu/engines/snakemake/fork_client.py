@@ -20,6 +20,10 @@ Reply = dict[str, Any]
 log = logging.getLogger("wesemu.engines.snakemake")
 
 
+class NotStarted(EngineFault):
+    """There is no forkserver, and it is no use to try again at once."""
+
+
 class ForkClient:
     """One forkserver at a time. Its runs do not need it once they are launched.
 
@@ -47,7 +51,7 @@ class ForkClient:
 
     async def start(self) -> None:
         """Returns once the forkserver is warm; broken off, it leaves it starting. Raises
-        EngineFault."""
+        NotStarted, which is logged; the next call tries again."""
         under_way = self._starting is not None and not self._starting.done()
         if self._starting is None or not (under_way or self._channel is not None):
             self._starting = asyncio.create_task(self._start(), name="forkserver's start")
@@ -55,29 +59,34 @@ class ForkClient:
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
+        try:
+            await self._spawn()
+            self._ready = asyncio.get_running_loop().create_future()
+            self._reading = asyncio.create_task(self._read(), name="forkserver")
+            async with asyncio.timeout(_START_SECONDS):
+                await self._ready
+        except TimeoutError:
+            await self._end()
+            raise NotStarted("Snakemake's forkserver was not ready in time") from None
+        except EngineFault:
+            raise NotStarted("Snakemake's forkserver died while it was starting") from None
+        except Exception as error:
+            self._forget()
+            raise NotStarted(f"Snakemake's forkserver cannot be started: {error}") from error
+
+    async def _spawn(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel.setblocking(False)
-        spawning = asyncio.create_task(asyncio.to_thread(self._spawn, theirs.fileno()))
+        spawning = asyncio.create_task(asyncio.to_thread(self._open_process, theirs.fileno()))
         try:
             self._process = await asyncio.shield(spawning)
         except asyncio.CancelledError:
             self._process = await spawning  # so that it can be ended
             raise
-        except OSError as error:
-            self._forget()
-            raise EngineFault(f"Snakemake's forkserver cannot be started: {error}") from error
         finally:
             theirs.close()
-        self._ready = asyncio.get_running_loop().create_future()
-        self._reading = asyncio.create_task(self._read(), name="forkserver")
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                await self._ready
-        except TimeoutError:
-            await self._end()
-            raise EngineFault("Snakemake's forkserver was not ready in time") from None
 
-    def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
+    def _open_process(self, descriptor: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*self._command, str(descriptor), *self._modules],
             stdin=subprocess.DEVNULL,
@@ -90,10 +99,12 @@ class ForkClient:
     async def launch(self, root: Path) -> Reply:
         """What the run's process announces: {"pid", "identity"} or {"locked"}.
 
-        Raises EngineFault where the forkserver, or the run's process, died before it did.
+        Raises NotStarted; EngineFault where the forkserver, or the run's process, died before it
+        did.
         """
         await self.start()
-        assert self._channel is not None
+        if self._channel is None:
+            raise EngineFault("Snakemake's forkserver has died")
         loop = asyncio.get_running_loop()
         self._last_id += 1
         number = self._last_id
