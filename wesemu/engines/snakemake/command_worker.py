@@ -12,7 +12,7 @@ from typing import Any
 
 from wesemu.engines import journal as events
 from wesemu.engines.leased import wrap
-from wesemu.engines.processes import die_with_parent, send_group
+from wesemu.engines.processes import descendants, die_with_parent, send, send_group
 from wesemu.engines.run_process import Site
 from wesemu.engines.snakemake.cluster_plugin import plugin_resources, plugin_words
 from wesemu.engines.snakemake.command_watch import CommandWatch
@@ -71,7 +71,8 @@ class CommandWorker:
                 self._watch.hear(message)
         if self._watch.deserted_service and not self._ending:
             self._ending = True
-            send_group(self.pid, signal.SIGTERM)
+            # not Snakemake: its handler of SIGTERM may wait for itself for ever
+            send(descendants(self.pid), signal.SIGTERM)
 
     def cancel(self) -> None:
         """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures; the
