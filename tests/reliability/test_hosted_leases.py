@@ -194,7 +194,7 @@ WDL_WIDE_AND_BAD = """
     task wide { command { true } runtime { cpu: 2 } }
     task bad { input { String x = "" } command { FAIL } }
 """
-CWL_WIDE_AND_BAD = """
+CWL_WIDE = """
     cwlVersion: v1.2
     class: Workflow
     inputs: {}
@@ -209,6 +209,10 @@ CWL_WIDE_AND_BAD = """
           baseCommand: ["true"]
           inputs: {}
           outputs: []
+"""
+CWL_WIDE_AND_BAD = (
+    CWL_WIDE
+    + """\
       bad:
         in: {}
         out: []
@@ -219,6 +223,7 @@ CWL_WIDE_AND_BAD = """
           inputs: {}
           outputs: []
 """
+)
 WIDE_AND_BAD = {"flow.wdl": WDL_WIDE_AND_BAD, "flow.cwl": CWL_WIDE_AND_BAD}
 
 
@@ -258,21 +263,9 @@ async def test_failed_run_does_not_wait_for_leases_of_needless_tasks(
     await release(taken)
 
 
-CWL_WIDE_AND_BROKEN = """
-    cwlVersion: v1.2
-    class: Workflow
-    inputs: {}
-    outputs: {}
-    steps:
-      wide:
-        in: {}
-        out: []
-        run:
-          class: CommandLineTool
-          requirements: {ResourceRequirement: {coresMin: 2, coresMax: 2}}
-          baseCommand: ["true"]
-          inputs: {}
-          outputs: []
+CWL_WIDE_AND_BROKEN = (
+    CWL_WIDE
+    + """\
       gate:
         in: {}
         out: [opened]
@@ -287,6 +280,7 @@ CWL_WIDE_AND_BROKEN = """
         out: []
         run: BROKEN
 """
+)
 CANNOT_BE_EVALUATED = """
     {class: ExpressionTool, expression: $(inputs.opened.nothing),
      inputs: {opened: File}, outputs: {}}
