@@ -10,7 +10,6 @@ from wesemu.api.reception import Reception
 from wesemu.callbacks import Callbacks
 from wesemu.clock import Clock, WallClock
 from wesemu.ids import IdSource
-from wesemu.objects.services import ObjectServices
 from wesemu.public_addresses import AddressGuard
 from wesemu.readiness import Readiness
 from wesemu.runs.ports import Engine
@@ -38,7 +37,6 @@ async def create_app(
     """
     async with AsyncExitStack() as opening:
         core = await open_core(settings, clock or WallClock(), ids or IdSource(), engines, opening)
-        objects = await asyncio.to_thread(ObjectServices.open, core.data.buckets, core.ids)
         callbacks = _callbacks(settings, core)
         opening.push_async_callback(callbacks.close)
         readiness = Readiness(core.engines, core.store, core.data.root)
@@ -46,8 +44,8 @@ async def create_app(
         if (verifier := await asyncio.to_thread(found_verifier, settings.auth.oidc)) is not None:
             opening.push_async_callback(verifier.close)
         reception = Reception(core.wall)
-        app = await build(settings, core, objects, callbacks, reception, verifier)
-        add_controls(app, settings, core, objects, reception, readiness)
+        app = await build(settings, core, core.objects, callbacks, reception, verifier)
+        add_controls(app, settings, core, core.objects, reception, readiness)
         app[RUNS] = core.runs
         resources = opening.pop_all()
 

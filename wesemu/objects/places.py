@@ -29,6 +29,11 @@ class ObjectInfo:
     etag: str
     record: ObjectRecord
 
+    @property
+    def is_described(self) -> bool:
+        """Whether a record that fits the file was found."""
+        return self.record.etag is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -57,7 +62,10 @@ class Place:
         return status
 
     def info(self, status: os.stat_result) -> ObjectInfo:
-        record = self.records.load(self.key, status) or ObjectRecord()
+        return self.described(status, self.records.load(self.key, status) or ObjectRecord())
+
+    def described(self, status: os.stat_result, record: ObjectRecord) -> ObjectInfo:
+        """What the file of `status` is with this record, whatever the disk has by now."""
         return ObjectInfo(
             self.key,
             0 if self.key.endswith("/") else status.st_size,

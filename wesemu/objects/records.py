@@ -1,8 +1,10 @@
 """What a file alone cannot tell of an object: its digests, headers and metadata.
 
-One small JSON file an object, below `.wesemu/records/` in its bucket. A record tells the size and
-time of the file that it belongs to: once somebody else has written the file, the record counts
-no more, and the object is again what it would be had its file been made by hand.
+One small JSON file an object, below `.wesemu/records/` in its bucket. A record names the size, time
+and inode of its file. Once somebody else has written the file, the record does not count any more,
+and the object is what it would be had its file been made by hand. A bucket that was copied as a
+whole has new inodes: its records are recognized by another inode of their own folder, and only
+sizes and times are compared then.
 """
 
 import hashlib
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from wesemu.objects.hidden import RECORDS
+
+_WITH_INODES = 5
 
 Kind = Literal["Normal", "Multipart", "Appendable"]
 
@@ -46,7 +50,7 @@ class Records:
             content = json.loads(self._path(key).read_bytes())
         except (OSError, ValueError):
             return None
-        if content.pop("file", None) != _file(key, stat):
+        if not self._fits(content.pop("file", None), key, stat):
             return None
         known = {field.name for field in fields(ObjectRecord)}
         return ObjectRecord(**{name: value for name, value in content.items() if name in known})
@@ -55,12 +59,26 @@ class Records:
         """Not made durable: an object whose record is lost is one that was made by hand."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        file = [*_file(key, stat), stat.st_ino, self._folder.stat().st_ino]
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps({"file": _file(key, stat), **asdict(record)}))
+        temporary.write_text(json.dumps({"file": file, **asdict(record)}))
         temporary.replace(path)
+
+    def has(self, key: str) -> bool:
+        """Whether there is a record, be it of this file or an earlier one."""
+        return self._path(key).exists()
 
     def remove(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
+
+    def _fits(self, told: object, key: str, stat: os.stat_result) -> bool:
+        """Records of earlier versions have no inodes."""
+        if not isinstance(told, list) or told[:3] != _file(key, stat):
+            return False
+        if key.endswith("/") or len(told) < _WITH_INODES:
+            return True
+        inode, home = told[3:5]
+        return bool(inode == stat.st_ino or home != self._folder.stat().st_ino)
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()

@@ -11,17 +11,17 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ObjectNotFound
-from wesemu.objects.buckets import Buckets
+from wesemu.objects.buckets import Buckets, parse
 from wesemu.objects.crc64 import Crc64, join
 from wesemu.objects.errors import NotAppendable, ObjectExists, WrongPosition
 from wesemu.objects.hidden import INCOMING, is_hidden, sync_folders
-from wesemu.objects.incoming import Digests, Incoming
+from wesemu.objects.incoming import Digests, Incoming, file_digests
 from wesemu.objects.listing import KeyPage, KeyWalk, page
 from wesemu.objects.places import KEY, ObjectInfo, Place
 from wesemu.objects.records import ObjectRecord
@@ -29,11 +29,16 @@ from wesemu.objects.records import ObjectRecord
 BUCKET = "bucket"
 """What an error's `field` says when the bucket's name is to blame."""
 
+_LOCKS = 64
+
 
 class ObjectStore:
     """The objects below `root`, a folder a bucket.
 
     `limit` is the most bytes that one request may bring. Without `crc64` objects have no CRC.
+
+    A lock for each key keeps a file and its record together; it is taken before `_writing`, which
+    guards the folders.
     """
 
     def __init__(self, root: Path, crc64: Crc64 | None, *, limit: int = 5 << 30) -> None:
@@ -41,6 +46,7 @@ class ObjectStore:
         self._crc64 = crc64
         self._limit = limit
         self._writing = threading.Lock()
+        self._key_locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
     def folder(self, bucket: str) -> Path:
         return self._buckets.folder(bucket, field=BUCKET)
@@ -56,7 +62,11 @@ class ObjectStore:
     def find(self, bucket: str, key: str) -> ObjectInfo:
         """Raises ObjectNotFound."""
         place = self._place(bucket, key)
-        return place.info(place.status())
+        info = place.info(place.status())
+        if info.is_described or not place.records.has(key):
+            return info
+        with self._alone(place):  # a writer may have been between the record and the file
+            return place.info(place.status())
 
     def open(self, bucket: str, key: str) -> tuple[ObjectInfo, io.FileIO]:
         """The object and its bytes, which stay these whatever happens to the key.
@@ -64,16 +74,12 @@ class ObjectStore:
         Raises ObjectNotFound.
         """
         place = self._place(bucket, key)
-        place.status()
-        if key.endswith("/"):
-            file = io.FileIO(os.devnull)
-            return place.info(place.path.stat()), file
-        try:
-            # O_NONBLOCK: opening a pipe that somebody left would wait for its other end.
-            file = io.FileIO(os.open(place.path, os.O_RDONLY | os.O_NONBLOCK))
-        except FileNotFoundError as error:
-            raise place.missing() from error
-        return place.info(os.fstat(file.fileno())), file
+        opened = _open(place)
+        if opened[0].is_described or not place.records.has(key):
+            return opened
+        opened[1].close()
+        with self._alone(place):
+            return _open(place)
 
     def put(
         self,
@@ -87,30 +93,39 @@ class ObjectStore:
         """Let a finished `incoming` be the object. Raises ObjectExists, if so wished.
 
         The object is on disk when this returns. Whoever reads the key sees the one before or
-        this one, whole.
+        this one, whole. The answer describes what this call wrote, whoever writes meanwhile.
         """
         place = self._place(bucket, key)
         if key.endswith("/"):
             return self._put_folder(place, incoming, record)
-        with self._writing:
-            if not overwrite and os.path.lexists(place.path):
-                raise ObjectExists(f"{key!r} exists, and the request forbids to overwrite it")
-            place.make_room()
-            status = incoming.stat()
-            place.records.save(key, status, record)
-            incoming.path.replace(place.path)
+        with self._alone(place):
+            info = self._replace(place, incoming.path, incoming.stat(), record, overwrite)
         sync_folders(place.path.parent, place.folder)
-        return place.info(status)
+        return info
+
+    def prepare(self, url: str, path: Path) -> Callable[[], ObjectInfo]:
+        """Compute the digests of the file `path` in the bucket of the oss:// `url`; calling the
+        result makes it the object at `url`. Raises OSError, as the result does."""
+        bucket, key = parse(url)
+        place = self._place(bucket, key)
+        digests = file_digests(path, self._crc64)
+        record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
+
+        def adopt() -> ObjectInfo:
+            with self._alone(place):
+                return self._replace(place, path, path.stat(), record, overwrite=True)
+
+        return adopt
 
     def describe(self, bucket: str, key: str, record: ObjectRecord) -> ObjectInfo:
         """Give an object other headers and metadata; its bytes, digests and time stay."""
         place = self._place(bucket, key)
-        with self._writing:
+        with self._alone(place):
             status = place.status()
             known = place.info(status).record
             changed = replace(known, headers=record.headers, metadata=record.metadata)
             place.records.save(key, status, changed)
-        return place.info(status)
+        return place.described(status, changed)
 
     def append(
         self,
@@ -126,32 +141,20 @@ class ObjectStore:
         `record` holds for a new object only. Raises WrongPosition, NotAppendable.
         """
         place = self._place(bucket, key)
-        try:
-            before = self.find(bucket, key)
-        except ObjectNotFound:
-            if position:
-                raise WrongPosition(
-                    f"{key!r} does not exist; begin at 0, not {position}", length=0
-                ) from None
-            new = replace(record, kind="Appendable", etag=digests.etag, crc64=digests.crc64)
-            return self.put(bucket, key, incoming, new, overwrite=False)
-        if before.record.kind != "Appendable":
-            raise NotAppendable(f"{key!r} was not made by appending; upload it anew instead")
-        with self._writing:
-            status = place.status()
-            if not position == status.st_size == before.size:
-                raise WrongPosition(
-                    f"{key!r} has {status.st_size} bytes; go on there, not at {position}",
-                    length=status.st_size,
-                )
-            status = _append(place.path, incoming.path)
-            place.records.save(key, status, _appended(before, digests))
-        return place.info(status)
+        with self._alone(place):
+            try:
+                before = place.info(place.status())
+            except ObjectNotFound:
+                info = self._begin(place, position, incoming, digests, record)
+            else:
+                return _extend(place, before, position, incoming, digests)
+        sync_folders(place.path.parent, place.folder)
+        return info
 
     def remove(self, bucket: str, key: str) -> None:
         """Remove an object; that there is none is no fault."""
         place = self._place(bucket, key)
-        with self._writing:
+        with self._alone(place), self._writing:
             if key.endswith("/"):
                 _remove_folder(place.path)
             elif place.path.is_symlink() or place.path.is_file():
@@ -168,6 +171,43 @@ class ObjectStore:
 
     def all(self, bucket: str) -> Iterator[ObjectInfo]:
         return self._infos(bucket, self._walk(bucket, "", ""))
+
+    def _alone(self, place: Place) -> threading.Lock:
+        """Only one thread at a time changes the file and the record of a key."""
+        return self._key_locks[hash((place.folder, place.key)) % _LOCKS]
+
+    def _replace(
+        self,
+        place: Place,
+        new: Path,
+        status: os.stat_result,
+        record: ObjectRecord,
+        overwrite: bool,
+    ) -> ObjectInfo:
+        """Let the file `new` be the object. The caller holds the key's lock."""
+        with self._writing:
+            if not overwrite and os.path.lexists(place.path):
+                raise ObjectExists(f"{place.key!r} exists, and the request forbids to overwrite it")
+            place.make_room()
+            place.records.save(place.key, status, record)
+            new.replace(place.path)
+        return place.described(status, record)
+
+    def _begin(
+        self,
+        place: Place,
+        position: int,
+        incoming: Incoming,
+        digests: Digests,
+        record: ObjectRecord,
+    ) -> ObjectInfo:
+        """The first addition. The caller holds the key's lock."""
+        if position:
+            raise WrongPosition(
+                f"{place.key!r} does not exist; begin at 0, not {position}", length=0
+            )
+        new = replace(record, kind="Appendable", etag=digests.etag, crc64=digests.crc64)
+        return self._replace(place, incoming.path, incoming.stat(), new, overwrite=False)
 
     def _infos(self, bucket: str, keys: Iterable[str]) -> Iterator[ObjectInfo]:
         for key in keys:
@@ -198,12 +238,42 @@ class ObjectStore:
                 f"the key {place.key!r} ends with a slash, so it is a folder and can hold no bytes",
                 field=KEY,
             )
-        with self._writing:
+        with self._alone(place), self._writing:
             place.make_folders(place.path)
             status = place.path.stat()
             place.records.save(place.key, status, record)
         sync_folders(place.path, place.folder)
-        return place.info(status)
+        return place.described(status, record)
+
+
+def _open(place: Place) -> tuple[ObjectInfo, io.FileIO]:
+    """What `place` has and its open file, which are of one moment. Raises ObjectNotFound."""
+    place.status()
+    if place.key.endswith("/"):
+        return place.info(place.path.stat()), io.FileIO(os.devnull)
+    try:
+        # O_NONBLOCK: opening a pipe that somebody left would wait for its other end.
+        file = io.FileIO(os.open(place.path, os.O_RDONLY | os.O_NONBLOCK))
+    except FileNotFoundError as error:
+        raise place.missing() from error
+    return place.info(os.fstat(file.fileno())), file
+
+
+def _extend(
+    place: Place, before: ObjectInfo, position: int, incoming: Incoming, digests: Digests
+) -> ObjectInfo:
+    """A further addition. The caller holds the key's lock."""
+    if before.record.kind != "Appendable":
+        raise NotAppendable(f"{place.key!r} was not made by appending; upload it anew instead")
+    if position != before.size:
+        raise WrongPosition(
+            f"{place.key!r} has {before.size} bytes; go on there, not at {position}",
+            length=before.size,
+        )
+    status = _append(place.path, incoming.path)
+    record = _appended(before, digests)
+    place.records.save(place.key, status, record)
+    return place.described(status, record)
 
 
 def _remove_folder(path: Path) -> None:

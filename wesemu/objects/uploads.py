@@ -94,11 +94,12 @@ class Uploads:
             for earlier in folder.glob(f"{number:05}.*"):
                 earlier.unlink()
             incoming.path.replace(path)
-        return _part(path)
+            return _part(path)
 
     def parts(self, bucket: str, key: str, upload_id: str) -> list[Part]:
         """Sorted by number. Raises UploadNotFound."""
-        return _parts(self._folder(bucket, key, upload_id))
+        with self._alone(upload_id):
+            return _parts(self._folder(bucket, key, upload_id))
 
     def complete(
         self,
@@ -143,10 +144,11 @@ class Uploads:
     def all(self, bucket: str) -> list[Upload]:
         """Sorted by key, then by id. Raises InvalidRequest, BucketNotFound."""
         folder = self._store.folder(bucket) / UPLOADS
-        found = [
-            Upload(_description(path.parent)["key"], path.parent.name, _modified(path))
-            for path in folder.glob(f"*/{_DESCRIPTION}")
-        ]
+        found = []
+        for path in folder.glob(f"*/{_DESCRIPTION}"):
+            with suppress(FileNotFoundError, KeyError):  # completed or aborted meanwhile
+                key = _description(path.parent)["key"]
+                found.append(Upload(key, path.parent.name, _modified(path)))
         return sorted(found, key=lambda upload: (upload.key, upload.id))
 
     def _folder(self, bucket: str, key: str, upload_id: str) -> Path:

@@ -198,6 +198,18 @@ class RunStarted:
     total: int
 
 
+class ObjectAdopter(Protocol):
+    """The server's own buckets, as publishing sees them. Synchronous."""
+
+    def prepare(self, url: str, path: Path) -> Callable[[], object]:
+        """Compute the digests of the file `path`, which lies in the bucket of the oss:// `url`.
+
+        Calling the result makes the file the object at `url`, with its digests on record.
+        Raises InvalidRequest, BucketNotFound, OSError, as the result does.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TaskChanged:
     """A task was planned, started or ended; the newest state of that attempt, whole."""

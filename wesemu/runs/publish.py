@@ -7,44 +7,88 @@ whole file or none, and a failed run publishes nothing.
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from wesemu.errors import EngineFault
+from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.model import OutputFile
-from wesemu.runs.ports import Publication
+from wesemu.runs.ports import ObjectAdopter, Publication
 from wesemu.runs.workspace import Workspace, sync_folder
 
 
-def publish(workspace: Workspace, publications: Sequence[Publication]) -> tuple[OutputFile, ...]:
-    """Publish all or nothing; returns what there is now.
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A result under its temporary name; `commit` gives it the final one."""
 
-    Raises EngineFault when a result that is not optional is missing, OSError when the disk is
-    full or a folder cannot be written.
+    temporary: Path
+    target: Path
+    commit: Callable[[], object]
+
+
+class Publisher:
+    """Publishes results; into buckets by `adopter`, which records their digests.
+
+    One run at a time renames its files, so that a BAM and its index are always of one run.
     """
+
+    def __init__(self, adopter: ObjectAdopter | None = None) -> None:
+        self._adopter = adopter
+        self._renaming = threading.Lock()
+
+    def publish(
+        self, workspace: Workspace, publications: Sequence[Publication]
+    ) -> tuple[OutputFile, ...]:
+        """Publish all or nothing; returns what there is now.
+
+        Raises EngineFault when a result that is not optional is missing, OSError when the disk
+        is full or a folder cannot be written.
+        """
+        return _publish(workspace, publications, self._adopter, self._renaming)
+
+
+def _publish(
+    workspace: Workspace,
+    publications: Sequence[Publication],
+    adopter: ObjectAdopter | None,
+    renaming: threading.Lock,
+) -> tuple[OutputFile, ...]:
     if workspace.outputs.is_symlink():  # a workflow's doing
         workspace.outputs.unlink()
     present = [p for p in publications if _present(workspace, p)]
-    staged: list[tuple[Path, Path]] = []
+    staged: list[_Staged] = []
+    temporaries: list[Path] = []
     try:
         for publication in present:
             source = workspace.work / publication.result
             for target in _targets(workspace, publication):
                 temporary = target.with_name(f".{target.name}.{workspace.root.name}.part")
-                staged.append((temporary, target))
+                temporaries.append(temporary)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.unlink(missing_ok=True)
                 _link_or_copy(source, temporary)
+                staged.append(_staged(publication, temporary, target, adopter))
         outputs = tuple(_describe(workspace, publication) for publication in present)
-        for temporary, target in staged:
-            temporary.replace(target)
-    except OSError:
-        for temporary, _ in staged:
+        with renaming:
+            for each in staged:
+                each.commit()
+    except (OSError, WesemuError):
+        for temporary in temporaries:
             temporary.unlink(missing_ok=True)
         raise
-    for folder in {target.parent for _, target in staged}:
+    for folder in {each.target.parent for each in staged}:
         sync_folder(folder)
     return outputs
+
+
+def _staged(
+    publication: Publication, temporary: Path, target: Path, adopter: ObjectAdopter | None
+) -> _Staged:
+    if adopter is not None and publication.url is not None and target == publication.destination:
+        return _Staged(temporary, target, adopter.prepare(publication.url, temporary))
+    return _Staged(temporary, target, partial(temporary.replace, target))
 
 
 def _present(workspace: Workspace, publication: Publication) -> bool:

@@ -40,7 +40,7 @@ from wesemu.runs.ports import (
     Tell,
 )
 from wesemu.runs.promises import due
-from wesemu.runs.publish import publish
+from wesemu.runs.publish import Publisher
 from wesemu.runs.records import read_plan, write_end
 from wesemu.runs.room import check_room, patiently
 from wesemu.runs.store import RunStore
@@ -77,8 +77,10 @@ class Supervisor:
         wall: Clock,
         keep_runs: bool = False,
         leases: Path | None = None,
+        publisher: Publisher | None = None,
     ) -> None:
         self._store = store
+        self._publisher = publisher or Publisher()
         self._planner = planner
         self._engines = engines
         self._changes = changes
@@ -261,7 +263,7 @@ class Supervisor:
         ended = await self._keep_pace(run)
         if run.terms.fault.out_of_disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        outputs = await asyncio.to_thread(publish, workspace, wanted)
+        outputs = await asyncio.to_thread(self._publisher.publish, workspace, wanted)
         async with TagBuffer(self._store, self._changes, run) as tags:
             delivering = self._planner.deliver(run, workspace, outputs, tags.add)
             delivery = await self._stoppably(run.id, delivering)

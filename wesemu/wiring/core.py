@@ -18,11 +18,13 @@ from wesemu.genomics.reference import ReferenceStore
 from wesemu.ids import IdSource
 from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
+from wesemu.objects.services import ObjectServices
 from wesemu.public_addresses import AddressGuard
 from wesemu.runs.changes import Changes
 from wesemu.runs.model import JsonObject
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
+from wesemu.runs.publish import Publisher
 from wesemu.runs.records import sweep
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunService
@@ -66,6 +68,7 @@ class Core:
     elsewhere: Elsewhere
     pipelines: Path
     engines: Sequence[Engine]
+    objects: ObjectServices
     store: RunStore
     changes: Changes
     scheduler: Scheduler
@@ -87,6 +90,7 @@ async def open_core(
     keeper = await TimeKeeper.open(data.clock, wall, settings.clock.speed)
     opening.push_async_callback(keeper.close)
     await asyncio.to_thread(sweep, data.runs)
+    objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
     opening.push_async_callback(store.close)
     if engines is None:
@@ -108,6 +112,7 @@ async def open_core(
         wall=wall,
         keep_runs=settings.keep_runs,
         leases=data.leases,
+        publisher=Publisher(objects.store),
     )
     scheduler = Scheduler(
         store, supervisor.drive, node.runs, keeper.clock, gpus=node.resources.gpus
@@ -133,6 +138,7 @@ async def open_core(
         transfers.elsewhere,
         pipelines,
         engines,
+        objects,
         store,
         changes,
         scheduler,
