@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, ObjectNotFound
+from wesemu.objects.hidden import is_hidden
 
 SCHEME = "oss://"
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -45,15 +46,22 @@ class Buckets:
         """The path that a key stands for, whether or not something lies there.
 
         The path lies in its bucket, also after all links are followed. Raises InvalidRequest
-        for a bucket name or key that OSS or the file system cannot have, or that leaves the
-        bucket; BucketNotFound.
+        for a bucket name or key that OSS or the file system cannot have, that leaves the bucket
+        or names the server's own files in it; BucketNotFound.
         """
         folder = self.folder(bucket, field=field)
         path = folder.joinpath(*check_key(key, field=field))
-        if not _lies_within(folder, path):
+        inside = _inside(folder, path)
+        if inside is None:
             raise InvalidRequest(
                 f"the key {_shown(key)} is a link that leads out of the bucket {bucket!r}; "
                 "copy the file into the bucket",
+                field=field,
+            )
+        if is_hidden(key) or is_hidden(inside) or self._is_reserved(folder, path):
+            raise InvalidRequest(
+                f"the key {_shown(key)} is kept for the server's own files (.wesemu/ at a bucket's "
+                "top, and names like .x.part); choose another name",
                 field=field,
             )
         return path
@@ -114,6 +122,13 @@ class Buckets:
             )
         return folder
 
+    def _is_reserved(self, folder: Path, path: Path) -> bool:
+        """Whether a bucket that is a link leads to the server's own files in another bucket."""
+        if not folder.is_symlink():
+            return False
+        below = _inside(self._root, path)
+        return below is not None and is_hidden(below.partition("/")[2])
+
 
 def parse(url: str, *, field: str | None = None) -> tuple[str, str]:
     """Bucket and key of `oss://bucket/key`; nothing in it is percent-decoded.
@@ -149,11 +164,12 @@ def check_key(key: str, *, field: str | None = None) -> list[str]:
     raise InvalidRequest(f"the key {_shown(key)} {fault}", field=field)
 
 
-def _lies_within(folder: Path, path: Path) -> bool:
+def _inside(folder: Path, path: Path) -> str | None:
+    """The path below `folder` once all links are followed; None for one that leads out of it."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):
-        return False
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def _shown(text: str) -> str:

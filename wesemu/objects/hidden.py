@@ -17,10 +17,13 @@ UPLOADS = f"{FOLDER}/uploads"
 def is_hidden(key: str) -> bool:
     """True for what no client may see or write.
 
-    `.<name>.part` is what a file is called while a job or the command line writes it.
+    `.<name>.part` is what a file is called while a job or the command line writes it. Case does
+    not matter: on some file systems `.WESEMU` is the same folder.
     """
     name = key.rpartition("/")[2]
-    return key.partition("/")[0] == FOLDER or (name.startswith(".") and name.endswith(".part"))
+    return key.partition("/")[0].casefold() == FOLDER or (
+        name.startswith(".") and name.endswith(".part")
+    )
 
 
 def sync_folders(folder: Path, top: Path) -> None:

@@ -20,7 +20,7 @@ from wesemu.errors import InvalidRequest, ObjectNotFound
 from wesemu.objects.buckets import Buckets, parse
 from wesemu.objects.crc64 import Crc64, join
 from wesemu.objects.errors import NotAppendable, ObjectExists, WrongPosition
-from wesemu.objects.hidden import INCOMING, is_hidden, sync_folders
+from wesemu.objects.hidden import INCOMING, sync_folders
 from wesemu.objects.incoming import Digests, Incoming, file_digests
 from wesemu.objects.listing import KeyPage, KeyWalk, page
 from wesemu.objects.places import KEY, ObjectInfo, Place
@@ -226,8 +226,6 @@ class ObjectStore:
 
     def _place(self, bucket: str, key: str) -> Place:
         folder = self.folder(bucket)
-        if is_hidden(key):
-            raise InvalidRequest(f"the name {key!r} is kept for the server's own files", field=KEY)
         path = self._buckets.locate(bucket, key.removesuffix("/"), field=KEY)
         return Place(key, folder, path)
 

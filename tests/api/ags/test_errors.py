@@ -1,6 +1,7 @@
 """Every error is one JSON object that both generations of SDKs can read."""
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,3 +179,26 @@ async def test_a_refused_start_names_the_field_as_it_was_sent(
 async def test_a_refused_start_leaves_nothing_behind(client: Client, settings: Settings) -> None:
     await client.post("/gs/workflow", json=WGS | {"wgs_reference_file": "hg38"})
     assert list((settings.data / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"wgs_vcf_File_name": ".wesemu/records/a.vcf"},
+        {"wgs_gvcf_file_name": ".wesemu/uploads/a.vcf.gz"},
+        {"wgs_bam_file_name": ".WESEMU/a.bam"},
+        {"wgs_bam_out_path": ".wesemu/", "wgs_bam_out_filename": "a.bam"},
+        {"wgs_bam_file_name": "sly/a.bam"},
+        {"wgs_fastq_first_name": ".wesemu/uploads/a_1.fq.gz"},
+        {"wgs_reference_file": ".wesemu/reference.fa"},
+    ],
+)
+async def test_no_field_names_the_server_s_own_files(
+    client: Client, bucket: Path, fields: JsonObject
+) -> None:
+    (bucket / ".wesemu").mkdir(exist_ok=True)
+    (bucket / "sly").symlink_to(bucket / ".wesemu")
+    response = await client.post("/gs/workflow", json=WGS | fields)
+    message = await error(response, 400, "InvalidParameter")
+    assert "kept for the server's own files" in message
+    assert any(name in message for name in fields)

@@ -64,6 +64,14 @@ async def request_of(wes: Client, run_id: str) -> Mapping[str, Any]:
     return request
 
 
+@pytest.mark.parametrize("key", [".wesemu/a.bam", ".wesemu/records/a.bam", ".WESEMU/a.bam"])
+async def test_no_result_goes_where_the_server_keeps_its_own_files(wes: Client, key: str) -> None:
+    params = BUNDLED | {"bam": f"oss://genes/{key}"}
+    sent = json.dumps({"workflow_url": "mapping", "workflow_params": params})
+    told = await post(wes, sent, 400, **{"Content-Type": "application/json"})
+    assert "kept for the server's own files" in told["msg"]
+
+
 async def test_text_fields_may_come_as_files(wes: Client) -> None:
     """curl -F workflow_params=@params.json"""
     told = await post_form(

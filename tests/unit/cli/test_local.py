@@ -92,7 +92,17 @@ def test_buckets_are_listed_as_json(wesemu, data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["oss://genes/../../x", "oss://../x", "oss://Genes/x", "oss://genes//x", "oss:///x"]
+    "target",
+    [
+        "oss://genes/../../x",
+        "oss://../x",
+        "oss://Genes/x",
+        "oss://genes//x",
+        "oss:///x",
+        "oss://genes/.wesemu/x",
+        "oss://genes/.Wesemu/records/",
+        "oss://genes/.x.part",
+    ],
 )
 def test_no_copy_leaves_its_bucket(wesemu, tmp_path: Path, data: Path, target: str) -> None:
     (tmp_path / "a.txt").write_text("hello")

@@ -50,6 +50,46 @@ def test_a_bucket_may_be_a_link_to_a_folder_on_another_disk(
     assert buckets.existing_file("oss://linked/x.fq").read_text() == "x"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".wesemu",
+        ".wesemu/records/ab/cd.json",
+        ".wesemu/uploads/x.bam",
+        ".WeSeMu/x.bam",
+        "link/x.bam",
+        "deep/link/x.bam",
+        "record.bam",
+        "out/.x.bam.part",
+    ],
+)
+def test_the_server_s_own_files_are_no_keys(root: Path, buckets: Buckets, key: str) -> None:
+    own = root / "other" / ".wesemu" / "records"
+    own.mkdir(parents=True)
+    (root / "other" / "link").symlink_to(own)
+    (root / "other" / "deep").mkdir()
+    (root / "other" / "deep" / "link").symlink_to("../.wesemu")
+    (root / "other" / "record.bam").symlink_to(own / "new.bam")
+    for use in (buckets.target, buckets.existing, buckets.existing_file):
+        with pytest.raises(InvalidRequest, match="kept for the server's own files"):
+            use(f"oss://other/{key}", field="bam")
+
+
+@pytest.mark.parametrize("target", ["other/.wesemu", "other/.wesemu/records"])
+def test_a_bucket_that_leads_to_the_server_s_own_files_is_refused(
+    root: Path, buckets: Buckets, target: str
+) -> None:
+    (root / target).mkdir(parents=True)
+    (root / "sly-bucket").symlink_to(root / target)
+    with pytest.raises(InvalidRequest, match="kept for the server's own files"):
+        buckets.target("oss://sly-bucket/x.bam")
+
+
+def test_names_like_the_server_s_own_are_keys_elsewhere(root: Path, buckets: Buckets) -> None:
+    for key in ("out/.wesemu/x.bam", "wesemu/x.bam", ".wesemu2/x.bam", "x.part", ".x"):
+        assert buckets.target(f"oss://other/{key}") == root / "other" / key
+
+
 def test_existing_files_and_folders_are_found(root: Path, buckets: Buckets) -> None:
     fastq = root / "gene-shenzhen" / "fastq"
     assert buckets.existing_file("oss://gene-shenzhen/fastq/a_1.fq.gz") == fastq / "a_1.fq.gz"
