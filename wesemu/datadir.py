@@ -9,7 +9,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wesemu.errors import DataDirectoryLocked
+from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused
+from wesemu.runs.cleanup import is_ours
+
+_MARK = ".wesemu-data"
+_EARLIER_MARKS = ("wesemu.db", "secret")
+"""What servers of earlier versions, which wrote no mark, have left."""
+
+_MADE_BY_HAND = frozenset(
+    {
+        *("buckets", "references", "cache", "leases"),
+        *("server.log", "server.lock", "wesemu.toml"),
+        *("lost+found", ".DS_Store", ".gitignore", ".gitkeep"),
+    }
+)
+"""What may lie in a directory before a server uses it for the first time: buckets and references
+that a user has prepared, and what file systems put into the top folder of a disk."""
+
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +68,45 @@ class DataDirectory:
         """The emulated clock's course."""
         return self.root / "clock.json"
 
-    def create(self) -> None:
-        """Make the folders that are not there yet."""
+    def check(self, *, adopt: bool = False) -> None:
+        """Raises DataDirectoryRefused where others have files in the directory, unless a server
+        has used it before or it is to be adopted."""
+        if not adopt and (strange := self._strange()):
+            more = f" and {len(strange) - _NAMES_SHOWN} more" if len(strange) > _NAMES_SHOWN else ""
+            raise DataDirectoryRefused(
+                f"the directory {self.root} is not wesemu's: it has "
+                f"{', '.join(strange[:_NAMES_SHOWN])}{more}. Choose an empty or new directory with "
+                "--data; to use this one nevertheless say 'wesemu serve --adopt-data' or set "
+                "adopt_data"
+            )
+
+    def create(self, *, adopt: bool = False) -> None:
+        """Make the folders that are not there yet, and mark the directory as wesemu's.
+
+        Raises DataDirectoryRefused as `check`, and then nothing has been made.
+        """
+        self.check(adopt=adopt)
         for folder in (self.buckets, self.references, self.runs, self.cache):
             folder.mkdir(parents=True, exist_ok=True)
+        mark = self.root / _MARK
+        if not mark.exists():
+            mark.write_text("wesemu keeps its data in this directory\n")
+
+    def _strange(self) -> list[str]:
+        """What a directory that no server has used holds beside the preparations of a user."""
+        if not self.root.is_dir() or (self.root / _MARK).is_file():
+            return []
+        if any((self.root / name).is_file() for name in _EARLIER_MARKS):
+            return []
+        names = {entry.name for entry in self.root.iterdir()}
+        strange = sorted(names - _MADE_BY_HAND - {self.runs.name})
+        if self.runs.name in names and self.runs.is_dir():
+            strange += sorted(
+                f"{self.runs.name}/{entry.name}"
+                for entry in self.runs.iterdir()
+                if not is_ours(entry)
+            )
+        return strange
 
     def created(self) -> datetime:
         """When this directory was first used by a server."""

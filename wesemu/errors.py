@@ -20,6 +20,7 @@ WesemuError                 message: what was wrong, where, what to do next
 ├── FaultOrdered            the control API asked for it
 └── SystemFault             this machine, not the request
     ├── DataDirectoryLocked another server uses the data directory
+    ├── DataDirectoryRefused the data directory is not empty and not wesemu's
     ├── StoreError          the index is unreadable or newer than this program
     ├── DiskFull            no room in the data directory
     ├── IssuerUnreachable   who signs the tokens cannot be asked for the keys
@@ -132,6 +133,10 @@ class SystemFault(WesemuError):
 
 class DataDirectoryLocked(SystemFault):
     """Another server holds the data directory."""
+
+
+class DataDirectoryRefused(SystemFault):
+    """The data directory holds files of others, and no server has used it before."""
 
 
 class StoreError(SystemFault):

@@ -348,6 +348,9 @@ class Settings(BaseSettings):
     data: Path = Path(".wesemu")
     """The data directory: buckets, references, runs, the index. One server at a time."""
 
+    adopt_data: bool = False
+    """Use `data` although it holds files of others and no server has used it before."""
+
     host: str = "127.0.0.1"
     """The address to listen on; another than loopback wants credentials or `insecure`."""
 

@@ -60,6 +60,10 @@ def copy(
     from wesemu.cli.output import give
 
     root = _root(data)
+    if target.startswith(_SCHEME):
+        from wesemu.cli.configuration import check_data
+
+        check_data(data)
     file = _source(root, source)
     place = _target(root, target, file.name)
     place.parent.mkdir(parents=True, exist_ok=True)

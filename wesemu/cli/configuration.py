@@ -1,5 +1,7 @@
 """Settings for a verb: its flags over the environment, over wesemu.toml, over the defaults."""
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from wesemu.cli.failures import ExitStatus, Refused
@@ -24,3 +26,14 @@ def load(**flags: object) -> Settings:
     except ValueError as error:  # not TOML
         raise Refused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
     return settings.model_copy(update={"data": settings.data.absolute()})
+
+
+def check_data(data: Path | None) -> None:
+    """Before a verb writes into the data directory that the flag or the settings name.
+
+    Raises DataDirectoryRefused for one that is not wesemu's.
+    """
+    from wesemu.datadir import DataDirectory
+
+    settings = load(data=data)
+    DataDirectory(settings.data).check(adopt=settings.adopt_data)

@@ -48,10 +48,11 @@ def demo(
     Ends with status 0 only if everything is right.
     """
     from wesemu.cli.failures import ExitStatus
+    from wesemu.datadir import DataDirectory
 
     gpus = _cuda_node() if node is Node.cuda else None
     directory = Path(tempfile.mkdtemp(prefix="wesemu-demo-")) if data is None else data.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    DataDirectory(directory).create()
     passing = data is None and not keep
     try:
         outcome = asyncio.run(_perform(directory, gpus))

@@ -1,11 +1,14 @@
 """`wesemu rebuild`: the index made anew from the run directories."""
 
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from wesemu.cli.options import Data
+
+if TYPE_CHECKING:
+    from wesemu.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -20,17 +23,17 @@ def rebuild(data: Data = None) -> None:
     from wesemu.cli.configuration import load
     from wesemu.cli.output import tell
 
-    added = asyncio.run(_rebuild(load(data=data).data.absolute()))
+    added = asyncio.run(_rebuild(load(data=data)))
     tell(f"{added} runs were put back; runs that had not ended go on when a server starts")
 
 
-async def _rebuild(root: Path) -> int:
+async def _rebuild(settings: "Settings") -> int:
     from wesemu.datadir import DataDirectory
     from wesemu.runs.rebuild import rebuild
     from wesemu.runs.store import RunStore
 
-    data = DataDirectory(root)
-    data.create()
+    data = DataDirectory(settings.data)
+    await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     with data.lock():
         store = await RunStore.open(data.index)
         try:

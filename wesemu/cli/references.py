@@ -32,8 +32,10 @@ def add(
     data: Data = None,
 ) -> None:
     """Copy a FASTA into the data directory and index it. A server need not run."""
+    from wesemu.cli.configuration import check_data
     from wesemu.cli.output import give, tell
 
+    check_data(data)
     tell(f"indexing {fasta} (about an hour for a human genome, a moment for a small one)")
     give(str(_store(data).add(name, fasta, mapper)))
 

@@ -38,6 +38,10 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without credentials.")
     ] = False,
+    adopt_data: Annotated[
+        bool,
+        typer.Option("--adopt-data", help="Use a data directory that holds files of others."),
+    ] = False,
     ready_file: Annotated[
         Path | None,
         typer.Option(help="Write the server's URL there once it answers.", metavar="FILE"),
@@ -52,7 +56,9 @@ def serve(
     """
     from wesemu.cli.configuration import load
 
-    settings = load(host=host, port=port, data=data, insecure=insecure or None)
+    settings = load(
+        host=host, port=port, data=data, insecure=insecure or None, adopt_data=adopt_data or None
+    )
     refuse_open_door(settings)
     log_to_stderr(verbose)
     with listen(settings.host, settings.port) as door:
@@ -73,9 +79,11 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS, auto_decompress=False
     )
+    announced = False
     try:
         await runner.setup()
         await web.SockSite(runner, door).start()
+        announced = True
         await asyncio.to_thread(_announce, settings, door, ready_file)
         await stopped.wait()
         from wesemu.cli.output import tell
@@ -85,7 +93,7 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
             loop.remove_signal_handler(number)
     finally:
         await runner.cleanup()
-        if ready_file is not None:
+        if announced and ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
 
 

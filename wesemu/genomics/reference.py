@@ -179,7 +179,11 @@ class ReferenceStore:
             _sync(fasta.parent)
 
     def _build(self, source: Path, folder: Path, digest: str, indexer: str) -> None:
-        """Make `folder` anew from `source`; nobody sees it half done."""
+        """Make `folder` anew from `source`; nobody sees it half done.
+
+        Where the folder holds files that are not made here, they stay: the new ones are put beside
+        them one by one, the stamp last.
+        """
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as temporary:
             built = Path(temporary) / folder.name
@@ -190,6 +194,11 @@ class ReferenceStore:
             stamp = {"sha256": digest, "bytes": fasta.stat().st_size}
             (built / _STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
             _sync(built)
+            if folder.exists() and _foreign(folder):
+                for path in sorted(built.iterdir(), key=lambda path: path.name == _STAMP):
+                    path.rename(folder / path.name)
+                _sync_folder(folder)
+                return
             if folder.exists():
                 folder.rename(Path(temporary) / "replaced")
             built.rename(folder)
@@ -299,6 +308,23 @@ def _copy(source: Path, target: Path) -> None:
     with target.open("wb") as file:
         for block in _blocks(source):
             file.write(block)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder is a link, or holds something that this module does not make."""
+    made = {FASTA, _STAMP, f"{FASTA}.fai"}
+    made |= {f"{FASTA}{suffix}" for files in SUFFIXES_OF.values() for suffix in files}
+    return folder.is_symlink() or any(
+        path.name not in made or path.is_dir() for path in folder.iterdir()
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sync(folder: Path) -> None:

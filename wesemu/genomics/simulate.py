@@ -9,10 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wesemu.errors import InvalidRequest
+from wesemu.errors import Conflict, InvalidRequest
 from wesemu.genomics.draws import Draws
 from wesemu.genomics.sequencer import Library, Pair, draw_fragments, sequence_pairs
 from wesemu.genomics.truth import apply_variants, build_contigs, place_variants, vcf_lines
+
+_SUMMARY = "fixture.json"
+_WRITTEN = ("reference.fa", "reads_1.fq.gz", "reads_2.fq.gz", "truth.vcf")
 
 LINE_WIDTH = 60
 INDEX_SEQUENCE = "ACGTACGT"
@@ -173,6 +176,17 @@ class _Gzip:
         return self.pack(b"") + self._deflate.flush() + trailer
 
 
+def _refuse_overwriting(directory: Path) -> None:
+    if (directory / _SUMMARY).is_file():
+        return
+    present = [name for name in _WRITTEN if (directory / name).exists()]
+    if present:
+        raise Conflict(
+            f"{directory / present[0]} is there already and was not written by a fixture; choose "
+            "another folder, or move it away"
+        )
+
+
 def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
     """Simulate and write reference.fa, reads_1.fq.gz, reads_2.fq.gz, truth.vcf, fixture.json.
 
@@ -180,8 +194,10 @@ def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
     `seed`, `length` and `contigs` alone, the variants on these and their numbers: another depth
     reads the same sample.
 
-    Raises InvalidRequest where the variants or the reads do not fit into the reference.
+    An earlier fixture in `directory` is replaced. Raises InvalidRequest where the variants or the
+    reads do not fit into the reference, Conflict where a file is in the way that is no fixture's.
     """
+    _refuse_overwriting(directory)
     contigs = build_contigs(Draws(settings.seed, 1), settings.length, settings.contigs)
     variants = place_variants(
         Draws(settings.seed, 2), contigs, settings.snp_count, settings.indel_count
@@ -198,6 +214,9 @@ def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
     pairs = sequence_pairs(Draws(settings.seed, 4), fragments, settings.read_length)
 
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / _SUMMARY).write_text(
+        "{}\n"
+    )  # marks what follows as a fixture's, also if broken off
     reference, truth = directory / "reference.fa", directory / "truth.vcf"
     reads_1, reads_2 = directory / "reads_1.fq.gz", directory / "reads_2.fq.gz"
     hashes = {
@@ -224,7 +243,7 @@ def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
         sha256=hashes,
     )
     text = json.dumps(asdict(summary), indent=2) + "\n"
-    (directory / "fixture.json").write_text(text, encoding="ascii", newline="\n")
+    (directory / _SUMMARY).write_text(text, encoding="ascii", newline="\n")
     return Fixture(reference, reads_1, reads_2, truth, summary)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -14,6 +15,13 @@ from wesemu.objects.errors import DigestMismatch, TooLarge
 
 _MIB = 1 << 20
 _MODE = 0o666
+_NAME = re.compile(r"tmp[a-z0-9_]{8}")
+"""As `tempfile` calls its files."""
+
+
+def is_incoming(name: str) -> bool:
+    """Whether a file of this name in the folder is one of these."""
+    return bool(_NAME.fullmatch(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class Incoming:
 
     def __init__(self, folder: Path, crc64: Crc64 | None, *, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix="tmp", dir=folder)
         self.path = Path(name)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         os.fchmod(descriptor, _MODE & ~_umask(folder))

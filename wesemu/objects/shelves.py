@@ -8,7 +8,8 @@ from pathlib import Path
 from wesemu.errors import BucketNotFound
 from wesemu.objects.buckets import Buckets
 from wesemu.objects.errors import BucketNotEmpty, BucketTaken
-from wesemu.objects.hidden import FOLDER, INCOMING, UPLOADS, remove_empty
+from wesemu.objects.hidden import FOLDER, INCOMING, RECORDS, UPLOADS, remove_empty
+from wesemu.objects.incoming import is_incoming
 from wesemu.objects.store import BUCKET, ObjectStore
 
 
@@ -70,17 +71,21 @@ class Shelves:
             raise BucketNotEmpty(f"the bucket {bucket!r} still holds objects or unfinished uploads")
         if folder.is_symlink():
             raise BucketNotEmpty(f"the bucket {bucket!r} is a link made by hand; remove it by hand")
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        _remove_own(folder)
         if not remove_empty(folder):
             raise BucketNotEmpty(f"the bucket {bucket!r} still holds files that are no objects")
 
     def empty(self) -> None:
-        """Remove every bucket with all that is in it; of one that is a link, only the link."""
-        for entry in self._root.iterdir():
-            if entry.is_symlink():
-                entry.unlink()
-            elif entry.is_dir():
-                shutil.rmtree(entry)
+        """Remove every bucket with all that is in it; of one that is a link, only the link.
+
+        What lies beside the buckets and cannot be one stays.
+        """
+        for name in self.names():
+            folder = self._root / name
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
 
     def statistics(self, bucket: str) -> BucketStatistics:
         """Raises InvalidRequest, BucketNotFound. Looks at every file."""
@@ -96,7 +101,25 @@ class Shelves:
     def sweep(self) -> None:
         """Remove what was on its way in when the last server ended. Before anything is served."""
         for bucket in self.names():
-            shutil.rmtree(self._root / bucket / INCOMING, ignore_errors=True)
+            _remove_incoming(self._root / bucket)
+
+
+def _remove_own(folder: Path) -> None:
+    """Remove what the server itself keeps in a bucket: of `.wesemu/` nothing that it did not make,
+    which may be a data directory."""
+    if (folder / FOLDER).is_symlink():
+        return
+    _remove_incoming(folder)
+    shutil.rmtree(folder / RECORDS, ignore_errors=True)
+
+
+def _remove_incoming(folder: Path) -> None:
+    incoming = folder / INCOMING
+    if incoming.is_symlink() or incoming.parent.is_symlink() or not incoming.is_dir():
+        return
+    for path in incoming.iterdir():
+        if is_incoming(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def _uploads(folder: Path) -> int:

@@ -1,13 +1,13 @@
 """What the emulator's own controls may do, and no owner: see and end the runs of everybody."""
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wesemu.errors import RunNotFound
 from wesemu.runs.changes import ChangedRuns, Changes
+from wesemu.runs.cleanup import delete_all
 from wesemu.runs.model import Run, RunId, RunState
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
@@ -62,15 +62,11 @@ class Overseer:
     async def wipe(self) -> int:
         """Forget all runs and their directories; returns how many those were.
 
-        What they published stays. Call it after `cancel_all`, while nothing is submitted.
+        What they published stays, and so does what else lies beside the run directories. Call it
+        after `cancel_all`, while nothing is submitted.
         """
         removed = await self._store.clear()
         for run_id in removed:
             self._changes.ring(run_id)
-        await asyncio.to_thread(_empty, self._runs)
+        await asyncio.to_thread(delete_all, self._runs, removed)
         return len(removed)
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry, ignore_errors=True)

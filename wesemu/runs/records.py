@@ -5,7 +5,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,6 @@ from wesemu.runs.workspace import Workspace, read_regular, write_json
 from wesemu.sla import ServiceLevel
 
 _NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "terms")
-_REMOVED = ".removed-"
 
 
 def write_submission(workspace: Workspace, run: Run, plan: Plan) -> None:
@@ -64,22 +62,6 @@ def run_folders(runs: Path) -> Iterator[Workspace]:
     for folder in sorted(runs.iterdir()):
         if not folder.name.startswith(".") and (folder / "request.json").is_file():
             yield Workspace(folder)
-
-
-def put_away(workspace: Workspace) -> Path:
-    """The first half of removing: the directory is nobody's any more. Returns where it is now."""
-    away = workspace.root.with_name(_REMOVED + workspace.root.name)
-    return workspace.root.rename(away) if workspace.root.exists() else away
-
-
-def sweep(runs: Path) -> None:
-    """At start-up: delete what was put away, submissions that were never whole, and what runs
-    that have ended hold of fetched inputs."""
-    for folder in runs.iterdir():
-        if folder.name.startswith(_REMOVED) or not (folder / "request.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        elif (folder / "inputs").is_dir() and (folder / "state.json").exists():
-            shutil.rmtree(folder / "inputs", ignore_errors=True)
 
 
 def _nest(run: Run) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """RunService: all that a dialect can ask of the core."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,12 @@ from wesemu.errors import Forbidden, RunActive, TransitionRefused
 from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
+from wesemu.runs.cleanup import delete, put_away
 from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
 from wesemu.runs.model import PLACE_NOTE, Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Cards, Plan, Planner, Rehearsal
-from wesemu.runs.records import put_away, write_submission
+from wesemu.runs.records import write_submission
 from wesemu.runs.store import HandleTaken, RunStore
 from wesemu.runs.submissions import SubmissionKey, Turns
 from wesemu.runs.workspace import Draft, Workspace
@@ -209,7 +209,7 @@ class RunService:
         away = await asyncio.to_thread(put_away, self.workspace(run))
         await self._store.delete(run.id)
         self._changes.ring(run.id)
-        await asyncio.to_thread(shutil.rmtree, away, ignore_errors=True)
+        await asyncio.to_thread(delete, away)
 
     def workspace(self, run: Run) -> Workspace:
         return Workspace(self._runs / run.id)
@@ -228,6 +228,7 @@ class RunService:
         request = await self._planner.collect(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+        await asyncio.to_thread(draft.files.accept)
         self._dispatcher.wake()
         return run
 

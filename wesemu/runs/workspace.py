@@ -31,6 +31,11 @@ class Workspace:
         return self.root / "request.json"
 
     @property
+    def draft(self) -> Path:
+        """An empty file that marks a submission which has not been accepted yet."""
+        return self.root / ".draft"
+
+    @property
     def config(self) -> Path:
         return self.root / "config.yaml"
 
@@ -123,8 +128,15 @@ class Draft:
         self._taken: set[str] = set()
 
     def create(self) -> None:
-        """Make the empty run directory."""
-        self.workspace.attachments.mkdir(parents=True)
+        """Make the empty run directory. Raises FileExistsError where there is one already."""
+        self.workspace.root.parent.mkdir(parents=True, exist_ok=True)
+        self.workspace.root.mkdir()
+        self.workspace.draft.touch()
+        self.workspace.attachments.mkdir()
+
+    def accept(self) -> None:
+        """The submission is on disk and in the index: this is a run directory now."""
+        self.workspace.draft.unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         """The attachments so far, in order of arrival."""

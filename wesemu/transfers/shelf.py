@@ -9,13 +9,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 _STALE_NANOSECONDS = 7 * 24 * 3600 * 10**9
+_HASH = re.compile(r"[0-9a-f]{64}")
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -40,14 +43,17 @@ class Shelf:
         self._using = threading.Lock()
 
     def sweep(self) -> None:
-        """At start-up: remove records whose content is gone, and parts that nobody goes on with."""
-        for record in self._sources.glob("*.json"):
+        """At start-up: remove records whose content is gone, and parts that nobody goes on with.
+
+        Files that are not called as the cache calls its own stay.
+        """
+        for record in _own(self._sources, {".json"}):
             entry = _read(record)
             if entry is None or not self._blob(entry.sha256).is_file():
                 record.unlink(missing_ok=True)
         if self.partials.is_dir():
             stale = _now(self.partials) - _STALE_NANOSECONDS
-            for part in self.partials.iterdir():
+            for part in _own(self.partials, {".part", ".json"}):
                 if part.stat().st_mtime_ns < stale:
                     part.unlink()
         self.trim()
@@ -109,7 +115,8 @@ class Shelf:
     def trim(self) -> None:
         """Remove what was used longest ago and is in no run, until the limit is kept."""
         with self._using:
-            blobs = [path for path in self._blobs.glob("??/*") if path.suffix == ""]
+            folders = [path for path in self._blobs.glob("??") if not path.is_symlink()]
+            blobs = [path for folder in folders for path in _own(folder, {""})]
             found = [(path, path.stat()) for path in blobs]
             excess = sum(status.st_size for _, status in found) - self._limit
             for path, status in sorted(found, key=lambda each: each[1].st_atime_ns):
@@ -130,6 +137,20 @@ class Shelf:
 def name_of(key: str) -> str:
     """A file name for a source: of its address nothing can be read in it."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _own(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files in `folder` that are named by a hash and have one of the suffixes."""
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix in suffixes
+        and _HASH.fullmatch(path.stem)
+        and path.is_file()
+        and not path.is_symlink()
+    ]
 
 
 def _stamp(blob: Path) -> Path:

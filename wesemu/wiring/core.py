@@ -21,11 +21,11 @@ from wesemu.objects.buckets import Buckets
 from wesemu.objects.services import ObjectServices
 from wesemu.public_addresses import AddressGuard
 from wesemu.runs.changes import Changes
+from wesemu.runs.cleanup import clean_up
 from wesemu.runs.model import JsonObject
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
 from wesemu.runs.publish import Publisher
-from wesemu.runs.records import sweep
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
@@ -83,16 +83,19 @@ async def open_core(
     engines: Sequence[Engine] | None,
     opening: AsyncExitStack,
 ) -> Core:
-    """Open everything that `opening` closes again. Raises DataDirectoryLocked, StoreError."""
+    """Open everything that `opening` closes again.
+
+    Raises DataDirectoryRefused, DataDirectoryLocked, StoreError.
+    """
     data = DataDirectory(settings.data.absolute())
-    await asyncio.to_thread(data.create)
+    await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     opening.enter_context(data.lock())
     keeper = await TimeKeeper.open(data.clock, wall, settings.clock.speed)
     opening.push_async_callback(keeper.close)
-    await asyncio.to_thread(sweep, data.runs)
     objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
     opening.push_async_callback(store.close)
+    await clean_up(data.runs, store)
     if engines is None:
         engines = await found_engines(settings)
     for engine in engines:

@@ -46,6 +46,20 @@ async def test_buckets_are_wiped_only_where_that_is_asked_for(
     assert (elsewhere / "reads.fq").read_text() == "mine"
 
 
+async def test_what_is_no_run_and_no_bucket_is_left_alone(
+    control: Control, settings: Settings, client: Client
+) -> None:
+    sequencer = settings.data / "runs" / "240101_NB501"
+    notes = settings.data / "buckets" / "My Notes"
+    for folder in (sequencer, notes):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("mine")
+    await control("reset", {"buckets": True})
+    assert (sequencer / "file").is_file()
+    assert [entry.name for entry in notes.parent.iterdir()] == ["My Notes"]
+    assert (notes / "file").is_file()
+
+
 async def test_faults_and_speed_are_as_at_the_start(control: Control) -> None:
     await control("faults", {"operation": "ListRuns", "status": 500})
     await control("faults", {"next_run": {"fails_at_task": 1}})

@@ -11,6 +11,7 @@ from api.oss.fixtures import Answer, Client, read
 from structlog.testing import capture_logs
 
 from wesemu.errors import DiskFull
+from wesemu.objects.shelves import Shelves
 from wesemu.objects.store import ObjectStore
 
 
@@ -38,6 +39,31 @@ async def test_buckets_are_made_told_and_removed(client: Client, root: Path) -> 
     assert not (root / "new-one").exists()
     gone = await read(await client.get("/oss/new-one?bucketInfo"))
     assert (gone.status, gone.code) == (404, "NoSuchBucket")
+
+
+async def test_a_data_directory_in_a_bucket_survives_its_removal(
+    client: Client, bucket: Path
+) -> None:
+    for name in ("runs/a/request.json", "buckets/genes/a.fq"):
+        (bucket / ".wesemu" / name).parent.mkdir(parents=True)
+        (bucket / ".wesemu" / name).write_text("mine")
+    got = await read(await client.delete("/oss/genes"))
+    assert (got.status, got.code) == (409, "BucketNotEmpty")
+    assert (bucket / ".wesemu/runs/a/request.json").is_file()
+
+
+def test_only_unfinished_objects_are_swept(tmp_path: Path) -> None:
+    genes, linked = tmp_path / "genes", tmp_path / "linked"
+    incoming = genes / ".wesemu" / "incoming"
+    elsewhere = tmp_path / "Elsewhere" / "incoming"
+    for folder in (incoming, linked, elsewhere):
+        folder.mkdir(parents=True)
+    (linked / ".wesemu").symlink_to(elsewhere.parent)
+    for path in (incoming / "tmpab_12cd3", incoming / "thesis.tex", elsewhere / "tmpab_12cd3"):
+        path.write_text("")
+    Shelves(tmp_path, ObjectStore(tmp_path, None)).sweep()
+    assert [path.name for path in incoming.iterdir()] == ["thesis.tex"]
+    assert (elsewhere / "tmpab_12cd3").is_file()
 
 
 async def test_a_bucket_with_objects_stays(client: Client, bucket: Path) -> None:

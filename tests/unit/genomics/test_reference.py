@@ -147,6 +147,17 @@ def test_adding_again_changes_nothing_and_other_sequences_are_a_conflict(store, 
         store.add("mine", fasta)
 
 
+def test_files_that_lie_in_a_references_folder_stay(store, fasta, tmp_path):
+    folder = tmp_path / "references" / "mine"
+    (folder / "known").mkdir(parents=True)
+    for name in ("dbsnp.vcf.gz", "known/sites.vcf", "genome.fa.bwt"):
+        (folder / name).write_text("mine")
+    target = store.add("mine", fasta)
+    assert store.ready(target) == target
+    assert (folder / "dbsnp.vcf.gz").read_text() == "mine"
+    assert (folder / "known" / "sites.vcf").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b", "a b", "x" * 65])
 def test_unsafe_names_are_refused(store, fasta, name):
     with pytest.raises(InvalidRequest) as caught:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.errors import InvalidRequest
+from wesemu.errors import Conflict, InvalidRequest
 from wesemu.genomics.alleles import anchored
 from wesemu.genomics.draws import Draws
 from wesemu.genomics.sequencer import Library, draw_fragments
@@ -253,3 +253,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
         write_fixture(tmp_path / "fixture", settings)
     assert refusal.value.field == field
     assert not (tmp_path / "fixture").exists()
+
+
+def test_a_fixture_replaces_a_fixture_and_nothing_else(tmp_path: Path) -> None:
+    write_fixture(tmp_path, SMALL)
+    write_fixture(tmp_path, SMALL)
+    (tmp_path / "fixture.json").unlink()
+    before = (tmp_path / "reference.fa").read_bytes()
+    with pytest.raises(Conflict, match=r"reference\.fa"):
+        write_fixture(tmp_path, FixtureSettings(seed=99, length=30_000))
+    assert (tmp_path / "reference.fa").read_bytes() == before

@@ -10,6 +10,7 @@ from unit.runs.test_service import ended, mapping, until
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
 from wesemu.engines.scripted import ScriptedEngine
+from wesemu.ids import IdSource
 from wesemu.runs.model import LOCAL_OWNER, RunRequest, RunState, TaskState
 from wesemu.runs.rebuild import rebuild
 from wesemu.runs.service import RunService
@@ -136,7 +137,7 @@ async def test_the_index_is_made_anew_from_the_run_directories(
 async def test_what_was_never_whole_is_swept_at_start(
     settings: Settings, engine: ScriptedEngine
 ) -> None:
-    half = settings.data / "runs" / "half" / "attachments"
+    half = settings.data / "runs" / IdSource().run_id() / "attachments"
     await asyncio.to_thread(half.mkdir, parents=True)
     server = await served(settings, engine)
     assert not await asyncio.to_thread(half.parent.exists)

@@ -1,6 +1,7 @@
 """The cache: fetched once, shared, checked with the server, bounded."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -305,3 +306,14 @@ class TestShelf:
         await asyncio.to_thread(shelf.sweep)
         assert list(tmp_path.glob("cache/sources/*")) == []
         assert not (await cache.fetch(WebFile(origin.url), tmp_path / "b", ignore)).cached
+
+    async def test_files_that_are_not_its_own_stay(self, shelf: Shelf, tmp_path: Path) -> None:
+        names = ["sources/notes.json", "partial/old.part", "partial/folder/a", "blobs/ab/reads"]
+        for path in (tmp_path / "cache" / name for name in names):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("mine" * 1000)
+            os.utime(path, (0, 0))
+        os.utime(tmp_path / "cache" / "partial" / "folder", (0, 0))
+        await asyncio.to_thread(shelf.sweep)
+        for name in names:
+            assert (tmp_path / "cache" / name).is_file()

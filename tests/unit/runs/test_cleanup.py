@@ -1,0 +1,90 @@
+"""Only what a server has certainly made is deleted from the folder of the runs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+from unit.runs.test_store import a_run
+
+from wesemu.runs.cleanup import clean_up, delete_all
+from wesemu.runs.model import RunId
+from wesemu.runs.store import RunStore
+from wesemu.runs.workspace import Draft
+
+FILLED = str(UUID(int=1, version=4))
+ENDED = str(UUID(int=2, version=4))
+LOST_REQUEST = str(UUID(int=3, version=4))
+INDEXED = str(UUID(int=4, version=4))
+FOREIGN = {
+    "240101_NB501/Data/a.bcl",
+    f"{LOST_REQUEST}/work/result.bam",
+    f"{LOST_REQUEST}/attachments/Snakefile",
+    f"{INDEXED}/attachments/Snakefile",
+    ".removed-by-me/thesis.tex",
+    ".git/config",
+    f"x{UUID(int=5, version=4)}/attachments/Snakefile",
+    "notes.txt",
+}
+OURS = {f"{FILLED}/request.json", f"{ENDED}/request.json", f"{ENDED}/state.json"}
+GONE = {
+    f"{ENDED}/inputs/reads.fq",
+    f".removed-{UUID(int=6, version=4)}/work/old",
+    f"{UUID(int=7, version=4)}/attachments/Snakefile",
+    f"{UUID(int=8, version=4)}/attachments/.keep",
+}
+
+
+def files(root: Path) -> set[str]:
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return found | {path.name for path in root.iterdir() if path.is_symlink()}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    runs = tmp_path / "runs"
+    for name in FOREIGN | OURS | GONE:
+        (runs / name).parent.mkdir(parents=True, exist_ok=True)
+        (runs / name).write_text("")
+    draft = Draft(runs / str(UUID(int=9, version=4)))
+    draft.create()
+    (draft.workspace.root / "work").mkdir()
+    (draft.workspace.root / "work" / "planned").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "attachments").mkdir()
+    (tmp_path / "elsewhere" / "attachments" / "a").touch()
+    (runs / str(UUID(int=10, version=4))).symlink_to(tmp_path / "elsewhere")
+    return runs
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[RunStore]:
+    store = await RunStore.open(tmp_path / "wesemu.db")
+    await store.insert(replace(a_run("indexed"), id=RunId(INDEXED)))
+    yield store
+    await store.close()
+
+
+async def test_at_the_start_only_leftovers_go(runs: Path, store: RunStore) -> None:
+    link = str(UUID(int=10, version=4))
+    with capture_logs() as logs:
+        await clean_up(runs, store)
+    assert await asyncio.to_thread(files, runs) == FOREIGN | OURS | {link}
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert (runs / link / "attachments" / "a").is_file()
+
+
+async def test_forgetting_all_runs_leaves_what_is_no_run(runs: Path) -> None:
+    await asyncio.to_thread(delete_all, runs, [INDEXED])
+    left = await asyncio.to_thread(files, runs)
+    kept = {name for name in FOREIGN if not name.startswith(INDEXED)}
+    assert left == kept | {str(UUID(int=10, version=4))}
+
+
+def test_a_draft_never_takes_a_directory_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / FILLED).mkdir()
+    with pytest.raises(FileExistsError):
+        Draft(tmp_path / FILLED).create()

@@ -1,0 +1,65 @@
+"""A directory is used that is empty, ours, or prepared for us; files of others are left alone."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from wesemu.datadir import DataDirectory
+from wesemu.errors import DataDirectoryRefused
+
+RUN = str(UUID(int=1, version=4))
+
+
+def put(root: Path, *names: str, content: str = "mine") -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+def everything(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+def test_a_new_and_an_empty_directory_become_ours(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "new" / "data"):
+        DataDirectory(root).create()
+        put(root, "notes.txt")
+        DataDirectory(root).create()
+        assert (root / "buckets").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("thesis.tex", "thesis.tex"),
+        (".git/config", ".git"),
+        ("runs/240101_NB501/RunInfo.xml", "runs/240101_NB501"),
+        (f"runs/{RUN}/reads.fq", f"runs/{RUN}"),
+        ("runs/notes.txt", "runs/notes.txt"),
+    ],
+)
+def test_a_directory_of_somebody_else_is_refused_and_not_touched(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    put(tmp_path, name, "buckets/genes/reads.fq")
+    before = everything(tmp_path)
+    with pytest.raises(DataDirectoryRefused, match=f"(?s){told}.*--adopt-data"):
+        DataDirectory(tmp_path).create()
+    assert everything(tmp_path) == before
+    DataDirectory(tmp_path).create(adopt=True)
+    DataDirectory(tmp_path).create()
+    assert everything(tmp_path) > before
+
+
+@pytest.mark.parametrize("mark", ["wesemu.db", "secret"])
+def test_a_directory_of_an_earlier_version_still_opens(tmp_path: Path, mark: str) -> None:
+    put(tmp_path, mark, "runs/240101_NB501/RunInfo.xml", "notes.txt")
+    DataDirectory(tmp_path).create()
+
+
+def test_what_a_user_prepares_is_welcome(tmp_path: Path) -> None:
+    put(tmp_path, "buckets/genes/a.fq", "references/hg38/genome.fa", "wesemu.toml")
+    put(tmp_path, f"runs/{RUN}/request.json", f"runs/.removed-{RUN}/request.json")
+    (tmp_path / "lost+found").mkdir()
+    DataDirectory(tmp_path).create()
