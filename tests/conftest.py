@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from api.oss.fixtures import start_door
 from blockbuster import BlockBuster, blockbuster_ctx
+from parallel import (
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_xdist_make_scheduler,
+)
 from pytest_aiohttp import AiohttpClient
 from remote_support import KEY_ID, SECRET, OssSide, S3Side, Side, moto
 from support import START, fill_bucket, scripted_engine
@@ -25,6 +31,12 @@ from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 from wesemu.transfers.store import RemoteStore
 
+__all__ = [
+    "pytest_cmdline_main",
+    "pytest_collection_modifyitems",
+    "pytest_xdist_make_scheduler",
+]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # how long an example takes says more about the machine than about the code
@@ -32,6 +44,25 @@ hypothesis.settings.register_profile(
     "wesemu", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("wesemu")
+
+
+def pytest_configure() -> None:
+    """What the tests start gets the default handlers of signals that a CI runner or nohup ignores.
+
+    A child inherits an ignored signal; one that has a handler in its parent is reset to the
+    default. So the tests themselves still ignore SIGHUP under nohup.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _carry_on)
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else no child's exit status can be read
+
+
+def _carry_on(number: int, frame: object) -> None:
+    pass
 
 
 @pytest.fixture(autouse=True)

@@ -75,7 +75,7 @@ class TokenVerifier:
                     f"{', '.join(ALGORITHMS)}"
                 )
             key = await self._ring.find(key_id, algorithm)
-            return jwt.decode(
+            claims: Mapping[str, Any] = jwt.decode(
                 token,
                 jwt.PyJWK(dict(key.jwk), algorithm=algorithm),
                 algorithms=[algorithm],
@@ -88,6 +88,7 @@ class TokenVerifier:
                     "verify_iat": False,
                 },
             )
+            return claims
         except jwt.InvalidAudienceError as error:
             raise TokenRefused(
                 f"it is not for this server: its audience is none of "

@@ -21,7 +21,11 @@ def wgs(**more: object) -> WgsParams:
     return WgsParams.model_validate({"reads": READS, **more})
 
 
-def test_settings_reach_the_configuration_on_a_gpu_only() -> None:
+def test_settings_reach_the_configuration_on_a_gpu_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "docker").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert add_own_tools({"caller": "bcftools"}, wgs(), TOOLS) == {"caller": "bcftools"}
     config = add_own_tools(CUDA, wgs(), TOOLS)
     assert config["parabricks"] == TOOLS.parabricks

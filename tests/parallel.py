@@ -1,0 +1,73 @@
+"""Runs whole folders of tests in several processes where pytest-xdist is installed.
+
+Without a selection, or with folders only, there is one process for each core, at most MOST. Tests
+named by file or node run in this process, so that a debugger, `-s` and fixtures behave as usual.
+`-n 0` keeps everything in this process, `-n 4` asks for four.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MOST = 8
+TOGETHER = ("tests/slurm", "tests/gpu")
+"""Folders whose tests share one thing of the machine: never two of them at a time."""
+
+LONG = (
+    "tests/slurm",
+    "tests/reliability",
+    "tests/pipelines",
+    "tests/e2e",
+    "tests/unit/engines",
+    "tests/conformance",
+    "tests/unit/test_layers.py",
+)
+"""What takes longest begins first, so that no process is left with it at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Decides before pytest-xdist does."""
+    option = config.option
+    if not config.pluginmanager.has_plugin("xdist") or hasattr(config, "workerinput"):
+        return
+    option.loadscopereorder = False
+    if option.numprocesses is None and option.dist == "no" and _whole_folders(config):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        option.numprocesses = min(cores or 1, MOST) if cores != 1 else 0
+    if option.numprocesses and option.dist == "no":
+        option.dist = "loadfile"
+
+
+def _whole_folders(config: pytest.Config) -> bool:
+    option = config.option
+    alone = option.usepdb or option.trace or option.collectonly or option.capture == "no"
+    return not alone and all(Path(argument).is_dir() for argument in config.args)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile`: the tests of a file share a process, as do those of TOGETHER."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesAndFolders(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folders = (folder for folder in TOGETHER if nodeid.startswith(f"{folder}/"))
+            return next(folders, super()._split_scope(nodeid))
+
+    return FilesAndFolders(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _begin(item.nodeid))
+
+
+def _begin(nodeid: str) -> int:
+    places = (place for place, start in enumerate(LONG) if nodeid.startswith(start))
+    return next(places, len(LONG))
