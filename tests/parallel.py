@@ -1,8 +1,8 @@
 """Runs whole folders of tests in several processes where pytest-xdist is installed.
 
 Without a selection, or with folders only, there is one process for each core, at most MOST. Tests
-named by file or node run in this process, so that a debugger, `-s` and fixtures behave as usual.
-`-n 0` keeps everything in this process, `-n 4` asks for four.
+named by file or node run in this process, so that a debugger and `-s` behave as usual. `-n 0` keeps
+everything in this process, `-n 4` asks for four, and `--cov` stays in this process without `-n`.
 """
 
 import os
@@ -44,6 +44,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def _whole_folders(config: pytest.Config) -> bool:
     option = config.option
     alone = option.usepdb or option.trace or option.collectonly or option.capture == "no"
+    alone = alone or getattr(option, "cov_source", None)  # it has asked for `-n` before this hook
     return not alone and all(Path(argument).is_dir() for argument in config.args)
 
 

@@ -1,0 +1,59 @@
+"""An ignored SIGINT, which `command &` in a script leaves behind, is not passed on."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from wesemu.cli import take_interrupts
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def status_of_an_interrupted_child() -> int:
+    return subprocess.run(["sh", "-c", "kill -INT $$"], check=False).returncode
+
+
+def test_children_of_the_command_line_can_be_interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert status_of_an_interrupted_child() == 0
+    take_interrupts()
+    assert status_of_an_interrupted_child() == -signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_handler_stays() -> None:
+    met: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: met.append(number))
+    take_interrupts()
+    signal.raise_signal(signal.SIGINT)
+    assert met == [signal.SIGINT]
+
+
+def test_the_entry_point_does_so_before_it_imports_the_rest() -> None:
+    """The status of `wesemu demo` after Ctrl-C, from the very start on."""
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
+        "from wesemu.cli import main; sys.argv = ['wesemu', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_what_the_tests_start_has_the_default_handlers(number: signal.Signals) -> None:
+    """Also where pytest itself was started with them ignored: see conftest."""
+    done = subprocess.run(["sh", "-c", f"kill -{int(number)} $$"], check=False)
+    assert done.returncode == -number
