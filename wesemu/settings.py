@@ -75,8 +75,8 @@ class AuthSettings(BaseModel):
     oidc: OidcSettings = Field(default_factory=OidcSettings)
 
     admin_token: str = ""
-    """The emulator's own controls below `/_wesemu/` from other machines: the bearer token that
-    they need; without one only this machine may use them."""
+    """The bearer token that the emulator's own controls below `/_wesemu/` need, from wherever they
+    are used; without one this machine may use them, and only this machine."""
 
     @property
     def bearers(self) -> bool:
@@ -363,6 +363,9 @@ class Settings(BaseSettings):
     hosts: list[str] = Field(default_factory=lambda: ["*.aliyuncs.com"])
     """Names that a server without credentials on loopback answers to, besides loopback's own:
     those that a hosts file points here. Others are refused, for a web page might be behind them."""
+
+    controls: bool = True
+    """Offer the emulator's own controls below `/_wesemu/`; `health` and `ready` always answer."""
 
     keep_runs: bool = False
     """Let running workflows go on when the server stops; otherwise they end and are resumed."""

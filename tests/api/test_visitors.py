@@ -112,3 +112,44 @@ async def test_an_encoded_newline_is_no_way_round_credentials(
     client = await aiohttp_client(await create_app(guarded, engines=[engine]))
     async with client.get(f"{RUNS}/x/tasks/x%0a") as answer:
         assert answer.status == 401
+
+
+FORWARDED = [{"X-Forwarded-For": "10.0.0.1"}, {"Via": "1.1 proxy"}, {"Forwarded": "for=::1"}]
+
+
+@pytest.mark.parametrize("headers", FORWARDED, ids=str)
+async def test_an_open_server_takes_nothing_that_a_proxy_passes_on(
+    client: Client, headers: dict[str, str]
+) -> None:
+    async with client.get(RUNS, headers=headers) as answer:
+        assert answer.status == 403
+    async with client.get("/_wesemu/ready", headers=headers) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("change", [{"insecure": True}, {"auth": AuthSettings(tokens={"t": "a"})}])
+async def test_with_credentials_or_insecure_a_proxy_may_stand_before_it(
+    settings: Settings,
+    engine: ScriptedEngine,
+    aiohttp_client: AiohttpClient,
+    change: dict[str, object],
+) -> None:
+    app = await create_app(settings.model_copy(update=change), engines=[engine])
+    client = await aiohttp_client(app)
+    headers = {"X-Forwarded-For": "10.0.0.1", "Authorization": "Bearer t"}
+    async with client.get(RUNS, headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def test_switched_off_controls_are_nowhere(
+    settings: Settings, engine: ScriptedEngine, aiohttp_client: AiohttpClient
+) -> None:
+    app = await create_app(settings.model_copy(update={"controls": False}), engines=[engine])
+    client = await aiohttp_client(app)
+    for method, path, status in (
+        ("POST", "reset", 404),
+        ("GET", "info", 404),
+        ("GET", "health", 200),
+    ):
+        async with client.request(method, f"/_wesemu/{path}") as answer:
+            assert answer.status == status

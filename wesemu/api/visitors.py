@@ -14,6 +14,15 @@ from yarl import URL
 
 from wesemu.errors import Forbidden
 
+_FORWARDED = frozenset(
+    {
+        *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-remote-addr"),
+        *("x-original-host", "x-original-forwarded-for", "x-envoy-external-address"),
+        *("cf-connecting-ip", "true-client-ip", "fastly-client-ip", "fly-client-ip"),
+    }
+)
+"""What proxies add to the requests that they pass on, besides X-Forwarded-*."""
+
 _NAMES = frozenset({"localhost", "ip6-localhost", "127.0.0.1", "::1"})
 _FOREIGN = frozenset({"cross-site", "same-site"})
 
@@ -21,10 +30,14 @@ _FOREIGN = frozenset({"cross-site", "same-site"})
 class Visitors:
     """`is_open` says that nobody shows credentials. `hosts` are the names besides loopback's that
     such a server answers to, with `*` for any letters; None where it listens beyond loopback and
-    cannot know its own names."""
+    cannot know its own names. Such a server on loopback takes no requests that a proxy passes on,
+    unless `insecure`: they may come from any machine."""
 
-    def __init__(self, *, is_open: bool, hosts: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, *, is_open: bool, hosts: Sequence[str] | None = None, insecure: bool = False
+    ) -> None:
         self._is_open = is_open
+        self._insecure = insecure
         self._hosts = None if hosts is None else [host.casefold() for host in hosts]
 
     def check(self, request: web.Request) -> None:
@@ -44,6 +57,11 @@ class Visitors:
             )
         if not self._is_open:
             return
+        if self._hosts is not None and not self._insecure and is_forwarded(request):
+            raise Forbidden(
+                "a proxy has passed this request on, and a server without credentials serves its "
+                "own machine only; set credentials, or start it with --insecure"
+            )
         host = host_of(request)
         if self._hosts is not None and not names_loopback(host) and not self._knows(host):
             raise Forbidden(
@@ -57,6 +75,12 @@ class Visitors:
 
 def _sent_unasked(authorization: str) -> bool:
     return authorization.lstrip()[:6].casefold() == "basic "
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether a proxy has passed the request on, which then may come from any machine."""
+    names = {name.lower().replace("_", "-") for name in request.headers}
+    return not names.isdisjoint(_FORWARDED) or any(name.startswith("x-forwarded") for name in names)
 
 
 def host_of(request: web.Request) -> str:

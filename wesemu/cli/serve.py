@@ -60,6 +60,7 @@ def serve(
         host=host, port=port, data=data, insecure=insecure or None, adopt_data=adopt_data or None
     )
     refuse_open_door(settings)
+    warn_of_open_controls(settings)
     log_to_stderr(verbose)
     with listen(settings.host, settings.port) as door:
         asyncio.run(_serve(settings, door, ready_file))
@@ -107,6 +108,17 @@ def refuse_open_door(settings: "Settings") -> None:
         "--insecure",
         ExitStatus.USAGE,
     )
+
+
+def warn_of_open_controls(settings: "Settings") -> None:
+    """Owners are kept apart, and yet every program on this machine could end all their runs."""
+    if settings.controls and settings.auth.closed and not settings.auth.admin_token:
+        from wesemu.cli.output import tell
+
+        tell(
+            "wesemu: credentials are set, but the controls below /_wesemu/ are open to this "
+            "machine and to every workflow on it; set auth.admin_token, or controls = false"
+        )
 
 
 def is_loopback(host: str) -> bool:

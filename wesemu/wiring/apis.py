@@ -53,7 +53,7 @@ async def build(
     apis: list[Dialect] = [
         WesDialect(by_token),
         AgsDialect(Authenticator(keys, WallClock(), bearer=bearer)),
-        ControlDialect(Access(auth.admin_token)),
+        ControlDialect(Access(auth.admin_token, enabled=settings.controls)),
     ]
     oss = OssDialect(
         OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
@@ -84,6 +84,7 @@ def _visitors(settings: Settings) -> Visitors:
     return Visitors(
         is_open=not settings.auth.closed,
         hosts=settings.hosts if names_loopback(settings.host) else None,
+        insecure=settings.insecure,
     )
 
 

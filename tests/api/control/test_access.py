@@ -1,11 +1,12 @@
 """The controls are for this machine and for whoever shows the admin token."""
 
 import pytest
+from aiohttp import HttpVersion10
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Request
 
 from wesemu.api.control.access import Access
-from wesemu.errors import Forbidden, Unauthorized
+from wesemu.errors import Forbidden, NotFound, Unauthorized
 
 
 def asked(remote: str, **headers: str) -> Request:
@@ -31,6 +32,41 @@ def test_another_machine_is_refused_without_the_token(token: str, shown: str) ->
         Access(token).check(asked("192.168.0.7", Authorization=shown))
 
 
+@pytest.mark.parametrize("remote", ["127.0.0.1", "::1", "", "192.168.0.7"])
+@pytest.mark.parametrize("shown", ["", "Bearer wrong", "Basic secret", "secret"])
+def test_where_there_is_a_token_it_is_needed_from_everywhere(remote: str, shown: str) -> None:
+    with pytest.raises(Unauthorized, match=r"auth\.admin_token"):
+        Access("secret").check(asked(remote, Authorization=shown))
+
+
+@pytest.mark.parametrize("remote", ["127.0.0.1", "::1", ""])
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("Forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-HOST", "Via"),
+        *("X-Forwarded-Anything", "X-Real-IP", "X_Real_IP", "X-Client-IP", "CF-Connecting-IP"),
+    ],
+)
+@pytest.mark.parametrize("value", ["127.0.0.1", "", "for=127.0.0.1"])
+def test_what_a_proxy_passes_on_is_not_this_machine(remote: str, header: str, value: str) -> None:
+    request = make_mocked_request("GET", "/_wesemu/info", {"Host": "127.0.0.1", header: value})
+    with pytest.raises(Unauthorized):
+        Access("").check(request.clone(remote=remote))
+
+
+def test_an_old_proxy_that_adds_no_header_is_not_this_machine() -> None:
+    request = make_mocked_request(
+        "GET", "/_wesemu/info", {"Host": "127.0.0.1"}, version=HttpVersion10
+    )
+    with pytest.raises(Unauthorized):
+        Access("").check(request.clone(remote="127.0.0.1"))
+
+
+def test_the_controls_can_be_switched_off() -> None:
+    with pytest.raises(NotFound, match="switched off"):
+        Access("secret", enabled=False).check(asked("127.0.0.1", Authorization="Bearer secret"))
+
+
 def test_the_token_opens_from_anywhere() -> None:
     shown = {"Authorization": "bearer secret", "Host": "wesemu.example.org"}
     Access("secret").check(asked("192.168.0.7", **shown))
@@ -39,7 +75,7 @@ def test_the_token_opens_from_anywhere() -> None:
 @pytest.mark.parametrize("host", ["evil.example.org", "127.0.0.1.evil.example.org", "10.0.0.1"])
 def test_a_rebound_name_is_not_this_machine(host: str) -> None:
     with pytest.raises(Forbidden, match="another site"):
-        Access("secret").check(asked("127.0.0.1", Host=host))
+        Access("").check(asked("127.0.0.1", Host=host))
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example.org", "null", "http://127.0.0.1:9999"])
