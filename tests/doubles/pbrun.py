@@ -277,7 +277,7 @@ def call(tool: str, given: Words) -> None:
     bcftools = resolve().bcftools.shell
     for options, path in jobs:
         script = (
-            f'{bcftools} mpileup -Ou -X illumina -a AD,DP -f "$1" "$2" |'
+            f'{bcftools} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f "$1" "$2" |'
             f' {bcftools} call --no-version -a GQ -m {options} -Ov -o "$3" -'
         )
         words = ["bash", "-euo", "pipefail", "-c", script, "double", reference, bam, path]

@@ -103,7 +103,7 @@ def test_the_summary_tells_what_the_tools_report(workflow, real_config):
     assert coverage["percent_at_depth"]["1"] == pytest.approx(
         100 * sum(depth != "0" for depth in depths) / len(depths), abs=0.1
     )
-    assert summary["variants"]["indels"]["records"] == 70
+    assert summary["variants"]["indels"]["records"] == 68
     assert summary["warnings"] == []
     # what MultiQC looks for in each file's beginning
     heads = {

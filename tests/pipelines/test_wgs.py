@@ -2,9 +2,12 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
-from wesemu.genomics.compare import compare
+import pytest
+
+from wesemu.genomics.compare import Comparison, compare
 
 
 def test_the_fixtures_variants_are_found(workflow, config, fixture_folder):
@@ -20,23 +23,35 @@ def test_the_fixtures_variants_are_found(workflow, config, fixture_folder):
 
 
 def test_real_variants_are_found(workflow, real_config, shared_data):
-    folder = shared_data / "hg002_chr20_10mb"
     run = workflow("wgs")
     results = run.succeed(real_config)
     # whatever the cores: a slice for every 200,000 bases
     assert len(list(run.directory.glob("logs/call/*.log"))) == 5
-    verdict = compare(
+    verdict = compare_with_truth(shared_data, results)
+    # 229 of 231 alleles, every genotype right, nothing false
+    assert verdict.all.f1 >= 0.995
+    assert verdict.wrong_genotypes == 0
+    variants = json.loads((results / "summary.json").read_text())["variants"]
+    assert variants["snps"]["records"] == 249
+    assert variants["snps"]["ti_tv"] == 1.98
+
+
+@pytest.mark.native
+def test_real_variants_are_found_by_freebayes(workflow, real_config, shared_data):
+    if not shutil.which("freebayes"):
+        pytest.skip("no freebayes on PATH")
+    results = workflow("wgs").succeed(real_config | {"caller": "freebayes"})
+    assert compare_with_truth(shared_data, results).all.f1 >= 0.997
+
+
+def compare_with_truth(shared_data: Path, results: Path) -> Comparison:
+    folder = shared_data / "hg002_chr20_10mb"
+    return compare(
         folder / "truth.vcf.gz",
         results / "calls.vcf.gz",
         folder / "reference.fa",
         bed=folder / "truth.bed",
     )
-    # 229 of 231 alleles, every genotype right, one false indel
-    assert verdict.all.f1 >= 0.993
-    assert verdict.wrong_genotypes == 0
-    variants = json.loads((results / "summary.json").read_text())["variants"]
-    assert variants["snps"]["records"] == 249
-    assert variants["snps"]["ti_tv"] == 1.98
 
 
 def test_the_bytes_do_not_depend_on_cores_or_directory(workflow, config):
@@ -60,7 +75,7 @@ def test_the_vcf_names_the_sample_and_no_path(workflow, config):
     assert header[-1].endswith("\tFORMAT\tNA12878")
     assert "##reference=file://resources/genome.fa" in header
     assert str(run.directory) not in text
-    assert "##bcftoolsCommand=mpileup -Ou -X illumina -a AD,DP" in text
+    assert "##bcftoolsCommand=mpileup -Ou -X illumina -F 0.1 -a AD,DP" in text
     assert "Date=" not in text
     assert not (results / "calls.vcf.gz").exists()
 
@@ -68,7 +83,7 @@ def test_the_vcf_names_the_sample_and_no_path(workflow, config):
 def test_a_genome_in_slices_gives_the_same_text(workflow, config):
     """Header included: it has one command, without a slice's region."""
     whole = text_of(workflow("wgs", "whole").succeed(config | {"gvcf": True}) / "calls.vcf.gz")
-    assert "##bcftoolsCommand=mpileup -Ou -X illumina -a AD,DP" in whole
+    assert "##bcftoolsCommand=mpileup -Ou -X illumina -F 0.1 -a AD,DP" in whole
     for name in ("calls.vcf.gz", "calls.vcf"):
         run = workflow("wgs", f"sliced {name}")
         sliced = run.succeed(config | {"slice_size_mb": 0.015, "vcf": name, "gvcf": True})

@@ -28,6 +28,7 @@ def configuration(params: MappingParams, lanes: Sequence[LaneFiles], reference: 
         "markdup": params.markdup,
         "optical_distance": params.optical_distance,
         "alignment": params.alignment,
+        "cram_version": params.cram_version,
         "reports": [*params.chosen_reports],
     }
     if isinstance(params, WgsParams):

@@ -69,6 +69,7 @@ class MappingParams(BaseModel):
     reports: list[Literal["multiqc", "snakemake"]] = Field(default=[], max_length=2)
     service: ServiceLevel = ServiceLevel.SILVER
     bam: Location | None = None
+    cram_version: Literal["3.0", "3.1"] = "3.0"
 
     @property
     def alignment(self) -> Literal["aligned.bam", "aligned.cram"]:

@@ -111,11 +111,13 @@ rule cram:
     threads: THREADS
     params:
         samtools=SAMTOOLS,
+        version=config["cram_version"],
         temporary=f"{TEMPORARY}-cram",
     shell:
         "("
         " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
-        " {params.samtools} view --no-PG -@ {threads} -C -T {input.reference:q}"
+        " {params.samtools} view --no-PG -@ {threads} -O cram,version={params.version}"
+        " -T {input.reference:q}"
         " -o {params.temporary}/aligned.cram {input.bam:q};"
         " {params.samtools} reheader --no-PG -c 'sed \"s/\\tUR:[^\\t]*//\"'"
         " {params.temporary}/aligned.cram > {output.cram:q};"

@@ -33,7 +33,7 @@ def count_slices():
 
 SLICES = count_slices()
 BAM = "results/aligned.bam"
-PILEUP = "mpileup -Ou -X illumina -a AD,DP"
+PILEUP = "mpileup -Ou -X illumina -F 0.1 -a AD,DP"
 
 
 # MiB of one call: what the caller takes for itself; bcftools and freebayes also hold a contig.
