@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 from wesemu.engines import journal
-from wesemu.engines.journal import Tail
+from wesemu.engines.journal import OutputRecord, Tail
 from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import Known, end_all, identify, marked, send_group
 from wesemu.engines.run_process import CANCELED
@@ -42,7 +42,7 @@ class DetachedExecution:
         self._listeners = set[asyncio.Event]()
         self._watching: asyncio.Task[None] | None = None
         self._closed = threading.Event()
-        self._outputs: tuple[str, ...] | None = None
+        self._outputs: OutputRecord | None = None
 
     async def follow(self, process: Known | None) -> "DetachedExecution":
         """Begin to listen; None for a run whose process has ended."""
@@ -105,14 +105,14 @@ class DetachedExecution:
         return self._ended.is_set()
 
     async def events(self) -> AsyncIterator[Event]:
-        tail, grown, outputs = Tail(self._workspace.events), asyncio.Event(), tuple[str, ...]()
+        tail, grown, outputs = Tail(self._workspace.events), asyncio.Event(), OutputRecord()
         self._listeners.add(grown)
         try:
             while True:
                 ended = self._ended.is_set()
                 grown.clear()
                 records = await asyncio.to_thread(tail.read)
-                outputs = journal.outputs(records) or outputs
+                outputs = journal.last_outputs(records) or outputs
                 for record in records:
                     if (event := journal.to_event(record)) is not None:
                         yield event
@@ -142,8 +142,9 @@ class DetachedExecution:
             end_leftovers(self._workspace)
             return Outcome(exit_code=_KILLED, crashed=True)
         if self._outputs is None:
-            self._outputs = journal.outputs(journal.history(self._workspace))
-        return Outcome(exit_code=code, outputs=self._outputs)
+            records = journal.history(self._workspace)
+            self._outputs = journal.last_outputs(records) or OutputRecord()
+        return Outcome(code, self._outputs.files, self._outputs.unpublished)
 
     async def cancel(self) -> None:
         if self._process is None or self._ended.is_set():

@@ -10,15 +10,22 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from wesemu.engines import ahead
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
-from wesemu.runs.ports import EngineError, Event, Progress, RunStarted, TaskChanged
+from wesemu.runs.ports import (
+    EngineError,
+    Event,
+    Progress,
+    RunStarted,
+    TaskChanged,
+    Unpublished,
+)
 from wesemu.runs.workspace import Workspace, read_regular
 
 OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
@@ -79,6 +86,11 @@ class Journal:
     def error(self, failure: RunFailure) -> None:
         known = {key: value for key, value in asdict(failure).items() if value is not None}
         self.write("error", failure=known)
+
+    def outputs(self, files: Iterable[str], unpublished: Iterable[Unpublished] = ()) -> None:
+        problems = [asdict(problem) for problem in unpublished]
+        members = {"unpublished": problems} if problems else {}
+        self.write("outputs", files=list(files), **members)
 
     def ring(self) -> None:
         if self._bell is not None:
@@ -198,14 +210,35 @@ def to_event(record: JsonObject) -> Event | None:
     return None
 
 
-def outputs(records: Iterable[JsonObject]) -> tuple[str, ...]:
-    """The files of the last `outputs` record."""
-    found: tuple[str, ...] = ()
+@dataclass(frozen=True, slots=True)
+class OutputRecord:
+    """The record `outputs`: files below `work/`, and results that cannot be published."""
+
+    files: tuple[str, ...] = ()
+    unpublished: tuple[Unpublished, ...] = ()
+
+
+def last_outputs(records: Iterable[JsonObject]) -> OutputRecord | None:
+    """The last `outputs` record of the newest launch; None where it has none."""
+    found: OutputRecord | None = None
     for record in records:
         match record:
+            case {"event": "launched"}:
+                found = OutputRecord()
             case {"event": "outputs", "files": list(files)}:
-                found = tuple(str(file) for file in files)
+                problems = record.get("unpublished")
+                found = OutputRecord(
+                    tuple(str(file) for file in files),
+                    tuple(_unpublished(problems if isinstance(problems, list) else [])),
+                )
     return found
+
+
+def _unpublished(problems: Iterable[Any]) -> Iterator[Unpublished]:
+    for problem in problems:
+        match problem:
+            case {"path": str(path), "reason": str(reason)}:
+                yield Unpublished(path, reason, declared=bool(problem.get("declared", True)))
 
 
 def last_tasks(records: Iterable[JsonObject]) -> dict[tuple[str, int], TaskLog]:

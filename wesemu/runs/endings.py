@@ -28,6 +28,32 @@ def cause(
     )
 
 
+_MOST_NAMED = 50
+
+
+def refused_outputs(outcome: Outcome) -> RunFailure | None:
+    """The failure of a run that was successful but for outputs that cannot be published."""
+    declared = [each for each in outcome.unpublished if each.declared]
+    if not declared:
+        return None
+    first = declared[0]
+    more = f" (and {len(declared) - 1} more)" if len(declared) > 1 else ""
+    return RunFailure(
+        message=f"the output {first.path} cannot be published: {first.reason}{more}",
+        hint="have the workflow write a regular file inside its working directory; the outputs "
+        "that could be published are listed as partial",
+        exit_code=outcome.exit_code,
+    )
+
+
+def unpublished_note(outcome: Outcome) -> str:
+    """One line for each result that cannot be published; "" for none."""
+    lines = [f"{each.path} is not published: {each.reason}" for each in outcome.unpublished]
+    if len(lines) > _MOST_NAMED:
+        lines[_MOST_NAMED:] = [f"{len(lines) - _MOST_NAMED} more files are not published"]
+    return "\n".join(lines)
+
+
 def broken_off(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:
     """Of the tasks of a canceled run those that had not ended, ended; `now` is on the wall clock.
 

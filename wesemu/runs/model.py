@@ -21,6 +21,9 @@ LOCAL_OWNER = Owner("local")
 PLACE, PLACE_NOTE = "wesemu.node", "wesemu.node.note"
 """The server's own tags for where a run is carried out, and what is to be known about that."""
 
+UNPUBLISHED = "wesemu.unpublished"
+"""The server's own tag for results that cannot be published: a line each."""
+
 
 class RunState(StrEnum):
     """The states of a run, by the names of WES."""

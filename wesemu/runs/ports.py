@@ -236,15 +236,29 @@ Event = RunStarted | TaskChanged | Progress | EngineError
 
 
 @dataclass(frozen=True, slots=True)
+class Unpublished:
+    """A result that cannot be published: its path below `work/`, and the reason.
+
+    `declared`: the workflow names it as an output. Others lie in a folder that is an output.
+    """
+
+    path: str
+    reason: str
+    declared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How an engine's process ended.
 
     `exit_code` 0 is success. `outputs` are the files that no other job of the workflow
-    consumed, below `work/`. `crashed` is set when the process vanished without an exit status.
+    consumed, below `work/`; of a failed run, those that were made. `crashed` is set when the
+    process vanished without an exit status.
     """
 
     exit_code: int
     outputs: tuple[str, ...] = ()
+    unpublished: tuple[Unpublished, ...] = ()
     crashed: bool = False
 
 

@@ -4,6 +4,7 @@ Everything is made under temporary names first and renamed at the end, so that a
 whole file or none, and a failed run publishes nothing.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.model import OutputFile
 from wesemu.runs.ports import ObjectAdopter, Publication
+from wesemu.runs.publishable import obstacle
 from wesemu.runs.workspace import Workspace, sync_folder
 
 
@@ -57,7 +59,7 @@ def _publish(
 ) -> tuple[OutputFile, ...]:
     if workspace.outputs.is_symlink():  # a workflow's doing
         workspace.outputs.unlink()
-    present = [p for p in publications if _present(workspace, p)]
+    present = [p for p in dict.fromkeys(publications) if _present(workspace, p)]
     staged: list[_Staged] = []
     temporaries: list[Path] = []
     try:
@@ -72,12 +74,10 @@ def _publish(
                 staged.append(_staged(publication, temporary, target, adopter))
         outputs = tuple(_describe(workspace, publication) for publication in present)
         with renaming:
-            for each in staged:
-                each.commit()
-    except (OSError, WesemuError):
+            _commit_all(staged, f".{workspace.root.name}.old.part")
+    finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
-        raise
     for folder in {each.target.parent for each in staged}:
         sync_folder(folder)
     return outputs
@@ -91,13 +91,51 @@ def _staged(
     return _Staged(temporary, target, partial(temporary.replace, target))
 
 
+def _commit_all(staged: Sequence[_Staged], suffix: str) -> None:
+    """Give every file its final name; if one fails, undo those before it."""
+    replaced: list[tuple[Path, Path | None]] = []
+    try:
+        for each in staged:
+            replaced.append((each.target, _set_aside(each.target, suffix)))
+            each.commit()
+    except (OSError, WesemuError):
+        for target, earlier in replaced:
+            if earlier is not None:
+                earlier.replace(target)
+            else:
+                target.unlink(missing_ok=True)
+        raise
+    for _, earlier in replaced:
+        if earlier is not None:
+            earlier.unlink(missing_ok=True)
+
+
+def _set_aside(target: Path, suffix: str) -> Path | None:
+    """A second name of the file at `target`, if there is one."""
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder has the name of a result", str(target))
+    if not os.path.lexists(target):
+        return None
+    earlier = target.with_name(f".{target.name}{suffix}")
+    earlier.unlink(missing_ok=True)
+    try:
+        os.link(target, earlier, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        target.rename(earlier)
+    return earlier
+
+
 def _present(workspace: Workspace, publication: Publication) -> bool:
     source = workspace.work / publication.result
-    if source.is_file() and source.resolve().is_relative_to(workspace.work.resolve()):
+    reason = obstacle(workspace, source)
+    if reason is None:
         return True
-    if publication.optional:
+    if publication.optional and not os.path.lexists(source):
         return False
-    raise EngineFault(f"the workflow ended well but left no file {publication.result}; see its log")
+    if reason == "it is gone":
+        reason = f"the workflow ended well but left no file {publication.result}; see its log"
+        raise EngineFault(reason)
+    raise EngineFault(f"the output {publication.result} cannot be published: {reason}")
 
 
 def _targets(workspace: Workspace, publication: Publication) -> list[Path]:

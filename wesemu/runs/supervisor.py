@@ -22,8 +22,16 @@ from wesemu.errors import (
 )
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
-from wesemu.runs.endings import Doom, broken_off, cause, fault, real_seconds
-from wesemu.runs.model import Run, RunFailure, RunId, RunState
+from wesemu.runs.endings import (
+    Doom,
+    broken_off,
+    cause,
+    fault,
+    real_seconds,
+    refused_outputs,
+    unpublished_note,
+)
+from wesemu.runs.model import UNPUBLISHED, Run, RunFailure, RunId, RunState
 from wesemu.runs.ports import (
     Engine,
     EngineError,
@@ -252,22 +260,39 @@ class Supervisor:
         else:
             explained = await self._planner.explain(run, workspace)
             failure = cause(outcome, failures, explained)
+            if plan.publications is None:
+                run = await self._publish_partial(run, workspace, outcome)
             await self._end(run, RunState.EXECUTOR_ERROR, failure, outcome.exit_code)
+
+    async def _publish_partial(self, run: Run, workspace: Workspace, outcome: Outcome) -> Run:
+        """Publish what a failed run has made into its own directory. Never raises."""
+        wanted = [Publication(path, path, optional=True) for path in outcome.outputs]
+        try:
+            outputs = await asyncio.to_thread(self._publisher.publish, workspace, wanted)
+        except (OSError, WesemuError) as error:
+            log.warning("partial outputs are not published", run_id=run.id, error=str(error))
+            return run
+        return replace(run, outputs=outputs, tags={**run.tags, **_note(outcome)})
 
     async def _complete(self, run: Run, workspace: Workspace, plan: Plan, outcome: Outcome) -> None:
         results = await self._planner.results(run, workspace)
         wanted = plan.publications
         if wanted is None:
             wanted = tuple(Publication(name=path, result=path) for path in outcome.outputs)
-        run = replace(run, counts=results.counts, tags={**run.tags, **results.tags})
+        if plan.publications is None and (refused := refused_outputs(outcome)) is not None:
+            run = await self._publish_partial(run, workspace, outcome)
+            await self._end(run, RunState.EXECUTOR_ERROR, refused, outcome.exit_code)
+            return
+        tags = {**run.tags, **results.tags, **_note(outcome)}
+        run = replace(run, counts=results.counts, tags=tags)
         ended = await self._keep_pace(run)
         if run.terms.fault.out_of_disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         outputs = await asyncio.to_thread(self._publisher.publish, workspace, wanted)
-        async with TagBuffer(self._store, self._changes, run) as tags:
-            delivering = self._planner.deliver(run, workspace, outputs, tags.add)
+        async with TagBuffer(self._store, self._changes, run) as buffer:
+            delivering = self._planner.deliver(run, workspace, outputs, buffer.add)
             delivery = await self._stoppably(run.id, delivering)
-        run = replace(run, outputs=delivery.outputs, tags=tags.tags)
+        run = replace(run, outputs=delivery.outputs, tags=buffer.tags)
         if delivery.failure is not None:
             await self._end(run, RunState.SYSTEM_ERROR, delivery.failure, outcome.exit_code)
             return
@@ -335,6 +360,11 @@ class Supervisor:
             await self._planner.release(run, workspace)
         except Exception:
             log.exception("what a run held is not let go of", run_id=run.id)
+
+
+def _note(outcome: Outcome) -> dict[str, str]:
+    note = unpublished_note(outcome)
+    return {UNPUBLISHED: note} if note else {}
 
 
 @contextmanager

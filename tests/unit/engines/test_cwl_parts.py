@@ -1,5 +1,6 @@
 """Parts that the CWL and WDL engines share, and what they rely on in cwltool."""
 
+import hashlib
 import inspect
 from importlib import import_module
 from pathlib import Path
@@ -62,8 +63,8 @@ def make_file(workspace: Workspace, name: str, text: str) -> dict[str, object]:
 def test_files_of_one_name_keep_apart(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     first, second = make_file(workspace, "1/a b.txt", "1"), make_file(workspace, "2/a b.txt", "2")
-    files = keep_outputs(workspace, {"both": [first, second], "again": first})
-    assert files == ["out/a b.txt", "out/a b_2.txt", "out/a b.txt", "out/outputs.json"]
+    files = keep_outputs(workspace, {"both": [first, second], "again": first}).files
+    assert files == ["out/a b.txt", "out/a b_2.txt", "out/outputs.json"]
     assert (tmp_path / "work/out/a b_2.txt").read_text() == "2"
 
 
@@ -72,7 +73,7 @@ def test_index_lies_beside_its_file_and_literals_are_written(tmp_path: Path) -> 
     bam = make_file(workspace, "1/a.bam", "BAM")
     bam["secondaryFiles"] = [make_file(workspace, "1/a.bam.bai", "BAI")]
     literal = {"class": "File", "basename": "note.txt", "contents": "by an expression"}
-    files = keep_outputs(workspace, {"bam": bam, "note": literal, "count": 3})
+    files = keep_outputs(workspace, {"bam": bam, "note": literal, "count": 3}).files
     assert files == ["out/a.bam", "out/a.bam.bai", "out/note.txt", "out/outputs.json"]
     assert (tmp_path / "work/out/note.txt").read_text() == "by an expression"
 
@@ -86,14 +87,26 @@ def test_directory_is_all_its_files(tmp_path: Path) -> None:
         "basename": "made",
         "listing": [make_file(workspace, "1/b.txt", "b")],
     }
-    files = keep_outputs(workspace, {"real": folder, "literal": literal})
+    files = keep_outputs(workspace, {"real": folder, "literal": literal}).files
     assert files == ["out/folder/deep/a.txt", "out/made/b.txt", "out/outputs.json"]
 
 
 def test_name_cannot_leave_the_folder(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     literal = {"class": "File", "basename": "../../escape", "contents": ""}
-    assert keep_outputs(workspace, {"x": literal})[0] == "out/escape"
+    assert keep_outputs(workspace, {"x": literal}).files[0] == "out/escape"
+
+
+def test_file_that_differs_from_what_is_reported_is_a_problem(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    right = make_file(workspace, "1/right.txt", "same")
+    right["checksum"] = f"sha1${hashlib.sha1(b'same').hexdigest()}"
+    short = make_file(workspace, "1/short.txt", "less") | {"size": 5}
+    other = make_file(workspace, "1/other.txt", "same") | {"checksum": "sha1$00"}
+    problems = keep_outputs(workspace, {"all": [right, short, other]}).problems
+    assert [problem.path for problem in problems] == ["out/short.txt", "out/other.txt"]
+    assert "cwltool says 5" in problems[0].reason
+    assert "cwltool says 00" in problems[1].reason
 
 
 def test_file_from_elsewhere_is_copied(tmp_path: Path) -> None:

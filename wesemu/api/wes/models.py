@@ -154,13 +154,17 @@ class WorkflowSource(TypedDict):
 
 
 class Extension(TypedDict):
-    """What WES has no word for: an extension, `RunLog.wesemu`. `state` is never disguised."""
+    """What WES has no word for: an extension, `RunLog.wesemu`. `state` is never disguised.
+
+    `partial_outputs` are the files that a failed run has made; `outputs` is empty then.
+    """
 
     handle: str
     state: str
     created: str
     workflow: NotRequired[list[WorkflowSource]]
     error: NotRequired[Failure]
+    partial_outputs: NotRequired[dict[str, Output]]
 
 
 class RunLog(RunStatus):

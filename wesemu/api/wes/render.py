@@ -13,6 +13,7 @@ from wesemu.runs.graphs import Graph, PlannedTask
 from wesemu.runs.model import (
     PLACE,
     PLACE_NOTE,
+    UNPUBLISHED,
     OutputFile,
     Run,
     RunFailure,
@@ -121,13 +122,16 @@ def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> m
         extension["workflow"] = json.loads(sources)
     if run.failure is not None:
         extension["error"] = _failure(run.failure, tasks, url)
+    outputs = {output.name: _output(output, url) for output in run.outputs}
+    if outputs and run.state is RunState.EXECUTOR_ERROR:
+        extension["partial_outputs"], outputs = outputs, {}
     return {
         **status(version, run.id, run.state),
         "request": _request(run.request, labels(run)),
         "run_log": _log(run, url),
         "task_logs": [task_log(task, url) for task in tasks],
         "task_logs_url": f"{url}/tasks",
-        "outputs": {output.name: _output(output, url) for output in run.outputs},
+        "outputs": outputs,
         "wesemu": extension,
     }
 
@@ -221,6 +225,7 @@ def _log(run: Run, url: str) -> models.Log:
     notes = [run.tags.get(PLACE_NOTE)]
     if run.failure is not None:
         notes += [run.failure.message, run.failure.hint]
+    notes += run.tags.get(UNPUBLISHED, "").splitlines()
     if any(notes):
         told["system_logs"] = [note for note in notes if note is not None]
     return told

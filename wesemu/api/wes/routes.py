@@ -110,7 +110,7 @@ class WesHandlers:
             web.get(task, self.task),
             web.get(f"{run}/{{stream:stdout|stderr}}", self.run_stream),
             web.get(f"{task}/{{stream:stdout|stderr}}", self.task_stream),
-            web.get(f"{run}/outputs/{{path:.+}}", self.output),
+            web.get(f"{run}/outputs/{{path:(?s:.+)}}", self.output),
         ]
 
     async def service_info(self, request: web.Request) -> web.Response:

@@ -12,17 +12,16 @@ from typing import Any
 from urllib.parse import unquote
 
 from wesemu.engines.cwl.failures import INPUTS, Complaints
-from wesemu.engines.cwl.work import call_main
+from wesemu.engines.cwl.work import call_main, write_job_order
 from wesemu.engines.hosted.rehearse import main
 from wesemu.engines.hosted.worker import Desk
 from wesemu.runs.graphs import Graph, PlannedTask, graph_of
 from wesemu.runs.model import RunFailure
-from wesemu.runs.workspace import write_json
 
 
 def look(desk: Desk) -> Graph | None:
     inputs = desk.workspace.work / INPUTS
-    write_json(inputs, desk.order.inputs)
+    write_job_order(inputs, desk.order.inputs)
     complaints = Complaints(desk.workspace, desk.tasks)
     logging.getLogger("cwltool").addHandler(complaints)
     found: list[Graph] = []

@@ -16,6 +16,7 @@ from wesemu.engines.cwl.outputs import keep_outputs
 from wesemu.engines.hosted.order import Order
 from wesemu.engines.hosted.worker import Desk
 from wesemu.engines.processes import MARK
+from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.runs.workspace import Workspace, write_json
 
 _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
@@ -25,7 +26,7 @@ _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 def run_workflow(desk: Desk) -> int:
     """The exit status: 0, or 1 with the reason in the journal."""
     inputs = desk.workspace.work / INPUTS
-    write_json(inputs, desk.order.inputs)
+    write_job_order(inputs, desk.order.inputs)
     hooks = Hooks(desk.tasks, keep_going=bool(desk.order.options.get("keep_going")))
     hooks.install()
     desk.stop = hooks.kill_containers
@@ -33,12 +34,35 @@ def run_workflow(desk: Desk) -> int:
     logging.getLogger("cwltool").addHandler(complaints)
     answer = io.StringIO()
     code = _main(desk, inputs, hooks, answer)
-    if code != 0:
-        return desk.fail(complaints.failure())
-    sys.stdout.write(answer.getvalue() + "\n")
-    files = keep_outputs(desk.workspace, json.loads(answer.getvalue() or "{}"))
-    desk.tasks.journal.write("outputs", files=files)
-    return 0
+    if answer.getvalue():
+        sys.stdout.write(answer.getvalue() + "\n")
+        results = keep_outputs(desk.workspace, json.loads(answer.getvalue()))
+        desk.tasks.journal.outputs(results.files, results.problems)
+    return 0 if code == 0 else desk.fail(complaints.failure())
+
+
+def write_job_order(path: Path, inputs: JsonObject) -> None:
+    """Write the order's inputs with a `file:` URL for each file of the run.
+
+    cwltool reads a relative `path` as a URL, in which `#` begins a fragment.
+    """
+    located = _located(inputs, path.parent)
+    write_json(path, located if isinstance(located, dict) else {})
+
+
+def _located(value: JsonValue, work: Path) -> JsonValue:
+    if isinstance(value, list):
+        return [_located(item, work) for item in value]
+    if not isinstance(value, dict):
+        return value
+    told = {key: _located(item, work) for key, item in value.items()}
+    if value.get("class") in ("File", "Directory"):
+        for key in ("path", "location"):
+            name = value.get(key)
+            if isinstance(name, str) and "\0" not in name and os.path.lexists(work / name):
+                told.pop(key)
+                told["location"] = Path(os.path.normpath(work / name)).as_uri()
+    return told
 
 
 def _main(desk: Desk, inputs: Path, hooks: Hooks, answer: io.StringIO) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 
 from wesemu.engines.failures import last_words, shorten
 from wesemu.engines.journal import Journal
+from wesemu.engines.outputs import OutputFiles
 from wesemu.engines.snakemake.cluster_plugin import exit_status, job_log, read_job_log
 from wesemu.engines.snakemake.failures import relative_logs, task_failure
-from wesemu.engines.snakemake.workflow import existing_outputs
 from wesemu.engines.task_book import TaskBook, job_key
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
@@ -132,7 +132,7 @@ class CommandWatch:
     def ended(self, code: int) -> None:
         """The command has ended: the outputs, or the failure of each job that stayed failed."""
         if code == 0:
-            self._journal.write("outputs", files=self._outputs())
+            self._tell_outputs()
             return
         root = self._workspace.root
         for failure in self._failures.values():
@@ -142,6 +142,9 @@ class CommandWatch:
             message = shorten(words, root) or f"Snakemake ended with exit status {code}"
             self._journal.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
 
-    def _outputs(self) -> list[str]:
-        final = [path for path in self._made if path in self._wanted or path not in self._consumed]
-        return existing_outputs(self._workspace, final)
+    def _tell_outputs(self) -> None:
+        outputs = OutputFiles(self._workspace)
+        for path in self._made:
+            if path in self._wanted or path not in self._consumed:
+                outputs.add(path)
+        self._journal.outputs(outputs.files, outputs.problems)

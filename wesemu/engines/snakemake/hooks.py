@@ -348,14 +348,16 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def final_outputs(dag: Any) -> list[str]:
+def final_outputs(dag: Any, *, only_made: bool = False) -> list[str]:
     """The files that no other job consumed, and those that the targets ask for; temporary ones,
-    pipes and logs left out."""
+    pipes and logs left out. With `only_made`, those of jobs that have ended well."""
     flagged = import_module("snakemake.io").is_flagged
     made, consumed, wanted = dict[str, None](), set[str](), set[str]()
     for job in dag.jobs:
         inputs = {str(path) for path in job.input}
         (wanted if job.is_norun else consumed).update(inputs)
+        if only_made and dag.needrun(job) and not dag.finished(job):
+            continue
         for path in job.output:
             if not any(flagged(path, flag) for flag in ("temp", "pipe", "service")):
                 made[str(path)] = None

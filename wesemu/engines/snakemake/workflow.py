@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.engines.journal import Journal
+from wesemu.engines.outputs import OutputFiles
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.failures import workflow_failure
 from wesemu.engines.snakemake.order import Order
@@ -68,9 +69,11 @@ class WorkflowRun:
             scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
         )
 
-    def _publish_outputs(self) -> None:
-        files = hooks.final_outputs(self._workflow.dag)
-        self._journal.write("outputs", files=existing_outputs(self._workspace, files))
+    def _publish_outputs(self, *, only_made: bool = False) -> None:
+        outputs = OutputFiles(self._workspace)
+        for name in hooks.final_outputs(self._workflow.dag, only_made=only_made):
+            outputs.add(name)
+        self._journal.outputs(outputs.files, outputs.problems)
 
     def _explain(self, snakemake: Any, error: BaseException) -> int:
         if isinstance(error, SystemExit) and error.code in (None, 0):
@@ -81,6 +84,8 @@ class WorkflowRun:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         if not self._watch.task_failed:
             self._journal.error(self._failure(error))
+        if self._workflow is not None and hasattr(self._workflow, "dag"):
+            self._publish_outputs(only_made=True)
         return 1
 
     def _failure(self, error: BaseException) -> RunFailure:
@@ -144,15 +149,3 @@ def tool_environment(workspace: Workspace, order: Order) -> dict[str, str]:
     if not os.access(existing, os.W_OK):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
     return environment
-
-
-def existing_outputs(workspace: Workspace, files: list[str]) -> list[str]:
-    """Of paths relative to `work/` those that are files there; a folder stands for its files."""
-    found = list[str]()
-    for file in files:
-        path = workspace.work / file
-        if not path.resolve().is_relative_to(workspace.work.resolve()):
-            continue
-        within = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found += [str(item.relative_to(workspace.work)) for item in within if item.is_file()]
-    return found

@@ -37,7 +37,8 @@ def run_workflow(desk: Desk) -> int:
         if not isinstance(error, library.runtime.RunFailed):
             logging.getLogger("wdl").error("%s", error)  # of the others it has told itself
         return desk.fail(explain(error, desk.workspace))
-    desk.tasks.journal.write("outputs", files=_keep_outputs(desk.workspace, target, outputs))
+    results = _keep_outputs(desk.workspace, target, outputs)
+    desk.tasks.journal.outputs(results.files, results.problems)
     return 0
 
 
@@ -156,7 +157,7 @@ def _next_launch(folder: Path) -> Path:
     return folder / str(number)
 
 
-def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> list[str]:
+def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> Results:
     """miniwdl's `out/` (one folder an output), as files, and the outputs JSON."""
     library = import_module("WDL")
     results = Results(workspace)
@@ -168,13 +169,15 @@ def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> list[str]:
         if path.is_relative_to(runs):
             _launch, _out, *below = path.relative_to(runs).parts
             name = Path(*below)
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                results.keep(file, name / file.relative_to(path) if path.is_dir() else name)
+        if path.is_dir():
+            results.keep_folder(path, name)
+        else:
+            results.keep(path, name)
         return str(name)
 
     told = library.values_to_json(
         library.Value.rewrite_env_paths(outputs, keep), namespace=target.name
     )
     values: JsonValue = dict(told)
-    return results.close(values)
+    results.close(values)
+    return results
