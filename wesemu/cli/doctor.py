@@ -112,8 +112,10 @@ def _tools() -> Iterator[Finding]:
     for tool in tools:
         source = tool.command[0]
         if tool.source == "wheel":
-            wheel = _package("pybwa" if tool.name == "bwa" else "pysam")
+            wheel = _package({"bwa": "pybwa", "bwa-mem3": "bwa-mem3"}.get(tool.name, "pysam"))
             source = f"the wheel of {wheel.name} {wheel.found}"
+        if tool.note:
+            source += f". {tool.note}"
         yield Finding(tool.name, tool.version, source)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wesemu.genomics.reference import ReferenceStore
 
 
-Mapper = Literal["bwa", "bwa-mem2"]
+Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,11 @@ def add(
         Path, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
     ],
     mapper: Annotated[
-        Mapper, typer.Option(help="Whose index; bwa-mem2's takes 28 bytes of memory a base.")
+        Mapper,
+        typer.Option(
+            help="Which mapper will use it; the index of bwa-mem2 takes 28 bytes of memory a base, "
+            "that of bwa-mem3 takes 3."
+        ),
     ] = "bwa",
     data: Data = None,
 ) -> None:

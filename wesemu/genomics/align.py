@@ -23,6 +23,7 @@ from wesemu.errors import InputError, InvalidRequest, WesemuError
 from wesemu.genomics.alignment import (
     BWA,
     BWA_MEM2,
+    BWA_MEM3,
     MINIMAP2,
     Lane,
     Program,
@@ -34,6 +35,7 @@ from wesemu.genomics.fastq import LONGEST_READ, PairedReader
 from wesemu.genomics.mapper_native import NativeMapper
 
 if TYPE_CHECKING:
+    from wesemu.genomics.mapper_mem3 import Mem3Mapper
     from wesemu.genomics.mapper_wheel import WheelMapper
 
 BAD_INPUT = 65
@@ -73,24 +75,28 @@ def align(
     threads: int,
     bwa: Sequence[str] = (),
     bwa_mem2: Sequence[str] = (),
+    bwa_mem3: bool = False,
     minimap2: Sequence[str] = (),
+    note: str = "",
     later: Sequence[Program] = (),
     longest: int = LONGEST_READ,
     quality_offset: int = 33,
 ) -> Tally:
     """Map all lanes, one after the other, to stdout.
 
-    `bwa`, `bwa_mem2` and `minimap2` are commands of native mappers; with none it is the bwa in the
-    pybwa wheel. `later` are the programs that the alignments pass through next. Raises
+    `bwa`, `bwa_mem2` and `minimap2` are commands of native mappers, `bwa_mem3` chooses the one in
+    its wheel; with none it is the bwa in the pybwa wheel. `note` is a sentence about the mapper for
+    the header. `later` are the programs that the alignments pass through next. Raises
     `InputError`, `MapperFailed`, `ToolMissing`, BrokenPipeError.
     """
     contigs = _contigs(reference)
-    words = MINIMAP2 if minimap2 else BWA_MEM2 if bwa_mem2 else BWA
+    words = MINIMAP2 if minimap2 else BWA_MEM2 if bwa_mem2 else BWA_MEM3 if bwa_mem3 else BWA
 
     def header(version: str) -> str:
-        return header_text(contigs, lanes, [Program(words[0], version, " ".join(words)), *later])
+        mapped_by = Program(words[0], version, " ".join(words), note)
+        return header_text(contigs, lanes, [mapped_by, *later])
 
-    mapper = _mapper([*bwa, *bwa_mem2, *minimap2], words, reference, threads, header)
+    mapper = _mapper([*bwa, *bwa_mem2, *minimap2], words, reference, threads, header, contigs)
     tally = Tally()
     for lane in lanes:
         with PairedReader(
@@ -108,8 +114,13 @@ def _mapper(
     reference: str,
     threads: int,
     header: Callable[[str], str],
-) -> "NativeMapper | WheelMapper":
+    contigs: Sequence[Contig],
+) -> "NativeMapper | WheelMapper | Mem3Mapper":
     output = sys.stdout.buffer
+    if words == BWA_MEM3:
+        from wesemu.genomics.mapper_mem3 import Mem3Mapper
+
+        return Mem3Mapper(reference, threads=threads, header=header, contigs=contigs, output=output)
     if not native:
         # its libraries are of use here alone
         from wesemu.genomics.mapper_wheel import WheelMapper
@@ -152,7 +163,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     mapper = parser.add_mutually_exclusive_group()
     mapper.add_argument("--bwa", help="command of a native bwa (default: the pybwa wheel)")
     mapper.add_argument("--bwa-mem2", help="command of bwa-mem2")
+    mapper.add_argument("--bwa-mem3", action="store_true", help="bwa-mem3 out of its wheel")
     mapper.add_argument("--minimap2", help="command of minimap2")
+    parser.add_argument("--note", default="", help="a sentence about the mapper, for the header")
     parser.add_argument(
         "--later",
         nargs=3,
@@ -181,6 +194,8 @@ def main(words: Sequence[str] | None = None) -> int:
     gc.disable()
     arguments = _arguments(words)
     arguments.error.unlink(missing_ok=True)
+    if arguments.note:
+        sys.stderr.write(f"align: {arguments.note}\n")
     try:
         lanes = [
             Lane(files[0], files[1] if len(files) > 1 else None, read_group_line(group))
@@ -192,7 +207,9 @@ def main(words: Sequence[str] | None = None) -> int:
             threads=arguments.threads,
             bwa=shlex.split(arguments.bwa or ""),
             bwa_mem2=shlex.split(arguments.bwa_mem2 or ""),
+            bwa_mem3=arguments.bwa_mem3,
             minimap2=shlex.split(arguments.minimap2 or ""),
+            note=arguments.note,
             later=[Program(*words) for words in arguments.later],
             longest=arguments.longest,
             quality_offset=arguments.quality_offset,

@@ -14,6 +14,9 @@ alignments, as GATK and Parabricks want them."""
 BWA_MEM2 = ("bwa-mem2", *BWA[1:])
 """Takes bwa's options."""
 
+BWA_MEM3 = ("bwa-mem3", *BWA[1:])
+"""What the wheel does, as a command line of bwa."""
+
 MINIMAP2 = ("minimap2", "-a", "-x", "sr", "-K", "10000000", "-Y")
 """The same for minimap2, whose answers are not bwa's."""
 
@@ -36,11 +39,13 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One that the alignments pass through: an @PG line. `command` has no paths or threads."""
+    """One that the alignments pass through: an @PG line. `command` has no paths or threads, `note`
+    is a sentence about it."""
 
     name: str
     version: str
     command: str
+    note: str = ""
 
 
 def read_group_line(text: str) -> str:
@@ -66,9 +71,10 @@ def header_text(
     lines += dict.fromkeys(lane.read_group for lane in lanes)
     before = ""
     for program in programs:
+        note = f"\tDS:{program.note}" if program.note else ""
         lines.append(
             f"@PG\tID:{program.name}\tPN:{program.name}{before}\tVN:{program.version}"
-            f"\tCL:{program.command}"
+            f"\tCL:{program.command}{note}"
         )
         before = f"\tPP:{program.name}"
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
-"""The files of `bwa index` and `bwa-mem2 index` beside a FASTA: what they say, and whether they
+"""The index files of bwa, bwa-mem2 and bwa-mem3 beside a FASTA: what they say, and whether they
 are whole.
 
-Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). Both have .amb, .ann and .pac
-alike, so that both can lie beside one FASTA.
+Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). All have the same .amb, .ann
+and .pac, so all can lie beside one FASTA.
 """
 
 import re
@@ -12,9 +12,16 @@ from pathlib import Path
 
 from wesemu.errors import InputError
 
+SHARED_SUFFIXES = (".amb", ".ann", ".pac")
+"""Files that every index has, and that are the same in all."""
+
 SUFFIXES = (".amb", ".ann", ".bwt", ".pac", ".sa")
-SUFFIXES_OF = {"bwa": SUFFIXES, "bwa-mem2": (".amb", ".ann", ".pac", ".0123", ".bwt.2bit.64")}
-"""By the program that makes them, `PROGRAM index FASTA`."""
+SUFFIXES_OF = {
+    "bwa": SUFFIXES,
+    "bwa-mem2": (".amb", ".ann", ".pac", ".0123", ".bwt.2bit.64"),
+    "bwa-mem3": (".amb", ".ann", ".pac", ".bwt.2bit.64"),
+}
+"""By the program that reads them; `PROGRAM index FASTA` makes them."""
 
 _SUFFIX_ARRAY_INTERVAL = 32
 # SAM specification 1.2.1: what bcftools and region strings can take as well
@@ -58,11 +65,6 @@ def read_fai(reference: str) -> list[tuple[str, str]]:
     return [(name, length) for name, length, _offset, _bases, _width in fields]
 
 
-def indexer_of(mapper: str) -> str:
-    """Whose index `mapper` wants; minimap2 has none of its own, and its contigs come from bwa's."""
-    return mapper if mapper in SUFFIXES_OF else "bwa"
-
-
 def index_fault(reference: str, indexer: str = "bwa") -> str | None:
     """Why the .fai and the index beside `reference` cannot be used, or None if they can.
 
@@ -79,19 +81,19 @@ def index_fault(reference: str, indexer: str = "bwa") -> str | None:
             return f"{reference}.fai and {reference}.ann name different sequences"
         bases = sum(contig.length for contig in contigs)
         for suffix in SUFFIXES_OF[indexer]:
-            if _is_cut(suffix, Path(reference + suffix).stat().st_size, bases):
+            if _is_cut(indexer, suffix, Path(reference + suffix).stat().st_size, bases):
                 return f"{reference}{suffix} is incomplete"
     except (OSError, ValueError, IndexError, StopIteration) as error:
         return f"{reference} has no complete index ({error})"
     return None
 
 
-def _is_cut(suffix: str, size: int, bases: int) -> bool:
+def _is_cut(indexer: str, suffix: str, size: int, bases: int) -> bool:
     """Of bwa-mem2's own two files only a lower bound is sure: a byte a base, both strands."""
+    if indexer == "bwa-mem2" and suffix in (".0123", ".bwt.2bit.64"):
+        return size < 2 * bases
     exact = _index_sizes(bases).get(suffix)
-    if exact is not None:
-        return size != exact
-    return suffix in (".0123", ".bwt.2bit.64") and size < 2 * bases
+    return exact is not None and size != exact
 
 
 def _index_sizes(bases: int) -> dict[str, int]:
@@ -103,6 +105,8 @@ def _index_sizes(bases: int) -> dict[str, int]:
         ".pac": (bases + 3) // 4 + (bases % 4 == 0) + 1,
         ".bwt": 40 + 4 * ((both + 15) // 16 + 8 * occurrence_blocks),
         ".sa": 56 + 8 * samples,
+        # see mem3_index.py
+        ".bwt.2bit.64": 56 + 64 * ((both + 1) // 64 + 1) + 5 * ((both + 1) // 8 + 1),
     }
 
 

@@ -118,6 +118,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--summary", type=Path, required=True)
     parser.add_argument("--sample", required=True)
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
+    parser.add_argument("--note", action="append", default=[], help="a sentence about a tool")
     arguments = parser.parse_args(words)
     try:
         _describe(arguments)
@@ -145,6 +146,7 @@ def _describe(arguments: argparse.Namespace) -> None:
         stats=arguments.stats,
         markdup=markdup,
         genome=sum(int(length) for _, length in contigs),
+        notes=arguments.note,
     )
     write_summary(summary, arguments.summary)
 

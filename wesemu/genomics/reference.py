@@ -13,15 +13,22 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
-from wesemu.genomics.bwaindex import SUFFIXES_OF, check_names, index_fault, indexer_of, read_fai
+from wesemu.genomics.bwaindex import (
+    SHARED_SUFFIXES,
+    SUFFIXES,
+    SUFFIXES_OF,
+    check_names,
+    index_fault,
+    read_fai,
+)
 from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
-from wesemu.genomics.tools import Toolset, resolve
+from wesemu.genomics.tools import Toolset, indexer_name, resolve
 from wesemu.runs.model import Resources
 
 FASTA = "genome.fa"
@@ -35,6 +42,8 @@ _SMALL = 50_000_000
 _BYTES_OF_SMALL, _BYTES_OF_LARGE = 11, 1.6
 """Memory of `bwa index` a base: 42 MiB were measured for 4 Mbp; beyond _SMALL it is an estimate."""
 _BYTES_OF_BWA_MEM2 = 28
+_BYTES_OF_BWA_MEM3, _MORE_OF_BWA_MEM3 = 3.1, 300_000_000
+"""bwa's transform, the suffix array, and one chunk of them as it is written."""
 
 
 Lend = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
@@ -114,7 +123,7 @@ class ReferenceStore:
                     f"The reference {name} exists already with other sequences; remove it "
                     "first or choose another name."
                 )
-            self._provide(fasta, target, digest, indexer_of(mapper))
+            self._provide(fasta, target, digest, indexer_name(mapper, self._tools))
         return target
 
     def ready(self, fasta: Path, mapper: str = "bwa") -> Path:
@@ -123,7 +132,7 @@ class ReferenceStore:
         `fasta` itself where a whole index lies beside it; else the cached one, made now if need
         be. Raises `InputError`, `SystemFault`, `ToolMissing`.
         """
-        indexer = indexer_of(mapper)
+        indexer = indexer_name(mapper, self._tools)
         if not _is_gzip(fasta) and index_fault(str(fasta), indexer) is None:
             stamp = _read_stamp(fasta)
             if stamp is None or stamp == self._digest(fasta):
@@ -159,22 +168,25 @@ class ReferenceStore:
         """See to it that `target` has the sequences of `source` and this program's index."""
         if _is_whole(target, digest, indexer):
             return
-        for other, files in SUFFIXES_OF.items():
-            if _is_whole(target, digest, other):
-                self._extend(target, str(source), indexer, files)
-                return
+        if any(_is_whole(target, digest, other) for other in SUFFIXES_OF):
+            self._extend(target, str(source), indexer)
+            return
         self._build(source, target.parent, digest, indexer)
 
-    def _extend(self, fasta: Path, source: str, indexer: str, kept: Collection[str]) -> None:
+    def _extend(self, fasta: Path, source: str, indexer: str) -> None:
         """Put another program's index beside `fasta`, file by file, once it is whole. Files that
-        it shares with the one that is there (`kept`) stay: runs may be reading them."""
+        it shares with the one that is there stay: runs may be reading them."""
         with tempfile.TemporaryDirectory(prefix=".build-", dir=fasta.parent.parent) as temporary:
             copy = Path(temporary) / FASTA
             copy.symlink_to(fasta.resolve())
+            if indexer == "bwa-mem3" and index_fault(str(fasta)) is None:
+                # it is made from bwa's, and changes none of those files
+                for suffix in SUFFIXES:
+                    Path(f"{copy}{suffix}").symlink_to(f"{fasta.resolve()}{suffix}")
             self._index(copy, source, indexer)
             _sync(Path(temporary))
             for suffix in SUFFIXES_OF[indexer]:
-                if suffix not in kept:
+                if suffix not in SHARED_SUFFIXES:
                     Path(f"{copy}{suffix}").rename(f"{fasta}{suffix}")
             _sync(fasta.parent)
 
@@ -213,7 +225,8 @@ class ReferenceStore:
                 file=source,
             )
         check_names((name for name, _ in read_fai(str(fasta))), source)
-        index = [*tools.find(indexer).command, "index", str(fasta)]
+        program = tools.mapper(indexer) if indexer == "bwa-mem3" else tools.find(indexer)
+        index = [*program.command, "index", str(fasta)]
         self._run(index, source, _appetite(indexer, fasta.stat().st_size))
         if fault := index_fault(str(fasta), indexer):
             raise SystemFault(f"Indexing {source} has failed: {fault}. Is the disk full?")
@@ -245,8 +258,11 @@ class ReferenceStore:
 
 def _appetite(indexer: str, size: int) -> Resources:
     """What indexing a FASTA of so many bytes takes: one core, and memory."""
-    small, large = min(size, _SMALL) * _BYTES_OF_SMALL, size * _BYTES_OF_LARGE
-    needed = size * _BYTES_OF_BWA_MEM2 if indexer == "bwa-mem2" else max(small, large)
+    needed = max(min(size, _SMALL) * _BYTES_OF_SMALL, size * _BYTES_OF_LARGE)
+    if indexer == "bwa-mem2":
+        needed = size * _BYTES_OF_BWA_MEM2
+    elif indexer == "bwa-mem3":
+        needed = max(needed, size * _BYTES_OF_BWA_MEM3 + _MORE_OF_BWA_MEM3)
     return Resources(cores=1, memory_mb=math.ceil(needed / 2**20))
 
 

@@ -53,9 +53,11 @@ def summarize_mapping(
     stats: Path,
     markdup: Mapping[str, int] | None,
     genome: int,
+    notes: Sequence[str] = (),
 ) -> Summary:
     """`counts` is the report of `align`, `flagstat` and `markdup` (None: duplicates were not
-    marked) those of samtools as JSON, `stats` that of `samtools stats`; `genome` in bases."""
+    marked) those of samtools as JSON, `stats` that of `samtools stats`; `genome` in bases.
+    `notes` are sentences about the tools."""
     sections = read_sections(stats, ("SN", "IS", "COV"))
     numbers = {row[0].rstrip(":"): float(row[1]) for row in sections["SN"]}
     passed = flagstat["QC-passed reads"]
@@ -87,7 +89,8 @@ def summarize_mapping(
         },
         "coverage": _coverage(sections["COV"], genome),
     }
-    return summary | {"variants": None, "warnings": _mapping_warnings(summary)}
+    warnings = _mapping_warnings(summary)
+    return summary | {"variants": None, "warnings": warnings, "notes": [*notes]}
 
 
 def _duplicates(markdup: Mapping[str, int]) -> Summary:

@@ -1,7 +1,8 @@
 """Which bwa, samtools and bcftools to run; where they are asked for, other mappers and callers.
 
 What the settings name wins; then a native tool on PATH where it is new enough; then the ones that
-come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`. The others have no wheel.
+come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`. bwa-mem3 is a wheel, and
+maps in place of bwa where neither PATH nor a wheel has a bwa that maps. The others have no wheel.
 """
 
 import re
@@ -9,12 +10,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from wesemu.errors import ToolMissing
-from wesemu.genomics.wheel import wheel_version
+from wesemu.genomics.bwaindex import SUFFIXES_OF
+from wesemu.genomics.wheel import bwa_mem3_fault, wheel_version
 
 Source = Literal["settings", "path", "wheel"]
 Words = str | Sequence[str]
@@ -50,12 +52,14 @@ _PATIENCE_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that can be started: `command` is the first words of its argument list."""
+    """A tool that can be started: `command` is the first words of its argument list. `note` is a
+    sentence where it takes the place of another."""
 
     name: str
     command: tuple[str, ...]
     version: str
     source: Source
+    note: str = ""
 
     @property
     def shell(self) -> str:
@@ -74,6 +78,20 @@ class Toolset:
     def all(self) -> tuple[Tool, ...]:
         """Those that were found."""
         return (self.bwa, self.samtools, self.bcftools, *self.more.values())
+
+    def mapper(self, name: str) -> Tool:
+        """The tool that maps where a request names the mapper `name`. Raises `ToolMissing`."""
+        if name == "bwa-mem3":
+            return _bwa_mem3()
+        if name == "bwa" and not _maps(self.bwa):
+            return _in_place_of_bwa()
+        return self.find(name)
+
+    def indexer(self, name: str) -> Tool:
+        """The tool whose index the mapper `name` reads; bwa's where it has none of its own."""
+        if name in SUFFIXES_OF:
+            return self.mapper(name)
+        return self.bwa
 
     def find(self, name: str) -> Tool:
         """The required tool `name`, or one of `more`. Raises StopIteration for another."""
@@ -98,6 +116,38 @@ def resolve(
     tools = {name: candidate.tool() for name, candidate in candidates.items()}
     bwa, samtools, bcftools = (tools.pop(name) for name in REQUIRED)
     return Toolset(bwa, samtools, bcftools, tools)
+
+
+def indexer_name(mapper: str, tools: Callable[[], Toolset]) -> str:
+    """What `Toolset.indexer(mapper)` is called; `tools` is asked where that depends on them."""
+    if mapper == "bwa" and wheel_version("bwa mem") is None:
+        return tools().indexer(mapper).name
+    return mapper if mapper in SUFFIXES_OF else "bwa"
+
+
+def _maps(bwa: Tool) -> bool:
+    """Not every version of the wheel does; all of them make indexes."""
+    return bwa.source != "wheel" or wheel_version("bwa mem") is not None
+
+
+def _bwa_mem3(note: str = "") -> Tool:
+    version = wheel_version("bwa-mem3")
+    fault = bwa_mem3_fault()
+    if fault or version is None:
+        raise ToolMissing(f"{fault}. Choose the mapper bwa, with bwa on PATH.", field="mapper")
+    return Tool("bwa-mem3", wheel_command("bwa-mem3"), version, "wheel", note)
+
+
+def _in_place_of_bwa() -> Tool:
+    oldest = ".".join(map(str, _OLDEST["bwa"]))
+    missing = f"bwa is neither on PATH (at least version {oldest}) nor in a wheel for this Python"
+    if fault := bwa_mem3_fault():
+        raise ToolMissing(
+            f"{missing}, and bwa-mem3 cannot map in its place: {fault}. Install bwa (Debian's and "
+            "bioconda's package bwa) and put it on PATH, or set `tools.bwa`.",
+            field="mapper",
+        )
+    return _bwa_mem3(f"bwa-mem3 maps in place of bwa: {missing}.")
 
 
 def command_name(name: str) -> str:

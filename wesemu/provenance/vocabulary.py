@@ -38,6 +38,7 @@ _HOMEPAGES = {
     "bcftools": "https://samtools.github.io/bcftools/",
     "bwa": "https://github.com/lh3/bwa",
     "bwa-mem2": "https://github.com/bwa-mem2/bwa-mem2",
+    "bwa-mem3": "https://github.com/fg-labs/bwa-mem3",
     "cwltool": "https://github.com/common-workflow-language/cwltool",
     "deepvariant": "https://github.com/google/deepvariant",
     "freebayes": "https://github.com/freebayes/freebayes",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ToolMissing
 from wesemu.genomics.reports import check_reports
-from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get
+from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get, resolve
+from wesemu.genomics.wheel import wheel_version
 from wesemu.runs.ports import Publication
 from wesemu.workflows.accelerated import check_caller
 from wesemu.workflows.params import MappingParams, WgsParams
@@ -62,6 +63,16 @@ def _wildcard(name: str, field: str) -> InvalidRequest:
     )
 
 
+def _check_bwa(mapper: str) -> None:
+    """Raises InvalidRequest where bwa or bwa-mem3 was chosen and nothing here can map so."""
+    # on most machines the wheel of bwa is there, and no program has to be started to know
+    if mapper == "bwa-mem3" or (mapper == "bwa" and wheel_version("bwa mem") is None):
+        try:
+            resolve().mapper(mapper)
+        except ToolMissing as error:
+            raise InvalidRequest(error.message, field="mapper") from error
+
+
 def check_tools(params: MappingParams, *, cuda: bool) -> None:
     """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
     for a caller of a GPU without one; with a GPU deepvariant is Parabricks'."""
@@ -71,6 +82,8 @@ def check_tools(params: MappingParams, *, cuda: bool) -> None:
             check_caller(params)
         if not (cuda and params.caller == "deepvariant"):
             chosen["caller"] = params.caller
+    if not cuda:
+        _check_bwa(params.mapper)
     for field, tool in chosen.items():
         if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
             raise InvalidRequest(

@@ -23,13 +23,15 @@ def read_results(workspace: Workspace) -> Results:
 
 
 def _tags(path: Path) -> dict[str, str]:
-    """Warnings and tool versions, as tags of the run."""
+    """Warnings, notes and tool versions, as tags of the run."""
     if not path.is_file():
         return {}
     summary: dict[str, Any] = json.loads(read_regular(path))
     tags = {f"wesemu.tools.{name}": str(version) for name, version in summary["tools"].items()}
     if summary["warnings"]:
         tags["wesemu.warnings"] = " ".join(summary["warnings"])
+    if summary.get("notes"):
+        tags["wesemu.notes"] = " ".join(summary["notes"])
     return tags
 
 

@@ -20,7 +20,7 @@ FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 Location = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
-MAPPERS = ("bwa", "bwa-mem2", "minimap2")
+MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3", "minimap2")
 """Those that are here without settings."""
 
 GPU_CALLERS = ("haplotypecaller",)

@@ -48,7 +48,9 @@ def test_a_mapper_of_the_settings_is_chosen_by_its_name() -> None:
     check_mapper(params, TOOLS)
     config = add_own_tools({"mapper": "mine"}, params, TOOLS)
     assert config == {"mapper": "bwa", "own_mapper": {"name": "mine", "command": "m {reads}"}}
-    with pytest.raises(InvalidRequest, match="there are bwa, bwa-mem2, minimap2") as caught:
+    with pytest.raises(
+        InvalidRequest, match="there are bwa, bwa-mem2, bwa-mem3, minimap2"
+    ) as caught:
         check_mapper(params, OwnTools())
     assert caught.value.field == "mapper"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexer_of
+from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault
 from wesemu.genomics.fastq import LONGEST_READ
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.parabricks.facts import parabricks_tool
@@ -48,13 +48,16 @@ def choose_tools():
 
 TOOLS = choose_tools()
 SAMTOOLS = TOOLS.samtools.shell
-MAPPER = TOOLS.find(config["mapper"])
-INDEXER = TOOLS.find(indexer_of(config["mapper"]))
-SUFFIXES = SUFFIXES_OF[INDEXER.name]
 OWN_MAPPER = config.get("own_mapper")
 PARABRICKS = parabricks_tool(config["parabricks"]) if ON_GPU else None
 # fq2bam is bwa's; who asks for another mapper gets that one
 FQ2BAM = ON_GPU and config["mapper"] == "bwa" and not OWN_MAPPER
+if FQ2BAM or OWN_MAPPER:  # both read bwa's index
+    MAPPER = INDEXER = TOOLS.bwa
+else:
+    MAPPER = TOOLS.mapper(config["mapper"])
+    INDEXER = TOOLS.indexer(config["mapper"])
+SUFFIXES = SUFFIXES_OF[INDEXER.name]
 if OWN_MAPPER:
     MAPPED_BY = Tool(OWN_MAPPER["name"], (), "unknown", "settings")
 else:
@@ -91,8 +94,12 @@ def lane_options():
     for number, lane in enumerate(config["reads"], 1):
         words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
         words += ["--read-group", read_group(number, lane)]
-    if MAPPER.source != "wheel":
+    if MAPPER.name == "bwa-mem3":
+        words.append("--bwa-mem3")
+    elif MAPPER.source != "wheel":
         words += [f"--{MAPPER.name}", MAPPER.shell]
+    if MAPPER.note:
+        words += ["--note", MAPPER.note]
     return words
 
 
@@ -105,10 +112,12 @@ def map_memory_mb(wildcards, input, threads):
     """MiB at most: the mapper's index, what the sort keeps, reads under way, the programs."""
     fasta = Path(config["reference"])
     bases = size_of([fasta]) * (4 if fasta.suffix == ".gz" else 1)
-    index = bases * {"bwa": 1.75, "bwa-mem2": 6}.get(MAPPER.name, 4)
+    index = bases * {"bwa": 1.75, "bwa-mem2": 6, "bwa-mem3": 3.35}.get(MAPPER.name, 4)
+    # batches under way: bwa's threads share one, each thread of bwa-mem3 has its own
+    batch = 300 if MAPPER.name == "bwa-mem3" else 50
     # the records of all reads, where they are few
     kept = min(config["sort_memory_mb"], 16 * size_of(input.reads) // MEBIBYTE)
-    return round(index / MEBIBYTE) + max(64 * threads, kept) + 50 * threads + 400
+    return round(index / MEBIBYTE) + max(64 * threads, kept) + batch * threads + 400
 
 
 def size_of(paths):

@@ -78,6 +78,7 @@ rule statistics:
             f"--markdup {x}" for x in input.markdup
         ),
         mapper=[MAPPED_BY.name, MAPPED_BY.version],
+        note=["--note", MAPPED_BY.note] if MAPPED_BY.note else [],
         version=TOOLS.samtools.version,
     shell:
         "("
@@ -89,7 +90,7 @@ rule statistics:
         ' echo "flagstat ended with status $?" >&2)'
         " --flagstat-json {output.flagstat:q} --flagstat-text {output.text:q}"
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
-        " {params.markdup} --summary {output.summary:q}"
+        " {params.markdup} {params.note:q} --summary {output.summary:q}"
         " --sample {params.sample:q} --tool {params.mapper:q} --tool samtools {params.version:q}"
         ") 2> {log}"
 
