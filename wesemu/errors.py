@@ -21,6 +21,7 @@ WesemuError                 message: what was wrong, where, what to do next
 └── SystemFault             this machine, not the request
     ├── DataDirectoryLocked another server uses the data directory
     ├── DataDirectoryRefused the data directory is not empty and not wesemu's
+    ├── ServerReset         the control API has reset the server meanwhile
     ├── StoreError          the index is unreadable or newer than this program
     ├── DiskFull            no room in the data directory
     ├── IssuerUnreachable   who signs the tokens cannot be asked for the keys
@@ -137,6 +138,10 @@ class DataDirectoryLocked(SystemFault):
 
 class DataDirectoryRefused(SystemFault):
     """The data directory holds files of others, and no server has used it before."""
+
+
+class ServerReset(SystemFault):
+    """A request that was under way when the server was reset."""
 
 
 class StoreError(SystemFault):

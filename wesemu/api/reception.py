@@ -10,6 +10,7 @@ from wesemu.api.callfaults import CallFault, CallFaults, OrderedAnswer
 from wesemu.api.gate import Gate
 from wesemu.api.traffic import Traffic
 from wesemu.clock import Clock
+from wesemu.errors import ServerReset
 
 CONTROL = "/_wesemu/"
 """Paths of the control API begin so. Its own requests are never kept waiting, nor struck."""
@@ -32,10 +33,23 @@ class Reception:
         if is_control:
             yield
             return
-        async with self.gate.passing():
-            if (fault := self.faults.strike(request.method, request.path)) is not None:
-                await self._strike(fault, request)
+        if _is_event_stream(request):  # it changes nothing, and ends with its run
+            await self.gate.opened()
+            await self._meet_fault(request)
             yield
+            return
+        try:
+            async with self.gate.passing():
+                await self._meet_fault(request)
+                yield
+        except ServerReset:
+            if request.writer.output_size and request.transport is not None:
+                request.transport.abort()  # half an answer cannot become an error
+            raise
+
+    async def _meet_fault(self, request: web.Request) -> None:
+        if (fault := self.faults.strike(request.method, request.path)) is not None:
+            await self._strike(fault, request)
 
     async def _strike(self, fault: CallFault, request: web.Request) -> None:
         await self._wall.wait_until(self._wall.now() + timedelta(seconds=fault.delay))
@@ -43,3 +57,7 @@ class Reception:
             request.transport.abort()
         if fault.drop or fault.status is not None:
             raise OrderedAnswer(fault.status or _NOT_DELIVERED)
+
+
+def _is_event_stream(request: web.Request) -> bool:
+    return request.method == "GET" and "text/event-stream" in request.headers.get("Accept", "")

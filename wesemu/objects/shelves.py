@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wesemu.errors import BucketNotFound
+from wesemu.errors import BucketNotFound, SystemFault
 from wesemu.objects.buckets import Buckets
 from wesemu.objects.errors import BucketNotEmpty, BucketTaken
 from wesemu.objects.hidden import FOLDER, INCOMING, RECORDS, UPLOADS, remove_empty
@@ -78,14 +78,20 @@ class Shelves:
     def empty(self) -> None:
         """Remove every bucket with all that is in it; of one that is a link, only the link.
 
-        What lies beside the buckets and cannot be one stays.
+        What lies beside the buckets and cannot be one stays. Raises SystemFault.
         """
         for name in self.names():
             folder = self._root / name
             if folder.is_symlink():
                 folder.unlink()
             else:
-                shutil.rmtree(folder)
+                try:
+                    shutil.rmtree(folder)
+                except OSError as error:
+                    raise SystemFault(
+                        f"the bucket {name!r} cannot be removed: {error.strerror}; look at its "
+                        "files' permissions"
+                    ) from error
 
     def statistics(self, bucket: str) -> BucketStatistics:
         """Raises InvalidRequest, BucketNotFound. Looks at every file."""

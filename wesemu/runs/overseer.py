@@ -1,29 +1,33 @@
 """What the emulator's own controls may do, and no owner: see and end the runs of everybody."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wesemu.errors import RunNotFound
+from wesemu.errors import EngineFault, RunNotFound
 from wesemu.runs.changes import ChangedRuns, Changes
 from wesemu.runs.cleanup import delete_all
 from wesemu.runs.model import Run, RunId, RunState
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
 
+_ROUND_SECONDS = 0.5
+
 ACTIVE = tuple(state for state in RunState if state.active)
 
 
 class Overseer:
-    """Looks after all runs of a server. `drained` waits until none is carried out any more."""
+    """Looks after all runs of a server. `drained` waits so many seconds until none is carried out
+    any more, and tells whether that is so."""
 
     def __init__(
         self,
         store: RunStore,
         service: RunService,
         changes: Changes,
-        drained: Callable[[], Awaitable[None]],
+        drained: Callable[[float], Awaitable[bool]],
         runs: Path,
     ) -> None:
         self._store = store
@@ -53,17 +57,30 @@ class Overseer:
         except RunNotFound:
             return None
 
-    async def cancel_all(self) -> None:
-        """Cancel what is queued or under way, and wait for its end."""
-        for run in await self.active():
-            await self._service.cancel(run.owner, run.id)
-        await self._drained()
+    async def end_all(self, seconds: float) -> None:
+        """Cancel what is queued or under way until nothing is. Raises EngineFault for runs that
+        do not end within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            active = await self.active()
+            for run in active:
+                with suppress(RunNotFound):
+                    await self._service.cancel(run.owner, run.id)
+            drained = await self._drained(_ROUND_SECONDS)
+            late = time.monotonic() > deadline
+            if drained and (late or not active):  # late ones that nobody carries out may stay
+                return
+            if late:
+                raise EngineFault(
+                    f"not all runs have ended within {seconds:.0f} seconds; try again, or stop "
+                    "the server"
+                )
 
     async def wipe(self) -> int:
         """Forget all runs and their directories; returns how many those were.
 
         What they published stays, and so does what else lies beside the run directories. Call it
-        after `cancel_all`, while nothing is submitted.
+        after `end_all`, while nothing is submitted.
         """
         removed = await self._store.clear()
         for run_id in removed:

@@ -6,6 +6,7 @@ that the narrow end of one run overlaps with the next one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -92,10 +93,13 @@ class Scheduler:
         """A run was queued or has ended."""
         self._bell.set()
 
-    async def drained(self) -> None:
-        """Wait until no run is under way; such as are queued meanwhile are waited for, too."""
-        while self._driven:
-            await asyncio.wait({task for _, task in self._driven.values()})
+    async def drained(self, seconds: float) -> bool:
+        """Wait until no run is under way, but no longer; whether that is so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._driven:
+                    await asyncio.wait({task for _, task in self._driven.values()})
+        return not self._driven
 
     async def _serve(self) -> None:
         while True:

@@ -228,7 +228,6 @@ class RunService:
         request = await self._planner.collect(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
-        await asyncio.to_thread(draft.files.accept)
         self._dispatcher.wake()
         return run
 

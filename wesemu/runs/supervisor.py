@@ -17,6 +17,7 @@ from wesemu.clock import Clock
 from wesemu.errors import (
     EngineFault,
     FaultOrdered,
+    RunNotFound,
     TransitionRefused,
     WesemuError,
 )
@@ -115,7 +116,8 @@ class Supervisor:
         except TransitionRefused:
             await self._settle_canceled(run.id)
         except Exception as error:
-            await self._settle_fault(run, error)
+            with suppress(RunNotFound):  # it was forgotten meanwhile
+                await self._settle_fault(run, error)
         finally:
             self._executions.pop(run.id, None)
             self._changes.ring(run.id)

@@ -134,10 +134,6 @@ class Draft:
         self.workspace.draft.touch()
         self.workspace.attachments.mkdir()
 
-    def accept(self) -> None:
-        """The submission is on disk and in the index: this is a run directory now."""
-        self.workspace.draft.unlink(missing_ok=True)
-
     def names(self) -> list[str]:
         """The attachments so far, in order of arrival."""
         return sorted(

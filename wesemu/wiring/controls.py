@@ -47,21 +47,28 @@ def add_controls(
         "pace": pace,
         "node": _node(core.node),
     }
+    resets = ResetHandlers(
+        overseer,
+        reception.gate,
+        core.ids,
+        restore=restore,
+        empty_buckets=objects.shelves.empty,
+    )
+
+    async def hindrances() -> list[str]:
+        resetting = ["the server is being reset"] if reception.gate.is_closed else []
+        return resetting + await readiness.hindrances()
+
     for part in (
-        StateHandlers(core.engines, readiness.hindrances, _tools, places),
+        StateHandlers(core.engines, hindrances, _tools, places),
         ClockHandlers(core.keeper, core.wall, pace),
         faults,
         events,
         MetricsHandlers(overseer, reception.traffic, core.keeper.clock),
-        ResetHandlers(
-            overseer,
-            reception.gate,
-            core.ids,
-            restore=restore,
-            empty_buckets=objects.shelves.empty,
-        ),
+        resets,
     ):
         app.add_routes(part.routes())
+    app.on_shutdown.append(resets.close)
     app.on_shutdown.append(events.close)
 
 
