@@ -12,6 +12,7 @@ FOLDERS = (
     "tests/api/inputs",
     "tests/api/wes",
     "tests/conformance/wes",
+    "tests/e2e",
     "tests/pipelines",
     "tests/unit",
     "tests/unit/engines",
