@@ -57,8 +57,11 @@ def test_executor_runs_each_job_in_a_thread_by_cached_or_run() -> None:
 def test_executor_runs_jobs_of_a_pipe_or_service_by_run_group_job() -> None:
     local = import_module("snakemake.executors.local")
     assert parameters(local.Executor.run_group_job) == ["self", "job"]
-    assert "self.pool.submit(self.run_group_job, job)" in inspect.getsource(local.Executor)
-    shell = import_module("snakemake.script").shell
+    source = inspect.getsource(local.Executor)
+    assert "self.pool.submit(self.run_group_job, job)" in source
+    assert parameters(local.Executor.run_single_job) == ["self", "job"]
+    assert "[self.run_single_job(j) for j in job if j.is_service]" in source
+    shell = import_module("snakemake.shell").shell
     assert parameters(shell.kill) == ["jobid"]
 
 

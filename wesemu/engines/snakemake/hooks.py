@@ -13,8 +13,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
@@ -34,6 +36,7 @@ INSTALLED = version("snakemake")
 """Looked up when this is imported, because no engine may block once the server runs."""
 
 _SERVICE_SECONDS = 60
+_GRACE_SECONDS = 5
 GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
 """The names under which rules ask for GPUs."""
 
@@ -90,6 +93,12 @@ class Watcher(Protocol):
         """Jobs that run together, as those of a pipe, are about to be entered."""
         ...
 
+    def end_group(self, jobids: list[int], *, kill: bool = True) -> None:
+        """End the processes of jobs that run together, and let them start no others: a reader of
+        a pipe whose writer has failed would wait for ever. Without `kill` they are asked to end.
+        """
+        ...
+
     def group_left(self, jobids: list[int]) -> None: ...
 
     def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
@@ -106,7 +115,8 @@ class Watcher(Protocol):
         ...
 
     def pause(self, seconds: float) -> bool:
-        """Wait at most so long for tasks that run together; false once the run is canceled."""
+        """Wait at most so long for tasks that run together; false once they, or the run, are
+        ended."""
         ...
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
@@ -166,7 +176,7 @@ def _hook_executor(watcher: Watcher) -> None:
     local = import_module("snakemake.executors.local")
     executor = local.Executor
     run, together, spawn = executor.cached_or_run, executor.run_group_job, executor.spawn_job
-    shell = import_module("snakemake.script").shell
+    single, group = executor.run_single_job, threading.local()
 
     def cached_or_run(self: Any, job: Any, function: Any, *arguments: Any) -> None:
         watcher.entered(facts(job, ready=True))
@@ -175,16 +185,33 @@ def _hook_executor(watcher: Watcher) -> None:
         finally:
             watcher.left(job.jobid)
 
+    def run_single_job(self: Any, job: Any) -> Any:
+        future = single(self, job)
+        if (ended := getattr(group, "ended", None)) is not None:
+            group.futures.append(future)
+            future.add_done_callback(ended)
+        return future
+
     def run_group_job(self: Any, job: Any) -> None:
+        """Snakemake kills the other members when one fails, but misses those that have not
+        started their process yet. They are ended whenever they start, and waited for."""
         members = [member.jobid for member in job]
         watcher.group_entered(members, wanted(job, list(job)), requested(job))
+        group.futures = []
+
+        def ended(future: Future[Any]) -> None:
+            if not future.cancelled() and future.exception() is not None:
+                watcher.end_group(members)
+
+        group.ended = ended
         try:
             together(self, job)
         except BaseException:
-            for jobid in members:  # a service would run on, and the workflow wait for it
-                shell.kill(jobid)
+            watcher.end_group(members)
             raise
         finally:
+            _end_together(group.futures, lambda kill: watcher.end_group(members, kill=kill))
+            group.ended = None
             watcher.group_left(members)
 
     def spawn_job(self: Any, job: Any) -> None:
@@ -200,8 +227,18 @@ def _hook_executor(watcher: Watcher) -> None:
             raise local.SpawnedJobError()
 
     executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
-    executor.run_group_job = run_group_job
+    executor.run_group_job, executor.run_single_job = run_group_job, run_single_job
     vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
+
+
+def _end_together(futures: list[Future[Any]], end: Callable[[bool], None]) -> None:
+    """Wait for all members of a group. Those that still run are services that nobody needs."""
+    for future in futures:
+        future.cancel()
+    end(False)
+    if wait(futures, _GRACE_SECONDS).not_done:
+        end(True)
+        wait(futures)
 
 
 def inner_arguments(command: str) -> tuple[str, list[str]] | None:

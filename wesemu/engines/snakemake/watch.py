@@ -51,6 +51,10 @@ class RunCanceled(RuntimeError):
     """No task is started any more."""
 
 
+class GroupEnded(RuntimeError):
+    """Another job of the group has failed, so this one does not start."""
+
+
 class Watch:
     """Implements `hooks.Watcher` for one run."""
 
@@ -73,6 +77,8 @@ class Watch:
         self._here = threading.local()
         self._attempts = dict[int, Attempt]()
         self._groups = set[int]()
+        self._processes = dict[int, TaskProcess]()
+        self._ended_together = set[int]()
         self._complaint = ""
         self._stop: Callable[[], None] | None = None
         self._canceled = False
@@ -117,6 +123,7 @@ class Watch:
             return
         with self._lock:
             self._plan([job])
+            self._refuse_ended(job.jobid)
         lease = self._leases.enter(job.jobid, job.wanted)
         try:
             self._start(job, lease)
@@ -137,6 +144,9 @@ class Watch:
     def group_entered(
         self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
     ) -> None:
+        with self._lock:
+            self._ended_together.difference_update(jobids)  # of an earlier attempt
+            self._here.members = jobids
         self._leases.enter_group(jobids, wanted)
         try:
             self._place.enter_group(jobids, wanted, requested)
@@ -152,7 +162,22 @@ class Watch:
                 message = f"jobs that run together could not start: {told.splitlines()[-1]}"
                 self._journal.error(RunFailure(message, hint=slurm_hint(told)))
 
+    def end_group(self, jobids: list[int], *, kill: bool = True) -> None:
+        number = signal.SIGKILL if kill else signal.SIGTERM
+        with self._lock:
+            self._ended_together.update(jobids)
+            for jobid in jobids:
+                if (process := self._processes.get(jobid)) is not None:
+                    process.send_signal(number)
+
+    def _refuse_ended(self, jobid: int) -> None:
+        if jobid in self._ended_together:
+            if (attempt := self._attempts.get(jobid)) is not None:
+                attempt.signaled = True  # so it is not to blame
+            raise GroupEnded("another job of its group has failed")
+
     def group_left(self, jobids: list[int]) -> None:
+        self._here.members = []
         self._place.leave_group(jobids)
         self._leases.leave_group(jobids)
 
@@ -172,6 +197,8 @@ class Watch:
         try:
             with self._lock:
                 self._refuse_canceled()
+                jobid = self._here.job.jobid
+                self._refuse_ended(jobid)
                 process = self._place.start(
                     self._here.job,
                     attempt,
@@ -180,6 +207,7 @@ class Watch:
                     options,
                 )
                 self._register(attempt, process.pid)
+                self._processes[jobid] = process
             return process
         finally:
             for descriptor in opened:
@@ -224,11 +252,15 @@ class Watch:
             attempt.process_ended(code, usage)
             attempt.signaled |= process.signaled
             self._groups.discard(process.pid)
+            for jobid, other in list(self._processes.items()):
+                if other is process:
+                    del self._processes[jobid]
 
     def pause(self, seconds: float) -> bool:
         """Snakemake looks once a second whether the jobs of a pipe have ended: too seldom."""
         time.sleep(min(seconds, _PAUSE_SECONDS))
-        return not self._canceled
+        members = getattr(self._here, "members", [])
+        return not self._canceled and self._ended_together.isdisjoint(members)
 
     def complained(self, message: str) -> None:
         attempt: Attempt | None = getattr(self._here, "attempt", None)

@@ -7,6 +7,8 @@ pipe that it writes to.
 
 import json
 import os
+import threading
+import time
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,44 @@ _MEMBERS = {
 }
 
 
+_PAUSE_SECONDS = 0.1
+
+
+class _Ended:
+    """Kills the processes of groups that have failed, also those that start late.
+
+    Snakemake kills the other members of a group once. One that starts later would wait for ever
+    for the other end of its pipe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs = set[int]()
+        self._killing = False
+
+    def add(self, jobs: Any) -> None:
+        with self._lock:
+            self._jobs.update(job["jobid"] for job in jobs)
+            if not self._killing:
+                self._killing = True
+                threading.Thread(target=self._kill, name="ended groups", daemon=True).start()
+
+    def starts_again(self, job: int) -> None:
+        """A new attempt."""
+        with self._lock:
+            self._jobs.discard(job)
+
+    def _kill(self) -> None:
+        from snakemake.shell import shell
+
+        while True:
+            with self._lock:
+                jobs = list(self._jobs)
+            for job in jobs:
+                shell.kill(job)
+            time.sleep(_PAUSE_SECONDS)
+
+
 class LogHandler(LogHandlerBase):
     """Sees all events, whatever the verbosity is."""
 
@@ -43,6 +83,7 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
+        self._ended = _Ended()
         self._pipe = int(os.environ.pop("WESEMU_EVENTS_FD"))
         os.set_inheritable(self._pipe, False)
         own = str(Path(__file__).parent.parent)
@@ -57,6 +98,10 @@ class LogHandler(LogHandlerBase):
         event = str(getattr(record, "event", ""))
         if event not in _MEMBERS:
             return
+        if event == "group_error":
+            self._ended.add(getattr(record, "job_error_info", None) or ())
+        elif event == "job_info":
+            self._ended.starts_again(getattr(record, "jobid", -1))
         members: dict[str, Any] = {
             name: _plain(getattr(record, name, None)) for name in _MEMBERS[event]
         }
