@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from wesemu.api.ags.models import Description
-from wesemu.api.callfaults import OPERATIONS
+from wesemu.api.callfaults import BUCKET_OPERATIONS, OPERATIONS
 from wesemu.api.control import models
 from wesemu.api.reception import CONTROL
 from wesemu.runs.figures import NAMES
@@ -41,7 +41,7 @@ def test_every_member_of_a_request_is_explained(request_body: type) -> None:
     assert [name for name in names if name not in CONTROL_PAGE] == []
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", [*OPERATIONS, *BUCKET_OPERATIONS])
 def test_every_operation_is_named(operation: str) -> None:
     assert f"`{operation}`" in CONTROL_PAGE
 

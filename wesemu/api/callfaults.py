@@ -28,27 +28,73 @@ OPERATIONS = {
 }
 """The operations of AGS and WES by their own names. `*` is a part of a path, `**` any parts."""
 
+BUCKET_OPERATIONS = (
+    "ListBuckets",
+    "PutBucket",
+    "DeleteBucket",
+    "ListObjects",
+    "GetBucketInfo",
+    "GetBucketStat",
+    "GetBucketLocation",
+    "GetBucketAcl",
+    "GetBucketVersioning",
+    "DeleteMultipleObjects",
+    "PutObject",
+    "CopyObject",
+    "GetObject",
+    "HeadObject",
+    "GetObjectMeta",
+    "GetObjectAcl",
+    "DeleteObject",
+    "AppendObject",
+    "ListMultipartUploads",
+    "InitiateMultipartUpload",
+    "UploadPart",
+    "UploadPartCopy",
+    "ListParts",
+    "CompleteMultipartUpload",
+    "AbortMultipartUpload",
+)
+"""Those of the bucket door, by OSS's names. A path alone does not tell them apart."""
+
 _CALL = re.compile(r"([A-Z]+|\*) (/\S*)")
+_METHODS = frozenset({"*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_NEVER = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
+_WITHOUT_CODES = re.compile(r"[^ ]+ (/\*\*|/\*|/\d+\.\d+\.\d+)?/ga4gh(/.*)?")
+"""Calls of WES, whose errors have no codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallFault:
-    """What happens to calls of `operation`: they are answered after `delay` seconds, with
-    `status` instead of by the operation, or not at all where the connection is dropped."""
+    """What happens to calls of `operation`.
+
+    They are answered after `delay` seconds, with `status` instead of by the operation, or not at
+    all where the connection is dropped. `code` and `message` replace those that go with the
+    status. With `after` the operation is carried out first, and only its answer is late,
+    replaced or lost.
+    """
 
     operation: str
     status: int | None = None
     delay: float = 0.0
     drop: bool = False
+    code: str | None = None
+    message: str | None = None
+    after: bool = False
 
 
 class OrderedAnswer(web.HTTPException):
-    """An answer of any status, for the dialect to render as it renders errors."""
+    """An answer of any status, for the dialect to render as it renders errors.
 
-    def __init__(self, status: int) -> None:
+    `code` and `message` are None where the dialect's own go with the status.
+    """
+
+    def __init__(self, status: int, code: str | None = None, message: str | None = None) -> None:
         self.status_code = status
         known = status in HTTPStatus.__members__.values()
         super().__init__(reason=HTTPStatus(status).phrase if known else f"Status {status}")
+        self.code = code
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +104,10 @@ class _Pattern:
 
     def matches(self, method: str, path: str) -> bool:
         return self.method in ("*", method) and _is_like(path.split("/"), self.parts)
+
+
+_NOWHERE = _Pattern("", ())
+"""For operations that are told by their names."""
 
 
 class CallFaults:
@@ -71,17 +121,34 @@ class CallFaults:
         """Each with the number of calls that it still waits for, the oldest first."""
         return [(fault, times) for fault, _, times in self._ordered]
 
+    @property
+    def by_name(self) -> bool:
+        """Whether a fault waits for an operation of the bucket door."""
+        return any(pattern is _NOWHERE for _, pattern, _ in self._ordered)
+
     def order(self, fault: CallFault, times: int) -> None:
-        """Strike the next `times` calls. Raises InvalidRequest for an unknown operation."""
-        self._ordered.append((fault, _pattern(fault.operation), times))
+        """Strike the next `times` calls. Raises InvalidRequest for an unknown operation and for
+        a fault that could never happen."""
+        pattern = _pattern(fault.operation)
+        if fault.code is not None and _WITHOUT_CODES.fullmatch(
+            OPERATIONS.get(fault.operation, fault.operation)
+        ):
+            raise InvalidRequest(
+                "the errors of WES have no code, only a status and a message; leave it out",
+                field="code",
+            )
+        self._ordered.append((fault, pattern, times))
 
     def forget(self) -> None:
         self._ordered.clear()
 
-    def strike(self, method: str, path: str) -> CallFault | None:
-        """The oldest fault that waits for this call; it then waits for one call less."""
+    def strike(self, method: str, path: str, operation: str = "") -> CallFault | None:
+        """The oldest fault that waits for this call; it then waits for one call less.
+
+        `operation` is the bucket door's name for the call, where it is one of its calls.
+        """
         for number, (fault, pattern, times) in enumerate(self._ordered):
-            if pattern.matches(method, path):
+            if pattern.matches(method, path) or fault.operation == operation:
                 if times == 1:
                     del self._ordered[number]
                 else:
@@ -91,15 +158,33 @@ class CallFaults:
 
 
 def _pattern(operation: str) -> _Pattern:
+    if operation in BUCKET_OPERATIONS:
+        return _NOWHERE
     call = _CALL.fullmatch(OPERATIONS.get(operation, operation))
     parts = call[2].split("/") if call else []
     if call is None or any("*" in part and part not in ("*", "**") for part in parts):
+        names = ", ".join((*OPERATIONS, *BUCKET_OPERATIONS))
         raise InvalidRequest(
-            f"{operation[:80]!r} is no operation; write one of {', '.join(OPERATIONS)}, or a "
+            f"{operation[:80]!r} is no operation; write one of {names}, or a "
             'method and a path, as "GET /gs/workflow/*" ("*" is one part, "**" any number)',
             field="operation",
         )
+    if (why := _impossible(call[1], call[2])) is not None:
+        raise InvalidRequest(f"{operation[:80]!r} matches no call: {why}", field="operation")
     return _Pattern(call[1], tuple(parts))
+
+
+def _impossible(method: str, path: str) -> str | None:
+    """Why no call can be like this; None where one can."""
+    if method not in _METHODS:
+        return f"{method[:20]} is no method"
+    if path.startswith("/_wesemu/") or path == "/_wesemu":
+        return "the control API has no faults"
+    if _NEVER.search(path):
+        return "paths are compared decoded and without a query"
+    if any(part in (".", "..") for part in path.split("/")):
+        return "clients resolve '.' and '..' before they send a path"
+    return None
 
 
 def _is_like(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """What every dialect offers the middleware: which requests are its own, who asks, how errors
 look."""
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, runtime_checkable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -12,12 +13,27 @@ OWNER: web.RequestKey[Owner] = web.RequestKey("owner", Owner)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 
+@runtime_checkable
+class Releasable(Protocol):
+    """An answer that holds something until it is sent."""
+
+    async def release(self) -> None:
+        """Let go of it: the answer is not sent."""
+        ...
+
+
 class Dialect(Protocol):
     """One API. Handlers hold no `try`: `render_error` is the one place that makes errors."""
 
     @property
     def handle(self) -> Handler | None:
         """What answers every request of this dialect; None: the application's routes."""
+        ...
+
+    @property
+    def operation(self) -> Callable[[web.Request], Awaitable[str]] | None:
+        """The name of the operation that a request means, "" for none; None where the method and
+        the path tell operations apart."""
         ...
 
     def owns(self, request: web.Request) -> bool:

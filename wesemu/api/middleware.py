@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from wesemu.api.control.dialect import ControlDialect
-from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect
+from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect, Releasable
 from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors
 from wesemu.clock import WallClock
@@ -36,13 +37,19 @@ def around(
         is_control = isinstance(dialect, ControlDialect) and dialect.owns(request)
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
+        made: list[web.StreamResponse] = []
         try:
-            async with reception.admitted(request, is_control=is_control):
+            operation = partial(dialect.operation, request) if dialect.operation else None
+            async with reception.admitted(request, is_control=is_control, operation=operation):
                 if not is_control:  # which has rules of its own
                     visitors.check(request)
                 request[OWNER] = await dialect.authenticate(request)
                 response = await (dialect.handle or handler)(request)
+                made.append(response)
         except (WesemuError, web.HTTPException) as error:
+            for lost in made:  # a fault took its place
+                if isinstance(lost, Releasable):
+                    await lost.release()
             if isinstance(error, SystemFault):
                 log.error("request failed", request_id=request_id, error=str(error))
             response = dialect.render_error(error, request)

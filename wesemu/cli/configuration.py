@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from wesemu.cli.failures import ExitStatus, Refused
 from wesemu.cli.output import tell
 from wesemu.settings import Settings, unknown_variables
+from wesemu.wording import validation_reason
 
 
 def load(**flags: object) -> Settings:
@@ -20,9 +21,8 @@ def load(**flags: object) -> Settings:
     try:
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise Refused(f"the setting {name!r}: {first['msg']}", ExitStatus.USAGE) from error
+        name, reason = validation_reason(error)
+        raise Refused(f"the setting {name!r}: {reason}", ExitStatus.USAGE) from error
     except ValueError as error:  # not TOML
         raise Refused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
     return settings.model_copy(update={"data": settings.data.absolute()})

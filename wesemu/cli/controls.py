@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wesemu.runs.model import JsonObject
 
 NEXT_RUN = "next-run"
+_OF_CALLS = ("status", "code", "message", "delay", "drop", "after")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _LENGTH = re.compile(r"(?:(\d+(?:\.\d+)?)([dhms]))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
@@ -115,6 +116,13 @@ def add(
         float | None, typer.Option(help="Calls wait so many seconds.", metavar="SECONDS")
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Calls get no answer.")] = False,
+    code: Annotated[
+        str | None, typer.Option(help="The error's code, where the API has codes.")
+    ] = None,
+    message: Annotated[str | None, typer.Option(help="The error's message.")] = None,
+    after: Annotated[
+        bool, typer.Option("--after", help="Calls are carried out; only their answer is lost.")
+    ] = False,
     misses_sla: Annotated[
         bool, typer.Option("--misses-sla", help="Runs miss their service level.")
     ] = False,
@@ -137,7 +145,14 @@ def add(
     fault = order(
         operation,
         times,
-        {"status": status, "delay": delay, "drop": drop},
+        {
+            "status": status,
+            "delay": delay,
+            "drop": drop,
+            "code": code,
+            "message": message,
+            "after": after,
+        },
         {
             "misses_sla": misses_sla,
             "late_minutes": late_minutes,
@@ -216,9 +231,7 @@ def _fault_row(fault: "JsonObject") -> tuple[str, str, str]:
     from wesemu.client.values import inner, text
 
     run = inner(fault, "next_run")
-    asked = run or {name: fault.get(name) for name in ("status", "delay", "drop")}
-    if not run.get("misses_sla"):
-        asked = {name: value for name, value in asked.items() if name != "late_minutes"}
+    asked = run or {name: fault.get(name) for name in _OF_CALLS}
     told = ", ".join(
         name if value is True else f"{name} {value}" for name, value in asked.items() if value
     )

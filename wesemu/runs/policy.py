@@ -40,8 +40,11 @@ class ServicePolicy:
         return replace(self._terms, bases=bases)
 
     def accept(self, request: RunRequest, workflow: str) -> Terms:
-        """As `check`, for a run that is accepted: a fault that was ordered is now its own."""
+        """As `check`, for a run that is accepted: the first fault that can happen to it is now
+        its own. A workflow without a service level cannot miss one."""
         terms = self.check(request, workflow)
-        if self._ordered:
-            terms = replace(terms, fault=self._ordered.popleft())
+        for fault in self._ordered:
+            if workflow or fault.fails_at_task is not None or fault.out_of_disk:
+                self._ordered.remove(fault)
+                return replace(terms, fault=fault)
         return terms

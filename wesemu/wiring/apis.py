@@ -59,7 +59,7 @@ async def build(
         OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
         objects.shelves,
         apis,
-        OssHandlers(objects).handle,
+        OssHandlers(objects),
     )
     app = web.Application(
         middlewares=[around([oss, *apis], core.ids, reception, _visitors(settings))]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import RunRequest
 from wesemu.sla import ServiceLevel
+from wesemu.wording import validation_reason
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
@@ -113,8 +114,8 @@ def parse_params(request: RunRequest) -> MappingParams:
     try:
         return PARAMS[request.workflow_url].model_validate(request.params)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "workflow_params"
+        place, reason = validation_reason(error)
+        field = place or "workflow_params"
         raise InvalidRequest(
-            f"{field}: {first['msg']} (workflow {request.workflow_url!r})", field=field
+            f"{field}: {reason} (workflow {request.workflow_url!r})", field=field
         ) from error

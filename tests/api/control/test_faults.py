@@ -14,6 +14,7 @@ from wesemu.clock import ManualClock
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest, RunState
 from wesemu.runs.service import RunService
+from wesemu.settings import Settings
 
 
 async def test_the_first_calls_of_an_operation_fail_in_its_own_words(
@@ -51,6 +52,92 @@ async def test_a_connection_is_dropped(client: Client, control: Control) -> None
     assert (await client.post("/gs/workflow", json={})).status == 400
 
 
+@pytest.mark.parametrize(
+    ("operation", "call", "status", "code"),
+    [
+        ("PutObject", "PUT /oss/genes/a", 403, "AccessDenied"),
+        ("PutObject", "PUT /oss/genes/a", 500, "InternalError"),
+        ("GetObject", "GET /oss/genes/fastq/a_1.fq.gz", 503, "ServiceUnavailable"),
+        ("GetObject", "GET /genes/fastq/a_1.fq.gz", 404, "NoSuchKey"),
+        ("ListObjects", "GET /oss/genes", 404, "NoSuchBucket"),
+        ("ListObjects", "GET /oss/genes", 429, "TooManyRequests"),
+        ("UploadPart", "PUT /oss/genes/a?partNumber=1&uploadId=X", 412, "PreconditionFailed"),
+        ("DeleteObject", "DELETE /oss/genes/a", 409, "OperationAborted"),
+        ("CopyObject", "PUT /oss/genes/a", 504, "ServiceUnavailable"),
+        ("StartWorkflow", "POST /gs/workflow", 403, "ErrorCheckAcl"),
+        ("StartWorkflow", "POST /gs/workflow", 400, "InvalidParameter"),
+        ("DescirbeWorkflow", "GET /gs/workflow/x", 404, "ErrorWorkflowNotFound"),
+        ("DescribeWorkflows", "GET /gs/workflows", 429, "Throttling"),
+        ("CancelWorkflow", "PUT /gs/workflow/x", 409, "ErrorConflict"),
+        ("RemoveWorkflow", "DELETE /gs/workflow/x", 409, "ErrorWorkflowRunning"),
+        ("RemoveWorkflow", "DELETE /gs/workflow/x", 500, "InternalError"),
+    ],
+)
+async def test_the_code_fits_the_status(
+    client: Client, control: Control, operation: str, call: str, status: int, code: str
+) -> None:
+    await control("faults", {"operation": operation, "status": status})
+    method, path = call.split()
+    source = {"x-oss-copy-source": "/genes/b"} if operation == "CopyObject" else {}
+    headers = {} if path.startswith("/gs") else {"x-oss-date": "now", **source}
+    response = await client.request(method, path, headers=headers)
+    assert response.status == status
+    assert f"{code}<" in (text := await response.text()) or f'"{code}"' in text
+    assert (await control("faults"))["faults"] == []
+
+
+async def test_a_fault_may_have_a_code_and_a_message_of_its_own(
+    client: Client, control: Control
+) -> None:
+    told = {"status": 403, "code": "UserDisable", "message": "The account is in arrears."}
+    await control("faults", {"operation": "GetObject", **told})
+    await control("faults", {"operation": "DescribeWorkflows", **told})
+    await control("faults", {"operation": "ListRuns", "status": 403, "message": "closed today"})
+    assert (await control("faults"))["faults"][0] | told == (await control("faults"))["faults"][0]
+    text = await (await client.get("/oss/genes/fastq/a_1.fq.gz")).text()
+    assert "<Code>UserDisable</Code><Message>The account is in arrears.</Message>" in text
+    body = await (await client.get("/gs/workflows")).json()
+    assert (body["Code"], body["message"]) == ("UserDisable", "The account is in arrears.")
+    body = await (await client.get("/ga4gh/wes/v1/runs")).json()
+    assert body == {"msg": "closed today", "status_code": 403}
+
+
+async def test_an_answer_is_lost_after_the_work(
+    client: Client, control: Control, settings: Settings
+) -> None:
+    await control("faults", {"operation": "PutObject", "after": True})
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await client.put("/oss/genes/new.txt", data=b"new")
+    assert (settings.data / "buckets/genes/new.txt").read_bytes() == b"new"
+    await control("faults", {"operation": "GetObject", "after": True, "status": 500})
+    assert (await client.get("/oss/genes/new.txt")).status == 500
+    await control("faults", {"operation": "DeleteObject", "after": True, "status": 503})
+    assert (await client.delete("/oss/genes/new.txt")).status == 503
+    assert not (settings.data / "buckets/genes/new.txt").exists()
+    assert (await control("faults"))["faults"] == []
+
+
+async def test_a_late_answer_comes_after_the_work(
+    client: Client, control: Control, clock: ManualClock, settings: Settings
+) -> None:
+    await control("faults", {"operation": "PutObject", "after": True, "delay": 30})
+    call = asyncio.create_task(client.put("/oss/genes/new.txt", data=b"new"))
+    async with soon():
+        while not (settings.data / "buckets/genes/new.txt").exists():
+            await asyncio.sleep(0.01)
+    assert not call.done()
+    async with soon():
+        while not call.done():
+            clock.advance(timedelta(seconds=30))
+            await asyncio.sleep(0.01)
+    assert (await call).status == 200
+
+
+async def test_lateness_alone_misses_the_service_level(control: Control) -> None:
+    told = await control("faults", {"next_run": {"late_minutes": 5}})
+    assert told["faults"][0]["next_run"]["misses_sla"] is True
+
+
 async def test_the_bucket_door_has_faults_too(client: Client, control: Control) -> None:
     await control("faults", {"operation": "GET /oss/**", "status": 500})
     response = await client.get("/oss/genes/fastq/a_1.fq.gz")
@@ -80,6 +167,24 @@ async def test_faults_can_be_looked_at_and_taken_back(control: Control, client: 
         {"operation": "StartWorkflow", "status": 500, "next_run": {}},
         {"operation": "StartWorkflow", "status": 500, "times": 0},
         {"next_run": {"explodes": True}},
+        {"next_run": {}},
+        {"next_run": {"misses_sla": False, "late_minutes": 3}},
+        {"next_run": {"fails_at_task": 1}, "status": 500},
+        {"next_run": {"fails_at_task": 1}, "after": True},
+        {"operation": "StartWorkflow", "drop": True, "status": 500},
+        {"operation": "StartWorkflow", "code": "Throttling"},
+        {"operation": "StartWorkflow", "delay": 1, "message": "no status"},
+        {"operation": "StartWorkflow", "status": 500, "code": "<b>"},
+        {"operation": "StartWorkflow", "status": 500, "message": "two\nlines"},
+        {"operation": "RunWorkflow", "status": 500, "code": "Throttling"},
+        {"operation": "GET /1.1.0/ga4gh/wes/v1/runs", "status": 500, "code": "Throttling"},
+        {"operation": "GET /_wesemu/info", "status": 500},
+        {"operation": "* /_wesemu/**", "status": 500},
+        {"operation": "GET /oss/genes?acl", "status": 500},
+        {"operation": "GET /oss/genes/a%20b", "status": 500},
+        {"operation": "GET /oss/genes/../x", "status": 500},
+        {"operation": "FETCH /oss/genes", "status": 500},
+        {"operation": "", "status": 500},
     ],
 )
 async def test_orders_that_mean_nothing_are_refused(control: Control, body: dict[str, Any]) -> None:

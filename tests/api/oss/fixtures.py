@@ -47,7 +47,7 @@ def door_application(
         OssAuthenticator(keys or {}, clock or WallClock()),
         objects.shelves,
         [],
-        OssHandlers(objects).handle,
+        OssHandlers(objects),
     )
     elsewhere = AgsDialect(Authenticator({}, WallClock()))
     middleware = around([oss, elsewhere], ids, visitors=Visitors(is_open=True))

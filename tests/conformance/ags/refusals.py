@@ -124,7 +124,7 @@ REFUSALS: dict[str, tuple[Call, int, str, str]] = {
 REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
     (start(MAPPING, workflow_type=None), 400, "InvalidParameter", "workflow_type: it is missing"),
     (start(MAPPING, workflow_type="rna"), 400, "InvalidParameter", "workflow_type: 'rna' is no "),
-    (start(MAPPING, service="z"), 400, "InvalidParameter", "service: Input should be 's', 'g'"),
+    (start(MAPPING, service="z"), 400, "InvalidParameter", "service: must be 's', 'g'"),
     (
         start(MAPPING, mapping_is_mark_dup="maybe"),
         400,

@@ -11,6 +11,7 @@ class AgsDialect:
     """Implements `wesemu.api.dialect.Dialect`: `/gs/…`, signatures, errors in JSON or XML."""
 
     handle = None
+    operation = None
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator

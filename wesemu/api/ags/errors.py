@@ -8,6 +8,7 @@ The gateway spells `Code`, `Message`, `RequestId`, `HostId`; the service spells 
 from aiohttp import web
 
 from wesemu.api.ags.notation import write
+from wesemu.api.callfaults import OrderedAnswer
 from wesemu.api.dialect import REQUEST_ID
 from wesemu.errors import (
     BucketNotFound,
@@ -52,6 +53,16 @@ _HTTP_CODES = {
 }
 
 
+_FAULT_CODES = {
+    400: "InvalidParameter",
+    401: "IncompleteSignature",
+    403: "ErrorCheckAcl",
+    404: "ErrorWorkflowNotFound",
+    409: "ErrorConflict",
+}
+"""For faults that the control API orders: what the operations themselves answer."""
+
+
 class SignatureRefused(Unauthorized):
     """A request whose signature does not hold; `status` and `code` are the gateway's."""
 
@@ -75,6 +86,8 @@ def render(error: Exception, request: web.Request) -> web.Response:
                 (500, "InternalError"),
             )
             return _answer(request, status, code, _message(error))
+        case OrderedAnswer():
+            return _ordered(error, request)
         case web.HTTPException():
             return _http(error, request)
         case _:
@@ -88,6 +101,21 @@ def _message(error: WesemuError) -> str:
     return f"The parameter {error.field}: {error.message}"
 
 
+def _ordered(error: OrderedAnswer, request: web.Request) -> web.Response:
+    """A fault: 404 and 409 mean the job where the request names one."""
+    status = error.status
+    code = _FAULT_CODES.get(status) or _http_code(status)
+    if status == 404 and not request.path.startswith("/gs/workflow/"):
+        code = "InvalidAction.NotFound"
+    elif status == 409 and request.method == "DELETE":
+        code = "ErrorWorkflowRunning"
+    return _answer(request, status, error.code or code, error.message or error.reason)
+
+
+def _http_code(status: int) -> str:
+    return _HTTP_CODES.get(status, "InvalidRequest" if status < 500 else "InternalError")
+
+
 def _http(error: web.HTTPException, request: web.Request) -> web.Response:
     message = error.reason
     if error.status in (404, 405):
@@ -95,10 +123,7 @@ def _http(error: web.HTTPException, request: web.Request) -> web.Response:
             "Specified api is not found, please check your url and method: "
             "POST /gs/workflow, GET /gs/workflows, or GET, PUT, DELETE /gs/workflow/<name>."
         )
-    code = _HTTP_CODES.get(
-        error.status, "InvalidRequest" if error.status < 500 else "InternalError"
-    )
-    response = _answer(request, error.status, code, message)
+    response = _answer(request, error.status, _http_code(error.status), message)
     if (allowed := error.headers.get("Allow")) is not None:
         response.headers["Allow"] = allowed
     return response

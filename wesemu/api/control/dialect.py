@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from wesemu.api.callfaults import OrderedAnswer
 from wesemu.api.control.access import Access
 from wesemu.api.dialect import REQUEST_ID
 from wesemu.api.reception import CONTROL
@@ -33,6 +34,7 @@ class ControlDialect:
     """Plain JSON errors: `{"error": "…", "status": 404}`, with the `field` that is to blame."""
 
     handle = None
+    operation = None
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -53,7 +55,9 @@ class ControlDialect:
         status, field = 500, None
         if isinstance(error, web.HTTPException):
             status, message = error.status, error.reason
-            if status == 404:
+            if isinstance(error, OrderedAnswer):
+                message = error.message or message
+            elif status == 404:
                 message = "nothing lives here; try /ga4gh/wes/v1/service-info or /gs/workflows"
         elif isinstance(error, WesemuError):
             message, field = error.message, error.field

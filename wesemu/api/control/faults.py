@@ -4,7 +4,7 @@ from aiohttp import web
 
 from wesemu.api.callfaults import CallFault, CallFaults
 from wesemu.api.control import models
-from wesemu.api.control.bodies import answer, read
+from wesemu.api.control.bodies import answer, read, read_nothing
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.terms import Fault
 
@@ -32,11 +32,20 @@ class FaultHandlers:
             for _ in range(body.times):
                 self._policy.order(_to_run_fault(body.next_run))
         elif body.operation is not None:
-            fault = CallFault(body.operation, body.status, body.delay, body.drop)
+            fault = CallFault(
+                body.operation,
+                body.status,
+                body.delay,
+                body.drop,
+                body.code,
+                body.message,
+                body.after,
+            )
             self._calls.order(fault, body.times)
         return self._answer()
 
     async def forget(self, request: web.Request) -> web.Response:
+        await read_nothing(request)
         self.forget_all()
         return self._answer()
 
@@ -52,6 +61,9 @@ class FaultHandlers:
                 status=fault.status,
                 delay=fault.delay,
                 drop=fault.drop,
+                code=fault.code,
+                message=fault.message,
+                after=fault.after,
             )
             for fault, times in self._calls.ordered
         ]
@@ -61,7 +73,7 @@ class FaultHandlers:
 
 def _to_run_fault(asked: models.NextRun) -> Fault:
     return Fault(
-        late_minutes=asked.late_minutes if asked.misses_sla else 0,
+        late_minutes=(asked.late_minutes or 1) if asked.misses_sla else 0,
         fails_at_task=asked.fails_at_task,
         out_of_disk=asked.runs_out_of_disk,
     )
@@ -70,7 +82,7 @@ def _to_run_fault(asked: models.NextRun) -> Fault:
 def _from_run_fault(fault: Fault) -> models.NextRun:
     return models.NextRun(
         misses_sla=fault.late_minutes > 0,
-        late_minutes=max(fault.late_minutes, 1),
+        late_minutes=fault.late_minutes or None,
         fails_at_task=fault.fails_at_task,
         runs_out_of_disk=fault.out_of_disk,
     )

@@ -2,11 +2,11 @@
 
 from datetime import datetime, timedelta
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Speed(_Request):
@@ -49,31 +49,69 @@ class Seed(_Request):
 
 
 class NextRun(_Request):
-    """What goes wrong with a run: `runs.terms.Fault`."""
+    """What goes wrong with a run: `runs.terms.Fault`. `late_minutes` imply `misses_sla`."""
 
     misses_sla: bool = False
-    late_minutes: int = Field(default=1, ge=1, le=10**6)
+    late_minutes: int | None = Field(default=None, ge=1, le=10**6)
     fails_at_task: int | None = Field(default=None, ge=1, le=10**6)
     runs_out_of_disk: bool = False
+
+    @model_validator(mode="after")
+    def _is_something(self) -> "NextRun":
+        if "misses_sla" in self.model_fields_set and not self.misses_sla and self.late_minutes:
+            raise ValueError("a run that is late misses its SLA; leave out misses_sla: false")
+        if self.late_minutes is not None:
+            self.misses_sla = True
+        if not (self.misses_sla or self.fails_at_task or self.runs_out_of_disk):
+            raise ValueError("say what goes wrong: misses_sla, fails_at_task or runs_out_of_disk")
+        return self
 
 
 class Fault(_Request):
     """Either the next `times` calls of `operation`, or the next `times` runs."""
 
-    operation: str | None = None
+    operation: str | None = Field(default=None, min_length=1, max_length=2048)
     next_run: NextRun | None = None
     times: int = Field(default=1, ge=1, le=10**6)
     status: int | None = Field(default=None, ge=400, le=599)
     delay: float = Field(default=0, ge=0, le=3600)
     drop: bool = False
+    code: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,99}$")
+    message: str | None = Field(default=None, min_length=1, max_length=1000)
+    after: bool = False
+
+    @field_validator("message")
+    @classmethod
+    def _is_text(cls, message: str | None) -> str | None:
+        if message is not None and not message.isprintable():
+            raise ValueError("must have printable characters only")
+        return message
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> "Fault":
         if (self.operation is None) == (self.next_run is None):
             raise ValueError("name either an operation or next_run")
-        if self.operation is not None and self.status is None and not (self.delay or self.drop):
-            raise ValueError("say what happens: status, delay or drop")
+        if self.next_run is not None:
+            self._check_run()
+        else:
+            self._check_call()
         return self
+
+    def _check_run(self) -> None:
+        of_calls = {"status", "delay", "drop", "code", "message", "after"}
+        given = [name for name in sorted(of_calls) if getattr(self, name)]
+        if given:
+            raise ValueError(f"{', '.join(given)} can only happen to an operation, not to a run")
+
+    def _check_call(self) -> None:
+        if self.status is None and (self.code or self.message):
+            raise ValueError("an error with a code or a message needs a status")
+        if self.drop and self.status is not None:
+            raise ValueError("a call that is dropped has no status; say one of the two")
+        if self.after and self.status is None and not self.delay:
+            self.drop = True  # the answer is lost
+        if self.status is None and not (self.delay or self.drop):
+            raise ValueError("say what happens: status, delay, drop or after")
 
 
 class Clock(BaseModel):

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
@@ -33,6 +34,13 @@ class Call:
     parameters: tuple[tuple[str, str], ...] = ()
     query: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def level(self) -> "Level":
+        return "object" if self.key else "bucket" if self.bucket else "service"
+
+
+Level = Literal["service", "bucket", "object"]
+"""What a call is about."""
 
 CALL: web.RequestKey[Call] = web.RequestKey("oss_call", Call)
 
@@ -79,6 +87,14 @@ def by_path(request: web.Request) -> Call:
         path = path.removeprefix(PREFIX)
     bucket, _, key = path.removeprefix("/").partition("/")
     return _call(request, _decoded(bucket), _decoded(key))
+
+
+def level_of(request: web.Request) -> Level:
+    """What a request is about, also before its CALL is known."""
+    if CALL in request:
+        return request[CALL].level
+    bucket = "" if is_prefixed(request) else bucket_of_host(request)
+    return (by_host(request, bucket) if bucket else by_path(request)).level
 
 
 def _call(request: web.Request, bucket: str, key: str) -> Call:

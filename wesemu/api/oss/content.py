@@ -160,6 +160,9 @@ class ObjectResponse(web.StreamResponse):
             self._object.close()
         return writer
 
+    async def release(self) -> None:
+        self._object.close()
+
     async def _send(self, length: int) -> None:
         end = self._offset + length
         for offset in range(self._offset, end, _CHUNK):

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from wesemu.api.dialect import REQUEST_ID, Dialect
 from wesemu.api.oss.authenticator import OssAuthenticator
@@ -17,8 +16,10 @@ from wesemu.api.oss.call import (
     is_marked,
     is_prefixed,
     is_signed,
+    level_of,
 )
 from wesemu.api.oss.errors import render
+from wesemu.api.oss.routes import OssHandlers
 from wesemu.objects.shelves import Shelves
 from wesemu.runs.model import Owner
 
@@ -34,9 +35,10 @@ class OssDialect:
         authenticator: OssAuthenticator,
         shelves: Shelves,
         others: Sequence[Dialect],
-        handle: Handler,
+        handlers: OssHandlers,
     ) -> None:
-        self.handle = handle
+        self.handle = handlers.handle
+        self._handlers = handlers
         self._authenticator = authenticator
         self._shelves = shelves
         self._others = others
@@ -58,8 +60,12 @@ class OssDialect:
         request[CALL] = call = await asyncio.to_thread(self._call, request)
         return self._authenticator.owner(request, call)
 
+    async def operation(self, request: web.Request) -> str:
+        call = await asyncio.to_thread(self._call, request)
+        return self._handlers.name(call, request.headers)
+
     def render_error(self, error: Exception, request: web.Request) -> web.Response:
-        return render(error, request[REQUEST_ID])
+        return render(error, request[REQUEST_ID], level_of(request))
 
     def headers(self, request_id: str) -> dict[str, str]:
         return {"x-oss-request-id": request_id, "x-oss-server-time": "1", "Server": "AliyunOSS"}

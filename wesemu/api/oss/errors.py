@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from wesemu.api.callfaults import OrderedAnswer
+from wesemu.api.oss.call import Level
 from wesemu.api.xml import document, element
 from wesemu.errors import (
     BucketNotFound,
@@ -62,7 +64,34 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
 """The first row that fits an error renders it; the tree's leaves come before their parents."""
 
 _NAMES = {BUCKET: "InvalidBucketName", KEY: "InvalidObjectName"}
-_HTTP_CODES = {404: "NoSuchKey", 405: "MethodNotAllowed", 413: "EntityTooLarge"}
+_HTTP_CODES = {
+    400: "InvalidArgument",
+    401: "AccessDenied",
+    403: "AccessDenied",
+    404: "NoSuchKey",
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    409: "OperationAborted",
+    411: "MissingContentLength",
+    412: "PreconditionFailed",
+    413: "EntityTooLarge",
+    416: "InvalidRange",
+    429: "TooManyRequests",
+    500: "InternalError",
+    501: "NotImplemented",
+}
+_MISSING = {"service": "NoSuchBucket", "bucket": "NoSuchBucket", "object": "NoSuchKey"}
+_MESSAGES = {
+    "AccessDenied": "You have no right to access this object.",
+    "InternalError": "We encountered an internal error. Please try again.",
+    "NoSuchBucket": "The specified bucket does not exist.",
+    "NoSuchKey": "The specified key does not exist.",
+    "OperationAborted": "A conflicting operation is in progress. Please try again.",
+    "PreconditionFailed": "At least one of the pre-conditions you specified did not hold.",
+    "RequestTimeout": "Your socket connection to the server was not read from or written to.",
+    "ServiceUnavailable": "Please reduce your request rate, or try again later.",
+    "TooManyRequests": "Please reduce your request rate.",
+}
 _HEADER_LIMIT = 4096
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -98,8 +127,11 @@ def not_implemented(what: str) -> Refused:
     )
 
 
-def render(error: Exception, request_id: str) -> web.Response:
-    """The answer for an error. Anything that is not ours is an internal error without details."""
+def render(error: Exception, request_id: str, level: Level = "object") -> web.Response:
+    """The answer for an error. Anything that is not ours is an internal error without details.
+
+    `level` is what the request is about.
+    """
     match error:
         case Refused():
             return _answer(
@@ -108,13 +140,24 @@ def render(error: Exception, request_id: str) -> web.Response:
         case WrongPosition():
             headers = {"x-oss-next-append-position": str(error.length)}
             return _answer(409, _code(error)[1], error.message, request_id, headers=headers)
+        case OrderedAnswer():
+            code = error.code or http_code(error.status, level)
+            message = error.message or _MESSAGES.get(code, error.reason)
+            return _answer(error.status, code, message, request_id)
         case web.HTTPException():
-            code = _HTTP_CODES.get(error.status, "InvalidArgument")
-            return _answer(error.status, code, error.reason, request_id)
+            return _answer(error.status, http_code(error.status, level), error.reason, request_id)
         case _:
             message = f"Internal error: the server's log has it under {request_id}."
             status, code, text = refusal(error) or (500, "InternalError", message)
             return _answer(status, code, text, request_id)
+
+
+def http_code(status: int, level: Level) -> str:
+    """The code that goes with a status, for what is neither OSS's nor ours."""
+    if status == web.HTTPNotFound.status_code:
+        return _MISSING[level]
+    unknown = "InvalidArgument" if status < 500 else "ServiceUnavailable"
+    return _HTTP_CODES.get(status, unknown)
 
 
 def refusal(error: Exception) -> tuple[int, str, str] | None:

@@ -1,22 +1,26 @@
 """OSS's operations, told apart by what is addressed, the method and the sub-resource."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from wesemu.api.oss.buckets import BucketHandlers
-from wesemu.api.oss.call import CALL, Call
+from wesemu.api.oss.call import CALL, Call, Level
+from wesemu.api.oss.copies import SOURCE
 from wesemu.api.oss.errors import Refused, not_implemented
 from wesemu.api.oss.multipart import MultipartHandlers
 from wesemu.api.oss.objects import ObjectHandlers
 from wesemu.api.oss.signature import SUBRESOURCES
 from wesemu.objects.services import ObjectServices
 
-Level = Literal["service", "bucket", "object"]
-Operations = dict[tuple[Level, str, frozenset[str]], Handler]
+Operations = dict[tuple[Level, str, frozenset[str]], tuple[str, Handler]]
+"""What is addressed, the method and the sub-resources, with OSS's name of the operation."""
 
 _MODIFIERS = frozenset({"continuation-token", "position", "security-token", "sequential"})
+_COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
+"""What these are where a source is named."""
+
 _NOT_IGNORED = ("x-oss-callback", "x-oss-server-side-encryption-key-id")
 
 
@@ -33,53 +37,62 @@ class OssHandlers:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Raises Refused for an operation that is not emulated."""
         call = request[CALL]
-        level: Level = "object" if call.key else "bucket" if call.bucket else "service"
-        named = frozenset(name for name in call.query if _is_subresource(call, name))
-        handler = self._operations.get((level, call.method, named))
-        if handler is None:
+        named = _subresources(call)
+        found = self._operations.get((call.level, call.method, named))
+        if found is None:
             raise _unknown(call, named)
         for name in _NOT_IGNORED:
             if name in request.headers:
                 raise not_implemented(f"the header {name}")
+        _, handler = found
         return await handler(request)
+
+    def name(self, call: Call, headers: Mapping[str, str]) -> str:
+        """OSS's name of the operation that a call means; "" for one that is not emulated."""
+        name, _ = self._operations.get((call.level, call.method, _subresources(call)), ("", None))
+        return _COPIES.get(name, name) if SOURCE in headers else name
 
 
 def _bucket_operations(handlers: BucketHandlers) -> Operations:
     return {
-        ("service", "GET", _on()): handlers.list_buckets,
-        ("bucket", "PUT", _on()): handlers.create,
-        ("bucket", "DELETE", _on()): handlers.delete,
-        ("bucket", "GET", _on()): handlers.list_objects,
-        ("bucket", "GET", _on("bucketInfo")): handlers.info,
-        ("bucket", "GET", _on("stat")): handlers.statistics,
-        ("bucket", "GET", _on("location")): handlers.location,
-        ("bucket", "GET", _on("acl")): handlers.acl,
-        ("bucket", "GET", _on("versioning")): handlers.versioning,
-        ("bucket", "POST", _on("delete")): handlers.delete_many,
+        ("service", "GET", _on()): ("ListBuckets", handlers.list_buckets),
+        ("bucket", "PUT", _on()): ("PutBucket", handlers.create),
+        ("bucket", "DELETE", _on()): ("DeleteBucket", handlers.delete),
+        ("bucket", "GET", _on()): ("ListObjects", handlers.list_objects),
+        ("bucket", "GET", _on("bucketInfo")): ("GetBucketInfo", handlers.info),
+        ("bucket", "GET", _on("stat")): ("GetBucketStat", handlers.statistics),
+        ("bucket", "GET", _on("location")): ("GetBucketLocation", handlers.location),
+        ("bucket", "GET", _on("acl")): ("GetBucketAcl", handlers.acl),
+        ("bucket", "GET", _on("versioning")): ("GetBucketVersioning", handlers.versioning),
+        ("bucket", "POST", _on("delete")): ("DeleteMultipleObjects", handlers.delete_many),
     }
 
 
 def _object_operations(handlers: ObjectHandlers) -> Operations:
     return {
-        ("object", "PUT", _on()): handlers.put,
-        ("object", "GET", _on()): handlers.get,
-        ("object", "HEAD", _on()): handlers.get,
-        ("object", "HEAD", _on("objectMeta")): handlers.meta,
-        ("object", "GET", _on("acl")): handlers.acl,
-        ("object", "DELETE", _on()): handlers.delete,
-        ("object", "POST", _on("append")): handlers.append,
+        ("object", "PUT", _on()): ("PutObject", handlers.put),
+        ("object", "GET", _on()): ("GetObject", handlers.get),
+        ("object", "HEAD", _on()): ("HeadObject", handlers.get),
+        ("object", "HEAD", _on("objectMeta")): ("GetObjectMeta", handlers.meta),
+        ("object", "GET", _on("acl")): ("GetObjectAcl", handlers.acl),
+        ("object", "DELETE", _on()): ("DeleteObject", handlers.delete),
+        ("object", "POST", _on("append")): ("AppendObject", handlers.append),
     }
 
 
 def _multipart_operations(handlers: MultipartHandlers) -> Operations:
     return {
-        ("bucket", "GET", _on("uploads")): handlers.list_uploads,
-        ("object", "POST", _on("uploads")): handlers.begin,
-        ("object", "PUT", _on("partNumber", "uploadId")): handlers.put_part,
-        ("object", "GET", _on("uploadId")): handlers.list_parts,
-        ("object", "POST", _on("uploadId")): handlers.complete,
-        ("object", "DELETE", _on("uploadId")): handlers.abort,
+        ("bucket", "GET", _on("uploads")): ("ListMultipartUploads", handlers.list_uploads),
+        ("object", "POST", _on("uploads")): ("InitiateMultipartUpload", handlers.begin),
+        ("object", "PUT", _on("partNumber", "uploadId")): ("UploadPart", handlers.put_part),
+        ("object", "GET", _on("uploadId")): ("ListParts", handlers.list_parts),
+        ("object", "POST", _on("uploadId")): ("CompleteMultipartUpload", handlers.complete),
+        ("object", "DELETE", _on("uploadId")): ("AbortMultipartUpload", handlers.abort),
     }
+
+
+def _subresources(call: Call) -> frozenset[str]:
+    return frozenset(name for name in call.query if _is_subresource(call, name))
 
 
 def _on(*subresources: str) -> frozenset[str]:

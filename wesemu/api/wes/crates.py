@@ -47,6 +47,9 @@ class CrateResponse(web.StreamResponse):
         await self.write_eof()
         return writer
 
+    async def release(self) -> None:
+        await self._rest.aclose()
+
 
 def no_crates() -> NotFound:
     return NotFound("this server makes no RO-Crates; pip install 'wesemu[crate]' where it runs")

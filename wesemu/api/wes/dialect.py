@@ -24,6 +24,7 @@ class WesDialect:
     """Implements `wesemu.api.dialect.Dialect` for every version of WES."""
 
     handle = None
+    operation = None
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator

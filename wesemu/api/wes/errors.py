@@ -4,6 +4,7 @@ import re
 
 from aiohttp import web
 
+from wesemu.api.callfaults import OrderedAnswer
 from wesemu.api.wes.models import ErrorResponse
 from wesemu.errors import (
     BucketNotFound,
@@ -89,6 +90,8 @@ def _status(error: WesemuError) -> int:
 
 def _http_message(error: web.HTTPException) -> str:
     match error:
+        case OrderedAnswer():
+            return error.message or error.reason
         case web.HTTPNotFound():
             return "WES has no such route here; see /ga4gh/wes/v1/service-info"
         case web.HTTPMethodNotAllowed():

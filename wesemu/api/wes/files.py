@@ -36,6 +36,9 @@ class OpenedFile(web.FileResponse):
         finally:
             self._file.close()
 
+    async def release(self) -> None:
+        self._file.close()
+
 
 def _whole(request: BaseRequest) -> BaseRequest:
     """The same request without its Range, if it has one."""

@@ -1,0 +1,177 @@
+"""Plain words for errors that come from elsewhere: the system, JSON, pydantic.
+
+Users read these instead of "[Errno 13] …", "Expecting value: …" or pydantic's own sentences.
+"""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOENT: "it does not exist",
+    errno.ENOTDIR: "a part of its path is not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.EEXIST: "it exists already",
+    errno.ENOTEMPTY: "the folder is not empty",
+    errno.ELOOP: "it is a link, or links lead round in a circle",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.EMFILE: "too many files are open in this process",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "there is not enough memory",
+    errno.EIO: "the disk reports an error",
+    errno.EFBIG: "the file is too large for the file system",
+    errno.ETXTBSY: "the file is being executed",
+    errno.EXDEV: "it is on another file system",
+    errno.ENOEXEC: "it is not a program that this machine can run",
+    errno.EAGAIN: "there are too many processes",
+    errno.ECONNREFUSED: "the connection is refused",
+    errno.ECONNRESET: "the connection broke off",
+    errno.EPIPE: "the connection broke off",
+    errno.ETIMEDOUT: "there is no answer in time",
+    errno.EHOSTUNREACH: "the machine cannot be reached",
+    errno.ENETUNREACH: "the network cannot be reached",
+    errno.EADDRINUSE: "the address is in use",
+    errno.EADDRNOTAVAIL: "the address is not one of this machine",
+    errno.EAFNOSUPPORT: "the kind of address is not supported",
+}
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
+_SHOWN = 80
+_PLACE_LIMIT = 200
+
+
+class ValidationFailed(Protocol):
+    """pydantic.ValidationError, without its import."""
+
+    def errors(self) -> Sequence[Mapping[str, object]]: ...
+
+
+def os_reason(error: OSError) -> str:
+    """Why the system refused something, as half a sentence without the file's name."""
+    if error.errno in _REASONS:
+        return _REASONS[error.errno]
+    if error.errno is not None and error.errno in errno.errorcode:
+        text = os.strerror(error.errno).lower()
+        return f"{text} ({errno.errorcode[error.errno]})"
+    return _ERRNO.sub("", str(error)) or "the system gives no reason"
+
+
+def os_sentence(error: OSError) -> str:
+    """As `os_reason`, with the file in front where the error names one."""
+    name = error.filename
+    if name is None or isinstance(name, int):
+        return os_reason(error)
+    return f"{os.fsdecode(name)}: {os_reason(error)}"
+
+
+def json_reason(error: ValueError | RecursionError) -> str:
+    """Where a text stops to be JSON, as "not JSON from line 3, column 7 on"."""
+    match error:
+        case json.JSONDecodeError():
+            return f"not JSON from line {error.lineno}, column {error.colno} on"
+        case UnicodeError():
+            return "not UTF-8"
+        case RecursionError():
+            return "nested too deeply"
+        case _ if "int string conversion" in str(error):
+            return "JSON with a number that is too long"
+        case _:
+            return "not JSON"
+
+
+def validation_reason(error: ValidationFailed) -> tuple[str, str]:
+    """The first field that is wrong, as a dotted path ("" for the whole), and what is wrong."""
+    first = error.errors()[0]
+    location = first.get("loc")
+    parts = location if isinstance(location, tuple) else ()
+    field = ".".join(str(part) for part in parts)
+    return field[:_PLACE_LIMIT], _reason(first)
+
+
+def _reason(fault: Mapping[str, object]) -> str:
+    kind = str(fault.get("type", ""))
+    context = fault.get("ctx")
+    limits = context if isinstance(context, dict) else {}
+    if kind in ("value_error", "assertion_error"):
+        return str(limits.get("error", "")) or "cannot be used"
+    template = _SENTENCES.get(kind)
+    if template is None:
+        template = next((text for end, text in _ENDINGS if kind.endswith(end)), "cannot be used")
+    try:
+        told = template.format(**limits)
+    except (KeyError, IndexError):
+        told = "cannot be used"
+    return told if kind in _WITHOUT_VALUE else f"{told}, not {_shown(fault.get('input'))}"
+
+
+_SENTENCES = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known; leave it out or correct its name",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large a number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "decimal_type": "must be a number",
+    "decimal_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be a string",
+    "string_pattern_mismatch": "must have the form {pattern}",
+    "string_too_short": "must have {min_length} characters or more",
+    "string_too_long": "must have {max_length} characters or fewer",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} or fewer entries",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "path_type": "must be a path",
+    "ip_v4_network": "must be an IPv4 network such as 10.0.0.0/8",
+    "ip_v6_network": "must be an IPv6 network such as fd00::/8",
+    "is_instance_of": "has the wrong type",
+}
+_ENDINGS = (
+    ("_type", "has the wrong type"),
+    ("_parsing", "cannot be read"),
+    ("network", "must be a network such as 10.0.0.0/8"),
+)
+_WITHOUT_VALUE = frozenset(
+    {"missing", "extra_forbidden", "too_short", "too_long", "string_too_long", "int_parsing_size"}
+)
+
+
+def _shown(value: object) -> str:
+    """A value as the user wrote it, bounded; of an object or a list only what it is."""
+    match value:
+        case dict():
+            return "an object"
+        case list() | tuple():
+            return "a list"
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str() if not value:
+            return "an empty string"
+    try:
+        text = repr(value)
+    except ValueError:  # a number of too many digits
+        return "a very long number"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
