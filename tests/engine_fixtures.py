@@ -1,12 +1,15 @@
 """Engines of Snakemake, and nothing left of their runs after a test that failed half way."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from engine_support import end_runs
 
 from wesemu.engines.snakemake import SnakemakeEngine
+from wesemu.engines.snakemake.order import Mode
 
 
 @pytest.fixture(autouse=True)
@@ -15,22 +18,28 @@ def no_leftovers(tmp_path: Path) -> Iterator[None]:
     end_runs(tmp_path)
 
 
+@asynccontextmanager
+async def running(mode: Mode) -> AsyncIterator[SnakemakeEngine]:
+    engine = SnakemakeEngine(mode=mode)
+    yield engine
+    await engine.close()
+
+
 @pytest.fixture
 async def engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine(mode="warm")
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture
-async def cli_engine() -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine(mode="cli")
-    yield engine
-    await engine.close()
+    async with running("warm") as engine:
+        yield engine
 
 
 @pytest.fixture(params=["warm", "cli"])
 async def any_engine(request: pytest.FixtureRequest) -> AsyncIterator[SnakemakeEngine]:
-    engine = SnakemakeEngine(mode=request.param)
-    yield engine
-    await engine.close()
+    async with running(request.param) as engine:
+        yield engine
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_engine() -> AsyncIterator[SnakemakeEngine]:
+    """One forkserver for a module, whose tests then share an event loop:
+    `pytestmark = pytest.mark.asyncio(loop_scope="module")`."""
+    async with running("warm") as engine:
+        yield engine

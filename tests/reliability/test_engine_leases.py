@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from engine_fixtures import running
 from engine_support import Story, follow, make_job, tools, until
 from leases_support import most_at_once, read_spans, release, take_node
 from waiting import soon
@@ -46,6 +49,19 @@ ONE_RULE = """
         output: "out.txt"
         shell: "touch {output}"
 """
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture
+def engine(module_engine: SnakemakeEngine) -> SnakemakeEngine:
+    return module_engine
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def cli_engine() -> AsyncIterator[SnakemakeEngine]:
+    async with running("cli") as engine:
+        yield engine
 
 
 @pytest.fixture

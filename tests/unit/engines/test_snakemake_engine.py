@@ -1,9 +1,12 @@
 """Real workflows through the engine, in both modes where both can tell."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from engine_fixtures import running
 from engine_support import THREE_RULES, Story, follow, make_job
 from waiting import soon
 
@@ -13,6 +16,24 @@ from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonValue, Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted, TaskChanged
 from wesemu.runs.workspace import Workspace
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture
+def engine(module_engine: SnakemakeEngine) -> SnakemakeEngine:
+    return module_engine
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["warm", "cli"])
+async def any_engine(
+    request: pytest.FixtureRequest, module_engine: SnakemakeEngine
+) -> AsyncIterator[SnakemakeEngine]:
+    if request.param == "warm":
+        yield module_engine
+    else:
+        async with running("cli") as engine:
+            yield engine
 
 
 async def play(engine: SnakemakeEngine, folder: Path, workflow: str, **options: object) -> Story:
