@@ -32,12 +32,17 @@ Spawn = Callable[..., Process]
 @pytest.fixture(autouse=True)
 def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the person who runs the tests has set for their own servers does not count."""
+    clear_surroundings(monkeypatch, tmp_path)
+
+
+def clear_surroundings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No settings of wesemu; `folder` is the working directory, with the temporary files in it."""
     for name in list(os.environ):
         if name.startswith("WESEMU_"):
             monkeypatch.delenv(name)
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.chdir(tmp_path)
+    (folder / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder / "temporary"))
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture
@@ -78,15 +83,15 @@ def serve(spawn: Spawn, tmp_path: Path) -> Callable[..., Server]:
 @pytest.fixture
 def wesemu() -> Callable[..., Ended]:
     """Runs one command to its end."""
+    return run_wesemu
 
-    def run(*arguments: object, timeout: float = 120) -> Ended:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "wesemu.cli", *map(str, arguments)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
 
-    return run
+def run_wesemu(*arguments: object, timeout: float = 120) -> Ended:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "wesemu.cli", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

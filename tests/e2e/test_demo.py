@@ -1,12 +1,15 @@
 """`wesemu demo` as a new user runs it: real tools, both APIs, everything checked."""
 
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 from unittest.mock import Mock
 
 import psutil
+import pytest
+from e2e.conftest import Ended, clear_surroundings, run_wesemu
 
 from wesemu.cli.failures import ExitStatus
 from wesemu.demo.orders import ORDERS, Done, Order
@@ -16,8 +19,18 @@ from wesemu.runs.model import RunState
 from wesemu.sla import ServiceLevel, promise
 
 
-def test_everything_is_right_and_can_be_looked_at(wesemu, tmp_path: Path) -> None:
-    ended = wesemu("demo", "--data", "shown", timeout=180)
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The data directory of a demo, and what the demo said."""
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as changes:
+        clear_surroundings(changes, folder)
+        ended = run_wesemu("demo", "--data", "shown", timeout=180)
+    return folder / "shown", ended
+
+
+def test_everything_is_right_and_can_be_looked_at(shown: tuple[Path, Ended]) -> None:
+    data, ended = shown
     assert ended.returncode == 0, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()
     assert not [line for line in lines if "WRONG" in line]
@@ -29,16 +42,20 @@ def test_everything_is_right_and_can_be_looked_at(wesemu, tmp_path: Path) -> Non
     assert re.search(r"ok +wgs SLA +silver: 60 min \(met\), 0\.003 CNY", told)
     assert re.search(r"server +http://127\.0\.0\.1:\d+", told)
     for name in ("ags/mapping.bam", "wes/mapping.bam.bai", "ags/wgs.vcf.gz", "wes/wgs.vcf.gz.tbi"):
-        assert (tmp_path / "shown/buckets/demo" / name).stat().st_size
-    assert _mine(tmp_path) == []
+        assert (data / "buckets/demo" / name).stat().st_size
+    assert _mine(data.parent) == []
 
 
-def test_another_truth_and_a_changed_byte_are_found_wrong(wesemu, tmp_path: Path) -> None:
-    assert wesemu("demo", "--data", "shown", timeout=180).returncode == 0
+def test_another_truth_and_a_changed_byte_are_found_wrong(
+    shown: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    data, ended = tmp_path / "changed", shown[1]
+    assert ended.returncode == 0
+    shutil.copytree(shown[0], data)
     other = write_fixture(tmp_path / "other", FixtureSettings(snps=60, duplicates=0.05))
-    with (tmp_path / "shown/buckets/demo/wes/wgs.vcf.gz").open("ab") as file:
+    with (data / "buckets/demo/wes/wgs.vcf.gz").open("ab") as file:
         file.write(b"!")
-    checks = examine(tmp_path / "shown", other, [_as_told(order, other) for order in ORDERS])
+    checks = examine(data, other, [_as_told(order, other) for order in ORDERS])
     wrong = {check.name for check in checks if not check.ok}
     assert wrong == {"SNPs", "indels", "duplicates", "wgs.vcf.gz"}
 
