@@ -30,6 +30,7 @@ from pydantic_settings import (
 from wesemu.clock import FASTEST
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.templates import check_template
+from wesemu.genomics.tools import check_commands
 from wesemu.runs.terms import Pace
 from wesemu.workflows.params import MAPPERS
 
@@ -387,8 +388,18 @@ class Settings(BaseSettings):
     of the same name."""
     parabricks: ParabricksSettings = Field(default_factory=ParabricksSettings)
 
+    tools: dict[str, str] = Field(default_factory=dict)
+    """Commands of the bundled pipelines' tools instead of those that are found: `bwa`, `samtools`,
+    `bcftools`, `minimap2`, `bwa-mem2`, `freebayes`, `gatk`, `deepvariant`; `wheel`: the one in the
+    Python wheel."""
+
     mappers: dict[str, str] = Field(default_factory=dict)
     """Mappers that you bring: a name that requests may choose = a command template."""
+
+    @field_validator("tools")
+    @classmethod
+    def _commands(cls, tools: dict[str, str]) -> dict[str, str]:
+        return check_commands(tools)
 
     @field_validator("mappers")
     @classmethod

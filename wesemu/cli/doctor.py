@@ -3,7 +3,7 @@
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +50,7 @@ def doctor(
     from wesemu.cli.output import give_json, give_table, tell
 
     settings = load(data=data)
-    findings = list(examine(settings.data))
+    findings = list(examine(settings.data, settings.tools))
     if gpu or selftest:
         from wesemu.cli.doctor_gpu import examine_gpus, examine_parabricks
         from wesemu.datadir import DataDirectory
@@ -79,15 +79,16 @@ def doctor(
     tell("ready to run workflows")
 
 
-def examine(data: Path) -> Iterator[Finding]:
-    """Look at everything; `data` is the data directory, which need not exist yet."""
+def examine(data: Path, commands: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at everything; `data` is the data directory, which need not exist yet, `commands` is
+    the setting `tools`."""
     python = Path(sys.executable)
     yield Finding(
         "python", platform.python_version(), str(python), sys.version_info >= _OLDEST_PYTHON
     )
     yield _package("wesemu")
     yield _package("snakemake")
-    yield from _tools()
+    yield from _tools(commands)
     yield from _machine(data)
 
 
@@ -100,12 +101,12 @@ def _package(name: str) -> Finding:
         return Finding(name, "-", f"pip install {name}", ok=False)
 
 
-def _tools() -> Iterator[Finding]:
+def _tools(commands: Mapping[str, str]) -> Iterator[Finding]:
     from wesemu.errors import ToolMissing
     from wesemu.genomics.inventory import found_tools
 
     try:
-        tools = found_tools()
+        tools = found_tools(commands)
     except ToolMissing as error:
         yield Finding("tools", "-", error.message, ok=False)
         return

@@ -59,10 +59,15 @@ def show(data: Data = None, as_json: AsJson = False) -> None:
 
 
 def _store(data: Path | None) -> "ReferenceStore":
+    from functools import partial
+
     from wesemu.cli.configuration import load
     from wesemu.engines.leases import Lender
     from wesemu.genomics.reference import ReferenceStore
+    from wesemu.genomics.tools import resolve
 
-    root = load(data=data).data
-    lender = Lender(root / "leases")
-    return ReferenceStore(root / "references", root / "cache", lend=lender.lend)
+    settings = load(data=data)
+    root = settings.data
+    tools = partial(resolve, settings.tools)
+    lend = Lender(root / "leases").lend
+    return ReferenceStore(root / "references", root / "cache", tools=tools, lend=lend)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from wesemu.errors import ToolMissing
@@ -148,6 +149,36 @@ def _in_place_of_bwa() -> Tool:
             field="mapper",
         )
     return _bwa_mem3(f"bwa-mem3 maps in place of bwa: {missing}.")
+
+
+def check_commands(commands: Mapping[str, str]) -> dict[str, str]:
+    """Commands by tool, as the setting `tools` gives them, with paths made absolute: tasks run
+    in folders of their own. `bwa_mem2` means bwa-mem2. Raises ValueError for what is no command.
+    """
+    checked = {}
+    for given, command in commands.items():
+        name = given.lower().replace("_", "-")
+        if name not in (*REQUIRED, *OPTIONAL):
+            known = ", ".join((*REQUIRED, *OPTIONAL))
+            raise ValueError(f"there is no tool {given!r}; there are {known}")
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"the command of {given} cannot be read: {error}") from error
+        if not words:
+            raise ValueError(f"the command of {given} is empty; leave it out to have it found")
+        if words == ["wheel"] and name not in REQUIRED:
+            raise ValueError(f"{given} has no wheel; name a command")
+        if "/" in words[0]:
+            words[0] = str(Path(words[0]).expanduser().absolute())
+        checked[name] = shlex.join(words)
+    return checked
+
+
+def starts(command: str) -> bool:
+    """Whether there is a program for the command of a setting; it is not started."""
+    words = shlex.split(command)
+    return words == ["wheel"] or shutil.which(words[0]) is not None
 
 
 def command_name(name: str) -> str:

@@ -1,7 +1,9 @@
 """`/_wesemu/…` over the core."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 
 from aiohttp import web
 
@@ -14,6 +16,7 @@ from wesemu.api.control.state import StateHandlers
 from wesemu.api.reception import Reception
 from wesemu.errors import ToolMissing
 from wesemu.genomics.inventory import found_tools
+from wesemu.genomics.tools import Tool
 from wesemu.nodes import Node
 from wesemu.objects.services import ObjectServices
 from wesemu.readiness import Readiness
@@ -60,7 +63,7 @@ def add_controls(
         return resetting + await readiness.hindrances()
 
     for part in (
-        StateHandlers(core.engines, hindrances, _tools, places),
+        StateHandlers(core.engines, hindrances, partial(_tools, settings.tools), places),
         ClockHandlers(core.keeper, core.wall, pace),
         faults,
         events,
@@ -78,10 +81,15 @@ def _node(node: Node) -> JsonValue:
     return told
 
 
-def _tools() -> list[JsonValue]:
+def _tools(commands: Mapping[str, str]) -> list[JsonValue]:
     """The tools that runs would use, as `info` tells them; what is missing is told instead."""
     try:
-        tools = found_tools()
+        tools = found_tools(commands)
     except ToolMissing as error:
         return [{"error": error.message}]
-    return [{"name": tool.name, "version": tool.version, "source": tool.source} for tool in tools]
+    return [_tool(tool) for tool in tools]
+
+
+def _tool(tool: Tool) -> JsonObject:
+    told: JsonObject = {"name": tool.name, "version": tool.version, "source": tool.source}
+    return told | {"note": tool.note} if tool.note else told

@@ -15,6 +15,7 @@ from wesemu.datadir import DataDirectory
 from wesemu.engines.leases import Lender, declare
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
+from wesemu.genomics.tools import resolve
 from wesemu.ids import IdSource
 from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
@@ -194,7 +195,12 @@ def _planner(
     opening: AsyncExitStack,
 ) -> Planner:
     offer = _offer(settings.node, node)
-    references = ReferenceStore(data.references, data.cache, lend=Lender(data.leases).lend)
+    references = ReferenceStore(
+        data.references,
+        data.cache,
+        tools=partial(resolve, settings.tools),
+        lend=Lender(data.leases).lend,
+    )
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)
@@ -234,7 +240,7 @@ def _own_tools(settings: Settings, node: Node) -> OwnTools:
     cores_a_card = node.cores // max(1, len(node.devices))
     given["threads"] = max(1, min(_CORES_A_GPU, cores_a_card))
     given["retry_low_memory"] = settings.parabricks.retry_low_memory
-    return OwnTools(parabricks=given, mappers=settings.mappers)
+    return OwnTools(parabricks=given, mappers=settings.mappers, commands=settings.tools)
 
 
 def _terms(settings: Settings) -> Terms:

@@ -1,4 +1,5 @@
-"""What the settings add to a pipeline's configuration: Parabricks, and mappers by command line."""
+"""What the settings add to a pipeline's configuration: Parabricks, the commands of tools, and
+mappers by command line."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from wesemu.workflows.params import GPU_CALLERS, MAPPERS, MappingParams, WgsPara
 @dataclass(frozen=True, slots=True)
 class OwnTools:
     """`parabricks` as the pipelines' configuration has it; `mappers` are command templates by
-    name."""
+    name, `commands` those of the tools that the pipelines know."""
 
     parabricks: JsonObject = field(default_factory=dict)
     mappers: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_mapper(params: MappingParams, tools: OwnTools) -> None:
@@ -52,6 +54,8 @@ def check_caller(params: WgsParams) -> None:
 def add_own_tools(config: JsonObject, params: MappingParams, tools: OwnTools) -> JsonObject:
     """`config`, which says whether the run is on a GPU, with what that and the mapper need."""
     added: JsonObject = {}
+    if tools.commands:
+        added["tools"] = dict(tools.commands)
     if (template := tools.mappers.get(params.mapper)) is not None:
         added["mapper"] = "bwa"
         added["own_mapper"] = {"name": params.mapper, "command": template}

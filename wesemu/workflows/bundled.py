@@ -78,7 +78,11 @@ class BundledPipelines:
         placement = place(
             request.engine_parameters, self._offer, able=unable is None, unable=unable
         )
-        check_tools(params, cuda=placement.kind == "cuda" and unable is None)
+        check_tools(
+            params,
+            cuda=placement.kind == "cuda" and unable is None,
+            commands=self._tools.commands,
+        )
         return Plan(
             engine=engine,
             workflow=request.workflow_url,

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ToolMissing
 from wesemu.genomics.reports import check_reports
-from wesemu.genomics.tools import OPTIONAL, command_name, how_to_get, resolve
+from wesemu.genomics.tools import (
+    OPTIONAL,
+    REQUIRED,
+    command_name,
+    how_to_get,
+    resolve,
+    starts,
+)
 from wesemu.genomics.wheel import wheel_version
 from wesemu.runs.ports import Publication
 from wesemu.workflows.accelerated import check_caller
@@ -63,29 +70,26 @@ def _wildcard(name: str, field: str) -> InvalidRequest:
     )
 
 
-def _check_bwa(mapper: str) -> None:
-    """Raises InvalidRequest where bwa or bwa-mem3 was chosen and nothing here can map so."""
-    # on most machines the wheel of bwa is there, and no program has to be started to know
-    if mapper == "bwa-mem3" or (mapper == "bwa" and wheel_version("bwa mem") is None):
-        try:
-            resolve().mapper(mapper)
-        except ToolMissing as error:
-            raise InvalidRequest(error.message, field="mapper") from error
-
-
-def check_tools(params: MappingParams, *, cuda: bool) -> None:
+def check_tools(params: MappingParams, *, cuda: bool, commands: Mapping[str, str]) -> None:
     """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
-    for a caller of a GPU without one; with a GPU deepvariant is Parabricks'."""
+    for a caller of a GPU without one; with a GPU deepvariant is Parabricks'.
+
+    `commands` are those of the setting `tools`."""
     chosen = {"mapper": params.mapper}
     if isinstance(params, WgsParams):
         if not cuda:
             check_caller(params)
         if not (cuda and params.caller == "deepvariant"):
             chosen["caller"] = params.caller
+    for tool in REQUIRED:
+        _check_command(tool, commands)
     if not cuda:
-        _check_bwa(params.mapper)
+        _check_bwa(params.mapper, commands)
     for field, tool in chosen.items():
-        if tool in OPTIONAL and shutil.which(command_name(tool)) is None:
+        if tool not in OPTIONAL:
+            continue
+        _check_command(tool, commands)
+        if tool not in commands and shutil.which(command_name(tool)) is None:
             raise InvalidRequest(
                 f"{tool} is not installed on this server; install {how_to_get(tool)} there, or "
                 f"leave {field} out",
@@ -95,3 +99,21 @@ def check_tools(params: MappingParams, *, cuda: bool) -> None:
         check_reports(params.chosen_reports)
     except ToolMissing as error:
         raise InvalidRequest(error.message, field="reports") from error
+
+
+def _check_command(tool: str, commands: Mapping[str, str]) -> None:
+    if tool in commands and not starts(commands[tool]):
+        raise InvalidRequest(
+            f"this server's setting tools.{tool} is {commands[tool]!r}, and there is no such "
+            "program; correct it there or leave it out"
+        )
+
+
+def _check_bwa(mapper: str, commands: Mapping[str, str]) -> None:
+    """Raises InvalidRequest where bwa or bwa-mem3 was chosen and nothing here can map so."""
+    # on most machines the wheel of bwa is there, and no program has to be started to know
+    if mapper == "bwa-mem3" or (mapper == "bwa" and wheel_version("bwa mem") is None):
+        try:
+            resolve(commands).mapper(mapper)
+        except ToolMissing as error:
+            raise InvalidRequest(error.message, field="mapper") from error

@@ -136,6 +136,20 @@ def test_doctor_fails_where_a_tool_is_missing(wesemu, data: Path, monkeypatch) -
     assert "MISSING" in ended.out
 
 
+def test_doctor_shows_the_tools_of_the_settings(wesemu, data: Path, tmp_path, monkeypatch) -> None:
+    program = tmp_path / "minimap2"
+    program.write_text("#!/bin/sh\necho 2.99-r1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("WESEMU_TOOLS__MINIMAP2", str(program))
+    ended = wesemu("doctor", "--json", "--data", data)
+    found = {finding["name"]: finding for finding in json.loads(ended.out)}
+    assert (found["minimap2"]["found"], found["minimap2"]["source"]) == ("2.99-r1", str(program))
+    program.unlink()
+    ended = wesemu("doctor", "--data", data)
+    assert ended.status == ExitStatus.FAILED
+    assert "tools.minimap2" in ended.out.replace("\n", "")
+
+
 def test_an_unknown_setting_is_told(wesemu, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("wesemu.toml").write_text("prot = 80\n")

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from wesemu.errors import ToolMissing
 from wesemu.genomics.tools import resolve, version_number, wheel_command
+from wesemu.settings import Settings
 
 NOWHERE = "/nonexistent"
 
@@ -55,6 +57,35 @@ def test_settings_win(tmp_path):
 def test_settings_that_do_not_work_are_an_error(command):
     with pytest.raises(ToolMissing, match=r"tools\.samtools"):
         resolve({"samtools": command}, path=NOWHERE)
+
+
+def test_the_setting_takes_every_tool_by_environment_or_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("wesemu.toml").write_text(
+        '[tools]\nsamtools = "./bin/samtools"\n"bwa-mem2" = "env -u X bwa-mem2"\n'
+    )
+    monkeypatch.setenv("WESEMU_TOOLS__BWA", "wheel")
+    monkeypatch.setenv("WESEMU_TOOLS__BWA_MEM2", "'/opt/my tools/bwa-mem2' -v")
+    assert Settings().tools == {
+        "bwa": "wheel",
+        "bwa-mem2": "'/opt/my tools/bwa-mem2' -v",
+        # tasks run in folders of their own
+        "samtools": str(tmp_path / "bin" / "samtools"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tools", "told"),
+    [
+        ({"bowtie": "bowtie"}, "no tool 'bowtie'; there are bwa, samtools"),
+        ({"bwa": ""}, "is empty"),
+        ({"bwa": "'bwa"}, "cannot be read"),
+        ({"minimap2": "wheel"}, "has no wheel"),
+    ],
+)
+def test_a_setting_that_is_no_command_is_refused_at_the_start(tools, told):
+    with pytest.raises(ValidationError, match=told):
+        Settings.model_validate({"tools": tools})
 
 
 def test_a_tool_that_is_nowhere_is_an_error(monkeypatch):

@@ -10,6 +10,7 @@ from wesemu.nodes import Node
 from wesemu.settings import Settings
 from wesemu.wiring.core import _own_tools
 from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_caller, check_mapper
+from wesemu.workflows.checks import check_tools
 from wesemu.workflows.params import MappingParams, WgsParams
 
 READS = [{"first": "a.fq", "second": "b.fq"}]
@@ -71,3 +72,17 @@ def test_settings_become_the_object_parabricks() -> None:
     }
     lone = Node(cores=64, memory_mb=1, gpus=(Gpu(0),), runs=1)
     assert _own_tools(settings, lone).parabricks["threads"] == 16
+
+
+def test_the_commands_of_the_settings_reach_the_pipeline() -> None:
+    params = MappingParams.model_validate({"reads": READS})
+    tools = OwnTools(commands={"samtools": "/opt/samtools"})
+    assert add_own_tools({}, params, tools) == {"tools": {"samtools": "/opt/samtools"}}
+
+
+def test_a_command_that_is_not_there_is_refused_before_anything_runs() -> None:
+    params = MappingParams.model_validate({"reads": READS, "mapper": "minimap2"})
+    check_tools(params, cuda=False, commands={"minimap2": "sh -c true", "bwa": "wheel"})
+    for name in ("samtools", "minimap2"):
+        with pytest.raises(InvalidRequest, match=f"setting tools.{name} is '/none/x'"):
+            check_tools(params, cuda=False, commands={"minimap2": "sh", name: "/none/x"})
