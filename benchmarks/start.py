@@ -48,7 +48,7 @@ def start_cold(folder: Path) -> None:
     """The same workflow in a new directory. Raises RuntimeError with what Snakemake said."""
     (fresh(folder) / "Snakefile").write_text(THREE_RULES)
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"],
+        [sys.executable, "-P", "-m", "snakemake", "--cores", "1", "--quiet", "all"],
         cwd=folder,
         env=clean_environment(),
         capture_output=True,

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from wesemu.runs.ports import Engine
 from wesemu.runs.store import RunStore
+from wesemu.wording import os_reason, os_sentence
+
+_FIRST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 60.0
+"""Between the attempts to start an engine."""
 
 LITTLE_DISK = 100 << 20
 """Bytes: with less free space in the data directory no run is worth beginning."""
@@ -21,11 +26,12 @@ class Readiness:
         self._store = store
         self._data = data
         self._warming: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, str] = {}
 
     def begin(self) -> None:
         for engine in self._engines:
             self._warming[engine.name] = asyncio.create_task(
-                engine.warm(), name=f"warm {engine.name}"
+                self._warm(engine), name=f"warm {engine.name}"
             )
 
     async def close(self) -> None:
@@ -47,17 +53,30 @@ class Readiness:
 
     def _engine(self, engine: Engine) -> str | None:
         warming = self._warming.get(engine.name)
-        if warming is None or not warming.done():
-            return f"the engine {engine.name} is getting ready"
-        if warming.cancelled() or (error := warming.exception()) is None:
+        if warming is not None and warming.done():
             return None
-        return f"the engine {engine.name} did not get ready: {error}"
+        told = self._failures.get(engine.name)
+        if told is None:
+            return f"the engine {engine.name} is getting ready"
+        return f"the engine {engine.name} did not get ready: {told}; it is tried again"
+
+    async def _warm(self, engine: Engine) -> None:
+        """Try until it succeeds: what is wrong may be mended while the server runs."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await engine.warm()
+            except Exception as error:
+                told = os_sentence(error) if isinstance(error, OSError) else str(error)
+                self._failures[engine.name] = told or type(error).__name__
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _disk(self) -> str | None:
         try:
             free = (await asyncio.to_thread(shutil.disk_usage, self._data)).free
         except OSError as error:
-            return f"the data directory cannot be looked at: {error.strerror}"
+            return f"the data directory cannot be read: {os_reason(error)}"
         if free < LITTLE_DISK:
             return f"the disk of the data directory has {free >> 20} MiB left"
         return None

@@ -70,7 +70,7 @@ def start_runner(
     """Run a module that calls `run_process.detach`. Blocks. Raises EngineFault."""
     try:
         done = subprocess.run(
-            [python, "-m", module, str(workspace.root)],
+            [python, "-P", "-m", module, str(workspace.root)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environment,

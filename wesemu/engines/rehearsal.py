@@ -28,7 +28,7 @@ _LAST_WORDS = 500
 
 
 class Rehearsals:
-    """Runs `python -m MODULE RUN_DIRECTORY`, few at a time, each for at most `seconds`."""
+    """Runs `python -P -m MODULE RUN_DIRECTORY`, few at a time, each for at most `seconds`."""
 
     def __init__(
         self, python: str, environment: Mapping[str, str], seconds: float = SECONDS
@@ -62,7 +62,7 @@ class Rehearsals:
         own = {MARK: str(workspace.root), "TMPDIR": str(temporary)}
         with workspace.stderr.open("wb") as talk:
             return subprocess.Popen(
-                [self._python, "-m", module, str(workspace.root)],
+                [self._python, "-P", "-m", module, str(workspace.root)],
                 stdin=subprocess.PIPE,  # which ends when this server does
                 stdout=talk,
                 stderr=talk,

@@ -57,7 +57,10 @@ async def test_it_is_not_ready_while_an_engine_is_cold(
     await asyncio.sleep(0)
     after = (200, [])
     if error is not None:
-        after = (503, ["the engine scripted did not get ready: no room for a process"])
+        after = (
+            503,
+            ["the engine scripted did not get ready: no room for a process; it is tried again"],
+        )
     assert await ready() == after
 
 

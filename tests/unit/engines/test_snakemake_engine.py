@@ -12,7 +12,7 @@ from waiting import soon
 
 from wesemu.engines.journal import history
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.errors import InvalidRequest
+from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import JsonValue, Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted, TaskChanged
 from wesemu.runs.workspace import Workspace
@@ -421,6 +421,16 @@ async def test_untested_version_falls_back_to_the_command_line(tmp_path: Path) -
     assert engine.mode == "cli"
     await engine.warm()
     assert engine.forkserver is None
+
+
+async def test_a_forkserver_that_does_not_start_tells_why(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise ImportError('no yaml here')\n")
+    engine = SnakemakeEngine(environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        with pytest.raises(EngineFault, match="while it was starting: ImportError: no yaml here"):
+            await engine.warm()
+    finally:
+        await engine.close()
 
 
 NUMPY = """

@@ -105,7 +105,7 @@ def leased_command_line(workspace: Workspace, order: Order) -> list[str]:
 def command_line(workspace: Workspace, order: Order) -> list[str]:
     options = order.options
     words = [
-        *(order.python, "-m", "snakemake", "--logger", "wesemu"),
+        *(order.python, "-P", "-m", "snakemake", "--logger", "wesemu"),
         *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
         *("--configfile", str(workspace.config), "--cores", str(order.resources.cores)),
         *(

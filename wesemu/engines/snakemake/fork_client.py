@@ -33,7 +33,7 @@ class ForkClient:
     def __init__(
         self, python: str, environment: Mapping[str, str], modules: Sequence[str] = ()
     ) -> None:
-        self._command = [python, "-m", "wesemu.engines.snakemake.forkserver"]
+        self._command = [python, "-P", "-m", "wesemu.engines.snakemake.forkserver"]
         self._modules = modules
         self._environment = environment
         self._starting: asyncio.Task[None] | None = None
@@ -43,6 +43,7 @@ class ForkClient:
         self._ready: asyncio.Future[None] | None = None
         self._replies = dict[int, asyncio.Future[Reply]]()
         self._last_id = 0
+        self._last_words = ""
 
     @property
     def pid(self) -> int | None:
@@ -60,6 +61,7 @@ class ForkClient:
 
     async def _start(self) -> None:
         try:
+            self._last_words = ""
             await self._spawn()
             self._ready = asyncio.get_running_loop().create_future()
             self._reading = asyncio.create_task(self._read(), name="forkserver")
@@ -69,10 +71,15 @@ class ForkClient:
             await self._end()
             raise NotStarted("Snakemake's forkserver was not ready in time") from None
         except EngineFault:
-            raise NotStarted("Snakemake's forkserver died while it was starting") from None
+            raise NotStarted(self._why_died()) from None
         except Exception as error:
             self._forget()
             raise NotStarted(f"Snakemake's forkserver cannot be started: {error}") from error
+
+    def _why_died(self) -> str:
+        """With the forkserver's own words, where it could still send them."""
+        why = f": {self._last_words}" if self._last_words else "; the server's stderr tells why"
+        return f"Snakemake's forkserver died while it was starting{why}"
 
     async def _spawn(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -135,6 +142,8 @@ class ForkClient:
     def _dispatch(self, message: Reply) -> None:
         if "ready" in message and self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
+        if "failed" in message:
+            self._last_words = str(message["failed"])
         reply = self._replies.get(message.get("id", 0))
         if reply is None or reply.done():
             return

@@ -2,8 +2,9 @@
 
 `python -m wesemu.engines.snakemake.forkserver FD [MODULE …]`, where FD is one end of a socket pair
 (SOCK_SEQPACKET, JSON) and MODULEs are imported as well. It is sent {"id", "root"}; it sends
-{"ready"}, then for each launch what `run_process.live` announces, and {"id", "exited"} once that
-process has ended. It ends when the other end is closed; the runs go on.
+{"ready"}, or {"failed": reason} before it ends, then for each launch what `run_process.live`
+announces, and {"id", "exited"} once that process has ended. It ends when the other end is closed;
+the runs go on.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from wesemu.engines.snakemake.order import about, read_order
 from wesemu.runs.workspace import Workspace
 
 _MESSAGE_LIMIT = 1 << 16
+_WORDS_LIMIT = 1000
 _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
@@ -43,11 +45,11 @@ class ForkServer:
         self._awake, self._signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
-        with _one_thread():
-            hooks.load()
-            self._imported = Imported(self._modules)
-        if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
-            raise RuntimeError("modules imported ahead start threads; they cannot be forked")
+        try:
+            self._load()
+        except BaseException as error:
+            self._send({"failed": f"{type(error).__name__}: {error}"[:_WORDS_LIMIT]})
+            raise
         gc.collect()
         gc.freeze()
         signal.set_wakeup_fd(self._signaled, warn_on_full_buffer=False)
@@ -62,6 +64,13 @@ class ForkServer:
                 self._reap()
             if self._channel.fileno() in ready and not self._answer():
                 return
+
+    def _load(self) -> None:
+        with _one_thread():
+            hooks.load()
+            self._imported = Imported(self._modules)
+        if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
+            raise RuntimeError("modules imported ahead start threads; they cannot be forked")
 
     def _answer(self) -> bool:
         content = self._channel.recv(_MESSAGE_LIMIT)
