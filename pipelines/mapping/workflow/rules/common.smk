@@ -2,6 +2,7 @@ import json
 import re
 import shlex
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,6 +10,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault
 from wesemu.genomics.fastq import LONGEST_READ
+from wesemu.genomics.fingerprint import fingerprint
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.parabricks.facts import parabricks_tool
 from wesemu.genomics.templates import uses_gpu
@@ -145,3 +147,68 @@ def mapping_results():
     if config["markdup"]:
         names.append("markdup.json")
     return [f"results/{name}" for name in names]
+
+
+# Keys of the configuration that change no alignment: where, how fast and in what form it is made,
+# and what else is made. A key that is not listed here changes all results.
+NOT_IN_ALIGNMENTS = {
+    *("threads", "sort_memory_mb", "gpus", "gpu_memory_mb", "gpu_driver", "parabricks"),
+    *("tools", "reports", "alignment", "cram_version"),
+    *("caller", "vcf", "gvcf", "slice_size_mb"),
+}
+
+
+def depends_on(*tools, **more):
+    """What a rule's results depend on beside its code and input files, as one parameter.
+
+    Snakemake runs a rule again when a parameter has changed. It compares parameters as a set of
+    single values (two that swap places are not noticed), and not at all those that are functions
+    of input, output, threads or resources. So every rule has this one parameter.
+    """
+    known = more | {tool.name: [tool.version, tool.shell] for tool in tools}
+    text = json.dumps(known, sort_keys=True)
+    return text.replace("{", "(").replace("}", ")")  # braces would be wildcards
+
+
+def reference_key():
+    """A changed FASTA may have the old one's name, size and time."""
+    fasta = config["reference"]
+    return depends_on(
+        TOOLS.samtools,
+        INDEXER,
+        fasta=fingerprint(fasta),
+        alternates=fingerprint(f"{fasta}.alt"),
+    )
+
+
+def alignment_key():
+    """Everything that the alignments depend on."""
+    kept = {
+        name: value for name, value in config.items() if name not in NOT_IN_ALIGNMENTS
+    }
+    files = [
+        fingerprint(lane[mate])
+        for lane in config["reads"]
+        for mate in MATES
+        if mate in lane
+    ]
+    return depends_on(
+        TOOLS.samtools,
+        MAPPER,
+        MAPPED_BY,
+        reference=REFERENCE_KEY,
+        files=files,
+        config=kept,
+    )
+
+
+def package_version(name):
+    """Of a Python package; "none" where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+REFERENCE_KEY = reference_key()
+ALIGNMENT_KEY = alignment_key()

@@ -16,6 +16,7 @@ rule map:
     resources:
         mem_mb=map_memory_mb,
     params:
+        depends_on=ALIGNMENT_KEY,
         align=f"{PYTHON} -m wesemu.genomics.align",
         samtools=SAMTOOLS,
         lanes=lane_options(),
@@ -71,6 +72,7 @@ rule statistics:
         "../envs/mapping.yaml"
     threads: max(1, min(4, THREADS // 2))
     params:
+        depends_on=ALIGNMENT_KEY,
         check=f"{PYTHON} -m wesemu.genomics.mapped",
         samtools=SAMTOOLS,
         sample=config["sample"],
@@ -111,6 +113,7 @@ rule cram:
         "../envs/mapping.yaml"
     threads: THREADS
     params:
+        depends_on=depends_on(alignments=ALIGNMENT_KEY),
         samtools=SAMTOOLS,
         version=config["cram_version"],
         temporary=f"{TEMPORARY}-cram",

@@ -22,9 +22,11 @@ use rule map as own_map with:
         gpu=OWN_GPUS,
         mem_mb=map_memory_mb,
     params:
+        depends_on=ALIGNMENT_KEY,
         align=f"{PYTHON} -m wesemu.genomics.own_mapper",
         samtools=SAMTOOLS,
-        lanes=lambda wildcards: own_mapper_options(),
+        # with the number of GPUs, which changes no result
+        lanes=lambda wildcards, threads: own_mapper_options(),
         later=later_programs(),
         longest=LONGEST_READ,
         offset=config["quality_offset"],

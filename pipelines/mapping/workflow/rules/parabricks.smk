@@ -45,8 +45,9 @@ rule fq2bam:
         gpu=GPUS,
         mem_mb=GPU_HOST_MEMORY_MB,
     params:
+        depends_on=ALIGNMENT_KEY,
         step=PARABRICKS_STEP,
-        options=lambda wildcards: parabricks_options(),
+        options=lambda wildcards, threads: parabricks_options(),
         lanes=lambda wildcards: fq2bam_lanes(),
         offset=config["quality_offset"],
         distance=config["optical_distance"],
@@ -77,6 +78,7 @@ if config["markdup"]:
             "../envs/mapping.yaml"
         threads: max(1, min(4, THREADS // 2))
         params:
+            depends_on=ALIGNMENT_KEY,
             samtools=SAMTOOLS,
             tell=f"{PYTHON} -m wesemu.genomics.parabricks.duplicates",
         shell:

@@ -7,6 +7,8 @@ PARABRICKS_STEP = f"{PYTHON} -m wesemu.genomics.parabricks"
 
 
 def parabricks_options():
+    """They say where a step runs and change no result: given as functions of `threads`, which
+    Snakemake does not compare."""
     words = ["--settings", json.dumps(config["parabricks"], sort_keys=True)]
     words += ["--gpus", str(GPUS), "--fault", "accelerator_error.json"]
     if config.get("gpu_memory_mb"):

@@ -14,6 +14,7 @@ if index_fault(config["reference"], INDEXER.name) is None:
         conda:
             "../envs/mapping.yaml"
         params:
+            depends_on=REFERENCE_KEY,
             suffixes=[".fai", *SUFFIXES],
             alternates=lambda wildcards, input: f"{input.fasta}.alt",
         shell:
@@ -38,6 +39,7 @@ else:
         conda:
             "../envs/mapping.yaml"
         params:
+            depends_on=REFERENCE_KEY,
             samtools=SAMTOOLS,
             indexer=INDEXER.shell,
         shell:

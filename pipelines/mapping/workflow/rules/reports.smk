@@ -16,6 +16,9 @@ rule multiqc:
     resources:
         mem_mb=1000,
     params:
+        depends_on=depends_on(
+            multiqc=package_version("multiqc"), sample=config["sample"]
+        ),
         reports=f"{PYTHON} -m wesemu.genomics.reports",
         sample=config["sample"],
     shell:
@@ -36,9 +39,11 @@ rule run_report:
     resources:
         mem_mb=500,
     params:
+        depends_on=depends_on(snakemake=package_version("snakemake")),
         snakemake=f"{PYTHON} -m snakemake --cores 1 --nolock",
         workflow=str(workflow.main_snakefile),
-        config=json.dumps(
+        # what of it changes a result is in the files of the report
+        config=lambda wildcards, input: json.dumps(
             config
             | {"reports": [name for name in config["reports"] if name != "snakemake"]}
         ),

@@ -89,3 +89,13 @@ CALLERS = {
 
 def call_command(vcf, form, gvcf=None, regions=None):
     return CALLERS[config["caller"]](vcf, form, gvcf, regions)
+
+
+# Everything that the variants depend on, the text of the commands included.
+CALLING_KEY = depends_on(
+    TOOLS.bcftools,
+    CALLER,
+    alignments=ALIGNMENT_KEY,
+    config={name: config[name] for name in ("caller", "vcf", "gvcf", "slice_size_mb")},
+    commands=[] if GPU_CALLER else call_command("VCF", VCF_FORM, *GVCF[:1]),
+)

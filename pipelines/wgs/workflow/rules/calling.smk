@@ -20,6 +20,7 @@ if SLICES == 1:
         resources:
             mem_mb=CALL_MEMORY,
         params:
+            depends_on=CALLING_KEY,
             bcftools=BCFTOOLS,
             call=lambda wildcards, output: call_command(
                 output.vcf, VCF_FORM, *output.gvcf
@@ -56,6 +57,7 @@ else:
         resources:
             mem_mb=CALL_MEMORY,
         params:
+            depends_on=CALLING_KEY,
             slices=SLICES,
             call=lambda wildcards, output: call_command(
                 output.vcf, "-Oz", *(output.gvcf or [None]), output.regions
@@ -89,6 +91,7 @@ else:
         conda:
             "../envs/calling.yaml"
         params:
+            depends_on=CALLING_KEY,
             bcftools=BCFTOOLS,
             compressed=int(COMPRESSED),
             temporary="results/slices/joined",
@@ -126,6 +129,7 @@ if DICTIONARY:
         conda:
             "../envs/calling.yaml"
         params:
+            depends_on=REFERENCE_KEY,
             samtools=SAMTOOLS,
         shell:
             "{params.samtools} dict {input:q} 2> {log} | sed 's/\\tUR:[^\\t]*//' > {output:q}"
@@ -142,6 +146,7 @@ rule summary:
     conda:
         "../envs/calling.yaml"
     params:
+        depends_on=CALLING_KEY,
         summarize=f"{PYTHON} -m wesemu.genomics.summary",
         caller=[CALLER.name, CALLER.version],
     shell:

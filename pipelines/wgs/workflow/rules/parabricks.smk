@@ -38,8 +38,9 @@ rule gpu_call:
         gpu=GPUS,
         mem_mb=GPU_HOST_MEMORY_MB,
     params:
+        depends_on=CALLING_KEY,
         step=PARABRICKS_STEP,
-        options=lambda wildcards: parabricks_options(),
+        options=lambda wildcards, threads: parabricks_options(),
         caller=config["caller"],
         gvcf=lambda wildcards, output: " ".join(f"--gvcf {x}" for x in output.gvcf),
     shell:
@@ -67,8 +68,9 @@ if CALL_TWICE:
             gpu=GPUS,
             mem_mb=GPU_HOST_MEMORY_MB,
         params:
+            depends_on=CALLING_KEY,
             step=PARABRICKS_STEP,
-            options=lambda wildcards: parabricks_options(),
+            options=lambda wildcards, threads: parabricks_options(),
             caller=config["caller"],
         shell:
             "{params.step} call --caller {params.caller} {params.options:q}"
@@ -92,6 +94,7 @@ rule gpu_variants:
     conda:
         "../envs/calling.yaml"
     params:
+        depends_on=CALLING_KEY,
         bcftools=BCFTOOLS,
         form=VCF_FORM,
     shell:
