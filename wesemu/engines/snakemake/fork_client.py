@@ -12,6 +12,18 @@ from typing import Any
 from wesemu.errors import EngineFault
 
 _MESSAGE_LIMIT = 1 << 16
+_FORKSERVER = """
+import json, socket, sys
+try:
+    from wesemu.engines.snakemake.forkserver import main
+except BaseException as error:
+    told = {"failed": f"{type(error).__name__}: {error}"[:1000]}
+    socket.socket(fileno=int(sys.argv[1])).send(json.dumps(told).encode())
+    raise
+main()
+"""
+"""Sends why its own modules cannot be imported."""
+
 _START_SECONDS = 60.0
 _LAUNCH_SECONDS = 30.0
 
@@ -33,7 +45,7 @@ class ForkClient:
     def __init__(
         self, python: str, environment: Mapping[str, str], modules: Sequence[str] = ()
     ) -> None:
-        self._command = [python, "-P", "-m", "wesemu.engines.snakemake.forkserver"]
+        self._command = [python, "-P", "-c", _FORKSERVER]
         self._modules = modules
         self._environment = environment
         self._starting: asyncio.Task[None] | None = None
