@@ -18,6 +18,7 @@ from wesemu.settings import Settings
 from wesemu.wiring.apis import build
 from wesemu.wiring.controls import add_controls
 from wesemu.wiring.core import Core, open_core
+from wesemu.wiring.engines import find_sandbox
 from wesemu.wiring.identity import found_verifier
 
 RUNS: web.AppKey[RunService] = web.AppKey("runs", RunService)
@@ -45,7 +46,8 @@ async def create_app(
             opening.push_async_callback(verifier.close)
         reception = Reception(core.wall)
         app = await build(settings, core, core.objects, callbacks, reception, verifier)
-        add_controls(app, settings, core, core.objects, reception, readiness)
+        _, sandbox = await asyncio.to_thread(find_sandbox, settings)
+        add_controls(app, settings, core, core.objects, reception, readiness, sandbox)
         app[RUNS] = core.runs
         resources = opening.pop_all()
 

@@ -131,6 +131,10 @@ class WorkflowSettings(BaseModel):
     """Networks that are not public where workflows may be fetched: `["10.0.0.0/8"]`."""
     folders: list[Path] = Field(default_factory=list)
     """Folders of this machine below which `file:` URLs in `workflow_url` may lead."""
+    owners: Literal["auto"] | list[str] = "auto"
+    """The owners who may send workflows of their own, which are programs: `["alice"]`, `["*"]`
+    for all, `[]` for nobody. `auto`: all on a loopback address without credentials, else nobody.
+    The bundled pipelines are open to every owner."""
 
 
 class ClockSettings(BaseModel):
@@ -235,6 +239,24 @@ class EngineSettings(BaseModel):
 
     snakemake: Literal["warm", "cli"] = "warm"
     """`warm`: forked from a process that has Snakemake loaded; `cli`: a cold start each."""
+
+    sandbox: Literal["auto", "landlock", "none"] = "auto"
+    """What keeps users' own workflows inside their run directory. `auto`: Landlock where the
+    kernel has it (Linux 5.13), else none; `landlock`: refuse to start without it."""
+
+    network: bool = True
+    """Let users' own workflows use the network."""
+
+    readable: list[Path] = Field(default_factory=list)
+    """Files and folders that sandboxed workflows may read although they lie in the data directory
+    or hold credentials."""
+
+    writable: list[Path] = Field(default_factory=list)
+    """Folders that sandboxed workflows may write to beside their run directory."""
+
+    environment: list[str] = Field(default_factory=list)
+    """Environment variables that tasks get although their names or values look like secrets, with
+    `*` for any letters: `["AWS_*"]`."""
 
 
 class GpuSettings(BaseModel):

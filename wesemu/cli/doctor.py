@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wesemu.cli.options import AsJson, Data
+
+if TYPE_CHECKING:
+    from wesemu.settings import Settings
 
 _OLDEST_PYTHON = (3, 11)
 _GIBIBYTE = 1 << 30
@@ -50,7 +53,7 @@ def doctor(
     from wesemu.cli.output import give_json, give_table, tell
 
     settings = load(data=data)
-    findings = list(examine(settings.data, settings.tools))
+    findings = [*examine(settings.data, settings.tools), _sandbox(settings)]
     if gpu or selftest:
         from wesemu.cli.doctor_gpu import examine_gpus, examine_parabricks
         from wesemu.datadir import DataDirectory
@@ -90,6 +93,17 @@ def examine(data: Path, commands: Mapping[str, str]) -> Iterator[Finding]:
     yield _package("snakemake")
     yield from _tools(commands)
     yield from _machine(data)
+
+
+def _sandbox(settings: "Settings") -> Finding:
+    from wesemu.errors import EngineFault
+    from wesemu.wiring.engines import find_sandbox
+
+    try:
+        _, kind = find_sandbox(settings)
+    except EngineFault as fault:
+        return Finding("sandbox", "-", fault.message, ok=False)
+    return Finding("sandbox", kind, "for users' own workflows")
 
 
 def _package(name: str) -> Finding:

@@ -55,6 +55,7 @@ def serve(
     The first line on stdout is the server's URL, printed when it answers.
     """
     from wesemu.cli.configuration import load
+    from wesemu.engines.sandbox import hide_environment
 
     settings = load(
         host=host, port=port, data=data, insecure=insecure or None, adopt_data=adopt_data or None
@@ -62,6 +63,7 @@ def serve(
     refuse_open_door(settings)
     warn_of_open_controls(settings)
     log_to_stderr(verbose)
+    hide_environment()
     with listen(settings.host, settings.port) as door:
         asyncio.run(_serve(settings, door, ready_file))
 

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from wesemu.engines.environment import looks_secret
 from wesemu.engines.execution import DetachedExecution, find
 from wesemu.engines.processes import Known
 from wesemu.errors import EngineFault
@@ -83,12 +85,20 @@ def start_runner(
     return reply
 
 
-def tools_environment(added: Mapping[str, str], private: Iterable[str] = ()) -> dict[str, str]:
-    """What a run's tools see: the server's environment without its settings and without names
-    that begin as one of `private`. Tools beside the server's Python are found last, although its
-    environment is not activated."""
+def tools_environment(
+    added: Mapping[str, str], private: Iterable[str] = (), passed: Iterable[str] = ()
+) -> dict[str, str]:
+    """What a run's tools see: the server's environment without its settings, without names that
+    begin as one of `private`, and without secrets (`looks_secret`) whose names no pattern of
+    `passed` matches. Tools beside the server's Python are found last, although its environment
+    is not activated."""
     hidden = ("WESEMU_", *private)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(hidden)
+        and (not looks_secret(name, value) or any(fnmatchcase(name, each) for each in passed))
+    }
     own = str(Path(sys.executable).parent)
     search = kept.get("PATH", os.defpath).split(os.pathsep)
     if own not in search:

@@ -103,7 +103,8 @@ class Job:
 
     `resources` is the most that the run uses at a time. With a `standing` each task takes a lease
     before it starts; without one it starts at once. `input_bytes` is the size of the reads where
-    that was not known at submission.
+    that was not known at submission. An `untrusted` workflow is a user's own; it runs in the
+    engine's sandbox, if there is one.
     """
 
     run_id: str
@@ -114,6 +115,7 @@ class Job:
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
     standing: Standing | None = None
     input_bytes: int | None = None
+    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,12 @@ def add_controls(
     objects: ObjectServices,
     reception: Reception,
     readiness: Readiness,
+    sandbox: str,
 ) -> None:
-    """Add the controls' routes to `app`; open event streams end when it shuts down."""
+    """Add the controls' routes to `app`; open event streams end when it shuts down.
+
+    `sandbox` says which one users' own workflows run in.
+    """
     overseer = Overseer(core.store, core.runs, core.changes, core.scheduler.drained, core.data.runs)
     pace = settings.sla.pace.value
     faults = FaultHandlers(reception.faults, core.policy)
@@ -49,6 +53,7 @@ def add_controls(
         "pipelines": str(core.pipelines),
         "pace": pace,
         "node": _node(core.node),
+        "sandbox": sandbox,
     }
     resets = ResetHandlers(
         overseer,

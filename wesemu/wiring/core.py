@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from wesemu import nodes
+from wesemu.api.visitors import names_loopback
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
 from wesemu.engines.leases import Lender, declare
@@ -216,7 +217,10 @@ def _planner(
         _own_tools(settings, node),
     )
     return WorkflowPlanner(
-        bundled, AttachedWorkflows(offer), engines, _remote(settings.workflows, opening)
+        bundled,
+        AttachedWorkflows(offer, _senders(settings)),
+        engines,
+        _remote(settings.workflows, opening),
     )
 
 
@@ -226,6 +230,13 @@ def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkfl
     remote = RemoteWorkflows(web, settings.folders)
     opening.push_async_callback(remote.close)
     return remote
+
+
+def _senders(settings: Settings) -> list[str]:
+    """The owners who may send workflows."""
+    if settings.workflows.owners == "auto":
+        return [] if settings.auth.closed or not names_loopback(settings.host) else ["*"]
+    return settings.workflows.owners
 
 
 def _own_tools(settings: Settings, node: Node) -> OwnTools:

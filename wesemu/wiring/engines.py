@@ -2,12 +2,17 @@
 
 import asyncio
 
+import structlog
+
 from wesemu.engines import cwl, wdl
 from wesemu.engines.hosted.containers import find_container_tool
+from wesemu.engines.sandbox import Sandbox, choose_sandbox
 from wesemu.engines.slurm.cluster import Cluster
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.ports import Engine
 from wesemu.settings import NodeSettings, Settings
+
+log = structlog.get_logger("wesemu.engines")
 
 PIPELINES_IMPORT = (
     "wesemu.genomics.bwaindex",
@@ -22,20 +27,45 @@ PIPELINES_IMPORT = (
 
 async def found_engines(settings: Settings) -> list[Engine]:
     """Snakemake, and the engines of the extras `cwl` and `wdl` where they are installed."""
+    sandbox, kind_of_sandbox = await asyncio.to_thread(find_sandbox, settings)
+    if sandbox is None and settings.engine.sandbox != "none":
+        log.warning("users' own workflows run without a sandbox", reason=kind_of_sandbox)
     engines: list[Engine] = [
         SnakemakeEngine(
             settings.engine.snakemake,
             executor=settings.node.executor,
             cluster=_cluster(settings.node),
             modules=PIPELINES_IMPORT,
+            sandbox=sandbox,
+            passed=settings.engine.environment,
         )
     ]
     hosted = [(cwl.probe, cwl.CwlEngine), (wdl.probe, wdl.WdlEngine)]
     found = [(await asyncio.to_thread(probe), kind) for probe, kind in hosted]
     usable = [(probe.version, kind) for probe, kind in found if probe.version is not None]
     containers = await asyncio.to_thread(find_container_tool) if usable else None
-    engines += [kind(version, containers=containers) for version, kind in usable]
+    engines += [
+        kind(
+            version,
+            containers=containers,
+            sandbox=sandbox,
+            passed=settings.engine.environment,
+        )
+        for version, kind in usable
+    ]
     return engines
+
+
+def find_sandbox(settings: Settings) -> tuple[Sandbox | None, str]:
+    """As `choose_sandbox`, by the settings."""
+    engine = settings.engine
+    return choose_sandbox(
+        engine.sandbox,
+        settings.data.absolute(),
+        readable=engine.readable,
+        writable=engine.writable,
+        network=engine.network,
+    )
 
 
 def _cluster(node: NodeSettings) -> Cluster:

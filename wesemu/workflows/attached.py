@@ -2,11 +2,11 @@
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wesemu.errors import InvalidRequest
-from wesemu.runs.model import Resources, Run, RunRequest
+from wesemu.errors import Forbidden, InvalidRequest
+from wesemu.runs.model import Owner, Resources, Run, RunRequest
 from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
@@ -19,8 +19,18 @@ from wesemu.workflows.shares import others
 class AttachedWorkflows:
     """Plans a user's own workflow; it runs in a folder that holds copies of the attachments."""
 
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, owners: Sequence[str] = ("*",)) -> None:
+        """`owners` may send workflows; "*" stands for all."""
         self._offer = offer
+        self._owners = frozenset(owners)
+
+    def check_owner(self, owner: Owner) -> None:
+        """Raises Forbidden for an owner who may not send workflows."""
+        if self._owners.isdisjoint({owner, "*"}):
+            raise Forbidden(
+                f"the owner {owner} may run the bundled pipelines ({' and '.join(PARAMS)}) but "
+                "not send workflows; the setting workflows.owners lists who may"
+            )
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         await asyncio.to_thread(_find, workflow_name(request), attachments)
@@ -57,6 +67,7 @@ def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job
         config=request.params,
         resources=resources,
         engine_parameters=others(request.engine_parameters),
+        untrusted=True,
     )
 
 

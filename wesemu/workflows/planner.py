@@ -52,6 +52,7 @@ class WorkflowPlanner:
                     field="workflow_type",
                 )
             return await self._bundled.plan(engine.name, request, attachments)
+        self._attached.check_owner(owner)
         return await self._attached.plan(engine.name, request, attachments)
 
     async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:

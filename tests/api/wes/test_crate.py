@@ -40,7 +40,10 @@ PROFILES = {
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(
-        update={"auth": settings.auth.model_copy(update={"tokens": {"a": "local", "b": "bob"}})}
+        update={
+            "auth": settings.auth.model_copy(update={"tokens": {"a": "local", "b": "bob"}}),
+            "workflows": settings.workflows.model_copy(update={"owners": ["local"]}),
+        }
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from typing import ClassVar
@@ -13,10 +13,14 @@ from wesemu.engines.hosted.order import order_from, write_order
 from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
 from wesemu.engines.parameters import Readers, read_parameters
 from wesemu.engines.rehearsal import Rehearsals
+from wesemu.engines.sandbox import Sandbox
 from wesemu.runs.graphs import Graph
 from wesemu.runs.model import Run
 from wesemu.runs.ports import Job
 from wesemu.runs.workspace import Workspace
+
+_MOUNTING = frozenset({"podman", "apptainer"})
+"""Container tools that mount file systems themselves, which no process in a sandbox can."""
 
 _PRIVATE_PREFIXES = ("CWLTOOL_", "MINIWDL_")
 """Hidden options of the libraries."""
@@ -66,14 +70,17 @@ class HostedEngine:
         version: str,
         *,
         containers: ContainerTool | None = None,
+        sandbox: Sandbox | None = None,
+        passed: Sequence[str] = (),
         python: str = sys.executable,
         environment: Mapping[str, str] | None = None,
         grace_seconds: float = 5.0,
     ) -> None:
         self.version = version
         self.containers = containers
+        self._sandbox = sandbox if containers not in _MOUNTING else None
         self._python = python
-        self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES)
+        self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES, passed)
         self._grace = grace_seconds
         self._launches = Launches(grace_seconds)
         self._rehearsals = Rehearsals(python, self._environment)
@@ -106,6 +113,7 @@ class HostedEngine:
             options=read_parameters(job.engine_parameters, self.readers),
             containers=self.containers,
             grace_seconds=self._grace,
+            sandbox=self._sandbox if job.untrusted else None,
         )
         write_order(job.workspace, order)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.engines.hosted.containers import ContainerTool
+from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
 from wesemu.engines.standings import standing_from_json, standing_to_json
 from wesemu.runs.model import JsonObject, Resources
 from wesemu.runs.ports import Job, Standing
@@ -31,6 +32,7 @@ class Order:
     containers: ContainerTool | None
     grace_seconds: float
     standing: Standing | None = None
+    sandbox: Sandbox | None = None
 
 
 def order_from(
@@ -41,6 +43,7 @@ def order_from(
     options: Mapping[str, Any],
     containers: ContainerTool | None,
     grace_seconds: float,
+    sandbox: Sandbox | None = None,
 ) -> Order:
     return Order(
         engine=engine,
@@ -52,6 +55,7 @@ def order_from(
         containers=containers,
         grace_seconds=grace_seconds,
         standing=job.standing,
+        sandbox=sandbox,
     )
 
 
@@ -62,6 +66,7 @@ def write_order(workspace: Workspace, order: Order) -> None:
     record = asdict(order) | {
         "workflow_file": str(order.workflow_file),
         "standing": standing_to_json(order.standing),
+        "sandbox": sandbox_to_json(order.sandbox),
     }
     write_json(_file(workspace), record)
 
@@ -74,6 +79,7 @@ def read_order(workspace: Workspace) -> Order:
             "workflow_file": Path(record["workflow_file"]),
             "resources": Resources(**record["resources"]),
             "standing": standing_from_json(record["standing"]),
+            "sandbox": sandbox_from_json(record.get("sandbox")),
         }
     )
 

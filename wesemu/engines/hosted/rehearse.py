@@ -11,6 +11,7 @@ from wesemu.engines.hosted.tasks import Tasks
 from wesemu.engines.hosted.worker import Desk
 from wesemu.engines.journal import Journal, history, to_event
 from wesemu.engines.rehearsal import tell_failure, tell_graph, tie_to_server
+from wesemu.engines.sandbox import enter_sandbox
 from wesemu.runs.graphs import Graph
 from wesemu.runs.model import RunFailure
 from wesemu.runs.ports import EngineError
@@ -22,9 +23,11 @@ Look = Callable[[Desk], Graph | None]
 
 def main(look: Look) -> None:
     """The command line is the run directory."""
-    tie_to_server()
     workspace = Workspace(Path(sys.argv[1]))
     order = read_order(workspace)
+    if order.sandbox is not None:
+        enter_sandbox(order.sandbox, workspace, workspace.root)
+    tie_to_server()
     desk = Desk(workspace, order, Tasks(workspace, Journal(workspace), order.engine))
     os.chdir(workspace.work)
     try:

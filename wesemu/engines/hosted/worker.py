@@ -15,6 +15,7 @@ from wesemu.engines.hosted.tasks import Tasks
 from wesemu.engines.leases import LeaseDesk
 from wesemu.engines.processes import die_with_parent
 from wesemu.engines.run_process import CANCELED, Site
+from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.tickets import devices_environment
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
@@ -95,6 +96,9 @@ class HostedWorker:
             die_with_parent(parent)
             order, site = self._order, self._site
             leases = LeaseDesk(order.standing) if order.standing else None
+            if order.sandbox is not None:
+                folders = [order.standing.folder] if order.standing else []
+                enter_sandbox(order.sandbox, site.workspace, *folders)
             tasks = Tasks(site.workspace, site.journal, order.engine, leases)
             desk = Desk(site.workspace, order, tasks)
             threading.Thread(target=_listen, args=[hear, desk], name="cancel", daemon=True).start()

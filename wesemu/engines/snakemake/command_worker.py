@@ -14,6 +14,7 @@ from wesemu.engines import journal as events
 from wesemu.engines.leased import wrap
 from wesemu.engines.processes import descendants, die_with_parent, send, send_group
 from wesemu.engines.run_process import Site
+from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake.cluster_plugin import plugin_resources, plugin_words
 from wesemu.engines.snakemake.command_watch import CommandWatch
 from wesemu.engines.snakemake.order import Order
@@ -50,7 +51,7 @@ class CommandWorker:
             },
             pass_fds=[theirs],
             process_group=0,
-            preexec_fn=lambda: _begin(parent),
+            preexec_fn=lambda: _begin(parent, site.workspace, order),
         )
         os.close(theirs)
 
@@ -89,9 +90,12 @@ class CommandWorker:
         self._watch.ended(code)
 
 
-def _begin(parent: int) -> None:
+def _begin(parent: int, workspace: Workspace, order: Order) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
+    if order.sandbox is not None:
+        leases = [order.standing.folder] if order.standing else []
+        enter_sandbox(order.sandbox, workspace, *leases)
 
 
 def leased_command_line(workspace: Workspace, order: Order) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
 from wesemu.engines.rehearsal import Rehearsals
+from wesemu.engines.sandbox import Sandbox
 from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
 from wesemu.engines.snakemake.cluster_plugin import plugin_found
 from wesemu.engines.snakemake.fork_client import ForkClient, NotStarted
@@ -54,16 +55,19 @@ class SnakemakeEngine:
         executor: Executor = "local",
         cluster: Cluster | None = None,
         modules: Sequence[str] = (),
+        sandbox: Sandbox | None = None,
+        passed: Sequence[str] = (),
     ) -> None:
         self.version = version
         self.executor: Executor = executor
         self._cluster = cluster or Cluster()
         self._answered = False
+        self._sandbox = sandbox
         warm = mode == "warm" and is_tested(self.version) and sys.platform == "linux"
         warm = warm and executor != "slurm-plugin"
         self.mode: Mode = "warm" if warm else "cli"
         self._python = python
-        self._environment = tools_environment(environment or {})
+        self._environment = tools_environment(environment or {}, passed=passed)
         self._grace = grace_seconds
         self._client = ForkClient(python, self._environment, modules)
         self._launches = Launches(grace_seconds)
@@ -150,6 +154,7 @@ class SnakemakeEngine:
             grace_seconds=self._grace,
             executor=self.executor,
             cluster=cluster,
+            sandbox=self._sandbox if job.untrusted and self.executor == "local" else None,
         )
 
     async def rehearse(self, job: Job) -> Graph | None:

@@ -4,6 +4,7 @@ as well, because only a process without threads can."""
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -18,8 +19,9 @@ from typing import Any, NoReturn
 
 from wesemu.engines import journal as events
 from wesemu.engines.leases import LeaseDesk
-from wesemu.engines.processes import die_with_parent
+from wesemu.engines.processes import die_with_parent, send_group
 from wesemu.engines.run_process import Site
+from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.places import ThisMachine
@@ -41,6 +43,7 @@ class ForkWorker:
 
     def __init__(self, site: Site, order: Order) -> None:
         self._site = site
+        self._order = order
         self._forks = dict[int, int]()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -63,15 +66,20 @@ class ForkWorker:
             self._open = False
             return
         message = json.loads(content)
+        order = self._order
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _in_child(lambda: self._leave(parent), lambda: _run_python(message))
+            _in_child(lambda: self._leave(parent), lambda: _run_python(self._site, order, message))
         self._forks[pid] = message["fork"]
         self._send({"forked": message["fork"], "pid": pid})
 
     def cancel(self) -> None:
+        """A sandboxed worker cannot signal the `run:` jobs, which have sandboxes of their own."""
         self._send({"cancel": True})
+        if self._order.sandbox is not None:
+            for pid in self._forks:
+                send_group(pid, signal.SIGTERM)
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
         if (number := self._forks.pop(pid, None)) is not None:
@@ -118,6 +126,7 @@ def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
 def _work(site: Site, order: Order, channel: socket.socket) -> int:
     earlier = events.history(site.workspace)
     helper = _Helper(channel, tool_environment(site.workspace, order))
+    _confine(site, order)
     leases = TaskLeases(LeaseDesk(order.standing) if order.standing else None)
     remote = order.executor == "slurm"
     place = SlurmTasks(site.workspace, order.cluster) if remote else ThisMachine()
@@ -174,9 +183,16 @@ class _Helper:
         return int(ended["exit_code"])
 
 
-def _run_python(request: Message) -> int:
+def _confine(site: Site, order: Order) -> None:
+    if order.sandbox is not None:
+        leases = [order.standing.folder] if order.standing else []
+        enter_sandbox(order.sandbox, site.workspace, *leases)
+
+
+def _run_python(site: Site, order: Order, request: Message) -> int:
     """Be the Snakemake of one `run:` job."""
     os.setpgid(0, 0)
+    _confine(site, order)
     for target, name in ((1, "stdout"), (2, "stderr")):
         path = Path(request["folder"]) / name
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
+from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
 from wesemu.engines.slurm.cluster import Cluster, Executor
 from wesemu.engines.snakemake.parameters import Options, check_parameters
 from wesemu.engines.standings import standing_from_json, standing_to_json
@@ -31,6 +32,7 @@ class Order:
     standing: Standing | None = None
     executor: Executor = "local"
     cluster: Cluster = field(default_factory=Cluster)
+    sandbox: Sandbox | None = None
 
 
 def about(order: Order) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def write_order(
     grace_seconds: float,
     executor: Executor = "local",
     cluster: Cluster | None = None,
+    sandbox: Sandbox | None = None,
 ) -> None:
     """Also writes config.yaml where the server has not, and makes `work/`.
 
@@ -82,6 +85,7 @@ def write_order(
             "leases": standing_to_json(job.standing),
             "executor": executor,
             "cluster": asdict(cluster) if cluster else None,
+            "sandbox": sandbox_to_json(sandbox),
         },
     )
 
@@ -99,6 +103,7 @@ def read_order(workspace: Workspace) -> Order:
         standing=standing_from_json(record.get("leases")),
         executor=record.get("executor", "local"),
         cluster=_cluster_from_json(record.get("cluster")),
+        sandbox=sandbox_from_json(record.get("sandbox")),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.engines.rehearsal import tell_failure, tell_graph, tie_to_server
+from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.failures import workflow_failure
 from wesemu.engines.snakemake.order import Order, read_order
@@ -16,10 +17,13 @@ from wesemu.runs.workspace import Workspace
 
 
 def main() -> None:
-    tie_to_server()
     workspace = Workspace(Path(sys.argv[1]))
     order = read_order(workspace)
     os.chdir(workspace.work)
+    if order.sandbox is not None:
+        os.environ["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
+        enter_sandbox(order.sandbox, workspace, workspace.root)
+    tie_to_server()
     planning: Any = None
     graph = graph_of([])  # of a workflow that has nothing to do
 

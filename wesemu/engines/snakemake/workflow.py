@@ -146,6 +146,8 @@ def tool_environment(workspace: Workspace, order: Order) -> dict[str, str]:
         temporary.mkdir(exist_ok=True)
         environment["TMPDIR"] = str(temporary)
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    if not os.access(existing, os.W_OK):
+    if order.sandbox is not None:
+        environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
+    elif not os.access(existing, os.W_OK):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
     return environment

@@ -1,0 +1,121 @@
+"""The choice of a sandbox and what its rules cover; the e2e tests attack a real one."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wesemu.engines import landlock
+from wesemu.engines.sandbox import (
+    Sandbox,
+    choose_sandbox,
+    enter_sandbox,
+    sandbox_from_json,
+    sandbox_to_json,
+)
+from wesemu.errors import EngineFault
+from wesemu.runs.workspace import Workspace
+
+needs_landlock = pytest.mark.skipif(landlock.version() == 0, reason="needs Landlock")
+
+
+def in_child(attempt: Callable[[], object]) -> bool:
+    """Whether `attempt` goes well in a child process that it may restrict."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            attempt()
+            code = 0
+        except OSError:
+            code = 2
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 2)
+    return code == 0
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    (tmp_path / "data" / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "data" / "buckets").mkdir()
+    (tmp_path / "data" / "buckets" / "reads").write_text("x")
+    (tmp_path / "beside").write_text("x")
+    return Workspace(tmp_path / "data" / "runs" / "one")
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    ("path", "change", "allowed"),
+    [
+        ("data/buckets/reads", {}, False),
+        ("data/buckets/reads", {"readable": ["data/buckets"]}, True),
+        ("data/runs/one/work/new", {}, True),
+        ("data/runs/one/new", {}, False),
+        ("beside", {}, False),
+        ("beside", {"writable": ["beside"]}, True),
+    ],
+)
+def test_files(
+    workspace: Workspace, tmp_path: Path, path: str, change: dict[str, list[str]], allowed: bool
+) -> None:
+    given = {name: [tmp_path / each for each in paths] for name, paths in change.items()}
+    sandbox, _ = choose_sandbox("landlock", tmp_path / "data", **given)  # type: ignore[arg-type]
+    assert sandbox is not None
+    mode = "r" if "readable" in change or path == "data/buckets/reads" else "a"
+
+    def attempt() -> None:
+        enter_sandbox(sandbox, workspace)
+        with (tmp_path / path).open(mode):
+            pass
+
+    assert in_child(attempt) is allowed
+
+
+@needs_landlock
+def test_what_lies_beside_the_data_is_read(workspace: Workspace, tmp_path: Path) -> None:
+    sandbox, _ = choose_sandbox("auto", tmp_path / "data")
+    assert sandbox is not None
+
+    def attempt() -> None:
+        enter_sandbox(sandbox, workspace)
+        (tmp_path / "beside").read_text()
+
+    assert in_child(attempt)
+
+
+@needs_landlock
+def test_a_link_to_the_data_leads_nowhere(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    sandbox, _ = choose_sandbox("auto", tmp_path / "link")
+    assert sandbox is not None
+
+    def attempt() -> None:
+        enter_sandbox(sandbox, workspace)
+        (tmp_path / "link" / "buckets" / "reads").read_text()
+
+    assert not in_child(attempt)
+
+
+def test_none_is_none(tmp_path: Path) -> None:
+    assert choose_sandbox("none", tmp_path) == (None, 'none: engine.sandbox = "none"')
+    with pytest.raises(EngineFault, match=r"engine\.network"):
+        choose_sandbox("none", tmp_path, network=False)
+
+
+def test_a_kernel_without_landlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    sandbox, kind = choose_sandbox("auto", tmp_path)
+    assert sandbox is None
+    assert "no Landlock" in kind
+    for asked in ({"mode": "landlock"}, {"mode": "auto", "network": False}):
+        with pytest.raises(EngineFault, match="Landlock"):
+            choose_sandbox(data=tmp_path, **asked)  # type: ignore[arg-type]
+
+
+def test_it_is_kept_in_engine_json() -> None:
+    sandbox = Sandbox(hidden=("/a",), readable=("/b",), writable=("/c",), network=False)
+    assert sandbox_from_json(sandbox_to_json(sandbox)) == sandbox
+    assert sandbox_from_json(sandbox_to_json(None)) is None

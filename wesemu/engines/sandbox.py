@@ -1,0 +1,221 @@
+"""The sandbox around the process that runs a user's workflow (THREAT_MODEL.md).
+
+Files: the run's `work/`, `tmp/` and `tasks/` are writable, and the node's leases; the rest of the
+data directory and the credentials in the user's home are neither read nor listed; everything else
+of this machine is read as the server's user may. Processes: none outside the run gets a signal or
+is traced, so that its environment stays unread. Network: a switch of its own.
+"""
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wesemu.engines import landlock
+from wesemu.engines.landlock import DEVICES, READ, WRITE, Access
+from wesemu.errors import EngineFault
+from wesemu.runs.workspace import Workspace
+
+SandboxMode = Literal["auto", "landlock", "none"]
+
+_CREDENTIALS = (
+    *(".ssh", ".gnupg", ".aws", ".azure", ".aliyun", ".alibabacloud", ".oss", ".ossutilconfig"),
+    *(".config/gcloud", ".config/gh", ".config/oss", ".docker", ".kube", ".netrc", ".pypirc"),
+    *(".git-credentials", ".password-store", ".local/share/keyrings", ".bash_history", ".pgpass"),
+)
+"""What lies in a home and opens other doors."""
+
+_PR_SET_DUMPABLE = 4
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS = 0x8914
+_CAPABILITY_VERSION = 0x20080522
+_KEPT_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7))
+"""CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID; see capabilities(7)."""
+_KEPT = (*(_KEPT_CAPABILITIES,) * 3, 0, 0, 0)
+"""As capset(2) wants it: effective, permitted, inheritable; first the low 32 of each."""
+_IFF_UP = 0x1
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What all sandboxed runs of a server have in common.
+
+    `hidden` are hierarchies that are neither read nor written; `readable` and `writable` are
+    exceptions from that, and `writable` from everything being read only.
+    """
+
+    hidden: tuple[str, ...]
+    readable: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    network: bool = True
+
+
+def choose_sandbox(
+    mode: SandboxMode,
+    data: Path,
+    *,
+    readable: Sequence[Path] = (),
+    writable: Sequence[Path] = (),
+    network: bool = True,
+) -> tuple[Sandbox | None, str]:
+    """The sandbox of this machine, None for none, and a sentence that says which and why.
+
+    Raises EngineFault where the settings ask for one that this machine does not have.
+    """
+    if mode == "none":
+        if not network:
+            raise EngineFault(
+                'engine.network = false needs a sandbox; set engine.sandbox = "auto" as well'
+            )
+        return None, 'none: engine.sandbox = "none"'
+    newest = landlock.version()
+    if newest == 0:
+        if mode == "landlock" or not network:
+            raise EngineFault(
+                "this machine has no Landlock (Linux 5.13 or newer, not switched off); set "
+                'engine.sandbox = "none" and engine.network = true, or use another kernel'
+            )
+        return None, "none: this kernel has no Landlock"
+    if not network and newest < landlock.NETWORK_SINCE and not _can_leave_network():
+        raise EngineFault(
+            "engine.network = false needs Linux 6.7 or newer, or user namespaces; "
+            "this machine has neither"
+        )
+    home = Path.home()
+    sandbox = Sandbox(
+        hidden=(str(data.resolve()), *(str((home / name).resolve()) for name in _CREDENTIALS)),
+        readable=tuple(str(path.expanduser().resolve()) for path in readable),
+        writable=tuple(str(path.expanduser().resolve()) for path in writable),
+        network=network,
+    )
+    missing = "" if newest >= landlock.SIGNALS_SINCE else "; signals are not kept inside"
+    return sandbox, f"landlock {newest}{missing}" + ("" if network else "; no network")
+
+
+def sandbox_to_json(sandbox: Sandbox | None) -> dict[str, Any] | None:
+    """For engine.json."""
+    return asdict(sandbox) if sandbox else None
+
+
+def sandbox_from_json(values: dict[str, Any] | None) -> Sandbox | None:
+    if values is None:
+        return None
+    lists = {name: tuple(values[name]) for name in ("hidden", "readable", "writable")}
+    return Sandbox(**lists, network=bool(values["network"]))
+
+
+def writable_folders(workspace: Workspace) -> list[Path]:
+    """What a run writes itself."""
+    return [workspace.work, workspace.tasks, workspace.root / "tmp"]
+
+
+def enter_sandbox(sandbox: Sandbox, workspace: Workspace, *extra: Path) -> None:
+    """Restrict this process, and what it starts, to one run and the folders `extra`, which are
+    writable as well. There is no way back.
+
+    Only for a process with one thread. Raises EngineFault.
+    """
+    folders = writable_folders(workspace)
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    without_network = not sandbox.network and _leave_network()
+    _drop_capabilities()
+    landlock.restrict(
+        _rules(sandbox, workspace.root, [*folders, *extra]),
+        deny_tcp=not sandbox.network and not without_network,
+    )
+
+
+def hide_environment() -> None:
+    """Keep this process's environment and memory from other processes of its user, for the
+    server: its settings may hold secrets. Without effect but on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _rules(sandbox: Sandbox, run: Path, writable: Sequence[Path]) -> Iterator[tuple[str, Access]]:
+    for path in _outside("/", {*sandbox.hidden, "/dev"}):
+        yield path, READ
+    yield from _devices()
+    for path in sandbox.readable:
+        yield path, READ
+    yield str(run), READ
+    for path in (*map(str, writable), *sandbox.writable):
+        yield path, WRITE
+
+
+def _outside(folder: str, hidden: set[str]) -> Iterator[str]:
+    """The largest hierarchies below `folder` that hold nothing hidden. Links are left out: what
+    counts is where a file really is."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        path = entry.path
+        if path in hidden or entry.is_symlink():
+            continue
+        if any(other.startswith(f"{path}/") for other in hidden):
+            yield from _outside(path, hidden)
+        else:
+            yield path
+
+
+def _devices() -> Iterator[tuple[str, Access]]:
+    """Devices that every program may use, and GPUs; no disks and no memory."""
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts"):
+        yield f"/dev/{name}", DEVICES
+    yield "/dev/shm", WRITE  # noqa: S108  POSIX shared memory and semaphores
+    for pattern in ("nvidia*", "dri", "kfd", "infiniband"):
+        for path in Path("/dev").glob(pattern):
+            yield str(path), DEVICES
+
+
+def _drop_capabilities() -> None:
+    """Where the server runs as root: keep what file ownership needs, and lose what would read
+    other processes, disks and memory."""
+    library = ctypes.CDLL(None, use_errno=True)
+    version = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    if library.capget(version, data) != 0:
+        return
+    words = [word & kept for word, kept in zip(struct.unpack("=6I", data.raw), _KEPT, strict=True)]
+    library.capset(version, struct.pack("=6I", *words))
+
+
+def _leave_network() -> bool:
+    """Move to a network of this process's own with nothing but loopback; False where the kernel
+    does not allow it."""
+    user, group = os.geteuid(), os.getegid()
+    flags = _CLONE_NEWNET | (0 if user == 0 else _CLONE_NEWUSER)
+    if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
+        return False
+    if user != 0:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+    return True
+
+
+def _can_leave_network() -> bool:
+    """Tried in a child. Blocks."""
+    if sys.platform != "linux":
+        return False
+    pid = os.fork()
+    if pid == 0:
+        left = False
+        try:
+            left = _leave_network()
+        finally:
+            os._exit(0 if left else 1)
+    return os.waitpid(pid, 0)[1] == 0
