@@ -1,6 +1,7 @@
 """Runs whole folders of tests in several processes where pytest-xdist is installed.
 
-Without a selection, or with folders only, there is one process for each core, at most MOST. Tests
+Without a selection, or with folders only, there are three processes for two cores, because tests
+wait for disks and for what they start about half of the time; at most MOST. Tests
 named by file or node run in this process, so that a debugger and `-s` behave as usual. `-n 0` keeps
 everything in this process, `-n 4` asks for four, and `--cov` stays in this process without `-n`.
 """
@@ -35,10 +36,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     option.loadscopereorder = False
     if option.numprocesses is None and option.dist == "no" and _whole_folders(config):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        option.numprocesses = min(cores or 1, MOST) if cores != 1 else 0
+        option.numprocesses = min(max(2, _cores() * 3 // 2), MOST)
     if option.numprocesses and option.dist == "no":
         option.dist = "loadfile"
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _whole_folders(config: pytest.Config) -> bool:
