@@ -1,10 +1,12 @@
 """Run the workflows as a user would: by Snakemake's command line, without the server."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -68,6 +70,16 @@ def fixture_folder() -> Path:
 @pytest.fixture
 def config(fixture_folder: Path) -> dict[str, object]:
     return lanes_of(fixture_folder)
+
+
+@pytest.fixture
+def copied_lane(config: dict[str, Any], tmp_path: Path) -> dict[str, str]:
+    """The lane of `config` in files of its own: the same reads once more."""
+    lane = {}
+    for mate, path in config["reads"][0].items():
+        lane[mate] = str(tmp_path / f"lane2_{Path(path).name}")
+        shutil.copy(path, lane[mate])
+    return lane
 
 
 @pytest.fixture

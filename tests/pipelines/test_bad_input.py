@@ -179,9 +179,28 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], int | None, str]] = {
     "names in .1 and .2": (lambda data: renamed(data, b".2"), 1, "use /1 and /2"),
     "several lines": (in_lines, 1, "several lines"),
     "a byte order mark": (lambda data: b"\xef\xbb\xbf" + data, None, "byte order mark"),
-    "trailing blank lines": (lambda data: data + b"\n\n\n", PAIRS + 1, "blank lines"),
+    "a blank line": (lambda d: changed(d, 9, 0, lambda x: b"\n" + x), 9, "blank line"),
+    "a pair with the name of the one before": (
+        lambda d: changed(d, 9, 0, lambda _: d.splitlines(keepends=True)[28]),
+        9,
+        "out of step",
+    ),
+    "bytes after the gzip data": (
+        lambda data: gzip.compress(data) + b"no gzip",
+        PAIRS + 1,
+        "bytes that are not gzip follow it",
+    ),
+    "an endless record": (
+        lambda data: gzip.compress(data + b"@" + b"r" * (12 << 20), 1),
+        PAIRS + 1,
+        "more than 8 MiB",
+    ),
+    "a name that is not ASCII": (
+        lambda d: changed(d, 5, 0, lambda x: "@é".encode() + x[1:]),
+        5,
+        "out of step",
+    ),
     "a read of 2 Mb": (long_read, 1, "2000000 bases"),
-    "not ASCII": (lambda d: changed(d, 5, 0, lambda x: "@é\n".encode()), None, "not ASCII"),
 }
 
 
@@ -248,6 +267,19 @@ ACCEPTED: dict[str, Callable[[Mates], Mates]] = {
     ),
     "no last newline": lambda mates: (mates[0][:-1], mates[1]),
     "lower case": lambda mates: (changed(mates[0], 3, 1, bytes.lower), mates[1]),
+    "blank lines at the end": lambda mates: (mates[0] + b"\n", mates[1] + b"\r\n\n\n\n\n\n"),
+    "separators with another name": lambda mates: (
+        mates[0].replace(b"\n+\n", b"\n+other\n"),
+        changed(mates[1], 3, 2, lambda _: b"+once\n"),
+    ),
+    "a comment that is not ASCII": lambda mates: (
+        changed(mates[0], 5, 0, lambda x: x[:-1] + " é\n".encode()),
+        changed(mates[1], 7, 0, lambda x: x[:-1] + b" \xe9\n"),
+    ),
+    "zeros after the gzip data": lambda mates: (
+        gzip.compress(mates[0]) + bytes(1000),
+        gzip.compress(mates[1]) + b"\0",
+    ),
     "an empty read": lambda mates: (
         changed(changed(mates[0], 3, 1, lambda _: b"\n"), 3, 3, lambda _: b"\n"),
         mates[1],

@@ -92,9 +92,9 @@ def test_duplicates_of_the_fixture_are_found(workflow, config, fixture_folder):
     assert found == truth["duplicate_reads"]
 
 
-def test_lanes_have_read_groups_of_their_own(workflow, config):
+def test_lanes_have_read_groups_of_their_own(workflow, config, copied_lane):
     lane = config["reads"][0]
-    named = lane | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
+    named = copied_lane | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
     results = workflow("mapping").succeed(config | {"reads": [lane, named], "sample": "two"})
     with pysam.AlignmentFile(str(results / "aligned.bam")) as bam:
         groups = bam.header["RG"]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def test_the_results_are_those_of_the_same_mapper_built_in(workflow, config, own
     odd.mkdir()
     lane = {}
     for mate, path in config["reads"][0].items():
-        (odd / Path(path).name).symlink_to(path)
+        shutil.copy(path, odd / Path(path).name)
         lane[mate] = str(odd / Path(path).name)
     config |= {"reads": [config["reads"][0], lane]}
     builtin = workflow("mapping", "builtin").succeed(config)

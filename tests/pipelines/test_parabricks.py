@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,12 +44,15 @@ def summary(results: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(fixture_folder: Path) -> dict[str, object]:
+def whole(fixture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Two lanes, one with a read group of its own, and a gVCF."""
-    lane = {
-        mate: str(fixture_folder / f"reads_{n}.fq.gz") for n, mate in ((1, "first"), (2, "second"))
-    }
-    named = lane | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
+    folder = tmp_path_factory.mktemp("lane2")
+    shutil.copytree(fixture_folder, folder, dirs_exist_ok=True)
+    lane, other = (
+        {mate: str(place / f"reads_{n}.fq.gz") for n, mate in ((1, "first"), (2, "second"))}
+        for place in (fixture_folder, folder)
+    )
+    named = other | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
     return {
         "reads": [lane, named],
         "reference": str(fixture_folder / "reference.fa"),

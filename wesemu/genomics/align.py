@@ -28,11 +28,11 @@ from wesemu.genomics.alignment import (
     Lane,
     Program,
     header_text,
-    read_group_line,
 )
 from wesemu.genomics.bwaindex import Contig, check_names, read_contigs
 from wesemu.genomics.fastq import LONGEST_READ, PairedReader
 from wesemu.genomics.mapper_native import NativeMapper
+from wesemu.genomics.read_groups import parse_read_group
 
 if TYPE_CHECKING:
     from wesemu.genomics.mapper_mem3 import Mem3Mapper
@@ -80,7 +80,7 @@ def align(
     note: str = "",
     later: Sequence[Program] = (),
     longest: int = LONGEST_READ,
-    quality_offset: int = 33,
+    quality_offset: int | None = None,
 ) -> Tally:
     """Map all lanes, one after the other, to stdout.
 
@@ -98,12 +98,14 @@ def align(
 
     mapper = _mapper([*bwa, *bwa_mem2, *minimap2], words, reference, threads, header, contigs)
     tally = Tally()
+    last = b""
     for lane in lanes:
         with PairedReader(
-            lane.first, lane.second, longest=longest, quality_offset=quality_offset
+            lane.first, lane.second, longest=longest, quality_offset=quality_offset, before=last
         ) as reader:
             mapper.map(lane, reader)
             tally.add(lane, reader)
+            last = reader.last
     mapper.close()
     return tally
 
@@ -174,7 +176,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         metavar=("NAME", "VERSION", "COMMAND"),
         help="a program that comes next, for the header",
     )
-    parser.add_argument("--quality-offset", type=int, choices=(33, 64), default=33)
+    parser.add_argument("--quality-offset", type=int, choices=(33, 64))
     parser.add_argument("--longest", type=int, default=LONGEST_READ, help="bases in a read")
     parser.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")
     parser.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
@@ -198,7 +200,7 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"align: {arguments.note}\n")
     try:
         lanes = [
-            Lane(files[0], files[1] if len(files) > 1 else None, read_group_line(group))
+            Lane(files[0], files[1] if len(files) > 1 else None, parse_read_group(group).line)
             for files, group in zip(arguments.reads, arguments.read_group, strict=True)
         ]
         tally = align(

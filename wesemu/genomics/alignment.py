@@ -1,10 +1,9 @@
 """What the mappers share: lanes, read groups, and a header that is the same on every machine."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.errors import SystemFault
 from wesemu.genomics.bwaindex import Contig
 
 BWA = ("bwa", "mem", "-K", "10000000", "-Y")
@@ -19,8 +18,6 @@ BWA_MEM3 = ("bwa-mem3", *BWA[1:])
 
 MINIMAP2 = ("minimap2", "-a", "-x", "sr", "-K", "10000000", "-Y")
 """The same for minimap2, whose answers are not bwa's."""
-
-_READ_GROUP = re.compile(r"@RG(?:\t[A-Za-z][A-Za-z0-9]:[ -~]+)+")
 
 
 class MapperFailed(SystemFault):
@@ -46,18 +43,6 @@ class Program:
     version: str
     command: str
     note: str = ""
-
-
-def read_group_line(text: str) -> str:
-    r"""An @RG line from `text`, in which tabs may be written as \t. Raises `InvalidRequest`."""
-    line = text.replace("\\t", "\t").rstrip("\n")
-    tags = [field[:2] for field in line.split("\t")[1:]]
-    if not _READ_GROUP.fullmatch(line) or "ID" not in tags or len(tags) != len(set(tags)):
-        raise InvalidRequest(
-            f"{text!r} is no read group; write for example '@RG\\tID:L1\\tSM:sample'.",
-            field="read_group",
-        )
-    return line
 
 
 def header_text(

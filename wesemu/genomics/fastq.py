@@ -9,20 +9,29 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from wesemu.errors import InputError
-from wesemu.genomics.fastqfile import FastqFile, Unreadable
-from wesemu.genomics.plain import BASES, BELOW_PHRED64, LONGEST_NAME, QUALITIES, plain_block
-
-if TYPE_CHECKING:
-    from dnaio import SequenceRecord as Record
+from wesemu.genomics.fastqfile import FastqFile, Record, Unreadable
+from wesemu.genomics.matenames import mate_hint
+from wesemu.genomics.plain import (
+    BASES,
+    BELOW_PHRED64,
+    LONGEST_NAME,
+    QUALITIES,
+    pair_name,
+    plain_block,
+)
 
 BATCH_BASES = 10_000_000
 """Bases after which a batch is cut; the value of `bwa mem -K` that the pipelines use."""
 
 LONGEST_READ = 1000
 """Bases. bwa mem needs minutes for one read of a megabase; short-read machines stay below 700."""
+
+MOST_PAIRS = 500_000
+"""Pairs in a batch. Reads so short that a batch needs more of them would fill the memory, the
+mapper's too, which collects the same bases."""
 
 _SEPARATOR = b"\n"
 _BASES = BASES + _SEPARATOR
@@ -31,18 +40,20 @@ _PHRED64_TO_33 = bytes(byte - 31 if byte >= 64 else byte for byte in range(256))
 _ABOVE_PHRED33 = bytes(range(76, 127))
 _COUNTED_SURPLUS = 5_000_000
 _UNUSED_BYTES = 1 << 16
+_SEQUENCE, _QUALITY = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Whole pairs in file order.
 
-    `reads` is interleaved (first, second, first, …), `names` has one name a pair, without comment
-    and without /1 or /2. `sequences` and `qualities` are those of `reads` joined by newlines.
+    `names` has one name a pair, without comment and without /1 or /2. `sequences` and `qualities`
+    are those of the reads (first, second, first, …) joined by newlines; `lengths` those of the
+    sequences.
     """
 
-    reads: "list[Record]"
-    names: list[str]
+    names: list[bytes]
+    lengths: list[int]
     sequences: bytes
     qualities: bytes
 
@@ -50,7 +61,7 @@ class Batch:
         """The batch as FASTQ, interleaved or one mate's (0 or 1), both under the pair's name."""
         bases = self.sequences.split(_SEPARATOR)
         qualities = self.qualities.split(_SEPARATOR)
-        names = [name.encode() for name in self.names for _ in range(2)]
+        names = chain.from_iterable(zip(self.names, self.names, strict=True))
         reads = zip(names, bases, qualities, strict=True)
         chosen = tuple(reads if mate is None else islice(reads, mate, None, 2))
         return (b"@%b\n%b\n+\n%b\n" * len(chosen)) % tuple(chain.from_iterable(chosen))
@@ -62,7 +73,9 @@ class PairedReader:
     A batch is cut where `bwa mem -K batch_bases` cuts: after the pair that reaches the number of
     bases. `reads` and `bases` count both mates of all that was handed out so far and are exact
     once the iteration has ended. Without `second` the mates follow each other in `first`.
-    Qualities are handed out as Phred+33; `quality_offset` (33 or 64) is what the files have.
+    Qualities are handed out as Phred+33; `quality_offset` (33 or 64) is that of the files. None
+    takes them for Phred+33 and refuses files whose first reads look like Phred+64. `last` is the
+    head line of the last pair's first read; `before` that of the lane that is mapped before.
     Raises `InputError`.
     """
 
@@ -73,14 +86,18 @@ class PairedReader:
         *,
         batch_bases: int = BATCH_BASES,
         longest: int = LONGEST_READ,
-        quality_offset: int = 33,
+        quality_offset: int | None = None,
+        before: bytes = b"",
     ) -> None:
         self.reads = 0
         self.bases = 0
+        self.last = before
         self._batch_bases = batch_bases
         self._longest = longest
-        self._offset = quality_offset
+        self._offset = quality_offset or 33
+        self._guess = quality_offset is None
         self._interleaved = second is None
+        self._sparse = (0, 0)
         if second is not None and _same_file(first, second):
             raise InputError(
                 f"{first} and {second} are the same file; give the two files of a pair.",
@@ -120,13 +137,18 @@ class PairedReader:
                 for file, rest in zip(files, rests, strict=True)
             ]
             rests = [rest + block for rest, block in zip(rests, more, strict=True)]
-            block = plain_block(rests, longest=self._longest, start=not self.reads)
+            block = plain_block(
+                rests,
+                longest=self._longest,
+                before=pair_name(self.last),
+                start=not self.reads,
+                guess=self._guess and not self.reads,
+            )
             if block is None or not any(more):
                 break
             rests = block.rests
             if block.pairs:
-                self.reads += 2 * block.pairs
-                self.bases += block.bases
+                self._count(block.pairs, block.bases, block.last)
                 yield block.texts
         if self.reads and not any(rests) and not any(file.damaged for file in files):
             return
@@ -137,8 +159,9 @@ class PairedReader:
 
     def __iter__(self) -> Iterator[Batch]:
         reads: list[Record] = []
-        names: list[str] = []
+        names: list[bytes] = []
         bases = 0
+        before = pair_name(self.last)
         first = second = self._first.records()
         if not self._interleaved:
             second = self._second.records()
@@ -146,16 +169,17 @@ class PairedReader:
             for one, two in zip_longest(first, second):
                 if one is None or two is None:
                     raise self._unequal(one is None, first, second, len(names))
-                name: str = one.id
-                if name != two.id or name[-2:-1] == "/":
-                    name = self._common_name(one, two, len(names))
-                if not 0 < len(name) <= LONGEST_NAME:
-                    raise self._bad_name(name, len(names))
+                name = one[0].partition(b" ")[0]
+                if name != two[0].partition(b" ")[0] or name[-2:-1] == b"/":
+                    name = self._common_name(one[0], two[0], len(names))
+                if name == before or not 0 < len(name) <= LONGEST_NAME:
+                    raise self._bad_name(name, reads, one[0])
+                before = name
                 names.append(name)
                 reads.append(one)
                 reads.append(two)
-                bases += len(one) + len(two)
-                if bases >= self._batch_bases:
+                bases += len(one[1]) + len(two[1])
+                if bases >= self._batch_bases or len(names) >= MOST_PAIRS:
                     yield self._checked(reads, names, bases)
                     reads, names, bases = [], [], 0
         except (InputError, Unreadable) as error:
@@ -172,43 +196,57 @@ class PairedReader:
                 f"{self._names('holds', 'hold')} no reads. Was everything written completely?"
             )
 
-    def _checked(self, reads: "list[Record]", names: list[str], bases: int) -> Batch:
+    def _checked(self, reads: list[Record], names: list[bytes], bases: int) -> Batch:
+        lengths = [len(read[_SEQUENCE]) for read in reads]
         batch = Batch(
-            reads,
             names,
-            "\n".join([read.sequence for read in reads]).encode(),
-            "\n".join([read.qualities or "" for read in reads]).encode(),
+            lengths,
+            _SEPARATOR.join([read[_SEQUENCE] for read in reads]),
+            _SEPARATOR.join([read[_QUALITY] for read in reads]),
         )
-        if not "".join(names).isprintable():
-            raise self._first.fault(
-                f"{self._first.name}: names with control characters near record {self._record(0)}."
-            )
+        if not _is_printable(names):
+            raise self._unprintable(names)
         if batch.sequences.translate(None, _BASES):
-            raise self._bad_letter(reads, _BASES, "sequence")
+            raise self._bad_letter(reads, _BASES, _SEQUENCE)
         if batch.qualities.translate(None, _QUALITIES[self._offset]):
-            raise self._bad_letter(reads, _QUALITIES[self._offset], "quality")
-        if max(map(len, reads)) > self._longest:
+            raise self._bad_letter(reads, _QUALITIES[self._offset], _QUALITY)
+        if max(lengths) > self._longest:
             raise self._too_long(reads)
         if not self.reads:
-            self._check_start(batch)
-        self.reads += len(reads)
-        self.bases += bases
+            self._check_start(reads, batch)
+        self._count(len(names), bases, reads[-2][0])
         if self._offset == 64:
             return replace(batch, qualities=batch.qualities.translate(_PHRED64_TO_33))
         return batch
 
-    def _check_start(self, batch: Batch) -> None:
-        """Whole-file mistakes that the first batch shows."""
-        if self._offset == 33 and _looks_like_phred64(batch.qualities):
+    def _count(self, pairs: int, bases: int, last: bytes) -> None:
+        """Also refuses reads so short that no mapper's batch would ever be full."""
+        self.reads += 2 * pairs
+        self.bases += bases
+        self.last = last
+        self._sparse = (self._sparse[0] + pairs, self._sparse[1] + bases)
+        if self._sparse[1] >= self._batch_bases:
+            self._sparse = (0, 0)
+        elif self._sparse[0] >= MOST_PAIRS:
+            record = self._record(0) - 1
             raise self._first.fault(
-                f"{self._first.name} has qualities in the old Phred+64 encoding (Illumina before "
-                "1.8), seen from record 1 on; set quality_offset to 64 to have them converted.",
+                f"{self._first.name}: the {self._sparse[0]} pairs up to record {record} have fewer "
+                f"than {self._batch_bases // (2 * MOST_PAIRS)} bases a read. So short reads map "
+                "nowhere: remove them from both files.",
+                record,
+            )
+
+    def _check_start(self, reads: list[Record], batch: Batch) -> None:
+        """Whole-file mistakes that the first batch shows."""
+        if self._guess and _looks_like_phred64(batch.qualities):
+            raise self._first.fault(
+                f"{self._first.name} seems to have qualities in the old Phred+64 encoding "
+                "(Illumina before 1.8), seen from record 1 on: none is below Phred+33's 26. Set "
+                "quality_offset to 64 to have them converted, or to 33 if they are Phred+33.",
                 1,
             )
-        pairs = zip(batch.reads[::2], batch.reads[1::2], strict=True)
-        if len(batch.names) > 1 and all(
-            one.sequence == two.sequence and one.qualities == two.qualities for one, two in pairs
-        ):
+        pairs = zip(reads[::2], reads[1::2], strict=True)
+        if len(batch.names) > 1 and all(one[1:] == two[1:] for one, two in pairs):
             raise self._second.fault(
                 f"{self._names('holds every read twice', 'hold the same reads')}; "
                 "give the two mates of each pair.",
@@ -226,58 +264,87 @@ class PairedReader:
         pairs = self.reads // 2 + pair
         return 2 * pairs + mate + 1 if self._interleaved else pairs + 1
 
-    def _common_name(self, one: "Record", two: "Record", offset: int) -> str:
+    def _common_name(self, one: bytes, two: bytes, offset: int) -> bytes:
         """The name of a pair as bwa sees it: /1, /2 (any digit) are cut off, nothing else."""
-        names = [_trimmed(one.id), _trimmed(two.id)]
+        names = pair_name(one), pair_name(two)
         if names[0] == names[1]:
             return names[0]
         record = self._record(offset, 1)
         second = "then" if self._interleaved else f"{self._second.name} has"
+        shown = [_shown(head.partition(b" ")[0]) for head in (one, two)]
         message = (
-            f"The mates are out of step at record {record}: {self._first.name} has {one.id!r}, "
-            f"{second} {two.id!r}."
+            f"The mates are out of step at record {record}: {self._first.name} has {shown[0]}, "
+            f"{second} {shown[1]}. "
         )
-        if names[0][:-1] == names[1][:-1] and names[0][-2:] == ".1" and names[1][-2:] == ".2":
-            message += " Names in .1 and .2 are not taken for mates: use /1 and /2, or none."
-        else:
-            message += " A read is missing or extra, or these files are not of one pair."
+        message += mate_hint(*names) or (
+            "A read is missing or extra, or these files are not of one pair."
+        )
         raise self._second.fault(message, record)
 
-    def _bad_name(self, name: str, offset: int) -> InputError:
-        record = self._record(offset)
-        what = f"is longer than {LONGEST_NAME} characters" if name else "is empty"
-        return self._first.fault(f"{self._first.name}, record {record}: the name {what}.", record)
+    def _bad_name(self, name: bytes, reads: list[Record], head: bytes) -> InputError:
+        """For a name of no good length, and for that of the pair before. `reads` are those of the
+        batch before the pair."""
+        record = self._record(len(reads) // 2)
+        if not 0 < len(name) <= LONGEST_NAME:
+            what = f"is longer than {LONGEST_NAME} characters" if name else "is empty"
+            return self._first.fault(
+                f"{self._first.name}, record {record}: the name {what}.", record
+            )
+        before = _shown(reads[-2][0] if reads else self.last)
+        where = f"{self._first.name}, record {record} ({_shown(head)})"
+        if record > 1:
+            earlier = self._record(len(reads) // 2 - 1)
+            other = f"record {earlier} ({before})"
+        else:
+            other = f"the last pair of the lane before it ({before})"
+        return self._first.fault(
+            f"{where}: the pair has the same name as {other}, for names end at the first blank. "
+            "Such pairs would be taken for one fragment: give each its own name, for example "
+            "by writing '_' in place of the blanks.",
+            record,
+        )
+
+    def _unprintable(self, names: list[bytes]) -> InputError:
+        pair = next(index for index, name in enumerate(names) if not _is_printable([name]))
+        record = self._record(pair)
+        return self._first.fault(
+            f"{self._first.name}, record {record}: the name {_shown(names[pair])} has letters that "
+            "are not ASCII, or control characters. SAM allows printable ASCII only.",
+            record,
+        )
 
     def _culprit(self, index: int) -> tuple[FastqFile, int]:
         pair, mate = divmod(index, 2)
         return (self._second if mate else self._first), self._record(pair, mate)
 
-    def _bad_letter(self, reads: "list[Record]", allowed: bytes, part: str) -> InputError:
+    def _bad_letter(self, reads: list[Record], allowed: bytes, part: int) -> InputError:
         index = 0
-        while not (wrong := _text(reads[index], part).translate(None, allowed)):
+        while not (wrong := reads[index][part].translate(None, allowed)):
             index += 1
         mate, record = self._culprit(index)
-        kind = f"a quality in Phred+{self._offset}"
-        if part == "sequence":
-            kind = "a base in IUPAC code"
+        kind, name = f"a quality in Phred+{self._offset}", "quality"
+        if part == _SEQUENCE:
+            kind, name = "a base in IUPAC code", "sequence"
+        letter = wrong.decode("utf-8", "replace")[:1]
         return mate.fault(
-            f"{mate.name}, record {record} ({reads[index].id}): {wrong[:1].decode()!r} in the "
-            f"{part} is not {kind}.",
+            f"{mate.name}, record {record} ({_name_of(reads[index])}): {letter!r} in the {name} is "
+            f"not {kind}.",
             record,
         )
 
-    def _too_long(self, reads: "list[Record]") -> InputError:
-        index = next(i for i, read in enumerate(reads) if len(read) > self._longest)
+    def _too_long(self, reads: list[Record]) -> InputError:
+        index = next(i for i, read in enumerate(reads) if len(read[_SEQUENCE]) > self._longest)
         mate, record = self._culprit(index)
+        length = len(reads[index][_SEQUENCE])
         return mate.fault(
-            f"{mate.name}, record {record} ({reads[index].id}): the read has {len(reads[index])} "
+            f"{mate.name}, record {record} ({_name_of(reads[index])}): the read has {length} "
             f"bases; this short-read pipeline takes up to {self._longest}. "
             "Long reads need another mapper.",
             record,
         )
 
     def _unequal(
-        self, first_ended: bool, first: "Iterator[Record]", second: "Iterator[Record]", offset: int
+        self, first_ended: bool, first: Iterator[Record], second: Iterator[Record], offset: int
     ) -> InputError:
         pairs = self.reads // 2 + offset
         if self._interleaved:
@@ -308,8 +375,18 @@ def _looks_like_phred64(qualities: bytes) -> bool:
     )
 
 
-def _text(read: "Record", part: str) -> bytes:
-    return (read.sequence if part == "sequence" else read.qualities or "").encode()
+def _is_printable(names: list[bytes]) -> bool:
+    text = b"".join(names).decode("latin-1")
+    return text.isascii() and text.isprintable()
+
+
+def _name_of(read: Record) -> str:
+    return read[0].partition(b" ")[0].decode("utf-8", "replace")
+
+
+def _shown(text: bytes) -> str:
+    """For a message: the first 200 bytes, quoted."""
+    return repr(text[:200].decode("utf-8", "replace"))
 
 
 def _same_file(first: str, second: str) -> bool:
@@ -317,7 +394,3 @@ def _same_file(first: str, second: str) -> bool:
         return Path(first).samefile(second)
     except OSError:
         return False
-
-
-def _trimmed(name: str) -> str:
-    return name[:-2] if len(name) > 2 and name[-2] == "/" and name[-1].isdigit() else name

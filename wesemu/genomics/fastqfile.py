@@ -1,25 +1,30 @@
 """One FASTQ file, checked while it is read.
 
-pysam's reader takes FASTA, cut records and wrong separators for reads; dnaio's does not.
+Neither pysam's reader (accepts FASTA and cut records) nor dnaio's (refuses `+` lines and blank
+last lines that mappers accept, unbounded memory) decides as this one does.
 """
 
 from collections.abc import Iterator
-from io import BufferedReader, FileIO, RawIOBase
-from typing import TYPE_CHECKING, Any
+from io import BufferedReader, FileIO
+from typing import Any
 
 from wesemu.errors import InputError
-from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
+from wesemu.genomics.gzipped import GZIP_FAULTS, TrailingBytes, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
 
-if TYPE_CHECKING:
-    from dnaio import FastqFormatError, SequenceRecord
+LONGEST_RECORD = 8 << 20
+"""Bytes of one record, all four lines; what is longer is refused before more of it is read."""
+
+Record = tuple[bytes, bytes, bytes]
+"""The line after the `@` (tabs are blanks), the sequence, the qualities."""
 
 _DRAINED_BYTES = 64 << 20
 _BLOCK = 1 << 17
+_BLANK = b"\r\n"
 
 
 class Unreadable(Exception):
-    """Reading stopped between two records; who counts them knows after which."""
+    """Reading stopped between two records; the caller counts them and knows after which."""
 
     def __init__(self, file: "FastqFile", what: str, advice: str) -> None:
         super().__init__(what)
@@ -34,8 +39,8 @@ class Unreadable(Exception):
 
 
 class FastqFile:
-    """Raises `InputError` for whatever is wrong with the file, `Unreadable` where its position
-    is for the caller to tell."""
+    """Raises `InputError` for a fault of the file, `Unreadable` where the caller knows the
+    position."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,46 +52,64 @@ class FastqFile:
         self._file = self._raw
         if self._compressed:
             self._file = open_gzip(self._raw)
-        self._rest = _Rest(self._file)
+        self._seen = b""
         self._done = 0
-        self.damaged = False
+        self._damage: Exception | None = None
+
+    @property
+    def damaged(self) -> bool:
+        return self._damage is not None
 
     def fault(self, message: str, record: int | None = None) -> InputError:
         return InputError(message, file=self.name, record=record)
 
     def read_block(self) -> bytes:
-        """What comes next, up to 128 KiB; nothing at the end or where reading fails, which
-        `damaged` tells and `records` raises."""
+        """The next bytes, up to 128 KiB. Empty at the end and where reading fails: then `damaged`
+        is true and `records` raises the reason."""
         if self.damaged:
             return b""
         try:
             return self._file.read1(_BLOCK)
         except GZIP_FAULTS as error:
-            self._rest.fault = error
-            self.damaged = True
+            self._damage = error
             return b""
 
     def put_back(self, text: bytes, records: int) -> None:
         """Have `records` begin with `text`, which `read_block` gave, after that many records."""
-        self._rest.seen = text
+        self._seen = text
         self._done = records
 
-    def records(self) -> "Iterator[SequenceRecord]":
-        # where all reads are plain it is not needed, and takes longer to import than the rest
-        import dnaio
+    def records(self) -> Iterator[Record]:
+        text = self._seen or self.read_block()
+        if not self._done:
+            self._check_head(text[:64])
+        ended = False
+        while not ended:
+            if len(text) > LONGEST_RECORD:
+                raise self._endless(text)
+            block = self.read_block()
+            ended = not block
+            text += block
+            if ended and not self.damaged and text[-1:] not in (b"", b"\n"):
+                text += b"\n"
+            records, text, is_bad = _parse(text)
+            yield from records
+            self._done += len(records)
+            if is_bad:
+                if self._is_blank_to_the_end(text):
+                    break
+                raise self._malformed(text)
+        if self._damage is not None:
+            raise self._unreadable(self._damage) from self._damage
+        if text.strip(_BLANK):
+            raise self._malformed(text)
 
-        try:
-            if not self._done:
-                self._check_head(self._rest.head())
-            yield from dnaio.FastqReader(self._rest)  # type: ignore[arg-type]
-        except dnaio.FastqFormatError as error:
-            try:
-                self._drain()
-            except GZIP_FAULTS as damage:
-                raise self._unreadable(damage) from damage
-            raise self._malformed(error) from error
-        except GZIP_FAULTS as error:
-            raise self._unreadable(error) from error
+    def _is_blank_to_the_end(self, text: bytes) -> bool:
+        while not text.strip(_BLANK):
+            text = self.read_block()
+            if not text:
+                return not self.damaged
+        return False
 
     def _check_head(self, head: bytes) -> None:
         if head and (not head.startswith(b"@") or head[:4] in (b"@HD\t", b"@SQ\t")):
@@ -95,71 +118,104 @@ class FastqFile:
                 "Give FASTQ, plain or gzip."
             )
 
-    def _malformed(self, error: "FastqFormatError") -> Exception:
-        if error.line is None:
-            return Unreadable(
-                self, "characters that are not ASCII", "FASTQ is plain ASCII: check the file."
-            )
-        line = error.line + 4 * self._done
-        record = line // 4 + 1
-        what = str(error).partition(": ")[2].rstrip(".") or str(error)
-        hint = ""
-        if "Premature end" in what:
-            what = "the last record is cut or followed by blank lines"
-            hint = " The file may have been cut while it was written or copied: fetch it again."
-        elif "Length" in what:
-            hint = " If this is the last record, the file has been cut: fetch it again."
-        elif "'+'" in what:
-            hint = " Sequences over several lines are not supported: write each on one line."
+    def _malformed(self, text: bytes) -> Exception:
+        """The error for the record at the start of `text`, unless damaged gzip data made it."""
+        self._drain()
+        if self._damage is not None:
+            return self._unreadable(self._damage)
+        line, what = _fault_of(text)
+        record = self._done + 1
         return self.fault(
-            f"{self.name}, record {record} (line {line + 1}): {what[0].lower()}{what[1:]}.{hint}",
+            f"{self.name}, record {record} (line {4 * self._done + line}): {what}", record
+        )
+
+    def _endless(self, text: bytes) -> InputError:
+        record = self._done + 1
+        line = 4 * self._done + text.count(b"\n") + 1
+        return self.fault(
+            f"{self.name}, record {record} (line {line}): the record has more than "
+            f"{LONGEST_RECORD >> 20} MiB. Short reads are far shorter: check what the file holds.",
             record,
         )
 
     def _unreadable(self, error: Exception) -> Unreadable:
+        advice = "Fetch the file again."
         if isinstance(error, EOFError):
             what = "the gzip data ends too early, as in a file that was cut while it was copied"
+        elif isinstance(error, TrailingBytes):
+            what = (
+                f"the gzip data is whole up to byte {error.offset}, but bytes that are not gzip "
+                "follow it"
+            )
+            advice = (
+                "They may be reads that were appended uncompressed, or a damaged part: fetch the "
+                f"file again, or cut it there (head -c {error.offset}) if they are no reads."
+            )
         elif self._compressed:
             what = f"the gzip data is damaged ({error})"
         else:
             what = f"reading failed ({error})"
-        return Unreadable(self, what, "Fetch the file again.")
+        return Unreadable(self, what, advice)
 
     def _drain(self) -> None:
-        """Read on: where damaged gzip data made the bad record, the checksum tells."""
+        """Read on: if damaged gzip data made the bad record, the checksum shows it."""
         left = _DRAINED_BYTES if self._compressed else 0
-        block = bytearray(1 << 20)
-        while left > 0 and (size := self._rest.readinto(block)):
-            left -= size
+        while left > 0 and (block := self.read_block()):
+            left -= len(block)
 
     def close(self) -> None:
         self._file.close()
         self._raw.close()
 
 
-class _Rest(RawIOBase):
-    """What was `seen` of a file but not used, then what follows, or the `fault` that ended it."""
+def _parse(text: bytes) -> tuple[list[Record], bytes, bool]:
+    """The whole records at the start of `text`, the text after them, and whether a bad record
+    begins it. Lines may end in CRLF."""
+    lines = text.split(b"\n")
+    count = (len(lines) - 1) // 4
+    bare = [line.removesuffix(b"\r") for line in lines] if b"\r" in text else lines
+    heads, bases, separators, qualities = (bare[part : 4 * count : 4] for part in range(4))
+    whole = count
+    if (
+        (b"\n" + b"\n".join(heads)).count(b"\n@") != count
+        or (b"\n" + b"\n".join(separators)).count(b"\n+") != count
+        or list(map(len, bases)) != list(map(len, qualities))
+    ):
+        parts = zip(heads, bases, separators, qualities, strict=True)
+        whole = next(index for index, lines_of in enumerate(parts) if not _is_sound(*lines_of))
+    names = [head[1:] for head in heads[:whole]]
+    if b"\t" in b"".join(names):
+        names = [name.replace(b"\t", b" ") for name in names]
+    records = [*zip(names, bases, qualities, strict=False)]
+    return records, b"\n".join(lines[4 * whole :]), whole < count
 
-    def __init__(self, file: "BufferedReader[Any]") -> None:
-        self.seen = b""
-        self.fault: Exception | None = None
-        self._file = file
 
-    def readable(self) -> bool:
-        return True
+def _is_sound(head: bytes, bases: bytes, separator: bytes, qualities: bytes) -> bool:
+    return head[:1] == b"@" and separator[:1] == b"+" and len(bases) == len(qualities)
 
-    def head(self) -> bytes:
-        """The first bytes, which stay to be read."""
-        if not self.seen and self.fault is not None:
-            raise self.fault
-        return (self.seen or self._file.peek(64))[:64]
 
-    def readinto(self, buffer: Any) -> int:
-        if not self.seen:
-            if self.fault is not None:
-                raise self.fault
-            return self._file.readinto(buffer)
-        size = min(len(buffer), len(self.seen))
-        buffer[:size] = self.seen[:size]
-        self.seen = self.seen[size:]
-        return size
+def _fault_of(text: bytes) -> tuple[int, str]:
+    """The line (from 1) of the bad record that begins `text`, and what is wrong with it."""
+    lines = [line.removesuffix(b"\r") for line in text.split(b"\n", 4)]
+    if not lines[0]:
+        return 1, "a blank line stands between records or in place of one. Remove it."
+    if lines[0][:1] != b"@":
+        return 1, f"the record must begin with '@', not with {_shown(lines[0][:1])}."
+    if len(lines) > 3 and lines[2][:1] != b"+":
+        return 3, (
+            f"a line that begins with '+' must follow the sequence, not {_shown(lines[2][:20])}. "
+            "Sequences over several lines are not supported: write each on one line."
+        )
+    if len(lines) < 5:
+        return len(lines), (
+            "the last record is cut. The file may have been cut while it was written or copied: "
+            "fetch it again."
+        )
+    return 4, (
+        f"the sequence has the length {len(lines[1])} and the qualities {len(lines[3])}. If this "
+        "is the last record, the file has been cut: fetch it again."
+    )
+
+
+def _shown(text: bytes) -> str:
+    return repr(text.decode("utf-8", "replace"))

@@ -69,8 +69,8 @@ def load(path: Path) -> Reads:
     bases, qualities, starts = bytearray(), bytearray(), [0]
     try:
         for record in file.records():
-            bases += record.sequence.encode()
-            qualities += record.qualities_as_bytes()
+            bases += record[1]
+            qualities += record[2]
             starts.append(len(bases))
     except Unreadable as error:
         raise error.located(len(starts) - 1) from error

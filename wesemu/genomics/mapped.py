@@ -117,6 +117,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdup", type=Path, help="JSON of samtools markdup")
     parser.add_argument("--summary", type=Path, required=True)
     parser.add_argument("--sample", required=True)
+    parser.add_argument("--libraries", type=int, default=1, help="in the read groups")
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     parser.add_argument("--note", action="append", default=[], help="a sentence about a tool")
     arguments = parser.parse_args(words)
@@ -145,6 +146,7 @@ def _describe(arguments: argparse.Namespace) -> None:
         flagstat=flagstat,
         stats=arguments.stats,
         markdup=markdup,
+        libraries=arguments.libraries,
         genome=sum(int(length) for _, length in contigs),
         notes=arguments.note,
     )

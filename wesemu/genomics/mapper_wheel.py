@@ -174,19 +174,18 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 def _pack(batch: Batch) -> _Packed:
     """Lay a batch out in C. bwa turns the sequences into numbers in place: they are a copy."""
     separator = bytes.maketrans(b"\n", b"\0")
-    names = ctypes.create_string_buffer("\0".join(batch.names).encode())
+    names = ctypes.create_string_buffer(b"\0".join(batch.names))
     sequences = ctypes.create_string_buffer(batch.sequences.translate(separator))
     qualities = ctypes.create_string_buffer(batch.qualities.translate(separator))
     name, base, quality = map(ctypes.addressof, (names, sequences, qualities))
     table = array("Q")
-    for number, read in enumerate(batch.reads):
-        length = len(read)
+    for number, length in enumerate(batch.lengths):
         table.extend((length | number << 32, name, 0, base, quality, 0))
         base += length + 1
         quality += length + 1
         if number % 2:
             name += len(batch.names[number // 2]) + 1
-    return _Packed(len(batch.reads), table, (names, sequences, qualities))
+    return _Packed(len(batch.lengths), table, (names, sequences, qualities))
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[Item]:

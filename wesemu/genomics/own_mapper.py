@@ -22,9 +22,10 @@ import psutil
 
 from wesemu.errors import InputError, InvalidRequest
 from wesemu.genomics.align import BAD_INPUT, MAPPER_FAILED, NOBODY_READS
-from wesemu.genomics.alignment import Lane, MapperFailed, Program, header_text, read_group_line
+from wesemu.genomics.alignment import Lane, MapperFailed, Program, header_text
 from wesemu.genomics.bwaindex import read_contigs
 from wesemu.genomics.parabricks.counting import Counting, check_lanes
+from wesemu.genomics.read_groups import parse_read_group
 from wesemu.genomics.templates import check_template, fill
 
 _BLOCK = 1 << 20
@@ -100,7 +101,7 @@ def map_lanes(arguments: argparse.Namespace) -> dict[str, object]:
     """The counts. Raises InvalidRequest for bad reads, MapperFailed, BrokenPipeError."""
     check_template(arguments.name, arguments.command)
     lanes = [
-        Lane(files[0], files[1] if len(files) > 1 else None, read_group_line(group))
+        Lane(files[0], files[1] if len(files) > 1 else None, parse_read_group(group).line)
         for files, group in zip(arguments.reads, arguments.read_group, strict=True)
     ]
     check_lanes(lanes, arguments.quality_offset)
@@ -115,7 +116,7 @@ def map_lanes(arguments: argparse.Namespace) -> dict[str, object]:
     programs += [Program(*words) for words in arguments.later]
     output = sys.stdout.buffer
     output.write(header_text(read_contigs(arguments.reference), lanes, programs).encode())
-    counting = Counting(lanes, spoiled=mapper.stop)
+    counting = Counting(lanes, arguments.quality_offset, spoiled=mapper.stop)
     try:
         for lane in lanes:
             mapper.map(lane, output)
@@ -136,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--read-group", action="append", required=True, metavar="@RG…")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--later", nargs=3, action="append", default=[])
-    parser.add_argument("--quality-offset", type=int, default=33)
+    parser.add_argument("--quality-offset", type=int)
     parser.add_argument("--longest", type=int, help="for the likeness with other mappers")
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--error", type=Path, required=True)

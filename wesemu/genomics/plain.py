@@ -1,10 +1,12 @@
-"""Pairs in plain FASTQ text, recognised by the block, in half the time of a look at each record.
+"""Recognises pairs in plain FASTQ text by the block, in half the time of a look at each record.
 
-What is recognised here needs no other look. Whatever is unusual, right or wrong, is left to the
-reader of single records, which knows what to say. Pure.
+What is recognised here needs no other check. Whatever is unusual, right or wrong, is left to the
+reader of single records, which knows the message. Pure.
 """
 
 from collections.abc import Sequence
+from itertools import chain
+from operator import eq
 from typing import NamedTuple
 
 LONGEST_NAME = 254  # SAM specification 1.4, QNAME
@@ -17,15 +19,16 @@ _MATE_ENDS = {b"/1"}, {b"/2"}
 
 
 class PlainBlock(NamedTuple):
-    """Whole pairs: the text of each file (one if interleaved), and what follows in it.
+    """Whole pairs: the text of each file (one if interleaved), and the text after them.
 
-    `bases` counts both mates.
+    `bases` counts both mates; `last` is the head line of the last pair's first mate.
     """
 
     texts: list[bytes]
     rests: list[bytes]
     pairs: int
     bases: int
+    last: bytes
 
 
 class _Records(NamedTuple):
@@ -35,12 +38,27 @@ class _Records(NamedTuple):
     qualities: list[bytes]
 
 
-def plain_block(texts: Sequence[bytes], *, longest: int, start: bool) -> PlainBlock | None:
+def pair_name(head: bytes) -> bytes:
+    """The name that both mates have: up to the first blank, without /1 or /2 (any digit), as bwa
+    and samtools see it. `head` is the line after the `@`."""
+    name = head.partition(b" ")[0]
+    return name[:-2] if len(name) > 2 and name[-2:-1] == b"/" and name[-1:].isdigit() else name
+
+
+def plain_block(
+    texts: Sequence[bytes],
+    *,
+    longest: int,
+    before: bytes = b"",
+    start: bool = False,
+    guess: bool = False,
+) -> PlainBlock | None:
     """The whole pairs at the start of one interleaved or two texts, qualities in Phred+33.
 
     None unless every one is plain: four lines a read, names in step (alike up to a blank, or
-    followed by /1 and /2), known letters, one quality a base, at most `longest` bases. At the
-    `start` of the files the mates must differ, and the qualities show that they are Phred+33.
+    followed by /1 and /2), neighbouring pairs with different names, known letters, one quality a
+    base, at most `longest` bases. `before` is the name of the pair before. At the `start` of the
+    files the mates must differ. With `guess` the qualities must show that they are Phred+33.
     """
     lines = [text.split(b"\n") for text in texts]
     # after the last newline comes the beginning of a line
@@ -54,12 +72,17 @@ def plain_block(texts: Sequence[bytes], *, longest: int, start: bool) -> PlainBl
     mates = files
     if len(files) == 1:
         mates = [_Records(*(part[mate::2] for part in files[0])) for mate in range(2)]
-    if not (_in_step(*(records.heads for records in mates)) and all(map(_is_sound, files))):
+    names = _common_names(*(records.heads for records in mates))
+    if names is None or not all(map(_is_sound, files)):
+        return None
+    if any(map(eq, chain([b"@" + before], names), names)):
         return None
     lengths = [len(read) for records in files for read in records.bases]
     if max(lengths, default=0) > longest:
         return None
-    if start and not (mates[0].bases != mates[1].bases and any(map(_shows_phred33, files))):
+    if start and mates[0].bases == mates[1].bases:
+        return None
+    if guess and not any(map(_shows_phred33, files)):
         return None
     rests = [b"\n".join(these[each:]) for these in lines]
     return PlainBlock(
@@ -67,29 +90,32 @@ def plain_block(texts: Sequence[bytes], *, longest: int, start: bool) -> PlainBl
         rests,
         pairs,
         sum(lengths),
+        mates[0].heads[-1][1:] if pairs else b"",
     )
 
 
-def _in_step(first: list[bytes], second: list[bytes]) -> bool:
-    """Whether two mates' head lines have the same good names."""
+def _common_names(first: list[bytes], second: list[bytes]) -> list[bytes] | None:
+    """The pairs' names with the `@`; None unless both mates' head lines have the same good ones."""
     names, others = ([head.partition(b" ")[0] for head in heads] for heads in (first, second))
     if names != others:
         ends = {name[-2:] for name in names}, {name[-2:] for name in others}
         names, others = ([name[:-2] for name in these] for these in (names, others))
         if ends != _MATE_ENDS or names != others:
-            return False
+            return None
     joined = b"\n".join(names)
     if b"/" in joined and any(name[-2:-1] == b"/" for name in names):
-        return False
+        return None
     marked = (b"\n" + joined).count(b"\n@") == len(names)
     sized = all(1 < length <= LONGEST_NAME + 1 for length in {len(name) for name in names})
-    return marked and sized and joined.replace(b"\n", b"").decode("ascii").isprintable()
+    if marked and sized and joined.replace(b"\n", b"").decode("ascii").isprintable():
+        return names
+    return None
 
 
 def _is_sound(records: _Records) -> bool:
     """Whether letters, separators and numbers of qualities are right."""
     return (
-        records.separators.count(b"+") == len(records.separators)
+        (b"\n" + b"\n".join(records.separators)).count(b"\n+") == len(records.separators)
         and list(map(len, records.bases)) == list(map(len, records.qualities))
         and not b"".join(records.bases).translate(None, BASES)
         and not b"".join(records.qualities).translate(None, QUALITIES[33])

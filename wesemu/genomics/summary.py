@@ -54,6 +54,7 @@ def summarize_mapping(
     markdup: Mapping[str, int] | None,
     genome: int,
     notes: Sequence[str] = (),
+    libraries: int = 1,
 ) -> Summary:
     """`counts` is the report of `align`, `flagstat` and `markdup` (None: duplicates were not
     marked) those of samtools as JSON, `stats` that of `samtools stats`; `genome` in bases.
@@ -81,7 +82,7 @@ def summarize_mapping(
             "mapping_quality_0": int(numbers["reads MQ0"]),
             "mismatch_rate": numbers["error rate"],
         },
-        "duplicates": None if markdup is None else _duplicates(markdup),
+        "duplicates": None if markdup is None else _duplicates(markdup, libraries),
         "insert_size": {
             "mean": numbers["insert size average"],
             "median": _median_insert(sections["IS"]),
@@ -93,13 +94,15 @@ def summarize_mapping(
     return summary | {"variants": None, "warnings": warnings, "notes": [*notes]}
 
 
-def _duplicates(markdup: Mapping[str, int]) -> Summary:
+def _duplicates(markdup: Mapping[str, int], libraries: int) -> Summary:
+    # samtools takes all duplicates for those of one library
+    size = markdup["ESTIMATED_LIBRARY_SIZE"] if libraries == 1 else None
     optical = markdup["DUPLICATE PAIR OPTICAL"] + markdup["DUPLICATE SINGLE OPTICAL"]
     return {
         "reads": markdup["DUPLICATE TOTAL"],
         "percent": _percent(markdup["DUPLICATE TOTAL"], markdup["EXAMINED"]),
         "optical": optical,
-        "estimated_library_size": markdup["ESTIMATED_LIBRARY_SIZE"] or None,
+        "estimated_library_size": size or None,
     }
 
 

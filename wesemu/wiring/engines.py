@@ -17,7 +17,9 @@ log = structlog.get_logger("wesemu.engines")
 PIPELINES_IMPORT = (
     "wesemu.genomics.bwaindex",
     "wesemu.genomics.fastq",
+    "wesemu.genomics.lane_files",
     "wesemu.genomics.parabricks.facts",
+    "wesemu.genomics.read_groups",
     "wesemu.genomics.reports",
     "wesemu.genomics.templates",
     "wesemu.genomics.tools",

@@ -16,7 +16,12 @@ from wesemu.workflows.accelerated import (
     without_parabricks,
 )
 from wesemu.workflows.accelerators import hindrance
-from wesemu.workflows.checks import check_names, check_tools, check_wildcards
+from wesemu.workflows.checks import (
+    check_names,
+    check_read_groups,
+    check_tools,
+    check_wildcards,
+)
 from wesemu.workflows.configuration import configuration
 from wesemu.workflows.delivery import Deliveries
 from wesemu.workflows.elsewhere import Elsewhere
@@ -74,6 +79,7 @@ class BundledPipelines:
         reads = [path for lane in found for path in lane.names]
         check_names(params, {reference, *reads}, publications)
         check_wildcards(params, _names(found))
+        check_read_groups(params, found)
         unable = self._hindrance(params, request.workflow_url)
         placement = place(
             request.engine_parameters, self._offer, able=unable is None, unable=unable
@@ -108,6 +114,7 @@ class BundledPipelines:
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
         assert fasta is not None, "what is remote has been fetched"
         check_wildcards(params, _names(lanes))  # a remote folder is known only now
+        check_read_groups(params, lanes)
         reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
         input_bytes = await asyncio.to_thread(_sizes, lanes)
         await asyncio.to_thread(write_note, run, workspace)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ToolMissing
+from wesemu.genomics.read_groups import complete_read_groups
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import (
     OPTIONAL,
@@ -18,6 +19,7 @@ from wesemu.genomics.tools import (
 from wesemu.genomics.wheel import wheel_version
 from wesemu.runs.ports import Publication
 from wesemu.workflows.accelerated import check_caller
+from wesemu.workflows.inputs import LaneFiles
 from wesemu.workflows.params import MappingParams, WgsParams
 
 _SCHEME = re.compile("^s3://")
@@ -44,6 +46,21 @@ def check_names(
                 field=publication.name,
             )
         taken.add(target)
+
+
+def check_read_groups(params: MappingParams, lanes: Sequence[LaneFiles]) -> None:
+    """Raises InvalidRequest for lanes of several samples and for two lanes with one ID. `lanes`
+    are those that lie here; of the others the given read groups are checked."""
+    entries = {f"reads.{number}": lane for number, lane in enumerate(params.reads)}
+    if {lane.entry for lane in lanes} == entries.keys():
+        complete_read_groups(
+            [lane.read_group for lane in lanes],
+            params.sample,
+            entries=[lane.entry for lane in lanes],
+        )
+        return
+    given = {entry: lane.read_group for entry, lane in entries.items() if lane.read_group}
+    complete_read_groups([*given.values()], params.sample, entries=[*given])
 
 
 def check_wildcards(params: MappingParams, names: Mapping[Path, str]) -> None:

@@ -1,15 +1,17 @@
 """From the locations in a request to files on this machine."""
 
-import re
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ObjectNotFound, ReferenceNotFound
+from wesemu.genomics.lane_files import check_files_differ, file_identity
+from wesemu.genomics.read_groups import parse_read_group
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.objects.buckets import SCHEME, Buckets, parse
 from wesemu.objects.lanes import lanes
 from wesemu.runs.workspace import safe_name
-from wesemu.transfers.source import shown
+from wesemu.transfers.source import WebFile, shown
 from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
 from wesemu.workflows.params import FASTA_SUFFIXES, Lane, MappingParams
 from wesemu.workflows.staging import staged_path
@@ -26,9 +28,10 @@ class RunFiles:
 
 @dataclass(frozen=True, slots=True)
 class LaneFiles:
-    """One lane's two files (`second` is None if they are interleaved), what the caller called
-    them, and the caller's read group."""
+    """One lane's two files (`second` is None if they are interleaved), the caller's names for
+    them, and the caller's read group. `entry` is the request's (`reads.0`)."""
 
+    entry: str
     first: Path
     second: Path | None
     first_name: str
@@ -67,15 +70,18 @@ class Inputs:
     def lanes(self, params: MappingParams, files: RunFiles) -> list[LaneFiles]:
         """Every lane, folders opened up; before the run has begun only those that lie here.
 
-        Raises ObjectNotFound, InvalidRequest, …
+        Raises ObjectNotFound, InvalidRequest for a file that is in two lanes, …
         """
         found: list[LaneFiles] = []
+        remote: list[tuple[str, str, Hashable]] = []
         for number, lane in enumerate(params.reads):
             field = f"reads.{number}"
             if files.staged is None and self._has_remote_mate(lane):
                 self._check(lane, field, files)
+                remote += self._identities(lane, field, files)
             else:
                 found += self._lane(lane, field, files)
+        check_files_differ([*remote, *(each for lane in found for each in _identities(lane))])
         return found
 
     def reference(self, location: str, files: RunFiles) -> Path | None:
@@ -124,6 +130,26 @@ class Inputs:
                     field=f"{field}.second",
                 )
 
+    def _identities(
+        self, lane: Lane, field: str, files: RunFiles
+    ) -> Iterator[tuple[str, str, Hashable]]:
+        """Of a lane of which something lies elsewhere; a folder counts once."""
+        mates = {"first": lane.first}
+        if lane.second is not None and lane.second != lane.first:
+            mates["second"] = lane.second
+        for mate, location in mates.items():
+            entry = f"{field}.{mate}"
+            identity: Hashable
+            if not self._elsewhere.is_remote(location):
+                identity = file_identity(self._existing(location, entry, files))
+            else:
+                match self._elsewhere.remote(location, field=entry):
+                    case WebFile() as file:
+                        identity = file.key
+                    case RemoteKey() as remote:
+                        identity = remote.bucket.shown(remote.key.rstrip("/"))
+            yield entry, shown(location), identity
+
     def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
         remote = self._elsewhere.remote(location, field="reference")
         if files.staged is None:
@@ -138,16 +164,15 @@ class Inputs:
 
     def _lane(self, lane: Lane, field: str, files: RunFiles) -> list[LaneFiles]:
         first = self._existing(lane.first, f"{field}.first", files)
-        read_group = lane.read_group and lane.read_group.replace("\\t", "\t")
         if lane.second is None:
             if not first.is_file():
                 raise InvalidRequest(
                     f"{lane.first} is a folder; name one interleaved file", field=f"{field}.first"
                 )
-            return [LaneFiles(first, None, shown(lane.first), "", read_group)]
+            return [LaneFiles(field, first, None, shown(lane.first), "", lane.read_group)]
         second = self._existing(lane.second, f"{field}.second", files)
         if first.is_dir() and first == second:
-            return _folder(lane, first, lanes(first, field=f"{field}.first"))
+            return _folder(lane, field, first, lanes(first, field=f"{field}.first"))
         for path, name, mate in ((first, lane.first, "first"), (second, lane.second, "second")):
             if not path.is_file():
                 raise InvalidRequest(
@@ -159,7 +184,8 @@ class Inputs:
                 f"{lane.first} is named for both mates; name the second mate's file",
                 field=f"{field}.second",
             )
-        return [LaneFiles(first, second, shown(lane.first), shown(lane.second), read_group)]
+        names = shown(lane.first), shown(lane.second)
+        return [LaneFiles(field, first, second, *names, lane.read_group)]
 
     def _existing(self, location: str, field: str, files: RunFiles) -> Path:
         if self._elsewhere.is_remote(location):
@@ -197,16 +223,26 @@ class Inputs:
         )
 
 
-def _folder(lane: Lane, folder: Path, pairs: list[tuple[Path, Path]]) -> list[LaneFiles]:
-    """The lanes of a folder. A read group given for the folder is told apart by lane, in its ID."""
+def _identities(lane: LaneFiles) -> Iterator[tuple[str, str, Hashable]]:
+    for mate, path in (("first", lane.first), ("second", lane.second)):
+        if path is not None:
+            yield f"{lane.entry}.{mate}", lane.names[path], file_identity(path)
+
+
+def _folder(
+    lane: Lane, entry: str, folder: Path, pairs: list[tuple[Path, Path]]
+) -> list[LaneFiles]:
+    """The lanes of a folder. The ID of a read group for the folder gets the lane's number."""
     prefix = lane.first.rstrip("/")
     found = []
     for number, (first, second) in enumerate(pairs, start=1):
-        read_group = lane.read_group and lane.read_group.replace("\\t", "\t")
+        read_group = lane.read_group
         if read_group and len(pairs) > 1:
-            read_group = re.sub(r"(\tID:[^\t]*)", rf"\1.L{number}", read_group, count=1)
+            group = parse_read_group(read_group)
+            read_group = group.with_fields(ID=f"{group.id}.L{number}").line
         found.append(
             LaneFiles(
+                entry,
                 first,
                 second,
                 f"{prefix}/{first.relative_to(folder)}",

@@ -9,9 +9,17 @@ part of the key.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from wesemu.errors import InvalidRequest
+from wesemu.genomics.read_groups import parse_read_group
 from wesemu.runs.model import RunRequest
 from wesemu.sla import ServiceLevel
 from wesemu.wording import validation_reason
@@ -40,7 +48,16 @@ class Lane(BaseModel):
     first: Location
     second: Location | None = None
     interleaved: bool = False
-    read_group: str | None = Field(default=None, pattern=r"^@RG(\t|\\t)", max_length=1000)
+    read_group: str | None = Field(default=None, max_length=1000)
+
+    @field_validator("read_group")
+    @classmethod
+    def _is_read_group(cls, text: str | None) -> str | None:
+        """As one line with tabs."""
+        try:
+            return None if text is None else parse_read_group(text).line
+        except InvalidRequest as error:
+            raise ValueError(error.message) from error
 
     @model_validator(mode="after")
     def _has_both_mates(self) -> Self:
@@ -53,7 +70,8 @@ class MappingParams(BaseModel):
     """`mapping`: align, sort, mark duplicates. `bam` is where the result is published: as BAM,
     or as CRAM if the name ends in `.cram`.
 
-    `quality_offset` is that of the FASTQ (64: Illumina before 1.8). Duplicates within
+    `quality_offset` is that of the FASTQ (64: Illumina before 1.8); None takes it for 33 and
+    refuses reads that look like 64. Duplicates within
     `optical_distance` pixels count as optical; 0 does not look for them. `reports` are made in the
     end, for people.
     """
@@ -63,7 +81,7 @@ class MappingParams(BaseModel):
     reads: list[Lane] = Field(min_length=1, max_length=1000)
     reference: Location = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    quality_offset: Literal[33, 64] = 33
+    quality_offset: Literal[33, 64] | None = None
     mapper: str = Field(default="bwa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     markdup: bool = True
     optical_distance: int = Field(default=0, ge=0, le=100_000)

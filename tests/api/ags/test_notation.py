@@ -33,7 +33,7 @@ def members(element: Element) -> dict[str, str]:
 
 
 async def test_a_job_is_told_in_xml_as_in_json(client: Client, reach: Reach) -> None:
-    body = MAPPING | {"mapping_reference_group": r"@RG\tID:<a>&amp;\tSM:Ü]]>"}
+    body = MAPPING | {"mapping_reference_group": r"@RG\tID:<a>&amp;\tSM:U]]>"}
     response = await client.post("/gs/workflow", json=body, headers=XML)
     name = members(await parsed(response, "StartWorkflowResponse"))["JobName"]
     await reach(name)

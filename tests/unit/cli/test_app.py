@@ -9,7 +9,7 @@ import pytest
 from wesemu import __version__
 from wesemu.cli.failures import ExitStatus
 
-HEAVY = ("aiohttp", "pysam", "snakemake", "aiosqlite", "psutil", "dnaio", "pydantic_settings")
+HEAVY = ("aiohttp", "pysam", "snakemake", "aiosqlite", "psutil", "pydantic_settings")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "wgs", "--help"]])

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.errors import InvalidRequest
-from wesemu.genomics.alignment import Lane, Program, header_text, read_group_line
+from wesemu.genomics.alignment import Lane, Program, header_text
 from wesemu.genomics.bwaindex import Contig
 from wesemu.genomics.fastq import PairedReader
 from wesemu.genomics.mapper_wheel import WheelMapper, read_ahead
@@ -202,16 +201,6 @@ def test_a_reader_that_goes_away_is_noticed(align, real, tmp_path):
     done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, check=False)
     assert done.returncode == 141
     assert not (tmp_path / "c").exists()
-
-
-@pytest.mark.parametrize("text", ["@RG\tSM:s", "ID:x", "@RG\\tID:x\\tID:y", "@RG\tID:a\nb", ""])
-def test_what_is_no_read_group_is_refused(text):
-    with pytest.raises(InvalidRequest, match="no read group"):
-        read_group_line(text)
-
-
-def test_both_ways_to_write_a_read_group_are_one():
-    assert read_group_line("@RG\\tID:x\\tSM:y") == read_group_line("@RG\tID:x\tSM:y")
 
 
 def test_alternate_contigs_are_marked():

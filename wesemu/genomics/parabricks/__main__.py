@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.alignment import Lane, read_group_line
+from wesemu.genomics.alignment import Lane
 from wesemu.genomics.parabricks.commands import Means, call, fq2bam
 from wesemu.genomics.parabricks.counting import Counting, check_lanes
 from wesemu.genomics.parabricks.failures import CURES, Failure
@@ -20,6 +20,7 @@ from wesemu.genomics.parabricks.options import Options, options_from
 from wesemu.genomics.parabricks.process import Running
 from wesemu.genomics.parabricks.reference import FASTA_INDEX, lay_out
 from wesemu.genomics.parabricks.step import Failed, Known, Step, prepare, scratch
+from wesemu.genomics.read_groups import parse_read_group
 
 BAD_INPUT = 65
 NOT_STARTED = 78
@@ -28,9 +29,9 @@ NOT_STARTED = 78
 class Beside:
     """Counts the reads; at the first bad one it stops the processes it was told of."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Lane], quality_offset: int | None) -> None:
         self._processes: list[Running] = []
-        self.counting = Counting(lanes, self._stop)
+        self.counting = Counting(lanes, quality_offset, self._stop)
 
     def watch(self, running: Running) -> None:
         self._processes.append(running)
@@ -46,7 +47,7 @@ def map_reads(arguments: argparse.Namespace) -> None:
     """Raises InputError for bad reads, Failed."""
     options, known = _options(arguments)
     lanes = [
-        Lane(_resolved(first), second and _resolved(second), read_group_line(group))
+        Lane(_resolved(first), second and _resolved(second), parse_read_group(group).line)
         for (first, second), group in zip(arguments.reads, arguments.read_group, strict=True)
     ]
     check_lanes(lanes, arguments.quality_offset)
@@ -57,7 +58,7 @@ def map_reads(arguments: argparse.Namespace) -> None:
         bam, metrics = here / "aligned.bam", here / "duplicates.txt"
         means = _means(arguments, options, temporary, len(machine.devices))
         step = Step("fq2bam", options, machine, means, tuple(files))
-        beside = Beside(lanes)
+        beside = Beside(lanes, arguments.quality_offset)
         try:
             step.run(
                 lambda means: fq2bam(
@@ -167,7 +168,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     mapping = steps.add_parser("fq2bam")
     mapping.add_argument("--reads", nargs="+", action="append", required=True)
     mapping.add_argument("--read-group", action="append", required=True, metavar="@RG…")
-    mapping.add_argument("--quality-offset", type=int, default=33)
+    mapping.add_argument("--quality-offset", type=int)
     mapping.add_argument("--optical-distance", type=int, default=0)
     mapping.add_argument("--metrics", type=Path, help="of the duplicates; without: not marked")
     mapping.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")

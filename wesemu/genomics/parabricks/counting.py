@@ -13,21 +13,32 @@ class Counting(threading.Thread):
     """Reads every lane to its end. `spoiled` is called at the first fault of the reads, from this
     thread; `join` raises nothing: ask `error`, and `tally` once it has ended without one."""
 
-    def __init__(self, lanes: Sequence[Lane], spoiled: Callable[[], None]) -> None:
+    def __init__(
+        self, lanes: Sequence[Lane], quality_offset: int | None, spoiled: Callable[[], None]
+    ) -> None:
         super().__init__(name="count the reads", daemon=True)
         self.error: Exception | None = None
         self.tally = Tally()
         self._lanes = lanes
+        self._offset = quality_offset
         self._spoiled = spoiled
         self.start()
 
     def run(self) -> None:
+        last = b""
         try:
             for lane in self._lanes:
-                with PairedReader(lane.first, lane.second, longest=LONGEST_READ) as reader:
-                    for _ in reader:
+                with PairedReader(
+                    lane.first,
+                    lane.second,
+                    longest=LONGEST_READ,
+                    quality_offset=self._offset,
+                    before=last,
+                ) as reader:
+                    for _ in reader.texts():
                         pass
                     self.tally.add(lane, reader)
+                    last = reader.last
         except Exception as error:
             self.error = error
             self._spoiled()
@@ -40,7 +51,7 @@ class Counting(threading.Thread):
         return self.tally
 
 
-def check_lanes(lanes: Sequence[Lane], quality_offset: int) -> None:
+def check_lanes(lanes: Sequence[Lane], quality_offset: int | None) -> None:
     """Raise `InputError` for reads that are right, but not for a program that opens the files
     itself."""
     for lane in lanes:
@@ -50,7 +61,7 @@ def check_lanes(lanes: Sequence[Lane], quality_offset: int) -> None:
                 "two files, or map it on the CPU with bwa.",
                 file=lane.first,
             )
-        if quality_offset != 33:
+        if quality_offset == 64:
             raise InputError(
                 f"{lane.first} has qualities in Phred+{quality_offset}, which this mapper does not "
                 "read. Convert them to Phred+33, or map on the CPU with bwa.",

@@ -8,9 +8,12 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
+from wesemu.errors import InvalidRequest
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault
 from wesemu.genomics.fastq import LONGEST_READ
 from wesemu.genomics.fingerprint import fingerprint
+from wesemu.genomics.lane_files import check_files_differ, file_identity
+from wesemu.genomics.read_groups import complete_read_groups, libraries
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.parabricks.facts import parabricks_tool
 from wesemu.genomics.templates import uses_gpu
@@ -78,24 +81,44 @@ MEBIBYTE = 1 << 20
 check_paths()
 
 
-def read_group(number, lane):
-    """The lane's @RG line with tabs as \\t; bcftools names the sample by its SM."""
-    sample = config["sample"]
-    name = f"{sample}.L{number}"
-    group = (
-        lane.get("read_group") or f"@RG\tID:{name}\tLB:{sample}\tPL:ILLUMINA\tPU:{name}"
-    )
-    group = group.replace("\\t", "\t")
-    if "\tSM:" not in group:
-        group += f"\tSM:{sample}"
-    return group.replace("\t", "\\t")
+def check_lanes():
+    """The read groups of all lanes. Raises WorkflowError for a file that is read twice, a bad
+    read group, and lanes that do not belong to one sample."""
+    try:
+        check_files_differ(
+            (f"reads.{number}.{mate}", lane[mate], file_identity(lane[mate]))
+            for number, lane in enumerate(config["reads"])
+            for mate in MATES
+            if mate in lane
+        )
+        return complete_read_groups(
+            [lane.get("read_group") for lane in config["reads"]], config["sample"]
+        )
+    except InvalidRequest as error:
+        raise WorkflowError(f"{error.field}: {error.message}") from error
+
+
+READ_GROUPS = check_lanes()
+# bcftools names the sample by the SM of the read groups
+SAMPLE = READ_GROUPS[0].sample
+LIBRARIES = libraries(READ_GROUPS)
+if config["quality_offset"] is None:
+    QUALITY_OFFSET = []
+else:
+    QUALITY_OFFSET = ["--quality-offset", str(config["quality_offset"])]
+
+
+def reads_and_groups(groups=READ_GROUPS):
+    """Options of the programs that map: each lane's files, and its @RG line with tabs as \\t."""
+    words = []
+    for lane, group in zip(config["reads"], groups):
+        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
+        words += ["--read-group", group.line.replace("\t", "\\t")]
+    return words
 
 
 def lane_options():
-    words = []
-    for number, lane in enumerate(config["reads"], 1):
-        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
-        words += ["--read-group", read_group(number, lane)]
+    words = reads_and_groups()
     if MAPPER.name == "bwa-mem3":
         words.append("--bwa-mem3")
     elif MAPPER.source != "wheel":
@@ -106,8 +129,17 @@ def lane_options():
 
 
 def markdup_options():
+    """With several libraries each record carries its own in the tag LB."""
     distance = config["optical_distance"]
-    return f"-l {LONGEST_READ}" + (f" -d {distance}" if distance else "")
+    options = f"-l {LONGEST_READ}" + (f" -d {distance}" if distance else "")
+    return options + (" --barcode-tag LB" if len(LIBRARIES) > 1 else "")
+
+
+def finishing():
+    """The programs at the end of the pipe that maps; markdup needs mate scores and the order."""
+    if not config["markdup"]:
+        return "sort"
+    return "markdup" if len(LIBRARIES) == 1 else "markdup-by-library"
 
 
 def map_memory_mb(wildcards, input, threads):

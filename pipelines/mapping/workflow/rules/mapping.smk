@@ -22,30 +22,36 @@ rule map:
         lanes=lane_options(),
         later=later_programs(),
         longest=LONGEST_READ,
-        offset=config["quality_offset"],
+        offset=QUALITY_OFFSET,
         temporary=TEMPORARY,
         # MiB for each thread of the sort
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
-        # the last two programs of the pipe; markdup needs mate scores and the order
-        finish=lambda wildcards: "markdup" if config["markdup"] else "sort",
+        finish=finishing(),
+        label=f"{PYTHON} -m wesemu.genomics.libraries",
         duplicates=markdup_options(),
     shell:
         "("
         " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
         " align() {{ {params.align} --reference {input.reference:q} {params.lanes:q}"
         " {params.later:q} --threads {threads} --longest {params.longest}"
-        " --quality-offset {params.offset}"
+        " {params.offset}"
         " --counts {output.counts:q} --error input_error.json; }};"
         " fixmate() {{ {params.samtools} fixmate --no-PG -m -u - -; }};"
         " sort() {{ {params.samtools} sort --no-PG -@ {threads} -m {params.memory}M"
         ' -T {params.temporary}/sort "$@" -; }};'
+        " markdup() {{ {params.samtools} markdup --no-PG -@ {threads} {params.duplicates}"
+        " -T {params.temporary}/markdup -s --json -f {params.temporary}/markdup.json"
+        ' "$@"; }};'
+        # the command line that it notes would differ with the number of threads
+        " figures() {{ grep -v '\"COMMAND\"' {params.temporary}/markdup.json; }};"
         " case {params.finish} in"
         " markdup) align | fixmate | sort -u |"
-        " {params.samtools} markdup --no-PG -@ {threads} {params.duplicates}"
-        " -T {params.temporary}/markdup -s --json -f {params.temporary}/markdup.json"
-        " --write-index - {output.bam}##idx##{output.bai};"
-        # the command line that it notes would differ with the number of threads
-        " grep -v '\"COMMAND\"' {params.temporary}/markdup.json > '{output.markdup}' ;;"
+        " markdup --write-index - {output.bam}##idx##{output.bai};"
+        " figures > '{output.markdup}' ;;"
+        " markdup-by-library) align | fixmate | sort -u | {params.label} | markdup -u - - |"
+        " {params.samtools} view --no-PG -@ {threads} -b -x LB --write-index"
+        " -o {output.bam}##idx##{output.bai} -;"
+        " figures > '{output.markdup}' ;;"
         " sort) align | fixmate | sort --write-index -o {output.bam}##idx##{output.bai} ;;"
         " esac"
         ") 2> {log}"
@@ -75,7 +81,8 @@ rule statistics:
         depends_on=ALIGNMENT_KEY,
         check=f"{PYTHON} -m wesemu.genomics.mapped",
         samtools=SAMTOOLS,
-        sample=config["sample"],
+        sample=SAMPLE,
+        libraries=len(LIBRARIES),
         markdup=lambda wildcards, input: " ".join(
             f"--markdup {x}" for x in input.markdup
         ),
@@ -93,7 +100,8 @@ rule statistics:
         " --flagstat-json {output.flagstat:q} --flagstat-text {output.text:q}"
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
         " {params.markdup} {params.note:q} --summary {output.summary:q}"
-        " --sample {params.sample:q} --tool {params.mapper:q} --tool samtools {params.version:q}"
+        " --sample {params.sample:q} --libraries {params.libraries}"
+        " --tool {params.mapper:q} --tool samtools {params.version:q}"
         ") 2> {log}"
 
 

@@ -6,10 +6,7 @@ OWN_GPUS = config["gpus"] if ON_GPU and USES_GPU else 0
 def own_mapper_options():
     words = ["--name", OWN_MAPPER["name"], "--command", OWN_MAPPER["command"]]
     words += ["--gpus", str(OWN_GPUS)]
-    for number, lane in enumerate(config["reads"], 1):
-        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
-        words += ["--read-group", read_group(number, lane)]
-    return words
+    return words + reads_and_groups()
 
 
 ruleorder: own_map > map
@@ -29,8 +26,9 @@ use rule map as own_map with:
         lanes=lambda wildcards, threads: own_mapper_options(),
         later=later_programs(),
         longest=LONGEST_READ,
-        offset=config["quality_offset"],
+        offset=QUALITY_OFFSET,
         temporary=TEMPORARY,
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
-        finish=lambda wildcards: "markdup" if config["markdup"] else "sort",
+        finish=finishing(),
+        label=f"{PYTHON} -m wesemu.genomics.libraries",
         duplicates=markdup_options(),

@@ -4,23 +4,17 @@
 include: "parabricks_options.smk"
 
 
-def whole_read_group(number, lane):
-    """The lane's @RG line with every field that pbrun may ask for."""
-    group = read_group(number, lane)
-    present = {field[:2]: field[3:] for field in group.split("\\t")[1:]}
-    usual = {"LB": config["sample"], "PL": "ILLUMINA", "PU": present.get("ID", "")}
-    for name, value in usual.items():
-        if name not in present:
-            group += f"\\t{name}:{value}"
-    return group
-
-
 def fq2bam_lanes():
-    words = []
-    for number, lane in enumerate(config["reads"], 1):
-        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
-        words += ["--read-group", whole_read_group(number, lane)]
-    return words
+    """The lanes; their @RG lines have every field that pbrun may ask for."""
+    usual = [{"LB": x.library, "PL": "ILLUMINA", "PU": x.id} for x in READ_GROUPS]
+    return reads_and_groups(
+        [
+            group.with_fields(
+                **{tag: value for tag, value in more.items() if tag not in group.fields}
+            )
+            for group, more in zip(READ_GROUPS, usual)
+        ]
+    )
 
 
 ruleorder: fq2bam > map
@@ -49,14 +43,14 @@ rule fq2bam:
         step=PARABRICKS_STEP,
         options=lambda wildcards, threads: parabricks_options(),
         lanes=lambda wildcards: fq2bam_lanes(),
-        offset=config["quality_offset"],
+        offset=QUALITY_OFFSET,
         distance=config["optical_distance"],
         metrics=lambda wildcards, output: " ".join(
             f"--metrics {x}" for x in output.metrics
         ),
     shell:
         "{params.step} fq2bam {params.options:q} --reference {input.reference:q}"
-        " {params.lanes:q} --threads {threads} --quality-offset {params.offset}"
+        " {params.lanes:q} --threads {threads} {params.offset}"
         " --optical-distance {params.distance} {params.metrics} --bam {output.bam:q}"
         " --counts {output.counts:q} --error input_error.json 2> {log}"
 

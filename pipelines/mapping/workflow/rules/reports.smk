@@ -17,10 +17,10 @@ rule multiqc:
         mem_mb=1000,
     params:
         depends_on=depends_on(
-            multiqc=package_version("multiqc"), sample=config["sample"]
+            multiqc=package_version("multiqc"), sample=SAMPLE
         ),
         reports=f"{PYTHON} -m wesemu.genomics.reports",
-        sample=config["sample"],
+        sample=SAMPLE,
     shell:
         "{params.reports} --sample {params.sample:q} --output {output:q} {input:q} 2> {log}"
 

@@ -1,0 +1,171 @@
+"""Read groups of one sample's lanes: parsed, checked, completed (SAM specification 1.3, @RG)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from wesemu.errors import InvalidRequest
+
+DEFAULT_SAMPLE = "sample"
+"""The sample's name where nobody gives one."""
+
+_STANDARD = frozenset(
+    {"BC", "CN", "DS", "DT", "FO", "ID", "KS", "LB", "PG", "PI", "PL", "PM", "PU", "SM"}
+)
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9]")
+_LOST_TAB = re.compile(rf" (?:{'|'.join(sorted(_STANDARD))}):")
+_EXAMPLE = r"Write for example '@RG\tID:L1\tSM:sample\tLB:library'."
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGroup:
+    """An @RG line by its tags, in their order; ID is always among them."""
+
+    fields: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        return self.fields["ID"]
+
+    @property
+    def sample(self) -> str | None:
+        return self.fields.get("SM")
+
+    @property
+    def library(self) -> str:
+        """Duplicates are told apart by it: LB, or the sample where there is none."""
+        return self.fields.get("LB") or self.sample or ""
+
+    @property
+    def line(self) -> str:
+        """With tabs between the fields."""
+        return "\t".join(["@RG", *(f"{tag}:{value}" for tag, value in self.fields.items())])
+
+    def with_fields(self, **fields: str) -> Self:
+        return type(self)({**self.fields, **fields})
+
+
+def parse_read_group(text: str) -> ReadGroup:
+    r"""The read group that `text` names; tabs may be written as \t, and one pair of double quotes
+    may surround it, as in AGS's published commands. Raises `InvalidRequest`."""
+    line = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    line = line.replace("\\t", "\t")
+    if fault := _fault_of_line(line):
+        raise _refused(text, fault)
+    fields: dict[str, str] = {}
+    for field in line.split("\t")[1:]:
+        tag, _, value = field.partition(":")
+        if fault := _fault_of_field(field, tag, value):
+            raise _refused(text, fault)
+        if tag in fields:
+            raise _refused(text, f"the tag {tag} is there twice")
+        fields[tag] = value
+    if "ID" not in fields:
+        raise _refused(text, "it has no ID")
+    return ReadGroup(fields)
+
+
+def _fault_of_line(line: str) -> str | None:
+    if not line.startswith("@RG\t"):
+        return r"it must begin with @RG and a tab (\t)"
+    if any(letter in line for letter in "\r\n"):
+        return "it must be one line"
+    if "\\" in line:
+        return r"a backslash is allowed only in \t"
+    if "{" in line or "}" in line:
+        return "braces are not allowed, for Snakemake takes them for wildcards"
+    if not line.isascii() or not line.replace("\t", "").isprintable():
+        return "SAM allows printable ASCII letters only"
+    if line.endswith('"') and line.count('"') % 2:
+        return "it ends with a double quote that has no partner"
+    return None
+
+
+def _fault_of_field(field: str, tag: str, value: str) -> str | None:
+    if not _TAG.fullmatch(tag) or ":" not in field:
+        return f"the field {field!r} is not of the form TAG:VALUE"
+    if tag.upper() in _STANDARD and tag not in _STANDARD:
+        return f"the tag {tag} must be written {tag.upper()}"
+    if not value.strip():
+        return f"the tag {tag} has no value"
+    if value != value.strip():
+        return f"the value of {tag} begins or ends with a blank"
+    if tag != "DS" and (lost := _LOST_TAB.search(value)):
+        return f"a tab must stand before {lost[0].strip()}, not a blank"
+    return None
+
+
+def _refused(text: str, fault: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{text[:200]!r} is no read group: {fault}. {_EXAMPLE}", field="read_group"
+    )
+
+
+def complete_read_groups(
+    texts: Sequence[str | None], sample: str = DEFAULT_SAMPLE, *, entries: Sequence[str] = ()
+) -> list[ReadGroup]:
+    """The read groups of all lanes of a run: `texts` are those that were given, None where a lane
+    has none. `entries` name the lanes in messages (default: `reads.0`, `reads.1`, …).
+
+    SM is added where it is missing: `sample`, or, where that is left at its default, the SM of
+    the other lanes. Raises `InvalidRequest`, naming both entries, for two lanes with one ID and
+    for two samples.
+    """
+    entries = entries or [f"reads.{number}" for number in range(len(texts))]
+    given = [_parse_entry(text, entry) for text, entry in zip(texts, entries, strict=True)]
+    sample = _one_sample(given, sample, entries)
+    groups = []
+    for number, group in enumerate(given, 1):
+        if group is None:
+            name = f"{sample}.L{number}"
+            group = ReadGroup({"ID": name, "LB": sample, "PL": "ILLUMINA", "PU": name})
+        groups.append(group if group.sample else group.with_fields(SM=sample))
+    _check_ids(groups, entries)
+    return groups
+
+
+def _parse_entry(text: str | None, entry: str) -> ReadGroup | None:
+    try:
+        return None if text is None else parse_read_group(text)
+    except InvalidRequest as error:
+        error.field = f"{entry}.read_group"
+        raise
+
+
+def _one_sample(given: Sequence[ReadGroup | None], sample: str, entries: Sequence[str]) -> str:
+    named = [
+        (group.sample, f"the read group of {entry}", entry)
+        for group, entry in zip(given, entries, strict=True)
+        if group is not None and group.sample
+    ]
+    if sample != DEFAULT_SAMPLE:
+        named.insert(0, (sample, "the parameter sample", "sample"))
+    if not named:
+        return sample
+    first, first_place, _ = named[0]
+    for other, place, entry in named[1:]:
+        if other != first:
+            raise InvalidRequest(
+                f"{first_place} names the sample {first!r}, {place} the sample {other!r} (SM). A "
+                "run is of one sample: send one run for each.",
+                field=f"{entry}.read_group",
+            )
+    return first
+
+
+def _check_ids(groups: Sequence[ReadGroup], entries: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for group, entry in zip(groups, entries, strict=True):
+        if group.id in seen:
+            raise InvalidRequest(
+                f"{seen[group.id]} and {entry} have the same read group ID {group.id!r}. Give each "
+                "lane an ID of its own; lanes of one library share LB.",
+                field=f"{entry}.read_group",
+            )
+        seen[group.id] = entry
+
+
+def libraries(groups: Sequence[ReadGroup]) -> list[str]:
+    """Each library once, in the order of the lanes."""
+    return list(dict.fromkeys(group.library for group in groups))
