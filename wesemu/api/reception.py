@@ -82,4 +82,6 @@ class Reception:
 
 
 def _is_event_stream(request: web.Request) -> bool:
-    return request.method == "GET" and "text/event-stream" in request.headers.get("Accept", "")
+    return request.method == "GET" and (
+        request.path.endswith("/events") or "text/event-stream" in request.headers.get("Accept", "")
+    )

@@ -44,6 +44,20 @@ class Overseer:
         """All runs that have not ended, in the order of service."""
         return await self._store.in_states(*ACTIVE)
 
+    @property
+    def change_number(self) -> int:
+        """The number of the latest change of a run."""
+        return self._changes.number
+
+    def event_id(self, number: int | None) -> str | None:
+        """The word by which a watcher goes on behind a change (`changed_since`)."""
+        return None if number is None else self._changes.position(number)
+
+    def changed_since(self, event_id: str) -> list[tuple[RunId, int | None]] | None:
+        """The runs that have changed behind an event; None where that is not known any more."""
+        missed = self._changes.since(event_id)
+        return None if missed is None else [*missed]
+
     @contextmanager
     def watch(self) -> Iterator[ChangedRuns]:
         """All runs that change from now on."""

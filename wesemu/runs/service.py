@@ -1,7 +1,7 @@
 """RunService: all that a dialect can ask of the core."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -214,7 +214,7 @@ class RunService:
     def workspace(self, run: Run) -> Workspace:
         return Workspace(self._runs / run.id)
 
-    async def follow(self, owner: Owner, run_id: str) -> AsyncIterator[Run]:
+    async def follow(self, owner: Owner, run_id: str) -> AsyncGenerator[Run]:
         """The run now and after each change, the last time when it has ended."""
         while True:
             changed = self._changes.subscribe(RunId(run_id))

@@ -22,6 +22,7 @@ from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors, names_loopback
 from wesemu.api.wes.auth import TokenAuthenticator, Verifier
 from wesemu.api.wes.dialect import WesDialect
+from wesemu.api.wes.events import RunEvents
 from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.callbacks import Callbacks
@@ -74,8 +75,10 @@ async def build(
             version=settings.wes.version,
             check_callback=callbacks.check,
             crates=await asyncio.to_thread(_crates, core),
+            events=(events := RunEvents(core.runs)),
         )
     )
+    app.on_shutdown.append(events.close)
     app.add_routes(_ags(core, secret).routes())
     return app
 

@@ -43,6 +43,55 @@ async def test_changes_of_runs_are_streamed(
         assert told["id"] == run.id
 
 
+async def test_a_client_goes_on_where_it_stopped(
+    client: Client, runs: RunService, engine: ScriptedEngine
+) -> None:
+    await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    waiting = await runs.submit(LOCAL_OWNER, asked("wait-b"))
+    seen: list[tuple[str, str]] = []
+    async with client.get("/_wesemu/events") as stream:
+        while not seen or '"RUNNING"' not in seen[-1][1]:
+            seen.append(await next_event(stream))
+    assert {json.loads(data)["id"] for _, data in seen} == {waiting.id}
+    engine.release("wait-b")
+    await ended(runs, waiting)
+    third = await ended(runs, await runs.submit(LOCAL_OWNER, asked("c")))
+    async with client.get("/_wesemu/events", headers={"Last-Event-ID": seen[-1][0]}) as stream:
+        found = [await next_event(stream) for _ in range(2)]
+    states = {json.loads(data)["id"]: json.loads(data)["state"] for _, data in found}
+    assert states == {waiting.id: "COMPLETE", third.id: "COMPLETE"}
+    async with client.get("/_wesemu/events", headers={"Last-Event-ID": "another-1"}) as stream:
+        await stream.content.readline()
+        last = await runs.submit(LOCAL_OWNER, asked("d"))
+        told = ""
+        while told != last.id:
+            told = json.loads((await next_event(stream))[1])["id"]
+            assert told != waiting.id
+
+
+async def test_events_that_look_the_same_are_not_repeated(client: Client, runs: RunService) -> None:
+    """Progress and tags ring the bell as well, and are not in these events."""
+    async with client.get("/_wesemu/events") as stream:
+        for number in range(3):
+            await ended(runs, await runs.submit(LOCAL_OWNER, asked(f"a{number}")))
+        seen: list[str] = []
+        while sum('"COMPLETE"' in data for data in seen) < 3:
+            seen.append((await next_event(stream))[1])
+    assert len(set(seen)) == len(seen)
+
+
+async def next_event(stream: aiohttp.ClientResponse) -> tuple[str, str]:
+    """Id and data."""
+    number = ""
+    async with soon():
+        while True:
+            line = (await stream.content.readline()).decode().rstrip("\n")
+            if line.startswith("id: "):
+                number = line.removeprefix("id: ")
+            if line.startswith("data: "):
+                return number, line.removeprefix("data: ")
+
+
 async def test_the_server_s_end_ends_the_stream(client: Client) -> None:
     async with client.get("/_wesemu/events") as stream:
         await stream.content.readline()

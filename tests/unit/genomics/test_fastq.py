@@ -198,7 +198,9 @@ def test_other_contents_are_named(pair, data, words):
     assert words in message
 
 
-@pytest.mark.parametrize("empty", [b"", gzip.compress(b"", mtime=0)], ids=["zero bytes", "no reads"])
+@pytest.mark.parametrize(
+    "empty", [b"", gzip.compress(b"", mtime=0)], ids=["zero bytes", "no reads"]
+)
 def test_no_reads_are_refused(pair, empty):
     assert "no reads" in fault(pair(empty, empty)).message
 

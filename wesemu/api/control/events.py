@@ -1,18 +1,14 @@
-"""`/_wesemu/events`: every change of a run, as server-sent events (WHATWG HTML 9.2)."""
+"""`/_wesemu/events`: every change of a run, as server-sent events."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 
 from aiohttp import web
 
 from wesemu.api.control import models
+from wesemu.api.sse import Event, EventStreams, last_event_id
 from wesemu.redaction import strike_urls
-from wesemu.runs.changes import ChangedRuns
 from wesemu.runs.model import RunId
 from wesemu.runs.overseer import Overseer
-
-_HEARTBEAT_SECONDS = 15.0
-"""A comment is sent so often, or a client that is gone would never be noticed."""
 
 
 class EventHandlers:
@@ -20,46 +16,47 @@ class EventHandlers:
 
     def __init__(self, overseer: Overseer) -> None:
         self._overseer = overseer
-        self._streams: set[asyncio.Task[None]] = set()
+        self._streams = EventStreams()
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/_wesemu/events", self.events)]
 
-    async def close(self, _: web.Application) -> None:
+    async def close(self, app: web.Application) -> None:
         """End all streams, for the server's shut-down."""
-        for stream in self._streams:
-            stream.cancel()
-        await asyncio.gather(*self._streams, return_exceptions=True)
+        await self._streams.close(app)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """First the runs that have not ended, then each run when it changes."""
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-        )
-        await response.prepare(request)
-        stream = asyncio.create_task(self._stream(response), name="events")
-        self._streams.add(stream)
-        stream.add_done_callback(self._streams.discard)
-        try:
-            await asyncio.wait({stream})
-        finally:
-            stream.cancel()
-        return response
+        """First the runs that have not ended, or those that have changed since the event that
+        the client has seen last; then each run when it changes."""
+        return await self._streams.send(request, self._events(last_event_id(request)))
 
-    async def _stream(self, response: web.StreamResponse) -> None:
+    async def _events(self, last: str) -> AsyncGenerator[Event]:
+        sent: dict[RunId, str] = {}
         with self._overseer.watch() as changed:
-            active = [run.id for run in await self._overseer.active()]
-            await response.write(b": runs as they change\n\n")
-            await self._tell(response, active)
-            async for run_ids in _with_heartbeats(changed):
-                await self._tell(response, run_ids)
+            missed = self._overseer.changed_since(last)
+            if missed is None:
+                number = self._overseer.change_number
+                active = await self._overseer.active()
+                # only the last one says where to go on: a client may see some of them
+                missed = [(run.id, None) for run in active[:-1]]
+                missed += [(run.id, number) for run in active[-1:]]
+            async for event in self._news(missed, sent):
+                yield event
+            while True:
+                async for event in self._news(await changed.take(), sent):
+                    yield event
 
-    async def _tell(self, response: web.StreamResponse, run_ids: Sequence[RunId]) -> None:
-        if not run_ids:
-            await response.write(b":\n\n")
-        for run_id in run_ids:
-            change = await self._change(run_id)
-            await response.write(f"event: run\ndata: {change.model_dump_json()}\n\n".encode())
+    async def _news(
+        self, changes: Iterable[tuple[RunId, int | None]], sent: dict[RunId, str]
+    ) -> AsyncGenerator[Event]:
+        """Events of those runs that look different than when they were `sent` last."""
+        for run_id, number in changes:
+            data = (await self._change(run_id)).model_dump_json()
+            if sent.get(run_id) != data:
+                sent[run_id] = data
+                yield Event("run", data, self._overseer.event_id(number))
+            if run_id in sent and '"state":null' in data:
+                del sent[run_id]
 
     async def _change(self, run_id: RunId) -> models.Change:
         run = await self._overseer.find(run_id)
@@ -75,20 +72,3 @@ class EventHandlers:
             started=run.started,
             ended=run.ended,
         )
-
-
-async def _with_heartbeats(changed: ChangedRuns) -> AsyncIterator[list[RunId]]:
-    """What has changed; an empty list where nothing has for a while."""
-    taking: asyncio.Task[list[RunId]] | None = None
-    try:
-        while True:
-            taking = taking or asyncio.create_task(changed.take(), name="changed runs")
-            done, _ = await asyncio.wait({taking}, timeout=_HEARTBEAT_SECONDS)
-            if done:
-                yield taking.result()
-                taking = None
-            else:
-                yield []
-    finally:
-        if taking is not None:
-            taking.cancel()

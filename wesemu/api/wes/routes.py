@@ -17,6 +17,7 @@ from wesemu.api.wes.crates import (
     no_crates,
     refuse_active,
 )
+from wesemu.api.wes.events import RunEvents
 from wesemu.api.wes.facts import Limits, ServiceFacts
 from wesemu.api.wes.files import OpenedFile, digest_headers, open_below
 from wesemu.api.wes.filters import flag, read_selection
@@ -50,11 +51,13 @@ def routes(
     limits: Limits | None = None,
     check_callback: Callable[[str], None] = refuse_callbacks,
     crates: Crates | None = None,
+    events: RunEvents | None = None,
 ) -> list[web.AbstractRouteDef]:
     """Every route of WES: `version` at /ga4gh/wes/v1, and each one at /{version}/ga4gh/wes/v1.
 
     `page_key` signs page tokens; `check_callback` raises InvalidRequest for a callback_url that
-    this server will not send to; without `crates` there are none. Register before routes that
+    this server will not send to; without `crates` there are none; open `events` are the caller's
+    to close. Register before routes that
     match any path.
     """
     tokens = PageTokens(page_key)
@@ -62,9 +65,12 @@ def routes(
     texts = RunTexts(runs)
     reference = ReferencePage()
     mounts = {PREFIX: VERSIONS[version]} | {known.prefix: known for known in VERSIONS.values()}
+    events = events or RunEvents(runs)
     table: list[web.AbstractRouteDef] = []
     for prefix, answered in mounts.items():
-        handlers = WesHandlers(runs, submissions, facts, tokens, texts, answered, prefix, crates)
+        handlers = WesHandlers(
+            runs, submissions, facts, tokens, texts, answered, prefix, events, crates
+        )
         table += [*handlers.routes(), web.get(f"{prefix}/reference", reference.answer)]
     table.append(MergedSlashesDef(*mounts))
     return table
@@ -82,6 +88,7 @@ class WesHandlers:
         texts: RunTexts,
         version: Version,
         prefix: str,
+        events: RunEvents,
         crates: Crates | None = None,
     ) -> None:
         self._runs = runs
@@ -92,6 +99,7 @@ class WesHandlers:
         self._version = version
         self._prefix = prefix
         self._crates = crates
+        self._events = events
 
     def routes(self) -> list[web.RouteDef]:
         run = f"{self._prefix}/runs/{{run_id}}"
@@ -105,6 +113,7 @@ class WesHandlers:
             web.delete(run, self.delete),
             web.post(f"{run}/cancel", self.cancel),
             web.get(f"{run}/status", self.run_status),
+            web.get(f"{run}/events", self.run_events),
             web.get(f"{run}/ro-crate", self.ro_crate),
             web.get(f"{run}/tasks", self.list_tasks),
             web.get(task, self.task),
@@ -149,6 +158,9 @@ class WesHandlers:
         url = f"{_origin(request)}{self._prefix}/runs/{run_id}"
         text = await self._texts.log(self._version, request[OWNER], run_id, url)
         return web.json_response(text=text)
+
+    async def run_events(self, request: web.Request) -> web.StreamResponse:
+        return await self._events.answer(request, self._version)
 
     async def ro_crate(self, request: web.Request) -> web.StreamResponse:
         """The first chunk is waited for, so that what is wrong from the start is an error."""

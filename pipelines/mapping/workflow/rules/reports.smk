@@ -16,9 +16,7 @@ rule multiqc:
     resources:
         mem_mb=1000,
     params:
-        depends_on=depends_on(
-            multiqc=package_version("multiqc"), sample=SAMPLE
-        ),
+        depends_on=depends_on(multiqc=package_version("multiqc"), sample=SAMPLE),
         reports=f"{PYTHON} -m wesemu.genomics.reports",
         sample=SAMPLE,
     shell:
