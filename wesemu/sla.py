@@ -20,16 +20,28 @@ SHORTEST_READ_LENGTH = 50
 
 
 class ServiceLevel(StrEnum):
-    """The three tiers, by the letter that the API uses."""
+    """The service levels, by the letter that the API uses; their names are accepted too, in any
+    case. AGS's command pages list `n`, but no page gives minutes or a price for it."""
 
     SILVER = "s"
     GOLD = "g"
     PLATINUM = "p"
+    NORMAL = "n"
 
     @property
     def rank(self) -> int:
         """0 is served first."""
-        return ("p", "g", "s").index(self.value)
+        return ("p", "g", "s", "n").index(self.value)
+
+    @property
+    def has_promise(self) -> bool:
+        """Whether minutes, a deadline and a price exist."""
+        return self in TIERS
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ServiceLevel | None":
+        word = value.casefold() if isinstance(value, str) else None
+        return next((level for level in cls if word in (level.value, level.name.casefold())), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,7 @@ class Sla:
 def promise(
     level: ServiceLevel, workflow: str, bases: int, *, read_length: Fraction | None = None
 ) -> Sla:
-    """The service level's promise for `bases` base pairs (both mates counted).
+    """The promise of a service level that has one, for `bases` base pairs (both mates counted).
 
     `workflow` is "mapping" or "wgs"; the time is the same for both, the price is not. Reads of
     `read_length` base pairs get `stretch` times as long; None: as long as any.

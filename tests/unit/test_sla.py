@@ -63,7 +63,7 @@ def test_the_deadline_is_the_start_plus_the_minutes() -> None:
     assert promise(PLATINUM, "wgs", 0).deadline(start) == start + timedelta(minutes=30)
 
 
-@given(fewer=sizes, more=sizes, level=st.sampled_from(ServiceLevel))
+@given(fewer=sizes, more=sizes, level=st.sampled_from([SILVER, GOLD, PLATINUM]))
 def test_more_bases_never_finish_earlier(fewer: int, more: int, level: ServiceLevel) -> None:
     fewer, more = sorted((fewer, more))
     assert promise(level, "wgs", fewer).minutes <= promise(level, "wgs", more).minutes
@@ -92,3 +92,16 @@ def test_short_reads_take_up_to_thirty_per_cent_longer(read_length: int, times: 
 def test_shorter_reads_never_take_less_time(shorter: Fraction, longer: Fraction) -> None:
     shorter, longer = sorted((shorter, longer))
     assert Fraction("1.3") >= stretch(shorter) >= stretch(longer) >= 1
+
+
+@pytest.mark.parametrize("level", ServiceLevel)
+def test_levels_are_read_by_letter_and_by_name(level: ServiceLevel) -> None:
+    for text in (level.value, level.value.upper(), level.name, level.name.lower()):
+        assert ServiceLevel(text) is level
+
+
+def test_the_normal_level_is_served_last_and_has_no_promise() -> None:
+    assert max(ServiceLevel, key=lambda level: level.rank) is ServiceLevel.NORMAL
+    assert not ServiceLevel.NORMAL.has_promise
+    with pytest.raises(ValueError, match="'z' is not a valid"):
+        ServiceLevel("z")

@@ -10,11 +10,16 @@ from wesemu.cli.options import DEFAULT_SERVER, Place, Server, Token
 
 
 class Tier(StrEnum):
-    """AGS's service levels: silver, gold, platinum."""
+    """AGS's service levels, by letter or by name."""
 
     s = "s"
     g = "g"
     p = "p"
+    n = "n"
+    silver = "silver"
+    gold = "gold"
+    platinum = "platinum"
+    normal = "normal"
 
 
 class Answer(StrEnum):
@@ -34,7 +39,12 @@ SecondReads = Annotated[
 Reference = Annotated[
     str, typer.Option(help="hg19, hg38, a registered name, or the key of a FASTA.")
 ]
-Service = Annotated[Tier, typer.Option(help="Service level: silver, gold, platinum.")]
+Service = Annotated[
+    Tier,
+    typer.Option(
+        help="Service level: silver, gold, platinum, or normal (no promise).", case_sensitive=False
+    ),
+]
 Region = Annotated[str, typer.Option(help="Told back as it is; a local bucket has no region.")]
 Node = Annotated[
     Place | None,

@@ -33,9 +33,12 @@ def size(run: Run) -> int | None:
 
 
 def promised(run: Run) -> Sla | None:
-    """What the run is promised; None until its size is known."""
+    """What the run is promised; None until its size is known, and at a service level without
+    promises."""
     bases = size(run)
-    return None if bases is None else _promise(run, bases)
+    if bases is None or not run.service_level.has_promise:
+        return None
+    return _promise(run, bases)
 
 
 def due(run: Run) -> datetime | None:
@@ -65,6 +68,8 @@ def predict(run: Run) -> Prediction | None:
     """For a run that is under way. What is neither told nor counted yet is reckoned from the
     size of its reads' files; up to 90 Gbp that makes no difference."""
     if run.started is None or run.ended is not None or not run.workflow:
+        return None
+    if not run.service_level.has_promise:
         return None
     bases = size(run)
     if bases is None:

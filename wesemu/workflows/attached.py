@@ -105,11 +105,11 @@ def _why_not(url: str) -> str:
 
 
 def _service_level(tags: Mapping[str, str]) -> ServiceLevel:
-    """The tag `wesemu.service` (s, g or p) gives a user's workflow its place in the queue."""
+    """The tag `wesemu.service` (s, g, p or n) gives a user's workflow its place in the queue."""
     level = tags.get("wesemu.service", ServiceLevel.SILVER.value)
     try:
         return ServiceLevel(level)
     except ValueError as error:
         raise InvalidRequest(
-            f"the tag wesemu.service is {level[:20]!r}; it is s, g or p", field="tags"
+            f"the tag wesemu.service is {level[:20]!r}; it is s, g, p or n", field="tags"
         ) from error

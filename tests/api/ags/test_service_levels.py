@@ -249,3 +249,32 @@ async def test_more_bases_end_later_and_a_better_tier_earlier_on_the_clock_too(
         took = [ends[tier, size] for tier in tiers]
         assert took == sorted(took)
     assert (await runs.page(LOCAL_OWNER, size=99)).runs[-1].created == START
+
+
+@pytest.mark.parametrize("word", ["n", "N", "normal", "Normal"])
+async def test_the_normal_level_promises_nothing(
+    client: Client, start: Start, reach: Reach, word: str
+) -> None:
+    """In the pace of service levels it ends with its tools all the same."""
+    name = await start(GENOME | {"service": word})
+    run = await reach(name, RunState.COMPLETE)
+    done = await told(client, name)
+    assert (done["status"], run.service_level.value) == ("Succeeded", "n")
+    assert not [key for key in done if key.startswith("sla_")]
+    assert f'"mapping_service":"{word}"' in done["user_input_data"]
+    log = await (await client.get(f"/ga4gh/wes/v1/runs/{run.id}")).json()
+    promises = {key for key in log["request"]["tags"] if key.startswith("wesemu.sla.")}
+    assert promises == {"wesemu.sla.level"}
+
+
+@pytest.mark.parametrize(
+    ("word", "minutes"), [("silver", "80"), ("Gold", "60"), ("PLATINUM", "40")]
+)
+async def test_levels_have_names(
+    client: Client, start: Start, reach: Reach, runs: RunService, word: str, minutes: str
+) -> None:
+    name = await start(GENOME | {"service": word})
+    await tools_ended(runs, name)
+    assert (await told(client, name))["sla_minutes"] == minutes
+    await control(client, "clock/advance", {"minutes": 80})
+    await reach(name, RunState.COMPLETE)

@@ -22,7 +22,7 @@ from wesemu.runs.model import (
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.promises import due, predict, size, took
 from wesemu.runs.terms import MOST_BASES, Fault, Pace, Terms, pretended_bases
-from wesemu.sla import ServiceLevel
+from wesemu.sla import TIERS, ServiceLevel
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 RUNNING = Run(
@@ -39,7 +39,7 @@ RUNNING = Run(
     started=START,
     terms=Terms(pace=Pace.SLA),
 )
-LEVELS = sorted(ServiceLevel, key=lambda level: level.rank)
+LEVELS = sorted(TIERS, key=lambda level: level.rank)
 sizes = st.integers(min_value=1, max_value=MOST_BASES)
 
 
