@@ -246,3 +246,25 @@ async def test_relaunch_after_success_runs_nothing_again(tmp_path: Path) -> None
     assert story.outcome.outputs == ("second",)
     assert (job.workspace.work / "second.count").read_text() == "x\n"
     await engine.close()
+
+
+async def test_tools_are_ended_before_the_server_when_memory_runs_out(
+    any_engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    job = make_job(
+        tmp_path / "run",
+        """
+        rule a:
+            output: "a"
+            shell: "cat /proc/self/oom_score_adj > a; until [ -e gate ]; do sleep 0.01; done"
+        """,
+    )
+    execution = await any_engine.launch(job)
+    await until(lambda: (job.workspace.work / "a").exists())
+    process = await asyncio.to_thread(holder, job.workspace.lock)
+    assert process is not None
+    own = Path(f"/proc/{process.pid}/oom_score_adj").read_text()
+    (job.workspace.work / "gate").touch()
+    assert (await follow(execution)).outcome.exit_code == 0
+    assert own == Path("/proc/self/oom_score_adj").read_text()
+    assert int((job.workspace.work / "a").read_text()) >= max(500, int(own))

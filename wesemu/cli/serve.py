@@ -75,7 +75,10 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    stops = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        stops.append(signal.SIGHUP)
+    for number in stops:
         loop.add_signal_handler(number, stopped.set)
     app = await create_app(settings)
     # an object that is stored compressed stays so
@@ -92,7 +95,7 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
         from wesemu.cli.output import tell
 
         tell("stopping; another Ctrl-C does not wait")
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stops:
             loop.remove_signal_handler(number)
     finally:
         await runner.cleanup()

@@ -12,7 +12,6 @@ from wesemu.engines import journal
 from wesemu.engines.journal import OutputRecord, Tail
 from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import Known, end_all, identify, marked, send_group
-from wesemu.engines.run_process import CANCELED
 from wesemu.engines.slurm.jobs import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import JsonObject
@@ -190,8 +189,8 @@ def find(workspace: Workspace) -> tuple[bool, Known | None]:
 
 
 def _told_end(workspace: Workspace) -> bool:
-    """Whether the history has the end that the file lacks. A suspended run was canceled there."""
-    return journal.told_exit_code(workspace) not in (None, CANCELED)
+    """Whether the history has the end that the file lacks."""
+    return journal.told_exit_code(workspace) is not None
 
 
 def _wait_portably(process: Known, closed: threading.Event) -> None:

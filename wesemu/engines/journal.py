@@ -21,6 +21,7 @@ from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.ports import (
     EngineError,
     Event,
+    Launched,
     Progress,
     RunStarted,
     TaskChanged,
@@ -197,6 +198,8 @@ def to_event(record: JsonObject) -> Event | None:
     members: dict[str, Any] = record
     try:
         match record["event"]:
+            case "launched":
+                return Launched() if int(members["launch"]) > 1 else None
             case "planned":
                 return RunStarted(total=int(members["total"]))
             case "task":

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wesemu.engines.processes import MARK, end_all, marked, members, send_group
+from wesemu.engines.processes import MARK, end_all, marked, members, offer_to_oom_killer, send_group
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.graphs import Graph, graph_from_json, graph_to_json
 from wesemu.runs.model import RunFailure
@@ -61,7 +61,7 @@ class Rehearsals:
         temporary.mkdir(exist_ok=True)
         own = {MARK: str(workspace.root), "TMPDIR": str(temporary)}
         with workspace.stderr.open("wb") as talk:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [self._python, "-P", "-m", module, str(workspace.root)],
                 stdin=subprocess.PIPE,  # which ends when this server does
                 stdout=talk,
@@ -70,6 +70,8 @@ class Rehearsals:
                 env={**self._environment, **own},
                 start_new_session=True,
             )
+        offer_to_oom_killer(process.pid)
+        return process
 
 
 def tie_to_server() -> None:

@@ -21,7 +21,15 @@ from typing import Any, NoReturn, Protocol
 from wesemu.engines import journal as events
 from wesemu.engines.journal import Journal
 from wesemu.engines.lock import RunLock
-from wesemu.engines.processes import MARK, adopt_orphans, descendants, end_all, identify, send
+from wesemu.engines.processes import (
+    MARK,
+    adopt_orphans,
+    descendants,
+    end_all,
+    identify,
+    offer_to_oom_killer,
+    send,
+)
 from wesemu.engines.slurm.jobs import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import RunFailure, TaskState
@@ -104,6 +112,7 @@ class Site:
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         self.lock.drop()
+        offer_to_oom_killer()
 
 
 def live(
@@ -201,7 +210,7 @@ class RunProcess:
         code = os.waitstatus_to_exitcode(self._status)
         code = code if code >= 0 else 128 - code
         self._sweep()
-        if code != 0 and self._cancel_since is not None:
+        if code != 0 and self._cancel_asked:  # perhaps when the worker had just been ended, too
             self._site.journal.write("canceled")
             return CANCELED
         self._worker.ended(code)

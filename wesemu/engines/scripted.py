@@ -49,6 +49,7 @@ class ScriptedEngine:
         self._script = script or own_script
         self._gates: dict[str, asyncio.Event] = {}
         self._launched: dict[str, _Play] = {}
+        self.launches = 0
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
         """A script takes none and minds none."""
@@ -63,6 +64,7 @@ class ScriptedEngine:
     async def launch(self, job: Job) -> "_Play":
         play = _Play(job.workspace, self._script(job), self._gate, self._clock)
         self._launched[job.run_id] = play
+        self.launches += 1
         return play
 
     async def rehearse(self, job: Job) -> Graph:

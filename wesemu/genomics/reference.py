@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from wesemu.engines.processes import offer_to_oom_killer
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
 from wesemu.genomics.bwaindex import (
     SHARED_SUFFIXES,
@@ -245,6 +246,7 @@ class ReferenceStore:
                 pass_fds=kept,
             )
             self._children.add(child)
+            offer_to_oom_killer(child.pid)
             try:
                 _, talk = child.communicate()
             finally:

@@ -6,6 +6,7 @@ engine's process writes `events.jsonl`, `tasks/…`, `stdout.log`, `stderr.log` 
 by the server, nor the server by it.
 """
 
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ from wesemu.runs.model import (
 )
 from wesemu.runs.workspace import Draft, Workspace
 from wesemu.sla import ServiceLevel
+
+_SIGNAL = 128
+_TERMINATED = _SIGNAL + signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,11 @@ class Planner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Launched:
+    """The run was launched again; the failures of earlier launches are past."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """The engine knows the plan: how many tasks there will be."""
 
@@ -234,7 +243,7 @@ class EngineError:
     failure: RunFailure
 
 
-Event = RunStarted | TaskChanged | Progress | EngineError
+Event = Launched | RunStarted | TaskChanged | Progress | EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +264,23 @@ class Outcome:
 
     `exit_code` 0 is success. `outputs` are the files that no other job of the workflow
     consumed, below `work/`; of a failed run, those that were made. `crashed` is set when the
-    process vanished without an exit status.
+    process vanished without an exit status. An `exit_code` beyond 128 is that of a signal.
     """
 
     exit_code: int
     outputs: tuple[str, ...] = ()
     unpublished: tuple[Unpublished, ...] = ()
     crashed: bool = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the engine's process was asked to end, by a server or somebody else."""
+        return self.exit_code == _TERMINATED and not self.crashed
+
+    @property
+    def by_signal(self) -> bool:
+        """Whether a signal has ended it, so that nothing is known of the workflow."""
+        return self.crashed or self.exit_code > _SIGNAL
 
 
 class Execution(Protocol):

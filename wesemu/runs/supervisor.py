@@ -23,6 +23,7 @@ from wesemu.errors import (
 )
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
+from wesemu.runs.crashes import count_crash
 from wesemu.runs.endings import (
     Doom,
     broken_off,
@@ -38,6 +39,7 @@ from wesemu.runs.ports import (
     EngineError,
     Execution,
     Job,
+    Launched,
     Outcome,
     Plan,
     Planner,
@@ -58,7 +60,7 @@ from wesemu.runs.tasks import TaskBuffer
 from wesemu.runs.workspace import Workspace, write_json
 
 _RESUMES = 1
-"""How often a run whose process vanished is resumed before it is given up."""
+"""How often a server resumes a run whose process vanished before it is given up."""
 
 _TOLD_AT_THE_END = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
 
@@ -137,21 +139,42 @@ class Supervisor:
         engine = self._engines.get(plan.engine)
         if engine is None:
             raise EngineFault(f"this server has no engine {plan.engine!r} any more")
+        run, outcome, failures = await self._execute(run, engine, workspace)
+        self._executions.pop(run.id, None)
+        leave_room()
+        await self._settle(run, workspace, plan, outcome, failures)
+
+    async def _execute(
+        self, run: Run, engine: Engine, workspace: Workspace
+    ) -> tuple[Run, Outcome, list[RunFailure]]:
+        """Launch the run, or follow an earlier server's launch, until the workflow has ended.
+
+        A run that a signal has ended is launched again, unless it is being canceled: once after
+        its process has vanished under this server, and after each stop of an earlier server.
+        Raises EngineFault for a run whose process has vanished too often.
+        """
         execution = await engine.attach(run, workspace)
-        for resumes_left in reversed(range(_RESUMES + 1)):
+        followed_earlier = execution is not None
+        if execution is None and await asyncio.to_thread(workspace.lock.exists):
+            await asyncio.to_thread(count_crash, workspace)
+        resumes_left = _RESUMES
+        while True:
             if execution is None:
                 await self._refuse_canceled(run.id)
                 execution = await self._launch(run, engine, workspace)
             run, failures = await self._carry(run, execution)
             outcome = await execution.outcome()
-            if not outcome.crashed or not resumes_left:
+            if not outcome.by_signal or await self._is_canceling(run.id):
                 break
+            if not (followed_earlier and outcome.stopped):
+                if not resumes_left:
+                    break
+                resumes_left -= 1
+                await asyncio.to_thread(count_crash, workspace)
             await asyncio.to_thread(check_room, self._runs)
-            log.warning("a run's process vanished; it is resumed", run_id=run.id)
-            execution = None
-        self._executions.pop(run.id, None)
-        leave_room()
-        await self._settle(run, workspace, plan, outcome, failures)
+            log.warning("a run was interrupted; it is resumed", run_id=run.id)
+            execution, followed_earlier = None, False
+        return run, outcome, failures
 
     async def _carry(self, run: Run, execution: Execution) -> tuple[Run, list[RunFailure]]:
         """Follow one execution to its end."""
@@ -166,8 +189,11 @@ class Supervisor:
             raise
         return run, await self._follow(run, execution)
 
+    async def _is_canceling(self, run_id: RunId) -> bool:
+        return (await self._store.get(run_id)).state is RunState.CANCELING
+
     async def _refuse_canceled(self, run_id: RunId) -> None:
-        if (await self._store.get(run_id)).state is RunState.CANCELING:
+        if await self._is_canceling(run_id):
             raise TransitionRefused(f"run {run_id} was canceled")
 
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
@@ -228,6 +254,8 @@ class Supervisor:
                             await execution.cancel()
                     case EngineError(failure=failure):
                         failures.append(failure)
+                    case Launched():
+                        failures.clear()
                     case RunStarted() | Progress():
                         self._changes.ring(run.id)
         if doomed is not None:
@@ -235,11 +263,10 @@ class Supervisor:
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
-        """At shut-down: end the tools, and have the next server resume the run."""
+        """At shut-down: end the tools. The next server resumes the run, also where this one is
+        killed meanwhile: its exit status is that of a signal."""
         if (execution := self._executions.get(run_id)) is not None:
             await execution.cancel()
-            workspace = Workspace(self._runs / run_id)
-            await asyncio.to_thread(workspace.exit_code.unlink, missing_ok=True)
 
     async def _settle(
         self,

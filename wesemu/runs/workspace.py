@@ -90,6 +90,11 @@ class Workspace:
         return self.root / "exit_code"
 
     @property
+    def crashes(self) -> Path:
+        """How often the engine's process has vanished."""
+        return self.root / "crashes.json"
+
+    @property
     def state(self) -> Path:
         """The run and its tasks as they ended."""
         return self.root / "state.json"

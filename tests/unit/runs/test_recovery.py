@@ -1,16 +1,20 @@
 """What becomes of runs when a process vanishes, a server stops, or the index is lost."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
+from support import scripted_engine
 from unit.runs.test_service import ended, mapping, until
+from waiting import eventually
 
 from wesemu.app import RUNS, create_app
 from wesemu.clock import ManualClock
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.ids import IdSource
+from wesemu.runs.crashes import CRASH_LIMIT
 from wesemu.runs.model import LOCAL_OWNER, RunRequest, RunState, TaskState
 from wesemu.runs.rebuild import rebuild
 from wesemu.runs.service import RunService
@@ -53,6 +57,44 @@ async def test_a_run_whose_process_vanished_is_resumed_once(
     assert run.state is RunState.SYSTEM_ERROR
     assert run.failure is not None
     assert "vanished" in run.failure.message
+    await server.close()
+
+
+async def test_a_run_that_kills_its_machine_is_given_up_over_all_servers(
+    settings: Settings, clock: ManualClock, engine: ScriptedEngine
+) -> None:
+    server = await served(settings, engine)
+    run = await runs_of(server).submit(LOCAL_OWNER, mapping("wait-a"))
+    await until(runs_of(server), run, RunState.RUNNING)
+    await server.close()
+    workspace = runs_of(server).workspace(run)
+    await asyncio.to_thread(workspace.lock.touch)  # as its process has left it
+    for crashes in range(1, CRASH_LIMIT):
+        fresh = scripted_engine(clock)
+        server = await served(settings, fresh)
+        await eventually(lambda fresh=fresh: fresh.launches == 1)  # type: ignore[misc]
+        assert json.loads(workspace.crashes.read_text()) == {"crashes": crashes}
+        assert (await runs_of(server).get(LOCAL_OWNER, run.id)).state is RunState.RUNNING
+        await server.close()
+    server = await served(settings, scripted_engine(clock))
+    run = await ended(runs_of(server), run)
+    assert run.state is RunState.SYSTEM_ERROR
+    assert run.failure is not None
+    assert f"vanished {CRASH_LIMIT} times" in run.failure.message
+    await server.close()
+
+
+async def test_a_run_that_is_ended_by_others_is_launched_once_more(
+    settings: Settings, clock: ManualClock
+) -> None:
+    engine = ScriptedEngine(clock)
+    server = await served(settings, engine)
+    run = await submit_scripted(runs_of(server), {"task": "a"}, {"wait": "w"}, {"task": "b"})
+    for launch in (1, 2):
+        await eventually(lambda launch=launch: engine.launches == launch)  # type: ignore[misc]
+        await engine._launched[run.id].cancel()
+    run = await ended(runs_of(server), run)
+    assert (run.state, run.exit_code) == (RunState.EXECUTOR_ERROR, 143)
     await server.close()
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 from wesemu.engines import journal as events
 from wesemu.engines.leased import wrap
-from wesemu.engines.processes import descendants, die_with_parent, send, send_group
+from wesemu.engines.processes import (
+    descendants,
+    die_with_parent,
+    offer_to_oom_killer,
+    send,
+    send_group,
+)
 from wesemu.engines.run_process import Site
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake.cluster_plugin import plugin_resources, plugin_words
@@ -92,6 +98,7 @@ class CommandWorker:
 
 def _begin(parent: int, workspace: Workspace, order: Order) -> None:
     die_with_parent(parent)
+    offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
     if order.sandbox is not None:
         leases = [order.standing.folder] if order.standing else []
