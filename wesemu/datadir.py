@@ -1,5 +1,6 @@
 """The data directory: what lies where, and that only one server uses it."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -86,11 +87,18 @@ class DataDirectory:
         Raises DataDirectoryRefused as `check`, and then nothing has been made.
         """
         self.check(adopt=adopt)
+        self.make_root()
         for folder in (self.buckets, self.references, self.runs, self.cache):
             folder.mkdir(parents=True, exist_ok=True)
         mark = self.root / _MARK
         if not mark.exists():
             mark.write_text("wesemu keeps its data in this directory\n")
+
+    def make_root(self) -> None:
+        """Make the directory where it is absent, for this user only."""
+        self.root.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            self.root.mkdir(mode=0o700)
 
     def _strange(self) -> list[str]:
         """What a directory that no server has used holds beside the preparations of a user."""

@@ -380,6 +380,12 @@ class Settings(BaseSettings):
     port: int = Field(default=8070, ge=0, le=65535)
     """The port to listen on; 0 takes a free one."""
 
+    socket: Path | None = None
+    """A unix socket to listen on instead of `host` and `port`; only this user reaches it."""
+
+    log_format: Literal["text", "json"] = "text"
+    """The lines on stderr: for people, or one JSON object a line."""
+
     insecure: bool = False
     """Listen beyond loopback although nobody has to show credentials."""
 

@@ -13,7 +13,7 @@ from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect, Releasable
 from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors
 from wesemu.clock import WallClock
-from wesemu.errors import SystemFault, WesemuError
+from wesemu.errors import SystemFault, Unauthorized, WesemuError
 from wesemu.ids import IdSource
 from wesemu.runs.room import disk_full
 
@@ -52,6 +52,14 @@ def around(
                     await lost.release()
             if isinstance(error, SystemFault):
                 log.error("request failed", request_id=request_id, error=str(error))
+            elif isinstance(error, Unauthorized):
+                log.info(
+                    "credentials refused",
+                    address=request.remote,
+                    path=request.path,
+                    request_id=request_id,
+                    reason=error.message,
+                )
             response = dialect.render_error(error, request)
         except Exception as error:
             if (full := disk_full(error)) is not None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
+import secrets
 import signal
 import socket
 import sys
@@ -12,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.failures import ExitStatus, Refused
+from wesemu.cli.listen import (
+    listen,
+    make_private,
+    refuse_open_door,
+    url_of,
+    warnings_about,
+    with_token,
+)
 from wesemu.cli.options import DEFAULT_SERVER, Data
 
 if TYPE_CHECKING:
@@ -46,6 +52,15 @@ def serve(
         Path | None,
         typer.Option(help="Write the server's URL there once it answers.", metavar="FILE"),
     ] = None,
+    socket_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--socket", help="Listen on a unix socket that only you reach.", metavar="PATH"
+        ),
+    ] = None,
+    new_token: Annotated[
+        bool, typer.Option("--new-token", help="Ask for a token, made anew and printed.")
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log every request on stderr.")
     ] = False,
@@ -55,20 +70,33 @@ def serve(
     The first line on stdout is the server's URL, printed when it answers.
     """
     from wesemu.cli.configuration import load
+    from wesemu.cli.output import tell
     from wesemu.engines.sandbox import hide_environment
 
     settings = load(
-        host=host, port=port, data=data, insecure=insecure or None, adopt_data=adopt_data or None
+        host=host,
+        port=port,
+        data=data,
+        socket=socket_path,
+        insecure=insecure or None,
+        adopt_data=adopt_data or None,
     )
+    token = secrets.token_urlsafe(24) if new_token else None
+    if token is not None:
+        settings = with_token(settings, token)
     refuse_open_door(settings)
-    warn_of_open_controls(settings)
-    log_to_stderr(verbose)
+    log_to_stderr(verbose, settings.log_format)
+    make_private(settings)
+    for warning in warnings_about(settings):
+        tell(f"wesemu: {warning}")
     hide_environment()
-    with listen(settings.host, settings.port) as door:
-        asyncio.run(_serve(settings, door, ready_file))
+    with listen(settings) as listening:
+        asyncio.run(_serve(settings, listening, ready_file, token))
 
 
-async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | None) -> None:
+async def _serve(
+    settings: "Settings", listening: socket.socket, ready_file: Path | None, token: str | None
+) -> None:
     from aiohttp import web
 
     from wesemu.app import create_app
@@ -88,9 +116,9 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
     announced = False
     try:
         await runner.setup()
-        await web.SockSite(runner, door).start()
+        await web.SockSite(runner, listening).start()
         announced = True
-        await asyncio.to_thread(_announce, settings, door, ready_file)
+        await asyncio.to_thread(_announce, settings, listening, ready_file, token)
         await stopped.wait()
         from wesemu.cli.output import tell
 
@@ -99,112 +127,66 @@ async def _serve(settings: "Settings", door: socket.socket, ready_file: Path | N
             loop.remove_signal_handler(number)
     finally:
         await runner.cleanup()
+        if settings.socket is not None:
+            await asyncio.to_thread(settings.socket.unlink, missing_ok=True)
         if announced and ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
 
 
-def refuse_open_door(settings: "Settings") -> None:
-    """Raises Refused where anybody could come in: beyond loopback without credentials."""
-    if settings.insecure or settings.auth.closed or is_loopback(settings.host):
-        return
-    raise Refused(
-        f"{settings.host} can be reached from other machines and no credentials are set: anybody "
-        "could run workflows here. Set auth.tokens, auth.oidc.issuer or auth.ags_keys, or say "
-        "--insecure",
-        ExitStatus.USAGE,
-    )
-
-
-def warn_of_open_controls(settings: "Settings") -> None:
-    """Owners are kept apart, and yet every program on this machine could end all their runs."""
-    if settings.controls and settings.auth.closed and not settings.auth.admin_token:
-        from wesemu.cli.output import tell
-
-        tell(
-            "wesemu: credentials are set, but the controls below /_wesemu/ are open to this "
-            "machine and to every workflow on it; set auth.admin_token, or controls = false"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether all that `host` stands for is this machine alone."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; connections are refused until the server listens on it.
-
-    Raises Refused where the address is taken or is not this machine's.
-    """
-    door: socket.socket | None = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        door = socket.socket(family, kind, protocol)
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind(address)
-    except OSError as error:
-        if door is not None:
-            door.close()
-        if error.errno == errno.EADDRINUSE:
-            told = "the port is taken, perhaps by another wesemu; choose one with --port, 0 = free"
-        else:
-            told = error.strerror or str(error)
-        raise Refused(f"cannot listen on {host}:{port}: {told}", ExitStatus.MACHINE) from error
-    return door
-
-
-def log_to_stderr(verbose: bool) -> None:
-    """Logs are talk: warnings and worse, or with `verbose` everything."""
+def log_to_stderr(verbose: bool, log_format: str = "text") -> None:
+    """The life of runs, refused credentials and what is wrong; with `verbose` each request."""
     import logging
 
     import structlog
 
-    level = logging.DEBUG if verbose else logging.WARNING
+    level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    renderers: list[structlog.typing.Processor] = [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    ]
+    if log_format == "json":
+        renderers = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 
-def _announce(settings: "Settings", door: socket.socket, ready_file: Path | None) -> None:
+def _announce(
+    settings: "Settings", listening: socket.socket, ready_file: Path | None, token: str | None
+) -> None:
     from wesemu import __version__
     from wesemu.cli.output import give, tell
     from wesemu.runs.workspace import write_atomically
 
-    host, port = door.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{port}"
+    url = url_of(listening)
     give(url)
     sys.stdout.flush()
     if ready_file is not None:
         write_atomically(ready_file.absolute(), f"{url}\n".encode())
-    tell(_banner(url, _short(settings.data), __version__))
+    if settings.log_format == "text":
+        tell(_banner(url, _short(settings.data), __version__, token))
 
 
-def _banner(url: str, data: str, version: str) -> str:
+def _banner(url: str, data: str, version: str, token: str | None) -> str:
     """What this is, where it answers, and three commands that make it do something."""
     where = "" if data == ".wesemu" else f" --data {data}"
     server = "" if url == DEFAULT_SERVER else f"  export WESEMU_SERVER={url}\n"
+    server += f"  export WESEMU_TOKEN={token}\n" if token else ""
+    base = "http://localhost" if url.startswith("unix:") else url
     return f"""
 wesemu {version}: a local GA4GH WES and Alibaba Cloud Genomics Service that runs real tools
 
-  WES   {url}/ga4gh/wes/v1
-  AGS   {url}/gs/workflow
+  WES   {base}/ga4gh/wes/v1
+  AGS   {base}/gs/workflow
   data  {data}   (a folder in {data}/buckets is a bucket)
 
 Next, in another terminal:

@@ -10,7 +10,7 @@ import aiohttp
 
 from wesemu.client.ags import AgsOperations, JobDetail, JobLine
 from wesemu.client.control import ClockReading, ControlOperations
-from wesemu.client.transport import QUICK, ClientError, Transport, server_url
+from wesemu.client.transport import QUICK, ClientError, Transport, server_url, socket_path
 from wesemu.client.wes import Log, Output, RunDetail, RunLine, WesOperations
 
 __all__ = [
@@ -40,9 +40,13 @@ class Client:
 async def connect(server: str, *, token: str | None = None) -> AsyncIterator[Client]:
     """A client of the server at `server`; `token` is sent as a bearer token. Opens nothing yet.
 
-    Raises ClientError for an address that is not an http URL.
+    `server` is an http URL, HOST:PORT or unix:PATH. Raises ClientError for anything else.
     """
     url = server_url(server)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    async with aiohttp.ClientSession(headers=headers, timeout=QUICK) as session:
+    path = socket_path(server)
+    connector = aiohttp.UnixConnector(path) if path is not None else None
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=QUICK, connector=connector
+    ) as session:
         yield Client(Transport(session, url))

@@ -107,8 +107,16 @@ class Transport:
             raise ClientError(f"the connection to {self._url} failed: {told}") from error
 
 
+def socket_path(server: str) -> str | None:
+    """The path in an address of the form `unix:PATH`."""
+    scheme, colon, path = server.partition(":")
+    return path.removeprefix("//") if colon and scheme == "unix" and path else None
+
+
 def server_url(server: str) -> URL:
     """Raises ClientError for what is not the address of a server; "HOST:PORT" is one."""
+    if socket_path(server) is not None:
+        return URL("http://localhost")
     try:
         url = URL(server if "://" in server else f"http://{server}")
     except ValueError:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from wesemu.engines import journal
 from wesemu.engines.journal import OutputRecord, Tail
 from wesemu.engines.lock import holder, is_held
-from wesemu.engines.processes import Known, end_all, identify, marked, send_group
+from wesemu.engines.processes import Known, end_all, identify, marked, send_group, session_of
 from wesemu.engines.slurm.jobs import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import JsonObject
@@ -209,8 +209,10 @@ def end_leftovers(workspace: Workspace) -> None:
     """SIGKILL all tools of a run whose own process has vanished, and cancel its jobs on a
     cluster. Blocks. Raises EngineFault where the cluster cannot be asked."""
     records = journal.history(workspace)
+    process = holder(workspace.lock)
     for group, identity in _task_groups(records):
-        if identify(group) == identity:
+        # the workflow can write false records; only groups of the run's own session are ended
+        if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
     end_all(lambda: marked(workspace.root))
     if any(record.get("executor", "local") != "local" for record in records):

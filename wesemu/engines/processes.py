@@ -84,6 +84,14 @@ def _group(pid: int) -> int | None:
         return None
 
 
+def session_of(pid: int) -> int | None:
+    """The session's id, which is the process id of its leader; None for a process that is gone."""
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+
+
 def marked(directory: Path) -> list[int]:
     """The processes of this user that carry the mark of a run directory."""
     wanted, found = str(directory), []

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from wesemu.clock import Clock
 from wesemu.errors import Forbidden, RunActive, TransitionRefused
 from wesemu.ids import IdSource
@@ -20,6 +22,8 @@ from wesemu.runs.records import write_submission
 from wesemu.runs.store import HandleTaken, RunStore
 from wesemu.runs.submissions import SubmissionKey, Turns
 from wesemu.runs.workspace import Draft, Workspace
+
+log = structlog.get_logger("wesemu.runs")
 
 
 class Dispatcher(Protocol):
@@ -228,6 +232,13 @@ class RunService:
         request = await self._planner.collect(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+        log.info(
+            "run accepted",
+            run_id=run.id,
+            name=run.handle,
+            owner=owner,
+            workflow=run.workflow or request.workflow_url,
+        )
         self._dispatcher.wake()
         return run
 

@@ -154,6 +154,10 @@ class Supervisor:
         Raises EngineFault for a run whose process has vanished too often.
         """
         execution = await engine.attach(run, workspace)
+        if execution is not None:
+            log.info("run resumed", run_id=run.id, name=run.handle, launched_again=False)
+        elif run.state is RunState.RUNNING:
+            log.info("run resumed", run_id=run.id, name=run.handle, launched_again=True)
         followed_earlier = execution is not None
         if execution is None and await asyncio.to_thread(workspace.lock.exists):
             await asyncio.to_thread(count_crash, workspace)
@@ -183,6 +187,7 @@ class Supervisor:
             await self._refuse_canceled(run.id)
             if run.state is RunState.INITIALIZING:
                 run = await patiently(partial(self._store.move, run.id, RunState.RUNNING))
+                log.info("run started", run_id=run.id, name=run.handle, workflow=run.workflow)
                 self._changes.ring(run.id)
         except TransitionRefused:
             await execution.cancel()
@@ -381,6 +386,7 @@ class Supervisor:
         row = codec.run_to_row(run)
         values = {name: row[name] for name in _TOLD_AT_THE_END}
         await patiently(lambda: self._store.move(run.id, run.state, **values))
+        _log_end(run)
         self._changes.ring(run.id)
         workspace = Workspace(self._runs / run.id)
         with _told_if_lost("state.json", run):
@@ -389,6 +395,13 @@ class Supervisor:
             await self._planner.release(run, workspace)
         except Exception:
             log.exception("what a run held is not let go of", run_id=run.id)
+
+
+def _log_end(run: Run) -> None:
+    about: dict[str, object] = {"state": run.state.value, "seconds": run.real_seconds}
+    if run.failure is not None:
+        about["reason"] = run.failure.message
+    log.info("run ended", run_id=run.id, name=run.handle, **about)
 
 
 def _note(outcome: Outcome) -> dict[str, str]:

@@ -13,7 +13,7 @@ from issuer_support import Issuer, issuing, new_rsa_key
 from pydantic import ValidationError
 
 from wesemu.cli.failures import Refused
-from wesemu.cli.serve import refuse_open_door
+from wesemu.cli.listen import refuse_open_door
 from wesemu.errors import ToolMissing
 from wesemu.settings import OidcSettings, Settings
 from wesemu.wiring.identity import found_verifier

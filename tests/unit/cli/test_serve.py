@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from wesemu.cli.failures import ExitStatus, Refused
-from wesemu.cli.serve import is_loopback, listen, refuse_open_door
+from wesemu.cli.listen import is_loopback, listen_on_port, refuse_open_door
 from wesemu.settings import AuthSettings, Settings
 
 
@@ -38,7 +38,7 @@ def test_credentials_insecure_or_loopback_open_it(settings: Settings) -> None:
 
 
 def test_a_free_port_is_found() -> None:
-    with listen("127.0.0.1", 0) as door:
+    with listen_on_port("127.0.0.1", 0) as door:
         assert door.getsockname()[1] > 0
 
 
@@ -46,10 +46,10 @@ def test_a_taken_port_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(Refused, match="--port") as refused:
-            listen("127.0.0.1", port)
+            listen_on_port("127.0.0.1", port)
     assert refused.value.status is ExitStatus.MACHINE
 
 
 def test_a_foreign_address_is_told() -> None:
     with pytest.raises(Refused, match=r"192\.0\.2\.1"):
-        listen("192.0.2.1", 0)
+        listen_on_port("192.0.2.1", 0)
