@@ -70,7 +70,6 @@ def serve(
     The first line on stdout is the server's URL, printed when it answers.
     """
     from wesemu.cli.configuration import load
-    from wesemu.cli.output import tell
     from wesemu.engines.sandbox import hide_environment
 
     settings = load(
@@ -87,8 +86,6 @@ def serve(
     refuse_open_door(settings)
     log_to_stderr(verbose, settings.log_format)
     make_private(settings)
-    for warning in warnings_about(settings):
-        tell(f"wesemu: {warning}")
     hide_environment()
     with listen(settings) as listening:
         asyncio.run(_serve(settings, listening, ready_file, token))
@@ -163,6 +160,8 @@ def log_to_stderr(verbose: bool, log_format: str = "text") -> None:
 def _announce(
     settings: "Settings", listening: socket.socket, ready_file: Path | None, token: str | None
 ) -> None:
+    import structlog
+
     from wesemu import __version__
     from wesemu.cli.output import give, tell
     from wesemu.runs.workspace import write_atomically
@@ -172,8 +171,14 @@ def _announce(
     sys.stdout.flush()
     if ready_file is not None:
         write_atomically(ready_file.absolute(), f"{url}\n".encode())
-    if settings.log_format == "text":
-        tell(_banner(url, _short(settings.data), __version__, token))
+    if settings.log_format == "json":
+        log = structlog.get_logger("wesemu.serve")
+        for warning in warnings_about(settings):
+            log.warning(warning)
+        return
+    for warning in warnings_about(settings):
+        tell(f"wesemu: {warning}")
+    tell(_banner(url, _short(settings.data), __version__, token))
 
 
 def _banner(url: str, data: str, version: str, token: str | None) -> str:
