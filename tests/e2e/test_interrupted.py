@@ -73,6 +73,7 @@ async def test_a_run_that_a_signal_ended_is_launched_again(
     stops: list[Callable[..., None]],
 ) -> None:
     monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    monkeypatch.setenv("WESEMU_ENGINE__SANDBOX", "none")  # the tool writes outside of its run
     count, gate = tmp_path / "count", tmp_path / "gate"
     name, text, version = SENT[kind]
     source = tmp_path / name
