@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
+from wesemu.api.connections import Connections, connection_limit
 from wesemu.api.reception import Reception
 from wesemu.callbacks import Callbacks
 from wesemu.clock import Clock, WallClock
@@ -15,7 +16,7 @@ from wesemu.readiness import Readiness
 from wesemu.runs.ports import Engine
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
-from wesemu.wiring.apis import build
+from wesemu.wiring.apis import UNREADABLE, build
 from wesemu.wiring.controls import add_controls
 from wesemu.wiring.core import Core, open_core
 from wesemu.wiring.engines import find_sandbox
@@ -61,6 +62,18 @@ async def create_app(
 
     app.cleanup_ctx.append(serve_queue)
     return app
+
+
+def open_connections(settings: Settings, app: web.Application, files: int) -> Connections:
+    """The connections of a server that may open so many `files`."""
+    wanted = settings.server
+    return Connections(
+        wanted.connections or connection_limit(files),
+        idle=wanted.idle_seconds,
+        headers=wanted.header_seconds,
+        stalled=wanted.stalled_seconds,
+        unreadable=app[UNREADABLE],
+    )
 
 
 def _callbacks(settings: Settings, core: Core) -> Callbacks:

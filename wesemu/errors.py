@@ -24,6 +24,7 @@ WesemuError                 message: what was wrong, where, what to do next
     ├── ServerReset         the control API has reset the server meanwhile
     ├── StoreError          the index is unreadable or newer than this program
     ├── DiskFull            no room in the data directory
+    ├── OutOfFiles          no more files can be opened at the moment
     ├── IssuerUnreachable   who signs the tokens cannot be asked for the keys
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
     └── EngineFault         the engine's own process failed to start or vanished
@@ -150,6 +151,10 @@ class StoreError(SystemFault):
 
 class DiskFull(SystemFault):
     """The disk of the data directory has no room; somebody has to make some."""
+
+
+class OutOfFiles(SystemFault):
+    """The limit of open files is reached; it passes once others are closed."""
 
 
 class IssuerUnreachable(SystemFault):

@@ -90,6 +90,26 @@ class AuthSettings(BaseModel):
         return bool(self.ags_keys) or self.bearers
 
 
+class ServerSettings(BaseModel):
+    """Connections, and how the server is reached."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    connections: int = Field(default=0, ge=0, le=100_000)
+    """Connections that are open at a time; 0: as many as the limit of open files allows, at most
+    4096."""
+
+    idle_seconds: float = Field(default=75.0, gt=0, le=86_400, allow_inf_nan=False)
+    """A connection without a request is closed after so long."""
+
+    header_seconds: float = Field(default=30.0, gt=0, le=3600, allow_inf_nan=False)
+    """How long the headers of a request may take."""
+
+    stalled_seconds: float = Field(default=120.0, gt=0, le=86_400, allow_inf_nan=False)
+    """A connection on which a request's body, or its answer, does not move is closed after so
+    long."""
+
+
 class WesSettings(BaseModel):
     """How `/ga4gh/wes/v1` answers."""
 
@@ -400,6 +420,7 @@ class Settings(BaseSettings):
     """Let running workflows go on when the server stops; otherwise they end and are resumed."""
 
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
     wes: WesSettings = Field(default_factory=WesSettings)
     callbacks: CallbackSettings = Field(default_factory=CallbackSettings)
     workflows: WorkflowSettings = Field(default_factory=WorkflowSettings)

@@ -15,7 +15,7 @@ from wesemu.api.visitors import Visitors
 from wesemu.clock import WallClock
 from wesemu.errors import SystemFault, Unauthorized, WesemuError
 from wesemu.ids import IdSource
-from wesemu.runs.room import disk_full
+from wesemu.runs.room import disk_full, out_of_files
 
 
 def around(
@@ -62,7 +62,7 @@ def around(
                 )
             response = dialect.render_error(error, request)
         except Exception as error:
-            if (full := disk_full(error)) is not None:
+            if (full := disk_full(error) or out_of_files(error)) is not None:
                 log.error("request failed", request_id=request_id, error=str(error))
             else:
                 log.exception("internal error", request_id=request_id, path=request.path)

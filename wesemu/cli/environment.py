@@ -33,6 +33,11 @@ def ags(server: Server = DEFAULT_SERVER) -> None:
             "WESEMU_SERVER": str(url.origin()),
             "ALIBABA_CLOUD_ACCESS_KEY_ID": key_id,
             "ALIBABA_CLOUD_ACCESS_KEY_SECRET": secret,
+            # the SDK before that one, and the sample on AGS's own page
+            "ALIYUN_ACCESS_KEY_ID": key_id,
+            "ALIYUN_ACCESS_KEY_SECRET": secret,
+            "accessKeyID": key_id,
+            "accessKeySecret": secret,
             "AGS_ENDPOINT": url.authority,
             "AGS_PROTOCOL": url.scheme,
             "OSS_ACCESS_KEY_ID": key_id,

@@ -96,7 +96,8 @@ async def _serve(
 ) -> None:
     from aiohttp import web
 
-    from wesemu.app import create_app
+    from wesemu.api.connections import ConnectionSite, quiet_when_out_of_files, raise_file_limit
+    from wesemu.app import create_app, open_connections
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -105,7 +106,10 @@ async def _serve(
         stops.append(signal.SIGHUP)
     for number in stops:
         loop.add_signal_handler(number, stopped.set)
+    quiet_when_out_of_files(loop)
+    files = raise_file_limit()
     app = await create_app(settings)
+    connections = open_connections(settings, app, files)
     # an object that is stored compressed stays so
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS, auto_decompress=False
@@ -113,7 +117,7 @@ async def _serve(
     announced = False
     try:
         await runner.setup()
-        await web.SockSite(runner, listening).start()
+        await ConnectionSite(runner, listening, connections).start()
         announced = True
         await asyncio.to_thread(_announce, settings, listening, ready_file, token)
         await stopped.wait()

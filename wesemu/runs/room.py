@@ -11,10 +11,12 @@ from typing import TypeVar
 
 import structlog
 
-from wesemu.errors import DiskFull
+from wesemu.errors import DiskFull, OutOfFiles
 
 _RESERVE = 4 << 20
 _AMPLE = 4 * _RESERVE
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+_CAUSES = 10
 _SCARCE = 1 << 20
 _PATIENCE_SECONDS = 5.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -58,6 +60,24 @@ def disk_full(error: BaseException) -> DiskFull | None:
         return error
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return DiskFull(f"the server's disk is full; {_ADVICE}, then try again")
+    return None
+
+
+def out_of_files(error: BaseException) -> OutOfFiles | None:
+    """What to say of an error that a lack of file descriptors is to blame for, directly or as its
+    cause; None for any other."""
+    seen: BaseException | None = error
+    for _ in range(_CAUSES):
+        if isinstance(seen, OutOfFiles):
+            return seen
+        if isinstance(seen, OSError) and seen.errno in _NO_FILES:
+            return OutOfFiles(
+                "too many files are open in this server; try again, or raise its limit "
+                "(ulimit -n, LimitNOFILE=)"
+            )
+        if seen is None:
+            return None
+        seen = seen.__cause__ or seen.__context__
     return None
 
 

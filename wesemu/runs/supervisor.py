@@ -53,7 +53,7 @@ from wesemu.runs.ports import (
 from wesemu.runs.promises import due
 from wesemu.runs.publish import Publisher
 from wesemu.runs.records import read_plan, write_end
-from wesemu.runs.room import check_room, patiently
+from wesemu.runs.room import check_room, out_of_files, patiently
 from wesemu.runs.store import RunStore
 from wesemu.runs.tagging import TagBuffer
 from wesemu.runs.tasks import TaskBuffer
@@ -61,6 +61,8 @@ from wesemu.runs.workspace import Workspace, write_json
 
 _RESUMES = 1
 """How often a server resumes a run whose process vanished before it is given up."""
+
+_FILES_PAUSE_SECONDS = 1.0
 
 _TOLD_AT_THE_END = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
 
@@ -110,7 +112,7 @@ class Supervisor:
         `leave_room` is called where the run waits for its end after its tools'.
         """
         try:
-            await self._live(run, leave_room)
+            await self._live_with_files(run, leave_room)
         except asyncio.CancelledError:
             if not self._keep_runs:
                 await self._suspend(run.id)
@@ -132,6 +134,22 @@ class Supervisor:
             ending = asyncio.create_task(execution.cancel(), name=f"cancel {run_id}")
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
+
+    async def _live_with_files(self, run: Run, leave_room: Callable[[], None]) -> None:
+        """Where no file can be opened, wait and go on, as after a restart of the server: the run
+        and its results are none the worse for that."""
+        while True:
+            try:
+                return await self._live(run, leave_room)
+            except TransitionRefused:
+                raise
+            except Exception as error:
+                if (lack := out_of_files(error)) is None:
+                    raise
+                log.error("a run waits", run_id=run.id, reason=lack.message)
+            self._executions.pop(run.id, None)
+            await asyncio.sleep(_FILES_PAUSE_SECONDS)
+            run = await self._store.get(run.id)
 
     async def _live(self, run: Run, leave_room: Callable[[], None]) -> None:
         workspace = Workspace(self._runs / run.id)

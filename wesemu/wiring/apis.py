@@ -19,6 +19,7 @@ from wesemu.api.oss.authenticator import OssAuthenticator
 from wesemu.api.oss.dialect import OssDialect
 from wesemu.api.oss.routes import OssHandlers
 from wesemu.api.reception import Reception
+from wesemu.api.unreadable import UnreadableRequests
 from wesemu.api.visitors import Visitors, names_loopback
 from wesemu.api.wes.auth import TokenAuthenticator, Verifier
 from wesemu.api.wes.dialect import WesDialect
@@ -34,6 +35,8 @@ from wesemu.provenance.maker import CrateMaker
 from wesemu.settings import Settings
 from wesemu.wiring.core import Core
 from wesemu.workflows.params import PARAMS
+
+UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
 
 
 async def build(
@@ -62,9 +65,9 @@ async def build(
         apis,
         OssHandlers(objects),
     )
-    app = web.Application(
-        middlewares=[around([oss, *apis], core.ids, reception, _visitors(settings))]
-    )
+    dialects = [oss, *apis]
+    app = web.Application(middlewares=[around(dialects, core.ids, reception, _visitors(settings))])
+    app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
     secret = await asyncio.to_thread(core.data.secret)
     created = await asyncio.to_thread(core.data.created)
     app.add_routes(

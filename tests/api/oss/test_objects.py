@@ -362,6 +362,57 @@ async def test_what_is_not_emulated_is_refused_and_not_overlooked(
     assert (bucket / "a").read_bytes() == b"abc"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-oss-tagging": "a=1"}, 501),
+        ({"x-oss-object-acl": "public-read"}, 501),
+        ({"x-oss-object-worm-mode": "COMPLIANCE"}, 501),
+        ({"x-oss-tagging-directive": "Replace", "x-oss-copy-source": "/genes/a"}, 501),
+        ({"x-oss-copy-source": "/genes/a", "x-oss-copy-source-version-id": "1"}, 501),
+        ({"x-oss-tagging": ""}, 200),
+        ({"x-oss-object-acl": "private"}, 200),
+        ({"x-oss-object-acl": "default", "x-oss-storage-class": "IA"}, 200),
+        ({"x-oss-tagging-directive": "Copy", "x-oss-copy-source": "/genes/a"}, 200),
+    ],
+)
+async def test_tags_and_access_lists_are_refused_and_not_lost(
+    client: Client, bucket: Path, headers: dict[str, str], status: int
+) -> None:
+    (bucket / "a").write_bytes(b"abc")
+    got = await read(await client.put("/oss/genes/b", data=b"", headers=headers))
+    assert got.status == status
+    assert (bucket / "b").exists() == (status == 200)
+
+
+async def test_a_bucket_for_everybody_is_refused(client: Client) -> None:
+    for acl, status in (("public-read", 501), ("private", 200)):
+        got = await read(await client.put("/oss/new-bucket", headers={"x-oss-acl": acl}))
+        assert got.status == status
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/oss/genes/a", {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}),
+        ("/genes/a", {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}),
+        ("/genes/a", {"Authorization": "AWS AKIA:signature"}),
+        ("/genes", {"x-amz-date": "20260301T120000Z"}),
+        ("/?x-id=ListBuckets", {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}),
+        ("/genes/a?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=x", {}),
+        ("/genes/a?AWSAccessKeyId=x&Signature=y&Expires=1", {}),
+    ],
+)
+async def test_an_s3_client_is_told_which_door_this_is(
+    client: Client, bucket: Path, method: str, path: str, headers: dict[str, str]
+) -> None:
+    got = await read(await client.request(method, path, headers=headers))
+    assert got.status == 501
+    assert method == "HEAD" or got.code == "NotImplemented"
+    assert not (bucket / "a").exists()
+
+
 async def test_a_link_that_leaves_the_bucket_is_not_followed(
     client: Client, bucket: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from wesemu.errors import (
     IssuerUnreachable,
     NotFound,
     ObjectNotFound,
+    OutOfFiles,
     ReferenceNotFound,
     RunActive,
     RunNotFound,
@@ -40,6 +41,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (RunActive, 409, "ErrorWorkflowRunning"),
     (Conflict, 409, "ErrorConflict"),
     (IssuerUnreachable, 503, "ServiceUnavailable"),
+    (OutOfFiles, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
 )
 """The first row that fits an error renders it; the tree's leaves come before their parents."""

@@ -59,6 +59,17 @@ def is_marked(request: web.Request) -> bool:
     return is_signed(request) or _CLIENTS.match(request.headers.get("User-Agent", "")) is not None
 
 
+def is_s3(request: web.Request) -> bool:
+    """Whether an S3 client has signed the request, by header or by query."""
+    authorization = request.headers.get("Authorization", "")
+    if authorization.startswith(("AWS4-HMAC-", "AWS4-ECDSA-", "AWS ")):
+        return True
+    if any(name.lower().startswith("x-amz-") for name in request.headers):
+        return True
+    names = {name.lower() for name, _ in _parameters(request)}
+    return "x-amz-algorithm" in names or "awsaccesskeyid" in names
+
+
 def is_prefixed(request: web.Request) -> bool:
     path = _raw_path(request)
     return path == PREFIX or path.startswith(f"{PREFIX}/")

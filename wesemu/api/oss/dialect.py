@@ -15,10 +15,11 @@ from wesemu.api.oss.call import (
     by_path,
     is_marked,
     is_prefixed,
+    is_s3,
     is_signed,
     level_of,
 )
-from wesemu.api.oss.errors import render
+from wesemu.api.oss.errors import Refused, render
 from wesemu.api.oss.routes import OssHandlers
 from wesemu.objects.shelves import Shelves
 from wesemu.runs.model import Owner
@@ -44,7 +45,8 @@ class OssDialect:
         self._others = others
 
     def owns(self, request: web.Request) -> bool:
-        """Whether OSS is meant: by our prefix, or by what only OSS clients send.
+        """Whether OSS is meant: by our prefix, or by what only OSS clients send. S3 clients are
+        told here that this is no S3.
 
         A path of another API is OSS's only where the host names a bucket and the request is
         signed for OSS: such a request can be meant for no other.
@@ -53,10 +55,19 @@ class OssDialect:
             return True
         if any(dialect.owns(request) for dialect in self._others):
             return is_signed(request) and bucket_of_host(request) != ""
-        return is_marked(request)
+        return is_marked(request) or is_s3(request)
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Also finds out what the request is about. Raises SignatureRefused, Forbidden."""
+        """Also finds out what the request is about. Raises SignatureRefused, Forbidden; Refused
+        for an S3 client."""
+        if is_s3(request):
+            raise Refused(
+                501,
+                "NotImplemented",
+                "This is wesemu's bucket door, which speaks the protocol of Alibaba Cloud OSS and "
+                "not that of S3. Use an OSS client (oss2, alibabacloud-oss-v2, ossutil) with this "
+                "endpoint, or plain HTTP at /oss/<bucket>/<key>.",
+            )
         request[CALL] = call = await asyncio.to_thread(self._call, request)
         return self._authenticator.owner(request, call)
 

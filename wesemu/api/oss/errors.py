@@ -20,6 +20,7 @@ from wesemu.errors import (
     InvalidRequest,
     NotFound,
     ObjectNotFound,
+    OutOfFiles,
     SystemFault,
     Unauthorized,
     WesemuError,
@@ -59,6 +60,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (Unauthorized, 403, "AccessDenied"),
     (Forbidden, 403, "AccessDenied"),
     (Conflict, 409, "Conflict"),
+    (OutOfFiles, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
 )
 """The first row that fits an error renders it; the tree's leaves come before their parents."""
@@ -75,8 +77,10 @@ _HTTP_CODES = {
     411: "MissingContentLength",
     412: "PreconditionFailed",
     413: "EntityTooLarge",
+    414: "RequestURITooLong",
     416: "InvalidRange",
     429: "TooManyRequests",
+    431: "RequestHeaderSectionTooLarge",
     500: "InternalError",
     501: "NotImplemented",
 }

@@ -21,7 +21,20 @@ _MODIFIERS = frozenset({"continuation-token", "position", "security-token", "seq
 _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 """What these are where a source is named."""
 
-_NOT_IGNORED = ("x-oss-callback", "x-oss-server-side-encryption-key-id")
+_NOTHING_ELSE: Mapping[str, frozenset[str]] = {
+    "x-oss-acl": frozenset({"private"}),
+    "x-oss-callback": frozenset(),
+    "x-oss-copy-source-version-id": frozenset(),
+    "x-oss-object-acl": frozenset({"default", "private"}),
+    "x-oss-object-worm-mode": frozenset(),
+    "x-oss-object-worm-retain-until-date": frozenset(),
+    "x-oss-server-side-encryption-key-id": frozenset(),
+    "x-oss-tagging": frozenset({""}),
+    "x-oss-tagging-directive": frozenset({"copy"}),
+    "x-oss-website-redirect-location": frozenset(),
+}
+"""Headers that ask for something that is not emulated, but for these values, which ask for what is
+so anyway."""
 
 
 class OssHandlers:
@@ -41,8 +54,8 @@ class OssHandlers:
         found = self._operations.get((call.level, call.method, named))
         if found is None:
             raise _unknown(call, named)
-        for name in _NOT_IGNORED:
-            if name in request.headers:
+        for name, harmless in _NOTHING_ELSE.items():
+            if name in request.headers and request.headers[name].lower() not in harmless:
                 raise not_implemented(f"the header {name}")
         _, handler = found
         return await handler(request)

@@ -15,6 +15,7 @@ from wesemu.errors import (
     KeyReused,
     NotFound,
     ObjectNotFound,
+    OutOfFiles,
     ReferenceNotFound,
     ScopeMissing,
     TokenRefused,
@@ -57,7 +58,7 @@ def _challenge(error: Exception, status: int) -> dict[str, str]:
             scope = f', scope="{_UNQUOTABLE.sub("", " ".join(scopes))}"' if scopes else ""
             bearer = f'Bearer realm="wesemu", error="insufficient_scope"{scope}'
             return {"WWW-Authenticate": bearer}
-        case IssuerUnreachable():
+        case IssuerUnreachable() | OutOfFiles():
             return {"Retry-After": str(_RETRY_SECONDS)}
         case _ if status == web.HTTPUnauthorized.status_code:
             return {"WWW-Authenticate": f'Bearer realm="wesemu", {_BASIC}'}
@@ -82,7 +83,7 @@ def _status(error: WesemuError) -> int:
             return 422
         case Conflict():
             return 409
-        case IssuerUnreachable():
+        case IssuerUnreachable() | OutOfFiles():
             return 503
         case _:
             return 500

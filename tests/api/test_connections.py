@@ -1,0 +1,168 @@
+"""Connections are bounded and do not idle for ever; what cannot be read is answered by its API."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from aiohttp import web
+from waiting import soon
+
+from wesemu.api.connections import (
+    Connections,
+    ConnectionSite,
+    connection_limit,
+    quiet_when_out_of_files,
+)
+from wesemu.cli.serve import listen
+from wesemu.wiring.apis import UNREADABLE
+
+Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+IDLE = b"GET /gs/workflows HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+PUT = b"PUT /oss/genes/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n"
+
+
+@asynccontextmanager
+async def served(app: web.Application, **limits: Any) -> AsyncIterator[Open]:
+    connections = Connections(unreadable=app[UNREADABLE], **{"limit": 100, **limits})
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+    await runner.setup()
+    opened: list[asyncio.StreamWriter] = []
+    with listen("127.0.0.1", 0) as door:
+        port = door.getsockname()[1]
+        await ConnectionSite(runner, door, connections).start()
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            opened.append(writer)
+            return reader, writer
+
+        try:
+            yield connect
+        finally:
+            for writer in opened:
+                writer.close()
+            await runner.cleanup()
+    assert not connections.open
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+    """Status, headers and body."""
+    async with soon():
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        return int(head.split()[1]), head, await reader.readexactly(length)
+
+
+async def ask(connect: Open, request: bytes) -> tuple[int, bytes, bytes]:
+    reader, writer = await connect()
+    writer.write(request)
+    return await answer(reader)
+
+
+async def test_idle_connections_make_way_for_new_ones(app: web.Application) -> None:
+    async with served(app, limit=3) as connect:
+        idle = []
+        for _ in range(3):
+            reader, writer = await connect()
+            writer.write(IDLE)
+            assert (await answer(reader))[0] == 200
+            idle.append(reader)
+        assert (await ask(connect, IDLE))[0] == 200
+        async with soon():
+            assert await idle[0].read() == b""
+
+
+async def test_where_none_is_idle_a_new_connection_is_told_so(app: web.Application) -> None:
+    async with served(app, limit=2) as connect:
+        for _ in range(2):
+            _, writer = await connect()
+            writer.write(IDLE[:-10])
+        await asyncio.sleep(0.05)
+        status, head, body = await ask(connect, IDLE)
+        assert status == 503
+        assert b"Retry-After: 1\r\n" in head
+        assert json.loads(body)["error"] == "too many connections; try again"
+
+
+@pytest.mark.parametrize(
+    ("sent", "limits"),
+    [
+        (b"", {"idle": 0.05}),
+        (IDLE, {"idle": 0.05}),
+        (IDLE[:-10], {"headers": 0.05}),
+        (
+            b"PUT /oss/genes/a HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+            {"stalled": 0.05},
+        ),
+    ],
+    ids=["nothing is sent", "no further request", "headers stop", "a body stops"],
+)
+async def test_a_connection_on_which_nothing_moves_is_closed(
+    app: web.Application, sent: bytes, limits: dict[str, float]
+) -> None:
+    async with served(app, **limits) as connect, soon():
+        reader, writer = await connect()
+        writer.write(sent)
+        with suppress(ConnectionResetError):
+            await reader.read()
+
+
+async def test_a_client_that_takes_its_time_is_served(app: web.Application) -> None:
+    """Bytes that come slowly are no stall."""
+    async with served(app, stalled=2.0, headers=2.0) as connect:
+        reader, writer = await connect()
+        for byte in PUT + b"four and5":
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.001)
+        assert (await answer(reader))[0] == 200
+
+
+LONG = b"x" * 9000
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status", "told"),
+    [
+        (b"GET /oss/genes/" + LONG, b"", 414, b"<Code>RequestURITooLong</Code>"),
+        (b"GET /oss/genes/a", b"x-oss-meta-a: " + LONG, 431, b"<Code>RequestHeaderSectionTooLarge"),
+        (b"GET /oss/genes/a", b"no colon", 400, b"<Code>InvalidArgument</Code>"),
+        (b"GET /gs/workflow/" + LONG, b"", 414, b'"Code":"InvalidRequest"'),
+        (b"GET /ga4gh/wes/v1/runs?tag=" + LONG, b"", 414, b'"status_code": 414'),
+        (b"GET /_wesemu/info?" + LONG, b"", 414, b'"status": 414'),
+        (b"GET /ga4gh/wes/v1/runs", b"bad header", 400, b'"status_code": 400'),
+        (b"\x16\x03\x01", b"", 400, b'"status": 400'),
+    ],
+)
+async def test_what_cannot_be_read_is_answered_by_its_api(
+    app: web.Application, request_line: bytes, headers: bytes, status: int, told: bytes
+) -> None:
+    async with served(app) as connect:
+        request = request_line + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n" + headers + b"\r\n\r\n"
+        reader, writer = await connect()
+        writer.write(request)
+        found, _, body = await answer(reader)
+        assert (found, told in body) == (status, True), body
+        async with soon():
+            assert await reader.read() == b""
+        assert (await ask(connect, IDLE))[0] == 200
+
+
+def test_connections_leave_descriptors_for_the_rest() -> None:
+    assert [connection_limit(files) for files in (64, 256, 1024, 65_536)] == [16, 42, 256, 4096]
+
+
+async def test_a_lack_of_descriptors_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = asyncio.get_running_loop()
+    quiet_when_out_of_files(loop)
+    try:
+        for _ in range(5):
+            error = OSError(24, "Too many open files")
+            loop.call_exception_handler({"message": "accept", "exception": error})
+    finally:
+        loop.set_exception_handler(None)
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("too many files are open") == 1
+    assert "Traceback" not in printed.out + printed.err

@@ -1,0 +1,88 @@
+"""Where no file can be opened, runs wait and requests are told so; nothing fails."""
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from structlog.testing import capture_logs
+from unit.runs.test_service import ended, mapping
+from waiting import eventually, soon
+
+from wesemu.app import RUNS, create_app
+from wesemu.clock import ManualClock
+from wesemu.engines.scripted import ScriptedEngine
+from wesemu.errors import EngineFault
+from wesemu.runs.model import LOCAL_OWNER, RunState
+from wesemu.runs.room import out_of_files
+from wesemu.runs.terms import Pace
+from wesemu.settings import Settings, SlaSettings
+
+Client = TestClient[web.Request, web.Application]
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Nothing can be opened meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_finished_run_waits_for_descriptors(
+    settings: Settings, clock: ManualClock, engine: ScriptedEngine
+) -> None:
+    """Its tools are done, and its service level's time is over: it is about to be published."""
+    settings.sla = SlaSettings(pace=Pace.SLA)
+    app = await create_app(settings, clock=clock, engines=[engine])
+    async with TestServer(app):
+        runs = app[RUNS]
+        run = await runs.submit(LOCAL_OWNER, mapping())
+        async with soon():
+            async for seen in runs.follow(LOCAL_OWNER, run.id):
+                if seen.counts is not None:
+                    break
+        with capture_logs() as logs, no_descriptors():
+            clock.advance(timedelta(days=1))
+            await eventually(lambda: any(log["event"] == "a run waits" for log in logs))
+            assert (await runs.get(LOCAL_OWNER, run.id)).state is RunState.RUNNING
+        assert (await ended(runs, run)).state is RunState.COMPLETE
+    assert not any("exc_info" in log for log in logs)
+
+
+async def test_requests_are_told_so_without_a_traceback(client: Client) -> None:
+    calls = {
+        "/ga4gh/wes/v1/runs": {"workflow_url": "mapping"},
+        "/gs/workflow": {"workflow_type": "mapping"},
+    }
+    assert (await client.get("/oss/genes")).status == 200  # there is a connection
+    with capture_logs() as logs, no_descriptors():
+        response = await client.get("/oss/genes")
+        assert (response.status, b"ServiceUnavailable" in await response.read()) == (503, True)
+        response = await client.post("/ga4gh/wes/v1/runs", json=calls["/ga4gh/wes/v1/runs"])
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert "too many files are open" in (await response.json())["msg"]
+    assert not any("exc_info" in log for log in logs)
+    assert (await client.get("/oss/genes")).status == 200
+
+
+def test_a_lack_is_found_behind_other_errors() -> None:
+    cause = EngineFault("the run's process could not start")
+    cause.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    assert out_of_files(cause) is not None
+    assert out_of_files(OSError(errno.ENFILE, "")) is not None
+    assert out_of_files(OSError(errno.ENOENT, "")) is None
+    assert out_of_files(EngineFault("another reason")) is None

@@ -1,0 +1,224 @@
+"""Connections of the HTTP server: how many there are, how long they may idle, and what answers a
+request that cannot be read."""
+
+import asyncio
+import errno
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+log = structlog.get_logger("wesemu.connections")
+
+Unreadable = Callable[[web.BaseRequest, bytes, str], web.Response]
+"""The answer to a request of which only the beginning (bytes) is known, and what is wrong."""
+
+MOST_FILES = 65_536
+"""The soft limit that is asked for: far more than needed, and few enough for tools that close
+every descriptor there could be."""
+
+_MOST_CONNECTIONS = 4096
+_FEWEST_CONNECTIONS = 16
+_RESERVED = 256
+_FILES_A_CONNECTION = 3  # the socket, an object that is read, one that is written
+_HEAD = 2048
+_PAUSE_SECONDS = 60.0
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+
+_BUSY_BODY = b'{"error": "too many connections; try again", "status": 503}'
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(_BUSY_BODY), _BUSY_BODY)
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files as far as the hard one allows; the limit then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+        return wanted
+    return soft if soft != resource.RLIM_INFINITY else MOST_FILES
+
+
+def connection_limit(files: int) -> int:
+    """How many connections leave enough of `files` descriptors for runs and the index."""
+    left = files - min(_RESERVED, files // 2)
+    return max(_FEWEST_CONNECTIONS, min(left // _FILES_A_CONNECTION, _MOST_CONNECTIONS))
+
+
+class Connections:
+    """Those that are open, at most `limit`. Beyond that an idle one makes way for a new one; where
+    none is idle, the new one is answered with 503.
+
+    A connection without a request is closed after `idle` seconds; one whose request's headers or
+    body stop coming, or that does not take its answer, after `stalled` seconds without a byte.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        idle: float = 75.0,
+        stalled: float = 120.0,
+        headers: float = 30.0,
+        unreadable: Unreadable | None = None,
+    ) -> None:
+        self.limit = limit
+        self.idle = idle
+        self.stalled = stalled
+        self.headers = headers
+        self.unreadable = unreadable
+        self.open: dict[Connection, None] = {}
+        self.refused = 0
+        self._warned = float("-inf")
+
+    def make_way(self) -> bool:
+        """Whether there may be one more; closes an idle connection where that helps."""
+        if len(self.open) < self.limit:
+            return True
+        for connection in self.open:  # the longest open first
+            if connection.is_idle:
+                connection.force_close()
+                del self.open[connection]
+                return True
+        self.refused += 1
+        now = time.monotonic()
+        if now - self._warned > _PAUSE_SECONDS:
+            self._warned = now
+            log.warning("connections are refused", limit=self.limit, refused=self.refused)
+        return False
+
+
+class Connection(RequestHandler):
+    """One connection; knows when bytes came last."""
+
+    def __init__(self, connections: Connections, manager: web.Server, **options: Any) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(manager, loop=loop, keepalive_timeout=connections.idle, **options)
+        self._connections = connections
+        self._head = b""
+        self._moved = loop.time()
+        self._written = 0
+        self._watching: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for the next request and nothing of that has come."""
+        waits = self._waiter is not None and not self._waiter.done()
+        return waits and not self._head and not self._messages
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._connections.make_way():
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(_BUSY)
+            transport.close()
+            self._force_close = True
+            self._manager = None
+            return
+        self._connections.open[self] = None
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.open.pop(self, None)
+        if self._watching is not None:
+            self._watching.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._manager is None:
+            return
+        self._moved = self._loop.time()
+        if not self._request_in_progress and not self._messages:
+            if not self._head:
+                self._head_began = self._moved
+            if len(self._head) < _HEAD:
+                self._head += data[:_HEAD]
+        super().data_received(data)
+        if self._messages and type(self._messages[-1][0]).__name__ != "_ErrInfo":
+            self._head = b""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        unreadable = self._connections.unreadable
+        if status != web.HTTPBadRequest.status_code or unreadable is None:
+            return super().handle_error(request, status, exc, message)
+        head, self._head = self._head, b""
+        response = unreadable(request, head, message or "")
+        response.force_close()
+        return response
+
+    def _watch(self) -> None:
+        """Look now and then whether bytes still move where they have to."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        now = self._loop.time()
+        if self._is_stalled(now):
+            transport.abort()
+            return
+        pause = min(self._connections.stalled, self._connections.headers) / 2
+        self._watching = self._loop.call_later(max(pause, 0.01), self._watch)
+
+    def _is_stalled(self, now: float) -> bool:
+        if self._head and now - self._head_began > self._connections.headers:
+            return True
+        size = self.transport.get_write_buffer_size() if self.transport else 0
+        if size != self._written:
+            self._written, self._moved = size, now
+        if now - self._moved <= self._connections.stalled:
+            return False
+        if self._paused:  # the client does not take its answer
+            return True
+        request = self._current_request
+        return request is not None and not request.content.is_eof() and not self._reading_paused
+
+
+class ConnectionSite(web.SockSite):
+    """Serves a bound socket with bounded connections."""
+
+    def __init__(self, runner: web.BaseRunner, sock: Any, connections: Connections) -> None:
+        super().__init__(runner, sock)
+        self._connections = connections
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        options = server._kwargs  # noqa: SLF001 - what the runner was made with
+
+        def connect() -> Connection:
+            return Connection(self._connections, server, **options)
+
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(connect, sock=self._sock, backlog=self._backlog)
+
+
+def quiet_when_out_of_files(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop log one line a minute where sockets cannot be accepted for want of
+    descriptors, instead of a traceback every second."""
+    warned = [float("-inf")]
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _NO_FILES:
+            loop.default_exception_handler(context)
+        elif loop.time() - warned[0] > _PAUSE_SECONDS:
+            warned[0] = loop.time()
+            log.error("connections wait: too many files are open")
+
+    loop.set_exception_handler(handle)
