@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,7 +17,6 @@ from wesemu.api.connections import (
     connection_limit,
     quiet_when_out_of_files,
 )
-from wesemu.cli.serve import listen
 from wesemu.wiring.apis import UNREADABLE
 
 Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
@@ -30,7 +30,7 @@ async def served(app: web.Application, **limits: Any) -> AsyncIterator[Open]:
     runner = web.AppRunner(app, access_log=None, auto_decompress=False)
     await runner.setup()
     opened: list[asyncio.StreamWriter] = []
-    with listen("127.0.0.1", 0) as door:
+    with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
         await ConnectionSite(runner, door, connections).start()
 
