@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -47,11 +49,15 @@ hypothesis.settings.load_profile("wesemu")
 
 
 def pytest_configure() -> None:
-    """What the tests start gets the default handlers of signals that a CI runner or nohup ignores.
+    """Makes the environment of what the tests start the same everywhere.
 
-    A child inherits an ignored signal; one that has a handler in its parent is reset to the
-    default. So the tests themselves still ignore SIGHUP under nohup.
+    It may keep bytecode: otherwise each of some thousand processes compiles hundreds of modules.
+    It gets the default handlers of signals that a CI runner or nohup ignores. A child inherits an
+    ignored signal, but a signal with a handler in its parent is reset to the default. So the tests
+    themselves still ignore SIGHUP under nohup.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):

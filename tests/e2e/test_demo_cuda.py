@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from cuda_support import need_numba_cuda
 from parabricks_support import Doubles
 
 from wesemu.cli.failures import ExitStatus
@@ -48,7 +49,7 @@ def test_parabricks_carries_the_same_demo_out(wesemu, declared: None, doubles: D
 def test_without_parabricks_the_self_test_uses_the_gpu(
     wesemu, declared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("numba.cuda", reason="the extra cuda is not installed")
+    need_numba_cuda()
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
     monkeypatch.setenv("WESEMU_PARABRICKS__RUNTIME", "none")
     ended = wesemu("demo", "--node", "cuda", "--no-keep", timeout=240)

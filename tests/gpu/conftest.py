@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cuda_support import need_cuda_libraries
 from e2e.conftest import clean_surroundings, serve, spawn, wesemu
 
 from wesemu.gpus import Gpu, Inventory, choose, has_driver, take_inventory
@@ -47,4 +48,4 @@ def index(lent: tuple[Gpu, ...]) -> int:
 
 @pytest.fixture
 def cuda(inventory: Inventory) -> None:
-    pytest.importorskip("numba.cuda", reason='no numba-cuda: pip install "wesemu[cuda]"')
+    need_cuda_libraries()

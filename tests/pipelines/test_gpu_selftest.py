@@ -9,8 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import yaml
+from cuda_support import need_numba_cuda
 from engine_support import follow, make_job
 
 from wesemu.engines.leases import declare
@@ -49,7 +49,7 @@ def test_every_key_is_documented() -> None:
 
 
 async def test_it_runs_under_a_lease_and_sees_that_gpu_alone(tmp_path: Path) -> None:
-    pytest.importorskip("numba.cuda", reason="the extra cuda is not installed")
+    need_numba_cuda()
     await asyncio.to_thread(declare, tmp_path / "leases", Capacity(cores=1, devices=(3,)))
     names = ["schemas/config.schema.yaml", "envs/gpu.yaml"]
     job = make_job(tmp_path / "run", SNAKEFILE.read_text(), resources=Resources(cores=1, gpus=1))

@@ -18,7 +18,7 @@ from typing import Any
 from wesemu.errors import InputError, WesemuError
 
 _UNABLE = 2
-_MISSING = 'numba-cuda is not installed ({error}); pip install "wesemu[cuda]"'
+_MISSING = 'numba-cuda cannot be loaded ({error}); pip install "wesemu[cuda]"'
 _NO_COMPILER = (
     "CUDA finds a GPU, and numba-cuda no compiler (NVVM) for it; "
     'pip install "wesemu[cuda]", or "numba-cuda[cu13]" for drivers from 580 on'
@@ -54,7 +54,8 @@ def examine(path: Path) -> dict[str, Any]:
         from numba import cuda
 
         from wesemu.genomics import gpu_histogram, histograms
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:
+        # numba-cuda looks for libcudart at import and raises a RuntimeError where there is none
         raise NoGpu(_MISSING.format(error=error)) from error
     if not cuda.is_available():
         raise NoGpu(hindrance(cuda))

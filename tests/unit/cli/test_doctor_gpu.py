@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from cuda_support import need_cuda_libraries, need_numba_cuda
 from inventory_double import Card, NvmlDouble
 from parabricks_support import IMAGE, Doubles
 
@@ -109,7 +110,7 @@ def test_a_simulated_self_test_is_no_success(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The whole workflow runs, on numba's simulator: told as such, and not as a GPU that works."""
-    pytest.importorskip("numba.cuda", reason="the extra cuda is not installed")
+    need_numba_cuda()
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     looks = selftest(NodeSettings(), pipelines_folder(), lambda: looking(Card()), reads=20)
@@ -123,7 +124,7 @@ def test_a_self_test_that_fails_tells_its_last_words(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The driver's library tells of a card that CUDA then does not find."""
-    pytest.importorskip("numba.cuda", reason="the extra cuda is not installed")
+    need_cuda_libraries()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     missing = 99  # no machine has this one
     looks = selftest(

@@ -12,16 +12,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cuda_support import need_cuda_libraries, need_numba_cuda
 
 from wesemu.errors import InputError
 from wesemu.genomics.gpu_selftest import hindrance, summary
 
-pytest.importorskip("numpy", reason="the extra cuda is not installed")
-pytest.importorskip("numba.cuda", reason="the extra cuda is not installed")
+pytestmark = pytest.mark.usefixtures("numba_cuda")
 
 LONG = 700
 READS = [("ACGTN", "!I#5~"), ("AC", "II"), ("G" * LONG, "?" * LONG), ("T", "!")]
 """One longer than the cycles that a block counts in its own memory."""
+
+
+@pytest.fixture(scope="module")
+def numba_cuda() -> None:
+    need_numba_cuda()
 
 
 @pytest.fixture
@@ -32,8 +37,11 @@ def fastq(tmp_path: Path) -> Path:
     return path
 
 
-def run(*words: object, simulate: bool = True) -> "subprocess.CompletedProcess[str]":
+def run(
+    *words: object, simulate: bool = True, python_path: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
+    environment |= {"PYTHONPATH": str(python_path)} if python_path else {}
     environment |= {"NUMBA_ENABLE_CUDASIM": "1"} if simulate else {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [sys.executable, "-m", "wesemu.genomics.gpu_selftest", *map(str, words)],
@@ -80,11 +88,26 @@ def test_the_simulator_is_never_called_a_gpu(fastq: Path, tmp_path: Path) -> Non
 
 
 def test_without_a_gpu_it_says_so_and_reports_nothing(fastq: Path, tmp_path: Path) -> None:
+    need_cuda_libraries()
     done = run(fastq, "--report", tmp_path / "report.json", simulate=False)
     assert done.returncode == 2
     assert "CUDA finds no GPU here (CUDA_VISIBLE_DEVICES='')" in done.stderr
     assert "wesemu doctor --gpu" in done.stderr
     assert not (tmp_path / "report.json").exists()
+
+
+def test_libraries_that_numba_cuda_misses_are_told(fastq: Path, tmp_path: Path) -> None:
+    """numba-cuda raises an error of its own while it is imported."""
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba/__init__.py").write_text("raise RuntimeError('no libcudart.so.13')\n")
+    report = tmp_path / "report.json"
+    done = run(fastq, "--report", report, simulate=False, python_path=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "gpu_selftest: numba-cuda cannot be loaded (no libcudart.so.13); "
+        'pip install "wesemu[cuda]"\n'
+    )
+    assert not report.exists()
 
 
 @pytest.mark.parametrize(
