@@ -40,8 +40,8 @@ async def test_the_rules_of_a_bundled_pipeline_are_told_in_the_callers_words(
     assert graph["total"] == len(graph["tasks"]) == sum(graph["counts"].values())
     tasks = {task["name"]: task for task in graph["tasks"]}
     assert {FIRST, SECOND} <= set(tasks["map"]["inputs"])
-    assert tasks["index_reference"]["inputs"] == [REFERENCE]
-    assert tasks["index_reference"]["id"] in tasks["map"]["after"]
+    assert tasks["prepare_reference"]["inputs"] == [REFERENCE]
+    assert tasks["prepare_reference"]["id"] in tasks["map"]["after"]
     assert tasks["map"]["threads"] == 2
     assert "results/calls.vcf.gz" in {file for task in graph["tasks"] for file in task["outputs"]}
     assert list((settings.data / "runs").iterdir()) == []

@@ -27,7 +27,7 @@ Config = dict[str, Any]
 # statistics: the part of the summary that it writes is temporary
 CALLS = {"call_slice", "gather", "statistics", "summary"}
 ALIGNMENTS = {"map"} | CALLS
-REFERENCE = {"index_reference"} | ALIGNMENTS
+REFERENCE = {"prepare_reference"} | ALIGNMENTS
 
 
 class Rehearsals:
@@ -188,6 +188,7 @@ CASES: Mapping[str, tuple[Callable[[Config], Config], set[str]]] = {
     "gpu_memory_mb": (lambda base: base | {"gpu_memory_mb": 1000}, set()),
     "gpu_driver": (lambda base: base | {"gpu_driver": "1"}, set()),
     "parabricks": (lambda base: base | {"parabricks": {"low_memory": "always"}}, set()),
+    "reference_records": (lambda base: base | {"reference_records": "records"}, set()),
     # elsewhere in this module: the files' contents
     "reference": (lambda base: base, set()),
 }

@@ -93,6 +93,19 @@ def examine(data: Path, commands: Mapping[str, str]) -> Iterator[Finding]:
     yield _package("snakemake")
     yield from _tools(commands)
     yield from _machine(data)
+    yield from _references(data)
+
+
+def _references(data: Path) -> Iterator[Finding]:
+    from wesemu.cli.references import describe_alternates
+    from wesemu.genomics.reference import ReferenceStore
+
+    store = ReferenceStore(data / "references", data / "cache")
+    for name in store.names():
+        found = store.describe(name)
+        indexes = " and ".join(found.indexes) or "no mapper yet"
+        text = f"ALT contigs: {describe_alternates(found)}; indexed for {indexes}"
+        yield Finding(f"reference {name}", text, str(found.fasta))
 
 
 def _sandbox(settings: "Settings") -> Finding:

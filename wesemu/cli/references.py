@@ -1,5 +1,6 @@
 """`wesemu reference`: reference genomes that jobs name."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,7 +9,7 @@ import typer
 from wesemu.cli.options import AsJson, Data
 
 if TYPE_CHECKING:
-    from wesemu.genomics.reference import ReferenceStore
+    from wesemu.genomics.reference import ReferenceStore, ReferenceSummary
 
 
 Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
@@ -35,7 +36,8 @@ def add(
     ] = "bwa",
     data: Data = None,
 ) -> None:
-    """Copy a FASTA into the data directory and index it. A server need not run."""
+    """Copy a FASTA, with FILE.alt where there is one, into the data directory and index it. A
+    server need not run."""
     from wesemu.cli.configuration import check_data
     from wesemu.cli.output import give, tell
 
@@ -45,17 +47,34 @@ def add(
 
 
 def show(data: Data = None, as_json: AsJson = False) -> None:
-    """List the registered references."""
+    """List the registered references, and whether mappers use ALT contigs of theirs."""
     from wesemu.cli.output import give_json, give_table, tell
 
     store = _store(data)
-    found = [(name, str(store.find(name))) for name in store.names()]
+    found = [store.describe(name) for name in store.names()]
     if as_json:
-        give_json([{"name": name, "fasta": fasta} for name, fasta in found])
+        give_json([asdict(each) | {"fasta": str(each.fasta)} for each in found])
     elif found:
-        give_table(("NAME", "FASTA"), found)
+        give_table(
+            ("NAME", "SEQUENCES", "ALT CONTIGS", "INDEXES", "FASTA"),
+            [
+                (
+                    each.name,
+                    "?" if each.sequences is None else str(each.sequences),
+                    describe_alternates(each),
+                    ", ".join(each.indexes) or "none",
+                    str(each.fasta),
+                )
+                for each in found
+            ],
+        )
     else:
         tell("no references yet; register one with 'wesemu reference add NAME FILE'")
+
+
+def describe_alternates(reference: "ReferenceSummary") -> str:
+    """Whether mappers treat sequences of it as ALT contigs."""
+    return f"{reference.alternates} used" if reference.alternates else "none"
 
 
 def _store(data: Path | None) -> "ReferenceStore":

@@ -1,13 +1,11 @@
 """Reference genomes: registered by name, or made ready from a user's FASTA, indexed once.
 
-A folder is built under a lock in a temporary place and renamed when it is whole. `genome.json`
-beside the FASTA holds its SHA-256: an index of another FASTA, or half of one, is not used.
+A folder is built under a lock in a temporary place and renamed when it is whole. An index is used
+if it was compared with the FASTA beside it (`index_proof`), else made anew.
 """
 
 import fcntl
-import hashlib
 import json
-import math
 import os
 import re
 import subprocess
@@ -15,37 +13,37 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from wesemu.engines.processes import offer_to_oom_killer
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
+from wesemu.genomics.alternates import (
+    check_alternates,
+    find_alternates,
+    key_with_alternates,
+    write_alternates,
+)
 from wesemu.genomics.bwaindex import (
     SHARED_SUFFIXES,
     SUFFIXES,
     SUFFIXES_OF,
-    check_names,
     index_fault,
+    indexing_memory_mb,
+    read_contigs,
     read_fai,
 )
-from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
-from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
+from wesemu.genomics.fasta import FastaFacts, copy, is_gzip
+from wesemu.genomics.reference_records import ReferenceRecords
 from wesemu.genomics.tools import Toolset, indexer_name, resolve
 from wesemu.runs.model import Resources
+from wesemu.tool_messages import failure_reason
 
 FASTA = "genome.fa"
 _STAMP = "genome.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALIASES = (("hg19", "hs37d5"),)
 _FASTA_ENDINGS = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
-_BLOCK = 1 << 20
-
-_SMALL = 50_000_000
-_BYTES_OF_SMALL, _BYTES_OF_LARGE = 11, 1.6
-"""Memory of `bwa index` a base: 42 MiB were measured for 4 Mbp; beyond _SMALL it is an estimate."""
-_BYTES_OF_BWA_MEM2 = 28
-_BYTES_OF_BWA_MEM3, _MORE_OF_BWA_MEM3 = 3.1, 300_000_000
-"""bwa's transform, the suffix array, and one chunk of them as it is written."""
-
 
 Lend = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
 """A share of the machine for one program, waited for as long as that is needed; descriptors for
@@ -59,9 +57,21 @@ def lend_freely(
     return nullcontext(())
 
 
+@dataclass(frozen=True, slots=True)
+class ReferenceSummary:
+    """A registered reference. `sequences` is None before it is indexed; `alternates` is how many
+    of them the .alt file names, so that mappers treat them as ALT contigs."""
+
+    name: str
+    fasta: Path
+    sequences: int | None
+    alternates: int
+    indexes: tuple[str, ...]
+
+
 class ReferenceStore:
     """`root` holds the registered references, `root/<name>/genome.fa`; `cache` those made from
-    other FASTA files, `cache/references/<sha256>/genome.fa`.
+    other FASTA files, `cache/references/<sha256>/genome.fa`, and the records of what was read.
 
     The methods block, for an hour on a human genome; `close` ends their child processes from
     another thread, upon which they raise `SystemFault`. Tools are looked for when first needed.
@@ -77,11 +87,16 @@ class ReferenceStore:
     ) -> None:
         self._root = root
         self._made = cache / "references"
+        self._records = ReferenceRecords(self.records_folder)
         self._tools = tools
         self._lend = lend
-        self._hashes: dict[tuple[int, int, int, int], str] = {}
         self._children: set[subprocess.Popen[str]] = set()
         self._closed = threading.Event()
+
+    @property
+    def records_folder(self) -> Path:
+        """What `ReferenceRecords` keeps for this store."""
+        return self._made / "records"
 
     def names(self) -> list[str]:
         """Registered names, sorted. Folders that a user put there by hand count."""
@@ -115,35 +130,49 @@ class ReferenceStore:
                 "the first a letter or digit.",
                 field="name",
             )
-        digest = self._digest(fasta)
+        facts = self._records.facts(fasta)
         target = self._root / name / FASTA
         with _locked(self._root / f".{name}.lock"):
             present = _only_fasta(target.parent)
-            if present is not None and self._digest(present) != digest:
+            if present is not None and self._records.facts(present).sha256 != facts.sha256:
                 raise Conflict(
                     f"The reference {name} exists already with other sequences; remove it "
                     "first or choose another name."
                 )
-            self._provide(fasta, target, digest, indexer_name(mapper, self._tools))
+            self._provide(fasta, target, facts, indexer_name(mapper, self._tools))
+            self._add_alternates(fasta, target, name)
         return target
 
     def ready(self, fasta: Path, mapper: str = "bwa") -> Path:
         """An indexed FASTA with the sequences of `fasta`, for `mapper` and for faidx.
 
-        `fasta` itself where a whole index lies beside it; else the cached one, made now if need
-        be. Raises `InputError`, `SystemFault`, `ToolMissing`.
+        `fasta` itself, or the file that it links to, where an index of it lies beside it; else
+        the cached one, made now if need be. Raises `InputError`, `SystemFault`, `ToolMissing`.
         """
         indexer = indexer_name(mapper, self._tools)
-        if not _is_gzip(fasta) and index_fault(str(fasta), indexer) is None:
-            stamp = _read_stamp(fasta)
-            if stamp is None or stamp == self._digest(fasta):
-                check_names((name for name, _ in read_fai(str(fasta))), str(fasta))
-                return fasta
-        digest = self._digest(fasta)
-        target = self._made / digest / FASTA
-        with _locked(self._made / f".{digest}.lock"):
-            self._provide(fasta, target, digest, indexer)
+        if (found := indexed_in_place(fasta, indexer, self._records)) is not None:
+            return found
+        facts = self._records.facts(fasta)
+        key = key_with_alternates(facts.sha256, find_alternates(fasta))
+        target = self._made / key / FASTA
+        with _locked(self._made / f".{key}.lock"):
+            self._provide(fasta, target, facts, indexer)
+            self._add_alternates(fasta, target, str(fasta))
         return target
+
+    def describe(self, name: str) -> ReferenceSummary:
+        """What is registered as `name`, one of `names()`. Quick: reads no sequences."""
+        fasta = self.find(name)
+        assert fasta is not None
+        try:
+            sequences: int | None = len(read_fai(str(fasta)))
+        except (OSError, ValueError):
+            sequences = None
+        indexes = [name for name in SUFFIXES_OF if index_fault(str(fasta), name) is None]
+        alternates = 0
+        if indexes:
+            alternates = sum(contig.alternate for contig in read_contigs(str(fasta)))
+        return ReferenceSummary(name, fasta, sequences, alternates, tuple(indexes))
 
     def close(self) -> None:
         """End what is being indexed. Idempotent; the store answers no more builds."""
@@ -151,30 +180,38 @@ class ReferenceStore:
         for child in list(self._children):
             child.kill()
 
-    def _digest(self, fasta: Path) -> str:
-        """SHA-256 of the uncompressed FASTA; remembered while the file stays as it is."""
-        try:
-            status = fasta.stat()
-            key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if key not in self._hashes:
-                digest = hashlib.sha256()
-                for block in _blocks(fasta):
-                    digest.update(block)
-                self._hashes[key] = digest.hexdigest()
-        except GZIP_FAULTS as error:
-            raise InputError(f"{fasta} cannot be read: {error}.", file=str(fasta)) from error
-        return self._hashes[key]
-
-    def _provide(self, source: Path, target: Path, digest: str, indexer: str) -> None:
+    def _provide(self, source: Path, target: Path, facts: FastaFacts, indexer: str) -> None:
         """See to it that `target` has the sequences of `source` and this program's index."""
-        if _is_whole(target, digest, indexer):
+        if self._is_whole(target, facts, indexer):
             return
-        if any(_is_whole(target, digest, other) for other in SUFFIXES_OF):
-            self._extend(target, str(source), indexer)
+        if any(self._is_whole(target, facts, other) for other in SUFFIXES_OF):
+            self._extend(target, str(source), facts, indexer)
             return
-        self._build(source, target.parent, digest, indexer)
+        self._build(source, target.parent, facts, indexer)
 
-    def _extend(self, fasta: Path, source: str, indexer: str) -> None:
+    def _is_whole(self, fasta: Path, facts: FastaFacts, indexer: str) -> bool:
+        if index_fault(str(fasta), indexer) is not None:
+            return False
+        try:
+            present = self._records.facts(fasta)
+        except InputError:  # damaged since it was made
+            return False
+        return present.sha256 == facts.sha256 and self._records.disproof(fasta, indexer) is None
+
+    def _add_alternates(self, source: Path, target: Path, name: str) -> None:
+        """Give a reference that was registered without one its .alt file."""
+        alternates, present = find_alternates(source), find_alternates(target)
+        if alternates is None:
+            return
+        if present is None:
+            write_alternates(alternates, target, source)
+        elif key_with_alternates("", present) != key_with_alternates("", alternates):
+            raise Conflict(
+                f"The reference {name} exists already with another list of ALT contigs; remove it "
+                "first or choose another name."
+            )
+
+    def _extend(self, fasta: Path, source: str, facts: FastaFacts, indexer: str) -> None:
         """Put another program's index beside `fasta`, file by file, once it is whole. Files that
         it shares with the one that is there stay: runs may be reading them."""
         with tempfile.TemporaryDirectory(prefix=".build-", dir=fasta.parent.parent) as temporary:
@@ -190,8 +227,9 @@ class ReferenceStore:
                 if suffix not in SHARED_SUFFIXES:
                     Path(f"{copy}{suffix}").rename(f"{fasta}{suffix}")
             _sync(fasta.parent)
+        self._records.trust(fasta, facts, indexer)
 
-    def _build(self, source: Path, folder: Path, digest: str, indexer: str) -> None:
+    def _build(self, source: Path, folder: Path, facts: FastaFacts, indexer: str) -> None:
         """Make `folder` anew from `source`; nobody sees it half done.
 
         Where the folder holds files that are not made here, they stay: the new ones are put beside
@@ -202,38 +240,37 @@ class ReferenceStore:
             built = Path(temporary) / folder.name
             built.mkdir()
             fasta = built / FASTA
-            _copy(source, fasta)
+            copy(source, fasta, facts)
             self._index(fasta, str(source), indexer)
-            stamp = {"sha256": digest, "bytes": fasta.stat().st_size}
+            if (alternates := find_alternates(source)) is not None:
+                write_alternates(alternates, fasta, source)
+            stamp = {"sha256": facts.sha256, "bytes": fasta.stat().st_size}
             (built / _STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
             _sync(built)
             if folder.exists() and _foreign(folder):
                 for path in sorted(built.iterdir(), key=lambda path: path.name == _STAMP):
                     path.rename(folder / path.name)
                 _sync_folder(folder)
-                return
-            if folder.exists():
-                folder.rename(Path(temporary) / "replaced")
-            built.rename(folder)
+            else:
+                if folder.exists():
+                    folder.rename(Path(temporary) / "replaced")
+                built.rename(folder)
+        self._records.trust(folder / FASTA, facts, indexer)
 
     def _index(self, fasta: Path, source: str, indexer: str) -> None:
         tools = self._tools(more=[indexer])
         faidx = [*tools.samtools.command, "faidx", str(fasta)]
-        talk = self._run(faidx, source, Resources(cores=1))
-        if "Ignoring duplicate" in talk:
-            raise InputError(
-                f"{source} has two sequences of one name: {_last_line(talk)}. Rename one.",
-                file=source,
-            )
-        check_names((name for name, _ in read_fai(str(fasta))), source)
+        self._run(faidx, fasta, source, Resources(cores=1))
         program = tools.mapper(indexer) if indexer == "bwa-mem3" else tools.find(indexer)
         index = [*program.command, "index", str(fasta)]
-        self._run(index, source, _appetite(indexer, fasta.stat().st_size))
+        memory = indexing_memory_mb(indexer, fasta.stat().st_size)
+        self._run(index, fasta, source, Resources(cores=1, memory_mb=memory))
         if fault := index_fault(str(fasta), indexer):
+            fault = fault.replace(str(fasta), source)
             raise SystemFault(f"Indexing {source} has failed: {fault}. Is the disk full?")
 
-    def _run(self, command: Sequence[str], source: str, wanted: Resources) -> str:
-        """Run an indexer to its end; answers what it said."""
+    def _run(self, command: Sequence[str], fasta: Path, source: str, wanted: Resources) -> None:
+        """Run an indexer of `fasta`, which was made of `source`, to its end."""
         if self._closed.is_set():
             raise SystemFault(f"{source} is not indexed: the server is shutting down.")
         with self._lend(wanted, lambda: not self._closed.is_set()) as kept:
@@ -254,22 +291,8 @@ class ReferenceStore:
         if child.returncode < 0:
             raise SystemFault(f"Indexing {source} was ended by signal {-child.returncode}.")
         if child.returncode:
-            raise InputError(f"{source} cannot be indexed: {_last_line(talk)}", file=source)
-        return talk
-
-
-def _appetite(indexer: str, size: int) -> Resources:
-    """What indexing a FASTA of so many bytes takes: one core, and memory."""
-    needed = max(min(size, _SMALL) * _BYTES_OF_SMALL, size * _BYTES_OF_LARGE)
-    if indexer == "bwa-mem2":
-        needed = size * _BYTES_OF_BWA_MEM2
-    elif indexer == "bwa-mem3":
-        needed = max(needed, size * _BYTES_OF_BWA_MEM3 + _MORE_OF_BWA_MEM3)
-    return Resources(cores=1, memory_mb=math.ceil(needed / 2**20))
-
-
-def _last_line(talk: str) -> str:
-    return " ".join(talk.strip().splitlines()[-1:]) or "no reason given"
+            reason = failure_reason(talk.replace(str(fasta), source)) or "no reason given"
+            raise SystemFault(f"{source} cannot be indexed: {reason}")
 
 
 def _only_fasta(folder: Path) -> Path | None:
@@ -283,54 +306,21 @@ def _only_fasta(folder: Path) -> Path | None:
     return plain[0] if len(plain) == 1 else None
 
 
-def _is_whole(fasta: Path, digest: str, indexer: str) -> bool:
-    return _read_stamp(fasta) == digest and index_fault(str(fasta), indexer) is None
-
-
-def _read_stamp(fasta: Path) -> str | None:
-    """The hash that was noted when `fasta` was indexed; None without one for this very name."""
-    if fasta.name != FASTA:
-        return None
-    try:
-        noted = json.loads((fasta.parent / _STAMP).read_text(encoding="utf-8"))
-        return str(noted["sha256"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _is_gzip(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(2) == GZIP_MAGIC
-    except OSError as error:
-        raise InputError(
-            f"The reference {path} cannot be opened: {error.strerror}.", file=str(path)
-        ) from error
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """The uncompressed contents of a FASTA. Raises `InputError` if it is something else."""
-    with open_gzip(path) if _is_gzip(path) else path.open("rb") as file:
-        block = file.read(_BLOCK)
-        if not block.startswith((b">", b";")):
-            what = f"it looks like {looks_like(block[:64])}" if block else "it is empty"
-            raise InputError(f"{path} is not FASTA: {what}.", file=str(path))
-        while block:
-            yield block
-            block = file.read(_BLOCK)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with target.open("wb") as file:
-        for block in _blocks(source):
-            file.write(block)
+def indexed_in_place(fasta: Path, indexer: str, records: ReferenceRecords) -> Path | None:
+    """`fasta`, or the file that it links to, if it can be used as it lies there: plain text, with
+    an index that was made of it. Raises `InputError`."""
+    for path in dict.fromkeys((fasta, fasta.resolve())):
+        if not is_gzip(path) and records.disproof(path, indexer) is None:
+            alternates = find_alternates(fasta)
+            if alternates is not None:
+                check_alternates(alternates, path, fasta)
+            return path
+    return None
 
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder is a link, or holds something that this module does not make."""
-    made = {FASTA, _STAMP, f"{FASTA}.fai"}
+    made = {FASTA, _STAMP, f"{FASTA}.fai", f"{FASTA}.alt"}
     made |= {f"{FASTA}{suffix}" for files in SUFFIXES_OF.values() for suffix in files}
     return folder.is_symlink() or any(
         path.name not in made or path.is_dir() for path in folder.iterdir()

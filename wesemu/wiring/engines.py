@@ -15,8 +15,11 @@ from wesemu.settings import NodeSettings, Settings
 log = structlog.get_logger("wesemu.engines")
 
 PIPELINES_IMPORT = (
+    "wesemu.errors",
+    "wesemu.genomics.alternates",
     "wesemu.genomics.bwaindex",
     "wesemu.genomics.fastq",
+    "wesemu.genomics.fingerprint",
     "wesemu.genomics.lane_files",
     "wesemu.genomics.parabricks.facts",
     "wesemu.genomics.read_groups",

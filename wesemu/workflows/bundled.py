@@ -180,7 +180,7 @@ class BundledPipelines:
         resources: Resources,
     ) -> JsonObject:
         """The pipeline's configuration; `tags` say where the run is carried out."""
-        config = configuration(params, lanes, reference)
+        config = configuration(params, lanes, reference, self._indexer.records_folder)
         if await asyncio.to_thread(self._hindrance, params, workflow) is None:
             config |= acceleration(tags, resources, self._offer)
         return add_own_tools(config, params, self._tools)
@@ -195,7 +195,10 @@ class BundledPipelines:
 
     def _explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
         def names() -> dict[Path, str]:
-            return _names(self._inputs.lanes(parse_params(run.request), _files(workspace)))
+            params, files = parse_params(run.request), _files(workspace)
+            names = _names(self._inputs.lanes(params, files))
+            fasta = self._inputs.reference(params.reference, files)
+            return names if fasta is None else names | {fasta: shown(params.reference)}
 
         return input_failure(workspace.work, names) or gpu_failure(workspace.work)
 

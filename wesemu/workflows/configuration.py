@@ -8,7 +8,9 @@ from wesemu.workflows.inputs import LaneFiles
 from wesemu.workflows.params import MappingParams, WgsParams
 
 
-def configuration(params: MappingParams, lanes: Sequence[LaneFiles], reference: Path) -> JsonObject:
+def configuration(
+    params: MappingParams, lanes: Sequence[LaneFiles], reference: Path, records: Path
+) -> JsonObject:
     reads: list[JsonValue] = []
     for lane in lanes:
         entry: JsonObject = {"first": str(lane.first)}
@@ -23,6 +25,7 @@ def configuration(params: MappingParams, lanes: Sequence[LaneFiles], reference: 
         "sample": params.sample,
         "reads": reads,
         "reference": str(reference),
+        "reference_records": str(records),
         "quality_offset": params.quality_offset,
         "mapper": params.mapper,
         "markdup": params.markdup,

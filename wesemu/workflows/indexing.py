@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wesemu.errors import InputError
+from wesemu.errors import InputError, SystemFault
 from wesemu.genomics.reference import ReferenceStore
 
 _THREADS = 4
@@ -34,6 +34,11 @@ class ReferenceIndexer:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reference")
         self._turns: dict[tuple[int, int], _Turn] = {}
 
+    @property
+    def records_folder(self) -> Path:
+        """Where it is remembered which indexes were compared with their FASTA."""
+        return self._references.records_folder
+
     async def ready(self, fasta: Path, name: str, mapper: str = "bwa") -> Path:
         """The FASTA for `fasta`, which the caller called `name`, indexed for `mapper`.
 
@@ -45,7 +50,10 @@ class ReferenceIndexer:
                     self._threads, self._references.ready, fasta, mapper
                 )
             except InputError as error:
-                raise InputError(error.message.replace(str(fasta), name), file=name) from error
+                message = error.message.replace(str(fasta), name)
+                raise InputError(message, file=name, record=error.record) from error
+            except SystemFault as error:
+                raise type(error)(error.message.replace(str(fasta), name)) from error
 
     @asynccontextmanager
     async def _turn(self, fasta: Path) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sample_s import SAMPLE_S
 
 from wesemu.cli.failures import ExitStatus
 
@@ -51,8 +52,25 @@ def test_a_reference_is_added_and_listed(wesemu, tmp_path: Path, data: Path) -> 
     assert added.status == 0, added.err
     assert Path(added.out.strip()).is_file()
     listed = json.loads(wesemu("reference", "list", "--data", data, "--json").out)
-    assert listed == [{"name": "tiny", "fasta": added.out.strip()}]
+    assert listed == [
+        {
+            "name": "tiny",
+            "fasta": added.out.strip(),
+            "sequences": 1,
+            "alternates": 0,
+            "indexes": ["bwa"],
+        }
+    ]
     assert "| tiny |" in wesemu("reference", "list", "--data", data).out
+
+
+def test_alt_contigs_of_a_reference_are_told(wesemu, tmp_path: Path, data: Path) -> None:
+    fasta = SAMPLE_S.write_reference(tmp_path / "ref.fa", alternate=True)
+    assert wesemu("reference", "add", "s", fasta, "--data", data).status == 0
+    assert "| 1 used " in wesemu("reference", "list", "--data", data).out
+    found = json.loads(wesemu("doctor", "--data", data, "--json").out)
+    told = next(each for each in found if each["name"] == "reference s")
+    assert told["found"] == "ALT contigs: 1 used; indexed for bwa"
 
 
 def test_no_references_are_told_on_stderr(wesemu, data: Path) -> None:

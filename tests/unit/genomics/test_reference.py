@@ -186,8 +186,8 @@ def test_odd_contig_names_that_work_are_accepted(store, fasta, name):
         ("", "empty"),
         ("<html>", "HTML"),
         ("@r\nA\n+\nI\n", "text in another format"),
-        (">a\nACGT\nAC\nACGT\n", "cannot be indexed"),
-        (">a\nACGT\n>a\nACGT\n", "two sequences of one name"),
+        (">a\nACGT\n>a\nACGT\n", r"two sequences are named 'a' \(numbers 1 and 2\)"),
+        (">a\nAC-T\n", "'-' at position 3"),
     ],
 )
 def test_what_is_no_fasta_is_refused(store, fasta, contents, words, tmp_path):

@@ -9,7 +9,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault
+from wesemu.genomics.alternates import find_alternates
+from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexing_memory_mb
 from wesemu.genomics.fastq import LONGEST_READ
 from wesemu.genomics.fingerprint import fingerprint
 from wesemu.genomics.lane_files import check_files_differ, file_identity
@@ -72,6 +73,15 @@ THREADS = config.get("threads") or workflow.cores or 8
 # kept apart: the directory holds nothing of the user's, and goes when a rule ends
 TEMPORARY = ".mapping"
 REFERENCE = "resources/genome.fa"
+REFERENCE_STATE = "resources/reference.json"
+ALTERNATES = find_alternates(Path(config["reference"]))
+REFERENCE_INDEX = multiext(
+    REFERENCE, ".fai", *SUFFIXES, *([".alt"] if ALTERNATES else [])
+)
+# fails where the reference was replaced since the run began
+REFERENCE_UNCHANGED = (
+    f"{PYTHON} -m wesemu.genomics.reference_state {REFERENCE_STATE} input_error.json"
+)
 # wgs adds the variants to it
 SUMMARY = "results/mapping.json" if "caller" in config else "results/summary.json"
 MATES = ("first", "second")
@@ -154,6 +164,17 @@ def map_memory_mb(wildcards, input, threads):
     return round(index / MEBIBYTE) + max(64 * threads, kept) + batch * threads + 400
 
 
+def index_memory_mb(wildcards):
+    """MiB of the indexer; little where there is an index already."""
+    reference = config["reference"]
+    if index_fault(reference, INDEXER.name) is None:
+        return 200
+    fasta = Path(reference)
+    return indexing_memory_mb(
+        INDEXER.name, size_of([fasta]) * (4 if fasta.suffix == ".gz" else 1)
+    )
+
+
 def size_of(paths):
     """Bytes of those that are there."""
     return sum(Path(path).stat().st_size for path in paths if Path(path).exists())
@@ -185,7 +206,7 @@ def mapping_results():
 # and what else is made. A key that is not listed here changes all results.
 NOT_IN_ALIGNMENTS = {
     *("threads", "sort_memory_mb", "gpus", "gpu_memory_mb", "gpu_driver", "parabricks"),
-    *("tools", "reports", "alignment", "cram_version"),
+    *("tools", "reports", "alignment", "cram_version", "reference_records"),
     *("caller", "vcf", "gvcf", "slice_size_mb"),
 }
 
@@ -209,7 +230,7 @@ def reference_key():
         TOOLS.samtools,
         INDEXER,
         fasta=fingerprint(fasta),
-        alternates=fingerprint(f"{fasta}.alt"),
+        alternates=fingerprint(ALTERNATES) if ALTERNATES else "missing",
     )
 
 

@@ -2,7 +2,8 @@ rule map:
     input:
         reads=[lane[mate] for lane in config["reads"] for mate in MATES if mate in lane],
         reference=REFERENCE,
-        index=multiext(REFERENCE, ".fai", *SUFFIXES),
+        index=REFERENCE_INDEX,
+        state=REFERENCE_STATE,
     output:
         bam=kept_as_bam("results/aligned.bam"),
         bai=kept_as_bam("results/aligned.bam.bai"),
@@ -66,6 +67,7 @@ rule statistics:
         markdup=["results/markdup.json"] if config["markdup"] else [],
         reference=REFERENCE,
         fai=f"{REFERENCE}.fai",
+        state=REFERENCE_STATE,
     output:
         flagstat="results/flagstat.json",
         text="results/flagstat.txt",
@@ -80,6 +82,7 @@ rule statistics:
     params:
         depends_on=ALIGNMENT_KEY,
         check=f"{PYTHON} -m wesemu.genomics.mapped",
+        unchanged=REFERENCE_UNCHANGED,
         samtools=SAMTOOLS,
         sample=SAMPLE,
         libraries=len(LIBRARIES),
@@ -101,7 +104,8 @@ rule statistics:
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
         " {params.markdup} {params.note:q} --summary {output.summary:q}"
         " --sample {params.sample:q} --libraries {params.libraries}"
-        " --tool {params.mapper:q} --tool samtools {params.version:q}"
+        " --tool {params.mapper:q} --tool samtools {params.version:q};"
+        " {params.unchanged}"
         ") 2> {log}"
 
 
@@ -112,6 +116,7 @@ rule cram:
         checked="results/flagstat.json",
         reference=REFERENCE,
         fai=f"{REFERENCE}.fai",
+        state=REFERENCE_STATE,
     output:
         cram="results/aligned.cram",
         index="results/aligned.cram.crai",
@@ -125,6 +130,7 @@ rule cram:
         samtools=SAMTOOLS,
         version=config["cram_version"],
         temporary=f"{TEMPORARY}-cram",
+        unchanged=REFERENCE_UNCHANGED,
     shell:
         "("
         " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
@@ -133,5 +139,6 @@ rule cram:
         " -o {params.temporary}/aligned.cram {input.bam:q};"
         " {params.samtools} reheader --no-PG -c 'sed \"s/\\tUR:[^\\t]*//\"'"
         " {params.temporary}/aligned.cram > {output.cram:q};"
-        " {params.samtools} index {output.cram:q} {output.index:q}"
+        " {params.samtools} index {output.cram:q} {output.index:q};"
+        " {params.unchanged}"
         ") 2> {log}"

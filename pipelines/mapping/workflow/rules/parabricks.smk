@@ -24,7 +24,8 @@ rule fq2bam:
     input:
         reads=[lane[mate] for lane in config["reads"] for mate in MATES if mate in lane],
         reference=REFERENCE,
-        index=multiext(REFERENCE, ".fai", *SUFFIXES),
+        index=REFERENCE_INDEX,
+        state=REFERENCE_STATE,
     output:
         bam=kept_as_bam("results/aligned.bam"),
         bai=kept_as_bam("results/aligned.bam.bai"),

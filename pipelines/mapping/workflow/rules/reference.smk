@@ -1,54 +1,32 @@
 # The reference under one name in the working directory, whatever it is called elsewhere: so no
-# path of a machine gets into a header.
-if index_fault(config["reference"], INDEXER.name) is None:
-
-    rule link_reference:
-        input:
-            fasta=config["reference"],
-            index=multiext(config["reference"], ".fai", *SUFFIXES),
-        output:
-            fasta=REFERENCE,
-            index=multiext(REFERENCE, ".fai", *SUFFIXES),
-        log:
-            "logs/reference.log",
-        conda:
-            "../envs/mapping.yaml"
-        params:
-            depends_on=REFERENCE_KEY,
-            suffixes=[".fai", *SUFFIXES],
-            alternates=lambda wildcards, input: f"{input.fasta}.alt",
-        shell:
-            "("
-            " ln -sf {input.fasta:q} {output.fasta:q};"
-            " for suffix in {params.suffixes};"
-            " do ln -sf {input.fasta:q}$suffix {output.fasta:q}$suffix; done;"
-            " if [ -e {params.alternates:q} ]; then"
-            " ln -sf {params.alternates:q} {output.fasta:q}.alt; fi"
-            ") > {log} 2>&1"
-
-else:
-
-    rule index_reference:
-        input:
-            fasta=config["reference"],
-        output:
-            fasta=REFERENCE,
-            index=multiext(REFERENCE, ".fai", *SUFFIXES),
-        log:
-            "logs/reference.log",
-        conda:
-            "../envs/mapping.yaml"
-        params:
-            depends_on=REFERENCE_KEY,
-            samtools=SAMTOOLS,
-            indexer=INDEXER.shell,
-        shell:
-            "("
-            " case $(head -c 2 {input.fasta:q} | od -An -tx1 | tr -d ' ') in"
-            " 1f8b) gzip -dc {input.fasta:q} > {output.fasta:q} ;;"
-            " *) ln -sf {input.fasta:q} {output.fasta:q} ;;"
-            " esac;"
-            " {params.samtools} faidx {output.fasta:q} & faidx=$!;"
-            " {params.indexer} index {output.fasta:q};"
-            " wait $faidx"
-            ") > {log} 2>&1"
+# path of a machine gets into a header. An index beside the FASTA is used if it was made of it.
+rule prepare_reference:
+    input:
+        fasta=config["reference"],
+        alternates=[str(ALTERNATES)] if ALTERNATES else [],
+    output:
+        fasta=REFERENCE,
+        index=REFERENCE_INDEX,
+        state=REFERENCE_STATE,
+    log:
+        "logs/reference.log",
+    conda:
+        "../envs/mapping.yaml"
+    resources:
+        mem_mb=index_memory_mb,
+    params:
+        depends_on=REFERENCE_KEY,
+        prepare=f"{PYTHON} -m wesemu.genomics.prepare_reference",
+        samtools=SAMTOOLS,
+        indexer=[INDEXER.name, INDEXER.shell],
+        # a function, so that another folder is no reason to run again
+        records=lambda wildcards, output: (
+            ["--records", config["reference_records"]]
+            if "reference_records" in config
+            else []
+        ),
+    shell:
+        "{params.prepare} --fasta {input.fasta:q} --output {output.fasta:q}"
+        " --state {output.state:q} --samtools {params.samtools:q}"
+        " --indexer {params.indexer:q} {params.records:q} --error input_error.json"
+        " > {log} 2>&1"

@@ -139,6 +139,7 @@ rule summary:
     input:
         mapping=SUMMARY,
         variants="results/variants.txt",
+        state=REFERENCE_STATE,
     output:
         "results/summary.json",
     log:
@@ -149,6 +150,10 @@ rule summary:
         depends_on=CALLING_KEY,
         summarize=f"{PYTHON} -m wesemu.genomics.summary",
         caller=[CALLER.name, CALLER.version],
+        unchanged=REFERENCE_UNCHANGED,
     shell:
-        "{params.summarize} --mapping {input.mapping:q} --variants {input.variants:q}"
-        " --caller {params.caller:q} --output {output:q} 2> {log}"
+        "("
+        " {params.unchanged};"
+        " {params.summarize} --mapping {input.mapping:q} --variants {input.variants:q}"
+        " --caller {params.caller:q} --output {output:q}"
+        ") 2> {log}"

@@ -1,0 +1,122 @@
+"""What was found out about references by reading them whole, remembered between runs.
+
+A record belongs to files as they are: size, times of modification and of change, and inode.
+Whoever replaces or rewrites one of them has it read again, even if the time of modification is
+set back. Records can be removed at any time.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import InputError
+from wesemu.genomics.bwaindex import SUFFIXES_OF
+from wesemu.genomics.fasta import FastaFacts, examine
+from wesemu.genomics.index_proof import disproof
+
+_VERSION = 1
+_TICK_NS = 50_000_000
+"""File times may be as coarse as this: a file that is younger can change and look the same."""
+
+State = tuple[int, int, int, int]
+
+
+def default_folder() -> Path:
+    """Where records are kept for runs without a server."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "wesemu" / "references"
+
+
+class ReferenceRecords:
+    """Records below `folder`, which is made when it is needed. A folder that cannot be written
+    costs time, nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def facts(self, fasta: Path) -> FastaFacts:
+        """`examine`, done once for a file as it is. Raises `InputError`."""
+        before = _states([fasta])
+        key = _key("facts", before)
+        found = self._read(key)
+        if found is not None:
+            with contextlib.suppress(TypeError):
+                return FastaFacts(**found)
+        facts = examine(fasta)
+        self._check_unchanged(fasta, [fasta], before)
+        self._write(key, before, asdict(facts))
+        return facts
+
+    def disproof(self, fasta: Path, indexer: str) -> str | None:
+        """`disproof`, done once for the files as they are; only a proof is remembered."""
+        files = _files(fasta, indexer)
+        before = _states(files)
+        key = _key(f"index of {indexer}", before)
+        if None not in before and self._read(key) is not None:
+            return None
+        fault = disproof(fasta, indexer)
+        if fault is None:
+            self._check_unchanged(fasta, files, before)
+            self._write(key, before, {"fasta": str(fasta)})
+        return fault
+
+    def trust(self, fasta: Path, facts: FastaFacts, indexer: str) -> None:
+        """Remember a FASTA and an index that the caller has just made of it; nobody else writes
+        there."""
+        files = _files(fasta, indexer)
+        self._save(_key("facts", _states([fasta])), asdict(replace(facts, regular=True)))
+        self._save(_key(f"index of {indexer}", _states(files)), {"fasta": str(fasta)})
+
+    def _check_unchanged(
+        self, fasta: Path, files: Iterable[Path], before: list[State | None]
+    ) -> None:
+        if _states(files) != before:
+            raise InputError(
+                f"{fasta} was changed while it was read. Send the request again.", file=str(fasta)
+            )
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            found: object = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _write(self, key: str, states: list[State | None], record: object) -> None:
+        youngest = max((max(state[1:3]) for state in states if state is not None), default=0)
+        if time.time_ns() - youngest >= _TICK_NS:
+            self._save(key, record)
+
+    def _save(self, key: str, record: object) -> None:
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
+                json.dump(record, file)
+            Path(file.name).replace(self._folder / f"{key}.json")
+
+
+def _files(fasta: Path, indexer: str) -> list[Path]:
+    return [Path(f"{fasta}{suffix}") for suffix in ("", ".fai", *SUFFIXES_OF[indexer])]
+
+
+def _states(files: Iterable[Path]) -> list[State | None]:
+    return [_state(file) for file in files]
+
+
+def _state(file: Path) -> State | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _key(kind: str, states: list[State | None]) -> str:
+    return hashlib.sha256(json.dumps([_VERSION, kind, states]).encode()).hexdigest()
