@@ -28,6 +28,7 @@ from wesemu.api.wes.facts import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.callbacks import Callbacks
 from wesemu.clock import WallClock
+from wesemu.engine_parameters import PARAMETERS
 from wesemu.nodes import Node
 from wesemu.objects.buckets import Buckets
 from wesemu.objects.services import ObjectServices
@@ -125,15 +126,20 @@ def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
         bundled=dict.fromkeys(PARAMS, "SMK"),
         carriers={kind: engine.name for engine in engines for kind in engine.workflow_types},
         protocols=core.elsewhere.protocols,
-        parameters=[
-            EngineParameter("cores", "int", str(node.cores)),
-            EngineParameter("node", "string", place),
-            EngineParameter("gpus", "int", ""),
-            EngineParameter("dry_run", "boolean", "false"),
-            EngineParameter("callback_url", "string", ""),
-        ],
+        parameters=_parameters(core, place),
         tags=_node_tags(node),
     )
+
+
+def _parameters(core: Core, place: str) -> list[EngineParameter]:
+    """Those of the table that one of this server's engines takes, with this node's defaults."""
+    defaults = {"cores": str(core.node.cores), "node": place}
+    found = {engine.name for engine in core.engines}
+    return [
+        EngineParameter(each.name, each.kind, defaults.get(each.name, each.default))
+        for each in PARAMETERS
+        if not each.engines or found.intersection(each.engines)
+    ]
 
 
 def _node_tags(node: Node) -> dict[str, str]:

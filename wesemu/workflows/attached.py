@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
 from wesemu.runs.model import Owner, Resources, Run, RunRequest
 from wesemu.runs.ports import Job, Plan
@@ -13,7 +14,6 @@ from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
 from wesemu.workflows.placement import Offer, place, settled, write_note
 from wesemu.workflows.remote import FILE, is_file, is_remote
-from wesemu.workflows.shares import others
 
 
 class AttachedWorkflows:
@@ -66,7 +66,7 @@ def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job
         workflow_file=workspace.work / safe_name(workflow_name(request)),
         config=request.params,
         resources=resources,
-        engine_parameters=others(request.engine_parameters),
+        engine_parameters=engines_own(request.engine_parameters),
         untrusted=True,
     )
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from wesemu.engine_parameters import engines_own
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import JsonObject, OutputFile, Resources, Run, RunFailure, RunRequest
 from wesemu.runs.ports import Delivery, Job, Plan, Results, Tell
@@ -31,7 +32,6 @@ from wesemu.workflows.inputs import Inputs, LaneFiles, RunFiles
 from wesemu.workflows.params import MappingParams, parse_params
 from wesemu.workflows.placement import Offer, acceleration, place, settled, write_note
 from wesemu.workflows.publications import Publications
-from wesemu.workflows.shares import others
 from wesemu.workflows.staging import Stage
 
 
@@ -153,7 +153,7 @@ class BundledPipelines:
             workflow_file=self._pipelines / request.workflow_url / "workflow" / "Snakefile",
             config=config,
             resources=resources,
-            engine_parameters=others(request.engine_parameters),
+            engine_parameters=engines_own(request.engine_parameters),
             input_bytes=input_bytes,
         )
 

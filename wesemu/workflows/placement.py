@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from wesemu.engine_parameters import value_of
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.numerals import whole_number
 from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, Resources, Run
@@ -148,7 +149,7 @@ def _settle(gpus: int, *, able: bool, unable: bool) -> Kind:
 
 
 def _wanted(parameters: Mapping[str, str], default: Kind) -> Kind:
-    match parameters.get(NODE, default).strip().casefold():
+    match (value_of(parameters, NODE) or default).strip().casefold():
         case "auto":
             return "auto"
         case "cpu":
@@ -160,7 +161,7 @@ def _wanted(parameters: Mapping[str, str], default: Kind) -> Kind:
 
 
 def _asked_gpus(parameters: Mapping[str, str]) -> int | None:
-    if (text := parameters.get(GPUS)) is None:
+    if (text := value_of(parameters, GPUS)) is None:
         return None
     number = whole_number(text)
     if number is None or not 1 <= number <= _MOST:
@@ -170,7 +171,7 @@ def _asked_gpus(parameters: Mapping[str, str]) -> int | None:
 
 def _no_gpu(parameters: Mapping[str, str]) -> InvalidRequest:
     return _wrong(
-        NODE if NODE in parameters or GPUS not in parameters else GPUS,
+        GPUS if value_of(parameters, NODE) is None and value_of(parameters, GPUS) else NODE,
         "asks for a GPU, and this node has none; leave it out or write node = cpu. Whoever runs "
         "the server: `wesemu doctor --gpu` tells why, and the setting node.without_gpu has such "
         "runs queued or carried out on the CPU",

@@ -13,7 +13,6 @@ from wesemu.workflows.attached import AttachedWorkflows
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.params import PARAMS
 from wesemu.workflows.remote import RemoteWorkflows
-from wesemu.workflows.shares import others
 
 _BUNDLED_KIND = "SMK"
 
@@ -43,7 +42,7 @@ class WorkflowPlanner:
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         engine = self._engine(request)
-        engine.check_parameters(others(request.engine_parameters))
+        engine.check_parameters(request.engine_parameters)
         if request.workflow_url in PARAMS:
             if workflow_kind(request.workflow_type) != _BUNDLED_KIND:
                 raise InvalidRequest(

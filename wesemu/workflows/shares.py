@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from wesemu.engine_parameters import value_of
 from wesemu.errors import InvalidRequest
 from wesemu.numerals import whole_number
 from wesemu.runs.model import Resources
@@ -14,16 +15,14 @@ NODE = "node"
 GPUS = "gpus"
 """The engine parameter for the GPUs of a run's tasks. AGS's field is `wesemu_gpus`."""
 
-_OURS = frozenset({_CORES, NODE, GPUS})
-
 
 def cores_of(parameters: Mapping[str, str], node: Resources) -> int:
     """The cores of the engine parameter `cores`, else all of the node's.
 
     Raises InvalidRequest for a number that the node can never give.
     """
-    asked = parameters.get(_CORES)
-    if asked is None:
+    asked = value_of(parameters, _CORES)
+    if asked is None or asked.strip().casefold() == "all":
         return node.cores
     cores = whole_number(asked)
     if cores is None or not 1 <= cores <= node.cores:
@@ -32,8 +31,3 @@ def cores_of(parameters: Mapping[str, str], node: Resources) -> int:
             field="workflow_engine_parameters.cores",
         )
     return cores
-
-
-def others(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The engine parameters that are the engine's own affair."""
-    return {name: value for name, value in parameters.items() if name not in _OURS}

@@ -245,7 +245,7 @@ async def test_a_private_address_is_never_called(
 
 async def test_a_callback_url_that_leads_nowhere_good_is_400(client: Client) -> None:
     body: dict[str, Any] = {"workflow_url": "mapping", "workflow_params": {}}
-    for url in ("http://10.0.0.1/", "ftp://example.org/", "", "x"):
+    for url in ("http://10.0.0.1/", "ftp://example.org/", "x"):
         body["workflow_engine_parameters"] = {"callback_url": url}
         async with client.post(RUNS, json=body) as answer:
             assert answer.status == 400

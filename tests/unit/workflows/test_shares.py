@@ -2,9 +2,10 @@
 
 import pytest
 
+from wesemu.engine_parameters import engines_own
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import Resources
-from wesemu.workflows.shares import cores_of, others
+from wesemu.workflows.shares import cores_of
 
 NODE = Resources(cores=8, memory_mb=4096, gpus=2)
 
@@ -17,7 +18,7 @@ def test_the_parameter_cores_limits_it() -> None:
     assert cores_of({"cores": "3"}, NODE) == 3
 
 
-@pytest.mark.parametrize("asked", ["0", "9", "-1", "two", "٣", ""])
+@pytest.mark.parametrize("asked", ["0", "9", "-1", "two", "٣"])
 def test_what_the_node_cannot_give_is_refused(asked: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         cores_of({"cores": asked}, NODE)
@@ -25,4 +26,6 @@ def test_what_the_node_cannot_give_is_refused(asked: str) -> None:
 
 
 def test_the_engine_is_not_told_of_it() -> None:
-    assert others({"cores": "3", "node": "cpu", "gpus": "1", "retries": "1"}) == {"retries": "1"}
+    assert engines_own({"cores": "3", "node": "cpu", "gpus": "1", "retries": "1"}) == {
+        "retries": "1"
+    }

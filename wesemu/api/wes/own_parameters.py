@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from wesemu.engine_parameters import canonical, given_parameters, read_flag
 from wesemu.errors import InvalidRequest
 
-_NAMES = frozenset({"dry_run", "callback_url"})
-_TRUE = frozenset({"", "1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
+_DRY_RUN, _CALLBACK = "dry_run", "callback_url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,33 +23,27 @@ def split_parameters(parameters: Mapping[str, str]) -> OwnParameters:
 
     Raises InvalidRequest, naming the field.
     """
-    others: dict[str, str] = {}
-    own: dict[str, str] = {}
-    for written, value in parameters.items():
-        name = written.strip().lstrip("-").replace("-", "_").lower()
-        if name not in _NAMES:
-            others[written] = value
-        elif name in own:
-            raise _wrong(name, "is given twice")
-        else:
-            own[name] = value
+    try:
+        given = {name: value for name, (_, value) in given_parameters(parameters).items()}
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            error.message, field=f"workflow_engine_parameters.{canonical(error.field or '')}"
+        ) from None
     return OwnParameters(
-        others,
-        dry_run=_flag("dry_run", own.get("dry_run", "false")),
-        callback_url=own.get("callback_url"),
+        {
+            written: value
+            for written, value in parameters.items()
+            if canonical(written) not in (_DRY_RUN, _CALLBACK)
+        },
+        dry_run=_flag(_DRY_RUN, given.get(_DRY_RUN, "false")),
+        callback_url=given.get(_CALLBACK),
     )
 
 
 def _flag(name: str, text: str) -> bool:
-    folded = text.strip().casefold()
-    if folded in _TRUE:
-        return True
-    if folded in _FALSE:
-        return False
-    raise _wrong(name, f"is {text[:40]!r}; it is true or false")
-
-
-def _wrong(name: str, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"the engine parameter {name} {why}", field=f"workflow_engine_parameters.{name}"
-    )
+    try:
+        return read_flag(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"the engine parameter {name} {error}", field=f"workflow_engine_parameters.{name}"
+        ) from None

@@ -91,7 +91,7 @@ class HostedEngine:
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
         """Raises InvalidRequest, naming the parameter."""
-        read_parameters(parameters, self.readers)
+        read_parameters(parameters, self.readers, self.name)
 
     async def warm(self) -> None:
         """Nothing to get ready: each run imports the library itself."""
@@ -110,7 +110,7 @@ class HostedEngine:
             job,
             engine=self.name,
             version=self.version,
-            options=read_parameters(job.engine_parameters, self.readers),
+            options=read_parameters(job.engine_parameters, self.readers, self.name),
             containers=self.containers,
             grace_seconds=self._grace,
             sandbox=self._sandbox if job.untrusted else None,

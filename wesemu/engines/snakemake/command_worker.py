@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from resource import struct_rusage
 from typing import Any
@@ -22,6 +23,7 @@ from wesemu.engines.processes import (
 from wesemu.engines.run_process import Site
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake.cluster_plugin import plugin_resources, plugin_words
+from wesemu.engines.snakemake.command_options import option_words
 from wesemu.engines.snakemake.command_watch import CommandWatch
 from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.workflow import resource_limits, tool_environment
@@ -114,34 +116,19 @@ def leased_command_line(workspace: Workspace, order: Order) -> list[str]:
 
 
 def command_line(workspace: Workspace, order: Order) -> list[str]:
-    options = order.options
     words = [
         *(order.python, "-P", "-m", "snakemake", "--logger", "wesemu"),
         *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
-        *("--configfile", str(workspace.config), "--cores", str(order.resources.cores)),
-        *(
-            "--nolock",
-            "--rerun-incomplete",
-            "--latency-wait",
-            _SERVICE_SECONDS,
-            "--scheduler",
-            "greedy",
-        ),
-        *("--nocolor", "--printshellcmds", "--show-failed-logs", "--retries", str(options.retries)),
+        *("--cores", str(order.resources.cores)),
+        *("--nolock", "--rerun-incomplete", "--latency-wait", _SERVICE_SECONDS),
+        *("--scheduler", "greedy", "--nocolor", "--printshellcmds", "--show-failed-logs"),
     ]
+    words += ["--configfile", str(workspace.config)] if order.configured else []
     limits = resource_limits(order)
     words += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
-    flags = {"--forceall": options.forceall, "--keep-going": options.keep_going}
-    flags |= {"--notemp": options.notemp}
-    words += [flag for flag, wanted in flags.items() if wanted]
-    lists = {"--forcerun": options.forcerun, "--until": options.until}
-    lists |= {"--omit-from": options.omit_from}
-    for flag, names in lists.items():
-        words += [flag, *names] if names else []
-    pairs = [f"{name}={number}" for name, number in options.default_resources.items()]
+    options = order.options
     if order.executor == "slurm-plugin":
         words += plugin_words(order.cluster, workspace.root.name, order.resources.cores)
-        pairs += plugin_resources(order.cluster)
-    if pairs:
-        words += ["--default-resources", *pairs]
-    return [*words, "--", *options.targets]
+        pairs = tuple(plugin_resources(order.cluster))
+        options = replace(options, default_resources=(*options.default_resources, *pairs))
+    return [*words, *option_words(options), "--", *options.targets]

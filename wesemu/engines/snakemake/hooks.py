@@ -93,10 +93,9 @@ class Watcher(Protocol):
         """Jobs that run together, as those of a pipe, are about to be entered."""
         ...
 
-    def end_group(self, jobids: list[int], *, kill: bool = True) -> None:
+    def end_group(self, jobids: list[int]) -> None:
         """End the processes of jobs that run together, and let them start no others: a reader of
-        a pipe whose writer has failed would wait for ever. Without `kill` they are asked to end.
-        """
+        a pipe whose writer has failed would wait for ever."""
         ...
 
     def group_left(self, jobids: list[int]) -> None: ...
@@ -210,7 +209,7 @@ def _hook_executor(watcher: Watcher) -> None:
             watcher.end_group(members)
             raise
         finally:
-            _end_together(group.futures, lambda kill: watcher.end_group(members, kill=kill))
+            _await_members(group.futures, lambda: watcher.end_group(members))
             group.ended = None
             watcher.group_left(members)
 
@@ -231,13 +230,13 @@ def _hook_executor(watcher: Watcher) -> None:
     vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
 
 
-def _end_together(futures: list[Future[Any]], end: Callable[[bool], None]) -> None:
-    """Wait for all members of a group. Those that still run are services that nobody needs."""
+def _await_members(futures: list[Future[Any]], end: Callable[[], None]) -> None:
+    """Wait for all members of a group. Those that still run have failed, or they are services
+    that nobody needs."""
     for future in futures:
         future.cancel()
-    end(False)
     if wait(futures, _GRACE_SECONDS).not_done:
-        end(True)
+        end()
         wait(futures)
 
 

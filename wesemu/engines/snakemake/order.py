@@ -20,7 +20,8 @@ Mode = Literal["warm", "cli"]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One launch. `python` runs the command line interface in the mode "cli"."""
+    """One launch. `python` runs the command line interface in the mode "cli". `configured`: the
+    caller has sent parameters."""
 
     workflow_file: Path
     resources: Resources
@@ -30,6 +31,7 @@ class Order:
     python: str
     grace_seconds: float
     standing: Standing | None = None
+    configured: bool = True
     executor: Executor = "local"
     cluster: Cluster = field(default_factory=Cluster)
     sandbox: Sandbox | None = None
@@ -82,6 +84,7 @@ def write_order(
             "resources": asdict(job.resources),
             "engine_parameters": dict(job.engine_parameters),
             "grace_seconds": grace_seconds,
+            "configured": bool(job.config),
             "leases": standing_to_json(job.standing),
             "executor": executor,
             "cluster": asdict(cluster) if cluster else None,
@@ -101,6 +104,7 @@ def read_order(workspace: Workspace) -> Order:
         python=record["python"],
         grace_seconds=float(record["grace_seconds"]),
         standing=standing_from_json(record.get("leases")),
+        configured=record.get("configured", True),
         executor=record.get("executor", "local"),
         cluster=_cluster_from_json(record.get("cluster")),
         sandbox=sandbox_from_json(record.get("sandbox")),

@@ -1,65 +1,63 @@
-"""The engine parameters that a caller may set: a short list, because most of Snakemake's options
-run code, write or read elsewhere, or belong to whoever runs the server."""
+"""The engine parameters that a caller may set: those of Snakemake's options that concern the run
+itself. Most others run code, write or read elsewhere, or belong to whoever runs the server."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from wesemu.engines.parameters import Readers, flag, read_parameters
+from wesemu.engines.parameters import Readers, flag, names, read_parameters, words
 
 _RETRY_LIMIT = 100
-_RESOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(\d{1,15})")
+_TRIGGERS = frozenset({"code", "input", "mtime", "params", "software-env"})
+_PAIRS = re.compile(r"[A-Za-z_]\w*=[\w.+-]+(?:[,\s]+[A-Za-z_]\w*=[\w.+-]+)*")
+_NAME = r"[A-Za-z_][\w-]*"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the parameters ask for, by the names of Snakemake's own options.
 
-    `default_resources` are whole numbers (mem_mb, disk_mb, runtime in minutes, …).
+    `config`, `default_resources` and the `set_` options are words of its command line.
     """
 
     targets: tuple[str, ...] = ()
+    force: bool = False
     forceall: bool = False
     forcerun: tuple[str, ...] = ()
     until: tuple[str, ...] = ()
     omit_from: tuple[str, ...] = ()
+    allowed_rules: tuple[str, ...] = ()
+    rerun_triggers: tuple[str, ...] = ()
     keep_going: bool = False
+    keep_incomplete: bool = False
     retries: int = 0
     notemp: bool = False
-    default_resources: Mapping[str, int] = field(default_factory=dict)
+    config: tuple[str, ...] = ()
+    default_resources: tuple[str, ...] = ()
+    set_resources: tuple[str, ...] = ()
+    set_threads: tuple[str, ...] = ()
+    set_scatter: tuple[str, ...] = ()
+    profile: tuple[str, ...] = ()
+    workflow_profile: tuple[str, ...] = ()
 
 
 def check_parameters(parameters: Mapping[str, str]) -> Options:
-    """Read engine parameters; `keep_going`, `keep-going` and `--keep-going` mean the same.
+    """Read engine parameters; their names are those of `wesemu.engine_parameters`.
 
-    Lists are separated by commas or spaces, a flag is "true" or "". Raises InvalidRequest,
-    whose field is the parameter as the caller wrote it.
+    Raises InvalidRequest, whose field is the parameter as the caller wrote it.
     """
-    return Options(**read_parameters(parameters, _readers()))
+    return Options(**read_parameters(parameters, _READERS, "snakemake"))
 
 
-def _readers() -> Readers:
-    return {
-        "targets": _names,
-        "forceall": flag,
-        "forcerun": _names,
-        "until": _names,
-        "omit_from": _names,
-        "keep_going": flag,
-        "retries": _count,
-        "notemp": flag,
-        "default_resources": _resources,
-    }
-
-
-def _names(value: str) -> tuple[str, ...]:
-    names = tuple(re.split(r"[,\s]+", value.strip(", \t\r\n")))
-    if names == ("",):
-        raise ValueError("is empty; name at least one rule or file")
-    for name in names:
-        if name.startswith(("-", "/", "~")) or ".." in name.split("/") or not name.isprintable():
-            raise ValueError(f"names {name!r}; use rules, or files relative to the run")
-    return names
+def _inside(value: str) -> tuple[str, ...]:
+    found = names(value)
+    for name in found:
+        outside = name.startswith(("-", "/", "~")) or ".." in name.split("/")
+        if outside or not name or not name.isprintable():
+            raise ValueError(f"names {name[:80]!r}; use rules, or files relative to the run")
+    if not found:
+        raise ValueError("names nothing; name at least one rule or file")
+    return found
 
 
 def _count(value: str) -> int:
@@ -68,10 +66,56 @@ def _count(value: str) -> int:
     return int(value)
 
 
-def _resources(value: str) -> dict[str, int]:
-    resources = dict[str, int]()
-    for item in _names(value):
-        if (match := _RESOURCE.fullmatch(item)) is None:
-            raise ValueError(f"has {item!r}; write name=number, as in mem_mb=2000")
-        resources[match[1]] = int(match[2])
-    return resources
+def _triggers(value: str) -> tuple[str, ...]:
+    found = tuple(name.lower() for name in names(value))
+    for name in found:
+        if name not in _TRIGGERS:
+            raise ValueError(f"has {name[:40]!r}; there are {', '.join(sorted(_TRIGGERS))}")
+    return found
+
+
+def _pairs(shape: str, example: str) -> Callable[[str], tuple[str, ...]]:
+    """A reader of words like `name=value`, of which `shape` matches what is before the value.
+
+    Simple pairs may be separated by commas as well.
+    """
+    begins = re.compile(f"{shape}=.*", re.DOTALL)
+
+    def read(value: str) -> tuple[str, ...]:
+        simple = _PAIRS.fullmatch(value.strip())
+        found = tuple(re.split(r"[,\s]+", value.strip())) if simple else words(value)
+        if "(" in value and begins.fullmatch(value.strip()) and not _all(begins, found):
+            found = (value.strip(),)  # one expression with blanks
+        for word in found:
+            if begins.fullmatch(word) is None:
+                raise ValueError(f"has {word[:80]!r}; write it as in {example}")
+        return found
+
+    return read
+
+
+def _all(shape: re.Pattern[str], found: tuple[str, ...]) -> bool:
+    return all(shape.fullmatch(word) for word in found)
+
+
+_READERS: Readers = {
+    "targets": _inside,
+    "force": flag,
+    "forceall": flag,
+    "forcerun": _inside,
+    "until": _inside,
+    "omit_from": _inside,
+    "allowed_rules": _inside,
+    "rerun_triggers": _triggers,
+    "keep_going": flag,
+    "keep_incomplete": flag,
+    "retries": _count,
+    "notemp": flag,
+    "config": _pairs(_NAME, "sample=s1"),
+    "default_resources": _pairs(_NAME, "mem_mb=2000"),
+    "set_resources": _pairs(f"{_NAME}:{_NAME}", "sort:mem_mb=2000"),
+    "set_threads": _pairs(_NAME, "sort=4"),
+    "set_scatter": _pairs(_NAME, "split=8"),
+    "profile": _inside,
+    "workflow_profile": _inside,
+}

@@ -9,8 +9,9 @@ from typing import Any
 from wesemu.engines.rehearsal import tell_failure, tell_graph, tie_to_server
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake.command_options import parsed_options
 from wesemu.engines.snakemake.failures import workflow_failure
-from wesemu.engines.snakemake.order import Order, read_order
+from wesemu.engines.snakemake.order import read_order
 from wesemu.engines.snakemake.workflow import plan_graph, plan_workflow
 from wesemu.runs.graphs import graph_of
 from wesemu.runs.workspace import Workspace
@@ -36,16 +37,17 @@ def main() -> None:
     settings = import_module("snakemake.settings.types")
     with api.SnakemakeApi(settings.OutputSettings(nocolor=True)) as snakemake:
         try:
-            planning = plan_workflow(snakemake, settings, workspace, order)
-            _execute_dry(planning, settings, order)
+            options = parsed_options(order)
+            planning = plan_workflow(snakemake, settings, workspace, order, options)
+            _execute_dry(planning, settings, options)
             tell_graph(workspace, graph)
         except (Exception, SystemExit) as error:
             file, line = hooks.origin(planning, error)
             tell_failure(workspace, workflow_failure(error, file, line, workspace.root))
 
 
-def _execute_dry(planning: Any, settings: Any, order: Order) -> None:
-    plan_graph(planning, settings, order).execute_workflow(
+def _execute_dry(planning: Any, settings: Any, options: Any) -> None:
+    plan_graph(planning, settings, options).execute_workflow(
         executor="dryrun",
         execution_settings=settings.ExecutionSettings(lock=False),
         scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),

@@ -34,7 +34,7 @@ from wesemu.runs.workspace import Workspace
 def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
     """For sorting the jobs of a pipe: whoever failed first, but for a mere broken pipe."""
     attempt = failed[1]
-    return attempt.task.exit_code == 128 + signal.SIGPIPE, attempt.ended_at
+    return attempt.task.exit_code == _BROKEN_PIPE, attempt.ended_at
 
 
 def _key(job: JobFacts) -> str:
@@ -42,6 +42,8 @@ def _key(job: JobFacts) -> str:
 
 
 _PAUSE_SECONDS = 0.02
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+_BROKEN_PIPE_SECONDS = 1.0
 
 StartPython = Callable[[list[str], str, Attempt, Callable[[int], None]], int]
 """Arguments, directory, the attempt, and who wants to know the process group: the exit status."""
@@ -162,13 +164,25 @@ class Watch:
                 message = f"jobs that run together could not start: {told.splitlines()[-1]}"
                 self._journal.error(RunFailure(message, hint=slurm_hint(told)))
 
-    def end_group(self, jobids: list[int], *, kill: bool = True) -> None:
-        number = signal.SIGKILL if kill else signal.SIGTERM
+    def end_group(self, jobids: list[int]) -> None:
+        """Where all failures are broken pipes so far, the reader has a moment to end by itself:
+        it may have failed first."""
         with self._lock:
             self._ended_together.update(jobids)
-            for jobid in jobids:
+            attempts = [self._attempts[jobid] for jobid in jobids if jobid in self._attempts]
+            codes = {attempt.task.exit_code for attempt in attempts} - {None, 0}
+            if codes != {_BROKEN_PIPE}:
+                self._kill(jobids)
+                return
+        timer = threading.Timer(_BROKEN_PIPE_SECONDS, self._kill, [jobids])
+        timer.daemon = True
+        timer.start()
+
+    def _kill(self, jobids: list[int]) -> None:
+        with self._lock:
+            for jobid in self._ended_together.intersection(jobids):
                 if (process := self._processes.get(jobid)) is not None:
-                    process.send_signal(number)
+                    process.kill()
 
     def _refuse_ended(self, jobid: int) -> None:
         if jobid in self._ended_together:

@@ -10,6 +10,7 @@ from typing import Any
 from wesemu.engines.journal import Journal
 from wesemu.engines.outputs import OutputFiles
 from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake.command_options import parsed_options
 from wesemu.engines.snakemake.failures import workflow_failure
 from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.watch import Watch
@@ -52,15 +53,17 @@ class WorkflowRun:
         return 0
 
     def _execute(self, snakemake: Any, settings: Any) -> None:
-        order, options = self._order, self._order.options
-        planning = plan_workflow(snakemake, settings, self._workspace, order)
+        order = self._order
+        options = parsed_options(order)
+        planning = plan_workflow(snakemake, settings, self._workspace, order, options)
         self._planning = planning
-        graph = plan_graph(planning, settings, order)
+        graph = plan_graph(planning, settings, options)
         self._workflow = hooks.workflow_of(planning)
         graph.execute_workflow(
             executor="local",
             execution_settings=settings.ExecutionSettings(
                 keep_going=options.keep_going,
+                keep_incomplete=options.keep_incomplete,
                 retries=options.retries,
                 lock=False,
                 latency_wait=0 if order.executor == "local" else SHARED_DISK_SECONDS,
@@ -93,34 +96,47 @@ class WorkflowRun:
         return workflow_failure(error, file, line, self._workspace.root)
 
 
-def plan_workflow(snakemake: Any, settings: Any, workspace: Workspace, order: Order) -> Any:
-    """Snakemake's WorkflowApi of an order; nothing is parsed yet."""
-    options = order.options
+def plan_workflow(
+    snakemake: Any, settings: Any, workspace: Workspace, order: Order, options: Any
+) -> Any:
+    """Snakemake's WorkflowApi of an order and its `parsed_options`; nothing is parsed yet.
+
+    A run without parameters has no `--configfile`, which would hide that the workflow's own is
+    missing.
+    """
     return snakemake.workflow(
         resource_settings=settings.ResourceSettings(
-            cores=order.resources.cores,
+            cores=options.cores,
             max_threads=order.cluster.task_cores or None,
             resources=resource_limits(order),
-            default_resources=dict(options.default_resources) or None,
+            default_resources=options.default_resources,
+            overwrite_threads=options.set_threads,
+            overwrite_scatter=options.set_scatter,
+            overwrite_resources=options.set_resources,
         ),
-        config_settings=settings.ConfigSettings(configfiles=[workspace.config]),
+        config_settings=settings.ConfigSettings(
+            config=options.config, configfiles=[workspace.config] if order.configured else []
+        ),
         storage_settings=settings.StorageSettings(notemp=options.notemp),
         snakefile=order.workflow_file,
         workdir=workspace.work,
     )
 
 
-def plan_graph(planning: Any, settings: Any, order: Order) -> Any:
-    """Snakemake's DAGApi for what the order asks for."""
-    options = order.options
+def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
+    """Snakemake's DAGApi for what `parsed_options` ask for."""
+    triggers = options.rerun_triggers
     return planning.dag(
         settings.DAGSettings(
-            targets=frozenset(options.targets),
+            targets=options.targets,
+            forcetargets=options.force,
             forceall=options.forceall,
-            forcerun=frozenset(options.forcerun),
-            until=frozenset(options.until),
-            omit_from=frozenset(options.omit_from),
+            forcerun=options.forcerun,
+            until=options.until,
+            omit_from=options.omit_from,
+            allowed_rules=options.allowed_rules,
             force_incomplete=True,
+            **({} if triggers is None else {"rerun_triggers": triggers}),
         )
     )
 
