@@ -57,7 +57,9 @@ async def create_app(
             readiness.begin()
             await callbacks.start()
             await core.scheduler.start()
+            await core.retention.start()
             yield
+            await core.retention.close()
             await core.scheduler.close()
 
     app.cleanup_ctx.append(serve_queue)

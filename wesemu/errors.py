@@ -17,6 +17,8 @@ WesemuError                 message: what was wrong, where, what to do next
 │   ├── RunActive           a run that has not ended cannot be removed
 │   ├── KeyReused           a submission key stands for another request
 │   └── TransitionRefused   the state table has no such step (somebody else was faster)
+├── TooManyRuns             the owner has as many runs as the settings allow
+├── RunLimitExceeded        the run took longer or wrote more than the settings allow
 ├── FaultOrdered            the control API asked for it
 └── SystemFault             this machine, not the request
     ├── DataDirectoryLocked another server uses the data directory
@@ -123,6 +125,14 @@ class KeyReused(Conflict):
 
 class TransitionRefused(Conflict):
     """The run is not in a state from which the step leads; another actor was faster."""
+
+
+class TooManyRuns(WesemuError):
+    """The owner has as many active runs as the settings allow."""
+
+
+class RunLimitExceeded(WesemuError):
+    """A run took longer or wrote more than the settings allow."""
 
 
 class FaultOrdered(WesemuError):

@@ -279,6 +279,31 @@ class EngineSettings(BaseModel):
     `*` for any letters: `["AWS_*"]`."""
 
 
+class LimitSettings(BaseModel):
+    """What a run may use, and how many an owner may have; 0: no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_minutes: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """Minutes of this machine's clock that a run may take once it has started."""
+
+    bytes: int = Field(default=0, ge=0)
+    """Bytes that a run may write into its run directory."""
+
+    runs_per_owner: int = Field(default=0, ge=0)
+    """Runs of an owner that may be queued or active at a time."""
+
+
+class RetentionSettings(BaseModel):
+    """When ended runs are removed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """Runs that ended longer ago are removed, with their directories; results in buckets stay.
+    0: never."""
+
+
 class GpuSettings(BaseModel):
     """A GPU that is declared."""
 
@@ -429,6 +454,8 @@ class Settings(BaseSettings):
     engine: EngineSettings = Field(default_factory=EngineSettings)
     node: NodeSettings = Field(default_factory=NodeSettings)
     inputs: InputSettings = Field(default_factory=InputSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
     remote_buckets: dict[
         Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")], RemoteBucketSettings

@@ -15,6 +15,7 @@ from wesemu.cli import (
     environment,
     fixture,
     jobs,
+    maintenance,
     rebuild,
     references,
     run,
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
         buckets,
         doctor,
         rebuild,
+        maintenance,
     ):
         group.register(app)
     return app

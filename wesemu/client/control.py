@@ -57,6 +57,17 @@ class ControlOperations:
         body: JsonObject = {"buckets": buckets}
         return number(await self._transport.call("POST", f"{_ROOT}/reset", body=body), "runs")
 
+    async def prune(
+        self, older_than_days: float, *, keep_outputs: bool = False, dry_run: bool = False
+    ) -> JsonObject:
+        """`runs` and `freed_bytes`, of what was pruned or would be."""
+        body: JsonObject = {
+            "older_than_days": older_than_days,
+            "keep_outputs": keep_outputs,
+            "dry_run": dry_run,
+        }
+        return await self._transport.call("POST", f"{_ROOT}/prune", body=body)
+
 
 def _reading(answer: JsonObject) -> ClockReading:
     return ClockReading(

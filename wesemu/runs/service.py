@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from wesemu.ids import IdSource
 from wesemu.runs import codec
 from wesemu.runs.changes import Changes
 from wesemu.runs.cleanup import delete, put_away
+from wesemu.runs.limits import RunLimits
 from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
 from wesemu.runs.model import PLACE_NOTE, Owner, Run, RunId, RunRequest, RunState, TaskLog
 from wesemu.runs.policy import ServicePolicy
@@ -64,6 +66,7 @@ class RunService:
         clock: Clock,
         ids: IdSource,
         cards: Callable[[], Cards] = Cards,
+        limits: RunLimits | None = None,
     ) -> None:
         """`cards` tells of the node's GPUs as they are when it is called; it may block."""
         self._store = store
@@ -75,6 +78,8 @@ class RunService:
         self._clock = clock
         self._ids = ids
         self._cards = cards
+        self._limits = limits or RunLimits()
+        self._accepting = asyncio.Lock()
         self._turns = Turns()
 
     async def draft(self) -> RunDraft:
@@ -231,7 +236,9 @@ class RunService:
     async def _accept(self, owner: Owner, request: RunRequest, draft: RunDraft) -> Run:
         request = await self._planner.collect(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
-        run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+        async with self._accepting if self._limits.runs_per_owner else nullcontext():
+            await self._limits.check_owner(self._store, owner)
+            run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
         log.info(
             "run accepted",
             run_id=run.id,

@@ -33,6 +33,7 @@ from wesemu.runs.endings import (
     refused_outputs,
     unpublished_note,
 )
+from wesemu.runs.limits import RunLimits
 from wesemu.runs.model import UNPUBLISHED, Run, RunFailure, RunId, RunState
 from wesemu.runs.ports import (
     Engine,
@@ -91,10 +92,12 @@ class Supervisor:
         keep_runs: bool = False,
         leases: Path | None = None,
         publisher: Publisher | None = None,
+        limits: RunLimits | None = None,
     ) -> None:
         self._store = store
         self._publisher = publisher or Publisher()
         self._planner = planner
+        self._limits = limits or RunLimits()
         self._engines = engines
         self._changes = changes
         self._runs = runs
@@ -210,7 +213,9 @@ class Supervisor:
         except TransitionRefused:
             await execution.cancel()
             raise
-        return run, await self._follow(run, execution)
+        async with self._limits.enforced(Workspace(self._runs / run.id), execution):
+            failures = await self._follow(run, execution)
+        return run, failures
 
     async def _is_canceling(self, run_id: RunId) -> bool:
         return (await self._store.get(run_id)).state is RunState.CANCELING

@@ -202,6 +202,32 @@ def read_regular(path: Path, offset: int = 0, size: int = -1) -> bytes:
         return file.read(size)
 
 
+def tree_size(*folders: Path) -> int:
+    """The bytes on disk that deleting `folders` would free: files with a hard link outside them
+    are left out. Links are not followed; what vanishes meanwhile counts nothing."""
+    sizes = dict[tuple[int, int], int]()
+    links = dict[tuple[int, int], int]()
+    outside = dict[tuple[int, int], int]()
+    pending = [str(folder) for folder in folders]
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                pending.append(entry.path)
+            key = (found.st_dev, found.st_ino)
+            sizes[key] = found.st_blocks * 512
+            links[key] = links.get(key, 0) + 1
+            outside[key] = 0 if stat.S_ISDIR(found.st_mode) else found.st_nlink
+    return sum(size for key, size in sizes.items() if links[key] >= outside[key])
+
+
 def write_json(path: Path, value: JsonObject) -> None:
     """Write atomically and durably: temporary name, fsync, rename, fsync of the folder."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -11,6 +11,7 @@ from wesemu.api.control.clock import ClockHandlers
 from wesemu.api.control.events import EventHandlers
 from wesemu.api.control.faults import FaultHandlers
 from wesemu.api.control.metrics import MetricsHandlers
+from wesemu.api.control.prune import PruneHandlers
 from wesemu.api.control.reset import ResetHandlers
 from wesemu.api.control.state import StateHandlers
 from wesemu.api.reception import Reception
@@ -74,6 +75,7 @@ def add_controls(
         events,
         MetricsHandlers(overseer, reception.traffic, core.keeper.clock),
         resets,
+        PruneHandlers(core.retention),
     ):
         app.add_routes(part.routes())
     app.on_shutdown.append(resets.close)

@@ -24,16 +24,18 @@ from wesemu.objects.services import ObjectServices
 from wesemu.public_addresses import AddressGuard
 from wesemu.runs.changes import Changes
 from wesemu.runs.cleanup import clean_up
+from wesemu.runs.limits import RunLimits
 from wesemu.runs.model import JsonObject
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
 from wesemu.runs.publish import Publisher
+from wesemu.runs.retention import Retention
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
 from wesemu.runs.supervisor import Supervisor
 from wesemu.runs.terms import Terms
-from wesemu.settings import NodeSettings, Settings, WorkflowSettings
+from wesemu.settings import LimitSettings, NodeSettings, Settings, WorkflowSettings
 from wesemu.timekeeper import TimeKeeper
 from wesemu.wiring.engines import found_engines
 from wesemu.wiring.gpus import cards, choose_gpus, leased
@@ -76,6 +78,7 @@ class Core:
     scheduler: Scheduler
     policy: ServicePolicy
     runs: RunService
+    retention: Retention
 
 
 async def open_core(
@@ -107,6 +110,7 @@ async def open_core(
     transfers = await open_transfers(settings, data.cache, opening)
     planner = _planner(settings, data, pipelines, node, engines, transfers, opening)
     changes = Changes()
+    limits = _limits(settings.limits)
     supervisor = Supervisor(
         store,
         planner,
@@ -118,6 +122,7 @@ async def open_core(
         keep_runs=settings.keep_runs,
         leases=data.leases,
         publisher=Publisher(objects.store),
+        limits=limits,
     )
     scheduler = Scheduler(
         store, supervisor.drive, node.runs, keeper.clock, gpus=node.resources.gpus
@@ -133,6 +138,7 @@ async def open_core(
         clock=keeper.clock,
         ids=ids,
         cards=partial(cards, node, data.leases),
+        limits=limits,
     )
     return Core(
         data,
@@ -149,6 +155,7 @@ async def open_core(
         scheduler,
         policy,
         runs,
+        Retention(store, runs, data.runs, days=settings.retention.days),
     )
 
 
@@ -252,6 +259,14 @@ def _own_tools(settings: Settings, node: Node) -> OwnTools:
     given["threads"] = max(1, min(_CORES_A_GPU, cores_a_card))
     given["retry_low_memory"] = settings.parabricks.retry_low_memory
     return OwnTools(parabricks=given, mappers=settings.mappers, commands=settings.tools)
+
+
+def _limits(settings: LimitSettings) -> RunLimits:
+    return RunLimits(
+        minutes=settings.run_minutes,
+        size=settings.bytes,
+        runs_per_owner=settings.runs_per_owner,
+    )
 
 
 def _terms(settings: Settings) -> Terms:

@@ -15,7 +15,7 @@ from wesemu.clock import ManualClock
 from wesemu.engines.scripted import ScriptedEngine
 from wesemu.ids import IdSource
 from wesemu.runs.crashes import CRASH_LIMIT
-from wesemu.runs.model import LOCAL_OWNER, RunRequest, RunState, TaskState
+from wesemu.runs.model import LOCAL_OWNER, Owner, RunRequest, RunState, TaskState
 from wesemu.runs.rebuild import rebuild
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
@@ -32,7 +32,9 @@ def runs_of(server: TestServer) -> RunService:
     return server.app[RUNS]
 
 
-async def submit_scripted(runs: RunService, *steps: dict[str, Any]) -> Any:
+async def submit_scripted(
+    runs: RunService, *steps: dict[str, Any], owner: Owner = LOCAL_OWNER
+) -> Any:
     draft = await runs.draft()
 
     async def text() -> Any:
@@ -40,7 +42,7 @@ async def submit_scripted(runs: RunService, *steps: dict[str, Any]) -> Any:
 
     await draft.files.attach("play", text())
     request = RunRequest("play", workflow_type="SCRIPTED", params={"script": list(steps)})
-    return await runs.submit(LOCAL_OWNER, request, draft)
+    return await runs.submit(owner, request, draft)
 
 
 async def test_a_run_whose_process_vanished_is_resumed_once(

@@ -24,6 +24,7 @@ from wesemu.errors import (
     RunNotFound,
     SystemFault,
     TokenRefused,
+    TooManyRuns,
     Unauthorized,
     WesemuError,
 )
@@ -40,6 +41,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (NotFound, 404, "ErrorNotFound"),
     (RunActive, 409, "ErrorWorkflowRunning"),
     (Conflict, 409, "ErrorConflict"),
+    (TooManyRuns, 429, "Throttling"),
     (IssuerUnreachable, 503, "ServiceUnavailable"),
     (OutOfFiles, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),

@@ -136,6 +136,23 @@ class Wiped(BaseModel):
     buckets: bool
 
 
+class Prune(BaseModel):
+    """Which runs to prune: those that ended `older_than_days` ago or earlier."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    older_than_days: float = Field(ge=0, allow_inf_nan=False)
+    keep_outputs: bool = False
+    dry_run: bool = False
+
+
+class PruneReport(BaseModel):
+    """What was pruned, or would be."""
+
+    runs: int
+    freed_bytes: int
+
+
 class Readiness(BaseModel):
     """`reasons` why the server does not serve yet; empty when it does."""
 

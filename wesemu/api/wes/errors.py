@@ -19,6 +19,7 @@ from wesemu.errors import (
     ReferenceNotFound,
     ScopeMissing,
     TokenRefused,
+    TooManyRuns,
     Unauthorized,
     WesemuError,
 )
@@ -83,6 +84,8 @@ def _status(error: WesemuError) -> int:
             return 422
         case Conflict():
             return 409
+        case TooManyRuns():
+            return 429
         case IssuerUnreachable() | OutOfFiles():
             return 503
         case _:
