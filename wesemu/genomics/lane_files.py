@@ -1,10 +1,20 @@
-"""The files of a run's lanes: each may be read once only."""
+"""The files of a run's lanes: each may be in one lane only."""
 
 import os
 from collections.abc import Hashable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from wesemu.errors import InvalidRequest
+
+
+class NamedFile(NamedTuple):
+    """The request's entry (`reads.0.first`), the caller's name for the file, and what is equal
+    for the same file only."""
+
+    entry: str
+    name: str
+    identity: Hashable
 
 
 def file_identity(path: str | Path) -> Hashable:
@@ -16,19 +26,20 @@ def file_identity(path: str | Path) -> Hashable:
     return status.st_dev, status.st_ino
 
 
-def check_files_differ(files: Iterable[tuple[str, str, Hashable]]) -> None:
-    """Raises `InvalidRequest` for a file that is named twice: its reads would count twice.
+def check_files_differ(lanes: Iterable[Iterable[NamedFile]]) -> None:
+    """Raises `InvalidRequest` for a file that is in two lanes: its reads would count twice.
 
-    `files` are the entry (`reads.0.first`), the caller's name of the file, and its identity.
+    The reader of a lane sees whether both mates are the same.
     """
-    seen: dict[Hashable, tuple[str, str]] = {}
-    for entry, name, identity in files:
-        if identity in seen:
-            other, other_name = seen[identity]
-            names = name if name == other_name else f"{other_name} and {name}"
-            raise InvalidRequest(
-                f"{other} and {entry} are the same file ({names}); its reads would count twice. "
-                "Name each file once.",
-                field=entry,
-            )
-        seen[identity] = entry, name
+    seen: dict[Hashable, NamedFile] = {}
+    for lane in lanes:
+        files = list(lane)
+        for file in files:
+            if (other := seen.get(file.identity)) is not None:
+                names = dict.fromkeys((other.name, file.name))
+                raise InvalidRequest(
+                    f"{other.entry} and {file.entry} are the same file ({' and '.join(names)}); "
+                    "its reads would count twice. Name each file once.",
+                    field=file.entry,
+                )
+        seen |= {file.identity: file for file in files}

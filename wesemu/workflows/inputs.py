@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ObjectNotFound, ReferenceNotFound
-from wesemu.genomics.lane_files import check_files_differ, file_identity
+from wesemu.genomics.lane_files import NamedFile, check_files_differ, file_identity
 from wesemu.genomics.read_groups import parse_read_group
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.objects.buckets import SCHEME, Buckets, parse
@@ -73,15 +73,15 @@ class Inputs:
         Raises ObjectNotFound, InvalidRequest for a file that is in two lanes, …
         """
         found: list[LaneFiles] = []
-        remote: list[tuple[str, str, Hashable]] = []
+        remote: list[list[NamedFile]] = []
         for number, lane in enumerate(params.reads):
             field = f"reads.{number}"
             if files.staged is None and self._has_remote_mate(lane):
                 self._check(lane, field, files)
-                remote += self._identities(lane, field, files)
+                remote.append([*self._named_files(lane, field, files)])
             else:
                 found += self._lane(lane, field, files)
-        check_files_differ([*remote, *(each for lane in found for each in _identities(lane))])
+        check_files_differ([*remote, *map(_named_files, found)])
         return found
 
     def reference(self, location: str, files: RunFiles) -> Path | None:
@@ -130,9 +130,7 @@ class Inputs:
                     field=f"{field}.second",
                 )
 
-    def _identities(
-        self, lane: Lane, field: str, files: RunFiles
-    ) -> Iterator[tuple[str, str, Hashable]]:
+    def _named_files(self, lane: Lane, field: str, files: RunFiles) -> Iterator[NamedFile]:
         """Of a lane of which something lies elsewhere; a folder counts once."""
         mates = {"first": lane.first}
         if lane.second is not None and lane.second != lane.first:
@@ -148,7 +146,7 @@ class Inputs:
                         identity = file.key
                     case RemoteKey() as remote:
                         identity = remote.bucket.shown(remote.key.rstrip("/"))
-            yield entry, shown(location), identity
+            yield NamedFile(entry, shown(location), identity)
 
     def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
         remote = self._elsewhere.remote(location, field="reference")
@@ -223,10 +221,10 @@ class Inputs:
         )
 
 
-def _identities(lane: LaneFiles) -> Iterator[tuple[str, str, Hashable]]:
+def _named_files(lane: LaneFiles) -> Iterator[NamedFile]:
     for mate, path in (("first", lane.first), ("second", lane.second)):
         if path is not None:
-            yield f"{lane.entry}.{mate}", lane.names[path], file_identity(path)
+            yield NamedFile(f"{lane.entry}.{mate}", lane.names[path], file_identity(path))
 
 
 def _folder(

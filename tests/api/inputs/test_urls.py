@@ -207,3 +207,22 @@ async def test_service_info_names_the_schemes(serve: Any, tmp_path: Path) -> Non
         answer = await session.get(serve.server.make_url("/ga4gh/wes/v1/service-info"))
         info = await answer.json()
     assert info["supported_filesystem_protocols"] == ["oss", "s3", "http", "https", "file"]
+
+
+@pytest.mark.parametrize(
+    ("again", "mate"),
+    [("s_1.fq", "first"), ("./s_1.fq", "first"), ("s_1.fq?X-Amz-Signature=2", "second")],
+)
+async def test_a_url_in_two_lanes_is_refused_with_both_entries(
+    serve: Serve, origin: Origin, again: str, mate: str
+) -> None:
+    runs = await serve()
+    other = {"first": f"{origin.url}/x.fq", "second": f"{origin.url}/y.fq"}
+    other[mate] = f"{origin.url}/{again}"
+    request = mapping(f"{origin.url}/s_1.fq?X-Amz-Signature=1", HERE)
+    reads = request.params["reads"]
+    assert isinstance(reads, list)
+    reads.append(dict(other))
+    with pytest.raises(InvalidRequest, match=rf"reads.0.first and reads.1.{mate} are the same"):
+        await runs.submit(LOCAL_OWNER, request)
+    assert origin.requests == []

@@ -13,7 +13,7 @@ from wesemu.genomics.alternates import find_alternates
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexing_memory_mb
 from wesemu.genomics.fastq import LONGEST_READ
 from wesemu.genomics.fingerprint import fingerprint
-from wesemu.genomics.lane_files import check_files_differ, file_identity
+from wesemu.genomics.lane_files import NamedFile, check_files_differ, file_identity
 from wesemu.genomics.read_groups import complete_read_groups, libraries
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.parabricks.facts import parabricks_tool
@@ -96,10 +96,12 @@ def check_lanes():
     read group, and lanes that do not belong to one sample."""
     try:
         check_files_differ(
-            (f"reads.{number}.{mate}", lane[mate], file_identity(lane[mate]))
+            [
+                NamedFile(f"reads.{number}.{x}", lane[x], file_identity(lane[x]))
+                for x in MATES
+                if x in lane
+            ]
             for number, lane in enumerate(config["reads"])
-            for mate in MATES
-            if mate in lane
         )
         return complete_read_groups(
             [lane.get("read_group") for lane in config["reads"]], config["sample"]
