@@ -97,10 +97,19 @@ def write_a_page(first: Path, second: Path) -> None:
     first.write_bytes(b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n")
 
 
+def write_equal_names(first: Path, second: Path) -> None:
+    """The names differ only after a blank."""
+    for path in (first, second):
+        lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        lines[::4] = [b"@M00123 run=12 read=%d\n" % n for n in range(len(lines) // 4)]
+        path.write_bytes(gzip.compress(b"".join(lines)))
+
+
 SPOILED: list[tuple[Callable[[Path, Path], None], str, str]] = [
     (truncate, "reads_2.fq.gz", "truncated|cut|end"),
     (drop_a_mate, "reads_", "100"),
     (write_a_page, "reads_1.fq.gz", "HTML"),
+    (write_equal_names, "reads_1.fq.gz", "record 2 ('M00123 run=12 read=1')"),
 ]
 
 

@@ -180,8 +180,8 @@ class PairedReader:
                 reads.append(two)
                 bases += len(one[1]) + len(two[1])
                 if bases >= self._batch_bases or len(names) >= MOST_PAIRS:
-                    yield self._checked(reads, names, bases)
-                    reads, names, bases = [], [], 0
+                    batch, reads, names, bases = (reads, names, bases), [], [], 0
+                    yield self._checked(*batch)
         except (InputError, Unreadable) as error:
             whole = self._record(len(names)) - 1
             if reads:  # what is wrong with the reads before came first

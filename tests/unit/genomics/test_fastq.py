@@ -543,6 +543,9 @@ class TestRecordsOfAnySize:
         monkeypatch.setattr(fastq, "MOST_PAIRS", 1000)
         text = b"".join(b"@r%d\n\n+\n\n" % n for n in range(9 * READS))
         one, two = mates()
-        error = fault(pair(one + text, two + text))
-        assert "fewer than" in error.message
-        assert "bases a read" in error.message
+        paths = pair(one + text, two + text)
+        for way in (list, lambda reader: list(reader.texts())):
+            with PairedReader(*map(str, paths)) as reader, pytest.raises(InputError) as caught:
+                way(reader)
+            assert "fewer than 5000 bases a read" in caught.value.message
+            assert 1000 <= caught.value.record <= READS + MANY
