@@ -27,6 +27,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from wesemu.api.cors import check_origin
+from wesemu.api.proxies import check_public_url
 from wesemu.clock import FASTEST
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.templates import check_template
@@ -108,6 +110,26 @@ class ServerSettings(BaseModel):
     stalled_seconds: float = Field(default=120.0, gt=0, le=86_400, allow_inf_nan=False)
     """A connection on which a request's body, or its answer, does not move is closed after so
     long."""
+
+    public_url: str = ""
+    """The address by which clients reach the server, for the URLs in its answers; empty: the one
+    that each request names."""
+
+    trusted_proxies: list[IPv4Network | IPv6Network | Literal["unix"]] = Field(default_factory=list)
+    """Proxies that are believed what they tell of a client: `["127.0.0.1/32", "unix"]`."""
+
+    cors_origins: list[str] = Field(default_factory=list)
+    """Origins whose web pages may call: `["https://portal.example.org"]`."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        return check_public_url(url)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        return [check_origin(origin) for origin in origins]
 
 
 class WesSettings(BaseModel):

@@ -9,7 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from wesemu.api.control.dialect import ControlDialect
+from wesemu.api.cors import CrossOrigins
 from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect, Releasable
+from wesemu.api.proxies import Proxies
 from wesemu.api.reception import Reception
 from wesemu.api.visitors import Visitors
 from wesemu.clock import WallClock
@@ -23,8 +25,16 @@ def around(
     ids: IdSource,
     reception: Reception | None = None,
     visitors: Visitors | None = None,
+    *,
+    proxies: Proxies | None = None,
+    origins: CrossOrigins | None = None,
 ) -> Middleware:
-    """The one middleware. Of `dialects` the first that owns a request answers, or the last."""
+    """The one middleware. Of `dialects` the first that owns a request answers, or the last.
+
+    `proxies` tell how a request was before it was passed on, `origins` whose web pages may call.
+    """
+    proxies = proxies or Proxies()
+    origins = origins or CrossOrigins()
     reception = reception or Reception(WallClock())
     visitors = visitors or Visitors(is_open=False)
     log = structlog.get_logger("wesemu.access").bind()  # once, not for every request
@@ -32,6 +42,9 @@ def around(
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
+        if (preflight := origins.preflight(request)) is not None:
+            return preflight
+        request = proxies.seen(request)
         dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
         # by the path alone it would be told wrongly: OSS answers there, too, by a bucket's host
         is_control = isinstance(dialect, ControlDialect) and dialect.owns(request)
@@ -75,6 +88,7 @@ def around(
             "request",
             method=request.method,
             path=request.path,
+            address=request.remote,
             status=response.status,
             ms=round(seconds * 1000, 1),
             request_id=request_id,

@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 from aiohttp import web
 from yarl import URL
 
+from wesemu.api.cors import CrossOrigins
+from wesemu.api.proxies import PROXIED, base_url
 from wesemu.errors import Forbidden
 
 _FORWARDED = frozenset(
@@ -34,8 +36,14 @@ class Visitors:
     unless `insecure`: they may come from any machine."""
 
     def __init__(
-        self, *, is_open: bool, hosts: Sequence[str] | None = None, insecure: bool = False
+        self,
+        *,
+        is_open: bool,
+        hosts: Sequence[str] | None = None,
+        insecure: bool = False,
+        origins: CrossOrigins | None = None,
     ) -> None:
+        self._origins = origins or CrossOrigins()
         self._is_open = is_open
         self._insecure = insecure
         self._hosts = None if hosts is None else [host.casefold() for host in hosts]
@@ -47,9 +55,10 @@ class Visitors:
             return
         origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
         looks_on = request.method in ("GET", "HEAD") and headers.get("Sec-Fetch-Mode") == "navigate"
-        if (origin is not None and not same_origin(origin, request.host)) or (
+        foreign = (origin is not None and not same_origin(origin, request)) or (
             site in _FOREIGN and not looks_on
-        ):
+        )
+        if foreign and not (self._is_open and self._origins.allows(request)):
             raise Forbidden(
                 "a web page of another origin may not act on a server without keys"
                 if self._is_open
@@ -79,6 +88,8 @@ def _sent_unasked(authorization: str) -> bool:
 
 def is_forwarded(request: web.Request) -> bool:
     """Whether a proxy has passed the request on, which then may come from any machine."""
+    if request.get(PROXIED, False):
+        return True
     names = {name.lower().replace("_", "-") for name in request.headers}
     return not names.isdisjoint(_FORWARDED) or any(name.startswith("x-forwarded") for name in names)
 
@@ -102,5 +113,15 @@ def names_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def same_origin(origin: str, host: str) -> bool:
-    return origin.casefold() in (f"http://{host}".casefold(), f"https://{host}".casefold())
+def same_origin(origin: str, request: web.Request) -> bool:
+    """Whether a page of this origin comes from the server itself, by whatever name."""
+    host = request.host
+    own = {f"http://{host}", f"https://{host}", _origin(base_url(request))}
+    return origin.casefold() in {name.casefold() for name in own}
+
+
+def _origin(url: str) -> str:
+    try:
+        return str(URL(url).origin())
+    except ValueError:
+        return url

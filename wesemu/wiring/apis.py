@@ -6,6 +6,7 @@ from datetime import datetime
 from importlib.util import find_spec
 
 from aiohttp import web
+from yarl import URL
 
 from wesemu import __version__
 from wesemu.api.ags.authenticator import Authenticator
@@ -13,11 +14,13 @@ from wesemu.api.ags.dialect import AgsDialect
 from wesemu.api.ags.routes import AgsHandlers
 from wesemu.api.control.access import Access
 from wesemu.api.control.dialect import ControlDialect
+from wesemu.api.cors import CrossOrigins
 from wesemu.api.dialect import Dialect
 from wesemu.api.middleware import around
 from wesemu.api.oss.authenticator import OssAuthenticator
 from wesemu.api.oss.dialect import OssDialect
 from wesemu.api.oss.routes import OssHandlers
+from wesemu.api.proxies import Proxies
 from wesemu.api.reception import Reception
 from wesemu.api.unreadable import UnreadableRequests
 from wesemu.api.visitors import Visitors, names_loopback
@@ -67,7 +70,20 @@ async def build(
         OssHandlers(objects),
     )
     dialects = [oss, *apis]
-    app = web.Application(middlewares=[around(dialects, core.ids, reception, _visitors(settings))])
+    origins = CrossOrigins(settings.server.cors_origins)
+    app = web.Application(
+        middlewares=[
+            around(
+                dialects,
+                core.ids,
+                reception,
+                _visitors(settings, origins),
+                proxies=Proxies(settings.server.trusted_proxies, settings.server.public_url),
+                origins=origins,
+            )
+        ]
+    )
+    app.on_response_prepare.append(origins.mark)
     app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
     secret = await asyncio.to_thread(core.data.secret)
     created = await asyncio.to_thread(core.data.created)
@@ -87,11 +103,17 @@ async def build(
     return app
 
 
-def _visitors(settings: Settings) -> Visitors:
+def _names(settings: Settings) -> list[str]:
+    public = URL(settings.server.public_url).host if settings.server.public_url else None
+    return [*settings.hosts, *([public] if public else [])]
+
+
+def _visitors(settings: Settings, origins: CrossOrigins) -> Visitors:
     return Visitors(
         is_open=not settings.auth.closed,
-        hosts=settings.hosts if names_loopback(settings.host) else None,
+        hosts=_names(settings) if names_loopback(settings.host) else None,
         insecure=settings.insecure,
+        origins=origins,
     )
 
 

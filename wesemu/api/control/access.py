@@ -43,7 +43,7 @@ class Access:
                 "'Authorization: Bearer …'"
             )
         origin = request.headers.get("Origin")
-        foreign = origin is not None and not same_origin(origin, request.host)
+        foreign = origin is not None and not same_origin(origin, request)
         if foreign or not names_loopback(host_of(request)):
             raise Forbidden(
                 "this request comes from a web page of another site or by another name than this "

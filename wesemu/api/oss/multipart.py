@@ -12,6 +12,7 @@ from wesemu.api.oss.call import CALL
 from wesemu.api.oss.content import CRC64, checksums, incoming, receive, sent_record
 from wesemu.api.oss.copies import SOURCE, opened_source
 from wesemu.api.oss.objects import may_overwrite
+from wesemu.api.proxies import base_url
 from wesemu.errors import InvalidRequest
 from wesemu.numerals import whole_number
 from wesemu.objects.store import ObjectStore
@@ -100,11 +101,10 @@ class MultipartHandlers:
             named,
             overwrite=may_overwrite(request),
         )
-        host = request.headers.get("Host", "")
         response = xml.answer(
             "CompleteMultipartUploadResult",
             xml.encoding(call.query),
-            xml.element("Location", f"http://{host}/{call.bucket}/{spelled(call.key)}"),
+            xml.element("Location", f"{base_url(request)}/{call.bucket}/{spelled(call.key)}"),
             xml.element("Bucket", call.bucket),
             xml.element("Key", spelled(call.key)),
             xml.element("ETag", f'"{info.etag}"'),

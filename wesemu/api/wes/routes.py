@@ -9,6 +9,7 @@ from typing import assert_never
 from aiohttp import web
 
 from wesemu.api.dialect import OWNER
+from wesemu.api.proxies import base_url
 from wesemu.api.wes import models, render
 from wesemu.api.wes.crates import (
     CrateResponse,
@@ -124,7 +125,7 @@ class WesHandlers:
 
     async def service_info(self, request: web.Request) -> web.Response:
         counts = await self._runs.state_counts(request[OWNER])
-        home = f"{_origin(request)}/"
+        home = f"{base_url(request)}/"
         return web.json_response(render.service_info(self._version, self._facts, counts, home))
 
     async def document(self, request: web.Request) -> web.StreamResponse:
@@ -155,7 +156,7 @@ class WesHandlers:
 
     async def run_log(self, request: web.Request) -> web.Response:
         run_id = request.match_info["run_id"]
-        url = f"{_origin(request)}{self._prefix}/runs/{run_id}"
+        url = f"{base_url(request)}{self._prefix}/runs/{run_id}"
         text = await self._texts.log(self._version, request[OWNER], run_id, url)
         return web.json_response(text=text)
 
@@ -249,19 +250,10 @@ class WesHandlers:
         raise NotFound(f"run {run.id} has no task {wanted[:80]!r}")
 
     def _url(self, request: web.Request, run: Run) -> str:
-        return f"{_origin(request)}{self._prefix}/runs/{run.id}"
+        return f"{base_url(request)}{self._prefix}/runs/{run.id}"
 
 
 async def _log(request: web.Request, root: Path, path: str | None) -> web.StreamResponse:
     """A log as far as it is written; an empty one before its first line."""
     file = None if path is None else await asyncio.to_thread(open_below, root, path)
     return web.Response(headers=_TEXT) if file is None else OpenedFile(request, file, _TEXT)
-
-
-def _origin(request: web.Request) -> str:
-    """The address that the caller used; without a Host header the one it is connected to."""
-    host = request.headers.get("Host")
-    if host is None and request.transport is not None:
-        address, port, *_ = request.transport.get_extra_info("sockname")
-        host = f"{address}:{port}"
-    return f"{request.scheme}://{host}"
