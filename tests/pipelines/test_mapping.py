@@ -33,11 +33,13 @@ def test_the_bam_is_sorted_indexed_and_names_no_path(workflow, config):
         places = [read.reference_start for read in bam.fetch("sim2")]
     assert len(places) > 2000
     assert places == sorted(places)
+    assert not is_stored(mapped / "aligned.bam")
     assert header.splitlines()[0] == "@HD\tVN:1.6\tSO:coordinate"
     assert "\tSM:HG002" in header
     programs = [line.split("\t") for line in header.splitlines() if line.startswith("@PG")]
-    assert [fields[1] for fields in programs] == ["ID:bwa", "ID:samtools"]
-    assert programs[1][3] == "PP:bwa"
+    mapper = resolve().mapper("bwa").name
+    assert [fields[1] for fields in programs] == [f"ID:{mapper}", "ID:samtools"]
+    assert programs[1][3] == f"PP:{mapper}"
     assert programs[1][5].endswith("samtools markdup -l 1000")
     assert "/" not in header
     # and nothing is left beside the results
@@ -75,16 +77,23 @@ def index_beside(fasta: Path) -> None:
 
 def test_without_markdup_and_with_the_wheels_alone(workflow, config):
     results = workflow("mapping").succeed(
-        config | {"markdup": False, "tools": {"bwa": "wheel", "samtools": "wheel"}}
+        config | {"markdup": False, "tools": {"bwa": "wheel", "samtools": "wheel"}, "bam_level": 0}
     )
+    assert is_stored(results / "aligned.bam")
     flagstat = json.loads((results / "flagstat.json").read_text())["QC-passed reads"]
     assert flagstat["duplicates"] == 0
     assert (results / "aligned.bam.bai").exists()
     assert not (results / "markdup.json").exists()
 
 
+def is_stored(bam: Path) -> bool:
+    """Whether its first block is not compressed: RFC 1951, 3.2.3."""
+    return bam.read_bytes()[18] & 0b111 == 0b001
+
+
 def test_duplicates_of_the_fixture_are_found(workflow, config, fixture_folder):
-    results = workflow("mapping").succeed(config)
+    results = workflow("mapping").succeed(config | {"bam_level": 0})
+    assert is_stored(results / "aligned.bam")
     truth = json.loads((fixture_folder / "fixture.json").read_text())
     counts = json.loads((results / "reads.json").read_text())
     assert (counts["total_reads"], counts["total_bases"]) == (truth["reads"], truth["bases"])
@@ -119,6 +128,7 @@ def test_a_contig_name_that_would_empty_the_vcf_is_refused(workflow, config, tmp
     [
         {"reads": []},
         {"makdup": True},
+        {"bam_level": 10},
         {"markdup": "yes"},
         {"sample": "a b"},
         {"tools": {"bowtie": "x"}},

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from wesemu.genomics.compare import compare
+from wesemu.genomics.tools import resolve
 
 
 def check_summary(snakefile: Path, results: Path) -> dict:
@@ -22,13 +23,20 @@ def check_summary(snakefile: Path, results: Path) -> dict:
     return summary
 
 
-def test_the_memory_of_the_mapping_is_told_before_it_is_used(workflow, config, fixture_folder):
+@pytest.mark.parametrize(
+    ("mapper", "a_base", "a_thread"), [("bwa", 1.75, 50), ("bwa-mem3", 3.35, 300)]
+)
+def test_the_memory_of_the_mapping_is_told_before_it_is_used(
+    workflow, config, fixture_folder, mapper, a_base, a_thread
+):
+    if resolve().mapper(mapper).name != mapper:
+        pytest.skip("bwa-mem3 maps in place of bwa here")
     bases = (fixture_folder / "reference.fa").stat().st_size
     kept = sum(16 * Path(path).stat().st_size for path in config["reads"][0].values()) >> 20
     done = workflow("mapping").run(
-        config | {"sort_memory_mb": 2048}, "--dry-run", "--quiet", "host"
+        config | {"sort_memory_mb": 2048, "mapper": mapper}, "--dry-run", "--quiet", "host"
     )
-    expected = round(1.75 * bases / 2**20) + max(2 * 64, kept) + 2 * 50 + 400
+    expected = round(a_base * bases / 2**20) + max(2 * 64, kept) + 2 * a_thread + 400
     assert f"mem_mb={expected}" in done.stdout + done.stderr
 
 
@@ -92,7 +100,9 @@ def test_the_summary_tells_what_the_tools_report(workflow, real_config):
     results = run.succeed(real_config)
     summary = check_summary(run.snakefile, results)
     assert summary["sample"] == "HG002"
-    assert {"bwa", "samtools", "bcftools"} == set(summary["tools"])
+    mapper = resolve().mapper("bwa")
+    assert {mapper.name, "samtools", "bcftools"} == set(summary["tools"])
+    assert summary["notes"] == ([mapper.note] if mapper.note else [])
     assert summary["reads"]["bases"] == 3110072
     assert summary["alignment"]["mapped_percent"] == 99.63
     assert summary["duplicates"]["reads"] == 160

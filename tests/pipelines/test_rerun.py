@@ -155,6 +155,8 @@ CASES: Mapping[str, tuple[Callable[[Config], Config], set[str]]] = {
         lambda base: other_tool(base, "bwa-mem2", "2.2.1", mapper="bwa-mem2"),
         REFERENCE,
     ),
+    "mapper, out of a wheel": (lambda base: base | {"mapper": "bwa-mem3"}, REFERENCE),
+    "bam_level": (lambda base: base | {"bam_level": 1}, ALIGNMENTS),
     "own_mapper": (
         lambda base: (
             base | {"own_mapper": {"name": "mine", "command": "m {reference} {read_group} {reads}"}}

@@ -30,6 +30,7 @@ def configuration(
         "mapper": params.mapper,
         "markdup": params.markdup,
         "optical_distance": params.optical_distance,
+        "bam_level": params.bam_level,
         "alignment": params.alignment,
         "cram_version": params.cram_version,
         "reports": [*params.chosen_reports],

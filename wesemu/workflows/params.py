@@ -72,7 +72,8 @@ class MappingParams(BaseModel):
 
     `quality_offset` is that of the FASTQ (64: Illumina before 1.8); None takes it for 33 and
     refuses reads that look like 64. Duplicates within
-    `optical_distance` pixels count as optical; 0 does not look for them. `reports` are made in the
+    `optical_distance` pixels count as optical; 0 does not look for them. `bam_level` is the
+    compression of a BAM, 0 (none) to 9. `reports` are made in the
     end, for people.
     """
 
@@ -85,6 +86,7 @@ class MappingParams(BaseModel):
     mapper: str = Field(default="bwa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     markdup: bool = True
     optical_distance: int = Field(default=0, ge=0, le=100_000)
+    bam_level: int = Field(default=4, ge=0, le=9)
     reports: list[Literal["multiqc", "snakemake"]] = Field(default=[], max_length=2)
     service: ServiceLevel = ServiceLevel.SILVER
     bam: Location | None = None

@@ -190,6 +190,11 @@ def later_programs():
     return ["--later", "samtools", TOOLS.samtools.version, steps]
 
 
+def bam_level():
+    """Of the BAM that the rule map writes; fast where it is an intermediate file."""
+    return config["bam_level"] if config["alignment"] == "aligned.bam" else 1
+
+
 def kept_as_bam(path):
     return path if config["alignment"] == "aligned.bam" else temp(path)
 

@@ -30,6 +30,8 @@ rule map:
         finish=finishing(),
         label=f"{PYTHON} -m wesemu.genomics.libraries",
         duplicates=markdup_options(),
+        # CRAM from the same alignments does not need them again
+        level=lambda wildcards, threads: bam_level(),
     shell:
         "("
         " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
@@ -47,13 +49,14 @@ rule map:
         " figures() {{ grep -v '\"COMMAND\"' {params.temporary}/markdup.json; }};"
         " case {params.finish} in"
         " markdup) align | fixmate | sort -u |"
-        " markdup --write-index - {output.bam}##idx##{output.bai};"
+        " markdup -O bam,level={params.level} --write-index - {output.bam}##idx##{output.bai};"
         " figures > '{output.markdup}' ;;"
         " markdup-by-library) align | fixmate | sort -u | {params.label} | markdup -u - - |"
-        " {params.samtools} view --no-PG -@ {threads} -b -x LB --write-index"
-        " -o {output.bam}##idx##{output.bai} -;"
+        " {params.samtools} view --no-PG -@ {threads} -O bam,level={params.level} -x LB"
+        " --write-index -o {output.bam}##idx##{output.bai} -;"
         " figures > '{output.markdup}' ;;"
-        " sort) align | fixmate | sort --write-index -o {output.bam}##idx##{output.bai} ;;"
+        " sort) align | fixmate | sort --write-index -O bam,level={params.level}"
+        " -o {output.bam}##idx##{output.bai} ;;"
         " esac"
         ") 2> {log}"
 

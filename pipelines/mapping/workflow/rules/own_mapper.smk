@@ -32,3 +32,5 @@ use rule map as own_map with:
         finish=finishing(),
         label=f"{PYTHON} -m wesemu.genomics.libraries",
         duplicates=markdup_options(),
+        # CRAM from the same alignments does not need them again
+        level=lambda wildcards, threads: bam_level(),
