@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import socket
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +28,7 @@ from wesemu.cli.options import DEFAULT_SERVER, Data
 if TYPE_CHECKING:
     from wesemu.settings import Settings
 
+_GLANCE_SECONDS = 0.02
 _FAREWELL_SECONDS = 2.0
 """How long answers that are under way may take once the server stops."""
 
@@ -108,6 +113,8 @@ async def _serve(
         loop.add_signal_handler(number, stopped.set)
     quiet_when_out_of_files(loop)
     files = raise_file_limit()
+    threads = ThreadPoolExecutor(thread_name_prefix="wesemu")
+    loop.set_default_executor(threads)
     app = await create_app(settings)
     connections = open_connections(settings, app, files)
     # an object that is stored compressed stays so
@@ -126,12 +133,28 @@ async def _serve(
         tell("stopping; another Ctrl-C does not wait")
         for number in stops:
             loop.remove_signal_handler(number)
+        # not as KeyboardInterrupt, at which asyncio waits for all threads
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     finally:
         await runner.cleanup()
         if settings.socket is not None:
             await asyncio.to_thread(settings.socket.unlink, missing_ok=True)
         if announced and ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
+    await _leave_threads(threads)
+
+
+async def _leave_threads(threads: ThreadPoolExecutor) -> None:
+    """End the process, if need be without threads that read or copy a huge file: whatever they
+    make is whole or nothing, as after a kill."""
+    threads.shutdown(wait=False, cancel_futures=True)
+    deadline = time.monotonic() + _FAREWELL_SECONDS
+    while any(thread.name.startswith("wesemu_") for thread in threading.enumerate()):
+        if time.monotonic() > deadline:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+        await asyncio.sleep(_GLANCE_SECONDS)
 
 
 def log_to_stderr(verbose: bool, log_format: str = "text") -> None:

@@ -132,19 +132,6 @@ class Incoming:
         self.close()
 
 
-def file_digests(path: Path, crc64: Crc64 | None) -> Digests:
-    """The digests of a file that is there already. Raises OSError."""
-    md5 = hashlib.md5(usedforsecurity=False)
-    crc = size = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_MIB):
-            size += len(chunk)
-            md5.update(chunk)
-            if crc64 is not None:
-                crc = crc64(chunk, crc)
-    return Digests(size, md5.digest(), None if crc64 is None else crc)
-
-
 def _umask(folder: Path) -> int:
     """As the bucket's folders have it: asking the process for its own would change it meanwhile."""
     return ~folder.stat().st_mode & 0o777

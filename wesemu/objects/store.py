@@ -21,10 +21,11 @@ from wesemu.objects.buckets import Buckets, parse
 from wesemu.objects.crc64 import Crc64, join
 from wesemu.objects.errors import NotAppendable, ObjectExists, WrongPosition
 from wesemu.objects.hidden import INCOMING, sync_folders
-from wesemu.objects.incoming import Digests, Incoming, file_digests
+from wesemu.objects.incoming import Digests, Incoming
 from wesemu.objects.listing import KeyPage, KeyWalk, page
 from wesemu.objects.places import KEY, ObjectInfo, Place
 from wesemu.objects.records import ObjectRecord
+from wesemu.runs.digests import FileDigests
 
 BUCKET = "bucket"
 """What an error's `field` says when the bucket's name is to blame."""
@@ -103,13 +104,16 @@ class ObjectStore:
         sync_folders(place.path.parent, place.folder)
         return info
 
-    def prepare(self, url: str, path: Path) -> Callable[[], ObjectInfo]:
-        """Compute the digests of the file `path` in the bucket of the oss:// `url`; calling the
-        result makes it the object at `url`. Raises OSError, as the result does."""
+    @property
+    def crc64(self) -> Crc64 | None:
+        return self._crc64
+
+    def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], ObjectInfo]:
+        """For the file `path` in the bucket of the oss:// `url`; calling the result makes it the
+        object at `url`. Raises OSError, as the result does."""
         bucket, key = parse(url)
         place = self._place(bucket, key)
-        digests = file_digests(path, self._crc64)
-        record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
+        record = ObjectRecord(etag=digests.md5.upper(), crc64=digests.crc64)
 
         def adopt() -> ObjectInfo:
             with self._alone(place):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from wesemu.runs.digests import Crc64, FileDigests
 from wesemu.runs.graphs import Graph
 from wesemu.runs.model import (
     JsonObject,
@@ -212,8 +213,13 @@ class RunStarted:
 class ObjectAdopter(Protocol):
     """The server's own buckets, as publishing sees them. Synchronous."""
 
-    def prepare(self, url: str, path: Path) -> Callable[[], object]:
-        """Compute the digests of the file `path`, which lies in the bucket of the oss:// `url`.
+    @property
+    def crc64(self) -> Crc64 | None:
+        """Computes the checksum that objects have on record; None where this machine cannot."""
+        ...
+
+    def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], object]:
+        """For the file `path` with these digests, which lies in the bucket of the oss:// `url`.
 
         Calling the result makes the file the object at `url`, with its digests on record.
         Raises InvalidRequest, BucketNotFound, OSError, as the result does.

@@ -5,9 +5,8 @@ whole file or none, and a failed run publishes nothing.
 """
 
 import errno
-import hashlib
+import json
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,19 +14,36 @@ from functools import partial
 from pathlib import Path
 
 from wesemu.errors import EngineFault, WesemuError
-from wesemu.runs.model import OutputFile
+from wesemu.runs.digests import DigestStore, check, copy, flush, flush_file_system
+from wesemu.runs.model import JsonValue, OutputFile
 from wesemu.runs.ports import ObjectAdopter, Publication
 from wesemu.runs.publishable import obstacle
-from wesemu.runs.workspace import Workspace, sync_folder
+from wesemu.runs.workspace import Workspace, read_regular, sync_folder, write_json
+
+_FEW = 64
+"""Beyond so many files or folders, the whole file system is made durable at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """A result under its temporary name; `commit` gives it the final one."""
+    """A result under its temporary name; `commit` gives it the final one. `earlier` is the name of
+    what it replaces, until all results have theirs."""
 
-    temporary: Path
+    source: Path
     target: Path
-    commit: Callable[[], object]
+    temporary: Path
+    earlier: Path
+
+    @classmethod
+    def of(cls, workspace: Workspace, source: Path, number: int, target: Path) -> "_Staged":
+        """Its names are short, so that results may have the longest that there are."""
+        mark = f".{workspace.root.name}-{number}"
+        return cls(
+            source,
+            target,
+            target.with_name(f"{mark}.part"),
+            target.with_name(f"{mark}.old.part"),
+        )
 
 
 class Publisher:
@@ -41,88 +57,208 @@ class Publisher:
         self._renaming = threading.Lock()
 
     def publish(
-        self, workspace: Workspace, publications: Sequence[Publication]
+        self,
+        workspace: Workspace,
+        publications: Sequence[Publication],
+        stop: threading.Event | None = None,
     ) -> tuple[OutputFile, ...]:
-        """Publish all or nothing; returns what there is now.
+        """Publish all or nothing; returns what there is now. Blocks, until `stop` is set.
 
         Raises EngineFault when a result that is not optional is missing, OSError when the disk
-        is full or a folder cannot be written.
+        is full or a folder cannot be written, Stopped.
         """
-        return _publish(workspace, publications, self._adopter, self._renaming)
+        self.clean_up(workspace)
+        if workspace.outputs.is_symlink():  # a workflow's doing
+            workspace.outputs.unlink()
+        return _Publishing(workspace, self._adopter, stop or threading.Event()).carry_out(
+            publications, self._renaming
+        )
+
+    def clean_up(self, workspace: Workspace) -> None:
+        """After a server that was killed while it published: remove the temporary files, and undo
+        what was not all renamed. Blocks."""
+        record = _read_record(workspace)
+        if record is None:
+            return
+        with self._renaming:
+            for number, target in enumerate(record.targets):
+                staged = _Staged.of(workspace, target, number, target)
+                if not record.committed and os.path.lexists(staged.earlier):
+                    _restore(staged)
+                for leftover in (staged.temporary, staged.earlier):
+                    leftover.unlink(missing_ok=True)
+        workspace.publishing.unlink(missing_ok=True)
 
 
-def _publish(
-    workspace: Workspace,
-    publications: Sequence[Publication],
-    adopter: ObjectAdopter | None,
-    renaming: threading.Lock,
-) -> tuple[OutputFile, ...]:
-    if workspace.outputs.is_symlink():  # a workflow's doing
-        workspace.outputs.unlink()
-    present = [p for p in dict.fromkeys(publications) if _present(workspace, p)]
-    staged: list[_Staged] = []
-    temporaries: list[Path] = []
-    try:
-        for publication in present:
-            source = workspace.work / publication.result
-            for target in _targets(workspace, publication):
-                temporary = target.with_name(f".{target.name}.{workspace.root.name}.part")
-                temporaries.append(temporary)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary.unlink(missing_ok=True)
-                _link_or_copy(source, temporary)
-                staged.append(_staged(publication, temporary, target, adopter))
-        outputs = tuple(_describe(workspace, publication) for publication in present)
-        with renaming:
-            _commit_all(staged, f".{workspace.root.name}.old.part")
-    finally:
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
-    for folder in {each.target.parent for each in staged}:
-        sync_folder(folder)
-    return outputs
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The file `publishing` of a run directory: what is being published, in order, and whether
+    all of it has its final name."""
+
+    targets: tuple[Path, ...]
+    committed: bool
 
 
-def _staged(
-    publication: Publication, temporary: Path, target: Path, adopter: ObjectAdopter | None
-) -> _Staged:
-    if adopter is not None and publication.url is not None and target == publication.destination:
-        return _Staged(temporary, target, adopter.prepare(publication.url, temporary))
-    return _Staged(temporary, target, partial(temporary.replace, target))
-
-
-def _commit_all(staged: Sequence[_Staged], suffix: str) -> None:
-    """Give every file its final name; if one fails, undo those before it."""
-    replaced: list[tuple[Path, Path | None]] = []
-    try:
-        for each in staged:
-            replaced.append((each.target, _set_aside(each.target, suffix)))
-            each.commit()
-    except (OSError, WesemuError):
-        for target, earlier in replaced:
-            if earlier is not None:
-                earlier.replace(target)
-            else:
-                target.unlink(missing_ok=True)
-        raise
-    for _, earlier in replaced:
-        if earlier is not None:
-            earlier.unlink(missing_ok=True)
-
-
-def _set_aside(target: Path, suffix: str) -> Path | None:
-    """A second name of the file at `target`, if there is one."""
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "a folder has the name of a result", str(target))
-    if not os.path.lexists(target):
+def _read_record(workspace: Workspace) -> _Record | None:
+    if not workspace.publishing.exists():
         return None
-    earlier = target.with_name(f".{target.name}{suffix}")
-    earlier.unlink(missing_ok=True)
     try:
-        os.link(target, earlier, follow_symlinks=False)
+        content = json.loads(read_regular(workspace.publishing))
+        targets = tuple(Path(str(target)) for target in content["targets"])
+        return _Record(targets, bool(content["committed"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _Record((), committed=True)
+
+
+class _Publishing:
+    """One publication of one run's results."""
+
+    def __init__(
+        self, workspace: Workspace, adopter: ObjectAdopter | None, stop: threading.Event
+    ) -> None:
+        self._workspace = workspace
+        self._adopter = adopter
+        self._stop = stop
+        crc64 = None if adopter is None else adopter.crc64
+        self._digests = DigestStore(workspace, stop, crc64)
+
+    def carry_out(
+        self, publications: Sequence[Publication], renaming: threading.Lock
+    ) -> tuple[OutputFile, ...]:
+        present = []
+        for publication in dict.fromkeys(publications):
+            check(self._stop)
+            if _present(self._workspace, publication):
+                present.append(publication)
+        work = self._workspace.work
+        pairs = [(each, target) for each in present for target in self._targets(each)]
+        staged = [
+            _Staged.of(self._workspace, work / publication.result, number, target)
+            for number, (publication, target) in enumerate(pairs)
+        ]
+        outputs = tuple(self._describe(publication) for publication in present)
+        self._record(staged, committed=False)
+        try:
+            for each in staged:
+                check(self._stop)
+                each.target.parent.mkdir(parents=True, exist_ok=True)
+                each.temporary.unlink(missing_ok=True)
+                self._link_or_copy(each)
+            _make_durable(staged, self._stop)
+            commits = [
+                self._commit_of(publication, each)
+                for (publication, _), each in zip(pairs, staged, strict=True)
+            ]
+            with renaming:
+                check(self._stop)
+                _commit_all(staged, commits)
+                self._record(staged, committed=True)
+                for each in staged:
+                    each.earlier.unlink(missing_ok=True)
+        finally:
+            for each in staged:
+                each.temporary.unlink(missing_ok=True)
+        _sync_folders({each.target.parent for each in staged})
+        self._workspace.publishing.unlink(missing_ok=True)
+        return outputs
+
+    def _targets(self, publication: Publication) -> list[Path]:
+        own = self._workspace.outputs / publication.result
+        return [own] if publication.destination is None else [own, publication.destination]
+
+    def _record(self, staged: Sequence[_Staged], *, committed: bool) -> None:
+        targets: list[JsonValue] = [str(each.target) for each in staged]
+        write_json(self._workspace.publishing, {"targets": targets, "committed": committed})
+
+    def _link_or_copy(self, staged: _Staged) -> None:
+        """A hard link where the file system allows one (no second copy of a genome), else a
+        copy."""
+        resolved = staged.source.resolve()
+        try:
+            os.link(resolved, staged.temporary)
+        except OSError:
+            copy(resolved, staged.temporary, self._stop)
+
+    def _commit_of(self, publication: Publication, staged: _Staged) -> Callable[[], object]:
+        if (
+            self._adopter is not None
+            and publication.url is not None
+            and staged.target == publication.destination
+        ):
+            digests = self._digests.of(publication.result, staged.source)
+            return self._adopter.prepare(publication.url, staged.temporary, digests)
+        return partial(staged.temporary.replace, staged.target)
+
+    def _describe(self, publication: Publication) -> OutputFile:
+        """Reads the whole file: about 0.5 GB a second, little beside what it took to write it."""
+        file = self._workspace.work / publication.result
+        digests = self._digests.of(publication.result, file)
+        return OutputFile(
+            name=publication.name,
+            path=publication.result,
+            size=digests.size,
+            published=publication.url,
+            sha256=digests.sha256,
+        )
+
+
+def _make_durable(staged: Sequence[_Staged], stop: threading.Event) -> None:
+    """Two names of one file are one file."""
+    files = {}
+    for each in staged:
+        status = each.temporary.stat()
+        files[status.st_dev, status.st_ino] = each.temporary
+    if len(files) > _FEW:
+        folders = {device: path.parent for (device, _), path in files.items()}
+        if all(map(flush_file_system, folders.values())):
+            return
+    for path in files.values():
+        flush(path, stop)
+
+
+def _sync_folders(folders: set[Path]) -> None:
+    devices = {folder.stat().st_dev: folder for folder in folders} if len(folders) > _FEW else {}
+    if devices and all(map(flush_file_system, devices.values())):
+        return
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _commit_all(staged: Sequence[_Staged], commits: Sequence[Callable[[], object]]) -> None:
+    """Give every file its final name; if one fails, undo those before it."""
+    replaced: list[tuple[_Staged, bool]] = []
+    try:
+        for each, commit in zip(staged, commits, strict=True):
+            replaced.append((each, _set_aside(each)))
+            commit()
+    except (OSError, WesemuError):
+        for each, had_earlier in replaced:
+            if had_earlier:
+                _restore(each)
+            else:
+                each.target.unlink(missing_ok=True)
+        raise
+
+
+def _set_aside(staged: _Staged) -> bool:
+    """Give the file at the target, if there is one, a second name; whether there is one."""
+    if staged.target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "a folder has the name of a result", str(staged.target)
+        )
+    if not os.path.lexists(staged.target):
+        return False
+    staged.earlier.unlink(missing_ok=True)
+    try:
+        os.link(staged.target, staged.earlier, follow_symlinks=False)
     except OSError:  # a file system without hard links
-        target.rename(earlier)
-    return earlier
+        staged.target.rename(staged.earlier)
+    return True
+
+
+def _restore(staged: _Staged) -> None:
+    staged.earlier.replace(staged.target)
+    staged.earlier.unlink(missing_ok=True)  # two names of one file: rename(2) does nothing
 
 
 def _present(workspace: Workspace, publication: Publication) -> bool:
@@ -136,34 +272,3 @@ def _present(workspace: Workspace, publication: Publication) -> bool:
         reason = f"the workflow ended well but left no file {publication.result}; see its log"
         raise EngineFault(reason)
     raise EngineFault(f"the output {publication.result} cannot be published: {reason}")
-
-
-def _targets(workspace: Workspace, publication: Publication) -> list[Path]:
-    own = workspace.outputs / publication.result
-    return [own] if publication.destination is None else [own, publication.destination]
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the file system allows one (no second copy of a genome), else a copy."""
-    resolved = source.resolve()
-    try:
-        os.link(resolved, target)
-    except OSError:
-        shutil.copyfile(resolved, target)
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _describe(workspace: Workspace, publication: Publication) -> OutputFile:
-    """Reads the whole file: 1 to 2 GB a second, little beside what it took to write it."""
-    with (workspace.work / publication.result).open("rb") as file:
-        return OutputFile(
-            name=publication.name,
-            path=publication.result,
-            size=os.fstat(file.fileno()).st_size,
-            published=publication.url,
-            sha256=hashlib.file_digest(file, "sha256").hexdigest(),
-        )

@@ -34,7 +34,7 @@ from wesemu.runs.endings import (
     unpublished_note,
 )
 from wesemu.runs.limits import RunLimits
-from wesemu.runs.model import UNPUBLISHED, Run, RunFailure, RunId, RunState
+from wesemu.runs.model import UNPUBLISHED, OutputFile, Run, RunFailure, RunId, RunState
 from wesemu.runs.ports import (
     Engine,
     EngineError,
@@ -55,6 +55,7 @@ from wesemu.runs.promises import due
 from wesemu.runs.publish import Publisher
 from wesemu.runs.records import read_plan, write_end
 from wesemu.runs.room import check_room, out_of_files, patiently
+from wesemu.runs.stoppable import in_thread
 from wesemu.runs.store import RunStore
 from wesemu.runs.tagging import TagBuffer
 from wesemu.runs.tasks import TaskBuffer
@@ -325,11 +326,18 @@ class Supervisor:
         """Publish what a failed run has made into its own directory. Never raises."""
         wanted = [Publication(path, path, optional=True) for path in outcome.outputs]
         try:
-            outputs = await asyncio.to_thread(self._publisher.publish, workspace, wanted)
+            outputs = await self._publish(run.id, workspace, wanted)
         except (OSError, WesemuError) as error:
             log.warning("partial outputs are not published", run_id=run.id, error=str(error))
             return run
         return replace(run, outputs=outputs, tags={**run.tags, **_note(outcome)})
+
+    async def _publish(
+        self, run_id: RunId, workspace: Workspace, wanted: Sequence[Publication]
+    ) -> tuple[OutputFile, ...]:
+        """Publish, until the run is canceled or the server stops."""
+        work = partial(self._publisher.publish, workspace, wanted)
+        return await self._stoppably(run_id, in_thread(work))
 
     async def _complete(self, run: Run, workspace: Workspace, plan: Plan, outcome: Outcome) -> None:
         results = await self._planner.results(run, workspace)
@@ -345,7 +353,7 @@ class Supervisor:
         ended = await self._keep_pace(run)
         if run.terms.fault.out_of_disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        outputs = await asyncio.to_thread(self._publisher.publish, workspace, wanted)
+        outputs = await self._publish(run.id, workspace, wanted)
         async with TagBuffer(self._store, self._changes, run) as buffer:
             delivering = self._planner.deliver(run, workspace, outputs, buffer.add)
             delivery = await self._stoppably(run.id, delivering)
@@ -413,6 +421,7 @@ class Supervisor:
         self._changes.ring(run.id)
         workspace = Workspace(self._runs / run.id)
         with _told_if_lost("state.json", run):
+            await asyncio.to_thread(self._publisher.clean_up, workspace)
             await asyncio.to_thread(write_end, workspace, run, tasks)
         try:
             await self._planner.release(run, workspace)

@@ -90,6 +90,16 @@ class Workspace:
         return self.root / "exit_code"
 
     @property
+    def digests(self) -> Path:
+        """Digests of results that were computed before they could be published."""
+        return self.root / "digests.json"
+
+    @property
+    def publishing(self) -> Path:
+        """The temporary files of results that are being published, one a line."""
+        return self.root / "publishing"
+
+    @property
     def crashes(self) -> Path:
         """How often the engine's process has vanished."""
         return self.root / "crashes.json"

@@ -1,0 +1,157 @@
+"""Digests of large files: computed in one pass that can be broken off, and kept over a restart."""
+
+import ctypes
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wesemu.runs.workspace import Workspace, read_regular, write_json
+
+Crc64 = Callable[[bytes, int], int]
+"""The checksum of all bytes so far, from the next ones and the checksum of those before (0)."""
+
+_CHUNK = 1 << 20
+_FLUSH = 64 << 20
+_WORTH_KEEPING_SECONDS = 1.0
+_LARGEST_RECORD = 64 << 20
+_WAIT_BEFORE_WRITE_WAIT_AFTER = 7
+"""SYNC_FILE_RANGE_* of sync_file_range(2)."""
+
+
+class Stopped(Exception):
+    """Work on files was broken off, because it was asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigests:
+    """`md5` and `sha256` in hexadecimal; `crc64` is None where this machine cannot compute it."""
+
+    size: int
+    sha256: str
+    md5: str
+    crc64: int | None = None
+
+
+class DigestStore:
+    """The digests of one run's results, each computed once; those that took long are kept in the
+    run directory, so that the next server need not read the files again.
+
+    All methods block. `stop` breaks them off with Stopped.
+    """
+
+    def __init__(self, workspace: Workspace, stop: threading.Event, crc64: Crc64 | None) -> None:
+        self._path = workspace.digests
+        self._stop = stop
+        self._crc64 = crc64
+        self._known = _read(self._path)
+
+    def of(self, name: str, file: Path) -> FileDigests:
+        """Of the file at `file`, which is kept as `name`. Raises OSError, Stopped."""
+        began = time.monotonic()
+        with file.open("rb", buffering=0) as opened:
+            identity = _identity(os.fstat(opened.fileno()))
+            if (known := self._find(name, identity)) is not None:
+                return known
+            digests = compute(opened.fileno(), self._crc64, self._stop)
+        self._known[name] = {"file": identity, "digests": asdict(digests)}
+        if time.monotonic() - began > _WORTH_KEEPING_SECONDS:
+            write_json(self._path, self._known)
+        return digests
+
+    def _find(self, name: str, identity: list[int]) -> FileDigests | None:
+        match self._known.get(name):
+            case {"file": list(seen), "digests": dict(digests)} if seen == identity:
+                try:
+                    return FileDigests(**digests)
+                except TypeError:
+                    return None
+        return None
+
+
+def compute(descriptor: int, crc64: Crc64 | None, stop: threading.Event) -> FileDigests:
+    """Reads the open file from where it is. Raises OSError, Stopped."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    crc = size = 0
+    while chunk := os.read(descriptor, _CHUNK):
+        check(stop)
+        size += len(chunk)
+        sha256.update(chunk)
+        md5.update(chunk)
+        if crc64 is not None:
+            crc = crc64(chunk, crc)
+    known_crc = None if crc64 is None else crc
+    return FileDigests(size, sha256.hexdigest(), md5.hexdigest(), known_crc)
+
+
+def copy(source: Path, target: Path, stop: threading.Event) -> None:
+    """Copy a file's bytes. Raises OSError, Stopped."""
+    with source.open("rb", buffering=0) as read, target.open("xb", buffering=0) as written:
+        while chunk := read.read(_CHUNK):
+            check(stop)
+            view = memoryview(chunk)
+            while view:
+                view = view[written.write(view) :]
+
+
+def flush(path: Path, stop: threading.Event) -> None:
+    """Make a file durable, piece by piece, so that this can be broken off. Raises OSError,
+    Stopped."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if (call := _sync_file_range()) is not None:
+            for offset in range(0, os.fstat(descriptor).st_size, _FLUSH):
+                check(stop)
+                call(descriptor, offset, _FLUSH, _WAIT_BEFORE_WRITE_WAIT_AFTER)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_file_system(folder: Path) -> bool:
+    """Make all of a file system durable, which is quicker than many files one by one; False where
+    this system cannot."""
+    call = _function("syncfs")
+    if call is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return bool(call(descriptor) == 0)
+    finally:
+        os.close(descriptor)
+
+
+def check(stop: threading.Event) -> None:
+    """Raises Stopped."""
+    if stop.is_set():
+        raise Stopped
+
+
+@cache
+def _sync_file_range() -> Any:
+    call: Any = _function("sync_file_range")
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call
+
+
+def _function(name: str) -> Any:
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
+
+
+def _identity(status: os.stat_result) -> list[int]:
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_regular(path, size=_LARGEST_RECORD))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
