@@ -29,6 +29,7 @@ def run_workflow(desk: Desk) -> int:
     write_job_order(inputs, desk.order.inputs)
     hooks = Hooks(desk.tasks, keep_going=bool(desk.order.options.get("keep_going")))
     hooks.install()
+    os.environ["XDG_CACHE_HOME"] = str(desk.workspace.work / ".cwl" / "web")  # for inputs by URL
     desk.stop = hooks.kill_containers
     complaints = Complaints(desk.workspace, desk.tasks)
     logging.getLogger("cwltool").addHandler(complaints)
