@@ -11,6 +11,14 @@ LINE_LIMIT = 240
 
 _MISSING_TOOL = re.compile(r"(?:^|: )([^\s:]+): (?:command )?not found$", re.MULTILINE)
 _QUOTED_PATH = re.compile(r'"/(?:[^"\n]*/)?([^"/\n]+)"')
+_MISSING_MODULE = re.compile(r"(?:No module named '?|please install )([\w.]+)")
+_WORKFLOWS_EXTRA = frozenset({"pandas", "numpy", "yaml", "requests", "peppy", "eido"})
+_WEB = re.compile(
+    r"NameResolutionError|Max retries exceeded|ConnectionError|ConnectTimeout"
+    r"|ClientConnector\w*Error|Temporary failure in name resolution"
+    r"|Name or service not known|Could not resolve host"
+    r"|Failed to establish a new connection|URLError"
+)
 _FULL_DISK = "No space left on device"
 _HINTS = {
     124: "it ran into a time limit",
@@ -18,6 +26,8 @@ _HINTS = {
     127: "a tool was not found; install it or correct PATH",
     134: "the tool aborted (SIGABRT)",
     137: "it was killed, most often because memory ran out; ask for more memory or fewer threads",
+    141: "it wrote to a pipe whose reader had ended (SIGPIPE), as `head` does; with pipefail, as "
+    "in Snakemake's shell, read the input to its end or write `(command || true) | head`",
     139: "the tool crashed (segmentation fault)",
     143: "it was ended from outside (SIGTERM)",
 }
@@ -39,10 +49,30 @@ def hint(exit_code: int | None, words: str) -> str | None:
         return "the disk is full; free some space and submit again"
     if (told := slurm_hint(words)) is not None:
         return told
+    if (module := missing_module_hint(words)) is not None:
+        return module
+    if _WEB.search(words):
+        return (
+            "something was to be fetched from the web and could not be reached from here; attach "
+            "the files (a wrapper's or a module's, too) and name them by a relative path"
+        )
     missing = _MISSING_TOOL.findall(words)
     if exit_code == 127 and missing:
         return f"the tool {missing[-1]} was not found; install it or correct PATH"
     return None if exit_code is None else _HINTS.get(exit_code)
+
+
+def missing_module_hint(words: str) -> str | None:
+    """What to install for a Python module that a workflow imports."""
+    if (found := _MISSING_MODULE.search(words)) is None:
+        return None
+    module = found[1].partition(".")[0]
+    if module in _WORKFLOWS_EXTRA:
+        return f"{module} comes with the extra workflows: pip install 'wesemu[workflows]'"
+    return (
+        f"install the Python package that has the module {module} beside the server, or attach "
+        "the module"
+    )
 
 
 def shorten(text: str, root: Path) -> str:

@@ -158,9 +158,12 @@ class Draft:
         )
 
     async def attach(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        """Stream one attachment to disk. Raises InvalidRequest for an unsafe or repeated name."""
+        """Stream one attachment to disk. Raises InvalidRequest for an unsafe or repeated name.
+
+        Names that differ by case only are two files, if they are for the file system.
+        """
         relative = safe_name(name)
-        folded = unicodedata.normalize("NFC", str(relative)).casefold()
+        folded = unicodedata.normalize("NFC", str(relative))
         if folded in self._taken:
             raise InvalidRequest(f"two attachments are called {name!r}; names must differ")
         self._taken.add(folded)

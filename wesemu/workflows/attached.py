@@ -46,9 +46,7 @@ class AttachedWorkflows:
 
     async def prepare(self, run: Run, workspace: Workspace) -> Job:
         """The attachments are copied, since a workflow may change its own inputs' folder."""
-        await asyncio.to_thread(
-            shutil.copytree, workspace.attachments, workspace.work, dirs_exist_ok=True
-        )
+        await asyncio.to_thread(_copy_attachments, workspace)
         resources = settled(run, self._offer)
         await asyncio.to_thread(write_note, run, workspace)
         return _job(run.request, workspace, resources)
@@ -57,6 +55,19 @@ class AttachedWorkflows:
         """The job of a dry run: nobody needs the attachments again, so they are not copied."""
         await asyncio.to_thread(workspace.attachments.rename, workspace.work)
         return _job(request, workspace, plan.resources)
+
+
+def _copy_attachments(workspace: Workspace) -> None:
+    """Scripts are executable: those that begin with `#!`."""
+    shutil.copytree(workspace.attachments, workspace.work, dirs_exist_ok=True)
+    for attachment in workspace.attachments.rglob("*"):
+        if attachment.is_file() and _is_script(attachment):
+            (workspace.work / attachment.relative_to(workspace.attachments)).chmod(0o755)
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
 
 
 def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job:

@@ -381,3 +381,22 @@ async def test_files_go_by_their_names_whatever_is_in_them(
     assert [part for part in parts if not (Path(crate.source) / unquote(part)).is_file()] == []
     assert {"workflow/my%20flow.smk", "outputs/an%20empty.txt"} <= set(parts)
     assert TOLD in (Path(crate.source) / "workflow" / "my flow.smk").read_text()
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/ld+json, */*;q=0.1"])
+async def test_who_asks_for_json_gets_the_metadata(
+    client: Client, runs: RunService, accept: str
+) -> None:
+    run_id = await send(
+        client, runs, workflow_type="SMK", workflow_url="mapping", workflow_params=PARAMS
+    )
+    headers = {**HEADERS, "Accept": accept}
+    async with client.get(f"{RUNS}/{run_id}/ro-crate", headers=headers) as answer:
+        assert answer.status == 200
+        assert answer.content_type == accept.partition(",")[0]
+        told = json.loads(await answer.read())
+    assert "https://w3id.org/ro/crate/1.1/context" in str(told["@context"])
+    assert {"ro-crate-metadata.json", "./"} <= {entity["@id"] for entity in told["@graph"]}
+    headers["Accept"] = f"application/zip, {accept}"
+    async with client.get(f"{RUNS}/{run_id}/ro-crate", headers=headers) as answer:
+        assert answer.content_type == "application/zip"

@@ -55,8 +55,20 @@ async def test_attachments_are_written_with_their_folders(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+async def test_names_may_differ_by_case(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    if (tmp_path / "X").exists():
+        pytest.skip("this file system does not tell cases apart")
+    draft = Draft(tmp_path / "run")
+    await asyncio.to_thread(draft.create)
+    await draft.attach("plot.R", pieces(b"one"))
+    await draft.attach("plot.r", pieces(b"two"))
+    assert (tmp_path / "run/attachments/plot.R").read_bytes() == b"one"
+    assert (tmp_path / "run/attachments/plot.r").read_bytes() == b"two"
+
+
 @pytest.mark.parametrize(
-    "names", [("a", "a"), ("a", "A"), ("a", "a/b"), ("a/b", "a"), ("./a", "a")]
+    "names", [("a", "a"), ("\u00e9", "e\u0301"), ("a", "a/b"), ("a/b", "a"), ("./a", "a")]
 )
 async def test_names_that_collide_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     draft = Draft(tmp_path / "run")

@@ -1,5 +1,8 @@
 """A finished run as an RO-Crate: a ZIP that is sent while it is made. An extension."""
 
+import asyncio
+import io
+import zipfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Literal, Protocol
@@ -11,6 +14,8 @@ from aiohttp.web_request import BaseRequest
 from wesemu.errors import InvalidRequest, NotFound, RunActive
 from wesemu.runs.model import Run
 from wesemu.runs.workspace import Workspace
+
+_JSON_TYPES = ("application/json", "application/ld+json")
 
 Inclusion = Literal["small", "all", "none"]
 
@@ -61,9 +66,30 @@ def refuse_active(run: Run) -> None:
         raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is there once it has ended")
 
 
-def inclusion(query: Mapping[str, str]) -> Inclusion:
+def metadata_type(accept: str) -> str | None:
+    """The media type of JSON that an Accept header asks for before ZIP; None for the ZIP."""
+    wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    first = next((name for name in wanted if name in (*_JSON_TYPES, "application/zip")), None)
+    return first if first in _JSON_TYPES else None
+
+
+async def metadata(chunks: AsyncGenerator[bytes]) -> bytes:
+    """ro-crate-metadata.json of a crate."""
+    content = io.BytesIO()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            content.write(chunk)
+    return await asyncio.to_thread(_read_metadata, content)
+
+
+def _read_metadata(content: io.BytesIO) -> bytes:
+    with zipfile.ZipFile(content) as crate:
+        return crate.read("ro-crate-metadata.json")
+
+
+def inclusion(query: Mapping[str, str], default: Inclusion = "small") -> Inclusion:
     """Which outputs lie in the crate. Raises InvalidRequest."""
-    match query.get("outputs", "small"):
+    match query.get("outputs", default):
         case "small":
             return "small"
         case "all":

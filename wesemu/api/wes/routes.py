@@ -15,6 +15,8 @@ from wesemu.api.wes.crates import (
     CrateResponse,
     Crates,
     inclusion,
+    metadata,
+    metadata_type,
     no_crates,
     refuse_active,
 )
@@ -170,13 +172,17 @@ class WesHandlers:
             raise no_crates()
         refuse_active(run)
         url = self._url(request, run)
+        json_type = metadata_type(request.headers.get("Accept", ""))
         chunks = self._crates.chunks(
             run,
             self._runs.workspace(run),
             url=url,
             log=await self._texts.log(self._version, request[OWNER], run.id, url),
-            inclusion=inclusion(request.query),
+            inclusion=inclusion(request.query, "small" if json_type is None else "none"),
         )
+        if json_type is not None:
+            text = await metadata(chunks)
+            return web.Response(body=text, content_type=json_type, charset="utf-8")
         return CrateResponse(run.id, await anext(chunks), chunks)
 
     async def run_status(self, request: web.Request) -> web.Response:

@@ -102,6 +102,8 @@ class Submissions:
         )
         try:
             async for part in reader:
+                if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
+                    continue  # a browser's file field in which nothing was chosen
                 if part.name in _ATTACHMENTS:
                     attachments.append(await _attach(part, draft, fingerprint))
                 elif part.name in _FIELDS:
@@ -159,6 +161,14 @@ class Submissions:
             raise _unreadable() from error
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
+
+
+async def _is_empty(part: Part) -> bool:
+    """Raises InvalidRequest for a part with content but without a file name."""
+    async for chunk in part.chunks:
+        if chunk:
+            raise InvalidRequest("a file has no name; give every file a name", field=part.name)
+    return True
 
 
 def _refuse_encoded(request: web.Request) -> None:

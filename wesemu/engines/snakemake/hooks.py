@@ -145,6 +145,7 @@ def install(watcher: Watcher) -> None:
     keep_signals()
     _hook_shell(watcher)
     _hook_executor(watcher)
+    _hook_groups(watcher)
     _hook_services(watcher)
     _hook_scheduler(watcher)
 
@@ -174,8 +175,7 @@ def module_globals(cls: Any) -> dict[str, Any]:
 def _hook_executor(watcher: Watcher) -> None:
     local = import_module("snakemake.executors.local")
     executor = local.Executor
-    run, together, spawn = executor.cached_or_run, executor.run_group_job, executor.spawn_job
-    single, group = executor.run_single_job, threading.local()
+    run, spawn = executor.cached_or_run, executor.spawn_job
 
     def cached_or_run(self: Any, job: Any, function: Any, *arguments: Any) -> None:
         watcher.entered(facts(job, ready=True))
@@ -183,6 +183,29 @@ def _hook_executor(watcher: Watcher) -> None:
             run(self, job, function, *arguments)
         finally:
             watcher.left(job.jobid)
+
+    def spawn_job(self: Any, job: Any) -> None:
+        if job.is_norun:  # a shadow directory for nothing but `touch()`
+            spawn(self, job)
+            return
+        command = self.format_job_exec(job)
+        inner = inner_arguments(command)
+        code = watcher.run_elsewhere(command)
+        if code is None and inner is None:
+            spawn(self, job)
+            return
+        if code is None and inner is not None:
+            code = watcher.run_python(facts(job), inner[1], inner[0])
+        if code != 0:
+            raise local.SpawnedJobError()
+
+    executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
+    vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
+
+
+def _hook_groups(watcher: Watcher) -> None:
+    executor = import_module("snakemake.executors.local").Executor
+    together, single, group = executor.run_group_job, executor.run_single_job, threading.local()
 
     def run_single_job(self: Any, job: Any) -> Any:
         future = single(self, job)
@@ -213,21 +236,7 @@ def _hook_executor(watcher: Watcher) -> None:
             group.ended = None
             watcher.group_left(members)
 
-    def spawn_job(self: Any, job: Any) -> None:
-        command = self.format_job_exec(job)
-        inner = inner_arguments(command)
-        code = watcher.run_elsewhere(command)
-        if code is None and inner is None:
-            spawn(self, job)
-            return
-        if code is None and inner is not None:
-            code = watcher.run_python(facts(job), inner[1], inner[0])
-        if code != 0:
-            raise local.SpawnedJobError()
-
-    executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
     executor.run_group_job, executor.run_single_job = run_group_job, run_single_job
-    vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
 
 
 def _await_members(futures: list[Future[Any]], end: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
 from wesemu.engines.slurm.cluster import Cluster, Executor
 from wesemu.engines.snakemake.parameters import Options, check_parameters
 from wesemu.engines.standings import standing_from_json, standing_to_json
-from wesemu.runs.model import Resources
+from wesemu.runs.model import JsonObject, Resources
 from wesemu.runs.ports import Job, Standing
 from wesemu.runs.workspace import Workspace, write_atomically, write_json
 
@@ -71,8 +71,7 @@ def write_order(
     workspace.work.mkdir(parents=True, exist_ok=True)
     workspace.tasks.mkdir(exist_ok=True)
     if not workspace.config.exists():
-        text = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
-        write_atomically(workspace.config, text.encode())
+        write_atomically(workspace.config, _config_text(job.config).encode())
     write_json(
         order_file(workspace),
         {
@@ -91,6 +90,15 @@ def write_order(
             "sandbox": sandbox_to_json(sandbox),
         },
     )
+
+
+def _config_text(config: JsonObject) -> str:
+    """YAML, readable but for texts with line breaks of YAML that are none of JSON: those are
+    escaped, as a parser would make blanks of them."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    if any(character in text for character in "\x85\u2028\u2029"):
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=False)
+    return text
 
 
 def read_order(workspace: Workspace) -> Order:

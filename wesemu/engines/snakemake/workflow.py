@@ -1,6 +1,8 @@
 """One workflow run by Snakemake's programming interface, in a process of its own."""
 
 import os
+import shlex
+import shutil
 import sys
 import tempfile
 from importlib import import_module
@@ -153,7 +155,7 @@ def resource_limits(order: Order) -> dict[str, int]:
 
 def tool_environment(workspace: Workspace, order: Order) -> dict[str, str]:
     """GPUs are seen by tasks with a lease on them, or by the whole run where there are no leases
-    and it has a share; a run without a home has a cache nevertheless."""
+    and it has a share; a run without a home has a cache nevertheless. `python` is Snakemake's."""
     shared = order.resources.gpus and order.standing is None
     environment = {} if shared else devices_environment([])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
@@ -166,4 +168,25 @@ def tool_environment(workspace: Workspace, order: Order) -> dict[str, str]:
         environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
     elif not os.access(existing, os.W_OK):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
+    if (found := _python_folder(workspace, order)) is not None:
+        environment["PATH"] = os.pathsep.join([str(found), os.environ.get("PATH", os.defpath)])
     return environment
+
+
+def _python_folder(workspace: Workspace, order: Order) -> Path | None:
+    """A folder in which `python` and `python3` are the interpreter that runs Snakemake, as in an
+    activated environment; None where PATH already finds that one, or has been set before.
+
+    Scripts instead of links: an interpreter looks for its environment beside its own name.
+    """
+    own = Path(order.python)
+    folder = workspace.root / "tmp" / "bin"
+    first = shutil.which("python")
+    if first is not None and Path(first).parent in (own.parent, folder):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("python", "python3"):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(own))} "$@"\n')
+        script.chmod(0o755)
+    return folder

@@ -1,0 +1,103 @@
+"""What workflows of others expect of the Snakemake that runs them."""
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from live_support import LiveServer, live_server
+
+from wesemu.engines.failures import hint
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+WORKFLOW = """
+    rule all:
+        input: "python.txt", "script.txt", "shadowed.txt", "text.txt"
+    rule python:
+        output: "python.txt"
+        shell: "python -c 'import snakemake' && python3 -c 'import wesemu' && touch {output}"
+    rule script:
+        output: "script.txt"
+        shell: "scripts/hello.sh > {output}; cat plot.R plot.r >> {output}"
+    rule shadowed:
+        output: touch("shadowed.txt")
+        shadow: "minimal"
+    rule text:
+        output: "text.txt"
+        run:
+            with open(output[0], "w", newline="") as file:
+                file.write(config["text"])
+"""
+FILES = {"scripts/hello.sh": "#!/bin/sh\necho hello\n", "plot.R": "big\n", "plot.r": "small\n"}
+TEXT = "one\u0085two\u2028three \u00e9 \U0001f600: #\n"
+
+
+def test_python_scripts_shadows_and_texts(server: LiveServer) -> None:
+    run = server.run("SMK", WORKFLOW, FILES, params={"text": TEXT})
+    assert run.state == "COMPLETE", run.error
+    assert run.text("script.txt") == "hello\nbig\nsmall\n"
+    assert run.text("text.txt") == TEXT
+
+
+def test_a_file_field_in_which_nothing_was_chosen_is_ignored(server: LiveServer) -> None:
+    fields = {"workflow_type": "SMK", "workflow_type_version": "9", "workflow_url": "Snakefile"}
+    workflow = b'rule a:\n    output: touch("a.txt")\n'
+    parts = [(f'name="{name}"', text.encode()) for name, text in fields.items()]
+    parts.append(('name="workflow_attachment"; filename="Snakefile"', workflow))
+    parts.append(('name="workflow_attachment"; filename=""', b""))
+    content = b"".join(
+        b"--x\r\nContent-Disposition: form-data; " + about.encode() + b"\r\n\r\n" + part + b"\r\n"
+        for about, part in parts
+    )
+    content += b"--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = requests.post(f"{server.url}/runs", data=content, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert server.wait(answer.json()["run_id"]).state == "COMPLETE"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("ModuleNotFoundError: No module named 'pandas'", 1, "wesemu[workflows]"),
+        ("For PEP support, please install peppy.", None, "wesemu[workflows]"),
+        ("ModuleNotFoundError: No module named 'Bio.SeqIO'", 1, "the module Bio "),
+        (
+            "Max retries exceeded with url: /snakemake (Caused by NameResolutionError)",
+            None,
+            "attach",
+        ),
+        ("", 141, "SIGPIPE"),
+    ],
+)
+def test_hints(words: str, code: int | None, told: str) -> None:
+    assert told in (hint(code, words) or "")
+
+
+def test_an_import_that_is_missing_and_a_broken_pipe_are_explained(server: LiveServer) -> None:
+    workflow = """
+        rule a:
+            output: "a.txt"
+            shell: "yes | head -n 1 > {output}"
+    """
+    run = server.run("SMK", workflow)
+    assert run.state == "EXECUTOR_ERROR"
+    assert "SIGPIPE" in run.error["hint"]
+    run = server.run("SMK", "import no_such_module_anywhere\n" + 'rule a:\n    output: "a"\n')
+    assert "the module no_such_module_anywhere" in run.error["hint"]
+
+
+def test_a_workflow_on_the_web_that_cannot_be_reached_is_explained(server: LiveServer) -> None:
+    workflow = """
+        module other:
+            snakefile: "http://localhost:9/none/Snakefile"
+        use rule * from other
+    """
+    run = server.run("SMK", workflow)
+    assert run.state == "EXECUTOR_ERROR"
+    assert "attach" in run.error["hint"], run.error
