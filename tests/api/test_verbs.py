@@ -59,7 +59,7 @@ async def test_run_does_not_wait_unless_told(wesemu) -> None:
 
 
 async def test_every_flag_arrives(wesemu) -> None:
-    flags = ("--markdup", "false", "--service", "p", "--region", "cn-x")
+    flags = ("--markdup", "false", "--service", "p", "--region", "cn-x", "--quality-offset", "33")
     name = await send(wesemu, *MAPPING, *flags, "--reference-group", r"@RG\tID:x\tSM:y")
     _, out, _ = await wesemu("get", name, "--json")
     echoed = json.loads(json.loads(out)["ags"]["user_input_data"])
@@ -73,6 +73,7 @@ async def test_every_flag_arrives(wesemu) -> None:
         "mapping_reference_group": r"@RG\tID:x\tSM:y",
         "mapping_mark_dup": "false",
         "mapping_service": "p",
+        "wesemu_quality_offset": "33",
     }
 
 

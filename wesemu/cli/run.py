@@ -22,6 +22,13 @@ class Tier(StrEnum):
     normal = "normal"
 
 
+class Offset(StrEnum):
+    """Of Phred qualities."""
+
+    sanger = "33"
+    illumina = "64"
+
+
 class Answer(StrEnum):
     """The words that `ags` takes for a flag."""
 
@@ -62,6 +69,13 @@ Gpus = Annotated[
         metavar="N",
     ),
 ]
+QualityOffset = Annotated[
+    Offset | None,
+    typer.Option(
+        help="Of the qualities in the FASTQ: 64 before Illumina 1.8.",
+        show_default="33, unless the reads look like 64",
+    ),
+]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Wait for the end; the exit status tells the outcome.")
 ]
@@ -86,6 +100,7 @@ def mapping(
     ] = None,
     service: Service = Tier.s,
     region: Region = "cn-local",
+    quality_offset: QualityOffset = None,
     node: Node = None,
     gpus: Gpus = None,
     watch: Watch = False,
@@ -103,6 +118,7 @@ def mapping(
         "mapping_bam_file_name": output_bam,
         "mapping_mark_dup": markdup.value,
         "mapping_service": service.value,
+        "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
         **_place(node, gpus),
     }
     _send(server, token, "mapping", fields, watch=watch)
@@ -127,6 +143,7 @@ def wgs(
     ] = None,
     service: Service = Tier.s,
     region: Region = "cn-local",
+    quality_offset: QualityOffset = None,
     node: Node = None,
     gpus: Gpus = None,
     watch: Watch = False,
@@ -145,6 +162,7 @@ def wgs(
         "wgs_gvcf_file_name": output_gvcf,
         "wgs_bam_file_name": output_bam,
         "wgs_service": service.value,
+        "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
         **_place(node, gpus),
     }
     _send(server, token, "wgs", fields, watch=watch)

@@ -210,6 +210,12 @@ REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
         "mapping_bam_out_filename: ",
     ),
     (start(MAPPING, wesemu_bases="many"), 400, "InvalidParameter", "wesemu_bases: "),
+    (
+        start(MAPPING, wesemu_quality_offset="59"),
+        400,
+        "InvalidParameter",
+        "wesemu_quality_offset: ",
+    ),
     (start(MAPPING, wesemu_node="moon"), 400, "InvalidParameter", "wesemu_node: "),
     (start(MAPPING, wesemu_gpus="1000"), 400, "InvalidParameter", "wesemu_gpus: "),
     (start(WGS, wgs_vcf_File_name=None), 400, "InvalidParameter", "wgs_vcf_file_name: it is mis"),

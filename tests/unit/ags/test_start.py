@@ -280,3 +280,11 @@ def test_a_gvcf_goes_to_the_named_key_and_is_echoed() -> None:
     assert start.request.params["gvcf"] == f"oss://{bucket}/vcf/a.g.vcf.gz"
     assert start.request.echo["wgs_gvcf_file_name"] == "vcf/a.g.vcf.gz"
     assert start.names["gvcf"] == "wgs_gvcf_file_name"
+
+
+def test_the_quality_offset_is_a_field_of_ours() -> None:
+    started = translate(SAMPLE | {"wesemu_quality_offset": "33"})
+    assert started.request.params["quality_offset"] == 33
+    assert started.names["quality_offset"] == "wesemu_quality_offset"
+    assert list(started.request.echo or {})[-1] == "wesemu_quality_offset"
+    assert "quality_offset" not in translate(SAMPLE).request.params

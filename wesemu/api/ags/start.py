@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 from wesemu.api.ags.fields import Field, Location, StartFields
 from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, NotFound
+from wesemu.numerals import whole_number
 from wesemu.runs.model import JsonObject, RunRequest
 from wesemu.runs.terms import PRETENDED
 
 PLACES = {"wesemu_node": "node", "wesemu_gpus": "gpus"}
 """Our fields for where a job is carried out, and the engine parameters that they become."""
+
+OWN_PARAMETERS = {"wesemu_quality_offset": "quality_offset"}
+"""Our fields for parameters of the pipelines that AGS has no field for."""
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -52,6 +56,7 @@ def translate(body: JsonObject) -> Start:
     start.outputs()
     start.choices()
     start.size()
+    start.own_parameters()
     start.place()
     request = RunRequest(
         workflow_url=fields.kind,
@@ -73,6 +78,7 @@ class _Translation:
         self.params: JsonObject = {}
         self.tags: dict[str, str] = {}
         self.engine_parameters: dict[str, str] = {}
+        self._ours: dict[str, str] = {}
         self.names: dict[str, str] = {"bucket": bucket.name}
 
     def reads(self) -> None:
@@ -136,6 +142,15 @@ class _Translation:
             self.tags[PRETENDED] = bases.value
             self.names[PRETENDED] = bases.name
 
+    def own_parameters(self) -> None:
+        """Our additions. The core checks the values; whole numbers are numbers to it."""
+        for ours, parameter in OWN_PARAMETERS.items():
+            if (sent := self._fields.get(ours)) is not None:
+                number = whole_number(sent.value)
+                self.params[parameter] = sent.value if number is None else number
+                self.names[parameter] = sent.name
+                self._ours[ours] = sent.value
+
     def place(self) -> None:
         """Where the job is carried out: our addition."""
         for ours, parameter in PLACES.items():
@@ -147,7 +162,7 @@ class _Translation:
         """The request in dialect 2, as DescirbeWorkflow shows it; what is ours at the end."""
         asked = self.engine_parameters
         places = {ours: asked[name] for ours, name in PLACES.items() if name in asked}
-        return arrange(self._fields.kind, self._echo) | self.tags | places
+        return arrange(self._fields.kind, self._echo) | self.tags | self._ours | places
 
     def _url(self, location: Location, param: str, echoed: str) -> str:
         self._told(location.field, param, echoed, location.key)
