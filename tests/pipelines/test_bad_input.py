@@ -256,6 +256,22 @@ def test_phred64_is_refused_unless_asked_for(align: Align, mates: Mates) -> None
     assert done.error["record"] == 1
 
 
+def test_a_quality_offset_that_was_said_is_believed(align: Align, mates: Mates) -> None:
+    """No quality below 26, some above 42: as after filtering, but also as in Phred+64."""
+    high = bytes.maketrans(bytes(range(33, 76)), b";" * 42 + b"M")
+    first, second = (
+        b"".join(
+            line.rstrip().translate(high).replace(b";", b"M", 1) + b"\n" if n % 4 == 3 else line
+            for n, line in enumerate(data.splitlines(keepends=True))
+        )
+        for data in mates
+    )
+    done = align(first, second)
+    assert done.error is not None
+    assert "or to 33 if they are Phred+33" in done.error["message"]
+    assert align(first, second, "--quality-offset", "33").status == 0
+
+
 ACCEPTED: dict[str, Callable[[Mates], Mates]] = {
     "plain text named .gz": lambda mates: mates,
     "swapped": lambda mates: (mates[1], mates[0]),
@@ -350,6 +366,38 @@ def test_a_path_that_is_a_pattern_is_refused(workflow, config, tmp_path) -> None
     done = workflow("mapping").run(config)
     assert done.returncode != 0
     assert f"Snakemake takes the braces in {odd} for a wildcard; rename the file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lane, _: [lane, lane], "reads.0.first and reads.1.first are the same file"),
+        (
+            lambda lane, copy: [lane, copy | {"first": lane["second"], "second": copy["first"]}],
+            "reads.0.second and reads.1.first are the same file",
+        ),
+        (
+            lambda lane, copy: [
+                lane | {"read_group": "@RG\tID:x\tSM:a"},
+                copy | {"read_group": '"@RG\\tID:y\\tSM:b"'},
+            ],
+            "names the sample 'a', the read group of reads.1 the sample 'b'",
+        ),
+        (
+            lambda lane, copy: [lane, copy | {"read_group": "@RG\tID:x\tLB:"}],
+            "reads.1.read_group: '@RG\\tID:x\\tLB:' is no read group: the tag LB has no value",
+        ),
+    ],
+    ids=["the same lane", "a file in two lanes", "two samples", "no read group"],
+)
+def test_lanes_that_cannot_be_are_refused_before_anything_runs(
+    workflow, config, copied_lane, change, words: str
+) -> None:
+    run = workflow("mapping")
+    done = run.run(config | {"reads": change(config["reads"][0], copied_lane)})
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert not (run.directory / "results").exists()
 
 
 def test_a_caller_that_dies_leaves_no_vcf_without_variants(workflow, config, tmp_path) -> None:
