@@ -39,12 +39,14 @@ def delete(folder: Path) -> None:
 
 async def clean_up(runs: Path, store: RunStore) -> None:
     """At start-up: delete what was put away, submissions that were never accepted, and what runs
-    that have ended hold of fetched inputs."""
+    that have ended hold of fetched inputs. Call it once the index is known to be whole."""
     drafts = await asyncio.to_thread(_clean_up_ended, runs)
     known = await store.many([RunId(folder.name) for folder in drafts])
     for folder in drafts:
         if folder.name not in known:
             await asyncio.to_thread(delete, folder)
+        else:
+            await asyncio.to_thread(Workspace(folder).draft.unlink, missing_ok=True)
 
 
 def delete_all(runs: Path, run_ids: Collection[str]) -> None:
@@ -97,9 +99,13 @@ def _is_put_away(folder: Path) -> bool:
 
 def _is_draft(folder: Path) -> bool:
     workspace = Workspace(folder)
-    if not _has_run_id(folder) or workspace.request.exists():
+    if not _has_run_id(folder):
         return False
-    return workspace.draft.is_file() or {path.name for path in folder.iterdir()} <= _OF_A_DRAFT
+    if workspace.draft.is_file():
+        return True
+    if workspace.request.exists():
+        return False
+    return {path.name for path in folder.iterdir()} <= _OF_A_DRAFT
 
 
 def _has_run_id(folder: Path) -> bool:

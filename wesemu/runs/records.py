@@ -20,10 +20,8 @@ _NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "term
 
 
 def write_submission(workspace: Workspace, run: Run, plan: Plan) -> None:
-    """A restart does not plan anew: it carries out what was accepted. The directory is no draft
-    any more."""
+    """A restart does not plan anew: it carries out what was accepted."""
     write_json(workspace.request, {"run": _nest(run), "plan": _plan_to_json(plan)})
-    workspace.draft.unlink(missing_ok=True)
 
 
 def write_end(workspace: Workspace, run: Run, tasks: Sequence[TaskLog]) -> None:

@@ -81,6 +81,7 @@ class RunService:
         self._limits = limits or RunLimits()
         self._accepting = asyncio.Lock()
         self._turns = Turns()
+        self._unmarking: set[asyncio.Task[None]] = set()
 
     async def draft(self) -> RunDraft:
         """A new run directory that attachments can be streamed into before `submit`."""
@@ -239,6 +240,7 @@ class RunService:
         async with self._accepting if self._limits.runs_per_owner else nullcontext():
             await self._limits.check_owner(self._store, owner)
             run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+        self._unmark(run)
         log.info(
             "run accepted",
             run_id=run.id,
@@ -248,6 +250,16 @@ class RunService:
         )
         self._dispatcher.wake()
         return run
+
+    def _unmark(self, run: Run) -> None:
+        """The directory is no draft any more. Nobody waits for this: what was accepted cannot be
+        given up, and the index is asked first."""
+        unmarking = asyncio.create_task(
+            asyncio.to_thread(self.workspace(run).draft.unlink, missing_ok=True),
+            name=f"accept {run.id}",
+        )
+        self._unmarking.add(unmarking)
+        unmarking.add_done_callback(self._unmarking.discard)
 
     def _new_run(self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId) -> Run:
         return Run(

@@ -187,6 +187,17 @@ class RunStore:
             values | {"id": run_id},
         )
 
+    async def overwrite(self, run: Run) -> None:
+        """Set a run to what its directory tells of it; its sequence stays."""
+        row = codec.run_to_row(run)
+        changes = ", ".join(f"{name} = :{name}" for name in row)
+        await self._database.write(f"UPDATE runs SET {changes} WHERE id = :id", row)
+        self._ended.forget(run.id)
+
+    async def ids(self) -> set[RunId]:
+        """The ids of all runs."""
+        return {RunId(row["id"]) for row in await self._database.rows("SELECT id FROM runs")}
+
     async def delete(self, run_id: RunId) -> None:
         await self._database.write("DELETE FROM runs WHERE id = :id", {"id": run_id})
         self._ended.forget(run_id)

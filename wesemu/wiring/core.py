@@ -29,6 +29,7 @@ from wesemu.runs.model import JsonObject
 from wesemu.runs.policy import ServicePolicy
 from wesemu.runs.ports import Engine, Planner
 from wesemu.runs.publish import Publisher
+from wesemu.runs.rebuild import reconcile
 from wesemu.runs.retention import Retention
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunService
@@ -100,6 +101,7 @@ async def open_core(
     objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
     opening.push_async_callback(store.close)
+    await reconcile(store, data.runs)
     await clean_up(data.runs, store)
     if engines is None:
         engines = await found_engines(settings)

@@ -59,7 +59,10 @@ def digest_headers(sha256: str | None) -> dict[str, str]:
 def open_below(root: Path, relative: str) -> io.FileIO | None:
     """Open a regular file; None where there is none, or where a link is on the way."""
     *folders, name = PurePosixPath(relative).parts
-    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
     try:
         for folder in folders:
             inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)

@@ -35,6 +35,7 @@ from wesemu.runs.listing import EVERYTHING, HeadPage
 from wesemu.runs.model import Run, TaskLog
 from wesemu.runs.ports import Rehearsal
 from wesemu.runs.service import RunService
+from wesemu.runs.workspace import Workspace
 
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _OUTPUT = {
@@ -175,7 +176,7 @@ class WesHandlers:
         json_type = metadata_type(request.headers.get("Accept", ""))
         chunks = self._crates.chunks(
             run,
-            self._runs.workspace(run),
+            await self._workspace(run),
             url=url,
             log=await self._texts.log(self._version, request[OWNER], run.id, url),
             inclusion=inclusion(request.query, "small" if json_type is None else "none"),
@@ -221,14 +222,14 @@ class WesHandlers:
 
     async def run_stream(self, request: web.Request) -> web.StreamResponse:
         run = await self._run(request)
-        workspace = self._runs.workspace(run)
+        workspace = await self._workspace(run)
         path = workspace.stdout if request.match_info["stream"] == "stdout" else workspace.stderr
         return await _log(request, workspace.root, path.name)
 
     async def task_stream(self, request: web.Request) -> web.StreamResponse:
         run, task = await self._task(request)
         path = task.stdout if request.match_info["stream"] == "stdout" else task.stderr
-        return await _log(request, self._runs.workspace(run).root, path)
+        return await _log(request, (await self._workspace(run)).root, path)
 
     async def output(self, request: web.Request) -> web.StreamResponse:
         """Only what the run has published as its output, by Range if asked so."""
@@ -238,6 +239,7 @@ class WesHandlers:
         output = next((output for output in run.outputs if output.path == path), None)
         if output is None:
             raise NotFound(f"run {run.id} has no output {path[:200]!r}")
+        await self._workspace(run)
         file = await asyncio.to_thread(open_below, root, path)
         if file is None:
             raise NotFound(f"the output {path!r} of run {run.id} is gone from its directory")
@@ -246,6 +248,13 @@ class WesHandlers:
 
     async def _run(self, request: web.Request) -> Run:
         return await self._runs.get(request[OWNER], request.match_info["run_id"])
+
+    async def _workspace(self, run: Run) -> Workspace:
+        """The run's directory. Raises NotFound where somebody has removed it."""
+        workspace = self._runs.workspace(run)
+        if not await asyncio.to_thread(workspace.root.is_dir):
+            raise NotFound(f"the directory of run {run.id} is gone from the server's disk")
+        return workspace
 
     async def _task(self, request: web.Request) -> tuple[Run, TaskLog]:
         run = await self._run(request)
