@@ -21,6 +21,9 @@ _NO_PAIR = re.compile(
 """Words of files that hold no pairs of the sample: index reads, reads whose mate was discarded,
 reads of no sample."""
 
+_ILLUMINA = re.compile(r"(?P<sample>.+?)_S\d+_(?:L\d{3}_)?R[12]_\d{3}")
+"""Names of bcl2fastq and BCL Convert: sample, its number on the sheet, lane, read, chunk."""
+
 _PROCESSED = frozenset(
     {"clean", "trimmed", "trim", "trimming", "val", "paired", "filtered", "filt", "fastp", "qc"}
     | {"cutadapt", "raw", "rawdata", "cleandata"}
@@ -49,6 +52,7 @@ def lanes(folder: Path, *, field: str | None = None) -> list[tuple[Path, Path]]:
     """
     pairs: dict[tuple[Path, str], dict[str, Path]] = {}
     kinds: dict[str, Path] = {}
+    samples: dict[str, Path] = {}
     for path in sorted(_read_files(folder), key=lambda path: _natural(folder, path)):
         _check_place(folder, path, field)
         found = _recognise(folder, path, field)
@@ -61,6 +65,9 @@ def lanes(folder: Path, *, field: str | None = None) -> list[tuple[Path, Path]]:
                 field=field,
             )
         pairs.setdefault(found.pair, {})[found.mate] = path
+        if (match := _ILLUMINA.match(path.name)) is not None:
+            samples.setdefault(match["sample"], path)
+    _check_sample(folder, samples, field)
     for mates in pairs.values():
         _check_pair(folder, mates, field)
     if not pairs:
@@ -157,6 +164,16 @@ def _check_place(folder: Path, path: Path, field: str | None) -> None:
         raise InvalidRequest(
             f"{_shown(folder, path)} in {folder.name!r} is a link that leaves the folder; "
             "copy the file into it",
+            field=field,
+        )
+
+
+def _check_sample(folder: Path, samples: Mapping[str, Path], field: str | None) -> None:
+    if len(samples) > 1:
+        (name, path), (other_name, other), *_ = samples.items()
+        raise InvalidRequest(
+            f"{_shown(folder, path)} and {_shown(folder, other)} in {folder.name!r} are of the "
+            f"samples {name!r} and {other_name!r}; give each sample a folder and a run of its own",
             field=field,
         )
 

@@ -138,15 +138,19 @@ class Inputs:
         for mate, location in mates.items():
             entry = f"{field}.{mate}"
             identity: Hashable
+            pin: str | None = None
             if not self._elsewhere.is_remote(location):
                 identity = file_identity(self._existing(location, entry, files))
             else:
                 match self._elsewhere.remote(location, field=entry):
                     case WebFile() as file:
-                        identity = file.key
+                        identity, pin = file.key, file.sha256
                     case RemoteKey() as remote:
                         identity = remote.bucket.shown(remote.key.rstrip("/"))
+                        pin = remote.sha256
             yield NamedFile(entry, shown(location), identity)
+            if pin is not None:
+                yield NamedFile(entry, shown(location), pin)
 
     def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
         remote = self._elsewhere.remote(location, field="reference")

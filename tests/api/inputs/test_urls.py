@@ -211,7 +211,12 @@ async def test_service_info_names_the_schemes(serve: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("again", "mate"),
-    [("s_1.fq", "first"), ("./s_1.fq", "first"), ("s_1.fq?X-Amz-Signature=2", "second")],
+    [
+        ("s_1.fq", "first"),
+        ("./s_1.fq", "first"),
+        ("s_1.fq?X-Amz-Signature=2", "second"),
+        (f"copy.fq#sha256={'a' * 64}", "second"),
+    ],
 )
 async def test_a_url_in_two_lanes_is_refused_with_both_entries(
     serve: Serve, origin: Origin, again: str, mate: str
@@ -219,7 +224,8 @@ async def test_a_url_in_two_lanes_is_refused_with_both_entries(
     runs = await serve()
     other = {"first": f"{origin.url}/x.fq", "second": f"{origin.url}/y.fq"}
     other[mate] = f"{origin.url}/{again}"
-    request = mapping(f"{origin.url}/s_1.fq?X-Amz-Signature=1", HERE)
+    pin = f"#sha256={'A' * 64}"
+    request = mapping(f"{origin.url}/s_1.fq?X-Amz-Signature=1{pin}", HERE)
     reads = request.params["reads"]
     assert isinstance(reads, list)
     reads.append(dict(other))

@@ -388,6 +388,9 @@ class TestNamesThatAreEqualUpToTheFirstBlank:
         assert "record 2 ('M00123 run=12 read=1 1:N:0')" in error.message
         assert "record 1 ('M00123 run=12 read=0 1:N:0')" in error.message
 
+    def test_up_to_the_first_tab(self, pair):
+        assert fault(pair(*mates("M00123\trun=12\tread={}"))).record == 2
+
     @pytest.mark.parametrize("at", [2, 900, MANY])
     def test_a_single_pair(self, pair, at):
         error = fault(pair(*with_equal_names(at, long_mates(), "again ")))

@@ -103,6 +103,11 @@ def test_a_sequencer_s_folder_is_taken_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_a_sample_may_have_other_numbers_on_other_sheets(tmp_path: Path) -> None:
+    names = [f"{run}/a_S{n}_R{mate}_001.fq" for run, n in (("x", 1), ("y", 7)) for mate in (1, 2)]
+    assert len(_names(_folder(tmp_path, *names))) == 2
+
+
 def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     folder = _folder(
         tmp_path, "a_1.fq", "a_2.fq", "md5.txt", "report.html", "._a_1.fq", ".tmp/b_1.fq"
@@ -126,6 +131,13 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
         (
             ("s_1.fq.gz", "s_2.fq.gz", "s_1.clean.fq.gz", "s_2.clean.fq.gz"),
             r"'s_1.clean.fq.gz' and 's_1.fq.gz' in 'sample' seem to be the same reads",
+        ),
+        (
+            tuple(
+                f"{sample}_L001_R{mate}_001.fq" for sample in ("a_S1", "b_S2") for mate in (1, 2)
+            ),
+            r"'a_S1_L001_R1_001.fq' and 'b_S2_L001_R1_001.fq' in 'sample' are of the samples 'a' "
+            r"and 'b'",
         ),
         (("s_1.fq", "s_2.fq", "s_1.fq.gz", "s_2.fq.gz"), r"seem to be the same reads"),
         (
