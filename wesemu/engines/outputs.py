@@ -46,9 +46,12 @@ class OutputFiles:
 
     def _add(self, path: Path, *, declared: bool) -> None:
         name = os.path.relpath(path, self._workspace.work)
+        if name.startswith("../"):  # an absolute path, which the workflow chose deliberately
+            self._problems[name] = Unpublished(
+                shown(str(path)), "it lies elsewhere", declared=False
+            )
+            return
         reason = obstacle(self._workspace, path)
-        if reason is None and name.startswith("../"):
-            reason = "it lies outside the working directory"
         if reason is None:
             self._files[name] = None
         elif declared or name not in self._problems:

@@ -154,6 +154,8 @@ def _attached(run: Run, workspace: Workspace) -> list[PartFile]:
         for path in root.rglob("*")
         if path.is_file() and not path.is_symlink()
     )
+    if main not in names:
+        main = main.rpartition("#")[0]  # a process of a packed CWL document
     return [
         _part(f"workflow/{name}", root / name, urls.get(name))
         for name in sorted(names, key=main.__ne__)

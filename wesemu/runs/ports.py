@@ -109,7 +109,7 @@ class Job:
     `resources` is the most that the run uses at a time. With a `standing` each task takes a lease
     before it starts; without one it starts at once. `input_bytes` is the size of the reads where
     that was not known at submission. An `untrusted` workflow is a user's own; it runs in the
-    engine's sandbox, if there is one.
+    engine's sandbox, if there is one. `fragment` names the process of a packed CWL document.
     """
 
     run_id: str
@@ -121,6 +121,7 @@ class Job:
     standing: Standing | None = None
     input_bytes: int | None = None
     untrusted: bool = False
+    fragment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
-from wesemu.runs.model import Owner, Resources, Run, RunRequest
+from wesemu.runs.model import Owner, Resources, Run, RunRequest, workflow_kind
 from wesemu.runs.ports import Job, Plan
 from wesemu.runs.workspace import Workspace, safe_name
 from wesemu.sla import ServiceLevel
@@ -33,7 +34,7 @@ class AttachedWorkflows:
             )
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
-        await asyncio.to_thread(_find, workflow_name(request), attachments)
+        await asyncio.to_thread(_find, document_of(request), attachments)
         placement = place(request.engine_parameters, self._offer)
         return Plan(
             engine=engine,
@@ -74,7 +75,8 @@ def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job
     return Job(
         run_id=workspace.root.name,
         workspace=workspace,
-        workflow_file=workspace.work / safe_name(workflow_name(request)),
+        workflow_file=workspace.work / safe_name(document_of(request)[0]),
+        fragment=document_of(request)[1],
         config=request.params,
         resources=resources,
         engine_parameters=engines_own(request.engine_parameters),
@@ -82,12 +84,20 @@ def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Job
     )
 
 
-def workflow_name(request: RunRequest) -> str:
-    """The workflow's name among the attachments; one by URL has been put there."""
-    return request.marks.get(FILE, request.workflow_url)
+def document_of(request: RunRequest) -> tuple[str, str]:
+    """The workflow's name among the attachments, where one by URL has been put, and which process
+    of a packed CWL document is meant (`packed.cwl#main`); "" for the document as such."""
+    name = request.marks.get(FILE)
+    if workflow_kind(request.workflow_type) != "CWL":
+        return name or request.workflow_url, ""
+    if name is not None:
+        return name, urlsplit(request.workflow_url).fragment
+    file, _, fragment = request.workflow_url.rpartition("#")
+    return (file, fragment) if file and fragment else (request.workflow_url, "")
 
 
-def _find(url: str, attachments: Path | None) -> None:
+def _find(document: tuple[str, str], attachments: Path | None) -> None:
+    url, fragment = document
     bundled = " or ".join(PARAMS)
     if "://" in url:
         raise InvalidRequest(
@@ -105,6 +115,8 @@ def _find(url: str, attachments: Path | None) -> None:
             "of an attachment of this request",
             field="workflow_url",
         )
+    if not fragment.isprintable():
+        raise InvalidRequest("workflow_url has control characters", field="workflow_url")
 
 
 def _why_not(url: str) -> str:

@@ -33,6 +33,7 @@ log = logging.getLogger("cwltool")
 _FINE = ("success", "skipped")
 _NOT_FOUND = 127
 _KILL_SECONDS = 10.0
+_GRACE_SECONDS = 5.0
 
 Jobs = Callable[..., Iterator[Any]]
 
@@ -178,10 +179,12 @@ class Hooks:
                 options["stderr"] = files.enter_context(Path(stderr_path).open("wb"))
                 _share(Path(stderr_path), attempt)
             process = self._spawn(attempt, commands, options)
-            with _limit(process, timelimit):
+            with _limit(process, timelimit) as overran:
                 process.wait()
         self._containers.pop(name, None)
-        return int(process.returncode)
+        if overran.is_set():
+            self._tasks.judge(name, f"it ran longer than its ToolTimeLimit of {timelimit} s")
+        return int(process.returncode) or (-signal.SIGTERM if overran.is_set() else 0)
 
     def _begin(self, name: str, command: str, wanted: Resources) -> Attempt:
         try:
@@ -245,15 +248,22 @@ def _share(log: Path, attempt: Attempt) -> None:
 
 
 @contextlib.contextmanager
-def _limit(process: TaskProcess, seconds: int | None) -> Iterator[None]:
-    """CWL's ToolTimeLimit."""
-    if not seconds:
-        yield
-        return
-    timer = threading.Timer(seconds, send_group, [process.pid, signal.SIGTERM])
-    timer.daemon = True
-    timer.start()
+def _limit(process: TaskProcess, seconds: int | None) -> Iterator[threading.Event]:
+    """CWL's ToolTimeLimit: SIGTERM, and SIGKILL if the tool goes on nevertheless. The event tells
+    that the limit was reached."""
+    overran, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if ended.wait(seconds):
+            return
+        overran.set()
+        send_group(process.pid, signal.SIGTERM)
+        if not ended.wait(_GRACE_SECONDS):
+            send_group(process.pid, signal.SIGKILL)
+
+    if seconds:
+        threading.Thread(target=watch, name="time limit", daemon=True).start()
     try:
-        yield
+        yield overran
     finally:
-        timer.cancel()
+        ended.set()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from wesemu.engines.cwl.failures import INPUTS, Complaints
 from wesemu.engines.cwl.hooks import Hooks
@@ -92,9 +93,12 @@ def call_main(
     context = _runtime(desk.workspace, desk.order, executor or _executor(desk.order))
     hooks = hooks or Hooks(desk.tasks)
     words = ["--skip-schemas", "--disable-color", "--timestamps"]
+    document = desk.order.workflow_file.as_uri()
+    if desk.order.fragment:
+        document += f"#{quote(desk.order.fragment)}"
     try:
         code = import_module("cwltool.main").main(
-            [*words, str(desk.order.workflow_file), str(inputs)],
+            [*words, document, str(inputs)],
             stdout=answer,
             logger_handler=logging.StreamHandler(sys.stderr),
             executor=execute,

@@ -20,7 +20,7 @@ class Order:
 
     With a `standing` each task takes a lease before it begins; `resources` are the most that the
     run uses at a time.
-    Without `containers` tools run as local processes.
+    Without `containers` tools run as local processes. `fragment` is CWL's `#main`, without `#`.
     """
 
     engine: str
@@ -33,6 +33,7 @@ class Order:
     grace_seconds: float
     standing: Standing | None = None
     sandbox: Sandbox | None = None
+    fragment: str = ""
 
 
 def order_from(
@@ -56,6 +57,7 @@ def order_from(
         grace_seconds=grace_seconds,
         standing=job.standing,
         sandbox=sandbox,
+        fragment=job.fragment,
     )
 
 

@@ -42,6 +42,7 @@ class Tasks:
         self._attempts = dict[str, int]()
         self._running = dict[str, Attempt]()
         self._failed = dict[str, tuple[TaskLog, str]]()
+        self._verdicts = dict[str, str]()
         self._groups = set[int]()
         self._waiting = 0
         self._planned = 0
@@ -162,6 +163,12 @@ class Tasks:
             if name in self._running:
                 self._running[name].complaint = self._running[name].complaint or complaint
 
+    def judge(self, name: str, verdict: str) -> None:
+        """Why a task is being ended; this counts more than what its tool says."""
+        with self._changed:
+            if name in self._running:
+                self._verdicts[name] = verdict
+
     def end(self, name: str, *, succeeded: bool) -> None:
         """Harmless for a task that does not run."""
         with self._changed:
@@ -191,6 +198,13 @@ class Tasks:
 
     def _failure(self, task: TaskLog, complaint: str) -> RunFailure:
         root = self._workspace.root
+        if (verdict := self._verdicts.get(task.name)) is not None:
+            return RunFailure(
+                message=f"task {task.name} failed: {verdict}",
+                task=task.name,
+                exit_code=task.exit_code,
+                stderr=task.stderr,
+            )
         words = last_words(root / task.stderr) if task.stderr else ""
         if task.exit_code:
             reason = shorten(words.splitlines()[-1], root)[:LINE_LIMIT] if words else ""

@@ -1,0 +1,118 @@
+"""CWL: packed documents, time limits, and what failing expressions say."""
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from hosted_support import needs_cwltool
+from live_support import LiveServer, live_server
+
+pytestmark = needs_cwltool
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not on PATH")
+
+PACKED = """
+cwlVersion: v1.2
+$graph:
+- id: main
+  class: Workflow
+  inputs: []
+  outputs: {said: {type: File, outputSource: say/said}}
+  steps:
+    say: {run: "#say", in: [], out: [said]}
+- id: say
+  class: CommandLineTool
+  baseCommand: [echo, packed]
+  inputs: []
+  outputs: {said: stdout}
+  stdout: said.txt
+- id: other
+  class: CommandLineTool
+  baseCommand: [echo, other]
+  inputs: []
+  outputs: {said: stdout}
+  stdout: other.txt
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("url", "made"),
+    [
+        ("packed.cwl#main", "said.txt"),
+        ("packed.cwl#other", "other.txt"),
+        ("packed.cwl", "said.txt"),
+        ("folder/pack ed.cwl#say", "said.txt"),
+    ],
+)
+def test_a_process_of_a_packed_document(server: LiveServer, url: str, made: str) -> None:
+    run = server.run("CWL", PACKED, url=url)
+    assert run.state == "COMPLETE", run.error
+    assert json.loads(run.text("out/outputs.json"))["said"]["path"] == made
+    assert run.text(f"out/{made}") == ("other\n" if "other" in url else "packed\n")
+
+
+def test_a_process_that_the_document_lacks_is_named(server: LiveServer) -> None:
+    run = server.run("CWL", PACKED, url="packed.cwl#nothing")
+    assert run.state == "EXECUTOR_ERROR"
+    assert "nothing" in run.error["message"]
+
+
+@pytest.mark.parametrize("command", ["sleep 60", "trap : TERM; sleep 60 & wait; wait"])
+def test_a_time_limit_is_told_as_such(server: LiveServer, command: str) -> None:
+    workflow = f"""
+        cwlVersion: v1.2
+        class: CommandLineTool
+        requirements: {{ToolTimeLimit: {{timelimit: 1}}}}
+        baseCommand: [bash, -c, '{command}']
+        inputs: []
+        outputs: []
+    """
+    run = server.run("CWL", workflow)
+    assert run.state == "EXECUTOR_ERROR"
+    assert "longer than its ToolTimeLimit of 1 s" in run.error["message"], run.error
+
+
+TOOL = """
+    cwlVersion: v1.2
+    class: CommandLineTool
+    requirements: {InlineJavascriptRequirement: {}}
+    baseCommand: "true"
+    inputs: {n: {type: int, default: 3}}
+"""
+EXPRESSION = """
+    cwlVersion: v1.2
+    class: ExpressionTool
+    requirements: {InlineJavascriptRequirement: {}}
+    inputs: []
+    outputs: {x: int}
+    expression: "${ throw new Error('the sample has no reads'); }"
+"""
+OUTPUT = "{outputEval: \"${ throw 'no count'; }\"}"
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("workflow", "told"),
+    [
+        (EXPRESSION, "the expression failed: Error: the sample has no reads"),
+        (
+            TOOL + "    arguments: [$(inputs.nothing.size)]\n    outputs: []\n",
+            "the expression failed: TypeError: Cannot read properties of undefined",
+        ),
+        (
+            TOOL + f"    outputs: {{x: {{type: int, outputBinding: {OUTPUT}}}}}\n",
+            "the expression failed: no count",
+        ),
+    ],
+)
+def test_an_expression_s_own_message_is_told(server: LiveServer, workflow: str, told: str) -> None:
+    run = server.run("CWL", workflow)
+    assert run.state == "EXECUTOR_ERROR"
+    assert told in run.error["message"], run.error
+    assert "use strict" not in run.error["message"]
