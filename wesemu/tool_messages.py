@@ -1,8 +1,12 @@
-"""Which of the lines that a tool printed says why it failed. Pure."""
+"""What tools print, for people: the line that says why a tool failed, and no paths of a server.
+Pure."""
 
 import re
+from pathlib import Path
 
 _ERROR = re.compile(r"\[E::")
+# printed by htslib on the way to another try
+_HARMLESS = re.compile(r"\[E::idx_find_and_load\]")
 _NO_REASON = re.compile(
     r"\[[WMID]::"  # htslib and bwa: warnings, messages, information, debugging
     r"|\[main\] (?:Version|CMD|Real time):"
@@ -19,7 +23,13 @@ def failure_reason(text: str) -> str:
     other tools it is the last line. Warnings and progress are never a reason.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in lines:
-        if _ERROR.match(line):
-            return line
+    errors = [line for line in lines if _ERROR.match(line)]
+    errors = [line for line in errors if not _HARMLESS.match(line)] or errors
+    if errors:
+        return errors[0]
     return next((line for line in reversed(lines) if not _NO_REASON.match(line)), "")
+
+
+def without_paths(text: str, folder: Path) -> str:
+    """The text with the names of files below `folder` in the place of their paths."""
+    return re.sub(re.escape(f"{folder}/") + r"(?:[^\s/'\":,;]+/)*", "", text)

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from wesemu.engines.slurm.hints import slurm_hint
+from wesemu.tool_messages import without_paths
 
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 16_384
 LINE_LIMIT = 240
 """The length at which a tool's line is cut."""
 
@@ -76,6 +77,8 @@ def missing_module_hint(words: str) -> str | None:
 
 
 def shorten(text: str, root: Path) -> str:
-    """One paragraph without this machine's paths."""
-    text = _QUOTED_PATH.sub(r'"\1"', text.replace(f"{root}/", ""))
+    """One paragraph without this machine's paths: of files below the run directory `root` what
+    follows it, of others below the data directory their names."""
+    text = without_paths(text.replace(f"{root}/", ""), root.parent.parent)
+    text = _QUOTED_PATH.sub(r'"\1"', text)
     return " ".join(text.split())[: 4 * LINE_LIMIT]

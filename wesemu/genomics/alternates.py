@@ -42,7 +42,7 @@ def check_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
     listed = [line.split("\t", 1)[0] for line in lines if not line.startswith("@")]
     if names.isdisjoint(listed):
         raise InputError(
-            f"{alternates} lists ALT contigs, and none of them is in {fasta}: it belongs to "
+            f"{alternates.name} lists ALT contigs, and none of them is in {fasta}: it belongs to "
             "another reference. Remove it, or fetch the right one.",
             file=str(alternates),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import PurePath
 
 from wesemu.errors import SystemFault, WesemuError
 from wesemu.runs.model import RunFailure, RunState, TaskLog, TaskState
@@ -107,7 +108,14 @@ def fault(error: Exception) -> tuple[RunState, RunFailure]:
             )
         case OSError():
             hint = "check the disk's free space and rights"
-            return RunState.SYSTEM_ERROR, RunFailure(message=f"{error}", hint=hint)
+            return RunState.SYSTEM_ERROR, RunFailure(message=_without_folder(error), hint=hint)
         case _:
             told = f"{type(error).__name__}: {error}"
             return RunState.SYSTEM_ERROR, RunFailure(message=told)
+
+
+def _without_folder(error: OSError) -> str:
+    """The error with the name of its file; where that lies is the server's matter."""
+    if error.strerror is None or not isinstance(error.filename, str):
+        return str(error)
+    return f"{error.strerror}: {PurePath(error.filename).name}"

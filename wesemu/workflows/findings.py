@@ -9,6 +9,7 @@ from wesemu.errors import EngineFault
 from wesemu.runs.model import ReadCounts, RunFailure
 from wesemu.runs.ports import Results
 from wesemu.runs.workspace import Workspace, read_regular
+from wesemu.tool_messages import without_paths
 
 
 def read_results(workspace: Workspace) -> Results:
@@ -43,12 +44,17 @@ def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFai
     told = json.loads(read_regular(path))
     message, file = str(told["message"]), told.get("file")
     known = {str(path): name for path, name in names().items()}
-    for local, name in known.items():
-        message = message.replace(local, name)
+
+    def in_callers_words(text: str) -> str:
+        # the longest first: one path may begin as another does
+        for local in sorted(known, key=len, reverse=True):
+            text = text.replace(local, known[local])
+        return without_paths(text, work.parents[2])
+
     return RunFailure(
-        message=message,
+        message=in_callers_words(message),
         hint="mend or replace the file and send the request again; nothing was published",
-        file=known.get(file, file),
+        file=None if file is None else in_callers_words(file),
         record=told.get("record"),
     )
 

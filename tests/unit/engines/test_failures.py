@@ -6,6 +6,7 @@ import pytest
 
 from wesemu.engines.failures import hint, shorten
 from wesemu.engines.snakemake.failures import task_failure
+from wesemu.tool_messages import failure_reason
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,51 @@ def test_the_log_that_says_something_is_shown(tmp_path: Path) -> None:
     failure = task_failure("map", "sample=s1", 2, "", tmp_path, ["stderr", "tool.log"])
     assert failure.message == "rule map (sample=s1) ended with exit status 2: last words"
     assert failure.stderr == "tool.log"
+
+
+FAIDX = """[E::fai_build_core] Different line length in sequence 'c1'
+[E::fai_load3_core] Failed to load index
+[W::hts_close] closing
+"""
+BWA = """[M::bwa_idx_load_from_disk] read 0 ALT contigs
+[E::bwa_idx_load_from_disk] fail to locate the index files
+[main] CMD: bwa mem
+[main] Real time: 0.1 sec; CPU: 0.1 sec
+"""
+CALL = """[W::bcf_hdr_check_sanity] MQ should be declared as Type=Float
+Failed to read from calls.bcf: not compressed
+[W::vcf_parse_filter] FILTER 'x' is not defined in the header
+"""
+ONLY_WARNINGS = "[W::vcf_parse] Contig 'c1' is not defined in the header\n[M::mem] 10 reads\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (FAIDX, "[E::fai_build_core] Different line length in sequence 'c1'"),
+        (BWA, "[E::bwa_idx_load_from_disk] fail to locate the index files"),
+        (CALL, "Failed to read from calls.bcf: not compressed"),
+        (ONLY_WARNINGS, ""),
+        ("no such file\n12:00:00.123 WARN  Shutdown - late\n", "no such file"),
+        ("no such file\nWARNING: temporary files are kept\n", "no such file"),
+        ("[E::idx_find_and_load] Could not retrieve\n[E::main] bad\n", "[E::main] bad"),
+        (
+            "[E::idx_find_and_load] Could not retrieve\n",
+            "[E::idx_find_and_load] Could not retrieve",
+        ),
+        (
+            "[bwt_restore_bwt] fail to open\n[bwa_index] Pack FASTA...\n",
+            "[bwt_restore_bwt] fail to open",
+        ),
+        ("ValueError: bad\n\n  \n", "ValueError: bad"),
+    ],
+)
+def test_warnings_and_progress_are_no_reason(tmp_path: Path, words: str, reason: str) -> None:
+    assert failure_reason(words) == reason
+    (tmp_path / "tool.log").write_text(words)
+    failure = task_failure("call", "", 1, "", tmp_path, ["tool.log"])
+    told = f": {reason}" if reason else ""
+    assert failure.message == f"rule call ended with exit status 1{told}"
 
 
 RUN_ERROR = """RuleException:
@@ -71,4 +117,7 @@ def test_long_and_binary_last_words_are_cut(tmp_path: Path) -> None:
 
 def test_messages_are_free_of_this_machines_paths(tmp_path: Path) -> None:
     assert shorten(f"no {tmp_path}/work/a.bam\n  there", tmp_path) == "no work/a.bam there"
+    run = tmp_path / "runs" / "1"
+    cached = f"{tmp_path}/cache/references/.build-x1/ab/genome.fa.fai"
+    assert shorten(f"open: {cached}: no, {run}/work/a", run) == "open: genome.fa.fai: no, work/a"
     assert shorten('in file "/opt/x/Snakefile", line 3', tmp_path) == 'in file "Snakefile", line 3'

@@ -16,6 +16,7 @@ from wesemu.engines.task_book import TaskBook, job_key
 from wesemu.engines.task_process import Attempt, TaskProcess, Usage
 from wesemu.runs.model import Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.workspace import Workspace
+from wesemu.tool_messages import failure_reason
 
 
 class RunCanceled(RuntimeError):
@@ -207,7 +208,7 @@ class Tasks:
             )
         words = last_words(root / task.stderr) if task.stderr else ""
         if task.exit_code:
-            reason = shorten(words.splitlines()[-1], root)[:LINE_LIMIT] if words else ""
+            reason = shorten(failure_reason(words), root)[:LINE_LIMIT]
             message = f"task {task.name} ended with exit status {task.exit_code}"
         else:
             reason = shorten(complaint, root) or "see its standard error"

@@ -7,6 +7,7 @@ from pathlib import Path
 from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
 from wesemu.runs.model import RunFailure
 from wesemu.runs.workspace import Workspace
+from wesemu.tool_messages import failure_reason
 
 _INCOMPLETE = "some output files are missing"
 _MISSING_FILE = re.compile(r"(?:^|: ?)([^\n:]+?) \(missing locally", re.MULTILINE)
@@ -51,12 +52,12 @@ def task_failure(
 
 
 def _reason(words: str) -> str:
-    """The line of a log that tells why: the last one, or the error of a `run:` block, which
-    Snakemake follows up with words of its own; of a failed tool in there, what that said last."""
+    """The line of a log that tells why: a tool's, or the error of a `run:` block, which Snakemake
+    follows up with words of its own; of a failed tool in there, what that said."""
     error = _RUN_ERROR.search(words)
     told = words[: error.start()].rstrip() if error else words
     if error is None or (error["kind"] == "CalledProcessError" and told):
-        return told.splitlines()[-1] if told else ""
+        return failure_reason(told)
     return f"{error['kind']} in {Path(error['file']).name}, line {error['line']}: {error['text']}"
 
 

@@ -1,0 +1,15 @@
+"""How the end of a run is told."""
+
+import errno
+import os
+
+from wesemu.runs.endings import fault
+from wesemu.runs.model import RunState
+
+
+def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:
+    path = "/srv/cache/references/.build-x1/ab/genome.fa"
+    state, failure = fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path))
+    assert state is RunState.SYSTEM_ERROR
+    assert failure.message == "No space left on device: genome.fa"
+    assert fault(OSError("closed"))[1].message == "closed"
