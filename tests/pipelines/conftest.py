@@ -32,7 +32,7 @@ class Workflow:
         words += ["-c", str(cores), "--latency-wait", "0", *more]
         path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-        environment["XDG_CACHE_HOME"] = str(self.directory / ".cache")
+        environment["XDG_CACHE_HOME"] = str(self.directory.with_name(".cache"))
         return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
 
     def succeed(self, config: dict[str, object], *, cores: int = 2) -> Path:

@@ -7,23 +7,27 @@ import sys
 import tempfile
 from pathlib import Path
 
+from wesemu.genomics.bwaindex import read_contigs
+from wesemu.genomics.mem3_index import write_index
+
 BWA = shutil.which("bwa") or ""
 WHEEL = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", "bwa"]
 OWN = (".0123", ".bwt.2bit.64")
 
 
 def index(fasta: Path) -> int:
+    """The files of bwa-mem2, the transform as it is written for bwa-mem3."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         shutil.copyfile(fasta, copy)
         subprocess.run([*WHEEL, "index", str(copy)], check=True, stderr=subprocess.DEVNULL)
-        for suffix in (".amb", ".ann", ".pac"):
+        write_index(str(copy))
+        for suffix in (".amb", ".ann", ".pac", ".bwt.2bit.64"):
             shutil.copyfile(f"{copy}{suffix}", f"{fasta}{suffix}")
-    bases = sum(
-        len(line.strip()) for line in fasta.read_text().splitlines() if not line.startswith(">")
-    )
-    for suffix in OWN:
-        Path(f"{fasta}{suffix}").write_bytes(bytes(2 * bases))
+    bases = sum(contig.length for contig in read_contigs(str(fasta)))
+    packed = Path(f"{fasta}.pac").read_bytes()
+    codes = bytes(byte >> shift & 3 for byte in packed for shift in (6, 4, 2, 0))[:bases]
+    Path(f"{fasta}.0123").write_bytes(codes + bytes(3 - code for code in reversed(codes)))
     return 0
 
 
