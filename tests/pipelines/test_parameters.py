@@ -78,6 +78,21 @@ def test_the_names_asked_for_choose_the_formats(server: Server) -> None:
     assert urls["gvcf_index"] == "oss://genes/out/a.g.vcf.gz.tbi"
 
 
+def test_the_index_of_long_contigs_is_csi(server: Server, tmp_path: Path) -> None:
+    with (tmp_path / "buckets" / "genes" / "genome.fa").open("wb") as file:
+        file.truncate(1 << 30)
+    wanted = {"bam": "oss://genes/o.bam", "vcf": "oss://genes/o.vcf.gz"}
+    plan = server.plan("wgs", wanted)
+    indexes = [(each.name, each.url) for each in plan.publications or () if "index" in each.name]
+    assert sorted(indexes) == [
+        ("bam_index", "oss://genes/o.bam.bai"),
+        ("bam_index", "oss://genes/o.bam.csi"),
+        ("vcf_index", "oss://genes/o.vcf.gz.csi"),
+        ("vcf_index", "oss://genes/o.vcf.gz.tbi"),
+    ]
+    assert all(each.optional for each in plan.publications or () if "index" in each.name)
+
+
 def test_interleaved_reads_are_one_file(server: Server) -> None:
     lane = {"first": LANE["first"], "interleaved": True}
     assert server.plan("mapping", {"reads": [lane]}).input_bytes == len("a.fq")

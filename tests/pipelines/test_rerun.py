@@ -190,6 +190,7 @@ CASES: Mapping[str, tuple[Callable[[Config], Config], set[str]]] = {
     "gpu_memory_mb": (lambda base: base | {"gpu_memory_mb": 1000}, set()),
     "gpu_driver": (lambda base: base | {"gpu_driver": "1"}, set()),
     "parabricks": (lambda base: base | {"parabricks": {"low_memory": "always"}}, set()),
+    "index_format": (lambda base: base | {"index_format": "csi"}, ALIGNMENTS),
     "reference_records": (lambda base: base | {"reference_records": "records"}, set()),
     # elsewhere in this module: the files' contents
     "reference": (lambda base: base, set()),

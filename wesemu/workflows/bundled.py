@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wesemu.engine_parameters import engines_own
+from wesemu.genomics.index_format import listed_index_format, may_need_csi
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import JsonObject, OutputFile, Resources, Run, RunFailure, RunRequest
 from wesemu.runs.ports import Delivery, Job, Plan, Results, Tell
@@ -18,6 +19,7 @@ from wesemu.workflows.accelerated import (
 )
 from wesemu.workflows.accelerators import hindrance
 from wesemu.workflows.checks import (
+    check_long_contigs,
     check_names,
     check_read_groups,
     check_tools,
@@ -75,7 +77,8 @@ class BundledPipelines:
         files = RunFiles(attachments)
         found = self._inputs.lanes(params, files)
         reference = self._inputs.reference(params.reference, files)
-        publications = self._publications.of(params)
+        short = reference is not None and not may_need_csi(reference)
+        publications = self._publications.of(params, is_short=short)
         reads = [path for lane in found for path in lane.names]
         check_names(params, {reference, *reads}, publications)
         check_wildcards(params, _names(found))
@@ -89,6 +92,8 @@ class BundledPipelines:
             cuda=placement.kind == "cuda" and unable is None,
             commands=self._tools.commands,
         )
+        if reference is not None and listed_index_format(reference) == "csi":
+            check_long_contigs(params, cuda=placement.kind == "cuda" and unable is None)
         return Plan(
             engine=engine,
             workflow=request.workflow_url,
@@ -180,7 +185,10 @@ class BundledPipelines:
         resources: Resources,
     ) -> JsonObject:
         """The pipeline's configuration; `tags` say where the run is carried out."""
-        config = configuration(params, lanes, reference, self._indexer.records_folder)
+        records = self._indexer.records_folder
+        config = await asyncio.to_thread(configuration, params, lanes, reference, records)
+        if config["index_format"] == "csi":
+            check_long_contigs(params, cuda="accelerator" in config)
         if await asyncio.to_thread(self._hindrance, params, workflow) is None:
             config |= acceleration(tags, resources, self._offer)
         return add_own_tools(config, params, self._tools)

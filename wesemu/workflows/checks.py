@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import InvalidRequest, ToolMissing
+from wesemu.genomics.index_format import CALLERS_WITH_CSI, LONGEST_IN_BAI
 from wesemu.genomics.read_groups import complete_read_groups
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import (
@@ -85,6 +86,22 @@ def _wildcard(name: str, field: str) -> InvalidRequest:
         "file or its folder",
         field=field,
     )
+
+
+def check_long_contigs(params: MappingParams, *, cuda: bool) -> None:
+    """Raises InvalidRequest for what cannot index contigs that are too long for BAI and TBI."""
+    most = f"contigs of over {LONGEST_IN_BAI:,} bases"
+    if cuda:
+        raise InvalidRequest(
+            f"Parabricks cannot index {most}; run on the CPU (node: cpu), or split the contigs",
+            field="reference",
+        )
+    if isinstance(params, WgsParams) and params.caller not in CALLERS_WITH_CSI:
+        raise InvalidRequest(
+            f"{params.caller} cannot index {most}; choose the caller "
+            f"{' or '.join(CALLERS_WITH_CSI)}, or split the contigs",
+            field="caller",
+        )
 
 
 def check_tools(params: MappingParams, *, cuda: bool, commands: Mapping[str, str]) -> None:

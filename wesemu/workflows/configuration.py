@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from wesemu.genomics.index_format import index_format
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.workflows.inputs import LaneFiles
 from wesemu.workflows.params import MappingParams, WgsParams
@@ -11,6 +12,8 @@ from wesemu.workflows.params import MappingParams, WgsParams
 def configuration(
     params: MappingParams, lanes: Sequence[LaneFiles], reference: Path, records: Path
 ) -> JsonObject:
+    """`reference` is indexed, unless it is for a dry run; `records` is where `ReferenceRecords`
+    keeps what it knows. Blocks. Raises InputError."""
     reads: list[JsonValue] = []
     for lane in lanes:
         entry: JsonObject = {"first": str(lane.first)}
@@ -26,6 +29,7 @@ def configuration(
         "reads": reads,
         "reference": str(reference),
         "reference_records": str(records),
+        "index_format": index_format(reference, records),
         "quality_offset": params.quality_offset,
         "mapper": params.mapper,
         "markdup": params.markdup,

@@ -1,6 +1,6 @@
 """What a bundled pipeline makes, and where the caller wants it."""
 
-from pathlib import Path
+from dataclasses import replace
 
 from wesemu.errors import InvalidRequest
 from wesemu.objects.buckets import Buckets
@@ -22,13 +22,14 @@ class Publications:
         self._buckets = buckets
         self._elsewhere = elsewhere
 
-    def of(self, params: MappingParams) -> tuple[Publication, ...]:
-        """Raises InvalidRequest, BucketNotFound."""
+    def of(self, params: MappingParams, *, is_short: bool = True) -> tuple[Publication, ...]:
+        """`is_short`: every contig surely fits into BAI and TBI. If not, the index is whichever of
+        these or CSI the run makes. Raises InvalidRequest, BucketNotFound."""
         wanted: list[Publication] = []
         if isinstance(params, WgsParams):
-            wanted += self._variants(params)
+            wanted += self._variants(params, () if is_short else (".csi",))
         if params.bam or not isinstance(params, WgsParams):
-            wanted += self._alignment(params)
+            wanted += self._alignment(params, () if is_short else (".csi",))
         return (
             *wanted,
             Publication("summary", "results/summary.json", optional=True),
@@ -39,34 +40,39 @@ class Publications:
             *(Publication(f"{name}_report", _REPORTS[name]) for name in params.chosen_reports),
         )
 
-    def _alignment(self, params: MappingParams) -> list[Publication]:
+    def _alignment(self, params: MappingParams, other: tuple[str, ...]) -> list[Publication]:
         result = f"results/{params.alignment}"
-        index = f"{result}.crai" if result.endswith(".cram") else f"{result}.bai"
-        return self._with_index("bam", params.bam, (".bam", ".cram"), result, index)
+        indexes = (".crai",) if result.endswith(".cram") else (".bai", *other)
+        return self._with_index("bam", params.bam, (".bam", ".cram"), result, indexes)
 
-    def _variants(self, params: WgsParams) -> list[Publication]:
+    def _variants(self, params: WgsParams, other: tuple[str, ...]) -> list[Publication]:
         wanted = [Publication("variants", "results/variants.txt")]
+        indexes = (".tbi", *other)
         if params.gvcf is not None:
-            wanted += self._with_index("gvcf", params.gvcf, (".vcf.gz",), _GVCF, f"{_GVCF}.tbi")
+            wanted += self._with_index("gvcf", params.gvcf, (".vcf.gz",), _GVCF, indexes)
         either = (".vcf.gz", ".vcf")
         if params.is_plain:
-            return [*self._with_index("vcf", params.vcf, either, _VCF, None), *wanted]
-        index = f"{_VCF_GZ}.tbi"
-        return [*self._with_index("vcf", params.vcf, either, _VCF_GZ, index), *wanted]
+            return [*self._with_index("vcf", params.vcf, either, _VCF, ()), *wanted]
+        return [*self._with_index("vcf", params.vcf, either, _VCF_GZ, indexes), *wanted]
 
     def _with_index(
-        self, name: str, url: str | None, suffixes: tuple[str, ...], result: str, index: str | None
+        self,
+        name: str,
+        url: str | None,
+        suffixes: tuple[str, ...],
+        result: str,
+        indexes: tuple[str, ...],
     ) -> list[Publication]:
+        """The result and its index; of several indexes the one that there will be."""
         if url is not None and not url.lower().endswith(suffixes):
             raise InvalidRequest(
                 f"{name}: {url[:80]!r} must end with {' or '.join(suffixes)}", field=name
             )
         wanted = [self._publication(name, result, url)]
-        if index is not None:
-            suffix = Path(index).suffix
-            wanted.append(
-                self._publication(f"{name}_index", index, None if url is None else url + suffix)
-            )
+        for suffix in indexes:
+            index_url = None if url is None else url + suffix
+            index = self._publication(f"{name}_index", result + suffix, index_url)
+            wanted.append(replace(index, optional=len(indexes) > 1))
         return wanted
 
     def _publication(self, name: str, result: str, url: str | None) -> Publication:

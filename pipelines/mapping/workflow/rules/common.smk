@@ -8,13 +8,15 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InputError, InvalidRequest
 from wesemu.genomics.alternates import find_alternates
 from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexing_memory_mb
 from wesemu.genomics.fastq import LONGEST_READ
 from wesemu.genomics.fingerprint import fingerprint
+from wesemu.genomics.index_format import CALLERS_WITH_CSI, LONGEST_IN_BAI, index_format
 from wesemu.genomics.lane_files import NamedFile, check_files_differ, file_identity
 from wesemu.genomics.read_groups import complete_read_groups, libraries
+from wesemu.genomics.reference_records import default_folder
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.parabricks.facts import parabricks_tool
 from wesemu.genomics.templates import uses_gpu
@@ -52,6 +54,17 @@ def choose_tools():
     return resolve(settings, more=more)
 
 
+def choose_index_format():
+    """Of the index of a BAM, known before anything runs: BAI, and TBI beside a VCF, cannot hold
+    contigs that are too long for them."""
+    if config["index_format"] != "auto":
+        return config["index_format"]
+    try:
+        return index_format(Path(config["reference"]), REFERENCE_RECORDS)
+    except InputError as error:
+        raise WorkflowError(error.message) from error
+
+
 TOOLS = choose_tools()
 SAMTOOLS = TOOLS.samtools.shell
 OWN_MAPPER = config.get("own_mapper")
@@ -74,6 +87,11 @@ THREADS = config.get("threads") or workflow.cores or 8
 TEMPORARY = ".mapping"
 REFERENCE = "resources/genome.fa"
 REFERENCE_STATE = "resources/reference.json"
+REFERENCE_RECORDS = (
+    Path(config["reference_records"])
+    if "reference_records" in config
+    else default_folder()
+)
 ALTERNATES = find_alternates(Path(config["reference"]))
 REFERENCE_INDEX = multiext(
     REFERENCE, ".fai", *SUFFIXES, *([".alt"] if ALTERNATES else [])
@@ -82,6 +100,8 @@ REFERENCE_INDEX = multiext(
 REFERENCE_UNCHANGED = (
     f"{PYTHON} -m wesemu.genomics.reference_state {REFERENCE_STATE} input_error.json"
 )
+INDEX_FORMAT = choose_index_format()
+BAM_INDEX = f"results/aligned.bam.{INDEX_FORMAT}"
 # wgs adds the variants to it
 SUMMARY = "results/mapping.json" if "caller" in config else "results/summary.json"
 MATES = ("first", "second")
@@ -200,9 +220,9 @@ def kept_as_bam(path):
 
 
 def mapping_results():
-    index = {"aligned.bam": "aligned.bam.bai", "aligned.cram": "aligned.cram.crai"}
     alignment = config["alignment"]
-    names = [alignment, index[alignment], "summary.json", "reads.json"]
+    index = INDEX_FORMAT if alignment == "aligned.bam" else "crai"
+    names = [alignment, f"{alignment}.{index}", "summary.json", "reads.json"]
     names += ["flagstat.json", "flagstat.txt", "stats.txt", "idxstats.txt"]
     if config["markdup"]:
         names.append("markdup.json")
@@ -213,7 +233,14 @@ def mapping_results():
 # and what else is made. A key that is not listed here changes all results.
 NOT_IN_ALIGNMENTS = {
     *("threads", "sort_memory_mb", "gpus", "gpu_memory_mb", "gpu_driver", "parabricks"),
-    *("tools", "reports", "alignment", "cram_version", "reference_records"),
+    *(
+        "tools",
+        "reports",
+        "alignment",
+        "cram_version",
+        "reference_records",
+        "index_format",
+    ),
     *("caller", "vcf", "gvcf", "slice_size_mb"),
 }
 

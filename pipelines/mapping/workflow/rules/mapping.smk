@@ -6,7 +6,7 @@ rule map:
         state=REFERENCE_STATE,
     output:
         bam=kept_as_bam("results/aligned.bam"),
-        bai=kept_as_bam("results/aligned.bam.bai"),
+        bai=kept_as_bam(BAM_INDEX),
         counts="results/reads.json",
         markdup=["results/markdup.json"] if config["markdup"] else [],
     log:
@@ -65,7 +65,7 @@ rule map:
 rule statistics:
     input:
         bam="results/aligned.bam",
-        bai="results/aligned.bam.bai",
+        bai=BAM_INDEX,
         counts="results/reads.json",
         markdup=["results/markdup.json"] if config["markdup"] else [],
         reference=REFERENCE,

@@ -4,6 +4,13 @@
 include: "parabricks_options.smk"
 
 
+if INDEX_FORMAT == "csi":
+    raise WorkflowError(
+        f"Parabricks cannot index contigs of over {LONGEST_IN_BAI:,} bases; run on the CPU, or "
+        "split the contigs"
+    )
+
+
 def fq2bam_lanes():
     """The lanes; their @RG lines have every field that pbrun may ask for."""
     usual = [{"LB": x.library, "PL": "ILLUMINA", "PU": x.id} for x in READ_GROUPS]
@@ -28,7 +35,7 @@ rule fq2bam:
         state=REFERENCE_STATE,
     output:
         bam=kept_as_bam("results/aligned.bam"),
-        bai=kept_as_bam("results/aligned.bam.bai"),
+        bai=kept_as_bam(BAM_INDEX),
         counts="results/reads.json",
         metrics=[temp("results/duplicates.txt")] if config["markdup"] else [],
     log:

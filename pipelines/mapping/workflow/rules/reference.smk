@@ -20,13 +20,9 @@ rule prepare_reference:
         samtools=SAMTOOLS,
         indexer=[INDEXER.name, INDEXER.shell],
         # a function, so that another folder is no reason to run again
-        records=lambda wildcards, output: (
-            ["--records", config["reference_records"]]
-            if "reference_records" in config
-            else []
-        ),
+        records=lambda wildcards, output: str(REFERENCE_RECORDS),
     shell:
         "{params.prepare} --fasta {input.fasta:q} --output {output.fasta:q}"
         " --state {output.state:q} --samtools {params.samtools:q}"
-        " --indexer {params.indexer:q} {params.records:q} --error input_error.json"
+        " --indexer {params.indexer:q} --records {params.records:q} --error input_error.json"
         " > {log} 2>&1"

@@ -3,7 +3,7 @@ if SLICES == 1:
     rule call:
         input:
             bam=BAM,
-            bai=f"{BAM}.bai",
+            bai=BAM_INDEX,
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
             dictionary=DICTIONARY,
@@ -22,13 +22,14 @@ if SLICES == 1:
         params:
             depends_on=CALLING_KEY,
             bcftools=BCFTOOLS,
+            kind=VCF_INDEX_FORMAT,
             call=lambda wildcards, output: call_command(
                 output.vcf, VCF_FORM, *output.gvcf
             ),
         shell:
             "("
             " {params.call};"
-            " for gvcf in {output.gvcf:q}; do {params.bcftools} index -t $gvcf; done;"
+            " for gvcf in {output.gvcf:q}; do {params.bcftools} index --{params.kind} $gvcf; done;"
             " {params.bcftools} stats -s - {output.vcf:q} |"
             " grep -v '^# The command line' > {output.stats:q}"
             ") 2> {log}"
@@ -40,7 +41,7 @@ else:
     rule call_slice:
         input:
             bam=BAM,
-            bai=f"{BAM}.bai",
+            bai=BAM_INDEX,
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
             dictionary=DICTIONARY,
@@ -93,6 +94,7 @@ else:
         params:
             depends_on=CALLING_KEY,
             bcftools=BCFTOOLS,
+            kind=VCF_INDEX_FORMAT,
             compressed=int(COMPRESSED),
             temporary="results/slices/joined",
         shell:
@@ -111,7 +113,7 @@ else:
             " esac;"
             " for gvcf in {output.gvcf:q}; do join $gvcf {input.gvcf:q}; done;"
             " for index in {output.index:q} {output.gvcf_index:q}; do"
-            " {params.bcftools} index -t ${{index%.tbi}}; done;"
+            " {params.bcftools} index --{params.kind} ${{index%.*}}; done;"
             " {params.bcftools} stats -s - {output.vcf:q} |"
             " grep -v '^# The command line' > {output.stats:q}"
             ") 2> {log}"

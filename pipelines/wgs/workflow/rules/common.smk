@@ -4,12 +4,18 @@ if GPU_CALLER:
     CALLER = Tool(config["caller"], (), f"parabricks {PARABRICKS.version}", "settings")
 else:
     CALLER = TOOLS.find(config["caller"])
+if INDEX_FORMAT == "csi" and config["caller"] not in CALLERS_WITH_CSI:
+    raise WorkflowError(
+        f"{config['caller']} cannot index contigs of over {LONGEST_IN_BAI:,} bases; choose the "
+        f"caller {' or '.join(CALLERS_WITH_CSI)}, or split the contigs"
+    )
 VCF = f"results/{config['vcf']}"
 COMPRESSED = config["vcf"].endswith(".gz")
-VCF_INDEX = [f"{VCF}.tbi"] if COMPRESSED else []
-VCF_FORM = "-Oz -W=tbi" if COMPRESSED else "-Ov"
+VCF_INDEX_FORMAT = "csi" if INDEX_FORMAT == "csi" else "tbi"
+VCF_INDEX = [f"{VCF}.{VCF_INDEX_FORMAT}"] if COMPRESSED else []
+VCF_FORM = f"-Oz -W={VCF_INDEX_FORMAT}" if COMPRESSED else "-Ov"
 GVCF = ["results/calls.g.vcf.gz"] if config["gvcf"] else []
-GVCF_INDEX = [f"{name}.tbi" for name in GVCF]
+GVCF_INDEX = [f"{name}.{VCF_INDEX_FORMAT}" for name in GVCF]
 
 
 # Slices of a small genome: enough for eight cores, none so small that its start costs more.

@@ -23,7 +23,7 @@ else:
 rule gpu_call:
     input:
         bam=BAM,
-        bai=f"{BAM}.bai",
+        bai=BAM_INDEX,
         reference=REFERENCE,
         fai=f"{REFERENCE}.fai",
     output:
@@ -54,7 +54,7 @@ if CALL_TWICE:
     rule gpu_gvcf:
         input:
             bam=BAM,
-            bai=f"{BAM}.bai",
+            bai=BAM_INDEX,
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
         output:

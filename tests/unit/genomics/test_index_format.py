@@ -1,0 +1,62 @@
+"""Contigs that are too long for BAI and TBI get CSI, and that is known before anything runs."""
+
+import gzip
+from pathlib import Path
+
+import pysam
+import pytest
+from long_reference import write_long_reference
+
+from wesemu.genomics import index_format as module
+from wesemu.genomics.bamindex import idxstats
+from wesemu.genomics.index_format import (
+    LONGEST_IN_BAI,
+    index_format,
+    listed_index_format,
+    may_need_csi,
+)
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected"), [(LONGEST_IN_BAI, "bai"), (LONGEST_IN_BAI + 1, "csi")]
+)
+def test_the_longest_contig_decides(tmp_path, longest, expected):
+    fasta = write_long_reference(tmp_path / "long.fa", longest)
+    assert listed_index_format(fasta) == index_format(fasta, tmp_path / "records") == expected
+
+
+def test_a_small_file_needs_no_reading(tmp_path):
+    fasta = tmp_path / "ref.fa"
+    fasta.write_text("not even FASTA")
+    assert index_format(fasta, tmp_path) == "bai"
+    assert not may_need_csi(tmp_path / "missing.fa")
+
+
+def test_a_fasta_without_an_index_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_IN_BAI", 3999)
+    monkeypatch.setattr("wesemu.genomics.reference_records._TICK_NS", 0)
+    fasta = tmp_path / "ref.fa.gz"
+    fasta.write_bytes(gzip.compress(b">c1\n" + b"A" * 4000 + b"\n>c2\nACGT\n"))
+    assert listed_index_format(fasta) is None
+    assert index_format(fasta, tmp_path / "records") == "csi"
+    monkeypatch.setattr("wesemu.genomics.reference_records.examine", lambda _: 1 / 0)
+    assert index_format(fasta, tmp_path / "records") == "csi"
+
+
+@pytest.mark.parametrize("length", [1000, LONGEST_IN_BAI + 1, (1 << 31) - 1])
+def test_idxstats_of_a_csi(tmp_path, length):
+    path = tmp_path / "x.bam"
+    contigs = [("c1", length), ("c2", 500), ("c3", 500)]
+    header = pysam.AlignmentHeader.from_references(*zip(*contigs, strict=True))
+    with pysam.AlignmentFile(str(path), "wb", header=header) as bam:
+        for place, flag in ((10, 0), (length - 20, 0), (length - 10, 4), (None, 4)):
+            record = pysam.AlignedSegment(header)
+            record.query_name, record.flag = "r", flag
+            record.query_sequence = "ACGTA"
+            if place is not None:
+                record.reference_id, record.reference_start = 0, place
+                record.cigarstring = None if flag else "5M"
+            bam.write(record)
+    pysam.index("-c", str(path))
+    told = [(name, str(length)) for name, length in contigs]
+    assert idxstats(Path(f"{path}.csi"), told) == pysam.idxstats(str(path))
