@@ -10,8 +10,36 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+_NOT_PUBLIC_V4 = tuple(
+    IPv4Network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+)
+"""IANA's IPv4 special-purpose registry and multicast. The anycast addresses of protocols
+(192.0.0.9, 192.0.0.10) and of the deprecated relays for 6to4 (192.88.99.0/24) end near this
+machine, so they are none either."""
+
+_PUBLIC_V6 = IPv6Network("2000::/3")
+"""Global unicast; everything else is reserved, local or multicast."""
+
+_NOT_PUBLIC_V6 = tuple(
+    IPv6Network(text)
+    for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "2620:4f:8000::/48")
+)
+"""What IANA's IPv6 special-purpose registry takes out of it. Teredo and 6to4 lie in there; they
+are judged by the IPv4 addresses that they carry."""
+
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 """NAT64 (RFC 6052): the last 32 bits are an IPv4 address."""
+
+_COMPATIBLE = IPv6Network("::/96")
+"""IPv4-compatible addresses (RFC 4291, 2.5.5.1, deprecated)."""
+
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""The upper half of an interface identifier whose lower half is an IPv4 address (RFC 5214)."""
 
 _NUMERIC = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
 """No top-level domain: resolvers take such a name for an IPv4 address (WHATWG URL, 3.5)."""
@@ -59,14 +87,16 @@ class AddressGuard:
 
     def check_address(self, address: IPv4Address | IPv6Address) -> None:
         """Raises AddressRefused."""
-        meant = _carried(address)
-        if any(meant.version == net.version and meant in net for net in self._networks):
+        meant = _carried(address) or [address]
+        if all(self._allows(each) or _is_public(each) for each in meant):
             return
-        if not meant.is_global or meant.is_multicast or meant.is_reserved:
-            raise AddressRefused(
-                f"it leads to {address}, which is no public address; the setting "
-                f"{self._setting} can allow it"
-            )
+        raise AddressRefused(
+            f"it leads to {address}, which is no public address; the setting "
+            f"{self._setting} can allow it"
+        )
+
+    def _allows(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address.version == net.version and address in net for net in self._networks)
 
 
 class GuardedResolver(AbstractResolver):
@@ -90,11 +120,26 @@ class GuardedResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def _carried(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address inside an IPv6 one that stands for it."""
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv4Address):
-        return address
-    if address in _TRANSLATED:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    teredo = address.teredo
-    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
+        return not any(address in network for network in _NOT_PUBLIC_V4)
+    return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
+
+
+def _carried(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+    """The addresses inside an IPv6 one that stands for them, or where its packets go; none for
+    one that stands for itself."""
+    if isinstance(address, IPv4Address):
+        return []
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.ipv4_mapped is not None:
+        return [address.ipv4_mapped]
+    if address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1):
+        return [last]
+    if address.teredo is not None:
+        return [*address.teredo]
+    if address.sixtofour is not None:
+        return [address.sixtofour]
+    if int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+        return [address, last]
+    return []

@@ -1,6 +1,6 @@
 """Which URLs a server may be sent to by its callers."""
 
-from ipaddress import ip_network
+from ipaddress import IPv6Address, ip_network
 from typing import Any
 
 import pytest
@@ -24,6 +24,59 @@ from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolve
 def test_what_is_not_public_is_refused(url: str) -> None:
     with pytest.raises(AddressRefused, match="no public address"):
         AddressGuard().check(url)
+
+
+SPECIAL = [
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+    "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
+    "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32",
+    "::/128", "::1/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001:1::/32",
+    "2001:2::/48", "2001:3::/32", "2001:4:112::/48", "2001:10::/28", "2001:20::/28",
+    "2001:30::/28", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7",
+    "fe80::/10", "fec0::/10", "ff00::/8", "4000::/2", "8000::/1", "1000::/4",
+]  # fmt: skip
+"""IANA's special-purpose registries, multicast, and what is not allocated."""
+
+
+@pytest.mark.parametrize("network", SPECIAL)
+def test_no_special_network_is_public(network: str) -> None:
+    known = ip_network(network)
+    for address in (known[0], known[-1], known[known.num_addresses // 2]):
+        with pytest.raises(AddressRefused):
+            AddressGuard().check_address(address)
+        if address.version == 4:
+            for spelled in inside(int(address)):
+                with pytest.raises(AddressRefused):
+                    AddressGuard().check_address(spelled)
+
+
+def inside(address: int) -> list[IPv6Address]:
+    """The IPv6 addresses that carry an IPv4 one."""
+    teredo = 0x20010000 << 96
+    server, client = 0x08080808 << 64, 0xFFFFFFFF ^ 0x08080808
+    return [
+        IPv6Address(0xFFFF << 32 | address),  # mapped
+        IPv6Address(address),  # compatible
+        IPv6Address(0x0064FF9B << 96 | address),  # NAT64
+        IPv6Address(0x2002 << 112 | address << 80 | 1),  # 6to4
+        IPv6Address(teredo | server | address ^ 0xFFFFFFFF),  # Teredo's client
+        IPv6Address(teredo | address << 64 | client),  # and its server
+        IPv6Address(0x26064700 << 96 | 0x00005EFE << 32 | address),  # ISATAP
+        IPv6Address(0x26064700 << 96 | 0x02005EFE << 32 | address),
+    ]
+
+
+def test_public_addresses_inside_others_are_public() -> None:
+    for address in inside(0x08080808):
+        AddressGuard().check_address(address)
+
+
+def test_a_network_opens_no_address_that_only_looks_like_it() -> None:
+    guard = AddressGuard([ip_network("::/0")])
+    guard.check("http://[fd00::1]/")
+    for address in inside(0x0A000001)[:6]:
+        with pytest.raises(AddressRefused):
+            guard.check_address(address)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from wesemu.cli.terminal import HarmlessText, harmless, harmless_cell
 from wesemu.client import Client, ClientError
 from wesemu.runs.model import JsonObject
 
@@ -12,20 +13,22 @@ _PAUSE_SECONDS = 0.5
 async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
     """Copy the run's stderr to stdout, once or until the run has ended; then those of the tasks
     that failed."""
-    told = 0
+    told, text = 0, HarmlessText()
     while True:
         run = await client.wes.run(run_id)
         if run.log.stderr is not None:
             async for chunk in client.wes.read(run.log.stderr, start=told):
-                sys.stdout.buffer.write(chunk)
+                sys.stdout.write(text.add(chunk))
                 told += len(chunk)
             sys.stdout.flush()
         if run.state.ended or not to_the_end:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
+    sys.stdout.write(text.end())
     for task in run.tasks:
         if task.exit_code and (words := await _text(client, task.stderr)):
-            sys.stdout.write(f"==> {task.name}, exit status {task.exit_code} <==\n{words}")
+            name = harmless_cell(task.name)
+            sys.stdout.write(f"==> {name}, exit status {task.exit_code} <==\n{harmless(words)}")
 
 
 async def gather(client: Client, run_id: str) -> JsonObject:

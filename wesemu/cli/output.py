@@ -1,30 +1,31 @@
-"""stdout is data, stderr is talk."""
+"""stdout is data, stderr is talk. Neither has a control character from anywhere else."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 
 import typer
 
+from wesemu.cli.terminal import harmless, harmless_cell, harmless_json
+
 
 def tell(text: str = "") -> None:
     """Talk to the person."""
-    typer.echo(text, err=True)
+    typer.echo(harmless(text), err=True)
 
 
 def give(text: str) -> None:
     """One line of data."""
-    typer.echo(text)
+    typer.echo(harmless(text))
 
 
 def give_json(value: object) -> None:
     """One JSON document as data, for programs and people."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(harmless_json(value))
 
 
 def give_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table in the boxes of Alibaba's `ags` command line, which scripts cut by `|`."""
-    lines = [headings, *rows]
+    lines = [[harmless_cell(cell) for cell in row] for row in (headings, *rows)]
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"

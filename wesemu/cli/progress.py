@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from wesemu.cli.output import on_terminal, tell
+from wesemu.cli.terminal import harmless_cell
 
 _SILENCE_SECONDS = 10.0
 
@@ -67,9 +68,9 @@ class Bars:
 
         self._progress = Progress(
             SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[state]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             console=Console(file=sys.stderr),
         )
@@ -90,6 +91,7 @@ class Bars:
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
         from rich.progress import TaskID
 
+        name, state, note = map(harmless_cell, (name, state, note))
         if name not in self._rows:
             self._rows[name] = self._progress.add_task(f"{name:<20}", total=1, state="")
         self._progress.update(

@@ -26,6 +26,8 @@ from wesemu.cli.listen import (
 from wesemu.cli.options import DEFAULT_SERVER, Data
 
 if TYPE_CHECKING:
+    from structlog.typing import EventDict
+
     from wesemu.settings import Settings
 
 _GLANCE_SECONDS = 0.02
@@ -166,9 +168,10 @@ def log_to_stderr(verbose: bool, log_format: str = "text") -> None:
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     renderers: list[structlog.typing.Processor] = [
+        _harmless_values,
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        ),
     ]
     if log_format == "json":
         renderers = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
@@ -182,6 +185,16 @@ def log_to_stderr(verbose: bool, log_format: str = "text") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _harmless_values(_: object, __: str, event: "EventDict") -> "EventDict":
+    """A path or a header may hold whatever a client has sent."""
+    from wesemu.cli.terminal import harmless_cell
+
+    return {
+        name: harmless_cell(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 def _announce(
