@@ -21,6 +21,7 @@ from wesemu.errors import InvalidRequest
 from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.runs.model import Run, RunId
 from wesemu.runs.outbox import Message, Outbox
+from wesemu.wording import network_reason
 
 DELAYS = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0)
 """Seconds from each failed attempt to the next; a message that fails once more is dropped."""
@@ -174,7 +175,7 @@ class Callbacks:
             return str(error), True
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             refused = isinstance(error.__cause__, AddressRefused)
-            return f"{type(error).__name__}: {error}", refused
+            return network_reason(error), refused
 
     def _headers(self, message: Message, body: bytes) -> dict[str, str]:
         message_id = f"{message.run_id}.{message.number}"

@@ -71,6 +71,30 @@ def os_sentence(error: OSError) -> str:
     return f"{os.fsdecode(name)}: {os_reason(error)}"
 
 
+def network_reason(error: BaseException) -> str:
+    """Why something could not be fetched or sent, also for aiohttp's errors, which are told by
+    their names: this module imports little."""
+    cause = getattr(error, "os_error", None)
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "ClientConnectorDNSError" in names:
+        return "its host has no address"
+    if "ClientSSLError" in names or "SSLError" in names:
+        return "there is no secure connection (its certificate is not valid, or it speaks no TLS)"
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os_reason(cause)
+    if isinstance(error, TimeoutError):
+        return "there is no answer in time"
+    if names & {"ServerDisconnectedError", "ClientPayloadError", "ClientOSError"}:
+        return "the connection broke off"
+    if names & {"InvalidURL", "InvalidUrlClientError"}:
+        return "it is not a URL"
+    if "ClientError" in names:
+        return "the answer is not HTTP that can be read"
+    if isinstance(error, OSError):
+        return os_reason(error)
+    return str(error) or type(error).__name__
+
+
 def json_reason(error: ValueError | RecursionError) -> str:
     """Where a text stops to be JSON, as "not JSON from line 3, column 7 on"."""
     match error:

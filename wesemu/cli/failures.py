@@ -4,6 +4,7 @@ import errno
 from enum import IntEnum
 
 from wesemu.errors import InvalidRequest, SystemFault, WesemuError
+from wesemu.wording import os_sentence
 
 
 class ExitStatus(IntEnum):
@@ -44,4 +45,4 @@ def sentence(error: OSError) -> str | None:
         return None
     if error.errno == errno.ENOSPC:
         return f"the disk is full: {error.filename}"
-    return f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+    return os_sentence(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wesemu.cli.failures import ExitStatus, Refused
+from wesemu.wording import os_reason
 
 if TYPE_CHECKING:
     from wesemu.settings import Settings
@@ -112,7 +113,7 @@ def _listen_on_path(path: Path) -> socket.socket:
     except OSError as error:
         listening.close()
         taken = error.errno == errno.EADDRINUSE
-        reason = "something is there already" if taken else error.strerror or "the path is refused"
+        reason = "something is there already" if taken else os_reason(error)
         raise Refused(f"cannot listen on {path}: {reason}", ExitStatus.MACHINE) from error
     finally:
         os.umask(before)
@@ -155,6 +156,6 @@ def listen_on_port(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             told = "the port is taken, perhaps by another wesemu; choose one with --port, 0 = free"
         else:
-            told = error.strerror or str(error)
+            told = os_reason(error)
         raise Refused(f"cannot listen on {host}:{port}: {told}", ExitStatus.MACHINE) from error
     return listening

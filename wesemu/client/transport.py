@@ -9,6 +9,7 @@ from yarl import URL
 
 from wesemu.errors import WesemuError
 from wesemu.runs.model import JsonObject
+from wesemu.wording import network_reason
 
 QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _UNHURRIED = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
@@ -103,8 +104,9 @@ class Transport:
                 "another with --server or WESEMU_SERVER"
             ) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            told = str(error) or "no answer in time"
-            raise ClientError(f"the connection to {self._url} failed: {told}") from error
+            raise ClientError(
+                f"the connection to {self._url} failed: {network_reason(error)}"
+            ) from error
 
 
 def socket_path(server: str) -> str | None:

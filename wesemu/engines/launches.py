@@ -15,6 +15,7 @@ from wesemu.engines.execution import DetachedExecution, find
 from wesemu.engines.processes import Known
 from wesemu.errors import EngineFault
 from wesemu.runs.workspace import Workspace
+from wesemu.wording import os_sentence
 
 _START_SECONDS = 60.0
 
@@ -80,8 +81,10 @@ def start_runner(
             check=True,
         )
         reply: Reply = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise EngineFault(f"the run's process could not start: {error}") from error
+    except OSError as error:
+        raise EngineFault(f"the run's process could not start: {os_sentence(error)}") from error
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise EngineFault(f"the run's process did not start as it should: {error}") from error
     return reply
 
 

@@ -18,6 +18,7 @@ from wesemu.errors import InputError
 from wesemu.genomics.bwaindex import check_names
 from wesemu.genomics.gzipped import GZIP_FAULTS, TrailingBytes, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
+from wesemu.wording import os_reason
 
 BASES = b"ACGTRYSWKMBDHVN"
 """IUPAC's letters for DNA."""
@@ -62,7 +63,7 @@ def is_gzip(path: Path) -> bool:
             return file.read(2) == GZIP_MAGIC
     except OSError as error:
         raise InputError(
-            f"The reference {path} cannot be opened: {error.strerror}.", file=str(path)
+            f"The reference {path} cannot be opened: {os_reason(error)}.", file=str(path)
         ) from error
 
 

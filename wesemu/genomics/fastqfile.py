@@ -11,6 +11,7 @@ from typing import Any
 from wesemu.errors import InputError
 from wesemu.genomics.gzipped import GZIP_FAULTS, TrailingBytes, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
+from wesemu.wording import os_reason
 
 LONGEST_RECORD = 8 << 20
 """Bytes of one record, all four lines; what is longer is refused before more of it is read."""
@@ -47,7 +48,9 @@ class FastqFile:
         try:
             self._raw: BufferedReader[Any] = BufferedReader(FileIO(name), _BLOCK)
         except OSError as error:
-            raise self.fault(f"The reads in {name} cannot be opened: {error.strerror}.") from error
+            raise self.fault(
+                f"The reads in {name} cannot be opened: {os_reason(error)}."
+            ) from error
         self._compressed = self._raw.peek(2)[:2] == GZIP_MAGIC
         self._file = self._raw
         if self._compressed:

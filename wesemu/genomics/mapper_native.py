@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from wesemu.genomics.alignment import Lane, MapperFailed
 from wesemu.genomics.fastq import PairedReader
+from wesemu.wording import os_reason
 
 _BLOCK = 1 << 20
 _HEADER_LINES = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
@@ -56,7 +57,9 @@ class NativeMapper:
                 pass_fds=[read for read, _ in pipes],
             )
         except OSError as error:
-            raise MapperFailed(f"{self._command[0]} cannot be started: {error}") from error
+            raise MapperFailed(
+                f"{self._command[0]} cannot be started: {os_reason(error)}"
+            ) from error
         finally:
             for read, _ in pipes:
                 os.close(read)

@@ -27,6 +27,7 @@ from wesemu.genomics.bwaindex import read_contigs
 from wesemu.genomics.parabricks.counting import Counting, check_lanes
 from wesemu.genomics.read_groups import parse_read_group
 from wesemu.genomics.templates import check_template, fill
+from wesemu.wording import os_reason
 
 _BLOCK = 1 << 20
 
@@ -60,7 +61,9 @@ class OwnMapper:
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, close_fds=False
             )
         except OSError as error:
-            raise MapperFailed(f"mapper {self._name} cannot be started: {error}") from error
+            raise MapperFailed(
+                f"mapper {self._name} cannot be started: {os_reason(error)}"
+            ) from error
         self._process = process
         if self._stopped:
             _kill(process)

@@ -11,6 +11,7 @@ from wesemu.objects.errors import BucketNotEmpty, BucketTaken
 from wesemu.objects.hidden import FOLDER, INCOMING, RECORDS, UPLOADS, remove_empty
 from wesemu.objects.incoming import is_incoming
 from wesemu.objects.store import BUCKET, ObjectStore
+from wesemu.wording import os_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Shelves:
                     shutil.rmtree(folder)
                 except OSError as error:
                     raise SystemFault(
-                        f"the bucket {name!r} cannot be removed: {error.strerror}; look at its "
+                        f"the bucket {name!r} cannot be removed: {os_reason(error)}; look at its "
                         "files' permissions"
                     ) from error
 

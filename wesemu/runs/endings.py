@@ -8,6 +8,7 @@ from pathlib import PurePath
 from wesemu.errors import SystemFault, WesemuError
 from wesemu.runs.model import RunFailure, RunState, TaskLog, TaskState
 from wesemu.runs.ports import Outcome
+from wesemu.wording import os_reason
 
 
 def cause(
@@ -116,6 +117,6 @@ def fault(error: Exception) -> tuple[RunState, RunFailure]:
 
 def _without_folder(error: OSError) -> str:
     """The error with the name of its file; where that lies is the server's matter."""
-    if error.strerror is None or not isinstance(error.filename, str):
-        return str(error)
-    return f"{error.strerror}: {PurePath(error.filename).name}"
+    if not isinstance(error.filename, str):
+        return os_reason(error)
+    return f"{PurePath(error.filename).name}: {os_reason(error)}"

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from wesemu.errors import SystemFault
 from wesemu.objects.crc64 import Crc64
 from wesemu.transfers.checksums import Checksum, Tally
+from wesemu.wording import os_reason
 
 _BLOCK = 1 << 20
 
@@ -86,7 +87,7 @@ class Partial:
                     view = view[self._file.write(view) or 0 :]
             except OSError as error:
                 raise SystemFault(
-                    f"an input cannot be written: {error.strerror}; make room"
+                    f"an input cannot be written: {os_reason(error)}; make room"
                 ) from error
         self._tally.update(chunk)
 

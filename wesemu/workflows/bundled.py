@@ -67,7 +67,7 @@ class BundledPipelines:
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
-        params = parse_params(request)
+        params = await asyncio.to_thread(parse_params, request)
         return await asyncio.to_thread(self._plan, engine, request, params, attachments)
 
     def _plan(

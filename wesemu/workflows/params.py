@@ -131,8 +131,16 @@ PARAMS: dict[str, type[MappingParams]] = {"mapping": MappingParams, "wgs": WgsPa
 
 def parse_params(request: RunRequest) -> MappingParams:
     """The parameters of a bundled pipeline. Raises InvalidRequest naming the first bad one."""
+    kind = PARAMS[request.workflow_url]
+    unknown = next((name for name in request.params if name not in kind.model_fields), None)
+    if unknown is not None:  # before pydantic lists every one of them
+        raise InvalidRequest(
+            f"{unknown[:80]}: is not known; leave it out or correct its name "
+            f"(workflow {request.workflow_url!r})",
+            field=unknown[:80],
+        )
     try:
-        return PARAMS[request.workflow_url].model_validate(request.params)
+        return kind.model_validate(request.params)
     except ValidationError as error:
         place, reason = validation_reason(error)
         field = place or "workflow_params"

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from yarl import URL
 
 from wesemu.errors import InvalidRequest
+from wesemu.wording import json_reason
 from wesemu.workflows.web import FileMissing
 
 NAMES = {"SMK": "Snakefile", "CWL": "workflow.cwl", "WDL": "workflow.wdl"}
@@ -199,7 +200,7 @@ def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise _wrong(f"leads to a registry that answers no JSON: {error}") from error
+        raise _wrong(f"leads to a registry that answers what is {json_reason(error)}") from error
 
 
 def _wrong(why: str) -> InvalidRequest:

@@ -10,6 +10,7 @@ from wesemu import __version__
 from wesemu.errors import InvalidRequest
 from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.redaction import strike_urls
+from wesemu.wording import network_reason
 
 _ANSWER_SECONDS = 20.0
 _REDIRECTS = 5
@@ -42,8 +43,7 @@ class WorkflowWeb:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if isinstance(error.__cause__, AddressRefused):
                 raise _refusal(url, str(error.__cause__)) from error
-            told = str(error) or f"no answer within {_ANSWER_SECONDS:.0f} s"
-            raise _refusal(url, f"it cannot be fetched: {told}") from error
+            raise _refusal(url, f"it cannot be fetched: {network_reason(error)}") from error
 
     async def close(self) -> None:
         if self._session is not None:

@@ -250,7 +250,7 @@ async def test_the_next_run_finds_the_disk_full(control: Control, runs: RunServi
     run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
     assert run.state is RunState.SYSTEM_ERROR
     assert run.failure is not None
-    assert "No space left on device" in run.failure.message
+    assert "the disk is full" in run.failure.message
     assert not run.outputs
 
 

@@ -32,7 +32,7 @@ def test_every_error_has_its_status(error: WesemuError, status: ExitStatus) -> N
 
 def test_a_file_error_is_a_sentence() -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/x")
-    assert sentence(error) == "/x: permission denied"
+    assert sentence(error) == "/x: permission is denied"
 
 
 def test_a_full_disk_is_said() -> None:

@@ -263,7 +263,7 @@ def test_a_missing_file_is_told(pair, tmp_path):
     one, _ = pair(*mates())
     error = fault((one, tmp_path / "nowhere.fq"))
     assert error.file.endswith("nowhere.fq")
-    assert "No such file" in error.message
+    assert "it does not exist" in error.message
 
 
 def test_what_comes_first_in_the_files_is_told_first(pair):

@@ -128,7 +128,7 @@ async def test_a_full_disk_is_told_at_once(
             self.close()
             self._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
 
-    with pytest.raises(SystemFault, match="No space left on device; make room") as told:
+    with pytest.raises(SystemFault, match="the disk is full; make room") as told:
         await fetch(fetcher, origin, Full(tmp_path / "partial", "a"))
     assert not isinstance(told.value, RemoteFault)
     assert len(origin.requests) == 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue
+from wesemu.wording import json_reason
 
 KINDS = ("mapping", "wgs")
 
@@ -102,7 +103,7 @@ def parse_body(body: bytes) -> JsonObject:
         value = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
-            f"the body is not JSON: {str(error)[:200]}; send one JSON object in UTF-8"
+            f"the body is {json_reason(error)}; send one JSON object in UTF-8"
         ) from error
     if not isinstance(value, dict):
         raise InvalidRequest('the body is JSON, but not an object: send {"name": "value", …}')

@@ -1,12 +1,14 @@
 """The five operations, told apart by method and path as the gateway does it."""
 
+import asyncio
+
 from aiohttp import web
 
 from wesemu.api.ags.fields import KINDS, parse_body
 from wesemu.api.ags.jobs import describe, find_run, job_name, list_entry, status
 from wesemu.api.ags.models import Jobs, Started
 from wesemu.api.ags.notation import answer
-from wesemu.api.ags.start import translate
+from wesemu.api.ags.start import Start, translate
 from wesemu.api.dialect import OWNER
 from wesemu.clock import Clock
 from wesemu.errors import InvalidRequest, RunActive
@@ -43,7 +45,7 @@ class AgsHandlers:
 
     async def start_workflow(self, request: web.Request) -> web.Response:
         """Queues a run and answers at once; SDKs wait 10 s at most."""
-        start = translate(parse_body(await request.read()))
+        start = await asyncio.to_thread(_start, await request.read())
         with start.in_callers_words():
             run = await self._runs.submit(request[OWNER], start.request)
         return answer(request, "StartWorkflow", Started(job_name=job_name(run)))
@@ -62,7 +64,8 @@ class AgsHandlers:
     async def cancel_workflow(self, request: web.Request) -> web.Response:
         """A job that has ended stays as it is, which is a success too."""
         run = await self._find(request)
-        action = parse_body(await request.read()).get("action")
+        body = await asyncio.to_thread(parse_body, await request.read())
+        action = body.get("action")
         if action != "cancel":
             raise InvalidRequest("the only action is 'cancel'", field="action")
         await self._runs.cancel(request[OWNER], run.id)
@@ -93,6 +96,10 @@ class AgsHandlers:
             if before is None:
                 break
         return found
+
+
+def _start(body: bytes) -> Start:
+    return translate(parse_body(body))
 
 
 def _limit(request: web.Request) -> int | None:

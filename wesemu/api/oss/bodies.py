@@ -1,5 +1,6 @@
 """The XML documents that clients send."""
 
+import asyncio
 import hashlib
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -12,6 +13,9 @@ from wesemu.objects.errors import DigestMismatch
 
 _LIMIT = 4 << 20
 _KEYS_LIMIT = 1000
+_DEEPEST = 20
+_PIECE = 64 << 10
+_MOST_ELEMENTS = 100_000
 
 
 async def read_parts(request: web.Request) -> list[tuple[int, str]]:
@@ -49,7 +53,26 @@ async def _document(request: web.Request, tag: str) -> Element:
     md5 = content_md5(request)
     if md5 is not None and md5 != hashlib.md5(sent, usedforsecurity=False).digest():
         raise DigestMismatch("the document that came is another than Content-MD5 says")
-    return _parsed(bytes(sent), tag)
+    return await asyncio.to_thread(_parsed, bytes(sent), tag)
+
+
+class _BoundedBuilder(ET.TreeBuilder):
+    """Refuses documents that are deeper or larger than any of OSS's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = self._elements = 0
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
+        self._depth += 1
+        self._elements += 1
+        if self._depth > _DEEPEST or self._elements > _MOST_ELEMENTS:
+            raise _malformed("it is nested too deeply, or has too many elements")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> Element:
+        self._depth -= 1
+        return super().end(tag)
 
 
 def _parsed(sent: bytes, tag: str) -> Element:
@@ -58,9 +81,15 @@ def _parsed(sent: bytes, tag: str) -> Element:
         text = sent.decode()
         if "<!DOCTYPE" in text:
             raise _malformed("a document type is not taken")
-        root = ET.fromstring(text)  # noqa: S314 - nothing is left that could expand
-    except (UnicodeDecodeError, ET.ParseError) as error:
-        raise _malformed(str(error)) from error
+        parser = ET.XMLParser(target=_BoundedBuilder())  # noqa: S314 - nothing could expand
+        for begin in range(0, len(text), _PIECE):
+            parser.feed(text[begin : begin + _PIECE])
+        root: Element = parser.close()
+    except UnicodeDecodeError as error:
+        raise _malformed("it is not UTF-8") from error
+    except ET.ParseError as error:
+        line, column = error.position
+        raise _malformed(f"it is no XML from line {line}, column {column + 1} on") from error
     for found in root.iter():
         found.tag = found.tag.rpartition("}")[2]
     if root.tag != tag:

@@ -9,6 +9,7 @@ from wesemu.api.wes.own_parameters import split_parameters
 from wesemu.api.wes.render import CALLBACK, ECHOED
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue, RunRequest, workflow_kind
+from wesemu.wording import json_reason
 
 TEXTS = ("workflow_url", "workflow_type", "workflow_type_version", *ECHOED)
 OBJECTS = ("workflow_params", "tags", "workflow_engine_parameters")
@@ -61,7 +62,7 @@ def parse_json(name: str, text: str) -> JsonValue:
     except RecursionError as error:
         raise _wrong(name, "is nested too deeply") from error
     except ValueError as error:
-        raise InvalidRequest(f"{name} is not valid JSON: {error}", field=name) from error
+        raise InvalidRequest(f"{name} is {json_reason(error)}", field=name) from error
     if _depth(value) > _DEPTH_LIMIT:
         raise _wrong(name, f"is nested more than {_DEPTH_LIMIT} levels deep")
     return value

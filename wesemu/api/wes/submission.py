@@ -4,6 +4,7 @@ Text fields may be parts with or without a filename (`curl -F field=@file`), att
 any place; urlencoded and JSON bodies are taken as well.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from email.message import Message
 from urllib.parse import parse_qsl
@@ -60,7 +61,7 @@ class Submissions:
                     "application/x-www-form-urlencoded or application/json",
                     field="Content-Type",
                 )
-        order = self._read_order(fields, ())
+        order = await self._read_order(fields, ())
         return await self._carry_out(owner, order, None, key, Fingerprint())
 
     async def _receive_form(
@@ -116,22 +117,19 @@ class Submissions:
                     )
         except web.RequestPayloadError as error:
             raise _unreadable() from error
-        return self._read_order(fields, attachments)
+        return await self._read_order(fields, attachments)
 
-    def _read_order(self, fields: Mapping[str, JsonValue], attachments: Sequence[str]) -> Order:
-        order = read_order(fields, attachments, self._facts)
+    async def _read_order(
+        self, fields: Mapping[str, JsonValue], attachments: Sequence[str]
+    ) -> Order:
+        order = await asyncio.to_thread(read_order, fields, attachments, self._facts)
         if CALLBACK in order.request.marks:
             self._check_callback(order.request.marks[CALLBACK])
         return order
 
     async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
         text = await self._read_text(request)
-        try:
-            pairs = parse_qsl(
-                text, keep_blank_values=True, errors="strict", max_num_fields=self._limits.parts
-            )
-        except ValueError as error:
-            raise InvalidRequest(f"the body is not well-formed: {error}") from error
+        pairs = await asyncio.to_thread(_pairs, text, self._limits.parts)
         fields: dict[str, JsonValue] = {}
         for name, value in pairs:
             if name in _ATTACHMENTS and value:
@@ -141,7 +139,7 @@ class Submissions:
         return fields
 
     async def _read_json(self, request: web.Request) -> dict[str, JsonValue]:
-        body = parse_json("the body", await self._read_text(request))
+        body = await asyncio.to_thread(parse_json, "the body", await self._read_text(request))
         if not isinstance(body, dict):
             raise InvalidRequest("the body must be a JSON object with the fields of RunRequest")
         if any(body.get(name) for name in _ATTACHMENTS):
@@ -193,6 +191,15 @@ def refuse_callbacks(url: str) -> None:
         f"the engine parameter callback_url is {url[:80]!r}; this server sends no callbacks",
         field="workflow_engine_parameters.callback_url",
     )
+
+
+def _pairs(text: str, most: int) -> list[tuple[str, str]]:
+    if text.count("&") >= most:
+        raise InvalidRequest(f"the form has more than {most} fields")
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the body is not UTF-8 in percent-encoding") from error
 
 
 async def _attach(part: Part, draft: RunDraft, fingerprint: Fingerprint) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.errors import EngineFault
+from wesemu.wording import os_sentence
 
 _MESSAGE_LIMIT = 1 << 16
 _FORKSERVER = """
@@ -86,7 +87,8 @@ class ForkClient:
             raise NotStarted(self._why_died()) from None
         except Exception as error:
             self._forget()
-            raise NotStarted(f"Snakemake's forkserver cannot be started: {error}") from error
+            why = os_sentence(error) if isinstance(error, OSError) else str(error)
+            raise NotStarted(f"Snakemake's forkserver cannot be started: {why}") from error
 
     def _why_died(self) -> str:
         """With the forkserver's own words, where it could still send them."""

@@ -20,6 +20,7 @@ from wesemu.genomics.parabricks.gpus import NOT_FOUND, Gpu, ask, leased, parse, 
 from wesemu.genomics.parabricks.options import Options
 from wesemu.genomics.parabricks.preflight import Finding
 from wesemu.genomics.parabricks.process import Running
+from wesemu.wording import os_reason
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -210,7 +211,7 @@ def scratch(name: str, options: Options) -> Iterator[tuple[Path, Path]]:
         raise Failed(
             Failure(
                 "other",
-                f"no temporary folder can be made in {parent}: {error}",
+                f"no temporary folder can be made in {parent}: {os_reason(error)}",
                 "correct parabricks.temporary",
             )
         ) from error
