@@ -268,3 +268,27 @@ async def test_tools_are_ended_before_the_server_when_memory_runs_out(
     assert (await follow(execution)).outcome.exit_code == 0
     assert own == Path("/proc/self/oom_score_adj").read_text()
     assert int((job.workspace.work / "a").read_text()) >= max(500, int(own))
+
+
+async def test_a_daemon_without_environment_dies_with_its_run(
+    any_engine: SnakemakeEngine, tmp_path: Path
+) -> None:
+    """It left its session, its group and its environment, and nobody follows the run."""
+    daemon = "env -i setsid sh -c 'echo $$ > pid; cd /; exec sleep 301 <&- >&- 2>&-'"
+    job = make_job(
+        tmp_path / "run",
+        f"""
+        rule a:
+            output: "a"
+            shell: "{daemon} & until [ -e gate ]; do sleep 0.01; done"
+        """,
+    )
+    await any_engine.launch(job)
+    pid = int(await until(lambda: _text(job.workspace.work / "pid")))
+    await any_engine.close()
+    await kill_run(job)
+    await until(lambda: identify(pid) is None)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

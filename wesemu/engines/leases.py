@@ -73,7 +73,15 @@ class LeaseDesk:
 
     def take(self, wanted: Resources, needed: Callable[[], bool] = lambda: True) -> Lease:
         """Blocks until it is this task's turn, or until it is not `needed` any more, which is
-        looked at twice a second. Raises LeasesClosed, LeaseForgone, OSError for a full disk."""
+        looked at twice a second. Raises LeasesClosed, LeaseForgone, OSError for a full disk.
+
+        Where somebody empties the folder meanwhile, the task queues again.
+        """
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                return self._take(wanted, needed)
+
+    def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease:
         with self._mutex:
             self._refuse_closed()
             number, descriptor = self._ledger.draw(self._standing, wanted)
@@ -149,9 +157,7 @@ def declare(folder: Path, capacity: Capacity) -> None:
     descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        text = json.dumps(asdict(capacity)).encode() + b"\n"
-        os.pwrite(descriptor, text, 0)
-        os.ftruncate(descriptor, len(text))
+        _write_capacity(descriptor, capacity)
     finally:
         os.close(descriptor)
     ledger = _Ledger(folder, threading.RLock())
@@ -159,6 +165,16 @@ def declare(folder: Path, capacity: Capacity) -> None:
         ledger.tidy()
     finally:
         ledger.close()
+
+
+def declare_again(folder: Path, capacity: Capacity) -> None:
+    """As `declare`, where somebody has removed or emptied the folder or its `node.json`."""
+    try:
+        there = (folder / _NODE).stat().st_size > 0
+    except FileNotFoundError:
+        there = False
+    if not there:
+        declare(folder, capacity)
 
 
 def list_tickets(folder: Path) -> list[Ticket]:
@@ -182,10 +198,14 @@ class _Ledger:
     """The folder's writing end. One process's threads share it, and `mutex`."""
 
     def __init__(self, folder: Path, mutex: "threading.RLock") -> None:
+        """Raises FileNotFoundError where no node was declared."""
         self._folder = folder
         self._mutex = mutex
         self._descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_NOFOLLOW)
         self._last = dict[str, Ticket]()
+        self._known: Capacity | None = None
+        with contextlib.suppress(SystemFault):
+            self._capacity()
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -194,10 +214,29 @@ class _Ledger:
     def _locked(self) -> Iterator[None]:
         with self._mutex:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            while not self._is_current():
+                self._make_again()
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             try:
                 yield
             finally:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _is_current(self) -> bool:
+        """Whether the file that is locked is still the one that others lock."""
+        ours = os.fstat(self._descriptor)
+        try:
+            theirs = (self._folder / _NODE).stat()
+        except FileNotFoundError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+    def _make_again(self) -> None:
+        """Somebody has removed the folder or the file. All processes make the same file again."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        os.close(self._descriptor)
+        self._descriptor = descriptor
 
     def draw(self, standing: Standing, wanted: Resources) -> tuple[int, int]:
         """A new ticket, waiting: its number, and the descriptor that keeps it alive."""
@@ -301,8 +340,25 @@ class _Ledger:
         return self._last
 
     def _capacity(self) -> Capacity:
-        record = json.loads(os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0))
-        return Capacity(record["cores"], record["memory_mb"], tuple(record["devices"]))
+        """Raises SystemFault for a file that says nothing, where nothing was known before."""
+        size = os.fstat(self._descriptor).st_size
+        try:
+            record = json.loads(os.pread(self._descriptor, size, 0))
+            devices = tuple(record["devices"])
+            self._known = Capacity(record["cores"], record["memory_mb"], devices)
+        except (ValueError, KeyError, TypeError):
+            if self._known is None:
+                raise SystemFault(
+                    f"{self._folder / _NODE} does not say what this node has; start the server anew"
+                ) from None
+            _write_capacity(self._descriptor, self._known)
+        return self._known
+
+
+def _write_capacity(descriptor: int, capacity: Capacity) -> None:
+    text = json.dumps(asdict(capacity)).encode() + b"\n"
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))
 
 
 def _names(folder: Path) -> list[str]:

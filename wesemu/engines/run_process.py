@@ -128,6 +128,7 @@ def live(
     `announce` is told {"pid", "identity"} once the lock is held, or {"locked": True}. `about`
     goes into the `launched` record.
     """
+    _fork_from_keeper()
     lock = RunLock.take(workspace.lock)
     if lock is None:
         announce({"locked": True})
@@ -155,6 +156,48 @@ def live(
     except OSError as error:  # the history tells it, too
         events.complain(f"exit_code is not written: {error}")
     events.doorbell(workspace).unlink(missing_ok=True)
+
+
+def _fork_from_keeper() -> None:
+    """Return in a child. This process becomes its keeper: should the run's process be killed, all
+    that it leaves orphaned becomes the keeper's and is ended, whatever its environment, session
+    and process group are."""
+    adopt_orphans()
+    child = os.fork()
+    if child == 0:
+        return
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        _let_go_of_descriptors()
+        code = os.waitstatus_to_exitcode(_wait_for(child))
+        end_all(_remaining_children)
+    finally:
+        os._exit(code if code >= 0 else 128 - code)
+
+
+def _wait_for(child: int) -> int:
+    """Collect adopted processes until the child has ended; its status."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return status
+
+
+def _remaining_children() -> list[int]:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    return descendants(os.getpid())
+
+
+def _let_go_of_descriptors() -> None:
+    """Others wait for the ends of pipes and sockets that were inherited."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
 
 def _end_remote(workspace: Workspace, about: dict[str, Any]) -> None:

@@ -77,7 +77,8 @@ class Supervisor:
     """Carries runs from INITIALIZING to an end. One `drive` a run; `cancel` from anywhere.
 
     Runs end by `clock`, the emulated one; their tasks' times are told by `wall`. Tasks take their
-    leases in the folder `leases`; without one they start at once.
+    leases in the folder `leases`; without one they start at once. `declare_leases` is called before
+    each launch, should somebody have removed it.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Supervisor:
         wall: Clock,
         keep_runs: bool = False,
         leases: Path | None = None,
+        declare_leases: Callable[[], None] = lambda: None,
         publisher: Publisher | None = None,
         limits: RunLimits | None = None,
     ) -> None:
@@ -106,6 +108,7 @@ class Supervisor:
         self._wall = wall
         self._keep_runs = keep_runs
         self._leases = leases
+        self._declare_leases = declare_leases
         self._executions: dict[RunId, Execution] = {}
         self._stoppable: dict[RunId, asyncio.Task[Any]] = {}
         self._endings: set[asyncio.Task[None]] = set()
@@ -234,6 +237,7 @@ class Supervisor:
             size = job.input_bytes
             await patiently(partial(self._store.amend, run.id, input_bytes=size))
         job = replace(job, standing=self._standing(run))
+        await asyncio.to_thread(self._declare_leases)
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
         try:
             return await asyncio.shield(launch)

@@ -181,8 +181,12 @@ def _node(settings: NodeSettings, leases: Path) -> Node:
     )
     for note in node.notes:
         log.warning("about this machine's GPUs", note=note)
-    declare(leases, Capacity(node.cores, node.memory_mb, node.devices))
+    declare(leases, _capacity(node))
     return node
+
+
+def _capacity(node: Node) -> Capacity:
+    return Capacity(node.cores, node.memory_mb, node.devices)
 
 
 def _offer(settings: NodeSettings, node: Node) -> Offer:

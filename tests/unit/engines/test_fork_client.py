@@ -1,6 +1,7 @@
 """The server's end of the forkserver, when the machine does not do as it should."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from wesemu.engines.snakemake import fork_client
 from wesemu.engines.snakemake.fork_client import ForkClient, NotStarted
 from wesemu.errors import EngineFault
 
@@ -57,3 +59,21 @@ async def test_launch_by_a_forkserver_that_has_just_died_is_a_fault(
     monkeypatch.setattr(client, "start", started)
     with pytest.raises(EngineFault, match="has died"):
         await client.launch(tmp_path)
+
+
+async def test_a_forkserver_that_hangs_is_replaced(
+    client: ForkClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.start()
+    hung = client.pid
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    with monkeypatch.context() as hurry:
+        hurry.setattr(fork_client, "_LAUNCH_SECONDS", 0.1)
+        with pytest.raises(EngineFault, match="has not answered"):
+            await client.launch(tmp_path)
+    assert client.pid is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(hung, 0)
+    await client.start()
+    assert client.pid not in (None, hung)

@@ -1,6 +1,7 @@
 """Leases in a real folder, between threads and processes, some of which are killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from wesemu.engines.leases import (
     LeaseForgone,
     LeasesClosed,
     declare,
+    declare_again,
     list_tickets,
 )
 from wesemu.engines.tickets import Capacity
@@ -305,3 +307,54 @@ def test_task_that_is_not_needed_any_more_leaves_the_queue(
         asked.result(DEADLINE_SECONDS)
     assert waiting(folder) == 0
     held.release()
+
+
+def remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def empty_folder(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def empty_node(folder: Path) -> None:
+    (folder / "node.json").write_text("")
+
+
+def remove_node(folder: Path) -> None:
+    (folder / "node.json").unlink()
+
+
+def garble_node(folder: Path) -> None:
+    (folder / "node.json").write_text("[1, 2")
+
+
+@pytest.mark.parametrize(
+    "damage", [remove_folder, empty_folder, empty_node, remove_node, garble_node]
+)
+def test_a_folder_that_somebody_damages_is_made_again(
+    folder: Path, threads: ThreadPoolExecutor, damage: Callable[[Path], None]
+) -> None:
+    first, second = desk(folder), desk(folder, age=2)
+    whole = ALL
+    held = first.take(whole)
+    waits = threads.submit(second.take, whole)
+    until(lambda: waiting(folder) == 1)
+    damage(folder)
+    held.release()
+    got = waits.result(timeout=60)
+    behind = threads.submit(first.take, whole)
+    until(lambda: waiting(folder) == 1)
+    assert not behind.done()
+    got.release()
+    behind.result(timeout=60).release()
+    assert [path.name for path in folder.iterdir()] == ["node.json"]
+
+
+def test_the_server_declares_its_node_again(folder: Path) -> None:
+    capacity = Capacity(2, 1000)
+    for damage in (remove_folder, empty_folder, empty_node):
+        damage(folder)
+        declare_again(folder, capacity)
+        desk(folder).take(ALL).release()

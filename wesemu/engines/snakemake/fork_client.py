@@ -121,10 +121,10 @@ class ForkClient:
         """What the run's process announces: {"pid", "identity"} or {"locked"}.
 
         Raises NotStarted; EngineFault where the forkserver, or the run's process, died before it
-        did.
+        did. A forkserver that does not answer in time is killed: the next launch starts another.
         """
         await self.start()
-        if self._channel is None:
+        if (channel := self._channel) is None:
             raise EngineFault("Snakemake's forkserver has died")
         loop = asyncio.get_running_loop()
         self._last_id += 1
@@ -133,10 +133,16 @@ class ForkClient:
         self._replies[number] = reply
         try:
             message = json.dumps({"id": number, "root": str(root)})
-            await loop.sock_sendall(self._channel, message.encode())
             async with asyncio.timeout(_LAUNCH_SECONDS):
+                await loop.sock_sendall(channel, message.encode())
                 return await reply
-        except (OSError, TimeoutError) as error:
+        except TimeoutError:
+            if self._channel is channel:
+                await self._end()
+            raise EngineFault(
+                f"Snakemake's forkserver has not answered within {_LAUNCH_SECONDS:.0f} seconds"
+            ) from None
+        except OSError as error:
             raise EngineFault(f"Snakemake's forkserver does not answer: {error}") from error
         finally:
             self._replies.pop(number, None)
