@@ -118,11 +118,20 @@ def complete_read_groups(
     groups = []
     for number, group in enumerate(given, 1):
         if group is None:
-            name = f"{sample}.L{number}"
-            group = ReadGroup({"ID": name, "LB": sample, "PL": "ILLUMINA", "PU": name})
+            group = _made(sample, number)
         groups.append(group if group.sample else group.with_fields(SM=sample))
     _check_ids(groups, entries)
     return groups
+
+
+def _made(sample: str, number: int) -> ReadGroup:
+    """Parsed, since the sample's name may hold what a read group may not."""
+    name = f"{sample}.L{number}"
+    try:
+        return parse_read_group(f"@RG\tID:{name}\tLB:{sample}\tPL:ILLUMINA\tPU:{name}")
+    except InvalidRequest as error:
+        error.field = "sample"
+        raise
 
 
 def _parse_entry(text: str | None, entry: str) -> ReadGroup | None:

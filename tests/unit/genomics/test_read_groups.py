@@ -80,6 +80,13 @@ def test_missing_read_groups_are_made_and_the_sample_is_added():
     ]
 
 
+@pytest.mark.parametrize("sample", ["{a}", "a\\b", "ä"])
+def test_a_sample_that_no_read_group_can_hold_is_refused(sample):
+    with pytest.raises(InvalidRequest, match="no read group") as caught:
+        complete_read_groups([None], sample)
+    assert caught.value.field == "sample"
+
+
 def test_a_lane_without_a_sample_is_of_the_other_lanes_sample():
     groups = complete_read_groups([None, "@RG\tID:x\tSM:NA12878", "@RG\tID:y"])
     assert [group.sample for group in groups] == ["NA12878"] * 3
