@@ -13,6 +13,7 @@ import pytest
 from sample_s import SAMPLE_S, called, fasta
 
 from wesemu.genomics.bwaindex import SUFFIXES
+from wesemu.genomics.wheel import bwa_mem3_fault
 
 LONG_AGO = (1_577_836_800, 1_577_836_800)
 
@@ -70,11 +71,20 @@ def test_an_index_of_the_fasta_is_used_whatever_its_date(workflow, sample, tmp_p
     assert (run.directory / "resources" / "genome.fa.bwt").resolve() == Path(f"{reference}.bwt")
 
 
-@pytest.mark.parametrize("suffix", [".alt", ".64.alt"])
-def test_alt_contigs_are_used(workflow, sample, tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "mapper"),
+    [
+        (".alt", "bwa"),
+        (".64.alt", "bwa"),
+        (".alt", "bwa-mem3"),
+    ],
+)
+def test_alt_contigs_are_used(workflow, sample, tmp_path, suffix, mapper):
+    if mapper == "bwa-mem3" and (fault := bwa_mem3_fault()):
+        pytest.skip(fault)
     reference = SAMPLE_S.write_reference(tmp_path / "ref.fa", alternate=True)
     Path(f"{reference}.alt").rename(f"{reference}{suffix}")
-    results = workflow("wgs").succeed(sample(reference))
+    results = workflow("wgs").succeed(sample(reference) | {"mapper": mapper})
     assert called(results / "calls.vcf.gz") == SAMPLE_S.sites
     assert "\tAH:*" in samtools_header(results / "aligned.bam")
 

@@ -17,15 +17,17 @@ def find_alternates(fasta: Path) -> Path | None:
     """The list for `fasta`, plain or gzip, beside it or beside the file that it links to. An
     empty list counts as none."""
     for path in dict.fromkeys((fasta, fasta.resolve())):
-        stems = [str(path)]
-        if path.suffix == ".gz":
-            stems.append(str(path)[: -len(".gz")])
-        for stem in stems:
+        for stem in stems(str(path)):
             for suffix in SUFFIXES:
                 found = Path(stem + suffix)
                 if found.is_file() and found.stat().st_size:
                     return found
     return None
+
+
+def stems(fasta: str) -> list[str]:
+    """What the name of the list may begin with, for a FASTA's name."""
+    return [fasta, fasta.removesuffix(".gz")] if fasta.endswith(".gz") else [fasta]
 
 
 def key_with_alternates(sha256: str, alternates: Path | None) -> str:

@@ -15,6 +15,8 @@ from urllib.parse import unquote
 from yarl import URL
 
 from wesemu.errors import InputError, ObjectNotFound, WesemuError
+from wesemu.genomics.alternates import SUFFIXES as ALTERNATES
+from wesemu.genomics.alternates import stems
 from wesemu.objects.buckets import check_key
 from wesemu.objects.lanes import is_reads
 from wesemu.runs.ports import Tell
@@ -36,7 +38,8 @@ def staged_path(folder: Path, location: str) -> Path | None:
         return place / "folder"
     if not (place / "file").is_dir():
         return None
-    return next((each for each in (place / "file").iterdir() if each.name[0] != "."), None)
+    names = (each for each in (place / "file").iterdir() if each.name[0] != ".")
+    return next((each for each in names if not each.name.endswith(ALTERNATES)), None)
 
 
 class Stage:
@@ -112,9 +115,9 @@ class Stage:
 
     async def _bring_reference(self, remote: RemoteKey, place: Path, progress: "_Progress") -> None:
         """A FASTA at the key, else the only one in the folder, else nothing: it may be the name
-        of a registered reference."""
+        of a registered reference. With a list of ALT contigs, if there is one beside it."""
         if await self._is_object(remote):
-            return await self._bring_key(remote, remote.key, place, progress)
+            return await self._bring_fasta(remote, remote.key, place, progress)
         names = [
             name
             for name in await remote.bucket.below(remote.key)
@@ -129,8 +132,21 @@ class Stage:
             )
         if names:
             key = f"{remote.key.rstrip('/')}/{names[0]}"
-            await self._bring_key(remote, key, place, progress)
+            await self._bring_fasta(remote, key, place, progress)
         return None
+
+    async def _bring_fasta(
+        self, remote: RemoteKey, key: str, place: Path, progress: "_Progress"
+    ) -> None:
+        """The list comes first: where the FASTA is, a resumed run fetches nothing more."""
+        lists = [stem + suffix for stem in stems(key) for suffix in ALTERNATES]
+        for name in lists:
+            if await remote.bucket.find(name) is not None:
+                progress.more(1)
+                source = RemoteFile(remote.bucket, name)
+                await self._fetch(source, place / "file" / name.rpartition("/")[2], progress)
+                break
+        await self._bring_key(remote, key, place, progress)
 
     async def _bring_folder(self, remote: RemoteKey, place: Path, progress: "_Progress") -> None:
         """Every FASTQ file below the folder; the lanes are told by their names afterwards."""

@@ -105,6 +105,19 @@ async def test_a_folder_of_lanes_is_fetched_whole(
     assert run.input_bytes == sum(map(len, lanes.values()))
 
 
+@pytest.mark.parametrize("asked", ["reference/tiny", "reference/tiny/genome.fa"])
+async def test_the_alt_contigs_of_a_reference_come_along(
+    serve: Serve, side: Side, remote: Mapping[str, Any], settings: Settings, asked: str
+) -> None:
+    alternates = {"p/reference/tiny/genome.fa.64.alt": b"chr1\t0\tchr1\n"}
+    await asyncio.to_thread(fill, side, READS | GENOME | alternates)
+    runs = await serve(remote_buckets=remote)
+    run = await job_ended(runs, await start_job(serve, mapping_reference_path=asked))
+    assert run.failure is None
+    made = (settings.data / "cache" / "references").glob("*/genome.fa.alt")
+    assert [path.read_bytes() for path in made] == [b"chr1\t0\tchr1\n"]
+
+
 async def test_a_reference_may_be_a_registered_one_s_name(
     serve: Serve, side: Side, remote: Mapping[str, Any], settings: Settings
 ) -> None:
