@@ -175,29 +175,33 @@ class FastaReader:
         return start
 
     def _parts(self, text: bytes) -> Iterator[tuple[bytes | None, bytes]]:
-        while text:
+        position = 0
+        while position < len(text):
             if self._header is not None:
-                line, end, text = text.partition(b"\n")
-                self._header += line
+                end = text.find(b"\n", position)
+                self._header += text[position : end if end >= 0 else len(text)]
                 if len(self._header) > _LONGEST_HEADER:
                     raise self._fault(
                         f"{self._path}, line {self._line}: the line after '>' is longer than "
                         f"{_LONGEST_HEADER} bytes. Shorten it."
                     )
-                if end:
-                    yield self._begin(self._header), b""
-                    self._header = None
-                    self._line += 1
-                    self._starts_line = True
-            elif self._starts_line and text.startswith(b">"):
+                if end < 0:
+                    return
+                yield self._begin(self._header), b""
+                self._header = None
+                self._line += 1
+                self._starts_line = True
+                position = end + 1
+            elif self._starts_line and text.startswith(b">", position):
                 self._end()
                 self._header = b""
-                text = text[1:]
+                position += 1
             else:
-                end_of_part = text.find(b"\n>") + 1 or len(text)
-                part, text = text[:end_of_part], text[end_of_part:]
+                end = text.find(b"\n>", position) + 1 or len(text)
+                part = text[position:end]
                 self._starts_line = part.endswith(b"\n")
                 yield None, self._bases(part)
+                position = end
 
     def _begin(self, header: bytes) -> bytes:
         name = b"" if header[:1].isspace() else header.split(None, 1)[0] if header.strip() else b""
