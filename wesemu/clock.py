@@ -75,7 +75,8 @@ class Course:
 
     def at(self, wall: datetime) -> datetime:
         """Emulated time when the wall clock shows `wall`; never after `END_OF_TIME`."""
-        passed = math.floor(Fraction(self.speed) * ((wall - self.wall) // _MICROSECOND))
+        since = max(wall - self.wall, timedelta())  # the wall clock may have been set back
+        passed = math.floor(Fraction(self.speed) * (since // _MICROSECOND))
         return _later(self.emulated, passed)
 
     def reaches(self, moment: datetime) -> datetime | None:
@@ -110,19 +111,24 @@ class Course:
 
 
 class EmulatedClock:
-    """A clock on a `Course`; whoever waits for it is woken when the course changes."""
+    """A clock on a `Course`; whoever waits for it is woken when the course changes.
+
+    It never goes back, also where the wall clock does: it stands still until that has caught up.
+    """
 
     def __init__(self, wall: Clock, course: Course) -> None:
         self._wall = wall
         self._course = course
         self._turned = asyncio.Event()
+        self._latest = course.emulated
 
     @property
     def course(self) -> Course:
         return self._course
 
     def now(self) -> datetime:
-        return self._course.at(self._wall.now())
+        self._latest = max(self._latest, self._course.at(self._wall.now()))
+        return self._latest
 
     async def wait_until(self, moment: datetime) -> None:
         while self.now() < moment:
@@ -131,6 +137,10 @@ class EmulatedClock:
                 await turned.wait()
             else:
                 await _first(turned, self._wall, due)
+
+    def not_before(self, moment: datetime) -> None:
+        """Tell no time earlier than `moment`, which was told in an earlier life."""
+        self._latest = max(self._latest, min(moment, END_OF_TIME))
 
     def follow(self, course: Course) -> None:
         """Go on by another course, from now on."""

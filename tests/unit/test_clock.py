@@ -63,6 +63,39 @@ def test_a_moment_is_reached_when_the_course_says_and_not_before(
     assert due == START or course.at(due - timedelta(microseconds=1)) < moment
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("pass"), st.integers(-7200, 7200)),
+            st.tuples(st.just("speed"), st.sampled_from([0, 1, 600])),
+            st.tuples(st.just("leap"), st.integers(0, 7200)),
+        ),
+        max_size=12,
+    )
+)
+def test_emulated_time_never_goes_back_whatever_the_wall_clock_does(
+    steps: list[tuple[str, int]],
+) -> None:
+    wall = ManualClock(START)
+    clock = EmulatedClock(wall, Course(START, START))
+    latest = clock.now()
+    for what, amount in steps:
+        if what == "pass":
+            wall.advance(timedelta(seconds=amount))
+        elif what == "speed":
+            clock.follow(clock.course.turned(wall.now(), speed=amount))
+        else:
+            clock.follow(clock.course.turned(wall.now(), step=timedelta(seconds=amount)))
+        assert clock.now() >= latest
+        latest = clock.now()
+
+
+def test_no_time_is_told_before_one_of_an_earlier_life() -> None:
+    clock = EmulatedClock(ManualClock(START), Course(START, START))
+    clock.not_before(START + timedelta(hours=1))
+    assert clock.now() == START + timedelta(hours=1)
+
+
 def test_emulated_time_ends_before_dates_do() -> None:
     course = Course(START, START, FASTEST)
     assert course.at(START + timedelta(days=365_000)) == END_OF_TIME

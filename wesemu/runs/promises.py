@@ -56,12 +56,24 @@ def due(run: Run) -> datetime | None:
 
 
 def took(run: Run, now: datetime) -> timedelta:
-    """How long the run has taken at `now`, or took; nothing for one that has not begun."""
+    """How long the run has taken at `now`, or took; nothing for one that has not begun. It never
+    shrinks: of a run whose tools are slow it is at most what the service level promises."""
     if run.started is None:
         return timedelta()
     if run.ended is not None:
         return run.ended - run.started
-    return min(now, due(run) or now) - run.started
+    return min(now, due(run) or _least_due(run) or now) - run.started
+
+
+def _least_due(run: Run) -> datetime | None:
+    """Before the size is known: the earliest moment at which the run may end. Nothing later is
+    told, or the duration could shrink once the size is known."""
+    late = timedelta(minutes=run.terms.fault.late_minutes)
+    if run.started is None or not run.workflow or not run.service_level.has_promise:
+        return None
+    if run.terms.pace is Pace.REAL and not late:
+        return None
+    return _promise(run, 0).deadline(run.started) + late
 
 
 def predict(run: Run) -> Prediction | None:

@@ -212,6 +212,8 @@ class RunService:
     async def remove(self, owner: Owner, run_id: str) -> None:
         """Forget a run and its directory, never what it published. Raises RunActive."""
         run = await self.get(owner, run_id)
+        if run.state is RunState.CANCELING:
+            raise RunActive(f"run {run.id} is being cancelled; remove it once it has ended")
         if run.state.active:
             raise RunActive(
                 f"run {run.id} is {run.state}; cancel it or wait for its end before removing it"

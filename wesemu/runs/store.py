@@ -5,6 +5,7 @@ States move by compare-and-set against the transition table, so two actors can n
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,15 @@ class RunStore:
             states,
         )
         return [codec.row_to_run(row) for row in rows]
+
+    async def latest_time(self) -> datetime | None:
+        """The latest emulated time that any run has; None where there are no runs."""
+        rows = await self._database.rows(
+            "SELECT max(coalesce(ended, started, created)) AS latest FROM "
+            "(SELECT * FROM runs ORDER BY sequence DESC LIMIT 1000)"
+        )
+        latest = rows[0]["latest"] if rows else None
+        return codec.moment(latest)
 
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
         """Runs of an owner by state, every state named."""

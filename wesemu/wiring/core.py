@@ -101,6 +101,8 @@ async def open_core(
     objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
     opening.push_async_callback(store.close)
+    if (latest := await store.latest_time()) is not None:
+        keeper.clock.not_before(latest)
     await reconcile(store, data.runs)
     await clean_up(data.runs, store)
     if engines is None:

@@ -200,6 +200,28 @@ async def test_a_job_that_waits_can_be_cancelled(
     assert (told["status"], told["duration"]) == ("Failed", "0s")
 
 
+async def test_a_cancelled_job_says_so(client: Client, start: Start, reach: Reach) -> None:
+    name = await start(WGS | reads("wait-1"))
+    await reach(name, RunState.RUNNING)
+    assert (await client.put(f"/gs/workflow/{name}", json={"action": "cancel"})).status == 200
+    await reach(name, RunState.CANCELED)
+    told = await described(client, name)
+    assert (told["status"], told["error_message"]) == ("Failed", "the workflow was cancelled")
+
+
+async def test_a_job_that_is_being_cancelled_is_not_removed(
+    client: Client, start: Start, reach: Reach, runs: RunService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await start(WGS | reads("wait-1"))
+    run = await reach(name, RunState.RUNNING)
+    monkeypatch.setattr(runs._dispatcher, "cancel", lambda run_id: None)
+    await client.put(f"/gs/workflow/{name}", json={"action": "cancel"})
+    for path in (f"/gs/workflow/{name}", f"/ga4gh/wes/v1/runs/{run.id}?purge=true"):
+        response = await client.delete(path)
+        assert response.status == 409
+        assert "is being cancelled; remove it once it has ended" in await response.text()
+
+
 async def test_cancelling_a_job_that_has_ended_changes_nothing(
     client: Client, start: Start, reach
 ) -> None:

@@ -143,3 +143,29 @@ def test_a_fault_strikes_one_run_and_no_rehearsal() -> None:
 def test_a_users_own_workflow_cannot_pretend() -> None:
     with pytest.raises(InvalidRequest, match="mapping and wgs"):
         ServicePolicy(Terms()).check(RunRequest("Snakefile", tags={"wesemu_bases": "1e9"}), "")
+
+
+@given(
+    counted=sizes,
+    level=st.sampled_from(LEVELS),
+    late=st.sampled_from([0, 7]),
+    pace=st.sampled_from(Pace),
+    moments=st.lists(st.floats(0, 10**6), min_size=2, max_size=5),
+    learned=st.integers(0, 5),
+)
+def test_a_duration_never_shrinks(
+    counted: int, level: ServiceLevel, late: int, pace: Pace, moments: list[float], learned: int
+) -> None:
+    """However slow the tools are, and whenever the size becomes known."""
+    run = replace(
+        RUNNING, service_level=level, terms=Terms(pace=pace, fault=Fault(late_minutes=late))
+    )
+    told = []
+    for number, seconds in enumerate(sorted(moments)):
+        now = START + timedelta(seconds=seconds)
+        if number == learned:
+            run = replace(run, counts=ReadCounts(1, counted))
+        told.append(took(run, now))
+    run = replace(run, counts=run.counts or ReadCounts(1, counted))
+    told.append(took(replace(run, ended=due(run) or now), now))
+    assert told == sorted(told)

@@ -93,8 +93,13 @@ def describe(run: Run, *, now: datetime, namespace: str) -> Description:
         real_seconds=figure.get("wesemu.real.seconds"),
         node=run.tags.get(PLACE),
         node_note=run.tags.get(PLACE_NOTE),
-        error_message=figure.get("wesemu.error"),
+        error_message=_error(run) or figure.get("wesemu.error"),
     )
+
+
+def _error(run: Run) -> str | None:
+    """AGS has one word for jobs that failed and for those that somebody cancelled."""
+    return "the workflow was cancelled" if run.state is RunState.CANCELED else None
 
 
 def echo_of(run: Run) -> JsonObject:

@@ -14,7 +14,7 @@ from wesemu.clock import Clock
 from wesemu.errors import InvalidRequest, RunActive
 from wesemu.numerals import whole_number
 from wesemu.runs.listing import Selection
-from wesemu.runs.model import Owner, Run
+from wesemu.runs.model import Owner, Run, RunState
 from wesemu.runs.service import RunService
 
 _PAGE = 500
@@ -75,6 +75,11 @@ class AgsHandlers:
         """Forgets a job that has ended. Raises RunActive."""
         run = await self._find(request)
         if run.state.active:
+            if run.state is RunState.CANCELING:
+                raise RunActive(
+                    f"the workflow {job_name(run)!r} is being cancelled; remove it once it has "
+                    "ended"
+                )
             raise RunActive(
                 f"the workflow {job_name(run)!r} is {status(run.state)}; cancel it or wait for its "
                 "end before you remove it"
