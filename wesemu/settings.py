@@ -274,6 +274,17 @@ class RemoteBucketSettings(BaseModel):
         return self
 
 
+class WdlSettings(BaseModel):
+    """How WDL tasks are run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    containers: Literal["auto", "always", "never"] = "auto"
+    """Where docker, podman or apptainer is found. `auto`: tasks that name an image run in it, if
+    it is there or can be pulled, and on this machine otherwise; `always`: all tasks run in
+    containers, those without an image in miniwdl's default image; `never`: on this machine."""
+
+
 class EngineSettings(BaseModel):
     """How workflows are run."""
 
@@ -299,6 +310,8 @@ class EngineSettings(BaseModel):
     environment: list[str] = Field(default_factory=list)
     """Environment variables that tasks get although their names or values look like secrets, with
     `*` for any letters: `["AWS_*"]`."""
+
+    wdl: WdlSettings = Field(default_factory=WdlSettings)
 
 
 class LimitSettings(BaseModel):

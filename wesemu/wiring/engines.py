@@ -51,10 +51,12 @@ async def found_engines(settings: Settings) -> list[Engine]:
     found = [(await asyncio.to_thread(probe), kind) for probe, kind in hosted]
     usable = [(probe.version, kind) for probe, kind in found if probe.version is not None]
     containers = await asyncio.to_thread(find_container_tool) if usable else None
+    use = settings.engine.wdl.containers
     engines += [
         kind(
             version,
-            containers=containers,
+            containers=None if kind is wdl.WdlEngine and use == "never" else containers,
+            always_contained=use == "always",
             sandbox=sandbox,
             passed=settings.engine.environment,
         )

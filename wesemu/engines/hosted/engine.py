@@ -53,7 +53,8 @@ class HostedEngine:
     """Implements `runs.ports.Engine`; a subclass says for which library.
 
     `version` is what its `probe` found. With `containers`, tools that ask for an image run in it;
-    otherwise all run as local processes. `environment` is added to what the tools see.
+    otherwise all run as local processes; `always_contained`: also WDL tasks that ask for none.
+    `environment` is added to what the tools see.
     `grace_seconds` are the tools' on cancel, before SIGKILL.
     """
 
@@ -70,6 +71,7 @@ class HostedEngine:
         version: str,
         *,
         containers: ContainerTool | None = None,
+        always_contained: bool = False,
         sandbox: Sandbox | None = None,
         passed: Sequence[str] = (),
         python: str = sys.executable,
@@ -78,6 +80,7 @@ class HostedEngine:
     ) -> None:
         self.version = version
         self.containers = containers
+        self._always_contained = always_contained
         self._sandbox = sandbox if containers not in _MOUNTING else None
         self._python = python
         self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES, passed)
@@ -114,6 +117,7 @@ class HostedEngine:
             containers=self.containers,
             grace_seconds=self._grace,
             sandbox=self._sandbox if job.untrusted else None,
+            always_contained=self._always_contained,
         )
         write_order(job.workspace, order)
 

@@ -21,6 +21,7 @@ class Order:
     With a `standing` each task takes a lease before it begins; `resources` are the most that the
     run uses at a time.
     Without `containers` tools run as local processes. `fragment` is CWL's `#main`, without `#`.
+    `always_contained`: WDL tasks that name no image run in the library's default one.
     """
 
     engine: str
@@ -34,6 +35,7 @@ class Order:
     standing: Standing | None = None
     sandbox: Sandbox | None = None
     fragment: str = ""
+    always_contained: bool = False
 
 
 def order_from(
@@ -45,6 +47,7 @@ def order_from(
     containers: ContainerTool | None,
     grace_seconds: float,
     sandbox: Sandbox | None = None,
+    always_contained: bool = False,
 ) -> Order:
     return Order(
         engine=engine,
@@ -58,6 +61,7 @@ def order_from(
         standing=job.standing,
         sandbox=sandbox,
         fragment=job.fragment,
+        always_contained=always_contained,
     )
 
 

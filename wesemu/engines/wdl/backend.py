@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
-from logging import Logger
+from logging import Logger, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import psutil
 from wesemu.engines.hosted.tasks import RunCanceled, Tasks
 from wesemu.engines.leases import LeaseForgone
 from wesemu.engines.task_process import Attempt, TaskProcess
+from wesemu.engines.wdl.images import Images, image_of, names_image
 from wesemu.runs.model import Resources
 
 _TICK_SECONDS = 0.1
@@ -57,7 +58,7 @@ def task_name(run_id: str, folder: Path) -> str:
 def local_backend(tasks: Tasks, share: Resources) -> type:
     """A `TaskContainer` that runs a task as a local process in the task's own directory.
 
-    The image that a task asks for is not looked at.
+    The image that a task asks for is not looked at. A task's `note` goes into its stderr.
     """
     cores = Cores(share.cores)
 
@@ -73,6 +74,7 @@ def local_backend(tasks: Tasks, share: Resources) -> type:
         def __init__(self, config: Any, run_id: str, host_dir: str) -> None:
             super().__init__(config, run_id, host_dir)
             self.container_dir = host_dir
+            self.note = ""
             self._name = task_name(run_id, Path(host_dir))
 
         def host_work_dir(self) -> str:
@@ -93,6 +95,7 @@ def local_backend(tasks: Tasks, share: Resources) -> type:
             wanted = wanted_by(self.runtime_values, share)
             with cores.take(wanted.cores):
                 attempt = _begin(tasks, self._name, command, wanted, terminating)
+                _tell(attempt, self.note)
                 try:
                     process = tasks.spawn(attempt, [*shell, str(script)], cwd=self.host_work_dir())
                     code = _wait(process, terminating)
@@ -108,7 +111,7 @@ def local_backend(tasks: Tasks, share: Resources) -> type:
     return LocalTask
 
 
-def recorded(backend: Any, tasks: Tasks, share: Resources) -> type:
+def recorded(backend: Any, tasks: Tasks, share: Resources, images: Images) -> type:
     """One of miniwdl's backends whose tasks are told of."""
 
     class RecordedTask(backend):  # type: ignore[misc]
@@ -118,8 +121,14 @@ def recorded(backend: Any, tasks: Tasks, share: Resources) -> type:
             attempt = _begin(tasks, name, command, wanted, terminating)
             code: int = -1
             try:
+                self._obtain_image()
                 code = super()._run(logger, terminating, command)
                 attempt.task = replace(attempt.task, exit_code=code)
+            except _errors.Terminated:
+                raise
+            except Exception as error:
+                tasks.complain(name, f"{error}" or type(error).__name__)
+                raise
             finally:
                 for stream in ("stdout", "stderr"):
                     written = Path(getattr(self, f"host_{stream}_txt")())
@@ -128,7 +137,85 @@ def recorded(backend: Any, tasks: Tasks, share: Resources) -> type:
                 tasks.end(name, succeeded=code >= 0 and self.success_exit_code(code))
             return code
 
+        def _obtain_image(self) -> None:
+            default = self.cfg.get_dict("task_runtime", "defaults").get("docker")
+            image = self.runtime_values.get("docker", default)
+            if image is None or "inlineDockerfile" in self.runtime_values:
+                return
+            if (reason := images.obtain(str(image))) is not None:
+                raise RuntimeError(f"the image {image} cannot be had: {reason}")
+
     return RecordedTask
+
+
+def chosen(local: Any, container: Any, images: Images) -> type:
+    """A backend that runs a task in a container if the task names an image that can be had, and
+    on this machine otherwise."""
+    here = threading.local()
+    lock = threading.Lock()
+    started = dict[str, str | None]()
+
+    def start(config: Any, logger: Logger) -> str | None:
+        """Start the container backend once; why it does not start."""
+        with lock:
+            if "reason" not in started:
+                try:
+                    container.global_init(config, logger)
+                    started["reason"] = None
+                except Exception as error:
+                    started["reason"] = f"{error}"
+            return started["reason"]
+
+    def note(config: Any, logger: Logger) -> str | None:
+        """None for a task that runs in a container, else why it does not ("" for no image)."""
+        task, inputs = here.task, here.inputs
+        if not names_image(task, inputs):
+            return ""
+        image = image_of(task, inputs)
+        reason = start(config, logger)
+        if reason is None and image is not None:
+            reason = images.obtain(image)
+        if reason is None:
+            return None
+        return f"the image {image or ''} cannot be had ({reason}): the task runs on this machine"
+
+    class Chosen(_containers.TaskContainer):  # type: ignore[misc]
+        def __new__(cls, config: Any, run_id: str, host_dir: str) -> Any:
+            logger = getLogger("wdl")
+            if (told := note(config, logger)) is None:
+                return container(config, run_id, host_dir)
+            made = local(config, run_id, host_dir)
+            made.note = told
+            if told:
+                logger.warning("%s: %s", task_name(run_id, Path(host_dir)), told)
+            return made
+
+        @classmethod
+        def global_init(cls, config: Any, logger: Logger) -> None:
+            """The container backend starts with the first task that needs it."""
+
+    _remember_tasks(here)
+    return Chosen
+
+
+def _remember_tasks(here: threading.local) -> None:
+    """miniwdl tells a backend no more of a task than its name."""
+    modules = [import_module(f"WDL.runtime{name}") for name in ("", ".task", ".workflow")]
+    run: Any = vars(modules[1])["run_local_task"]
+
+    def run_local_task(config: Any, task: Any, inputs: Any, *more: Any, **options: Any) -> Any:
+        here.task, here.inputs = task, inputs
+        return run(config, task, inputs, *more, **options)
+
+    for module in modules:
+        vars(module)["run_local_task"] = run_local_task
+
+
+def _tell(attempt: Attempt, note: str) -> None:
+    if note:
+        descriptor = attempt.open("stderr")
+        os.write(descriptor, f"wesemu: {note}\n".encode())
+        os.close(descriptor)
 
 
 def wanted_by(runtime: Mapping[str, Any], share: Resources) -> Resources:
@@ -152,12 +239,26 @@ def _begin(
 
 
 def _bring_inputs(paths: dict[str, str]) -> None:
-    """Links where a container would have mounts."""
+    """Files where a container would have mounts: hard links, so that `tar` and `cp -a` see no
+    links. What lies on another file system is a symbolic link."""
     for host, inside in paths.items():
-        link = Path(inside.rstrip("/"))
-        if not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(host.rstrip("/"))
+        target, source = Path(inside.rstrip("/")), Path(host.rstrip("/"))
+        if target.exists() or target.is_symlink():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if source.is_dir():
+                shutil.copytree(source, target, copy_function=_link)
+            else:
+                _link(str(source), str(target))
+        except OSError:
+            if target.is_dir():
+                shutil.rmtree(target)
+            target.symlink_to(source)
+
+
+def _link(source: str, target: str) -> None:
+    os.link(Path(source).resolve(), target)
 
 
 def _exports(variables: dict[str, str]) -> str:

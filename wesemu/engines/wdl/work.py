@@ -12,6 +12,7 @@ from wesemu.engines.hosted.order import Order
 from wesemu.engines.hosted.results import Results
 from wesemu.engines.hosted.worker import Desk
 from wesemu.engines.wdl.failures import explain
+from wesemu.engines.wdl.images import Images
 from wesemu.runs.model import JsonValue
 from wesemu.runs.workspace import Workspace
 
@@ -121,14 +122,18 @@ def _use_backend(desk: Desk, config: Any) -> None:
     if name == _LOCAL:
         chosen = backend.local_backend(tasks, share)
     else:
-        chosen = backend.recorded(known[name], tasks, share)
+        images = Images(desk.order.containers or "docker")
+        chosen = backend.recorded(known[name], tasks, share, images)
+        if not desk.order.always_contained:
+            chosen = backend.chosen(backend.local_backend(tasks, share), chosen, images)
         desk.stop = _terminate
     containers: Any = import_module("WDL.runtime.task_container")
     containers._backends = {name: chosen}  # noqa: SLF001  # filled from entry points otherwise
 
 
 def _terminate() -> bool:
-    """miniwdl itself ends its containers on SIGTERM, and then the run."""
+    """miniwdl itself ends its containers on SIGTERM, and then the run; the tasks on this machine
+    have been asked to end."""
     os.kill(os.getpid(), signal.SIGTERM)
     return True
 
