@@ -10,21 +10,26 @@ import pytest
 
 
 def need_numba_cuda() -> None:
-    """Enough for numba's simulator."""
-    if find_spec("numba_cuda") is None or find_spec("numpy") is None:
-        pytest.skip('no numba-cuda: pip install "wesemu[cuda]"')
+    """Enough for numba's simulator. Some versions want CUDA's libraries for it, too."""
+    _need(simulator=True)
 
 
 def need_cuda_libraries() -> None:
     """For what runs without the simulator; no GPU is needed for that."""
-    need_numba_cuda()
-    if problem := _import_problem():
+    _need(simulator=False)
+
+
+def _need(*, simulator: bool) -> None:
+    if find_spec("numba_cuda") is None or find_spec("numpy") is None:
+        pytest.skip('no numba-cuda: pip install "wesemu[cuda]"')
+    if problem := _import_problem(simulator=simulator):
         pytest.skip(f'no libraries of CUDA: pip install "wesemu[cuda]" ({problem})')
 
 
 @functools.cache
-def _import_problem() -> str:
+def _import_problem(*, simulator: bool) -> str:
     environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
+    environment |= {"NUMBA_ENABLE_CUDASIM": "1"} if simulator else {}
     words = [sys.executable, "-c", "import numba.cuda"]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     return done.stderr.strip().rpartition("\n")[2][:200] if done.returncode else ""
