@@ -116,3 +116,20 @@ def test_an_expression_s_own_message_is_told(server: LiveServer, workflow: str, 
     assert run.state == "EXECUTOR_ERROR"
     assert told in run.error["message"], run.error
     assert "use strict" not in run.error["message"]
+
+
+def test_requirements_of_the_inputs_go_before_the_tool_s_own(server: LiveServer) -> None:
+    workflow = """
+        cwlVersion: v1.2
+        class: CommandLineTool
+        requirements: {EnvVarRequirement: {envDef: {WORD: tool}}}
+        baseCommand: [bash, -c, 'echo $WORD']
+        inputs: {word: string}
+        outputs: {said: stdout}
+        stdout: said.txt
+    """
+    word = {"envName": "WORD", "envValue": "$(inputs.word)"}
+    requirements = [{"class": "EnvVarRequirement", "envDef": [word]}]
+    run = server.run("CWL", workflow, params={"word": "inputs", "cwl:requirements": requirements})
+    assert run.state == "COMPLETE", run.error
+    assert run.text("out/said.txt") == "inputs\n"

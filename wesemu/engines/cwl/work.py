@@ -20,6 +20,9 @@ from wesemu.engines.processes import MARK
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.runs.workspace import Workspace, write_json
 
+_OVERRIDES = {"cwl:requirements", "https://w3id.org/cwl/cwl#requirements", "cwltool:overrides"}
+"""Inputs that change the requirements of tools."""
+
 _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 """CWL gives a tool HOME, TMPDIR and PATH only; these are ours."""
 
@@ -131,12 +134,15 @@ def _runtime(workspace: Workspace, order: Order, executor: Any) -> Any:
         fitting |= {name: min(fitting[name], limits[name]) for name in limits if name in fitting}
         return executor.select_resources(fitting, runtime)
 
+    # with requirements from the job order, cwltool's cache would run the tool without them
+    cached = not _OVERRIDES & set(order.inputs)
     defaults = import_module("cwltool.argparser").get_default_args()
     own = {
         "use_container": order.containers is not None,
         "podman": order.containers == "podman",
         "singularity": order.containers == "apptainer",
-        "cachedir": str(private / "cache"),
+        "cachedir": str(private / "cache") if cached else None,
+        "rm_tmpdir": cached,  # outputs lie there otherwise
         "tmpdir_prefix": f"{private / 'tmp'}/",
         "tmp_outdir_prefix": f"{private}/cache/job-",  # below the cache nothing is cleared away
         "cidfile_dir": str(private),
