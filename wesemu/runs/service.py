@@ -23,9 +23,14 @@ from wesemu.runs.ports import Cards, Plan, Planner, Rehearsal
 from wesemu.runs.records import write_submission
 from wesemu.runs.store import HandleTaken, RunStore
 from wesemu.runs.submissions import SubmissionKey, Turns
+from wesemu.runs.targets import SHARED, ActiveTargets
 from wesemu.runs.workspace import Draft, Workspace
 
 log = structlog.get_logger("wesemu.runs")
+
+
+_OWN_TAGS = (PLACE_NOTE, SHARED)
+"""Tags that only the server gives."""
 
 
 class Dispatcher(Protocol):
@@ -81,6 +86,7 @@ class RunService:
         self._limits = limits or RunLimits()
         self._accepting = asyncio.Lock()
         self._turns = Turns()
+        self._targets = ActiveTargets(store, runs)
         self._unmarking: set[asyncio.Task[None]] = set()
 
     async def draft(self) -> RunDraft:
@@ -139,6 +145,8 @@ class RunService:
             request = await self._planner.collect(request, draft.files)
             plan = await self._planner.plan(owner, request, workspace.attachments)
             self._policy.check(request, plan.workflow)
+            shared = await self._targets.shared(owner, plan)
+            plan = replace(plan, tags={**plan.tags, **shared})
             graph = await self._planner.rehearse(plan, request, workspace)
             return Rehearsal(plan, graph, await asyncio.to_thread(self._cards))
         finally:
@@ -241,7 +249,7 @@ class RunService:
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         async with self._accepting if self._limits.runs_per_owner else nullcontext():
             await self._limits.check_owner(self._store, owner)
-            run = await self._queue(self._new_run(owner, request, plan, draft.id), plan)
+            run = await self._claim_and_queue(owner, request, plan, draft.id)
         self._unmark(run)
         log.info(
             "run accepted",
@@ -252,6 +260,17 @@ class RunService:
         )
         self._dispatcher.wake()
         return run
+
+    async def _claim_and_queue(
+        self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId
+    ) -> Run:
+        shared = await self._targets.claim(run_id, owner, plan)
+        plan = replace(plan, tags={**plan.tags, **shared})
+        try:
+            return await self._queue(self._new_run(owner, request, plan, run_id), plan)
+        except BaseException:
+            self._targets.release(run_id)
+            raise
 
     def _unmark(self, run: Run) -> None:
         """The directory is no draft any more. Nobody waits for this: what was accepted cannot be
@@ -275,7 +294,7 @@ class RunService:
             request=request,
             resources=plan.resources,
             created=self._clock.now(),
-            tags={name: tag for name, tag in request.tags.items() if name != PLACE_NOTE}
+            tags={name: tag for name, tag in request.tags.items() if name not in _OWN_TAGS}
             | dict(plan.tags),
             input_bytes=plan.input_bytes,
             terms=self._policy.accept(request, plan.workflow),

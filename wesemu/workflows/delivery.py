@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -29,6 +31,7 @@ class Deliveries:
     def __init__(self, elsewhere: Elsewhere, crc64: Crc64 | None = None) -> None:
         self._elsewhere = elsewhere
         self._crc64 = crc64
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def deliver(
         self, workspace: Workspace, outputs: Sequence[OutputFile], tell: Tell
@@ -40,6 +43,22 @@ class Deliveries:
         """
         names = await asyncio.to_thread(_promised, workspace)
         leaving = [each for each in outputs if each.name in names and each.published is not None]
+        async with AsyncExitStack() as turns:
+            for location in sorted({each.published or "" for each in leaving}):
+                await turns.enter_async_context(self._turn(location))
+            return await self._deliver(workspace, outputs, leaving, tell)
+
+    def _turn(self, location: str) -> asyncio.Lock:
+        """One run at a time writes a location: a BAM and its index are of one run."""
+        return self._turns.setdefault(location, asyncio.Lock())
+
+    async def _deliver(
+        self,
+        workspace: Workspace,
+        outputs: Sequence[OutputFile],
+        leaving: Sequence[OutputFile],
+        tell: Tell,
+    ) -> Delivery:
         total, before = sum(each.size for each in leaving), 0
         arrived: set[str] = set()
 

@@ -4,9 +4,10 @@ from pydantic import BaseModel, Field
 
 
 class Started(BaseModel):
-    """StartWorkflow."""
+    """StartWorkflow. `warning` is our addition."""
 
     job_name: str = Field(serialization_alias="JobName")
+    warning: str | None = None
 
 
 class Job(BaseModel):

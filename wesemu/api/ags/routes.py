@@ -16,6 +16,7 @@ from wesemu.numerals import whole_number
 from wesemu.runs.listing import Selection
 from wesemu.runs.model import Owner, Run, RunState
 from wesemu.runs.service import RunService
+from wesemu.runs.targets import SHARED
 
 _PAGE = 500
 _JOBS = Selection(workflows=KINDS)
@@ -48,7 +49,8 @@ class AgsHandlers:
         start = await asyncio.to_thread(_start, await request.read())
         with start.in_callers_words():
             run = await self._runs.submit(request[OWNER], start.request)
-        return answer(request, "StartWorkflow", Started(job_name=job_name(run)))
+        started = Started(job_name=job_name(run), warning=run.tags.get(SHARED))
+        return answer(request, "StartWorkflow", started)
 
     async def describe_workflows(self, request: web.Request) -> web.Response:
         """All jobs, newest first. The API has no paging; `limit` is our addition."""

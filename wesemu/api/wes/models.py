@@ -12,7 +12,10 @@ class ErrorResponse(TypedDict):
 
 
 class RunId(TypedDict):
+    """`warnings` are ours: what the caller should know of a run that was accepted."""
+
     run_id: str
+    warnings: NotRequired[list[str]]
 
 
 class PlannedOutput(TypedDict):

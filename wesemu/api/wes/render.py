@@ -22,6 +22,7 @@ from wesemu.runs.model import (
     TaskLog,
 )
 from wesemu.runs.ports import Rehearsal
+from wesemu.runs.targets import SHARED
 
 ECHOED = ("workflow_engine", "workflow_engine_version")
 """Fields of a WES request that the core has no word for; they live in `RunRequest.echo`."""
@@ -72,7 +73,10 @@ def dry_run(rehearsal: Rehearsal) -> models.DryRun:
         }
     if rehearsal.graph is not None:
         planned["graph"] = _graph(rehearsal.graph)
-    return {"run_id": "", "wesemu": planned}
+    answer: models.DryRun = {"run_id": "", "wesemu": planned}
+    if (shared := plan.tags.get(SHARED)) is not None:
+        answer["warnings"] = [shared]
+    return answer
 
 
 def _graph(graph: Graph) -> models.PlannedGraph:

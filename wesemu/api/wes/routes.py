@@ -35,6 +35,7 @@ from wesemu.runs.listing import EVERYTHING, HeadPage
 from wesemu.runs.model import Run, TaskLog
 from wesemu.runs.ports import Rehearsal
 from wesemu.runs.service import RunService
+from wesemu.runs.targets import SHARED
 from wesemu.runs.workspace import Workspace
 
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
@@ -153,7 +154,7 @@ class WesHandlers:
             case Rehearsal():
                 return web.json_response(render.dry_run(accepted))
             case Run():
-                return web.json_response(models.RunId(run_id=accepted.id))
+                return web.json_response(_accepted(accepted))
             case _:
                 assert_never(accepted)
 
@@ -272,3 +273,10 @@ async def _log(request: web.Request, root: Path, path: str | None) -> web.Stream
     """A log as far as it is written; an empty one before its first line."""
     file = None if path is None else await asyncio.to_thread(open_below, root, path)
     return web.Response(headers=_TEXT) if file is None else OpenedFile(request, file, _TEXT)
+
+
+def _accepted(run: Run) -> models.RunId:
+    answer = models.RunId(run_id=run.id)
+    if (shared := run.tags.get(SHARED)) is not None:
+        answer["warnings"] = [shared]
+    return answer
