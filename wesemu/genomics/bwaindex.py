@@ -76,7 +76,7 @@ def read_fai(reference: str) -> list[tuple[str, str]]:
 def index_fault(reference: str, indexer: str = "bwa") -> str | None:
     """Why the .fai and the index beside `reference` cannot be used, or None if they can.
 
-    Cheap: sizes and names, so a cut or half-built index shows. `index_proof` compares contents.
+    Cheap: sizes and names, so a cut or half-built index shows. `index_check` compares contents.
     """
     try:
         contigs = read_contigs(reference)

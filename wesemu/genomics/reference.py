@@ -1,7 +1,7 @@
 """Reference genomes: registered by name, or made ready from a user's FASTA, indexed once.
 
 A folder is built under a lock in a temporary place and renamed when it is whole. An index is used
-if it was compared with the FASTA beside it (`index_proof`), else made anew.
+if it was compared with the FASTA beside it (`index_check`), else made anew.
 """
 
 import fcntl
@@ -196,7 +196,9 @@ class ReferenceStore:
             present = self._records.facts(fasta)
         except InputError:  # damaged since it was made
             return False
-        return present.sha256 == facts.sha256 and self._records.disproof(fasta, indexer) is None
+        return (
+            present.sha256 == facts.sha256 and self._records.index_mismatch(fasta, indexer) is None
+        )
 
     def _add_alternates(self, source: Path, target: Path, name: str) -> None:
         """Give a reference that was registered without one its .alt file."""
@@ -227,7 +229,7 @@ class ReferenceStore:
                 if suffix not in SHARED_SUFFIXES:
                     Path(f"{copy}{suffix}").rename(f"{fasta}{suffix}")
             _sync(fasta.parent)
-        self._records.trust(fasta, facts, indexer)
+        self._records.record_built(fasta, facts, indexer)
 
     def _build(self, source: Path, folder: Path, facts: FastaFacts, indexer: str) -> None:
         """Make `folder` anew from `source`; nobody sees it half done.
@@ -255,7 +257,7 @@ class ReferenceStore:
                 if folder.exists():
                     folder.rename(Path(temporary) / "replaced")
                 built.rename(folder)
-        self._records.trust(folder / FASTA, facts, indexer)
+        self._records.record_built(folder / FASTA, facts, indexer)
 
     def _index(self, fasta: Path, source: str, indexer: str) -> None:
         tools = self._tools(more=[indexer])
@@ -310,7 +312,7 @@ def indexed_in_place(fasta: Path, indexer: str, records: ReferenceRecords) -> Pa
     """`fasta`, or the file that it links to, if it can be used as it lies there: plain text, with
     an index that was made of it. Raises `InputError`."""
     for path in dict.fromkeys((fasta, fasta.resolve())):
-        if not is_gzip(path) and records.disproof(path, indexer) is None:
+        if not is_gzip(path) and records.index_mismatch(path, indexer) is None:
             alternates = find_alternates(fasta)
             if alternates is not None:
                 check_alternates(alternates, path, fasta)

@@ -19,7 +19,7 @@ from typing import Any
 from wesemu.errors import InputError
 from wesemu.genomics.bwaindex import SUFFIXES_OF
 from wesemu.genomics.fasta import FastaFacts, examine
-from wesemu.genomics.index_proof import disproof
+from wesemu.genomics.index_check import index_mismatch
 
 _VERSION = 1
 _TICK_NS = 50_000_000
@@ -50,37 +50,42 @@ class ReferenceRecords:
             with contextlib.suppress(TypeError):
                 return FastaFacts(**found)
         facts = examine(fasta)
-        self._check_unchanged(fasta, [fasta], before)
-        self._write(key, before, asdict(facts))
+        if self._is_unchanged(fasta, [fasta], before):
+            self._write(key, before, asdict(facts))
         return facts
 
-    def disproof(self, fasta: Path, indexer: str) -> str | None:
-        """`disproof`, done once for the files as they are; only a proof is remembered."""
+    def index_mismatch(self, fasta: Path, indexer: str) -> str | None:
+        """`index_mismatch`, done once for the files as they are. A mismatch is not remembered."""
         files = _files(fasta, indexer)
         before = _states(files)
         key = _key(f"index of {indexer}", before)
         if None not in before and self._read(key) is not None:
             return None
-        fault = disproof(fasta, indexer)
-        if fault is None:
-            self._check_unchanged(fasta, files, before)
+        fault = index_mismatch(fasta, indexer)
+        if fault is None and self._is_unchanged(fasta, files, before):
             self._write(key, before, {"fasta": str(fasta)})
         return fault
 
-    def trust(self, fasta: Path, facts: FastaFacts, indexer: str) -> None:
+    def record_built(self, fasta: Path, facts: FastaFacts, indexer: str) -> None:
         """Remember a FASTA and an index that the caller has just made of it; nobody else writes
         there."""
         files = _files(fasta, indexer)
         self._save(_key("facts", _states([fasta])), asdict(replace(facts, regular=True)))
         self._save(_key(f"index of {indexer}", _states(files)), {"fasta": str(fasta)})
 
-    def _check_unchanged(
-        self, fasta: Path, files: Iterable[Path], before: list[State | None]
-    ) -> None:
-        if _states(files) != before:
+    def _is_unchanged(self, fasta: Path, files: Iterable[Path], before: list[State | None]) -> bool:
+        """False if a file has a new time of change only: another run may have made a hard link.
+
+        Raises `InputError` if a file was written or replaced.
+        """
+        now = _states(files)
+        if [_without_change_time(each) for each in now] != [
+            _without_change_time(each) for each in before
+        ]:
             raise InputError(
                 f"{fasta} was changed while it was read. Send the request again.", file=str(fasta)
             )
+        return now == before
 
     def _read(self, key: str) -> dict[str, Any] | None:
         try:
@@ -116,6 +121,10 @@ def _state(file: Path) -> State | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _without_change_time(state: State | None) -> tuple[int, int, int] | None:
+    return None if state is None else (state[0], state[1], state[3])
 
 
 def _key(kind: str, states: list[State | None]) -> str:

@@ -16,7 +16,7 @@ from wesemu.engines.leases import LeaseDesk, Lender, declare, list_tickets
 from wesemu.engines.tickets import Capacity, Ticket
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, ToolMissing
 from wesemu.genomics.bwaindex import SUFFIXES, index_fault, read_contigs
-from wesemu.genomics.index_proof import disproof
+from wesemu.genomics.index_check import index_mismatch
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Toolset, resolve
 from wesemu.runs.model import Resources
@@ -242,9 +242,9 @@ def test_a_cut_index_of_bwa_mem2_is_built_again(store, fasta, suffix, tools):
     path = store.ready(fasta, "bwa-mem2")
     index = Path(f"{path}{suffix}")
     index.write_bytes(index.read_bytes()[:-9])
-    assert disproof(path, "bwa-mem2") is not None
+    assert index_mismatch(path, "bwa-mem2") is not None
     assert store.ready(fasta, "bwa-mem2") == path
-    assert disproof(path, "bwa-mem2") is None
+    assert index_mismatch(path, "bwa-mem2") is None
 
 
 def test_a_mapper_that_is_not_there_is_told(store, fasta):

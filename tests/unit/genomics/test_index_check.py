@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from sample_s import SAMPLE_S, fasta
 
+from wesemu.errors import InputError
 from wesemu.genomics import fm_index
 from wesemu.genomics.bwaindex import SUFFIXES_OF
 from wesemu.genomics.draws import Draws
-from wesemu.genomics.index_proof import disproof
+from wesemu.genomics.index_check import index_mismatch
 from wesemu.genomics.reference_records import ReferenceRecords
 
 CONTIGS = dict(SAMPLE_S.contigs)
@@ -76,7 +77,7 @@ def write_mem2_index(path: Path, contigs: Mapping[str, str]) -> None:
 
 
 def test_an_index_that_was_made_of_the_fasta_is_proven(made):
-    assert disproof(made, "bwa") is None
+    assert index_mismatch(made, "bwa") is None
 
 
 @pytest.mark.parametrize(
@@ -93,12 +94,12 @@ def test_an_index_that_was_made_of_the_fasta_is_proven(made):
     ],
 )
 def test_usable_forms_are_proven(tmp_path, text):
-    assert disproof(indexed(tmp_path / "ref.fa", text), "bwa") is None
+    assert index_mismatch(indexed(tmp_path / "ref.fa", text), "bwa") is None
 
 
 def test_a_large_index_is_proven_by_windows(made, monkeypatch):
     monkeypatch.setattr(fm_index, "_WHOLE_ROWS", 10)
-    assert disproof(made, "bwa") is None
+    assert index_mismatch(made, "bwa") is None
 
 
 def changed(contig: str, position: int, table: str) -> dict[str, str]:
@@ -134,7 +135,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
 def test_an_index_of_another_fasta_is_not_used(made, tmp_path, text):
-    fault = disproof(beside(made, tmp_path / "ref.fa", text), "bwa")
+    fault = index_mismatch(beside(made, tmp_path / "ref.fa", text), "bwa")
     assert fault is not None
     assert str(tmp_path) not in fault
 
@@ -150,7 +151,7 @@ def test_files_of_two_indexes_are_not_mixed(made, tmp_path, text, suffixes):
         Path(f"{other}{suffix}").read_bytes() == Path(f"{made}{suffix}").read_bytes()
         for suffix in suffixes
     )
-    assert (disproof(mixed, "bwa") is None) == expected_alike
+    assert (index_mismatch(mixed, "bwa") is None) == expected_alike
 
 
 def test_the_transform_of_other_bases_is_found_by_windows(made, tmp_path, monkeypatch):
@@ -161,7 +162,7 @@ def test_the_transform_of_other_bases_is_found_by_windows(made, tmp_path, monkey
     mixed = beside(made, tmp_path / "mixed.fa", made.read_text())
     for suffix in (".bwt", ".sa"):
         shutil.copyfile(f"{tmp_path}/other.fa{suffix}", f"{mixed}{suffix}")
-    assert disproof(mixed, "bwa") == "mixed.fa.bwt is not of the same sequences as the .pac"
+    assert index_mismatch(mixed, "bwa") == "mixed.fa.bwt is not of the same sequences as the .pac"
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -173,7 +174,7 @@ def test_cut_files_are_not_used(made, tmp_path, suffix, keep):
     index.write_bytes(whole[:keep])
     # .amb says nothing but numbers here
     if index.read_bytes().split() != whole.split():
-        assert disproof(path, "bwa") is not None
+        assert index_mismatch(path, "bwa") is not None
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -183,7 +184,7 @@ def test_damaged_files_are_not_used(made, tmp_path, suffix):
     data = bytearray(index.read_bytes())
     data[len(data) // 2] ^= 0x10
     index.write_bytes(data)
-    assert disproof(path, "bwa") is not None
+    assert index_mismatch(path, "bwa") is not None
 
 
 @pytest.mark.parametrize("indexer", ["bwa-mem2", "bwa-mem3"])
@@ -193,9 +194,9 @@ def test_the_index_of_bwa_mem2_is_compared(made, tmp_path, indexer, whole_rows, 
     contigs = {name: bases[:1500] for name, bases in CONTIGS.items()}
     path = indexed(tmp_path / "ref.fa", fasta(contigs))
     write_mem2_index(path, contigs)
-    assert disproof(path, indexer) is None
+    assert index_mismatch(path, indexer) is None
     write_mem2_index(path, {name: bases[::-1] for name, bases in contigs.items()})
-    assert disproof(path, indexer) is not None
+    assert index_mismatch(path, indexer) is not None
 
 
 def refreshed(paths: Sequence[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,23 +212,46 @@ def test_a_proof_is_remembered_for_the_files_as_they_are(made, tmp_path, monkeyp
 
     def counting(fasta: Path, indexer: str) -> str | None:
         asked.append(fasta)
-        return disproof(fasta, indexer)
+        return index_mismatch(fasta, indexer)
 
-    monkeypatch.setattr("wesemu.genomics.reference_records.disproof", counting)
-    assert records.disproof(path, "bwa") is records.disproof(path, "bwa") is None
+    monkeypatch.setattr("wesemu.genomics.reference_records.index_mismatch", counting)
+    assert records.index_mismatch(path, "bwa") is records.index_mismatch(path, "bwa") is None
     assert len(asked) == 1
     # of the same size and time, in the same inode
     status = path.stat()
     path.write_text(FOREIGN["one base changed"])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
-    assert records.disproof(path, "bwa") is not None
-    assert records.disproof(path, "bwa") is not None
+    assert records.index_mismatch(path, "bwa") is not None
+    assert records.index_mismatch(path, "bwa") is not None
     assert len(asked) == 3
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(made, tmp_path):
     (tmp_path / "file").write_text("")
     records = ReferenceRecords(tmp_path / "file" / "records")
-    assert records.disproof(made, "bwa") is None
+    assert records.index_mismatch(made, "bwa") is None
     assert records.facts(made).longest == 6000
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(made, tmp_path, monkeypatch):
+    path = beside(made, tmp_path / "ref.fa", made.read_text())
+    records = ReferenceRecords(tmp_path / "records")
+
+    def replacing(fasta: Path, indexer: str) -> None:
+        fasta.write_text(FOREIGN["renamed"])
+
+    monkeypatch.setattr("wesemu.genomics.reference_records.index_mismatch", replacing)
+    with pytest.raises(InputError, match="was changed while it was read"):
+        records.index_mismatch(path, "bwa")
+
+
+def test_a_hard_link_made_meanwhile_changes_nothing(made, tmp_path, monkeypatch):
+    path = beside(made, tmp_path / "ref.fa", made.read_text())
+    records = ReferenceRecords(tmp_path / "records")
+
+    def linking(fasta: Path, indexer: str) -> None:
+        os.link(fasta, tmp_path / "link.fa")
+
+    monkeypatch.setattr("wesemu.genomics.reference_records.index_mismatch", linking)
+    assert records.index_mismatch(path, "bwa") is None

@@ -1,4 +1,4 @@
-"""Proof that the .fai and an index of bwa, bwa-mem2 or bwa-mem3 are of the FASTA beside them.
+"""Whether the .fai and the index of bwa, bwa-mem2 or bwa-mem3 were made of the FASTA beside them.
 
 Names, sizes and times prove nothing: an index of other bases can have the same ones. So the
 whole FASTA is read once and compared: each line and offset with the .fai, each base with .pac
@@ -60,7 +60,7 @@ class _Hole(NamedTuple):
     letter: bytes
 
 
-def disproof(fasta: Path, indexer: str) -> str | None:
+def index_mismatch(fasta: Path, indexer: str) -> str | None:
     """Why the .fai and the index beside `fasta` are not of its sequences; None if they are.
 
     The sentence has file names without folders.
