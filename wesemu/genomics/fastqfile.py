@@ -17,7 +17,9 @@ LONGEST_RECORD = 8 << 20
 """Bytes of one record, all four lines; what is longer is refused before more of it is read."""
 
 Record = tuple[bytes, bytes, bytes]
-"""The line after the `@` (tabs are blanks), the sequence, the qualities."""
+"""The line after the `@` (tabs are blanks; its first KiB), the sequence, the qualities."""
+
+_KEPT_HEAD = 1 << 10
 
 _DRAINED_BYTES = 64 << 20
 _BLOCK = 1 << 17
@@ -186,7 +188,7 @@ def _parse(text: bytes) -> tuple[list[Record], bytes, bool]:
     ):
         parts = zip(heads, bases, separators, qualities, strict=True)
         whole = next(index for index, lines_of in enumerate(parts) if not _is_sound(*lines_of))
-    names = [head[1:] for head in heads[:whole]]
+    names = [head[1:_KEPT_HEAD] for head in heads[:whole]]
     if b"\t" in b"".join(names):
         names = [name.replace(b"\t", b" ") for name in names]
     records = [*zip(names, bases, qualities, strict=False)]

@@ -14,6 +14,9 @@ BASES = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv."
 QUALITIES = {offset: bytes(range(offset, 127)) for offset in (33, 64)}
 BELOW_PHRED64 = bytes(range(33, 59))
 
+_LONGEST_HEADS = 512
+"""Bytes in a read's head and `+` lines, on the average; mappers keep comments in memory."""
+
 _LINES = 4
 _MATE_ENDS = {b"/1"}, {b"/2"}
 
@@ -57,8 +60,9 @@ def plain_block(
 
     None unless every one is plain: four lines a read, names in step (alike up to a blank, or
     followed by /1 and /2), neighbouring pairs with different names, known letters, one quality a
-    base, at most `longest` bases. `before` is the name of the pair before. At the `start` of the
-    files the mates must differ. With `guess` the qualities must show that they are Phred+33.
+    base, at most `longest` bases, no long comments. `before` is the name of the pair before. At
+    the `start` of the files the mates must differ. With `guess` the qualities must show that they
+    are Phred+33.
     """
     lines = [text.split(b"\n") for text in texts]
     # after the last newline comes the beginning of a line
@@ -85,11 +89,15 @@ def plain_block(
     if guess and not any(map(_shows_phred33, files)):
         return None
     rests = [b"\n".join(these[each:]) for these in lines]
+    whole = [text[: len(text) - len(rest)] for text, rest in zip(texts, rests, strict=True)]
+    bases = sum(lengths)
+    if sum(map(len, whole)) > 2 * bases + _LONGEST_HEADS * len(lengths):
+        return None
     return PlainBlock(
-        [text[: len(text) - len(rest)] for text, rest in zip(texts, rests, strict=True)],
+        whole,
         rests,
         pairs,
-        sum(lengths),
+        bases,
         mates[0].heads[-1][1:] if pairs else b"",
     )
 

@@ -537,6 +537,26 @@ class TestRecordsOfAnySize:
             assert caught.value.record == plain + 1
             assert peak() - before < 10 << 20
 
+    @pytest.mark.parametrize("size", [3_000, 100_000, 1 << 20])
+    def test_long_comments_are_not_kept(self, pair, size):
+        """A mapper would keep those of a whole batch."""
+        one, two = (
+            b"".join(
+                record(n, mate)
+                .replace(b":N:0", b"x" * size)
+                .replace(b"+\n", b"+%b\n" % (b"y" * size))
+                for n in range(20)
+            )
+            for mate in (1, 2)
+        )
+        paths = pair(quickly(one), quickly(two))
+        with PairedReader(*map(str, paths)) as reader:
+            assert sum(len(text) for texts in reader.texts() for text in texts) < 40 * 40
+        assert reader.reads == 40
+        file = FastqFile(str(paths[0]))
+        assert max(len(head) for head, _, _ in file.records()) < 2_000
+        file.close()
+
     def test_a_file_of_zeros(self, pair):
         one, _ = mates()
         assert "not FASTQ" in fault(pair(one, quickly(b"\0" * (64 << 20)))).message
