@@ -15,14 +15,22 @@ from wesemu.genomics.reference import ReferenceStore
 
 # bwa out of this project's tools, called as a mapper of somebody's would be; DROP loses a pair
 SCRIPT = """
-import os, subprocess, sys
+import os, subprocess, sys, tempfile
+from pathlib import Path
 threads, group, reference, first, second = sys.argv[1:]
+from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import resolve
-bwa = resolve().bwa
+bwa = resolve().mapper("bwa")
+if bwa.name == "bwa-mem3":  # whose index is not beside the reference
+    folder = Path(tempfile.mkdtemp())
+    reference = str(ReferenceStore(folder / "r", folder / "c").ready(Path(reference), bwa.name))
 words = [sys.executable, "-P", "-m", "wesemu.genomics.align", "--threads", threads]
 words += ["--reference", reference, "--reads", first, second, "--read-group", group]
 words += ["--counts", os.devnull, "--error", "mapper.json"]
-words += [] if bwa.source == "wheel" else ["--bwa", bwa.shell]
+if bwa.name == "bwa-mem3":
+    words += ["--bwa-mem3"]
+elif bwa.source != "wheel":
+    words += ["--bwa", bwa.shell]
 done = subprocess.run(words, stdout=subprocess.PIPE, check=True)
 text = done.stdout
 if text[:1] != b"@":

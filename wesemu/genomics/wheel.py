@@ -36,6 +36,7 @@ _VERIFIED = {
     "bwa-mem3": (VERIFIED_BWA_MEM3,),
 }
 _COMMANDS = ("samtools", "bcftools", "bwa", "bwa-mem3")
+_COMMANDS = ("samtools", "bcftools", "bwa", "bwa-mem3")
 _INTEL = ("x86_64", "AMD64")
 
 
@@ -101,17 +102,17 @@ def _run_pysam(tool: str, library: ctypes.CDLL, words: list[bytes]) -> int:
 
 def _run_bwa(library: ctypes.CDLL, words: list[bytes]) -> int:
     if words[1:2] != [b"index"]:
-        version = (
-            f"Version: {wheel_version('bwa')}" if len(words) == 1 else "only `bwa index` is here"
-        )
-        return _complain(f"bwa of the pybwa wheel. {version}", 1)
+        what = "usage: bwa index FASTA"
+        if len(words) == 1:
+            what = f"Version: {wheel_version('bwa')}"
+        return _complain(f"bwa of the pybwa wheel\n{what}", 1)
     arguments = (ctypes.c_char_p * len(words))(*words[1:], None)
     return int(library.bwa_index(len(words) - 1, arguments))
 
 
 def _run_bwa_mem3(words: list[str]) -> int:
     if words[1:2] != ["index"] or len(words) != 3:
-        return _complain("bwa-mem3 of the wheel. usage: bwa-mem3 index FASTA", 1)
+        return _complain("bwa-mem3 of its wheel\nusage: bwa-mem3 index FASTA", 1)
     from wesemu.errors import WesemuError
     from wesemu.genomics.mem3_index import write_index
 
@@ -129,10 +130,8 @@ def _complain(message: str, status: int) -> int:
 
 def main(words: list[str]) -> int:
     """Run a tool with its words, `["samtools", "view", …]`; answers its exit status."""
-    if not words or words[0] not in ("samtools", "bcftools", "bwa", "bwa-mem3"):
-        return _complain(
-            "usage: python -m wesemu.genomics.wheel samtools|bcftools|bwa|bwa-mem3 …", 2
-        )
+    if not words or words[0] not in _COMMANDS:
+        return _complain(f"usage: python -m wesemu.genomics.wheel {'|'.join(_COMMANDS)} …", 2)
     tool = words[0]
     path = library_path(tool)
     if path is None:

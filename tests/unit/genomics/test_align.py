@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from wesemu.genomics.alignment import Lane, Program, header_text
-from wesemu.genomics.bwaindex import Contig
+from wesemu.genomics.bwaindex import SUFFIXES, Contig
 from wesemu.genomics.fastq import PairedReader
 from wesemu.genomics.mapper_wheel import WheelMapper, read_ahead
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import wheel_command
+from wesemu.genomics.wheel import wheel_version
 
 GROUP = "@RG\\tID:L1\\tSM:s"
+HAS_BWA = wheel_version("bwa mem") is not None
+# what maps out of a wheel on this Python
+WHEEL = [] if HAS_BWA else ["--bwa-mem3"]
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
@@ -28,8 +32,8 @@ def real(tmp_path_factory) -> Path:
         pytest.skip("no ../shared/data beside the checkout")
     folder = tmp_path_factory.mktemp("real")
     store = ReferenceStore(folder / "references", folder / "cache")
-    (folder / "reference.fa").symlink_to(store.ready(source / "reference.fa"))
-    for suffix in (".fai", ".amb", ".ann", ".bwt", ".pac", ".sa"):
+    (folder / "reference.fa").symlink_to(store.ready(source / "reference.fa", "bwa-mem3"))
+    for suffix in (".fai", *SUFFIXES, ".bwt.2bit.64"):
         ready = f"{(folder / 'reference.fa').resolve()}{suffix}"
         (folder / f"reference.fa{suffix}").symlink_to(ready)
     for mate in (1, 2):
@@ -53,7 +57,8 @@ def align(tmp_path: Path, real: Path) -> Run:
         for lane in range(1, lanes + 1):
             reads = [str(real / "reads_1.fq.gz"), str(second or real / "reads_2.fq.gz")]
             words += ["--reads", *reads, "--read-group", f"@RG\\tID:L{lane}\\tSM:s"]
-        return subprocess.run([*words, *options], capture_output=True, check=False)
+        mapper = [] if {"--bwa", "--bwa-mem3"} & {*options} else WHEEL
+        return subprocess.run([*words, *mapper, *options], capture_output=True, check=False)
 
     return run
 
@@ -78,7 +83,9 @@ def test_reads_are_counted_and_aligned(align, tmp_path):
         b"@HD\tVN:1.6\tSO:unsorted\tGO:query",
         b"@SQ\tSN:chr20_9995001_11095000\tLN:1100000",
         b"@RG\tID:L1\tSM:s",
-        b"@PG\tID:bwa\tPN:bwa\tVN:0.7 (pybwa 1.5.2)\tCL:bwa mem -K 10000000 -Y",
+        b"@PG\tID:bwa\tPN:bwa\tVN:0.7 (pybwa 1.5.2)\tCL:bwa mem -K 10000000 -Y"
+        if HAS_BWA
+        else b"@PG\tID:bwa-mem3\tPN:bwa-mem3\tVN:0.4.4\tCL:bwa-mem3 mem -K 10000000 -Y",
     ]
     assert len(alignments) == 21023
     counts = json.loads((tmp_path / "counts.json").read_text())
@@ -102,10 +109,11 @@ def test_lanes_are_mapped_apart_under_one_header(align, tmp_path):
     assert counts["total_reads"] == 2 * 21014
 
 
-def test_bad_input_ends_with_65_and_one_sentence(align, real, tmp_path):
+@pytest.mark.parametrize("mapper", [WHEEL, ["--bwa-mem3"]])
+def test_bad_input_ends_with_65_and_one_sentence(align, real, tmp_path, mapper):
     cut = tmp_path / "cut_2.fq.gz"
     cut.write_bytes((real / "reads_2.fq.gz").read_bytes()[:-1000])
-    done = align(second=cut)
+    done = align(*mapper, second=cut)
     assert done.returncode == 65
     error = json.loads((tmp_path / "error.json").read_text())
     assert error["file"] == str(cut)
@@ -133,6 +141,8 @@ class TestNative:
 
     @pytest.mark.parametrize("chunk", [10_000_000, 100_000])
     def test_the_wheel_answers_as_native_bwa_does(self, real, tmp_path, chunk):
+        if not HAS_BWA:
+            pytest.skip("the wheel of bwa does not map on this Python")
         reference = str(real / "reference.fa")
         lane = Lane(*(str(real / f"reads_{mate}.fq.gz") for mate in (1, 2)), "@RG\tID:L1\tSM:s")
         command = ["bwa", "mem", "-K", str(chunk), "-Y", "-R", GROUP, reference]
@@ -192,11 +202,12 @@ def test_a_mapper_that_is_not_there_is_told(align):
     assert "cannot be started" in done.stderr.decode()
 
 
-def test_a_reader_that_goes_away_is_noticed(align, real, tmp_path):
+@pytest.mark.parametrize("mapper", [WHEEL, ["--bwa-mem3"]])
+def test_a_reader_that_goes_away_is_noticed(real, tmp_path, mapper):
     words = [sys.executable, "-P", "-m", "wesemu.genomics.align", "--threads", "1"]
     words += ["--reference", str(real / "reference.fa"), "--read-group", GROUP]
     words += ["--reads", *(str(real / f"reads_{mate}.fq.gz") for mate in (1, 2))]
-    words += ["--counts", str(tmp_path / "c"), "--error", str(tmp_path / "e")]
+    words += ["--counts", str(tmp_path / "c"), "--error", str(tmp_path / "e"), *mapper]
     script = '"$@" | head -c 100 >/dev/null; exit ${PIPESTATUS[0]}'
     done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, check=False)
     assert done.returncode == 141

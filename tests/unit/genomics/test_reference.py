@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
+import shlex
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, Too
 from wesemu.genomics.bwaindex import SUFFIXES, index_fault, read_contigs
 from wesemu.genomics.index_check import index_mismatch
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.genomics.tools import Toolset, resolve
+from wesemu.genomics.tools import Toolset, resolve, wheel_command
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import Standing
 
@@ -26,15 +28,16 @@ SEQUENCE = "ACGTTGCATTAGCAGGACTTNACCATTGACG" * 20
 
 
 class CountingTools:
-    """The real tools; counts how often they were asked for, which is once a build."""
+    """The real tools, with a bwa that maps; counts the builds, which ask for an indexer."""
 
     def __init__(self) -> None:
         self.builds = 0
         self.settings: dict[str, str] = {}
 
     def __call__(self, more: Collection[str] = ()) -> Toolset:
-        self.builds += 1
-        return resolve(self.settings, path="/nonexistent", more=more)
+        self.builds += bool(more)
+        bwa = {"bwa": shlex.join(wheel_command("bwa"))}
+        return resolve(bwa | self.settings, path="/nonexistent", more=more)
 
 
 @pytest.fixture
@@ -302,8 +305,11 @@ def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
 
     with fasta.open("a") as file:
         file.write(f">chr3\n{SEQUENCE * 400}\n")
-    ReferenceStore(tmp_path / "references", tmp_path / "cache", lend=lend).ready(fasta)
-    assert asked == [Resources(cores=1), Resources(cores=1, memory_mb=3)]
+    store = ReferenceStore(tmp_path / "references", tmp_path / "cache", lend=lend)
+    store.ready(fasta, "minimap2")  # which has bwa's
+    store.ready(fasta, "bwa-mem3")
+    one = Resources(cores=1)
+    assert asked == [one, replace(one, memory_mb=3), one, replace(one, memory_mb=287)]
 
 
 def test_indexing_that_waits_is_given_up_when_the_store_closes(leasing, leases, fasta):
