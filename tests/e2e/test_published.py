@@ -134,6 +134,24 @@ def test_a_folder_with_a_link_that_cannot_be_published_fails_by_its_name(
     assert run.outputs == {}
 
 
+BY_A_SCRIPT = """
+    cwlVersion: v1.2
+    class: CommandLineTool
+    baseCommand: bash
+    inputs: {script: {type: File, inputBinding: {}}}
+    outputs: {folder: {type: Directory, outputBinding: {glob: d}}}
+"""
+
+
+@needs_cwltool
+def test_a_name_that_is_not_utf8_fails_a_cwl_run_by_it(server: LiveServer) -> None:
+    script = b"mkdir d; echo good > d/good; echo bad > d/bad\xff"
+    params = {"script": {"class": "File", "path": "make.sh"}}
+    run = server.run("CWL", BY_A_SCRIPT, {"make.sh": script}, params=params)
+    assert run.state == "EXECUTOR_ERROR"
+    assert "d/bad\\xff cannot be published" in run.error["message"], run.error
+
+
 WDL_FOLDERS = """
     version 1.0
     task t {

@@ -72,6 +72,11 @@ def test_a_file_field_in_which_nothing_was_chosen_is_ignored(server: LiveServer)
             None,
             "attach",
         ),
+        (
+            "The package snakemake-storage-plugin-http is not installed.",
+            None,
+            "pip install snakemake-storage-plugin-http",
+        ),
         ("", 141, "SIGPIPE"),
     ],
 )

@@ -13,6 +13,7 @@ LINE_LIMIT = 240
 _MISSING_TOOL = re.compile(r"(?:^|: )([^\s:]+): (?:command )?not found$", re.MULTILINE)
 _QUOTED_PATH = re.compile(r'"/(?:[^"\n]*/)?([^"/\n]+)"')
 _MISSING_MODULE = re.compile(r"(?:No module named '?|please install )([\w.]+)")
+_MISSING_PLUGIN = re.compile(r"The package (snakemake-[a-z0-9-]+) is not installed")
 _WORKFLOWS_EXTRA = frozenset({"pandas", "numpy", "yaml", "requests", "peppy", "eido"})
 _WEB = re.compile(
     r"NameResolutionError|Max retries exceeded|ConnectionError|ConnectTimeout"
@@ -64,7 +65,9 @@ def hint(exit_code: int | None, words: str) -> str | None:
 
 
 def missing_module_hint(words: str) -> str | None:
-    """What to install for a Python module that a workflow imports."""
+    """What to install for a Python module that a workflow imports, or a plugin that it names."""
+    if (plugin := _MISSING_PLUGIN.search(words)) is not None:
+        return f"pip install {plugin[1]} where the server is installed"
     if (found := _MISSING_MODULE.search(words)) is None:
         return None
     module = found[1].partition(".")[0]

@@ -6,6 +6,7 @@ import re
 from wesemu.engines.failures import shorten
 from wesemu.engines.hosted.tasks import Tasks
 from wesemu.runs.model import RunFailure
+from wesemu.runs.publishable import is_utf8, shown
 from wesemu.runs.workspace import Workspace
 
 INPUTS = ".inputs.json"
@@ -72,6 +73,8 @@ class Complaints(logging.Handler):
         text = plain_expression_error(self._first or "cwltool ended without a word")
         for noise in (*_NOISE, f"file://{self._workspace.work}/", f"{self._workspace.work}/"):
             text = text.replace(noise, "")
+        if "surrogates not allowed" in text and (name := self._broken_name()) is not None:
+            text = f"the output {name} cannot be published: its name is not UTF-8"
         place = _PLACE.search(text)
         file = place[1] if place is not None and place[1] != INPUTS else None
         hint = next((told for words, told in _HINTS.items() if words in text), None)
@@ -83,3 +86,11 @@ class Complaints(logging.Handler):
             file=file,
             stderr="stderr.log",
         )
+
+    def _broken_name(self) -> str | None:
+        """A file of a tool whose name is not UTF-8; cwltool says only that there is one."""
+        for folder in sorted((self._workspace.work / ".cwl" / "cache").glob("*")):
+            for path in folder.rglob("*"):
+                if not is_utf8(path):
+                    return shown(str(path.relative_to(folder)))
+        return None
