@@ -13,12 +13,12 @@ from typing import Self
 
 from wesemu.errors import InputError
 from wesemu.genomics.fastqfile import FastqFile, Record, Unreadable
-from wesemu.genomics.matenames import mate_hint
 from wesemu.genomics.plain import (
     BASES,
     BELOW_PHRED64,
     LONGEST_NAME,
     QUALITIES,
+    mate_hint,
     pair_name,
     plain_block,
 )

@@ -4,6 +4,7 @@ What is recognised here needs no other check. Whatever is unusual, right or wron
 reader of single records, which knows the message. Pure.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 from operator import eq
@@ -19,6 +20,10 @@ _LONGEST_HEADS = 512
 
 _LINES = 4
 _MATE_ENDS = {b"/1"}, {b"/2"}
+_REFUSED_MATE_ENDS = (
+    (re.compile(rb"(.+?)([^A-Za-z0-9])(R|read|mate)?1", re.IGNORECASE), rb"2"),
+    (re.compile(rb"(.+?)([^A-Za-z0-9])F()", re.IGNORECASE), rb"R"),
+)
 
 
 class PlainBlock(NamedTuple):
@@ -46,6 +51,23 @@ def pair_name(head: bytes) -> bytes:
     and samtools see it. `head` is the line after the `@`."""
     name = head.partition(b" ")[0]
     return name[:-2] if len(name) > 2 and name[-2:-1] == b"/" and name[-1:].isdigit() else name
+
+
+def mate_hint(first: bytes, second: bytes) -> str | None:
+    """What to do about names that differ by the mate's number only, as `r7_1` and `r7_2`, `r7:1`
+    and `r7:2` or `r7/R1` and `r7/R2`; None for other names."""
+    for one, two in ((first, second), (second, first)):
+        for ending, other in _REFUSED_MATE_ENDS:
+            if (match := ending.fullmatch(one)) is None:
+                continue
+            start, separator, word = match[1], match[2], match[3] or b""
+            if two.lower() == (start + separator + word + other).lower():
+                ends = [name[len(start) :].decode("ascii", "replace") for name in (first, second)]
+                return (
+                    f"Names in {ends[0]} and {ends[1]} are not taken for mates: use /1 and /2, or "
+                    "no ending."
+                )
+    return None
 
 
 def plain_block(
