@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from wesemu.errors import EngineFault, RunNotFound
 from wesemu.runs.changes import ChangedRuns, Changes
 from wesemu.runs.cleanup import delete_all
-from wesemu.runs.model import Run, RunId, RunState
+from wesemu.runs.model import Run, RunId, RunState, TaskState
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
+from wesemu.runs.tallies import RunTallies
 
 _ROUND_SECONDS = 0.5
 
@@ -31,6 +33,7 @@ class Overseer:
         runs: Path,
     ) -> None:
         self._store = store
+        self.tallies = RunTallies(store)
         self._service = service
         self._changes = changes
         self._drained = drained
@@ -39,6 +42,14 @@ class Overseer:
     async def counts(self) -> dict[RunState, int]:
         """All owners' runs by state, every state named."""
         return await self._store.all_state_counts()
+
+    async def queue(self) -> list[tuple[str, int, datetime]]:
+        """As `RunStore.queue`."""
+        return await self._store.queue()
+
+    async def active_tasks(self) -> dict[TaskState, int]:
+        """As `RunStore.active_tasks`."""
+        return await self._store.active_tasks()
 
     async def active(self) -> list[Run]:
         """All runs that have not ended, in the order of service."""

@@ -14,7 +14,7 @@ from wesemu.runs import codec
 from wesemu.runs.database import Database
 from wesemu.runs.ended import EndedRuns
 from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection, page_query
-from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog
+from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
 from wesemu.runs.outbox import Outbox
 
 
@@ -149,6 +149,28 @@ class RunStore:
         )
         latest = rows[0]["latest"] if rows else None
         return codec.moment(latest)
+
+    async def queue(self) -> list[tuple[str, int, datetime]]:
+        """All owners' runs that wait: service level, how many, and when the oldest came."""
+        rows = await self._database.rows(
+            "SELECT service_level, count(*) AS runs, min(created) AS oldest FROM runs "
+            "WHERE state = 'QUEUED' GROUP BY service_level"
+        )
+        return [
+            (row["service_level"], int(row["runs"]), datetime.fromisoformat(row["oldest"]))
+            for row in rows
+        ]
+
+    async def active_tasks(self) -> dict[TaskState, int]:
+        """The tasks of all runs that have not ended, by state; every state is named."""
+        rows = await self._database.rows(
+            "SELECT tasks.state AS state, count(*) AS tasks FROM runs "
+            "JOIN tasks ON tasks.run_id = runs.id "
+            "WHERE runs.state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING') "
+            "GROUP BY tasks.state"
+        )
+        counted = {TaskState(row["state"]): int(row["tasks"]) for row in rows}
+        return {state: counted.get(state, 0) for state in TaskState}
 
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
         """Runs of an owner by state, every state named."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -10,9 +11,13 @@ from api.control.conftest import Client, Control
 from api.control.test_faults import asked, ended
 from waiting import soon
 
+from wesemu.clock import ManualClock
+from wesemu.engines.leases import LeaseDesk
 from wesemu.engines.scripted import ScriptedEngine
-from wesemu.runs.model import LOCAL_OWNER, RunState
+from wesemu.runs.model import LOCAL_OWNER, Resources, RunState, TaskLog, TaskState
+from wesemu.runs.ports import Standing
 from wesemu.runs.service import RunService
+from wesemu.settings import Settings
 
 _LINE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+')
 
@@ -118,3 +123,73 @@ async def test_metrics_are_in_the_text_format_of_prometheus(
     assert "wesemu_clock_speed 1.0" in lines
     families = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
     assert len({name for name, _ in families}) == len(families)
+
+
+async def figures(client: Client) -> dict[str, float]:
+    text = await (await client.get("/_wesemu/metrics")).text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert all(_LINE.fullmatch(line) for line in lines), lines
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+async def test_metrics_tell_of_the_queue_runs_and_the_machine(
+    client: Client,
+    control: Control,
+    runs: RunService,
+    engine: ScriptedEngine,
+    clock: ManualClock,
+    settings: Settings,
+) -> None:
+    first = await runs.submit(LOCAL_OWNER, asked("wait-a"))
+    async with soon():
+        async for run in runs.follow(LOCAL_OWNER, first.id):
+            if run.state is RunState.RUNNING:
+                break
+    task = TaskLog("1", "align", TaskState.RUNNING)
+    await runs._store.put_tasks(first.id, [task])
+    await runs.submit(LOCAL_OWNER, asked("wait-b"))
+    clock.advance(timedelta(seconds=90))
+    found = await figures(client)
+    assert found['wesemu_queue_runs{level="silver"}'] == 1
+    assert found['wesemu_queue_oldest_seconds{level="silver"}'] == 90
+    assert found['wesemu_queue_runs{level="platinum"}'] == 0
+    assert found['wesemu_tasks{state="RUNNING"}'] == 1
+    assert found['wesemu_node_resources{resource="cores"}'] == 2
+    assert found['wesemu_node_resources{resource="memory"}'] == 4096 << 20
+    assert found['wesemu_leased_resources{resource="cores"}'] == 0
+    assert 0 < found["wesemu_disk_free_bytes"] <= found["wesemu_disk_total_bytes"]
+    assert 0 < found["wesemu_open_files"] < found["wesemu_open_files_limit"]
+    blobs = settings.data / "cache/inputs/blobs/ab"
+    blobs.mkdir(parents=True, exist_ok=True)
+    (blobs / "cd").write_bytes(b"12345")
+    desk = LeaseDesk(Standing(settings.data / "leases", rank=0, age=1))
+    lease = await asyncio.to_thread(desk.take, Resources(cores=1))
+    found = await figures(client)
+    assert found['wesemu_leased_resources{resource="cores"}'] == 1
+    assert found["wesemu_cache_bytes"] == 5
+    await asyncio.to_thread(lease.release)
+    await asyncio.to_thread(desk.close)
+    assert (await figures(client))['wesemu_leased_resources{resource="cores"}'] == 0
+
+
+async def test_metrics_count_how_runs_end(
+    client: Client, control: Control, runs: RunService, clock: ManualClock
+) -> None:
+    await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    await control("faults", {"next_run": {"late_minutes": 1}})
+    late = await runs.submit(LOCAL_OWNER, asked("b"))
+    async with soon():
+        async for run in runs.follow(LOCAL_OWNER, late.id):
+            if run.counts is not None:
+                break
+    await control("clock/advance", {"hours": 2})
+    await ended(runs, late)
+    await control("faults", {"next_run": {"fails_at_task": 1}})
+    await ended(runs, await runs.submit(LOCAL_OWNER, asked("c")))
+    found = await figures(client)
+    assert found['wesemu_run_seconds_count{workflow="mapping",state="COMPLETE"}'] == 2
+    assert found['wesemu_run_seconds_count{workflow="mapping",state="EXECUTOR_ERROR"}'] == 1
+    bucket = 'wesemu_run_seconds_bucket{workflow="mapping",state="COMPLETE",le="+Inf"}'
+    assert found[bucket] == 2
+    assert found['wesemu_sla_runs_total{level="silver",result="met"}'] == 1
+    assert found['wesemu_sla_runs_total{level="silver",result="missed"}'] == 1
