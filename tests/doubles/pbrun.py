@@ -46,6 +46,8 @@ OPTIONS = {
         "--in-bam": 1,
         "--out-variants": 1,
         "--gvcf": 0,
+        "--ploidy": 1,
+        "--interval-file": 1,
         "--htvc-low-memory": 0,
         "--run-partition": 0,
     },
@@ -53,6 +55,7 @@ OPTIONS = {
         "--in-bam": 1,
         "--out-variants": 1,
         "--gvcf": 0,
+        "--interval-file": 1,
         "--mode": 1,
         "--num-streams-per-gpu": 1,
     },
@@ -274,13 +277,23 @@ def call(tool: str, given: Words) -> None:
             jobs = [(blocks, out)]
         else:
             jobs.append((blocks, out.removesuffix(".vcf") + ".g.vcf"))
+    ploidy = given.get("--ploidy", [["2"]])[0][0]
+    if ploidy not in ("1", "2"):
+        refuse("only haploid and diploid samples are supported")
+    within = []
+    if "--interval-file" in given:
+        targets = given["--interval-file"][0][0]
+        if not targets.endswith(".bed"):
+            refuse("intervals are named .bed, .list or .interval_list")
+        within = ["-R", str(regular(targets, "intervals"))]
     bcftools = resolve().bcftools.shell
     for options, path in jobs:
         script = (
-            f'{bcftools} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f "$1" "$2" |'
-            f' {bcftools} call --no-version -a GQ -m {options} -Ov -o "$3" -'
+            f'{bcftools} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f "$1" "$2" "${{@:4}}" |'
+            f" {bcftools} call --no-version --ploidy {ploidy} -a GQ -m {options}"
+            ' -Ov -o "$3" -'
         )
-        words = ["bash", "-euo", "pipefail", "-c", script, "double", reference, bam, path]
+        words = ["bash", "-euo", "pipefail", "-c", script, "double", reference, bam, path, *within]
         if subprocess.run(words, check=False).returncode:
             refuse("the calling failed", 1)
 

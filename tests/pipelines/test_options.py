@@ -1,26 +1,15 @@
 """What the configuration can choose, and the reports of every run."""
 
 import gzip
-import json
 import shutil
 from pathlib import Path
 
-import jsonschema
 import pysam
 import pytest
-import yaml
+from pipelines_support import check_summary
 
 from wesemu.genomics.compare import compare
 from wesemu.genomics.tools import resolve
-
-
-def check_summary(snakefile: Path, results: Path) -> dict:
-    """The summary, once it is found to be as its schema says."""
-    schemas = snakefile.parents[2] / "mapping" / "workflow" / "schemas"
-    summary = json.loads((results / "summary.json").read_text())
-    schema = yaml.safe_load((schemas / "summary.schema.yaml").read_text())
-    jsonschema.validate(summary, schema)
-    return summary
 
 
 @pytest.mark.parametrize(

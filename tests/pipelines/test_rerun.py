@@ -132,6 +132,18 @@ def other_tool(base: Config, name: str, line: str, **more: object) -> Config:
     return base | {"tools": base["tools"] | {name: path}} | more
 
 
+def ploidy_file(base: Config) -> Config:
+    path = Path(base["reference"]).with_name("ploidy.txt")
+    path.write_text("c1 1 100 M 1\n")
+    return base | {"ploidy": str(path)}
+
+
+def targets_file(base: Config) -> Config:
+    path = Path(base["reference"]).with_name("targets.bed")
+    path.write_text("c1\t400\t1300\n")
+    return base | {"targets": str(path)}
+
+
 def rules_on_gpu() -> set[str]:
     calls = {"gpu_call", "gpu_variants", "statistics", "summary"}
     return {"fq2bam", "count_duplicates"} | calls
@@ -179,6 +191,10 @@ CASES: Mapping[str, tuple[Callable[[Config], Config], set[str]]] = {
     ),
     "vcf": (lambda base: base | {"vcf": "calls.vcf"}, CALLS),
     "gvcf": (lambda base: base | {"gvcf": True}, CALLS),
+    "ploidy": (lambda base: base | {"ploidy": 1}, CALLS),
+    "ploidy, a file": (lambda base: ploidy_file(base), CALLS | {"ploidy"}),
+    "sex": (lambda base: ploidy_file(base) | {"sex": "M"}, CALLS | {"ploidy"}),
+    "targets": (lambda base: targets_file(base), CALLS | {"targets", "target_coverage"}),
     "slice_size_mb": (lambda base: base | {"slice_size_mb": 0.003}, CALLS),
     "reports": (
         lambda base: base | {"reports": ["multiqc", "snakemake"]},
@@ -266,6 +282,24 @@ def test_another_version_of_a_tool_in_the_same_place_counts(ended, base, tool, l
     version = Path(base["tools"][tool]).with_suffix(".version")
     with replaced(version, f"{line}\n".encode()):
         assert ended.rules(base) == expected
+
+
+@pytest.mark.parametrize("make", [ploidy_file, targets_file])
+def test_ploidy_and_targets_replaced_under_the_same_name_and_time_count(
+    base, shared_workflow, make
+):
+    config = make({name: base[name] for name in ("reads", "reference")})
+    run = shared_workflow("wgs")
+    run.succeed(config)
+    ended = Rehearsals(run.directory)
+    file = Path(config.get("ploidy") or config["targets"])
+    try:
+        assert ended.rules(config) == set()
+        with replaced(file, file.read_bytes().replace(b"1", b"2", 1).replace(b"00", b"01")):
+            assert ended.rules(config) >= {"summary", make.__name__.partition("_")[0]}
+            assert "map" not in ended.rules(config)
+    finally:
+        ended.close()
 
 
 def test_mapping_alone_does_the_same(base, shared_workflow):

@@ -3,24 +3,12 @@
 import gzip
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pysam
 import pytest
+from pipelines_support import COMMANDS, stand_in
 
 from wesemu.genomics.compare import compare
-
-STAND_INS = Path(__file__).parent / "stand_ins"
-COMMANDS = {
-    "gatk": ("gatk.py", "4.5.0.0"),
-    "deepvariant": ("run_deepvariant.py", "1.6.1"),
-    "bwa-mem2": ("bwa_mem2.py", "2.2.1"),
-}
-
-
-def stand_in(tool: str) -> dict[str, object]:
-    return {"tools": {tool: f"{sys.executable} {STAND_INS / COMMANDS[tool][0]}"}}
 
 
 @pytest.mark.parametrize("caller", ["gatk", "deepvariant"])

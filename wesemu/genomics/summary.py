@@ -91,7 +91,7 @@ def summarize_mapping(
         "coverage": _coverage(sections["COV"], genome),
     }
     warnings = _mapping_warnings(summary)
-    return summary | {"variants": None, "warnings": warnings, "notes": [*notes]}
+    return summary | {"targets": None, "variants": None, "warnings": warnings, "notes": [*notes]}
 
 
 def _duplicates(markdup: Mapping[str, int], libraries: int) -> Summary:
@@ -148,8 +148,14 @@ def _mapping_warnings(summary: Summary) -> list[str]:
     return warnings
 
 
-def summarize_variants(report: Path, *, caller: str) -> tuple[Summary, list[str]]:
-    """The part `variants`, and warnings, from `bcftools stats -s -` of one sample's VCF."""
+def summarize_variants(
+    report: Path, *, caller: str, ploidy: str = "2", haploid: Path | None = None
+) -> tuple[Summary, list[str]]:
+    """The part `variants`, and warnings, from `bcftools stats -s -` of one sample's VCF.
+
+    `ploidy` is as the VCF's header has it; `haploid` is the report on the haploid genotypes
+    alone, which may be empty.
+    """
     sections = read_sections(report, ("SN", "TSTV", "QUAL", "PSC", "PSI"))
     numbers = {row[1].rstrip(":"): int(row[2]) for row in sections["SN"]}
     transitions, transversions = (int(number) for number in sections["TSTV"][0][1:3])
@@ -158,8 +164,12 @@ def summarize_variants(report: Path, *, caller: str) -> tuple[Summary, list[str]
         _zygosity(sections["PSC"], (4,), (3,)),
         _zygosity(sections["PSI"], (6, 7), (8, 9)),
     )
+    haploid_snps, haploid_indels = _haploid(haploid)
+    default, *regions = ploidy.split(",")
     variants: Summary = {
         "caller": caller,
+        "ploidy": int(default),
+        "ploidy_regions": regions,
         "records": numbers["number of records"],
         "multiallelic_sites": numbers["number of multiallelic sites"],
         "snps": {
@@ -169,11 +179,13 @@ def summarize_variants(report: Path, *, caller: str) -> tuple[Summary, list[str]
             "transversions": transversions,
             "ti_tv": _ratio(transitions, transversions, 2),
             **snps,
+            "haploid": haploid_snps,
         },
         "indels": {
             "records": numbers["number of indels"],
             f"alleles_from_quality_{GOOD_QUALITY}": sum(int(row[5]) for row in good),
             **indels,
+            "haploid": haploid_indels,
         },
     }
     if variants["records"]:
@@ -181,6 +193,43 @@ def summarize_variants(report: Path, *, caller: str) -> tuple[Summary, list[str]
     return variants, [
         "No variant was called: the sample equals the reference, or nothing covers it."
     ]
+
+
+def _haploid(report: Path | None) -> tuple[int, int]:
+    """Haploid SNPs and indels, by records: they are neither heterozygous nor homozygous."""
+    if report is None:
+        return 0, 0
+    numbers = dict.fromkeys(("number of SNPs:", "number of indels:"), 0)
+    for line in report.read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split("\t")
+        if fields[0] == "SN" and fields[2] in numbers:
+            numbers[fields[2]] = int(fields[3])
+    snps, indels = numbers.values()
+    return snps, indels
+
+
+def summarize_targets(depths: Path, reads: Path, mapping: Summary) -> tuple[Summary, list[str]]:
+    """The part `targets`, and warnings. `depths` has lines of a depth and the number of target
+    bases with it, `reads` the number of reads on targets: both without duplicates."""
+    rows = [line.split() for line in depths.read_text().splitlines()]
+    classes = [(int(depth), int(bases)) for depth, bases in rows]
+    bases = sum(each for _, each in classes)
+    alignment, duplicates = mapping["alignment"], mapping["duplicates"]
+    mapped = alignment["mapped"] - (duplicates["reads"] if duplicates else 0)
+    on_target = int(reads.read_text())
+    targets: Summary = {
+        "bases": bases,
+        "reads": on_target,
+        "reads_percent": _percent(on_target, mapped),
+        "mean_depth": _ratio(sum(depth * each for depth, each in classes), bases, 2),
+        "percent_at_depth": {
+            str(least): _percent(sum(each for depth, each in classes if depth >= least), bases)
+            for least in DEPTHS
+        },
+    }
+    if on_target:
+        return targets, []
+    return targets, ["No read maps to the targets: are they those of this sample?"]
 
 
 def _is_good(quality: str) -> bool:
@@ -216,10 +265,19 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in ("--mapping", "--variants", "--output"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--caller", nargs=2, required=True, metavar=("NAME", "VERSION"))
+    parser.add_argument("--ploidy", default="2", help="as the VCF's header has it")
+    parser.add_argument("--haploid", type=Path, help="bcftools stats of the haploid genotypes")
+    parser.add_argument("--targets", type=Path, nargs=2, metavar=("DEPTHS", "READS"))
     arguments = parser.parse_args(words)
     name, version = arguments.caller
     summary: Summary = json.loads(arguments.mapping.read_text(encoding="utf-8"))
-    variants, warnings = summarize_variants(arguments.variants, caller=name)
+    variants, warnings = summarize_variants(
+        arguments.variants, caller=name, ploidy=arguments.ploidy, haploid=arguments.haploid
+    )
+    if arguments.targets:
+        depths, reads = arguments.targets
+        summary["targets"], more = summarize_targets(depths, reads, summary)
+        warnings = more + warnings
     summary |= {
         "tools": summary["tools"] | {name: version},
         "variants": variants,

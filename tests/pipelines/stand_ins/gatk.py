@@ -10,7 +10,7 @@ def parse(tool: str, words: list[str]):
     parser = strict(prog=tool)
     parser.add_argument("-R", type=indexed(".fai"), required=True)
     parser.add_argument("-L", type=existing)
-    parser.add_argument("--sample-ploidy", choices=["2"], required=True)
+    parser.add_argument("--sample-ploidy", choices=["1", "2", "4"], required=True)
     parser.add_argument("--tmp-dir", type=existing, required=True)
     parser.add_argument("--add-output-vcf-command-line", choices=["false"], required=True)
     parser.add_argument("-O", type=new_vcf, required=True)

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.genomics.summary import main, summarize_mapping, summarize_variants
+from wesemu.genomics.summary import (
+    main,
+    summarize_mapping,
+    summarize_targets,
+    summarize_variants,
+)
 
 STATS = """\
 # This file was produced by samtools stats
@@ -109,9 +114,40 @@ def test_variants_are_counted(stats):
         "heterozygous": 2,
         "homozygous": 1,
         "het_hom": 2.0,
+        "haploid": 0,
     }
     assert variants["indels"]["alleles_from_quality_20"] == 1
     assert variants["indels"]["het_hom"] is None
+
+
+def test_haploid_variants_are_neither_heterozygous_nor_homozygous(stats):
+    report, haploid = stats.with_name("variants.txt"), stats.with_name("haploid.txt")
+    report.write_text(VARIANTS)
+    haploid.write_text("SN\t0\tnumber of SNPs:\t7\nSN\t0\tnumber of indels:\t2\n")
+    variants, _ = summarize_variants(
+        report, caller="bcftools", ploidy="2,X:1-60=1,Y:1-9=0", haploid=haploid
+    )
+    assert variants["ploidy"] == 2
+    assert variants["ploidy_regions"] == ["X:1-60=1", "Y:1-9=0"]
+    assert (variants["snps"]["haploid"], variants["indels"]["haploid"]) == (7, 2)
+
+
+def test_figures_of_the_targets_are_without_duplicates(stats):
+    depths, reads = stats.with_name("depths.txt"), stats.with_name("reads.txt")
+    depths.write_text("0 10\n12 80\n40 10\n")
+    reads.write_text("485\n")
+    targets, warnings = summarize_targets(depths, reads, summarize(stats))
+    assert targets == {
+        "bases": 100,
+        "reads": 485,
+        "reads_percent": 50.0,
+        "mean_depth": 13.6,
+        "percent_at_depth": {"1": 90.0, "10": 90.0, "20": 10.0, "30": 10.0},
+    }
+    assert warnings == []
+    reads.write_text("0\n")
+    _, warnings = summarize_targets(depths, reads, summarize(stats))
+    assert warnings[0].startswith("No read maps to the targets")
 
 
 def test_the_variants_join_the_mapping(stats):

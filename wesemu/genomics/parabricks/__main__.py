@@ -98,7 +98,7 @@ def call_variants(arguments: argparse.Namespace) -> None:
             options,
             machine,
             _means(arguments, options, temporary, len(machine.devices)),
-            (arguments.bam,),
+            tuple(file for file in (arguments.bam, arguments.targets) if file),
         )
         out = here / "calls.g.vcf" if only_gvcf else variants
         step.run(
@@ -109,6 +109,8 @@ def call_variants(arguments: argparse.Namespace) -> None:
                 str(out),
                 means,
                 gvcf=bool(arguments.gvcf),
+                ploidy=arguments.ploidy,
+                targets=arguments.targets and str(arguments.targets.resolve()),
             ),
             lambda running: None,
         )
@@ -177,6 +179,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     calling.add_argument("--caller", choices=("haplotypecaller", "deepvariant"), required=True)
     calling.add_argument("--vcf", type=Path)
     calling.add_argument("--gvcf", type=Path)
+    calling.add_argument("--ploidy", type=int, default=2)
+    calling.add_argument("--targets", type=Path, help="BED")
     for step in (mapping, calling):
         step.add_argument("--bam", type=Path, required=True)
         step.add_argument("--reference", type=Path, required=True)

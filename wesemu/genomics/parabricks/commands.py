@@ -54,13 +54,25 @@ def fq2bam(
 
 
 def call(
-    caller: Caller, reference: str, bam: str, variants: str, means: Means, *, gvcf: bool = False
+    caller: Caller,
+    reference: str,
+    bam: str,
+    variants: str,
+    means: Means,
+    *,
+    gvcf: bool = False,
+    ploidy: int = 2,
+    targets: str | None = None,
 ) -> list[str]:
     """Call variants. With `gvcf` haplotypecaller writes a gVCF to `variants` instead of a VCF,
-    deepvariant one beside it."""
+    deepvariant one beside it. `targets` is a BED file; a `ploidy` of 1 is haplotypecaller's."""
     words = ["pbrun", caller, "--ref", reference, "--in-bam", bam, "--out-variants", variants]
     if gvcf:
         words.append("--gvcf")
+    if ploidy != 2:
+        words += ["--ploidy", str(ploidy)]
+    if targets is not None:
+        words += ["--interval-file", targets]
     if means.low_memory:
         slim = {
             "haplotypecaller": ["--htvc-low-memory"],

@@ -33,7 +33,9 @@ check_reports(config["reports"])
 def check_paths():
     """Snakemake knows no way to write such a path for an input."""
     reads = [lane[mate] for lane in config["reads"] for mate in MATES if mate in lane]
-    for path in (config["reference"], *reads):
+    others = [config.get(name) for name in ("targets", "ploidy")]
+    others = [path for path in others if isinstance(path, str)]
+    for path in (config["reference"], *reads, *others):
         if re.search(r"{.*}", path):
             raise WorkflowError(
                 f"Snakemake takes the braces in {path} for a wildcard; rename the file or its "
@@ -241,7 +243,7 @@ NOT_IN_ALIGNMENTS = {
         "reference_records",
         "index_format",
     ),
-    *("caller", "vcf", "gvcf", "slice_size_mb"),
+    *("caller", "vcf", "gvcf", "slice_size_mb", "ploidy", "sex", "targets"),
 }
 
 

@@ -1,4 +1,79 @@
-if SLICES == 1:
+if PLOIDY_FILE:
+
+    rule ploidy:
+        input:
+            file=PLOIDY_FILE,
+            fai=f"{REFERENCE}.fai",
+        output:
+            **PLOIDY_FILES,
+        log:
+            "logs/ploidy.log",
+        # before the mapping, which takes long
+        priority: 100
+        conda:
+            "../envs/calling.yaml"
+        params:
+            depends_on=CALLING_KEY,
+            prepare=PREPARE,
+            reference=REFERENCE,
+            sample=sample_in_vcf(),
+            caller=config["caller"],
+            sex=["--sex", config["sex"]] if config["sex"] else [],
+        shell:
+            "{params.prepare} ploidy --file {input.file:q} --reference {params.reference}"
+            " --sample {params.sample:q} --caller {params.caller} {params.sex:q}"
+            " --bcftools {output.bcftools} --freebayes {output.freebayes} --text {output.text}"
+            " --default {output.default} --error input_error.json 2> {log}"
+
+
+if TARGETS:
+
+    rule targets:
+        input:
+            file=config["targets"],
+            fai=f"{REFERENCE}.fai",
+        output:
+            TARGETS,
+        log:
+            "logs/targets.log",
+        priority: 100
+        conda:
+            "../envs/calling.yaml"
+        params:
+            depends_on=depends_on(targets=fingerprint(config["targets"])),
+            prepare=PREPARE,
+            reference=REFERENCE,
+        shell:
+            "{params.prepare} targets --file {input.file:q} --reference {params.reference}"
+            " --output {output} --error input_error.json 2> {log}"
+
+    # As samtools counts them, without duplicates, secondary and failed records.
+    rule target_coverage:
+        input:
+            bam=BAM,
+            bai=BAM_INDEX,
+            targets=TARGETS,
+        output:
+            depths=temp("results/target_depths.txt"),
+            reads=temp("results/target_reads.txt"),
+        log:
+            "logs/target_coverage.log",
+        conda:
+            "../envs/calling.yaml"
+        params:
+            depends_on=CALLING_KEY,
+            samtools=SAMTOOLS,
+        shell:
+            "("
+            " {params.samtools} depth -a -J -b {input.targets} {input.bam} |"
+            " awk '{{ bases[$3]++ }} END {{ for (depth in bases) print depth, bases[depth] }}' |"
+            " sort -n > {output.depths};"
+            # neither unmapped, secondary, failed, duplicate nor supplementary
+            " {params.samtools} view -c -F 0xF04 -L {input.targets} {input.bam} > {output.reads}"
+            ") 2> {log}"
+
+
+if SLICES == 1 and not TARGETS:
 
     rule call:
         input:
@@ -7,6 +82,7 @@ if SLICES == 1:
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
             dictionary=DICTIONARY,
+            ploidy=PLOIDY_FILES.values(),
         output:
             vcf=VCF,
             index=VCF_INDEX,
@@ -23,21 +99,28 @@ if SLICES == 1:
             depends_on=CALLING_KEY,
             bcftools=BCFTOOLS,
             kind=VCF_INDEX_FORMAT,
-            call=lambda wildcards, output: call_command(
-                output.vcf, VCF_FORM, *output.gvcf
+            temporary=".calling",
+            call=call_command(
+                ".calling/1.vcf.gz", *[".calling/1.g.vcf.gz" for _ in GVCF]
             ),
+            join=lambda wildcards: JOIN,
         shell:
             "("
-            " {params.call};"
-            " for gvcf in {output.gvcf:q}; do {params.bcftools} index --{params.kind} $gvcf; done;"
+            " rm -rf {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
+            " mkdir {params.temporary}; temporary={params.temporary}/joined;"
+            " {params.call}; {params.join}"
+            " join {output.vcf:q} {params.temporary}/1.vcf.gz;"
+            " for gvcf in {output.gvcf:q}; do join $gvcf {params.temporary}/1.g.vcf.gz; done;"
+            " for index in {output.index:q} {output.gvcf_index:q}; do"
+            " {params.bcftools} index --{params.kind} ${{index%.*}}; done;"
             " {params.bcftools} stats -s - {output.vcf:q} |"
             " grep -v '^# The command line' > {output.stats:q}"
             ") 2> {log}"
 
 else:
 
-    # Slice n of N is bases (n-1)/N to n/N of the genome, contigs end to end. A list of regions and
-    # not a region's name: names such as HLA-A*01:01:01:01 are no regions.
+    # Slice n of N is bases (n-1)/N to n/N of the genome or of the targets, contigs end to end. A
+    # list of regions and not a region's name: names such as HLA-A*01:01:01:01 are no regions.
     rule call_slice:
         input:
             bam=BAM,
@@ -45,10 +128,13 @@ else:
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
             dictionary=DICTIONARY,
+            ploidy=PLOIDY_FILES.values(),
+            targets=TARGETS,
         output:
             vcf=temp("results/slices/{slice}.vcf.gz"),
             gvcf=[temp("results/slices/{slice}.g.vcf.gz")] if GVCF else [],
             regions=temp("results/slices/{slice}.bed"),
+            wide=temp("results/slices/{slice}.wide.bed"),
         log:
             "logs/call/{slice}.log",
         wildcard_constraints:
@@ -59,28 +145,27 @@ else:
             mem_mb=CALL_MEMORY,
         params:
             depends_on=CALLING_KEY,
+            prepare=PREPARE,
             slices=SLICES,
+            margin=MARGIN,
+            targets=[f"--targets={name}" for name in TARGETS],
             call=lambda wildcards, output: call_command(
-                output.vcf, "-Oz", *(output.gvcf or [None]), output.regions
+                output.vcf, *(output.gvcf or [None]), output.regions, output.wide
             ),
         shell:
             "("
-            " awk -F '\\t' -v OFS='\\t' -v slice={wildcards.slice} -v slices={params.slices} '"
-            " FNR == NR {{ total += $2; next }}"
-            " FNR == 1 {{ size = int((total + slices - 1) / slices);"
-            " from = (slice - 1) * size; to = slice * size }}"
-            " {{ first = from - done; last = to - done; done += $2;"
-            " if (first < 0) first = 0; if (last > $2) last = $2;"
-            " if (first < last) print $1, first, last }}"
-            "' {input.fai:q} {input.fai:q} > {output.regions:q};"
+            " trap 'rm -rf {output.vcf}.*' EXIT;"
+            " {params.prepare} slice --number {wildcards.slice} --slices {params.slices}"
+            " --reference {input.reference} {params.targets} --margin {params.margin}"
+            " --regions {output.regions} --wide {output.wide};"
             " {params.call}"
             ") 2> {log}"
 
-    # Compressed slices are joined as they are, under the first one's header without its region.
     rule gather:
         input:
             vcf=slices_of(".vcf.gz"),
             gvcf=slices_of(".g.vcf.gz") if GVCF else [],
+            ploidy=PLOIDY_FILES.values(),
         output:
             vcf=VCF,
             index=VCF_INDEX,
@@ -95,22 +180,13 @@ else:
             depends_on=CALLING_KEY,
             bcftools=BCFTOOLS,
             kind=VCF_INDEX_FORMAT,
-            compressed=int(COMPRESSED),
             temporary="results/slices/joined",
+            join=lambda wildcards: JOIN,
         shell:
             "("
             " trap 'rm -f {params.temporary}.*' EXIT;"
-            " name_command() {{ sed '/^##/ s/ -R [^ ]*[.]bed//'; }};"
-            " join() {{ to=$1; first=$2; shift 2;"
-            " {params.bcftools} head $first | name_command > {params.temporary}.header;"
-            " {params.bcftools} reheader -h {params.temporary}.header"
-            " -o {params.temporary}.vcf.gz $first;"
-            " {params.bcftools} concat --naive -Oz -o $to {params.temporary}.vcf.gz $@; }};"
-            " case {params.compressed} in"
-            " 1) join {output.vcf:q} {input.vcf:q} ;;"
-            " 0) {params.bcftools} concat --no-version -Ov {input.vcf:q} |"
-            " name_command > {output.vcf:q} ;;"
-            " esac;"
+            " temporary={params.temporary}; {params.join}"
+            " join {output.vcf:q} {input.vcf:q};"
             " for gvcf in {output.gvcf:q}; do join $gvcf {input.gvcf:q}; done;"
             " for index in {output.index:q} {output.gvcf_index:q}; do"
             " {params.bcftools} index --{params.kind} ${{index%.*}}; done;"
@@ -142,6 +218,13 @@ rule summary:
         mapping=SUMMARY,
         variants="results/variants.txt",
         state=REFERENCE_STATE,
+        vcf=VCF,
+        ploidy=PLOIDY_FILES.values(),
+        targets=(
+            ["results/target_depths.txt", "results/target_reads.txt"]
+            if TARGETS
+            else []
+        ),
     output:
         "results/summary.json",
     log:
@@ -150,12 +233,22 @@ rule summary:
         "../envs/calling.yaml"
     params:
         depends_on=CALLING_KEY,
+        bcftools=BCFTOOLS,
         summarize=f"{PYTHON} -m wesemu.genomics.summary",
         caller=[CALLER.name, CALLER.version],
         unchanged=REFERENCE_UNCHANGED,
+        ploidy=PLOIDY_TEXT,
+        # bcftools stats has haploid SNPs and indels in one figure
+        haploid="no" if PLOIDY == DIPLOID else "yes",
+        targets=lambda wildcards, input: (
+            ["--targets", *input.targets] if input.targets else []
+        ),
     shell:
         "("
         " {params.unchanged};"
+        " haploid() {{ [ {params.haploid} = no ] ||"
+        ' {params.bcftools} stats -i \'GT="hap" & GT="alt"\' {input.vcf:q}; }};'
         " {params.summarize} --mapping {input.mapping:q} --variants {input.variants:q}"
-        " --caller {params.caller:q} --output {output:q}"
+        ' --caller {params.caller:q} --ploidy "$({params.ploidy})" --haploid <(haploid)'
+        " {params.targets:q} --output {output:q}"
         ") 2> {log}"

@@ -11,7 +11,7 @@ if not FQ2BAM:
     include: "../../../mapping/workflow/rules/parabricks_options.smk"
 
 
-if SLICES == 1:
+if SLICES == 1 and not TARGETS:
 
     ruleorder: gpu_variants > call
 
@@ -26,6 +26,7 @@ rule gpu_call:
         bai=BAM_INDEX,
         reference=REFERENCE,
         fai=f"{REFERENCE}.fai",
+        targets=TARGETS,
     output:
         vcf=temp(RAW_VCF),
         gvcf=[] if CALL_TWICE else [temp(name) for name in RAW_GVCF],
@@ -42,9 +43,10 @@ rule gpu_call:
         step=PARABRICKS_STEP,
         options=lambda wildcards, threads: parabricks_options(),
         caller=config["caller"],
+        more=[f"--ploidy={PLOIDY}", *(f"--targets={name}" for name in TARGETS)],
         gvcf=lambda wildcards, output: " ".join(f"--gvcf {x}" for x in output.gvcf),
     shell:
-        "{params.step} call --caller {params.caller} {params.options:q}"
+        "{params.step} call --caller {params.caller} {params.more} {params.options:q}"
         " --reference {input.reference:q} --bam {input.bam:q} --threads {threads}"
         " --vcf {output.vcf:q} {params.gvcf} 2> {log}"
 
@@ -57,6 +59,7 @@ if CALL_TWICE:
             bai=BAM_INDEX,
             reference=REFERENCE,
             fai=f"{REFERENCE}.fai",
+            targets=TARGETS,
         output:
             gvcf=temp(RAW_GVCF),
         log:
@@ -72,8 +75,9 @@ if CALL_TWICE:
             step=PARABRICKS_STEP,
             options=lambda wildcards, threads: parabricks_options(),
             caller=config["caller"],
+            more=[f"--ploidy={PLOIDY}", *(f"--targets={name}" for name in TARGETS)],
         shell:
-            "{params.step} call --caller {params.caller} {params.options:q}"
+            "{params.step} call --caller {params.caller} {params.more} {params.options:q}"
             " --reference {input.reference:q} --bam {input.bam:q} --threads {threads}"
             " --gvcf {output.gvcf:q} 2> {log}"
 
@@ -83,6 +87,7 @@ rule gpu_variants:
     input:
         vcf=RAW_VCF,
         gvcf=RAW_GVCF,
+        targets=TARGETS,
     output:
         vcf=VCF,
         index=VCF_INDEX,
@@ -96,15 +101,19 @@ rule gpu_variants:
     params:
         depends_on=CALLING_KEY,
         bcftools=BCFTOOLS,
-        form=VCF_FORM,
+        form=f"-Oz -W={VCF_INDEX_FORMAT}" if COMPRESSED else "-Ov",
+        gvcf_form=f"-Oz -W={VCF_INDEX_FORMAT}" if GVCF_INDEX else "-Ov",
+        ploidy=PLOIDY,
+        kept=[f"-T {name} --targets-overlap pos" for name in TARGETS],
     shell:
         "("
-        ' clean() {{ HERE="$PWD" awk \'!/^##/ || !index($0, ENVIRON["HERE"])\' "$1"; }};'
+        ' clean() {{ HERE="$PWD" awk \'/^#CHROM/ {{ print "##wesemu_ploidy={params.ploidy}" }}'
+        ' !/^##/ || !index($0, ENVIRON["HERE"])\' "$1"; }};'
         # what deepvariant found to equal the reference is no variant
         " clean {input.vcf:q} | awk -F '\\t' '/^#/ || $7 != \"RefCall\"' |"
-        " {params.bcftools} view --no-version {params.form} -o {output.vcf:q} -;"
+        " {params.bcftools} view --no-version {params.kept} {params.form} -o {output.vcf:q} -;"
         " for gvcf in {output.gvcf:q}; do"
-        " clean {input.gvcf:q} | {params.bcftools} view --no-version -Oz -W=tbi -o $gvcf -; done;"
+        " clean {input.gvcf:q} | {params.bcftools} view --no-version {params.gvcf_form} -o $gvcf -; done;"
         " {params.bcftools} stats -s - {output.vcf:q} |"
         " grep -v '^# The command line' > {output.stats:q}"
         ") 2> {log}"

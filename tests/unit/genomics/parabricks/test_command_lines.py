@@ -142,3 +142,11 @@ def test_links_are_followed_and_folders_named_once(tmp_path: Path) -> None:
         Mount(run.resolve(), writable=True),
         Mount(real.resolve()),
     )
+
+
+def test_ploidy_and_targets_are_told_to_the_caller() -> None:
+    means = Means(gpus=1, threads=16, temporary="/t")
+    words = call(
+        "haplotypecaller", "/r/g.fa", "/o/a.bam", "/o/c.vcf", means, ploidy=1, targets="/o/t.bed"
+    )
+    assert words[8:12] == ["--ploidy", "1", "--interval-file", "/o/t.bed"]
