@@ -44,6 +44,9 @@ def script_of(job: Job) -> Script:
     if pipeline == "wgs":
         results |= {"variants.txt": "SN\n", str(job.config["vcf"]): "VCF"}
         results |= {"calls.vcf.gz.tbi": "TBI"} if job.config["vcf"] == "calls.vcf.gz" else {}
+        if gvcf := job.config["gvcf"]:
+            results |= {str(gvcf): "gVCF"}
+            results |= {f"{gvcf}.tbi": "TBI"} if str(gvcf).endswith(".gz") else {}
     steps += [{"write": f"results/{name}", "text": text} for name, text in results.items()]
     return steps
 

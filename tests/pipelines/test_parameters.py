@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InvalidRequest, NotFound
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.reports import NEEDS
 from wesemu.objects.buckets import Buckets
@@ -47,6 +47,9 @@ def server(tmp_path: Path) -> Server:
     bucket.mkdir(parents=True)
     for name in ("a.fq", "b.fq", "genome.fa"):
         (bucket / name).write_text(name)
+    (bucket / "empty.bed").touch()
+    (bucket / "kit.bed").write_text("c1\t1\t9\n")
+    (bucket / "sexes.txt").write_text("c1 1 9 M 1\nc1 1 9 F 2\n")
     buckets = Buckets(tmp_path / "buckets")
     references = ReferenceStore(tmp_path / "references", tmp_path / "cache")
     bundled = BundledPipelines(
@@ -93,6 +96,40 @@ def test_the_index_of_long_contigs_is_csi(server: Server, tmp_path: Path) -> Non
     assert all(each.optional for each in plan.publications or () if "index" in each.name)
 
 
+@pytest.mark.parametrize(
+    ("name", "result", "index"),
+    [
+        ("a.gvcf", "results/calls.g.vcf", None),
+        ("a.g.vcf", "results/calls.g.vcf", None),
+        ("a.gvcf.gz", "results/calls.g.vcf.gz", "oss://genes/a.gvcf.gz.tbi"),
+        ("A.G.VCF.GZ", "results/calls.g.vcf.gz", "oss://genes/A.G.VCF.GZ.tbi"),
+        ("a.vcf.gz", "results/calls.g.vcf.gz", "oss://genes/a.vcf.gz.tbi"),
+    ],
+)
+def test_a_gvcf_needs_no_vcf_and_is_plain_or_indexed_by_its_name(
+    server: Server, name: str, result: str, index: str | None
+) -> None:
+    plan = server.plan("wgs", {"gvcf": f"oss://genes/{name}"})
+    assert server.results(plan)["gvcf"] == result
+    urls = {each.name: each.url for each in plan.publications or ()}
+    assert urls["gvcf"] == f"oss://genes/{name}"
+    assert urls.get("gvcf_index") == index
+    assert urls["vcf"] is None
+
+
+def test_targets_of_another_assembly_are_told_at_once_where_the_contigs_are_known(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "buckets" / "genes"
+    (folder / "genome.fa.fai").write_text("chr1\t24\t6\t24\t25\n")
+    with pytest.raises(InvalidRequest, match="no contig 'c1'") as caught:
+        server.plan("wgs", {"targets": "oss://genes/kit.bed"})
+    assert caught.value.field == "targets"
+    assert "oss://genes/kit.bed, line 1" in caught.value.message
+    (folder / "genome.fa.fai").write_text("c1\t24\t6\t24\t25\n")
+    server.plan("wgs", {"targets": "oss://genes/kit.bed"})
+
+
 def test_interleaved_reads_are_one_file(server: Server) -> None:
     lane = {"first": LANE["first"], "interleaved": True}
     assert server.plan("mapping", {"reads": [lane]}).input_bytes == len("a.fq")
@@ -109,13 +146,28 @@ def test_interleaved_reads_are_one_file(server: Server) -> None:
         ({"mapper": "bowtie"}, "mapper"),
         ({"caller": "strelka"}, "caller"),
         ({"caller": "freebayes", "gvcf": "oss://genes/a.g.vcf.gz"}, "workflow_params"),
-        ({"gvcf": "oss://genes/a.g.vcf"}, "gvcf"),
+        ({"gvcf": "oss://genes/a.bcf"}, "gvcf"),
+        ({"ploidy": 0}, "ploidy"),
+        ({"ploidy": True}, "ploidy"),
+        ({"ploidy": 1.5}, "ploidy"),
+        ({"ploidy": 3}, "ploidy"),
+        ({"ploidy": "1", "caller": "deepvariant"}, "ploidy"),
+        ({"ploidy": "oss://genes/none.txt"}, "ploidy"),
+        ({"ploidy": "oss://genes/sexes.txt"}, "ploidy"),
+        ({"ploidy": "oss://genes/sexes.txt", "sex": "X"}, "ploidy"),
+        ({"ploidy": 2, "sex": "M"}, "sex"),
+        ({"targets": "oss://genes/none.bed"}, "targets"),
+        ({"targets": "oss://genes/empty.bed"}, "targets"),
+        ({"targets": "kit.bed"}, "targets"),
+        ({"targets": "oss://genes/"}, "targets"),
+        ({"targets": "oss://genes/kit.bed", "vcf": "oss://genes/kit.bed"}, "vcf"),
+        ({"cram_version": "2.1"}, "cram_version"),
         ({"bam": "oss://genes/a.sam"}, "bam"),
         ({"reports": ["fastqc"]}, "reports.0"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(server: Server, params, field) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises((InvalidRequest, NotFound)) as caught:
         server.plan("wgs", params)
     assert caught.value.field == field
 

@@ -29,6 +29,13 @@ class Offset(StrEnum):
     illumina = "64"
 
 
+class Cram(StrEnum):
+    """Versions of CRAM."""
+
+    old = "3.0"
+    new = "3.1"
+
+
 class Answer(StrEnum):
     """The words that `ags` takes for a flag."""
 
@@ -76,6 +83,10 @@ QualityOffset = Annotated[
         show_default="33, unless the reads look like 64",
     ),
 ]
+CramVersion = Annotated[
+    Cram | None,
+    typer.Option(help="Of the alignments, where --output-bam names a .cram.", show_default="3.0"),
+]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Wait for the end; the exit status tells the outcome.")
 ]
@@ -101,6 +112,7 @@ def mapping(
     service: Service = Tier.s,
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
+    cram_version: CramVersion = None,
     node: Node = None,
     gpus: Gpus = None,
     watch: Watch = False,
@@ -119,6 +131,7 @@ def mapping(
         "mapping_mark_dup": markdup.value,
         "mapping_service": service.value,
         "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
+        "wesemu_cram_version": None if cram_version is None else cram_version.value,
         **_place(node, gpus),
     }
     _send(server, token, "mapping", fields, watch=watch)
@@ -129,13 +142,20 @@ def wgs(
     fastq1: FirstReads,
     fastq2: SecondReads,
     output_vcf: Annotated[
-        str, typer.Option(help="Key of the VCF to write: .vcf.gz or .vcf.", metavar="KEY")
-    ],
+        str | None,
+        typer.Option(
+            help="Key of the VCF to write: .vcf.gz or .vcf. Needed without --output-gvcf.",
+            metavar="KEY",
+        ),
+    ] = None,
     output_bam: Annotated[
         str | None, typer.Option(help="Key of the BAM to write as well.", metavar="KEY")
     ] = None,
     output_gvcf: Annotated[
-        str | None, typer.Option(help="Key of the gVCF to write as well.", metavar="KEY")
+        str | None,
+        typer.Option(
+            help="Key of the gVCF to write: .g.vcf.gz, .gvcf.gz, .g.vcf or .gvcf.", metavar="KEY"
+        ),
     ] = None,
     reference: Reference = "hg19",
     reference_group: Annotated[
@@ -144,13 +164,33 @@ def wgs(
     service: Service = Tier.s,
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
+    cram_version: CramVersion = None,
+    ploidy: Annotated[
+        str | None,
+        typer.Option(
+            help="Copies of every base, or the key of a ploidy file as bcftools takes it.",
+            metavar="N|KEY",
+            show_default="2",
+        ),
+    ] = None,
+    sex: Annotated[
+        str | None, typer.Option(help="Which lines of the ploidy file count.", metavar="SEX")
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Key of a BED file: variants are called in its intervals.", metavar="KEY"
+        ),
+    ] = None,
     node: Node = None,
     gpus: Gpus = None,
     watch: Watch = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
-    """Mapping, then variant calling: a VCF of SNPs and indels."""
+    """Mapping, then variant calling: a VCF of SNPs and indels, or a gVCF, or both."""
+    if output_vcf is None and output_gvcf is None:
+        raise typer.BadParameter("name --output-vcf, --output-gvcf or both")
     fields = {
         "wgs_oss_region": region,
         "wgs_bucket_name": bucket,
@@ -163,6 +203,10 @@ def wgs(
         "wgs_bam_file_name": output_bam,
         "wgs_service": service.value,
         "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
+        "wesemu_cram_version": None if cram_version is None else cram_version.value,
+        "wesemu_ploidy": ploidy,
+        "wesemu_sex": sex,
+        "wesemu_targets": targets,
         **_place(node, gpus),
     }
     _send(server, token, "wgs", fields, watch=watch)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.parabricks.options import options_from
 from wesemu.genomics.parabricks.preflight import choose_place
+from wesemu.genomics.ploidy import can_call
 from wesemu.runs.model import JsonObject
 from wesemu.workflows.params import GPU_CALLERS, MAPPERS, MappingParams, WgsParams
 
@@ -62,8 +63,13 @@ def add_own_tools(config: JsonObject, params: MappingParams, tools: OwnTools) ->
     cuda = config.get("accelerator") == "cuda"
     if cuda:
         added["parabricks"] = dict(tools.parabricks)
-    if isinstance(params, WgsParams) and cuda and "caller" not in params.model_fields_set:
+    if isinstance(params, WgsParams) and cuda and _takes_default(params):
         place, _ = choose_place(options_from(tools.parabricks))
         if place is not None:
             added["caller"] = GPU_CALLERS[0]
     return config | added
+
+
+def _takes_default(params: WgsParams) -> bool:
+    """Whether the GPU's own caller may call: no other is named, and it can call the ploidy."""
+    return "caller" not in params.model_fields_set and can_call(GPU_CALLERS[0], params.ploidy)

@@ -18,6 +18,7 @@ from wesemu.workflows.accelerated import (
     without_parabricks,
 )
 from wesemu.workflows.accelerators import hindrance
+from wesemu.workflows.calling import check_calling
 from wesemu.workflows.checks import (
     check_long_contigs,
     check_names,
@@ -80,8 +81,10 @@ class BundledPipelines:
         short = reference is not None and not may_need_csi(reference)
         publications = self._publications.of(params, is_short=short)
         reads = [path for lane in found for path in lane.names]
-        check_names(params, {reference, *reads}, publications)
-        check_wildcards(params, _names(found))
+        more = self._inputs.more(params, files)
+        check_names(params, {reference, *reads, *more.values()}, publications)
+        check_wildcards(params, _names(found) | _more_names(params, more))
+        check_calling(params, more, reference)
         check_read_groups(params, found)
         unable = self._hindrance(params, request.workflow_url)
         placement = place(
@@ -120,10 +123,14 @@ class BundledPipelines:
         assert fasta is not None, "what is remote has been fetched"
         check_wildcards(params, _names(lanes))  # a remote folder is known only now
         check_read_groups(params, lanes)
+        more = await asyncio.to_thread(self._inputs.more, params, files)
         reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
+        await asyncio.to_thread(check_calling, params, more, reference)
         input_bytes = await asyncio.to_thread(_sizes, lanes)
         await asyncio.to_thread(write_note, run, workspace)
-        config = await self._configure(params, lanes, reference, run.tags, run.workflow, resources)
+        config = await self._configure(
+            params, lanes, reference, more, run.tags, run.workflow, resources
+        )
         return self._job(run.request, workspace, resources, config, input_bytes)
 
     async def sketch(
@@ -132,16 +139,20 @@ class BundledPipelines:
         """The job of a dry run, whose reference is as it lies there, and the caller's names for
         the files. None where an input lies elsewhere: a dry run fetches nothing."""
         params = parse_params(request)
-        if self._inputs.has_remote(params) or self._elsewhere.is_remote(params.reference):
+        others = (params.reference, *params.more_files.values())
+        if self._inputs.has_remote(params) or any(map(self._elsewhere.is_remote, others)):
             return None
         files = _files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
         assert fasta is not None, "nothing is remote"
+        more = await asyncio.to_thread(self._inputs.more, params, files)
         workflow = request.workflow_url
-        config = await self._configure(params, lanes, fasta, plan.tags, workflow, plan.resources)
+        config = await self._configure(
+            params, lanes, fasta, more, plan.tags, workflow, plan.resources
+        )
         job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
-        names = {**_names(lanes), fasta: params.reference}
+        names = {**_names(lanes), **_more_names(params, more), fasta: params.reference}
         return job, {str(path): name for path, name in names.items()}
 
     def _job(
@@ -180,13 +191,14 @@ class BundledPipelines:
         params: MappingParams,
         lanes: Sequence[LaneFiles],
         reference: Path,
+        more: Mapping[str, Path],
         tags: Mapping[str, str],
         workflow: str,
         resources: Resources,
     ) -> JsonObject:
         """The pipeline's configuration; `tags` say where the run is carried out."""
         records = self._indexer.records_folder
-        config = await asyncio.to_thread(configuration, params, lanes, reference, records)
+        config = await asyncio.to_thread(configuration, params, lanes, reference, more, records)
         if config["index_format"] == "csi":
             check_long_contigs(params, cuda="accelerator" in config)
         if await asyncio.to_thread(self._hindrance, params, workflow) is None:
@@ -209,6 +221,11 @@ class BundledPipelines:
             return names if fasta is None else names | {fasta: shown(params.reference)}
 
         return input_failure(workspace.work, names) or gpu_failure(workspace.work)
+
+
+def _more_names(params: MappingParams, more: Mapping[str, Path]) -> dict[Path, str]:
+    """The caller's names by file."""
+    return {path: shown(params.more_files[field]) for field, path in more.items()}
 
 
 def _files(workspace: Workspace) -> RunFiles:

@@ -34,6 +34,7 @@ def check_names(
     locations = [params.reference]
     for lane in params.reads:
         locations += [lane.first] if lane.second is None else [lane.first, lane.second]
+    locations += params.more_files.values()
     taken: set[Path | str | None] = {*inputs}
     taken |= {_SCHEME.sub("oss://", location) for location in locations}
     for publication in publications:
@@ -72,6 +73,7 @@ def check_wildcards(params: MappingParams, names: Mapping[Path, str]) -> None:
         named[f"reads.{number}.first"] = lane.first
         if lane.second is not None:
             named[f"reads.{number}.second"] = lane.second
+    named |= params.more_files
     for field, location in named.items():
         if not location.startswith(("http://", "https://")) and _WILDCARD.search(location):
             raise _wildcard(location, field)

@@ -1,6 +1,6 @@
 """The configuration of a bundled pipeline, as its schema wants it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.genomics.index_format import index_format
@@ -10,9 +10,14 @@ from wesemu.workflows.params import MappingParams, WgsParams
 
 
 def configuration(
-    params: MappingParams, lanes: Sequence[LaneFiles], reference: Path, records: Path
+    params: MappingParams,
+    lanes: Sequence[LaneFiles],
+    reference: Path,
+    more: Mapping[str, Path],
+    records: Path,
 ) -> JsonObject:
-    """`reference` is indexed, unless it is for a dry run; `records` is where `ReferenceRecords`
+    """`reference` is indexed, unless it is for a dry run; `more` are the files of
+    `params.more_files`; `records` is where `ReferenceRecords`
     keeps what it knows. Blocks. Raises InputError."""
     reads: list[JsonValue] = []
     for lane in lanes:
@@ -41,6 +46,10 @@ def configuration(
     }
     if isinstance(params, WgsParams):
         config["caller"] = params.caller
-        config["gvcf"] = params.gvcf is not None
+        config["gvcf"] = params.gvcf_file or False
+        config["ploidy"] = params.ploidy
+        config["sex"] = params.sex
+        config["targets"] = None
+        config |= {name: str(path) for name, path in more.items()}
         config["vcf"] = "calls.vcf" if params.is_plain else "calls.vcf.gz"
     return config

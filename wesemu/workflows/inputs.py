@@ -84,6 +84,21 @@ class Inputs:
         check_files_differ([*remote, *map(_named_files, found)])
         return found
 
+    def more(self, params: MappingParams, files: RunFiles) -> dict[str, Path]:
+        """The files of `params.more_files`; before the run has begun only those that lie here.
+
+        Raises ObjectNotFound, InvalidRequest.
+        """
+        found = {}
+        for field, location in params.more_files.items():
+            if files.staged is None and self._elsewhere.is_remote(location):
+                self._elsewhere.remote(location, field=field)
+                continue
+            found[field] = self._existing(location, field, files)
+            if not found[field].is_file():
+                raise InvalidRequest(f"{field}: {location} is a folder; name a file", field=field)
+        return found
+
     def reference(self, location: str, files: RunFiles) -> Path | None:
         """The FASTA that a reference parameter means (module docstring of `params`); None for
         one that is not fetched yet."""

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from wesemu.errors import InvalidRequest
+from wesemu.genomics.ploidy import DIPLOID, parse_ploidy
 from wesemu.genomics.read_groups import parse_read_group
 from wesemu.runs.model import RunRequest
 from wesemu.sla import ServiceLevel
@@ -102,19 +103,54 @@ class MappingParams(BaseModel):
         """Each of them once."""
         return list(dict.fromkeys(self.reports))
 
+    @property
+    def more_files(self) -> dict[str, str]:
+        """Locations of input files beside reads and reference, by parameter."""
+        return {}
+
 
 class WgsParams(MappingParams):
     """`wgs`: mapping, then variant calling. The BAM is published only if `bam` is named, a gVCF
-    is made only if `gvcf` is."""
+    is made only if `gvcf` is.
+
+    `ploidy` is a number, or the location of a ploidy file, of which `sex` chooses the lines.
+    `targets` is the location of a BED file.
+    """
 
     vcf: Location | None = None
     gvcf: Location | None = None
+    ploidy: int | Location = DIPLOID
+    sex: str | None = Field(default=None, pattern=r"^[!-~]{1,100}$")
+    targets: Location | None = None
     caller: Literal["bcftools", "freebayes", "gatk", "deepvariant", "haplotypecaller"] = "bcftools"
 
     @property
     def is_plain(self) -> bool:
         """Whether the VCF is wanted uncompressed."""
         return self.vcf is not None and not self.vcf.lower().endswith(".gz")
+
+    @property
+    def gvcf_file(self) -> Literal["calls.g.vcf.gz", "calls.g.vcf"] | None:
+        """The pipeline's own name for the gVCF."""
+        if self.gvcf is None:
+            return None
+        return "calls.g.vcf.gz" if self.gvcf.lower().endswith(".gz") else "calls.g.vcf"
+
+    @property
+    def more_files(self) -> dict[str, str]:
+        named = {"ploidy": self.ploidy, "targets": self.targets}
+        return {name: value for name, value in named.items() if isinstance(value, str)}
+
+    @field_validator("ploidy", mode="before")
+    @classmethod
+    def _is_ploidy(cls, value: object) -> int | str:
+        """A number may come as text."""
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError("write a whole number, or the location of a ploidy file")
+        try:
+            return parse_ploidy(value)
+        except InvalidRequest as error:
+            raise ValueError(error.message.removeprefix("ploidy: ")) from error
 
     @model_validator(mode="after")
     def _caller_can(self) -> Self:

@@ -11,7 +11,7 @@ from wesemu.workflows.params import MappingParams, WgsParams
 
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
-_GVCF = "results/calls.g.vcf.gz"
+_GVCF_NAMES = (".gvcf", ".g.vcf", ".gvcf.gz", ".g.vcf.gz", ".vcf", ".vcf.gz")
 _REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
 
 
@@ -48,8 +48,10 @@ class Publications:
     def _variants(self, params: WgsParams, other: tuple[str, ...]) -> list[Publication]:
         wanted = [Publication("variants", "results/variants.txt")]
         indexes = (".tbi", *other)
-        if params.gvcf is not None:
-            wanted += self._with_index("gvcf", params.gvcf, (".vcf.gz",), _GVCF, indexes)
+        if params.gvcf_file is not None:
+            gvcf = f"results/{params.gvcf_file}"
+            kept = indexes if gvcf.endswith(".gz") else ()
+            wanted += self._with_index("gvcf", params.gvcf, _GVCF_NAMES, gvcf, kept)
         either = (".vcf.gz", ".vcf")
         if params.is_plain:
             return [*self._with_index("vcf", params.vcf, either, _VCF, ()), *wanted]

@@ -84,6 +84,9 @@ class Stage:
                     found.setdefault(location, (f"reads.{number}.{mate}", same))
         if self._elsewhere.is_remote(params.reference):
             found.setdefault(params.reference, ("reference", False))
+        for name, location in params.more_files.items():
+            if self._elsewhere.is_remote(location):
+                found.setdefault(location, (name, False))
         return found
 
     async def _bring(

@@ -288,3 +288,34 @@ def test_the_quality_offset_is_a_field_of_ours() -> None:
     assert started.names["quality_offset"] == "wesemu_quality_offset"
     assert list(started.request.echo or {})[-1] == "wesemu_quality_offset"
     assert "quality_offset" not in translate(SAMPLE).request.params
+
+
+def test_parameters_of_the_calling_are_fields_of_ours() -> None:
+    ours = {
+        "wesemu_cram_version": "3.1",
+        "wesemu_ploidy": "ploidy/male.txt",
+        "wesemu_sex": "1",
+        "wesemu_targets": "kits/exome.bed",
+    }
+    started = translate(SAMPLE | ours)
+    params = started.request.params
+    bucket = SAMPLE["wgs_bucket_name"]
+    assert params["cram_version"] == "3.1"
+    assert params["ploidy"] == f"oss://{bucket}/ploidy/male.txt"
+    assert params["sex"] == "1"
+    assert params["targets"] == f"oss://{bucket}/kits/exome.bed"
+    assert started.names["targets"] == "wesemu_targets"
+    assert ours.items() <= (started.request.echo or {}).items()
+    for text, value in (("1", 1), ("0", 0), ("1.5", "1.5"), ("-1", "-1")):
+        assert translate(SAMPLE | {"wesemu_ploidy": text}).request.params["ploidy"] == value
+
+
+def test_a_gvcf_is_enough() -> None:
+    """As the joint calling page of AGS asks for one."""
+    fields = {name: value for name, value in SAMPLE.items() if "vcf" not in name.lower()}
+    start = translate(fields | {"wgs_gvcf_file_name": "gvcf/a.gvcf"})
+    assert "vcf" not in start.request.params
+    assert start.request.params["gvcf"].endswith("/gvcf/a.gvcf")
+    assert "wgs_vcf_file_name" not in (start.request.echo or {})
+    with pytest.raises(InvalidRequest, match="wgs_vcf"):
+        translate(fields)

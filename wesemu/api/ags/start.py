@@ -1,5 +1,6 @@
 """StartWorkflow: from AGS's fields to the core's request and, for errors, back."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,20 @@ from wesemu.runs.terms import PRETENDED
 PLACES = {"wesemu_node": "node", "wesemu_gpus": "gpus"}
 """Our fields for where a job is carried out, and the engine parameters that they become."""
 
-OWN_PARAMETERS = {"wesemu_quality_offset": "quality_offset"}
+OWN_PARAMETERS = {
+    "wesemu_quality_offset": "quality_offset",
+    "wesemu_cram_version": "cram_version",
+    "wesemu_ploidy": "ploidy",
+    "wesemu_sex": "sex",
+    "wesemu_targets": "targets",
+}
 """Our fields for parameters of the pipelines that AGS has no field for."""
 
+_NUMBERS = frozenset({"quality_offset", "ploidy"})
+_KEYS = frozenset({"ploidy", "targets"})
+"""Those that are keys in the request's bucket, where they are no numbers."""
+
+_LIKE_A_NUMBER = re.compile(r"[+-]?[0-9.]+")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -108,10 +120,12 @@ class _Translation:
         self.params["reference"] = self._url(location, "reference", "reference_file")
 
     def outputs(self) -> None:
-        needed = "bam" if self._fields.kind == "mapping" else "vcf"
-        kinds = ("bam",) if self._fields.kind == "mapping" else ("vcf", "gvcf", "bam")
+        kinds = ("bam",) if self._fields.kind == "mapping" else ("gvcf", "vcf", "bam")
         for kind in kinds:
-            find = self._fields.need_location if kind == needed else self._fields.location
+            # a gVCF is enough
+            needed = kind == kinds[0] if len(kinds) == 1 else kind == "vcf"
+            needed = needed and "gvcf" not in self.params
+            find = self._fields.need_location if needed else self._fields.location
             found = find(
                 f"{{kind}}_{kind}_file_name",
                 f"{{kind}}_{kind}_out_path",
@@ -143,13 +157,19 @@ class _Translation:
             self.names[PRETENDED] = bases.name
 
     def own_parameters(self) -> None:
-        """Our additions. The core checks the values; whole numbers are numbers to it."""
+        """Our additions. The core checks the values."""
         for ours, parameter in OWN_PARAMETERS.items():
             if (sent := self._fields.get(ours)) is not None:
-                number = whole_number(sent.value)
-                self.params[parameter] = sent.value if number is None else number
+                self.params[parameter] = self._own_value(parameter, sent.value)
                 self.names[parameter] = sent.name
                 self._ours[ours] = sent.value
+
+    def _own_value(self, parameter: str, text: str) -> int | str:
+        if parameter in _NUMBERS and (number := whole_number(text)) is not None:
+            return number
+        if parameter in _KEYS and not _LIKE_A_NUMBER.fullmatch(text):
+            return f"oss://{self._bucket}/{text}"
+        return text
 
     def place(self) -> None:
         """Where the job is carried out: our addition."""
