@@ -16,7 +16,7 @@ if PLOIDY_FILE:
             depends_on=CALLING_KEY,
             prepare=PREPARE,
             reference=REFERENCE,
-            sample=sample_in_vcf(),
+            sample=SAMPLE,
             caller=config["caller"],
             sex=["--sex", config["sex"]] if config["sex"] else [],
         shell:

@@ -97,17 +97,11 @@ PLOIDY_FILES = (
 PLOIDY_TEXT = f"cat {PLOIDY_FILES['text']}" if PLOIDY_FILE else f"echo {PLOIDY}"
 
 
-def sample_in_vcf():
-    """The callers name the sample by the read groups' SM."""
-    group = read_group(1, config["reads"][0])
-    return next(field[3:] for field in group.split("\\t") if field.startswith("SM:"))
-
-
 def check_sample():
     """freebayes takes a blank in its map of copy numbers for the end of the name."""
-    if PLOIDY_FILE and config["caller"] == "freebayes" and " " in sample_in_vcf():
+    if PLOIDY_FILE and config["caller"] == "freebayes" and " " in SAMPLE:
         raise WorkflowError(
-            f"freebayes cannot call with a ploidy file for the sample {sample_in_vcf()!r}: take "
+            f"freebayes cannot call with a ploidy file for the sample {SAMPLE!r}: take "
             "the blanks out of the read group's SM"
         )
 
