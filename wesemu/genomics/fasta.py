@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from wesemu.errors import InputError
 from wesemu.genomics.bwaindex import check_names
-from wesemu.genomics.gzipped import GZIP_FAULTS, TrailingBytes, open_gzip
+from wesemu.genomics.gzipped import BGZF_END, GZIP_FAULTS, TrailingBytes, open_gzip
 from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
 from wesemu.wording import os_reason
 
@@ -307,8 +307,20 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 _check_trailing(path, error.offset)
                 return
             if not block:
+                _check_end(path)
                 return
             yield block
+
+
+def _check_end(path: Path) -> None:
+    """Raise OSError for bgzip data without the empty block that ends it: it may have been cut
+    between two blocks. SAM specification 4.1.2."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        if head.startswith(_MEMBER_START + b"\x04") and head[12:] == b"BC\x02\x00":
+            file.seek(-len(BGZF_END), 2)
+            if file.read() != BGZF_END:
+                raise OSError("the bgzip data has no end mark; the file was cut, fetch it again")
 
 
 def _check_trailing(path: Path, offset: int) -> None:

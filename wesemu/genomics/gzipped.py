@@ -5,6 +5,9 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+"""The empty block that ends BAM and bgzip files. SAM specification 4.1.2."""
+
 _BLOCK = 1 << 17
 _MAGIC = b"\x1f\x8b"
 

@@ -17,13 +17,11 @@ from pathlib import Path
 from wesemu.errors import SystemFault
 from wesemu.genomics.bamindex import idxstats
 from wesemu.genomics.bwaindex import read_fai
-from wesemu.genomics.gzipped import GZIP_FAULTS, open_gzip
+from wesemu.genomics.gzipped import BGZF_END, GZIP_FAULTS, open_gzip
 from wesemu.genomics.summary import Counts, summarize_mapping, write_summary
 
 NOT_WHOLE = 70
 
-# SAM specification 4.1.2: the empty BGZF block that ends a file
-_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _PERCENT_OF = {
     "mapped": "mapped %",
     "primary mapped": "primary mapped %",
@@ -44,8 +42,8 @@ def check(bam: Path, reference: Path, flagstat: Mapping[str, Counts], reads: int
     if found != reads:
         raise SystemFault(f"{bam} has {found} primary records for {reads} reads. Run it again.")
     with bam.open("rb") as file:
-        file.seek(-len(_END), os.SEEK_END)
-        if file.read() != _END:
+        file.seek(-len(BGZF_END), os.SEEK_END)
+        if file.read() != BGZF_END:
             raise SystemFault(f"{bam} has no end: it was cut. Is the disk full?")
     try:
         order, contigs = _header(bam)

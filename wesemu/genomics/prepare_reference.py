@@ -45,7 +45,7 @@ def prepare(
     for suffix in {"", ".fai", ".alt"}.union(*SUFFIXES_OF.values()):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
     suffixes = (".fai", *SUFFIXES_OF[indexer])
-    if (found := indexed_in_place(fasta, indexer, records)) is not None:
+    if (found := indexed_in_place(fasta, indexer, records, _report)) is not None:
         linked = [Path(f"{found}{suffix}").absolute() for suffix in ("", *suffixes)]
         for source, suffix in zip(linked, ("", *suffixes), strict=True):
             Path(f"{target}{suffix}").symlink_to(source)
@@ -58,6 +58,10 @@ def prepare(
     return linked
 
 
+def _report(reason: str) -> None:
+    sys.stderr.write(f"the reference is indexed for this run: {reason}\n")
+
+
 def _build(
     fasta: Path,
     target: Path,
@@ -66,7 +70,6 @@ def _build(
     index: Sequence[str],
     faidx: Sequence[str],
 ) -> list[Path]:
-    sys.stderr.write(f"{fasta.name} has no index that was made of it: it is indexed here\n")
     facts = records.facts(fasta)
     linked = []
     if facts.regular and not is_gzip(fasta) and _ends_whole(fasta):

@@ -150,7 +150,7 @@ class ReferenceStore:
         the cached one, made now if need be. Raises `InputError`, `SystemFault`, `ToolMissing`.
         """
         indexer = indexer_name(mapper, self._tools)
-        if (found := indexed_in_place(fasta, indexer, self._records)) is not None:
+        if (found := indexed_in_place(fasta, indexer, self._records, _log)) is not None:
             return found
         facts = self._records.facts(fasta)
         key = key_with_alternates(facts.sha256, find_alternates(fasta))
@@ -308,15 +308,22 @@ def _only_fasta(folder: Path) -> Path | None:
     return plain[0] if len(plain) == 1 else None
 
 
-def indexed_in_place(fasta: Path, indexer: str, records: ReferenceRecords) -> Path | None:
+def indexed_in_place(
+    fasta: Path, indexer: str, records: ReferenceRecords, report: Callable[[str], None]
+) -> Path | None:
     """`fasta`, or the file that it links to, if it can be used as it lies there: plain text, with
-    an index that was made of it. Raises `InputError`."""
+    an index that was made of it. `report` gets the reason if not. Raises `InputError`."""
+    if is_gzip(fasta):
+        report(f"{fasta.name} is compressed")
+        return None
     for path in dict.fromkeys((fasta, fasta.resolve())):
-        if not is_gzip(path) and records.index_mismatch(path, indexer) is None:
+        mismatch = records.index_mismatch(path, indexer)
+        if mismatch is None:
             alternates = find_alternates(fasta)
             if alternates is not None:
                 check_alternates(alternates, path, fasta)
             return path
+        report(mismatch)
     return None
 
 
@@ -344,6 +351,14 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _log(reason: str) -> None:
+    # runs that link a reference do without it
+    import structlog
+
+    log = structlog.get_logger("wesemu.references")
+    log.info("a reference is indexed in the cache unless it is there", reason=reason)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import pysam
 import pytest
 
 from wesemu.errors import InputError
@@ -110,6 +111,16 @@ def test_bytes_after_gzip_data(path, tail, reads):
         assert normalised(path)[1].startswith(PLAIN)
         return
     with pytest.raises(InputError, match="cannot be read after the sequence 'c2'"):
+        examine(path)
+
+
+def test_bgzip_data_must_have_its_end(path, tmp_path):
+    plain = tmp_path / "plain.fa"
+    plain.write_bytes(PLAIN)
+    pysam.tabix_compress(str(plain), str(path))
+    assert normalised(path)[1] == PLAIN
+    path.write_bytes(path.read_bytes()[:-28])
+    with pytest.raises(InputError, match="no end mark"):
         examine(path)
 
 
