@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pairs", type=_positive, help="mapping, counting, stress, wgs: pairs of reads"
     )
-    parser.add_argument("--tools", choices=("native", "wheels", "both"), default="both")
+    parser.add_argument("--tools", choices=("native", "wheels", "bwa-mem3", "all"), default="all")
     parser.add_argument(
         "--sizes", type=_positive, nargs="+", default=Options.sizes, help="listing: stored runs"
     )

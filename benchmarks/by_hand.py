@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.processes import cpu_seconds
-from wesemu.genomics.tools import Tool
+from wesemu.genomics.tools import Tool, resolve
 
 _GROUP = r"@RG\tID:hand\tSM:sample\tLB:sample\tPL:ILLUMINA"
 
@@ -63,6 +63,15 @@ class HandMapping:
             )
         if done.returncode:
             raise RuntimeError(f"{script}\n{log.read_text(errors='replace')}")
+
+
+def hand_samtools() -> Tool:
+    """The one on PATH, whatever its version; else that of the wheel."""
+    path = shutil.which("samtools")
+    if path is None:
+        return resolve().samtools
+    first = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    return Tool("samtools", (path,), first.stdout.split()[1], "path")
 
 
 def bwa_mem(bwa: Sequence[str], threads: int, fasta: Path, reads: Path) -> list[str]:

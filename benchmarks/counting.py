@@ -25,6 +25,8 @@ def measure(options: Options) -> Report:
     rows: list[Row] = []
     walls: dict[str, Sequence[float]] = {}
     for mapper in chosen(options):
+        if mapper.parameter != "bwa":
+            continue  # it cannot be had without the checks
         alone = mapper.by_hand(fasta, folder)
         checked = mapper.checked(fasta, folder, options.work)
         ways = {ALONE: partial(to_nowhere, alone), CHECKED: partial(to_nowhere, checked)}

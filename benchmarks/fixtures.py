@@ -76,14 +76,42 @@ def _exchange_contigs(source: Path, target: Path) -> None:
                 )
 
 
+def real_sample(work: Path) -> Path | None:
+    """10,507 real pairs of HG002, 19 times: each time another base less at the start of both
+    reads, so that copies are not duplicates. None where `../shared/data` is not there."""
+    source = Path(__file__).resolve().parents[2] / "shared" / "data" / "hg002_chr20_10mb"
+    if not source.is_dir():
+        return None
+    folder = work / "fixtures" / "hg002-19-times"
+    if not (folder / "reference.fa").is_file():
+        say("making 399,266 reads of 21,014 real ones")
+        folder.mkdir(parents=True, exist_ok=True)
+        for mate in (1, 2):
+            _repeat_reads(source / f"reads_{mate}.fq.gz", folder / f"reads_{mate}.fq.gz", 19)
+        shutil.copyfile(source / "reference.fa", folder / "reference.fa")
+    return folder
+
+
+def _repeat_reads(source: Path, target: Path, times: int) -> None:
+    with gzip.open(source) as file:
+        lines = file.read().splitlines()
+    with gzip.open(target, "wb", compresslevel=4) as file:
+        for cut in range(times):
+            file.writelines(
+                b"@%d.%b\n%b\n+\n%b\n" % (cut, head.split()[0][1:], read[cut:], quality[cut:])
+                for head, read, quality in zip(lines[::4], lines[1::4], lines[3::4], strict=True)
+            )
+
+
 def counted(folder: Path) -> tuple[int, int]:
     """Reads and bases of a sample."""
     summary = json.loads((folder / "fixture.json").read_text())
     return int(summary["reads"]), int(summary["bases"])
 
 
-def stock(data: Path, folder: Path) -> Path:
-    """Put a sample into a server's bucket and register its reference; answers the indexed FASTA."""
+def stock(data: Path, folder: Path, mapper: str = "bwa") -> Path:
+    """Put a sample into a server's bucket and register its reference, indexed for bwa and for
+    `mapper`; answers the FASTA."""
     bucket = data / "buckets" / BUCKET
     bucket.mkdir(parents=True, exist_ok=True)
     for mate in (1, 2):
@@ -92,6 +120,7 @@ def stock(data: Path, folder: Path) -> Path:
         shutil.copyfile(folder / name, bucket / name)
     references = ReferenceStore(data / "references", data / "cache")
     fasta = references.add(REFERENCE, folder / "reference.fa")
+    references.add(REFERENCE, folder / "reference.fa", mapper)
     _write_dictionary(fasta)
     return fasta
 
@@ -105,7 +134,7 @@ def _write_dictionary(fasta: Path) -> None:
     fasta.with_suffix(".dict").write_text("\n".join(lines) + "\n")
 
 
-def params() -> dict[str, object]:
+def params(mapper: str = "bwa") -> dict[str, object]:
     """Of `mapping` and `wgs` on a stocked sample."""
     reads = {mate: f"oss://{BUCKET}/reads_{n}.fq.gz" for n, mate in ((1, "first"), (2, "second"))}
-    return {"reads": [reads], "reference": REFERENCE}
+    return {"reads": [reads], "reference": REFERENCE, "mapper": mapper}

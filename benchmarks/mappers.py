@@ -1,4 +1,4 @@
-"""The two ways to come by bwa: a native one, and the one in the wheel."""
+"""The ways to map: a native bwa, the one in the wheel, and bwa-mem3."""
 
 import os
 import sys
@@ -10,15 +10,19 @@ from benchmarks.by_hand import bwa_mem, pybwa_mem
 from benchmarks.machine import cores
 from benchmarks.options import Options
 from wesemu.genomics.tools import Tool, resolve
+from wesemu.genomics.wheel import bwa_mem3_fault, wheel_version
 
 
 @dataclass(frozen=True, slots=True)
 class Mapper:
-    """`bwa` is the native one, None for the wheel's; `environment` makes a server use it."""
+    """`bwa` is the native one, None for the wheel's; `environment` makes a server use it. Requests
+    name the mapper `parameter`; `target` is the most CPU that it may take against by hand."""
 
     name: str
     bwa: Tool | None
     environment: Mapping[str, str]
+    parameter: str = "bwa"
+    target: float = 1.10
 
     def by_hand(self, fasta: Path, reads: Path) -> list[str]:
         """The command that aligns the reads and does nothing else."""
@@ -37,15 +41,21 @@ class Mapper:
 
 
 def chosen(options: Options) -> list[Mapper]:
-    """Raises RuntimeError where only a native bwa is wanted and there is none."""
-    found: list[Mapper] = []
+    """Raises RuntimeError where none of those that are wanted is here."""
     bwa = resolve().bwa
-    if options.tools != "wheels" and bwa.source != "wheel":
-        found.append(Mapper("native bwa", bwa, {}))
-    if options.tools != "native":
-        found.append(Mapper("wheels", None, _without_bwa(options.work)))
+    native = None if bwa.source == "wheel" else bwa
+    wheel = wheel_version("bwa mem") is not None
+    here = {}
+    if native is not None:
+        here["native"] = Mapper("native bwa", native, {})
+    if wheel:
+        here["wheels"] = Mapper("wheels", None, _without_bwa(options.work))
+    if bwa_mem3_fault() is None and (native is not None or wheel):
+        # by hand it is bwa, native where there is one
+        here["bwa-mem3"] = Mapper("bwa-mem3", native, {}, parameter="bwa-mem3", target=0.65)
+    found = [each for name, each in here.items() if options.tools in (name, "all")]
     if not found:
-        raise RuntimeError("there is no native bwa on PATH")
+        raise RuntimeError(f"{options.tools}: there is no such mapper here to compare with bwa")
     return found
 
 

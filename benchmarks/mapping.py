@@ -1,10 +1,11 @@
-"""`mapping` by a warm server against the same tools by hand, with native bwa and with the wheel."""
+"""`mapping` by a warm server against the same tools by hand: simulated reads, and real ones where
+they are there."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import fixtures
-from benchmarks.by_hand import HandMapping
+from benchmarks.by_hand import HandMapping, hand_samtools
 from benchmarks.figures import median, ratio
 from benchmarks.machine import cores
 from benchmarks.mappers import Mapper, chosen
@@ -14,13 +15,12 @@ from benchmarks.report import Report, Row, at_most, figure
 from benchmarks.rounds import Samples, in_turns, say
 from benchmarks.server import Server, fresh, serving
 from wesemu.genomics.simulate import FixtureSettings
-from wesemu.genomics.tools import resolve
 
 SERVER, HAND = "server", "by hand"
 _ROUNDS = 5
 _TIMES_BY_HAND = 1.15
 _PLUS_SECONDS = 0.3
-_TIMES_CPU = 1.10
+_REAL_PAIRS = 19 * 10_507
 _MANY_PAIRS = 100_000
 _POLL_SECONDS = 0.04
 _MEBIBYTE = 1 << 20
@@ -41,29 +41,35 @@ class Compared:
 
 def measure(options: Options) -> Report:
     pairs = options.pairs or FixtureSettings().pairs
-    folder = fixtures.sample_of(options.work, pairs)
+    samples = {"": (fixtures.sample_of(options.work, pairs), pairs)}
+    if (real := fixtures.real_sample(options.work)) is not None:
+        samples["real reads, "] = (real, _REAL_PAIRS)
     rows: list[Row] = []
     walls: dict[str, list[float]] = {}
-    for mapper in chosen(options):
-        found = _compare(options, folder, mapper)
-        rows += [*_time(mapper.name, found, pairs), *_space(mapper.name, found)]
-        walls |= {f"{mapper.name}: {way}": list(s.wall) for way, s in found.samples.items()}
-    return Report(f"mapping: {pairs:,} pairs, {cores()} threads", rows, walls)
+    for sample, (folder, size) in samples.items():
+        for mapper in chosen(options):
+            name = f"{sample}{mapper.name}"
+            found = _compare(options, folder, mapper)
+            rows += [*_time(name, found, size, mapper.target), *_space(name, found)]
+            walls |= {f"{name}: {way}": list(s.wall) for way, s in found.samples.items()}
+    samtools = hand_samtools()
+    by_hand = f"by hand samtools {samtools.version} ({samtools.source})"
+    return Report(f"mapping: {pairs:,} pairs, {cores()} threads, {by_hand}", rows, walls)
 
 
 def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
     rounds = options.rounds or _ROUNDS
     data = fresh(options.work / f"mapping-{mapper.name.replace(' ', '-')}")
-    fasta = fixtures.stock(data, folder)
+    fasta = fixtures.stock(data, folder, mapper.parameter)
     hand = HandMapping(
         mapper.by_hand(fasta, data / "buckets" / fixtures.BUCKET),
-        resolve().samtools,
+        hand_samtools(),
         threads=cores(),
         folder=fresh(options.work / "by-hand"),
     )
     rule_cpu: list[float] = []
     with serving(data, environment=mapper.environment) as server:
-        ways = {SERVER: lambda: rule_cpu.append(map_once(server)), HAND: hand.run}
+        ways = {SERVER: lambda: rule_cpu.append(map_once(server, mapper.parameter)), HAND: hand.run}
         peaks = {}
         for way, where in ((SERVER, data / "runs"), (HAND, hand.folder)):
             say(f"peaks of {way}, {mapper.name}")
@@ -76,14 +82,14 @@ def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
     return Compared(samples, hand.mapping_cpu[-rounds:], rule_cpu[-rounds:], peaks, result)
 
 
-def map_once(server: Server) -> float:
+def map_once(server: Server, mapper: str = "bwa") -> float:
     """CPU seconds of the rule `map` alone, which makes what by hand makes up to the BAM."""
-    run_id = server.wes.submit("mapping", fixtures.params())
+    run_id = server.wes.submit("mapping", fixtures.params(mapper))
     server.wes.wait(run_id, every=_POLL_SECONDS)
     return next(used for name, used in server.wes.cpu_of_tasks(run_id) if name == "map")
 
 
-def _time(name: str, found: Compared, pairs: int) -> list[Row]:
+def _time(name: str, found: Compared, pairs: int, target: float) -> list[Row]:
     """CPU has a target from 100,000 pairs on: below it is the starts of programs."""
     server, hand = found.samples[SERVER], found.samples[HAND]
     ratios = {
@@ -104,7 +110,7 @@ def _time(name: str, found: Compared, pairs: int) -> list[Row]:
         figure(f"{name}: CPU, server (all processes), median", median(server.cpu), unit="s"),
         figure(f"{name}: CPU by hand to the BAM, median", median(found.mapping_cpu), unit="s"),
         *(
-            at_most(what, times, _TIMES_CPU, unit="x")
+            at_most(what, times, target, unit="x")
             if pairs >= _MANY_PAIRS
             else figure(what, times, unit="x")
             for what, times in cpu

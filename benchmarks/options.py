@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Tools = Literal["native", "wheels", "both"]
+Tools = Literal["native", "wheels", "bwa-mem3", "all"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,6 @@ class Options:
     rounds: int | None = None
     count: int | None = None
     pairs: int | None = None
-    tools: Tools = "both"
+    tools: Tools = "all"
     sizes: tuple[int, ...] = (1_000, 100_000, 1_000_000)
     seconds: float = 2.0

@@ -22,9 +22,10 @@ def test_the_fixtures_variants_are_found(workflow, config, fixture_folder):
     assert "number of SNPs" in (results / "variants.txt").read_text()
 
 
-def test_real_variants_are_found(workflow, real_config, shared_data):
+@pytest.mark.parametrize("mapper", ["bwa", "bwa-mem3"])
+def test_real_variants_are_found(workflow, real_config, shared_data, mapper):
     run = workflow("wgs")
-    results = run.succeed(real_config)
+    results = run.succeed(real_config | {"mapper": mapper})
     # whatever the cores: a slice for every 200,000 bases
     assert len(list(run.directory.glob("logs/call/*.log"))) == 5
     verdict = compare_with_truth(shared_data, results)

@@ -12,7 +12,9 @@ import pytest
 
 from wesemu.errors import ToolMissing
 from wesemu.genomics import mapper_mem3, mem3_index, tools, wheel
-from wesemu.genomics.bwaindex import index_fault
+from wesemu.genomics.alignment import Lane, header_text
+from wesemu.genomics.bwaindex import index_fault, read_contigs
+from wesemu.genomics.fastq import PairedReader
 from wesemu.genomics.mapper_mem3 import as_bwa
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Tool, indexer_name, resolve, wheel_command
@@ -110,8 +112,6 @@ def test_the_threads_do_not_matter(align, sample, monkeypatch):
 
 
 def test_batches_are_cut_as_the_reader_of_pairs_cuts_them(sample, monkeypatch):
-    from wesemu.genomics.fastq import PairedReader
-
     monkeypatch.setattr(mapper_mem3, "BATCH_BASES", 50_000)
     files = str(sample / "1.fq.gz"), str(sample / "2.fq.gz")
     with PairedReader(*files) as reader:
@@ -120,6 +120,42 @@ def test_batches_are_cut_as_the_reader_of_pairs_cuts_them(sample, monkeypatch):
         theirs = [len(batch.names) for batch in reader]
     assert len(ours) > 5
     assert ours == theirs
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("source", ["diploid", "hg002_chr20_10mb"])
+def test_every_batch_is_mapped_as_a_bwa_of_its_own_maps_it(source, request, tmp_path, monkeypatch):
+    if shutil.which("bwa") is None:
+        pytest.skip("no bwa on PATH")
+    folder = Path(__file__).parents[3] / "testdata" / source
+    if not folder.is_dir():
+        folder = request.getfixturevalue("shared_data") / source
+    fasta = ReferenceStore(tmp_path / "r", tmp_path / "c").ready(
+        folder / "reference.fa", "bwa-mem3"
+    )
+    files = [str(folder / f"reads_{mate}.fq.gz") for mate in (1, 2)]
+    lane = Lane(files[0], files[1], "@RG\tID:a\tSM:s")
+    contigs = read_contigs(str(fasta))
+    monkeypatch.setattr(mapper_mem3, "BATCH_BASES", 700_000)
+    with (tmp_path / "ours.bam").open("wb") as output, PairedReader(*files) as reader:
+        mapper = mapper_mem3.Mem3Mapper(
+            str(fasta),
+            threads=2,
+            header=lambda version: header_text(contigs, [lane], []),
+            contigs=contigs,
+            output=output,
+        )
+        mapper.map(lane, reader)
+        mapper.close()
+    theirs = list[bytes]()
+    with PairedReader(*files, batch_bases=700_000) as reader:
+        for batch in reader:
+            for mate in (0, 1):
+                (tmp_path / f"{mate}.fq").write_bytes(batch.fastq(mate))
+            command = ["bwa", "mem", "-Y", "-R", "@RG\\tID:a\\tSM:s", str(fasta), "0.fq", "1.fq"]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+            theirs += records(done.stdout)
+    assert records((tmp_path / "ours.bam").read_bytes()) == theirs
 
 
 def test_what_stands_in_for_bwa_is_told(align):
