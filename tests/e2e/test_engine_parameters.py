@@ -125,7 +125,7 @@ def test_snakemake_s_options_as_on_its_command_line(
 @pytest.mark.parametrize(
     ("engine", "told"),
     [
-        ({"profile": "nowhere"}, "cannot read its options"),
+        ({"profile": "nowhere"}, "no profile nowhere among the attachments"),
         ({"set_threads": "a=-1"}, "Invalid threads definition"),
         ({"allowed_rules": "all"}, "a.txt"),
     ],

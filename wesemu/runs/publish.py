@@ -1,7 +1,7 @@
 """Results leave the working directory: into the run's `outputs/`, and to where they were asked.
 
 Everything is made under temporary names first and renamed at the end, so that a reader sees a
-whole file or none, and a failed run publishes nothing.
+whole file or none, and a failed run publishes nothing into buckets.
 """
 
 import errno

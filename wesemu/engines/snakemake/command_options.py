@@ -58,6 +58,7 @@ def parsed_options(order: Order) -> Any:
             config={},
             cores=order.resources.cores,
         )
+    _refuse_missing(order)
     os.environ.pop("SNAKEMAKE_PROFILE", None)
     file = ["--snakefile", str(order.workflow_file), "--executor", "local"]
     targets = ["--", *options.targets] if options.targets else []
@@ -77,6 +78,15 @@ def parsed_options(order: Order) -> Any:
     for name in _SETS:
         setattr(found, name, frozenset(getattr(found, name) or ()))
     return found
+
+
+def _refuse_missing(order: Order) -> None:
+    """Snakemake would look for a profile in the configuration of the server's user, too."""
+    beside = order.workflow_file.parent / "profiles"
+    for name in (*order.options.profile, *order.options.workflow_profile):
+        places = (Path(name), Path("profiles", name), beside / name)
+        if not any(place.exists() for place in places):
+            raise ValueError(f"there is no profile {name} among the attachments")
 
 
 def _needs_parser(order: Order) -> bool:

@@ -127,6 +127,7 @@ def command_line(workspace: Workspace, order: Order) -> list[str]:
     limits = resource_limits(order)
     words += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
     options = order.options
+    words += ["--executor", "local"] if order.executor == "local" else []
     if order.executor == "slurm-plugin":
         words += plugin_words(order.cluster, workspace.root.name, order.resources.cores)
         pairs = tuple(plugin_resources(order.cluster))
