@@ -53,6 +53,17 @@ FAILING_SERVICE = """
 """
 
 
+FAILS_HALF_WAY = """
+    rule bad:
+        input: "good.txt"
+        output: "bad.txt"
+        shell: "exit 3"
+    rule good:
+        output: "good.txt"
+        shell: "echo good > {output}"
+"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with live_server(tmp_path_factory.mktemp("server"), WESEMU_NODE__CORES="4") as server:
@@ -105,9 +116,11 @@ def test_a_service_that_fails_ends_its_users(server: LiveServer, command: str) -
     assert_nothing_is_held(server)
 
 
-def test_pipes_of_command_line_runs_end_too(tmp_path: Path) -> None:
+def test_failing_runs_of_the_command_line_end_and_list_partial_outputs(tmp_path: Path) -> None:
     with live_server(tmp_path, WESEMU_ENGINE__SNAKEMAKE="cli") as server:
         with ThreadPoolExecutor(3) as pool:
             runs = list(pool.map(lambda _: play(server, FAILING_WRITER), range(3)))
         assert all(run.error["task"] in ("writer", "reader") for run in runs)
         assert_nothing_is_held(server)
+        run = play(server, FAILS_HALF_WAY)
+        assert (run.outputs, list(run.partial)) == ({}, ["good.txt"])

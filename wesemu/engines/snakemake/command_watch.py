@@ -5,6 +5,7 @@ and exit statuses are taken from messages.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,7 @@ class CommandWatch:
         self.deserted_service = False
         """Jobs of a group have failed, and Snakemake would wait for its service for ever."""
         self._failures = dict[int, RunFailure]()
+        self._finished = dict[str, None]()
         self._made, self._consumed, self._wanted = dict[str, None](), set[str](), set[str]()
         for record in earlier:
             self._note_files(record)
@@ -92,7 +94,9 @@ class CommandWatch:
 
     def _ended(self, jobid: int, state: TaskState, moment: datetime, code: int | None = 0) -> None:
         if jobid in self._running:
-            task, _ = self._running.pop(jobid)
+            task, message = self._running.pop(jobid)
+            if state is TaskState.COMPLETE:
+                self._finished.update(dict.fromkeys(message["output"]))
             self._journal.task(replace(task, state=state, ended=moment, exit_code=code))
 
     def _complained(self, text: str, moment: datetime) -> None:
@@ -132,8 +136,11 @@ class CommandWatch:
     def ended(self, code: int) -> None:
         """The command has ended: the outputs, or the failure of each job that stayed failed."""
         if code == 0:
-            self._tell_outputs()
+            final = [p for p in self._made if p in self._wanted or p not in self._consumed]
+            self._tell_outputs(final)
             return
+        if not self._canceled:
+            self._tell_outputs(self._finished)  # which of them are targets is not known yet
         root = self._workspace.root
         for failure in self._failures.values():
             self._journal.error(failure)
@@ -142,9 +149,8 @@ class CommandWatch:
             message = shorten(words, root) or f"Snakemake ended with exit status {code}"
             self._journal.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
 
-    def _tell_outputs(self) -> None:
+    def _tell_outputs(self, paths: Iterable[str]) -> None:
         outputs = OutputFiles(self._workspace)
-        for path in self._made:
-            if path in self._wanted or path not in self._consumed:
-                outputs.add(path)
+        for path in paths:
+            outputs.add(path)
         self._journal.outputs(outputs.files, outputs.problems)

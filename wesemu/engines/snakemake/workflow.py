@@ -89,7 +89,7 @@ class WorkflowRun:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         if not self._watch.task_failed:
             self._journal.error(self._failure(error))
-        if self._workflow is not None and hasattr(self._workflow, "dag"):
+        if getattr(self._workflow, "dag", None) is not None:
             self._publish_outputs(only_made=True)
         return 1
 
