@@ -19,6 +19,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from parallel import (
     pytest_cmdline_main,
     pytest_collection_modifyitems,
+    pytest_make_parametrize_id,
     pytest_xdist_make_scheduler,
 )
 from pytest_aiohttp import AiohttpClient
@@ -36,6 +37,7 @@ from wesemu.transfers.store import RemoteStore
 __all__ = [
     "pytest_cmdline_main",
     "pytest_collection_modifyitems",
+    "pytest_make_parametrize_id",
     "pytest_xdist_make_scheduler",
 ]
 

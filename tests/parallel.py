@@ -78,3 +78,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _begin(nodeid: str) -> int:
     places = (place for place, start in enumerate(LONG) if nodeid.startswith(start))
     return next(places, len(LONG))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Binary data is not part of a test's name: gzip data, for one, holds the time.
+
+    pytest-xdist ends at once where the names differ between its processes.
+    """
+    if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()):
+        return argname
+    return None
