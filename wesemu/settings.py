@@ -156,7 +156,10 @@ class CallbackSettings(BaseModel):
     @classmethod
     def _decodable(cls, secret: str) -> str:
         if secret.startswith("whsec_"):
-            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            try:
+                base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+            except ValueError as error:
+                raise ValueError("whsec_ is followed by base64") from error
         return secret
 
 

@@ -43,6 +43,7 @@ _REASONS = {
     errno.EAFNOSUPPORT: "the kind of address is not supported",
 }
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
+_UNION_MEMBER = re.compile(r"[\[\](]|^(constrained-)?(str|int|float|bool)$")
 _SHOWN = 80
 _PLACE_LIMIT = 200
 
@@ -104,7 +105,7 @@ def json_reason(error: ValueError | RecursionError) -> str:
             return "not UTF-8"
         case RecursionError():
             return "nested too deeply"
-        case _ if "int string conversion" in str(error):
+        case _ if "string conversion" in str(error):
             return "JSON with a number that is too long"
         case _:
             return "not JSON"
@@ -112,11 +113,21 @@ def json_reason(error: ValueError | RecursionError) -> str:
 
 def validation_reason(error: ValidationFailed) -> tuple[str, str]:
     """The first field that is wrong, as a dotted path ("" for the whole), and what is wrong."""
-    first = error.errors()[0]
-    location = first.get("loc")
-    parts = location if isinstance(location, tuple) else ()
-    field = ".".join(str(part) for part in parts)
-    return field[:_PLACE_LIMIT], _reason(first)
+    faults = error.errors()
+    field = _field(faults[0])
+    # of a value that may be one of several things, each of them has a fault of its own
+    reasons = dict.fromkeys(_reason(fault) for fault in faults if _field(fault) == field)
+    told = [reason.partition(", not ")[0].removeprefix("must be ") for reason in reasons]
+    if len(told) > 1 and all(reason.startswith("must be ") for reason in reasons):
+        return field[:_PLACE_LIMIT], f"must be {' or '.join(told)}"
+    return field[:_PLACE_LIMIT], next(iter(reasons))
+
+
+def _field(fault: Mapping[str, object]) -> str:
+    """The dotted path, without what pydantic calls the members of a union."""
+    location = fault.get("loc")
+    parts = map(str, location) if isinstance(location, tuple) else ()
+    return ".".join(part for part in parts if not _UNION_MEMBER.search(part))
 
 
 def _reason(fault: Mapping[str, object]) -> str:

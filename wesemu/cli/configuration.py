@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from wesemu.cli.failures import ExitStatus, Refused
 from wesemu.cli.output import tell
@@ -23,6 +24,12 @@ def load(**flags: object) -> Settings:
     except ValidationError as error:
         name, reason = validation_reason(error)
         raise Refused(f"the setting {name!r}: {reason}", ExitStatus.USAGE) from error
+    except SettingsError as error:
+        raise Refused(
+            "a WESEMU_* variable is not JSON; write lists and tables as JSON, as "
+            """WESEMU_AUTH__TOKENS='{"secret": "alice"}'""",
+            ExitStatus.USAGE,
+        ) from error
     except ValueError as error:  # not TOML
         raise Refused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
     return settings.model_copy(update={"data": settings.data.absolute()})

@@ -62,8 +62,10 @@ async def test_a_name_of_an_active_run_is_told_by_both_apis(
 ) -> None:
     first = (await sent(client, order("wait-1", bam="oss://genes/out/a.bam")))["run_id"]
     answer = await (await client.post("/gs/workflow", json=AGS)).json()
+    handle = (await runs.get(LOCAL_OWNER, first)).handle
     assert answer["warning"] == (
-        f"oss://genes/out/a.bam is an output of the run {first}, too; the last one to end wins"
+        f"oss://genes/out/a.bam is an output of the workflow mapping-gpu-{handle}, too; the last "
+        "one to end wins"
     )
     third = await sent(client, order("b", bam="oss://genes/out/a.bam"))
     assert third["warnings"][0].startswith("oss://genes/out/a.bam is an output of the run ")

@@ -1,6 +1,8 @@
 """The five operations, told apart by method and path as the gateway does it."""
 
 import asyncio
+import re
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -11,7 +13,7 @@ from wesemu.api.ags.notation import answer
 from wesemu.api.ags.start import Start, translate
 from wesemu.api.dialect import OWNER
 from wesemu.clock import Clock
-from wesemu.errors import InvalidRequest, RunActive
+from wesemu.errors import Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.numerals import whole_number
 from wesemu.runs.listing import Selection
 from wesemu.runs.model import Owner, Run, RunState
@@ -19,6 +21,7 @@ from wesemu.runs.service import RunService
 from wesemu.runs.targets import SHARED
 
 _PAGE = 500
+_RUN = re.compile(r"the run ([0-9a-f-]{36})")
 _JOBS = Selection(workflows=KINDS)
 
 
@@ -49,7 +52,8 @@ class AgsHandlers:
         start = await asyncio.to_thread(_start, await request.read())
         with start.in_callers_words():
             run = await self._runs.submit(request[OWNER], start.request)
-        started = Started(job_name=job_name(run), warning=run.tags.get(SHARED))
+        warning = await self._in_job_names(request[OWNER], run.tags.get(SHARED))
+        started = Started(job_name=job_name(run), warning=warning)
         return answer(request, "StartWorkflow", started)
 
     async def describe_workflows(self, request: web.Request) -> web.Response:
@@ -88,6 +92,16 @@ class AgsHandlers:
             )
         await self._runs.remove(request[OWNER], run.id)
         return web.Response()
+
+    async def _in_job_names(self, owner: Owner, told: str | None) -> str | None:
+        """A sentence about another run, which AGS knows by the name of its job."""
+        named = None if told is None else _RUN.search(told)
+        if told is None or named is None:
+            return told
+        with suppress(RunNotFound, Forbidden):
+            other = await self._runs.get(owner, named[1])
+            return told.replace(named[0], f"the workflow {job_name(other)}")
+        return told
 
     async def _find(self, request: web.Request) -> Run:
         return await find_run(self._runs, request[OWNER], request.match_info["name"])
