@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from wesemu.engines import journal
 from wesemu.engines.journal import OutputRecord, Tail
@@ -141,7 +141,7 @@ class DetachedExecution:
             end_leftovers(self._workspace)
             return Outcome(exit_code=_KILLED, crashed=True)
         if self._outputs is None:
-            records = journal.history(self._workspace)
+            records = journal.records(self._workspace)
             self._outputs = journal.last_outputs(records) or OutputRecord()
         return Outcome(code, self._outputs.files, self._outputs.unpublished)
 
@@ -208,18 +208,18 @@ def read_exit_code(workspace: Workspace) -> int | None:
 def end_leftovers(workspace: Workspace) -> None:
     """SIGKILL all tools of a run whose own process has vanished, and cancel its jobs on a
     cluster. Blocks. Raises EngineFault where the cluster cannot be asked."""
-    records = journal.history(workspace)
     process = holder(workspace.lock)
-    for group, identity in _task_groups(records):
+    for group, identity in _task_groups(journal.records(workspace)):
         # the workflow can write false records; only groups of the run's own session are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
     end_all(lambda: marked(workspace.root))
-    if any(record.get("executor", "local") != "local" for record in records):
+    executors = (record.get("executor", "local") for record in journal.records(workspace))
+    if any(executor != "local" for executor in executors):
         end_jobs(workspace.work)
 
 
-def _task_groups(records: list[JsonObject]) -> list[tuple[int, str]]:
+def _task_groups(records: Iterable[JsonObject]) -> list[tuple[int, str]]:
     """The process groups of tasks that have not ended, each with its leader's identity."""
     groups = dict[str, tuple[int, str]]()
     for record in records:

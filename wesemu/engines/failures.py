@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from wesemu.engines.slurm.hints import slurm_hint
+from wesemu.runs.workspace import read_end
 from wesemu.tool_messages import without_paths
 
 _TAIL_BYTES = 16_384
@@ -36,11 +37,9 @@ _HINTS = {
 
 
 def last_words(path: Path) -> str:
-    """The end of a log file, "" where there is none."""
+    """The end of a log file, "" where there is no regular file."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            return file.read().decode(errors="replace").strip()
+        return read_end(path, _TAIL_BYTES).decode(errors="replace").strip()
     except OSError:
         return ""
 

@@ -32,6 +32,11 @@ from wesemu.runs.workspace import Workspace, read_regular
 OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 
 _READ_SIZE = 1 << 20
+_LONGEST_LINE = 64 << 20
+"""Bytes: the record of a million outputs."""
+
+_MESSAGE_LIMIT = 100_000
+_HALF_OF_A_PAIR = b"\\ud"
 _AHEAD = 64 << 10
 _ENOUGH = _AHEAD // 2
 
@@ -141,43 +146,84 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_size = 0
 
     def read(self) -> list[JsonObject]:
-        """Blocks on the disk. An absent file has no records yet."""
+        """Blocks on the disk. An absent file has no records yet.
+
+        Takes time that grows with what was appended, and memory for 1 MiB of it or for the longest
+        line that is a record; longer ones are skipped.
+        """
+        while content := self._read():
+            records = [record for line in self._lines(content) if (record := _parse(line))]
+            if records:
+                return records
+        return []
+
+    def _read(self) -> bytes:
         try:
             content = read_regular(self._path, self._offset, _READ_SIZE)
         except FileNotFoundError:
-            return []
+            return b""
         self._offset += len(content)
-        *lines, self._rest = (self._rest + content).split(b"\n")
-        records = [record for line in lines if (record := _parse(line)) is not None]
-        return records or (self.read() if content else [])
+        return content
+
+    def _lines(self, content: bytes) -> Iterator[bytes]:
+        """The lines that `content` completes."""
+        *ends, rest = content.split(b"\n")
+        for end in ends:
+            if self._rest_size + len(end) <= _LONGEST_LINE:
+                yield b"".join((*self._rest, end))
+            self._rest, self._rest_size = [], 0
+        self._rest_size += len(rest)
+        if self._rest_size <= _LONGEST_LINE:
+            self._rest.append(rest)
+        else:
+            self._rest = []
 
 
 def _parse(line: bytes) -> JsonObject | None:
     try:
         record = json.loads(line)
-    except ValueError:
+        if _HALF_OF_A_PAIR in line.lower():  # of surrogates, which no database takes
+            text = json.dumps(record, ensure_ascii=False)
+            record = json.loads(text.encode(errors="replace"))
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and "event" in record else None
 
 
+def records(workspace: Workspace) -> Iterator[JsonObject]:
+    """All records so far, without having all of them in memory."""
+    tail = Tail(workspace.events)
+    while batch := tail.read():
+        yield from batch
+
+
 def history(workspace: Workspace) -> list[JsonObject]:
     """All records so far."""
-    tail, records = Tail(workspace.events), list[JsonObject]()
-    while batch := tail.read():
-        records += batch
-    return records
+    return list(records(workspace))
 
 
 def told_exit_code(workspace: Workspace) -> int | None:
     """The exit status of the newest launch, if its history came to an end."""
-    records = history(workspace)
-    match records[-1] if records else None:
+    last: JsonObject | None = None
+    for record in records(workspace):
+        last = record
+    match last:
         case {"event": "ended", "exit_code": int(code)}:
             return code
     return None
+
+
+def own_files(workspace: Workspace) -> None:
+    """Remove what lies in place of the files that the run's process writes and is none: an earlier
+    launch may have left a link, or a FIFO that would be waited for."""
+    for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def mend(workspace: Workspace) -> None:
@@ -207,10 +253,22 @@ def to_event(record: JsonObject) -> Event | None:
             case "progress":
                 return Progress(done=int(members["done"]), total=int(members["total"]))
             case "error":
-                return EngineError(failure=RunFailure(**members["failure"]))
-    except (KeyError, TypeError, ValueError):
+                return EngineError(failure=_failure(members["failure"]))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     return None
+
+
+def _failure(values: dict[str, Any]) -> RunFailure:
+    """Raises TypeError, ValueError for one whose members are of other kinds."""
+    failure = RunFailure(**values)
+    texts = (failure.hint, failure.task, failure.stderr, failure.file)
+    numbers = (failure.exit_code, failure.record)
+    whole = isinstance(failure.message, str)
+    whole = whole and all(text is None or isinstance(text, str) for text in texts)
+    if not (whole and all(number is None or type(number) is int for number in numbers)):
+        raise TypeError("a failure's members are of other kinds")
+    return replace(failure, message=failure.message[:_MESSAGE_LIMIT])
 
 
 @dataclass(frozen=True, slots=True)

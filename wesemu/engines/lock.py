@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 from wesemu.engines.processes import Known, identify
+from wesemu.runs.workspace import read_json
 
 _PATIENCE_SECONDS = 0.5
 _STEP_SECONDS = 0.01
+_LIMIT = 10_000
 
 
 class RunLock:
@@ -45,7 +47,7 @@ class RunLock:
 
 def is_held(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:
@@ -57,7 +59,7 @@ def is_held(path: Path) -> bool:
 def holder(path: Path) -> Known | None:
     """Who wrote the lock's text last, alive or not."""
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path, _LIMIT)
         return Known(pid=int(record["pid"]), identity=str(record["identity"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

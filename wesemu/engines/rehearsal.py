@@ -5,7 +5,6 @@ that is ended after a while, whatever it has started.
 """
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from wesemu.engines.processes import MARK, end_all, marked, members, offer_to_oo
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.graphs import Graph, graph_from_json, graph_to_json
 from wesemu.runs.model import RunFailure
-from wesemu.runs.workspace import Workspace, read_regular, write_json
+from wesemu.runs.workspace import Workspace, read_end, read_json, write_json
 
 SECONDS = 60.0
 _AT_ONCE = 2
@@ -109,9 +108,9 @@ def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:
 
 def _read(workspace: Workspace) -> Graph:
     try:
-        told: dict[str, Any] = json.loads(read_regular(_file(workspace), 0, _LARGEST))
+        told: dict[str, Any] = read_json(_file(workspace), _LARGEST)
     except (OSError, ValueError) as error:
-        words = workspace.stderr.read_text(errors="replace")[-_LAST_WORDS:].strip()
+        words = _last_words(workspace)
         raise EngineFault(
             f"planning the workflow ended without a result: {words.replace(os.linesep, ' ')}"
         ) from error
@@ -120,6 +119,13 @@ def _read(workspace: Workspace) -> Graph:
     failure = RunFailure(**told["failure"])
     hint = f"; {failure.hint}" if failure.hint else ""
     raise InvalidRequest(f"the workflow cannot be planned: {failure.message}{hint}")
+
+
+def _last_words(workspace: Workspace) -> str:
+    try:
+        return read_end(workspace.stderr, _LAST_WORDS).decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _file(workspace: Workspace) -> Path:

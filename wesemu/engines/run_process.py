@@ -45,7 +45,7 @@ Announce = Callable[[dict[str, Any]], None]
 
 
 def detach(live: Callable[[Announce], None]) -> NoReturn:
-    """Have `live` called in a process of its own session, print what it announces as JSON, and
+    """Have `live` called in another process, print what it announces as JSON, and
     end; 1 if it announced nothing. Only for a launcher without threads."""
     hear, tell = os.pipe()
 
@@ -57,7 +57,6 @@ def detach(live: Callable[[Announce], None]) -> NoReturn:
         code = 1
         try:
             os.close(hear)
-            os.setsid()
             live(announce)
             code = 0
         except BaseException:
@@ -123,7 +122,7 @@ def live(
     about: dict[str, Any],
     grace_seconds: float,
 ) -> None:
-    """Be the process of a run, from the lock to exit_code.
+    """Be the process of a run in a session of its own, from the lock to exit_code.
 
     `announce` is told {"pid", "identity"} once the lock is held, or {"locked": True}. `about`
     goes into the `launched` record.
@@ -133,6 +132,7 @@ def live(
     if lock is None:
         announce({"locked": True})
         return
+    events.own_files(workspace)
     workspace.exit_code.unlink(missing_ok=True)
     events.mend(workspace)
     events.hang_bell(workspace)
@@ -165,6 +165,7 @@ def _fork_from_keeper() -> None:
     adopt_orphans()
     child = os.fork()
     if child == 0:
+        os.setsid()
         return
     code = 1
     try:

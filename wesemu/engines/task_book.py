@@ -44,10 +44,12 @@ class TaskBook:
                 "event": "task",
                 "task": {"id": str(id), "attempt": int(attempt), "state": str(state)},
             }:
-                number = int(id)
+                number = int(id) if id.isdecimal() else 0
                 if isinstance(key := record.get("key"), str) and key not in self._keys:
                     self._enter(key, number)
-                entry = self._numbers[number]
+                entry = self._numbers.get(number)
+                if entry is None:  # the record that planned it is lost
+                    return
                 entry.done = state == TaskState.COMPLETE
                 if state != TaskState.QUEUED:
                     entry.earlier_attempts = max(entry.earlier_attempts, attempt)

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject
@@ -18,6 +19,7 @@ from wesemu.runs.model import JsonObject
 _NAME_LIMIT = 255
 _PATH_LIMIT = 1024
 _WRITE_SIZE = 1 << 20
+_JSON_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,12 @@ def read_regular(path: Path, offset: int = 0, size: int = -1) -> bytes:
 
     Raises FileNotFoundError where there is no regular file, OSError.
     """
+    with os.fdopen(_open_regular(path), "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _open_regular(path: Path) -> int:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -208,11 +216,10 @@ def read_regular(path: Path, offset: int = 0, size: int = -1) -> bytes:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path)) from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
-        file.seek(offset)
-        return file.read(size)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+    return descriptor
 
 
 def tree_size(*folders: Path) -> int:
@@ -241,6 +248,28 @@ def tree_size(*folders: Path) -> int:
     return sum(size for key, size in sizes.items() if links[key] >= outside[key])
 
 
+def read_end(path: Path, size: int) -> bytes:
+    """The last bytes of a file, at most `size`. As `read_regular`."""
+    descriptor = _open_regular(path)
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(max(0, os.fstat(descriptor).st_size - size))
+        return file.read(size)
+
+
+def read_json(path: Path, limit: int = _JSON_LIMIT) -> Any:
+    """What a file says that a workflow may have written. As `read_regular`.
+
+    Raises ValueError for what is no JSON, or longer or deeper than anything of ours.
+    """
+    content = read_regular(path, size=limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{path.name} is longer than {limit} bytes")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+
+
 def write_json(path: Path, value: JsonObject) -> None:
     """Write atomically and durably: temporary name, fsync, rename, fsync of the folder."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
@@ -250,7 +279,9 @@ def write_json(path: Path, value: JsonObject) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """As `write_json`, for bytes."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)  # it might be a link or a FIFO, which nobody reads
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

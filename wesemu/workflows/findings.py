@@ -1,6 +1,5 @@
 """What a bundled pipeline leaves to be told: its figures, its warnings, why it failed."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from wesemu.errors import EngineFault
 from wesemu.runs.model import ReadCounts, RunFailure
 from wesemu.runs.ports import Results
-from wesemu.runs.workspace import Workspace, read_regular
+from wesemu.runs.workspace import Workspace, read_json
 from wesemu.tool_messages import without_paths
 
 
@@ -16,10 +15,10 @@ def read_results(workspace: Workspace) -> Results:
     """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
     results = workspace.work / "results"
     try:
-        counted: dict[str, Any] = json.loads(read_regular(results / "reads.json"))
+        counted: dict[str, Any] = read_json(results / "reads.json")
         counts = ReadCounts(int(counted["total_reads"]), int(counted["total_bases"]))
         return Results(counts=counts, tags=_tags(results / "summary.json"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineFault(f"the pipeline left no usable read counts: {error}") from error
 
 
@@ -27,7 +26,7 @@ def _tags(path: Path) -> dict[str, str]:
     """Warnings, notes and tool versions, as tags of the run."""
     if not path.is_file():
         return {}
-    summary: dict[str, Any] = json.loads(read_regular(path))
+    summary: dict[str, Any] = read_json(path)
     tags = {f"wesemu.tools.{name}": str(version) for name, version in summary["tools"].items()}
     if summary["warnings"]:
         tags["wesemu.warnings"] = " ".join(summary["warnings"])
@@ -38,11 +37,10 @@ def _tags(path: Path) -> dict[str, str]:
 
 def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFailure | None:
     """What the pipeline says of a bad input; `names` gives the caller's, by file."""
-    path = work / "input_error.json"
-    if not path.is_file():
+    told = _told(work / "input_error.json")
+    if told is None:
         return None
-    told = json.loads(read_regular(path))
-    message, file = str(told["message"]), told.get("file")
+    message, file, record = str(told["message"]), told.get("file"), told.get("record")
     known = {str(path): name for path, name in names().items()}
 
     def in_callers_words(text: str) -> str:
@@ -54,15 +52,24 @@ def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFai
     return RunFailure(
         message=in_callers_words(message),
         hint="mend or replace the file and send the request again; nothing was published",
-        file=None if file is None else in_callers_words(file),
-        record=told.get("record"),
+        file=in_callers_words(file) if isinstance(file, str) else None,
+        record=record if isinstance(record, int) else None,
     )
 
 
 def gpu_failure(work: Path) -> RunFailure | None:
     """What a step on the GPU says of its failure, and what helps."""
-    path = work / "accelerator_error.json"
-    if not path.is_file():
+    told = _told(work / "accelerator_error.json")
+    if told is None:
         return None
-    told = json.loads(read_regular(path))
-    return RunFailure(message=str(told["message"]), hint=told.get("hint"))
+    hint = told.get("hint")
+    return RunFailure(str(told["message"]), hint=hint if isinstance(hint, str) else None)
+
+
+def _told(path: Path) -> dict[str, Any] | None:
+    """A step's message; None where it left none, or something else in its place."""
+    try:
+        told = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) and "message" in told else None

@@ -121,7 +121,7 @@ def command_line(workspace: Workspace, order: Order) -> list[str]:
         *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
         *("--cores", str(order.resources.cores)),
         *("--nolock", "--rerun-incomplete", "--latency-wait", _SERVICE_SECONDS),
-        *("--scheduler", "greedy", "--nocolor", "--printshellcmds", "--show-failed-logs"),
+        *("--scheduler", "greedy", "--nocolor", "--printshellcmds"),
     ]
     words += ["--configfile", str(workspace.config)] if order.configured else []
     limits = resource_limits(order)

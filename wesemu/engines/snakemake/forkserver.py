@@ -99,7 +99,6 @@ class ForkServer:
     def _be_run(self, request: dict[str, Any]) -> NoReturn:
         code = 1
         try:
-            os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._awake)

@@ -43,7 +43,7 @@ class WorkflowRun:
         hooks.install(self._watch)
         api = import_module("snakemake.api")
         settings = import_module("snakemake.settings.types")
-        output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=True)
+        output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=False)
         with api.SnakemakeApi(output) as snakemake:
             handler = hooks.EventHandler(self._watch, lambda: self._workflow.dag)
             import_module("snakemake.logging").logger.addHandler(handler)

@@ -1,0 +1,196 @@
+"""Files of a run that its workflow has replaced, garbled or filled: read in bounded time."""
+
+import json
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wesemu.engines import journal
+from wesemu.engines.execution import find, read_exit_code
+from wesemu.engines.failures import last_words
+from wesemu.engines.journal import Journal, Tail
+from wesemu.engines.lock import holder, is_held
+from wesemu.engines.task_book import TaskBook
+from wesemu.runs.ports import EngineError, Progress
+from wesemu.runs.workspace import Workspace, read_json, write_atomically
+from wesemu.workflows.findings import gpu_failure, input_failure
+
+MIB = 1 << 20
+PROGRESS = '{"event": "progress", "done": 1, "total": 2}\n'
+ENDED = '{"event": "ended", "exit_code": 0}\n'
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path / "run")
+    workspace.work.mkdir(parents=True)
+    return workspace
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_out(path: Path) -> None:
+    (path.parents[1] / "secret").write_text("secret")
+    path.symlink_to(path.parents[1] / "secret")
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(600 << 30)
+
+
+REPLACEMENTS = [fifo, link_out, circle, folder]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x" * (70 * MIB),
+        '{"event": "progress", "deep": ' + "[" * 200_000 + "]" * 200_000 + "}",
+        "[" * MIB,
+        '{"event": ' * 100_000,
+        "\0" * MIB,
+        "9" * 100_000,
+        "null",
+    ],
+    ids=lambda line: line[:12].encode().hex(),
+)
+def test_a_line_that_is_no_record_is_skipped(workspace: Workspace, line: str) -> None:
+    workspace.events.write_text(f"{PROGRESS}{line}\n{PROGRESS}{line}\n{ENDED}")
+    assert [record["event"] for record in journal.records(workspace)] == [
+        *("progress", "progress", "ended")
+    ]
+    assert journal.told_exit_code(workspace) == 0
+
+
+def test_a_long_history_is_read_in_little_memory(workspace: Workspace) -> None:
+    """Each byte is looked at once: what was read of a line is not searched again."""
+    with workspace.events.open("w") as file:
+        for _ in range(30):
+            file.write("y" * MIB)
+        file.write("\n")
+        for _ in range(50):
+            file.write(PROGRESS * 1000)
+        for _ in range(30):
+            file.write("z" * MIB)
+        file.write(f"\n{ENDED}")
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in journal.records(workspace)) == 50_001
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 120 * MIB
+
+
+def test_a_line_that_grows_is_not_read_again(workspace: Workspace) -> None:
+    tail, line = Tail(workspace.events), json.dumps({"event": "outputs", "files": ["x" * 5000]})
+    with workspace.events.open("w", buffering=1) as file:
+        for start in range(0, len(line), 100):
+            file.write(line[start : start + 100])
+            file.flush()
+            assert tail.read() == []
+        file.write("\n")
+        file.flush()
+        [record] = tail.read()
+    assert record == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"message": 1},
+        {"message": "a", "exit_code": "x"},
+        {"message": "a", "hint": ["b"]},
+        {"message": "a", "unknown": 1},
+        [],
+        None,
+    ],
+)
+def test_a_failure_of_other_kinds_is_none(failure: object) -> None:
+    assert journal.to_event({"event": "error", "failure": failure}) is None  # type: ignore[dict-item]
+
+
+def test_half_of_a_surrogate_pair_becomes_a_question_mark(workspace: Workspace) -> None:
+    text = '{"event": "error", "failure": {"message": "a \\ud800 b \\ud83d\\ude00"}}\n'
+    workspace.events.write_text(text)
+    [record] = journal.records(workspace)
+    event = journal.to_event(record)
+    assert isinstance(event, EngineError)
+    assert event.failure.message.encode().decode() == "a ? b \U0001f600"
+
+
+def test_a_history_with_holes_does_not_hinder_a_resume() -> None:
+    task = {"id": "7", "attempt": 1, "state": "COMPLETE"}
+    TaskBook([{"event": "task", "task": task}, {"event": "task", "task": {**task, "id": "x"}}])
+
+
+@pytest.mark.parametrize("replace", REPLACEMENTS)
+def test_replaced_files_are_not_read_and_not_waited_for(
+    workspace: Workspace, replace: Callable[[Path], None]
+) -> None:
+    for path in (workspace.exit_code, workspace.events, workspace.work / "a.log"):
+        replace(path)
+    replace(workspace.work / "input_error.json")
+    replace(workspace.work / "accelerator_error.json")
+    assert read_exit_code(workspace) is None
+    assert last_words(workspace.work / "a.log") == ""
+    assert list(journal.records(workspace)) == []
+    assert find(workspace) == (False, None)
+    for read in (lambda: input_failure(workspace.work, dict), lambda: gpu_failure(workspace.work)):
+        assert read() is None
+
+
+def test_a_lock_that_is_a_fifo_is_not_waited_for(workspace: Workspace) -> None:
+    fifo(workspace.lock)
+    assert not is_held(workspace.lock)
+    assert holder(workspace.lock) is None
+
+
+def test_huge_files_are_read_from_their_end_or_not_at_all(workspace: Workspace) -> None:
+    log = workspace.work / "a.log"
+    huge(log)
+    with log.open("ab") as file:
+        file.write(b"\nthe last words\n")
+    assert last_words(log).endswith("the last words")
+    huge(workspace.exit_code)
+    assert read_exit_code(workspace) is None
+    huge(workspace.work / "input_error.json")
+    with pytest.raises(ValueError, match="longer than"):
+        read_json(workspace.work / "input_error.json")
+    (workspace.work / "deep.json").write_text("[" * 1_000_000)
+    with pytest.raises(ValueError, match="too deeply"):
+        read_json(workspace.work / "deep.json")
+
+
+@pytest.mark.parametrize("replace", REPLACEMENTS[:3])
+def test_what_the_server_and_the_runs_process_write_replaces_what_lies_there(
+    workspace: Workspace, replace: Callable[[Path], None]
+) -> None:
+    replace(workspace.root / ".error.json.tmp")
+    write_atomically(workspace.error, b"{}")
+    assert workspace.error.read_bytes() == b"{}"
+    for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
+        replace(path)
+    journal.own_files(workspace)
+    Journal(workspace).close()
+    assert not workspace.stderr.is_symlink()
+    secret = workspace.root.parent / "secret"
+    assert not secret.exists() or secret.read_text() == "secret"
+
+
+def test_progress_is_still_progress() -> None:
+    assert journal.to_event(json.loads(PROGRESS)) == Progress(1, 2)
