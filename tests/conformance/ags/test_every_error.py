@@ -115,7 +115,7 @@ def test_a_body_that_is_no_json_is_refused(stage: Stage, name: str, body: bytes)
     """The operations of 4.7.7 cannot send such a thing."""
     sdk = SDKS[name](stage.server.endpoint, GOOD)
     for call in (Call("POST", "/gs/workflow", body), stage.set(on("{running}", "PUT", body))):
-        check(refused(sdk, call), 400, "InvalidParameter", "the body is not JSON: ")
+        check(refused(sdk, call), 400, "InvalidParameter", "the body is not (JSON|UTF-8)")
 
 
 def test_cancelling_what_has_ended_is_no_error(stage: Stage, sdk: Sdk) -> None:
