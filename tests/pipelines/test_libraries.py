@@ -67,6 +67,7 @@ def test_lanes_of_one_library_are_compared_and_libraries_are_not(workflow, lanes
 def test_a_lane_without_a_library_is_of_the_samples(workflow, lanes):
     config = lanes("@RG\tID:x\tSM:s", None)
     results = workflow("mapping").succeed(config)
+    assert json.loads((results / "summary.json").read_text())["warnings"] == []
     assert sum(duplicates_by_group(results / "aligned.bam").values()) == 2 * len(PAIRS)
     with pysam.AlignmentFile(str(results / "aligned.bam")) as bam:
         assert "--barcode-tag" not in str(bam.header)

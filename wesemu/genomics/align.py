@@ -32,6 +32,7 @@ from wesemu.genomics.alignment import (
 from wesemu.genomics.bwaindex import Contig, check_names, read_contigs
 from wesemu.genomics.fastq import LONGEST_READ, PairedReader
 from wesemu.genomics.mapper_native import NativeMapper
+from wesemu.genomics.plain import pair_name
 from wesemu.genomics.read_groups import parse_read_group
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Tally:
                 "read_group": _identifier(lane.read_group),
                 "reads": reader.reads,
                 "bases": reader.bases,
+                "last_name": pair_name(reader.last).decode("ascii", "replace"),
             }
         )
 

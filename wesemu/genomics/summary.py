@@ -9,7 +9,7 @@ The schema is `pipelines/mapping/workflow/schemas/summary.schema.yaml`.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def summarize_mapping(
         },
         "coverage": _coverage(sections["COV"], genome),
     }
-    warnings = _mapping_warnings(summary)
+    warnings = [*_mapping_warnings(summary), *_lane_warnings(counts.get("lanes", []))]
     return summary | {"targets": None, "variants": None, "warnings": warnings, "notes": [*notes]}
 
 
@@ -125,6 +125,20 @@ def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
             for least in DEPTHS
         },
     }
+
+
+def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Copies of a file cannot be told by their names, and their reads count twice."""
+    seen: dict[tuple[Any, ...], str] = {}
+    for lane in lanes:
+        figures = (lane["reads"], lane["bases"], lane.get("last_name"))
+        group = lane["read_group"]
+        other = seen.setdefault(figures, group)
+        if other != group:
+            yield (
+                f"The lanes {other} and {group} hold as many reads and bases and end with the "
+                f"same name, {lane.get('last_name')!r}: are they one lane twice?"
+            )
 
 
 def _mapping_warnings(summary: Summary) -> list[str]:

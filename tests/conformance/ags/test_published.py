@@ -67,14 +67,26 @@ ags remote run wgs \
 --reference hg19
 """
 
-READ_GROUP = r"""
+JOINT_CALLING = r"""
+ags remote run wgs \
+--region cn-shenzhen \
+--fastq1 MGISEQ/MGISEQ2000_PCR-free_NA12878_1_V100003043_L01_1.fq.gz  \
+--fastq2 MGISEQ/MGISEQ2000_PCR-free_NA12878_1_V100003043_L01_2.fq.gz  \
+--bucket my-test-shenzhen \
+--output-gvcf gvcf/MGISEQ_NA12878_hs37d5_5.gvcf \
+--output-bam bam/MGISEQ_NA12878_hs37d5_5.bam \
+--service "s" \
+--reference hg19 \
+--reference-group "\"@RG\\tID:TEST\\tSM:12878_1\\tPL:MGISEQ2000\""
+
 ags remote run wgs \
 --region cn-shenzhen \
 --fastq1 MGISAMPLE001 \
 --fastq2 MGISAMPLE001  \
 --bucket my-test-shenzhen \
---output-vcf vcf/MGISEQ_NA12878_hs37d5_6.vcf \
---service "n" \
+--output-gvcf gvcf/MGISEQ_NA12878_hs37d5_6.gvcf \
+--output-bam bam/MGISEQ_NA12878_hs37d5_6.bam \
+--service "s" \
 --reference hg19 \
 --reference-group "\"@RG\\tID:TEST\\tSM:12878\\tPL:MGISEQ2000\""
 """
@@ -188,17 +200,31 @@ async def test_run_wgs(
         }
 
 
-async def test_run_wgs_with_a_read_group_in_quotes(
+async def test_the_gvcf_step_of_joint_calling(shell: Shell, ended: Callable[[str], Any]) -> None:
+    """A gVCF and no VCF; the read group comes in double quotes."""
+    done = await shell(JOINT_CALLING)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = job_names(done.stdout)
+    for name, number, sample in zip(names, "56", ("12878_1", "12878"), strict=True):
+        run = await ended(name)
+        assert run.request.echo is not None
+        sent = rf'"@RG\tID:TEST\tSM:{sample}\tPL:MGISEQ2000"'
+        assert run.request.echo["wgs_reference_group"] == sent
+        assert published(run) >= {
+            f"oss://{BUCKET}/gvcf/MGISEQ_NA12878_hs37d5_{number}.gvcf",
+            f"oss://{BUCKET}/bam/MGISEQ_NA12878_hs37d5_{number}.bam",
+        }
+
+
+async def test_every_service_level_of_the_usage_is_taken(
     shell: Shell, ended: Callable[[str], Any]
 ) -> None:
-    done = await shell(READ_GROUP)
+    """`[n:normal|s:silver|g:gold|p:platinum]`"""
+    block = "\n".join(WGS.replace('"s"', level).replace("_5", f"_{level}") for level in "nsgp")
+    done = await shell(block)
     assert (done.returncode, done.stderr) == (0, "")
-    (name,) = job_names(done.stdout)
-    run = await ended(name)
-    assert run.service_level.value == "n"
-    assert run.request.echo is not None
-    sent = r'"@RG\tID:TEST\tSM:12878\tPL:MGISEQ2000"'
-    assert run.request.echo["wgs_reference_group"] == sent
+    levels = [(await ended(name)).service_level.value for name in job_names(done.stdout)]
+    assert levels == [*"nsgp"]
 
 
 async def test_run_mapping(shell: Shell, ended: Callable[[str], Any]) -> None:
