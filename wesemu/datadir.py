@@ -14,8 +14,8 @@ from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused
 from wesemu.runs.cleanup import is_ours
 
 _MARK = ".wesemu-data"
-_EARLIER_MARKS = ("wesemu.db", "secret")
-"""What servers of earlier versions, which wrote no mark, have left."""
+_SQLITE = b"SQLite format 3\0"
+_SECRET_SIZE = 32
 
 _MADE_BY_HAND = frozenset(
     {
@@ -100,11 +100,23 @@ class DataDirectory:
         with contextlib.suppress(FileExistsError):
             self.root.mkdir(mode=0o700)
 
+    def _is_of_an_earlier_version(self) -> bool:
+        """Whether a server that wrote no mark has left its index, or its secret and its lock."""
+        try:
+            with self.index.open("rb") as file:
+                if file.read(len(_SQLITE)) == _SQLITE:
+                    return True
+        except OSError:
+            pass
+        secret = self.root / "secret"
+        has_lock = (self.root / "server.lock").is_file()
+        return has_lock and secret.is_file() and secret.stat().st_size == _SECRET_SIZE
+
     def _strange(self) -> list[str]:
         """What a directory that no server has used holds beside the preparations of a user."""
         if not self.root.is_dir() or (self.root / _MARK).is_file():
             return []
-        if any((self.root / name).is_file() for name in _EARLIER_MARKS):
+        if self._is_of_an_earlier_version():
             return []
         names = {entry.name for entry in self.root.iterdir()}
         strange = sorted(names - _MADE_BY_HAND - {self.runs.name})
@@ -127,7 +139,7 @@ class DataDirectory:
             with os.fdopen(
                 os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
             ) as file:
-                file.write(secrets.token_bytes(32))
+                file.write(secrets.token_bytes(_SECRET_SIZE))
         except FileExistsError:
             pass
         return path.read_bytes()

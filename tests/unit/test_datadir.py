@@ -52,10 +52,27 @@ def test_a_directory_of_somebody_else_is_refused_and_not_touched(
     assert everything(tmp_path) > before
 
 
-@pytest.mark.parametrize("mark", ["wesemu.db", "secret"])
-def test_a_directory_of_an_earlier_version_still_opens(tmp_path: Path, mark: str) -> None:
-    put(tmp_path, mark, "runs/240101_NB501/RunInfo.xml", "notes.txt")
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"wesemu.db": "SQLite format 3\0"},
+        {"wesemu.db": "damaged", "secret": "s" * 32, "server.lock": "1\n"},
+    ],
+)
+def test_a_directory_of_an_earlier_version_still_opens(
+    tmp_path: Path, marks: dict[str, str]
+) -> None:
+    put(tmp_path, "runs/240101_NB501/RunInfo.xml", "notes.txt")
+    for name, content in marks.items():
+        put(tmp_path, name, content=content)
     DataDirectory(tmp_path).create()
+
+
+@pytest.mark.parametrize("name", ["secret", "wesemu.db", "server.lock"])
+def test_a_name_alone_is_no_mark(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "runs/240101_NB501/RunInfo.xml", name)
+    with pytest.raises(DataDirectoryRefused):
+        DataDirectory(tmp_path).create()
 
 
 def test_what_a_user_prepares_is_welcome(tmp_path: Path) -> None:

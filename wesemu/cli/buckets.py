@@ -1,5 +1,6 @@
 """`wesemu bucket`: the folders that jobs read from and write to."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def copy(
     file = _source(root, source)
     place = _target(root, target, file.name)
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.part")
+    temporary = place.with_name(f".wesemu-{os.getpid()}.part")  # any name fits
     try:
         shutil.copyfile(file, temporary)
         temporary.replace(place)

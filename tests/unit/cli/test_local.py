@@ -101,6 +101,42 @@ def test_files_go_into_buckets_and_out_again(wesemu, tmp_path: Path, data: Path)
     assert (tmp_path / "b.txt").read_text() == "hello"
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["reference", "add", "tiny", "reads.fa"],
+        ["bucket", "cp", "reads.fa", "oss://genes/a"],
+        ["rebuild"],
+        ["demo"],
+        ["serve", "--port", "0"],
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_no_verb_writes_into_a_directory_of_somebody_else(
+    wesemu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reads.fa").write_text(">a\nACGT\n")
+    data = tmp_path / "project"
+    (data / "runs" / "240101_NB501").mkdir(parents=True)
+    before = sorted(data.rglob("*"))
+    ended = wesemu(*verb, "--data", data)
+    assert ended.status == ExitStatus.MACHINE
+    assert "240101_NB501" in ended.err
+    assert "--adopt-data" in ended.err
+    assert sorted(data.rglob("*")) == before
+
+
+def test_the_longest_names_are_copied(wesemu, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello")
+    name = "n" * 255
+    assert (
+        wesemu("bucket", "cp", tmp_path / "a.txt", f"oss://genes/{name}", "--data", data).status
+        == 0
+    )
+    assert (data / "buckets/genes" / name).read_text() == "hello"
+
+
 def test_buckets_are_listed_as_json(wesemu, data: Path) -> None:
     (data / "buckets/genes/in").mkdir(parents=True)
     (data / "buckets/genes/in/a.txt").write_text("hello")
