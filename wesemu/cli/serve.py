@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import secrets
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -26,7 +27,7 @@ from wesemu.cli.listen import (
 from wesemu.cli.options import DEFAULT_SERVER, Data
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict
+    from structlog.typing import EventDict, ExcInfo
 
     from wesemu.settings import Settings
 
@@ -168,9 +169,9 @@ def log_to_stderr(verbose: bool, log_format: str = "text") -> None:
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     renderers: list[structlog.typing.Processor] = [
-        _harmless_values,
+        _harmless_event,
         structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=sys.stderr.isatty(), exception_formatter=_harmless_traceback
         ),
     ]
     if log_format == "json":
@@ -187,14 +188,21 @@ def log_to_stderr(verbose: bool, log_format: str = "text") -> None:
     )
 
 
-def _harmless_values(_: object, __: str, event: "EventDict") -> "EventDict":
-    """A path or a header may hold whatever a client has sent."""
+def _harmless_traceback(stream: TextIO, error: "ExcInfo") -> None:
+    import structlog
+
+    from wesemu.cli.terminal import harmless
+
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    stream.write(harmless(text.getvalue()))
+
+
+def _harmless_event(_: object, __: str, event: "EventDict") -> "EventDict":
+    """The renderers write out control characters of values, and not those of the event."""
     from wesemu.cli.terminal import harmless_cell
 
-    return {
-        name: harmless_cell(value) if isinstance(value, str) else value
-        for name, value in event.items()
-    }
+    return {**event, "event": harmless_cell(str(event.get("event", "")))}
 
 
 def _announce(

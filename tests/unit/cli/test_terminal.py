@@ -4,10 +4,12 @@ import json
 import unicodedata
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wesemu.cli.output import give, give_json, give_table, tell
+from wesemu.cli.serve import log_to_stderr
 from wesemu.cli.terminal import HarmlessText, harmless, harmless_cell
 
 ATTACKS = [
@@ -69,3 +71,21 @@ def test_a_sequence_in_two_pieces_is_one() -> None:
     text = HarmlessText()
     told = [text.add(b"\x1b["), text.add(b"31mred\xc3"), text.add(b"\xa4\r"), text.add(b"\n")]
     assert "".join([*told, text.end()]) == "redä\n"
+
+
+def test_the_server_s_log_is_harmless_too(capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        log_to_stderr(verbose=True)
+        log = structlog.get_logger("test")
+        log.info("request\x1b[2J", path="/\x1b]0;title\x07\nfake line")
+        try:
+            raise ValueError("\x1b]0;title\x07")
+        except ValueError:
+            log.exception("internal error")
+    finally:
+        structlog.configure(**before)
+    printed = capsys.readouterr().err
+    assert "internal error" in printed
+    assert "'/\\x1b]0;title\\x07\\nfake line'" in printed
+    assert not controls(printed)
