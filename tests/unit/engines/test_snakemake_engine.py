@@ -440,10 +440,21 @@ if os.environ.get("OPENBLAS_NUM_THREADS") != "1":
 """
 
 
+PANDAS = """
+class Nothing:
+    pass
+
+def __getattr__(name):
+    return Nothing
+"""
+
+
 async def test_a_numpy_that_starts_threads_leaves_the_engine_warm(tmp_path: Path) -> None:
     """Snakemake imports numpy where it is there, as with the extra `reports`; here a stand-in
-    that shows its threads. The run sees the environment as it was, and a task its own threads."""
+    that shows its threads, and one of pandas, which would need the real numpy. The run sees the
+    environment as it was, and a task its own threads."""
     (tmp_path / "numpy.py").write_text(NUMPY)
+    (tmp_path / "pandas.py").write_text(PANDAS)
     engine = SnakemakeEngine(environment={"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "3"})
     workflow = """
         import os
