@@ -1,20 +1,24 @@
 """Requests that a trusted proxy passes on are seen as their clients sent them; no others are."""
 
+import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient
 from pydantic import ValidationError
 from pytest_aiohttp import AiohttpClient
+from unit.ags.signer import KEY_ID, SECRET, sign_acs3
 
 from wesemu.api.proxies import Proxies, base_url
 from wesemu.api.visitors import is_forwarded
 from wesemu.app import create_app
 from wesemu.clock import ManualClock
 from wesemu.engines.scripted import ScriptedEngine
-from wesemu.settings import ServerSettings, Settings
+from wesemu.settings import AuthSettings, ServerSettings, Settings
 
 Client = TestClient[web.Request, web.Application]
 
@@ -137,6 +141,53 @@ async def test_the_public_url_stands_in_answers(
     assert log["run_log"]["stderr"] == f"{home}/{run_id}/stderr"
     headers = {"Host": "wes.example.org", "Origin": "https://wes.example.org"}
     assert (await client.get("/ga4gh/wes/v1/runs", headers=headers)).status == 200
+
+
+@pytest.mark.parametrize(("trusted", "status"), [(["127.0.0.0/8"], 200), ([], 400)])
+async def test_a_signature_covers_the_host_that_the_client_named(
+    aiohttp_client: AiohttpClient,
+    settings: Settings,
+    clock: ManualClock,
+    engine: ScriptedEngine,
+    trusted: list[str],
+    status: int,
+) -> None:
+    """A proxy that puts another Host in front of the server tells the client's."""
+    settings.server = ServerSettings.model_validate({"trusted_proxies": trusted})
+    settings.auth = AuthSettings(ags_keys={KEY_ID: SECRET})
+    client: Client = await aiohttp_client(await create_app(settings, clock=clock, engines=[engine]))
+    signed = [
+        ("host", "ags.example.org"),
+        ("x-acs-date", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"),
+        ("x-acs-signature-nonce", "dacb644d"),
+        ("x-acs-content-sha256", hashlib.sha256(b"").hexdigest()),
+    ]
+    authorization = sign_acs3("GET", "/gs/workflows", "", signed)
+    headers = {**dict(signed[1:]), "Authorization": authorization}
+    headers |= {"X-Forwarded-Host": "ags.example.org", "X-Forwarded-For": "192.0.2.7"}
+    answer = await client.get("/gs/workflows", headers=headers)
+    assert answer.status == status, await answer.text()
+
+
+async def test_a_proxy_may_come_by_the_unix_socket(tmp_path: Path) -> None:
+    proxies = Proxies(["unix"])
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=proxies.seen(request).remote)
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    path = str(tmp_path / "s")
+    await web.UnixSite(runner, path).start()
+    headers = {"X-Forwarded-For": "192.0.2.7"}
+    async with (
+        ClientSession(connector=UnixConnector(path)) as session,
+        session.get("http://x/", headers=headers) as told,
+    ):
+        assert await told.text() == "192.0.2.7"
+    await runner.cleanup()
 
 
 @pytest.mark.parametrize(
