@@ -84,6 +84,7 @@ def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
 
 def map_once(server: Server, mapper: str = "bwa") -> float:
     """CPU seconds of the rule `map` alone, which makes what by hand makes up to the BAM."""
+    server.wes.reconnect()
     run_id = server.wes.submit("mapping", fixtures.params(mapper))
     server.wes.wait(run_id, every=_POLL_SECONDS)
     return next(used for name, used in server.wes.cpu_of_tasks(run_id) if name == "map")

@@ -28,6 +28,10 @@ class Wes:
     def again(self) -> "Wes":
         return Wes(self.url)
 
+    def reconnect(self) -> None:
+        """The server may have closed a connection that was not used for a while."""
+        self._connection.close()
+
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object at `path` below the WES root. Raises RuntimeError."""
         return self._call("GET", path)
