@@ -1,9 +1,11 @@
 """Neither a cancel nor the server's end waits for a huge result to be read."""
 
 import asyncio
+import gzip
 import signal
 from pathlib import Path
 
+import psutil
 from engine_support import until
 from waiting import soon
 
@@ -39,3 +41,37 @@ async def test_hashing_is_broken_off(serve, tmp_path: Path) -> None:
     server.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(server.process.wait, 60) == 0
     assert not list(tmp_path.rglob("*.part"))
+
+
+async def test_staging_a_huge_reference_is_broken_off(serve, tmp_path: Path) -> None:
+    bucket = tmp_path / "data" / "buckets" / "genes"
+    (bucket / "reference").mkdir(parents=True)
+    with (bucket / "reference" / "genome.fa.gz").open("wb") as fasta:
+        fasta.write(gzip.compress(b">chr1\n"))
+        lines = gzip.compress(b"ACGTACGTAC\n" * (4 << 20))
+        for _ in range(4000):  # 180 GB
+            fasta.write(lines)
+    for name in ("a_1.fq.gz", "a_2.fq.gz"):
+        (bucket / name).write_bytes(b"reads")
+    params = {
+        "reads": [{"first": "oss://genes/a_1.fq.gz", "second": "oss://genes/a_2.fq.gz"}],
+        "reference": "oss://genes/reference",
+        "bam": "oss://genes/a.bam",
+    }
+    server = await asyncio.to_thread(serve)
+    async with connect(server.url) as client:
+        for cancels in (True, False):
+            run = await client.wes.submit("mapping", params)
+            await until(lambda pid=server.process.pid: reads_the_reference(pid))  # type: ignore[misc]
+            if cancels:
+                await client.wes.cancel(run)
+                async with soon():
+                    async for detail in client.wes.follow(run):
+                        state = detail.state
+                assert state is RunState.CANCELED
+    server.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(server.process.wait, 60) == 0
+
+
+def reads_the_reference(pid: int) -> bool:
+    return any(file.path.endswith("genome.fa.gz") for file in psutil.Process(pid).open_files())

@@ -147,12 +147,16 @@ async def _serve(
     await _leave_threads(threads)
 
 
+def _keeps_alive(thread: threading.Thread) -> bool:
+    return not thread.daemon and thread is not threading.main_thread()
+
+
 async def _leave_threads(threads: ThreadPoolExecutor) -> None:
     """End the process, if need be without threads that read or copy a huge file: whatever they
     make is whole or nothing, as after a kill."""
     threads.shutdown(wait=False, cancel_futures=True)
     deadline = time.monotonic() + _FAREWELL_SECONDS
-    while any(thread.name.startswith("wesemu_") for thread in threading.enumerate()):
+    while any(_keeps_alive(thread) for thread in threading.enumerate()):
         if time.monotonic() > deadline:
             sys.stdout.flush()
             sys.stderr.flush()

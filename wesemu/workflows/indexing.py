@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from wesemu.errors import InputError, SystemFault
 from wesemu.genomics.reference import ReferenceStore
 
+_CLOSE_SECONDS = 2.0
 _THREADS = 4
 
 
@@ -32,6 +33,7 @@ class ReferenceIndexer:
     def __init__(self, references: ReferenceStore) -> None:
         self._references = references
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reference")
+        self._working: set[Future[Path]] = set()
         self._turns: dict[tuple[int, int], _Turn] = {}
 
     @property
@@ -46,9 +48,10 @@ class ReferenceIndexer:
         """
         async with self._turn(fasta):
             try:
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, self._references.ready, fasta, mapper
-                )
+                work = self._threads.submit(self._references.ready, fasta, mapper)
+                self._working.add(work)
+                work.add_done_callback(self._working.discard)
+                return await asyncio.wrap_future(work)
             except InputError as error:
                 message = error.message.replace(str(fasta), name)
                 raise InputError(message, file=name, record=error.record) from error
@@ -70,6 +73,8 @@ class ReferenceIndexer:
                 del self._turns[file]
 
     async def close(self) -> None:
-        """End what is being indexed. Idempotent."""
+        """End what is being indexed. Idempotent. A thread that reads a huge FASTA is left behind:
+        it has made nothing yet."""
         self._references.close()
-        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(wait, set(self._working), timeout=_CLOSE_SECONDS)
