@@ -3,7 +3,7 @@
 Names, sizes and times prove nothing: an index of other bases can have the same ones. So the
 whole FASTA is read once and compared: each line and offset with the .fai, each base with .pac
 (and .0123), each ambiguous base with .amb, names and lengths with .ann; then the transform with
-.pac (`fm_index`). That takes about 10 s for 1 Gb. `ReferenceRecords` remembers the result.
+.pac (`fm_index`). That takes about 15 s for 1 Gb. `ReferenceRecords` remembers the result.
 """
 
 import re
