@@ -40,6 +40,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = ReferenceStore(folder / "references", folder / "cache")
     (folder / "indexed").symlink_to(store.ready(fasta, "bwa-mem3").parent)
     store.ready(fasta)
+    # the same with the second contig as an alternate one
+    shutil.copytree(folder / "indexed", folder / "alternate")
+    (folder / "alternate" / "genome.fa.alt").write_text("two\t0\tone\t1\t60\t9M\t*\t0\t0\t*\t*\n")
     write_pairs(folder, genome, rng)
     return folder
 
@@ -67,9 +70,11 @@ def write_pairs(folder: Path, genome: str, rng: random.Random) -> None:
 def align(tmp_path: Path, sample: Path) -> Align:
     """Run the program on `sample`, with more options."""
 
-    def run(*options: str, lanes: int = 1) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        *options: str, lanes: int = 1, index: str = "indexed"
+    ) -> subprocess.CompletedProcess[bytes]:
         words = [sys.executable, "-P", "-m", "wesemu.genomics.align"]
-        words += ["--reference", str(sample / "indexed" / "genome.fa")]
+        words += ["--reference", str(sample / index / "genome.fa")]
         for _ in range(lanes):
             words += ["--reads", str(sample / "1.fq.gz"), str(sample / "2.fq.gz")]
             words += ["--read-group", GROUP]
@@ -92,14 +97,17 @@ def records(alignments: bytes, *steps: str) -> list[bytes]:
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("steps", [(), ("fixmate --no-PG -m -u - -",)])
-def test_the_records_are_those_of_native_bwa(align, steps):
+@pytest.mark.parametrize("index", ["indexed", "alternate"])
+def test_the_records_are_those_of_native_bwa(align, index):
     if shutil.which("bwa") is None:
         pytest.skip("no bwa on PATH")
-    ours, theirs = align("--bwa-mem3"), align("--bwa", "bwa")
-    found = records(ours.stdout, *steps)
+    ours, theirs = (align(*way, index=index) for way in (["--bwa-mem3"], ["--bwa", "bwa"]))
+    found = records(ours.stdout)
     assert len(found) > 6000
-    assert found == records(theirs.stdout, *steps)
+    assert any(b"\tpa:f:" in record for record in found) == (index == "alternate")
+    assert found == records(theirs.stdout)
+    fixmate = "fixmate --no-PG -m -u - -"
+    assert records(ours.stdout, fixmate) == records(theirs.stdout, fixmate)
 
 
 def test_the_threads_do_not_matter(align, sample, monkeypatch):
