@@ -10,6 +10,7 @@ names a file that gets every command line.
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from wesemu.genomics.mem3_index import write_index
 from wesemu.genomics.tools import resolve
 
 VERSION = os.environ.get("PBRUN_DOUBLE_VERSION", "4.7.1-1")
@@ -200,10 +202,16 @@ def fq2bam(given: Words) -> None:
         refuse("the double maps with -K 10000000 -Y only")
     tools = resolve()
     with tempfile.TemporaryDirectory(dir=given["--tmp-dir"][0][0]) as folder:
+        mapper = tools.mapper("bwa")
+        if mapper.name == "bwa-mem3":  # whose index pbrun does not use
+            reference = shutil.copy(reference, folder)
+            write_index(reference)
         align = [sys.executable, "-P", "-m", "wesemu.genomics.align", "--reference", reference]
         align += ["--counts", f"{folder}/counts", "--error", f"{folder}/error"]
         align += ["--threads", "2"]
-        if tools.bwa.source != "wheel":
+        if mapper.name == "bwa-mem3":
+            align.append("--bwa-mem3")
+        elif tools.bwa.source != "wheel":
             align += ["--bwa", tools.bwa.shell]
         for first, second, group in given["--in-fq"]:
             for path in (first, second):
