@@ -309,11 +309,7 @@ def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
     store.ready(fasta, "minimap2")  # which has bwa's
     store.ready(fasta, "bwa-mem3")
     one = Resources(cores=1)
-    with_mem3 = [one, replace(one, memory_mb=287)]
-    if resolve().mapper("bwa").name == "bwa-mem3":  # whose index then is bwa's as well
-        assert asked == with_mem3
-    else:
-        assert asked == [one, replace(one, memory_mb=3), *with_mem3]
+    assert asked == [one, replace(one, memory_mb=3), one, replace(one, memory_mb=287)]
 
 
 def test_indexing_that_waits_is_given_up_when_the_store_closes(leasing, leases, fasta):
