@@ -11,7 +11,7 @@ from wesemu.workflows.params import MappingParams, WgsParams
 
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
-_GVCF_NAMES = (".gvcf", ".g.vcf", ".gvcf.gz", ".g.vcf.gz", ".vcf", ".vcf.gz")
+_GVCF_NAMES = (".gvcf", ".g.vcf", ".gvcf.gz", ".g.vcf.gz", ".vcf.gz")
 _REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
 
 

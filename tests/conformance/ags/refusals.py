@@ -229,7 +229,7 @@ REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
         start(WGS, wgs_gvcf_file_name="a.vcf"),
         400,
         "InvalidParameter",
-        "wgs_gvcf_file_name: 'oss://genes/a.vcf' must end with .vcf.gz$",
+        "wgs_gvcf_file_name: 'oss://genes/a.vcf' must end with .gvcf or .g.vcf or .gvcf.gz",
     ),
     (
         start(MAPPING, mapping_reference_path=None),
