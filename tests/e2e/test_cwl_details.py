@@ -133,3 +133,19 @@ def test_requirements_of_the_inputs_go_before_the_tool_s_own(server: LiveServer)
     run = server.run("CWL", workflow, params={"word": "inputs", "cwl:requirements": requirements})
     assert run.state == "COMPLETE", run.error
     assert run.text("out/said.txt") == "inputs\n"
+
+
+def test_a_tool_takes_files_with_blanks_and_signs_in_their_names(server: LiveServer) -> None:
+    workflow = """
+        cwlVersion: v1.2
+        class: CommandLineTool
+        baseCommand: cat
+        inputs: {file: {type: File, inputBinding: {}}}
+        outputs: {said: stdout}
+        stdout: said.txt
+    """
+    name = "item #1 (50%).txt"
+    params = {"file": {"class": "File", "path": name}}
+    run = server.run("CWL", workflow, {name: "there"}, params=params)
+    assert run.state == "COMPLETE", run.error
+    assert run.text("out/said.txt") == "there"

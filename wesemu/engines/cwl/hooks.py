@@ -66,6 +66,7 @@ class Hooks:
     def loading_context(self, runtime: Any) -> Any:
         context = import_module("cwltool.context").LoadingContext(vars(runtime))
         context.construct_tool_object = self._make_tool
+        context.relax_path_checks = True  # blanks and `#` in names
         context.singularity, context.podman = runtime.singularity, runtime.podman
         return context
 
