@@ -118,4 +118,6 @@ async def test_launch_tries_once_to_start_a_forkserver_and_does_without(
     execution = await dying_engine.launch(make_job(tmp_path / "run", WORKFLOW))
     assert (await follow(execution)).outcome.exit_code == 0
     assert (tmp_path / "starts").read_text() == "one\n"
-    assert caplog.messages == ["Snakemake's forkserver died while it was starting"]
+    assert caplog.messages == [
+        "Snakemake's forkserver died while it was starting; the server's stderr tells why"
+    ]

@@ -13,6 +13,7 @@ import pytest
 from engine_support import THREE_RULES, follow, make_job, started, tools, until
 
 from wesemu.engines.execution import DetachedExecution
+from wesemu.engines.journal import history, last_tasks
 from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import identify
 from wesemu.engines.snakemake import SnakemakeEngine
@@ -51,11 +52,17 @@ def run_of(run_id: str) -> Run:
 
 
 async def launch_gated(engine: SnakemakeEngine, folder: Path) -> tuple[Job, DetachedExecution]:
-    """Launched, and its second task at its gate."""
+    """Launched, and its second task at its gate, which the history tells, too."""
     job = make_job(folder, GATED)
     execution = await engine.launch(job)
     await until((job.workspace.work / "second.count").exists)
+    await until(lambda: _second_has_started(job))
     return job, execution
+
+
+def _second_has_started(job: Job) -> bool:
+    tasks = last_tasks(history(job.workspace)).values()
+    return any(task.name == "second" and task.state is TaskState.RUNNING for task in tasks)
 
 
 async def kill_run(job: Job) -> None:
