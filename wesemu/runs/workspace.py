@@ -222,6 +222,12 @@ def _open_regular(path: Path) -> int:
     return descriptor
 
 
+def make_executable(path: Path) -> None:
+    """Let everybody who may read a file execute it."""
+    mode = path.stat().st_mode
+    path.chmod(mode | (mode & 0o444) >> 2)
+
+
 def tree_size(*folders: Path) -> int:
     """The bytes on disk that deleting `folders` would free: files with a hard link outside them
     are left out. Links are not followed; what vanishes meanwhile counts nothing."""

@@ -10,7 +10,7 @@ from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
 from wesemu.runs.model import Owner, Resources, Run, RunRequest, workflow_kind
 from wesemu.runs.ports import Job, Plan
-from wesemu.runs.workspace import Workspace, safe_name
+from wesemu.runs.workspace import Workspace, make_executable, safe_name
 from wesemu.sla import ServiceLevel
 from wesemu.workflows.params import PARAMS
 from wesemu.workflows.placement import Offer, place, settled, write_note
@@ -63,7 +63,7 @@ def _copy_attachments(workspace: Workspace) -> None:
     shutil.copytree(workspace.attachments, workspace.work, dirs_exist_ok=True)
     for attachment in workspace.attachments.rglob("*"):
         if attachment.is_file() and _is_script(attachment):
-            (workspace.work / attachment.relative_to(workspace.attachments)).chmod(0o755)
+            make_executable(workspace.work / attachment.relative_to(workspace.attachments))
 
 
 def _is_script(path: Path) -> bool:

@@ -18,7 +18,7 @@ from wesemu.engines.snakemake.order import Order
 from wesemu.engines.snakemake.watch import Watch
 from wesemu.engines.tickets import devices_environment
 from wesemu.runs.model import RunFailure
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.workspace import Workspace, make_executable
 
 SHARED_DISK_SECONDS = 30
 """How long a file that another machine has written may take to be seen here."""
@@ -188,5 +188,5 @@ def _python_folder(workspace: Workspace, order: Order) -> Path | None:
     for name in ("python", "python3"):
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(own))} "$@"\n')
-        script.chmod(0o755)
+        make_executable(script)
     return folder
