@@ -19,6 +19,7 @@ BODIES = {
     "POST /_wesemu/clock/advance": {"minutes": 1},
     "POST /_wesemu/faults": {"operation": "ListRuns", "status": 500},
     "POST /_wesemu/reset": {"buckets": False},
+    "POST /_wesemu/prune": {"older_than_days": 30},
     "POST /_wesemu/seed": {"seed": 1},
     "PUT /_wesemu/seed": {"seed": 1},
 }

@@ -184,10 +184,11 @@ class ForkClient:
                 future.set_exception(EngineFault("Snakemake's forkserver has died"))
 
     async def _bury(self) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
+        if (process := self._process) is not None:
             process.kill()
             await asyncio.to_thread(process.wait)
+            if self._process is process:  # only now: a cancelled wait has to be done again
+                self._process = None
 
     async def close(self) -> None:
         """End the forkserver, even one that is starting. Its runs go on."""
