@@ -77,6 +77,7 @@ async def test_members_have_their_own_types(client: Client) -> None:
         "status": [None],
         "buckets": [True, False],
         "seed": [None, 0, 1],
+        "older_than_days": [0, 1, 1.5],
     }
     for call, body in BODIES.items():
         method, path = call.split()

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,14 +142,12 @@ async def test_a_harmful_name_is_400_and_leaves_nothing(
 ) -> None:
     attached = part(f'name="workflow_attachment"; filename="{name}"')
     told = await post_form(wes, body(ATTACHED, attached), 400)
-    assert "file name" in told["msg"] or "of '" in told["msg"]
+    assert re.search("file name|of '|no name", told["msg"])
     assert run_folders(settings) == []
     assert not (settings.data.parent / "x").exists()
 
 
-@pytest.mark.parametrize(
-    "names", [("a", "a"), ("a", "A"), ("a", "a/b"), ("a/b", "a"), ("a", "./a")]
-)
+@pytest.mark.parametrize("names", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "./a")])
 async def test_attachments_that_collide_are_400(
     wes: Client, settings: Settings, names: tuple[str, str]
 ) -> None:
