@@ -79,13 +79,19 @@ def blockbuster() -> Iterator[BlockBuster]:
         yield detector
 
 
-@pytest.fixture(autouse=True, scope="session")
-def plain_logs() -> None:
-    """Without rich tracebacks, which read source files on the event loop."""
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Without rich tracebacks, which read source files on the event loop. What `wesemu serve` sets
+    for its whole process, the log and the umask, is put back after each test."""
+    umask = os.umask(0o022)
+    os.umask(umask)
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(),
     )
+    yield
+    os.umask(umask)
 
 
 @pytest.fixture

@@ -402,17 +402,6 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, str]]] = {
         {"words": FILE},
         WORDS,
     ),
-    "names_with_blanks": (
-        """
-        class: CommandLineTool
-        baseCommand: cat
-        inputs: {i: {type: File, inputBinding: {position: 1}}}
-        outputs: {o: stdout}
-        stdout: "o p.txt"
-        """,
-        {"i": {"class": "File", "path": "in put.txt"}},
-        {"in put.txt": "x\n"},
-    ),
     "wrong_input_type": (
         """
         class: CommandLineTool
