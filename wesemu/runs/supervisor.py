@@ -425,12 +425,23 @@ class Supervisor:
         self._changes.ring(run.id)
         workspace = Workspace(self._runs / run.id)
         with _told_if_lost("state.json", run):
+            # the index has the end: a shut-down waits until the directory has it, too
+            await _to_its_end(asyncio.to_thread(write_end, workspace, run, tasks))
             await asyncio.to_thread(self._publisher.clean_up, workspace)
-            await asyncio.to_thread(write_end, workspace, run, tasks)
         try:
             await self._planner.release(run, workspace)
         except Exception:
             log.exception("what a run held is not let go of", run_id=run.id)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of `work`, which goes on when the caller is cancelled; the caller waits for it."""
+    task = asyncio.create_task(work, name="not to be cancelled")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _log_end(run: Run) -> None:
