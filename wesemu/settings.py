@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -536,6 +537,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if isinstance(env_settings, EnvSettingsSource):  # WESEMU_SERVER is no table `server`
+            variables = env_settings.env_vars.items()
+            env_settings.env_vars = {
+                name: value for name, value in variables if name.upper() not in _OF_CLIENTS
+            }
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 

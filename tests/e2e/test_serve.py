@@ -3,6 +3,8 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -28,6 +30,20 @@ def test_the_banner_names_both_apis_and_the_data(serve) -> None:
     assert f"{server.url}/gs/workflow" in server.talk
     assert "data/buckets" in server.talk
     assert f"WESEMU_SERVER={server.url}" in server.talk
+
+
+def test_the_commands_of_the_banner_work_as_written(serve, tmp_path: Path) -> None:
+    """In one shell, after its `export`: they end with a job that has succeeded."""
+    server = serve()
+    _until(lambda: "Ctrl-C" in server.talk)
+    following = server.talk.partition("in another terminal:\n")[2].partition("Ctrl-C")[0]
+    name = Path(sys.executable).with_name("wesemu")
+    commands = f"set -e\n{following}".replace("  wesemu ", f"  {name} ")
+    done = subprocess.run(
+        ["bash", "-c", commands], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/buckets/demo/calls.vcf.gz").is_file()
 
 
 def test_the_ready_file_is_there_while_it_answers(serve, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from wesemu.settings import unknown_variables
+from wesemu.settings import Settings, unknown_variables
 
 
 def evaluated(text: str) -> dict[str, str]:
@@ -60,3 +60,12 @@ def test_the_variables_of_clients_are_known_to_the_settings(monkeypatch) -> None
     for name in ("WESEMU_TOKEN", "WESEMU_SERVER", "WESEMU_TOKENS"):
         monkeypatch.setenv(name, "x")
     assert unknown_variables() == ["WESEMU_TOKENS"]
+
+
+def test_the_variables_of_clients_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WESEMU_SERVER, which the banner of `serve` tells to export, is not the table `server`."""
+    monkeypatch.setenv("WESEMU_SERVER", "http://127.0.0.1:1")
+    monkeypatch.setenv("WESEMU_TOKEN", "secret")
+    monkeypatch.setenv("WESEMU_SERVER__PUBLIC_URL", "https://wes.example.org")
+    assert Settings().server.public_url == "https://wes.example.org"
+    assert unknown_variables() == []
