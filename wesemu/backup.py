@@ -10,9 +10,10 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wesemu.datadir import DataDirectory
 from wesemu.errors import InvalidRequest, SystemFault
@@ -34,7 +35,8 @@ def save(data: DataDirectory, file: Path, *, buckets: bool = False) -> int:
     try:
         with (
             os.fdopen(_create(partial), "wb") as stream,
-            tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive,
+            # hard links as files: a result lies in a bucket, too, which may be left out
+            tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, dereference=True) as archive,
         ):
             runs = _add_all(archive, data, buckets=buckets)
         partial.replace(file)
@@ -56,16 +58,34 @@ def load(file: Path, data: DataDirectory) -> int:
     try:
         with tarfile.open(file) as archive:
             for member in archive:
-                if Path(member.name).parts[:1] == () or Path(member.name).parts[0] not in _TOP:
+                path = PurePosixPath(member.name)
+                safe = ".." not in path.parts and path.parts[:1] and path.parts[0] in _TOP
+                if not safe or not (member.isfile() or member.isdir()):
                     raise InvalidRequest(f"{file} is no backup of wesemu: it has {member.name!r}")
-                archive.extract(member, data.root, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+                _unpack(archive, member, data.root / path)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         _empty(data.root)
         raise InvalidRequest(f"{file} is no whole backup: {error}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        _empty(data.root)
+        raise InvalidRequest(f"{file} is no backup of wesemu: it has a file twice") from error
     except BaseException:
         _empty(data.root)
         raise
     return sum(is_run_directory(folder) for folder in data.runs.iterdir())
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        content = archive.extractfile(member)
+        assert content is not None  # a regular file has one
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with content, target.open("xb") as file:
+            shutil.copyfileobj(content, file)
+        os.utime(target, (member.mtime, member.mtime))
+    target.chmod(member.mode & 0o777 | 0o600)
 
 
 def _create(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import sqlite3
 import stat
 import tarfile
@@ -36,6 +37,8 @@ async def test_runs_are_there_again_after_a_backup_while_serving(
     done = await submit_scripted(runs, {"task": "a"}, {"write": "b.txt", "text": "b"})
     done = await ended(runs, done)
     waiting = await submit_scripted(runs, {"wait": "gate"}, {"write": "c.txt", "text": "c"})
+    output = settings.data / "runs" / done.id / "outputs" / "b.txt"
+    await asyncio.to_thread(os.link, output, settings.data / "buckets" / "genes" / "b.txt")
     file = tmp_path / "backup.tar.gz"
     assert await asyncio.to_thread(save, DataDirectory(settings.data), file, buckets=True) == 2
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -48,6 +51,7 @@ async def test_runs_are_there_again_after_a_backup_while_serving(
     again = await runs_of(second).get(LOCAL_OWNER, done.id)
     assert (again.state, again.outputs) == (RunState.COMPLETE, done.outputs)
     assert (restored.runs / done.id / "outputs" / "b.txt").read_text() == "b"
+    assert (restored.buckets / "genes" / "b.txt").read_text() == "b"
     assert (await runs_of(second).get(LOCAL_OWNER, waiting.id)).state.active
     await second.close()
 

@@ -181,11 +181,12 @@ def _python_folder(workspace: Workspace, order: Order) -> Path | None:
     """
     own = Path(order.python)
     folder = workspace.root / "tmp" / "bin"
-    first = shutil.which("python")
-    if first is not None and Path(first).parent in (own.parent, folder):
+    names = ("python", "python3")
+    found = [shutil.which(name) for name in names]
+    if all(path is not None and Path(path).parent in (own.parent, folder) for path in found):
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("python", "python3"):
+    for name in names:
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(own))} "$@"\n')
         make_executable(script)
