@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sample_s import SAMPLE_S, called, fasta
 
-from wesemu.genomics.bwaindex import SUFFIXES
+from wesemu.genomics.bwaindex import SUFFIXES, SUFFIXES_OF
 from wesemu.genomics.wheel import bwa_mem3_fault
 
 LONG_AGO = (1_577_836_800, 1_577_836_800)
@@ -33,7 +33,8 @@ def sample(reads) -> Callable[[Path], dict[str, object]]:
 
 
 def index(path: Path) -> None:
-    for words in (["samtools", "faidx"], ["bwa", "index"]):
+    """For bwa, and for bwa-mem3, which maps in its place where there is no bwa."""
+    for words in (["samtools", "faidx"], ["bwa", "index"], ["bwa-mem3", "index"]):
         command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", *words, str(path)]
         subprocess.run(command, check=True, capture_output=True)
 
@@ -62,14 +63,14 @@ def test_an_index_of_other_bases_beside_an_older_fasta_is_not_used(workflow, sam
 def test_an_index_of_the_fasta_is_used_whatever_its_date(workflow, sample, tmp_path):
     reference = SAMPLE_S.write_reference(tmp_path / "ref.fa")
     index(reference)
-    for suffix in (".fai", *SUFFIXES):
+    for suffix in (".fai", *SUFFIXES, *SUFFIXES_OF["bwa-mem3"]):
         os.utime(f"{reference}{suffix}", LONG_AGO)
     link = tmp_path / "elsewhere" / "link.fa"
     link.parent.mkdir()
     link.symlink_to(reference)
     run = workflow("wgs")
     assert called(run.succeed(sample(link)) / "calls.vcf.gz") == SAMPLE_S.sites
-    assert (run.directory / "resources" / "genome.fa.bwt").resolve() == Path(f"{reference}.bwt")
+    assert (run.directory / "resources" / "genome.fa.pac").resolve() == Path(f"{reference}.pac")
 
 
 @pytest.mark.parametrize(
