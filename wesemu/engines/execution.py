@@ -213,7 +213,8 @@ def end_leftovers(workspace: Workspace) -> None:
         # the workflow can write false records; only groups of the run's own session are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
-    end_all(lambda: marked(workspace.root))
+    session = process.pid if process else None
+    end_all(lambda: marked(workspace.root, session))
     executors = (record.get("executor", "local") for record in journal.records(workspace))
     if any(executor != "local" for executor in executors):
         end_jobs(workspace.work)

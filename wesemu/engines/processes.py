@@ -92,15 +92,23 @@ def session_of(pid: int) -> int | None:
         return None
 
 
-def marked(directory: Path) -> list[int]:
-    """The processes of this user that carry the mark of a run directory."""
+def marked(directory: Path, session: int | None = None) -> list[int]:
+    """The processes of this user that carry the mark of a run directory.
+
+    With `session`, also the processes of that session whose environment is empty: a process has
+    none to be read while it executes another program (execve(2)).
+    """
     wanted, found = str(directory), []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == wanted:
-                found.append(process.pid)
+            environment = process.environ()
         except (psutil.Error, OSError):
+            environment = {}
+        hidden = not environment and session is not None and session_of(process.pid) == session
+        if hidden and identify(process.pid) is None:
             continue
+        if hidden or environment.get(MARK) == wanted:
+            found.append(process.pid)
     return found
 
 

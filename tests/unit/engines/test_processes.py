@@ -90,3 +90,16 @@ def test_a_foreign_lock_file_has_no_holder(tmp_path: Path) -> None:
     (tmp_path / "run.lock").write_text("not JSON")
     assert holder(tmp_path / "run.lock") is None
     assert holder(tmp_path / "absent") is None
+
+
+def test_process_of_the_session_without_an_environment_is_found(tmp_path: Path) -> None:
+    """A process that is executing another program shows an empty environment for a moment."""
+    process = subprocess.Popen(["sleep", "300"], env={}, start_new_session=True)
+    try:
+        assert process.pid not in marked(tmp_path)
+        assert process.pid not in marked(tmp_path, session=os.getsid(0))
+        assert process.pid in marked(tmp_path, session=process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.pid not in marked(tmp_path, session=process.pid)
