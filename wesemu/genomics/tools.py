@@ -145,7 +145,8 @@ def _in_place_of_bwa() -> Tool:
     if fault := bwa_mem3_fault():
         raise ToolMissing(
             f"{missing}, and bwa-mem3 cannot map in its place: {fault}. Install bwa (Debian's and "
-            "bioconda's package bwa) and put it on PATH, or set `tools.bwa`.",
+            "bioconda's package bwa) and put it on PATH, or set `tools.bwa`. Only what Parabricks "
+            "maps on a GPU needs none.",
             field="mapper",
         )
     return _bwa_mem3(f"bwa-mem3 maps in place of bwa: {missing}.")

@@ -42,6 +42,12 @@ def without_parabricks(params: MappingParams, tools: OwnTools) -> str | None:
     return None if place else f"there is no Parabricks ({found.text}): the CPU does it"
 
 
+def mapper_on(params: MappingParams, accelerated: JsonObject) -> str:
+    """The program that will read the reference's index: on GPUs Parabricks' fq2bam in place of
+    bwa, whose index it reads, whatever maps in place of bwa on this machine's CPU."""
+    return "fq2bam" if accelerated and params.mapper == "bwa" else params.mapper
+
+
 def check_caller(params: WgsParams) -> None:
     """Raises InvalidRequest for a caller that needs a GPU: the run has none."""
     if params.caller in GPU_CALLERS:

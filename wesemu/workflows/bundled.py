@@ -15,6 +15,7 @@ from wesemu.workflows.accelerated import (
     OwnTools,
     add_own_tools,
     check_mapper,
+    mapper_on,
     without_parabricks,
 )
 from wesemu.workflows.accelerators import hindrance
@@ -124,13 +125,13 @@ class BundledPipelines:
         check_wildcards(params, _names(lanes))  # a remote folder is known only now
         check_read_groups(params, lanes)
         more = await asyncio.to_thread(self._inputs.more, params, files)
-        reference = await self._indexer.ready(fasta, shown(params.reference), params.mapper)
+        accelerated = await self._acceleration(params, run.workflow, run.tags, resources)
+        mapper = mapper_on(params, accelerated)
+        reference = await self._indexer.ready(fasta, shown(params.reference), mapper)
         await asyncio.to_thread(check_calling, params, more, reference)
         input_bytes = await asyncio.to_thread(_sizes, lanes)
         await asyncio.to_thread(write_note, run, workspace)
-        config = await self._configure(
-            params, lanes, reference, more, run.tags, run.workflow, resources
-        )
+        config = await self._configure(params, lanes, reference, more, accelerated)
         return self._job(run.request, workspace, resources, config, input_bytes)
 
     async def sketch(
@@ -147,10 +148,10 @@ class BundledPipelines:
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
         assert fasta is not None, "nothing is remote"
         more = await asyncio.to_thread(self._inputs.more, params, files)
-        workflow = request.workflow_url
-        config = await self._configure(
-            params, lanes, fasta, more, plan.tags, workflow, plan.resources
+        accelerated = await self._acceleration(
+            params, request.workflow_url, plan.tags, plan.resources
         )
+        config = await self._configure(params, lanes, fasta, more, accelerated)
         job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
         names = {**_names(lanes), **_more_names(params, more), fasta: params.reference}
         return job, {str(path): name for path, name in names.items()}
@@ -186,24 +187,28 @@ class BundledPipelines:
         """Why GPUs are of no use to the run."""
         return self._unable(self._pipelines / workflow) or without_parabricks(params, self._tools)
 
+    async def _acceleration(
+        self, params: MappingParams, workflow: str, tags: Mapping[str, str], resources: Resources
+    ) -> JsonObject:
+        """What the configuration says of GPUs; `tags` say where the run is carried out."""
+        if await asyncio.to_thread(self._hindrance, params, workflow) is not None:
+            return {}
+        return acceleration(tags, resources, self._offer)
+
     async def _configure(
         self,
         params: MappingParams,
         lanes: Sequence[LaneFiles],
         reference: Path,
         more: Mapping[str, Path],
-        tags: Mapping[str, str],
-        workflow: str,
-        resources: Resources,
+        accelerated: JsonObject,
     ) -> JsonObject:
-        """The pipeline's configuration; `tags` say where the run is carried out."""
+        """The pipeline's configuration."""
         records = self._indexer.records_folder
         config = await asyncio.to_thread(configuration, params, lanes, reference, more, records)
         if config["index_format"] == "csi":
-            check_long_contigs(params, cuda="accelerator" in config)
-        if await asyncio.to_thread(self._hindrance, params, workflow) is None:
-            config |= acceleration(tags, resources, self._offer)
-        return add_own_tools(config, params, self._tools)
+            check_long_contigs(params, cuda=bool(accelerated))
+        return add_own_tools(config | accelerated, params, self._tools)
 
     async def results(self, workspace: Workspace) -> Results:
         """Exact counts of the reads. Raises EngineFault where the pipeline left none."""

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from support import START, fill_bucket
 
+from wesemu.errors import InvalidRequest
+from wesemu.genomics import tools
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import (
@@ -21,6 +23,7 @@ from wesemu.runs.model import (
     RunState,
 )
 from wesemu.runs.workspace import Workspace
+from wesemu.workflows import checks
 from wesemu.workflows.accelerated import OwnTools
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.indexing import ReferenceIndexer
@@ -123,3 +126,22 @@ async def test_without_parabricks_the_cpu_does_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]
 ) -> None:
     assert await config_of(tmp_path, parameters, monkeypatch, able=True, pbrun=False) == {}
+
+
+async def test_a_gpu_needs_no_mapper_for_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tools.wheel_version
+    for module in (tools, checks):
+        monkeypatch.setattr(
+            module, "wheel_version", lambda name: None if name == "bwa mem" else known(name)
+        )
+    monkeypatch.setattr(tools, "bwa_mem3_fault", lambda: "bwa-mem3 needs a CPU with AVX2")
+    monkeypatch.setenv("PATH", "/nowhere")
+    told = await config_of(tmp_path / "gpu", {"node": "cuda"}, monkeypatch, able=True)
+    assert told["accelerator"] == "cuda"
+    [index] = tmp_path.glob("gpu/cache/references/*/genome.fa.*bwt*")
+    assert index.name == "genome.fa.bwt", "fq2bam's"
+    with pytest.raises(InvalidRequest, match=r"with AVX2\. Install bwa") as caught:
+        await config_of(tmp_path / "cpu", {"node": "cpu"}, monkeypatch, able=True)
+    assert caught.value.field == "mapper"
