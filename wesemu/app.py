@@ -38,7 +38,10 @@ async def create_app(
     engines that the settings ask for. Raises DataDirectoryLocked, StoreError.
     """
     async with AsyncExitStack() as opening:
-        core = await open_core(settings, clock or WallClock(), ids or IdSource(), engines, opening)
+        sandbox = await asyncio.to_thread(find_sandbox, settings)
+        core = await open_core(
+            settings, clock or WallClock(), ids or IdSource(), engines, sandbox, opening
+        )
         callbacks = _callbacks(settings, core)
         opening.push_async_callback(callbacks.close)
         readiness = Readiness(core.engines, core.store, core.data.root)
@@ -47,8 +50,7 @@ async def create_app(
             opening.push_async_callback(verifier.close)
         reception = Reception(core.wall)
         app = await build(settings, core, core.objects, callbacks, reception, verifier)
-        _, sandbox = await asyncio.to_thread(find_sandbox, settings)
-        add_controls(app, settings, core, core.objects, reception, readiness, sandbox)
+        add_controls(app, settings, core, core.objects, reception, readiness, sandbox.kind)
         app[RUNS] = core.runs
         resources = opening.pop_all()
 

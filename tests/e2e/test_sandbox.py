@@ -1,10 +1,13 @@
 """What a user's workflow cannot reach: attacks on a real server that fail to get through."""
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from e2e.conftest import Server
 
 from wesemu.engines.landlock import NETWORK_SINCE, SIGNALS_SINCE, version
+from wesemu.engines.namespaces import allowed
 
 pytestmark = pytest.mark.skipif(
     version() < SIGNALS_SINCE, reason="needs Landlock of Linux 6.12 or newer"
@@ -19,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 ATTACKS = {
     "database": "cat {data}/wesemu.db",
-    "listing": "ls {data}/runs",
+    "listing": "ls {data}/runs | grep {victim}",
     "another_run": "cat {data}/runs/{victim}/request.json",
     "bucket": "cat {data}/buckets/private/reads.fq",
     "environment": "cat /proc/{server}/environ",
@@ -76,12 +80,18 @@ rule honest:
 """
 
 
-def post(url: str, token: str, workflow: str, params: Mapping[str, object]) -> str:
-    """Send a Snakefile; the run's id."""
+def post(
+    url: str,
+    token: str,
+    workflow: str,
+    params: Mapping[str, object],
+    language: tuple[str, str] = ("SMK", "9"),
+) -> str:
+    """Send a Snakefile, or a document of another language and version; the run's id."""
     boundary = "x" * 30
     fields = {
-        "workflow_type": "SMK",
-        "workflow_type_version": "9",
+        "workflow_type": language[0],
+        "workflow_type_version": language[1],
         "workflow_url": "Snakefile",
         "workflow_params": json.dumps(params),
     }
@@ -114,7 +124,7 @@ def wait(url: str, token: str, run_id: str) -> dict[str, Any]:
         )
         with urllib.request.urlopen(request) as answer:
             log: dict[str, Any] = json.load(answer)
-        if log["state"] not in ("QUEUED", "INITIALIZING", "RUNNING"):
+        if log["state"] not in ("QUEUED", "INITIALIZING", "RUNNING", "CANCELING"):
             return log
         time.sleep(0.1)
     raise AssertionError(f"the run has not ended: {log}")
@@ -229,3 +239,165 @@ def test_owners_who_are_not_listed_run_bundled_pipelines_only(
     assert refused.value.code == 403
     assert "workflows.owners" in json.load(refused.value)["msg"]
     assert [path.name for path in Path("data/runs").iterdir()] == []
+
+
+TEMPORARY_SNAKEFILE = """
+rule all:
+    input: "shell.txt", "run.txt"
+rule write:
+    output: touch("written")
+    shell: "test ! -e /tmp/{config[name]} && echo kept > /tmp/{config[name]} && "
+           "cp /tmp/{config[name]} /var/tmp/{config[name]}.2"
+rule in_shell:
+    input: "written"
+    output: "shell.txt"
+    shell: "cat /tmp/{config[name]} /var/tmp/{config[name]}.2 > {output}"
+rule in_python:
+    input: "written"
+    output: "run.txt"
+    run:
+        name = config["name"]
+        with open(output[0], "w") as file:
+            file.write(open(f"/tmp/{name}").read() + open(f"/var/tmp/{name}.2").read())
+"""
+
+TEMPORARY_CWL = """
+cwlVersion: v1.2
+class: Workflow
+requirements: {InlineJavascriptRequirement: {}}
+inputs: {name: string}
+outputs:
+  result: {type: File, outputSource: read/result}
+steps:
+  write:
+    run:
+      class: CommandLineTool
+      inputs: {name: {type: string, inputBinding: {position: 1}}}
+      baseCommand: [bash, -c, 'test ! -e "/tmp/$0" && echo kept | tee "/tmp/$0" "/var/tmp/$0.2"']
+      stdout: written
+      outputs: {written: stdout}
+    in: {name: name}
+    out: [written]
+  read:
+    run:
+      class: CommandLineTool
+      inputs:
+        name: {type: string, inputBinding: {position: 1}}
+        written: File
+      baseCommand: [bash, -c, 'cat "/tmp/$0" "/var/tmp/$0.2"']
+      stdout: result.txt
+      outputs: {result: stdout}
+    in: {name: name, written: write/written}
+    out: [result]
+"""
+
+TEMPORARY_WDL = """
+version 1.0
+task write {
+  input { String name }
+  command <<< test ! -e "/tmp/~{name}" && echo kept | tee "/tmp/~{name}" "/var/tmp/~{name}.2" >>>
+  output { String written = read_string(stdout()) }
+}
+task read {
+  input { String name String written }
+  command <<< cat "/tmp/~{name}" "/var/tmp/~{name}.2" > result.txt >>>
+  output { File result = "result.txt" }
+}
+workflow main {
+  input { String name }
+  call write { input: name = name }
+  call read { input: name = name, written = write.written }
+  output { File result = read.result }
+}
+"""
+
+
+@pytest.fixture
+def private_temporary() -> None:
+    if not allowed("mounts"):
+        pytest.skip("needs mount namespaces, which this user may not have")
+
+
+def absent_from_temporary(name: str) -> bool:
+    return not any(os.path.lexists(f"{folder}/{name}") for folder in ("/tmp", "/var/tmp"))
+
+
+@pytest.mark.usefixtures("private_temporary")
+@pytest.mark.parametrize("mode", ["warm", "cli"])
+def test_a_run_has_a_temporary_folder_of_its_own(
+    guarded: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    server = guarded()
+    name = f"wesemu-test-{uuid.uuid4()}"
+    for owner in ("a", "b"):  # the second finds nothing of the first
+        run_id = post(server.url, owner, TEMPORARY_SNAKEFILE, {"name": name})
+        log = wait(server.url, owner, run_id)
+        assert log["state"] == "COMPLETE", log["run_log"]
+        assert work(run_id, "shell.txt") == work(run_id, "run.txt") == "kept\nkept\n"
+        assert absent_from_temporary(name)
+        assert absent_from_temporary(f"{name}.2")
+
+
+@pytest.mark.usefixtures("private_temporary")
+@pytest.mark.parametrize(
+    ("language", "document", "params"),
+    [
+        pytest.param(("CWL", "v1.2"), TEMPORARY_CWL, "name", id="cwl"),
+        pytest.param(("WDL", "1.0"), TEMPORARY_WDL, "main.name", id="wdl"),
+    ],
+)
+def test_runs_of_other_languages_have_one_too(
+    guarded: Callable[..., Server], language: tuple[str, str], document: str, params: str
+) -> None:
+    pytest.importorskip({"CWL": "cwltool", "WDL": "WDL"}[language[0]])
+    server = guarded()
+    name = f"wesemu-test-{uuid.uuid4()}"
+    for owner in ("a", "b"):
+        run_id = post(server.url, owner, document, {params: name}, language)
+        log = wait(server.url, owner, run_id)
+        assert log["state"] == "COMPLETE", log["run_log"]
+        (result,) = (Path("data/runs") / run_id / "outputs").rglob("result.txt")
+        assert result.read_text() == "kept\nkept\n"
+        assert absent_from_temporary(name)
+
+
+@pytest.mark.usefixtures("private_temporary")
+@pytest.mark.parametrize("mode", ["warm", "cli"])
+def test_nothing_of_a_canceled_run_is_left(
+    guarded: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Whether it has a session of its own, or no environment by which a run is found."""
+    monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    server = guarded()
+    seconds = f"86400.{uuid.uuid4().int}"
+    sleep = f"sleep {seconds}"
+    workflow = f"""
+rule all:
+    output: "never"
+    shell: "(setsid {sleep} &); (env -i setsid {sleep} &); touch begun; {sleep}; touch {{output}}"
+"""
+    run_id = post(server.url, "b", workflow, {})
+    begun = Path("data/runs") / run_id / "work" / "begun"
+    deadline = time.monotonic() + 60
+    while not begun.exists() or len(processes_with(seconds)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    request = urllib.request.Request(
+        f"{server.url}/ga4gh/wes/v1/runs/{run_id}/cancel",
+        method="POST",
+        headers={"Authorization": "Bearer b"},
+    )
+    urllib.request.urlopen(request).close()
+    assert wait(server.url, "b", run_id)["state"] == "CANCELED"
+    assert processes_with(seconds) == []
+
+
+def processes_with(argument: str) -> list[int]:
+    """Processes with exactly this argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if argument.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found

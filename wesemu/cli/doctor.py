@@ -113,7 +113,7 @@ def _sandbox(settings: "Settings") -> Finding:
     from wesemu.wiring.engines import find_sandbox
 
     try:
-        _, kind = find_sandbox(settings)
+        kind = find_sandbox(settings).kind
     except EngineFault as fault:
         return Finding("sandbox", "-", fault.message, ok=False)
     return Finding("sandbox", kind, "for users' own workflows")

@@ -1,25 +1,25 @@
 """The sandbox around the process that runs a user's workflow (THREAT_MODEL.md).
 
-Files: the run's `work/`, `tmp/` and `tasks/` are writable, and the node's leases; the rest of the
-data directory and the credentials in the user's home are neither read nor listed; everything else
-of this machine is read as the server's user may. Processes: none outside the run gets a signal or
-is traced, so that its environment stays unread. Network: a switch of its own.
+Files: the run's `work/`, `tmp/` and `tasks/` are writable, and the node's leases; `tmp/` stands in
+place of /tmp and /var/tmp; the rest of the data directory and the credentials in the user's home
+are neither read nor listed; everything else of this machine is read as the server's user may.
+Processes: none outside the run gets a signal or is traced, so that its environment stays unread.
+Network: a switch of its own.
 """
 
 import ctypes
-import fcntl
 import os
-import socket
 import struct
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from wesemu.engines import landlock
+from wesemu.engines import landlock, namespaces
 from wesemu.engines.landlock import DEVICES, READ, WRITE, Access
 from wesemu.errors import EngineFault
+from wesemu.runs.ports import Standing
 from wesemu.runs.workspace import Workspace
 
 SandboxMode = Literal["auto", "landlock", "none"]
@@ -32,15 +32,11 @@ _CREDENTIALS = (
 """What lies in a home and opens other doors."""
 
 _PR_SET_DUMPABLE = 4
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
-_SIOCSIFFLAGS = 0x8914
 _CAPABILITY_VERSION = 0x20080522
 _KEPT_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7))
 """CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID; see capabilities(7)."""
 _KEPT = (*(_KEPT_CAPABILITIES,) * 3, 0, 0, 0)
 """As capset(2) wants it: effective, permitted, inheritable; first the low 32 of each."""
-_IFF_UP = 0x1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +44,22 @@ class Sandbox:
     """What all sandboxed runs of a server have in common.
 
     `hidden` are hierarchies that are neither read nor written; `readable` and `writable` are
-    exceptions from that, and `writable` from everything being read only.
+    exceptions from that, and `writable` from everything being read only. `private_temporary`:
+    each run has a /tmp of its own.
     """
 
     hidden: tuple[str, ...]
     readable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     network: bool = True
+    private_temporary: bool = False
+
+
+class SandboxChoice(NamedTuple):
+    """`sandbox` is None for none; `kind` says which and why."""
+
+    sandbox: Sandbox | None
+    kind: str
 
 
 def choose_sandbox(
@@ -64,8 +69,8 @@ def choose_sandbox(
     readable: Sequence[Path] = (),
     writable: Sequence[Path] = (),
     network: bool = True,
-) -> tuple[Sandbox | None, str]:
-    """The sandbox of this machine, None for none, and a sentence that says which and why.
+) -> SandboxChoice:
+    """The sandbox of this machine.
 
     Raises EngineFault where the settings ask for one that this machine does not have.
     """
@@ -74,7 +79,7 @@ def choose_sandbox(
             raise EngineFault(
                 'engine.network = false needs a sandbox; set engine.sandbox = "auto" as well'
             )
-        return None, 'none: engine.sandbox = "none"'
+        return SandboxChoice(None, 'none: engine.sandbox = "none"')
     newest = landlock.version()
     if newest == 0:
         if mode == "landlock" or not network:
@@ -82,8 +87,8 @@ def choose_sandbox(
                 "this machine has no Landlock (Linux 5.13 or newer, not switched off); set "
                 'engine.sandbox = "none" and engine.network = true, or use another kernel'
             )
-        return None, "none: this kernel has no Landlock"
-    if not network and newest < landlock.NETWORK_SINCE and not _can_leave_network():
+        return SandboxChoice(None, "none: this kernel has no Landlock")
+    if not network and newest < landlock.NETWORK_SINCE and not namespaces.allowed("network"):
         raise EngineFault(
             "engine.network = false needs Linux 6.7 or newer, or user namespaces; "
             "this machine has neither"
@@ -94,9 +99,13 @@ def choose_sandbox(
         readable=tuple(str(path.expanduser().resolve()) for path in readable),
         writable=tuple(str(path.expanduser().resolve()) for path in writable),
         network=network,
+        private_temporary=namespaces.allowed("mounts"),
     )
-    missing = "" if newest >= landlock.SIGNALS_SINCE else "; signals are not kept inside"
-    return sandbox, f"landlock {newest}{missing}" + ("" if network else "; no network")
+    notes = [f"landlock {newest}"]
+    notes += [] if newest >= landlock.SIGNALS_SINCE else ["signals are not kept inside"]
+    notes += [] if sandbox.private_temporary else ["runs have no /tmp of their own"]
+    notes += [] if network else ["no network"]
+    return SandboxChoice(sandbox, "; ".join(notes))
 
 
 def sandbox_to_json(sandbox: Sandbox | None) -> dict[str, Any] | None:
@@ -108,7 +117,11 @@ def sandbox_from_json(values: dict[str, Any] | None) -> Sandbox | None:
     if values is None:
         return None
     lists = {name: tuple(values[name]) for name in ("hidden", "readable", "writable")}
-    return Sandbox(**lists, network=bool(values["network"]))
+    return Sandbox(
+        **lists,
+        network=bool(values["network"]),
+        private_temporary=bool(values.get("private_temporary")),
+    )
 
 
 def writable_folders(workspace: Workspace) -> list[Path]:
@@ -116,19 +129,24 @@ def writable_folders(workspace: Workspace) -> list[Path]:
     return [workspace.work, workspace.tasks, workspace.root / "tmp"]
 
 
-def enter_sandbox(sandbox: Sandbox, workspace: Workspace, *extra: Path) -> None:
-    """Restrict this process, and what it starts, to one run and the folders `extra`, which are
-    writable as well. There is no way back.
+def enter_sandbox(
+    sandbox: Sandbox, workspace: Workspace, standing: Standing | None = None, *extra: Path
+) -> None:
+    """Restrict this process, and what it starts, to one run, the leases of its `standing`, and the
+    folders `extra`, which are writable as well. There is no way back.
 
     Only for a process with one thread. Raises EngineFault.
     """
     folders = writable_folders(workspace)
     for folder in folders:
         folder.mkdir(exist_ok=True)
+    writable = [*folders, *([standing.folder] if standing else []), *extra]
     without_network = not sandbox.network and _leave_network()
+    if sandbox.private_temporary:
+        _replace_temporary(sandbox, workspace, writable)
     _drop_capabilities()
     landlock.restrict(
-        _rules(sandbox, workspace.root, [*folders, *extra]),
+        _rules(sandbox, workspace.root, writable),
         deny_tcp=not sandbox.network and not without_network,
     )
 
@@ -191,31 +209,28 @@ def _drop_capabilities() -> None:
 
 
 def _leave_network() -> bool:
-    """Move to a network of this process's own with nothing but loopback; False where the kernel
-    does not allow it."""
-    user, group = os.geteuid(), os.getegid()
-    flags = _CLONE_NEWNET | (0 if user == 0 else _CLONE_NEWUSER)
-    if ctypes.CDLL(None, use_errno=True).unshare(flags) != 0:
+    try:
+        namespaces.leave_network()
+    except OSError:
         return False
-    if user != 0:
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        request = struct.pack("16sh14x", b"lo", _IFF_UP)
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
     return True
 
 
-def _can_leave_network() -> bool:
-    """Tried in a child. Blocks."""
-    if sys.platform != "linux":
-        return False
-    pid = os.fork()
-    if pid == 0:
-        left = False
-        try:
-            left = _leave_network()
-        finally:
-            os._exit(0 if left else 1)
-    return os.waitpid(pid, 0)[1] == 0
+def _replace_temporary(sandbox: Sandbox, workspace: Workspace, writable: Sequence[Path]) -> None:
+    """The interpreter, PATH and the home may lie below /tmp, as in trials."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    needed = (*path, *sys.path, sys.prefix, sys.base_prefix, str(Path.home()))
+    try:
+        namespaces.replace_temporary(
+            workspace.root / "tmp",
+            shown=[
+                workspace.root,
+                *map(Path, (*sandbox.readable, *filter(os.path.isabs, needed))),
+            ],
+            writable=[*writable, *map(Path, sandbox.writable)],
+            hidden=[Path(path) for path in sandbox.hidden],
+        )
+    except OSError as error:
+        raise EngineFault(
+            f"the sandbox cannot be entered: /tmp of the run's own: {error.strerror}"
+        ) from error

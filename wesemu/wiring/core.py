@@ -14,6 +14,7 @@ from wesemu.api.visitors import names_loopback
 from wesemu.clock import Clock
 from wesemu.datadir import DataDirectory
 from wesemu.engines.leases import Lender, declare
+from wesemu.engines.sandbox import SandboxChoice
 from wesemu.engines.tickets import Capacity
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import resolve
@@ -87,6 +88,7 @@ async def open_core(
     wall: Clock,
     ids: IdSource,
     engines: Sequence[Engine] | None,
+    sandbox: SandboxChoice,
     opening: AsyncExitStack,
 ) -> Core:
     """Open everything that `opening` closes again.
@@ -106,7 +108,7 @@ async def open_core(
     await reconcile(store, data.runs)
     await clean_up(data.runs, store)
     if engines is None:
-        engines = await found_engines(settings)
+        engines = await found_engines(settings, sandbox)
     for engine in engines:
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)

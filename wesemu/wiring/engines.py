@@ -6,7 +6,7 @@ import structlog
 
 from wesemu.engines import cwl, wdl
 from wesemu.engines.hosted.containers import find_container_tool
-from wesemu.engines.sandbox import Sandbox, choose_sandbox
+from wesemu.engines.sandbox import SandboxChoice, choose_sandbox
 from wesemu.engines.slurm.cluster import Cluster
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.ports import Engine
@@ -34,11 +34,11 @@ PIPELINES_IMPORT = (
 """Modules that the Snakefiles of the bundled pipelines import."""
 
 
-async def found_engines(settings: Settings) -> list[Engine]:
+async def found_engines(settings: Settings, chosen: SandboxChoice) -> list[Engine]:
     """Snakemake, and the engines of the extras `cwl` and `wdl` where they are installed."""
-    sandbox, kind_of_sandbox = await asyncio.to_thread(find_sandbox, settings)
+    sandbox = chosen.sandbox
     if sandbox is None and settings.engine.sandbox != "none":
-        log.warning("users' own workflows run without a sandbox", reason=kind_of_sandbox)
+        log.warning("users' own workflows run without a sandbox", reason=chosen.kind)
     engines: list[Engine] = [
         SnakemakeEngine(
             settings.engine.snakemake,
@@ -67,7 +67,7 @@ async def found_engines(settings: Settings) -> list[Engine]:
     return engines
 
 
-def find_sandbox(settings: Settings) -> tuple[Sandbox | None, str]:
+def find_sandbox(settings: Settings) -> SandboxChoice:
     """As `choose_sandbox`, by the settings."""
     engine = settings.engine
     return choose_sandbox(

@@ -26,7 +26,7 @@ def main(look: Look) -> None:
     workspace = Workspace(Path(sys.argv[1]))
     order = read_order(workspace)
     if order.sandbox is not None:
-        enter_sandbox(order.sandbox, workspace, workspace.root)
+        enter_sandbox(order.sandbox, workspace, None, workspace.root)
     tie_to_server()
     desk = Desk(workspace, order, Tasks(workspace, Journal(workspace), order.engine))
     os.chdir(workspace.work)

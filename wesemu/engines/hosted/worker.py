@@ -97,8 +97,7 @@ class HostedWorker:
             order, site = self._order, self._site
             leases = LeaseDesk(order.standing) if order.standing else None
             if order.sandbox is not None:
-                folders = [order.standing.folder] if order.standing else []
-                enter_sandbox(order.sandbox, site.workspace, *folders)
+                enter_sandbox(order.sandbox, site.workspace, order.standing)
             tasks = Tasks(site.workspace, site.journal, order.engine, leases)
             desk = Desk(site.workspace, order, tasks)
             threading.Thread(target=_listen, args=[hear, desk], name="cancel", daemon=True).start()

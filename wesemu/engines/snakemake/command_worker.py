@@ -103,8 +103,7 @@ def _begin(parent: int, workspace: Workspace, order: Order) -> None:
     offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
     if order.sandbox is not None:
-        leases = [order.standing.folder] if order.standing else []
-        enter_sandbox(order.sandbox, workspace, *leases)
+        enter_sandbox(order.sandbox, workspace, order.standing)
 
 
 def leased_command_line(workspace: Workspace, order: Order) -> list[str]:

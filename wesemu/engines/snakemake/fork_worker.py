@@ -185,8 +185,7 @@ class _Helper:
 
 def _confine(site: Site, order: Order) -> None:
     if order.sandbox is not None:
-        leases = [order.standing.folder] if order.standing else []
-        enter_sandbox(order.sandbox, site.workspace, *leases)
+        enter_sandbox(order.sandbox, site.workspace, order.standing)
 
 
 def _run_python(site: Site, order: Order, request: Message) -> int:
