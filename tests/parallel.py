@@ -16,7 +16,11 @@ MOST = 8
 TOGETHER = ("tests/slurm", "tests/gpu")
 """Folders whose tests share one thing of the machine: never two of them at a time."""
 
+APART = "tests/suites/test_snakemake.py"
+"""Takes minutes; its tests need nothing of each other: each goes to whichever process is free."""
+
 LONG = (
+    "tests/suites",
     "tests/slurm",
     "tests/reliability",
     "tests/pipelines",
@@ -56,13 +60,16 @@ def _whole_folders(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """As `--dist loadfile`: the tests of a file share a process, as do those of TOGETHER."""
+    """As `--dist loadfile`: the tests of a file share a process, as do those of TOGETHER; those of
+    APART do not."""
     if config.option.dist != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class FilesAndFolders(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(APART):
+                return str(nodeid)
             folders = (folder for folder in TOGETHER if nodeid.startswith(f"{folder}/"))
             return next(folders, super()._split_scope(nodeid))
 
