@@ -25,6 +25,7 @@ NAMES = (
     "listing",
     "startup",
     "start_workflow",
+    "soak",
 )
 
 
@@ -65,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="+", choices=(*NAMES, "all"), metavar="NAME")
     parser.add_argument("--rounds", type=_positive, help="how often each way is measured")
     parser.add_argument(
-        "--count", type=_positive, help="many: runs at once; start_workflow: jobs that wait"
+        "--count",
+        type=_positive,
+        help="many: runs at once; start_workflow: jobs that wait; soak: scripted runs",
     )
     parser.add_argument(
         "--pairs", type=_positive, help="mapping, counting, stress, wgs: pairs of reads"

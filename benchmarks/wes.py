@@ -43,13 +43,14 @@ class Wes:
         *,
         cores: int | None = None,
         attachments: Mapping[str, str] | None = None,
+        language: tuple[str, str] = ("SMK", "9"),
     ) -> str:
         """RunWorkflow; `attachments` are names and texts. Returns the run's id."""
         engine = {} if cores is None else {"cores": str(cores)}
         fields = {
             "workflow_url": workflow_url,
-            "workflow_type": "SMK",
-            "workflow_type_version": "9",
+            "workflow_type": language[0],
+            "workflow_type_version": language[1],
             "workflow_params": json.dumps(params or {}),
             "workflow_engine_parameters": json.dumps(engine),
         }
@@ -72,6 +73,19 @@ class Wes:
             time.sleep(every)
         if state != wanted:
             raise self._failed(run_id, state)
+
+    def wait_until_ready(self) -> None:
+        """Until the server can run workflows. Raises RuntimeError."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            self._connection.request("GET", "/_wesemu/ready", headers=self._headers)
+            response = self._connection.getresponse()
+            why = response.read()
+            if response.status == _OK:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server does not get ready: {why.decode()}")
+            time.sleep(_POLL_SECONDS)
 
     def cpu_of_tasks(self, run_id: str) -> list[tuple[str, float]]:
         """Name and CPU seconds of each task of a run, as the server tells them."""

@@ -297,9 +297,10 @@ class EngineSettings(BaseModel):
     snakemake: Literal["warm", "cli"] = "warm"
     """`warm`: forked from a process that has Snakemake loaded; `cli`: a cold start each."""
 
-    sandbox: Literal["auto", "landlock", "none"] = "auto"
+    sandbox: Literal["auto", "landlock", "bubblewrap", "none"] = "auto"
     """What keeps users' own workflows inside their run directory. `auto`: Landlock where the
-    kernel has it (Linux 5.13), else none; `landlock`: refuse to start without it."""
+    kernel has it (Linux 5.13), else none; `landlock`: refuse to start without it; `bubblewrap`:
+    the program bwrap, which hides other processes as well, with a cold start of each workflow."""
 
     network: bool = True
     """Let users' own workflows use the network."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -158,11 +159,21 @@ def attack(server: Server, victim: str, tmp_path: Path) -> str:
     return run_id
 
 
-@pytest.mark.parametrize("mode", ["warm", "cli"])
+def choose(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """The setting for Landlock around an engine of that mode, or for bubblewrap."""
+    if mode == "bubblewrap":
+        if shutil.which("bwrap") is None:
+            pytest.skip("needs bwrap")
+        monkeypatch.setenv("WESEMU_ENGINE__SANDBOX", mode)
+    else:
+        monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+
+
+@pytest.mark.parametrize("mode", ["warm", "cli", "bubblewrap"])
 def test_attacks_of_a_snakefile_do_not_get_through(
     guarded: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    choose(monkeypatch, mode)
     private = tmp_path / "data" / "buckets" / "private"
     private.mkdir(parents=True)
     (private / "reads.fq").write_text("secret")
@@ -323,11 +334,11 @@ def absent_from_temporary(name: str) -> bool:
 
 
 @pytest.mark.usefixtures("private_temporary")
-@pytest.mark.parametrize("mode", ["warm", "cli"])
+@pytest.mark.parametrize("mode", ["warm", "cli", "bubblewrap"])
 def test_a_run_has_a_temporary_folder_of_its_own(
     guarded: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    choose(monkeypatch, mode)
     server = guarded()
     name = f"wesemu-test-{uuid.uuid4()}"
     for owner in ("a", "b"):  # the second finds nothing of the first
@@ -363,12 +374,12 @@ def test_runs_of_other_languages_have_one_too(
 
 
 @pytest.mark.usefixtures("private_temporary")
-@pytest.mark.parametrize("mode", ["warm", "cli"])
+@pytest.mark.parametrize("mode", ["warm", "cli", "bubblewrap"])
 def test_nothing_of_a_canceled_run_is_left(
     guarded: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Whether it has a session of its own, or no environment by which a run is found."""
-    monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    choose(monkeypatch, mode)
     server = guarded()
     seconds = f"86400.{uuid.uuid4().int}"
     sleep = f"sleep {seconds}"

@@ -68,21 +68,20 @@ def replace_temporary(
     What is directly in /tmp and leads to a path of `shown` or `writable` stays there, but can only
     be read, except for `writable`. Of `hidden` nothing is left but what is `shown` or `writable`.
     """
-    covered = {path.resolve() for path in TEMPORARY if path.is_dir()}
-    covered -= {*shown, *writable, *hidden}
+    covered = covered_folders([*shown, *writable, *hidden])
     _unshare(_CLONE_NEWNS)
     _check(_library().mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_SLAVE), None))
-    tops = {top for path in (*shown, *writable) for top in _tops(path, covered)}
-    closed = [path for path in hidden if _is_below(path, tops) and path.exists()]
+    kept_tops = {top for path in (*shown, *writable) for top in tops(path, covered)}
+    closed = [path for path in hidden if _is_below(path, kept_tops) and path.exists()]
     changeable = {path.resolve() for path in writable}
     kept = {path.resolve() for path in shown if _is_below(path.resolve(), closed)} | changeable
     # copies are made before anything is covered
     clones = {
         path: _clone(path, read_only=path not in changeable)
         for path in sorted(kept)  # folders before what is in them
-        if _is_below(path, tops) and path.exists()
+        if _is_below(path, kept_tops) and path.exists()
     }
-    _replace(folder, covered, tops)
+    _replace(folder, covered, kept_tops)
     for path in closed:
         _cover(path)
     for path, clone in clones.items():
@@ -96,7 +95,12 @@ def replace_temporary(
     os.chdir(working if working.is_dir() else "/")
 
 
-def _tops(path: Path, covered: set[Path]) -> set[Path]:
+def covered_folders(asked: Sequence[Path]) -> set[Path]:
+    """The folders that are replaced: not those that are `asked` for as a whole."""
+    return {path.resolve() for path in TEMPORARY if path.is_dir()}.difference(asked)
+
+
+def tops(path: Path, covered: set[Path]) -> set[Path]:
     """What is directly in a covered folder on the way to `path`, links included."""
     return {
         folder / way.relative_to(folder).parts[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.engines.processes import MARK, end_all, marked, members, offer_to_oom_killer, send_group
+from wesemu.engines.sandbox import Sandbox, in_bubblewrap
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.graphs import Graph, graph_from_json, graph_to_json
 from wesemu.runs.model import RunFailure
@@ -37,11 +38,13 @@ class Rehearsals:
         self._seconds = seconds
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def perform(self, module: str, workspace: Workspace) -> Graph:
-        """What `tell_graph` told there. Raises InvalidRequest for a workflow that cannot be
-        planned, EngineFault."""
+    async def perform(
+        self, module: str, workspace: Workspace, sandbox: Sandbox | None = None
+    ) -> Graph:
+        """What `tell_graph` told there, in bubblewrap where `sandbox` says so. Raises
+        InvalidRequest for a workflow that cannot be planned, EngineFault."""
         async with self._turns:
-            process = await asyncio.to_thread(self._spawn, module, workspace)
+            process = await asyncio.to_thread(self._spawn, module, workspace, sandbox)
             try:
                 async with asyncio.timeout(self._seconds):
                     await asyncio.to_thread(process.wait)
@@ -55,13 +58,18 @@ class Rehearsals:
                 await asyncio.to_thread(_end, process, workspace.root)
         return await asyncio.to_thread(_read, workspace)
 
-    def _spawn(self, module: str, workspace: Workspace) -> "subprocess.Popen[bytes]":
+    def _spawn(
+        self, module: str, workspace: Workspace, sandbox: Sandbox | None
+    ) -> "subprocess.Popen[bytes]":
+        command = [self._python, "-P", "-m", module, str(workspace.root)]
+        if sandbox is not None and sandbox.program:
+            command = in_bubblewrap(sandbox, workspace, command, workspace.root)
         temporary = workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
         own = {MARK: str(workspace.root), "TMPDIR": str(temporary)}
         with workspace.stderr.open("wb") as talk:
             process = subprocess.Popen(
-                [self._python, "-P", "-m", module, str(workspace.root)],
+                command,
                 stdin=subprocess.PIPE,  # which ends when this server does
                 stdout=talk,
                 stderr=talk,

@@ -12,17 +12,18 @@ import os
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from wesemu.engines import landlock, namespaces
+from wesemu.engines.bubblewrap import bubblewrap, find_bubblewrap
 from wesemu.engines.landlock import DEVICES, READ, WRITE, Access
 from wesemu.errors import EngineFault
 from wesemu.runs.ports import Standing
 from wesemu.runs.workspace import Workspace
 
-SandboxMode = Literal["auto", "landlock", "none"]
+SandboxMode = Literal["auto", "landlock", "bubblewrap", "none"]
 
 _CREDENTIALS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".aliyun", ".alibabacloud", ".oss", ".ossutilconfig"),
@@ -45,7 +46,7 @@ class Sandbox:
 
     `hidden` are hierarchies that are neither read nor written; `readable` and `writable` are
     exceptions from that, and `writable` from everything being read only. `private_temporary`:
-    each run has a /tmp of its own.
+    each run has a /tmp of its own. `program` is the path of bwrap; without it Landlock is used.
     """
 
     hidden: tuple[str, ...]
@@ -53,6 +54,7 @@ class Sandbox:
     writable: tuple[str, ...] = ()
     network: bool = True
     private_temporary: bool = False
+    program: str = ""
 
 
 class SandboxChoice(NamedTuple):
@@ -80,7 +82,19 @@ def choose_sandbox(
                 'engine.network = false needs a sandbox; set engine.sandbox = "auto" as well'
             )
         return SandboxChoice(None, 'none: engine.sandbox = "none"')
+    home = Path.home()
+    sandbox = Sandbox(
+        hidden=(str(data.resolve()), *(str((home / name).resolve()) for name in _CREDENTIALS)),
+        readable=tuple(str(path.expanduser().resolve()) for path in readable),
+        writable=tuple(str(path.expanduser().resolve()) for path in writable),
+        network=network,
+        private_temporary=namespaces.allowed("mounts"),
+    )
     newest = landlock.version()
+    if mode == "bubblewrap":
+        program, version = find_bubblewrap()
+        sandbox = replace(sandbox, program=program)
+        return SandboxChoice(sandbox, f"{version}{'' if network else '; no network'}")
     if newest == 0:
         if mode == "landlock" or not network:
             raise EngineFault(
@@ -93,14 +107,6 @@ def choose_sandbox(
             "engine.network = false needs Linux 6.7 or newer, or user namespaces; "
             "this machine has neither"
         )
-    home = Path.home()
-    sandbox = Sandbox(
-        hidden=(str(data.resolve()), *(str((home / name).resolve()) for name in _CREDENTIALS)),
-        readable=tuple(str(path.expanduser().resolve()) for path in readable),
-        writable=tuple(str(path.expanduser().resolve()) for path in writable),
-        network=network,
-        private_temporary=namespaces.allowed("mounts"),
-    )
     notes = [f"landlock {newest}"]
     notes += [] if newest >= landlock.SIGNALS_SINCE else ["signals are not kept inside"]
     notes += [] if sandbox.private_temporary else ["runs have no /tmp of their own"]
@@ -121,6 +127,7 @@ def sandbox_from_json(values: dict[str, Any] | None) -> Sandbox | None:
         **lists,
         network=bool(values["network"]),
         private_temporary=bool(values.get("private_temporary")),
+        program=str(values.get("program", "")),
     )
 
 
@@ -137,10 +144,7 @@ def enter_sandbox(
 
     Only for a process with one thread. Raises EngineFault.
     """
-    folders = writable_folders(workspace)
-    for folder in folders:
-        folder.mkdir(exist_ok=True)
-    writable = [*folders, *([standing.folder] if standing else []), *extra]
+    writable = [*_make_folders(workspace), *([standing.folder] if standing else []), *extra]
     without_network = not sandbox.network and _leave_network()
     if sandbox.private_temporary:
         _replace_temporary(sandbox, workspace, writable)
@@ -149,6 +153,38 @@ def enter_sandbox(
         _rules(sandbox, workspace.root, writable),
         deny_tcp=not sandbox.network and not without_network,
     )
+
+
+def in_bubblewrap(
+    sandbox: Sandbox, workspace: Workspace, command: Sequence[str], *extra: Path
+) -> list[str]:
+    """The command line that runs `command` with the restrictions of `enter_sandbox`.
+
+    It takes no leases. Raises EngineFault.
+    """
+    return bubblewrap(
+        sandbox.program,
+        command,
+        run=workspace.root,
+        shown=_shown(sandbox, workspace),
+        writable=[*_make_folders(workspace), *extra, *map(Path, sandbox.writable)],
+        hidden=[Path(path) for path in sandbox.hidden],
+        network=sandbox.network,
+    )
+
+
+def _make_folders(workspace: Workspace) -> list[Path]:
+    folders = writable_folders(workspace)
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    return folders
+
+
+def _shown(sandbox: Sandbox, workspace: Workspace) -> list[Path]:
+    """What a run has to see. Interpreter, PATH and home may lie below /tmp, as in trials."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    needed = (*path, *sys.path, sys.prefix, sys.base_prefix, str(Path.home()))
+    return [workspace.root, *map(Path, (*sandbox.readable, *filter(os.path.isabs, needed)))]
 
 
 def hide_environment() -> None:
@@ -217,16 +253,10 @@ def _leave_network() -> bool:
 
 
 def _replace_temporary(sandbox: Sandbox, workspace: Workspace, writable: Sequence[Path]) -> None:
-    """The interpreter, PATH and the home may lie below /tmp, as in trials."""
-    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    needed = (*path, *sys.path, sys.prefix, sys.base_prefix, str(Path.home()))
     try:
         namespaces.replace_temporary(
             workspace.root / "tmp",
-            shown=[
-                workspace.root,
-                *map(Path, (*sandbox.readable, *filter(os.path.isabs, needed))),
-            ],
+            shown=_shown(sandbox, workspace),
             writable=[*writable, *map(Path, sandbox.writable)],
             hidden=[Path(path) for path in sandbox.hidden],
         )

@@ -1,10 +1,11 @@
 """The engines that the settings ask for and that a probe has found."""
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
-from wesemu.engines import cwl, wdl
+from wesemu.engines import cwl, landlock, wdl
 from wesemu.engines.hosted.containers import find_container_tool
 from wesemu.engines.sandbox import SandboxChoice, choose_sandbox
 from wesemu.engines.slurm.cluster import Cluster
@@ -49,6 +50,10 @@ async def found_engines(settings: Settings, chosen: SandboxChoice) -> list[Engin
             passed=settings.engine.environment,
         )
     ]
+    within = replace(sandbox, program="") if sandbox and landlock.version() else sandbox
+    if within and within.program:
+        log.warning("CWL and WDL are not offered: bubblewrap cannot run them, and no Landlock")
+        return engines
     hosted = [(cwl.probe, cwl.CwlEngine), (wdl.probe, wdl.WdlEngine)]
     found = [(await asyncio.to_thread(probe), kind) for probe, kind in hosted]
     usable = [(probe.version, kind) for probe, kind in found if probe.version is not None]
@@ -59,7 +64,7 @@ async def found_engines(settings: Settings, chosen: SandboxChoice) -> list[Engin
             version,
             containers=None if kind is wdl.WdlEngine and use == "never" else containers,
             always_contained=use == "always",
-            sandbox=sandbox,
+            sandbox=within,
             passed=settings.engine.environment,
         )
         for version, kind in usable

@@ -115,7 +115,24 @@ def test_a_kernel_without_landlock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             choose_sandbox(data=tmp_path, **asked)  # type: ignore[arg-type]
 
 
+def test_bubblewrap_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineFault, match="install bubblewrap"):
+        choose_sandbox("bubblewrap", tmp_path)
+
+
+def test_bubblewrap_that_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\necho 'bwrap: No permissions' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(EngineFault, match="does not work here: bwrap: No permissions"):
+        choose_sandbox("bubblewrap", tmp_path)
+
+
 def test_it_is_kept_in_engine_json() -> None:
-    sandbox = Sandbox(hidden=("/a",), readable=("/b",), writable=("/c",), network=False)
+    sandbox = Sandbox(
+        hidden=("/a",), readable=("/b",), writable=("/c",), network=False, program="/bin/bwrap"
+    )
     assert sandbox_from_json(sandbox_to_json(sandbox)) == sandbox
     assert sandbox_from_json(sandbox_to_json(None)) is None

@@ -21,7 +21,7 @@ from wesemu.engines.processes import (
     send_group,
 )
 from wesemu.engines.run_process import Site
-from wesemu.engines.sandbox import enter_sandbox
+from wesemu.engines.sandbox import enter_sandbox, in_bubblewrap
 from wesemu.engines.snakemake.cluster_plugin import plugin_resources, plugin_words
 from wesemu.engines.snakemake.command_options import option_words
 from wesemu.engines.snakemake.command_watch import CommandWatch
@@ -102,13 +102,15 @@ def _begin(parent: int, workspace: Workspace, order: Order) -> None:
     die_with_parent(parent)
     offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
-    if order.sandbox is not None:
+    if order.sandbox is not None and not order.sandbox.program:
         enter_sandbox(order.sandbox, workspace, order.standing)
 
 
 def leased_command_line(workspace: Workspace, order: Order) -> list[str]:
     """When a task starts is Snakemake's affair here, so the run as a whole has a lease."""
     command = command_line(workspace, order)
+    if order.sandbox is not None and order.sandbox.program:
+        command = in_bubblewrap(order.sandbox, workspace, command)
     if order.standing is None:
         return command
     return wrap(order.python, command, order.standing, order.resources)

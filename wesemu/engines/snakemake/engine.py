@@ -126,7 +126,7 @@ class SnakemakeEngine:
         return cluster
 
     async def _launch(self, job: Job, cluster: Cluster) -> Reply:
-        if self.mode == "warm":
+        if self.mode == "warm" and not self._wrapped(job):
             await self._write_order(job, "warm", cluster)
             for attempt in (1, 2):
                 try:
@@ -154,15 +154,25 @@ class SnakemakeEngine:
             grace_seconds=self._grace,
             executor=self.executor,
             cluster=cluster,
-            sandbox=self._sandbox if job.untrusted and self.executor == "local" else None,
+            sandbox=self._sandbox_of(job),
         )
+
+    def _sandbox_of(self, job: Job) -> Sandbox | None:
+        return self._sandbox if job.untrusted and self.executor == "local" else None
+
+    def _wrapped(self, job: Job) -> bool:
+        """Only a command can be put into bubblewrap."""
+        sandbox = self._sandbox_of(job)
+        return sandbox is not None and bool(sandbox.program)
 
     async def rehearse(self, job: Job) -> Graph | None:
         """As the port says; None with a version whose internals nobody here knows."""
         if not is_tested(self.version):
             return None
         await self._write_order(job, self.mode, self._cluster)
-        return await self._rehearsals.perform("wesemu.engines.snakemake.rehearse", job.workspace)
+        return await self._rehearsals.perform(
+            "wesemu.engines.snakemake.rehearse", job.workspace, self._sandbox_of(job)
+        )
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._launches.attach(await absolute(workspace))

@@ -23,7 +23,8 @@ def main() -> None:
     os.chdir(workspace.work)
     if order.sandbox is not None:
         os.environ["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
-        enter_sandbox(order.sandbox, workspace, None, workspace.root)
+        if not order.sandbox.program:
+            enter_sandbox(order.sandbox, workspace, None, workspace.root)
     tie_to_server()
     planning: Any = None
     graph = graph_of([])  # of a workflow that has nothing to do
