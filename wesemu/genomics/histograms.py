@@ -16,7 +16,7 @@ VALUES = 256
 """Every byte has its bin."""
 
 _PHRED = 33
-_ALPHABET = np.frombuffer(b"ACGTN", np.uint8)
+_ALPHABET: Any = np.frombuffer(b"ACGTN", np.uint8)
 _SHARES = (0.29, 0.21, 0.21, 0.289, 0.001)
 _CHUNK = 50_000
 

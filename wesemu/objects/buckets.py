@@ -4,6 +4,7 @@ A folder (or a link to one) that a user makes by hand is a bucket. Everything he
 and quick; callers on the event loop use `asyncio.to_thread`.
 """
 
+import errno
 import os
 import re
 import unicodedata
@@ -167,7 +168,13 @@ def check_key(key: str, *, field: str | None = None) -> list[str]:
 def _inside(folder: Path, path: Path) -> str | None:
     """The path below `folder` once all links are followed; None for one that leads out of it."""
     try:
-        return path.resolve().relative_to(folder.resolve()).as_posix()
+        try:
+            real = path.resolve(strict=True)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # which else is no error since Python 3.13
+                return None
+            real = path.resolve()
+        return real.relative_to(folder.resolve()).as_posix()
     except (OSError, RuntimeError, ValueError):
         return None
 

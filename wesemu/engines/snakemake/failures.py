@@ -3,6 +3,7 @@
 import re
 import traceback
 from pathlib import Path
+from tokenize import TokenError
 
 from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
 from wesemu.runs.model import RunFailure
@@ -68,6 +69,8 @@ def workflow_failure(
     name = Path(file).name if file else None
     place = f" in {name}, line {line}" if name and line else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
+    if isinstance(error.__context__, TokenError):  # whose last bracket Snakemake takes off
+        text = error.__context__.args[0]
     kind = type(error).__name__
     text = shorten(text, root)
     return RunFailure(

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol
 
 import yaml
@@ -446,7 +447,10 @@ def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]
     file, line = getattr(error, "snakefile", None), getattr(error, "lineno", None)
     file = file or (getattr(error, "filename", None) if line else None)
     if isinstance(error, SyntaxError) and error.text is None:
-        return error.filename, error.lineno  # from Snakemake's parser, which sees the source
+        # from Snakemake's parser, which sees the source; Python's own tokenizer knows better where
+        cause = error.__context__
+        line = cause.args[1][0] if isinstance(cause, TokenError) else error.lineno
+        return error.filename, line
     if line is None:
         file, line = deepest_frame(error, set(linemaps)) or (None, None)
     if file is None or line is None:
