@@ -89,12 +89,25 @@ def post(
     language: tuple[str, str] = ("SMK", "9"),
 ) -> str:
     """Send a Snakefile, or a document of another language and version; the run's id."""
+    return str(send(url, token, workflow, params, language)["run_id"])
+
+
+def send(
+    url: str,
+    token: str,
+    workflow: str,
+    params: Mapping[str, object],
+    language: tuple[str, str] = ("SMK", "9"),
+    engine: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The answer."""
     boundary = "x" * 30
     fields = {
         "workflow_type": language[0],
         "workflow_type_version": language[1],
         "workflow_url": "Snakefile",
         "workflow_params": json.dumps(params),
+        "workflow_engine_parameters": json.dumps(engine or {}),
     }
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
@@ -113,7 +126,8 @@ def post(
         },
     )
     with urllib.request.urlopen(request) as answer:
-        return str(json.load(answer)["run_id"])
+        found: dict[str, Any] = json.load(answer)
+        return found
 
 
 def wait(url: str, token: str, run_id: str) -> dict[str, Any]:
@@ -371,6 +385,29 @@ def test_runs_of_other_languages_have_one_too(
         (result,) = (Path("data/runs") / run_id / "outputs").rglob("result.txt")
         assert result.read_text() == "kept\nkept\n"
         assert absent_from_temporary(name)
+
+
+@pytest.mark.parametrize("mode", ["warm", "bubblewrap"])
+def test_a_dry_run_is_in_the_sandbox(
+    guarded: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """What the Snakefile finds while it is planned is the name of a rule."""
+    choose(monkeypatch, mode)
+    server = guarded()
+    workflow = f"""
+import os
+try:
+    open("{tmp_path}/data/wesemu.db").read(1)
+    found = "reached"
+except OSError:
+    found = "safe"
+rule:
+    name: found
+    output: "o"
+    shell: "echo > {{output}}"
+"""
+    answer = send(server.url, "b", workflow, {}, engine={"dry_run": "true"})
+    assert answer["wesemu"]["graph"]["counts"] == {"safe": 1}
 
 
 @pytest.mark.usefixtures("private_temporary")
