@@ -774,4 +774,77 @@ CASES: dict[str, Case] = {
             "pep/samples.csv": "sample_name,type\nx,a\ny,b\n",
         },
     ),
+    "standard_error_of_the_snakefile": Case(
+        """
+        shell("echo begins > /dev/stderr; echo begins > /dev/stdout")
+        rule all:
+            output: "said.txt"
+            run:
+                shell("echo runs > /dev/stderr; echo runs > {output}")
+        """
+    ),
+    "no_workflow_profile": Case(
+        """
+        rule all:
+            output: "threads.txt"
+            threads: 1
+            shell: "echo {threads} > {output}"
+        """,
+        {"profiles/default/config.yaml": "set-threads: [all=2]\n"},
+        engine={"workflow_profile": "none"},
+        flags=("--workflow-profile", "none"),
+    ),
+    "workflow_profile_by_default": Case(
+        """
+        rule all:
+            output: "threads.txt"
+            threads: 1
+            shell: "echo {threads} > {output}"
+        """,
+        {"profiles/default/config.yaml": "set-threads: [all=2]\n"},
+    ),
+    "config_of_several_sources": Case(
+        """
+        configfile: "own.yaml"
+        rule all:
+            output: "told.txt"
+            params: told=repr(sorted(config["block"].items()))
+            shell: "echo {params.told:q} > {output}"
+        """,
+        {"own.yaml": "block: {a: own, b: own, c: own}\n"},
+        params={"block": {"b": "params", "c": "params"}},
+        engine={"config": '["block={c: config}"]'},
+        flags=("--config", "block={c: config}"),
+    ),
+    "hooks_of_modules": Case(
+        """
+        module other:
+            snakefile: "other/Snakefile"
+        use rule * from other as other_*
+        rule all:
+            default_target: True
+            input: "made.txt"
+        onstart:
+            other.onstart()
+        onsuccess:
+            other.onsuccess()
+        """,
+        {
+            "other/Snakefile": "onstart: shell('echo s > started.txt')\n"
+            "onsuccess: shell('echo e > ended.txt')\n"
+            "rule make:\n    output: 'made.txt'\n    shell: 'echo m > {output}'\n",
+        },
+    ),
+    "script_that_sets_up": Case(
+        """
+        shell("./setup.sh")
+        rule copy:
+            input: "in/{name}"
+            output: "out/{name}"
+            shell: "cp {input} {output}"
+        """,
+        {"setup.sh": "#!/bin/sh\nmkdir -p in far; echo f > far/x; ln -sf ../far/x in/x\n"},
+        engine={"targets": "out/x"},
+        flags=("out/x",),
+    ),
 }

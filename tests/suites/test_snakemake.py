@@ -40,6 +40,8 @@ def plainly(case: Case, folder: Path) -> tuple[bool, dict[str, str]]:
     for name, text in {"Snakefile": dedent(case.snakefile).lstrip(), **case.files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
+        if text.startswith("#!"):
+            (folder / name).chmod(0o755)
     (folder / ".config.json").write_text(json.dumps(dict(case.params)))
     flags = ("--latency-wait", "5", *case.flags)
     configured = ("--configfile", ".config.json") if case.params else ()
@@ -67,3 +69,11 @@ def test_the_server_does_as_snakemake_does(server: LiveServer, tmp_path: Path, n
     assert files_of(run.folder / "work", case) == files
     if not succeeded:
         assert run.error["message"]
+
+
+def test_a_dry_run_executes_attached_scripts(server: LiveServer) -> None:
+    case = CASES["script_that_sets_up"]
+    engine = {**case.engine, "dry_run": "true"}
+    answer = server.post("SMK", case.snakefile, case.files, engine=engine)
+    assert answer.ok, answer.text
+    assert answer.json()["wesemu"]["graph"]["counts"] == {"copy": 1}

@@ -149,8 +149,10 @@ def enter_sandbox(
     if sandbox.private_temporary:
         _replace_temporary(sandbox, workspace, writable)
     _drop_capabilities()
+    # opened again by `echo … > /dev/stderr` in what runs without a log of its own
+    logs = (workspace.stdout, workspace.stderr)
     landlock.restrict(
-        _rules(sandbox, workspace.root, writable),
+        _rules(sandbox, workspace.root, [*writable, *logs]),
         deny_tcp=not sandbox.network and not without_network,
     )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,15 +55,21 @@ class AttachedWorkflows:
     async def sketch(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Job:
         """The job of a dry run: nobody needs the attachments again, so they are not copied."""
         await asyncio.to_thread(workspace.attachments.rename, workspace.work)
+        await asyncio.to_thread(_make_scripts_executable, workspace.work)
         return _job(request, workspace, plan.resources)
 
 
 def _copy_attachments(workspace: Workspace) -> None:
-    """Scripts are executable: those that begin with `#!`."""
     shutil.copytree(workspace.attachments, workspace.work, dirs_exist_ok=True)
-    for attachment in workspace.attachments.rglob("*"):
-        if attachment.is_file() and _is_script(attachment):
-            make_executable(workspace.work / attachment.relative_to(workspace.attachments))
+    names = (path.relative_to(workspace.attachments) for path in workspace.attachments.rglob("*"))
+    _make_scripts_executable(workspace.work, names)
+
+
+def _make_scripts_executable(folder: Path, names: Iterable[Path] | None = None) -> None:
+    """Those of the files `names`, by default of all, that begin with `#!`."""
+    for path in folder.rglob("*") if names is None else map(folder.joinpath, names):
+        if path.is_file() and _is_script(path):
+            make_executable(path)
 
 
 def _is_script(path: Path) -> bool:

@@ -85,7 +85,7 @@ def _refuse_missing(order: Order) -> None:
     beside = order.workflow_file.parent / "profiles"
     for name in (*order.options.profile, *order.options.workflow_profile):
         places = (Path(name), Path("profiles", name), beside / name)
-        if not any(place.exists() for place in places):
+        if name != "none" and not any(place.exists() for place in places):
             raise ValueError(f"there is no profile {name} among the attachments")
 
 
