@@ -186,7 +186,10 @@ def _shown(sandbox: Sandbox, workspace: Workspace) -> list[Path]:
     """What a run has to see. Interpreter, PATH and home may lie below /tmp, as in trials."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     needed = (*path, *sys.path, sys.prefix, sys.base_prefix, str(Path.home()))
-    return [workspace.root, *map(Path, (*sandbox.readable, *filter(os.path.isabs, needed)))]
+    folders = {path for path in map(Path, needed) if path.is_absolute()}.difference(
+        namespaces.TEMPORARY  # the home of users without one
+    )
+    return [workspace.root, *map(Path, sandbox.readable), *folders]
 
 
 def hide_environment() -> None:

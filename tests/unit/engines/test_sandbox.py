@@ -1,12 +1,13 @@
 """The choice of a sandbox and what its rules cover; the e2e tests attack a real one."""
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wesemu.engines import landlock
+from wesemu.engines import landlock, namespaces
 from wesemu.engines.sandbox import (
     Sandbox,
     choose_sandbox,
@@ -97,6 +98,25 @@ def test_a_link_to_the_data_leads_nowhere(workspace: Workspace, tmp_path: Path) 
         (tmp_path / "link" / "buckets" / "reads").read_text()
 
     assert not in_child(attempt)
+
+
+@needs_landlock
+@pytest.mark.skipif(not namespaces.allowed("mounts"), reason="needs mount namespaces")
+def test_a_home_in_tmp_does_not_open_it(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/tmp")
+    sandbox, _ = choose_sandbox("auto", tmp_path / "data")
+    assert sandbox is not None
+    file = Path("/tmp") / f"wesemu-test-{uuid.uuid4()}"
+
+    def attempt() -> None:
+        enter_sandbox(sandbox, workspace)
+        file.write_text("x")
+
+    assert in_child(attempt)
+    assert not file.exists()
+    assert (workspace.root / "tmp" / file.name).read_text() == "x"
 
 
 def test_none_is_none(tmp_path: Path) -> None:
