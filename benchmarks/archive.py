@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import say
-from wesemu.datadir import DataDirectory
-from wesemu.ids import HANDLE_ALPHABET, HANDLE_LENGTH
-from wesemu.runs import codec
+from wesemu.runs import serialization
+from wesemu.runs.data_directory import HANDLE_ALPHABET, HANDLE_LENGTH, DataDirectory
 from wesemu.runs.model import (
     LOCAL_OWNER,
     OutputFile,
@@ -28,8 +27,8 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
+from wesemu.runs.service_levels import ServiceLevel
 from wesemu.runs.store import RunStore
-from wesemu.sla import ServiceLevel
 
 _FIRST = datetime(2024, 1, 1, tzinfo=UTC)
 _EVERY = timedelta(seconds=47)
@@ -108,20 +107,20 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Iterator[Mapping[s
 
 
 def _runs(numbers: range, ids: list[str]) -> Iterator[dict[str, Any]]:
-    templates = [codec.run_to_row(_run(state)) for state in _STATES]
+    templates = [serialization.run_to_row(_run(state)) for state in _STATES]
     for number, run_id in zip(numbers, ids, strict=True):
         created = _FIRST + number * _EVERY
         yield templates[number % len(templates)] | {
             "id": run_id,
             "handle": handle(number),
-            "created": codec.stamp(created),
-            "started": codec.stamp(created + _EVERY),
-            "ended": codec.stamp(created + _EVERY + _TOOK),
+            "created": serialization.format_timestamp(created),
+            "started": serialization.format_timestamp(created + _EVERY),
+            "ended": serialization.format_timestamp(created + _EVERY + _TOOK),
         }
 
 
 def _tasks(ids: list[str]) -> Iterator[dict[str, Any]]:
-    templates = [codec.task_to_row(RunId(""), task) for task in map(_task, _RULES)]
+    templates = [serialization.task_to_row(RunId(""), task) for task in map(_task, _RULES)]
     for run_id in ids:
         for template in templates:
             yield template | {"run_id": run_id}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.rounds import say
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.genomics.simulate import FixtureSettings, write_fixture
+from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
 
 BUCKET = "bench"
 REFERENCE = "bench"

@@ -10,7 +10,7 @@ from benchmarks.by_hand import bwa_mem, pybwa_mem
 from benchmarks.machine import cores
 from benchmarks.options import Options
 from wesemu.genomics.tools import Tool, resolve
-from wesemu.genomics.wheel import bwa_mem3_fault, wheel_version
+from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_version
 
 
 @dataclass(frozen=True, slots=True)

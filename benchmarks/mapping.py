@@ -14,7 +14,7 @@ from benchmarks.processes import Peaks, stored_bytes, watched
 from benchmarks.report import Report, Row, at_most, figure
 from benchmarks.rounds import Samples, in_turns, say
 from benchmarks.server import Server, fresh, serving
-from wesemu.genomics.simulate import FixtureSettings
+from wesemu.genomics.simulate.fixture import FixtureSettings
 
 SERVER, HAND = "server", "by hand"
 _ROUNDS = 5

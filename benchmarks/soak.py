@@ -26,8 +26,8 @@ from benchmarks.rounds import say
 from benchmarks.server import Server, clean_environment, fresh, read_url, serve_command, stop
 from benchmarks.wes import ENDED, Wes
 from benchmarks.workflows import THREE_RULES
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.runs.ports import Job
+from wesemu.runs.ports import LaunchRequest
+from wesemu.testing.fake_engine import ScriptedEngine
 
 _CLIENTS = 20
 _COUNT = 2_000
@@ -187,7 +187,7 @@ def _serving(
 class ForgetfulEngine(ScriptedEngine):
     """The other one keeps all its runs, to be asked for by tests."""
 
-    async def launch(self, job: Job) -> Any:
+    async def launch(self, job: LaunchRequest) -> Any:
         play = await super().launch(job)
         self._launched.clear()
         return play
@@ -198,14 +198,14 @@ async def _serve(data: Path) -> None:
 
     from wesemu.app import create_app
     from wesemu.cli.serve import log_to_stderr
-    from wesemu.clock import WallClock
+    from wesemu.composition import detect_engines, find_sandbox
+    from wesemu.runs.clock import WallClock
     from wesemu.settings import Settings
-    from wesemu.wiring.engines import find_sandbox, found_engines
 
     log_to_stderr(verbose=False)
     settings = Settings(data=data)
     clock = WallClock()
-    engines = await found_engines(settings, find_sandbox(settings))
+    engines = await detect_engines(settings, find_sandbox(settings))
     app = await create_app(settings, clock=clock, engines=[*engines, ForgetfulEngine(clock)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -20,7 +20,7 @@ from benchmarks.rounds import say
 from benchmarks.server import fresh, serving
 from benchmarks.wes import Wes
 from benchmarks.workflows import three_timed_rules
-from wesemu.api.ags.signature import Signature, SignedRequest, string_to_sign
+from wesemu.api.ags.auth import AgsSignature, SignedRequest, string_to_sign
 
 _QUEUE = 100
 _ROUNDS = 300
@@ -115,7 +115,7 @@ class _Sdk:
             "date": formatdate(usegmt=True),
             "x-acs-version": "2015-12-15",
         }
-        unsigned = Signature("acs", _KEY_ID, "")
+        unsigned = AgsSignature("acs", _KEY_ID, "")
         text = string_to_sign(SignedRequest(method, path, headers, body), unsigned)
         answer = self._send(method, path, body, headers | _authorized("acs ", text))
         return dict(json.loads(answer)) if answer else {}

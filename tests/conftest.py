@@ -27,12 +27,12 @@ from remote_support import KEY_ID, SECRET, OssSide, S3Side, Side, moto
 from support import START, fill_bucket, scripted_engine
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.ids import IdSource
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
-from wesemu.transfers.store import RemoteStore
+from wesemu.storage.remote import RemoteStore
+from wesemu.testing.fake_engine import ScriptedEngine
 
 __all__ = [
     "pytest_cmdline_main",

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 from engine_support import end_runs
 
+from wesemu.engines.launch_spec import Mode
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.snakemake.order import Mode
 
 
 @pytest.fixture(autouse=True)

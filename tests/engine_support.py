@@ -10,11 +10,11 @@ from textwrap import dedent
 from typing import TypeVar
 
 from wesemu.engines.execution import end_leftovers
-from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import marked, send
+from wesemu.engines.run_process import holder, is_held
 from wesemu.runs.model import Resources, RunFailure, TaskLog, TaskState
-from wesemu.runs.ports import EngineError, Event, Execution, Job, Outcome, TaskChanged
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.ports import EngineError, Event, Execution, LaunchRequest, Outcome, TaskChanged
+from wesemu.runs.run_directory import Workspace
 
 DEADLINE_SECONDS = 60.0
 
@@ -46,13 +46,13 @@ def make_job(
     parameters: Mapping[str, str] | None = None,
     resources: Resources | None = None,
     scripts: Mapping[str, str] | None = None,
-) -> Job:
+) -> LaunchRequest:
     """A run directory with a Snakefile among its attachments."""
     workspace = Workspace(folder)
     workspace.attachments.mkdir(parents=True)
     for name, text in {"Snakefile": workflow, **(scripts or {})}.items():
         (workspace.attachments / name).write_text(dedent(text))
-    return Job(
+    return LaunchRequest(
         run_id=folder.name,
         workspace=workspace,
         workflow_file=workspace.attachments / "Snakefile",
@@ -109,7 +109,7 @@ async def started(execution: Execution, name: str) -> TaskLog:
     raise AssertionError(f"the run ended before {name} had started")
 
 
-async def tools(job: Job) -> list[int]:
+async def tools(job: LaunchRequest) -> list[int]:
     """The live processes of a run's tools."""
     return await asyncio.to_thread(marked, job.workspace.root)
 

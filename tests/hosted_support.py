@@ -14,23 +14,20 @@ from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient
 from engine_support import Story, follow, until
 
-from wesemu.engines import cwl, wdl
-from wesemu.engines.cwl import CwlEngine
 from wesemu.engines.execution import DetachedExecution
-from wesemu.engines.hosted import HostedEngine
-from wesemu.engines.wdl import WdlEngine
+from wesemu.engines.library_engine import CwlEngine, LibraryEngine, WdlEngine, probe_cwl, probe_wdl
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.ports import Job
-from wesemu.runs.workspace import Workspace
-from wesemu.sla import ServiceLevel
+from wesemu.runs.ports import LaunchRequest
+from wesemu.runs.run_directory import Workspace
+from wesemu.runs.service_levels import ServiceLevel
 
 Client = TestClient[web.Request, web.Application]
 
 ROOT = "/ga4gh/wes/v1"
 PATIENCE_SECONDS = 60
 
-CWL_FOUND = cwl.probe()
-WDL_FOUND = wdl.probe()
+CWL_FOUND = probe_cwl()
+WDL_FOUND = probe_wdl()
 needs_cwltool = pytest.mark.skipif(not CWL_FOUND.usable, reason=CWL_FOUND.reason or "")
 needs_miniwdl = pytest.mark.skipif(not WDL_FOUND.usable, reason=WDL_FOUND.reason or "")
 
@@ -138,7 +135,7 @@ class Language:
     `scatter`: a task `each` for every one of `numbers`, which its COMMAND has as $0.
     """
 
-    kind: type[HostedEngine]
+    kind: type[LibraryEngine]
     version: str | None
     file: str
     newest: str
@@ -147,7 +144,7 @@ class Language:
     scatter: str
     gpu: str
 
-    def engine(self, **options: Any) -> HostedEngine:
+    def engine(self, **options: Any) -> LibraryEngine:
         return self.kind(self.version or "", **options)
 
     def scattered(self, command: str, *, cores: int = 1, memory: int = 1, gpu: bool = False) -> str:
@@ -189,13 +186,13 @@ def make_job(
     name: str,
     parameters: Mapping[str, str] | None = None,
     resources: Resources | None = None,
-) -> Job:
+) -> LaunchRequest:
     """A run directory as the planner leaves it, with `words.txt` attached."""
     workspace = Workspace(folder)
     workspace.work.mkdir(parents=True)
     (workspace.work / name).write_text(dedent(workflow).lstrip())
     (workspace.work / "words.txt").write_text("one\ntwo\n")
-    return Job(
+    return LaunchRequest(
         run_id=folder.name,
         workspace=workspace,
         workflow_file=workspace.work / name,
@@ -205,13 +202,13 @@ def make_job(
     )
 
 
-async def play(engine: HostedEngine, job: Job) -> Story:
+async def play(engine: LibraryEngine, job: LaunchRequest) -> Story:
     return await follow(await engine.launch(job))
 
 
 async def launch_gated(
-    language: Language, engine: HostedEngine, folder: Path
-) -> tuple[Job, DetachedExecution]:
+    language: Language, engine: LibraryEngine, folder: Path
+) -> tuple[LaunchRequest, DetachedExecution]:
     """A run whose second task waits for its gate."""
     job = make_job(folder, language.gated, {"folder": str(folder / "work")}, name=language.file)
     execution = await engine.launch(job)
@@ -219,7 +216,7 @@ async def launch_gated(
     return job, execution
 
 
-def run_of(job: Job) -> Run:
+def run_of(job: LaunchRequest) -> Run:
     return Run(
         id=RunId(job.run_id),
         sequence=1,

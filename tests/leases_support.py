@@ -4,9 +4,9 @@ import asyncio
 import itertools
 from pathlib import Path
 
-from wesemu.engines.leases import Lease, LeaseDesk
+from wesemu.engines.leases import Lease, LeaseClient
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 
 HOLDER = """
 import subprocess, sys, time
@@ -52,7 +52,7 @@ for thread in threads:
 
 async def take_node(leases: Path, cores: int) -> Lease:
     """All cores of a node, before anybody else."""
-    desk = LeaseDesk(Standing(leases, 0, 0))
+    desk = LeaseClient(QueuePriority(leases, 0, 0))
     return await asyncio.to_thread(desk.take, Resources(cores=cores))
 
 

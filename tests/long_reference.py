@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wesemu.genomics.bwaindex import _index_sizes
+from wesemu.genomics.bwa_index import _index_sizes
 
 
 def write_long_reference(fasta: Path, length: int) -> Path:

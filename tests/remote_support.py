@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wesemu.transfers.store import Access, RemoteStore
+from wesemu.storage.remote import BucketAccess, RemoteStore
 
 KEY_ID = "LTAIexample"
 SECRET = "a secret that nobody may read"
@@ -32,8 +32,8 @@ class Side(Protocol):
     def store(self) -> RemoteStore: ...
 
 
-def access(side: Side, secret: str = SECRET) -> Access:
-    return Access(
+def access(side: Side, secret: str = SECRET) -> BucketAccess:
+    return BucketAccess(
         side.there, side.endpoint, "us-east-1", KEY_ID, secret, path_style=side.kind == "s3"
     )
 
@@ -111,7 +111,7 @@ class OssSide:
         return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
 
     def store(self) -> RemoteStore:
-        from wesemu.transfers.oss import OssStore
+        from wesemu.storage.oss import OssStore
 
         return OssStore(access(self))
 
@@ -127,9 +127,12 @@ def moto() -> Iterator[tuple[str, RemoteStore]]:
     host, port = server.get_host_and_port()
     _wait_for(host, port)
     address = f"http://{host}:{port}"
-    from wesemu.transfers.s3 import S3Store
+    from wesemu.storage.s3 import S3Store
 
-    yield address, S3Store(Access("any", address, "us-east-1", KEY_ID, SECRET, path_style=True))
+    yield (
+        address,
+        S3Store(BucketAccess("any", address, "us-east-1", KEY_ID, SECRET, path_style=True)),
+    )
     server.stop()
 
 

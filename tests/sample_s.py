@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import pysam
 
-from wesemu.genomics.draws import Draws
+from wesemu.genomics.simulate.genome import RandomSource
 
 READ_LENGTH = 100
 PAIRS_OF = {"c1": 720, "c2": 480}
@@ -150,7 +150,7 @@ def _alleles(record: pysam.VariantRecord) -> Iterable[int]:
 
 def _make() -> SampleS:
     contigs = {
-        name: Draws(_SEED, number).bases(length)
+        name: RandomSource(_SEED, number).bases(length)
         for number, (name, length) in enumerate(_LENGTHS.items())
     }
     snps: list[Snp] = []
@@ -170,7 +170,7 @@ def _make() -> SampleS:
 
 def _draw_pairs(haplotypes: Mapping[str, tuple[str, str]]) -> list[Pair]:
     """Fragments at different places, so that none looks like a duplicate of another."""
-    draws = Draws(_SEED, 2)
+    draws = RandomSource(_SEED, 2)
     places: list[tuple[str, int, int, int]] = []
     for name, wanted in PAIRS_OF.items():
         taken: set[tuple[int, int]] = set()

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import Script, ScriptedEngine, own_script
-from wesemu.runs.ports import Job
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.ports import LaunchRequest
+from wesemu.testing.fake_engine import Script, ScriptedEngine, own_script
 
 START = datetime(2020, 1, 15, 8, 30, 25, tzinfo=UTC)
 READS = {"total_reads": 4000, "total_bases": 600_000}
@@ -25,7 +25,7 @@ def scripted_engine(clock: ManualClock) -> ScriptedEngine:
     )
 
 
-def script_of(job: Job) -> Script:
+def script_of(job: LaunchRequest) -> Script:
     pipeline = job.workflow_file.parents[1].name
     if pipeline not in ("mapping", "wgs"):
         return own_script(job)

@@ -1,26 +1,69 @@
 """create_app: with `wiring`, the only place that puts concrete parts together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+import hashlib
+import json
+import resource
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
+import structlog
 from aiohttp import web
+from yarl import URL
 
-from wesemu.api.connections import Connections, connection_limit
-from wesemu.api.reception import Reception
-from wesemu.callbacks import Callbacks
-from wesemu.clock import Clock, WallClock
-from wesemu.ids import IdSource
-from wesemu.public_addresses import AddressGuard
-from wesemu.readiness import Readiness
+from wesemu import __version__
+from wesemu.api.admin.controls import ClockHandlers, FaultHandlers, PruneHandlers, ResetHandlers
+from wesemu.api.admin.metrics import MachineFigures, MetricsHandlers
+from wesemu.api.admin.routes import AdminAccess, AdminDialect, EventHandlers, StateHandlers
+from wesemu.api.ags.auth import AgsAuthenticator
+from wesemu.api.ags.routes import AgsDialect, AgsHandlers
+from wesemu.api.base import Dialect
+from wesemu.api.connections import Connections, Proxies, connection_limit
+from wesemu.api.csrf import CrossOrigins, RequestGuard, names_loopback
+from wesemu.api.fault_injection import RequestGate
+from wesemu.api.middleware import UnreadableRequests, api_middleware
+from wesemu.api.oss.auth import OssAuthenticator
+from wesemu.api.oss.routes import OssDialect, OssHandlers
+from wesemu.api.wes.auth import TokenAuthenticator, Verifier
+from wesemu.api.wes.files import RunEvents
+from wesemu.api.wes.responses import EngineParameter, ServiceFacts
+from wesemu.api.wes.routes import WesDialect
+from wesemu.api.wes.routes import routes as wes_routes
+from wesemu.composition import (
+    build_verifier,
+    find_sandbox,
+)
+from wesemu.core import Core, open_core
+from wesemu.engine_parameters import PARAMETERS
+from wesemu.engines.leases import live_tickets
+from wesemu.errors import ToolMissing
+from wesemu.genomics.tools import Tool, installed_tools
+from wesemu.node import Node
+from wesemu.provenance.ro_crate import CrateBuilder
+from wesemu.runs.admin_service import AdminService
+from wesemu.runs.clock import Clock, WallClock
+from wesemu.runs.data_directory import IdSource, Readiness
+from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.runs.ports import Engine
 from wesemu.runs.service import RunService
+from wesemu.runs.webhooks import Callbacks
 from wesemu.settings import Settings
-from wesemu.wiring.apis import UNREADABLE, build
-from wesemu.wiring.controls import add_controls
-from wesemu.wiring.core import Core, open_core
-from wesemu.wiring.engines import find_sandbox
-from wesemu.wiring.identity import found_verifier
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.buckets import Buckets
+from wesemu.util.ssrf import AddressGuard
+from wesemu.workflows.params import PARAMS
+
+# The core over one data directory, with its planner, engines and clock.
+
+
+log = structlog.get_logger("wesemu.node")
+
 
 RUNS: web.AppKey[RunService] = web.AppKey("runs", RunService)
 
@@ -46,10 +89,10 @@ async def create_app(
         opening.push_async_callback(callbacks.close)
         readiness = Readiness(core.engines, core.store, core.data.root)
         opening.push_async_callback(readiness.close)
-        if (verifier := await asyncio.to_thread(found_verifier, settings.auth.oidc)) is not None:
+        if (verifier := await asyncio.to_thread(build_verifier, settings.auth.oidc)) is not None:
             opening.push_async_callback(verifier.close)
-        reception = Reception(core.wall)
-        app = await build(settings, core, core.objects, callbacks, reception, verifier)
+        reception = RequestGate(core.wall)
+        app = await build_apis(settings, core, core.objects, callbacks, reception, verifier)
         add_controls(app, settings, core, core.objects, reception, readiness, sandbox.kind)
         app[RUNS] = core.runs
         resources = opening.pop_all()
@@ -86,3 +129,255 @@ def _callbacks(settings: Settings, core: Core) -> Callbacks:
     callbacks = Callbacks(core.store.outbox, guard, WallClock(), secret=secret)
     core.store.watch(callbacks.moved)
     return callbacks
+
+
+def add_controls(
+    app: web.Application,
+    settings: Settings,
+    core: Core,
+    objects: ObjectServices,
+    reception: RequestGate,
+    readiness: Readiness,
+    sandbox: str,
+) -> None:
+    """Add the controls' routes to `app`; open event streams end when it shuts down.
+
+    `sandbox` says which one users' own workflows run in.
+    """
+    overseer = AdminService(
+        core.store, core.runs, core.changes, core.scheduler.drained, core.data.runs
+    )
+    pace = settings.sla.pace.value
+    faults = FaultHandlers(reception.faults, core.policy)
+    events = EventHandlers(overseer)
+
+    async def restore() -> None:
+        faults.forget_all()
+        await core.keeper.steer(speed=settings.clock.speed)
+
+    places: dict[str, JsonValue] = {
+        "data": str(core.data.root),
+        "pipelines": str(core.pipelines),
+        "pace": pace,
+        "node": _node(core.node),
+        "sandbox": sandbox,
+    }
+    resets = ResetHandlers(
+        overseer,
+        reception.gate,
+        core.ids,
+        restore=restore,
+        empty_buckets=objects.shelves.empty,
+    )
+
+    async def hindrances() -> list[str]:
+        resetting = ["the server is being reset"] if reception.gate.is_closed else []
+        return resetting + await readiness.hindrances()
+
+    for part in (
+        StateHandlers(core.engines, hindrances, partial(_tools, settings.tools), places),
+        ClockHandlers(core.keeper, core.wall, pace),
+        faults,
+        events,
+        MetricsHandlers(
+            overseer, reception.traffic, core.keeper.clock, partial(_machine, core, settings)
+        ),
+        resets,
+        PruneHandlers(core.retention),
+    ):
+        app.add_routes(part.routes())
+    app.on_shutdown.append(resets.close)
+    app.on_shutdown.append(events.close)
+
+
+def _machine(core: Core, settings: Settings) -> MachineFigures:
+    tickets = live_tickets(core.data.leases)
+    held = [ticket for ticket in tickets if ticket.held]
+    disk = shutil.disk_usage(core.data.root)
+    return MachineFigures(
+        offered={
+            "cores": core.node.cores,
+            "memory": core.node.memory_mb << 20,
+            "gpus": len(core.node.gpus),
+        },
+        leased={
+            "cores": sum(ticket.cores for ticket in held),
+            "memory": sum(ticket.memory_mb for ticket in held) << 20,
+            "gpus": sum(len(ticket.devices) for ticket in held),
+        },
+        waiting_tasks=len(tickets) - len(held),
+        disk_free=disk.free,
+        disk_total=disk.total,
+        cache=_size_below(core.data.cache / "inputs" / "blobs"),
+        cache_limit=int(settings.inputs.cache_gib * (1 << 30)),
+        open_files=_open_files(),
+        open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
+
+
+def _open_files() -> int:
+    """0 where the system does not tell."""
+    folder = Path("/proc/self/fd")
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
+def _size_below(folder: Path) -> int:
+    """Bytes of the files in the folders of `folder`; those that go meanwhile do not count."""
+    size = 0
+    for path in folder.glob("*/*"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size
+
+
+def _node(node: Node) -> JsonValue:
+    """What this machine offers, as it was found when the server started."""
+    told: JsonObject = json.loads(json.dumps(asdict(node)))
+    return told
+
+
+def _tools(commands: Mapping[str, str]) -> list[JsonValue]:
+    """The tools that runs would use, as `info` tells them; what is missing is told instead."""
+    try:
+        tools = installed_tools(commands)
+    except ToolMissing as error:
+        return [{"error": error.message}]
+    return [_tool(tool) for tool in tools]
+
+
+def _tool(tool: Tool) -> JsonObject:
+    told: JsonObject = {"name": tool.name, "version": tool.version, "source": tool.source}
+    return told | {"note": tool.note} if tool.note else told
+
+
+UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
+
+
+async def build_apis(
+    settings: Settings,
+    core: Core,
+    objects: ObjectServices,
+    callbacks: Callbacks,
+    reception: RequestGate,
+    verifier: Verifier | None,
+) -> web.Application:
+    """WES, AGS and the bucket door; the controls come on top.
+
+    Signatures are checked on the wall clock. Credentials of one API close the others, too.
+    """
+    auth, keys = settings.auth, settings.auth.ags_keys
+    by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
+    bearer = by_token.ask if auth.bearers else None
+    apis: list[Dialect] = [
+        WesDialect(by_token),
+        AgsDialect(AgsAuthenticator(keys, WallClock(), bearer=bearer)),
+        AdminDialect(AdminAccess(auth.admin_token, enabled=settings.controls)),
+    ]
+    oss = OssDialect(
+        OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
+        objects.shelves,
+        apis,
+        OssHandlers(objects),
+    )
+    dialects = [oss, *apis]
+    origins = CrossOrigins(settings.server.cors_origins)
+    app = web.Application(
+        middlewares=[
+            api_middleware(
+                dialects,
+                core.ids,
+                reception,
+                _visitors(settings, origins),
+                proxies=Proxies(settings.server.trusted_proxies, settings.server.public_url),
+                origins=origins,
+            )
+        ]
+    )
+    app.on_response_prepare.append(origins.mark)
+    app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
+    secret = await asyncio.to_thread(core.data.secret)
+    created = await asyncio.to_thread(core.data.created)
+    app.add_routes(
+        wes_routes(
+            core.runs,
+            _facts(core, settings.node.default, created),
+            page_key=secret,
+            version=settings.wes.version,
+            check_callback=callbacks.check,
+            crates=await asyncio.to_thread(_crates, core),
+            events=(events := RunEvents(core.runs)),
+        )
+    )
+    app.on_shutdown.append(events.close)
+    app.add_routes(_ags(core, secret).routes())
+    return app
+
+
+def _names(settings: Settings) -> list[str]:
+    public = URL(settings.server.public_url).host if settings.server.public_url else None
+    return [*settings.hosts, *([public] if public else [])]
+
+
+def _visitors(settings: Settings, origins: CrossOrigins) -> RequestGuard:
+    return RequestGuard(
+        is_open=not settings.auth.closed,
+        hosts=_names(settings) if names_loopback(settings.host) else None,
+        insecure=settings.insecure,
+        origins=origins,
+    )
+
+
+def _crates(core: Core) -> CrateBuilder | None:
+    """None where the extra `crate` is not installed."""
+    if find_spec("rocrate") is None:
+        return None
+    return CrateBuilder(Buckets(core.data.buckets), core.pipelines)
+
+
+def _ags(core: Core, secret: bytes) -> AgsHandlers:
+    """The account and cluster that jobs are said to belong to are this data directory's own."""
+    account = hashlib.sha256(secret).hexdigest()
+    return AgsHandlers(
+        core.runs,
+        core.keeper.clock,
+        namespace=str(int(account, 16))[:16],
+        cluster_id=f"c{account[:32]}",
+    )
+
+
+def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
+    engines, node = core.engines, core.node
+    types = {
+        kind: versions for engine in engines for kind, versions in engine.workflow_types.items()
+    }
+    return ServiceFacts(
+        version=__version__,
+        created=created,
+        workflow_types=types,
+        engines={engine.name: engine.version for engine in engines},
+        bundled=dict.fromkeys(PARAMS, "SMK"),
+        carriers={kind: engine.name for engine in engines for kind in engine.workflow_types},
+        protocols=core.elsewhere.protocols,
+        parameters=_parameters(core, place),
+        tags=_node_tags(node),
+    )
+
+
+def _parameters(core: Core, place: str) -> list[EngineParameter]:
+    """Those of the table that one of this server's engines takes, with this node's defaults."""
+    defaults = {"cores": str(core.node.cores), "node": place}
+    found = {engine.name for engine in core.engines}
+    return [
+        EngineParameter(each.name, each.kind, defaults.get(each.name, each.default))
+        for each in PARAMETERS
+        if not each.engines or found.intersection(each.engines)
+    ]
+
+
+def _node_tags(node: Node) -> dict[str, str]:
+    """The GPUs that tasks may lease, for clients that choose where to send a run."""
+    tags = {"wesemu.node.gpus": str(len(node.gpus))}
+    tags |= {f"wesemu.node.gpu.{gpu.index}": str(gpu) for gpu in node.gpus}
+    if node.gpu_driver is not None:
+        tags["wesemu.node.gpu_driver"] = node.gpu_driver
+    return tags

@@ -177,3 +177,85 @@ class ToolMissing(SystemFault):
 
 class EngineFault(SystemFault):
     """The engine's own process could not start or vanished without an exit status."""
+
+
+# What can go wrong between this machine and another one.
+
+
+class RemoteFault(SystemFault):
+    """The other side cannot be reached or fails, however often it was asked.
+
+    `file` is the name of the object there, without credentials.
+    """
+
+    def __init__(self, message: str, *, file: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
+class TransientError(Exception):
+    """A failure that may be gone at the next attempt, not before `after` seconds."""
+
+    def __init__(self, reason: str, *, after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+
+
+class PermanentError(Exception):
+    """The other side's last word about a request to a bucket: an HTTP status and its code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+# What can be wrong with an object on its way in: leaves of `wesemu.errors`' tree.
+
+
+class DigestMismatch(InvalidRequest):
+    """The bytes that came are not those that the sender announced."""
+
+
+class TooLarge(InvalidRequest):
+    """More bytes than one request may bring."""
+
+
+class PartMissing(InvalidRequest):
+    """A part that was never uploaded, or whose content is another by now."""
+
+
+class PartTooSmall(InvalidRequest):
+    """A part below the least size, and not the last one."""
+
+
+class PartsUnordered(InvalidRequest):
+    """Part numbers that do not ascend."""
+
+
+class UploadNotFound(NotFound):
+    """There is no multipart upload of this id for this key: never, no more, or completed."""
+
+
+class BucketTaken(Conflict):
+    """A file has the name that the bucket's folder would have."""
+
+
+class BucketNotEmpty(Conflict):
+    """Objects or unfinished uploads are left in the bucket."""
+
+
+class ObjectExists(Conflict):
+    """The key has an object that the caller does not want overwritten."""
+
+
+class NotAppendable(Conflict):
+    """The object was not made by appending, so nothing can be appended to it."""
+
+
+class WrongPosition(Conflict):
+    """Appending goes on at another position: `length`."""
+
+    def __init__(self, message: str, *, length: int) -> None:
+        super().__init__(message)
+        self.length = length

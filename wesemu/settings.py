@@ -28,13 +28,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from wesemu.api.cors import check_origin
-from wesemu.api.proxies import check_public_url
-from wesemu.clock import FASTEST
+from wesemu.api.connections import check_public_url
+from wesemu.api.csrf import check_origin
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.templates import check_template
+from wesemu.genomics.mappers import check_template
 from wesemu.genomics.tools import check_commands
-from wesemu.runs.terms import Pace
+from wesemu.runs.clock import FASTEST
+from wesemu.runs.model import Pacing
 from wesemu.workflows.params import MAPPERS
 
 
@@ -197,7 +197,7 @@ class SlaSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    pace: Pace = Pace.REAL
+    pace: Pacing = Pacing.REAL
     """`real`: a job ends when its tools do; `sla`: after its service level's minutes on the
     emulated clock, once its tools are done."""
 

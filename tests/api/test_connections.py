@@ -17,7 +17,7 @@ from wesemu.api.connections import (
     connection_limit,
     quiet_when_out_of_files,
 )
-from wesemu.wiring.apis import UNREADABLE
+from wesemu.app import UNREADABLE
 
 Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 IDLE = b"GET /gs/workflows HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

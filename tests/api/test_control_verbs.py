@@ -8,10 +8,9 @@ from api.test_verbs import MAPPING, WGS, send, wesemu
 from support import START
 from waiting import soon
 
-from wesemu.cli.controls import parse_length
-from wesemu.cli.failures import ExitStatus, Refused
-from wesemu.runs.model import LOCAL_OWNER
-from wesemu.runs.terms import Pace
+from wesemu.cli.admin import parse_length
+from wesemu.cli.output import CommandRefused, ExitStatus
+from wesemu.runs.model import LOCAL_OWNER, Pacing
 from wesemu.settings import Settings
 
 __all__ = ["wesemu"]
@@ -47,7 +46,7 @@ def test_lengths_of_time(text: str, step: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("text", ["", "80", "m", "-1m", "1h 20m", "1w", "1e3s"])
 def test_what_is_no_length_of_time(text: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         parse_length(text)
 
 
@@ -103,7 +102,7 @@ class TestServiceLevel:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(
-            update={"sla": settings.sla.model_copy(update={"pace": Pace.SLA})}
+            update={"sla": settings.sla.model_copy(update={"pace": Pacing.SLA})}
         )
 
     async def test_a_watched_job_is_kept_until_its_minutes_are_past(

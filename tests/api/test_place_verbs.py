@@ -5,7 +5,7 @@ import json
 import pytest
 from api.test_verbs import MAPPING, WGS, send, wesemu
 
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 from wesemu.settings import NodeSettings, Settings
 
 __all__ = ["wesemu"]

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from pytest_aiohttp import AiohttpClient
 from unit.ags.signer import KEY_ID, SECRET, sign_acs3
 
-from wesemu.api.proxies import Proxies, base_url
-from wesemu.api.visitors import is_forwarded
+from wesemu.api.connections import Proxies, base_url
+from wesemu.api.csrf import is_forwarded
 from wesemu.app import create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.settings import AuthSettings, ServerSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from wesemu.cli.app import execute
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 
 READS = ("--bucket", "genes", "--fastq1", "fastq/a_1.fq.gz", "--fastq2", "fastq/a_2.fq.gz")
 TINY = ("--reference", "reference/tiny")

@@ -6,8 +6,8 @@ from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
 
 from wesemu.app import create_app
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.settings import AuthSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 RUNS = "/ga4gh/wes/v1/runs"

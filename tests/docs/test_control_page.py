@@ -7,11 +7,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
-from wesemu.api.ags.models import Description
-from wesemu.api.callfaults import BUCKET_OPERATIONS, OPERATIONS
-from wesemu.api.control import models
-from wesemu.api.reception import CONTROL
-from wesemu.runs.figures import NAMES
+from wesemu.api.admin import models
+from wesemu.api.ags.responses import Description
+from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS
+from wesemu.runs.sla import NAMES
 from wesemu.settings import ClockSettings, SlaSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,7 +33,7 @@ async def test_every_endpoint_has_its_heading_and_every_heading_its_endpoint(
 
 
 @pytest.mark.parametrize(
-    "request_body", [models.Speed, models.Advance, models.Reset, models.Fault, models.NextRun]
+    "request_body", [models.Speed, models.Advance, models.Reset, models.FaultBody, models.NextRun]
 )
 def test_every_member_of_a_request_is_explained(request_body: type) -> None:
     names = list(request_body.model_fields)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from wesemu.cli.app import build
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 

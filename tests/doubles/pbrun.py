@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from wesemu.genomics.mem3_index import write_index
+from wesemu.genomics.fm_index import write_index
 from wesemu.genomics.tools import resolve
 
 VERSION = os.environ.get("PBRUN_DOUBLE_VERSION", "4.7.1-1")

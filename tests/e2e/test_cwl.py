@@ -45,7 +45,7 @@ inputs:
 arguments:
   - {position: 1, valueFrom: '-P'}
   - {position: 1, valueFrom: '-m'}
-  - {position: 1, valueFrom: wesemu.genomics.wheel}
+  - {position: 1, valueFrom: wesemu.genomics.wheel_tools}
   - {position: 1, valueFrom: samtools}
   - {position: 1, valueFrom: sort}
   - {position: 1, valueFrom: '-o'}
@@ -63,7 +63,7 @@ inputs:
 arguments:
   - {position: 1, valueFrom: '-P'}
   - {position: 1, valueFrom: '-m'}
-  - {position: 1, valueFrom: wesemu.genomics.wheel}
+  - {position: 1, valueFrom: wesemu.genomics.wheel_tools}
   - {position: 1, valueFrom: samtools}
   - {position: 1, valueFrom: flagstat}
 stdout: flagstat.txt

@@ -11,12 +11,11 @@ import psutil
 import pytest
 from e2e.conftest import Ended, clear_surroundings, run_wesemu
 
-from wesemu.cli.failures import ExitStatus
-from wesemu.demo.orders import ORDERS, Done, Order
-from wesemu.demo.verdict import examine
-from wesemu.genomics.simulate import Fixture, FixtureSettings, write_fixture
+from wesemu.cli.output import ExitStatus
+from wesemu.demo.checks import ORDERS, DemoRequest, FinishedRequest, run_checks
+from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
 from wesemu.runs.model import RunState
-from wesemu.sla import ServiceLevel, promise
+from wesemu.runs.service_levels import ServiceLevel, promise
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_another_truth_and_a_changed_byte_are_found_wrong(
     other = write_fixture(tmp_path / "other", FixtureSettings(snps=60, duplicates=0.05))
     with (data / "buckets/demo/wes/wgs.vcf.gz").open("ab") as file:
         file.write(b"!")
-    checks = examine(data, other, [_as_told(order, other) for order in ORDERS])
+    checks = run_checks(data, other, [_as_told(order, other) for order in ORDERS])
     wrong = {check.name for check in checks if not check.ok}
     assert wrong == {"SNPs", "indels", "duplicates", "wgs.vcf.gz"}
 
@@ -70,14 +69,14 @@ def test_ctrl_c_ends_all_that_was_started(spawn, tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "stderr.log").read_text()
 
 
-def _as_told(order: Order, fixture: Fixture) -> Done:
+def _as_told(order: DemoRequest, fixture: Fixture) -> FinishedRequest:
     """An order that both APIs say has gone well, with the right figures."""
     truth = fixture.summary
     tags = {"wesemu.total_reads": f"{truth.reads}", "wesemu.total_bases": f"{truth.bases}"}
     price = str(promise(ServiceLevel.SILVER, order.workflow, truth.bases).price)
     job = Mock(total_reads=truth.reads, total_bases=truth.bases, status="Succeeded")
     job.configure_mock(sla_minutes="60", sla_price_cny=price, sla_met="true")
-    return Done(order, job, Mock(state=RunState.COMPLETE, tags=tags))
+    return FinishedRequest(order, job, Mock(state=RunState.COMPLETE, tags=tags))
 
 
 def _mine(folder: Path) -> list[list[str]]:

@@ -8,7 +8,7 @@ import pytest
 from cuda_support import need_numba_cuda
 from parabricks_support import Doubles
 
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 
 CARD = '[{"index": 3, "name": "NVIDIA H100", "memory_mb": 81559, "driver": "580.65.06"}]'
 CHECKS = 18

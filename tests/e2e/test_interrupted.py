@@ -12,9 +12,9 @@ from engine_support import until
 from hosted_support import needs_cwltool, needs_miniwdl
 
 from wesemu.client import connect
-from wesemu.engines.lock import holder, is_held
+from wesemu.engines.run_process import holder, is_held
 from wesemu.runs.model import RunState
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.run_directory import Workspace
 
 TOOL = "echo x >> {count}; until [ -e {gate} ]; do sleep 0.02; done"
 SMK = 'rule slow:\n    output: "x"\n    shell: "{tool}; touch x"\n'

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from wesemu.client import ClientError, connect
-from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import MARK
+from wesemu.engines.run_process import holder, is_held
 from wesemu.runs.model import RunState
 
 STEP = (

@@ -15,7 +15,7 @@ from wesemu.runs.model import RunState
 
 def index(path: Path) -> None:
     for words in (["samtools", "faidx"], ["bwa", "index"]):
-        command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", *words, str(path)]
+        command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", *words, str(path)]
         subprocess.run(command, check=True, capture_output=True)
 
 

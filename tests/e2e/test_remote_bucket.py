@@ -12,7 +12,7 @@ from remote_support import SECRET, S3Side, settings_of
 
 from wesemu.client import connect
 from wesemu.client.wes import RunDetail
-from wesemu.transfers.store import RemoteStore
+from wesemu.storage.remote import RemoteStore
 
 SAMPLE = Path(__file__).resolve().parents[2] / "testdata" / "diploid"
 READS = 8_334

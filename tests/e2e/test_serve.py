@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 
 PATIENCE = 60
 

@@ -40,7 +40,7 @@ task sort {
     String python
     File reads
   }
-  command <<< ~{python} -P -m wesemu.genomics.wheel samtools sort -o sorted.bam ~{reads} >>>
+  command <<< ~{python} -P -m wesemu.genomics.wheel_tools samtools sort -o sorted.bam ~{reads} >>>
   output { File bam = "sorted.bam" }
   runtime { docker: "quay.io/biocontainers/samtools:1.21" }
 }
@@ -49,7 +49,7 @@ task count {
     String python
     File bam
   }
-  command <<< ~{python} -P -m wesemu.genomics.wheel samtools flagstat ~{bam} >>>
+  command <<< ~{python} -P -m wesemu.genomics.wheel_tools samtools flagstat ~{bam} >>>
   output { File told = stdout() }
 }
 """

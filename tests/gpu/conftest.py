@@ -7,7 +7,7 @@ import pytest
 from cuda_support import need_cuda_libraries
 from e2e.conftest import clean_surroundings, serve, spawn, wesemu
 
-from wesemu.gpus import Gpu, Inventory, choose, has_driver, take_inventory
+from wesemu.node import Gpu, Inventory, choose, has_driver, take_inventory
 
 __all__ = ["clean_surroundings", "serve", "spawn", "wesemu"]
 

@@ -13,16 +13,15 @@ from engine_support import end_runs, follow, make_job
 from leases_support import held_twice, read_holds
 
 from wesemu.client import connect
+from wesemu.composition import choose_gpus
+from wesemu.core import pipelines_folder
+from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import declare
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.tickets import Capacity
-from wesemu.gpus import Gpu, Inventory
-from wesemu.nodes import detect
+from wesemu.node import Gpu, Inventory, detect
 from wesemu.runs.model import Resources, RunState
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 from wesemu.settings import NodeSettings
-from wesemu.wiring.core import pipelines_folder
-from wesemu.wiring.gpus import choose_gpus
 
 WORKFLOW = pipelines_folder() / "gpu-selftest" / "workflow"
 FILES = ("Snakefile", "schemas/config.schema.yaml", "envs/gpu.yaml")
@@ -89,7 +88,7 @@ async def test_cuda_shows_a_task_the_gpu_of_its_lease_and_no_other(
         tmp_path / "run", SEEN, resources=Resources(cores=2, gpus=1), scripts={"show.py": SHOW}
     )
     await asyncio.to_thread(shutil.copytree, job.workspace.attachments, job.workspace.work)
-    job = replace(job, standing=Standing(tmp_path / "leases", rank=2, age=1))
+    job = replace(job, standing=QueuePriority(tmp_path / "leases", rank=2, age=1))
     engine = SnakemakeEngine()
     try:
         story = await follow(await engine.launch(job), seconds=120)
@@ -119,7 +118,7 @@ def test_doctor_counts_on_every_gpu(
 
 @pytest.fixture
 def reads(cuda: None, tmp_path: Path) -> Path:
-    from wesemu.genomics.histograms import write_random
+    from wesemu.genomics.gpu_selftest import write_random
 
     write_random(tmp_path / "reads.fq", READS)
     return tmp_path / "reads.fq"
@@ -192,7 +191,7 @@ async def test_no_gpu_is_held_twice(lent: tuple[Gpu, ...], tmp_path: Path) -> No
                 TIMED,
                 resources=Resources(cores=4, gpus=len(devices)),
             )
-            job = replace(job, standing=Standing(tmp_path / "leases", rank=2, age=number))
+            job = replace(job, standing=QueuePriority(tmp_path / "leases", rank=2, age=number))
             executions.append(await engine.launch(job))
         stories = await asyncio.gather(*(follow(each, seconds=120) for each in executions))
     finally:

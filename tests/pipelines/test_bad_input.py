@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.genomics.wheel import wheel_version
+from wesemu.genomics.wheel_tools import wheel_version
 
 PAIRS = 400
 Mates = tuple[bytes, bytes]
@@ -407,7 +407,7 @@ def test_lanes_that_cannot_be_are_refused_before_anything_runs(
 def test_a_caller_that_dies_leaves_no_vcf_without_variants(workflow, config, tmp_path) -> None:
     """`mpileup` that ends early hands its header on, and `call` ends with 0."""
     bcftools = tmp_path / "bcftools"
-    real = f"{sys.executable} -P -m wesemu.genomics.wheel bcftools"
+    real = f"{sys.executable} -P -m wesemu.genomics.wheel_tools bcftools"
     bcftools.write_text(
         f'#!/bin/bash\nif [ "$1" = mpileup ]; then {real} "$@" | head -c 3000; exit 1; fi\n'
         f'exec {real} "$@"\n'

@@ -11,7 +11,7 @@ import pytest
 
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Tool, resolve
-from wesemu.genomics.wheel import wheel_version
+from wesemu.genomics.wheel_tools import wheel_version
 
 GROUP = r"@RG\tID:HG002.L1\tLB:HG002\tPL:ILLUMINA\tPU:HG002.L1\tSM:HG002"
 

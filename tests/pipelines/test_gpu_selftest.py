@@ -13,11 +13,11 @@ import yaml
 from cuda_support import need_numba_cuda
 from engine_support import follow, make_job
 
+from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import declare
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.tickets import Capacity
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "gpu-selftest"
 SNAKEFILE = FOLDER / "workflow" / "Snakefile"
@@ -61,7 +61,7 @@ async def test_it_runs_under_a_lease_and_sees_that_gpu_alone(tmp_path: Path) -> 
     job = replace(
         job,
         config={"reads": str(tmp_path / "reads.fq")},
-        standing=Standing(tmp_path / "leases", rank=2, age=1),
+        standing=QueuePriority(tmp_path / "leases", rank=2, age=1),
     )
     engine = SnakemakeEngine(environment={"NUMBA_ENABLE_CUDASIM": "1"})
     try:

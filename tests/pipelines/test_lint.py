@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wesemu.workflows.params import PARAMS, Lane
+from wesemu.workflows.params import PARAMS, LaneParams
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 NAMES = ["mapping", "wgs"]
@@ -69,7 +69,7 @@ def test_every_part_of_the_summary_is_documented():
 def test_every_parameter_of_the_server_is_documented():
     text = PAGE.read_text()
     names = {name for params in PARAMS.values() for name in params.model_fields}
-    names |= set(Lane.model_fields)
+    names |= set(LaneParams.model_fields)
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 

@@ -13,14 +13,13 @@ import pytest
 from wesemu.errors import InvalidRequest, NotFound
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.reports import NEEDS
-from wesemu.objects.buckets import Buckets
 from wesemu.runs.model import Resources, RunRequest
 from wesemu.runs.ports import Plan
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.run_directory import Workspace
+from wesemu.storage.buckets import Buckets
 from wesemu.workflows.bundled import BundledPipelines
-from wesemu.workflows.indexing import ReferenceIndexer
-from wesemu.workflows.inputs import Inputs
-from wesemu.workflows.placement import Offer
+from wesemu.workflows.inputs import Inputs, ReferenceIndexer
+from wesemu.workflows.placement import NodeOffer
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 LANE = {"first": "oss://genes/a.fq", "second": "oss://genes/b.fq"}
@@ -57,7 +56,7 @@ def server(tmp_path: Path) -> Server:
         Inputs(buckets, references),
         buckets,
         ReferenceIndexer(references),
-        Offer(Resources(cores=2, memory_mb=4096)),
+        NodeOffer(Resources(cores=2, memory_mb=4096)),
     )
     return Server(bundled)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sample_s import SAMPLE_S, called, fasta
 
-from wesemu.genomics.bwaindex import SUFFIXES, SUFFIXES_OF
-from wesemu.genomics.wheel import bwa_mem3_fault
+from wesemu.genomics.bwa_index import SUFFIXES, SUFFIXES_OF
+from wesemu.genomics.wheel_tools import bwa_mem3_fault
 
 LONG_AGO = (1_577_836_800, 1_577_836_800)
 
@@ -35,7 +35,7 @@ def sample(reads) -> Callable[[Path], dict[str, object]]:
 def index(path: Path) -> None:
     """For bwa, and for bwa-mem3, which maps in its place where there is no bwa."""
     for words in (["samtools", "faidx"], ["bwa", "index"], ["bwa-mem3", "index"]):
-        command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", *words, str(path)]
+        command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", *words, str(path)]
         subprocess.run(command, check=True, capture_output=True)
 
 
@@ -92,7 +92,15 @@ def test_alt_contigs_are_used(workflow, sample, tmp_path, suffix, mapper):
 
 
 def samtools_header(bam: Path) -> str:
-    command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", "samtools", "head", str(bam)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "wesemu.genomics.wheel_tools",
+        "samtools",
+        "head",
+        str(bam),
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

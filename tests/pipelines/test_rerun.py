@@ -88,7 +88,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Config:
         first, second = SAMPLE_S.write_reads(folder / name, pairs=pairs)
         lanes.append({"first": str(first), "second": str(second)})
     reference = SAMPLE_S.write_reference(folder / "ref.fa")
-    wheel = f"{sys.executable} -P -m wesemu.genomics.wheel"
+    wheel = f"{sys.executable} -P -m wesemu.genomics.wheel_tools"
     tools = {
         name: program(folder / f"{name}.sh", f"{name} 1.24", f"{wheel} {name}")
         for name in ("samtools", "bcftools")

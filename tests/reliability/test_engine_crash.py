@@ -12,15 +12,15 @@ import engine_support
 import pytest
 from engine_support import THREE_RULES, follow, make_job, started, tools, until
 
+from wesemu.engines.event_log import history, last_tasks
 from wesemu.engines.execution import DetachedExecution
-from wesemu.engines.journal import history, last_tasks
-from wesemu.engines.lock import holder, is_held
 from wesemu.engines.processes import identify
+from wesemu.engines.run_process import holder, is_held
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState, TaskState
-from wesemu.runs.ports import Job
-from wesemu.runs.workspace import Workspace
-from wesemu.sla import ServiceLevel
+from wesemu.runs.ports import LaunchRequest
+from wesemu.runs.run_directory import Workspace
+from wesemu.runs.service_levels import ServiceLevel
 
 GATED = """
     rule all:
@@ -51,7 +51,9 @@ def run_of(run_id: str) -> Run:
     )
 
 
-async def launch_gated(engine: SnakemakeEngine, folder: Path) -> tuple[Job, DetachedExecution]:
+async def launch_gated(
+    engine: SnakemakeEngine, folder: Path
+) -> tuple[LaunchRequest, DetachedExecution]:
     """Launched, and its second task at its gate, which the history tells, too."""
     job = make_job(folder, GATED)
     execution = await engine.launch(job)
@@ -60,12 +62,12 @@ async def launch_gated(engine: SnakemakeEngine, folder: Path) -> tuple[Job, Deta
     return job, execution
 
 
-def _second_has_started(job: Job) -> bool:
+def _second_has_started(job: LaunchRequest) -> bool:
     tasks = last_tasks(history(job.workspace)).values()
     return any(task.name == "second" and task.state is TaskState.RUNNING for task in tasks)
 
 
-async def kill_run(job: Job) -> None:
+async def kill_run(job: LaunchRequest) -> None:
     """kill -9 of the run's own process."""
     process = await asyncio.to_thread(holder, job.workspace.lock)
     assert process is not None

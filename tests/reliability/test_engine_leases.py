@@ -13,14 +13,14 @@ from engine_support import Story, follow, make_job, tools, until
 from leases_support import most_at_once, read_spans, release, take_node
 from waiting import soon
 
+from wesemu.engines.event_log import history, last_tasks
 from wesemu.engines.execution import DetachedExecution
-from wesemu.engines.journal import history, last_tasks
+from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import declare, list_tickets
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.tickets import Capacity
 from wesemu.runs.model import Resources, TaskState
-from wesemu.runs.ports import Job, Standing
+from wesemu.runs.ports import LaunchRequest, QueuePriority
 
 NODE = Capacity(cores=2, memory_mb=1000, devices=(2, 5))
 SILVER = 2
@@ -70,21 +70,23 @@ def leases(tmp_path: Path) -> Path:
     return tmp_path / "leases"
 
 
-def a_job(folder: Path, workflow: str, leases: Path, *, age: int = 1) -> Job:
+def a_job(folder: Path, workflow: str, leases: Path, *, age: int = 1) -> LaunchRequest:
     """A run that may use the whole node."""
     resources = Resources(cores=NODE.cores, gpus=len(NODE.devices))
     job = make_job(folder, workflow, resources=resources)
-    return replace(job, standing=Standing(leases, SILVER, age))
+    return replace(job, standing=QueuePriority(leases, SILVER, age))
 
 
-async def launch_waiting(engine: SnakemakeEngine, job: Job, leases: Path) -> DetachedExecution:
+async def launch_waiting(
+    engine: SnakemakeEngine, job: LaunchRequest, leases: Path
+) -> DetachedExecution:
     """Launched, and its first task in the queue."""
     execution = await engine.launch(job)
     await until(lambda: any(not ticket.held for ticket in list_tickets(leases)))
     return execution
 
 
-async def finish(engine: SnakemakeEngine, *jobs: Job) -> list[Story]:
+async def finish(engine: SnakemakeEngine, *jobs: LaunchRequest) -> list[Story]:
     executions = [await engine.launch(job) for job in jobs]
     return await asyncio.gather(*map(follow, executions))
 

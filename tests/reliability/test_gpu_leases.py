@@ -11,12 +11,12 @@ from engine_support import follow, make_job, until
 from leases_support import held_twice, read_holds
 
 from wesemu.engines.execution import end_leftovers
+from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import declare, list_tickets
-from wesemu.engines.lock import holder
+from wesemu.engines.run_process import holder
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.tickets import Capacity
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Job, Standing
+from wesemu.runs.ports import LaunchRequest, QueuePriority
 
 DEVICES = (0, 3, 5)
 RUNS, TASKS = 10, 3
@@ -53,9 +53,9 @@ def leases(tmp_path: Path) -> Path:
     return tmp_path / "leases"
 
 
-def a_job(folder: Path, workflow: str, leases: Path, age: int) -> Job:
+def a_job(folder: Path, workflow: str, leases: Path, age: int) -> LaunchRequest:
     job = make_job(folder, workflow, resources=Resources(cores=TASKS, gpus=len(DEVICES)))
-    return replace(job, standing=Standing(leases, 2, age))
+    return replace(job, standing=QueuePriority(leases, 2, age))
 
 
 def holds(tmp_path: Path) -> str:

@@ -14,15 +14,14 @@ from hosted_support import CWL, LANGUAGES, Language, make_job, needs_cwltool, pl
 from leases_support import most_at_once, read_spans, release, take_node
 from waiting import soon
 
+from wesemu.engines.event_log import history, last_tasks
 from wesemu.engines.execution import DetachedExecution
-from wesemu.engines.hosted import HostedEngine
-from wesemu.engines.journal import history, last_tasks
+from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import Lease, declare, list_tickets
-from wesemu.engines.lock import holder
-from wesemu.engines.run_process import CANCELED
-from wesemu.engines.tickets import Capacity
+from wesemu.engines.library_engine import LibraryEngine
+from wesemu.engines.run_process import CANCELED, holder
 from wesemu.runs.model import Resources, TaskState
-from wesemu.runs.ports import Job, Standing, TaskChanged
+from wesemu.runs.ports import LaunchRequest, QueuePriority, TaskChanged
 
 NODE = Capacity(cores=2, memory_mb=1000, devices=(2, 5))
 SILVER = 2
@@ -45,7 +44,7 @@ def language(request: pytest.FixtureRequest) -> Language:
 
 
 @pytest.fixture
-async def engine(language: Language, tmp_path: Path) -> AsyncIterator[HostedEngine]:
+async def engine(language: Language, tmp_path: Path) -> AsyncIterator[LibraryEngine]:
     """With a stand-in for nvidia-smi, which cwltool asks before a tool with CUDA."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -71,28 +70,30 @@ def a_job(
     numbers: int = 2,
     age: int = 1,
     **wants: Any,
-) -> Job:
+) -> LaunchRequest:
     """A run of one scattered task that may use the whole node."""
     workflow = language.scattered(command.replace("FOLDER", str(folder.parent)), **wants)
     share = Resources(cores=NODE.cores, gpus=len(NODE.devices))
     config = {"numbers": [str(number) for number in range(numbers)]}
     job = make_job(folder, workflow, config, name=language.file, resources=share)
-    return replace(job, standing=Standing(leases, SILVER, age))
+    return replace(job, standing=QueuePriority(leases, SILVER, age))
 
 
-async def states(job: Job) -> list[TaskState]:
+async def states(job: LaunchRequest) -> list[TaskState]:
     records = await asyncio.to_thread(history, job.workspace)
     return [task.state for task in last_tasks(records).values()]
 
 
-async def launch_waiting(engine: HostedEngine, job: Job, leases: Path) -> DetachedExecution:
+async def launch_waiting(
+    engine: LibraryEngine, job: LaunchRequest, leases: Path
+) -> DetachedExecution:
     execution = await engine.launch(job)
     await until(lambda: any(not ticket.held for ticket in list_tickets(leases)))
     return execution
 
 
 async def test_tasks_of_one_run_are_side_by_side(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     """Each waits for the other to have begun."""
     job = a_job(language, tmp_path / "run", leases, TOGETHER)
@@ -104,7 +105,7 @@ async def test_tasks_of_one_run_are_side_by_side(
 @pytest.mark.parametrize(("wants", "cores"), [({"cores": 2}, 2), ({"memory": 600}, 1)])
 async def test_runs_share_cores_and_memory_task_by_task(
     language: Language,
-    engine: HostedEngine,
+    engine: LibraryEngine,
     tmp_path: Path,
     leases: Path,
     wants: Mapping[str, int],
@@ -123,7 +124,7 @@ async def test_runs_share_cores_and_memory_task_by_task(
 
 
 async def test_task_is_queued_until_it_is_leased_and_a_canceled_run_leaves_at_once(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     node = await take_node(leases, NODE.cores)
     job = a_job(language, tmp_path / "run", leases, "true", numbers=1)
@@ -140,7 +141,7 @@ async def test_task_is_queued_until_it_is_leased_and_a_canceled_run_leaves_at_on
 
 
 async def test_run_begins_without_any_lease(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     """A run holds nothing between its tasks: a full node does not even keep it from failing."""
     node = await take_node(leases, NODE.cores)
@@ -152,7 +153,7 @@ async def test_run_begins_without_any_lease(
 
 
 async def test_killed_run_gives_back_what_it_had(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     job = a_job(language, tmp_path / "run", leases, "sleep 300", numbers=1, cores=2)
     execution = await engine.launch(job)
@@ -167,7 +168,7 @@ async def test_killed_run_gives_back_what_it_had(
 
 
 async def test_each_task_sees_the_gpu_of_its_lease(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     command = f"echo $CUDA_VISIBLE_DEVICES > FOLDER/gpu$0; {TOGETHER}"
     job = a_job(language, tmp_path / "run", leases, command, gpu=True)
@@ -177,7 +178,7 @@ async def test_each_task_sees_the_gpu_of_its_lease(
 
 
 async def test_task_without_a_gpu_sees_none(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     command = "echo ${CUDA_VISIBLE_DEVICES-unset} > FOLDER/gpu"
     story = await play(engine, a_job(language, tmp_path / "run", leases, command, numbers=1))
@@ -242,17 +243,17 @@ def until_somebody_waits(leases: Path) -> str:
 
 
 async def launch_wide_and_bad(
-    language: Language, engine: HostedEngine, folder: Path, leases: Path, **parameters: str
+    language: Language, engine: LibraryEngine, folder: Path, leases: Path, **parameters: str
 ) -> DetachedExecution:
     """A run whose task `bad` fails once `wide` waits for its two cores."""
     fail = f"{until_somebody_waits(leases)}; exit 4"
     workflow = WIDE_AND_BAD[language.file].replace("FAIL", fail)
     job = make_job(folder, workflow, name=language.file, resources=SHARE, parameters=parameters)
-    return await engine.launch(replace(job, standing=Standing(leases, 0, 1)))
+    return await engine.launch(replace(job, standing=QueuePriority(leases, 0, 1)))
 
 
 async def test_failed_run_does_not_wait_for_leases_of_needless_tasks(
-    language: Language, engine: HostedEngine, tmp_path: Path, leases: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path, leases: Path
 ) -> None:
     """The wide task could never start: two cores are taken for as long as the test runs."""
     taken = await take_roomier_node(leases)
@@ -313,7 +314,7 @@ async def test_cwl_step_that_fails_without_a_process_makes_others_needless_too(
     workflow = CWL_WIDE_AND_BROKEN.replace("GATE", until_somebody_waits(leases))
     workflow = workflow.replace("BROKEN", " ".join(broken.split()))
     job = make_job(tmp_path / "run", workflow, name=CWL.file, resources=SHARE)
-    story = await play(engine, replace(job, standing=Standing(leases, 0, 1)))
+    story = await play(engine, replace(job, standing=QueuePriority(leases, 0, 1)))
     assert story.outcome.exit_code == 1
     assert len(story.failures) == 1
     assert [task.state for task in story.named("wide")] == [TaskState.CANCELED]

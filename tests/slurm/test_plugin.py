@@ -13,9 +13,9 @@ import pytest
 from engine_support import follow, make_job, until
 
 from wesemu.engines.run_process import CANCELED
-from wesemu.engines.slurm.cluster import Cluster
+from wesemu.engines.slurm import Cluster
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.snakemake.cluster_plugin import plugin_found
+from wesemu.engines.snakemake.cli_worker import plugin_installed
 from wesemu.runs.model import TaskState
 
 pytestmark = pytest.mark.slurm
@@ -44,7 +44,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SnakemakeEngi
     folder = os.environ.get("SNAKEMAKE_SLURM_PLUGIN")
     if folder:
         monkeypatch.syspath_prepend(folder)
-    if not plugin_found():
+    if not plugin_installed():
         pytest.skip("no snakemake-executor-plugin-slurm (SNAKEMAKE_SLURM_PLUGIN may name it)")
     engine = SnakemakeEngine(
         executor="slurm-plugin",

@@ -11,14 +11,12 @@ import pytest
 from engine_support import follow, make_job, until
 
 from wesemu.engines.execution import DetachedExecution
-from wesemu.engines.lock import holder
-from wesemu.engines.run_process import CANCELED
-from wesemu.engines.slurm.cluster import Cluster
-from wesemu.engines.slurm.jobs import jobs_below
+from wesemu.engines.run_process import CANCELED, holder
+from wesemu.engines.slurm import Cluster, jobs_below
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import EngineFault
 from wesemu.runs.model import TaskState
-from wesemu.runs.ports import Job
+from wesemu.runs.ports import LaunchRequest
 
 pytestmark = pytest.mark.slurm
 
@@ -101,7 +99,7 @@ async def test_every_kind_of_rule_is_a_job(engine: SnakemakeEngine, tmp_path: Pa
 
 async def launch_slow(
     engine: SnakemakeEngine, folder: Path, rule: str = SLOW["shell"]
-) -> tuple[Job, DetachedExecution]:
+) -> tuple[LaunchRequest, DetachedExecution]:
     workflow = f"rule slow:\n    output: 'out.txt'\n    {rule}\n"
     job = make_job(folder, workflow)
     execution = await engine.launch(job)

@@ -14,13 +14,13 @@ from unit.runs.test_recovery import runs_of, submit_scripted
 from unit.runs.test_service import ended
 
 from wesemu.app import create_app
-from wesemu.backup import load, save
-from wesemu.clock import ManualClock
-from wesemu.datadir import DataDirectory
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import DataDirectory
+from wesemu.runs.maintenance import restore_backup, save_backup
 from wesemu.runs.model import LOCAL_OWNER, RunState
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 async def served(settings: Settings, clock: ManualClock) -> TestServer:
@@ -40,12 +40,14 @@ async def test_runs_are_there_again_after_a_backup_while_serving(
     output = settings.data / "runs" / done.id / "outputs" / "b.txt"
     await asyncio.to_thread(os.link, output, settings.data / "buckets" / "genes" / "b.txt")
     file = tmp_path / "backup.tar.gz"
-    assert await asyncio.to_thread(save, DataDirectory(settings.data), file, buckets=True) == 2
+    assert (
+        await asyncio.to_thread(save_backup, DataDirectory(settings.data), file, buckets=True) == 2
+    )
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     await server.close()
 
     restored = DataDirectory(tmp_path / "restored")
-    assert await asyncio.to_thread(load, file, restored) == 2
+    assert await asyncio.to_thread(restore_backup, file, restored) == 2
     assert (restored.buckets / "genes").is_dir()
     second = await served(settings.model_copy(update={"data": restored.root}), clock)
     again = await runs_of(second).get(LOCAL_OWNER, done.id)
@@ -58,7 +60,7 @@ async def test_runs_are_there_again_after_a_backup_while_serving(
 
 def test_without_an_index_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     with pytest.raises(SystemFault, match="no index"):
-        save(DataDirectory(tmp_path), tmp_path / "file")
+        save_backup(DataDirectory(tmp_path), tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -86,7 +88,7 @@ def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path: Path, content
     file.write_bytes(content)
     data = DataDirectory(tmp_path / "data")
     with pytest.raises(InvalidRequest, match="backup"):
-        load(file, data)
+        restore_backup(file, data)
     assert not data.root.exists() or list(data.root.iterdir()) == []
     assert not (tmp_path / "outside").exists()
 
@@ -97,5 +99,5 @@ def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
     sqlite3.connect(data.index).close()
     before = sorted(path.name for path in data.root.iterdir())
     with pytest.raises(SystemFault, match="not empty"):
-        load(tmp_path / "file", data)
+        restore_backup(tmp_path / "file", data)
     assert sorted(path.name for path in data.root.iterdir()) == before

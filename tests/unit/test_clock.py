@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import soon
 
-from wesemu.clock import END_OF_TIME, FASTEST, Course, EmulatedClock, ManualClock, WallClock
 from wesemu.errors import InvalidRequest
-from wesemu.timekeeper import TimeKeeper
+from wesemu.runs.clock import (
+    END_OF_TIME,
+    FASTEST,
+    ClockRate,
+    EmulatedClock,
+    ManualClock,
+    PersistentClock,
+    WallClock,
+)
 
 START = datetime(2020, 1, 15, 8, 30, 25, tzinfo=UTC)
 steps = st.timedeltas(min_value=timedelta(), max_value=timedelta(days=30))
@@ -21,7 +28,7 @@ speeds = st.floats(min_value=0, max_value=FASTEST, allow_subnormal=False)
 
 def emulated(speed: float) -> tuple[ManualClock, EmulatedClock]:
     wall = ManualClock(START)
-    return wall, EmulatedClock(wall, Course(START, START, speed))
+    return wall, EmulatedClock(wall, ClockRate(START, START, speed))
 
 
 async def settled() -> None:
@@ -54,7 +61,7 @@ def test_emulated_time_never_goes_back(
 def test_a_moment_is_reached_when_the_course_says_and_not_before(
     speed: float, wait: timedelta
 ) -> None:
-    course, moment = Course(START, START, speed), START + wait
+    course, moment = ClockRate(START, START, speed), START + wait
     due = course.reaches(moment)
     if due is None or due == END_OF_TIME:
         assert speed < 1
@@ -77,7 +84,7 @@ def test_emulated_time_never_goes_back_whatever_the_wall_clock_does(
     steps: list[tuple[str, int]],
 ) -> None:
     wall = ManualClock(START)
-    clock = EmulatedClock(wall, Course(START, START))
+    clock = EmulatedClock(wall, ClockRate(START, START))
     latest = clock.now()
     for what, amount in steps:
         if what == "pass":
@@ -91,13 +98,13 @@ def test_emulated_time_never_goes_back_whatever_the_wall_clock_does(
 
 
 def test_no_time_is_told_before_one_of_an_earlier_life() -> None:
-    clock = EmulatedClock(ManualClock(START), Course(START, START))
+    clock = EmulatedClock(ManualClock(START), ClockRate(START, START))
     clock.not_before(START + timedelta(hours=1))
     assert clock.now() == START + timedelta(hours=1)
 
 
 def test_emulated_time_ends_before_dates_do() -> None:
-    course = Course(START, START, FASTEST)
+    course = ClockRate(START, START, FASTEST)
     assert course.at(START + timedelta(days=365_000)) == END_OF_TIME
     with pytest.raises(InvalidRequest, match="ends at 9000"):
         course.turned(START, step=timedelta(days=365 * 7500))
@@ -106,13 +113,13 @@ def test_emulated_time_ends_before_dates_do() -> None:
 @pytest.mark.parametrize("speed", [-1.0, 1e9, float("nan"), float("inf")])
 def test_a_speed_that_is_none_is_refused(speed: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        Course(START, START).turned(START, speed=speed)
+        ClockRate(START, START).turned(START, speed=speed)
     assert caught.value.field == "speed"
 
 
 def test_nobody_can_turn_time_back() -> None:
     with pytest.raises(InvalidRequest, match="never goes back"):
-        Course(START, START).turned(START, step=timedelta(seconds=-1))
+        ClockRate(START, START).turned(START, step=timedelta(seconds=-1))
 
 
 async def test_who_waits_is_woken_when_the_wall_clock_gets_there() -> None:
@@ -171,14 +178,14 @@ async def test_the_wall_clock_does_not_wait_for_what_is_over() -> None:
 
 async def test_after_a_restart_emulated_time_goes_on(tmp_path: Path) -> None:
     wall = ManualClock(START)
-    first = await TimeKeeper.open(tmp_path / "clock.json", wall, 600)
+    first = await PersistentClock.open(tmp_path / "clock.json", wall, 600)
     wall.advance(timedelta(seconds=1))
     await first.steer(step=timedelta(hours=5))
     told = first.clock.now()
     assert told == START + timedelta(hours=5, minutes=10)
     await first.close()
     wall.advance(timedelta(minutes=1))
-    second = await TimeKeeper.open(tmp_path / "clock.json", wall, 600)
+    second = await PersistentClock.open(tmp_path / "clock.json", wall, 600)
     assert second.clock.now() == told + timedelta(minutes=1)
     wall.advance(timedelta(seconds=1))
     assert second.clock.now() == told + timedelta(minutes=11)
@@ -186,12 +193,12 @@ async def test_after_a_restart_emulated_time_goes_on(tmp_path: Path) -> None:
 
 async def test_after_a_crash_emulated_time_is_not_behind_what_was_told(tmp_path: Path) -> None:
     wall = ManualClock(START)
-    first = await TimeKeeper.open(tmp_path / "clock.json", wall, 1)
+    first = await PersistentClock.open(tmp_path / "clock.json", wall, 1)
     await first.steer(speed=600)
     wall.advance(timedelta(minutes=3))
     told = first.clock.now()
     wall.advance(timedelta(seconds=1))
-    second = await TimeKeeper.open(tmp_path / "clock.json", wall, 1)
+    second = await PersistentClock.open(tmp_path / "clock.json", wall, 1)
     assert second.clock.now() == told + timedelta(minutes=10)
     assert second.clock.course.speed == 1
 
@@ -200,6 +207,6 @@ async def test_after_a_crash_emulated_time_is_not_behind_what_was_told(tmp_path:
 async def test_a_broken_file_is_no_reason_not_to_start(tmp_path: Path, rubbish: str) -> None:
     path = tmp_path / "clock.json"
     path.write_text(rubbish)
-    keeper = await TimeKeeper.open(path, ManualClock(START), 1)
+    keeper = await PersistentClock.open(path, ManualClock(START), 1)
     assert keeper.clock.now() == START
     assert json.loads(path.read_text())["speed"] == 1

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from wesemu.datadir import DataDirectory
 from wesemu.errors import DataDirectoryRefused
+from wesemu.runs.data_directory import DataDirectory
 
 RUN = str(UUID(int=1, version=4))
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from inventory_double import Card, NvmlDouble
 
-from wesemu.gpus import Gpu, GpuProcess, Inventory, choose, has_driver, take_inventory
+from wesemu.composition import choose_gpus
+from wesemu.node import Gpu, GpuProcess, Inventory, choose, has_driver, take_inventory
 from wesemu.settings import GpuSettings, NodeSettings
-from wesemu.wiring.gpus import choose_gpus
 
 
 def inventory(*cards: Card, **options: Any) -> Inventory:
@@ -199,5 +199,5 @@ def test_the_server_loads_no_gpu_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     loaded = set(ast.literal_eval(told))
-    assert "wesemu.gpus" in loaded
+    assert "wesemu.node" in loaded
     assert not loaded & {"pynvml", "numba", "numpy", "cuda"}

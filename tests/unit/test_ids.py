@@ -2,7 +2,7 @@
 
 import uuid
 
-from wesemu.ids import IdSource
+from wesemu.runs.data_directory import IdSource
 
 
 def test_requests_ids_are_random_uuids_in_capitals() -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 
-from wesemu.engines.tickets import devices_environment
-from wesemu.gpus import Gpu
-from wesemu.nodes import detect
+from wesemu.engines.lease_queue import devices_environment
+from wesemu.node import Gpu, detect
 from wesemu.runs.model import Resources
 from wesemu.settings import GpuSettings, Settings
 

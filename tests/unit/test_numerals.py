@@ -2,7 +2,7 @@
 
 import pytest
 
-from wesemu.numerals import whole_number
+from wesemu.util.text import whole_number
 
 
 @pytest.mark.parametrize(

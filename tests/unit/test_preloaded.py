@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from wesemu.wiring.engines import PIPELINES_IMPORT
+from wesemu.composition import PIPELINES_IMPORT
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.public_addresses import AddressGuard, AddressRefused, GuardedResolver
+from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wesemu.redaction import strike, strike_text, strike_urls
+from wesemu.provenance.redaction import redact, redact_text, redact_urls
 from wesemu.runs.model import JsonObject
 
 SIGNATURE = "b" * 20 + "0123456789ab"
@@ -50,9 +50,9 @@ SIGNATURE = "b" * 20 + "0123456789ab"
     ],
 )
 def test_what_opens_a_url_is_struck_out(url: str, shown: str) -> None:
-    assert strike_urls(url) == shown
-    assert strike_urls(f"wget '{url}' -O x") == f"wget '{shown}' -O x"
-    assert strike_urls(shown) == shown
+    assert redact_urls(url) == shown
+    assert redact_urls(f"wget '{url}' -O x") == f"wget '{shown}' -O x"
+    assert redact_urls(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_opens_a_url_is_struck_out(url: str, shown: str) -> None:
     ],
 )
 def test_what_opens_nothing_stays(text: str) -> None:
-    assert strike_urls(text) == text
+    assert redact_urls(text) == text
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_what_opens_nothing_stays(text: str) -> None:
     ],
 )
 def test_what_a_command_shows_is_struck_out(command: str, shown: str) -> None:
-    assert strike_text(command) == shown
-    assert strike_text(shown) == shown
+    assert redact_text(command) == shown
+    assert redact_text(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_what_a_command_shows_is_struck_out(command: str, shown: str) -> None:
     ],
 )
 def test_what_a_command_may_show_stays(command: str) -> None:
-    assert strike_text(command) == command
+    assert redact_text(command) == command
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_a_command_may_show_stays(command: str) -> None:
     ],
 )
 def test_a_value_whose_key_names_a_secret_is_struck_out_at_any_depth(value: JsonObject) -> None:
-    assert strike({"a": [value, "b"]}) == {"a": [dict.fromkeys(value, "REDACTED"), "b"]}
+    assert redact({"a": [value, "b"]}) == {"a": [dict.fromkeys(value, "REDACTED"), "b"]}
 
 
 def test_counts_switches_and_what_is_empty_are_no_secrets() -> None:
@@ -144,13 +144,13 @@ def test_counts_switches_and_what_is_empty_are_no_secrets() -> None:
         "author": "z", "max_tokens": 512, "tokens": "512", "use_token": True, "token": "",
         "secret": None, "credentials": [], "password": False,
     }  # fmt: skip
-    assert strike(value) == value
+    assert redact(value) == value
 
 
 def test_urls_in_urls_are_looked_through_to_a_depth() -> None:
-    assert strike_urls("https://h/?a=://h/?a=://h/?a=b") == "https://h/?a=://h/?a=://h/?a=b"
-    assert strike_urls("https://h/?a=://h/?a=://h/?sig=b") == "https://h/?a=REDACTED"
-    assert strike_urls("https://h/?a=" + "://?a=" * 300) == "https://h/?a=REDACTED"
+    assert redact_urls("https://h/?a=://h/?a=://h/?a=b") == "https://h/?a=://h/?a=://h/?a=b"
+    assert redact_urls("https://h/?a=://h/?a=://h/?sig=b") == "https://h/?a=REDACTED"
+    assert redact_urls("https://h/?a=" + "://?a=" * 300) == "https://h/?a=REDACTED"
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_urls_in_urls_are_looked_through_to_a_depth() -> None:
     ],
 )
 def test_what_json_escapes_is_not_of_the_url(text: str, shown: str) -> None:
-    assert json.loads(strike_urls(json.dumps({"cmd": text}))) == {"cmd": shown}
+    assert json.loads(redact_urls(json.dumps({"cmd": text}))) == {"cmd": shown}
 
 
 def test_json_stays_json() -> None:
     value = {"reads": [f"https://joe:pw@h/a?sig=x{chr(1)}"], "n": 1.5, "none": None}
-    told = json.loads(strike_text(json.dumps(value)))
+    told = json.loads(redact_text(json.dumps(value)))
     assert told == {**value, "reads": [f"https://REDACTED@h/a?sig=REDACTED{chr(1)}"]}

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from wesemu.settings import Settings
-from wesemu.wording import json_reason, network_reason, os_reason, os_sentence, validation_reason
+from wesemu.util.text import json_reason, network_reason, os_reason, os_sentence, validation_reason
 
 FOREIGN = ("Errno", "pydantic", "Input should", "Expecting", "Value error", "lax-or-strict", "func")
 

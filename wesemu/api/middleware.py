@@ -1,5 +1,6 @@
 """What happens around every handler: request id, owner, errors, access log."""
 
+import re
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -7,24 +8,83 @@ from functools import partial
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
+from yarl import URL
 
-from wesemu.api.control.dialect import ControlDialect
-from wesemu.api.cors import CrossOrigins
-from wesemu.api.dialect import OWNER, REQUEST_ID, Dialect, Releasable
-from wesemu.api.proxies import Proxies
-from wesemu.api.reception import Reception
-from wesemu.api.visitors import Visitors
-from wesemu.clock import WallClock
+from wesemu.api.admin.routes import AdminDialect
+from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Releasable
+from wesemu.api.connections import Proxies
+from wesemu.api.csrf import CrossOrigins, RequestGuard
+from wesemu.api.fault_injection import RequestGate
 from wesemu.errors import SystemFault, Unauthorized, WesemuError
-from wesemu.ids import IdSource
-from wesemu.runs.room import disk_full, out_of_files
+from wesemu.runs.clock import WallClock
+from wesemu.runs.data_directory import IdSource
+from wesemu.runs.database import disk_full, out_of_files
+
+# Answers to requests that cannot be read, in the words of the API that they were meant for.
 
 
-def around(
+_LINE = re.compile(rb"([A-Z]{1,20}) (\S+)")
+_LONGEST = 8190
+_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_TOO_LONG = "Got more than"
+
+
+class UnreadableRequests:
+    """Has the dialects answer. A request line that is too long is a 414, headers that are too
+    large are a 431, and everything else is a 400."""
+
+    def __init__(self, dialects: Sequence[Dialect], ids: IdSource) -> None:
+        self._dialects = dialects
+        self._ids = ids
+
+    def __call__(self, request: web.BaseRequest, head: bytes, why: str) -> web.Response:
+        """`head` is how the request began, `why` what aiohttp's parser says of it."""
+        meant = _meant(request, head)
+        meant[REQUEST_ID] = request_id = self._ids.request_id()
+        dialect = next((d for d in self._dialects if d.owns(meant)), self._dialects[-1])
+        response = dialect.render_error(_error(head, why), meant)
+        response.headers.update(dialect.headers(request_id))
+        return response
+
+
+def _error(head: bytes, why: str) -> web.HTTPException:
+    if why.lstrip().startswith(_TOO_LONG) or "too many headers" in why.casefold():
+        if b"\r\n" not in head:
+            return web.HTTPRequestURITooLong(
+                reason=f"the request line is longer than {_LONGEST} bytes"
+            )
+        return web.HTTPRequestHeaderFieldsTooLarge(
+            reason=f"a header is longer than {_LONGEST} bytes, or there are more than 128"
+        )
+    return web.HTTPBadRequest(reason="this is not an HTTP request that can be read")
+
+
+def _meant(request: web.BaseRequest, head: bytes) -> web.Request:
+    """The request as far as its beginning tells: method, path and some headers."""
+    line, *rest = head.split(b"\r\n")
+    found = _LINE.match(line)
+    method, target = (found[1].decode(), found[2].decode("latin-1")) if found else ("GET", "/")
+    headers: CIMultiDict[str] = CIMultiDict()
+    for text in rest:
+        name, colon, value = text.decode("latin-1").partition(":")
+        if colon and _NAME.fullmatch(name) and value.strip().isprintable():
+            headers[name] = value.strip()
+    path = target if target.startswith("/") else "/"
+    try:
+        url = URL(path, encoded=True)
+    except ValueError:
+        url = URL("/")
+    meant = request.clone(method=method, rel_url=url, headers=headers)
+    assert isinstance(meant, web.Request)
+    return meant
+
+
+def api_middleware(
     dialects: Sequence[Dialect],
     ids: IdSource,
-    reception: Reception | None = None,
-    visitors: Visitors | None = None,
+    reception: RequestGate | None = None,
+    visitors: RequestGuard | None = None,
     *,
     proxies: Proxies | None = None,
     origins: CrossOrigins | None = None,
@@ -35,8 +95,8 @@ def around(
     """
     proxies = proxies or Proxies()
     origins = origins or CrossOrigins()
-    reception = reception or Reception(WallClock())
-    visitors = visitors or Visitors(is_open=False)
+    reception = reception or RequestGate(WallClock())
+    visitors = visitors or RequestGuard(is_open=False)
     log = structlog.get_logger("wesemu.access").bind()  # once, not for every request
 
     @web.middleware
@@ -47,7 +107,7 @@ def around(
         request = proxies.seen(request)
         dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
         # by the path alone it would be told wrongly: OSS answers there, too, by a bucket's host
-        is_control = isinstance(dialect, ControlDialect) and dialect.owns(request)
+        is_control = isinstance(dialect, AdminDialect) and dialect.owns(request)
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         made: list[web.StreamResponse] = []

@@ -1,4 +1,4 @@
-"""The command line, put together: one small module for each group of verbs."""
+"""The command line: every module of `wesemu.cli` registers its verbs."""
 
 import sys
 from collections.abc import Sequence
@@ -7,22 +7,8 @@ from typing import Annotated
 import typer
 
 from wesemu import __version__
-from wesemu.cli import (
-    buckets,
-    controls,
-    demo,
-    doctor,
-    environment,
-    fixture,
-    jobs,
-    maintenance,
-    rebuild,
-    references,
-    run,
-    serve,
-)
-from wesemu.cli.failures import ExitStatus, sentence, status_of
-from wesemu.cli.output import give, tell
+from wesemu.cli import admin, configuration, data, demo, doctor, jobs, maintenance, run, serve
+from wesemu.cli.output import ExitStatus, print_note, print_result, sentence, status_of
 from wesemu.errors import WesemuError
 
 _HELP = (
@@ -42,20 +28,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_wesemu)
-    for group in (
-        demo,
-        serve,
-        run,
-        jobs,
-        environment,
-        controls,
-        fixture,
-        references,
-        buckets,
-        doctor,
-        rebuild,
-        maintenance,
-    ):
+    for group in (demo, serve, run, jobs, configuration, admin, data, doctor, maintenance):
         group.register(app)
     return app
 
@@ -68,19 +41,19 @@ def execute(arguments: Sequence[str] | None = None) -> None:
     try:
         build()(args=arguments, prog_name="wesemu")
     except WesemuError as error:
-        tell(f"wesemu: {error.message}")
+        print_note(f"wesemu: {error.message}")
         sys.exit(status_of(error))
     except OSError as error:
         told = sentence(error)
         if told is None:
             raise
-        tell(f"wesemu: {told}")
+        print_note(f"wesemu: {told}")
         sys.exit(ExitStatus.MACHINE)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        give(f"wesemu {__version__}")
+        print_result(f"wesemu {__version__}")
         raise typer.Exit
 
 

@@ -1,37 +1,112 @@
 """Settings for a verb: its flags over the environment, over wesemu.toml, over the defaults."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
+import typer
 
-from wesemu.cli.failures import ExitStatus, Refused
-from wesemu.cli.output import tell
-from wesemu.settings import Settings, unknown_variables
-from wesemu.wording import validation_reason
+from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, ExitStatus, Server, Token, print_note
+
+if TYPE_CHECKING:
+    from wesemu.settings import Settings
+
+# `wesemu env`: what clients of a server need in their environment, for `eval`.
 
 
-def load(**flags: object) -> Settings:
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        no_args_is_help=True, help='Print variables for a shell: eval "$(wesemu env ags)".'
+    )
+    group.command("ags")(ags)
+    group.command("wes")(wes)
+    app.add_typer(group, name="env", rich_help_panel="Server")
+
+
+def ags(server: Server = DEFAULT_SERVER) -> None:
+    """Print the server and an access key as Alibaba's SDKs read them, and AGS_ENDPOINT.
+
+    The key is the first one of the settings (auth.ags_keys); without any it is
+    `any`, which an open server takes.
+    """
+    from wesemu.client.transport import server_url
+
+    url = server_url(server)
+    key_id, secret = next(iter(load().auth.ags_keys.items()), ("any", "any"))
+    _give(
+        {
+            "WESEMU_SERVER": str(url.origin()),
+            "ALIBABA_CLOUD_ACCESS_KEY_ID": key_id,
+            "ALIBABA_CLOUD_ACCESS_KEY_SECRET": secret,
+            # the SDK before that one, and the sample on AGS's own page
+            "ALIYUN_ACCESS_KEY_ID": key_id,
+            "ALIYUN_ACCESS_KEY_SECRET": secret,
+            "accessKeyID": key_id,
+            "accessKeySecret": secret,
+            "AGS_ENDPOINT": url.authority,
+            "AGS_PROTOCOL": url.scheme,
+            "OSS_ACCESS_KEY_ID": key_id,
+            "OSS_ACCESS_KEY_SECRET": secret,
+            "OSS_ENDPOINT": str(url.origin()),
+        }
+    )
+
+
+def wes(server: Server = DEFAULT_SERVER, token: Token = None) -> None:
+    """Print the server and a token as wes-client and this command line read them.
+
+    Without --token the token is the first one of the settings (auth.tokens), if there is one.
+    """
+    from wesemu.client.transport import server_url
+
+    url = server_url(server)
+    shown = token or next(iter(load().auth.tokens), "")
+    credentials = {"WESEMU_TOKEN": shown, "WES_API_AUTH": shown} if shown else {}
+    _give(
+        {
+            "WESEMU_SERVER": str(url.origin()),
+            "WES_API_HOST": url.authority,
+            "WES_API_PROTO": url.scheme,
+            **credentials,
+        }
+    )
+
+
+def _give(variables: Mapping[str, str]) -> None:
+    from wesemu.cli.output import print_result
+
+    for name, value in variables.items():
+        print_result(f"export {name}={shlex.quote(value)}")
+
+
+def load(**flags: object) -> "Settings":
     """The settings, `flags` that are not None first; warns of variables that nobody reads.
 
     Raises Refused for a setting that is unknown or out of its range.
     """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from wesemu.settings import Settings, unknown_variables
+    from wesemu.util.text import validation_reason
+
     for name in unknown_variables():
-        tell(f"wesemu: the environment variable {name} names no setting and is ignored")
+        print_note(f"wesemu: the environment variable {name} names no setting and is ignored")
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         name, reason = validation_reason(error)
-        raise Refused(f"the setting {name!r}: {reason}", ExitStatus.USAGE) from error
+        raise CommandRefused(f"the setting {name!r}: {reason}", ExitStatus.USAGE) from error
     except SettingsError as error:
-        raise Refused(
+        raise CommandRefused(
             "a WESEMU_* variable is not JSON; write lists and tables as JSON, as "
             """WESEMU_AUTH__TOKENS='{"secret": "alice"}'""",
             ExitStatus.USAGE,
         ) from error
     except ValueError as error:  # not TOML
-        raise Refused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
+        raise CommandRefused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
     return settings.model_copy(update={"data": settings.data.absolute()})
 
 
@@ -40,7 +115,7 @@ def check_data(data: Path | None) -> None:
 
     Raises DataDirectoryRefused for one that is not wesemu's.
     """
-    from wesemu.datadir import DataDirectory
+    from wesemu.runs.data_directory import DataDirectory
 
     settings = load(data=data)
     DataDirectory(settings.data).check(adopt=settings.adopt_data)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from wesemu.demo.cuda import CudaNode
-    from wesemu.demo.stage import Outcome
+    from wesemu.demo.run import CudaNode, DemoResult
 
 
-class Node(StrEnum):
+class DemoNode(StrEnum):
     """Where the demo's runs are carried out."""
 
     cpu = "cpu"
@@ -40,17 +39,17 @@ def demo(
         bool, typer.Option(help="Keep the new directory, to look at the results.")
     ] = True,
     node: Annotated[
-        Node, typer.Option(help="Where the runs are carried out; cuda needs a GPU.")
-    ] = Node.cpu,
+        DemoNode, typer.Option(help="Where the runs are carried out; cuda needs a GPU.")
+    ] = DemoNode.cpu,
 ) -> None:
     """Map simulated reads and call variants through both APIs; check it all against the truth.
 
     Ends with status 0 only if everything is right.
     """
-    from wesemu.cli.failures import ExitStatus
-    from wesemu.datadir import DataDirectory
+    from wesemu.cli.output import ExitStatus
+    from wesemu.runs.data_directory import DataDirectory
 
-    gpus = _cuda_node() if node is Node.cuda else None
+    gpus = _cuda_node() if node is DemoNode.cuda else None
     directory = Path(tempfile.mkdtemp(prefix="wesemu-demo-")) if data is None else data.absolute()
     DataDirectory(directory).create()
     passing = data is None and not keep
@@ -69,18 +68,17 @@ def demo(
 
 def _cuda_node() -> "CudaNode":
     from wesemu.cli.configuration import load
-    from wesemu.cli.demo_gpu import cuda_node
+    from wesemu.cli.gpu import cuda_node
 
     return cuda_node(load())
 
 
-async def _perform(directory: Path, node: "CudaNode | None") -> "Outcome":
+async def _perform(directory: Path, node: "CudaNode | None") -> "DemoResult":
     """As `perform`; SIGTERM is taken as Ctrl-C is."""
-    from wesemu.cli.output import tell
-    from wesemu.cli.progress import board
-    from wesemu.demo.stage import perform
+    from wesemu.cli.output import board, print_note
+    from wesemu.demo.run import perform
 
-    tell("simulating reads, starting a server, sending mapping and wgs by AGS and by WES")
+    print_note("simulating reads, starting a server, sending mapping and wgs by AGS and by WES")
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -91,22 +89,22 @@ async def _perform(directory: Path, node: "CudaNode | None") -> "Outcome":
         raise KeyboardInterrupt from None
 
 
-def _report(outcome: "Outcome", directory: Path | None) -> None:
-    from wesemu.cli.output import give, tell
-    from wesemu.demo.orders import BUCKET
+def _report(outcome: "DemoResult", directory: Path | None) -> None:
+    from wesemu.cli.output import print_note, print_result
+    from wesemu.demo.checks import BUCKET
 
     truth = outcome.fixture.summary
-    give(
+    print_result(
         f"{truth.reads:,} reads of a simulated diploid genome of {sum(truth.contigs.values()):,} "
         f"bp: {truth.duplicate_reads:,} are duplicates, {truth.snps} SNPs, {truth.indels} indels"
     )
     for check in outcome.checks:
-        give(f"  {'ok   ' if check.ok else 'WRONG'}  {check.name:<16} {check.told}")
+        print_result(f"  {'ok   ' if check.ok else 'WRONG'}  {check.name:<16} {check.told}")
     wrong = [check.name for check in outcome.checks if not check.ok]
     if directory is not None:
-        give(f"results  {directory / 'buckets' / BUCKET}  (ags/, wes/, truth.vcf)")
-        give(f"server   {outcome.server}  (again: wesemu serve --data {directory})")
+        print_result(f"results  {directory / 'buckets' / BUCKET}  (ags/, wes/, truth.vcf)")
+        print_result(f"server   {outcome.server}  (again: wesemu serve --data {directory})")
     if wrong:
-        tell(f"wesemu: the demo found something wrong: {', '.join(wrong)}")
+        print_note(f"wesemu: the demo found something wrong: {', '.join(wrong)}")
     else:
-        give(f"all {len(outcome.checks)} checks passed in {outcome.seconds:.1f} s")
+        print_result(f"all {len(outcome.checks)} checks passed in {outcome.seconds:.1f} s")

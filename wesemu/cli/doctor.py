@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.options import AsJson, Data
+from wesemu.cli.output import AsJson, Data
 
 if TYPE_CHECKING:
     from wesemu.settings import Settings
@@ -21,7 +21,7 @@ _LITTLE_DISK = 1 * _GIBIBYTE
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthCheck:
     """One thing that was looked at: `source` says where it comes from."""
 
     name: str
@@ -49,44 +49,43 @@ def doctor(
     Ends with status 1 if something is missing that runs need.
     """
     from wesemu.cli.configuration import load
-    from wesemu.cli.failures import ExitStatus
-    from wesemu.cli.output import give_json, give_table, tell
+    from wesemu.cli.output import ExitStatus, print_json, print_note, print_table
 
     settings = load(data=data)
     findings = [*examine(settings.data, settings.tools), _sandbox(settings)]
     if gpu or selftest:
-        from wesemu.cli.doctor_gpu import examine_gpus, examine_parabricks
-        from wesemu.datadir import DataDirectory
-        from wesemu.wiring.gpus import leased
+        from wesemu.cli.gpu import examine_gpus, examine_parabricks
+        from wesemu.composition import leased
+        from wesemu.runs.data_directory import DataDirectory
 
         ours = leased(DataDirectory(settings.data.absolute()).leases)
         findings += examine_gpus(settings.node, ours=ours)
         findings += examine_parabricks(settings.parabricks, settings.data)
     if selftest:
-        from wesemu.cli.doctor_gpu import selftest as try_gpus
-        from wesemu.wiring.core import pipelines_folder
+        from wesemu.cli.gpu import run_selftests as try_gpus
+        from wesemu.core import pipelines_folder
 
         findings += try_gpus(settings.node, pipelines_folder())
     if as_json:
-        give_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         marks = {True: "ok", False: "MISSING"}
-        give_table(
+        print_table(
             ("", "FOUND", "FROM", "STATE"),
             [(each.name, each.found, each.source, marks[each.ok]) for each in findings],
         )
     missing = [finding.name for finding in findings if not finding.ok]
     if missing:
-        tell(f"not ready to run workflows: {', '.join(missing)}")
+        print_note(f"not ready to run workflows: {', '.join(missing)}")
         raise typer.Exit(ExitStatus.FAILED)
-    tell("ready to run workflows")
+    print_note("ready to run workflows")
 
 
-def examine(data: Path, commands: Mapping[str, str]) -> Iterator[Finding]:
+def examine(data: Path, commands: Mapping[str, str]) -> Iterator[HealthCheck]:
     """Look at everything; `data` is the data directory, which need not exist yet, `commands` is
     the setting `tools`."""
     python = Path(sys.executable)
-    yield Finding(
+    yield HealthCheck(
         "python", platform.python_version(), str(python), sys.version_info >= _OLDEST_PYTHON
     )
     yield _package("wesemu")
@@ -96,8 +95,8 @@ def examine(data: Path, commands: Mapping[str, str]) -> Iterator[Finding]:
     yield from _references(data)
 
 
-def _references(data: Path) -> Iterator[Finding]:
-    from wesemu.cli.references import describe_alternates
+def _references(data: Path) -> Iterator[HealthCheck]:
+    from wesemu.cli.data import describe_alternates
     from wesemu.genomics.reference import ReferenceStore
 
     store = ReferenceStore(data / "references", data / "cache")
@@ -105,37 +104,37 @@ def _references(data: Path) -> Iterator[Finding]:
         found = store.describe(name)
         indexes = " and ".join(found.indexes) or "no mapper yet"
         text = f"ALT contigs: {describe_alternates(found)}; indexed for {indexes}"
-        yield Finding(f"reference {name}", text, str(found.fasta))
+        yield HealthCheck(f"reference {name}", text, str(found.fasta))
 
 
-def _sandbox(settings: "Settings") -> Finding:
+def _sandbox(settings: "Settings") -> HealthCheck:
+    from wesemu.composition import find_sandbox
     from wesemu.errors import EngineFault
-    from wesemu.wiring.engines import find_sandbox
 
     try:
         kind = find_sandbox(settings).kind
     except EngineFault as fault:
-        return Finding("sandbox", "-", fault.message, ok=False)
-    return Finding("sandbox", kind, "for users' own workflows")
+        return HealthCheck("sandbox", "-", fault.message, ok=False)
+    return HealthCheck("sandbox", kind, "for users' own workflows")
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> HealthCheck:
     from importlib import metadata
 
     try:
-        return Finding(name, metadata.version(name), "Python package")
+        return HealthCheck(name, metadata.version(name), "Python package")
     except metadata.PackageNotFoundError:
-        return Finding(name, "-", f"pip install {name}", ok=False)
+        return HealthCheck(name, "-", f"pip install {name}", ok=False)
 
 
-def _tools(commands: Mapping[str, str]) -> Iterator[Finding]:
+def _tools(commands: Mapping[str, str]) -> Iterator[HealthCheck]:
     from wesemu.errors import ToolMissing
-    from wesemu.genomics.inventory import found_tools
+    from wesemu.genomics.tools import installed_tools
 
     try:
-        tools = found_tools(commands)
+        tools = installed_tools(commands)
     except ToolMissing as error:
-        yield Finding("tools", "-", error.message, ok=False)
+        yield HealthCheck("tools", "-", error.message, ok=False)
         return
     for tool in tools:
         source = tool.command[0]
@@ -144,15 +143,15 @@ def _tools(commands: Mapping[str, str]) -> Iterator[Finding]:
             source = f"the wheel of {wheel.name} {wheel.found}"
         if tool.note:
             source += f". {tool.note}"
-        yield Finding(tool.name, tool.version, source)
+        yield HealthCheck(tool.name, tool.version, source)
 
 
-def _machine(data: Path) -> Iterator[Finding]:
-    from wesemu.nodes import detect
+def _machine(data: Path) -> Iterator[HealthCheck]:
+    from wesemu.node import detect
 
     node = detect()
-    yield Finding("cores", str(node.cores), "this process may use them")
-    yield Finding("memory", f"{node.memory_mb / 1024:.1f} GiB", "this machine or its container")
+    yield HealthCheck("cores", str(node.cores), "this process may use them")
+    yield HealthCheck("memory", f"{node.memory_mb / 1024:.1f} GiB", "this machine or its container")
     place = next(path for path in (data, *data.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
-    yield Finding("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LITTLE_DISK)
+    yield HealthCheck("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LITTLE_DISK)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.options import DEFAULT_SERVER, AsJson, JobName, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, JobName, Server, Token
 
 if TYPE_CHECKING:
     from wesemu.cli.remote import Target
@@ -38,12 +38,12 @@ def list_jobs(
     token: Token = None,
 ) -> None:
     """List the newest runs of both APIs."""
-    from wesemu.cli.output import give_json, give_table, tell
+    from wesemu.cli.output import print_json, print_note, print_table
     from wesemu.cli.remote import call, targets
 
     found = call(server, token, lambda client: targets(client, limit))
     if as_json:
-        give_json(
+        print_json(
             [
                 {
                     "name": target.name,
@@ -58,9 +58,9 @@ def list_jobs(
             ]
         )
     elif found:
-        give_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), map(_row, found))
+        print_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), map(_row, found))
     else:
-        tell("no runs yet; send one with 'wesemu run mapping' or 'wesemu run wgs'")
+        print_note("no runs yet; send one with 'wesemu run mapping' or 'wesemu run wgs'")
 
 
 def get(
@@ -73,9 +73,8 @@ def get(
     token: Token = None,
 ) -> None:
     """Show one run."""
-    from wesemu.cli.output import give_json, tell
-    from wesemu.cli.promise import service_level
-    from wesemu.cli.remote import call, find
+    from wesemu.cli.output import print_json, print_note
+    from wesemu.cli.remote import call, find, sla_text
     from wesemu.runs.model import PLACE_NOTE
 
     async def act(client: "Client") -> "tuple[Target, JobDetail | None, RunDetail]":
@@ -85,17 +84,17 @@ def get(
 
     target, detail, run = call(server, token, act)
     if as_json:
-        give_json({"ags": detail.raw if detail else None, "wes": run.raw})
+        print_json({"ags": detail.raw if detail else None, "wes": run.raw})
         return
     _give_job(target, detail, run)
     if show:
         _give_more(run)
-    if (told := service_level(run.tags)) is not None:
-        tell(f"{target.name}: {told}")
+    if (told := sla_text(run.tags)) is not None:
+        print_note(f"{target.name}: {told}")
     if (note := run.tags.get(PLACE_NOTE)) is not None:
-        tell(f"{target.name}: {note}")
+        print_note(f"{target.name}: {note}")
     if run.error:
-        tell(f"{target.name}: {run.error}")
+        print_note(f"{target.name}: {run.error}")
 
 
 def logs(
@@ -108,14 +107,13 @@ def logs(
     token: Token = None,
 ) -> None:
     """Print what a run's engine and tools said (its stderr)."""
-    from wesemu.cli.logs import follow_log, gather
-    from wesemu.cli.output import give_json
-    from wesemu.cli.remote import call, find
+    from wesemu.cli.output import print_json
+    from wesemu.cli.remote import call, find, follow_log, gather
 
     async def act(client: "Client") -> None:
         target = await find(client, job)
         if as_json:
-            give_json(await gather(client, target.run.id))
+            print_json(await gather(client, target.run.id))
         else:
             await follow_log(client, target.run.id, to_the_end=follow)
 
@@ -135,7 +133,7 @@ def crate(
     token: Token = None,
 ) -> None:
     """Write a run that has ended as a Workflow Run RO-Crate, a ZIP."""
-    from wesemu.cli.output import give
+    from wesemu.cli.output import print_result
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> Path:
@@ -144,12 +142,12 @@ def crate(
         await client.wes.crate(target.run.id, file, outputs=outputs.value)
         return file
 
-    give(str(call(server, token, act)))
+    print_result(str(call(server, token, act)))
 
 
 def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Cancel a run that waits or runs."""
-    from wesemu.cli.output import tell
+    from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> str:
@@ -159,12 +157,12 @@ def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -
         await client.wes.cancel(target.run.id)
         return f"{target.name} is being cancelled"
 
-    tell(call(server, token, act))
+    print_note(call(server, token, act))
 
 
 def remove(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Forget a run that has ended, with its logs; what it published stays."""
-    from wesemu.cli.output import tell
+    from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> str:
@@ -172,7 +170,7 @@ def remove(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -
         await client.wes.remove(target.run.id)
         return f"{target.name} is removed"
 
-    tell(call(server, token, act))
+    print_note(call(server, token, act))
 
 
 def _row(target: "Target") -> tuple[str, ...]:
@@ -182,12 +180,12 @@ def _row(target: "Target") -> tuple[str, ...]:
 
 def _give_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -> None:
     """In the columns of `ags remote get` where AGS knows the run."""
-    from wesemu.cli.output import give_table
+    from wesemu.cli.output import print_table
 
     if detail is None:
-        give_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), [_row(target)])
+        print_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), [_row(target)])
         return
-    give_table(
+    print_table(
         (
             "JOB NAME",
             "JOB NAMESPACE",
@@ -216,17 +214,19 @@ def _give_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") ->
 def _give_more(run: "RunDetail") -> None:
     import json
 
-    from wesemu.cli.output import give, give_table
-    from wesemu.client.values import inner
+    from wesemu.cli.output import print_result, print_table
+    from wesemu.client.transport import inner
 
     request = inner(run.raw, "request")
-    give_table(("TAG", "VALUE"), sorted(run.tags.items()) or [("", "")])
+    print_table(("TAG", "VALUE"), sorted(run.tags.items()) or [("", "")])
     parameters = inner(request, "workflow_params")
-    give_table(
+    print_table(
         ("PARAMETER", "VALUE"), [(name, json.dumps(value)) for name, value in parameters.items()]
     )
     for task in run.tasks:
         code = "" if task.exit_code is None else str(task.exit_code)
-        give(f"task    {task.name:<20} {task.started or '-':<20} {task.ended or '-':<20} {code}")
+        print_result(
+            f"task    {task.name:<20} {task.started or '-':<20} {task.ended or '-':<20} {code}"
+        )
     for name, output in run.outputs.items():
-        give(f"output  {name:<20} {output.size:>12,}  {output.published or output.url}")
+        print_result(f"output  {name:<20} {output.size:>12,}  {output.published or output.url}")

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from wesemu.cli.options import DEFAULT_SERVER, Place, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, NodeChoice, Server, Token
 
 
-class Tier(StrEnum):
+class LevelChoice(StrEnum):
     """AGS's service levels, by letter or by name."""
 
     s = "s"
@@ -36,7 +36,7 @@ class Cram(StrEnum):
     new = "3.1"
 
 
-class Answer(StrEnum):
+class BooleanWord(StrEnum):
     """The words that `ags` takes for a flag."""
 
     true = "true"
@@ -54,14 +54,14 @@ Reference = Annotated[
     str, typer.Option(help="hg19, hg38, a registered name, or the key of a FASTA.")
 ]
 Service = Annotated[
-    Tier,
+    LevelChoice,
     typer.Option(
         help="Service level: silver, gold, platinum, or normal (no promise).", case_sensitive=False
     ),
 ]
 Region = Annotated[str, typer.Option(help="Told back as it is; a local bucket has no region.")]
 Node = Annotated[
-    Place | None,
+    NodeChoice | None,
     typer.Option(
         help="Where the job is carried out: on the CPU, or on the node's GPUs.",
         show_default="what the server's settings say",
@@ -105,11 +105,11 @@ def mapping(
     fastq2: SecondReads,
     output_bam: Annotated[str, typer.Option(help="Key of the BAM to write.", metavar="KEY")],
     reference: Reference = "hg19",
-    markdup: Annotated[Answer, typer.Option(help="Mark PCR duplicates.")] = Answer.true,
+    markdup: Annotated[BooleanWord, typer.Option(help="Mark PCR duplicates.")] = BooleanWord.true,
     reference_group: Annotated[
         str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
     ] = None,
-    service: Service = Tier.s,
+    service: Service = LevelChoice.s,
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
     cram_version: CramVersion = None,
@@ -161,7 +161,7 @@ def wgs(
     reference_group: Annotated[
         str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
     ] = None,
-    service: Service = Tier.s,
+    service: Service = LevelChoice.s,
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
     cram_version: CramVersion = None,
@@ -212,7 +212,7 @@ def wgs(
     _send(server, token, "wgs", fields, watch=watch)
 
 
-def _place(node: Place | None, gpus: int | None) -> dict[str, str | None]:
+def _place(node: NodeChoice | None, gpus: int | None) -> dict[str, str | None]:
     """In the server's own fields, which AGS has not."""
     return {
         "wesemu_node": None if node is None else node.value,
@@ -226,10 +226,9 @@ def _send(
     import json
 
     from wesemu import __version__
-    from wesemu.cli.failures import ExitStatus
-    from wesemu.cli.output import give
+    from wesemu.cli.output import ExitStatus, print_result
     from wesemu.cli.remote import call, find
-    from wesemu.cli.watch import watch as watch_to_the_end
+    from wesemu.cli.remote import watch as watch_to_the_end
     from wesemu.client import Client
 
     sent = {name: value for name, value in fields.items() if value is not None}
@@ -237,7 +236,7 @@ def _send(
 
     async def act(client: Client) -> bool:
         name = await client.ags.start(body)
-        give(json.dumps({"JobName": name}))
+        print_result(json.dumps({"JobName": name}))
         if not watch:
             return True
         target = await find(client, name)

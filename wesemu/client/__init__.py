@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from wesemu.client.ags import AgsOperations, JobDetail, JobLine
-from wesemu.client.control import ClockReading, ControlOperations
+from wesemu.client.ags import AgsOperations, ClockReading, ControlOperations, JobDetail, JobLine
 from wesemu.client.transport import QUICK, ClientError, Transport, server_url, socket_path
 from wesemu.client.wes import Log, Output, RunDetail, RunLine, WesOperations
 

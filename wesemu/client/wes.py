@@ -10,8 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from wesemu.client.transport import Transport
-from wesemu.client.values import inner, number, several, some, text, texts
+from wesemu.client.transport import Transport, inner, number, several, some, text, texts
 from wesemu.runs.model import JsonObject, RunState
 
 _ROOT = "/ga4gh/wes/v1"

@@ -2,21 +2,36 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
-from wesemu.engines import journal
-from wesemu.engines.journal import OutputRecord, Tail
-from wesemu.engines.lock import holder, is_held
-from wesemu.engines.processes import Known, end_all, identify, marked, send_group, session_of
-from wesemu.engines.slurm.jobs import end_jobs
+from wesemu.engines import event_log
+from wesemu.engines.event_log import OutputRecord, Tail
+from wesemu.engines.launch_spec import looks_secret
+from wesemu.engines.processes import (
+    ProcessHandle,
+    end_all,
+    identify,
+    marked,
+    send_group,
+    session_of,
+)
+from wesemu.engines.run_process import holder, is_held
+from wesemu.engines.slurm import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import JsonObject
 from wesemu.runs.ports import Event, Outcome
-from wesemu.runs.workspace import Workspace, read_regular
+from wesemu.runs.run_directory import Workspace, read_regular
+from wesemu.util.text import os_sentence
 
 _KILLED = 128 + signal.SIGKILL
 _MARGIN_SECONDS = 5.0
@@ -35,7 +50,7 @@ class DetachedExecution:
     def __init__(self, workspace: Workspace, *, grace_seconds: float) -> None:
         self._workspace = workspace
         self._grace = grace_seconds
-        self._process: Known | None = None
+        self._process: ProcessHandle | None = None
         self._descriptors = dict[str, int]()
         self._ended = asyncio.Event()
         self._listeners = set[asyncio.Event]()
@@ -43,7 +58,7 @@ class DetachedExecution:
         self._closed = threading.Event()
         self._outputs: OutputRecord | None = None
 
-    async def follow(self, process: Known | None) -> "DetachedExecution":
+    async def follow(self, process: ProcessHandle | None) -> "DetachedExecution":
         """Begin to listen; None for a run whose process has ended."""
         self._process = process
         if process is None or not await asyncio.to_thread(self._open, process):
@@ -58,10 +73,10 @@ class DetachedExecution:
             self._watching = asyncio.create_task(self._watch(process), name="run process")
         return self
 
-    def _open(self, process: Known) -> bool:
+    def _open(self, process: ProcessHandle) -> bool:
         """False where the process has ended meanwhile."""
         with contextlib.suppress(OSError):
-            path = journal.doorbell(self._workspace)
+            path = event_log.notification_fifo(self._workspace)
             flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
             self._descriptors["bell"] = os.open(path, flags)
         if hasattr(os, "pidfd_open"):
@@ -80,7 +95,7 @@ class DetachedExecution:
         for listener in self._listeners:
             listener.set()
 
-    async def _watch(self, process: Known) -> None:
+    async def _watch(self, process: ProcessHandle) -> None:
         await asyncio.to_thread(_wait_portably, process, self._closed)
         if not self._closed.is_set():
             self._finish()
@@ -111,9 +126,9 @@ class DetachedExecution:
                 ended = self._ended.is_set()
                 grown.clear()
                 records = await asyncio.to_thread(tail.read)
-                outputs = journal.last_outputs(records) or outputs
+                outputs = event_log.last_outputs(records) or outputs
                 for record in records:
-                    if (event := journal.to_event(record)) is not None:
+                    if (event := event_log.to_event(record)) is not None:
                         yield event
                 if not records and ended:
                     self._outputs = outputs
@@ -136,13 +151,13 @@ class DetachedExecution:
     def _read_outcome(self) -> Outcome:
         code = read_exit_code(self._workspace)
         if code is None:  # the disk may have had no room for the file
-            code = journal.told_exit_code(self._workspace)
+            code = event_log.logged_exit_code(self._workspace)
         if code is None:
             end_leftovers(self._workspace)
             return Outcome(exit_code=_KILLED, crashed=True)
         if self._outputs is None:
-            records = journal.records(self._workspace)
-            self._outputs = journal.last_outputs(records) or OutputRecord()
+            records = event_log.records(self._workspace)
+            self._outputs = event_log.last_outputs(records) or OutputRecord()
         return Outcome(code, self._outputs.files, self._outputs.unpublished)
 
     async def cancel(self) -> None:
@@ -167,7 +182,7 @@ class DetachedExecution:
                 os.kill(self._process.pid, number)
 
 
-def find(workspace: Workspace) -> tuple[bool, Known | None]:
+def find(workspace: Workspace) -> tuple[bool, ProcessHandle | None]:
     """Whether there is something to attach to, and its process while that is alive. Blocks.
 
     Where there is nothing, whatever an earlier process left running is ended. Raises EngineFault
@@ -190,10 +205,10 @@ def find(workspace: Workspace) -> tuple[bool, Known | None]:
 
 def _told_end(workspace: Workspace) -> bool:
     """Whether the history has the end that the file lacks."""
-    return journal.told_exit_code(workspace) is not None
+    return event_log.logged_exit_code(workspace) is not None
 
 
-def _wait_portably(process: Known, closed: threading.Event) -> None:
+def _wait_portably(process: ProcessHandle, closed: threading.Event) -> None:
     while process.alive and not closed.wait(_FAST_POLL_SECONDS):
         continue
 
@@ -209,13 +224,13 @@ def end_leftovers(workspace: Workspace) -> None:
     """SIGKILL all tools of a run whose own process has vanished, and cancel its jobs on a
     cluster. Blocks. Raises EngineFault where the cluster cannot be asked."""
     process = holder(workspace.lock)
-    for group, identity in _task_groups(journal.records(workspace)):
+    for group, identity in _task_groups(event_log.records(workspace)):
         # the workflow can write false records; only groups of the run's own session are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
     session = process.pid if process else None
     end_all(lambda: marked(workspace.root, session))
-    executors = (record.get("executor", "local") for record in journal.records(workspace))
+    executors = (record.get("executor", "local") for record in event_log.records(workspace))
     if any(executor != "local" for executor in executors):
         end_jobs(workspace.work)
 
@@ -230,3 +245,100 @@ def _task_groups(records: Iterable[JsonObject]) -> list[tuple[int, str]]:
             case {"event": "task", "task": {"id": str(id), "ended": str()}}:
                 groups.pop(id, None)
     return list(groups.values())
+
+
+# The server's side of every engine whose runs are processes of their own.
+
+
+_START_SECONDS = 60.0
+
+Reply = dict[str, Any]
+"""What `run_process.live` announces."""
+
+
+class Launcher:
+    """The executions that one engine follows. `grace_seconds` are the tools' on cancel."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace = grace_seconds
+        self._executions = set[DetachedExecution]()
+
+    async def follow(self, workspace: Workspace, reply: Reply) -> DetachedExecution:
+        """The run that was just launched, or the one that held its lock before.
+
+        Raises EngineFault where that one has ended meanwhile.
+        """
+        if "pid" in reply:
+            process = ProcessHandle(pid=int(reply["pid"]), identity=str(reply["identity"]))
+            return await self._follow(workspace, process)
+        execution = await self.attach(workspace)
+        if execution is None:
+            name = workspace.root.name
+            raise EngineFault(f"run {name} is locked by a process that has just ended")
+        return execution
+
+    async def attach(self, workspace: Workspace) -> DetachedExecution | None:
+        """None where the run was never launched or has crashed."""
+        found, process = await asyncio.to_thread(find, workspace)
+        return await self._follow(workspace, process) if found else None
+
+    async def _follow(
+        self, workspace: Workspace, process: ProcessHandle | None
+    ) -> DetachedExecution:
+        self._executions = {other for other in self._executions if not other.ended}
+        execution = DetachedExecution(workspace, grace_seconds=self._grace)
+        self._executions.add(execution)
+        return await execution.follow(process)
+
+    def close(self) -> None:
+        """Stop following; the runs go on."""
+        for execution in self._executions:
+            execution.close()
+        self._executions.clear()
+
+
+async def absolute(workspace: Workspace) -> Workspace:
+    """The run's process has another working directory than the server."""
+    return Workspace(await asyncio.to_thread(workspace.root.absolute))
+
+
+def start_runner(
+    python: str, engine: str, workspace: Workspace, environment: Mapping[str, str]
+) -> Reply:
+    """Start the process of a run with `wesemu.engines.main`. Blocks. Raises EngineFault."""
+    try:
+        done = subprocess.run(
+            [python, "-P", "-m", "wesemu.engines.main", "run", engine, str(workspace.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=environment,
+            timeout=_START_SECONDS,
+            check=True,
+        )
+        reply: Reply = json.loads(done.stdout)
+    except OSError as error:
+        raise EngineFault(f"the run's process could not start: {os_sentence(error)}") from error
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise EngineFault(f"the run's process did not start as it should: {error}") from error
+    return reply
+
+
+def tools_environment(
+    added: Mapping[str, str], private: Iterable[str] = (), passed: Iterable[str] = ()
+) -> dict[str, str]:
+    """What a run's tools see: the server's environment without its settings, without names that
+    begin as one of `private`, and without secrets (`looks_secret`) whose names no pattern of
+    `passed` matches. Tools beside the server's Python are found last, although its environment
+    is not activated."""
+    hidden = ("WESEMU_", *private)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(hidden)
+        and (not looks_secret(name, value) or any(fnmatchcase(name, each) for each in passed))
+    }
+    own = str(Path(sys.executable).parent)
+    search = kept.get("PATH", os.defpath).split(os.pathsep)
+    if own not in search:
+        search.append(own)
+    return {**kept, "PATH": os.pathsep.join(search), **added}

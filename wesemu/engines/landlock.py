@@ -30,7 +30,7 @@ NETWORK_SINCE = 4
 """The version that can deny TCP."""
 
 
-class Access(IntFlag):
+class FileAccess(IntFlag):
     """Rights on files and folders, with the kernel's numbers."""
 
     EXECUTE = 1 << 0
@@ -51,10 +51,10 @@ class Access(IntFlag):
     IOCTL_DEV = 1 << 15
 
 
-READ = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
-DEVICES = READ | Access.WRITE_FILE | Access.TRUNCATE | Access.IOCTL_DEV
-WRITE = Access((1 << 16) - 1) & ~(Access.MAKE_CHAR | Access.MAKE_BLOCK)
-_OF_FILES = DEVICES & ~Access.READ_DIR
+READ = FileAccess.EXECUTE | FileAccess.READ_FILE | FileAccess.READ_DIR
+DEVICES = READ | FileAccess.WRITE_FILE | FileAccess.TRUNCATE | FileAccess.IOCTL_DEV
+WRITE = FileAccess((1 << 16) - 1) & ~(FileAccess.MAKE_CHAR | FileAccess.MAKE_BLOCK)
+_OF_FILES = DEVICES & ~FileAccess.READ_DIR
 
 
 def version() -> int:
@@ -65,7 +65,7 @@ def version() -> int:
     return max(0, found)
 
 
-def restrict(rules: Iterable[tuple[str, Access]], *, deny_tcp: bool) -> None:
+def restrict(rules: Iterable[tuple[str, FileAccess]], *, deny_tcp: bool) -> None:
     """Restrict this process to `rules`: hierarchies (or files) with what is allowed there.
 
     Paths that do not exist are skipped. Signals and abstract unix sockets reach no process
@@ -94,16 +94,20 @@ def restrict(rules: Iterable[tuple[str, Access]], *, deny_tcp: bool) -> None:
         os.close(ruleset)
 
 
-def _handled(newest: int) -> Access:
+def _handled(newest: int) -> FileAccess:
     """The rights that a kernel knows: each version of its interface added some."""
-    known = Access((1 << 13) - 1)
-    for since, right in ((2, Access.REFER), (3, Access.TRUNCATE), (5, Access.IOCTL_DEV)):
+    known = FileAccess((1 << 13) - 1)
+    for since, right in (
+        (2, FileAccess.REFER),
+        (3, FileAccess.TRUNCATE),
+        (5, FileAccess.IOCTL_DEV),
+    ):
         if newest >= since:
             known |= right
     return known
 
 
-def _add(library: ctypes.CDLL, ruleset: int, path: str, access: Access) -> None:
+def _add(library: ctypes.CDLL, ruleset: int, path: str, access: FileAccess) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:  # absent, or behind a folder that this user may not enter

@@ -12,16 +12,26 @@ import json
 import os
 import select
 import stat
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from wesemu.engines.tickets import Capacity, Ticket, grants, in_order, parse
+from wesemu.engines.lease_queue import (
+    Capacity,
+    Ticket,
+    devices_environment,
+    grants,
+    in_order,
+    parse,
+    priority_from_json,
+    priority_to_json,
+)
 from wesemu.errors import SystemFault
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 
 _NODE = "node.json"
 _OPEN = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
@@ -34,7 +44,7 @@ class LeasesClosed(RuntimeError):
     """The run was canceled: none of its tasks starts any more."""
 
 
-class LeaseForgone(RuntimeError):
+class LeaseAbandoned(RuntimeError):
     """The task is not wanted any more: it has left the queue."""
 
 
@@ -44,7 +54,7 @@ class Lease:
     `devices` are the indexes of its GPUs.
     """
 
-    def __init__(self, ledger: "_Ledger", ticket: Ticket, descriptor: int) -> None:
+    def __init__(self, ledger: "_LeaseFolder", ticket: Ticket, descriptor: int) -> None:
         self._ledger = ledger
         self._number = ticket.number
         self._descriptor = descriptor
@@ -60,14 +70,14 @@ class Lease:
             self._ledger.give_back(self._number, self._descriptor)
 
 
-class LeaseDesk:
+class LeaseClient:
     """Where the tasks of one run get their leases; for the threads of one process."""
 
-    def __init__(self, standing: Standing) -> None:
+    def __init__(self, standing: QueuePriority) -> None:
         """Raises FileNotFoundError where no node was declared."""
         self._standing = standing
         self._mutex = threading.RLock()
-        self._ledger = _Ledger(standing.folder, self._mutex)
+        self._ledger = _LeaseFolder(standing.folder, self._mutex)
         self._waiting = set[int]()
         self._closed = False
 
@@ -105,7 +115,7 @@ class LeaseDesk:
         while True:
             self._refuse_closed()
             if not needed():
-                raise LeaseForgone("the task is not needed any more")
+                raise LeaseAbandoned("the task is not needed any more")
             ticket, is_first = self._ledger.look(number)
             if ticket.held:
                 return ticket
@@ -123,14 +133,14 @@ class LeaseDesk:
             raise LeasesClosed("the run was canceled")
 
 
-class Lender:
+class SystemLeases:
     """Leases for work of this machine that belongs to no run, such as indexing. It goes before
     all tasks, because runs wait for it. Where no node was declared there is nothing to lend."""
 
     def __init__(self, folder: Path) -> None:
-        self._desk: LeaseDesk | None = None
+        self._desk: LeaseClient | None = None
         with contextlib.suppress(FileNotFoundError):
-            self._desk = LeaseDesk(Standing(folder, rank=0, age=0))
+            self._desk = LeaseClient(QueuePriority(folder, rank=0, age=0))
 
     @contextlib.contextmanager
     def lend(self, wanted: Resources, needed: Callable[[], bool]) -> Iterator[tuple[int, ...]]:
@@ -143,7 +153,7 @@ class Lender:
             return
         try:
             lease = self._desk.take(wanted, needed)
-        except LeaseForgone:
+        except LeaseAbandoned:
             raise SystemFault("The work was given up while it waited for its turn.") from None
         try:
             yield (lease.fileno(),)
@@ -160,7 +170,7 @@ def declare(folder: Path, capacity: Capacity) -> None:
         _write_capacity(descriptor, capacity)
     finally:
         os.close(descriptor)
-    ledger = _Ledger(folder, threading.RLock())
+    ledger = _LeaseFolder(folder, threading.RLock())
     try:
         ledger.tidy()
     finally:
@@ -186,7 +196,7 @@ def live_tickets(folder: Path) -> list[Ticket]:
     """As `list_tickets`, the dead left out; none where no node was declared."""
     if not (folder / _NODE).exists():
         return []
-    ledger = _Ledger(folder, threading.RLock())
+    ledger = _LeaseFolder(folder, threading.RLock())
     try:
         ledger.tidy()
     finally:
@@ -194,7 +204,7 @@ def live_tickets(folder: Path) -> list[Ticket]:
     return list_tickets(folder)
 
 
-class _Ledger:
+class _LeaseFolder:
     """The folder's writing end. One process's threads share it, and `mutex`."""
 
     def __init__(self, folder: Path, mutex: "threading.RLock") -> None:
@@ -238,7 +248,7 @@ class _Ledger:
         os.close(self._descriptor)
         self._descriptor = descriptor
 
-    def draw(self, standing: Standing, wanted: Resources) -> tuple[int, int]:
+    def draw(self, standing: QueuePriority, wanted: Resources) -> tuple[int, int]:
         """A new ticket, waiting: its number, and the descriptor that keeps it alive."""
         with self._locked():
             ticket = Ticket(
@@ -396,3 +406,32 @@ def _hear(descriptor: int, patience_seconds: float) -> None:
     poll.poll(patience_seconds * 1000)
     with contextlib.suppress(BlockingIOError):
         os.read(descriptor, 4096)
+
+
+# `python -m wesemu.engines.leases ORDER COMMAND…`: a whole command under one lease.
+
+
+def lease_command(
+    python: str, command: Sequence[str], standing: QueuePriority, wanted: Resources
+) -> list[str]:
+    """The command line that runs `command` once it has what it wants of the node."""
+    order = {
+        "standing": priority_to_json(standing),
+        "wanted": asdict(wanted),
+    }
+    return [python, "-P", "-m", "wesemu.engines.leases", json.dumps(order), *command]
+
+
+def main() -> None:
+    order = json.loads(sys.argv[1])
+    standing = priority_from_json(order["standing"])
+    assert standing is not None
+    desk = LeaseClient(standing)
+    lease = desk.take(Resources(**order["wanted"]))
+    os.set_inheritable(lease.fileno(), True)
+    environment = {**os.environ, **devices_environment(lease.devices)}
+    os.execvpe(sys.argv[2], sys.argv[2:], environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

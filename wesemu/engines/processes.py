@@ -23,7 +23,7 @@ _OOM_SCORE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProcessHandle:
     """One process for good: `identity` differs when another one gets the same `pid` later."""
 
     pid: int
@@ -133,10 +133,10 @@ def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> 
     A process that is dying has no environment any more to be found by, but still its files.
     """
     deadline = time.monotonic() + deadline_seconds
-    dying = set[Known]()
+    dying = set[ProcessHandle]()
     while time.monotonic() < deadline:
         found = find()
-        dying.update(Known(pid, identity) for pid in found if (identity := identify(pid)))
+        dying.update(ProcessHandle(pid, identity) for pid in found if (identity := identify(pid)))
         send(found, signal.SIGKILL)
         dying = {process for process in dying if process.alive}
         if not found and not dying:

@@ -5,6 +5,7 @@ the worker. It is the parent of all that the run leaves orphaned, and ends it al
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -14,15 +15,16 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from resource import struct_rusage
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from wesemu.engines import journal as events
-from wesemu.engines.journal import Journal
-from wesemu.engines.lock import RunLock
+from wesemu.engines import event_log as events
+from wesemu.engines.event_log import EventLog
 from wesemu.engines.processes import (
     MARK,
+    ProcessHandle,
     adopt_orphans,
     descendants,
     end_all,
@@ -30,10 +32,77 @@ from wesemu.engines.processes import (
     offer_to_oom_killer,
     send,
 )
-from wesemu.engines.slurm.jobs import end_jobs
+from wesemu.engines.slurm import end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import RunFailure, TaskState
-from wesemu.runs.workspace import Workspace, write_atomically
+from wesemu.runs.run_directory import Workspace, read_json, write_atomically
+
+# run.lock: held by flock for as long as a run's process lives; its text says who holds it.
+
+
+_PATIENCE_SECONDS = 0.5
+_STEP_SECONDS = 0.01
+_LIMIT = 10_000
+
+
+class RunLock:
+    """The lock of one run directory, held by this process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> "RunLock | None":
+        """None where another process holds it; one that only looks is waited for."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not _try(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(_STEP_SECONDS)
+        lock = cls(descriptor)
+        lock.sign()
+        return lock
+
+    def sign(self) -> None:
+        """Write who holds the lock."""
+        text = json.dumps({"pid": os.getpid(), "identity": identify(os.getpid())}) + "\n"
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
+
+    def drop(self) -> None:
+        """In a forked child: forget the lock; the parent goes on holding it."""
+        os.close(self._descriptor)
+
+
+def is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> ProcessHandle | None:
+    """Who wrote the lock's text last, alive or not."""
+    try:
+        record = read_json(path, _LIMIT)
+        return ProcessHandle(pid=int(record["pid"]), identity=str(record["identity"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _try(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
 
 CANCELED = 128 + signal.SIGTERM
 """The exit status of a canceled run."""
@@ -98,11 +167,11 @@ class Worker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class RunContext:
     """What a worker gets to start with. A forked one has to call `leave` first."""
 
     workspace: Workspace
-    journal: Journal
+    journal: EventLog
     lock: RunLock
 
     def leave(self) -> None:
@@ -116,7 +185,7 @@ class Site:
 
 def live(
     workspace: Workspace,
-    start: Callable[[Site], Worker],
+    start: Callable[[RunContext], Worker],
     announce: Announce,
     *,
     about: dict[str, Any],
@@ -134,12 +203,12 @@ def live(
         return
     events.own_files(workspace)
     workspace.exit_code.unlink(missing_ok=True)
-    events.mend(workspace)
-    events.hang_bell(workspace)
-    journal = Journal(workspace)
+    events.repair_tail(workspace)
+    events.create_notification_fifo(workspace)
+    journal = EventLog(workspace)
     earlier = events.history(workspace)
     _redirect(workspace)
-    process = RunProcess(Site(workspace, journal, lock), grace_seconds)
+    process = RunProcess(RunContext(workspace, journal, lock), grace_seconds)
     announce({"pid": os.getpid(), "identity": identify(os.getpid())})
     launch = 1 + sum(record["event"] == "launched" for record in earlier)
     events.close_tasks(journal, earlier, frozenset({TaskState.RUNNING}))
@@ -154,8 +223,8 @@ def live(
     try:
         write_atomically(workspace.exit_code, f"{code}\n".encode())
     except OSError as error:  # the history tells it, too
-        events.complain(f"exit_code is not written: {error}")
-    events.doorbell(workspace).unlink(missing_ok=True)
+        events.log_warning(f"exit_code is not written: {error}")
+    events.notification_fifo(workspace).unlink(missing_ok=True)
 
 
 def _fork_from_keeper() -> None:
@@ -207,7 +276,7 @@ def _end_remote(workspace: Workspace, about: dict[str, Any]) -> None:
         try:
             end_jobs(workspace.work)
         except EngineFault as fault:
-            events.complain(f"{fault}")
+            events.log_warning(f"{fault}")
 
 
 def _redirect(workspace: Workspace) -> None:
@@ -227,7 +296,7 @@ def _redirect(workspace: Workspace) -> None:
 class RunProcess:
     """Minds one worker until nothing of the run is left. Takes SIGTERM as the wish to cancel."""
 
-    def __init__(self, site: Site, grace_seconds: float) -> None:
+    def __init__(self, site: RunContext, grace_seconds: float) -> None:
         self._site = site
         self._grace = grace_seconds
         self._cancel_asked = False
@@ -237,7 +306,7 @@ class RunProcess:
         self._awake = self._listen_to_signals()
         adopt_orphans()
 
-    def run(self, start: Callable[[Site], Worker]) -> int:
+    def run(self, start: Callable[[RunContext], Worker]) -> int:
         """The run's exit status: the worker's, 128 + n for signal n, CANCELED."""
         try:
             self._worker = start(self._site)

@@ -14,38 +14,39 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wesemu.errors import InputError, InvalidRequest, WesemuError
-from wesemu.genomics.alignment import (
+from wesemu.genomics.bwa_index import Contig, check_names, read_contigs
+from wesemu.genomics.fastq import LONGEST_READ, PairedReader
+from wesemu.genomics.fastq_fast_path import pair_name
+from wesemu.genomics.mappers import (
     BWA,
     BWA_MEM2,
     BWA_MEM3,
     MINIMAP2,
     Lane,
+    NativeMapper,
     Program,
     header_text,
 )
-from wesemu.genomics.bwaindex import Contig, check_names, read_contigs
-from wesemu.genomics.fastq import LONGEST_READ, PairedReader
-from wesemu.genomics.mapper_native import NativeMapper
-from wesemu.genomics.plain import pair_name
 from wesemu.genomics.read_groups import parse_read_group
 
 if TYPE_CHECKING:
-    from wesemu.genomics.mapper_mem3 import Mem3Mapper
-    from wesemu.genomics.mapper_wheel import WheelMapper
+    from wesemu.genomics.mapper_wheel import Mem3Mapper, WheelMapper
+
 
 BAD_INPUT = 65
 MAPPER_FAILED = 69
-NOBODY_READS = 141
+OUTPUT_CLOSED = 141
 
 
 @dataclass
-class Tally:
+class ReadCounter:
     """Reads and bases, both mates, of every lane so far."""
 
     lanes: list[dict[str, str | int]] = field(default_factory=list)
@@ -83,7 +84,7 @@ def align(
     later: Sequence[Program] = (),
     longest: int = LONGEST_READ,
     quality_offset: int | None = None,
-) -> Tally:
+) -> ReadCounter:
     """Map all lanes, one after the other, to stdout.
 
     `bwa`, `bwa_mem2` and `minimap2` are commands of native mappers, `bwa_mem3` chooses the one in
@@ -99,7 +100,7 @@ def align(
         return header_text(contigs, lanes, [mapped_by, *later])
 
     mapper = _mapper([*bwa, *bwa_mem2, *minimap2], words, reference, threads, header, contigs)
-    tally = Tally()
+    tally = ReadCounter()
     last = b""
     for lane in lanes:
         with PairedReader(
@@ -122,7 +123,7 @@ def _mapper(
 ) -> "NativeMapper | WheelMapper | Mem3Mapper":
     output = sys.stdout.buffer
     if words == BWA_MEM3:
-        from wesemu.genomics.mapper_mem3 import Mem3Mapper
+        from wesemu.genomics.mapper_wheel import Mem3Mapper
 
         return Mem3Mapper(reference, threads=threads, header=header, contigs=contigs, output=output)
     if not native:
@@ -226,7 +227,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except WesemuError as error:
         return _failed(error.message, MAPPER_FAILED)
     except BrokenPipeError:
-        return _failed("nobody reads the alignments any more", NOBODY_READS)
+        return _failed("nobody reads the alignments any more", OUTPUT_CLOSED)
     arguments.counts.write_text(json.dumps(tally.report(), indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -234,6 +235,69 @@ def main(words: Sequence[str] | None = None) -> int:
 def _failed(message: str, status: int) -> int:
     sys.stderr.write(f"align: {message}\n")
     return status
+
+
+# The reads checked and counted beside a program that reads the files itself.
+
+
+class Counting(threading.Thread):
+    """Reads every lane to its end. `spoiled` is called at the first fault of the reads, from this
+    thread; `join` raises nothing: ask `error`, and `tally` once it has ended without one."""
+
+    def __init__(
+        self, lanes: Sequence[Lane], quality_offset: int | None, spoiled: Callable[[], None]
+    ) -> None:
+        super().__init__(name="count the reads", daemon=True)
+        self.error: Exception | None = None
+        self.tally = ReadCounter()
+        self._lanes = lanes
+        self._offset = quality_offset
+        self._spoiled = spoiled
+        self.start()
+
+    def run(self) -> None:
+        last = b""
+        try:
+            for lane in self._lanes:
+                with PairedReader(
+                    lane.first,
+                    lane.second,
+                    longest=LONGEST_READ,
+                    quality_offset=self._offset,
+                    before=last,
+                ) as reader:
+                    for _ in reader.texts():
+                        pass
+                    self.tally.add(lane, reader)
+                    last = reader.last
+        except Exception as error:
+            self.error = error
+            self._spoiled()
+
+    def finish(self) -> ReadCounter:
+        """Wait for the end; the counts. Raises InputError, and what else went wrong."""
+        self.join()
+        if self.error is not None:
+            raise self.error
+        return self.tally
+
+
+def check_lanes(lanes: Sequence[Lane], quality_offset: int | None) -> None:
+    """Raise `InputError` for reads that are right, but not for a program that opens the files
+    itself."""
+    for lane in lanes:
+        if lane.second is None:
+            raise InputError(
+                f"{lane.first} is interleaved, which this mapper does not read. Split it into "
+                "two files, or map it on the CPU with bwa.",
+                file=lane.first,
+            )
+        if quality_offset == 64:
+            raise InputError(
+                f"{lane.first} has qualities in Phred+{quality_offset}, which this mapper does not "
+                "read. Convert them to Phred+33, or map on the CPU with bwa.",
+                file=lane.first,
+            )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,317 @@
 """Compare called variants with a truth set, by genotype and whatever their notation."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from wesemu.errors import InputError
-from wesemu.genomics.alleles import canonical
-from wesemu.genomics.matching import Change, Verdict, match
-from wesemu.genomics.vcf import Record, read_bed, read_fasta, read_vcf
+from wesemu.genomics.fastq_file import GZIP_FAULTS, open_gzip
+
+# One canonical form for an allele, so that the same change is always written alike.
+
+
+def canonical(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, str]:
+    """Trim what `ref` and `alt` share and move a pure indel as far left as `sequence` lets it.
+
+    `start` is the 0-based place of `ref` in `sequence`. The answer carries no anchor base: an
+    insertion has an empty `ref`, a deletion an empty `alt`; both are empty where nothing changes.
+    With an anchor it is the normal form of Tan et al. 2015 (doi 10.1093/bioinformatics/btv112).
+    """
+    while ref and alt and ref[-1] == alt[-1]:
+        ref, alt = ref[:-1], alt[:-1]
+    shared = 0
+    while shared < min(len(ref), len(alt)) and ref[shared] == alt[shared]:
+        shared += 1
+    start, ref, alt = start + shared, ref[shared:], alt[shared:]
+    if bool(ref) == bool(alt):
+        return start, ref, alt
+    changed = ref or alt
+    shift = 0
+    while start > shift and changed[-1 - shift % len(changed)] == sequence[start - 1 - shift]:
+        shift += 1
+    turn = shift % len(changed)
+    changed = changed[len(changed) - turn :] + changed[: len(changed) - turn]
+    return start - shift, changed if ref else "", changed if alt else ""
+
+
+def anchored(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, str]:
+    """The canonical form as a VCF writes it: indels begin with the base before them.
+
+    A change before the first base is anchored by the base after it (VCF 4.2, section 1.4.1).
+    """
+    start, ref, alt = canonical(sequence, start, ref, alt)
+    if ref and alt:
+        return start, ref, alt
+    if start == 0:
+        after = sequence[len(ref)]
+        return start, ref + after, alt + after
+    before = sequence[start - 1]
+    return start - 1, before + ref, before + alt
+
+
+# Which alleles of two call sets are the same change, whatever their notation.
+
+
+WINDOW = 30  # bp: changes nearer to each other than this are looked at together
+MAX_HETEROZYGOUS = 8  # in one window; n of them have 2 ** (n - 1) phases
+
+
+class HaplotypeChange(NamedTuple):
+    """A canonical allele (see `alleles.canonical`) on `copies` (1, 2) haplotypes."""
+
+    start: int
+    ref: str
+    alt: str
+    copies: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ref)
+
+    @property
+    def is_snp(self) -> bool:
+        return len(self.ref) == len(self.alt)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Changes of one contig: those of either side that matched, and those that did not."""
+
+    truth_matched: list[HaplotypeChange]
+    calls_matched: list[HaplotypeChange]
+    missed: list[HaplotypeChange]
+    invented: list[HaplotypeChange]
+
+    def wrong_genotypes(self) -> list[HaplotypeChange]:
+        """The missed changes whose allele was called with another number of copies."""
+        alleles = {change[:3] for change in self.invented}
+        return [change for change in self.missed if change[:3] in alleles]
+
+
+def match(
+    sequence: str, truth: Iterable[HaplotypeChange], calls: Iterable[HaplotypeChange]
+) -> Verdict:
+    """Match the changes of one contig; a wrong genotype leaves both sides unmatched."""
+    verdict = Verdict([], [], [], [])
+    for expected, found in _windows(truth, calls):
+        common = set(expected) & set(found)
+        missed = [change for change in expected if change not in common]
+        invented = [change for change in found if change not in common]
+        if _same_haplotypes(sequence, expected, found) or _same_haplotypes(
+            sequence, missed, invented
+        ):
+            missed, invented = [], []
+        verdict.truth_matched.extend(change for change in expected if change not in missed)
+        verdict.calls_matched.extend(change for change in found if change not in invented)
+        verdict.missed.extend(missed)
+        verdict.invented.extend(invented)
+    return verdict
+
+
+def _windows(
+    truth: Iterable[HaplotypeChange], calls: Iterable[HaplotypeChange]
+) -> Iterator[tuple[list[HaplotypeChange], list[HaplotypeChange]]]:
+    """Changes of both sides, cut where more than WINDOW bp lie between two."""
+    sides = sorted([(c, 0) for c in truth] + [(c, 1) for c in calls])
+    window: tuple[list[HaplotypeChange], list[HaplotypeChange]] = ([], [])
+    reach = 0
+    for change, side in sides:
+        if change.start > reach + WINDOW and any(window):
+            yield window
+            window = ([], [])
+        window[side].append(change)
+        reach = max(reach, change.end)
+    if any(window):
+        yield window
+
+
+def _same_haplotypes(
+    sequence: str, truth: Sequence[HaplotypeChange], calls: Sequence[HaplotypeChange]
+) -> bool:
+    if truth == calls:
+        return True
+    if not truth or not calls:
+        return False
+    start = min(truth[0].start, calls[0].start)
+    end = max(change.end for change in (*truth, *calls))
+    possible = _haplotype_pairs(sequence, start, end, truth)
+    return not possible.isdisjoint(_haplotype_pairs(sequence, start, end, calls))
+
+
+def _haplotype_pairs(
+    sequence: str, start: int, end: int, changes: Sequence[HaplotypeChange]
+) -> set[tuple[str, str]]:
+    """Every pair, in alphabetical order, that some phase of the genotypes makes of a window."""
+    heterozygous = sum(change.copies == 1 for change in changes)
+    if heterozygous > MAX_HETEROZYGOUS:
+        return set()
+    pairs: set[tuple[str, str]] = set()
+    for phase in product((0, 1), repeat=max(0, heterozygous - 1)):
+        sides = iter((0, *phase))
+        carried: tuple[list[HaplotypeChange], list[HaplotypeChange]] = ([], [])
+        for change in changes:
+            for side in (0, 1) if change.copies == 2 else (next(sides),):
+                carried[side].append(change)
+        first, second = (_apply(sequence, start, end, side) for side in carried)
+        if first is not None and second is not None:
+            pairs.add((min(first, second), max(first, second)))
+    return pairs
+
+
+def _apply(sequence: str, start: int, end: int, changes: Sequence[HaplotypeChange]) -> str | None:
+    """The window with the changes made; None where two of them exclude each other."""
+    pieces: list[str] = []
+    done, insertion = start, -1
+    for change in changes:
+        if change.start < done or change.start == insertion == change.end:
+            return None
+        pieces += (sequence[done : change.start], change.alt)
+        done = change.end
+        insertion = -1 if change.ref else change.start
+    pieces.append(sequence[done:end])
+    return "".join(pieces)
+
+
+# Read what a comparison needs from VCF, BED and FASTA files, plain or packed.
+
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Record(NamedTuple):
+    """Alleles of one VCF line that its first sample carries, each with its copies (1, 2).
+
+    `start` is 0-based, `line` counts from 1; alleles are in upper case.
+    """
+
+    start: int
+    ref: str
+    alts: tuple[tuple[str, int], ...]
+    line: int
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a text file, gzip and bgzip recognised by content.
+
+    Raises InputError for data that is cut or cannot be unpacked.
+    """
+    number = 0
+    with path.open("rb") as raw:
+        packed = raw.peek(2)[:2] == GZIP_MAGIC
+        stream = open_gzip(raw) if packed else raw
+        with TextIOWrapper(stream, encoding="utf-8", errors="replace") as text:
+            try:
+                for number, line in enumerate(text, start=1):
+                    yield number, line.rstrip("\r\n")
+            except GZIP_FAULTS as error:
+                raise InputError(
+                    f"{path.name} is damaged after line {number}: {error}", file=path.name
+                ) from error
+
+
+def read_vcf(path: Path, min_quality: float | None = None) -> dict[str, list[Record]]:
+    """Records by contig, without those of a lower QUAL or whose genotype is all reference.
+
+    Missing alleles (`./1`) count as reference; symbolic alleles, breakends and `*` are left out.
+
+    Raises InputError for what is no VCF with genotypes.
+    """
+    records: dict[str, list[Record]] = {}
+    seen_header = False
+    for number, line in read_lines(path):
+        if number == 1 and not line.startswith("##fileformat=VCF"):
+            raise InputError(f"{path.name} is no VCF: it begins {line[:30]!r}", file=path.name)
+        if line.startswith("#"):
+            seen_header = seen_header or line.startswith("#CHROM")
+            continue
+        if not line:
+            continue
+        fields = line.split("\t")
+        try:
+            if min_quality is not None and fields[5] != "." and float(fields[5]) < min_quality:
+                continue
+            record = _parse_record(fields, number)
+        except (IndexError, ValueError) as error:
+            raise InputError(
+                f"{path.name}, line {number} is no VCF record with a genotype: {error}",
+                file=path.name,
+                record=number,
+            ) from error
+        if record.alts:
+            records.setdefault(fields[0], []).append(record)
+    if not seen_header:
+        raise InputError(f"{path.name} has no #CHROM line: it is cut or empty", file=path.name)
+    return records
+
+
+def _parse_record(fields: list[str], number: int) -> Record:
+    keys, values = fields[8].split(":"), fields[9].split(":")
+    genotype = values[keys.index("GT")].replace("|", "/").split("/")
+    alleles = [allele.upper() for allele in (fields[3], *fields[4].split(","))]
+    carried = [int(index) for index in genotype if index not in (".", "0")]
+    copies = 2 if len(genotype) == 1 else 1  # haploid: as on both
+    alts = tuple(
+        (alleles[index], min(2, copies * carried.count(index)))
+        for index in sorted(set(carried))
+        if alleles[index].isalpha()
+    )
+    return Record(int(fields[1]) - 1, alleles[0], alts, number)
+
+
+def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
+    """Half-open 0-based intervals by contig, sorted, overlapping ones joined.
+
+    Raises InputError for a line that is no interval.
+    """
+    intervals: dict[str, list[tuple[int, int]]] = {}
+    for number, line in read_lines(path):
+        if not line.strip() or line.startswith(("#", "track", "browser")):
+            continue
+        try:
+            contig, start, end = line.split()[:3]
+            intervals.setdefault(contig, []).append((int(start), int(end)))
+        except ValueError as error:
+            raise InputError(
+                f"{path.name}, line {number} is no BED interval: {line[:60]!r}",
+                file=path.name,
+                record=number,
+            ) from error
+    return {contig: _join(found) for contig, found in intervals.items()}
+
+
+def _join(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(intervals):
+        if joined and start <= joined[-1][1]:
+            start, end = joined[-1][0], max(end, joined.pop()[1])
+        joined.append((start, end))
+    return joined
+
+
+def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
+    """Name and upper-case sequence of one contig after the other.
+
+    Raises InputError where there is no header before the first base.
+    """
+    name: str | None = None
+    pieces: list[str] = []
+    for number, line in read_lines(path):
+        if line.startswith(">"):
+            if name is not None:
+                yield name, "".join(pieces).upper()
+            name, pieces = (line[1:].split() or [""])[0], []
+        elif name is None:
+            raise InputError(
+                f"{path.name} is no FASTA: it begins {line[:30]!r}", file=path.name, record=number
+            )
+        else:
+            pieces.append(line.strip())
+    if name is not None:
+        yield name, "".join(pieces).upper()
 
 
 @dataclass(frozen=True)
@@ -99,7 +402,9 @@ def compare(
     return total
 
 
-def _changes(sequence: str, records: Iterable[Record], path: Path, reference: Path) -> list[Change]:
+def _changes(
+    sequence: str, records: Iterable[Record], path: Path, reference: Path
+) -> list[HaplotypeChange]:
     """Canonical changes of one contig, equal ones added up, substitutions cut into SNPs."""
     copies: dict[tuple[int, str, str], int] = {}
     for record in records:
@@ -108,7 +413,7 @@ def _changes(sequence: str, records: Iterable[Record], path: Path, reference: Pa
         for alt, count in record.alts:
             for part in _split(*canonical(sequence, record.start, record.ref, alt)):
                 copies[part] = min(2, copies.get(part, 0) + count)
-    return [Change(*allele, count) for allele, count in copies.items()]
+    return [HaplotypeChange(*allele, count) for allele, count in copies.items()]
 
 
 def _split(start: int, ref: str, alt: str) -> list[tuple[int, str, str]]:
@@ -130,7 +435,7 @@ def _restrict(verdict: Verdict, intervals: Sequence[tuple[int, int]]) -> Verdict
     """What begins inside the intervals (sorted, disjoint, half-open)."""
     starts = [start for start, _ in intervals]
 
-    def inside(changes: Iterable[Change]) -> list[Change]:
+    def inside(changes: Iterable[HaplotypeChange]) -> list[HaplotypeChange]:
         kept = []
         for change in changes:
             nearest = bisect_right(starts, change.start) - 1
@@ -147,7 +452,7 @@ def _restrict(verdict: Verdict, intervals: Sequence[tuple[int, int]]) -> Verdict
 
 
 def _score(verdict: Verdict, *, of_snps: bool) -> Score:
-    def count(changes: Iterable[Change]) -> int:
+    def count(changes: Iterable[HaplotypeChange]) -> int:
         return sum(change.is_snp == of_snps for change in changes)
 
     return Score(

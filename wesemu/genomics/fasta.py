@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wesemu.errors import InputError
-from wesemu.genomics.bwaindex import check_names
-from wesemu.genomics.gzipped import BGZF_END, GZIP_FAULTS, TrailingBytes, open_gzip
-from wesemu.genomics.sniff import GZIP_MAGIC, looks_like
-from wesemu.wording import os_reason
+from wesemu.genomics.bwa_index import check_names
+from wesemu.genomics.fastq_file import (
+    BGZF_END,
+    GZIP_FAULTS,
+    GZIP_MAGIC,
+    TrailingBytes,
+    looks_like,
+    open_gzip,
+)
+from wesemu.util.text import os_reason
 
 BASES = b"ACGTRYSWKMBDHVN"
 """IUPAC's letters for DNA."""

@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from wesemu.errors import InputError
-from wesemu.genomics.fastqfile import FastqFile, Record, Unreadable
-from wesemu.genomics.plain import (
+from wesemu.genomics.fastq_fast_path import (
     BASES,
     BELOW_PHRED64,
     LONGEST_NAME,
@@ -22,6 +21,7 @@ from wesemu.genomics.plain import (
     pair_name,
     plain_block,
 )
+from wesemu.genomics.fastq_file import FastqFile, Record, Unreadable
 
 BATCH_BASES = 10_000_000
 """Bases after which a batch is cut; the value of `bwa mem -K` that the pipelines use."""

@@ -1,10 +1,4 @@
-"""Whether the .fai and the index of bwa, bwa-mem2 or bwa-mem3 were made of the FASTA beside them.
-
-Names, sizes and times prove nothing: an index of other bases can have the same ones. So the
-whole FASTA is read once and compared: each line and offset with the .fai, each base with .pac
-(and .0123), each ambiguous base with .amb, names and lengths with .ann; then the transform with
-.pac (`fm_index`). That takes about 15 s for 1 Gb. `ReferenceRecords` remembers the result.
-"""
+"""Does an index belong to its FASTA? Compares both, letter by letter."""
 
 import re
 import struct
@@ -13,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault
+from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault
 from wesemu.genomics.fasta import BASES
 from wesemu.genomics.fm_index import fm_index_fault
 

@@ -21,13 +21,11 @@ from typing import IO
 import psutil
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.align import BAD_INPUT, MAPPER_FAILED, NOBODY_READS
-from wesemu.genomics.alignment import Lane, MapperFailed, Program, header_text
-from wesemu.genomics.bwaindex import read_contigs
-from wesemu.genomics.parabricks.counting import Counting, check_lanes
+from wesemu.genomics.align import BAD_INPUT, MAPPER_FAILED, OUTPUT_CLOSED, Counting, check_lanes
+from wesemu.genomics.bwa_index import read_contigs
+from wesemu.genomics.mappers import Lane, MapperFailed, Program, check_template, fill, header_text
 from wesemu.genomics.read_groups import parse_read_group
-from wesemu.genomics.templates import check_template, fill
-from wesemu.wording import os_reason
+from wesemu.util.text import os_reason
 
 _BLOCK = 1 << 20
 
@@ -156,7 +154,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except MapperFailed as error:
         return _failed(error.message, MAPPER_FAILED)
     except BrokenPipeError:
-        return _failed("nobody reads the alignments any more", NOBODY_READS)
+        return _failed("nobody reads the alignments any more", OUTPUT_CLOSED)
     arguments.counts.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -11,12 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.regions import (
-    Interval,
-    check_contigs,
-    other_naming,
-    rows,
-)
+from wesemu.genomics.regions import Interval, check_contigs, other_naming, rows
 
 DIPLOID = 2
 HIGHEST = 100

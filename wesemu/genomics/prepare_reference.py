@@ -2,7 +2,7 @@
 
 Puts the FASTA, its .fai, the mapper's index and the .alt file under one name into the run's
 directory: as links, if an index beside the FASTA was made of it, else normalised and indexed
-there. `--state` notes the files that were linked, and `python -m wesemu.genomics.reference_state`
+there. `--state` notes the files that were linked, and `python -m wesemu.genomics.reference_records`
 tells later whether they are still the same.
 
 Exit status: 0; 65 bad input (`--error` holds the sentence); 69 a tool failed.
@@ -17,12 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wesemu.errors import InputError, SystemFault
-from wesemu.genomics.alternates import find_alternates, write_alternates
-from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault
+from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault
 from wesemu.genomics.fasta import copy, is_gzip
 from wesemu.genomics.reference import indexed_in_place
-from wesemu.genomics.reference_records import ReferenceRecords, default_folder
-from wesemu.genomics.reference_state import write_state
+from wesemu.genomics.reference_records import (
+    ReferenceRecords,
+    default_folder,
+    find_alternates,
+    write_alternates,
+    write_state,
+)
 
 BAD_INPUT = 65
 TOOL_FAILED = 69

@@ -1,11 +1,88 @@
 """Read groups of one sample's lanes: parsed, checked, completed (SAM specification 1.3, @RG)."""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import pysam
 
 from wesemu.errors import InvalidRequest
+
+# Label each record of a BAM with its library: `python -m wesemu.genomics.read_groups`.
+
+
+UNKNOWN_GROUP = 70
+
+
+def label(source: pysam.AlignmentFile, target: pysam.AlignmentFile) -> None:
+    """Raises KeyError for a record whose read group the header does not have."""
+    groups = source.header.to_dict().get("RG", [])
+    library_of = {group["ID"]: group.get("LB") or group.get("SM", "") for group in groups}
+    for record in source:
+        record.set_tag("LB", library_of[record.get_tag("RG")], "Z")
+        target.write(record)
+
+
+def main() -> int:
+    """Answers the exit status."""
+    with (
+        pysam.AlignmentFile("-", "rb", check_sq=False) as source,
+        pysam.AlignmentFile("-", "wbu", template=source) as target,
+    ):
+        try:
+            label(source, target)
+        except KeyError as error:
+            sys.stderr.write(
+                f"libraries: a record has no read group of the header ({error}). The mapper must "
+                "write the tag RG.\n"
+            )
+            return UNKNOWN_GROUP
+    return 0
+
+
+# The files of a run's lanes: each may be in one lane only.
+
+
+class NamedFile(NamedTuple):
+    """The request's entry (`reads.0.first`), the caller's name for the file, and what is equal
+    for the same file only."""
+
+    entry: str
+    name: str
+    identity: Hashable
+
+
+def file_identity(path: str | Path) -> Hashable:
+    """The same for every name of one file: links, other spellings of the path."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
+
+
+def check_files_differ(lanes: Iterable[Iterable[NamedFile]]) -> None:
+    """Raises `InvalidRequest` for a file that is in two lanes: its reads would count twice.
+
+    The reader of a lane sees whether both mates are the same.
+    """
+    seen: dict[Hashable, NamedFile] = {}
+    for lane in lanes:
+        files = list(lane)
+        for file in files:
+            if (other := seen.get(file.identity)) is not None:
+                names = dict.fromkeys((other.name, file.name))
+                raise InvalidRequest(
+                    f"{other.entry} and {file.entry} are the same file ({' and '.join(names)}); "
+                    "its reads would count twice. Name each file once.",
+                    field=file.entry,
+                )
+        seen |= {file.identity: file for file in files}
+
 
 DEFAULT_SAMPLE = "sample"
 """The sample's name where nobody gives one."""
@@ -178,3 +255,7 @@ def _check_ids(groups: Sequence[ReadGroup], entries: Sequence[str]) -> None:
 def libraries(groups: Sequence[ReadGroup]) -> list[str]:
     """Each library once, in the order of the lanes."""
     return list(dict.fromkeys(group.library for group in groups))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

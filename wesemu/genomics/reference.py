@@ -18,13 +18,7 @@ from pathlib import Path
 
 from wesemu.engines.processes import offer_to_oom_killer
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
-from wesemu.genomics.alternates import (
-    check_alternates,
-    find_alternates,
-    key_with_alternates,
-    write_alternates,
-)
-from wesemu.genomics.bwaindex import (
+from wesemu.genomics.bwa_index import (
     SHARED_SUFFIXES,
     SUFFIXES,
     SUFFIXES_OF,
@@ -34,10 +28,16 @@ from wesemu.genomics.bwaindex import (
     read_fai,
 )
 from wesemu.genomics.fasta import FastaFacts, copy, is_gzip
-from wesemu.genomics.reference_records import ReferenceRecords
+from wesemu.genomics.reference_records import (
+    ReferenceRecords,
+    check_alternates,
+    find_alternates,
+    key_with_alternates,
+    write_alternates,
+)
 from wesemu.genomics.tools import Toolset, indexer_name, resolve
 from wesemu.runs.model import Resources
-from wesemu.tool_messages import failure_reason
+from wesemu.util.text import failure_reason
 
 FASTA = "genome.fa"
 _STAMP = "genome.json"

@@ -9,16 +9,17 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wesemu.errors import InputError
-from wesemu.genomics.bwaindex import SUFFIXES_OF
-from wesemu.genomics.fasta import FastaFacts, examine
+from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault, read_fai
+from wesemu.genomics.fasta import FastaFacts, examine, is_gzip
 from wesemu.genomics.index_check import index_mismatch
 
 _VERSION = 1
@@ -129,3 +130,162 @@ def _without_change_time(state: State | None) -> tuple[int, int, int] | None:
 
 def _key(kind: str, states: list[State | None]) -> str:
     return hashlib.sha256(json.dumps([_VERSION, kind, states]).encode()).hexdigest()
+
+
+# Which index a BAM or VCF gets. BAI and TBI number positions up to 2^29 (SAM specification 5.2);
+# CSI has no such limit. The choice depends on the longest contig alone.
+
+
+IndexFormat = Literal["bai", "csi"]
+
+LONGEST_IN_BAI = (1 << 29) - 1
+"""Bases of a contig."""
+
+CALLERS_WITH_CSI = ("bcftools", "freebayes")
+"""Those that read such a BAM and whose VCF is indexed here."""
+
+_MOST_IN_A_BYTE = 1032
+"""Bytes that one byte of gzip data can stand for, at most."""
+
+
+def may_need_csi(fasta: Path) -> bool:
+    """Whether a contig may be too long for BAI, by the file's size alone."""
+    try:
+        most = fasta.stat().st_size * (_MOST_IN_A_BYTE if is_gzip(fasta) else 1)
+    except (OSError, InputError):  # told when the file is needed
+        return False
+    return most > LONGEST_IN_BAI
+
+
+def listed_index_format(fasta: Path) -> IndexFormat | None:
+    """What the file's size or the .fai beside it tells; None if neither does. Quick."""
+    if not may_need_csi(fasta):
+        return "bai"
+    if is_gzip(fasta) or index_fault(str(fasta)) is not None:
+        return None
+    return _format_for(max(int(length) for _, length in read_fai(str(fasta))))
+
+
+def index_format(fasta: Path, records: Path) -> IndexFormat:
+    """`csi` if a contig is too long for BAI. Where nothing else tells, the FASTA is read, once.
+
+    Raises `InputError`.
+    """
+    listed = listed_index_format(fasta)
+    return listed or _format_for(ReferenceRecords(records).facts(fasta).longest)
+
+
+def _format_for(longest: int) -> IndexFormat:
+    return "csi" if longest > LONGEST_IN_BAI else "bai"
+
+
+# Whether the reference of a run is still the one that it began with: `python -m
+# wesemu.genomics.reference_records STATE ERROR`.
+
+
+CHANGED = 65
+
+
+def write_state(state: Path, fasta: Path, files: Iterable[Path]) -> None:
+    """Note how the files are now. Raises OSError."""
+    noted = {"fasta": str(fasta), "files": {str(file): _describe(file) for file in files}}
+    state.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+
+
+def _describe(file: Path) -> list[int]:
+    """Size, time of modification and inode; the time of change is new with every hard link."""
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def changed_file(state: Path) -> tuple[str, str] | None:
+    """The FASTA and the first of its files that is not as it was noted, or None."""
+    noted = json.loads(state.read_text(encoding="utf-8"))
+    for file, before in noted["files"].items():
+        try:
+            now = _describe(Path(file))
+        except OSError:
+            now = []
+        if now != before:
+            return noted["fasta"], file
+    return None
+
+
+def main(words: list[str]) -> int:
+    """Answers the exit status."""
+    state, error = map(Path, words)
+    changed = changed_file(state)
+    if changed is None:
+        return 0
+    fasta, file = changed
+    message = (
+        f"{fasta} was replaced while this run used it ({Path(file).name} is not the file that the "
+        "run began with). Send the request again; by plain Snakemake, add "
+        "--forcerun prepare_reference."
+    )
+    fault = {"message": message, "file": fasta, "record": None}
+    error.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+    sys.stderr.write(f"{message}\n")
+    return CHANGED
+
+
+# The list of ALT contigs beside a FASTA: `X.alt`, or `X.64.alt` as bwa 0.6 and bwa.kit name it.
+
+
+SUFFIXES = (".alt", ".64.alt")
+
+
+def find_alternates(fasta: Path) -> Path | None:
+    """The list for `fasta`, plain or gzip, beside it or beside the file that it links to. An
+    empty list counts as none."""
+    for path in dict.fromkeys((fasta, fasta.resolve())):
+        for stem in stems(str(path)):
+            for suffix in SUFFIXES:
+                found = Path(stem + suffix)
+                if found.is_file() and found.stat().st_size:
+                    return found
+    return None
+
+
+def stems(fasta: str) -> list[str]:
+    """What the name of the list may begin with, for a FASTA's name."""
+    return [fasta, fasta.removesuffix(".gz")] if fasta.endswith(".gz") else [fasta]
+
+
+def key_with_alternates(sha256: str, alternates: Path | None) -> str:
+    """The key of a reference in the cache: its sequences, and its ALT contigs if it has any."""
+    if alternates is None:
+        return sha256
+    return hashlib.sha256(sha256.encode() + _normalised(alternates)).hexdigest()
+
+
+def check_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
+    """Raise `InputError` if no sequence of `fasta` is in the list; `indexed` has its .fai."""
+    names = {name for name, _ in read_fai(str(indexed))}
+    lines = _normalised(alternates).decode("utf-8", "surrogateescape").splitlines()
+    listed = [line.split("\t", 1)[0] for line in lines if not line.startswith("@")]
+    if names.isdisjoint(listed):
+        raise InputError(
+            f"{alternates.name} lists ALT contigs, and none of them is in {fasta}: it belongs to "
+            "another reference. Remove it, or fetch the right one.",
+            file=str(alternates),
+        )
+
+
+def write_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
+    """Write the list beside `indexed`, where mappers find it. Raises `InputError`."""
+    check_alternates(alternates, indexed, fasta)
+    target = Path(f"{indexed}.alt")
+    unfinished = target.with_name(f".{target.name}.part")
+    unfinished.write_bytes(_normalised(alternates))
+    unfinished.replace(target)
+
+
+def _normalised(alternates: Path) -> bytes:
+    """Its lines; bwa overlooks a last one without an end."""
+    lines = [line for line in alternates.read_bytes().splitlines() if line.strip()]
+    return b"\n".join(lines) + b"\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wesemu.errors import InputError
-from wesemu.genomics.bwaindex import read_fai
-from wesemu.genomics.vcf import read_lines
+from wesemu.genomics.bwa_index import read_fai
+from wesemu.genomics.compare import read_lines
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _BLANKS = re.compile(r"[ \t]+")
@@ -155,3 +155,6 @@ def count_bases(intervals: Iterable[Interval]) -> int:
 
 def bed(intervals: Iterable[Interval]) -> str:
     return "".join(f"{each.contig}\t{each.start}\t{each.end}\n" for each in intervals)
+
+
+# Prepare the calling: `python -m wesemu.genomics.regions COMMAND`.

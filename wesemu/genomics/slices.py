@@ -1,10 +1,4 @@
-"""Prepare the calling: `python -m wesemu.genomics.slices COMMAND`.
-
-`targets` checks and normalises a BED file, `ploidy` a ploidy file, against the reference's
-contigs; `slice` writes the regions of one slice of the genome or of the targets.
-
-Exit status: 0; 65 a file that cannot be used (`--error` holds the sentence).
-"""
+"""`python -m wesemu.genomics.slices`: the genome cut into slices that are called at once."""
 
 import argparse
 import json
@@ -14,14 +8,7 @@ from pathlib import Path
 
 from wesemu.errors import InputError
 from wesemu.genomics.ploidy import PloidyFile, for_bcftools, for_freebayes
-from wesemu.genomics.regions import (
-    Interval,
-    bed,
-    contig_lengths,
-    joined,
-    normalized,
-    read_targets,
-)
+from wesemu.genomics.regions import Interval, bed, contig_lengths, joined, normalized, read_targets
 
 BAD_INPUT = 65
 
@@ -83,7 +70,7 @@ def _ploidy(arguments: argparse.Namespace) -> None:
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="wesemu.genomics.slices", description=__doc__)
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.regions", description=__doc__)
     commands = parser.add_subparsers(required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--reference", type=Path, required=True, help="FASTA with its .fai")

@@ -1,8 +1,8 @@
 """Which bwa, samtools and bcftools to run; where they are asked for, other mappers and callers.
 
-What the settings name wins; then a native tool on PATH where it is new enough; then the ones that
-come in the pysam and pybwa wheels, started by `wesemu.genomics.wheel`. bwa-mem3 is a wheel, and
-maps in place of bwa where neither PATH nor a wheel has a bwa that maps. The others have no wheel.
+What the settings name wins; then a native tool on PATH where it is new enough; then the tools of
+the pysam and pybwa wheels, started by `wesemu.genomics.wheel_tools`. bwa-mem3 is a wheel, and maps
+in place of bwa where neither PATH nor a wheel has a bwa that maps. The others have no wheel.
 """
 
 import re
@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from wesemu.errors import ToolMissing
-from wesemu.genomics.bwaindex import SUFFIXES_OF
-from wesemu.genomics.wheel import bwa_mem3_fault, wheel_version
+from wesemu.genomics.bwa_index import SUFFIXES_OF
+from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_version
 
 Source = Literal["settings", "path", "wheel"]
 Words = str | Sequence[str]
@@ -270,10 +271,30 @@ class _Candidate:
 
 def wheel_command(name: str) -> tuple[str, ...]:
     """The words that start a tool out of its wheel, with this Python."""
-    return (sys.executable, "-P", "-m", "wesemu.genomics.wheel", name)
+    return (sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", name)
 
 
 def version_number(version: str) -> tuple[int, ...]:
     """The leading numbers: (0, 7, 17) of "0.7.17-r1188"."""
     digits = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, digits[0].split("."))) if digits else ()
+
+
+# Which tools runs would find on this machine now.
+
+
+def installed_tools(commands: Mapping[str, str]) -> list[Tool]:
+    """The required tools, and the optional ones that are there; `commands` are those of the
+    setting `tools`. Raises ToolMissing.
+
+    bwa is what maps where `mapper` is bwa: where that is bwa-mem3, the tool's note says so.
+    """
+    required = resolve(commands)
+    tools = [required.mapper("bwa"), required.samtools, required.bcftools]
+    with suppress(ToolMissing):
+        if tools[0].name != "bwa-mem3":
+            tools.append(required.mapper("bwa-mem3"))
+    for name in OPTIONAL:
+        with nullcontext() if name in commands else suppress(ToolMissing):
+            tools.append(resolve(commands, more=[name]).find(name))
+    return tools

@@ -1,6 +1,10 @@
 """The index database: SQLite in WAL mode, one connection that writes, one that reads."""
 
 import asyncio
+import contextlib
+import errno
+import os
+import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -8,17 +12,252 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
+import structlog
 
-from wesemu.errors import DiskFull, StoreError
-from wesemu.runs.room import Reserve
-from wesemu.runs.schema import MIGRATIONS
+from wesemu.errors import DiskFull, OutOfFiles, StoreError
+
+# Room on the disk: what is kept for the moment when there is none, and what is said then.
+
+
+_RESERVE = 4 << 20
+_AMPLE = 4 * _RESERVE
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+_CAUSES = 10
+_SCARCE = 1 << 20
+_PATIENCE_SECONDS = 5.0
+_FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = "make room on the disk of the data directory"
+
+_T = TypeVar("_T")
+
+log = structlog.get_logger("wesemu.room")
+
+
+class DiskReserve:
+    """A file of 4 MiB that is deleted when the disk is full, so that ends can still be written,
+    and made again once there is ample room. All methods block, briefly."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.held = False
+
+    def take(self) -> None:
+        """Hold the room, if there is enough of it."""
+        with contextlib.suppress(OSError):
+            if not self._path.exists() and shutil.disk_usage(self._path.parent).free < _AMPLE:
+                return
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, _RESERVE)
+                self.held = True
+            finally:
+                os.close(descriptor)
+
+    def give(self) -> bool:
+        """Give the room back; False when it was given already."""
+        held, self.held = self.held, False
+        self._path.unlink(missing_ok=True)
+        return held
+
+
+def disk_full(error: BaseException) -> DiskFull | None:
+    """What to say of an error that a full disk is to blame for; None for any other."""
+    if isinstance(error, DiskFull):
+        return error
+    if isinstance(error, OSError) and error.errno in _FULL_DISK_ERRORS:
+        return DiskFull(f"the server's disk is full; {_ADVICE}, then try again")
+    return None
+
+
+def out_of_files(error: BaseException) -> OutOfFiles | None:
+    """What to say of an error that a lack of file descriptors is to blame for, directly or as its
+    cause; None for any other."""
+    seen: BaseException | None = error
+    for _ in range(_CAUSES):
+        if isinstance(seen, OutOfFiles):
+            return seen
+        if isinstance(seen, OSError) and seen.errno in _NO_FILES:
+            return OutOfFiles(
+                "too many files are open in this server; try again, or raise its limit "
+                "(ulimit -n, LimitNOFILE=)"
+            )
+        if seen is None:
+            return None
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def check_room(folder: Path) -> None:
+    """Raises DiskFull where next to nothing is left on the disk of `folder`. Blocks."""
+    free = shutil.disk_usage(folder).free
+    if free < _SCARCE:
+        raise DiskFull(f"the disk is full ({free:,} bytes are free); {_ADVICE}, then submit again")
+
+
+async def retry_on_full_disk(
+    write: Callable[[], Awaitable[_T]], *, hurry: asyncio.Event | None = None
+) -> _T:
+    """Write to the index; where the disk is full, once somebody has made room. Raises DiskFull
+    only in a `hurry`."""
+    hurry = hurry or asyncio.Event()
+    while True:
+        try:
+            return await write()
+        except DiskFull as error:
+            if hurry.is_set():
+                raise
+            log.error("the index waits for room", error=error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await hurry.wait()
+
+
+# The index database's tables, and the steps that bring an older file up to date.
+
+
+def _tags_of(run: str, source: str = "") -> str:
+    """The rows of run_tags for `run`; 256 letters is `listing.TAG_LIMIT`."""
+    return (
+        f"SELECT {run}.sequence, tag.key, tag.value, {run}.owner, {run}.state "  # noqa: S608
+        f"FROM {source}json_each({run}.tags) AS tag "
+        "WHERE length(tag.key) + length(tag.value) <= 256"
+    )
+
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE runs (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        handle TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        workflow TEXT NOT NULL,
+        service_rank INTEGER NOT NULL,
+        service_level TEXT NOT NULL,
+        request TEXT NOT NULL,
+        resources TEXT NOT NULL,
+        tags TEXT NOT NULL,
+        created TEXT NOT NULL,
+        started TEXT,
+        ended TEXT,
+        exit_code INTEGER,
+        counts TEXT,
+        input_bytes INTEGER,
+        outputs TEXT NOT NULL,
+        failure TEXT
+    ) STRICT;
+    CREATE INDEX runs_by_owner ON runs (owner, sequence);
+    CREATE INDEX runs_by_workflow ON runs (owner, workflow, sequence);
+    CREATE INDEX runs_active ON runs (state, service_rank, sequence)
+        WHERE state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING');
+
+    CREATE TABLE tasks (
+        run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        state TEXT NOT NULL,
+        wildcards TEXT NOT NULL,
+        command TEXT,
+        threads INTEGER,
+        started TEXT,
+        ended TEXT,
+        exit_code INTEGER,
+        stdout TEXT,
+        stderr TEXT,
+        cpu_seconds REAL,
+        peak_memory INTEGER,
+        PRIMARY KEY (run_id, id, attempt)
+    ) STRICT;
+
+    CREATE TABLE state_counts (
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        runs INTEGER NOT NULL,
+        PRIMARY KEY (owner, state)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TRIGGER runs_counted AFTER INSERT ON runs BEGIN
+        INSERT INTO state_counts VALUES (NEW.owner, NEW.state, 1)
+            ON CONFLICT (owner, state) DO UPDATE SET runs = runs + 1;
+    END;
+    CREATE TRIGGER runs_uncounted AFTER DELETE ON runs BEGIN
+        UPDATE state_counts SET runs = runs - 1 WHERE owner = OLD.owner AND state = OLD.state;
+    END;
+    CREATE TRIGGER runs_recounted AFTER UPDATE OF state ON runs WHEN NEW.state <> OLD.state BEGIN
+        UPDATE state_counts SET runs = runs - 1 WHERE owner = OLD.owner AND state = OLD.state;
+        INSERT INTO state_counts VALUES (NEW.owner, NEW.state, 1)
+            ON CONFLICT (owner, state) DO UPDATE SET runs = runs + 1;
+    END;
+    """,
+    # Lists by state and by tag: a tag's rows carry the state, so that one range holds both.
+    f"""
+    CREATE INDEX runs_by_state ON runs (owner, state, sequence);
+    CREATE TABLE run_tags (
+        sequence INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        PRIMARY KEY (sequence, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX run_tags_by_value ON run_tags (owner, name, value, state, sequence);
+    CREATE TRIGGER tags_listed AFTER INSERT ON runs BEGIN
+        INSERT INTO run_tags {_tags_of("NEW")};
+    END;
+    CREATE TRIGGER tags_relisted AFTER UPDATE OF tags ON runs WHEN NEW.tags <> OLD.tags BEGIN
+        DELETE FROM run_tags WHERE sequence = OLD.sequence;
+        INSERT INTO run_tags {_tags_of("NEW")};
+    END;
+    CREATE TRIGGER tags_moved AFTER UPDATE OF state ON runs WHEN NEW.state <> OLD.state BEGIN
+        UPDATE run_tags SET state = NEW.state WHERE sequence = NEW.sequence;
+    END;
+    CREATE TRIGGER tags_unlisted AFTER DELETE ON runs BEGIN
+        DELETE FROM run_tags WHERE sequence = OLD.sequence;
+    END;
+    INSERT INTO run_tags {_tags_of("runs", "runs, ")};
+    """,  # noqa: S608
+    # A submission's key lives in the run's request, so that the run directory has it, too.
+    """
+    CREATE UNIQUE INDEX runs_by_key
+        ON runs (owner, json_extract(request, '$.marks.submission_key'))
+        WHERE json_extract(request, '$.marks.submission_key') IS NOT NULL;
+    """,
+    # Who wants to be told of a run's states: written with the state itself, so that none is lost.
+    # `due` is Unix time.
+    """
+    CREATE TABLE callbacks (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        run_id TEXT NOT NULL,
+        url TEXT NOT NULL,
+        state TEXT NOT NULL,
+        moved TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX callbacks_by_run ON callbacks (run_id, number);
+    CREATE TRIGGER callbacks_wanted AFTER UPDATE OF state ON runs
+        WHEN NEW.state <> OLD.state
+        AND json_extract(NEW.request, '$.marks.callback_url') IS NOT NULL BEGIN
+        INSERT INTO callbacks (run_id, url, state)
+            VALUES (NEW.id, json_extract(NEW.request, '$.marks.callback_url'), NEW.state);
+    END;
+    """,
+    # The terms of the service level, and how long the tools really took.
+    """
+    ALTER TABLE runs ADD COLUMN terms TEXT;
+    ALTER TABLE runs ADD COLUMN real_seconds REAL;
+    """,
+)
+"""Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""
+
 
 T = TypeVar("T")
 
 _QUICKLY_CHECKED = 32 << 20
 """Bytes: an index of some thousand runs is checked in a moment."""
 
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+_FULL_DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """What SQLite says on a full disk: the others where it cannot make its files beside the index."""
 
 
@@ -31,7 +270,7 @@ class Database:
         self,
         writer: aiosqlite.Connection,
         reader: aiosqlite.Connection,
-        reserve: Reserve,
+        reserve: DiskReserve,
         path: Path,
     ) -> None:
         self._path = path
@@ -51,7 +290,7 @@ class Database:
                 await _migrate(writer, path)
                 reader = await _connect(path, opening)
                 await reader.execute("PRAGMA query_only = ON")
-                reserve = Reserve(path.with_name(f"{path.name}.reserve"))
+                reserve = DiskReserve(path.with_name(f"{path.name}.reserve"))
                 await asyncio.to_thread(reserve.take)
             except sqlite3.DatabaseError as error:
                 raise _damaged(path, error) from error
@@ -110,7 +349,7 @@ async def _told(act: Callable[[], Awaitable[T]], path: Path) -> T:
     try:
         return await act()
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _NO_ROOM:
+        if error.sqlite_errorcode & 0xFF not in _FULL_DISK_CODES:
             raise
         raise DiskFull(
             f"the index cannot be written ({error}); make room on the disk of the data directory"

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from wesemu.runs.workspace import Workspace, read_regular, write_json
+from wesemu.runs.run_directory import Workspace, read_regular, write_json
 
 Crc64 = Callable[[bytes, int], int]
 """The checksum of all bytes so far, from the next ones and the checksum of those before (0)."""
@@ -25,7 +25,7 @@ _WAIT_BEFORE_WRITE_WAIT_AFTER = 7
 """SYNC_FILE_RANGE_* of sync_file_range(2)."""
 
 
-class Stopped(Exception):
+class HashingStopped(Exception):
     """Work on files was broken off, because it was asked to stop."""
 
 
@@ -130,7 +130,7 @@ def flush_file_system(folder: Path) -> bool:
 def check(stop: threading.Event) -> None:
     """Raises Stopped."""
     if stop.is_set():
-        raise Stopped
+        raise HashingStopped
 
 
 @cache

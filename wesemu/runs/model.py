@@ -1,13 +1,78 @@
 """What a run is: its request, its states, its tasks and its outputs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import NewType, TypeAlias
+from typing import Any, NewType, TypeAlias
 
-from wesemu.runs.terms import Terms
-from wesemu.sla import ServiceLevel
+from wesemu.errors import InvalidRequest
+from wesemu.runs.service_levels import ServiceLevel
+
+# On what terms a run is carried out: fixed at submission, so that later settings change nothing.
+
+
+PRETENDED = "wesemu_bases"
+"""The tag (WES) or field (AGS) by which a run stands for a larger sample: "120e9"."""
+
+MOST_BASES = 10**15
+
+_NUMBER = re.compile(r"\d{1,16}(\.\d{1,16})?([eE]\+?\d{1,2})?", re.ASCII)
+
+
+class Pacing(StrEnum):
+    """When a run ends: with its tools, or after its service level's minutes."""
+
+    REAL = "real"
+    SLA = "sla"
+
+
+@dataclass(frozen=True, slots=True)
+class InjectedFault:
+    """What is made to go wrong with a run.
+
+    It ends `late_minutes` after its service level's time, fails when its task number
+    `fails_at_task` (from 1, in the order of their starts) begins, or finds the disk full when its
+    results are published.
+    """
+
+    late_minutes: int = 0
+    fails_at_task: int | None = None
+    out_of_disk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlaTerms:
+    """`bases` is the size that the run's service level goes by, both mates together; None: as
+    counted, times `factor`. With `read_length_penalty` short reads get more time."""
+
+    pace: Pacing = Pacing.REAL
+    bases: int | None = None
+    factor: Decimal = Decimal(1)
+    read_length_penalty: bool = False
+    fault: InjectedFault = field(default_factory=InjectedFault)
+
+    @property
+    def pretends(self) -> bool:
+        """Whether the service level goes by another size than the counted one."""
+        return self.bases is not None or self.factor != 1
+
+
+def pretended_bases(tags: Mapping[str, str]) -> int | None:
+    """The tag `wesemu_bases` as a number of base pairs. Raises InvalidRequest."""
+    if (text := tags.get(PRETENDED)) is None:
+        return None
+    bases = Decimal(text) if _NUMBER.fullmatch(text) else Decimal(0)
+    if bases != bases.to_integral_value() or not 1 <= bases <= MOST_BASES:
+        raise InvalidRequest(
+            f"{text[:40]!r} is no number of base pairs; write a whole number from 1 to 1e15, "
+            'as "120e9"',
+            field=PRETENDED,
+        )
+    return int(bases)
+
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -170,7 +235,7 @@ class Run:
     input_bytes: int | None = None
     outputs: tuple[OutputFile, ...] = ()
     failure: RunFailure | None = None
-    terms: Terms = field(default_factory=Terms)
+    terms: SlaTerms = field(default_factory=SlaTerms)
     real_seconds: float | None = None
 
 
@@ -206,3 +271,77 @@ class TaskLog:
     stderr: str | None = None
     cpu_seconds: float | None = None
     peak_memory: int | None = None
+
+
+# What a run would do, task by task, as a dry run tells it.
+
+
+LARGEST = 1000
+"""Of a graph with more tasks the first so many are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTask:
+    """`inputs` and `outputs` are paths below `work/`, or names that the caller gave; `after` are
+    the ids of tasks whose outputs it needs."""
+
+    id: str
+    name: str
+    wildcards: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """At most `LARGEST` of the `total` tasks, none before what it needs; `counts` has all of them
+    by name. `complete` is false where more may come up while it runs."""
+
+    tasks: tuple[PlannedTask, ...]
+    counts: Mapping[str, int]
+    complete: bool = True
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    def renamed(self, names: Mapping[str, str]) -> "Graph":
+        """With files that lie at a path of `names`, or beside it, as the caller calls them."""
+
+        def rename(files: Sequence[str]) -> tuple[str, ...]:
+            return tuple(_renamed(file, names) for file in files)
+
+        tasks = (
+            replace(task, inputs=rename(task.inputs), outputs=rename(task.outputs))
+            for task in self.tasks
+        )
+        return replace(self, tasks=tuple(tasks))
+
+
+def graph_of(tasks: Sequence[PlannedTask], *, complete: bool = True) -> Graph:
+    counts: dict[str, int] = {}
+    for task in tasks:
+        counts[task.name] = counts.get(task.name, 0) + 1
+    return Graph(tuple(tasks[:LARGEST]), counts, complete)
+
+
+def graph_to_json(graph: Graph) -> JsonObject:
+    return asdict(graph)
+
+
+def graph_from_json(values: Mapping[str, Any]) -> Graph:
+    tasks = tuple(
+        PlannedTask(**task | {name: tuple(task[name]) for name in ("inputs", "outputs", "after")})
+        for task in values["tasks"]
+    )
+    return Graph(tasks, values["counts"], values["complete"])
+
+
+def _renamed(file: str, names: Mapping[str, str]) -> str:
+    """`genome.fa.fai` lies beside `genome.fa`."""
+    for path, name in names.items():
+        if file == path or file.startswith((f"{path}.", f"{path}/")):
+            return name + file.removeprefix(path)
+    return file

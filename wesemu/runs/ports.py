@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from wesemu.runs.digests import Crc64, FileDigests
-from wesemu.runs.graphs import Graph
 from wesemu.runs.model import (
+    Graph,
     JsonObject,
     OutputFile,
     Owner,
@@ -25,8 +25,8 @@ from wesemu.runs.model import (
     RunRequest,
     TaskLog,
 )
-from wesemu.runs.workspace import Draft, Workspace
-from wesemu.sla import ServiceLevel
+from wesemu.runs.run_directory import RunDirectoryDraft, Workspace
+from wesemu.runs.service_levels import ServiceLevel
 
 _SIGNAL = 128
 _TERMINATED = _SIGNAL + signal.SIGTERM
@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Cards:
+class GpuStatus:
     """A node's GPUs by their indexes: all that are lent to tasks, and those that no task has."""
 
     lent: tuple[int, ...] = ()
@@ -75,13 +75,13 @@ class Cards:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class DryRunResult:
     """What a dry run has found: the plan, what the engine says it would do, if it can tell, and
     the GPUs as they are at the moment."""
 
     plan: Plan
     graph: Graph | None
-    cards: Cards
+    cards: GpuStatus
 
     @property
     def waits(self) -> bool:
@@ -90,7 +90,7 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueuePriority:
     """Where a run's tasks wait for their share of the node, and who goes first there.
 
     `folder` has the node's leases. Tasks of the lowest `rank` (of the service level) go first,
@@ -103,7 +103,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LaunchRequest:
     """What an engine is given: the workflow's file, its configuration, its share of the node.
 
     `resources` is the most that the run uses at a time. With a `standing` each task takes a lease
@@ -118,7 +118,7 @@ class Job:
     config: JsonObject
     resources: Resources
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
-    standing: Standing | None = None
+    standing: QueuePriority | None = None
     input_bytes: int | None = None
     untrusted: bool = False
     fragment: str = ""
@@ -143,14 +143,14 @@ class Delivery:
     failure: RunFailure | None = None
 
 
-Tell = Callable[[Mapping[str, str]], None]
+ProgressCallback = Callable[[Mapping[str, str]], None]
 """Takes figures that grow while something goes on, as tags of the run; may be called often."""
 
 
 class Planner(Protocol):
     """Understands which workflow a request means, what it needs and what comes out of it."""
 
-    async def collect(self, request: RunRequest, files: Draft) -> RunRequest:
+    async def collect(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
         """Put what the request names elsewhere on the web among its attachments; the request as
         it is to be kept. Raises InvalidRequest."""
         ...
@@ -171,7 +171,9 @@ class Planner(Protocol):
         """
         ...
 
-    async def prepare(self, run: Run, workspace: Workspace, tell: Tell) -> Job:
+    async def prepare(
+        self, run: Run, workspace: Workspace, tell: ProgressCallback
+    ) -> LaunchRequest:
         """Stage what the run needs (references indexed, remote inputs fetched), slowly.
 
         Raises InputError for a broken reference and for an input that cannot be had, NotFound for
@@ -180,7 +182,7 @@ class Planner(Protocol):
         ...
 
     async def deliver(
-        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: Tell
+        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: ProgressCallback
     ) -> Delivery:
         """Send results that were published in the run directory to where they were asked for
         elsewhere. Done again after a restart, it goes on where it was. A cancel breaks it off."""
@@ -331,7 +333,7 @@ class Engine(Protocol):
         launch. May be broken off. Raises EngineFault."""
         ...
 
-    async def launch(self, job: Job) -> Execution:
+    async def launch(self, job: LaunchRequest) -> Execution:
         """Start the job in a process that outlives the server. Raises EngineFault.
 
         Launching again in a directory where an earlier process ended early resumes from
@@ -339,7 +341,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def rehearse(self, job: Job) -> Graph | None:
+    async def rehearse(self, job: LaunchRequest) -> Graph | None:
         """What the job would do, planned in its run directory, of which nothing is kept.
 
         None where the engine cannot tell. Raises InvalidRequest for a workflow that cannot be

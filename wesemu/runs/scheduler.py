@@ -11,11 +11,11 @@ from functools import partial
 
 import structlog
 
-from wesemu.clock import Clock
 from wesemu.errors import TransitionRefused
-from wesemu.runs import codec
+from wesemu.runs import serialization
+from wesemu.runs.clock import Clock
+from wesemu.runs.database import retry_on_full_disk
 from wesemu.runs.model import Run, RunId, RunState
-from wesemu.runs.room import patiently
 from wesemu.runs.store import RunStore
 
 log = structlog.get_logger("wesemu.scheduler")
@@ -115,13 +115,13 @@ class Scheduler:
         running = [run for run, _ in self._driven.values() if run.id not in self._roomless]
         for run in startable(queued, running, self._slots, self._gpus):
             try:
-                begun = await patiently(partial(self._take_up, run))
+                begun = await retry_on_full_disk(partial(self._take_up, run))
             except TransitionRefused:
                 continue
             self._begin(begun)
 
     async def _take_up(self, run: Run) -> Run:
-        started = codec.stamp(self._clock.now())
+        started = serialization.format_timestamp(self._clock.now())
         return await self._store.move(run.id, RunState.INITIALIZING, started=started)
 
     def _begin(self, run: Run) -> None:

@@ -1,30 +1,193 @@
 """RunService: all that a dialect can ask of the core."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import nullcontext
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
-from wesemu.clock import Clock
-from wesemu.errors import Forbidden, RunActive, TransitionRefused
-from wesemu.ids import IdSource
-from wesemu.runs import codec
-from wesemu.runs.changes import Changes
-from wesemu.runs.cleanup import delete, put_away
-from wesemu.runs.limits import RunLimits
-from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection
-from wesemu.runs.model import PLACE_NOTE, Owner, Run, RunId, RunRequest, RunState, TaskLog
-from wesemu.runs.policy import ServicePolicy
-from wesemu.runs.ports import Cards, Plan, Planner, Rehearsal
-from wesemu.runs.records import write_submission
-from wesemu.runs.store import HandleTaken, RunStore
-from wesemu.runs.submissions import SubmissionKey, Turns
-from wesemu.runs.targets import SHARED, ActiveTargets
-from wesemu.runs.workspace import Draft, Workspace
+from wesemu.errors import (
+    Forbidden,
+    InvalidRequest,
+    KeyReused,
+    RunActive,
+    RunLimitExceeded,
+    TooManyRuns,
+    TransitionRefused,
+)
+from wesemu.runs import serialization
+from wesemu.runs.clock import Clock
+from wesemu.runs.data_directory import IdSource
+from wesemu.runs.maintenance import delete, trash
+from wesemu.runs.model import (
+    PLACE_NOTE,
+    PRETENDED,
+    InjectedFault,
+    Owner,
+    Run,
+    RunId,
+    RunRequest,
+    RunState,
+    SlaTerms,
+    TaskLog,
+    pretended_bases,
+)
+from wesemu.runs.notifications import RunNotifier
+from wesemu.runs.ports import DryRunResult, Execution, GpuStatus, Plan, Planner
+from wesemu.runs.publishing import SHARED, ActiveTargets
+from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, tree_size
+from wesemu.runs.serialization import write_submission
+from wesemu.runs.store import EVERYTHING, HandleTaken, Head, HeadPage, Page, RunStore, Selection
+
+
+class ServicePolicy:
+    """Gives every run `terms`, changed by what its request asks for.
+
+    A fault that was ordered strikes one run, the next that is accepted.
+    """
+
+    def __init__(self, terms: SlaTerms) -> None:
+        self._terms = terms
+        self._ordered: deque[InjectedFault] = deque()
+
+    @property
+    def ordered(self) -> tuple[InjectedFault, ...]:
+        """The faults that still wait for a run, the next one's first."""
+        return tuple(self._ordered)
+
+    def order(self, fault: InjectedFault) -> None:
+        self._ordered.append(fault)
+
+    def forget_orders(self) -> None:
+        self._ordered.clear()
+
+    def check(self, request: RunRequest, workflow: str) -> SlaTerms:
+        """The terms of a run of `workflow`, a bundled pipeline or "". Raises InvalidRequest."""
+        bases = pretended_bases(request.tags)
+        if bases is not None and not workflow:
+            raise InvalidRequest(
+                "only mapping and wgs have a service level that goes by their size; leave it out",
+                field=PRETENDED,
+            )
+        return replace(self._terms, bases=bases)
+
+    def accept(self, request: RunRequest, workflow: str) -> SlaTerms:
+        """As `check`, for a run that is accepted: the first fault that can happen to it is now
+        its own. A workflow without a service level cannot miss one."""
+        terms = self.check(request, workflow)
+        for fault in self._ordered:
+            if workflow or fault.fails_at_task is not None or fault.out_of_disk:
+                self._ordered.remove(fault)
+                return replace(terms, fault=fault)
+        return terms
+
+
+# Submissions that may be sent twice: a key stands for one request and for the run it became.
+
+
+_DIGEST = "submission_digest"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionKey:
+    """`name` is the caller's own; `digest` tells one request from another."""
+
+    name: str
+    digest: str
+
+    def mark(self, request: RunRequest) -> RunRequest:
+        """The request as it is kept: in the index and in the run directory."""
+        own = {"submission_key": self.name, _DIGEST: self.digest}
+        return replace(request, marks={**request.marks, **own})
+
+    def check(self, run: Run) -> None:
+        """Raises KeyReused unless `run` came of the same request."""
+        if run.request.marks.get(_DIGEST) != self.digest:
+            raise KeyReused(
+                f"the key {self.name!r} was used for another request, which became run {run.id}; "
+                "draw a new key for each request",
+                field="Idempotency-Key",
+            )
+
+
+class KeyedLocks:
+    """One submission at a time for each key of an owner."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[tuple[Owner, str], asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, owner: Owner, key: SubmissionKey) -> asyncio.Lock:
+        return self._locks.setdefault((owner, key.name), asyncio.Lock())
+
+
+# What a run may use and how many runs an owner may have at a time.
+
+
+_LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """0 stands for no limit.
+
+    `minutes` are real ones, of one launch; `size` counts the bytes in the run directory, without
+    hard links to files outside it; `runs_per_owner` counts queued and active runs.
+    """
+
+    minutes: float = 0
+    size: int = 0
+    runs_per_owner: int = 0
+    look_seconds: float = _LOOK_SECONDS
+
+    async def check_owner(self, store: RunStore, owner: Owner) -> None:
+        """Before one more run is accepted. Raises TooManyRuns."""
+        if not self.runs_per_owner:
+            return
+        counts = await store.state_counts(owner)
+        active = sum(number for state, number in counts.items() if state.active)
+        if active >= self.runs_per_owner:
+            raise TooManyRuns(
+                f"the owner {owner} has {active} runs that are queued or active, which is the "
+                "most that limits.runs_per_owner allows; wait for one to end, or cancel one"
+            )
+
+    @asynccontextmanager
+    async def enforced(self, workspace: Workspace, execution: Execution) -> AsyncIterator[None]:
+        """Cancel the execution once it exceeds a limit. Raises RunLimitExceeded at the end."""
+        exceeded: list[str] = []
+        watching = asyncio.create_task(
+            self._watch(workspace, execution, exceeded), name="run limits"
+        )
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        if exceeded:
+            raise RunLimitExceeded(exceeded[0])
+
+    async def _watch(self, workspace: Workspace, execution: Execution, exceeded: list[str]) -> None:
+        if not self.minutes and not self.size:
+            return
+        deadline = time.monotonic() + self.minutes * 60 if self.minutes else float("inf")
+        while not exceeded:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                exceeded.append(
+                    f"the run took longer than {self.minutes:g} minutes (limits.run_minutes)"
+                )
+            elif self.size and await asyncio.to_thread(tree_size, workspace.root) > self.size:
+                exceeded.append(f"the run wrote more than {self.size} bytes (limits.bytes)")
+            else:
+                await asyncio.sleep(min(left, self.look_seconds) if self.size else left)
+        await execution.cancel()
+
 
 log = structlog.get_logger("wesemu.runs")
 
@@ -50,7 +213,7 @@ class RunDraft:
     """A submission in the making: its id is known, its files arrive."""
 
     id: RunId
-    files: Draft
+    files: RunDirectoryDraft
 
 
 class RunService:
@@ -64,13 +227,13 @@ class RunService:
         store: RunStore,
         planner: Planner,
         dispatcher: Dispatcher,
-        changes: Changes,
+        changes: RunNotifier,
         *,
         policy: ServicePolicy,
         runs: Path,
         clock: Clock,
         ids: IdSource,
-        cards: Callable[[], Cards] = Cards,
+        cards: Callable[[], GpuStatus] = GpuStatus,
         limits: RunLimits | None = None,
     ) -> None:
         """`cards` tells of the node's GPUs as they are when it is called; it may block."""
@@ -85,7 +248,7 @@ class RunService:
         self._cards = cards
         self._limits = limits or RunLimits()
         self._accepting = asyncio.Lock()
-        self._turns = Turns()
+        self._turns = KeyedLocks()
         self._targets = ActiveTargets(store, runs)
         self._unmarking: set[asyncio.Task[None]] = set()
 
@@ -93,7 +256,7 @@ class RunService:
         """A new run directory that attachments can be streamed into before `submit`."""
         while True:
             run_id = RunId(self._ids.run_id())
-            draft = Draft(self._runs / run_id)
+            draft = RunDirectoryDraft(self._runs / run_id)
             try:
                 await asyncio.to_thread(draft.create)
             except FileExistsError:  # a seeded source of ids that began anew
@@ -134,7 +297,7 @@ class RunService:
 
     async def rehearse(
         self, owner: Owner, request: RunRequest, draft: RunDraft | None = None
-    ) -> Rehearsal:
+    ) -> DryRunResult:
         """Check a request as `submit` does, plan its workflow, and leave nothing of it.
 
         Raises as `submit` does; also InvalidRequest for a workflow that cannot be planned.
@@ -148,7 +311,7 @@ class RunService:
             shared = await self._targets.shared(owner, plan)
             plan = replace(plan, tags={**plan.tags, **shared})
             graph = await self._planner.rehearse(plan, request, workspace)
-            return Rehearsal(plan, graph, await asyncio.to_thread(self._cards))
+            return DryRunResult(plan, graph, await asyncio.to_thread(self._cards))
         finally:
             await self.discard(draft)
 
@@ -207,7 +370,9 @@ class RunService:
             try:
                 if run.state is RunState.QUEUED:
                     run = await self._store.move(
-                        run.id, RunState.CANCELED, ended=codec.stamp(self._clock.now())
+                        run.id,
+                        RunState.CANCELED,
+                        ended=serialization.format_timestamp(self._clock.now()),
                     )
                 else:
                     run = await self._store.move(run.id, RunState.CANCELING)
@@ -226,7 +391,7 @@ class RunService:
             raise RunActive(
                 f"run {run.id} is {run.state}; cancel it or wait for its end before removing it"
             )
-        away = await asyncio.to_thread(put_away, self.workspace(run))
+        away = await asyncio.to_thread(trash, self.workspace(run))
         await self._store.delete(run.id)
         self._changes.ring(run.id)
         await asyncio.to_thread(delete, away)

@@ -4,18 +4,206 @@ States move by compare-and-set against the transition table, so two actors can n
 """
 
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
-from wesemu.runs import codec
+from wesemu.runs import serialization
 from wesemu.runs.database import Database
-from wesemu.runs.ended import EndedRuns
-from wesemu.runs.listing import EVERYTHING, Head, HeadPage, Page, Selection, page_query
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
-from wesemu.runs.outbox import Outbox
+from wesemu.runs.webhooks import Outbox
+
+# Which of an owner's runs a list shows, and how the index finds one page of them.
+
+
+TAG_LIMIT = 256
+"""A tag can be asked for if its key and value have no more letters than this together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What runs must have to be listed: one of `workflows` (names of bundled pipelines), one of
+    `states`, and every one of `tags` (key, value). Empty: no matter."""
+
+    workflows: tuple[str, ...] = ()
+    states: tuple[RunState, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Runs, newest first; `before` is the sequence to go on from, None at the end."""
+
+    runs: tuple[Run, ...]
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What tells one run in one state from any other."""
+
+    id: RunId
+    sequence: int
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPage:
+    """As `Page`, with no more of each run than its head."""
+
+    heads: tuple[Head, ...]
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """A range of an index that holds an owner's runs by sequence, and what else must hold."""
+
+    table: str
+    clauses: Sequence[str] = ()
+    values: Sequence[str] = ()
+
+
+def page_query(
+    owner: Owner, selection: Selection, before: int | None, limit: int, columns: str = "*"
+) -> tuple[str, list[object]]:
+    """The query and its values for `limit` runs with sequences below `before`, newest first.
+
+    It reads `limit` rows of one index range for each state or workflow, however many runs there
+    are. Only where it has several conditions on tags, or tags or states beside workflows, are
+    rows looked at that do not fit.
+    """
+    queries: list[str] = []
+    bound: list[object] = []
+    for found in _ranges(selection):
+        clauses = " AND ".join(["owner = ?", *found.clauses, "sequence < ?"])
+        queries.append(
+            f"SELECT sequence FROM (SELECT sequence FROM {found.table} AS found "
+            f"WHERE {clauses} ORDER BY sequence DESC LIMIT ?)"
+        )
+        bound += [owner, *found.values, before if before is not None else 1 << 62, limit]
+    return (
+        f"SELECT {columns} FROM runs WHERE sequence IN ({' UNION ALL '.join(queries)}) "
+        "ORDER BY sequence DESC LIMIT ?",
+        [*bound, limit],
+    )
+
+
+def _ranges(selection: Selection) -> list[_Range]:
+    """No run is in two of them."""
+    states = [state.value for state in dict.fromkeys(selection.states)]
+    workflows = list(dict.fromkeys(selection.workflows))
+    if selection.tags:
+        return [_tagged(selection, state) for state in states or RunState]
+    if states:
+        clause = f"workflow IN ({', '.join('?' * len(workflows))})"
+        also = [clause] if workflows else []
+        return [_Range("runs", ["state = ?", *also], [state, *workflows]) for state in states]
+    if workflows:
+        return [_Range("runs", ["workflow = ?"], [workflow]) for workflow in workflows]
+    return [_Range("runs")]
+
+
+def _tagged(selection: Selection, state: str) -> _Range:
+    (name, tag), *others = selection.tags
+    clauses = ["name = ? AND value = ? AND state = ?"]
+    values = [name, tag, state]
+    for other in others:
+        clauses.append(
+            "EXISTS (SELECT 1 FROM run_tags AS other WHERE other.sequence = found.sequence "
+            "AND other.name = ? AND other.value = ?)"
+        )
+        values.extend(other)
+    if selection.workflows:
+        marks = ", ".join("?" * len(selection.workflows))
+        clauses.append(
+            "EXISTS (SELECT 1 FROM runs WHERE runs.sequence = found.sequence "
+            f"AND runs.workflow IN ({marks}))"
+        )
+        values.extend(selection.workflows)
+    return _Range("run_tags", clauses, values)
+
+
+# Runs that have ended never change: the ones asked for last are kept as objects.
+
+
+_RUNS = 2_000
+_HEADS = 10_000
+_LARGEST_ROW = 32_000
+"""Letters of a row; what is larger is read again, so that memory stays bounded."""
+
+T = TypeVar("T")
+
+
+class RunCache:
+    """A run that was removed while it was being read is not kept: who remembers one tells the
+    `removals` of before the reading."""
+
+    def __init__(self) -> None:
+        self._runs = _Latest[Run](_RUNS)
+        self._heads = _Latest[tuple[Owner, Head]](_HEADS)
+        self.removals = 0
+
+    def get(self, run_id: str) -> Run | None:
+        return self._runs.get(run_id)
+
+    def remember(self, run: Run, size: int, removals: int) -> None:
+        """`size` is that of the run's row, in letters."""
+        if run.state.active or size > _LARGEST_ROW or removals != self.removals:
+            return
+        self._runs.keep(run.id, run)
+
+    def head(self, run_id: str) -> tuple[Owner, Head] | None:
+        """Whose the run is, and its head."""
+        return self._heads.get(run_id)
+
+    def remember_head(self, owner: Owner, head: Head, removals: int) -> None:
+        if head.state.active or removals != self.removals:
+            return
+        self._heads.keep(head.id, (owner, head))
+
+    def forget(self, run_id: str) -> None:
+        """The run is being removed."""
+        self.removals += 1
+        self._runs.forget(run_id)
+        self._heads.forget(run_id)
+
+    def forget_all(self) -> None:
+        self.removals += 1
+        self._runs.forget_all()
+        self._heads.forget_all()
+
+
+class _Latest(Generic[T]):
+    """What was kept or asked for last, by its run; `most` of it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, run_id: str) -> T | None:
+        found = self._kept.get(run_id)
+        if found is not None:
+            self._kept.move_to_end(run_id)
+        return found
+
+    def keep(self, run_id: str, value: T) -> None:
+        self._kept[run_id] = value
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def forget(self, run_id: str) -> None:
+        self._kept.pop(run_id, None)
+
+    def forget_all(self) -> None:
+        self._kept.clear()
 
 
 class HandleTaken(StoreError):
@@ -27,7 +215,7 @@ class RunStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ended = EndedRuns()
+        self._ended = RunCache()
         self._watchers: list[Callable[[Run], None]] = []
         self.outbox = Outbox(database)
 
@@ -45,7 +233,7 @@ class RunStore:
 
     async def insert(self, run: Run) -> Run:
         """Commit a new run and return it with its sequence. Raises HandleTaken."""
-        row = codec.run_to_row(run)
+        row = serialization.run_to_row(run)
         columns = ", ".join(row)
         marks = ", ".join(f":{name}" for name in row)
         try:
@@ -56,7 +244,7 @@ class RunStore:
             if "runs.handle" not in str(error):
                 raise
             raise HandleTaken(f"the handle {run.handle} is taken") from error
-        return codec.row_to_run(stored[0])
+        return serialization.row_to_run(stored[0])
 
     async def get(self, run_id: str) -> Run:
         """Raises RunNotFound."""
@@ -99,7 +287,7 @@ class RunStore:
             "AND json_extract(request, '$.marks.submission_key') = ?",
             [owner, key],
         )
-        return codec.row_to_run(rows[0]) if rows else None
+        return serialization.row_to_run(rows[0]) if rows else None
 
     async def page(
         self,
@@ -113,7 +301,7 @@ class RunStore:
         the number of runs."""
         query, values = page_query(owner, selection, before, size + 1)
         rows = await self._database.rows(query, values)
-        runs = tuple(codec.row_to_run(row) for row in rows[:size])
+        runs = tuple(serialization.row_to_run(row) for row in rows[:size])
         return Page(runs, runs[-1].sequence if len(rows) > size else None)
 
     async def heads(
@@ -139,7 +327,7 @@ class RunStore:
             "ORDER BY service_rank, sequence",
             states,
         )
-        return [codec.row_to_run(row) for row in rows]
+        return [serialization.row_to_run(row) for row in rows]
 
     async def latest_time(self) -> datetime | None:
         """The latest emulated time that any run has; None where there are no runs."""
@@ -148,7 +336,7 @@ class RunStore:
             "(SELECT * FROM runs ORDER BY sequence DESC LIMIT 1000)"
         )
         latest = rows[0]["latest"] if rows else None
-        return codec.moment(latest)
+        return serialization.parse_timestamp(latest)
 
     async def queue(self) -> list[tuple[str, int, datetime]]:
         """All owners' runs that wait: service level, how many, and when the oldest came."""
@@ -205,7 +393,7 @@ class RunStore:
         if not rows:
             run = await self.get(run_id)
             raise TransitionRefused(f"run {run_id} is {run.state} and cannot become {to}")
-        moved = codec.row_to_run(rows[0])
+        moved = serialization.row_to_run(rows[0])
         for told in self._watchers:
             told(moved)
         return moved
@@ -221,7 +409,7 @@ class RunStore:
 
     async def overwrite(self, run: Run) -> None:
         """Set a run to what its directory tells of it; its sequence stays."""
-        row = codec.run_to_row(run)
+        row = serialization.run_to_row(run)
         changes = ", ".join(f"{name} = :{name}" for name in row)
         await self._database.write(f"UPDATE runs SET {changes} WHERE id = :id", row)
         self._ended.forget(run.id)
@@ -243,7 +431,7 @@ class RunStore:
 
     async def put_tasks(self, run_id: RunId, tasks: Iterable[TaskLog]) -> None:
         """Insert or update attempts of tasks, in one commit."""
-        rows = [codec.task_to_row(run_id, task) for task in tasks]
+        rows = [serialization.task_to_row(run_id, task) for task in tasks]
         if rows:
             columns = ", ".join(rows[0])
             marks = ", ".join(f":{name}" for name in rows[0])
@@ -260,7 +448,7 @@ class RunStore:
             "SELECT * FROM tasks WHERE run_id = ? ORDER BY started IS NULL, started, rowid",
             [run_id],
         )
-        return [codec.row_to_task(row) for row in rows]
+        return [serialization.row_to_task(row) for row in rows]
 
     async def _one(self, query: str, value: str) -> Run:
         removals = self._ended.removals
@@ -270,7 +458,7 @@ class RunStore:
         return self._read(rows[0], removals)
 
     def _read(self, row: dict[str, Any], removals: int) -> Run:
-        run = codec.row_to_run(row)
+        run = serialization.row_to_run(row)
         letters = sum(len(value) for value in row.values() if isinstance(value, str))
         self._ended.remember(run, letters, removals)
         return run

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -13,53 +14,65 @@ from typing import Any, TypeVar
 
 import structlog
 
-from wesemu.clock import Clock
-from wesemu.errors import (
-    EngineFault,
-    FaultOrdered,
-    RunNotFound,
-    TransitionRefused,
-    WesemuError,
-)
-from wesemu.runs import codec
-from wesemu.runs.changes import Changes
-from wesemu.runs.crashes import count_crash
-from wesemu.runs.endings import (
-    Doom,
-    broken_off,
+from wesemu.errors import EngineFault, FaultOrdered, RunNotFound, TransitionRefused, WesemuError
+from wesemu.runs import serialization
+from wesemu.runs.clock import Clock
+from wesemu.runs.database import check_room, out_of_files, retry_on_full_disk
+from wesemu.runs.model import UNPUBLISHED, OutputFile, Run, RunFailure, RunId, RunState
+from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
+from wesemu.runs.outcome import (
+    FailAtTask,
+    cancel_open_tasks,
     cause,
+    count_crash,
     fault,
     real_seconds,
     refused_outputs,
     unpublished_note,
 )
-from wesemu.runs.limits import RunLimits
-from wesemu.runs.model import UNPUBLISHED, OutputFile, Run, RunFailure, RunId, RunState
 from wesemu.runs.ports import (
     Engine,
     EngineError,
     Execution,
-    Job,
     Launched,
+    LaunchRequest,
     Outcome,
     Plan,
     Planner,
     Progress,
+    ProgressCallback,
     Publication,
+    QueuePriority,
     RunStarted,
-    Standing,
     TaskChanged,
-    Tell,
 )
-from wesemu.runs.promises import due
-from wesemu.runs.publish import Publisher
-from wesemu.runs.records import read_plan, write_end
-from wesemu.runs.room import check_room, out_of_files, patiently
-from wesemu.runs.stoppable import in_thread
+from wesemu.runs.publishing import Publisher
+from wesemu.runs.run_directory import Workspace, write_json
+from wesemu.runs.serialization import read_plan, write_end
+from wesemu.runs.service import RunLimits
+from wesemu.runs.sla import due
 from wesemu.runs.store import RunStore
-from wesemu.runs.tagging import TagBuffer
-from wesemu.runs.tasks import TaskBuffer
-from wesemu.runs.workspace import Workspace, write_json
+
+# Work on a thread that ends when whoever waits for it is cancelled.
+
+
+_T = TypeVar("_T")
+
+
+async def in_thread(work: Callable[[threading.Event], _T]) -> _T:
+    """What `work` returns or raises. When this is cancelled, the event that `work` was given is
+    set, and the thread is waited for, so that it changes nothing any more."""
+    stop = threading.Event()
+    thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({thread})
+        if not thread.cancelled():
+            thread.exception()  # it was told to stop, and has
+        raise
+
 
 _RESUMES = 1
 """How often a server resumes a run whose process vanished before it is given up."""
@@ -67,8 +80,6 @@ _RESUMES = 1
 _FILES_PAUSE_SECONDS = 1.0
 
 _TOLD_AT_THE_END = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
-
-_T = TypeVar("_T")
 
 log = structlog.get_logger("wesemu.supervisor")
 
@@ -86,7 +97,7 @@ class Supervisor:
         store: RunStore,
         planner: Planner,
         engines: Mapping[str, Engine],
-        changes: Changes,
+        changes: RunNotifier,
         *,
         runs: Path,
         clock: Clock,
@@ -211,7 +222,7 @@ class Supervisor:
         try:
             await self._refuse_canceled(run.id)
             if run.state is RunState.INITIALIZING:
-                run = await patiently(partial(self._store.move, run.id, RunState.RUNNING))
+                run = await retry_on_full_disk(partial(self._store.move, run.id, RunState.RUNNING))
                 log.info("run started", run_id=run.id, name=run.handle, workflow=run.workflow)
                 self._changes.ring(run.id)
         except TransitionRefused:
@@ -230,12 +241,12 @@ class Supervisor:
 
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
         self._changes.ring(run.id)
-        async with TagBuffer(self._store, self._changes, run) as tags:
+        async with TagWriteBehind(self._store, self._changes, run) as tags:
             preparing = self._prepare(run, engine, workspace, tags.add)
             job = await self._stoppably(run.id, preparing)
         if run.input_bytes is None and job.input_bytes is not None:
             size = job.input_bytes
-            await patiently(partial(self._store.amend, run.id, input_bytes=size))
+            await retry_on_full_disk(partial(self._store.amend, run.id, input_bytes=size))
         job = replace(job, standing=self._standing(run))
         await asyncio.to_thread(self._declare_leases)
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
@@ -245,17 +256,19 @@ class Supervisor:
             self._executions[run.id] = await launch  # so that it can be ended
             raise
 
-    async def _prepare(self, run: Run, engine: Engine, workspace: Workspace, tell: Tell) -> Job:
+    async def _prepare(
+        self, run: Run, engine: Engine, workspace: Workspace, tell: ProgressCallback
+    ) -> LaunchRequest:
         """All that may be broken off: a launch that has begun has to be waited for."""
         job = await self._planner.prepare(run, workspace, tell)
         with suppress(EngineFault):  # the launch tells of it, or does without
             await engine.warm()
         return job
 
-    def _standing(self, run: Run) -> Standing | None:
+    def _standing(self, run: Run) -> QueuePriority | None:
         if self._leases is None:
             return None
-        return Standing(self._leases, rank=run.service_level.rank, age=run.sequence)
+        return QueuePriority(self._leases, rank=run.service_level.rank, age=run.sequence)
 
     async def _stoppably(self, run_id: RunId, work: Coroutine[Any, Any, _T]) -> _T:
         """Do what a cancel may simply break off. Raises TransitionRefused when it did."""
@@ -275,9 +288,9 @@ class Supervisor:
 
     async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
         failures: list[RunFailure] = []
-        doom = Doom(run.terms.fault.fails_at_task)
+        doom = FailAtTask(run.terms.fault.fails_at_task)
         doomed: str | None = None
-        async with TaskBuffer(self._store, self._changes, run.id) as tasks:
+        async with TaskWriteBehind(self._store, self._changes, run.id) as tasks:
             async for event in execution.events():
                 match event:
                     case TaskChanged(task=task):
@@ -358,7 +371,7 @@ class Supervisor:
         if run.terms.fault.out_of_disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         outputs = await self._publish(run.id, workspace, wanted)
-        async with TagBuffer(self._store, self._changes, run) as buffer:
+        async with TagWriteBehind(self._store, self._changes, run) as buffer:
             delivering = self._planner.deliver(run, workspace, outputs, buffer.add)
             delivery = await self._stoppably(run.id, delivering)
         run = replace(run, outputs=delivery.outputs, tags=buffer.tags)
@@ -375,8 +388,8 @@ class Supervisor:
         server reckons the same moment."""
         if (end := due(run)) is None:
             return None
-        counts = codec.run_to_row(run)["counts"]
-        await patiently(lambda: self._store.amend(run.id, counts=counts))
+        counts = serialization.run_to_row(run)["counts"]
+        await retry_on_full_disk(lambda: self._store.amend(run.id, counts=counts))
         self._changes.ring(run.id)
         await self._stoppably(run.id, self._clock.wait_until(end))
         return end
@@ -396,8 +409,8 @@ class Supervisor:
         run = await self._store.get(run_id)
         if run.state.ended:
             return
-        tasks = broken_off(await self._store.tasks(run_id), self._wall.now())
-        await patiently(lambda: self._store.put_tasks(run_id, tasks))
+        tasks = cancel_open_tasks(await self._store.tasks(run_id), self._wall.now())
+        await retry_on_full_disk(lambda: self._store.put_tasks(run_id, tasks))
         await self._write_end(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
 
     async def _settle_fault(self, run: Run, error: Exception) -> None:
@@ -418,9 +431,9 @@ class Supervisor:
         """
         tasks = await self._store.tasks(run.id)
         run = replace(run, real_seconds=real_seconds(tasks))
-        row = codec.run_to_row(run)
+        row = serialization.run_to_row(run)
         values = {name: row[name] for name in _TOLD_AT_THE_END}
-        await patiently(lambda: self._store.move(run.id, run.state, **values))
+        await retry_on_full_disk(lambda: self._store.move(run.id, run.state, **values))
         _log_end(run)
         self._changes.ring(run.id)
         workspace = Workspace(self._runs / run.id)

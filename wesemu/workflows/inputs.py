@@ -1,20 +1,101 @@
 """From the locations in a request to files on this machine."""
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from wesemu.errors import InvalidRequest, ObjectNotFound, ReferenceNotFound
-from wesemu.genomics.lane_files import NamedFile, check_files_differ, file_identity
-from wesemu.genomics.read_groups import parse_read_group
+from wesemu.errors import InputError, InvalidRequest, ObjectNotFound, ReferenceNotFound, SystemFault
+from wesemu.genomics.read_groups import (
+    NamedFile,
+    check_files_differ,
+    file_identity,
+    parse_read_group,
+)
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.objects.buckets import SCHEME, Buckets, parse
-from wesemu.objects.lanes import lanes
-from wesemu.runs.workspace import safe_name
-from wesemu.transfers.source import WebFile, shown
-from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
-from wesemu.workflows.params import FASTA_SUFFIXES, Lane, MappingParams
+from wesemu.runs.run_directory import safe_name
+from wesemu.storage.buckets import SCHEME, Buckets, parse, read_pairs
+from wesemu.storage.remote import WebFile, redacted_url
+from wesemu.workflows.locations import RemoteKey, RemoteLocations
+from wesemu.workflows.params import FASTA_SUFFIXES, LaneParams, MappingParams
 from wesemu.workflows.staging import staged_path
+
+# References made ready off the event loop: one thread for each that is being indexed.
+
+
+_CLOSE_SECONDS = 2.0
+_THREADS = 4
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Who wants one file, the one whose turn it is among them."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
+class ReferenceIndexer:
+    """Runs `ReferenceStore.ready` for many runs at once.
+
+    Runs that want the same file wait for one thread, by whatever path each of them has it: what
+    was fetched lies as a link in every run directory. Indexing goes on when the run that
+    asked is cancelled, since the next one profits; `close` ends it.
+    """
+
+    def __init__(self, references: ReferenceStore) -> None:
+        self._references = references
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reference")
+        self._working: set[Future[Path]] = set()
+        self._turns: dict[tuple[int, int], _Turn] = {}
+
+    @property
+    def records_folder(self) -> Path:
+        """Where it is remembered which indexes were compared with their FASTA."""
+        return self._references.records_folder
+
+    async def ready(self, fasta: Path, name: str, mapper: str = "bwa") -> Path:
+        """The FASTA for `fasta`, which the caller called `name`, indexed for `mapper`.
+
+        Raises InputError (in the caller's words) for a file that is no usable FASTA, SystemFault.
+        """
+        async with self._turn(fasta):
+            try:
+                work = self._threads.submit(self._references.ready, fasta, mapper)
+                self._working.add(work)
+                work.add_done_callback(self._working.discard)
+                return await asyncio.wrap_future(work)
+            except InputError as error:
+                message = error.message.replace(str(fasta), name)
+                raise InputError(message, file=name, record=error.record) from error
+            except SystemFault as error:
+                raise type(error)(error.message.replace(str(fasta), name)) from error
+
+    @asynccontextmanager
+    async def _turn(self, fasta: Path) -> AsyncIterator[None]:
+        status = await asyncio.to_thread(fasta.stat)
+        file = (status.st_dev, status.st_ino)
+        turn = self._turns.setdefault(file, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[file]
+
+    async def close(self) -> None:
+        """End what is being indexed. Idempotent. A thread that reads a huge FASTA is left behind:
+        it has made nothing yet."""
+        self._references.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(wait, set(self._working), timeout=_CLOSE_SECONDS)
+
+
+# Locations outside this server's own buckets: URLs, remote buckets, folders that are opened.
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +134,11 @@ class Inputs:
     """
 
     def __init__(
-        self, buckets: Buckets, references: ReferenceStore, elsewhere: Elsewhere | None = None
+        self, buckets: Buckets, references: ReferenceStore, elsewhere: RemoteLocations | None = None
     ) -> None:
         self._buckets = buckets
         self._references = references
-        self._elsewhere = elsewhere or Elsewhere()
+        self._elsewhere = elsewhere or RemoteLocations()
 
     def has_remote(self, params: MappingParams) -> bool:
         """Whether something has to be fetched, whose size nobody knows yet."""
@@ -90,13 +171,13 @@ class Inputs:
         Raises ObjectNotFound, InvalidRequest.
         """
         found = {}
-        for field, location in params.more_files.items():
+        for name, location in params.more_files.items():
             if files.staged is None and self._elsewhere.is_remote(location):
-                self._elsewhere.remote(location, field=field)
+                self._elsewhere.remote(location, field=name)
                 continue
-            found[field] = self._existing(location, field, files)
-            if not found[field].is_file():
-                raise InvalidRequest(f"{field}: {location} is a folder; name a file", field=field)
+            found[name] = self._existing(location, name, files)
+            if not found[name].is_file():
+                raise InvalidRequest(f"{name}: {location} is a folder; name a file", field=name)
         return found
 
     def reference(self, location: str, files: RunFiles) -> Path | None:
@@ -126,11 +207,11 @@ class Inputs:
             return registered
         raise self._no_reference(location)
 
-    def _has_remote_mate(self, lane: Lane) -> bool:
+    def _has_remote_mate(self, lane: LaneParams) -> bool:
         mates = [location for location in (lane.first, lane.second) if location is not None]
         return any(self._elsewhere.is_remote(location) for location in mates)
 
-    def _check(self, lane: Lane, field: str, files: RunFiles) -> None:
+    def _check(self, lane: LaneParams, field: str, files: RunFiles) -> None:
         """Of a lane of which something lies elsewhere what can be told now."""
         for mate, location in (("first", lane.first), ("second", lane.second)):
             if location is None:
@@ -141,11 +222,12 @@ class Inputs:
             remote = self._elsewhere.remote(location, field=f"{field}.{mate}")
             if lane.first == lane.second and not isinstance(remote, RemoteKey):
                 raise InvalidRequest(
-                    f"{shown(location)} is named for both mates; name the second mate's file",
+                    f"{redacted_url(location)} is named for both mates; name the second "
+                    "mate's file",
                     field=f"{field}.second",
                 )
 
-    def _named_files(self, lane: Lane, field: str, files: RunFiles) -> Iterator[NamedFile]:
+    def _named_files(self, lane: LaneParams, field: str, files: RunFiles) -> Iterator[NamedFile]:
         """Of a lane of which something lies elsewhere; a folder counts once."""
         mates = {"first": lane.first}
         if lane.second is not None and lane.second != lane.first:
@@ -163,9 +245,9 @@ class Inputs:
                     case RemoteKey() as remote:
                         identity = remote.bucket.shown(remote.key.rstrip("/"))
                         pin = remote.sha256
-            yield NamedFile(entry, shown(location), identity)
+            yield NamedFile(entry, redacted_url(location), identity)
             if pin is not None:
-                yield NamedFile(entry, shown(location), pin)
+                yield NamedFile(entry, redacted_url(location), pin)
 
     def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
         remote = self._elsewhere.remote(location, field="reference")
@@ -179,17 +261,17 @@ class Inputs:
                 return registered
         raise self._no_reference(location)
 
-    def _lane(self, lane: Lane, field: str, files: RunFiles) -> list[LaneFiles]:
+    def _lane(self, lane: LaneParams, field: str, files: RunFiles) -> list[LaneFiles]:
         first = self._existing(lane.first, f"{field}.first", files)
         if lane.second is None:
             if not first.is_file():
                 raise InvalidRequest(
                     f"{lane.first} is a folder; name one interleaved file", field=f"{field}.first"
                 )
-            return [LaneFiles(field, first, None, shown(lane.first), "", lane.read_group)]
+            return [LaneFiles(field, first, None, redacted_url(lane.first), "", lane.read_group)]
         second = self._existing(lane.second, f"{field}.second", files)
         if first.is_dir() and first == second:
-            return _folder(lane, field, first, lanes(first, field=f"{field}.first"))
+            return _folder(lane, field, first, read_pairs(first, field=f"{field}.first"))
         for path, name, mate in ((first, lane.first, "first"), (second, lane.second, "second")):
             if not path.is_file():
                 raise InvalidRequest(
@@ -201,14 +283,14 @@ class Inputs:
                 f"{lane.first} is named for both mates; name the second mate's file",
                 field=f"{field}.second",
             )
-        names = shown(lane.first), shown(lane.second)
+        names = redacted_url(lane.first), redacted_url(lane.second)
         return [LaneFiles(field, first, second, *names, lane.read_group)]
 
     def _existing(self, location: str, field: str, files: RunFiles) -> Path:
         if self._elsewhere.is_remote(location):
             path = None if files.staged is None else staged_path(files.staged, location)
             if path is None:
-                raise ObjectNotFound(f"{shown(location)} was not fetched", field=field)
+                raise ObjectNotFound(f"{redacted_url(location)} was not fetched", field=field)
             return path
         if self._elsewhere.is_file(location):
             return self._elsewhere.file(location, field=field)
@@ -217,7 +299,8 @@ class Inputs:
             return self._buckets.existing(location, field=field)
         if "://" in location or location.startswith("/"):
             raise InvalidRequest(
-                f"{shown(location)[:80]!r} is not in a bucket; copy the file into a bucket and "
+                f"{redacted_url(location)[:80]!r} is not in a bucket; copy the file into a "
+                "bucket and "
                 "write oss://<bucket>/<key>, or send it as an attachment and write its name",
                 field=field,
             )
@@ -247,7 +330,7 @@ def _named_files(lane: LaneFiles) -> Iterator[NamedFile]:
 
 
 def _folder(
-    lane: Lane, entry: str, folder: Path, pairs: list[tuple[Path, Path]]
+    lane: LaneParams, entry: str, folder: Path, pairs: list[tuple[Path, Path]]
 ) -> list[LaneFiles]:
     """The lanes of a folder. The ID of a read group for the folder gets the lane's number."""
     prefix = lane.first.rstrip("/")

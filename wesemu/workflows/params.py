@@ -22,8 +22,8 @@ from wesemu.errors import InvalidRequest
 from wesemu.genomics.ploidy import DIPLOID, parse_ploidy
 from wesemu.genomics.read_groups import parse_read_group
 from wesemu.runs.model import RunRequest
-from wesemu.sla import ServiceLevel
-from wesemu.wording import validation_reason
+from wesemu.runs.service_levels import ServiceLevel
+from wesemu.util.text import validation_reason
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
@@ -37,7 +37,7 @@ GPU_CALLERS = ("haplotypecaller",)
 """Those of Parabricks alone; the first one is the default where a run is on a GPU."""
 
 
-class Lane(BaseModel):
+class LaneParams(BaseModel):
     """The two mates' files of one lane, and its read group as an `@RG` line.
 
     Both may name one folder: every pair `*_1.f*q.gz`, `*_2.f*q.gz` below it becomes a lane.
@@ -80,7 +80,7 @@ class MappingParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reads: list[Lane] = Field(min_length=1, max_length=1000)
+    reads: list[LaneParams] = Field(min_length=1, max_length=1000)
     reference: Location = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     quality_offset: Literal[33, 64] | None = None

@@ -7,10 +7,38 @@ from typing import Literal, assert_never
 
 from wesemu.engine_parameters import value_of
 from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.numerals import whole_number
 from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, Resources, Run
-from wesemu.runs.workspace import Workspace
-from wesemu.workflows.shares import GPUS, NODE, cores_of
+from wesemu.runs.run_directory import Workspace
+from wesemu.util.text import whole_number
+
+# How many cores a run may use at a time; what it does use is leased task by task.
+
+
+_CORES = "cores"
+
+NODE = "node"
+"""The engine parameter that says where: auto, cpu or cuda. AGS's field is `wesemu_node`."""
+
+GPUS = "gpus"
+"""The engine parameter for the GPUs of a run's tasks. AGS's field is `wesemu_gpus`."""
+
+
+def cores_of(parameters: Mapping[str, str], node: Resources) -> int:
+    """The cores of the engine parameter `cores`, else all of the node's.
+
+    Raises InvalidRequest for a number that the node can never give.
+    """
+    asked = value_of(parameters, _CORES)
+    if asked is None or asked.strip().casefold() == "all":
+        return node.cores
+    cores = whole_number(asked)
+    if cores is None or not 1 <= cores <= node.cores:
+        raise InvalidRequest(
+            f"the engine parameter cores is {asked[:40]!r}; this node has 1 to {node.cores}",
+            field="workflow_engine_parameters.cores",
+        )
+    return cores
+
 
 Kind = Literal["auto", "cpu", "cuda"]
 WithoutGpu = Literal["queue", "refuse", "cpu"]
@@ -19,7 +47,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class NodeOffer:
     """What the node has, and what becomes of runs that do not say or ask for what it lacks.
 
     `gpu_memory_mb` (MiB) is what each of its GPUs has at least, `gpu_driver` their driver's
@@ -51,7 +79,7 @@ class Placement:
 
 def place(
     parameters: Mapping[str, str],
-    offer: Offer,
+    offer: NodeOffer,
     *,
     able: bool = False,
     unable: str | None = None,
@@ -89,7 +117,7 @@ def place(
     return Placement(wanted, _resources(parameters, offer, wanted, asked), note)
 
 
-def settled(run: Run, offer: Offer) -> Resources:
+def resources_at_start(run: Run, offer: NodeOffer) -> Resources:
     """The share of a run that begins now: the GPUs of a node change with its server.
 
     Raises EngineFault for a run that cannot be carried out any more where it was placed.
@@ -109,7 +137,7 @@ def settled(run: Run, offer: Offer) -> Resources:
     return Resources(run.resources.cores, run.resources.memory_mb, has, least)
 
 
-def acceleration(tags: Mapping[str, str], resources: Resources, offer: Offer) -> JsonObject:
+def acceleration(tags: Mapping[str, str], resources: Resources, offer: NodeOffer) -> JsonObject:
     """What a pipeline that takes an `accelerator` is told of it: nothing on the CPU. `tags` are
     those of the run's placement."""
     if tags.get(PLACE) != "cuda":
@@ -132,7 +160,7 @@ def write_note(run: Run, workspace: Workspace) -> None:
 
 
 def _resources(
-    parameters: Mapping[str, str], offer: Offer, kind: Kind, asked: int | None
+    parameters: Mapping[str, str], offer: NodeOffer, kind: Kind, asked: int | None
 ) -> Resources:
     cores = cores_of(parameters, offer.resources)
     if kind == "cpu":

@@ -14,18 +14,15 @@ from urllib.parse import unquote
 
 from yarl import URL
 
-from wesemu.errors import InputError, ObjectNotFound, WesemuError
-from wesemu.genomics.alternates import SUFFIXES as ALTERNATES
-from wesemu.genomics.alternates import stems
-from wesemu.objects.buckets import check_key
-from wesemu.objects.lanes import is_reads
-from wesemu.runs.ports import Tell
-from wesemu.transfers.bucket import RemoteFile
-from wesemu.transfers.cache import Fetched, InputCache
-from wesemu.transfers.errors import RemoteFault
-from wesemu.transfers.source import Source, WebFile
-from wesemu.transfers.together import together
-from wesemu.workflows.elsewhere import Elsewhere, RemoteKey
+from wesemu.errors import InputError, ObjectNotFound, RemoteFault, WesemuError
+from wesemu.genomics.reference_records import SUFFIXES as ALTERNATES
+from wesemu.genomics.reference_records import stems
+from wesemu.runs.ports import ProgressCallback
+from wesemu.storage.buckets import check_key, is_reads
+from wesemu.storage.cache import CachedInput, InputCache
+from wesemu.storage.remote import RemoteFile, Source, WebFile
+from wesemu.storage.upload import run_all
+from wesemu.workflows.locations import RemoteKey, RemoteLocations
 from wesemu.workflows.params import FASTA_SUFFIXES, MappingParams
 
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
@@ -42,14 +39,14 @@ def staged_path(folder: Path, location: str) -> Path | None:
     return next((each for each in names if not each.name.endswith(ALTERNATES)), None)
 
 
-class Stage:
+class InputStager:
     """Brings the remote inputs of runs, by `cache`."""
 
-    def __init__(self, elsewhere: Elsewhere, cache: InputCache | None) -> None:
+    def __init__(self, elsewhere: RemoteLocations, cache: InputCache | None) -> None:
         self._elsewhere = elsewhere
         self._cache = cache
 
-    async def bring(self, params: MappingParams, folder: Path, tell: Tell) -> None:
+    async def bring(self, params: MappingParams, folder: Path, tell: ProgressCallback) -> None:
         """Have all remote inputs of a bundled pipeline below `folder`.
 
         `tell` is told `wesemu.staging.bytes` (so far), `.total` (once all sizes are known) and
@@ -65,7 +62,7 @@ class Stage:
             self._bring(location, field, is_folder, folder, progress)
             for location, (field, is_folder) in wanted.items()
         ]
-        await together(works, f"stage {folder.parent.name}")
+        await run_all(works, f"stage {folder.parent.name}")
         progress.finish()
 
     async def release(self, folder: Path) -> None:
@@ -95,7 +92,7 @@ class Stage:
         place = _place(folder, location)
         if (there := await asyncio.to_thread(staged_path, folder, location)) is not None:
             size = await asyncio.to_thread(_size, there)
-            progress.add(location, Fetched(size, "", cached=True))
+            progress.add(location, CachedInput(size, "", cached=True))
             return
         try:
             match self._elsewhere.remote(location, field=field):
@@ -172,7 +169,7 @@ class Stage:
             )
             for name in names
         ]
-        await together(works, f"stage {shown}")
+        await run_all(works, f"stage {shown}")
         await asyncio.to_thread((place / "coming").rename, place / "folder")
 
     async def _is_object(self, remote: RemoteKey) -> bool:
@@ -187,7 +184,7 @@ class Stage:
 class _Progress:
     """Adds up what several fetches tell."""
 
-    def __init__(self, tell: Tell, files: int) -> None:
+    def __init__(self, tell: ProgressCallback, files: int) -> None:
         self._tell = tell
         self._files = files
         self._done: dict[str, int] = {}
@@ -204,7 +201,7 @@ class _Progress:
 
         return tell
 
-    def add(self, key: str, fetched: Fetched) -> None:
+    def add(self, key: str, fetched: CachedInput) -> None:
         self._done[key] = self._totals[key] = fetched.size
         self._cached += fetched.size if fetched.cached else 0
         self._report()

@@ -8,12 +8,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from support import fill_bucket, script_of
 
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import Script, ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, JsonObject, Run, RunState
-from wesemu.runs.ports import Job
+from wesemu.runs.ports import LaunchRequest
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import Script, ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 Start = Callable[[JsonObject], Awaitable[str]]
@@ -103,7 +103,7 @@ def reach(runs: RunService) -> Reach:
     return reach
 
 
-def _script(job: Job) -> Script:
+def _script(job: LaunchRequest) -> Script:
     reads = job.config["reads"]
     assert isinstance(reads, list)
     assert isinstance(reads[0], dict)

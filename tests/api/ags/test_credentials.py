@@ -11,10 +11,10 @@ from pytest_aiohttp import AiohttpClient
 from unit.ags.signer import KEY_ID, SECRET, sign_roa
 
 from wesemu.app import create_app
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import LOCAL_OWNER, Owner, RunRequest
 from wesemu.runs.service import RunService
 from wesemu.settings import AuthSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 @pytest.fixture

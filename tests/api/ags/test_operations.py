@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from api.ags.conftest import MAPPING, WGS, Client, Reach, Start, reads
 
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, JsonObject, Owner, RunRequest, RunState
 from wesemu.runs.service import RunService
+from wesemu.testing.fake_engine import ScriptedEngine
 
 pytestmark = pytest.mark.usefixtures("bucket")
 

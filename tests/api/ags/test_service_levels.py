@@ -12,13 +12,12 @@ from support import START, scripted_engine
 from waiting import soon
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.ids import IdSource
-from wesemu.runs.model import LOCAL_OWNER, JsonObject, RunState
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
+from wesemu.runs.model import LOCAL_OWNER, JsonObject, Pacing, RunState
 from wesemu.runs.service import RunService
-from wesemu.runs.terms import Pace
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 pytestmark = pytest.mark.usefixtures("bucket")
 
@@ -33,7 +32,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "clock": settings.clock.model_copy(update={"speed": 600.0}),
-            "sla": settings.sla.model_copy(update={"pace": Pace.SLA}),
+            "sla": settings.sla.model_copy(update={"pace": Pacing.SLA}),
         }
     )
 

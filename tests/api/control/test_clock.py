@@ -6,7 +6,7 @@ import pytest
 from api.control.conftest import Control
 from support import START
 
-from wesemu.clock import ManualClock
+from wesemu.runs.clock import ManualClock
 
 
 async def test_time_runs_as_fast_as_it_is_told_to(control: Control, clock: ManualClock) -> None:

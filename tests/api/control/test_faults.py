@@ -9,9 +9,9 @@ import pytest
 from api.control.conftest import Client, Control
 from waiting import soon
 
-from wesemu.api.callfaults import OPERATIONS, CallFault, CallFaults
-from wesemu.clock import ManualClock
+from wesemu.api.fault_injection import OPERATIONS, RequestFault, RequestFaults
 from wesemu.errors import InvalidRequest
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
@@ -205,18 +205,18 @@ async def test_orders_that_mean_nothing_are_refused(control: Control, body: dict
     ],
 )
 def test_an_operation_means_its_calls_and_no_others(operation: str, call: str, meant: bool) -> None:
-    faults = CallFaults()
-    faults.order(CallFault(operation, 500), 1)
+    faults = RequestFaults()
+    faults.order(RequestFault(operation, 500), 1)
     assert (faults.strike(*call.split()) is not None) is meant
 
 
 def test_every_operation_has_a_pattern() -> None:
-    faults = CallFaults()
+    faults = RequestFaults()
     for name in OPERATIONS:
-        faults.order(CallFault(name, 500), 1)
+        faults.order(RequestFault(name, 500), 1)
     assert len(faults.ordered) == len(OPERATIONS)
     with pytest.raises(InvalidRequest, match="StartWorkflow"):
-        faults.order(CallFault("get /gs", 500), 1)
+        faults.order(RequestFault("get /gs", 500), 1)
 
 
 def asked(sample: str) -> RunRequest:
@@ -279,11 +279,11 @@ async def test_a_job_is_late_in_real_pace_too(
 
 
 def test_no_pattern_is_slow() -> None:
-    faults = CallFaults()
-    faults.order(CallFault("GET /" + "**/a/" * 40 + "b", status=500), 1)
+    faults = RequestFaults()
+    faults.order(RequestFault("GET /" + "**/a/" * 40 + "b", status=500), 1)
     assert faults.strike("GET", "/" + "a/" * 2000) is None
     with pytest.raises(InvalidRequest, match="no operation"):
-        faults.order(CallFault("GET /**a**a**b", status=500), 1)
+        faults.order(RequestFault("GET /**a**a**b", status=500), 1)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +299,6 @@ def test_no_pattern_is_slow() -> None:
     ],
 )
 def test_patterns(operation: str, path: str, fits: bool) -> None:
-    faults = CallFaults()
-    faults.order(CallFault(operation, status=500), 1)
+    faults = RequestFaults()
+    faults.order(RequestFault(operation, status=500), 1)
     assert (faults.strike("GET", path) is not None) is fits

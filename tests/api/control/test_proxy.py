@@ -15,8 +15,8 @@ from pytest_aiohttp import AiohttpServer
 from waiting import soon
 
 from wesemu.app import create_app
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.settings import AuthSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (nginx-light)")

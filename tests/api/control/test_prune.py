@@ -13,13 +13,13 @@ from api.control.test_faults import asked, ended
 from waiting import eventually
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import RunNotFound
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run
+from wesemu.runs.run_directory import tree_size
 from wesemu.runs.service import RunService
-from wesemu.runs.workspace import tree_size
 from wesemu.settings import RetentionSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 async def age(runs: RunService, run: Run, days: float) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from api.control.conftest import Client, Control
 from api.control.test_faults import asked, ended
 
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import LOCAL_OWNER, Owner, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 async def test_everything_of_everybody_is_cancelled_and_forgotten(

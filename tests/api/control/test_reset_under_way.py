@@ -16,15 +16,15 @@ from pytest_aiohttp import AiohttpClient
 from support import scripted_engine
 from waiting import eventually, soon
 
-from wesemu.api.control import reset
+from wesemu.api.admin import controls
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Run, RunState
-from wesemu.runs.ports import Job
+from wesemu.runs.ports import LaunchRequest
+from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
-from wesemu.runs.workspace import Workspace
 from wesemu.settings import Settings, SlaSettings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 AGS_JOB = {
     "workflow_type": "mapping",
@@ -69,7 +69,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reset, "_REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(controls, "_REQUEST_SECONDS", 0.1)
 
 
 async def running(runs: RunService, sample: str) -> Run:
@@ -258,7 +258,7 @@ class SlowEngine(ScriptedEngine):
             self.reached.set()
             await self.allowed.wait()
 
-    async def launch(self, job: Job) -> Any:
+    async def launch(self, job: LaunchRequest) -> Any:
         await self._at("launch")
         play = await super().launch(job)
         if self.stage == "cancel":
@@ -292,7 +292,7 @@ async def test_a_run_at_every_stage_ends_or_the_reset_says_so(
     )
     runs = client.app[RUNS]
     if not ends:
-        monkeypatch.setattr(reset, "_RUN_SECONDS", 0.2)
+        monkeypatch.setattr(controls, "_RUN_SECONDS", 0.2)
 
     async def wiped() -> tuple[int, str]:
         async with client.post("/_wesemu/reset") as answer:

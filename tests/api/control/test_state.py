@@ -8,9 +8,9 @@ from api.control.conftest import Client, Control
 from pytest_aiohttp import AiohttpClient
 
 from wesemu.app import create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 async def test_it_is_alive_ready_and_says_what_it_is(control: Control, settings: Settings) -> None:
@@ -67,7 +67,7 @@ async def test_it_is_not_ready_while_an_engine_is_cold(
 async def test_it_is_not_ready_without_disk(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wesemu.readiness.LITTLE_DISK", 1 << 60)
+    monkeypatch.setattr("wesemu.runs.data_directory.LITTLE_DISK", 1 << 60)
     (reason,) = (await control("ready", status=503))["reasons"]
     assert reason.startswith("the disk of the data directory has ")
 

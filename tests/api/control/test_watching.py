@@ -11,13 +11,13 @@ from api.control.conftest import Client, Control
 from api.control.test_faults import asked, ended
 from waiting import soon
 
-from wesemu.clock import ManualClock
-from wesemu.engines.leases import LeaseDesk
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.engines.leases import LeaseClient
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, RunState, TaskLog, TaskState
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 _LINE = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+')
 
@@ -162,7 +162,7 @@ async def test_metrics_tell_of_the_queue_runs_and_the_machine(
     blobs = settings.data / "cache/inputs/blobs/ab"
     blobs.mkdir(parents=True, exist_ok=True)
     (blobs / "cd").write_bytes(b"12345")
-    desk = LeaseDesk(Standing(settings.data / "leases", rank=0, age=1))
+    desk = LeaseClient(QueuePriority(settings.data / "leases", rank=0, age=1))
     lease = await asyncio.to_thread(desk.take, Resources(cores=1))
     found = await figures(client)
     assert found['wesemu_leased_resources{resource="cores"}'] == 1

@@ -12,11 +12,11 @@ from unit.transfers.origin import origin
 from waiting import soon
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 __all__ = ["origin", "remote", "serve"]
 

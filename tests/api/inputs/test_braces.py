@@ -10,11 +10,11 @@ from api.inputs.conftest import Serve, ended, mapping
 from unit.transfers.origin import Origin
 from waiting import eventually
 
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import LOCAL_OWNER, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 

@@ -14,12 +14,11 @@ from remote_support import KEY_ID, SECRET, Side
 from support import REFERENCE
 from waiting import soon
 
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InvalidRequest, PermanentError, TransientError
 from wesemu.runs.model import LOCAL_OWNER, Run, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
-from wesemu.transfers.errors import Passing, Refusal
+from wesemu.testing.fake_engine import ScriptedEngine
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::SyntaxWarning", "ignore::ResourceWarning"
@@ -195,7 +194,7 @@ async def test_results_that_cannot_be_sent_stay_with_the_run(
 
     def deny_the_index(self: object, key: str, *rest: Any) -> None:
         if key.endswith(".bai"):
-            raise Refusal("answered 403 AccessDenied")
+            raise PermanentError("answered 403 AccessDenied")
         real(self, key, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(store), "put", deny_the_index)
@@ -265,7 +264,7 @@ async def test_a_restart_while_results_are_sent_goes_on(
     def down_after_the_first(self: object, key: str, *rest: Any) -> None:
         if key.endswith(".bai"):
             loop.call_soon_threadsafe(first_is_there.set)
-            raise Passing("answered 503")
+            raise TransientError("answered 503")
         sent.append(key)
         real(self, key, *rest)  # type: ignore[arg-type]
 
@@ -293,7 +292,7 @@ async def test_a_cancel_ends_the_sending_of_results_at_once(
 
     def down(*_: Any) -> None:
         loop.call_soon_threadsafe(asked.set)
-        raise Passing("answered 503", after=3600)
+        raise TransientError("answered 503", after=3600)
 
     monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", down)
     name = await start_job(serve)
@@ -309,7 +308,7 @@ async def test_a_cancel_ends_the_sending_of_results_at_once(
 async def test_without_the_extra_the_run_says_what_to_install(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "wesemu.transfers.s3", None)
+    monkeypatch.setitem(sys.modules, "wesemu.storage.s3", None)
     runs = await serve(remote_buckets={"lab": {"type": "s3"}})
     request = mapping("s3://lab/a_1.fq", "s3://lab/a_2.fq")
     run = await ended(runs, await runs.submit(LOCAL_OWNER, request))

@@ -10,10 +10,10 @@ from api.inputs.conftest import Serve, ended, mapping
 from unit.transfers.origin import CONTENT, Origin, says, sha256
 from waiting import eventually, soon
 
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import InvalidRequest, ObjectNotFound
 from wesemu.runs.model import LOCAL_OWNER, RunState
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 HERE = "oss://genes/fastq/a_2.fq.gz"
 

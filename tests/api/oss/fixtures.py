@@ -10,19 +10,17 @@ from xml.etree import ElementTree as ET
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from wesemu.api.ags.authenticator import Authenticator
-from wesemu.api.ags.dialect import AgsDialect
-from wesemu.api.middleware import around
-from wesemu.api.oss.authenticator import OssAuthenticator
-from wesemu.api.oss.dialect import OssDialect
-from wesemu.api.oss.routes import OssHandlers
-from wesemu.api.visitors import Visitors
-from wesemu.clock import Clock, WallClock
-from wesemu.ids import IdSource
-from wesemu.objects.services import ObjectServices
-from wesemu.objects.shelves import Shelves
-from wesemu.objects.store import ObjectStore
-from wesemu.objects.uploads import Uploads
+from wesemu.api.ags.auth import AgsAuthenticator
+from wesemu.api.ags.routes import AgsDialect
+from wesemu.api.csrf import RequestGuard
+from wesemu.api.middleware import api_middleware
+from wesemu.api.oss.auth import OssAuthenticator
+from wesemu.api.oss.routes import OssDialect, OssHandlers
+from wesemu.runs.clock import Clock, WallClock
+from wesemu.runs.data_directory import IdSource
+from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
+from wesemu.storage.multipart import MultipartUploads
+from wesemu.storage.objects import ObjectStore
 
 Client = TestClient[web.Request, web.Application]
 
@@ -42,15 +40,15 @@ def door_application(
     objects = ObjectServices.open(root, ids)
     if limit is not None:
         store = ObjectStore(root, None, limit=limit)
-        objects = ObjectServices(store, Shelves(root, store), Uploads(store, ids))
+        objects = ObjectServices(store, BucketAdmin(root, store), MultipartUploads(store, ids))
     oss = OssDialect(
         OssAuthenticator(keys or {}, clock or WallClock()),
         objects.shelves,
         [],
         OssHandlers(objects),
     )
-    elsewhere = AgsDialect(Authenticator({}, WallClock()))
-    middleware = around([oss, elsewhere], ids, visitors=Visitors(is_open=True))
+    elsewhere = AgsDialect(AgsAuthenticator({}, WallClock()))
+    middleware = api_middleware([oss, elsewhere], ids, visitors=RequestGuard(is_open=True))
     app = web.Application(middlewares=[middleware])
     app.router.add_get("/{anything:.*}", _elsewhere)
     return app

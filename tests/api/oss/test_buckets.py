@@ -11,8 +11,8 @@ from api.oss.fixtures import Answer, Client, read
 from structlog.testing import capture_logs
 
 from wesemu.errors import DiskFull
-from wesemu.objects.shelves import Shelves
-from wesemu.objects.store import ObjectStore
+from wesemu.storage.bucket_admin import BucketAdmin
+from wesemu.storage.objects import ObjectStore
 
 
 def texts(answer: Answer, path: str) -> list[str | None]:
@@ -61,7 +61,7 @@ def test_only_unfinished_objects_are_swept(tmp_path: Path) -> None:
     (linked / ".wesemu").symlink_to(elsewhere.parent)
     for path in (incoming / "tmpab_12cd3", incoming / "thesis.tex", elsewhere / "tmpab_12cd3"):
         path.write_text("")
-    Shelves(tmp_path, ObjectStore(tmp_path, None)).sweep()
+    BucketAdmin(tmp_path, ObjectStore(tmp_path, None)).sweep()
     assert [path.name for path in incoming.iterdir()] == ["thesis.tex"]
     assert (elsewhere / "tmpab_12cd3").is_file()
 

@@ -8,7 +8,7 @@ from api.oss.fixtures import KEY_ID, SECRET, Client, read, start_door
 from pytest_aiohttp import AiohttpClient
 from unit.oss.signer import sign_v1
 
-from wesemu.clock import ManualClock
+from wesemu.runs.clock import ManualClock
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DATE = {"date": "Sun, 01 Mar 2026 12:00:00 GMT"}

@@ -425,7 +425,7 @@ async def test_a_link_that_leaves_the_bucket_is_not_followed(
 async def test_a_folder_that_cannot_be_read_is_denied(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wesemu.objects.store import ObjectStore
+    from wesemu.storage.objects import ObjectStore
 
     def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied")

@@ -12,14 +12,13 @@ from pytest_aiohttp import AiohttpClient
 from support import START
 from yarl import URL
 
-from wesemu.api.middleware import around
+from wesemu.api.middleware import api_middleware
 from wesemu.api.wes.auth import TokenAuthenticator
-from wesemu.api.wes.dialect import WesDialect
-from wesemu.api.wes.facts import EngineParameter, Limits, ServiceFacts
-from wesemu.api.wes.routes import routes
-from wesemu.api.wes.versions import PREFIX, VersionName
+from wesemu.api.wes.models import PREFIX, VersionName
+from wesemu.api.wes.responses import EngineParameter, Limits, ServiceFacts
+from wesemu.api.wes.routes import WesDialect, routes
 from wesemu.app import RUNS
-from wesemu.ids import IdSource
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run
 
 Client = TestClient[web.Request, web.Application]
@@ -87,7 +86,7 @@ def serve(aiohttp_client: AiohttpClient, core: web.Application) -> Serve:
         version: VersionName = "0.3.0", tokens: Mapping[str, str] | None = None
     ) -> Client:
         dialect = WesDialect(TokenAuthenticator(tokens or {}))
-        app = web.Application(middlewares=[around([dialect], IdSource(seed=2))])
+        app = web.Application(middlewares=[api_middleware([dialect], IdSource(seed=2))])
         app.add_routes(routes(core[RUNS], FACTS, page_key=b"key", version=version, limits=LIMITS))
         server = TestServer(app)
         await server.start_server(auto_decompress=False)  # as `wesemu serve`

@@ -18,15 +18,14 @@ from api.wes.fixtures import Client, fetch
 from support import START
 from waiting import eventually
 
-from wesemu.callbacks import Callbacks, signature
-from wesemu.clock import WallClock
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.public_addresses import AddressGuard
+from wesemu.runs.clock import WallClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.outbox import Message
+from wesemu.runs.service_levels import ServiceLevel
 from wesemu.runs.store import RunStore
+from wesemu.runs.webhooks import Callbacks, Message, signature
 from wesemu.settings import Settings
-from wesemu.sla import ServiceLevel
+from wesemu.testing.fake_engine import ScriptedEngine
+from wesemu.util.ssrf import AddressGuard
 
 RUNS = "/ga4gh/wes/v1/runs"
 LOOPBACK = [ip_network("127.0.0.0/8")]

@@ -12,11 +12,11 @@ import pytest
 from aiohttp import FormData
 from api.wes.fixtures import Client, fetch
 
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.provenance import facts
+from wesemu.provenance import collect
 from wesemu.runs.model import LOCAL_OWNER
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 rocrate = pytest.importorskip(
     "rocrate.rocrate", reason="ro-crate-py is not installed: pip install 'wesemu[crate]'"
@@ -151,7 +151,7 @@ async def test_no_reference_leads_nowhere_and_every_file_is_there(
 async def test_large_outputs_are_told_by_their_url(
     client: Client, runs: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "SMALL", 50)
+    monkeypatch.setattr(collect, "SMALL", 50)
     form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
     script = [
         {"write": "small.txt", "text": "s"},
@@ -184,7 +184,7 @@ async def test_large_outputs_are_told_by_their_url(
 async def test_a_large_attachment_is_told_without_its_content(
     client: Client, runs: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "LARGEST_PART", 20)
+    monkeypatch.setattr(collect, "LARGEST_PART", 20)
     form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
     form.add_field("workflow_params", '{"script": []}')
     form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from wesemu.api.wes.versions import PREFIX, VERSIONS
-from wesemu.runs.figures import NAMES
+from wesemu.api.wes.models import PREFIX, VERSIONS
+from wesemu.runs.sla import NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "wes.md").read_text()

@@ -8,8 +8,8 @@ from aiohttp import web
 from api.wes.fixtures import Client, Submit, absolute, ask, fetch
 
 from wesemu.api.wes.auth import TokenAuthenticator
-from wesemu.api.wes.dialect import WesDialect
 from wesemu.api.wes.errors import render_error
+from wesemu.api.wes.routes import WesDialect
 from wesemu.errors import Conflict, EngineFault, InputError, RunActive
 
 BASE = "/ga4gh/wes/v1"

@@ -11,14 +11,14 @@ from api.wes.fixtures import Client
 from pytest_aiohttp import AiohttpClient
 from waiting import soon
 
-from wesemu.api.sse import Event, EventStreams
+from wesemu.api.base import Event, EventStreams
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.ids import IdSource
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import LOCAL_OWNER, Owner, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import AuthSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 RUN = "/ga4gh/wes/v1/runs"
 

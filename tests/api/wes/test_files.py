@@ -10,8 +10,8 @@ import pytest
 from api.wes.fixtures import Client, Ended, Submit, ask, fetch, fetch_text
 
 from wesemu.api.wes.files import open_below
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 RUNS = "/ga4gh/wes/v1/runs"
 WRITES = [

@@ -11,11 +11,11 @@ from support import scripted_engine
 
 from wesemu.app import RUNS as SERVICE
 from wesemu.app import create_app
-from wesemu.clock import ManualClock
 from wesemu.errors import KeyReused
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.database import Database
 from wesemu.runs.model import LOCAL_OWNER, RunRequest
-from wesemu.runs.submissions import SubmissionKey
+from wesemu.runs.service import SubmissionKey
 from wesemu.settings import Settings
 
 RUNS = "/ga4gh/wes/v1/runs"

@@ -9,8 +9,7 @@ from aiohttp.streams import StreamReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.api.wes.disposition import parse_disposition
-from wesemu.api.wes.multipart import FormReader
+from wesemu.api.wes.multipart import FormReader, parse_disposition
 from wesemu.errors import InvalidRequest
 
 Parts = list[tuple[str, str | None, bytes]]

@@ -12,11 +12,11 @@ from api.wes.fixtures import Client
 from issuer_support import Issuer, issuing, new_rsa_key
 from pydantic import ValidationError
 
-from wesemu.cli.failures import Refused
-from wesemu.cli.listen import refuse_open_door
+from wesemu.cli.output import CommandRefused
+from wesemu.cli.serve import refuse_open_door
+from wesemu.composition import build_verifier
 from wesemu.errors import ToolMissing
 from wesemu.settings import OidcSettings, Settings
-from wesemu.wiring.identity import found_verifier
 
 RUNS = "/ga4gh/wes/v1/runs"
 READS = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
@@ -127,7 +127,7 @@ def test_an_issuer_lets_a_server_listen_beyond_loopback(settings: Settings) -> N
     alone = settings.auth.model_copy(update={"tokens": {}})
     refuse_open_door(settings.model_copy(update={"host": "0.0.0.0", "auth": alone}))
     open_door = alone.model_copy(update={"oidc": OidcSettings()})
-    with pytest.raises(Refused, match=r"auth\.oidc\.issuer"):
+    with pytest.raises(CommandRefused, match=r"auth\.oidc\.issuer"):
         refuse_open_door(settings.model_copy(update={"host": "0.0.0.0", "auth": open_door}))
 
 
@@ -148,10 +148,10 @@ def test_senseless_settings_are_refused(wrong: dict[str, Any], tmp_path: Path) -
 def test_without_the_extra_the_server_says_what_is_missing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "wesemu.identity.tokens", None)
+    monkeypatch.setitem(sys.modules, "wesemu.auth.oidc", None)
     with pytest.raises(ToolMissing, match=r"pip install 'wesemu\[oidc\]'"):
-        found_verifier(settings.auth.oidc)
-    assert found_verifier(OidcSettings()) is None
+        build_verifier(settings.auth.oidc)
+    assert build_verifier(OidcSettings()) is None
 
 
 async def test_a_token_of_the_issuer_opens_ags_too(client: Client, issuer: Issuer) -> None:

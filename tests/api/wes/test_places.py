@@ -11,13 +11,13 @@ from pytest_aiohttp import AiohttpClient
 from waiting import soon
 
 from wesemu.app import create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.leases import LeaseDesk
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.ids import IdSource
+from wesemu.engines.leases import LeaseClient
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 from wesemu.settings import NodeSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 Serve = Callable[..., Awaitable[Client]]
@@ -166,7 +166,7 @@ async def test_a_dry_run_tells_where_the_run_would_go(serve: Serve, settings: Se
     assert note.startswith("asked for cuda, but there is no Parabricks")
     assert told == {"node": "cuda", "node_gpus": gpus, "gpus": 2}
     assert await plan(client, node="cpu") == {"node": "cpu", "gpus": 0}
-    desk = LeaseDesk(Standing(settings.data / "leases", rank=1, age=1))
+    desk = LeaseClient(QueuePriority(settings.data / "leases", rank=1, age=1))
     lease = await asyncio.to_thread(desk.take, Resources(cores=1, gpus=1))
     try:
         busy = await plan(client, node="cuda", gpus="2")

@@ -5,9 +5,9 @@ import hashlib
 import pytest
 from api.wes.fixtures import Client, Ended, Submit, fetch, fetch_text
 
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 RUNS = "/ga4gh/wes/v1/runs"
 

@@ -10,11 +10,11 @@ from unit.runs.test_service import ended
 from waiting import soon
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Owner
 from wesemu.runs.service import RunService
 from wesemu.settings import AuthSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 TAG = "wesemu.outputs.shared"

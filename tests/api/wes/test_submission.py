@@ -15,10 +15,10 @@ from pytest_aiohttp import AiohttpClient
 from waiting import eventually, soon
 
 from wesemu.app import create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 RUNS = "/ga4gh/wes/v1/runs"
 SNAKEFILE = b"rule all:\n"

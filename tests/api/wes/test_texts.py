@@ -2,8 +2,8 @@
 
 from api.wes.fixtures import Client, Ended, Submit, absolute, fetch
 
-from wesemu.api.wes.texts import TextCache
-from wesemu.api.wes.versions import PREFIX, VERSIONS
+from wesemu.api.wes.models import PREFIX, VERSIONS
+from wesemu.api.wes.responses import ResponseCache
 
 RUNS = f"{PREFIX}/runs"
 
@@ -45,7 +45,7 @@ async def test_a_run_that_was_removed_is_told_no_more(
 
 
 def test_texts_are_bounded_by_their_letters() -> None:
-    texts: TextCache[int] = TextCache(2560)
+    texts: ResponseCache[int] = ResponseCache(2560)
     texts.put(0, "x" * 11)
     assert texts.get(0) is None
     for number in range(257):

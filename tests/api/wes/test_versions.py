@@ -3,8 +3,8 @@
 import pytest
 from api.wes.fixtures import FACTS, Client, Ended, Serve, Submit, fetch
 
-from wesemu.api.wes import render
-from wesemu.api.wes.versions import PREFIX, VERSIONS, VersionName
+from wesemu.api.wes import responses
+from wesemu.api.wes.models import PREFIX, VERSIONS, VersionName
 from wesemu.runs.model import RunState
 
 NAMES = list(VERSIONS)
@@ -62,8 +62,8 @@ async def test_engine_versions_are_lists_from_1_1_0_on(wes: Client) -> None:
 
 @pytest.mark.parametrize("version", NAMES)
 def test_0_3_0_has_no_word_for_canceling(version: VersionName) -> None:
-    shown = render.state(VERSIONS[version], RunState.CANCELING)
+    shown = responses.state(VERSIONS[version], RunState.CANCELING)
     assert shown == ("RUNNING" if version == "0.3.0" else "CANCELING")
     counts = {RunState.RUNNING: 2, RunState.CANCELING: 1}
-    told = render.service_info(VERSIONS[version], FACTS, counts, "")["system_state_counts"]
+    told = responses.service_info(VERSIONS[version], FACTS, counts, "")["system_state_counts"]
     assert told == ({"RUNNING": 3} if version == "0.3.0" else {"RUNNING": 2, "CANCELING": 1})

@@ -20,17 +20,15 @@ from pytest_aiohttp import AiohttpClient
 from waiting import soon
 
 from wesemu.app import create_app
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import InvalidRequest
-from wesemu.public_addresses import AddressGuard
 from wesemu.runs.model import LOCAL_OWNER, RunRequest
+from wesemu.runs.run_directory import RunDirectoryDraft
 from wesemu.runs.service import RunService
-from wesemu.runs.workspace import Draft
 from wesemu.settings import Settings
-from wesemu.workflows.remote import RemoteWorkflows
-from wesemu.workflows.trs import read_address
-from wesemu.workflows.web import WorkflowWeb
+from wesemu.testing.fake_engine import ScriptedEngine
+from wesemu.util.ssrf import AddressGuard
+from wesemu.workflows.fetch import RemoteWorkflows, WorkflowWeb, read_address
 
 RUNS = "/ga4gh/wes/v1/runs"
 TOOL = "#workflow/github.com/lab/tool"
@@ -368,7 +366,7 @@ async def test_a_host_that_is_slow_is_given_up(host: Host, tmp_path: Path) -> No
     """The time is that of the whole workflow."""
     remote = RemoteWorkflows(WorkflowWeb(AddressGuard()), seconds=0.0)
     request = RunRequest("http://8.8.8.8/Snakefile?sig=s3cret")
-    draft = Draft(tmp_path / "run")
+    draft = RunDirectoryDraft(tmp_path / "run")
     with pytest.raises(InvalidRequest, match="sig=REDACTED' was not fetched within 0 s"):
         await remote.collect(request, "SMK", draft)
     await remote.close()

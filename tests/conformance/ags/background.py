@@ -13,8 +13,8 @@ from aiohttp import web
 from support import START, fill_bucket, scripted_engine
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.ids import IdSource
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import Owner, RunRequest
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings

@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
-from wesemu.api.ags import authenticator
-from wesemu.api.ags.signature import Signature, read_authorization
+from wesemu.api.ags import auth
+from wesemu.api.ags.auth import AgsSignature, read_authorization
 from wesemu.runs.model import Owner
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
@@ -46,10 +46,10 @@ def schemes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The signature schemes that the server has met."""
     met: set[str] = set()
 
-    def read(header: str) -> Signature | None:
+    def read(header: str) -> AgsSignature | None:
         signature = read_authorization(header)
         met.add(signature.scheme if signature else "none")
         return signature
 
-    monkeypatch.setattr(authenticator, "read_authorization", read)
+    monkeypatch.setattr(auth, "read_authorization", read)
     return met

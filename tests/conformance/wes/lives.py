@@ -8,8 +8,8 @@ from typing import Any
 from api.wes.fixtures import Client, Ended, absolute
 from jsonschema import Draft4Validator, FormatChecker
 
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.runs.model import Owner
+from wesemu.testing.fake_engine import ScriptedEngine
 
 TOKENS = {"secret-a": "alice", "secret-b": "bob"}
 ALICE = {"Authorization": "Bearer secret-a"}

@@ -8,8 +8,8 @@ import yaml
 from api.wes.fixtures import Client, Ended, Serve, absolute
 from conformance.wes.lives import ALICE, TOKENS, Checked, Document, live
 
-from wesemu.api.wes.versions import PREFIX, VERSIONS, VersionName
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.api.wes.models import PREFIX, VERSIONS, VersionName
+from wesemu.testing.fake_engine import ScriptedEngine
 
 FOLDER = Path(__file__).resolve().parents[3] / ".." / "shared" / "openapi"
 FILES = {

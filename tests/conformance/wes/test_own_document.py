@@ -10,8 +10,8 @@ from api.wes.fixtures import Client, Ended, Serve
 from conformance.wes.lives import ALICE, TOKENS, Checked, Document, live
 
 from wesemu.api.wes import routes
-from wesemu.api.wes.versions import PREFIX, VERSIONS, VersionName
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.api.wes.models import PREFIX, VERSIONS, VersionName
+from wesemu.testing.fake_engine import ScriptedEngine
 
 PATH = Path(routes.__file__).with_name("openapi.yaml")
 DOCUMENT = Document(yaml.safe_load(PATH.read_text()))

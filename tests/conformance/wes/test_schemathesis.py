@@ -11,7 +11,7 @@ from conformance.wes.lives import PARAMS
 from conformance.wes.test_documents import FILES, FOLDER
 from conformance.wes.test_own_document import PATH as OWN
 
-from wesemu.api.wes.versions import PREFIX, VERSIONS, VersionName
+from wesemu.api.wes.models import PREFIX, VERSIONS, VersionName
 
 PROGRAM = shutil.which("st", path=str(Path(sys.executable).parent)) or shutil.which("st")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no schemathesis (st) on PATH")

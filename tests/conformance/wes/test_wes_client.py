@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from api.wes.fixtures import Client, Ended, Serve
 
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
+from wesemu.runs.clock import ManualClock
+from wesemu.testing.fake_engine import ScriptedEngine
 
 PROGRAM = shutil.which("wes-client")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no wes-client on PATH (wes-service 5.0)")

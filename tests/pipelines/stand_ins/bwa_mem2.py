@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from wesemu.genomics.bwaindex import read_contigs
-from wesemu.genomics.mem3_index import write_index
+from wesemu.genomics.bwa_index import read_contigs
+from wesemu.genomics.fm_index import write_index
 
 BWA = shutil.which("bwa") or ""
-WHEEL = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", "bwa"]
+WHEEL = [sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", "bwa"]
 OWN = (".0123", ".bwt.2bit.64")
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BCFTOOLS = shlex.join([sys.executable, "-P", "-m", "wesemu.genomics.wheel", "bcftools"])
+BCFTOOLS = shlex.join([sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", "bcftools"])
 
 
 def strict(**required: dict[str, object]) -> argparse.ArgumentParser:

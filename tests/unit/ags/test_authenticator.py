@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from unit.ags.signer import KEY_ID, Headers, sign_acs3, sign_roa
 
-from wesemu.api.ags import authenticator as module
-from wesemu.api.ags.authenticator import Authenticator
-from wesemu.api.ags.errors import SignatureRefused
-from wesemu.api.ags.signature import SignedRequest, collect_headers
-from wesemu.clock import ManualClock
+from wesemu.api.ags import auth as module
+from wesemu.api.ags.auth import AgsAuthenticator, SignedRequest, collect_headers
+from wesemu.api.ags.responses import AgsSignatureRefused
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import Owner
 
 WIRE = Path(__file__).resolve().parents[4] / "shared" / "data" / "ags-wire"
@@ -30,8 +29,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def door(clock: ManualClock) -> Authenticator:
-    return Authenticator({KEY_ID: "a secret for tests", "LTAIother": "another"}, clock)
+def door(clock: ManualClock) -> AgsAuthenticator:
+    return AgsAuthenticator({KEY_ID: "a secret for tests", "LTAIother": "another"}, clock)
 
 
 def roa(
@@ -84,13 +83,13 @@ def altered(request: SignedRequest, **headers: str) -> SignedRequest:
     return replace(request, headers={**request.headers, **changes})
 
 
-def refusal(door: Authenticator, request: SignedRequest) -> SignatureRefused:
-    with pytest.raises(SignatureRefused) as caught:
+def refusal(door: AgsAuthenticator, request: SignedRequest) -> AgsSignatureRefused:
+    with pytest.raises(AgsSignatureRefused) as caught:
         door.check(request)
     return caught.value
 
 
-def test_a_signed_request_is_its_key_s(door: Authenticator) -> None:
+def test_a_signed_request_is_its_key_s(door: AgsAuthenticator) -> None:
     assert door.check(roa()) == Owner(KEY_ID)
     assert door.check(acs3()) == Owner(KEY_ID)
 
@@ -107,19 +106,19 @@ def test_a_signed_request_is_its_key_s(door: Authenticator) -> None:
     ],
 )
 def test_both_sdk_generations_spell_the_resource_their_way(
-    door: Authenticator, target: str, resource: str
+    door: AgsAuthenticator, target: str, resource: str
 ) -> None:
     assert door.check(roa(target=target, resource=resource)) == Owner(KEY_ID)
 
 
-def test_neither_nonce_nor_digest_nor_date_is_required_by_itself(door: Authenticator) -> None:
+def test_neither_nonce_nor_digest_nor_date_is_required_by_itself(door: AgsAuthenticator) -> None:
     dated: Headers = [("x-acs-date", "2026-11-20T23:20:37Z")]
     assert door.check(roa(date=None, more=dated)) == Owner(KEY_ID)
     assert door.check(acs3(drop="x-acs-signature-nonce")) == Owner(KEY_ID)
     assert door.check(acs3(drop="x-acs-content-sha256")) == Owner(KEY_ID)
 
 
-def test_a_security_token_is_signed_and_else_ignored(door: Authenticator) -> None:
+def test_a_security_token_is_signed_and_else_ignored(door: AgsAuthenticator) -> None:
     request = roa(more=[("x-acs-security-token", "STSTOKEN")])
     assert door.check(request) == Owner(KEY_ID)
     assert refusal(door, altered(request, x_acs_security_token="X")).code == "SignatureDoesNotMatch"
@@ -152,13 +151,13 @@ def test_a_security_token_is_signed_and_else_ignored(door: Authenticator) -> Non
         altered(acs3(), authorization=acs3().headers["authorization"][:-1] + "0"),
     ],
 )
-def test_an_altered_request_is_refused(door: Authenticator, request_: SignedRequest) -> None:
+def test_an_altered_request_is_refused(door: AgsAuthenticator, request_: SignedRequest) -> None:
     refused = refusal(door, request_)
     assert (refused.status, refused.code) == (400, "SignatureDoesNotMatch")
     assert ":" in refused.message
 
 
-def test_a_mismatch_tells_what_the_server_signed(door: Authenticator) -> None:
+def test_a_mismatch_tells_what_the_server_signed(door: AgsAuthenticator) -> None:
     message = refusal(door, replace(roa(), method="GET")).message
     assert message.startswith(
         "Specified signature is not matched with our calculation. "
@@ -166,45 +165,45 @@ def test_a_mismatch_tells_what_the_server_signed(door: Authenticator) -> None:
     )
 
 
-def test_a_repeated_header_cannot_smuggle_a_value_in(door: Authenticator) -> None:
+def test_a_repeated_header_cannot_smuggle_a_value_in(door: AgsAuthenticator) -> None:
     request = roa()
     headers = collect_headers([*request.headers.items(), ("X-Acs-Version", "2099-01-01")])
     assert refusal(door, replace(request, headers=headers)).code == "SignatureDoesNotMatch"
 
 
-def test_the_wrong_digest_of_the_body_is_refused_although_signed(door: Authenticator) -> None:
+def test_the_wrong_digest_of_the_body_is_refused_although_signed(door: AgsAuthenticator) -> None:
     wrong = replace(roa(body=b"{}"), body=BODY)
     assert "Content-MD5 says:" in refusal(door, wrong).message
 
 
 @pytest.mark.parametrize("name", ["x-acs-action", "x-acs-security-token"])
-def test_acs3_must_sign_every_x_acs_header(door: Authenticator, name: str) -> None:
+def test_acs3_must_sign_every_x_acs_header(door: AgsAuthenticator, name: str) -> None:
     refused = refusal(door, acs3(unsigned=[(name, "v")]))
     assert (refused.status, refused.code) == (400, "IncompleteSignature")
     assert name in refused.message
 
 
-def test_acs3_must_sign_the_host(door: Authenticator) -> None:
+def test_acs3_must_sign_the_host(door: AgsAuthenticator) -> None:
     assert "host" in refusal(door, acs3(drop="host", unsigned=[("host", "h")])).message
 
 
 @pytest.mark.parametrize(
     "authorization", ["", "Bearer x", "acs", "acs id", "ACS3-HMAC-SM3 Credential=a", "acs a:b:c d"]
 )
-def test_other_authorizations_are_incomplete(door: Authenticator, authorization: str) -> None:
+def test_other_authorizations_are_incomplete(door: AgsAuthenticator, authorization: str) -> None:
     refused = refusal(door, altered(roa(), authorization=authorization))
     assert (refused.status, refused.code) == (400, "IncompleteSignature")
 
 
 def test_an_unknown_key_is_told_as_the_cloud_tells_it(clock: ManualClock) -> None:
-    refused = refusal(Authenticator({"LTAIother": "x"}, clock), roa())
+    refused = refusal(AgsAuthenticator({"LTAIother": "x"}, clock), roa())
     assert (refused.status, refused.code) == (404, "InvalidAccessKeyId.NotFound")
     assert refused.message == "Specified access key is not found."
 
 
 @pytest.mark.parametrize("minutes", [-14, 15])
 def test_clocks_may_differ_by_a_quarter_of_an_hour(
-    door: Authenticator, clock: ManualClock, minutes: int
+    door: AgsAuthenticator, clock: ManualClock, minutes: int
 ) -> None:
     clock.advance(timedelta(minutes=minutes))
     assert door.check(roa()) == Owner(KEY_ID)
@@ -213,7 +212,7 @@ def test_clocks_may_differ_by_a_quarter_of_an_hour(
 
 @pytest.mark.parametrize("minutes", [-15, 16])
 def test_a_request_of_another_time_is_expired(
-    door: Authenticator, clock: ManualClock, minutes: int
+    door: AgsAuthenticator, clock: ManualClock, minutes: int
 ) -> None:
     clock.advance(timedelta(minutes=minutes))
     for request in (roa(), acs3()):
@@ -224,18 +223,18 @@ def test_a_request_of_another_time_is_expired(
 @pytest.mark.parametrize(
     "date", ["yesterday", "2026-13-01T00:00:00Z", "²", f"Fri, 20 Nov {10**20} 23:20:31 GMT"]
 )
-def test_a_date_that_is_none_is_refused(door: Authenticator, date: str) -> None:
+def test_a_date_that_is_none_is_refused(door: AgsAuthenticator, date: str) -> None:
     for request in (roa(date=date), altered(acs3(), x_acs_date=date)):
         assert refusal(door, request).code == "IncompleteSignature"
 
 
-def test_a_request_without_any_date_is_refused(door: Authenticator) -> None:
+def test_a_request_without_any_date_is_refused(door: AgsAuthenticator) -> None:
     assert "Date" in refusal(door, roa(date=None)).message.title()
     dated: Headers = [("Date", "Fri, 20 Nov 2026 23:20:31 GMT")]
     assert refusal(door, acs3(drop="x-acs-date", unsigned=dated)).code == "IncompleteSignature"
 
 
-def test_a_nonce_counts_once(door: Authenticator, clock: ManualClock) -> None:
+def test_a_nonce_counts_once(door: AgsAuthenticator, clock: ManualClock) -> None:
     door.check(acs3(nonce="a"))
     clock.advance(timedelta(minutes=10))
     refused = refusal(door, acs3(nonce="a"))
@@ -243,13 +242,13 @@ def test_a_nonce_counts_once(door: Authenticator, clock: ManualClock) -> None:
     assert door.check(acs3(nonce="b")) == Owner(KEY_ID)
 
 
-def test_a_refused_request_does_not_use_its_nonce_up(door: Authenticator) -> None:
+def test_a_refused_request_does_not_use_its_nonce_up(door: AgsAuthenticator) -> None:
     refusal(door, replace(acs3(nonce="a"), method="POST"))
     assert door.check(acs3(nonce="a")) == Owner(KEY_ID)
 
 
 def test_old_nonces_are_forgotten(
-    door: Authenticator, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    door: AgsAuthenticator, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_NONCES", 3)
     for nonce in "abcde":
@@ -281,8 +280,8 @@ def _load(path: Path) -> SignedRequest:
     return SignedRequest(sent["method"], sent["target"], headers, body)
 
 
-def _wire_door(secret: str = "testsecret0000000000000000000") -> Authenticator:
-    return Authenticator({"LTAItestkey00000": secret}, ManualClock(NOW))
+def _wire_door(secret: str = "testsecret0000000000000000000") -> AgsAuthenticator:
+    return AgsAuthenticator({"LTAItestkey00000": secret}, ManualClock(NOW))
 
 
 def _alterations(request: SignedRequest) -> Iterator[SignedRequest]:
@@ -324,10 +323,10 @@ def test_every_captured_request_of_the_real_sdks_is_let_in(path: Path) -> None:
 @pytest.mark.parametrize("path", _captured())
 def test_every_altered_copy_of_a_captured_request_is_refused(path: Path) -> None:
     request = _load(path)
-    with pytest.raises(SignatureRefused):
+    with pytest.raises(AgsSignatureRefused):
         _wire_door("another secret").check(request)
     copies = list(_alterations(request))
     assert len(copies) > 8
     for number, copy in enumerate(copies):
-        with pytest.raises(SignatureRefused):
+        with pytest.raises(AgsSignatureRefused):
             pytest.fail(f"alteration {number} was let in: {_wire_door().check(copy)}")

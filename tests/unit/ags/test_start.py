@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.api.ags.fields import parse_body
-from wesemu.api.ags.start import translate
+from wesemu.api.ags.requests import parse_body, translate
 from wesemu.errors import BucketNotFound, InvalidRequest, ObjectNotFound, ReferenceNotFound
 from wesemu.runs.model import JsonObject
 from wesemu.workflows.params import PARAMS

@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 from benchmarks.archive import fill, handle
-from wesemu.ids import HANDLE_LENGTH
+from wesemu.runs.data_directory import HANDLE_LENGTH
 from wesemu.runs.model import LOCAL_OWNER, RunState, TaskState
 from wesemu.runs.store import RunStore
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wesemu import __version__
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 
 HEAVY = ("aiohttp", "pysam", "snakemake", "aiosqlite", "psutil", "pydantic_settings")
 

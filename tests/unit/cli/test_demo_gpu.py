@@ -7,11 +7,11 @@ import pytest
 from inventory_double import Card, NvmlDouble
 from parabricks_support import IMAGE, Doubles
 
-from wesemu.cli import demo_gpu
-from wesemu.cli.demo_gpu import cuda_node
-from wesemu.demo.cuda import CudaNode
+from wesemu.cli import gpu
+from wesemu.cli.gpu import cuda_node
+from wesemu.demo.run import CudaNode
 from wesemu.errors import SystemFault
-from wesemu.gpus import Inventory, take_inventory
+from wesemu.node import Inventory, take_inventory
 from wesemu.settings import NodeSettings, ParabricksSettings, Settings
 
 
@@ -21,7 +21,7 @@ def doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doubles:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo_gpu, "find_spec", lambda name: name)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: name)
     return Doubles(tmp_path / "doubles", monkeypatch)
 
 
@@ -95,6 +95,6 @@ def test_the_demo_s_tasks_are_this_machine_s_whatever_the_executor() -> None:
 def test_with_nothing_that_would_use_the_gpu_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(demo_gpu, "find_spec", lambda name: None)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
     with pytest.raises(SystemFault, match=r'pip install "wesemu\[cuda\]"'):
         found(H200)

@@ -7,11 +7,11 @@ from cuda_support import need_cuda_libraries, need_numba_cuda
 from inventory_double import Card, NvmlDouble
 from parabricks_support import IMAGE, Doubles
 
-from wesemu.cli.doctor import Finding
-from wesemu.cli.doctor_gpu import examine_gpus, examine_parabricks, selftest
-from wesemu.gpus import Inventory, take_inventory
+from wesemu.cli.doctor import HealthCheck
+from wesemu.cli.gpu import examine_gpus, examine_parabricks, run_selftests
+from wesemu.core import pipelines_folder
+from wesemu.node import Inventory, take_inventory
 from wesemu.settings import NodeSettings, ParabricksSettings
-from wesemu.wiring.core import pipelines_folder
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +23,14 @@ def looking(*cards: Card, error: int | None = None) -> Inventory:
     return take_inventory(lambda: NvmlDouble(*cards, error=error))
 
 
-def findings(settings: NodeSettings, *cards: Card, error: int | None = None) -> list[Finding]:
+def findings(settings: NodeSettings, *cards: Card, error: int | None = None) -> list[HealthCheck]:
     return list(examine_gpus(settings, lambda: looking(*cards, error=error)))
 
 
 def test_each_gpu_is_told() -> None:
     driver, gpu = findings(NodeSettings(), Card("NVIDIA H200", 143_771, 143_000))
-    assert driver == Finding("GPU driver", "580.95.05, CUDA up to 13.0", "NVML")
-    assert gpu == Finding("GPU 0", "NVIDIA H200, 143771 MiB, 143000 free", "GPU-000-double")
+    assert driver == HealthCheck("GPU driver", "580.95.05, CUDA up to 13.0", "NVML")
+    assert gpu == HealthCheck("GPU 0", "NVIDIA H200, 143771 MiB, 143000 free", "GPU-000-double")
 
 
 def test_what_is_not_lent_is_told_and_none_at_all_is_missing() -> None:
@@ -38,7 +38,7 @@ def test_what_is_not_lent_is_told_and_none_at_all_is_missing() -> None:
     _, note, none = findings(settings, Card(processes=[(4242, 5)]))
     assert "used by others (pid 4242); it is not lent" in note.found
     assert note.ok
-    assert none == Finding("GPUs", "none is lent", "node.gpus", ok=False)
+    assert none == HealthCheck("GPUs", "none is lent", "node.gpus", ok=False)
 
 
 def test_a_gpu_that_our_own_tasks_use_is_no_strangers() -> None:
@@ -57,10 +57,10 @@ def test_a_declared_gpu_says_that_it_was_declared() -> None:
     settings = NodeSettings(gpus=1)
     driver, gpu = findings(settings, error=12)
     assert not driver.ok
-    assert gpu == Finding("GPU 0", "of unknown kind", "declared in node.gpus")
+    assert gpu == HealthCheck("GPU 0", "of unknown kind", "declared in node.gpus")
 
 
-def parabricks(data: Path, **settings: str) -> dict[str, Finding]:
+def parabricks(data: Path, **settings: str) -> dict[str, HealthCheck]:
     given = ParabricksSettings.model_validate(settings)
     return {finding.name: finding for finding in examine_parabricks(given, data)}
 
@@ -100,7 +100,7 @@ def test_no_parabricks_or_one_that_is_not_wanted_is_no_fault(
 
 def test_the_self_test_is_not_done_without_a_gpu_and_says_what_to_do() -> None:
     for settings in (NodeSettings(), NodeSettings(gpus=2)):
-        [told] = selftest(settings, pipelines_folder(), lambda: looking(error=12))
+        [told] = run_selftests(settings, pipelines_folder(), lambda: looking(error=12))
         assert not told.ok
         assert told.found.startswith("not tried: there is no GPU")
         assert "install NVIDIA's driver" in told.source
@@ -113,7 +113,7 @@ def test_a_simulated_self_test_is_no_success(
     need_numba_cuda()
     monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    looks = selftest(NodeSettings(), pipelines_folder(), lambda: looking(Card()), reads=20)
+    looks = run_selftests(NodeSettings(), pipelines_folder(), lambda: looking(Card()), reads=20)
     [told] = looks
     assert told.name == "self-test GPU 0"
     assert told.found.startswith("SIMULATED, no GPU: 3,000 bases, figures equal to the CPU's")
@@ -127,7 +127,7 @@ def test_a_self_test_that_fails_tells_its_last_words(
     need_cuda_libraries()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     missing = 99  # no machine has this one
-    looks = selftest(
+    looks = run_selftests(
         NodeSettings(gpus=[missing]),
         pipelines_folder(),
         lambda: looking(*[Card()] * (missing + 1)),

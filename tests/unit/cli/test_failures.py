@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from wesemu.cli.failures import ExitStatus, Refused, sentence, status_of
+from wesemu.cli.output import CommandRefused, ExitStatus, sentence, status_of
 from wesemu.errors import (
     DataDirectoryLocked,
     InputError,
@@ -23,7 +23,7 @@ from wesemu.errors import (
         (RunNotFound("no"), ExitStatus.REFUSED),
         (DataDirectoryLocked("no"), ExitStatus.MACHINE),
         (ToolMissing("no"), ExitStatus.MACHINE),
-        (Refused("no", ExitStatus.UNREACHABLE), ExitStatus.UNREACHABLE),
+        (CommandRefused("no", ExitStatus.UNREACHABLE), ExitStatus.UNREACHABLE),
     ],
 )
 def test_every_error_has_its_status(error: WesemuError, status: ExitStatus) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sample_s import SAMPLE_S
 
-from wesemu.cli.failures import ExitStatus
+from wesemu.cli.output import ExitStatus
 from wesemu.genomics.tools import indexer_name, resolve
 
 INDEXES = sorted({"bwa", indexer_name("bwa", resolve)})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wesemu.cli.failures import Refused
+from wesemu.cli.output import CommandRefused
 from wesemu.cli.remote import Target, choose
 from wesemu.client import JobLine, RunLine
 from wesemu.runs.model import RunState
@@ -44,10 +44,10 @@ def test_a_whole_name_wins_over_longer_ones() -> None:
 
 @pytest.mark.parametrize("text", ["aaaa", "nobody", ""])
 def test_none_or_several_are_refused(text: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         choose(RUNS, text)
 
 
 def test_several_are_named() -> None:
-    with pytest.raises(Refused, match=r"fits 2 runs: mapping-gpu-66xv7, wgs-gpu-tvltf"):
+    with pytest.raises(CommandRefused, match=r"fits 2 runs: mapping-gpu-66xv7, wgs-gpu-tvltf"):
         choose(RUNS, "aaaa")

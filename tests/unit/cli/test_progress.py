@@ -2,7 +2,7 @@
 
 import pytest
 
-from wesemu.cli.progress import Lines
+from wesemu.cli.output import Lines
 
 
 def test_a_line_for_every_new_state_and_note(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from wesemu.cli.failures import ExitStatus, Refused
-from wesemu.cli.listen import is_loopback, listen_on_port, refuse_open_door
+from wesemu.cli.output import CommandRefused, ExitStatus
+from wesemu.cli.serve import is_loopback, listen_on_port, refuse_open_door
 from wesemu.settings import AuthSettings, Settings
 
 
@@ -20,7 +20,7 @@ def test_the_rest_is_not(host: str) -> None:
 
 
 def test_an_open_door_is_refused() -> None:
-    with pytest.raises(Refused, match="--insecure"):
+    with pytest.raises(CommandRefused, match="--insecure"):
         refuse_open_door(Settings(host="0.0.0.0"))
 
 
@@ -45,11 +45,11 @@ def test_a_free_port_is_found() -> None:
 def test_a_taken_port_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(Refused, match="--port") as refused:
+        with pytest.raises(CommandRefused, match="--port") as refused:
             listen_on_port("127.0.0.1", port)
     assert refused.value.status is ExitStatus.MACHINE
 
 
 def test_a_foreign_address_is_told() -> None:
-    with pytest.raises(Refused, match=r"192\.0\.2\.1"):
+    with pytest.raises(CommandRefused, match=r"192\.0\.2\.1"):
         listen_on_port("192.0.2.1", 0)

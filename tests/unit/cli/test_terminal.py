@@ -8,9 +8,16 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.cli.output import give, give_json, give_table, tell
+from wesemu.cli.output import (
+    HarmlessText,
+    harmless,
+    harmless_cell,
+    print_json,
+    print_note,
+    print_result,
+    print_table,
+)
 from wesemu.cli.serve import log_to_stderr
-from wesemu.cli.terminal import HarmlessText, harmless, harmless_cell
 
 ATTACKS = [
     "\x1b]0;title\x07",
@@ -37,10 +44,10 @@ def controls(text: str, *, but: str = "\n\t") -> list[str]:
 def test_nothing_that_is_printed_holds_a_control_character(
     capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    tell(text)
-    give(text)
-    give_json({text: [text]})
-    give_table(("NAME", text), [(text, f"{text}\nnext")])
+    print_note(text)
+    print_result(text)
+    print_json({text: [text]})
+    print_table(("NAME", text), [(text, f"{text}\nnext")])
     printed = capsys.readouterr()
     assert not controls(printed.out + printed.err)
     assert "\u202e" not in printed.out + printed.err
@@ -48,7 +55,7 @@ def test_nothing_that_is_printed_holds_a_control_character(
 
 @pytest.mark.parametrize("text", ATTACKS)
 def test_json_is_of_the_same_value(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    give_json({"log": text})
+    print_json({"log": text})
     assert json.loads(capsys.readouterr().out) == {"log": text}
 
 

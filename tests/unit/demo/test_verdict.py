@@ -9,9 +9,8 @@ import pysam
 import pytest
 
 from wesemu.client import JobDetail, Log, RunDetail
-from wesemu.demo.cuda import Counted, CudaNode, SelfTest, examine_node
-from wesemu.demo.orders import ORDERS, Done, of
-from wesemu.demo.verdict import _identical, examine
+from wesemu.demo.checks import ORDERS, FinishedRequest, _identical, requests_of, run_checks
+from wesemu.demo.run import Counted, CudaNode, SelfTest, examine_node
 from wesemu.runs.model import RunState
 
 TRUTH: Any = SimpleNamespace(summary=SimpleNamespace(reads=200, bases=30_000, duplicate_reads=20))
@@ -44,39 +43,39 @@ def job(status: str) -> JobDetail:
     )
 
 
-def done(state: RunState = RunState.COMPLETE, status: str = "Succeeded") -> list[Done]:
+def done(state: RunState = RunState.COMPLETE, status: str = "Succeeded") -> list[FinishedRequest]:
     tags = {"wesemu.total_reads": "200", "wesemu.total_bases": "30000"}
     run = RunDetail("id", state, "66xv7", tags, LOG, (), {}, "no reads", {})
-    return [Done(order, job(status), run) for order in ORDERS]
+    return [FinishedRequest(order, job(status), run) for order in ORDERS]
 
 
 def test_runs_that_failed_are_wrong_and_nothing_else_is_looked_at(tmp_path: Path) -> None:
-    checks = list(examine(tmp_path, TRUTH, done(RunState.EXECUTOR_ERROR, "Failed")))
+    checks = list(run_checks(tmp_path, TRUTH, done(RunState.EXECUTOR_ERROR, "Failed")))
     assert [check.ok for check in checks] == [False] * 4
     assert all("no reads" in check.told for check in checks)
 
 
 def test_apis_that_disagree_about_the_end_are_wrong(tmp_path: Path) -> None:
-    checks = list(examine(tmp_path, TRUTH, done(status="Running")))
+    checks = list(run_checks(tmp_path, TRUTH, done(status="Running")))
     assert not any(check.ok for check in checks)
 
 
 @pytest.mark.parametrize(("reads", "right"), [(200, True), (199, False)])
 def test_counts_have_to_be_exact(tmp_path: Path, reads: int, right: bool) -> None:
     truth: Any = SimpleNamespace(summary=SimpleNamespace(reads=reads, bases=30_000))
-    found = {check.name: check for check in _first(6, examine(tmp_path, truth, done()))}
+    found = {check.name: check for check in _first(6, run_checks(tmp_path, truth, done()))}
     assert found["mapping counts"].ok is right
 
 
 @pytest.mark.parametrize(("bases", "right"), [(30_000, True), (40_000, False)])
 def test_the_price_follows_from_the_true_bases(tmp_path: Path, bases: int, right: bool) -> None:
     truth: Any = SimpleNamespace(summary=SimpleNamespace(reads=200, bases=bases))
-    found = {check.name: check for check in _first(6, examine(tmp_path, truth, done()))}
+    found = {check.name: check for check in _first(6, run_checks(tmp_path, truth, done()))}
     assert found["mapping SLA"].ok is right
 
 
 def test_orders_are_found_by_api_and_workflow() -> None:
-    assert of(done(), "wes", "wgs").order.name == "WES wgs"
+    assert requests_of(done(), "wes", "wgs").order.name == "WES wgs"
 
 
 def write_bam(path: Path, command: str, position: int = 7) -> None:
@@ -102,12 +101,12 @@ def test_headers_may_differ_where_parabricks_writes_them_and_records_not(
     assert _identical(tmp_path, "mapping", "bam.bai", exact=False).ok
 
 
-def cuda_runs(tasks: tuple[str, ...], tags: dict[str, str], told: str) -> list[Done]:
+def cuda_runs(tasks: tuple[str, ...], tags: dict[str, str], told: str) -> list[FinishedRequest]:
     logs = tuple(Log(name, 0, None, None, None, None) for name in tasks)
     found = []
     for each in done():
         run = replace(each.run, tasks=logs, tags={**each.run.tags, **tags})
-        found.append(Done(each.order, replace(each.job, raw={"node": told}), run))
+        found.append(FinishedRequest(each.order, replace(each.job, raw={"node": told}), run))
     return found
 
 

@@ -14,12 +14,9 @@ from engine_support import tools, until
 from hosted_support import CWL, needs_cwltool, play
 from hosted_support import make_job as make_any_job
 
-from wesemu.engines.cwl import CwlEngine
+from wesemu.engines.library_engine import CwlEngine
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import (
-    Resources,
-    TaskState,
-)
+from wesemu.runs.model import Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted
 
 pytestmark = needs_cwltool

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.cwl import probe
 from wesemu.engines.cwl.hooks import Hooks
-from wesemu.engines.cwl.outputs import keep_outputs
-from wesemu.engines.hosted import find_container_tool, probe_package
-from wesemu.runs.workspace import Workspace
+from wesemu.engines.cwl.worker import keep_outputs
+from wesemu.engines.launch_spec import find_container_tool
+from wesemu.engines.library_engine import probe_cwl, probe_package
+from wesemu.runs.run_directory import Workspace
 
-needs_cwltool = pytest.mark.skipif(not probe().usable, reason=probe().reason or "")
+needs_cwltool = pytest.mark.skipif(not probe_cwl().usable, reason=probe_cwl().reason or "")
 
 
 def test_probe_tells_how_to_install_what_is_not_there() -> None:

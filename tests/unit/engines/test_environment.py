@@ -2,8 +2,8 @@
 
 import pytest
 
-from wesemu.engines.environment import looks_secret
-from wesemu.engines.launches import tools_environment
+from wesemu.engines.execution import tools_environment
+from wesemu.engines.launch_spec import looks_secret
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.failures import hint, shorten
-from wesemu.engines.snakemake.failures import task_failure
-from wesemu.tool_messages import failure_reason
+from wesemu.engines.failures import hint, shorten, task_failure
+from wesemu.util.text import failure_reason
 
 
 @pytest.mark.parametrize(

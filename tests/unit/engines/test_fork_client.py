@@ -11,14 +11,14 @@ from types import ModuleType
 
 import pytest
 
-from wesemu.engines.snakemake import fork_client
-from wesemu.engines.snakemake.fork_client import ForkClient, NotStarted
+from wesemu.engines.snakemake import forkserver_client
+from wesemu.engines.snakemake.forkserver_client import ForkserverClient, NotStarted
 from wesemu.errors import EngineFault
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[ForkClient]:
-    client = ForkClient(sys.executable, os.environ)
+async def client() -> AsyncIterator[ForkserverClient]:
+    client = ForkserverClient(sys.executable, os.environ)
     yield client
     await client.close()
 
@@ -32,7 +32,7 @@ async def client() -> AsyncIterator[ForkClient]:
     ],
 )
 async def test_start_that_failed_is_told_and_tried_again(
-    client: ForkClient,
+    client: ForkserverClient,
     monkeypatch: pytest.MonkeyPatch,
     module: ModuleType,
     name: str,
@@ -51,7 +51,7 @@ async def test_start_that_failed_is_told_and_tried_again(
 
 
 async def test_launch_by_a_forkserver_that_has_just_died_is_a_fault(
-    client: ForkClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: ForkserverClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def started() -> None:
         """And dead since."""
@@ -62,14 +62,14 @@ async def test_launch_by_a_forkserver_that_has_just_died_is_a_fault(
 
 
 async def test_a_forkserver_that_hangs_is_replaced(
-    client: ForkClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: ForkserverClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.start()
     hung = client.pid
     assert hung is not None
     os.kill(hung, signal.SIGSTOP)
     with monkeypatch.context() as hurry:
-        hurry.setattr(fork_client, "_LAUNCH_SECONDS", 0.1)
+        hurry.setattr(forkserver_client, "_LAUNCH_SECONDS", 0.1)
         with pytest.raises(EngineFault, match="has not answered"):
             await client.launch(tmp_path)
     assert client.pid is None

@@ -37,7 +37,7 @@ def parameters(function: Any) -> list[str]:
 def test_shell_starts_commands_by_sp_popen() -> None:
     shell = import_module("snakemake.script").shell
     names = hooks.module_globals(shell)
-    assert names["sp"] is subprocess or isinstance(names["sp"], hooks._Stand)
+    assert names["sp"] is subprocess or isinstance(names["sp"], hooks._ModuleProxy)
     source = inspect.getsource(shell.__new__)
     assert "sp.Popen(" in source
     assert "proc.wait()" in source
@@ -169,8 +169,8 @@ def test_log_events_reach_the_watcher() -> None:
 
 PROBE = """
 from wesemu.engines.snakemake import forkserver, hooks
-from wesemu.engines.snakemake.imported import Imported
-from wesemu.wiring.engines import PIPELINES_IMPORT
+from wesemu.engines.snakemake.forkserver import Imported
+from wesemu.composition import PIPELINES_IMPORT
 import psutil, threading
 with forkserver._one_thread():
     hooks.load()

@@ -11,8 +11,8 @@ from engine_support import follow, started, tools
 from hosted_support import LANGUAGES, Language, launch_gated, make_job, play, run_of
 from waiting import soon
 
-from wesemu.engines.hosted import HostedEngine
-from wesemu.engines.lock import holder
+from wesemu.engines.library_engine import LibraryEngine
+from wesemu.engines.run_process import holder
 from wesemu.runs.model import TaskState
 from wesemu.runs.ports import Progress
 
@@ -24,7 +24,7 @@ def language(request: pytest.FixtureRequest) -> Language:
 
 
 @pytest.fixture
-async def engine(language: Language) -> AsyncIterator[HostedEngine]:
+async def engine(language: Language) -> AsyncIterator[LibraryEngine]:
     """Whose tools have to end by SIGTERM: SIGKILL does not come while a test waits."""
     engine = language.engine(grace_seconds=3600.0)
     yield engine
@@ -32,7 +32,7 @@ async def engine(language: Language) -> AsyncIterator[HostedEngine]:
 
 
 async def test_cancel_ends_the_tools_without_killing_them(
-    language: Language, engine: HostedEngine, tmp_path: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path
 ) -> None:
     job, execution = await launch_gated(language, engine, tmp_path / "run")
     async with soon():
@@ -47,7 +47,7 @@ async def test_cancel_ends_the_tools_without_killing_them(
 
 
 async def test_cancel_before_the_first_tool_is_at_once(
-    language: Language, engine: HostedEngine, tmp_path: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path
 ) -> None:
     job = make_job(
         tmp_path / "run", language.gated, {"folder": str(tmp_path / "run/work")}, name=language.file
@@ -61,7 +61,7 @@ async def test_cancel_before_the_first_tool_is_at_once(
 
 
 async def test_new_engine_attaches_and_sees_all_events(
-    language: Language, engine: HostedEngine, tmp_path: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path
 ) -> None:
     job, _ = await launch_gated(language, engine, tmp_path / "run")
     await engine.close()
@@ -80,7 +80,7 @@ async def test_new_engine_attaches_and_sees_all_events(
 
 
 async def test_killed_run_is_resumed_from_finished_tasks(
-    language: Language, engine: HostedEngine, tmp_path: Path
+    language: Language, engine: LibraryEngine, tmp_path: Path
 ) -> None:
     job, execution = await launch_gated(language, engine, tmp_path / "run")
     process = await asyncio.to_thread(holder, job.workspace.lock)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines import journal
+from wesemu.engines import event_log
+from wesemu.engines.event_log import EventLog, Tail
 from wesemu.engines.execution import find, read_exit_code
 from wesemu.engines.failures import last_words
-from wesemu.engines.journal import Journal, Tail
-from wesemu.engines.lock import holder, is_held
-from wesemu.engines.task_book import TaskBook
+from wesemu.engines.run_process import holder, is_held
+from wesemu.engines.task_recorder import TaskHistory
 from wesemu.runs.ports import EngineError, Progress
-from wesemu.runs.workspace import Workspace, read_json, write_atomically
-from wesemu.workflows.findings import gpu_failure, input_failure
+from wesemu.runs.run_directory import Workspace, read_json, write_atomically
+from wesemu.workflows.results import gpu_failure, input_failure
 
 MIB = 1 << 20
 PROGRESS = '{"event": "progress", "done": 1, "total": 2}\n'
@@ -70,10 +70,10 @@ REPLACEMENTS = [fifo, link_out, circle, folder]
 )
 def test_a_line_that_is_no_record_is_skipped(workspace: Workspace, line: str) -> None:
     workspace.events.write_text(f"{PROGRESS}{line}\n{PROGRESS}{line}\n{ENDED}")
-    assert [record["event"] for record in journal.records(workspace)] == [
+    assert [record["event"] for record in event_log.records(workspace)] == [
         *("progress", "progress", "ended")
     ]
-    assert journal.told_exit_code(workspace) == 0
+    assert event_log.logged_exit_code(workspace) == 0
 
 
 def test_a_long_history_is_read_in_little_memory(workspace: Workspace) -> None:
@@ -89,7 +89,7 @@ def test_a_long_history_is_read_in_little_memory(workspace: Workspace) -> None:
         file.write(f"\n{ENDED}")
     tracemalloc.start()
     try:
-        assert sum(1 for _ in journal.records(workspace)) == 50_001
+        assert sum(1 for _ in event_log.records(workspace)) == 50_001
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -121,21 +121,21 @@ def test_a_line_that_grows_is_not_read_again(workspace: Workspace) -> None:
     ],
 )
 def test_a_failure_of_other_kinds_is_none(failure: object) -> None:
-    assert journal.to_event({"event": "error", "failure": failure}) is None  # type: ignore[dict-item]
+    assert event_log.to_event({"event": "error", "failure": failure}) is None  # type: ignore[dict-item]
 
 
 def test_half_of_a_surrogate_pair_becomes_a_question_mark(workspace: Workspace) -> None:
     text = '{"event": "error", "failure": {"message": "a \\ud800 b \\ud83d\\ude00"}}\n'
     workspace.events.write_text(text)
-    [record] = journal.records(workspace)
-    event = journal.to_event(record)
+    [record] = event_log.records(workspace)
+    event = event_log.to_event(record)
     assert isinstance(event, EngineError)
     assert event.failure.message.encode().decode() == "a ? b \U0001f600"
 
 
 def test_a_history_with_holes_does_not_hinder_a_resume() -> None:
     task = {"id": "7", "attempt": 1, "state": "COMPLETE"}
-    TaskBook([{"event": "task", "task": task}, {"event": "task", "task": {**task, "id": "x"}}])
+    TaskHistory([{"event": "task", "task": task}, {"event": "task", "task": {**task, "id": "x"}}])
 
 
 @pytest.mark.parametrize("replace", REPLACEMENTS)
@@ -148,7 +148,7 @@ def test_replaced_files_are_not_read_and_not_waited_for(
     replace(workspace.work / "accelerator_error.json")
     assert read_exit_code(workspace) is None
     assert last_words(workspace.work / "a.log") == ""
-    assert list(journal.records(workspace)) == []
+    assert list(event_log.records(workspace)) == []
     assert find(workspace) == (False, None)
     for read in (lambda: input_failure(workspace.work, dict), lambda: gpu_failure(workspace.work)):
         assert read() is None
@@ -185,12 +185,12 @@ def test_what_the_server_and_the_runs_process_write_replaces_what_lies_there(
     assert workspace.error.read_bytes() == b"{}"
     for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
         replace(path)
-    journal.own_files(workspace)
-    Journal(workspace).close()
+    event_log.own_files(workspace)
+    EventLog(workspace).close()
     assert not workspace.stderr.is_symlink()
     secret = workspace.root.parent / "secret"
     assert not secret.exists() or secret.read_text() == "secret"
 
 
 def test_progress_is_still_progress() -> None:
-    assert journal.to_event(json.loads(PROGRESS)) == Progress(1, 2)
+    assert event_log.to_event(json.loads(PROGRESS)) == Progress(1, 2)

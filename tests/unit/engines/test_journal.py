@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.engines import journal as events
-from wesemu.engines.journal import Journal, Tail
+from wesemu.engines import event_log as events
+from wesemu.engines.event_log import EventLog, Tail
 from wesemu.runs.model import RunFailure, TaskLog, TaskState
 from wesemu.runs.ports import EngineError, Progress, RunStarted, TaskChanged
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.run_directory import Workspace
 
 TASK = TaskLog(
     id="3",
@@ -40,7 +40,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def test_records_become_the_events_of_the_port(workspace: Workspace) -> None:
     failure = RunFailure("it broke", task="map", exit_code=1)
-    journal = Journal(workspace)
+    journal = EventLog(workspace)
     journal.write("launched", launch=1)
     journal.write("planned", total=7)
     journal.task(TASK, key="abc")
@@ -69,8 +69,8 @@ def test_half_a_line_is_read_once_it_is_whole(workspace: Workspace) -> None:
 
 def test_a_line_cut_off_by_a_crash_costs_only_itself(workspace: Workspace) -> None:
     workspace.events.write_text('{"event": "a"}\n{"event": "pro')
-    events.mend(workspace)
-    journal = Journal(workspace)
+    events.repair_tail(workspace)
+    journal = EventLog(workspace)
     journal.write("b")
     journal.close()
     assert [record["event"] for record in events.history(workspace)] == ["a", "b"]
@@ -97,7 +97,7 @@ def test_a_large_history_is_read_in_pieces(workspace: Workspace) -> None:
 
 
 def test_open_tasks_are_closed(workspace: Workspace) -> None:
-    journal = Journal(workspace)
+    journal = EventLog(workspace)
     for task, state in (("1", TaskState.QUEUED), ("2", TaskState.RUNNING)):
         journal.task(TaskLog(id=task, name="map", state=state, started=TASK.started))
     journal.task(TASK)
@@ -112,8 +112,8 @@ def test_open_tasks_are_closed(workspace: Workspace) -> None:
 
 
 def test_nobody_has_to_listen_to_the_bell(workspace: Workspace) -> None:
-    events.hang_bell(workspace)
-    journal = Journal(workspace)
+    events.create_notification_fifo(workspace)
+    journal = EventLog(workspace)
     for _ in range(70_000):
         journal.ring()
     journal.write("still")
@@ -134,7 +134,7 @@ def test_a_record_that_a_full_disk_cuts_off_does_not_spoil_the_next(
     workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on the file's size stands for the disk: both cut a write short, then refuse."""
-    journal = Journal(workspace)
+    journal = EventLog(workspace)
     journal.write("launched", launch=1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (workspace.events.stat().st_size + 20, before[1]))
@@ -151,7 +151,7 @@ def test_a_record_that_a_full_disk_cuts_off_does_not_spoil_the_next(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives blocks ahead of a file's end")
 def test_the_history_owns_room_for_its_end_while_it_is_written(workspace: Workspace) -> None:
-    journal = Journal(workspace)
+    journal = EventLog(workspace)
     journal.write("launched", launch=1)
     written = workspace.events.stat()
     journal.close()

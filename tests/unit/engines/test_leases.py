@@ -15,19 +15,19 @@ import pytest
 from leases_support import HOLDER, STRESS, most_at_once
 
 from wesemu.engines import leases
-from wesemu.engines.leased import wrap
+from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import (
     Lease,
-    LeaseDesk,
-    LeaseForgone,
+    LeaseAbandoned,
+    LeaseClient,
     LeasesClosed,
     declare,
     declare_again,
+    lease_command,
     list_tickets,
 )
-from wesemu.engines.tickets import Capacity
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 
 DEADLINE_SECONDS = 60.0
 ALL = Resources(cores=2)
@@ -47,8 +47,8 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def desk(folder: Path, *, rank: int = 2, age: int = 1) -> LeaseDesk:
-    return LeaseDesk(Standing(folder, rank, age))
+def desk(folder: Path, *, rank: int = 2, age: int = 1) -> LeaseClient:
+    return LeaseClient(QueuePriority(folder, rank, age))
 
 
 def until(look: Callable[[], bool]) -> None:
@@ -271,7 +271,7 @@ def test_a_whole_command_under_one_lease(folder: Path, threads: ThreadPoolExecut
     command = [sys.executable, "-c", SHOW]
     wanted = Resources(cores=2, gpus=2)
     process = subprocess.Popen(
-        wrap(sys.executable, command, Standing(folder, 2, 1), wanted),
+        lease_command(sys.executable, command, QueuePriority(folder, 2, 1), wanted),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -286,7 +286,9 @@ def test_a_whole_command_under_one_lease(folder: Path, threads: ThreadPoolExecut
 def test_a_command_that_waits_is_ended_at_once(folder: Path) -> None:
     lease = desk(folder).take(ALL)
     process = subprocess.Popen(
-        wrap(sys.executable, [sys.executable, "-c", SHOW], Standing(folder, 2, 1), ALL)
+        lease_command(
+            sys.executable, [sys.executable, "-c", SHOW], QueuePriority(folder, 2, 1), ALL
+        )
     )
     until(lambda: waiting(folder) == 1)
     process.terminate()
@@ -303,7 +305,7 @@ def test_task_that_is_not_needed_any_more_leaves_the_queue(
     asked = threads.submit(desk(folder).take, ONE, needed.is_set)
     until(lambda: waiting(folder) == 1)
     needed.clear()
-    with pytest.raises(LeaseForgone):
+    with pytest.raises(LeaseAbandoned):
         asked.result(DEADLINE_SECONDS)
     assert waiting(folder) == 0
     held.release()

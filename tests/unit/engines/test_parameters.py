@@ -5,16 +5,15 @@ from pathlib import Path
 import pytest
 
 from wesemu.engine_parameters import PARAMETERS, allowed_names, canonical
-from wesemu.engines.cwl import CwlEngine
-from wesemu.engines.snakemake import Options, SnakemakeEngine, check_parameters
-from wesemu.engines.wdl import WdlEngine
+from wesemu.engines.library_engine import CwlEngine, WdlEngine
+from wesemu.engines.snakemake import SnakemakeEngine, SnakemakeOptions, check_parameters
 from wesemu.errors import InvalidRequest
 
 ENGINES = (SnakemakeEngine(), CwlEngine("3"), WdlEngine("1"))
 
 
 def test_nothing_asked_for_is_nothing_changed() -> None:
-    assert check_parameters({}) == Options()
+    assert check_parameters({}) == SnakemakeOptions()
 
 
 @pytest.mark.parametrize("name", ["keep_going", "keep-going", "--keep-going", "Keep-Going"])

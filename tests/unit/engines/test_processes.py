@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.lock import RunLock, holder, is_held
-from wesemu.engines.processes import MARK, Known, descendants, end_all, identify, marked, members
+from wesemu.engines.processes import (
+    MARK,
+    ProcessHandle,
+    descendants,
+    end_all,
+    identify,
+    marked,
+    members,
+)
+from wesemu.engines.run_process import RunLock, holder, is_held
 
 
 @pytest.fixture
@@ -27,9 +35,9 @@ def sleeper(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def test_identity_is_of_one_process(sleeper: "subprocess.Popen[bytes]") -> None:
-    known = Known(sleeper.pid, identify(sleeper.pid) or "")
+    known = ProcessHandle(sleeper.pid, identify(sleeper.pid) or "")
     assert known.alive
-    assert not Known(sleeper.pid, "an earlier one").alive
+    assert not ProcessHandle(sleeper.pid, "an earlier one").alive
     assert identify(os.getpid()) != known.identity
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
@@ -60,7 +68,7 @@ def test_a_zombie_is_no_member_of_its_group(sleeper: "subprocess.Popen[bytes]") 
 HOLD = """
 import sys
 from pathlib import Path
-from wesemu.engines.lock import RunLock
+from wesemu.engines.run_process import RunLock
 lock = RunLock.take(Path(sys.argv[1]))
 print("held" if lock else "refused", flush=True)
 sys.stdin.read()
@@ -77,12 +85,12 @@ def test_one_process_holds_the_lock_until_it_dies(tmp_path: Path) -> None:
         assert process.stdout.readline() == b"held\n"
         assert is_held(path)
         assert RunLock.take(path) is None
-        assert holder(path) == Known(process.pid, identify(process.pid) or "")
+        assert holder(path) == ProcessHandle(process.pid, identify(process.pid) or "")
         process.kill()
     assert not is_held(path)
     lock = RunLock.take(path)
     assert lock is not None
-    assert holder(path) == Known(os.getpid(), identify(os.getpid()) or "")
+    assert holder(path) == ProcessHandle(os.getpid(), identify(os.getpid()) or "")
     lock.drop()
 
 

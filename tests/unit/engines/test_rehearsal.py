@@ -14,17 +14,16 @@ from engine_support import THREE_RULES, make_job, until
 from unit.engines.test_cwl_engine import TWO_STEPS
 from unit.engines.test_wdl_engine import TWO_TASKS
 
-from wesemu.engines import cwl, wdl
+from wesemu.engines.dry_run import DryRuns
+from wesemu.engines.library_engine import CwlEngine, WdlEngine, probe_cwl, probe_wdl
 from wesemu.engines.processes import identify, marked
-from wesemu.engines.rehearsal import Rehearsals
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.runs.graphs import LARGEST, Graph, PlannedTask, graph_of
-from wesemu.runs.model import Resources
-from wesemu.runs.ports import Job
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.model import LARGEST, Graph, PlannedTask, Resources, graph_of
+from wesemu.runs.ports import LaunchRequest
+from wesemu.runs.run_directory import Workspace
 
-CWL, WDL = cwl.probe(), wdl.probe()
+CWL, WDL = probe_cwl(), probe_wdl()
 needs_cwl = pytest.mark.skipif(not CWL.usable, reason=CWL.reason or "")
 needs_wdl = pytest.mark.skipif(not WDL.usable, reason=WDL.reason or "")
 
@@ -119,7 +118,7 @@ async def test_a_snakefile_that_never_ends_is_ended_with_all_it_started(
 async def test_planning_is_given_a_time(tmp_path: Path) -> None:
     engine = SnakemakeEngine()
     job = make_job(tmp_path / "run", NEVER_ENDS)
-    engine._rehearsals = Rehearsals(sys.executable, dict(os.environ), seconds=0.0)
+    engine._dry_runs = DryRuns(sys.executable, dict(os.environ), seconds=0.0)
     with pytest.raises(InvalidRequest, match="within 0 s"):
         await engine.rehearse(job)
     assert await asyncio.to_thread(marked, job.workspace.root) == []
@@ -132,7 +131,7 @@ async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
     await engine._write_order(job, "cli", engine._cluster)
 
     def lose_server() -> int:
-        process = engine._rehearsals._spawn("wesemu.engines.snakemake.rehearse", job.workspace)
+        process = engine._dry_runs._spawn("wesemu.engines.snakemake.worker", job.workspace)
         assert process.stdin is not None
         process.stdin.close()
         return process.wait(timeout=30)
@@ -143,16 +142,16 @@ async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
 
 async def test_a_process_without_a_result_is_a_fault(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    with pytest.raises(EngineFault, match="No module named nowhere"):
-        await Rehearsals(sys.executable, dict(os.environ)).perform("nowhere", workspace)
+    with pytest.raises(EngineFault, match="there is no engine 'nowhere'"):
+        await DryRuns(sys.executable, dict(os.environ)).perform("nowhere", workspace)
 
 
-def hosted_job(folder: Path, name: str, text: str, inputs: Mapping[str, Any]) -> Job:
+def hosted_job(folder: Path, name: str, text: str, inputs: Mapping[str, Any]) -> LaunchRequest:
     workspace = Workspace(folder)
     workspace.work.mkdir(parents=True)
     (workspace.work / name).write_text(dedent(text))
     (workspace.work / "words.txt").write_text("a\n")
-    return Job(
+    return LaunchRequest(
         run_id="run",
         workspace=workspace,
         workflow_file=workspace.work / name,
@@ -166,7 +165,7 @@ CWL_FILE = {"text": {"class": "File", "path": "words.txt"}}
 
 @needs_cwl
 async def test_cwltool_tells_its_steps(tmp_path: Path) -> None:
-    engine = cwl.CwlEngine(str(CWL.version))
+    engine = CwlEngine(str(CWL.version))
     graph = await engine.rehearse(hosted_job(tmp_path, "two.cwl", TWO_STEPS, CWL_FILE))
     assert brief(graph) == [("upper", []), ("count", ["upper"])]
     assert graph.complete
@@ -188,14 +187,14 @@ async def test_cwltool_says_what_is_wrong(
     text = TWO_STEPS
     for old, new in changed.items():
         text = text.replace(old, new)
-    engine = cwl.CwlEngine(str(CWL.version))
+    engine = CwlEngine(str(CWL.version))
     with pytest.raises(InvalidRequest, match=told):
         await engine.rehearse(hosted_job(tmp_path, "two.cwl", text, inputs))
 
 
 @needs_wdl
 async def test_miniwdl_tells_its_calls(tmp_path: Path) -> None:
-    engine = wdl.WdlEngine(str(WDL.version))
+    engine = WdlEngine(str(WDL.version))
     graph = await engine.rehearse(hosted_job(tmp_path, "w.wdl", TWO_TASKS, {"text": "words.txt"}))
     assert graph.counts == {"upper": 1, "count": 1}
     assert graph.complete
@@ -215,7 +214,7 @@ async def test_miniwdl_says_what_is_wrong(
     text = TWO_TASKS
     for old, new in changed.items():
         text = text.replace(old, new)
-    engine = wdl.WdlEngine(str(WDL.version))
+    engine = WdlEngine(str(WDL.version))
     with pytest.raises(InvalidRequest, match=told):
         await engine.rehearse(hosted_job(tmp_path, "w.wdl", text, inputs))
 
@@ -229,7 +228,7 @@ async def test_a_scatter_may_bring_more(tmp_path: Path) -> None:
         }
         task t { command { true } }
     """
-    engine = wdl.WdlEngine(str(WDL.version))
+    engine = WdlEngine(str(WDL.version))
     graph = await engine.rehearse(hosted_job(tmp_path, "w.wdl", text, {}))
     assert (graph.counts, graph.complete) == ({"t": 1}, False)
 

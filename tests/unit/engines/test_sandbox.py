@@ -16,7 +16,7 @@ from wesemu.engines.sandbox import (
     sandbox_to_json,
 )
 from wesemu.errors import EngineFault
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.run_directory import Workspace
 
 needs_landlock = pytest.mark.skipif(landlock.version() == 0, reason="needs Landlock")
 

@@ -13,24 +13,21 @@ import pytest
 from engine_support import make_job
 from pydantic import ValidationError
 
-from wesemu.engines.slurm import task
-from wesemu.engines.slurm.cluster import Cluster, has_accounting, largest_node
-from wesemu.engines.slurm.commands import (
-    Need,
+from wesemu.engines import slurm_task
+from wesemu.engines.failures import is_refusal, slurm_hint
+from wesemu.engines.slurm import (
+    Cluster,
+    SlurmResources,
+    end_jobs,
+    has_accounting,
     job_environment,
-    salloc_words,
-    srun_words,
-    step_words,
+    largest_node,
+    salloc_argv,
+    srun_argv,
+    step_argv,
 )
-from wesemu.engines.slurm.hints import is_refusal, slurm_hint
-from wesemu.engines.slurm.jobs import end_jobs
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.engines.snakemake.cluster_plugin import (
-    job_log,
-    plugin_resources,
-    plugin_words,
-    read_job_log,
-)
+from wesemu.engines.snakemake.cli_worker import job_log, plugin_argv, plugin_resources, read_job_log
 from wesemu.errors import EngineFault
 from wesemu.settings import NodeSettings
 
@@ -58,7 +55,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 def test_srun_for_a_task_that_asks_for_nothing() -> None:
-    assert srun_words(Cluster(), Need(), name="r1/map-3-1", stderr=STDERR) == [
+    assert srun_argv(Cluster(), SlurmResources(), name="r1/map-3-1", stderr=STDERR) == [
         "srun",
         "--job-name=r1/map-3-1",
         "--nodes=1",
@@ -74,8 +71,8 @@ def test_srun_for_a_task_that_asks_for_nothing() -> None:
 def test_srun_for_a_task_that_asks_for_much() -> None:
     """The rule's account and memory win over the administrator's."""
     asked = {"slurm_account": "other", "runtime": "90", "gpu_model": "a100", "tmpdir": "/tmp"}
-    need = Need(cores=8, memory_mb=16_000, gpus=2, requested=asked)
-    assert srun_words(LAB, need, name="r1/map-3-1", stderr=Path("/100%/stderr")) == [
+    need = SlurmResources(cores=8, memory_mb=16_000, gpus=2, requested=asked)
+    assert srun_argv(LAB, need, name="r1/map-3-1", stderr=Path("/100%/stderr")) == [
         "srun",
         "--qos=normal",
         "--job-name=r1/map-3-1",
@@ -95,7 +92,7 @@ def test_srun_for_a_task_that_asks_for_much() -> None:
 
 
 def test_tasks_of_a_pipe_are_steps_of_one_allocation() -> None:
-    assert salloc_words(LAB, Need(cores=3), name="r1/group-4") == [
+    assert salloc_argv(LAB, SlurmResources(cores=3), name="r1/group-4") == [
         "salloc",
         "--qos=normal",
         "--mem-per-cpu=4G",
@@ -107,7 +104,7 @@ def test_tasks_of_a_pipe_are_steps_of_one_allocation() -> None:
         "--cpus-per-task=3",
         "--no-shell",
     ]
-    assert step_words("42", Need(cores=0), stderr=STDERR)[:6] == [
+    assert step_argv("42", SlurmResources(cores=0), stderr=STDERR)[:6] == [
         "srun",
         "--jobid=42",
         "--overlap",
@@ -130,7 +127,7 @@ def test_options_are_whole_words(option: str) -> None:
 
 def test_the_plugin_is_told_where_jobs_go() -> None:
     cluster = Cluster("long", "", ("--qos=normal", "--nice=5"), task_cores=32, accounting=False)
-    words = plugin_words(cluster, "0b1f.e", 64)
+    words = plugin_argv(cluster, "0b1f.e", 64)
     assert words[:6] == ["--executor", "slurm", "--jobs", "64", "--slurm-jobname-prefix", "0b1f-e"]
     assert words[-5:] == [
         *("--slurm-status-command", "squeue", "--max-threads", "32", "--slurm-no-account")
@@ -242,7 +239,7 @@ def test_refusals_are_told_from_ends() -> None:
 
 def run_task(report: Path, command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-I", "-S", task.__file__, report, "/bin/sh", "-c", command],
+        [sys.executable, "-I", "-S", slurm_task.__file__, report, "/bin/sh", "-c", command],
         capture_output=True,
         text=True,
         check=False,

@@ -10,12 +10,12 @@ from engine_fixtures import running
 from engine_support import THREE_RULES, Story, follow, make_job
 from waiting import soon
 
-from wesemu.engines.journal import history
+from wesemu.engines.event_log import history
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import JsonValue, Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted, TaskChanged
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.run_directory import Workspace
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

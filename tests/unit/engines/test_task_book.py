@@ -1,6 +1,6 @@
 """The same job keeps its number over launches; attempts and progress go on."""
 
-from wesemu.engines.task_book import TaskBook, job_key
+from wesemu.engines.task_recorder import TaskHistory, job_key
 from wesemu.runs.model import JsonObject
 
 
@@ -13,7 +13,7 @@ def record(task: str, state: str, key: str | None = None) -> JsonObject:
 
 
 def test_first_launch_takes_snakemakes_numbers() -> None:
-    book = TaskBook([])
+    book = TaskHistory([])
     assert book.add(1, "one")
     assert not book.add(1, "one")
     assert book.add(7, "seven")
@@ -33,7 +33,7 @@ def test_later_launches_go_on_counting() -> None:
         record("3-1", "RUNNING"),
         record("3-1", "CANCELED"),
     ]
-    book = TaskBook(earlier)
+    book = TaskHistory(earlier)
     assert (book.done, book.total) == (1, 1)
     book.add(1, "middle")
     book.add(2, "last")
@@ -47,7 +47,7 @@ def test_later_launches_go_on_counting() -> None:
 
 
 def test_a_finished_job_that_is_run_again_counts_once() -> None:
-    book = TaskBook([record("1-1", "QUEUED", "a"), record("1-1", "COMPLETE")])
+    book = TaskHistory([record("1-1", "QUEUED", "a"), record("1-1", "COMPLETE")])
     book.add(1, "a")
     assert (book.done, book.total) == (0, 1)
     assert (book.id(1), book.attempt(1, 1)) == ("1", 2)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.leases import LeaseDesk, LeasesClosed, declare, list_tickets
-from wesemu.engines.snakemake.task_leases import TaskLeases
-from wesemu.engines.tickets import Capacity
+from wesemu.engines.lease_queue import Capacity
+from wesemu.engines.leases import LeaseClient, LeasesClosed, declare, list_tickets
+from wesemu.engines.snakemake.executor import TaskLeases
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def leases(folder: Path) -> TaskLeases:
-    return TaskLeases(LeaseDesk(Standing(folder, 2, 1)))
+    return TaskLeases(LeaseClient(QueuePriority(folder, 2, 1)))
 
 
 def cores(folder: Path) -> list[int]:

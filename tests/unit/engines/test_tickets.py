@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.engines.tickets import Capacity, Ticket, grants, parse
+from wesemu.engines.lease_queue import Capacity, Ticket, grants, parse
 
 NODE = Capacity(cores=4, memory_mb=8000, devices=(0, 2))
 

@@ -13,11 +13,9 @@ import pytest
 from hosted_support import WDL, needs_miniwdl, play
 from hosted_support import make_job as make_any_job
 
-from wesemu.engines.wdl import WdlEngine
+from wesemu.engines.library_engine import WdlEngine
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import (
-    TaskState,
-)
+from wesemu.runs.model import TaskState
 from wesemu.runs.ports import Progress, RunStarted
 
 pytestmark = needs_miniwdl

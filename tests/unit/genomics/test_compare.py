@@ -12,7 +12,7 @@ import pytest
 
 from wesemu.errors import InputError
 from wesemu.genomics.compare import Score, compare
-from wesemu.genomics.wheel import wheel_version
+from wesemu.genomics.wheel_tools import wheel_version
 
 TESTDATA = Path(__file__).resolve().parents[3] / "testdata" / "diploid"
 SEQUENCE = "GATTACACACACATTGGCCAAATCGTTTTTTGCAGGATCCGTACGATCGA" + "ACGTTGCA" * 10

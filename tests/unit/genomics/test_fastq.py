@@ -9,7 +9,7 @@ import pytest
 from wesemu.errors import InputError
 from wesemu.genomics import fastq
 from wesemu.genomics.fastq import Batch, PairedReader
-from wesemu.genomics.fastqfile import FastqFile
+from wesemu.genomics.fastq_file import FastqFile
 
 Pair = tuple[Path, Path]
 READS = 200

@@ -15,7 +15,7 @@ import pytest
 from cuda_support import need_cuda_libraries, need_numba_cuda
 
 from wesemu.errors import InputError
-from wesemu.genomics.gpu_selftest import hindrance, summary
+from wesemu.genomics.gpu_selftest import gpu_problem, summary
 
 pytestmark = pytest.mark.usefixtures("numba_cuda")
 
@@ -115,14 +115,14 @@ def test_libraries_that_numba_cuda_misses_are_told(fastq: Path, tmp_path: Path) 
 )
 def test_a_missing_compiler_is_not_called_a_missing_gpu(driver: bool, told: str) -> None:
     module = SimpleNamespace(driver=SimpleNamespace(driver=SimpleNamespace(is_available=driver)))
-    assert told in hindrance(SimpleNamespace(cudadrv=module))
+    assert told in gpu_problem(SimpleNamespace(cudadrv=module))
 
 
 COMPILE = """
 import numba
 from cuda.bindings import nvjitlink
 from numba import cuda, types
-from wesemu.genomics.gpu_histogram import SIMULATED, _count_reads
+from wesemu.genomics.gpu_selftest import SIMULATED, _count_reads
 
 assert not SIMULATED
 numbers, letters = types.int64[::1], types.uint8[::1]
@@ -165,7 +165,7 @@ def test_what_is_no_fastq_is_told(tmp_path: Path) -> None:
 
 
 def test_a_cut_file_is_told_with_its_record(fastq: Path) -> None:
-    from wesemu.genomics.histograms import load
+    from wesemu.genomics.gpu_selftest import load
 
     fastq.write_text(fastq.read_text() + "@cut\nACGT\n")
     with pytest.raises(InputError) as caught:
@@ -174,7 +174,7 @@ def test_a_cut_file_is_told_with_its_record(fastq: Path) -> None:
 
 
 def test_one_wrong_count_is_a_difference(fastq: Path) -> None:
-    from wesemu.genomics.histograms import count, load
+    from wesemu.genomics.gpu_selftest import count, load
 
     right, wrong = count(load(fastq)), count(load(fastq))
     assert right.differences(wrong) == []
@@ -184,7 +184,7 @@ def test_one_wrong_count_is_a_difference(fastq: Path) -> None:
 
 
 def test_random_reads_are_always_the_same(tmp_path: Path) -> None:
-    from wesemu.genomics.histograms import count, load, write_random
+    from wesemu.genomics.gpu_selftest import count, load, write_random
 
     for name in ("a.fq", "b.fq"):
         write_random(tmp_path / name, 100, length=40)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.genomics import gzipped
-from wesemu.genomics.gzipped import GZIP_FAULTS, TrailingBytes, open_gzip
+from wesemu.genomics import fastq_file
+from wesemu.genomics.fastq_file import GZIP_FAULTS, TrailingBytes, open_gzip
 
 TEXT = bytes(random.Random(1).choices(b"ACGT\n", k=700_000))
 PACKED = gzip.compress(TEXT, 1, mtime=0)
@@ -17,7 +17,7 @@ PACKED = gzip.compress(TEXT, 1, mtime=0)
 @pytest.fixture(autouse=True, params=["isal", "zlib"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "zlib":
-        monkeypatch.setattr(gzipped, "_new_member", gzipped._ZlibDecompressor)
+        monkeypatch.setattr(fastq_file, "_new_member", fastq_file._ZlibDecompressor)
     else:
         pytest.importorskip("isal")
 

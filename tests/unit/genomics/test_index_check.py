@@ -13,10 +13,10 @@ from sample_s import SAMPLE_S, fasta
 
 from wesemu.errors import InputError
 from wesemu.genomics import fm_index
-from wesemu.genomics.bwaindex import SUFFIXES_OF
-from wesemu.genomics.draws import Draws
+from wesemu.genomics.bwa_index import SUFFIXES_OF
 from wesemu.genomics.index_check import index_mismatch
 from wesemu.genomics.reference_records import ReferenceRecords
+from wesemu.genomics.simulate.genome import RandomSource
 
 CONTIGS = dict(SAMPLE_S.contigs)
 HOLES = {
@@ -27,7 +27,7 @@ SUFFIXES = (".fai", *SUFFIXES_OF["bwa"])
 
 
 def wheel(tool: str, *words: str) -> None:
-    command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel", tool, *words]
+    command = [sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", tool, *words]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -123,7 +123,9 @@ FOREIGN = {
     "superset": fasta(CONTIGS | {"c3": "ACGTACGT"}),
     "longer": fasta(CONTIGS | {"c2": CONTIGS["c2"] + "A"}),
     "shorter": fasta(CONTIGS | {"c2": CONTIGS["c2"][:-1]}),
-    "other bases": fasta({"c1": Draws(9, 9).bases(6000), "c2": Draws(9, 8).bases(4000)}),
+    "other bases": fasta(
+        {"c1": RandomSource(9, 9).bases(6000), "c2": RandomSource(9, 8).bases(4000)}
+    ),
     "a letter that is no base": fasta(CONTIGS | {"c1": "-" + CONTIGS["c1"][1:]}),
     "RNA": fasta({name: bases.replace("T", "U") for name, bases in CONTIGS.items()}),
     "CRLF": fasta(CONTIGS).replace("\n", "\r\n"),

@@ -7,9 +7,9 @@ import pysam
 import pytest
 from long_reference import write_long_reference
 
-from wesemu.genomics import index_format as module
-from wesemu.genomics.bamindex import idxstats
-from wesemu.genomics.index_format import (
+from wesemu.genomics import reference_records as module
+from wesemu.genomics.qc import idxstats
+from wesemu.genomics.reference_records import (
     LONGEST_IN_BAI,
     index_format,
     listed_index_format,

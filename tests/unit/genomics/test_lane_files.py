@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.lane_files import NamedFile, check_files_differ, file_identity
+from wesemu.genomics.read_groups import NamedFile, check_files_differ, file_identity
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pysam
 import pytest
 
-from wesemu.genomics.mapped import NOT_WHOLE, flagstat_text, main
+from wesemu.genomics.qc import NOT_WHOLE, flagstat_text, main
 
 READS = 40
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import ToolMissing
-from wesemu.genomics import mapper_mem3, mem3_index, tools, wheel
-from wesemu.genomics.alignment import Lane, header_text
-from wesemu.genomics.bwaindex import index_fault, read_contigs
+from wesemu.genomics import fm_index, mapper_wheel, tools, wheel_tools
+from wesemu.genomics.bwa_index import index_fault, read_contigs
 from wesemu.genomics.fastq import PairedReader
-from wesemu.genomics.mapper_mem3 import as_bwa
+from wesemu.genomics.mapper_wheel import as_bwa
+from wesemu.genomics.mappers import Lane, header_text
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Tool, indexer_name, resolve, wheel_command
 
@@ -120,10 +120,10 @@ def test_the_threads_do_not_matter(align, sample, monkeypatch):
 
 
 def test_batches_are_cut_as_the_reader_of_pairs_cuts_them(sample, monkeypatch):
-    monkeypatch.setattr(mapper_mem3, "BATCH_BASES", 50_000)
+    monkeypatch.setattr(mapper_wheel, "BATCH_BASES", 50_000)
     files = str(sample / "1.fq.gz"), str(sample / "2.fq.gz")
     with PairedReader(*files) as reader:
-        ours = [len(pairs) for pairs in mapper_mem3.read_pairs(reader)]
+        ours = [len(pairs) for pairs in mapper_wheel.read_pairs(reader)]
     with PairedReader(*files, batch_bases=50_000) as reader:
         theirs = [len(batch.names) for batch in reader]
     assert len(ours) > 5
@@ -144,9 +144,9 @@ def test_every_batch_is_mapped_as_a_bwa_of_its_own_maps_it(source, request, tmp_
     files = [str(folder / f"reads_{mate}.fq.gz") for mate in (1, 2)]
     lane = Lane(files[0], files[1], "@RG\tID:a\tSM:s")
     contigs = read_contigs(str(fasta))
-    monkeypatch.setattr(mapper_mem3, "BATCH_BASES", 700_000)
+    monkeypatch.setattr(mapper_wheel, "BATCH_BASES", 700_000)
     with (tmp_path / "ours.bam").open("wb") as output, PairedReader(*files) as reader:
-        mapper = mapper_mem3.Mem3Mapper(
+        mapper = mapper_wheel.Mem3Mapper(
             str(fasta),
             threads=2,
             header=lambda version: header_text(contigs, [lane], []),
@@ -175,7 +175,7 @@ def test_what_stands_in_for_bwa_is_told(align):
 def test_a_record_with_other_tags_is_not_passed_on():
     record = bytearray(60)
     record[0], record[12] = 56, 1
-    with pytest.raises(mapper_mem3.MapperFailed, match="other tags"):
+    with pytest.raises(mapper_wheel.MapperFailed, match="other tags"):
         as_bwa(bytes(record))
 
 
@@ -204,13 +204,13 @@ def naive_index(sequence: str) -> bytes:
 
 @pytest.mark.parametrize("length", [1, 31, 32, 63, 64, 95, 500, 1003])
 def test_the_index_is_what_sorting_all_suffixes_gives(tmp_path, length, monkeypatch):
-    monkeypatch.setattr(mem3_index, "_CHUNK_ROWS", 128)
+    monkeypatch.setattr(fm_index, "_CHUNK_ROWS", 128)
     sequence = "".join(random.Random(length).choices("ACGT", k=length))
     fasta = tmp_path / "small.fa"
     fasta.write_text(f">a\n{sequence}\n")
     command = [*wheel_command("bwa"), "index", str(fasta)]
     subprocess.run(command, check=True, capture_output=True)
-    mem3_index.write_index(str(fasta))
+    fm_index.write_index(str(fasta))
     assert Path(f"{fasta}.bwt.2bit.64").read_bytes() == naive_index(sequence)
     (tmp_path / "small.fa.fai").write_text(f"a\t{length}\t3\t{length}\t{length + 1}\n")
     assert index_fault(str(fasta), "bwa-mem3") is None
@@ -232,10 +232,10 @@ def test_a_transform_of_another_reference_is_refused(tmp_path):
 def test_only_a_cpu_with_avx2_will_do(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor: 0\nflags\t\t: fpu sse4_2 avx avx2 bmi2\n")
-    assert wheel.has_avx2(str(cpuinfo))
+    assert wheel_tools.has_avx2(str(cpuinfo))
     cpuinfo.write_text("processor: 0\nflags\t\t: fpu sse4_2 avx\n")
-    assert not wheel.has_avx2(str(cpuinfo))
-    assert not wheel.has_avx2(str(tmp_path / "none"))
+    assert not wheel_tools.has_avx2(str(cpuinfo))
+    assert not wheel_tools.has_avx2(str(tmp_path / "none"))
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_a_bwa_that_is_there_is_preferred(no_bwa, tmp_path):
     ("mapper", "advice"), [("bwa", "Install bwa"), ("bwa-mem3", "Choose the mapper bwa")]
 )
 def test_without_avx2_the_error_says_what_to_install(no_bwa, monkeypatch, mapper, advice):
-    monkeypatch.setattr(wheel, "has_avx2", lambda: False)
-    monkeypatch.setattr(wheel.os, "uname", lambda: type("Uname", (), {"machine": "x86_64"}))
+    monkeypatch.setattr(wheel_tools, "has_avx2", lambda: False)
+    monkeypatch.setattr(wheel_tools.os, "uname", lambda: type("Uname", (), {"machine": "x86_64"}))
     with pytest.raises(ToolMissing, match=f"needs a CPU with AVX2.*{advice}"):
         resolve(path=NOWHERE).mapper(mapper)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.leases import LeaseDesk, Lender, declare, list_tickets
-from wesemu.engines.tickets import Capacity, Ticket
+from wesemu.engines.lease_queue import Capacity, Ticket
+from wesemu.engines.leases import LeaseClient, SystemLeases, declare, list_tickets
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, ToolMissing
-from wesemu.genomics.bwaindex import SUFFIXES, index_fault, read_contigs
+from wesemu.genomics.bwa_index import SUFFIXES, index_fault, read_contigs
 from wesemu.genomics.index_check import index_mismatch
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import Toolset, resolve, wheel_command
 from wesemu.runs.model import Resources
-from wesemu.runs.ports import Standing
+from wesemu.runs.ports import QueuePriority
 
 SEQUENCE = "ACGTTGCATTAGCAGGACTTNACCATTGACG" * 20
 
@@ -271,7 +271,9 @@ def leases(tmp_path: Path) -> Path:
 @pytest.fixture
 def leasing(tmp_path: Path, leases: Path) -> ReferenceStore:
     """A store whose indexers are waiting, as a run has the whole node."""
-    return ReferenceStore(tmp_path / "references", tmp_path / "cache", lend=Lender(leases).lend)
+    return ReferenceStore(
+        tmp_path / "references", tmp_path / "cache", lend=SystemLeases(leases).lend
+    )
 
 
 def waiting(leases: Path) -> list[Ticket]:
@@ -286,7 +288,7 @@ def look_until(holds: Callable[[], object]) -> None:
 
 
 def test_indexing_waits_for_its_share_of_the_node(leasing, leases, fasta):
-    run = LeaseDesk(Standing(leases, rank=2, age=1)).take(Resources(cores=2))
+    run = LeaseClient(QueuePriority(leases, rank=2, age=1)).take(Resources(cores=2))
     with ThreadPoolExecutor(1) as thread:
         built = thread.submit(leasing.ready, fasta)
         look_until(lambda: waiting(leases))
@@ -301,7 +303,7 @@ def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
 
     def lend(wanted: Resources, needed: Callable[[], bool]):
         asked.append(wanted)
-        return Lender(leases).lend(wanted, needed)
+        return SystemLeases(leases).lend(wanted, needed)
 
     with fasta.open("a") as file:
         file.write(f">chr3\n{SEQUENCE * 400}\n")
@@ -313,7 +315,7 @@ def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
 
 
 def test_indexing_that_waits_is_given_up_when_the_store_closes(leasing, leases, fasta):
-    run = LeaseDesk(Standing(leases, rank=2, age=1)).take(Resources(cores=2))
+    run = LeaseClient(QueuePriority(leases, rank=2, age=1)).take(Resources(cores=2))
     with ThreadPoolExecutor(1) as thread:
         built = thread.submit(leasing.ready, fasta)
         look_until(lambda: waiting(leases))

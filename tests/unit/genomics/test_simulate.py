@@ -10,22 +10,21 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import Conflict, InvalidRequest
-from wesemu.genomics.alleles import anchored
-from wesemu.genomics.draws import Draws
-from wesemu.genomics.sequencer import Library, draw_fragments
-from wesemu.genomics.simulate import Fixture, FixtureSettings, write_fixture
-from wesemu.genomics.truth import (
+from wesemu.genomics.compare import anchored, read_fasta
+from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
+from wesemu.genomics.simulate.genome import (
     COMPLEMENT,
     EDGE,
     SPACING,
-    Contig,
     Haplotype,
+    RandomSource,
+    SimulatedContig,
     Variant,
     apply_variants,
     build_contigs,
     place_variants,
 )
-from wesemu.genomics.vcf import read_fasta
+from wesemu.genomics.simulate.reads import Library, draw_fragments
 
 TESTDATA = Path(__file__).resolve().parents[3] / "testdata" / "diploid"
 COMMITTED = FixtureSettings(seed=1, length=50_000, depth=25, snps=60, indels=24, duplicates=0.1)
@@ -149,8 +148,8 @@ def test_every_reference_allele_is_what_the_reference_has() -> None:
 
 
 def test_variants_keep_their_distance_and_their_proportions() -> None:
-    contigs = build_contigs(Draws(3, 1), 200_000, 2)
-    variants = place_variants(Draws(3, 2), contigs, 300, 100)
+    contigs = build_contigs(RandomSource(3, 1), 200_000, 2)
+    variants = place_variants(RandomSource(3, 2), contigs, 300, 100)
     for before, after in pairwise(variants):
         if before.contig == after.contig:
             assert after.start - before.start > SPACING / 2
@@ -165,7 +164,7 @@ def test_variants_keep_their_distance_and_their_proportions() -> None:
 
 
 def test_the_truth_explains_every_read(small: Fixture) -> None:
-    contigs = [Contig(name, bases, ()) for name, bases in read_fasta(small.reference)]
+    contigs = [SimulatedContig(name, bases, ()) for name, bases in read_fasta(small.reference)]
     copies = [
         copy.sequence for pair in apply_variants(contigs, read_truth(small.truth)) for copy in pair
     ]
@@ -194,10 +193,10 @@ def test_the_truth_explains_every_read(small: Fixture) -> None:
 
 
 def test_copied_fragments_are_as_many_as_asked_and_no_others_coincide() -> None:
-    contigs = build_contigs(Draws(5, 1), 30_000, 2)
-    haplotypes = apply_variants(contigs, place_variants(Draws(5, 2), contigs, 30, 20))
+    contigs = build_contigs(RandomSource(5, 1), 30_000, 2)
+    haplotypes = apply_variants(contigs, place_variants(RandomSource(5, 2), contigs, 30, 20))
     library = Library(3000, 700, 150, 400.0, 50.0)
-    fragments = draw_fragments(Draws(5, 3), contigs, haplotypes, library)
+    fragments = draw_fragments(RandomSource(5, 3), contigs, haplotypes, library)
     assert len(fragments) == 3000
     assert len(set(fragments)) == 2300
     which = {id(copy): number for number, pair in enumerate(haplotypes) for copy in pair}
@@ -213,7 +212,7 @@ def test_copied_fragments_are_as_many_as_asked_and_no_others_coincide() -> None:
 
 
 def test_a_haplotype_leads_back_to_the_reference() -> None:
-    contig = Contig("c", "ACGTACGTAC", ())
+    contig = SimulatedContig("c", "ACGTACGTAC", ())
     variants = [Variant("c", 1, "C", "CTT", (1, 0)), Variant("c", 5, "CGT", "C", (1, 0))]
     haplotype = Haplotype(contig, variants)
     assert haplotype.sequence == "ACTTGTACAC"

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.genomics.summary import (
-    main,
-    summarize_mapping,
-    summarize_targets,
-    summarize_variants,
-)
+from wesemu.genomics.summary import main, summarize_mapping, summarize_targets, summarize_variants
 
 STATS = """\
 # This file was produced by samtools stats

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.templates import check_template, fill, uses_gpu
+from wesemu.genomics.mappers import check_template, fill, uses_gpu
 from wesemu.settings import Settings
 
 GOOD = "mapper -t {threads} -g {gpus} -R {read_group} {reference} {first} {second}"

@@ -15,11 +15,18 @@ import pytest
 import structlog
 from issuer_support import DISCOVERY, Issuer, ec, issuing, jwk, new_rsa_key
 
-from wesemu.clock import ManualClock
+from wesemu.auth.oidc import (
+    FRESH_SECONDS,
+    PAUSE_SECONDS,
+    RETRY_SECONDS,
+    STALE_SECONDS,
+    JwksCache,
+    TokenPolicy,
+    TokenVerifier,
+    key_source,
+)
 from wesemu.errors import IssuerUnreachable, ScopeMissing, TokenRefused
-from wesemu.identity.keys import FRESH_SECONDS, PAUSE_SECONDS, RETRY_SECONDS, STALE_SECONDS, KeyRing
-from wesemu.identity.sources import key_source
-from wesemu.identity.tokens import Demands, TokenVerifier
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import JsonObject
 
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
@@ -50,8 +57,8 @@ class Door:
     def __init__(self, issuer: Issuer, jwks: str = "", **demands: Any) -> None:
         self.issuer = issuer
         self.clock = ManualClock(NOW)
-        wanted = Demands(issuer.url, **({"audiences": ("other", "wesemu")} | demands))
-        ring = KeyRing(key_source(issuer.url, jwks), self.clock)
+        wanted = TokenPolicy(issuer.url, **({"audiences": ("other", "wesemu")} | demands))
+        ring = JwksCache(key_source(issuer.url, jwks), self.clock)
         self.verifier = TokenVerifier(ring, wanted, self.clock)
 
     async def try_with(self, token: str) -> str:
@@ -230,7 +237,7 @@ class Hanging:
 async def test_who_waits_for_an_issuer_that_hangs_does_not_ask_it_again() -> None:
     clock = ManualClock(NOW)
     source = Hanging(clock)
-    ring = KeyRing(source, clock)
+    ring = JwksCache(source, clock)
     tried = (ring.find(f"made up {number}", "RS256") for number in range(3))
     told = await asyncio.gather(*tried, return_exceptions=True)
     assert [type(error) for error in told] == [IssuerUnreachable] * 3

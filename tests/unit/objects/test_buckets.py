@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wesemu.errors import BucketNotFound, InvalidRequest, NotFound, ObjectNotFound
-from wesemu.objects.buckets import Buckets, parse
+from wesemu.storage.buckets import Buckets, parse
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InvalidRequest
-from wesemu.objects.lanes import is_reads, lanes
+from wesemu.storage.buckets import is_reads, read_pairs
 
 
 def _folder(tmp_path: Path, *names: str) -> Path:
@@ -20,7 +20,7 @@ def _folder(tmp_path: Path, *names: str) -> Path:
 def _names(folder: Path) -> list[tuple[str, str]]:
     return [
         (str(first.relative_to(folder)), str(second.relative_to(folder)))
-        for first, second in lanes(folder)
+        for first, second in read_pairs(folder)
     ]
 
 
@@ -152,7 +152,7 @@ def test_what_is_no_pair_is_refused_by_name(
     tmp_path: Path, names: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message) as caught:
-        lanes(_folder(tmp_path, *names), field="reads.0.first")
+        read_pairs(_folder(tmp_path, *names), field="reads.0.first")
     assert caught.value.field == "reads.0.first"
 
 
@@ -161,4 +161,4 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.fq").write_bytes(b"")
     (folder / "a_2.fq").symlink_to(tmp_path / "elsewhere.fq")
     with pytest.raises(InvalidRequest, match=r"'a_2.fq' in 'sample' is a link that leaves"):
-        lanes(folder)
+        read_pairs(folder)

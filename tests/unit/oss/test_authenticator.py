@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from unit.oss.signer import KEY_ID, SECRET, sign_v1, sign_v2, sign_v4
 
-from wesemu.api.oss.authenticator import OssAuthenticator
-from wesemu.api.oss.call import Call
-from wesemu.api.oss.errors import SignatureRefused
-from wesemu.api.oss.signature import read_signature, verify
-from wesemu.clock import ManualClock
+from wesemu.api.oss.auth import OssAuthenticator, read_signature, verify
+from wesemu.api.oss.errors import OssSignatureRefused
+from wesemu.api.oss.request import OssRequest
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import Owner
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -21,11 +20,13 @@ CANONICAL = "max-keys=10&prefix=a%2Fb%2Bc&uploads"
 Headers = dict[str, str]
 
 
-def call_of(method: str, key: str, *parameters: tuple[str, str], bucket: str = "genes") -> Call:
-    return Call(method, bucket, key, parameters, dict(reversed(parameters)))
+def call_of(
+    method: str, key: str, *parameters: tuple[str, str], bucket: str = "genes"
+) -> OssRequest:
+    return OssRequest(method, bucket, key, parameters, dict(reversed(parameters)))
 
 
-def signed(version: int) -> tuple[Call, Headers]:
+def signed(version: int) -> tuple[OssRequest, Headers]:
     """A request with a key, a query and headers that want care."""
     call = call_of("POST", "a/ü +.fq", ("uploads", ""), ("prefix", "a/b+c"), ("max-keys", "10"))
     headers = {
@@ -59,8 +60,8 @@ def authenticator(clock: ManualClock) -> OssAuthenticator:
     return OssAuthenticator({KEY_ID: SECRET, "other": "secret"}, clock)
 
 
-def refused(authenticator: OssAuthenticator, call: Call, headers: Mapping[str, str]) -> str:
-    with pytest.raises(SignatureRefused) as caught:
+def refused(authenticator: OssAuthenticator, call: OssRequest, headers: Mapping[str, str]) -> str:
+    with pytest.raises(OssSignatureRefused) as caught:
         authenticator.check(call, headers)
     assert caught.value.status == 403
     return caught.value.code
@@ -151,7 +152,7 @@ def test_a_signature_of_another_secret_is_refused_with_the_string_to_sign(
 ) -> None:
     other = OssAuthenticator({KEY_ID: "another"}, clock)
     call, headers = signed(version)
-    with pytest.raises(SignatureRefused) as caught:
+    with pytest.raises(OssSignatureRefused) as caught:
         other.check(call, headers)
     assert caught.value.code == "SignatureDoesNotMatch"
     text = caught.value.details["StringToSign"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.objects.crc64 import Crc64, find_crc64, join
+from wesemu.storage.checksums import Crc64, find_crc64, join
 
 
 @pytest.fixture(scope="module")

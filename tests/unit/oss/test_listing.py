@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wesemu.objects.store import ObjectStore
+from wesemu.storage.objects import ObjectStore
 
 _PARTS = st.sampled_from(["a", "b", "a-", "a.b", "é", "\U0001f9ec", "ｚ", "Z", "0"])
 _KEYS = st.lists(_PARTS, min_size=1, max_size=3).map("/".join)

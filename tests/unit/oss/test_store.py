@@ -5,23 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.errors import BucketNotFound, InvalidRequest, ObjectNotFound
-from wesemu.ids import IdSource
-from wesemu.objects.errors import (
+from wesemu.errors import (
     BucketNotEmpty,
+    BucketNotFound,
     BucketTaken,
     DigestMismatch,
+    InvalidRequest,
     NotAppendable,
     ObjectExists,
+    ObjectNotFound,
     TooLarge,
     WrongPosition,
 )
-from wesemu.objects.hidden import INCOMING
-from wesemu.objects.places import ObjectInfo
-from wesemu.objects.records import ObjectRecord
-from wesemu.objects.services import ObjectServices
-from wesemu.objects.shelves import Shelves
-from wesemu.objects.store import ObjectStore
+from wesemu.runs.data_directory import IdSource
+from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
+from wesemu.storage.buckets import INCOMING
+from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 
 ABC = "900150983CD24FB0D6963F7D28E17F72"
 
@@ -49,7 +48,7 @@ def store(services: ObjectServices) -> ObjectStore:
 
 
 @pytest.fixture
-def shelves(services: ObjectServices) -> Shelves:
+def shelves(services: ObjectServices) -> BucketAdmin:
     return services.shelves
 
 
@@ -256,7 +255,7 @@ def test_describing_changes_neither_bytes_nor_time(bucket: Path, store: ObjectSt
 
 
 def test_buckets_are_made_counted_and_removed_when_empty(
-    root: Path, store: ObjectStore, shelves: Shelves
+    root: Path, store: ObjectStore, shelves: BucketAdmin
 ) -> None:
     shelves.create("other")
     shelves.create("other")
@@ -274,7 +273,7 @@ def test_buckets_are_made_counted_and_removed_when_empty(
     assert shelves.names() == ["other"]
 
 
-def test_a_bucket_with_files_that_are_no_objects_stays(bucket: Path, shelves: Shelves) -> None:
+def test_a_bucket_with_files_that_are_no_objects_stays(bucket: Path, shelves: BucketAdmin) -> None:
     (bucket / ".a.bam.part").write_bytes(b"a job writes it")
     with pytest.raises(BucketNotEmpty, match="files that are no objects"):
         shelves.remove("genes")
@@ -282,7 +281,7 @@ def test_a_bucket_with_files_that_are_no_objects_stays(bucket: Path, shelves: Sh
 
 
 def test_a_bucket_that_is_a_link_stays(
-    root: Path, tmp_path: Path, store: ObjectStore, shelves: Shelves
+    root: Path, tmp_path: Path, store: ObjectStore, shelves: BucketAdmin
 ) -> None:
     (tmp_path / "disk").mkdir()
     (root / "linked").symlink_to(tmp_path / "disk")
@@ -290,7 +289,7 @@ def test_a_bucket_that_is_a_link_stays(
         shelves.remove("linked")
 
 
-def test_a_file_in_a_bucket_s_stead_is_told(root: Path, shelves: Shelves) -> None:
+def test_a_file_in_a_bucket_s_stead_is_told(root: Path, shelves: BucketAdmin) -> None:
     (root / "a-file").write_bytes(b"")
     with pytest.raises(BucketTaken):
         shelves.create("a-file")

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.errors import InvalidRequest
-from wesemu.ids import IdSource
-from wesemu.objects.errors import (
+from wesemu.errors import (
     BucketNotEmpty,
+    InvalidRequest,
     PartMissing,
     PartsUnordered,
     PartTooSmall,
     UploadNotFound,
 )
-from wesemu.objects.records import ObjectRecord
-from wesemu.objects.services import ObjectServices
-from wesemu.objects.uploads import PART_MINIMUM, Part
+from wesemu.runs.data_directory import IdSource
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.multipart import PART_MINIMUM, UploadPart
+from wesemu.storage.objects import ObjectRecord
 
 BIG = bytes(range(256)) * (PART_MINIMUM // 256)
 
@@ -37,7 +37,7 @@ def begin(objects: ObjectServices, key: str = "a.bam") -> str:
     return objects.uploads.begin("genes", key, ObjectRecord(metadata={"sample": "A"}))
 
 
-def put(objects: ObjectServices, upload: str, number: int, data: bytes) -> Part:
+def put(objects: ObjectServices, upload: str, number: int, data: bytes) -> UploadPart:
     with objects.store.incoming("genes") as incoming:
         incoming.write(data)
         digests = incoming.finish()

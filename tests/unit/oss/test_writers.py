@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.ids import IdSource
-from wesemu.objects.crc64 import find_crc64
-from wesemu.objects.errors import WrongPosition
-from wesemu.objects.hidden import RECORDS
-from wesemu.objects.records import ObjectRecord
-from wesemu.objects.services import ObjectServices
+from wesemu.errors import WrongPosition
+from wesemu.runs.data_directory import IdSource
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.buckets import RECORDS
+from wesemu.storage.checksums import find_crc64
+from wesemu.storage.objects import ObjectRecord
 
 WRITERS, ROUNDS = 6, 25
 KEY = "runs/a.bam"

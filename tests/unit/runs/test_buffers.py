@@ -8,7 +8,6 @@ import pytest
 from waiting import soon
 
 from wesemu.errors import DiskFull
-from wesemu.runs.changes import Changes
 from wesemu.runs.model import (
     LOCAL_OWNER,
     Resources,
@@ -19,9 +18,8 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
-from wesemu.runs.tagging import TagBuffer
-from wesemu.runs.tasks import TaskBuffer
-from wesemu.sla import ServiceLevel
+from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
+from wesemu.runs.service_levels import ServiceLevel
 
 RUN = Run(
     id=RunId("run"),
@@ -55,14 +53,14 @@ class FullStore:
 
 @pytest.mark.parametrize("kind", ["tasks", "tags"])
 async def test_a_full_disk_does_not_hold_up_the_shut_down(kind: str) -> None:
-    store, changes = FullStore(), Changes()
+    store, changes = FullStore(), RunNotifier()
 
     async def follow() -> None:
         if kind == "tasks":
-            async with TaskBuffer(store, changes, RUN.id) as tasks:  # type: ignore[arg-type]
+            async with TaskWriteBehind(store, changes, RUN.id) as tasks:  # type: ignore[arg-type]
                 tasks.add(TASK)
                 await asyncio.Event().wait()
-        async with TagBuffer(store, changes, RUN) as tags:  # type: ignore[arg-type]
+        async with TagWriteBehind(store, changes, RUN) as tags:  # type: ignore[arg-type]
             tags.add({"a": "b"})
             await asyncio.Event().wait()
 

@@ -10,10 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 from unit.runs.test_store import a_run
 
-from wesemu.runs.cleanup import clean_up, delete_all
+from wesemu.runs.maintenance import clean_up, delete_all
 from wesemu.runs.model import RunId
+from wesemu.runs.run_directory import RunDirectoryDraft
 from wesemu.runs.store import RunStore
-from wesemu.runs.workspace import Draft
 
 FILLED = str(UUID(int=1, version=4))
 ENDED = str(UUID(int=2, version=4))
@@ -49,7 +49,7 @@ def runs(tmp_path: Path) -> Path:
     for name in FOREIGN | OURS | GONE:
         (runs / name).parent.mkdir(parents=True, exist_ok=True)
         (runs / name).write_text("")
-    draft = Draft(runs / str(UUID(int=9, version=4)))
+    draft = RunDirectoryDraft(runs / str(UUID(int=9, version=4)))
     draft.create()
     (draft.workspace.root / "work").mkdir()
     (draft.workspace.root / "work" / "planned").touch()
@@ -87,4 +87,4 @@ async def test_forgetting_all_runs_leaves_what_is_no_run(runs: Path) -> None:
 def test_a_draft_never_takes_a_directory_that_is_there(tmp_path: Path) -> None:
     (tmp_path / FILLED).mkdir()
     with pytest.raises(FileExistsError):
-        Draft(tmp_path / FILLED).create()
+        RunDirectoryDraft(tmp_path / FILLED).create()

@@ -8,11 +8,9 @@ import pytest
 from support import START
 
 from wesemu.errors import RunNotFound
-from wesemu.runs.ended import EndedRuns
-from wesemu.runs.listing import Head
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.store import RunStore
-from wesemu.sla import ServiceLevel
+from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.store import Head, RunCache, RunStore
 
 
 def a_run(name: str, state: RunState) -> Run:
@@ -65,7 +63,7 @@ async def test_a_removed_run_is_gone_also_for_who_reads_it_meanwhile(store: RunS
 
 
 def test_what_was_read_before_a_removal_is_not_kept() -> None:
-    kept = EndedRuns()
+    kept = RunCache()
     run = a_run("a", RunState.CANCELED)
     kept.remember(run, 10, kept.removals)
     before = kept.removals
@@ -75,7 +73,7 @@ def test_what_was_read_before_a_removal_is_not_kept() -> None:
 
 
 def test_a_head_is_kept_once_its_run_has_ended_until_it_is_removed() -> None:
-    kept = EndedRuns()
+    kept = RunCache()
     ended, active = (Head(RunId(s), 1, s) for s in (RunState.COMPLETE, RunState.RUNNING))
     for head in (ended, active):
         kept.remember_head(LOCAL_OWNER, head, kept.removals)
@@ -103,7 +101,7 @@ async def test_the_head_of_an_ended_run_is_read_once_and_of_a_running_one_each_t
 
 
 def test_large_and_many_runs_are_not_kept() -> None:
-    kept = EndedRuns()
+    kept = RunCache()
     kept.remember(a_run("large", RunState.CANCELED), 1_000_000, 0)
     assert kept.get("large") is None
     for number in range(2_001):

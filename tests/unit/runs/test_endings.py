@@ -3,8 +3,8 @@
 import errno
 import os
 
-from wesemu.runs.endings import fault
 from wesemu.runs.model import RunState
+from wesemu.runs.outcome import fault
 
 
 def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:

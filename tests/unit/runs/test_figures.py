@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from wesemu.runs.figures import NAMES, figures, labels
 from wesemu.runs.model import (
     LOCAL_OWNER,
+    Pacing,
     ReadCounts,
     Resources,
     Run,
@@ -16,9 +16,10 @@ from wesemu.runs.model import (
     RunId,
     RunRequest,
     RunState,
+    SlaTerms,
 )
-from wesemu.runs.terms import Pace, Terms
-from wesemu.sla import ServiceLevel
+from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import NAMES, figures, labels
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 QUEUED = Run(
@@ -86,20 +87,24 @@ def test_no_tag_of_the_caller_passes_for_a_figure() -> None:
 
 
 def test_every_figure_has_a_reserved_name() -> None:
-    over = replace(ended(1), failure=RunFailure("x"), terms=Terms(pace=Pace.SLA), real_seconds=1.5)
+    over = replace(
+        ended(1), failure=RunFailure("x"), terms=SlaTerms(pace=Pacing.SLA), real_seconds=1.5
+    )
     assert set(figures(over)) | set(figures(COUNTED)) == NAMES
 
 
 def test_counted_and_pretended_sizes_are_told_apart() -> None:
-    told = figures(replace(COUNTED, counts=ReadCounts(4, 600), terms=Terms(bases=120 * 10**9)))
+    told = figures(replace(COUNTED, counts=ReadCounts(4, 600), terms=SlaTerms(bases=120 * 10**9)))
     assert (told["wesemu.total_bases"], told["wesemu.sla.bases"]) == ("600", "120000000000")
     assert (told["wesemu.sla.minutes"], told["wesemu.sla.price_cny"]) == ("80", "120")
-    told = figures(replace(COUNTED, counts=ReadCounts(4, 600), terms=Terms(factor=Decimal("2e8"))))
+    told = figures(
+        replace(COUNTED, counts=ReadCounts(4, 600), terms=SlaTerms(factor=Decimal("2e8")))
+    )
     assert (told["wesemu.total_bases"], told["wesemu.sla.bases"]) == ("600", "120000000000")
 
 
 def test_a_pretended_size_promises_before_anything_is_counted() -> None:
-    told = figures(replace(QUEUED, terms=Terms(bases=120 * 10**9)))
+    told = figures(replace(QUEUED, terms=SlaTerms(bases=120 * 10**9)))
     assert told["wesemu.sla.minutes"] == "80"
     assert "wesemu.total_bases" not in told
 
@@ -107,7 +112,7 @@ def test_a_pretended_size_promises_before_anything_is_counted() -> None:
 def test_short_reads_get_more_time_only_where_the_settings_say_so() -> None:
     short = replace(COUNTED, counts=ReadCounts(10, 1000))
     assert figures(short)["wesemu.sla.minutes"] == "60"
-    longer = replace(short, terms=Terms(read_length_penalty=True))
+    longer = replace(short, terms=SlaTerms(read_length_penalty=True))
     assert figures(longer)["wesemu.sla.minutes"] == "69"
     assert figures(longer)["wesemu.sla.price_cny"] == figures(short)["wesemu.sla.price_cny"]
 
@@ -118,7 +123,7 @@ def test_a_run_under_way_predicts_its_end_from_the_size_of_its_files() -> None:
     assert figures(small)["wesemu.sla.predicted_bases"] == "3000"
     large = replace(small, input_bytes=80 * 10**9)
     assert figures(large)["wesemu.sla.predicted_finish"] == "2020-01-01T01:20:00Z"
-    told = replace(large, terms=Terms(bases=150 * 10**9))
+    told = replace(large, terms=SlaTerms(bases=150 * 10**9))
     assert figures(told)["wesemu.sla.predicted_finish"] == "2020-01-01T01:40:00Z"
     assert not any("predicted" in name for name in figures(ended(1)))
     assert not any("predicted" in name for name in figures(QUEUED))
@@ -129,5 +134,5 @@ def test_real_seconds_are_a_figure_of_their_own() -> None:
 
 
 def test_a_run_that_keeps_its_service_level_s_pace_says_so() -> None:
-    assert figures(replace(QUEUED, terms=Terms(pace=Pace.SLA)))["wesemu.pace"] == "sla"
+    assert figures(replace(QUEUED, terms=SlaTerms(pace=Pacing.SLA)))["wesemu.pace"] == "sla"
     assert "wesemu.pace" not in figures(QUEUED)

@@ -12,13 +12,13 @@ from support import scripted_engine
 from unit.runs.test_recovery import runs_of, served
 from unit.runs.test_service import ended, mapping, until
 
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import StoreError
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.maintenance import drop_missing, rebuild_index
 from wesemu.runs.model import LOCAL_OWNER, Run, RunState
-from wesemu.runs.rebuild import drop_missing, rebuild
 from wesemu.runs.store import RunStore
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 def index_files(settings: Settings) -> list[Path]:
@@ -164,7 +164,7 @@ async def test_an_unreadable_directory_hinders_no_other(
     for path in await asyncio.to_thread(index_files, settings):
         await asyncio.to_thread(path.unlink)
     store = await RunStore.open(settings.data / "wesemu.db")
-    assert await rebuild(store, settings.data / "runs") == 2
+    assert await rebuild_index(store, settings.data / "runs") == 2
     assert (await store.get(done.id)).state is RunState.COMPLETE
     await store.close()
     assert (broken / "request.json").exists()

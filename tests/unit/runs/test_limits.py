@@ -8,11 +8,11 @@ from unit.runs.test_recovery import runs_of, submit_scripted
 from unit.runs.test_service import ended
 
 from wesemu.app import create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import TooManyRuns
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Owner, RunState
 from wesemu.settings import LimitSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 async def limited(settings: Settings, clock: ManualClock, **limits: float) -> TestServer:

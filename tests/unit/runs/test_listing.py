@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import START
 
-from wesemu.runs.database import Database
-from wesemu.runs.listing import Selection, page_query
+from wesemu.runs.database import MIGRATIONS, Database
 from wesemu.runs.model import LOCAL_OWNER, Owner, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.schema import MIGRATIONS
-from wesemu.runs.store import RunStore
-from wesemu.sla import ServiceLevel
+from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.store import RunStore, Selection, page_query
 
 OTHER = Owner("other")
 STATES = [RunState.QUEUED, RunState.CANCELED, RunState.SYSTEM_ERROR]

@@ -14,13 +14,12 @@ from unit.runs.test_service import ended, mapping
 from waiting import eventually, soon
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import EngineFault
-from wesemu.runs.model import LOCAL_OWNER, RunState
-from wesemu.runs.room import out_of_files
-from wesemu.runs.terms import Pace
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.database import out_of_files
+from wesemu.runs.model import LOCAL_OWNER, Pacing, RunState
 from wesemu.settings import Settings, SlaSettings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 
@@ -46,7 +45,7 @@ async def test_a_finished_run_waits_for_descriptors(
     settings: Settings, clock: ManualClock, engine: ScriptedEngine
 ) -> None:
     """Its tools are done, and its service level's time is over: it is about to be published."""
-    settings.sla = SlaSettings(pace=Pace.SLA)
+    settings.sla = SlaSettings(pace=Pacing.SLA)
     app = await create_app(settings, clock=clock, engines=[engine])
     async with TestServer(app):
         runs = app[RUNS]

@@ -8,21 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.clock import Course
 from wesemu.errors import InvalidRequest
+from wesemu.runs.clock import ClockRate
 from wesemu.runs.model import (
     LOCAL_OWNER,
+    MOST_BASES,
+    InjectedFault,
+    Pacing,
     ReadCounts,
     Resources,
     Run,
     RunId,
     RunRequest,
     RunState,
+    SlaTerms,
+    pretended_bases,
 )
-from wesemu.runs.policy import ServicePolicy
-from wesemu.runs.promises import due, predict, size, took
-from wesemu.runs.terms import MOST_BASES, Fault, Pace, Terms, pretended_bases
-from wesemu.sla import TIERS, ServiceLevel
+from wesemu.runs.service import ServicePolicy
+from wesemu.runs.service_levels import TIERS, ServiceLevel
+from wesemu.runs.sla import count_reads, due, elapsed, predict
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 RUNNING = Run(
@@ -37,14 +41,14 @@ RUNNING = Run(
     resources=Resources(),
     created=START,
     started=START,
-    terms=Terms(pace=Pace.SLA),
+    terms=SlaTerms(pace=Pacing.SLA),
 )
 LEVELS = sorted(TIERS, key=lambda level: level.rank)
 sizes = st.integers(min_value=1, max_value=MOST_BASES)
 
 
-def sized(bases: int, level: ServiceLevel = ServiceLevel.SILVER, pace: Pace = Pace.SLA) -> Run:
-    return replace(RUNNING, service_level=level, terms=Terms(pace=pace, bases=bases))
+def sized(bases: int, level: ServiceLevel = ServiceLevel.SILVER, pace: Pacing = Pacing.SLA) -> Run:
+    return replace(RUNNING, service_level=level, terms=SlaTerms(pace=pace, bases=bases))
 
 
 def end(run: Run) -> datetime:
@@ -60,7 +64,7 @@ def test_more_bases_never_finish_earlier_by_any_clock(
     fewer, more = sorted((fewer, more))
     first, second = end(sized(fewer, level)), end(sized(more, level))
     assert first <= second
-    course = Course(START, START, speed)
+    course = ClockRate(START, START, speed)
     real = [course.reaches(moment) for moment in (first, second)]
     assert real[0] is not None
     assert real[1] is not None
@@ -76,14 +80,14 @@ def test_a_better_tier_never_finishes_later(bases: int) -> None:
 @given(bases=sizes, minutes=st.integers(1, 10**6))
 def test_a_fault_makes_it_exactly_so_late(bases: int, minutes: int) -> None:
     run = sized(bases)
-    late = replace(run, terms=replace(run.terms, fault=Fault(late_minutes=minutes)))
+    late = replace(run, terms=replace(run.terms, fault=InjectedFault(late_minutes=minutes)))
     assert end(late) - end(run) == timedelta(minutes=minutes)
-    real = replace(late, terms=replace(late.terms, pace=Pace.REAL))
+    real = replace(late, terms=replace(late.terms, pace=Pacing.REAL))
     assert end(real) == end(late)
 
 
 def test_a_run_in_real_pace_ends_with_its_tools() -> None:
-    assert due(sized(10**9, pace=Pace.REAL)) is None
+    assert due(sized(10**9, pace=Pacing.REAL)) is None
 
 
 def test_what_has_no_size_or_no_start_has_no_end_yet() -> None:
@@ -93,20 +97,20 @@ def test_what_has_no_size_or_no_start_has_no_end_yet() -> None:
 
 
 def test_a_factor_makes_every_base_count_for_many() -> None:
-    counted = replace(RUNNING, counts=ReadCounts(4, 600), terms=Terms(factor=Decimal("2e8")))
-    assert size(counted) == 120 * 10**9
-    assert size(replace(counted, terms=Terms(factor=Decimal("0.5")))) == 300
-    assert size(replace(counted, terms=Terms(factor=Decimal(10**30)))) == MOST_BASES
-    assert size(replace(counted, terms=Terms(factor=Decimal(3), bases=7))) == 7
+    counted = replace(RUNNING, counts=ReadCounts(4, 600), terms=SlaTerms(factor=Decimal("2e8")))
+    assert count_reads(counted) == 120 * 10**9
+    assert count_reads(replace(counted, terms=SlaTerms(factor=Decimal("0.5")))) == 300
+    assert count_reads(replace(counted, terms=SlaTerms(factor=Decimal(10**30)))) == MOST_BASES
+    assert count_reads(replace(counted, terms=SlaTerms(factor=Decimal(3), bases=7))) == 7
 
 
 def test_a_running_job_has_taken_no_longer_than_it_may() -> None:
     run = sized(120 * 10**9)
-    assert took(run, START + timedelta(minutes=10)) == timedelta(minutes=10)
-    assert took(run, START + timedelta(minutes=90)) == timedelta(minutes=80)
-    real = sized(120 * 10**9, pace=Pace.REAL)
-    assert took(real, START + timedelta(minutes=90)) == timedelta(minutes=90)
-    assert took(replace(run, started=None), START) == timedelta()
+    assert elapsed(run, START + timedelta(minutes=10)) == timedelta(minutes=10)
+    assert elapsed(run, START + timedelta(minutes=90)) == timedelta(minutes=80)
+    real = sized(120 * 10**9, pace=Pacing.REAL)
+    assert elapsed(real, START + timedelta(minutes=90)) == timedelta(minutes=90)
+    assert elapsed(replace(run, started=None), START) == timedelta()
 
 
 def test_a_prediction_is_there_while_a_run_is_under_way() -> None:
@@ -133,39 +137,41 @@ def test_a_size_that_is_no_size_is_refused(text: str) -> None:
 
 
 def test_a_fault_strikes_one_run_and_no_rehearsal() -> None:
-    policy, asked = ServicePolicy(Terms()), RunRequest("wgs")
-    policy.order(Fault(late_minutes=3))
-    assert policy.check(asked, "wgs").fault == Fault()
-    assert policy.accept(asked, "wgs").fault == Fault(late_minutes=3)
-    assert policy.accept(asked, "wgs").fault == Fault()
+    policy, asked = ServicePolicy(SlaTerms()), RunRequest("wgs")
+    policy.order(InjectedFault(late_minutes=3))
+    assert policy.check(asked, "wgs").fault == InjectedFault()
+    assert policy.accept(asked, "wgs").fault == InjectedFault(late_minutes=3)
+    assert policy.accept(asked, "wgs").fault == InjectedFault()
 
 
 def test_a_users_own_workflow_cannot_pretend() -> None:
     with pytest.raises(InvalidRequest, match="mapping and wgs"):
-        ServicePolicy(Terms()).check(RunRequest("Snakefile", tags={"wesemu_bases": "1e9"}), "")
+        ServicePolicy(SlaTerms()).check(RunRequest("Snakefile", tags={"wesemu_bases": "1e9"}), "")
 
 
 @given(
     counted=sizes,
     level=st.sampled_from(LEVELS),
     late=st.sampled_from([0, 7]),
-    pace=st.sampled_from(Pace),
+    pace=st.sampled_from(Pacing),
     moments=st.lists(st.floats(0, 10**6), min_size=2, max_size=5),
     learned=st.integers(0, 5),
 )
 def test_a_duration_never_shrinks(
-    counted: int, level: ServiceLevel, late: int, pace: Pace, moments: list[float], learned: int
+    counted: int, level: ServiceLevel, late: int, pace: Pacing, moments: list[float], learned: int
 ) -> None:
     """However slow the tools are, and whenever the size becomes known."""
     run = replace(
-        RUNNING, service_level=level, terms=Terms(pace=pace, fault=Fault(late_minutes=late))
+        RUNNING,
+        service_level=level,
+        terms=SlaTerms(pace=pace, fault=InjectedFault(late_minutes=late)),
     )
     told = []
     for number, seconds in enumerate(sorted(moments)):
         now = START + timedelta(seconds=seconds)
         if number == learned:
             run = replace(run, counts=ReadCounts(1, counted))
-        told.append(took(run, now))
+        told.append(elapsed(run, now))
     run = replace(run, counts=run.counts or ReadCounts(1, counted))
-    told.append(took(replace(run, ended=due(run) or now), now))
+    told.append(elapsed(replace(run, ended=due(run) or now), now))
     assert told == sorted(told)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.ids import IdSource
-from wesemu.objects.buckets import Buckets
-from wesemu.objects.services import ObjectServices
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.ports import Publication
-from wesemu.runs.publish import Publisher
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.publishing import Publisher
+from wesemu.runs.run_directory import Workspace
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.buckets import Buckets
 
 BAM, INDEX = "oss://genes/out/a.bam", "oss://genes/out/a.bam.bai"
 

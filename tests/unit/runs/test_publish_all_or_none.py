@@ -6,8 +6,8 @@ import pytest
 
 from wesemu.errors import EngineFault
 from wesemu.runs.ports import Publication
-from wesemu.runs.publish import Publisher
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.publishing import Publisher
+from wesemu.runs.run_directory import Workspace
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.objects.crc64 import find_crc64
-from wesemu.objects.store import ObjectStore
 from wesemu.runs import digests
-from wesemu.runs.digests import DigestStore, Stopped
+from wesemu.runs.digests import DigestStore, HashingStopped
 from wesemu.runs.ports import Publication
-from wesemu.runs.publish import Publisher
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.publishing import Publisher
+from wesemu.runs.run_directory import Workspace
+from wesemu.storage.checksums import find_crc64
+from wesemu.storage.objects import ObjectStore
 
 HUGE = 60 << 30
 MANY = 2_000
@@ -48,7 +48,7 @@ def begin(
     workspace: Workspace, wanted: list[Publication], stop: threading.Event
 ) -> threading.Thread:
     def work() -> None:
-        with pytest.raises(Stopped):
+        with pytest.raises(HashingStopped):
             Publisher().publish(workspace, wanted, stop)
 
     thread = threading.Thread(target=work)
@@ -108,7 +108,7 @@ def test_digests_that_took_long_are_not_computed_again(
 
     monkeypatch.setattr(digests, "compute", once)
     wanted = [Publication("a", "a"), Publication("b", "b")]
-    with pytest.raises(Stopped):
+    with pytest.raises(HashingStopped):
         Publisher().publish(workspace, wanted, stop)
     sparse(workspace.work / "b", 3)
     outputs = Publisher().publish(workspace, wanted, threading.Event())

@@ -11,15 +11,15 @@ from unit.runs.test_service import ended, mapping, until
 from waiting import eventually
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import ScriptedEngine
-from wesemu.ids import IdSource
-from wesemu.runs.crashes import CRASH_LIMIT
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
+from wesemu.runs.maintenance import rebuild_index
 from wesemu.runs.model import LOCAL_OWNER, Owner, RunRequest, RunState, TaskState
-from wesemu.runs.rebuild import rebuild
+from wesemu.runs.outcome import CRASH_LIMIT
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 
 async def served(settings: Settings, engine: ScriptedEngine) -> TestServer:
@@ -151,8 +151,8 @@ async def test_the_index_is_made_anew_from_the_run_directories(
         await asyncio.to_thread(path.unlink)
 
     store = await RunStore.open(settings.data / "wesemu.db")
-    assert await rebuild(store, settings.data / "runs") == 3
-    assert await rebuild(store, settings.data / "runs") == 0
+    assert await rebuild_index(store, settings.data / "runs") == 3
+    assert await rebuild_index(store, settings.data / "runs") == 0
     await store.close()
 
     engine.release("wait-c")

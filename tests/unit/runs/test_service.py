@@ -8,11 +8,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from waiting import soon
 
-from wesemu.engines.scripted import ScriptedEngine
 from wesemu.errors import BucketNotFound, Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run, RunRequest, RunState, TaskState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
 

@@ -8,12 +8,12 @@ from support import script_of
 from waiting import soon
 
 from wesemu.app import RUNS, create_app
-from wesemu.clock import ManualClock
-from wesemu.engines.scripted import Script, ScriptedEngine
-from wesemu.ids import IdSource
+from wesemu.runs.clock import ManualClock
+from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import LOCAL_OWNER, Resources, RunRequest
-from wesemu.runs.ports import Job
+from wesemu.runs.ports import LaunchRequest
 from wesemu.settings import Settings
+from wesemu.testing.fake_engine import Script, ScriptedEngine
 
 READS = [{"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}]
 
@@ -25,9 +25,9 @@ def mapping(service: str, **engine_parameters: str) -> RunRequest:
 
 async def test_tasks_stand_by_service_level_and_age(settings: Settings, clock: ManualClock) -> None:
     settings.node.gpus = [1, 3]
-    jobs: list[Job] = []
+    jobs: list[LaunchRequest] = []
 
-    def script(job: Job) -> Script:
+    def script(job: LaunchRequest) -> Script:
         jobs.append(job)
         return script_of(job)
 

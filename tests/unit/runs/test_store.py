@@ -9,7 +9,6 @@ import pytest
 from support import START
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
-from wesemu.runs.changes import Changes
 from wesemu.runs.model import (
     LOCAL_OWNER,
     OutputFile,
@@ -23,9 +22,9 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
+from wesemu.runs.notifications import RunNotifier, TaskWriteBehind
+from wesemu.runs.service_levels import ServiceLevel
 from wesemu.runs.store import HandleTaken, RunStore
-from wesemu.runs.tasks import TaskBuffer
-from wesemu.sla import ServiceLevel
 
 
 def a_run(name: str, level: ServiceLevel = ServiceLevel.SILVER) -> Run:
@@ -142,7 +141,7 @@ async def test_a_newer_or_broken_index_is_refused(tmp_path: Path) -> None:
 async def test_changes_of_tasks_are_all_written_however_soon_the_run_ends(store: RunStore) -> None:
     run = await store.insert(a_run("one"))
     for attempt in range(1, 40):
-        async with TaskBuffer(store, Changes(), run.id) as tasks:
+        async with TaskWriteBehind(store, RunNotifier(), run.id) as tasks:
             tasks.add(TaskLog("1", "align", TaskState.RUNNING, attempt=attempt))
             await asyncio.sleep(0)
             tasks.add(TaskLog("1", "align", TaskState.COMPLETE, attempt=attempt))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wesemu.errors import InvalidRequest
-from wesemu.runs.workspace import Draft, safe_name
+from wesemu.runs.run_directory import RunDirectoryDraft, safe_name
 
 
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
@@ -45,7 +45,7 @@ def test_no_accepted_name_leaves_the_folder(name: str) -> None:
 
 
 async def test_attachments_are_written_with_their_folders(tmp_path: Path) -> None:
-    draft = Draft(tmp_path / "run")
+    draft = RunDirectoryDraft(tmp_path / "run")
     await asyncio.to_thread(draft.create)
     await draft.attach("rules/a.smk", pieces(b"one", b"", b"two"))
     await draft.attach("empty", pieces())
@@ -59,7 +59,7 @@ async def test_names_may_differ_by_case(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     if (tmp_path / "X").exists():
         pytest.skip("this file system does not tell cases apart")
-    draft = Draft(tmp_path / "run")
+    draft = RunDirectoryDraft(tmp_path / "run")
     await asyncio.to_thread(draft.create)
     await draft.attach("plot.R", pieces(b"one"))
     await draft.attach("plot.r", pieces(b"two"))
@@ -71,7 +71,7 @@ async def test_names_may_differ_by_case(tmp_path: Path) -> None:
     "names", [("a", "a"), ("\u00e9", "e\u0301"), ("a", "a/b"), ("a/b", "a"), ("./a", "a")]
 )
 async def test_names_that_collide_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
-    draft = Draft(tmp_path / "run")
+    draft = RunDirectoryDraft(tmp_path / "run")
     await asyncio.to_thread(draft.create)
     await draft.attach(names[0], pieces(b"first"))
     with pytest.raises(InvalidRequest):

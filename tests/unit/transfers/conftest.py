@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from unit.transfers.origin import LOOPBACK, origin
 
-from wesemu.transfers.http import HttpFetcher
+from wesemu.storage.download import HttpFetcher
 
 __all__ = ["fetcher", "origin"]
 

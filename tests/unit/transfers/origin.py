@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from wesemu.public_addresses import AddressGuard
+from wesemu.util.ssrf import AddressGuard
 
 LOOPBACK = AddressGuard([ip_network("127.0.0.0/8")], setting="inputs.networks")
 CONTENT = b"".join(b"@r%d\nACGT\n+\nIIII\n" % number for number in range(200_000))

@@ -11,10 +11,9 @@ from unit.transfers.origin import CONTENT, Origin, says, sha256, start
 from waiting import soon
 
 from wesemu.errors import InputError
-from wesemu.transfers.cache import InputCache
-from wesemu.transfers.http import HttpFetcher
-from wesemu.transfers.shelf import Shelf
-from wesemu.transfers.source import WebFile, web_file
+from wesemu.storage.cache import BlobCache, InputCache
+from wesemu.storage.download import HttpFetcher
+from wesemu.storage.remote import WebFile, web_file
 
 
 def ignore(done: int, total: int | None) -> None:
@@ -22,12 +21,12 @@ def ignore(done: int, total: int | None) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "cache", limit=1 << 30)
+def shelf(tmp_path: Path) -> BlobCache:
+    return BlobCache(tmp_path / "cache", limit=1 << 30)
 
 
 @pytest.fixture
-async def cache(shelf: Shelf, fetcher: HttpFetcher) -> AsyncIterator[InputCache]:
+async def cache(shelf: BlobCache, fetcher: HttpFetcher) -> AsyncIterator[InputCache]:
     cache = InputCache(shelf, fetcher)
     yield cache
     await cache.close()
@@ -257,7 +256,7 @@ class TestShelf:
     async def test_the_one_used_longest_ago_goes_first(
         self, fetcher: HttpFetcher, origin: Origin, tmp_path: Path
     ) -> None:
-        cache = InputCache(Shelf(tmp_path / "cache", limit=2500), fetcher)
+        cache = InputCache(BlobCache(tmp_path / "cache", limit=2500), fetcher)
         for name in ("a", "b"):
             await self.put(cache, origin, name, tmp_path / name)
             (tmp_path / name).unlink()  # the run has ended
@@ -270,7 +269,7 @@ class TestShelf:
     async def test_what_a_run_uses_stays(
         self, fetcher: HttpFetcher, origin: Origin, tmp_path: Path
     ) -> None:
-        shelf = Shelf(tmp_path / "cache", limit=1500)
+        shelf = BlobCache(tmp_path / "cache", limit=1500)
         cache = InputCache(shelf, fetcher)
         for name in ("a", "b", "c"):
             await self.put(cache, origin, name, tmp_path / name)
@@ -284,7 +283,7 @@ class TestShelf:
     async def test_a_cache_of_no_size_still_serves(
         self, fetcher: HttpFetcher, origin: Origin, tmp_path: Path
     ) -> None:
-        cache = InputCache(Shelf(tmp_path / "cache", limit=0), fetcher)
+        cache = InputCache(BlobCache(tmp_path / "cache", limit=0), fetcher)
         works = [cache.fetch(WebFile(origin.url), tmp_path / str(run), ignore) for run in range(3)]
         await asyncio.gather(*works)
         assert [(tmp_path / str(run)).read_bytes() for run in range(3)] == [CONTENT] * 3
@@ -298,7 +297,7 @@ class TestShelf:
         assert (tmp_path / "a").stat().st_mtime_ns == before, "Snakemake would run tasks again"
 
     async def test_a_new_server_forgets_what_is_gone(
-        self, cache: InputCache, shelf: Shelf, origin: Origin, tmp_path: Path
+        self, cache: InputCache, shelf: BlobCache, origin: Origin, tmp_path: Path
     ) -> None:
         await cache.fetch(WebFile(origin.url), tmp_path / "a", ignore)
         for blob in tmp_path.glob("cache/blobs/??/*"):
@@ -307,7 +306,7 @@ class TestShelf:
         assert list(tmp_path.glob("cache/sources/*")) == []
         assert not (await cache.fetch(WebFile(origin.url), tmp_path / "b", ignore)).cached
 
-    async def test_files_that_are_not_its_own_stay(self, shelf: Shelf, tmp_path: Path) -> None:
+    async def test_files_that_are_not_its_own_stay(self, shelf: BlobCache, tmp_path: Path) -> None:
         names = ["sources/notes.json", "partial/old.part", "partial/folder/a", "blobs/ab/reads"]
         for path in (tmp_path / "cache" / name for name in names):
             path.parent.mkdir(parents=True, exist_ok=True)

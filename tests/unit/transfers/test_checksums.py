@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.objects.crc64 import find_crc64
-from wesemu.transfers.checksums import CRC64, Checksum, Tally, told_checksums
+from wesemu.storage.checksums import CRC64, Checksum, RunningChecksums, find_crc64, stated_checksums
 
 DATA = b"123456789"
 MD5 = hashlib.md5(DATA)
@@ -37,8 +36,8 @@ def b64(value: bytes) -> str:
     ],
 )  # fmt: skip
 def test_what_is_told_is_understood(headers: dict[str, str]) -> None:
-    (told,) = told_checksums(headers)
-    tally = Tally([told.algorithm], find_crc64())
+    (told,) = stated_checksums(headers)
+    tally = RunningChecksums([told.algorithm], find_crc64())
     for letter in DATA:
         tally.update(bytes([letter]))
     assert tally.value(told.algorithm) == told.value
@@ -63,11 +62,11 @@ def test_what_is_told_is_understood(headers: dict[str, str]) -> None:
     ],
 )
 def test_what_is_no_checksum_of_the_whole_is_passed_over(headers: dict[str, str]) -> None:
-    assert told_checksums(headers) == ()
+    assert stated_checksums(headers) == ()
 
 
 def test_without_liblzma_a_crc64_is_not_checked() -> None:
-    tally = Tally([CRC64], None)
+    tally = RunningChecksums([CRC64], None)
     tally.update(DATA)
     assert tally.differing([Checksum(CRC64, bytes(8))]) is None
 
@@ -80,4 +79,4 @@ def test_without_liblzma_a_crc64_is_not_checked() -> None:
     )
 )  # fmt: skip
 def test_no_header_breaks_it(headers: dict[str, str]) -> None:
-    told_checksums(headers)
+    stated_checksums(headers)

@@ -12,26 +12,24 @@ from unit.transfers.conftest import IMPATIENT
 from unit.transfers.origin import CONTENT, LOOPBACK, Origin, says, sha256, start
 from waiting import soon
 
-from wesemu.errors import InputError, SystemFault
-from wesemu.objects.crc64 import find_crc64
-from wesemu.public_addresses import AddressGuard
-from wesemu.transfers.errors import RemoteFault
-from wesemu.transfers.http import HttpFetcher, Received, Validators
-from wesemu.transfers.pace import LEAST_BYTES
-from wesemu.transfers.partial import Partial, Whole
-from wesemu.transfers.source import WebFile, web_file
+from wesemu.errors import InputError, RemoteFault, SystemFault
+from wesemu.storage.checksums import find_crc64
+from wesemu.storage.download import HttpFetcher, ReceivedFile
+from wesemu.storage.partial_download import LEAST_BYTES, ExpectedFile, PartialFile, Validators
+from wesemu.storage.remote import WebFile, web_file
+from wesemu.util.ssrf import AddressGuard
 
 
 @pytest.fixture
-def partial(tmp_path: Path) -> Partial:
-    return Partial(tmp_path / "partial", "a", find_crc64())
+def partial(tmp_path: Path) -> PartialFile:
+    return PartialFile(tmp_path / "partial", "a", find_crc64())
 
 
 def ignore(done: int, total: int | None) -> None:
     pass
 
 
-async def fetch(fetcher: HttpFetcher, origin: Origin, partial: Partial) -> Received:
+async def fetch(fetcher: HttpFetcher, origin: Origin, partial: PartialFile) -> ReceivedFile:
     received = await fetcher.fetch(WebFile(origin.url), partial, ignore)
     assert received is not None
     assert await asyncio.to_thread(partial.path.read_bytes) == origin.content
@@ -45,18 +43,18 @@ def begun_at(request: web.Request) -> int:
 
 
 async def test_a_file_arrives_with_its_progress(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     told: list[tuple[int, int | None]] = []
     received = await fetcher.fetch(WebFile(origin.url), partial, lambda *now: told.append(now))
-    assert received == Received(len(CONTENT), sha256(CONTENT), Validators('"v1"', None))
+    assert received == ReceivedFile(len(CONTENT), sha256(CONTENT), Validators('"v1"', None))
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert len(told) > 2
 
 
 async def test_what_broke_off_is_gone_on_with(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [origin.breaks_after(1_500_000), origin.breaks_after(1_000_000)]
     await fetch(fetcher, origin, partial)
@@ -68,18 +66,18 @@ async def test_what_broke_off_is_gone_on_with(
 
 
 async def test_it_is_gone_on_with_by_the_next_server(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial, tmp_path: Path
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, tmp_path: Path
 ) -> None:
     origin.script = [origin.breaks_after(1_500_000), *[says(503)] * 4]
     with pytest.raises(RemoteFault, match=r"answered 503 Service Unavailable; 4 attempts failed"):
         await fetch(fetcher, origin, partial)
-    again = Partial(tmp_path / "partial", "a")
+    again = PartialFile(tmp_path / "partial", "a")
     await fetch(fetcher, origin, again)
     assert 0 < begun_at(origin.requests[-1]) <= 1_500_000
 
 
 async def test_a_line_that_always_breaks_is_borne_while_it_brings_something(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [origin.breaks_after(600_000) for _ in range(len(IMPATIENT) + 2)]
     await fetch(fetcher, origin, partial)
@@ -87,7 +85,7 @@ async def test_a_line_that_always_breaks_is_borne_while_it_brings_something(
 
 
 async def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     async def changes(request: web.Request) -> web.StreamResponse:
         origin.content, origin.etag = b"new" * 1000, '"v2"'
@@ -99,7 +97,7 @@ async def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
 
 
 async def test_a_rest_of_another_file_is_not_appended(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     lie = says(206, ETag='"v2"', Content_Range=f"bytes 1500000-2999999/{len(CONTENT)}")
     origin.script = [origin.breaks_after(1_500_000), lie]
@@ -109,7 +107,7 @@ async def test_a_rest_of_another_file_is_not_appended(
 
 @pytest.mark.parametrize("etag", [None, '"v1"'])
 async def test_only_what_can_be_gone_on_with_is_kept(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial, etag: str | None
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, etag: str | None
 ) -> None:
     origin.etag = etag
     origin.script = [origin.breaks_after(1_500_000), says(404)]
@@ -122,8 +120,8 @@ async def test_only_what_can_be_gone_on_with_is_kept(
 async def test_a_full_disk_is_told_at_once(
     fetcher: HttpFetcher, origin: Origin, tmp_path: Path
 ) -> None:
-    class Full(Partial):
-        def begin(self, whole: Whole) -> None:
+    class Full(PartialFile):
+        def begin(self, whole: ExpectedFile) -> None:
             super().begin(whole)
             self.close()
             self._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
@@ -136,7 +134,7 @@ async def test_a_full_disk_is_told_at_once(
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
 async def test_without_a_strong_etag_it_begins_anew(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial, etag: str | None
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, etag: str | None
 ) -> None:
     origin.etag = etag
     origin.script = [origin.breaks_after(1_500_000)]
@@ -145,7 +143,7 @@ async def test_without_a_strong_etag_it_begins_anew(
 
 
 async def test_a_server_without_ranges_begins_anew(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     async def whole(request: web.Request) -> web.StreamResponse:
         return web.Response(body=origin.content, headers={"ETag": '"v1"'})
@@ -155,14 +153,14 @@ async def test_a_server_without_ranges_begins_anew(
 
 
 async def test_a_busy_server_is_asked_again(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [says(503, Retry_After="0"), says(429)]
     await fetch(fetcher, origin, partial)
     assert len(origin.requests) == 3
 
 
-async def test_a_server_that_is_down_is_told(partial: Partial, unused_tcp_port: int) -> None:
+async def test_a_server_that_is_down_is_told(partial: PartialFile, unused_tcp_port: int) -> None:
     fetcher = HttpFetcher(LOOPBACK, delays=(0.0,))
     url = f"http://127.0.0.1:{unused_tcp_port}/a.fq?Signature=secret"
     with pytest.raises(RemoteFault, match="cannot be reached") as caught:
@@ -176,7 +174,7 @@ async def test_a_server_that_is_down_is_told(partial: Partial, unused_tcp_port: 
     [(404, "check the address"), (403, "sign it anew"), (401, "signed"), (418, "plain GET")],
 )
 async def test_a_refusal_is_the_requests_fault_and_is_not_repeated(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial, status: int, advice: str
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, status: int, advice: str
 ) -> None:
     origin.script = [says(status)]
     with pytest.raises(InputError, match=rf"a_1\.fq answered {status}.*{advice}") as caught:
@@ -186,7 +184,7 @@ async def test_a_refusal_is_the_requests_fault_and_is_not_repeated(
 
 
 async def test_an_answer_to_another_question_is_refused(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [says(304)]
     with pytest.raises(InputError, match="answered 304"):
@@ -210,7 +208,7 @@ def _md5(content: bytes) -> str:
     ],
 )
 async def test_a_checksum_that_is_told_is_checked(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial, header: tuple[str, str]
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, header: tuple[str, str]
 ) -> None:
     name, value = header
     origin.headers = {name: value}
@@ -222,7 +220,7 @@ async def test_a_checksum_that_is_told_is_checked(
 
 
 async def test_a_damage_on_the_way_is_mended_by_another_attempt(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.headers = {"Content-MD5": _md5(CONTENT)}
 
@@ -234,7 +232,7 @@ async def test_a_damage_on_the_way_is_mended_by_another_attempt(
 
 
 async def test_a_pinned_checksum_is_checked(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     source = web_file(f"{origin.url}#sha256={sha256(CONTENT).upper()}")
     assert await fetcher.fetch(source, partial, ignore) is not None
@@ -245,7 +243,7 @@ async def test_a_pinned_checksum_is_checked(
 
 
 async def test_a_pinned_checksum_holds_for_what_is_gone_on_with(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     good = origin.content
     origin.content = b"?" * 1_500_000 + good[1_500_000:]
@@ -259,14 +257,14 @@ async def test_a_pinned_checksum_holds_for_what_is_gone_on_with(
 
 
 async def test_a_redirect_is_followed(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [says(302, Location="/elsewhere?a=%2F")]
     await fetch(fetcher, origin, partial)
     assert origin.requests[-1].raw_path == "/elsewhere?a=%2F"
 
 
-async def test_a_redirect_to_a_private_address_is_refused(partial: Partial) -> None:
+async def test_a_redirect_to_a_private_address_is_refused(partial: PartialFile) -> None:
     origin = Origin(script=[says(302, Location="http://10.0.0.1/secret?token=x")])
     server = await start(origin)
     fetcher = HttpFetcher(LOOPBACK)
@@ -278,7 +276,7 @@ async def test_a_redirect_to_a_private_address_is_refused(partial: Partial) -> N
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/a", "http://localhost:{port}/a"])
-async def test_a_private_address_is_refused(partial: Partial, url: str) -> None:
+async def test_a_private_address_is_refused(partial: PartialFile, url: str) -> None:
     origin = Origin()
     server = await start(origin)
     fetcher = HttpFetcher(AddressGuard(setting="inputs.networks"))
@@ -291,7 +289,7 @@ async def test_a_private_address_is_refused(partial: Partial, url: str) -> None:
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://["])
 async def test_a_redirect_to_something_else_is_refused(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial, location: str
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, location: str
 ) -> None:
     origin.script = [says(302, Location=location)]
     with pytest.raises(InputError, match="which is not followed"):
@@ -299,7 +297,7 @@ async def test_a_redirect_to_something_else_is_refused(
 
 
 async def test_redirects_in_a_circle_end(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [says(301, Location="/again")] * 6
     with pytest.raises(InputError, match="more than 5 times"):
@@ -307,7 +305,7 @@ async def test_redirects_in_a_circle_end(
 
 
 async def test_a_file_that_is_too_large_is_refused_before_it_comes(
-    origin: Origin, partial: Partial
+    origin: Origin, partial: PartialFile
 ) -> None:
     fetcher = HttpFetcher(LOOPBACK, largest=1000)
     with pytest.raises(InputError, match=r"inputs\.largest_gib"):
@@ -316,7 +314,9 @@ async def test_a_file_that_is_too_large_is_refused_before_it_comes(
     await fetcher.close()
 
 
-async def test_a_file_of_unknown_size_is_cut_at_the_limit(origin: Origin, partial: Partial) -> None:
+async def test_a_file_of_unknown_size_is_cut_at_the_limit(
+    origin: Origin, partial: PartialFile
+) -> None:
     async def chunked(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -334,7 +334,7 @@ async def test_a_file_of_unknown_size_is_cut_at_the_limit(origin: Origin, partia
 
 
 async def test_a_compressed_file_stays_as_it_is(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.headers = {"Content-Encoding": "gzip"}
     origin.content = b"\x1f\x8b not what gzip would read"
@@ -342,7 +342,7 @@ async def test_a_compressed_file_stays_as_it_is(
     assert origin.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-async def test_a_silent_server_is_left(origin: Origin, partial: Partial) -> None:
+async def test_a_silent_server_is_left(origin: Origin, partial: PartialFile) -> None:
     forever = asyncio.Event()
     origin.script = [origin.stalls_after(1_500_000, forever)]
     fetcher = HttpFetcher(LOOPBACK, delays=(0.0,), stall_seconds=0.2)
@@ -380,7 +380,7 @@ class Trickle:
         return response
 
 
-async def test_a_bad_minute_is_borne(origin: Origin, partial: Partial) -> None:
+async def test_a_bad_minute_is_borne(origin: Origin, partial: PartialFile) -> None:
     trickle = Trickle(origin)
     origin.script = [trickle.answer]
     fetcher = HttpFetcher(LOOPBACK, delays=IMPATIENT, now=trickle)
@@ -390,7 +390,7 @@ async def test_a_bad_minute_is_borne(origin: Origin, partial: Partial) -> None:
 
 
 async def test_a_server_that_trickles_is_left_and_what_came_is_kept(
-    origin: Origin, partial: Partial
+    origin: Origin, partial: PartialFile
 ) -> None:
     """After as many attempts as one that is dead."""
     trickle = Trickle(origin)
@@ -406,7 +406,7 @@ async def test_a_server_that_trickles_is_left_and_what_came_is_kept(
 
 
 async def test_a_file_that_arrives_whole_after_a_bad_minute_is_taken(
-    origin: Origin, partial: Partial
+    origin: Origin, partial: PartialFile
 ) -> None:
     origin.content = b"@r\nACGT\n+\nIIII\n"
     clock = itertools.chain([0.0], itertools.repeat(61.0))
@@ -417,7 +417,7 @@ async def test_a_file_that_arrives_whole_after_a_bad_minute_is_taken(
 
 
 async def test_attempts_that_each_bring_less_than_a_minute_s_least_add_up(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     """However much they have brought together: a trickle would never end."""
     origin.script = [origin.breaks_after(LEAST_BYTES - 1) for _ in range(len(IMPATIENT) + 2)]
@@ -426,7 +426,7 @@ async def test_attempts_that_each_bring_less_than_a_minute_s_least_add_up(
 
 
 async def test_a_line_that_always_breaks_and_brings_next_to_nothing_is_left(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     origin.script = [origin.breaks_after(1000) for _ in range(len(IMPATIENT) + 2)]
     with pytest.raises(RemoteFault, match="4 attempts failed"):
@@ -435,7 +435,7 @@ async def test_a_line_that_always_breaks_and_brings_next_to_nothing_is_left(
 
 
 async def test_a_cancel_ends_it_at_once_and_keeps_what_came(
-    fetcher: HttpFetcher, origin: Origin, partial: Partial
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
 ) -> None:
     forever, begun = asyncio.Event(), asyncio.Event()
     origin.script = [origin.stalls_after(2_500_000, forever)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from wesemu.transfers.errors import Passing
-from wesemu.transfers.pace import LEAST_BYTES, WINDOW_SECONDS, Pace
+from wesemu.errors import TransientError
+from wesemu.storage.partial_download import LEAST_BYTES, WINDOW_SECONDS, ThroughputGuard
 
 
 class Seconds:
@@ -19,7 +19,7 @@ class Seconds:
 def feed(seconds: float, size: int, windows: float) -> None:
     """`size` bytes every so many seconds, for so many windows and once more."""
     clock = Seconds()
-    pace = Pace(clock)
+    pace = ThroughputGuard(clock)
     end = clock.now + windows * WINDOW_SECONDS
     while clock.now <= end:
         clock.now += seconds
@@ -28,7 +28,7 @@ def feed(seconds: float, size: int, windows: float) -> None:
 
 def test_a_trickle_is_left_after_one_window() -> None:
     feed(seconds=1.0, size=1, windows=0.98)
-    with pytest.raises(Passing, match="sends too slowly: 60 bytes in 60 seconds"):
+    with pytest.raises(TransientError, match="sends too slowly: 60 bytes in 60 seconds"):
         feed(seconds=1.0, size=1, windows=1)
 
 
@@ -39,19 +39,19 @@ def test_slow_is_fast_enough() -> None:
 
 def test_what_came_fast_at_first_does_not_excuse_a_trickle() -> None:
     clock = Seconds()
-    pace = Pace(clock)
+    pace = ThroughputGuard(clock)
     pace.add(1 << 30, whole=False)
     for _ in range(2):
         clock.now += WINDOW_SECONDS
         pace.add(1, whole=False)
-    with pytest.raises(Passing, match="1 bytes in 60 seconds"):
+    with pytest.raises(TransientError, match="1 bytes in 60 seconds"):
         pace.add(1, whole=False)
 
 
-def slow_end(*, known: bool) -> Pace:
+def slow_end(*, known: bool) -> ThroughputGuard:
     """19 KiB in 50 seconds and the last one after a minute."""
     clock = Seconds()
-    pace = Pace(clock)
+    pace = ThroughputGuard(clock)
     clock.now += 50
     pace.add(19 << 10, whole=False)
     clock.now += 11
@@ -63,7 +63,7 @@ def slow_end(*, known: bool) -> Pace:
 def test_a_file_that_has_arrived_whole_is_taken_however_slow_its_end(known: bool) -> None:
     """Known by its size, or only by nothing more that comes."""
     pace = slow_end(known=known)
-    with pytest.raises(Passing, match="20480 bytes in 61 seconds"):
+    with pytest.raises(TransientError, match="20480 bytes in 61 seconds"):
         pace.add(1, whole=False)
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
+from wesemu.composition import remote_bucket
 from wesemu.settings import RemoteBucketSettings
-from wesemu.transfers.bucket import RemoteFile
-from wesemu.transfers.source import WebFile
-from wesemu.wiring.transfers import remote_bucket
+from wesemu.storage.remote import RemoteFile, WebFile
 
 
 def bucket_server(name: str, **settings: str) -> str:

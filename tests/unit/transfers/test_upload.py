@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 from remote_support import SECRET, Side, access
 
-from wesemu.errors import InputError, InvalidRequest
-from wesemu.objects.crc64 import find_crc64
-from wesemu.public_addresses import AddressGuard
+from wesemu.composition import connector
+from wesemu.errors import InputError, InvalidRequest, PermanentError, RemoteFault, TransientError
 from wesemu.settings import RemoteBucketSettings
-from wesemu.transfers.bucket import RemoteBucket, RemoteFile
-from wesemu.transfers.cache import InputCache
-from wesemu.transfers.errors import Passing, Refusal, RemoteFault
-from wesemu.transfers.http import HttpFetcher
-from wesemu.transfers.shelf import Shelf
-from wesemu.transfers.store import RemoteStore
-from wesemu.transfers.upload import Upload, Uploader
-from wesemu.wiring.transfers import connector
+from wesemu.storage.cache import BlobCache, InputCache
+from wesemu.storage.checksums import find_crc64
+from wesemu.storage.download import HttpFetcher
+from wesemu.storage.remote import RemoteBucket, RemoteFile, RemoteStore
+from wesemu.storage.upload import RemoteUpload, Uploader
+from wesemu.util.ssrf import AddressGuard
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::SyntaxWarning", "ignore::ResourceWarning"
@@ -69,11 +66,11 @@ def uploader(bucket: RemoteBucket) -> Uploader:
     return Uploader(bucket, find_crc64())
 
 
-def upload(tmp_path: Path, content: bytes, key: str = "out/a.bam") -> Upload:
+def upload(tmp_path: Path, content: bytes, key: str = "out/a.bam") -> RemoteUpload:
     path = tmp_path / "a.bam"
     path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    return Upload(path, key, len(content), digest, tmp_path / "uploads" / "a.json")
+    return RemoteUpload(path, key, len(content), digest, tmp_path / "uploads" / "a.json")
 
 
 def ignore(done: int, total: int | None) -> None:
@@ -92,7 +89,7 @@ async def test_a_file_is_there_and_comes_back(
     assert told[-1] == len(content)
     assert len(told) >= len(content) // PART
     fetcher = HttpFetcher(AddressGuard())  # the settings chose the address: nobody is in its way
-    cache = InputCache(Shelf(tmp_path / "cache", 1 << 30), fetcher, find_crc64())
+    cache = InputCache(BlobCache(tmp_path / "cache", 1 << 30), fetcher, find_crc64())
     for cached in (False, True):
         source = RemoteFile(bucket, "out/a.bam")
         fetched = await cache.fetch(source, tmp_path / "back" / "a", ignore)
@@ -106,7 +103,7 @@ async def test_any_key_that_is_a_path_can_be_fetched(
     side: Side, bucket: RemoteBucket, tmp_path: Path, key: str
 ) -> None:
     await asyncio.to_thread(side.put, f"lab/7/{key}", key.encode())
-    cache = InputCache(Shelf(tmp_path / "cache", 1 << 30), HttpFetcher(AddressGuard()))
+    cache = InputCache(BlobCache(tmp_path / "cache", 1 << 30), HttpFetcher(AddressGuard()))
     target = tmp_path / "run" / key.rpartition("/")[2]
     await cache.fetch(RemoteFile(bucket, key), target, ignore)
     assert await asyncio.to_thread(target.read_bytes) == key.encode()
@@ -120,7 +117,7 @@ async def test_what_broke_off_is_gone_on_with(
         if number == 3:
             while len(store.parts(key, identity)) < 2:
                 time.sleep(0.01)  # on a thread; the others are on their way
-            raise Refusal("answered 403 AccessDenied")
+            raise PermanentError("answered 403 AccessDenied")
 
     store.instead["send"] = refuse_the_third
     order = upload(tmp_path, LARGE)
@@ -141,7 +138,7 @@ async def test_parts_of_an_older_file_are_not_kept(
     side: Side, store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
     def refuse(*_: object) -> None:
-        raise Refusal("answered 403 AccessDenied")
+        raise PermanentError("answered 403 AccessDenied")
 
     store.instead["complete"] = refuse
     with pytest.raises(InputError):
@@ -155,7 +152,7 @@ async def test_parts_of_an_older_file_are_not_kept(
 async def test_a_part_that_fails_is_sent_again(
     side: Side, store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
-    left = [Passing("answered 503"), Passing("cannot be reached")]
+    left = [TransientError("answered 503"), TransientError("cannot be reached")]
 
     def fail_twice(*_: object) -> None:
         if left:
@@ -176,8 +173,8 @@ async def test_a_lost_answer_to_the_last_request_loses_nothing(
     def lose_the_answer(*arguments: Any) -> None:
         if store.calls.count("complete") == 1:
             store._store.complete(*arguments)
-            raise Passing("cannot be reached (ReadTimeoutError)")
-        raise Refusal("answered 404 NoSuchUpload")
+            raise TransientError("cannot be reached (ReadTimeoutError)")
+        raise PermanentError("answered 404 NoSuchUpload")
 
     store.instead["complete"] = lose_the_answer
     await uploader.send(upload(tmp_path, LARGE), ignore)
@@ -218,7 +215,7 @@ async def test_parts_that_nobody_goes_on_with_are_given_up(
     side: Any, store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
     def refuse(*_: object) -> None:
-        raise Refusal("answered 403 AccessDenied")
+        raise PermanentError("answered 403 AccessDenied")
 
     store.instead["complete"] = refuse
     order = upload(tmp_path, LARGE)
@@ -231,7 +228,7 @@ async def test_parts_that_nobody_goes_on_with_are_given_up(
 
 @pytest.mark.parametrize("side", ["oss"], indirect=True)  # moto lets everybody in
 async def test_wrong_credentials_are_told_and_not_shown(side: Side, tmp_path: Path) -> None:
-    from wesemu.transfers.oss import OssStore
+    from wesemu.storage.oss import OssStore
 
     wrong = access(side, secret="not the right secret")
     bucket = RemoteBucket("genes", lambda: OssStore(wrong), server="lab", delays=())

@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from wesemu.core import _own_tools
 from wesemu.errors import InvalidRequest
-from wesemu.gpus import Gpu
-from wesemu.nodes import Node
+from wesemu.node import Gpu, Node
 from wesemu.settings import Settings
-from wesemu.wiring.core import _own_tools
-from wesemu.workflows.accelerated import OwnTools, add_own_tools, check_caller, check_mapper
-from wesemu.workflows.checks import check_tools
+from wesemu.workflows.bundled import ToolConfig, add_own_tools, check_mapper
 from wesemu.workflows.params import MappingParams, WgsParams
+from wesemu.workflows.results import check_caller, check_tools
 
 READS = [{"first": "a.fq", "second": "b.fq"}]
-TOOLS = OwnTools({"runtime": "docker", "image": "x:4.7.1-1"}, {"mine": "m {reads}"})
+TOOLS = ToolConfig({"runtime": "docker", "image": "x:4.7.1-1"}, {"mine": "m {reads}"})
 CUDA = {"accelerator": "cuda", "caller": "bcftools"}
 
 
@@ -52,7 +51,7 @@ def test_a_mapper_of_the_settings_is_chosen_by_its_name() -> None:
     with pytest.raises(
         InvalidRequest, match="there are bwa, bwa-mem2, bwa-mem3, minimap2"
     ) as caught:
-        check_mapper(params, OwnTools())
+        check_mapper(params, ToolConfig())
     assert caught.value.field == "mapper"
 
 
@@ -76,7 +75,7 @@ def test_settings_become_the_object_parabricks() -> None:
 
 def test_the_commands_of_the_settings_reach_the_pipeline() -> None:
     params = MappingParams.model_validate({"reads": READS})
-    tools = OwnTools(commands={"samtools": "/opt/samtools"})
+    tools = ToolConfig(commands={"samtools": "/opt/samtools"})
     assert add_own_tools({}, params, tools) == {"tools": {"samtools": "/opt/samtools"}}
 
 

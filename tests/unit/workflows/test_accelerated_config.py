@@ -12,27 +12,17 @@ from support import START, fill_bucket
 from wesemu.errors import InvalidRequest
 from wesemu.genomics import tools
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.objects.buckets import Buckets
-from wesemu.runs.model import (
-    LOCAL_OWNER,
-    JsonObject,
-    Resources,
-    Run,
-    RunId,
-    RunRequest,
-    RunState,
-)
-from wesemu.runs.workspace import Workspace
-from wesemu.workflows import checks
-from wesemu.workflows.accelerated import OwnTools
-from wesemu.workflows.bundled import BundledPipelines
-from wesemu.workflows.indexing import ReferenceIndexer
-from wesemu.workflows.inputs import Inputs
-from wesemu.workflows.placement import Offer
+from wesemu.runs.model import LOCAL_OWNER, JsonObject, Resources, Run, RunId, RunRequest, RunState
+from wesemu.runs.run_directory import Workspace
+from wesemu.storage.buckets import Buckets
+from wesemu.workflows import results
+from wesemu.workflows.bundled import BundledPipelines, ToolConfig
+from wesemu.workflows.inputs import Inputs, ReferenceIndexer
+from wesemu.workflows.placement import NodeOffer
 
 READS = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
 KEYS = {"accelerator", "gpus", "gpu_memory_mb", "gpu_driver"}
-OFFER = Offer(Resources(cores=2, gpus=2), gpu_memory_mb=24_000, gpu_driver="580.1")
+OFFER = NodeOffer(Resources(cores=2, gpus=2), gpu_memory_mb=24_000, gpu_driver="580.1")
 
 
 async def config_of(
@@ -67,7 +57,7 @@ async def config_of(
         buckets,
         indexer,
         OFFER,
-        tools=OwnTools({"runtime": "native"}),
+        tools=ToolConfig({"runtime": "native"}),
     )
     params: JsonObject = {"reads": [dict(READS)], "reference": "oss://genes/reference/tiny"}
     request = RunRequest("mapping", params=params, engine_parameters=parameters)
@@ -132,7 +122,7 @@ async def test_a_gpu_needs_no_mapper_for_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = tools.wheel_version
-    for module in (tools, checks):
+    for module in (tools, results):
         monkeypatch.setattr(
             module, "wheel_version", lambda name: None if name == "bwa mem" else known(name)
         )

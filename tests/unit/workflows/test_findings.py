@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from wesemu.workflows.findings import input_failure
+from wesemu.workflows.results import input_failure
 
 
 def test_a_bad_input_goes_by_the_callers_name_and_shows_no_path(tmp_path: Path) -> None:

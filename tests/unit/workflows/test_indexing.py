@@ -7,7 +7,7 @@ from typing import Any
 
 from waiting import soon
 
-from wesemu.workflows.indexing import ReferenceIndexer
+from wesemu.workflows.inputs import ReferenceIndexer
 
 
 class Slow:

@@ -9,13 +9,20 @@ from support import START
 
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.workspace import Workspace
-from wesemu.sla import ServiceLevel
-from wesemu.workflows.accelerators import hindrance
-from wesemu.workflows.placement import Offer, Placement, acceleration, place, settled, write_note
+from wesemu.runs.run_directory import Workspace
+from wesemu.runs.service_levels import ServiceLevel
+from wesemu.workflows.bundled import gpu_problem
+from wesemu.workflows.placement import (
+    NodeOffer,
+    Placement,
+    acceleration,
+    place,
+    resources_at_start,
+    write_note,
+)
 
-CPU_NODE = Offer(Resources(cores=8))
-GPU_NODE = Offer(Resources(cores=8, gpus=4), gpu_memory_mb=16_000, gpu_driver="580.1")
+CPU_NODE = NodeOffer(Resources(cores=8))
+GPU_NODE = NodeOffer(Resources(cores=8, gpus=4), gpu_memory_mb=16_000, gpu_driver="580.1")
 UNABLE = "the pipeline cannot"
 PIPELINES = Path(__file__).resolve().parents[3] / "pipelines"
 
@@ -36,7 +43,7 @@ def a_run(placement: Placement, **parameters: str) -> Run:
     )
 
 
-def refused(offer: Offer = GPU_NODE, **parameters: str) -> InvalidRequest:
+def refused(offer: NodeOffer = GPU_NODE, **parameters: str) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         place(parameters, offer)
     return caught.value
@@ -129,16 +136,16 @@ def test_a_pipeline_without_steps_for_gpus_says_so() -> None:
 
 def test_a_waiting_run_gets_the_gpus_of_the_server_that_begins_it() -> None:
     run = a_run(place({"node": "cuda"}, replace(CPU_NODE, without_gpu="queue")), node="cuda")
-    assert settled(run, GPU_NODE) == Resources(8, gpus=4, least_gpus=1)
+    assert resources_at_start(run, GPU_NODE) == Resources(8, gpus=4, least_gpus=1)
     with pytest.raises(EngineFault, match="needs 1 GPUs, and this server has 0 now"):
-        settled(run, CPU_NODE)
+        resources_at_start(run, CPU_NODE)
 
 
 def test_what_was_asked_for_stays_and_the_cpu_stays_the_cpu() -> None:
     asked = {"node": "cuda", "gpus": "2"}
-    assert settled(a_run(place(asked, GPU_NODE), **asked), GPU_NODE).gpus == 2
+    assert resources_at_start(a_run(place(asked, GPU_NODE), **asked), GPU_NODE).gpus == 2
     run = a_run(place({"node": "cpu"}, GPU_NODE), node="cpu")
-    assert settled(run, GPU_NODE) == Resources(8)
+    assert resources_at_start(run, GPU_NODE) == Resources(8)
 
 
 def test_a_pipeline_is_told_of_its_accelerator_on_cuda_only() -> None:
@@ -172,6 +179,6 @@ def a_pipeline(folder: Path, **properties: object) -> Path:
 
 
 def test_a_pipeline_takes_an_accelerator_if_its_schema_says_so(tmp_path: Path) -> None:
-    assert hindrance(a_pipeline(tmp_path / "able", accelerator={"enum": ["cpu", "cuda"]})) is None
-    unable = hindrance(a_pipeline(tmp_path / "unable", sample={}))
+    assert gpu_problem(a_pipeline(tmp_path / "able", accelerator={"enum": ["cpu", "cuda"]})) is None
+    unable = gpu_problem(a_pipeline(tmp_path / "unable", sample={}))
     assert unable == "the pipeline unable has no steps for GPUs: the CPU does them"

@@ -5,7 +5,7 @@ import pytest
 from wesemu.engine_parameters import engines_own
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import Resources
-from wesemu.workflows.shares import cores_of
+from wesemu.workflows.placement import cores_of
 
 NODE = Resources(cores=8, memory_mb=4096, gpus=2)
 

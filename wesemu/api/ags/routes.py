@@ -6,19 +6,53 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from wesemu.api.ags.fields import KINDS, parse_body
-from wesemu.api.ags.jobs import describe, find_run, job_name, list_entry, status
-from wesemu.api.ags.models import Jobs, Started
-from wesemu.api.ags.notation import answer
-from wesemu.api.ags.start import Start, translate
-from wesemu.api.dialect import OWNER
-from wesemu.clock import Clock
+from wesemu.api.ags.auth import AgsAuthenticator
+from wesemu.api.ags.requests import KINDS, StartWorkflow, parse_body, translate
+from wesemu.api.ags.responses import (
+    Jobs,
+    Started,
+    answer,
+    describe,
+    find_run,
+    job_name,
+    list_entry,
+    render,
+    status,
+)
+from wesemu.api.base import OWNER
 from wesemu.errors import Forbidden, InvalidRequest, RunActive, RunNotFound
-from wesemu.numerals import whole_number
-from wesemu.runs.listing import Selection
+from wesemu.runs.clock import Clock
 from wesemu.runs.model import Owner, Run, RunState
+from wesemu.runs.publishing import SHARED
 from wesemu.runs.service import RunService
-from wesemu.runs.targets import SHARED
+from wesemu.runs.store import Selection
+from wesemu.util.text import whole_number
+
+# AGS as the middleware sees it.
+
+
+class AgsDialect:
+    """Implements `wesemu.api.base.Dialect`: `/gs/…`, signatures, errors in JSON or XML."""
+
+    handle = None
+    operation = None
+
+    def __init__(self, authenticator: AgsAuthenticator) -> None:
+        self._authenticator = authenticator
+
+    def owns(self, request: web.Request) -> bool:
+        return request.path == "/gs" or request.path.startswith("/gs/")
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Raises SignatureRefused; TokenRefused, Forbidden or IssuerUnreachable of a token."""
+        return await self._authenticator.owner(request)
+
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        return render(error, request)
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {"x-acs-request-id": request_id}
+
 
 _PAGE = 500
 _RUN = re.compile(r"the run ([0-9a-f-]{36})")
@@ -119,7 +153,7 @@ class AgsHandlers:
         return found
 
 
-def _start(body: bytes) -> Start:
+def _start(body: bytes) -> StartWorkflow:
     return translate(parse_body(body))
 
 

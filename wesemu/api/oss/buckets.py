@@ -6,16 +6,15 @@ from xml.etree.ElementTree import Element
 
 from aiohttp import web
 
-from wesemu.api.oss import paging, xml
-from wesemu.api.oss.bodies import read_deletion
-from wesemu.api.oss.call import CALL
+from wesemu.api.oss import xml
 from wesemu.api.oss.errors import refusal
 from wesemu.api.oss.objects import access_control
+from wesemu.api.oss.request import CALL
+from wesemu.api.oss.streaming import read_deletion
 from wesemu.errors import WesemuError
-from wesemu.objects.listing import KeyPage
-from wesemu.objects.places import ObjectInfo
-from wesemu.objects.shelves import BucketInfo, Shelves
-from wesemu.objects.store import ObjectStore
+from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
+from wesemu.storage.listing import KeyPage
+from wesemu.storage.objects import ObjectInfo, ObjectStore
 
 REGION = "oss-wesemu"
 """Where every bucket is said to lie."""
@@ -26,14 +25,14 @@ _PAGE = 100
 class BucketHandlers:
     """Answers for the buckets of `shelves` and the listings of `store`."""
 
-    def __init__(self, shelves: Shelves, store: ObjectStore) -> None:
+    def __init__(self, shelves: BucketAdmin, store: ObjectStore) -> None:
         self._shelves = shelves
         self._store = store
 
     async def list_buckets(self, request: web.Request) -> web.Response:
         """GetService."""
         query = request[CALL].query
-        most = paging.limit(query, "max-keys", _PAGE)
+        most = xml.limit(query, "max-keys", _PAGE)
         prefix, marker = query.get("prefix", ""), query.get("marker", "")
         found = [
             info
@@ -102,7 +101,7 @@ class BucketHandlers:
         """DeleteMultipleObjects. Where no object is, it is as good as deleted; what is refused is
         told as S3 tells it, in `Error` elements, since OSS documents none."""
         call = request[CALL]
-        spelled = paging.spelling(call.query)
+        spelled = xml.spelling(call.query)
         await asyncio.to_thread(self._store.folder, call.bucket)
         keys, quiet = await read_deletion(request)
         refused = await asyncio.to_thread(self._remove_all, call.bucket, keys)
@@ -121,8 +120,8 @@ class BucketHandlers:
         call = request[CALL]
         query = call.query
         second = query.get("list-type") == "2"
-        most = paging.limit(query, "max-keys", _PAGE)
-        spelled = paging.spelling(query)
+        most = xml.limit(query, "max-keys", _PAGE)
+        spelled = xml.spelling(query)
         after = _after(query) if second else query.get("marker", "")
         found, infos = await asyncio.to_thread(
             self._store.page,
@@ -202,7 +201,7 @@ def _contents(
 
 def _after(query: Mapping[str, str]) -> str:
     word = query.get("continuation-token", "")
-    return paging.place(word) if word else query.get("start-after", "")
+    return xml.place(word) if word else query.get("start-after", "")
 
 
 def _marker(
@@ -225,6 +224,6 @@ def _position(
     if word:
         elements.append(xml.element("ContinuationToken", spelled(word)))
     if found.after is not None:
-        following = spelled(paging.token(found.after))
+        following = spelled(xml.token(found.after))
         elements.append(xml.element("NextContinuationToken", following))
     return elements

@@ -10,36 +10,33 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from wesemu.api.callfaults import OrderedAnswer
-from wesemu.api.oss.call import Level
-from wesemu.api.xml import document, element
+from wesemu.api.base import document, element
+from wesemu.api.fault_injection import InjectedResponse
+from wesemu.api.oss.request import Level
 from wesemu.errors import (
+    BucketNotEmpty,
     BucketNotFound,
+    BucketTaken,
     Conflict,
+    DigestMismatch,
     Forbidden,
     InvalidRequest,
+    NotAppendable,
     NotFound,
+    ObjectExists,
     ObjectNotFound,
     OutOfFiles,
-    SystemFault,
-    Unauthorized,
-    WesemuError,
-)
-from wesemu.objects.errors import (
-    BucketNotEmpty,
-    BucketTaken,
-    DigestMismatch,
-    NotAppendable,
-    ObjectExists,
     PartMissing,
     PartsUnordered,
     PartTooSmall,
+    SystemFault,
     TooLarge,
+    Unauthorized,
     UploadNotFound,
+    WesemuError,
     WrongPosition,
 )
-from wesemu.objects.places import KEY
-from wesemu.objects.store import BUCKET
+from wesemu.storage.objects import BUCKET, KEY
 
 _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (DigestMismatch, 400, "InvalidDigest"),
@@ -100,7 +97,7 @@ _HEADER_LIMIT = 4096
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class Refused(WesemuError):
+class OssRefused(WesemuError):
     """What only this API has a word for. `details` become elements of the document."""
 
     def __init__(
@@ -119,12 +116,12 @@ class Refused(WesemuError):
         self.headers = headers or {}
 
 
-class SignatureRefused(Refused, Unauthorized):
+class OssSignatureRefused(OssRefused, Unauthorized):
     """A request that is not signed as it should be."""
 
 
-def not_implemented(what: str) -> Refused:
-    return Refused(
+def not_implemented(what: str) -> OssRefused:
+    return OssRefused(
         501,
         "NotImplemented",
         f"A header or parameter implies functionality that is not emulated: {what}.",
@@ -137,14 +134,14 @@ def render(error: Exception, request_id: str, level: Level = "object") -> web.Re
     `level` is what the request is about.
     """
     match error:
-        case Refused():
+        case OssRefused():
             return _answer(
                 error.status, error.code, error.message, request_id, error.details, error.headers
             )
         case WrongPosition():
             headers = {"x-oss-next-append-position": str(error.length)}
             return _answer(409, _code(error)[1], error.message, request_id, headers=headers)
-        case OrderedAnswer():
+        case InjectedResponse():
             code = error.code or http_code(error.status, level)
             message = error.message or _MESSAGES.get(code, error.reason)
             return _answer(error.status, code, message, request_id)
@@ -167,7 +164,7 @@ def http_code(status: int, level: Level) -> str:
 def refusal(error: Exception) -> tuple[int, str, str] | None:
     """Status, code and message of an error that may be told; None of one that is internal."""
     match error:
-        case Refused():
+        case OssRefused():
             return error.status, error.code, error.message
         case WesemuError():
             return *_code(error), error.message

@@ -6,17 +6,24 @@ from xml.etree.ElementTree import Element
 
 from aiohttp import web
 
-from wesemu.api.oss import paging, xml
-from wesemu.api.oss.bodies import read_parts
-from wesemu.api.oss.call import CALL
-from wesemu.api.oss.content import CRC64, checksums, incoming, receive, sent_record
-from wesemu.api.oss.copies import SOURCE, opened_source
+from wesemu.api.connections import base_url
+from wesemu.api.oss import xml
 from wesemu.api.oss.objects import may_overwrite
-from wesemu.api.proxies import base_url
+from wesemu.api.oss.request import CALL
+from wesemu.api.oss.streaming import (
+    CRC64,
+    SOURCE,
+    checksums,
+    incoming,
+    opened_source,
+    read_parts,
+    receive,
+    sent_record,
+)
 from wesemu.errors import InvalidRequest
-from wesemu.numerals import whole_number
-from wesemu.objects.store import ObjectStore
-from wesemu.objects.uploads import PART_NUMBERS, Part, Upload, Uploads
+from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
+from wesemu.storage.objects import ObjectStore
+from wesemu.util.text import whole_number
 
 _PAGE = 1000
 
@@ -24,14 +31,14 @@ _PAGE = 1000
 class MultipartHandlers:
     """Answers for the `uploads` into `store`."""
 
-    def __init__(self, uploads: Uploads, store: ObjectStore) -> None:
+    def __init__(self, uploads: MultipartUploads, store: ObjectStore) -> None:
         self._uploads = uploads
         self._store = store
 
     async def begin(self, request: web.Request) -> web.Response:
         """InitiateMultipartUpload."""
         call = request[CALL]
-        spelled = paging.spelling(call.query)
+        spelled = xml.spelling(call.query)
         record = sent_record(request)
         upload_id = await asyncio.to_thread(self._uploads.begin, call.bucket, call.key, record)
         return xml.answer(
@@ -67,9 +74,9 @@ class MultipartHandlers:
     async def list_parts(self, request: web.Request) -> web.Response:
         """Raises UploadNotFound."""
         call = request[CALL]
-        spelled = paging.spelling(call.query)
-        most = paging.limit(call.query, "max-parts", _PAGE)
-        marker = paging.number(call.query, "part-number-marker")
+        spelled = xml.spelling(call.query)
+        most = xml.limit(call.query, "max-parts", _PAGE)
+        marker = xml.number(call.query, "part-number-marker")
         upload_id = call.query["uploadId"]
         parts = await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
         found = [part for part in parts if part.number > marker]
@@ -90,7 +97,7 @@ class MultipartHandlers:
     async def complete(self, request: web.Request) -> web.Response:
         """CompleteMultipartUpload; `x-oss-complete-all: yes` takes all parts without naming any."""
         call = request[CALL]
-        spelled = paging.spelling(call.query)
+        spelled = xml.spelling(call.query)
         everything = request.headers.get("x-oss-complete-all", "").lower() == "yes"
         named = None if everything else await read_parts(request)
         info = await asyncio.to_thread(
@@ -122,8 +129,8 @@ class MultipartHandlers:
     async def list_uploads(self, request: web.Request) -> web.Response:
         call = request[CALL]
         query = call.query
-        spelled = paging.spelling(query)
-        most = paging.limit(query, "max-uploads", _PAGE)
+        spelled = xml.spelling(query)
+        most = xml.limit(query, "max-uploads", _PAGE)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
         uploads = [
@@ -158,7 +165,7 @@ def _part_number(text: str) -> int:
     return number
 
 
-def _listed_part(part: Part) -> Element:
+def _listed_part(part: UploadPart) -> Element:
     return xml.element(
         "Part",
         xml.element("PartNumber", part.number),
@@ -169,7 +176,7 @@ def _listed_part(part: Part) -> Element:
     )
 
 
-def _listed_upload(upload: Upload, spelled: Callable[[str], str]) -> Element:
+def _listed_upload(upload: MultipartUpload, spelled: Callable[[str], str]) -> Element:
     return xml.element(
         "Upload",
         xml.element("Key", spelled(upload.key)),
@@ -179,7 +186,7 @@ def _listed_upload(upload: Upload, spelled: Callable[[str], str]) -> Element:
     )
 
 
-def _copied(part: Part) -> web.Response:
+def _copied(part: UploadPart) -> web.Response:
     return xml.answer(
         "CopyPartResult",
         xml.element("LastModified", xml.time(part.modified)),
@@ -187,7 +194,7 @@ def _copied(part: Part) -> web.Response:
     )
 
 
-def _is_behind(upload: Upload, key_marker: str, id_marker: str) -> bool:
+def _is_behind(upload: MultipartUpload, key_marker: str, id_marker: str) -> bool:
     """Without an id the uploads of the marker's own key are passed over."""
     if id_marker:
         return (upload.key, upload.id) > (key_marker, id_marker)

@@ -7,22 +7,23 @@ from dataclasses import replace
 from aiohttp import web
 
 from wesemu.api.oss import xml
-from wesemu.api.oss.call import CALL
-from wesemu.api.oss.conditions import check_conditions, wanted_range
-from wesemu.api.oss.content import (
+from wesemu.api.oss.request import CALL
+from wesemu.api.oss.streaming import (
+    SOURCE,
     ObjectResponse,
+    check_conditions,
     checksums,
     described,
     incoming,
+    opened_source,
     overridden,
     receive,
     sent_record,
+    source_name,
+    wanted_range,
 )
-from wesemu.api.oss.copies import SOURCE, opened_source, source_name
 from wesemu.errors import InvalidRequest
-from wesemu.objects.places import ObjectInfo
-from wesemu.objects.records import ObjectRecord
-from wesemu.objects.store import ObjectStore
+from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 
 
 class ObjectHandlers:

@@ -1,18 +1,33 @@
 """OSS's operations, told apart by what is addressed, the method and the sub-resource."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from wesemu.api.base import REQUEST_ID, Dialect
+from wesemu.api.oss.auth import SUBRESOURCES, OssAuthenticator
 from wesemu.api.oss.buckets import BucketHandlers
-from wesemu.api.oss.call import CALL, Call, Level
-from wesemu.api.oss.copies import SOURCE
-from wesemu.api.oss.errors import Refused, not_implemented
+from wesemu.api.oss.errors import OssRefused, not_implemented, render
 from wesemu.api.oss.multipart import MultipartHandlers
 from wesemu.api.oss.objects import ObjectHandlers
-from wesemu.api.oss.signature import SUBRESOURCES
-from wesemu.objects.services import ObjectServices
+from wesemu.api.oss.request import (
+    CALL,
+    Level,
+    OssRequest,
+    bucket_of_host,
+    by_host,
+    by_path,
+    is_marked,
+    is_prefixed,
+    is_s3,
+    is_signed,
+    level_of,
+)
+from wesemu.api.oss.streaming import SOURCE
+from wesemu.runs.model import Owner
+from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 
 Operations = dict[tuple[Level, str, frozenset[str]], tuple[str, Handler]]
 """What is addressed, the method and the sub-resources, with OSS's name of the operation."""
@@ -60,7 +75,7 @@ class OssHandlers:
         _, handler = found
         return await handler(request)
 
-    def name(self, call: Call, headers: Mapping[str, str]) -> str:
+    def name(self, call: OssRequest, headers: Mapping[str, str]) -> str:
         """OSS's name of the operation that a call means; "" for one that is not emulated."""
         name, _ = self._operations.get((call.level, call.method, _subresources(call)), ("", None))
         return _COPIES.get(name, name) if SOURCE in headers else name
@@ -104,7 +119,7 @@ def _multipart_operations(handlers: MultipartHandlers) -> Operations:
     }
 
 
-def _subresources(call: Call) -> frozenset[str]:
+def _subresources(call: OssRequest) -> frozenset[str]:
     return frozenset(name for name in call.query if _is_subresource(call, name))
 
 
@@ -112,7 +127,7 @@ def _on(*subresources: str) -> frozenset[str]:
     return frozenset(subresources)
 
 
-def _is_subresource(call: Call, name: str) -> bool:
+def _is_subresource(call: OssRequest, name: str) -> bool:
     """A parameter without a value that changes something is one too, known or not: to overlook
     it would be to do something else than was asked."""
     if name in _MODIFIERS or name.startswith(("response-", "x-oss-ac-")):
@@ -122,9 +137,83 @@ def _is_subresource(call: Call, name: str) -> bool:
     return call.method not in ("GET", "HEAD") and not call.query[name]
 
 
-def _unknown(call: Call, named: frozenset[str]) -> Refused:
+def _unknown(call: OssRequest, named: frozenset[str]) -> OssRefused:
     if named:
         return not_implemented(f"{call.method} with {', '.join(sorted(named))}")
-    return Refused(
+    return OssRefused(
         405, "MethodNotAllowed", "The specified method is not allowed against this resource."
     )
+
+
+# OSS as the middleware sees it: told by more than the path, and answered past the routes.
+
+
+class OssDialect:
+    """Implements `wesemu.api.base.Dialect`, to be asked before `others`.
+
+    `handle` answers for every path: no route has to match.
+    """
+
+    def __init__(
+        self,
+        authenticator: OssAuthenticator,
+        shelves: BucketAdmin,
+        others: Sequence[Dialect],
+        handlers: OssHandlers,
+    ) -> None:
+        self.handle = handlers.handle
+        self._handlers = handlers
+        self._authenticator = authenticator
+        self._shelves = shelves
+        self._others = others
+
+    def owns(self, request: web.Request) -> bool:
+        """Whether OSS is meant: by our prefix, or by what only OSS clients send. S3 clients are
+        told here that this is no S3.
+
+        A path of another API is OSS's only where the host names a bucket and the request is
+        signed for OSS: such a request can be meant for no other.
+        """
+        if is_prefixed(request):
+            return True
+        if any(dialect.owns(request) for dialect in self._others):
+            return is_signed(request) and bucket_of_host(request) != ""
+        return is_marked(request) or is_s3(request)
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Also finds out what the request is about. Raises SignatureRefused, Forbidden; Refused
+        for an S3 client."""
+        if is_s3(request):
+            raise OssRefused(
+                501,
+                "NotImplemented",
+                "This is wesemu's bucket door, which speaks the protocol of Alibaba Cloud OSS and "
+                "not that of S3. Use an OSS client (oss2, alibabacloud-oss-v2, ossutil) with this "
+                "endpoint, or plain HTTP at /oss/<bucket>/<key>.",
+            )
+        request[CALL] = call = await asyncio.to_thread(self._call, request)
+        return self._authenticator.owner(request, call)
+
+    async def operation(self, request: web.Request) -> str:
+        call = await asyncio.to_thread(self._call, request)
+        return self._handlers.name(call, request.headers)
+
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        return render(error, request[REQUEST_ID], level_of(request))
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {"x-oss-request-id": request_id, "x-oss-server-time": "1", "Server": "AliyunOSS"}
+
+    def _call(self, request: web.Request) -> OssRequest:
+        """A host like `wesemu.example.org` may be a bucket's or the server's own: it is the
+        server's if that makes sense of the path and there is no bucket of that name."""
+        path = by_path(request)
+        bucket = bucket_of_host(request)
+        if is_prefixed(request) and not (bucket and is_signed(request)):
+            return path
+        if not bucket:
+            return path
+        names = self._shelves.names()
+        if bucket not in names and path.bucket in names:
+            return path
+        return by_host(request, bucket)

@@ -4,7 +4,7 @@ import re
 
 from aiohttp import web
 
-from wesemu.api.callfaults import OrderedAnswer
+from wesemu.api.fault_injection import InjectedResponse
 from wesemu.api.wes.models import ErrorResponse
 from wesemu.errors import (
     BucketNotFound,
@@ -94,7 +94,7 @@ def _status(error: WesemuError) -> int:
 
 def _http_message(error: web.HTTPException) -> str:
     match error:
-        case OrderedAnswer():
+        case InjectedResponse():
             return error.message or error.reason
         case web.HTTPNotFound():
             return "WES has no such route here; see /ga4gh/wes/v1/service-info"

@@ -1,9 +1,41 @@
 """The answers' shapes, by the names of WES 1.1.0's schemas. A key without a value is left out."""
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import Literal, NotRequired, TypedDict
 
 from wesemu.runs.model import JsonObject
+
+# The versions of WES that are answered, and the two points in which they contradict each other.
+
+
+VersionName = Literal["0.3.0", "1.0.0", "1.0.1", "1.1.0"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """`canceling`: the State enum has CANCELING (from 1.0.0 on). `engine_lists`:
+    ServiceInfo.workflow_engine_versions maps to objects with a list (1.1.0), not to a string."""
+
+    name: VersionName
+    canceling: bool
+    engine_lists: bool
+
+    @property
+    def prefix(self) -> str:
+        """Where this version is mounted, whatever the setting."""
+        return f"/{self.name}{PREFIX}"
+
+
+PREFIX = "/ga4gh/wes/v1"
+"""The specification's own path; which version answers there is a setting."""
+
+VERSIONS: dict[VersionName, Version] = {
+    "0.3.0": Version("0.3.0", canceling=False, engine_lists=False),
+    "1.0.0": Version("1.0.0", canceling=True, engine_lists=False),
+    "1.0.1": Version("1.0.1", canceling=True, engine_lists=False),
+    "1.1.0": Version("1.1.0", canceling=True, engine_lists=True),
+}
 
 
 class ErrorResponse(TypedDict):
@@ -11,7 +43,7 @@ class ErrorResponse(TypedDict):
     status_code: int
 
 
-class RunId(TypedDict):
+class WesRunId(TypedDict):
     """`warnings` are ours: what the caller should know of a run that was accepted."""
 
     run_id: str
@@ -22,7 +54,7 @@ class PlannedOutput(TypedDict):
     published: NotRequired[str]
 
 
-class PlannedTask(TypedDict):
+class WesPlannedTask(TypedDict):
     """`after` has the ids of tasks whose outputs it needs."""
 
     id: str
@@ -40,7 +72,7 @@ class PlannedGraph(TypedDict):
     total: int
     counts: Mapping[str, int]
     complete: bool
-    tasks: list[PlannedTask]
+    tasks: list[WesPlannedTask]
 
 
 class PlannedGpus(TypedDict):
@@ -72,13 +104,13 @@ class PlannedRun(TypedDict):
     graph: NotRequired[PlannedGraph]
 
 
-class DryRun(RunId):
+class DryRun(WesRunId):
     """An extension: the answer to a dry run; its `run_id` is empty."""
 
     wesemu: PlannedRun
 
 
-class RunStatus(RunId):
+class RunStatus(WesRunId):
     state: str
 
 
@@ -93,7 +125,7 @@ class RunListResponse(TypedDict):
     next_page_token: str
 
 
-class Log(TypedDict):
+class WesLog(TypedDict):
     """`stdout` and `stderr` are absolute URLs, fetched with the caller's own credentials."""
 
     name: str
@@ -106,16 +138,16 @@ class Log(TypedDict):
     system_logs: NotRequired[list[str]]
 
 
-class TaskLog(Log):
+class WesTaskLog(WesLog):
     id: str
 
 
 class TaskListResponse(TypedDict):
-    task_logs: list[TaskLog]
+    task_logs: list[WesTaskLog]
     next_page_token: str
 
 
-class RunRequest(TypedDict):
+class WesRunRequest(TypedDict):
     workflow_params: JsonObject
     workflow_type: str
     workflow_type_version: str
@@ -126,7 +158,7 @@ class RunRequest(TypedDict):
     workflow_engine_version: NotRequired[str]
 
 
-class Output(TypedDict):
+class WesOutput(TypedDict):
     """One entry of RunLog.outputs: `size` in bytes, `published` where the caller asked for it."""
 
     url: str
@@ -135,7 +167,7 @@ class Output(TypedDict):
     published: NotRequired[str]
 
 
-class Failure(TypedDict):
+class WesFailure(TypedDict):
     """Why a run failed: an extension, `RunLog.wesemu.error`."""
 
     message: str
@@ -166,16 +198,16 @@ class Extension(TypedDict):
     state: str
     created: str
     workflow: NotRequired[list[WorkflowSource]]
-    error: NotRequired[Failure]
-    partial_outputs: NotRequired[dict[str, Output]]
+    error: NotRequired[WesFailure]
+    partial_outputs: NotRequired[dict[str, WesOutput]]
 
 
 class RunLog(RunStatus):
-    request: RunRequest
-    run_log: Log
-    task_logs: list[TaskLog]
+    request: WesRunRequest
+    run_log: WesLog
+    task_logs: list[WesTaskLog]
     task_logs_url: str
-    outputs: dict[str, Output]
+    outputs: dict[str, WesOutput]
     wesemu: Extension
 
 

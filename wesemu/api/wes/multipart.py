@@ -4,13 +4,75 @@ aiohttp's own reader strips leading slashes from file names, so that "/etc/x" co
 from "etc/x", and it bounds neither the preamble nor the number of parts.
 """
 
+import re
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.streams import StreamReader
 
-from wesemu.api.wes.disposition import parse_disposition
 from wesemu.errors import InvalidRequest
+
+# Content-Disposition of a form's part (RFC 7578 4.2, RFC 6266, RFC 8187), names kept whole.
+
+
+_PARAMETER = re.compile(
+    r"""\s*;\s*(?:(?P<key>[^\s=;"]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s;"]*)))?"""
+)
+
+
+def parse_disposition(header: str) -> dict[str, str]:
+    """The parameters in any order, `filename*` folded into `filename`.
+
+    Percent signs are decoded in file names, since clients write "/" as "%2F". Raises
+    InvalidRequest for anything but well-formed form-data.
+    """
+    kind, _, _ = header.partition(";")
+    if kind.strip().lower() != "form-data":
+        raise _malformed(header)
+    parameters: dict[str, str] = {}
+    position = len(kind)
+    while position < len(header.rstrip()):
+        found = _PARAMETER.match(header, position)
+        if found is None:
+            raise _malformed(header)
+        position = found.end()
+        if (key := (found["key"] or "").lower()) in parameters:
+            raise _malformed(header)
+        if key:
+            parameters[key] = _value(found)
+    if "filename*" in parameters:
+        parameters["filename"] = _extended(parameters.pop("filename*"), header)
+    elif "filename" in parameters:
+        parameters["filename"] = _decode(parameters["filename"], "utf-8", header)
+    return parameters
+
+
+def _value(found: re.Match[str]) -> str:
+    """Only quotes and backslashes are unescaped: old browsers send "C:\\name" as it is."""
+    if found["quoted"] is not None:
+        return re.sub(r'\\(["\\])', r"\1", found["quoted"])
+    return found["bare"] or ""
+
+
+def _extended(value: str, header: str) -> str:
+    charset, _, rest = value.partition("'")
+    _, quote, encoded = rest.partition("'")
+    if not quote or charset.lower() not in ("utf-8", "iso-8859-1"):
+        raise _malformed(header)
+    return _decode(encoded, charset, header)
+
+
+def _decode(value: str, charset: str, header: str) -> str:
+    try:
+        return unquote(value, charset, errors="strict")
+    except UnicodeDecodeError as error:
+        raise _malformed(header) from error
+
+
+def _malformed(header: str) -> InvalidRequest:
+    return InvalidRequest(f"the Content-Disposition {header[:80]!r} is not well-formed form-data")
+
 
 _HEADERS_LIMIT = 16 << 10
 _PREAMBLE_LIMIT = 16 << 10
@@ -18,7 +80,7 @@ _BOUNDARY_LIMIT = 70
 _IDENTITY = frozenset({"", "binary", "7bit", "8bit", "identity"})
 
 
-class Part:
+class FormPart:
     """One part; `filename` is None where the Content-Disposition has none.
 
     Its `chunks` can be read once, and only before the next part is asked for.
@@ -62,7 +124,7 @@ class FormReader:
         self._upload = upload
         self._parts = parts
 
-    async def __aiter__(self) -> AsyncIterator[Part]:
+    async def __aiter__(self) -> AsyncIterator[FormPart]:
         """Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge (413)."""
         await self._read_until(self._delimiter, _PREAMBLE_LIMIT, "preamble")
         number = 0
@@ -86,7 +148,7 @@ class FormReader:
             raise InvalidRequest("a multipart boundary is followed by other text on its line")
         return True
 
-    async def _next(self, number: int) -> Part:
+    async def _next(self, number: int) -> FormPart:
         self._buffer[:0] = b"\r\n"  # so that the end of an empty header is found, too
         block = await self._read_until(b"\r\n\r\n", _HEADERS_LIMIT, f"header of part {number}")
         headers = _parse_headers(block)
@@ -98,7 +160,7 @@ class FormReader:
         parameters = parse_disposition(headers.get("content-disposition", ""))
         if not parameters.get("name"):
             raise InvalidRequest(f"part {number} has no name in its Content-Disposition")
-        return Part(parameters["name"], parameters.get("filename"), self._content())
+        return FormPart(parameters["name"], parameters.get("filename"), self._content())
 
     async def _content(self) -> AsyncIterator[bytes]:
         keep = len(self._delimiter) - 1

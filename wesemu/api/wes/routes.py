@@ -2,41 +2,153 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from aiohttp import web
+from yarl import URL
 
-from wesemu.api.dialect import OWNER
-from wesemu.api.proxies import base_url
-from wesemu.api.wes import models, render
-from wesemu.api.wes.crates import (
+from wesemu.api.base import OWNER, REQUEST_ID
+from wesemu.api.connections import base_url
+from wesemu.api.wes import models, responses
+from wesemu.api.wes.docs_page import DOCUMENT, DocsPage
+from wesemu.api.wes.errors import render_error
+from wesemu.api.wes.files import (
     CrateResponse,
     Crates,
+    OpenedFile,
+    RunEvents,
+    digest_headers,
     inclusion,
     metadata,
     metadata_type,
     no_crates,
+    open_below,
     refuse_active,
 )
-from wesemu.api.wes.events import RunEvents
-from wesemu.api.wes.facts import Limits, ServiceFacts
-from wesemu.api.wes.files import OpenedFile, digest_headers, open_below
-from wesemu.api.wes.filters import flag, read_selection
-from wesemu.api.wes.paging import PageTokens, page_size, task_page
-from wesemu.api.wes.reference import DOCUMENT, ReferencePage
-from wesemu.api.wes.slashes import MergedSlashesDef
-from wesemu.api.wes.submission import Submissions, refuse_callbacks
-from wesemu.api.wes.texts import RunTexts
-from wesemu.api.wes.versions import PREFIX, VERSIONS, Version, VersionName
-from wesemu.errors import NotFound
-from wesemu.runs.listing import EVERYTHING, HeadPage
-from wesemu.runs.model import Run, TaskLog
-from wesemu.runs.ports import Rehearsal
+from wesemu.api.wes.models import PREFIX, VERSIONS, Version, VersionName
+from wesemu.api.wes.query import PageTokens, flag, page_size, read_selection, task_page
+from wesemu.api.wes.responses import Limits, RunResponses, ServiceFacts
+from wesemu.api.wes.submit import RunSubmission, refuse_callbacks
+from wesemu.errors import Forbidden, IssuerUnreachable, NotFound, Unauthorized
+from wesemu.runs.model import Owner, Run, TaskLog
+from wesemu.runs.ports import DryRunResult
+from wesemu.runs.publishing import SHARED
+from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
-from wesemu.runs.targets import SHARED
-from wesemu.runs.workspace import Workspace
+from wesemu.runs.store import EVERYTHING, HeadPage
+
+# Paths that clients build carelessly: `//ga4gh/wes/v1/runs/` is `/ga4gh/wes/v1/runs`.
+
+
+_SLASHES = re.compile(r"/{2,}")
+
+
+def merge_slashes(path: str) -> str:
+    """Without doubled slashes and without one at the end."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
+class MergedSlashes(web.AbstractResource):
+    """Resolves a careless path below `prefix` as the path that was meant, in place.
+
+    A redirect would do for a GET only: clients drop the body or the credentials of others.
+    """
+
+    def __init__(self, router: web.UrlDispatcher, prefixes: tuple[str, ...]) -> None:
+        super().__init__()
+        self._router = router
+        self._prefixes = prefixes
+
+    @property
+    def canonical(self) -> str:
+        return "/{careless}"
+
+    async def resolve(
+        self, request: web.Request
+    ) -> tuple[web.UrlMappingMatchInfo | None, set[str]]:
+        path = request.rel_url.raw_path
+        merged = merge_slashes(path)
+        if merged == path or not merged.startswith(self._prefixes):
+            return None, set()
+        meant = request.clone(rel_url=URL.build(path=merged, encoded=True))
+        match = await self._router.resolve(meant)
+        if isinstance(match.http_exception, web.HTTPMethodNotAllowed):
+            return None, set(match.http_exception.allowed_methods)
+        return (None, set()) if match.http_exception else (match, set())
+
+    def url_for(self, **kwargs: str) -> URL:
+        raise NotImplementedError("a careless path has no address of its own")
+
+    def add_prefix(self, prefix: str) -> None:
+        self._prefixes = tuple(prefix + own for own in self._prefixes)
+
+    def get_info(self) -> Any:
+        return {"formatter": self.canonical}
+
+    def raw_match(self, path: str) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+class MergedSlashesDef(web.AbstractRouteDef):
+    """Adds `MergedSlashes` for these prefixes, as one more line of a route table."""
+
+    def __init__(self, *prefixes: str) -> None:
+        self._prefixes = prefixes
+
+    def register(self, router: web.UrlDispatcher) -> list[web.AbstractRoute]:
+        router.register_resource(MergedSlashes(router, self._prefixes))
+        return []
+
+
+# WES as the middleware sees it.
+
+
+Authenticator = Callable[[web.Request], Awaitable[Owner]]
+
+GUEST = Owner("")
+"""Who asks for something public without credentials: somebody without runs."""
+
+_PUBLIC = ("/wes/v1/service-info", "/wes/v1/openapi.yaml", "/wes/v1/reference")
+_PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?", re.DOTALL)
+
+
+class WesDialect:
+    """Implements `wesemu.api.base.Dialect` for every version of WES."""
+
+    handle = None
+    operation = None
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def owns(self, request: web.Request) -> bool:
+        return _PATHS.fullmatch(merge_slashes(request.path)) is not None
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """service-info is public, for clients read there how to get credentials; so is what
+        describes the API."""
+        if not merge_slashes(request.path).endswith(_PUBLIC):
+            return await self._authenticator(request)
+        try:
+            return await self._authenticator(request)
+        except (Unauthorized, Forbidden, IssuerUnreachable):
+            return GUEST
+
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        return render_error(error, request[REQUEST_ID])
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {"X-Request-Id": request_id, "X-Content-Type-Options": "nosniff"}
+
 
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _OUTPUT = {
@@ -66,9 +178,9 @@ def routes(
     match any path.
     """
     tokens = PageTokens(page_key)
-    submissions = Submissions(runs, facts, limits or Limits(), check_callback)
-    texts = RunTexts(runs)
-    reference = ReferencePage()
+    submissions = RunSubmission(runs, facts, limits or Limits(), check_callback)
+    texts = RunResponses(runs)
+    reference = DocsPage()
     mounts = {PREFIX: VERSIONS[version]} | {known.prefix: known for known in VERSIONS.values()}
     events = events or RunEvents(runs)
     table: list[web.AbstractRouteDef] = []
@@ -87,10 +199,10 @@ class WesHandlers:
     def __init__(
         self,
         runs: RunService,
-        submissions: Submissions,
+        submissions: RunSubmission,
         facts: ServiceFacts,
         tokens: PageTokens,
-        texts: RunTexts,
+        texts: RunResponses,
         version: Version,
         prefix: str,
         events: RunEvents,
@@ -130,7 +242,7 @@ class WesHandlers:
     async def service_info(self, request: web.Request) -> web.Response:
         counts = await self._runs.state_counts(request[OWNER])
         home = f"{base_url(request)}/"
-        return web.json_response(render.service_info(self._version, self._facts, counts, home))
+        return web.json_response(responses.service_info(self._version, self._facts, counts, home))
 
     async def document(self, request: web.Request) -> web.StreamResponse:
         return web.FileResponse(DOCUMENT, headers={"Content-Type": "application/yaml"})
@@ -151,8 +263,8 @@ class WesHandlers:
     async def run_workflow(self, request: web.Request) -> web.Response:
         accepted = await self._submissions.receive(request[OWNER], request)
         match accepted:
-            case Rehearsal():
-                return web.json_response(render.dry_run(accepted))
+            case DryRunResult():
+                return web.json_response(responses.dry_run(accepted))
             case Run():
                 return web.json_response(_accepted(accepted))
             case _:
@@ -189,7 +301,7 @@ class WesHandlers:
 
     async def run_status(self, request: web.Request) -> web.Response:
         head = await self._runs.head(request[OWNER], request.match_info["run_id"])
-        return web.json_response(render.status(self._version, head.id, head.state))
+        return web.json_response(responses.status(self._version, head.id, head.state))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Cancels, as 0.3.0 has it; with `purge=true`, an extension, forgets an ended run."""
@@ -197,12 +309,12 @@ class WesHandlers:
             return await self.cancel(request)
         run = await self._run(request)
         await self._runs.remove(request[OWNER], run.id)
-        return web.json_response(models.RunId(run_id=run.id))
+        return web.json_response(models.WesRunId(run_id=run.id))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Both DELETE (0.3.0) and POST …/cancel; of a run that has ended, nothing changes."""
         run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
-        return web.json_response(models.RunId(run_id=run.id))
+        return web.json_response(models.WesRunId(run_id=run.id))
 
     async def list_tasks(self, request: web.Request) -> web.Response:
         run = await self._run(request)
@@ -212,14 +324,14 @@ class WesHandlers:
         end = start + size
         url = self._url(request, run)
         answer: models.TaskListResponse = {
-            "task_logs": [render.task_log(task, url) for task in tasks[start:end]],
+            "task_logs": [responses.task_log(task, url) for task in tasks[start:end]],
             "next_page_token": self._tokens.issue(scope, end if end < len(tasks) else None),
         }
         return web.json_response(answer)
 
     async def task(self, request: web.Request) -> web.Response:
         run, task = await self._task(request)
-        return web.json_response(render.task_log(task, self._url(request, run)))
+        return web.json_response(responses.task_log(task, self._url(request, run)))
 
     async def run_stream(self, request: web.Request) -> web.StreamResponse:
         run = await self._run(request)
@@ -261,7 +373,7 @@ class WesHandlers:
         run = await self._run(request)
         wanted = request.match_info["task_id"]
         for task in await self._runs.tasks(run):
-            if render.task_id(task) == wanted:
+            if responses.task_id(task) == wanted:
                 return run, task
         raise NotFound(f"run {run.id} has no task {wanted[:80]!r}")
 
@@ -275,8 +387,8 @@ async def _log(request: web.Request, root: Path, path: str | None) -> web.Stream
     return web.Response(headers=_TEXT) if file is None else OpenedFile(request, file, _TEXT)
 
 
-def _accepted(run: Run) -> models.RunId:
-    answer = models.RunId(run_id=run.id)
+def _accepted(run: Run) -> models.WesRunId:
+    answer = models.WesRunId(run_id=run.id)
     if (shared := run.tags.get(SHARED)) is not None:
         answer["warnings"] = [shared]
     return answer

@@ -1,14 +1,8 @@
-"""CWL by cwltool.
+"""CWL by cwltool, inside the process of a run.
 
-engine                   the server's side
-runner, work             a run: cwltool's command line as a function, with fixed options
-hooks                    all that touches cwltool's internals
-outputs                  the output object, as files in work/out/
-failures                 what cwltool says about a failed run
+worker     a run: cwltool's command line as a function, its outputs, why it failed
+hooks      all that touches cwltool's internals
+dry_run    the tasks of a workflow, without running it
 
-`engines.hosted` is what this engine shares with WDL's.
+`wesemu.engines.library_engine` has the server's side.
 """
-
-from wesemu.engines.cwl.engine import CwlEngine, probe
-
-__all__ = ["CwlEngine", "probe"]

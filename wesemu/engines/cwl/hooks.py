@@ -22,10 +22,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wesemu.engines.hosted.tasks import Tasks
-from wesemu.engines.leases import LeaseForgone
+from wesemu.engines.leases import LeaseAbandoned
 from wesemu.engines.processes import send_group
-from wesemu.engines.task_process import Attempt, TaskProcess, Usage
+from wesemu.engines.task_recorder import Attempt, LibraryTasks, TaskProcess, Usage
 from wesemu.runs.model import Resources
 
 log = logging.getLogger("cwltool")
@@ -46,7 +45,7 @@ class Hooks:
     """cwltool in this process, watched for one run. With `keep_going` a step that failed does not
     make the others needless that wait for their leases."""
 
-    def __init__(self, tasks: Tasks, *, keep_going: bool = False) -> None:
+    def __init__(self, tasks: LibraryTasks, *, keep_going: bool = False) -> None:
         self._tasks = tasks
         self._keep_going = keep_going
         self._failed = False
@@ -190,7 +189,7 @@ class Hooks:
     def _begin(self, name: str, command: str, wanted: Resources) -> Attempt:
         try:
             return self._tasks.begin(name, command, wanted, self._is_needed)
-        except LeaseForgone as forgone:
+        except LeaseAbandoned as forgone:
             error = import_module("cwltool.errors").WorkflowException
             raise error("not started, because another step has failed") from forgone
 

@@ -6,23 +6,26 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from wesemu.engines.execution import DetachedExecution
-from wesemu.engines.launches import Launches, Reply, absolute, start_runner, tools_environment
-from wesemu.engines.rehearsal import Rehearsals
+from wesemu.engines.dry_run import DryRuns
+from wesemu.engines.execution import (
+    DetachedExecution,
+    Launcher,
+    Reply,
+    absolute,
+    start_runner,
+    tools_environment,
+)
+from wesemu.engines.launch_spec import Mode, write_snakemake_spec
+from wesemu.engines.options import check_parameters
 from wesemu.engines.sandbox import Sandbox
-from wesemu.engines.slurm.cluster import Cluster, Executor, has_accounting, largest_node
-from wesemu.engines.snakemake.cluster_plugin import plugin_found
-from wesemu.engines.snakemake.fork_client import ForkClient, NotStarted
+from wesemu.engines.slurm import Cluster, Executor, has_accounting, largest_node
+from wesemu.engines.snakemake.cli_worker import plugin_installed
+from wesemu.engines.snakemake.forkserver_client import ForkserverClient, NotStarted
 from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
-from wesemu.engines.snakemake.order import Mode, write_order
-from wesemu.engines.snakemake.parameters import check_parameters
 from wesemu.errors import EngineFault
-from wesemu.runs.graphs import Graph
-from wesemu.runs.model import Run
-from wesemu.runs.ports import Job
-from wesemu.runs.workspace import Workspace
-
-_RUNNER = "wesemu.engines.snakemake.runner"
+from wesemu.runs.model import Graph, Run
+from wesemu.runs.ports import LaunchRequest
+from wesemu.runs.run_directory import Workspace
 
 log = logging.getLogger("wesemu.engines.snakemake")
 
@@ -69,9 +72,9 @@ class SnakemakeEngine:
         self._python = python
         self._environment = tools_environment(environment or {}, passed=passed)
         self._grace = grace_seconds
-        self._client = ForkClient(python, self._environment, modules)
-        self._launches = Launches(grace_seconds)
-        self._rehearsals = Rehearsals(python, self._environment)
+        self._client = ForkserverClient(python, self._environment, modules)
+        self._launches = Launcher(grace_seconds)
+        self._dry_runs = DryRuns(python, self._environment)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
@@ -95,7 +98,7 @@ class SnakemakeEngine:
         if self.mode == "warm":
             await self._client.start()
 
-    async def launch(self, job: Job) -> DetachedExecution:
+    async def launch(self, job: LaunchRequest) -> DetachedExecution:
         """As the port says. A run that is alive is followed instead."""
         job = replace(job, workspace=await absolute(job.workspace))
         cluster = await self._measured()
@@ -113,7 +116,7 @@ class SnakemakeEngine:
                 'node.executor = "slurm" needs engine.snakemake = "warm" and Linux, and a version '
                 f'of Snakemake that it was tested with (this is {self.version}); use "slurm-plugin"'
             )
-        if self.executor == "slurm-plugin" and not await asyncio.to_thread(plugin_found):
+        if self.executor == "slurm-plugin" and not await asyncio.to_thread(plugin_installed):
             raise EngineFault(
                 'node.executor = "slurm-plugin" needs the plugin: pip install "wesemu[slurm]"'
             )
@@ -125,7 +128,7 @@ class SnakemakeEngine:
             return replace(cluster, accounting=await asyncio.to_thread(has_accounting))
         return cluster
 
-    async def _launch(self, job: Job, cluster: Cluster) -> Reply:
+    async def _launch(self, job: LaunchRequest, cluster: Cluster) -> Reply:
         if self.mode == "warm" and not self._wrapped(job):
             await self._write_order(job, "warm", cluster)
             for attempt in (1, 2):
@@ -141,12 +144,12 @@ class SnakemakeEngine:
                         raise
         await self._write_order(job, "cli", cluster)
         return await asyncio.to_thread(
-            start_runner, self._python, _RUNNER, job.workspace, self._environment
+            start_runner, self._python, "snakemake", job.workspace, self._environment
         )
 
-    async def _write_order(self, job: Job, mode: Mode, cluster: Cluster) -> None:
+    async def _write_order(self, job: LaunchRequest, mode: Mode, cluster: Cluster) -> None:
         await asyncio.to_thread(
-            write_order,
+            write_snakemake_spec,
             job,
             mode=mode,
             version=self.version,
@@ -157,22 +160,20 @@ class SnakemakeEngine:
             sandbox=self._sandbox_of(job),
         )
 
-    def _sandbox_of(self, job: Job) -> Sandbox | None:
+    def _sandbox_of(self, job: LaunchRequest) -> Sandbox | None:
         return self._sandbox if job.untrusted and self.executor == "local" else None
 
-    def _wrapped(self, job: Job) -> bool:
+    def _wrapped(self, job: LaunchRequest) -> bool:
         """Only a command can be put into bubblewrap."""
         sandbox = self._sandbox_of(job)
         return sandbox is not None and bool(sandbox.program)
 
-    async def rehearse(self, job: Job) -> Graph | None:
+    async def rehearse(self, job: LaunchRequest) -> Graph | None:
         """As the port says; None with a version whose internals nobody here knows."""
         if not is_tested(self.version):
             return None
         await self._write_order(job, self.mode, self._cluster)
-        return await self._rehearsals.perform(
-            "wesemu.engines.snakemake.rehearse", job.workspace, self._sandbox_of(job)
-        )
+        return await self._dry_runs.perform("snakemake", job.workspace, self._sandbox_of(job))
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._launches.attach(await absolute(workspace))

@@ -18,17 +18,55 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
 from wesemu.engines import run_process
+from wesemu.engines.launch_spec import about, read_snakemake_spec
 from wesemu.engines.snakemake import hooks
-from wesemu.engines.snakemake.fork_worker import ForkWorker
-from wesemu.engines.snakemake.imported import Imported
-from wesemu.engines.snakemake.order import about, read_order
-from wesemu.runs.workspace import Workspace
+from wesemu.engines.snakemake.worker import WarmWorker
+from wesemu.runs.run_directory import Workspace
+
+# Modules that the warm process has imported for the workflows that it forks runs of.
+
+
+class PreloadedModules:
+    """Imports `names`. Those that cannot be, a run will import, or say why it cannot."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        before = {*sys.modules}
+        for name in names:
+            with contextlib.suppress(ImportError):
+                import_module(name)
+        packages = {name.partition(".")[0] for name in names}
+        self._stamps = {
+            name: _stamp(name)
+            for name in {*sys.modules} - before
+            if name.partition(".")[0] in packages
+        }
+
+    def forget_changed(self) -> None:
+        """Where one's file has changed since, let whoever imports any of them read it anew.
+
+        For a run's own process: workflows and the modules that they import change together.
+        """
+        if any(_stamp(name) != stamp for name, stamp in self._stamps.items()):
+            for name in self._stamps:
+                sys.modules.pop(name, None)
+
+
+def _stamp(name: str) -> tuple[int, int] | None:
+    """Time of change and size of a module's file."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    try:
+        status = Path(file or "").stat() if file else None
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size) if status else None
+
 
 _MESSAGE_LIMIT = 1 << 16
 _WORDS_LIMIT = 1000
@@ -68,7 +106,7 @@ class ForkServer:
     def _load(self) -> None:
         with _one_thread():
             hooks.load()
-            self._imported = Imported(self._modules)
+            self._imported = PreloadedModules(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError("modules imported ahead start threads; they cannot be forked")
 
@@ -117,10 +155,10 @@ class ForkServer:
             self._channel.close()
 
         workspace = Workspace(Path(request["root"]))
-        order = read_order(workspace)
+        order = read_snakemake_spec(workspace)
         run_process.live(
             workspace,
-            lambda site: ForkWorker(site, order),
+            lambda site: WarmWorker(site, order),
             announce,
             about=about(order),
             grace_seconds=order.grace_seconds,

@@ -26,9 +26,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from wesemu.engines.snakemake.failures import deepest_frame
-from wesemu.runs.graphs import Graph, PlannedTask, graph_of
-from wesemu.runs.model import Resources
+from wesemu.engines.failures import deepest_frame
+from wesemu.runs.model import Graph, PlannedTask, Resources, graph_of
 
 TESTED = ((9, 27), (9, 28))
 """From the first version on, below the second one."""
@@ -130,7 +129,7 @@ class Watcher(Protocol):
         ...
 
 
-class _Stand:
+class _ModuleProxy:
     """Stands for a module inside another one, with some names replaced."""
 
     def __init__(self, module: Any, **replaced: Any) -> None:
@@ -155,7 +154,7 @@ def keep_signals() -> None:
     """Let the scheduler leave SIGTERM alone: its handler takes a lock that the interrupted code
     may hold, and then neither tools nor Snakemake end."""
     scheduling = import_module("snakemake.scheduling.job_scheduler")
-    vars(scheduling)["signal"] = _Stand(signal, signal=lambda number, handler: None)
+    vars(scheduling)["signal"] = _ModuleProxy(signal, signal=lambda number, handler: None)
 
 
 def _hook_shell(watcher: Watcher) -> None:
@@ -165,7 +164,7 @@ def _hook_shell(watcher: Watcher) -> None:
     def popen(command: str, **options: Any) -> "subprocess.Popen[Any]":
         return watcher.spawn(command, options)
 
-    module_globals(shell)["sp"] = _Stand(subprocess, Popen=popen)
+    module_globals(shell)["sp"] = _ModuleProxy(subprocess, Popen=popen)
 
 
 def module_globals(cls: Any) -> dict[str, Any]:
@@ -201,7 +200,7 @@ def _hook_executor(watcher: Watcher) -> None:
             raise local.SpawnedJobError()
 
     executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
-    vars(local)["time"] = _Stand(local.time, sleep=watcher.pause)
+    vars(local)["time"] = _ModuleProxy(local.time, sleep=watcher.pause)
 
 
 def _hook_groups(watcher: Watcher) -> None:
@@ -474,7 +473,7 @@ def load() -> None:
 def _read_yaml_by_libyaml() -> None:
     """Schemas and configurations; the parser in Python takes longer than to plan a workflow."""
     if hasattr(yaml, "CFullLoader"):
-        vars(import_module("yte"))["yaml"] = _Stand(yaml, load=load_yaml)
+        vars(import_module("yte"))["yaml"] = _ModuleProxy(yaml, load=load_yaml)
 
 
 def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it

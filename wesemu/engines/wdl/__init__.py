@@ -1,11 +1,7 @@
-"""WDL by miniwdl.
+"""WDL by miniwdl, inside the process of a run.
 
-engine                   the server's side
-runner, work             a run: the document, its inputs, its outputs
-backend                  tasks as local processes, or in miniwdl's own containers
-failures                 what miniwdl's errors tell the caller
+worker     a run: the document, its inputs, its outputs, why it failed; the tasks of a dry run
+backend    tasks as local processes, or in miniwdl's own containers
+
+`wesemu.engines.library_engine` has the server's side.
 """
-
-from wesemu.engines.wdl.engine import WdlEngine, probe
-
-__all__ = ["WdlEngine", "probe"]

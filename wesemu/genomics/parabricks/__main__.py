@@ -12,14 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.alignment import Lane
-from wesemu.genomics.parabricks.commands import Means, call, fq2bam
-from wesemu.genomics.parabricks.counting import Counting, check_lanes
-from wesemu.genomics.parabricks.failures import CURES, Failure
-from wesemu.genomics.parabricks.options import Options, options_from
-from wesemu.genomics.parabricks.process import Running
-from wesemu.genomics.parabricks.reference import FASTA_INDEX, lay_out
-from wesemu.genomics.parabricks.step import Failed, Known, Step, prepare, scratch
+from wesemu.genomics.align import Counting, check_lanes
+from wesemu.genomics.mappers import Lane
+from wesemu.genomics.parabricks.container import Running
+from wesemu.genomics.parabricks.failures import CURES, StepFailure
+from wesemu.genomics.parabricks.preflight import ParabricksOptions, options_from
+from wesemu.genomics.parabricks.step import (
+    FASTA_INDEX,
+    Failed,
+    NodeFacts,
+    Step,
+    StepResources,
+    call,
+    fq2bam,
+    lay_out,
+    prepare,
+    scratch,
+)
 from wesemu.genomics.read_groups import parse_read_group
 
 BAD_INPUT = 65
@@ -136,7 +145,7 @@ def _move(made: Path, target: Path) -> None:
     if not made.is_file() or not made.stat().st_size:
         there = ", ".join(sorted(path.name for path in made.parent.iterdir() if path.is_file()))
         raise Failed(
-            Failure(
+            StepFailure(
                 "other",
                 f"pbrun ended well but left no {made.name} (it left: {there or 'nothing'})",
                 CURES["other"],
@@ -150,13 +159,15 @@ def _resolved(path: str) -> str:
     return str(Path(path).resolve())
 
 
-def _options(arguments: argparse.Namespace) -> tuple[Options, Known]:
+def _options(arguments: argparse.Namespace) -> tuple[ParabricksOptions, NodeFacts]:
     options = options_from(json.loads(arguments.settings))
-    return options, Known(arguments.gpu_memory_mb, arguments.gpu_driver)
+    return options, NodeFacts(arguments.gpu_memory_mb, arguments.gpu_driver)
 
 
-def _means(arguments: argparse.Namespace, options: Options, temporary: Path, gpus: int) -> Means:
-    return Means(
+def _means(
+    arguments: argparse.Namespace, options: ParabricksOptions, temporary: Path, gpus: int
+) -> StepResources:
+    return StepResources(
         gpus=gpus,
         threads=arguments.threads,
         temporary=str(temporary),

@@ -83,7 +83,7 @@ _LINE_LIMIT = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class StepFailure:
     """`status` is pbrun's own exit status, 128 and more for a signal; None if it never ran."""
 
     kind: Kind
@@ -92,11 +92,13 @@ class Failure:
     status: int | None = None
 
 
-def recognise(command: str, status: int, words: str) -> Failure:
+def recognise(command: str, status: int, words: str) -> StepFailure:
     """What `words`, the end of its output, and the status say of a failed `command`."""
     kind, reason = _kind(status, words)
     told = f": {reason[:_LINE_LIMIT]}" if reason else ""
-    return Failure(kind, f"{command} ended with exit status {status}{told}", CURES[kind], status)
+    return StepFailure(
+        kind, f"{command} ended with exit status {status}{told}", CURES[kind], status
+    )
 
 
 def _kind(status: int, words: str) -> tuple[Kind, str]:
@@ -119,6 +121,6 @@ def _line_at(text: str, position: int) -> str:
     return text[start : end if end >= 0 else None].strip()
 
 
-def may_retry(failure: Failure, *, low_memory: bool, allowed: bool) -> bool:
+def may_retry(failure: StepFailure, *, low_memory: bool, allowed: bool) -> bool:
     """Whether the low-memory flags, not yet given, could help."""
     return failure.kind == "gpu_memory" and allowed and not low_memory

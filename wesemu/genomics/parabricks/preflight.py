@@ -3,17 +3,129 @@
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import psutil
 
+from wesemu.genomics.parabricks.container import RuntimeKind
 from wesemu.genomics.parabricks.failures import CURES, Kind
-from wesemu.genomics.parabricks.gpus import Answer, Gpu, ask, parse, question
-from wesemu.genomics.parabricks.options import Options
-from wesemu.genomics.parabricks.runtimes import Place
+from wesemu.genomics.tools import Tool
+
+# The GPUs that a step has, and what `nvidia-smi` says of them.
+
+
+NOT_FOUND = 127
+"""The status of a program that is not there."""
+
+_PATIENCE_SECONDS = 30
+_QUESTION = (
+    "nvidia-smi",
+    "--query-gpu=index,memory.total,driver_version,name",
+    "--format=csv,noheader,nounits",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedGpu:
+    """`memory_mb` in MiB, `driver` as in "535.104.05"."""
+
+    index: str
+    memory_mb: int | None
+    driver: str | None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramOutput:
+    """How a short question to a program ended; status 127 where it is not there."""
+
+    status: int
+    words: str
+
+
+def leased(environment: Mapping[str, str], wanted: int) -> tuple[str, ...]:
+    """The devices of a lease (or of Slurm), at most `wanted`; without one the first ones."""
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return tuple(str(number) for number in range(wanted))
+    return tuple(part.strip() for part in given.split(",") if part.strip())[:wanted]
+
+
+def ask(words: Sequence[str], added: Mapping[str, str] | None = None) -> ProgramOutput:
+    """Run a program that answers within half a minute."""
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(added or {})},
+            timeout=_PATIENCE_SECONDS,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ProgramOutput(124, f"{words[0]} did not answer for {_PATIENCE_SECONDS} s")
+    except OSError as error:
+        return ProgramOutput(NOT_FOUND, str(error))
+    return ProgramOutput(done.returncode, done.stdout)
+
+
+def question() -> list[str]:
+    """What to ask, on the machine or in a container."""
+    return list(_QUESTION)
+
+
+def parse(text: str) -> list[LeasedGpu]:
+    """The GPUs in an answer of nvidia-smi; lines that are none are passed over."""
+    found = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",", 3)]
+        if len(fields) == 4 and fields[0].isdigit():
+            memory = int(fields[1]) if fields[1].isdigit() else None
+            found.append(LeasedGpu(fields[0], memory, fields[2] or None, fields[3]))
+    return found
+
+
+# What the settings say of Parabricks, as the pipelines' configuration carries it.
+
+
+Runtime = Literal["auto", "native", "docker", "apptainer", "none"]
+LowMemory = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParabricksOptions:
+    """`image` is docker's name of an image that is there already, or the path of a .sif file.
+
+    `low_memory`: `auto` goes by the GPU's memory. `temporary` is a folder on a fast local disk
+    (None: the run's own). `memory_limit` is `--memory-limit` in GB of host memory.
+    """
+
+    runtime: Runtime = "auto"
+    image: str | None = None
+    low_memory: LowMemory = "auto"
+    retry_low_memory: bool = True
+    temporary: str | None = None
+    memory_limit: int | None = None
+
+
+def options_from(config: Mapping[str, Any]) -> ParabricksOptions:
+    """The configuration's object `parabricks`, which the workflow's schema has checked."""
+    return ParabricksOptions(
+        runtime=cast(Runtime, config.get("runtime") or "auto"),
+        image=config.get("image") or None,
+        low_memory=cast(LowMemory, config.get("low_memory") or "auto"),
+        retry_low_memory=bool(config.get("retry_low_memory", True)),
+        temporary=config.get("temporary") or None,
+        memory_limit=config.get("memory_limit") or None,
+    )
+
 
 Verdict = Literal["ok", "chosen", "unknown", "refused"]
 
@@ -31,7 +143,7 @@ _GIGA = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightCheck:
     """One thing that was looked at. `refused`: pbrun must not start; `cure` says what to do."""
 
     subject: str
@@ -41,9 +153,9 @@ class Finding:
     kind: Kind = "other"
 
 
-def choose_place(options: Options) -> tuple[Place | None, Finding]:
+def choose_place(options: ParabricksOptions) -> tuple[RuntimeKind | None, PreflightCheck]:
     """Where pbrun is to run: on PATH, else in the image that the settings name."""
-    place: Place | None = None
+    place: RuntimeKind | None = None
     if options.runtime == "none":
         return None, _refuse(
             "runtime",
@@ -78,18 +190,18 @@ def choose_place(options: Options) -> tuple[Place | None, Finding]:
             "set parabricks.image to an image of Clara Parabricks that is on this machine",
             "image",
         )
-    return place, Finding("runtime", "ok", place)
+    return place, PreflightCheck("runtime", "ok", place)
 
 
-def check_image(place: Place, image: str) -> Finding:
+def check_image(place: RuntimeKind, image: str) -> PreflightCheck:
     """Whether the image is on this machine; nothing is ever fetched."""
     if place == "apptainer":
         if "://" in image or not Path(image).exists():
             return _refuse("image", f"{image} is no file on this machine", CURES["image"], "image")
-        return Finding("image", "ok", image)
+        return PreflightCheck("image", "ok", image)
     answer = ask(["docker", "image", "inspect", "--format", "{{.Id}}", image])
     if answer.status == 0:
-        return Finding("image", "ok", image)
+        return PreflightCheck("image", "ok", image)
     words = _last(answer)
     if "no such image" in words.lower():
         return _refuse("image", f"docker has no image {image} here", CURES["image"], "image")
@@ -112,26 +224,26 @@ def _version(text: str, before: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def check_driver(version: tuple[int, int] | None, driver: str | None) -> Finding:
+def check_driver(version: tuple[int, int] | None, driver: str | None) -> PreflightCheck:
     """The driver's branch against what this version of Parabricks needs."""
     if version is None or driver is None or not (branch := re.match(r"\d+", driver)):
         missing = "the version of pbrun" if version is None else "the driver"
-        return Finding("driver", "unknown", f"{missing} is not known; it is not checked")
+        return PreflightCheck("driver", "unknown", f"{missing} is not known; it is not checked")
     name = f"Parabricks {version[0]}.{version[1]}"
     for since, least in _DRIVERS:
         if version >= since:
             if int(branch[0]) >= least:
-                return Finding("driver", "ok", f"{driver}; {name} needs {least} or later")
+                return PreflightCheck("driver", "ok", f"{driver}; {name} needs {least} or later")
             return _refuse(
                 "driver",
                 f"the NVIDIA driver is {driver}, {name} needs R{least} or later",
                 CURES["driver"],
                 "driver",
             )
-    return Finding("driver", "unknown", f"{driver}; what {name} needs is not known here")
+    return PreflightCheck("driver", "unknown", f"{driver}; what {name} needs is not known here")
 
 
-def check_gpus(gpus: Sequence[Gpu], wanted: int, words: str = "") -> Finding:
+def check_gpus(gpus: Sequence[LeasedGpu], wanted: int, words: str = "") -> PreflightCheck:
     """Whether there are GPUs at all, with memory enough."""
     if len(gpus) < wanted:
         said = f": {words}" if words else ""
@@ -146,36 +258,38 @@ def check_gpus(gpus: Sequence[Gpu], wanted: int, words: str = "") -> Finding:
             "use a larger card, or run on the CPU (node = cpu)",
             "gpu_memory",
         )
-    return Finding("gpu", "ok", "; ".join(_describe(gpu) for gpu in gpus))
+    return PreflightCheck("gpu", "ok", "; ".join(_describe(gpu) for gpu in gpus))
 
 
-def _describe(gpu: Gpu) -> str:
+def _describe(gpu: LeasedGpu) -> str:
     memory = "memory unknown" if gpu.memory_mb is None else f"{gpu.memory_mb} MiB"
     return f"{gpu.index}: {gpu.name or 'GPU'}, {memory}"
 
 
-def choose_low_memory(options: Options, gpus: Iterable[Gpu]) -> tuple[bool, Finding]:
+def choose_low_memory(
+    options: ParabricksOptions, gpus: Iterable[LeasedGpu]
+) -> tuple[bool, PreflightCheck]:
     """The low-memory flags: as the settings say, else by the smallest card."""
     if options.low_memory != "auto":
         chosen = options.low_memory == "always"
-        return chosen, Finding("low memory", "chosen", f"{chosen}, by the settings")
+        return chosen, PreflightCheck("low memory", "chosen", f"{chosen}, by the settings")
     sizes = [gpu.memory_mb for gpu in gpus if gpu.memory_mb is not None]
     if not sizes:
-        return False, Finding("low memory", "unknown", "off: the GPU's memory is not known")
+        return False, PreflightCheck("low memory", "unknown", "off: the GPU's memory is not known")
     chosen = min(sizes) < SLIM_GPU_MB
     text = f"{'on' if chosen else 'off'}: {min(sizes)} MiB, limit {SLIM_GPU_MB}"
-    return chosen, Finding("low memory", "chosen", text)
+    return chosen, PreflightCheck("low memory", "chosen", text)
 
 
-def check_host_memory(options: Options, wanted: int) -> Finding:
+def check_host_memory(options: ParabricksOptions, wanted: int) -> PreflightCheck:
     """Little host memory is no refusal: small samples need little."""
     if options.memory_limit is not None:
-        return Finding("host memory", "chosen", f"limited to {options.memory_limit} GB")
+        return PreflightCheck("host memory", "chosen", f"limited to {options.memory_limit} GB")
     total = psutil.virtual_memory().total // _GIGA
     need = HOST_GB_A_GPU * wanted
     if total >= need:
-        return Finding("host memory", "ok", f"{total} GB for {wanted} GPUs")
-    return Finding(
+        return PreflightCheck("host memory", "ok", f"{total} GB for {wanted} GPUs")
+    return PreflightCheck(
         "host memory",
         "unknown",
         f"{total} GB; NVIDIA asks for about {need} GB for {wanted} GPUs: whole genomes may fail",
@@ -183,7 +297,7 @@ def check_host_memory(options: Options, wanted: int) -> Finding:
     )
 
 
-def check_space(reads: Iterable[Path], temporary: Path) -> Finding:
+def check_space(reads: Iterable[Path], temporary: Path) -> PreflightCheck:
     """Room for the sort of these FASTQ files, in the folder for temporary files."""
     size = sum(path.stat().st_size for path in reads)
     free = shutil.disk_usage(temporary).free
@@ -191,8 +305,10 @@ def check_space(reads: Iterable[Path], temporary: Path) -> Finding:
     if free < _LEAST_TIMES_READS * size:
         return _refuse("temporary space", told, CURES["disk_full"], "disk_full")
     if free < _SPACE_TIMES_READS * size:
-        return Finding("temporary space", "unknown", f"{told}: it may not do", CURES["disk_full"])
-    return Finding("temporary space", "ok", told)
+        return PreflightCheck(
+            "temporary space", "unknown", f"{told}: it may not do", CURES["disk_full"]
+        )
+    return PreflightCheck("temporary space", "ok", told)
 
 
 def _size(count: int) -> str:
@@ -200,8 +316,8 @@ def _size(count: int) -> str:
 
 
 def parabricks_findings(
-    options: Options, *, gpus: Sequence[Gpu] | None = None, wanted: int = 1
-) -> list[Finding]:
+    options: ParabricksOptions, *, gpus: Sequence[LeasedGpu] | None = None, wanted: int = 1
+) -> list[PreflightCheck]:
     """Everything about this machine that a step would look at, for `wesemu doctor`. Blocks, up to
     some seconds. `gpus` are those already known; else nvidia-smi is asked."""
     place, found = choose_place(options)
@@ -218,7 +334,7 @@ def parabricks_findings(
     findings.append(check_gpus(seen or (known if place == "native" else []), wanted, _last(answer)))
     version = find_version(probe(place, options.image, ["pbrun", "version"]), options.image)
     told = "not told" if version is None else f"{version[0]}.{version[1]}"
-    findings.append(Finding("version", "unknown" if version is None else "ok", told))
+    findings.append(PreflightCheck("version", "unknown" if version is None else "ok", told))
     findings.append(check_driver(version, next((gpu.driver for gpu in known or seen), None)))
     findings.append(choose_low_memory(options, known or seen)[1])
     findings.append(check_host_memory(options, wanted))
@@ -226,7 +342,7 @@ def parabricks_findings(
 
 
 def probe(
-    place: Place, image: str | None, words: Sequence[str], devices: Sequence[str] = ()
+    place: RuntimeKind, image: str | None, words: Sequence[str], devices: Sequence[str] = ()
 ) -> list[str]:
     """The command that asks a program where pbrun is to run; without `devices`, with all GPUs."""
     match place:
@@ -240,10 +356,28 @@ def probe(
             return ["apptainer", "exec", "--nv", "--cleanenv", "--no-home", image or "", *words]
 
 
-def _refuse(subject: str, text: str, cure: str, kind: Kind = "other") -> Finding:
-    return Finding(subject, "refused", text, cure, kind)
+def _refuse(subject: str, text: str, cure: str, kind: Kind = "other") -> PreflightCheck:
+    return PreflightCheck(subject, "refused", text, cure, kind)
 
 
-def _last(answer: Answer) -> str:
+def _last(answer: ProgramOutput) -> str:
     lines = answer.words.strip().splitlines()
     return lines[-1][:240] if lines else f"exit status {answer.status}"
+
+
+# What a workflow wants to know of Parabricks before anything runs.
+
+
+def parabricks_tool(config: Mapping[str, Any]) -> Tool:
+    """`config` is the configuration's object `parabricks`. The version of a native pbrun is asked
+    for, that of an image is what its tag says; "unknown" where neither tells it."""
+    options = options_from(config)
+    place, _ = choose_place(options)
+    native = place == "native"
+    version = find_version(["pbrun", "version"] if native else [], options.image)
+    return Tool(
+        "parabricks",
+        ("pbrun",),
+        "unknown" if version is None else ".".join(map(str, version)),
+        "path" if native else "settings",
+    )

@@ -9,17 +9,17 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.alternates import find_alternates
-from wesemu.genomics.bwaindex import SUFFIXES_OF, index_fault, indexing_memory_mb
+from wesemu.genomics.reference_records import find_alternates
+from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault, indexing_memory_mb
 from wesemu.genomics.fastq import LONGEST_READ
-from wesemu.genomics.fingerprint import fingerprint
-from wesemu.genomics.index_format import CALLERS_WITH_CSI, LONGEST_IN_BAI, index_format
-from wesemu.genomics.lane_files import NamedFile, check_files_differ, file_identity
+from wesemu.genomics.bwa_index import fingerprint
+from wesemu.genomics.reference_records import CALLERS_WITH_CSI, LONGEST_IN_BAI, index_format
+from wesemu.genomics.read_groups import NamedFile, check_files_differ, file_identity
 from wesemu.genomics.read_groups import complete_read_groups, libraries
 from wesemu.genomics.reference_records import default_folder
 from wesemu.genomics.reports import check_reports
-from wesemu.genomics.parabricks.facts import parabricks_tool
-from wesemu.genomics.templates import uses_gpu
+from wesemu.genomics.parabricks.preflight import parabricks_tool
+from wesemu.genomics.mappers import uses_gpu
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, Tool, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
@@ -100,7 +100,7 @@ REFERENCE_INDEX = multiext(
 )
 # fails where the reference was replaced since the run began
 REFERENCE_UNCHANGED = (
-    f"{PYTHON} -m wesemu.genomics.reference_state {REFERENCE_STATE} input_error.json"
+    f"{PYTHON} -m wesemu.genomics.reference_records {REFERENCE_STATE} input_error.json"
 )
 INDEX_FORMAT = choose_index_format()
 BAM_INDEX = f"results/aligned.bam.{INDEX_FORMAT}"

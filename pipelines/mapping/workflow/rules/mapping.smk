@@ -28,7 +28,7 @@ rule map:
         # MiB for each thread of the sort
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
         finish=finishing(),
-        label=f"{PYTHON} -m wesemu.genomics.libraries",
+        label=f"{PYTHON} -m wesemu.genomics.read_groups",
         duplicates=markdup_options(),
         # CRAM from the same alignments does not need them again
         level=lambda wildcards, threads: bam_level(),
@@ -84,7 +84,7 @@ rule statistics:
     threads: max(1, min(4, THREADS // 2))
     params:
         depends_on=ALIGNMENT_KEY,
-        check=f"{PYTHON} -m wesemu.genomics.mapped",
+        check=f"{PYTHON} -m wesemu.genomics.qc",
         unchanged=REFERENCE_UNCHANGED,
         samtools=SAMTOOLS,
         sample=SAMPLE,

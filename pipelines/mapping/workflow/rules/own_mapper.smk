@@ -30,7 +30,7 @@ use rule map as own_map with:
         temporary=TEMPORARY,
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
         finish=finishing(),
-        label=f"{PYTHON} -m wesemu.genomics.libraries",
+        label=f"{PYTHON} -m wesemu.genomics.read_groups",
         duplicates=markdup_options(),
         # CRAM from the same alignments does not need them again
         level=lambda wildcards, threads: bam_level(),

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.alignment import Lane
-from wesemu.genomics.parabricks.commands import Means, call, fq2bam
-from wesemu.genomics.parabricks.preflight import probe
-from wesemu.genomics.parabricks.runtimes import (
+from wesemu.genomics.mappers import Lane
+from wesemu.genomics.parabricks.container import (
     Container,
     Mount,
     apptainer,
@@ -18,14 +16,16 @@ from wesemu.genomics.parabricks.runtimes import (
     environment,
     mounts,
 )
+from wesemu.genomics.parabricks.preflight import probe
+from wesemu.genomics.parabricks.step import StepResources, call, fq2bam
 
 IMAGE = "nvcr.io/nvidia/clara/clara-parabricks:4.7.1-1"
 LANES = [
     Lane("/in/a_1.fq.gz", "/in/a_2.fq.gz", "@RG\tID:L1\tLB:s\tPL:ILLUMINA\tPU:L1\tSM:s"),
     Lane("/in/b_1.fq.gz", "/in/b_2.fq.gz", "@RG\tID:L2\tLB:s\tPL:ILLUMINA\tPU:L2\tSM:s"),
 ]
-MEANS = Means(gpus=2, threads=32, temporary="/fast/t")
-SLIM = Means(gpus=1, threads=8, temporary="/t", low_memory=True, memory_limit=60)
+MEANS = StepResources(gpus=2, threads=32, temporary="/fast/t")
+SLIM = StepResources(gpus=1, threads=8, temporary="/t", low_memory=True, memory_limit=60)
 
 
 def test_fq2bam_with_two_lanes() -> None:
@@ -60,7 +60,7 @@ def test_fq2bam_without_markdup_on_a_small_card() -> None:
         ("deepvariant", SLIM, False, ["--num-streams-per-gpu", "1"]),
     ],
 )
-def test_callers(caller, means: Means, gvcf: bool, flags: list[str]) -> None:
+def test_callers(caller, means: StepResources, gvcf: bool, flags: list[str]) -> None:
     assert call(caller, "/r/genome.fa", "/o/a.bam", "/o/c.vcf", means, gvcf=gvcf) == [
         *("pbrun", caller, "--ref", "/r/genome.fa", "--in-bam", "/o/a.bam"),
         *("--out-variants", "/o/c.vcf", *flags),
@@ -145,7 +145,7 @@ def test_links_are_followed_and_folders_named_once(tmp_path: Path) -> None:
 
 
 def test_ploidy_and_targets_are_told_to_the_caller() -> None:
-    means = Means(gpus=1, threads=16, temporary="/t")
+    means = StepResources(gpus=1, threads=16, temporary="/t")
     words = call(
         "haplotypecaller", "/r/g.fa", "/o/a.bam", "/o/c.vcf", means, ploidy=1, targets="/o/t.bed"
     )

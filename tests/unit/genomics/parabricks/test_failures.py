@@ -2,7 +2,7 @@
 
 import pytest
 
-from wesemu.genomics.parabricks.failures import CURES, Failure, may_retry, recognise
+from wesemu.genomics.parabricks.failures import CURES, StepFailure, may_retry, recognise
 
 SAID = [
     (255, "x\ncudaErrorMemoryAllocation in bwa\ny", "gpu_memory"),
@@ -41,7 +41,7 @@ def test_the_line_that_tells_the_reason_is_quoted() -> None:
 
 @pytest.mark.parametrize("kind", CURES)
 def test_only_a_full_card_is_tried_again_and_only_once(kind) -> None:
-    failure = Failure(kind, "", "")
+    failure = StepFailure(kind, "", "")
     assert may_retry(failure, low_memory=False, allowed=True) == (kind == "gpu_memory")
     assert not may_retry(failure, low_memory=True, allowed=True)
     assert not may_retry(failure, low_memory=False, allowed=False)

@@ -9,17 +9,19 @@ from parabricks_support import IMAGE, Doubles
 from wesemu.errors import InputError
 from wesemu.genomics.parabricks import preflight
 from wesemu.genomics.parabricks.duplicates import duplicate_figures
-from wesemu.genomics.parabricks.gpus import Gpu, leased
-from wesemu.genomics.parabricks.options import Options, options_from
 from wesemu.genomics.parabricks.preflight import (
+    LeasedGpu,
+    ParabricksOptions,
     check_driver,
     check_gpus,
     check_space,
     choose_low_memory,
     choose_place,
+    leased,
+    options_from,
     parabricks_findings,
 )
-from wesemu.genomics.parabricks.reference import lay_out
+from wesemu.genomics.parabricks.step import lay_out
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -31,7 +33,7 @@ def doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doubles:
     return found
 
 
-def verdicts(options: Options, **known: object) -> dict[str, str]:
+def verdicts(options: ParabricksOptions, **known: object) -> dict[str, str]:
     return {each.subject: each.verdict for each in parabricks_findings(options, **known)}
 
 
@@ -69,15 +71,15 @@ def test_the_driver_is_held_against_the_version(version, driver, verdict) -> Non
 )
 def test_small_cards_get_the_low_memory_flags(setting, memory, chosen) -> None:
     options = options_from({"low_memory": setting})
-    assert choose_low_memory(options, [Gpu("0", 143771, None), Gpu("1", memory, None)])[0] == (
-        chosen
-    )
+    assert choose_low_memory(options, [LeasedGpu("0", 143771, None), LeasedGpu("1", memory, None)])[
+        0
+    ] == (chosen)
 
 
 def test_a_card_that_is_too_small_or_missing_is_refused() -> None:
-    assert check_gpus([Gpu("0", 8192, None)], 1).kind == "gpu_memory"
-    assert check_gpus([Gpu("0", 15109, None)], 1).verdict == "ok"
-    missing = check_gpus([Gpu("0", 40000, None)], 2, "NVML: not found")
+    assert check_gpus([LeasedGpu("0", 8192, None)], 1).kind == "gpu_memory"
+    assert check_gpus([LeasedGpu("0", 15109, None)], 1).verdict == "ok"
+    missing = check_gpus([LeasedGpu("0", 40000, None)], 2, "NVML: not found")
     assert (missing.kind, missing.text) == ("no_gpu", "1 of 2 GPUs can be seen: NVML: not found")
 
 
@@ -96,28 +98,30 @@ def test_leased_devices() -> None:
 
 
 def test_nothing_to_run_is_told(doubles: Doubles) -> None:
-    (finding,) = parabricks_findings(Options())
+    (finding,) = parabricks_findings(ParabricksOptions())
     assert (finding.verdict, finding.kind) == ("refused", "image")
     assert "parabricks.image" in finding.cure
-    assert choose_place(Options(runtime="docker"))[1].text == "docker is not on PATH"
+    assert choose_place(ParabricksOptions(runtime="docker"))[1].text == "docker is not on PATH"
     doubles.install("docker")
-    assert choose_place(Options(runtime="docker"))[1].text == "no image is named for docker"
+    assert (
+        choose_place(ParabricksOptions(runtime="docker"))[1].text == "no image is named for docker"
+    )
 
 
 def test_pbrun_on_path_comes_first_then_the_image(doubles: Doubles) -> None:
     doubles.install("docker", "apptainer")
-    assert choose_place(Options(image=IMAGE))[0] == "docker"
-    assert choose_place(Options(image=str(doubles.image)))[0] == "apptainer"
+    assert choose_place(ParabricksOptions(image=IMAGE))[0] == "docker"
+    assert choose_place(ParabricksOptions(image=str(doubles.image)))[0] == "apptainer"
     doubles.install("pbrun")
-    assert choose_place(Options(image=IMAGE))[0] == "native"
-    assert choose_place(Options(runtime="docker", image=IMAGE))[0] == "docker"
+    assert choose_place(ParabricksOptions(image=IMAGE))[0] == "native"
+    assert choose_place(ParabricksOptions(runtime="docker", image=IMAGE))[0] == "docker"
 
 
 @pytest.mark.parametrize("runtime", ["native", "docker", "apptainer"])
 def test_all_is_well(doubles: Doubles, runtime) -> None:
     doubles.install("pbrun", runtime) if runtime != "native" else doubles.install("pbrun")
     image = str(doubles.image) if runtime == "apptainer" else IMAGE
-    told = verdicts(Options(runtime=runtime, image=image, memory_limit=64))
+    told = verdicts(ParabricksOptions(runtime=runtime, image=image, memory_limit=64))
     assert told.pop("image", "ok") == "ok"
     assert told == {
         "runtime": "ok",
@@ -132,8 +136,10 @@ def test_all_is_well(doubles: Doubles, runtime) -> None:
 def test_images_are_never_fetched(doubles: Doubles) -> None:
     doubles.install("docker", "apptainer")
     for options in (
-        Options(runtime="docker", image="other/parabricks:4.7.1-1"),
-        Options(runtime="apptainer", image="docker://nvcr.io/nvidia/clara/clara-parabricks:4.7.1"),
+        ParabricksOptions(runtime="docker", image="other/parabricks:4.7.1-1"),
+        ParabricksOptions(
+            runtime="apptainer", image="docker://nvcr.io/nvidia/clara/clara-parabricks:4.7.1"
+        ),
     ):
         finding = parabricks_findings(options)[-1]
         assert (finding.subject, finding.verdict, finding.kind) == ("image", "refused", "image")
@@ -143,8 +149,8 @@ def test_images_are_never_fetched(doubles: Doubles) -> None:
 def test_a_container_that_sees_no_gpu_is_told(doubles: Doubles) -> None:
     doubles.install("docker", "pbrun")
     doubles.set("DOCKER_DOUBLE_GPUS", "0")
-    known = [Gpu("0", 143771, "580.65.06")]
-    finding = parabricks_findings(Options(image=IMAGE, runtime="docker"), gpus=known)[2]
+    known = [LeasedGpu("0", 143771, "580.65.06")]
+    finding = parabricks_findings(ParabricksOptions(image=IMAGE, runtime="docker"), gpus=known)[2]
     assert (finding.subject, finding.kind) == ("gpu", "no_gpu")
     assert "could not select device driver" in finding.text
 

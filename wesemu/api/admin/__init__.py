@@ -1,0 +1,1 @@
+"""The control API below `/_wesemu`: readiness, clock, faults, reset, metrics, events."""

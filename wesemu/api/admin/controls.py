@@ -1,0 +1,242 @@
+"""`/_wesemu/reset` and `/_wesemu/seed`: a server as if it had just been started."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Protocol
+
+from aiohttp import web
+
+from wesemu.api.admin import models
+from wesemu.api.admin.routes import answer, read, read_nothing
+from wesemu.api.fault_injection import MaintenanceGate, RequestFault, RequestFaults
+from wesemu.errors import InvalidRequest
+from wesemu.runs.admin_service import AdminService, Retention
+from wesemu.runs.clock import Clock, ClockRate, EmulatedClock
+from wesemu.runs.data_directory import IdSource
+from wesemu.runs.model import InjectedFault
+from wesemu.runs.service import ServicePolicy
+
+# `/_wesemu/prune`: removes runs that ended long ago.
+
+
+class PruneHandlers:
+    """Prunes by request; `retention` prunes by itself, too."""
+
+    def __init__(self, retention: Retention) -> None:
+        self._retention = retention
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/_wesemu/prune", self.prune)]
+
+    async def prune(self, request: web.Request) -> web.Response:
+        """The number of runs and of bytes that were freed, or would be in a dry run."""
+        body = await read(request, models.Prune)
+        try:
+            age = timedelta(days=body.older_than_days)
+        except OverflowError:
+            raise InvalidRequest(
+                "older_than_days: is more than a date can be", field="older_than_days"
+            ) from None
+        pruned = await self._retention.prune(
+            age, keep_outputs=body.keep_outputs, dry_run=body.dry_run
+        )
+        return answer(models.PruneReport(runs=pruned.runs, freed_bytes=pruned.freed_bytes))
+
+
+# `/_wesemu/clock`: emulated time, seen and steered.
+
+
+class ClockControl(Protocol):
+    """Who steers the emulated clock: `wesemu.runs.clock.PersistentClock`."""
+
+    clock: EmulatedClock
+
+    async def steer(self, *, speed: float | None = None, step: timedelta = ...) -> ClockRate: ...
+
+
+class ClockHandlers:
+    """`pace` is told beside the time; it is a setting."""
+
+    def __init__(self, keeper: ClockControl, wall: Clock, pace: str) -> None:
+        self._keeper = keeper
+        self._wall = wall
+        self._pace = pace
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/_wesemu/clock", self.show),
+            web.put("/_wesemu/clock", self.set_speed),
+            web.patch("/_wesemu/clock", self.set_speed),
+            web.post("/_wesemu/clock/advance", self.advance),
+        ]
+
+    async def show(self, request: web.Request) -> web.Response:
+        return self._answer()
+
+    async def set_speed(self, request: web.Request) -> web.Response:
+        body = await read(request, models.Speed)
+        await self._keeper.steer(speed=body.speed)
+        return self._answer()
+
+    async def advance(self, request: web.Request) -> web.Response:
+        body = await read(request, models.Advance)
+        await self._keeper.steer(step=body.step)
+        return self._answer()
+
+    def _answer(self) -> web.Response:
+        clock = self._keeper.clock
+        return answer(
+            models.ClockResponse(
+                now=clock.now(),
+                wall=self._wall.now(),
+                speed=clock.course.speed,
+                pace=self._pace,
+            )
+        )
+
+
+# `/_wesemu/faults`: what is to go wrong with the next calls and the next runs.
+
+
+class FaultHandlers:
+    """`calls` and `policy` keep the faults until something comes that they strike."""
+
+    def __init__(self, calls: RequestFaults, policy: ServicePolicy) -> None:
+        self._calls = calls
+        self._policy = policy
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/_wesemu/faults", self.show),
+            web.post("/_wesemu/faults", self.order),
+            web.delete("/_wesemu/faults", self.forget),
+        ]
+
+    async def show(self, request: web.Request) -> web.Response:
+        return self._answer()
+
+    async def order(self, request: web.Request) -> web.Response:
+        body = await read(request, models.FaultBody)
+        if body.next_run is not None:
+            for _ in range(body.times):
+                self._policy.order(_to_run_fault(body.next_run))
+        elif body.operation is not None:
+            fault = RequestFault(
+                body.operation,
+                body.status,
+                body.delay,
+                body.drop,
+                body.code,
+                body.message,
+                body.after,
+            )
+            self._calls.order(fault, body.times)
+        return self._answer()
+
+    async def forget(self, request: web.Request) -> web.Response:
+        await read_nothing(request)
+        self.forget_all()
+        return self._answer()
+
+    def forget_all(self) -> None:
+        self._calls.forget()
+        self._policy.forget_orders()
+
+    def _answer(self) -> web.Response:
+        calls = [
+            models.FaultBody(
+                operation=fault.operation,
+                times=times,
+                status=fault.status,
+                delay=fault.delay,
+                drop=fault.drop,
+                code=fault.code,
+                message=fault.message,
+                after=fault.after,
+            )
+            for fault, times in self._calls.ordered
+        ]
+        runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self._policy.ordered]
+        return answer(models.FaultList(faults=[*calls, *runs]))
+
+
+def _to_run_fault(asked: models.NextRun) -> InjectedFault:
+    return InjectedFault(
+        late_minutes=(asked.late_minutes or 1) if asked.misses_sla else 0,
+        fails_at_task=asked.fails_at_task,
+        out_of_disk=asked.runs_out_of_disk,
+    )
+
+
+def _from_run_fault(fault: InjectedFault) -> models.NextRun:
+    return models.NextRun(
+        misses_sla=fault.late_minutes > 0,
+        late_minutes=fault.late_minutes or None,
+        fails_at_task=fault.fails_at_task,
+        runs_out_of_disk=fault.out_of_disk,
+    )
+
+
+_REQUEST_SECONDS = 5.0
+"""How long requests that are under way may take before they are broken off."""
+
+_RUN_SECONDS = 60.0
+"""How long runs may take to end once they are cancelled."""
+
+
+class ResetHandlers:
+    """`restore` puts back whatever else the controls have changed; `empty_buckets` removes all
+    objects, which is slow. `close` breaks off resets, for the server's shut-down."""
+
+    def __init__(
+        self,
+        overseer: AdminService,
+        gate: MaintenanceGate,
+        ids: IdSource,
+        *,
+        restore: Callable[[], Awaitable[None]],
+        empty_buckets: Callable[[], None],
+    ) -> None:
+        self._overseer = overseer
+        self._gate = gate
+        self._ids = ids
+        self._restore = restore
+        self._empty_buckets = empty_buckets
+        self._resetting: set[asyncio.Task[web.Response]] = set()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/_wesemu/reset", self.reset),
+            web.post("/_wesemu/seed", self.seed),
+            web.put("/_wesemu/seed", self.seed),
+        ]
+
+    async def reset(self, request: web.Request) -> web.Response:
+        """Other requests wait meanwhile. A client that goes away does not break it off."""
+        body = await read(request, models.Reset)
+        resetting = asyncio.create_task(self._reset(body), name="reset")
+        self._resetting.add(resetting)
+        resetting.add_done_callback(self._resetting.discard)
+        return await asyncio.shield(resetting)
+
+    async def close(self, _: web.Application) -> None:
+        for resetting in self._resetting:
+            resetting.cancel()
+        await asyncio.gather(*self._resetting, return_exceptions=True)
+
+    async def seed(self, request: web.Request) -> web.Response:
+        body = await read(request, models.Seed)
+        self._ids.seed(body.seed)
+        return answer(body)
+
+    async def _reset(self, wanted: models.Reset) -> web.Response:
+        async with self._gate.closed():
+            # first the requests, since they may submit, then what they and others have submitted
+            await self._gate.emptied(_REQUEST_SECONDS)
+            await self._overseer.end_all(_RUN_SECONDS)
+            runs = await self._overseer.wipe()
+            await self._restore()
+            if wanted.buckets:
+                await asyncio.to_thread(self._empty_buckets)
+        return answer(models.ResetReport(runs=runs, buckets=wanted.buckets))

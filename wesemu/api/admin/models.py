@@ -1,0 +1,173 @@
+"""Requests and answers of the control API. Unknown members of requests are refused."""
+
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Speed(_Request):
+    """Emulated seconds a real second; 0 stops emulated time."""
+
+    speed: float
+
+
+class Advance(_Request):
+    """How far emulated time leaps: all of it together, more than nothing."""
+
+    seconds: float = Field(default=0, ge=0, le=10**10)
+    minutes: float = Field(default=0, ge=0, le=10**9)
+    hours: float = Field(default=0, ge=0, le=10**7)
+    days: float = Field(default=0, ge=0, le=10**6)
+
+    @property
+    def step(self) -> timedelta:
+        return timedelta(
+            seconds=self.seconds, minutes=self.minutes, hours=self.hours, days=self.days
+        )
+
+    @model_validator(mode="after")
+    def _leaps(self) -> "Advance":
+        if not self.step:
+            raise ValueError("say how far: seconds, minutes, hours or days")
+        return self
+
+
+class Reset(_Request):
+    """`buckets`: what lies in the buckets goes, too."""
+
+    buckets: bool = False
+
+
+class Seed(_Request):
+    """The number from which ids are drawn; null: from chance."""
+
+    seed: int | None
+
+
+class NextRun(_Request):
+    """What goes wrong with a run: `runs.terms.Fault`. `late_minutes` imply `misses_sla`."""
+
+    misses_sla: bool = False
+    late_minutes: int | None = Field(default=None, ge=1, le=10**6)
+    fails_at_task: int | None = Field(default=None, ge=1, le=10**6)
+    runs_out_of_disk: bool = False
+
+    @model_validator(mode="after")
+    def _is_something(self) -> "NextRun":
+        if "misses_sla" in self.model_fields_set and not self.misses_sla and self.late_minutes:
+            raise ValueError("a run that is late misses its SLA; leave out misses_sla: false")
+        if self.late_minutes is not None:
+            self.misses_sla = True
+        if not (self.misses_sla or self.fails_at_task or self.runs_out_of_disk):
+            raise ValueError("say what goes wrong: misses_sla, fails_at_task or runs_out_of_disk")
+        return self
+
+
+class FaultBody(_Request):
+    """Either the next `times` calls of `operation`, or the next `times` runs."""
+
+    operation: str | None = Field(default=None, min_length=1, max_length=2048)
+    next_run: NextRun | None = None
+    times: int = Field(default=1, ge=1, le=10**6)
+    status: int | None = Field(default=None, ge=400, le=599)
+    delay: float = Field(default=0, ge=0, le=3600)
+    drop: bool = False
+    code: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,99}$")
+    message: str | None = Field(default=None, min_length=1, max_length=1000)
+    after: bool = False
+
+    @field_validator("message")
+    @classmethod
+    def _is_text(cls, message: str | None) -> str | None:
+        if message is not None and not message.isprintable():
+            raise ValueError("must have printable characters only")
+        return message
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> "FaultBody":
+        if (self.operation is None) == (self.next_run is None):
+            raise ValueError("name either an operation or next_run")
+        if self.next_run is not None:
+            self._check_run()
+        else:
+            self._check_call()
+        return self
+
+    def _check_run(self) -> None:
+        of_calls = {"status", "delay", "drop", "code", "message", "after"}
+        given = [name for name in sorted(of_calls) if getattr(self, name)]
+        if given:
+            raise ValueError(f"{', '.join(given)} can only happen to an operation, not to a run")
+
+    def _check_call(self) -> None:
+        if self.status is None and (self.code or self.message):
+            raise ValueError("an error with a code or a message needs a status")
+        if self.drop and self.status is not None:
+            raise ValueError("a call that is dropped has no status; say one of the two")
+        if self.after and self.status is None and not self.delay:
+            self.drop = True  # the answer is lost
+        if self.status is None and not (self.delay or self.drop):
+            raise ValueError("say what happens: status, delay, drop or after")
+
+
+class ClockResponse(BaseModel):
+    """Emulated time, wall time and how fast the first one runs."""
+
+    now: datetime
+    wall: datetime
+    speed: float
+    pace: str
+
+
+class FaultList(BaseModel):
+    """The faults that still wait."""
+
+    faults: list[FaultBody]
+
+
+class ResetReport(BaseModel):
+    """What a reset has removed."""
+
+    runs: int
+    buckets: bool
+
+
+class Prune(BaseModel):
+    """Which runs to prune: those that ended `older_than_days` ago or earlier."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    older_than_days: float = Field(ge=0, allow_inf_nan=False)
+    keep_outputs: bool = False
+    dry_run: bool = False
+
+
+class PruneReport(BaseModel):
+    """What was pruned, or would be."""
+
+    runs: int
+    freed_bytes: int
+
+
+class ReadinessResponse(BaseModel):
+    """`reasons` why the server does not serve yet; empty when it does."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class AdminChange(BaseModel):
+    """A run as it is now, for those who watch; `state` is null once it was removed."""
+
+    id: str
+    state: str | None = None
+    handle: str | None = None
+    owner: str | None = None
+    workflow: str | None = None
+    created: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None

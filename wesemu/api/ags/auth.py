@@ -1,0 +1,303 @@
+"""Who sent a request: the access key whose secret signed it, in time and only once."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import parse_qsl, quote, unquote
+
+from aiohttp import web
+
+from wesemu.api.ags.responses import AgsSignatureRefused
+from wesemu.runs.clock import Clock
+from wesemu.runs.model import LOCAL_OWNER, Owner
+
+# Alibaba Cloud's two request signatures, computed from a request as it came over the wire.
+
+
+ACS3 = "ACS3-HMAC-SHA256"
+_ROA_HEADERS = ("accept", "content-md5", "content-type", "date")
+_ROA_AUTHORIZATION = re.compile(r"acs ([^:\s]+):(\S+)")
+_ACS3_AUTHORIZATION = re.compile(
+    rf"{ACS3} Credential=([^,\s]+),\s*SignedHeaders=([^,\s]+),\s*Signature=([0-9a-f]+)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request as sent: `target` is the raw path with its query, header names are lower case.
+
+    The values of a repeated header are joined by commas, so that none can be smuggled in.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """Still percent-encoded."""
+        return self.target.partition("?")[0]
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """Decoded, sorted by name; empty values kept."""
+        query = self.target.partition("?")[2]
+        return sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+
+
+@dataclass(frozen=True, slots=True)
+class AgsSignature:
+    """What an Authorization header claims. `signed` are ACS3's SignedHeaders."""
+
+    scheme: str
+    key_id: str
+    value: str
+    signed: tuple[str, ...] = ()
+
+
+def collect_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Names in lower case, values trimmed; see `SignedRequest`."""
+    collected: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.lower(), value.strip()
+        collected[key] = f"{collected[key]},{text}" if key in collected else text
+    return collected
+
+
+def read_authorization(header: str) -> AgsSignature | None:
+    """None for a header that is neither of the two."""
+    if roa := _ROA_AUTHORIZATION.fullmatch(header):
+        return AgsSignature("acs", roa[1], roa[2])
+    if acs3 := _ACS3_AUTHORIZATION.fullmatch(header):
+        return AgsSignature(ACS3, acs3[1], acs3[3], tuple(acs3[2].split(";")))
+    return None
+
+
+def unsigned_headers(request: SignedRequest, signature: AgsSignature) -> list[str]:
+    """The headers that ACS3 wants signed and that are not: host and every `x-acs-*`."""
+    needed = {name for name in request.headers if name.startswith("x-acs-")} | {"host"}
+    return sorted(needed - set(signature.signed))
+
+
+def verify(request: SignedRequest, signature: AgsSignature, secret: str) -> bool:
+    """Whether `signature` is the one that the secret's owner would have made of the request."""
+    return any(
+        hmac.compare_digest(_bytes(expected), _bytes(signature.value))
+        for expected in _expected(request, signature, secret)
+    )
+
+
+def string_to_sign(request: SignedRequest, signature: AgsSignature) -> str:
+    """The string that the server signs, for the error message."""
+    if signature.scheme == ACS3:
+        return _acs3_string(request, signature.signed)
+    return next(_roa_strings(request))
+
+
+def _expected(request: SignedRequest, signature: AgsSignature, secret: str) -> Iterator[str]:
+    key = _bytes(secret)
+    if signature.scheme == ACS3:
+        text = _bytes(_acs3_string(request, signature.signed))
+        yield hmac.new(key, text, hashlib.sha256).hexdigest()
+        return
+    for candidate in _roa_strings(request):
+        digest = hmac.new(key, _bytes(candidate), hashlib.sha1).digest()
+        yield base64.b64encode(digest).decode()
+
+
+def _roa_strings(request: SignedRequest) -> Iterator[str]:
+    """The SDKs' spellings: the path as sent (new) or unescaped (old), an empty value as `k` (new)
+    or `k=` (old). A path that holds a percent sign once unescaped was never signed so."""
+    lines = [request.method, *(request.headers.get(name, "") for name in _ROA_HEADERS)]
+    lines += [
+        f"{name}:{value}"
+        for name, value in sorted(request.headers.items())
+        if name.startswith("x-acs-")
+    ]
+    head = "\n".join(lines) + "\n"
+    plain = unquote(request.path, errors="surrogateescape")
+    paths = [request.path] if "%" in plain else list(dict.fromkeys((request.path, plain)))
+    for path in paths:
+        for empty in ("=", ""):
+            query = "&".join(
+                f"{name}={value}" if value else f"{name}{empty}"
+                for name, value in request.parameters
+            )
+            yield f"{head}{path}?{query}" if query else f"{head}{path}"
+
+
+def _acs3_string(request: SignedRequest, signed: Sequence[str]) -> str:
+    query = "&".join(f"{_escaped(name)}={_escaped(value)}" for name, value in request.parameters)
+    canonical = "\n".join(
+        [
+            request.method,
+            request.path,
+            query,
+            *(f"{name}:{request.headers.get(name, '')}" for name in signed),
+            "",
+            ";".join(signed),
+            hashlib.sha256(request.body).hexdigest(),
+        ]
+    )
+    return f"{ACS3}\n{hashlib.sha256(_bytes(canonical)).hexdigest()}"
+
+
+def _escaped(text: str) -> str:
+    """RFC 3986: all but the unreserved characters."""
+    return quote(text, safe="-_.~", errors="surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+SKEW = timedelta(minutes=15)
+_NONCES = 100_000
+
+
+class AgsAuthenticator:
+    """Checks signatures against `keys` (access key id = secret); the id is the owner.
+
+    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `bearer` is
+    given, which says that bearer tokens are asked for here, too, and whose a token is: our own
+    addition, for clients that speak both APIs. `clock` is the wall clock: clients sign by
+    theirs, never by emulated time. Nonces are remembered for as long as their requests would be
+    accepted, the newest 100,000 of them.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, str],
+        clock: Clock,
+        *,
+        bearer: Callable[[str], Awaitable[Owner | None]] | None = None,
+    ) -> None:
+        self._keys = dict(keys)
+        self._bearer = bearer
+        self._clock = clock
+        self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
+
+    async def owner(self, request: web.Request) -> Owner:
+        """Raises SignatureRefused, and what `bearer` raises. Reads the body where keys are
+        configured."""
+        if not self._keys and self._bearer is None:
+            return LOCAL_OWNER
+        if (owner := await self._shown(request.headers.get("Authorization", ""))) is not None:
+            return owner
+        return self.check(
+            SignedRequest(
+                method=request.method,
+                target=request.raw_path,
+                headers=collect_headers(list(request.headers.items())),
+                body=await request.read(),
+            )
+        )
+
+    async def _shown(self, authorization: str) -> Owner | None:
+        scheme, _, token = authorization.partition(" ")
+        if self._bearer is None or scheme.casefold() != "bearer":
+            return None
+        return await self._bearer(token.strip())
+
+    def check(self, request: SignedRequest) -> Owner:
+        """The owner of a signed request. Raises SignatureRefused."""
+        signature = read_authorization(request.headers.get("authorization", ""))
+        if signature is None:
+            raise _incomplete("sign with 'acs' (HMAC-SHA1) or ACS3-HMAC-SHA256")
+        secret = self._keys.get(signature.key_id)
+        if secret is None:
+            raise AgsSignatureRefused(
+                404, "InvalidAccessKeyId.NotFound", "Specified access key is not found."
+            )
+        if signature.scheme == ACS3 and (missing := unsigned_headers(request, signature)):
+            raise _incomplete(f"SignedHeaders lacks {', '.join(missing)}")
+        self._check_time(request, signature)
+        if not verify(request, signature, secret):
+            raise _mismatch(f"server string to sign is:{string_to_sign(request, signature)}")
+        _check_digests(request)
+        self._check_nonce(request, signature)
+        return Owner(signature.key_id)
+
+    def _check_time(self, request: SignedRequest, signature: AgsSignature) -> None:
+        names = ("x-acs-date",) if signature.scheme == ACS3 else ("x-acs-date", "date")
+        sent = [request.headers[name] for name in names if name in request.headers]
+        if not sent:
+            raise _incomplete(f"send the header {' or '.join(names)}")
+        now = self._clock.now()
+        if any(abs(_moment(text) - now) > SKEW for text in sent):
+            raise AgsSignatureRefused(
+                400,
+                "InvalidTimeStamp.Expired",
+                f"Specified time stamp or date value is expired: {sent[0][:40]} is more than 15 "
+                f"minutes from the server's {now:%Y-%m-%dT%H:%M:%SZ}.",
+            )
+
+    def _check_nonce(self, request: SignedRequest, signature: AgsSignature) -> None:
+        nonce = request.headers.get("x-acs-signature-nonce")
+        if nonce is None:
+            return
+        now = self._clock.now()
+        while self._nonces and next(iter(self._nonces.values())) < now - 2 * SKEW:
+            self._nonces.popitem(last=False)
+        used = (signature.key_id, nonce)
+        if used in self._nonces:
+            raise AgsSignatureRefused(
+                400, "SignatureNonceUsed", f"Specified signature nonce was used already: {nonce}."
+            )
+        self._nonces[used] = now
+        if len(self._nonces) > _NONCES:
+            self._nonces.popitem(last=False)
+
+
+def _check_digests(request: SignedRequest) -> None:
+    """The body against Content-MD5 and x-acs-content-sha256, each where it was sent."""
+    sent = request.headers.get("content-md5")
+    if sent is not None and _decoded(sent) != _md5(request.body):
+        raise _mismatch("the body is another than Content-MD5 says: send the body that was signed")
+    sent = request.headers.get("x-acs-content-sha256")
+    if sent is not None and sent.lower() != hashlib.sha256(request.body).hexdigest():
+        raise _mismatch("the body is another than x-acs-content-sha256 says: send the same body")
+
+
+def _md5(body: bytes) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _moment(text: str) -> datetime:
+    """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
+    try:
+        moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _incomplete(f"{text[:40]!r} is no date") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _incomplete(what: str) -> AgsSignatureRefused:
+    return AgsSignatureRefused(
+        400,
+        "IncompleteSignature",
+        f"The request signature does not conform to Aliyun standards: {what}.",
+    )
+
+
+def _mismatch(what: str) -> AgsSignatureRefused:
+    return AgsSignatureRefused(
+        400,
+        "SignatureDoesNotMatch",
+        f"Specified signature is not matched with our calculation. {what}",
+    )

@@ -1,0 +1,336 @@
+"""StartWorkflow: from AGS's fields to the core's request and, for errors, back."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, NotFound
+from wesemu.runs.model import PRETENDED, JsonObject, JsonValue, RunRequest
+from wesemu.util.text import json_reason, whole_number
+
+# The fields of a StartWorkflow request, in both of AGS's official dialects.
+
+
+KINDS = ("mapping", "wgs")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value as it was sent: the caller's spelling of the name, and the text."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A key in the request's bucket, and the field that the caller would mend."""
+
+    field: str
+    key: str
+
+
+class StartFields:
+    """The fields of one kind of workflow ("mapping", "wgs"), found by any of their names.
+
+    `{kind}` in a name stands for the kind's prefix. Empty strings and nulls count as absent.
+    """
+
+    def __init__(self, body: JsonObject) -> None:
+        self._sent = _fold(body)
+        self.kind = self._kind()
+
+    def get(self, *names: str) -> Field | None:
+        """The first of `names` that was sent. Raises InvalidRequest for a value that is no text."""
+        for name in names:
+            sent = self._sent.get(name.format(kind=self.kind))
+            if sent is not None and (text := _text(*sent)):
+                return Field(sent[0], text)
+        return None
+
+    def need(self, *names: str) -> Field:
+        """As `get`; raises InvalidRequest naming the first of `names` where none was sent."""
+        found = self.get(*names)
+        if found is None:
+            raise self._missing(names)
+        return found
+
+    def location(self, whole: str, folder: str, name: str) -> Location | None:
+        """A key, sent whole (dialect 2) or as a folder and a name in it (dialect 1)."""
+        if (key := self.get(whole)) is not None:
+            return Location(key.name, key.value)
+        path, file = self.get(folder), self.get(name)
+        if file is None:
+            if path is not None:
+                raise self._missing((name,))
+            return None
+        if path is None:
+            return Location(file.name, file.value)
+        return Location(file.name, f"{path.value.removesuffix('/')}/{file.value}")
+
+    def need_location(self, whole: str, folder: str, name: str) -> Location:
+        """As `location`; raises InvalidRequest where neither was sent."""
+        found = self.location(whole, folder, name)
+        if found is None:
+            raise self._missing((whole, name))
+        return found
+
+    def _kind(self) -> str:
+        self.kind = ""
+        sent = self.need("workflow_type")
+        if sent.value.casefold() not in KINDS:
+            raise InvalidRequest(
+                f"{sent.value[:40]!r} is no workflow; write {' or '.join(KINDS)}", field=sent.name
+            )
+        return sent.value.casefold()
+
+    def _missing(self, names: tuple[str, ...]) -> InvalidRequest:
+        first, *others = (name.format(kind=self.kind) for name in names)
+        instead = f" (or {', '.join(others)})" if others else ""
+        return InvalidRequest(f"it is missing{instead}", field=first)
+
+
+def parse_body(body: bytes) -> JsonObject:
+    """The JSON object in a request's body, whatever its Content-Type says.
+
+    Raises InvalidRequest for anything else.
+    """
+    try:
+        value = json.loads(body.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f"the body is {json_reason(error)}; send one JSON object in UTF-8"
+        ) from error
+    if not isinstance(value, dict):
+        raise InvalidRequest('the body is JSON, but not an object: send {"name": "value", …}')
+    return value
+
+
+def _fold(body: JsonObject) -> Mapping[str, tuple[str, JsonValue]]:
+    """By lower-case name. Of names that differ only in case, one that has a value wins."""
+    folded: dict[str, tuple[str, JsonValue]] = {}
+    for name, value in body.items():
+        if name.lower() not in folded or value not in (None, ""):
+            folded[name.lower()] = (name, value)
+    return folded
+
+
+def _text(name: str, value: JsonValue) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str():
+            if any(unicodedata.category(letter)[0] == "C" and letter != "\t" for letter in value):
+                raise InvalidRequest("it holds a control character; take it out", field=name)
+            return value
+        case _:
+            raise InvalidRequest("it must be a string", field=name)
+
+
+PLACES = {"wesemu_node": "node", "wesemu_gpus": "gpus"}
+"""Our fields for where a job is carried out, and the engine parameters that they become."""
+
+OWN_PARAMETERS = {
+    "wesemu_quality_offset": "quality_offset",
+    "wesemu_cram_version": "cram_version",
+    "wesemu_ploidy": "ploidy",
+    "wesemu_sex": "sex",
+    "wesemu_targets": "targets",
+}
+"""Our fields for parameters of the pipelines that AGS has no field for."""
+
+_NUMBERS = frozenset({"quality_offset", "ploidy"})
+_KEYS = frozenset({"ploidy", "targets"})
+"""Those that are keys in the request's bucket, where they are no numbers."""
+
+_LIKE_A_NUMBER = re.compile(r"[+-]?[0-9.]+")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorkflow:
+    """A translated request, and the caller's own field name for each parameter of the core."""
+
+    request: RunRequest
+    names: Mapping[str, str]
+
+    @contextmanager
+    def in_callers_words(self) -> Iterator[None]:
+        """Have errors name the fields that the caller sent."""
+        try:
+            yield
+        except (BucketNotFound, BucketNameRefused) as error:
+            error.field = self.names["bucket"]
+            raise
+        except (InvalidRequest, NotFound) as error:
+            field = error.field or ""
+            error.message = error.message.removeprefix(f"{field}: ")
+            error.field = self.names.get(field, error.field)
+            raise
+
+
+def translate(body: JsonObject) -> StartWorkflow:
+    """Raises InvalidRequest for missing fields and values that cannot be translated."""
+    fields = StartFields(body)
+    bucket = fields.need("{kind}_bucket_name")
+    if "/" in bucket.value:
+        raise InvalidRequest(
+            f"{bucket.value[:80]!r} is not a bucket name; write the key into the other fields",
+            field=bucket.name,
+        )
+    start = _Translation(fields, bucket)
+    start.reads()
+    start.reference()
+    start.outputs()
+    start.choices()
+    start.size()
+    start.own_parameters()
+    start.place()
+    request = RunRequest(
+        workflow_url=fields.kind,
+        params=start.params,
+        tags=start.tags,
+        engine_parameters=start.engine_parameters,
+        echo=start.echo(),
+    )
+    return StartWorkflow(request, start.names)
+
+
+class _Translation:
+    """Collects the parameters, the caller's names for them, and the echo's values."""
+
+    def __init__(self, fields: StartFields, bucket: Field) -> None:
+        self._fields = fields
+        self._bucket = bucket.value
+        self._echo: dict[str, str] = {"bucket_name": bucket.value}
+        self.params: JsonObject = {}
+        self.tags: dict[str, str] = {}
+        self.engine_parameters: dict[str, str] = {}
+        self._ours: dict[str, str] = {}
+        self.names: dict[str, str] = {"bucket": bucket.name}
+
+    def reads(self) -> None:
+        lane: JsonObject = {}
+        for mate in ("first", "second"):
+            found = self._fields.need_location(
+                f"{{kind}}_fastq_{mate}_name",
+                "{kind}_fastq_path",
+                f"{{kind}}_fastq_{mate}_filename",
+            )
+            lane[mate] = self._url(found, f"reads.0.{mate}", f"fastq_{mate}_name")
+        self.names["reads.0"] = self.names["reads.0.first"]
+        if (group := self._fields.get("{kind}_reference_group")) is not None:
+            lane["read_group"] = group.value
+            self._told(group.name, "reads.0.read_group", "reference_group", group.value)
+        self.params["reads"] = [lane]
+
+    def reference(self) -> None:
+        sent = self._fields.get("{kind}_reference_file", "{kind}_reference_path")
+        if sent is None:
+            # the default may be what is missing: said in the dialect of the reads
+            whole = self._fields.get("{kind}_fastq_first_name") is not None
+            missing = "reference_file" if whole else "reference_path"
+            self.names["reference"] = f"{self._fields.kind}_{missing}"
+            return
+        location = Location(sent.name, sent.value)
+        self.params["reference"] = self._url(location, "reference", "reference_file")
+
+    def outputs(self) -> None:
+        kinds = ("bam",) if self._fields.kind == "mapping" else ("gvcf", "vcf", "bam")
+        for kind in kinds:
+            # a gVCF is enough
+            needed = kind == kinds[0] if len(kinds) == 1 else kind == "vcf"
+            needed = needed and "gvcf" not in self.params
+            find = self._fields.need_location if needed else self._fields.location
+            found = find(
+                f"{{kind}}_{kind}_file_name",
+                f"{{kind}}_{kind}_out_path",
+                f"{{kind}}_{kind}_out_filename",
+            )
+            if found is not None:
+                self.params[kind] = self._url(found, kind, f"{kind}_file_name")
+                self.names[f"{kind}_index"] = found.field
+
+    def choices(self) -> None:
+        if (markdup := self._fields.get("{kind}_is_mark_dup", "{kind}_mark_dup")) is not None:
+            wanted = _TRUTH.get(markdup.value.casefold())
+            if wanted is None:
+                raise InvalidRequest(
+                    f"{markdup.value[:40]!r} is neither true nor false", field=markdup.name
+                )
+            self.params["markdup"] = wanted
+            self._told(markdup.name, "markdup", "mark_dup", markdup.value)
+        if (service := self._fields.get("{kind}_service", "service")) is not None:
+            self.params["service"] = service.value.lower()
+            self._told(service.name, "service", "service", service.value)
+        if (region := self._fields.get("{kind}_oss_region")) is not None:
+            self._echo["oss_region"] = region.value
+
+    def size(self) -> None:
+        """The size that the job pretends to have: our addition."""
+        if (bases := self._fields.get(PRETENDED)) is not None:
+            self.tags[PRETENDED] = bases.value
+            self.names[PRETENDED] = bases.name
+
+    def own_parameters(self) -> None:
+        """Our additions. The core checks the values."""
+        for ours, parameter in OWN_PARAMETERS.items():
+            if (sent := self._fields.get(ours)) is not None:
+                self.params[parameter] = self._own_value(parameter, sent.value)
+                self.names[parameter] = sent.name
+                self._ours[ours] = sent.value
+
+    def _own_value(self, parameter: str, text: str) -> int | str:
+        if parameter in _NUMBERS and (number := whole_number(text)) is not None:
+            return number
+        if parameter in _KEYS and not _LIKE_A_NUMBER.fullmatch(text):
+            return f"oss://{self._bucket}/{text}"
+        return text
+
+    def place(self) -> None:
+        """Where the job is carried out: our addition."""
+        for ours, parameter in PLACES.items():
+            if (sent := self._fields.get(ours)) is not None:
+                self.engine_parameters[parameter] = sent.value
+                self.names[f"workflow_engine_parameters.{parameter}"] = sent.name
+
+    def echo(self) -> JsonObject:
+        """The request in dialect 2, as DescirbeWorkflow shows it; what is ours at the end."""
+        asked = self.engine_parameters
+        places = {ours: asked[name] for ours, name in PLACES.items() if name in asked}
+        return echo_fields(self._fields.kind, self._echo) | self.tags | self._ours | places
+
+    def _url(self, location: Location, param: str, echoed: str) -> str:
+        self._told(location.field, param, echoed, location.key)
+        return f"oss://{self._bucket}/{location.key}"
+
+    def _told(self, name: str, param: str, echoed: str, value: str) -> None:
+        self.names[param] = name
+        self._echo[echoed] = value
+
+
+_ECHO_ORDER = (
+    "oss_region",
+    "fastq_first_name",
+    "fastq_second_name",
+    "bucket_name",
+    "vcf_file_name",
+    "gvcf_file_name",
+    "bam_file_name",
+    "reference_file",
+    "reference_group",
+    "mark_dup",
+    "service",
+)
+
+
+def echo_fields(kind: str, values: Mapping[str, str]) -> JsonObject:
+    """`values` under their names of dialect 2, in the order of the documented answer."""
+    return {f"{kind}_{name}": values[name] for name in _ECHO_ORDER if name in values}

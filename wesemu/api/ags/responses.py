@@ -1,0 +1,448 @@
+"""Runs as AGS jobs: their names, their status, their descriptions."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import assert_never
+from xml.etree.ElementTree import Element
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from wesemu.api.ags.requests import KINDS, echo_fields
+from wesemu.api.base import REQUEST_ID, document, element
+from wesemu.api.fault_injection import InjectedResponse
+from wesemu.errors import (
+    BucketNotFound,
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    IssuerUnreachable,
+    NotFound,
+    ObjectNotFound,
+    OutOfFiles,
+    ReferenceNotFound,
+    RunActive,
+    RunNotFound,
+    SystemFault,
+    TokenRefused,
+    TooManyRuns,
+    Unauthorized,
+    WesemuError,
+)
+from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, JsonValue, Owner, Run, RunState
+from wesemu.runs.service import RunService
+from wesemu.runs.sla import elapsed, figures, predict, promised
+
+# Times and durations the way AGS's Go server prints them.
+
+
+CHINA = timezone(timedelta(hours=8), "CST")
+
+ZERO_TIME = "0001-01-01 00:00:00 +0000 UTC"
+"""Go's zero time: what has not happened yet."""
+
+
+def go_time(moment: datetime | None) -> str:
+    """As "2020-01-15 16:30:25 +0800 CST", to the second; the zero time for None."""
+    if moment is None:
+        return ZERO_TIME
+    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S %z CST")
+
+
+def rfc3339(moment: datetime) -> str:
+    """As "2020-01-15T13:18:52Z"."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def go_duration(length: timedelta) -> str:
+    """Go's `Duration.String()`: "1h15m33.529968361s", "12m25s", "0s", "1.5ms"."""
+    microseconds = max(length // timedelta(microseconds=1), 0)
+    if 0 < microseconds < 1_000:
+        return f"{microseconds}µs"
+    if 0 < microseconds < 1_000_000:
+        return f"{_decimal(microseconds, 1_000)}ms"
+    minutes, rest = divmod(microseconds, 60_000_000)
+    seconds = f"{_decimal(rest, 1_000_000)}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{seconds}"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def _decimal(count: int, unit: int) -> str:
+    whole, fraction = divmod(count, unit)
+    if not fraction:
+        return str(whole)
+    return f"{whole}.{fraction:0{len(str(unit)) - 1}}".rstrip("0")
+
+
+# AGS's answers. Every value is a string, as in the API reference.
+
+
+class Started(BaseModel):
+    """StartWorkflow. `warning` is our addition."""
+
+    job_name: str = Field(serialization_alias="JobName")
+    warning: str | None = None
+
+
+class AgsJob(BaseModel):
+    """One entry of DescribeWorkflows. `status` is our addition."""
+
+    cluster_id: str
+    job_name: str
+    create_time: str
+    status: str
+
+
+class Jobs(BaseModel):
+    """DescribeWorkflows."""
+
+    jobs: list[AgsJob]
+
+
+class Description(BaseModel):
+    """DescirbeWorkflow (the API's own spelling). What may be None is our addition.
+
+    `total_bases` is counted, `sla_bases` what the service level goes by; all times are the
+    emulated clock's but `real_seconds`.
+    """
+
+    create_time: str
+    duration: str
+    finish_time: str
+    input_data_size: str
+    job_name: str
+    job_namespace: str
+    output_data_size: str
+    status: str
+    total_bases: str
+    total_reads: str
+    user_input_data: str
+    pace: str | None = None
+    sla_bases: str | None = None
+    sla_minutes: str | None = None
+    sla_price_cny: str | None = None
+    sla_deadline: str | None = None
+    sla_predicted_finish: str | None = None
+    sla_met: str | None = None
+    sla_charged_cny: str | None = None
+    real_seconds: str | None = None
+    node: str | None = None
+    node_note: str | None = None
+    error_message: str | None = None
+
+
+# Answers as JSON, or as XML where a client asks for that.
+
+
+_IS_XML = {
+    "application/xml": True,
+    "text/xml": True,
+    "application/json": False,
+    "application/*": False,
+    "*/*": False,
+}
+_QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
+
+
+def answer(request: web.Request, operation: str, content: BaseModel) -> web.Response:
+    """What an operation answers, None left out."""
+    members = content.model_dump(by_alias=True, exclude_none=True)
+    return write(request, f"{operation}Response", members)
+
+
+def write(
+    request: web.Request, root: str, members: JsonObject, *, status: int = 200
+) -> web.Response:
+    """`members` as a JSON object, or as the elements of the XML element `root`."""
+    if not wants_xml(request):
+        text = json.dumps(members, separators=(",", ":"))
+        return web.Response(text=text, status=status, content_type="application/json")
+    body = document(element(root, *_elements(members)))
+    return web.Response(body=body, status=status, content_type="application/xml", charset="utf-8")
+
+
+def wants_xml(request: web.Request) -> bool:
+    """By `Format` in the query, else by the most wanted type of Accept that there is; JSON where
+    neither says anything."""
+    for name, value in request.query.items():
+        if name.casefold() == "format" and value.casefold() in ("xml", "json"):
+            return value.casefold() == "xml"
+    ranges = [
+        _range(text)
+        for accept in request.headers.getall("Accept", [])
+        for text in accept.split(",")
+    ]
+    known = [(quality, kind) for quality, kind in ranges if quality and kind in _IS_XML]
+    return bool(known) and _IS_XML[max(known, key=lambda wanted: wanted[0])[1]]
+
+
+def _range(text: str) -> tuple[float, str]:
+    """A media range and its quality, RFC 9110, section 12.5.1."""
+    kind, *parameters = (part.strip() for part in text.split(";"))
+    found = [_QUALITY.fullmatch(parameter) for parameter in parameters]
+    quality = next((float(match[1]) for match in found if match), 1.0)
+    return quality, kind.casefold()
+
+
+def _elements(members: JsonObject) -> list[Element]:
+    return [
+        element(name, *_elements(item)) if isinstance(item, dict) else element(name, str(item))
+        for name, value in members.items()
+        for item in (value if isinstance(value, list) else [value])
+    ]
+
+
+# AGS's errors: one object that both generations of SDKs can read.
+
+
+_CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
+    (InvalidRequest, 400, "InvalidParameter"),
+    (TokenRefused, 403, "InvalidToken"),
+    (Unauthorized, 400, "IncompleteSignature"),
+    (Forbidden, 403, "ErrorCheckAcl"),
+    (RunNotFound, 404, "ErrorWorkflowNotFound"),
+    (BucketNotFound, 404, "ErrorBucketNotFound"),
+    (ObjectNotFound, 404, "ErrorObjectNotFound"),
+    (ReferenceNotFound, 404, "ErrorReferenceNotFound"),
+    (NotFound, 404, "ErrorNotFound"),
+    (RunActive, 409, "ErrorWorkflowRunning"),
+    (Conflict, 409, "ErrorConflict"),
+    (TooManyRuns, 429, "Throttling"),
+    (IssuerUnreachable, 503, "ServiceUnavailable"),
+    (OutOfFiles, 503, "ServiceUnavailable"),
+    (SystemFault, 500, "InternalError"),
+)
+"""The first row that fits an error renders it; the tree's leaves come before their parents."""
+
+_HTTP_CODES = {
+    404: "InvalidAction.NotFound",
+    405: "UnsupportedHTTPMethod",
+    413: "ErrorBodyTooLarge",
+    429: "Throttling",
+    503: "ServiceUnavailable",
+}
+
+
+_FAULT_CODES = {
+    400: "InvalidParameter",
+    401: "IncompleteSignature",
+    403: "ErrorCheckAcl",
+    404: "ErrorWorkflowNotFound",
+    409: "ErrorConflict",
+}
+"""For faults that the control API orders: what the operations themselves answer."""
+
+
+class AgsSignatureRefused(Unauthorized):
+    """A request whose signature does not hold; `status` and `code` are the gateway's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def render(error: Exception, request: web.Request) -> web.Response:
+    """The answer for an error, in the notation that the request asks for.
+
+    Anything that is not ours is an internal error without details.
+    """
+    match error:
+        case AgsSignatureRefused():
+            return _answer(request, error.status, error.code, error.message)
+        case WesemuError():
+            status, code = next(
+                ((status, code) for kind, status, code in _CODES if isinstance(error, kind)),
+                (500, "InternalError"),
+            )
+            return _answer(request, status, code, _message(error))
+        case InjectedResponse():
+            return _ordered(error, request)
+        case web.HTTPException():
+            return _http(error, request)
+        case _:
+            message = f"Internal error: the server's log has it under {request[REQUEST_ID]}."
+            return _answer(request, 500, "InternalError", message)
+
+
+def _message(error: WesemuError) -> str:
+    if error.field is None:
+        return error.message
+    return f"The parameter {error.field}: {error.message}"
+
+
+def _ordered(error: InjectedResponse, request: web.Request) -> web.Response:
+    """A fault: 404 and 409 mean the job where the request names one."""
+    status = error.status
+    code = _FAULT_CODES.get(status) or _http_code(status)
+    if status == 404 and not request.path.startswith("/gs/workflow/"):
+        code = "InvalidAction.NotFound"
+    elif status == 409 and request.method == "DELETE":
+        code = "ErrorWorkflowRunning"
+    return _answer(request, status, error.code or code, error.message or error.reason)
+
+
+def _http_code(status: int) -> str:
+    return _HTTP_CODES.get(status, "InvalidRequest" if status < 500 else "InternalError")
+
+
+def _http(error: web.HTTPException, request: web.Request) -> web.Response:
+    message = error.reason
+    if error.status in (404, 405):
+        message = (
+            "Specified api is not found, please check your url and method: "
+            "POST /gs/workflow, GET /gs/workflows, or GET, PUT, DELETE /gs/workflow/<name>."
+        )
+    response = _answer(request, error.status, _http_code(error.status), message)
+    if (allowed := error.headers.get("Allow")) is not None:
+        response.headers["Allow"] = allowed
+    return response
+
+
+def _answer(request: web.Request, status: int, code: str, message: str) -> web.Response:
+    request_id = request[REQUEST_ID]
+    return write(
+        request,
+        "Error",
+        {
+            "Code": code,
+            "Message": message,
+            "RequestId": request_id,
+            "HostId": "wesemu",
+            "code": code,
+            "message": message,
+            "requestId": request_id,
+        },
+        status=status,
+    )
+
+
+_NAME = re.compile(rf"({'|'.join(KINDS)})-gpu-([a-z0-9]+)")
+_BUCKET_URL = re.compile(r"oss://([^/]+)/(.+)")
+
+
+def job_name(run: Run) -> str:
+    """As "mapping-gpu-66xv7": AGS's name says gpu wherever the job ran."""
+    return f"{run.workflow}-gpu-{run.handle}"
+
+
+async def find_run(runs: RunService, owner: Owner, name: str) -> Run:
+    """The run that a job name means. Raises RunNotFound, also for other owners' jobs."""
+    missing = RunNotFound(f"you have no workflow {name[:80]!r}; DescribeWorkflows lists yours")
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise missing
+    kind, handle = match.groups()
+    try:
+        run = await runs.by_handle(owner, handle)
+    except (RunNotFound, Forbidden):
+        raise missing from None
+    if run.workflow != kind:
+        raise missing
+    return run
+
+
+def status(state: RunState) -> str:
+    """AGS's word for a state. A job that is being cancelled still runs; a cancelled one failed."""
+    match state:
+        case RunState.QUEUED:
+            return "Pending"
+        case RunState.INITIALIZING | RunState.RUNNING | RunState.CANCELING:
+            return "Running"
+        case RunState.COMPLETE:
+            return "Succeeded"
+        case RunState.EXECUTOR_ERROR | RunState.SYSTEM_ERROR | RunState.CANCELED:
+            return "Failed"
+        case _:
+            assert_never(state)
+
+
+def list_entry(run: Run, cluster_id: str) -> AgsJob:
+    return AgsJob(
+        cluster_id=cluster_id,
+        job_name=job_name(run),
+        create_time=rfc3339(run.created),
+        status=status(run.state),
+    )
+
+
+def describe(run: Run, *, now: datetime, namespace: str) -> Description:
+    """A run as DescirbeWorkflow tells it at `now`. Sizes are bytes; what is not known is "0"."""
+    length = elapsed(run, now)
+    figure, sla, predicted = figures(run), promised(run), predict(run)
+    return Description(
+        create_time=go_time(run.created),
+        duration=go_duration(_whole(length) if run.ended else length),
+        finish_time=go_time(run.ended),
+        input_data_size=str(run.input_bytes or 0),
+        job_name=job_name(run),
+        job_namespace=namespace,
+        output_data_size=str(sum(output.size for output in run.outputs if output.published)),
+        status=status(run.state),
+        total_bases=str(run.counts.total_bases if run.counts else 0),
+        total_reads=str(run.counts.total_reads if run.counts else 0),
+        user_input_data=json.dumps(
+            run.request.echo or echo_of(run), ensure_ascii=False, separators=(",", ":")
+        ),
+        pace=figure.get("wesemu.pace"),
+        sla_bases=figure.get("wesemu.sla.bases"),
+        sla_minutes=figure.get("wesemu.sla.minutes"),
+        sla_price_cny=figure.get("wesemu.sla.price_cny"),
+        sla_deadline=_go_time(sla.deadline(run.started) if sla and run.started else None),
+        sla_predicted_finish=_go_time(predicted.finish if predicted else None),
+        sla_met=figure.get("wesemu.sla.met"),
+        sla_charged_cny=figure.get("wesemu.sla.charged_cny"),
+        real_seconds=figure.get("wesemu.real.seconds"),
+        node=run.tags.get(PLACE),
+        node_note=run.tags.get(PLACE_NOTE),
+        error_message=_error(run) or figure.get("wesemu.error"),
+    )
+
+
+def _error(run: Run) -> str | None:
+    """AGS has one word for jobs that failed and for those that somebody cancelled."""
+    return "the workflow was cancelled" if run.state is RunState.CANCELED else None
+
+
+def echo_of(run: Run) -> JsonObject:
+    """What AGS would echo of a run that came in by another API: its parameters in dialect 2.
+
+    Keys are shortened to the first reads' bucket; what lies elsewhere keeps its `oss://` URL.
+    Of several lanes the first is told.
+    """
+    params = run.request.params
+    reads = params.get("reads")
+    lane = reads[0] if isinstance(reads, list) and reads else {}
+    lane = lane if isinstance(lane, dict) else {}
+    values: dict[str, JsonValue] = {
+        "fastq_first_name": lane.get("first"),
+        "fastq_second_name": lane.get("second"),
+        "vcf_file_name": params.get("vcf"),
+        "gvcf_file_name": params.get("gvcf"),
+        "bam_file_name": params.get("bam"),
+        "reference_file": params.get("reference"),
+        "reference_group": lane.get("read_group"),
+        "service": params.get("service"),
+    }
+    if "markdup" in params:
+        values["mark_dup"] = "true" if params["markdup"] else "false"
+    home = _BUCKET_URL.fullmatch(str(lane.get("first")))
+    texts = {name: _within(str(value), home) for name, value in values.items() if value is not None}
+    if home is not None:
+        texts["bucket_name"] = home[1]
+    return echo_fields(run.workflow, texts)
+
+
+def _within(text: str, home: re.Match[str] | None) -> str:
+    return text.removeprefix(f"oss://{home[1]}/") if home is not None else text
+
+
+def _go_time(moment: datetime | None) -> str | None:
+    return None if moment is None else go_time(moment)
+
+
+def _whole(length: timedelta) -> timedelta:
+    return timedelta(seconds=length // timedelta(seconds=1))

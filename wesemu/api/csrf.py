@@ -1,0 +1,192 @@
+"""Against web pages that use a server without credentials in the name of who looks at them.
+
+A page can send a form to any address (cross-site request forgery), and have its own name come to
+mean this machine (DNS rebinding). Where callers must show credentials, neither helps it: except
+that a browser sends a password (`Authorization: Basic`) again unasked, for whatever page.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from aiohttp import web
+from yarl import URL
+
+from wesemu.api.connections import PROXIED, base_url
+from wesemu.errors import Forbidden
+
+# Cross-origin resource sharing: web pages of the origins in `server.cors_origins` may call.
+
+
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2000}")
+_MAX_AGE_SECONDS = "600"
+_EXPOSED = ", ".join(
+    (
+        *("Accept-Ranges", "Content-Disposition", "Content-Length", "Content-Range", "Date"),
+        *("ETag", "Last-Modified", "Location", "Repr-Digest", "Retry-After", "WWW-Authenticate"),
+        *("X-Request-Id", "x-acs-request-id", "x-oss-request-id", "x-oss-hash-crc64ecma"),
+        *("x-oss-next-append-position", "x-oss-object-type"),
+    )
+)
+"""What pages may read of an answer, besides what they always may."""
+
+
+class CrossOrigins:
+    """`origins` are compared to the letter; there is no `*`. Pages show a token in
+    `Authorization`: cookies and passwords that browsers send by themselves are not asked for."""
+
+    def __init__(self, origins: Sequence[str] = ()) -> None:
+        self._origins = frozenset(origins)
+
+    def allows(self, request: web.Request) -> bool:
+        """Whether a page of an origin that is let in has sent the request."""
+        return request.headers.get("Origin", "") in self._origins
+
+    def preflight(self, request: web.Request) -> web.Response | None:
+        """The answer to a browser that asks before it sends what a page wants; None for any
+        other request."""
+        asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        if not asks or not self.allows(request):
+            return None
+        headers = {
+            "Access-Control-Allow-Methods": _METHODS,
+            "Access-Control-Max-Age": _MAX_AGE_SECONDS,
+        }
+        wanted = request.headers.get("Access-Control-Request-Headers", "")
+        if _TOKENS.fullmatch(wanted):
+            headers["Access-Control-Allow-Headers"] = wanted
+        if request.headers.get("Access-Control-Request-Private-Network") == "true":
+            headers["Access-Control-Allow-Private-Network"] = "true"
+        return web.Response(status=204, headers=headers)
+
+    async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let the page read the answer; for `on_response_prepare`."""
+        if not self._origins:
+            return
+        response.headers.add("Vary", "Origin")
+        if self.allows(request):
+            response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+
+
+def check_origin(text: str) -> str:
+    """An origin as browsers write it. Raises ValueError."""
+    url = URL(text)
+    if url.scheme not in ("http", "https") or not url.host or text != str(url.origin()):
+        raise ValueError(
+            f"{text[:80]!r} is no origin; write https://host or https://host:port, without a path"
+        )
+    return text
+
+
+_FORWARDED = frozenset(
+    {
+        *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-remote-addr"),
+        *("x-original-host", "x-original-forwarded-for", "x-envoy-external-address"),
+        *("cf-connecting-ip", "true-client-ip", "fastly-client-ip", "fly-client-ip"),
+    }
+)
+"""What proxies add to the requests that they pass on, besides X-Forwarded-*."""
+
+_NAMES = frozenset({"localhost", "ip6-localhost", "127.0.0.1", "::1"})
+_FOREIGN = frozenset({"cross-site", "same-site"})
+
+
+class RequestGuard:
+    """`is_open` says that nobody shows credentials. `hosts` are the names besides loopback's that
+    such a server answers to, with `*` for any letters; None where it listens beyond loopback and
+    cannot know its own names. Such a server on loopback takes no requests that a proxy passes on,
+    unless `insecure`: they may come from any machine."""
+
+    def __init__(
+        self,
+        *,
+        is_open: bool,
+        hosts: Sequence[str] | None = None,
+        insecure: bool = False,
+        origins: CrossOrigins | None = None,
+    ) -> None:
+        self._origins = origins or CrossOrigins()
+        self._is_open = is_open
+        self._insecure = insecure
+        self._hosts = None if hosts is None else [host.casefold() for host in hosts]
+
+    def check(self, request: web.Request) -> None:
+        """Raises Forbidden."""
+        headers = request.headers
+        if not self._is_open and not _sent_unasked(headers.get("Authorization", "")):
+            return
+        origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+        looks_on = request.method in ("GET", "HEAD") and headers.get("Sec-Fetch-Mode") == "navigate"
+        foreign = (origin is not None and not same_origin(origin, request)) or (
+            site in _FOREIGN and not looks_on
+        )
+        if foreign and not (self._is_open and self._origins.allows(request)):
+            raise Forbidden(
+                "a web page of another origin may not act on a server without keys"
+                if self._is_open
+                else "a web page of another origin may not act by a password; show a bearer token"
+            )
+        if not self._is_open:
+            return
+        if self._hosts is not None and not self._insecure and is_forwarded(request):
+            raise Forbidden(
+                "a proxy has passed this request on, and a server without credentials serves its "
+                "own machine only; set credentials, or start it with --insecure"
+            )
+        host = host_of(request)
+        if self._hosts is not None and not names_loopback(host) and not self._knows(host):
+            raise Forbidden(
+                f"this server does not go by the name {host[:80]!r}; use http://127.0.0.1, or add "
+                "the name to the setting hosts"
+            )
+
+    def _knows(self, host: str) -> bool:
+        return any(fnmatchcase(host.casefold(), pattern) for pattern in self._hosts or ())
+
+
+def _sent_unasked(authorization: str) -> bool:
+    return authorization.lstrip()[:6].casefold() == "basic "
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether a proxy has passed the request on, which then may come from any machine."""
+    if request.get(PROXIED, False):
+        return True
+    names = {name.lower().replace("_", "-") for name in request.headers}
+    return not names.isdisjoint(_FORWARDED) or any(name.startswith("x-forwarded") for name in names)
+
+
+def host_of(request: web.Request) -> str:
+    """The name in the Host header, without the port; "" for one that is malformed."""
+    try:
+        return URL(f"http://{request.host}").host or ""
+    except ValueError:
+        return ""
+
+
+def names_loopback(host: str) -> bool:
+    if host in _NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def same_origin(origin: str, request: web.Request) -> bool:
+    """Whether a page of this origin comes from the server itself, by whatever name."""
+    host = request.host
+    own = {f"http://{host}", f"https://{host}", _origin(base_url(request))}
+    return origin.casefold() in {name.casefold() for name in own}
+
+
+def _origin(url: str) -> str:
+    try:
+        return str(URL(url).origin())
+    except ValueError:
+        return url

@@ -1,0 +1,309 @@
+"""Who sent a request: the access key whose secret signed it, in time."""
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Literal
+from urllib.parse import quote
+
+from aiohttp import web
+
+from wesemu.api.oss.errors import OssSignatureRefused
+from wesemu.api.oss.request import OssRequest
+from wesemu.runs.clock import Clock
+from wesemu.runs.model import LOCAL_OWNER, Owner
+
+# The three signatures of OSS, each in the Authorization header or in a presigned URL.
+
+
+V4 = "OSS4-HMAC-SHA256"
+_V1_AUTHORIZATION = re.compile(r"OSS ([^:\s]+):(\S+)")
+_FIELD = re.compile(r"([A-Za-z]+)[:=]([^,\s]+)")
+_ALWAYS_SIGNED = ("content-type", "content-md5")
+_SUBRESOURCE_NAMES = """accessPoint accessPointPolicy acl append asyncFetch bucketArchiveDirectRead
+    bucketInfo callback callback-var cname comp continuation-token cors delete encryption endTime
+    group
+    httpsConfig inventory inventoryId lifecycle link live location logging metaQuery objectInfo
+    objectMeta partNumber policy position publicAccessBlock qos qosInfo qosRequester
+    redundancyTransition referer regionList replication replicationLocation replicationProgress
+    requestPayment requesterQosInfo resourceGroup resourcePool resourcePoolBuckets
+    resourcePoolInfo response-cache-control response-content-disposition
+    response-content-encoding response-content-language response-content-type response-expires
+    restore security-token sequential startTime stat status style styleName symlink tagging
+    transferAcceleration uploadId uploads versionId versioning versions vod website worm
+    wormExtend wormId x-oss-ac-forward-allow x-oss-ac-source-ip x-oss-ac-subnet-mask
+    x-oss-ac-vpc-id x-oss-access-point-name x-oss-async-process x-oss-process
+    x-oss-redundancy-transition-taskid x-oss-request-payer x-oss-target-redundancy-type
+    x-oss-traffic-limit x-oss-write-get-object-response"""
+SUBRESOURCES = frozenset(_SUBRESOURCE_NAMES.split())
+"""What V1 signs of a query, as the SDKs have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OssSignature:
+    """What a request claims. `scope` (V4) is `<date>/<region>/<product>/aliyun_v4_request`.
+
+    `time` is when it was signed; `expires` is set for a presigned URL only: the time in epoch
+    seconds (V1, V2), or the seconds that it holds (V4).
+    """
+
+    version: Literal[1, 2, 4]
+    key_id: str
+    value: str
+    time: str
+    expires: str | None = None
+    additional: tuple[str, ...] = ()
+    scope: str = ""
+
+
+def read_signature(call: OssRequest, headers: Mapping[str, str]) -> OssSignature | None:
+    """None for a request without a signature, or one that is none of the six."""
+    authorization = headers.get("authorization", "")
+    if not authorization:
+        return _presigned(call.query)
+    time = headers.get("x-oss-date", "") or headers.get("date", "")
+    if v1 := _V1_AUTHORIZATION.fullmatch(authorization):
+        return OssSignature(1, v1[1], v1[2], time)
+    scheme, _, rest = authorization.partition(" ")
+    fields = dict(_FIELD.findall(rest))
+    value = fields.get("Signature", "")
+    additional = tuple(sorted(fields.get("AdditionalHeaders", "").lower().split(";")))
+    additional = tuple(name for name in additional if name)
+    if scheme == "OSS2":
+        key_id = fields.get("AccessKeyId", "")
+        return OssSignature(2, key_id, value, headers.get("date", ""), additional=additional)
+    if scheme == V4:
+        key_id, _, scope = fields.get("Credential", "").partition("/")
+        date = headers.get("x-oss-date", "")
+        return OssSignature(4, key_id, value, date, additional=additional, scope=scope)
+    return None
+
+
+def verify(
+    call: OssRequest, headers: Mapping[str, str], signature: OssSignature, secret: str
+) -> bool:
+    """Whether `signature` is the one that the secret's owner would have made of the request."""
+    text = _bytes(string_to_sign(call, headers, signature))
+    match signature.version:
+        case 1:
+            digest = hmac.new(_bytes(secret), text, hashlib.sha1).digest()
+            expected = base64.b64encode(digest).decode()
+        case 2:
+            digest = hmac.new(_bytes(secret), text, hashlib.sha256).digest()
+            expected = base64.b64encode(digest).decode()
+        case 4:
+            key = _bytes(f"aliyun_v4{secret}")
+            for step in signature.scope.split("/"):
+                key = hmac.new(key, _bytes(step), hashlib.sha256).digest()
+            expected = hmac.new(key, text, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(_bytes(expected), _bytes(signature.value))
+
+
+def string_to_sign(call: OssRequest, headers: Mapping[str, str], signature: OssSignature) -> str:
+    """The string that the server signs, also for the error message."""
+    resource = f"/{call.bucket}/{call.key}" if call.bucket else "/"
+    if signature.version == 4:
+        return _v4_string(call, headers, signature, resource)
+    if signature.version == 1:
+        names = [name for name in headers if name.startswith("x-oss-")]
+        tail = resource + _query([p for p in call.parameters if p[0] in SUBRESOURCES])
+    else:
+        names = _signed_names(headers, signature, ())
+        pairs = [(_escaped(name), _escaped(value)) for name, value in _signed_query(call)]
+        tail = f"{';'.join(signature.additional)}\n{_escaped(resource)}{_query(pairs)}"
+    lines = [
+        call.method,
+        headers.get("content-md5", ""),
+        headers.get("content-type", ""),
+        signature.time if signature.expires is None else signature.expires,
+        *(f"{name}:{headers[name]}" for name in sorted(names)),
+        tail,
+    ]
+    return "\n".join(lines)
+
+
+def _v4_string(
+    call: OssRequest, headers: Mapping[str, str], signature: OssSignature, resource: str
+) -> str:
+    pairs = [(_escaped(name), _escaped(value)) for name, value in _signed_query(call)]
+    names = _signed_names(headers, signature, _ALWAYS_SIGNED)
+    canonical = "\n".join(
+        [
+            call.method,
+            quote(resource, safe="/-_.~", errors="surrogateescape"),
+            _query(pairs).removeprefix("?"),
+            *(f"{name}:{headers[name]}" for name in sorted(names)),
+            "",
+            ";".join(signature.additional),
+            headers.get("x-oss-content-sha256", "UNSIGNED-PAYLOAD"),
+        ]
+    )
+    digest = hashlib.sha256(_bytes(canonical)).hexdigest()
+    return "\n".join([V4, signature.time, signature.scope, digest])
+
+
+def _presigned(query: Mapping[str, str]) -> OssSignature | None:
+    additional = tuple(sorted(filter(None, query.get("x-oss-additional-headers", "").split(";"))))
+    value = query.get("x-oss-signature", "")
+    expires = query.get("x-oss-expires", "")
+    match query.get("x-oss-signature-version"):
+        case "OSS2":
+            key_id = query.get("x-oss-access-key-id", "")
+            return OssSignature(2, key_id, value, "", expires, additional)
+        case "OSS4-HMAC-SHA256":
+            key_id, _, scope = query.get("x-oss-credential", "").partition("/")
+            time = query.get("x-oss-date", "")
+            return OssSignature(4, key_id, value, time, expires, additional, scope)
+    if "OSSAccessKeyId" in query:
+        key_id, value = query["OSSAccessKeyId"], query.get("Signature", "")
+        return OssSignature(1, key_id, value, "", query.get("Expires", ""))
+    return None
+
+
+def _signed_names(
+    headers: Mapping[str, str], signature: OssSignature, always: tuple[str, ...]
+) -> list[str]:
+    return [
+        name
+        for name in headers
+        if name.startswith("x-oss-") or name in always or name in signature.additional
+    ]
+
+
+def _signed_query(call: OssRequest) -> list[tuple[str, str]]:
+    return [pair for pair in call.parameters if pair[0] != "x-oss-signature"]
+
+
+def _query(pairs: list[tuple[str, str]]) -> str:
+    """Sorted; an empty value goes without its equals sign."""
+    texts = [f"{name}={value}" if value else name for name, value in sorted(pairs)]
+    return "?" + "&".join(texts) if texts else ""
+
+
+def _escaped(text: str) -> str:
+    return quote(text, safe="-_.~", errors="surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+SKEW = timedelta(minutes=15)
+_LONGEST = timedelta(days=7)
+_LATEST = 253_402_300_799  # the last second of the year 9999
+
+
+class OssAuthenticator:
+    """Checks signatures against `keys` (access key id = secret); the id is the owner.
+
+    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `guarded`, which
+    says that other credentials are asked for here: then nobody is. `clock` is the wall clock, by
+    which clients sign.
+    """
+
+    def __init__(self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False) -> None:
+        self._keys = dict(keys)
+        self._is_open = not keys and not guarded
+        self._clock = clock
+
+    def owner(self, request: web.Request, call: OssRequest) -> Owner:
+        """Raises SignatureRefused."""
+        headers = _collect(request)
+        if not self._is_open:
+            return self.check(call, headers)
+        return LOCAL_OWNER
+
+    def check(self, call: OssRequest, headers: Mapping[str, str]) -> Owner:
+        """The owner of a signed request; header names are in lower case.
+
+        Raises SignatureRefused.
+        """
+        signature = read_signature(call, headers)
+        if signature is None:
+            raise _denied("You have no right to access this object: sign the request.")
+        secret = self._keys.get(signature.key_id)
+        if secret is None:
+            raise OssSignatureRefused(
+                403,
+                "InvalidAccessKeyId",
+                "The OSS Access Key Id you provided does not exist in our records.",
+                details={"OSSAccessKeyId": signature.key_id},
+            )
+        self._check_time(signature)
+        if not verify(call, headers, signature, secret):
+            text = string_to_sign(call, headers, signature)
+            raise OssSignatureRefused(
+                403,
+                "SignatureDoesNotMatch",
+                "The request signature we calculated does not match the signature you provided. "
+                "Check your key and signing method.",
+                details={
+                    "OSSAccessKeyId": signature.key_id,
+                    "SignatureProvided": signature.value,
+                    "StringToSign": text,
+                },
+            )
+        return Owner(signature.key_id)
+
+    def _check_time(self, signature: OssSignature) -> None:
+        now = self._clock.now()
+        if signature.expires is not None:
+            if signature.version == 4 and _moment(signature.time) - now > SKEW:
+                raise _denied("Request is not valid yet.")
+            if _expiry(signature) < now:
+                raise _denied("Request has expired.")
+            return
+        if abs(_moment(signature.time) - now) > SKEW:
+            raise OssSignatureRefused(
+                403,
+                "RequestTimeTooSkewed",
+                "The difference between the request time and the current time is too large.",
+                details={
+                    "MaxAllowedSkewMilliseconds": str(SKEW // timedelta(milliseconds=1)),
+                    "RequestTime": signature.time,
+                    "ServerTime": f"{now:%Y-%m-%dT%H:%M:%S.000Z}",
+                },
+            )
+        if signature.version == 4 and not signature.scope.startswith(signature.time[:8] + "/"):
+            raise _denied("The date in Credential is another than x-oss-date.")
+
+
+def _expiry(signature: OssSignature) -> datetime:
+    text = signature.expires or ""
+    if not text.isascii() or not text.isdecimal():
+        raise _denied(f"Expires is {text[:40]!r}, not a number of seconds.")
+    if signature.version != 4:
+        return datetime.fromtimestamp(min(int(text[:20]), _LATEST), UTC)
+    lasts = timedelta(seconds=min(int(text[:20]), _LATEST))
+    if lasts > _LONGEST:
+        raise _denied("A presigned URL (V4) holds for seven days at most.")
+    return _moment(signature.time) + lasts
+
+
+def _moment(text: str) -> datetime:
+    """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
+    try:
+        moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _denied(
+            f"OSS authentication requires a valid Date, and {text[:40]!r} is none."
+        ) from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _collect(request: web.Request) -> dict[str, str]:
+    """Names in lower case; a repeated header's values are joined, so that none is smuggled in."""
+    collected: dict[str, str] = {}
+    for name, value in request.headers.items():
+        key, text = name.lower(), value.strip()
+        collected[key] = f"{collected[key]},{text}" if key in collected else text
+    return collected
+
+
+def _denied(message: str) -> OssSignatureRefused:
+    return OssSignatureRefused(403, "AccessDenied", message)

@@ -1,0 +1,432 @@
+"""An object's headers on their way in and out, and its bytes."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import io
+import os
+import re
+import unicodedata
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+from xml.etree.ElementTree import Element
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
+
+from wesemu.api.oss.errors import OssRefused, not_implemented
+from wesemu.api.oss.request import OssRequest
+from wesemu.errors import DigestMismatch, InvalidRequest
+from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+from wesemu.storage.upload_buffer import Digests, UploadFile
+
+# Headers that make a request hold for some objects only, and the part of one that is wanted.
+
+
+COPY = "x-oss-copy-source-"
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: str = "") -> None:
+    """`If-…`, or with the prefix COPY those on the source of a copy.
+
+    Raises Refused: 304 for what the client has already, 412 for what is no more as it was.
+    """
+    match = headers.get(f"{prefix}If-Match")
+    if match is not None and not _names(match, info):
+        raise _failed("If-Match")
+    since = _moment(headers.get(f"{prefix}If-Unmodified-Since"))
+    if match is None and since is not None and info.modified.replace(microsecond=0) > since:
+        raise _failed("If-Unmodified-Since")
+    unmatched = headers.get(f"{prefix}If-None-Match")
+    since = _moment(headers.get(f"{prefix}If-Modified-Since"))
+    if unmatched is not None:
+        same = _names(unmatched, info)
+    else:
+        same = since is not None and info.modified.replace(microsecond=0) <= since
+    if same:
+        raise OssRefused(304, "NotModified", "Not Modified", headers={"ETag": f'"{info.etag}"'})
+
+
+def wanted_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """Offset and length in bytes; None for the whole.
+
+    OSS answers a range that makes no sense with the whole object, and with 416 only when asked
+    to (`x-oss-range-behavior: standard`). Raises Refused.
+    """
+    sent = headers.get("Range")
+    if sent is None:
+        return None
+    found = _RANGE.fullmatch(sent.strip())
+    if found and (span := _span(found[1], found[2], size)) is not None:
+        return span
+    if headers.get("x-oss-range-behavior", "").lower() != "standard":
+        return None
+    raise OssRefused(
+        416,
+        "InvalidRange",
+        "The requested range cannot be satisfied",
+        details={"ActualObjectSize": str(size), "RangeHeader": sent[:200]},
+        headers={"Content-Range": f"bytes */{size}"},
+    )
+
+
+def copied_range(sent: str, size: int) -> tuple[int, int]:
+    """The range of a part's source, which has to lie in it. Raises Refused."""
+    found = _RANGE.fullmatch(sent.strip())
+    span = found and found[1] and _span(found[1], found[2], size)
+    if not found or not span or (found[2] and int(found[2]) >= size):
+        raise OssRefused(
+            400,
+            "InvalidArgument",
+            f"x-oss-copy-source-range {sent[:80]!r} is no range of {size} bytes",
+        )
+    return span
+
+
+def _span(first: str, last: str, size: int) -> tuple[int, int] | None:
+    if first:
+        begin = int(first[:20])
+        end = min(int(last[:20]), size - 1) if last else size - 1
+    elif last and int(last[:20]):
+        begin, end = max(size - int(last[:20]), 0), size - 1
+    else:
+        return None
+    return (begin, end - begin + 1) if begin <= end < size else None
+
+
+def _names(tags: str, info: ObjectInfo) -> bool:
+    return tags.strip() == "*" or info.etag in [tag.strip().strip('"') for tag in tags.split(",")]
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError):
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _failed(name: str) -> OssRefused:
+    return OssRefused(
+        412,
+        "PreconditionFailed",
+        "At least one of the pre-conditions you specified did not hold.",
+        details={"Condition": name},
+    )
+
+
+# What copies read: the source that `x-oss-copy-source` names.
+
+
+SOURCE = f"{COPY[:-1]}"
+_STEP = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """An open object. `write` has the part that `x-oss-copy-source-range` asks for, or all."""
+
+    info: ObjectInfo
+    descriptor: int
+    span: tuple[int, int]
+
+    async def write(self, target: UploadFile) -> None:
+        """Raises TooLarge."""
+        offset, length = self.span
+        target.expect(length)
+        end = offset + length
+        for begin in range(offset, end, _STEP):
+            size = min(_STEP, end - begin)
+            await asyncio.to_thread(target.copy, self.descriptor, begin, size)
+
+
+def source_name(request: web.Request) -> tuple[str, str]:
+    """Bucket and key. Raises InvalidRequest."""
+    sent = request.headers[SOURCE].partition("?")[0]
+    bucket, _, key = unquote(sent, errors="surrogateescape").removeprefix("/").partition("/")
+    if not bucket or not key:
+        raise InvalidRequest(f"{SOURCE} is {sent[:80]!r}, not /<bucket>/<key>")
+    return bucket, key
+
+
+@asynccontextmanager
+async def opened_source(store: ObjectStore, request: web.Request) -> AsyncIterator[CopySource]:
+    """Raises InvalidRequest, BucketNotFound, ObjectNotFound, Refused for its conditions."""
+    info, file = await asyncio.to_thread(store.open, *source_name(request))
+    with file:
+        check_conditions(request.headers, info, prefix=COPY)
+        sent = request.headers.get(f"{SOURCE}-range")
+        span = (0, info.size) if sent is None else copied_range(sent, info.size)
+        yield CopySource(info, file.fileno(), span)
+
+
+META = "x-oss-meta-"
+CRC64 = "x-oss-hash-crc64ecma"
+_CHUNK = 1 << 20
+_KEPT = (
+    "Content-Type",
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Expires",
+)
+
+
+def sent_record(request: web.Request) -> ObjectRecord:
+    """The headers and metadata that are kept with an object. Raises InvalidRequest."""
+    headers = {name: _clean(request.headers[name]) for name in _KEPT if name in request.headers}
+    metadata = {
+        name.lower().removeprefix(META): _clean(value)
+        for name, value in request.headers.items()
+        if name.lower().startswith(META)
+    }
+    return ObjectRecord(headers=headers, metadata=metadata)
+
+
+@asynccontextmanager
+async def incoming(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
+    made = await asyncio.to_thread(store.incoming, bucket)
+    try:
+        yield made
+    finally:
+        await asyncio.to_thread(made.close)
+
+
+async def body(request: web.Request) -> AsyncIterator[bytes]:
+    """The request's body as it comes. Raises Refused when it breaks off."""
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise OssRefused(
+            400, "RequestTimeout", "The connection was closed before all bytes had come."
+        ) from error
+
+
+async def receive(request: web.Request, target: UploadFile) -> Digests:
+    """The request's body, never all of it in memory, checked against its Content-MD5.
+
+    Raises TooLarge, DigestMismatch, Refused.
+    """
+    if request.content_length is None and "Transfer-Encoding" not in request.headers:
+        raise OssRefused(
+            411, "MissingContentLength", "You must provide the Content-Length HTTP header."
+        )
+    target.expect(request.content_length or 0)
+    md5 = content_md5(request)
+    buffer = bytearray()
+    async for chunk in body(request):
+        buffer += chunk
+        if len(buffer) >= _CHUNK:
+            await asyncio.to_thread(target.write, bytes(buffer))
+            buffer.clear()
+    await asyncio.to_thread(target.write, bytes(buffer))
+    if "Content-Encoding" in request.headers and _was_unpacked(request):
+        raise not_implemented("an object with a Content-Encoding")
+    return await asyncio.to_thread(target.finish, md5=md5)
+
+
+def content_md5(request: web.Request) -> bytes | None:
+    """The 16 bytes of the header, if there is one. Raises Refused."""
+    sent = request.headers.get("Content-MD5")
+    if sent is None:
+        return None
+    try:
+        md5 = base64.b64decode(sent, validate=True)
+    except (binascii.Error, ValueError):
+        md5 = b""
+    if len(md5) != 16:
+        raise OssRefused(400, "InvalidDigest", "The Content-MD5 you specified was invalid.")
+    return md5
+
+
+def described(info: ObjectInfo) -> dict[str, str]:
+    """The headers that tell of an object, whether or not its bytes follow."""
+    record = info.record
+    headers = {
+        "Content-Type": "application/octet-stream",
+        **record.headers,
+        **{f"{META}{name}": value for name, value in record.metadata.items()},
+        **checksums(info),
+        "Last-Modified": format_datetime(info.modified, usegmt=True),
+        "Accept-Ranges": "bytes",
+        "x-oss-object-type": record.kind,
+        "x-oss-storage-class": "Standard",
+        # An object that somebody uploaded must not act in the name of who looks at it.
+        "Content-Security-Policy": "sandbox",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if record.kind == "Appendable":
+        headers["x-oss-next-append-position"] = str(info.size)
+    return headers
+
+
+def checksums(info: ObjectInfo) -> dict[str, str]:
+    """ETag and, where it is known, CRC-64."""
+    crc = info.record.crc64
+    return {"ETag": f'"{info.etag}"'} | ({} if crc is None else {CRC64: str(crc)})
+
+
+def overridden(call: OssRequest) -> dict[str, str]:
+    """The headers that the query asks for (`response-content-type` …). Raises InvalidRequest."""
+    return {
+        name: _clean(call.query[f"response-{name.lower()}"])
+        for name in _KEPT
+        if f"response-{name.lower()}" in call.query
+    }
+
+
+class ObjectResponse(web.StreamResponse):
+    """Sends a part of an open file, and closes it; nothing of it for a HEAD."""
+
+    def __init__(
+        self, file: io.FileIO, span: tuple[int, int], status: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(status=status, headers=headers)
+        self._object = file
+        self._offset, length = span
+        self.content_length = length
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            writer = await super().prepare(request)
+            if request.method != "HEAD":
+                await self._send(self.content_length or 0)
+            await self.write_eof()
+        finally:
+            self._object.close()
+        return writer
+
+    async def release(self) -> None:
+        self._object.close()
+
+    async def _send(self, length: int) -> None:
+        end = self._offset + length
+        for offset in range(self._offset, end, _CHUNK):
+            size = min(_CHUNK, end - offset)
+            await self.write(await asyncio.to_thread(os.pread, self._object.fileno(), size, offset))
+
+
+def _was_unpacked(request: web.Request) -> bool:
+    """As aiohttp does, unless its runner was made with auto_decompress=False."""
+    return getattr(request.content, "total_compressed_bytes", None) is not None
+
+
+def _clean(value: str) -> str:
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
+        raise InvalidRequest(f"the header value {value[:80]!r} is no text that could be sent back")
+    return value
+
+
+_LIMIT = 4 << 20
+_KEYS_LIMIT = 1000
+_DEEPEST = 20
+_PIECE = 64 << 10
+_MOST_ELEMENTS = 100_000
+
+
+async def read_parts(request: web.Request) -> list[tuple[int, str]]:
+    """CompleteMultipartUpload: part numbers with their ETags, without quotes.
+
+    Raises Refused, DigestMismatch.
+    """
+    root = await _document(request, "CompleteMultipartUpload")
+    return [
+        (_number(_text(part, "PartNumber")), _text(part, "ETag").strip('"').upper())
+        for part in root.iter("Part")
+    ]
+
+
+async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
+    """Delete: the keys, and whether the answer is to be quiet.
+
+    Raises Refused, DigestMismatch.
+    """
+    if "Content-MD5" not in request.headers:
+        raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
+    root = await _document(request, "Delete")
+    keys = [_text(found, "Key") for found in root.iter("Object")]
+    if not 0 < len(keys) <= _KEYS_LIMIT:
+        raise _malformed(f"a request deletes 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
+    return keys, (root.findtext("Quiet") or "").strip() == "true"
+
+
+async def _document(request: web.Request, tag: str) -> Element:
+    sent = bytearray()
+    async for chunk in body(request):
+        sent += chunk
+        if len(sent) > _LIMIT:
+            raise _malformed(f"longer than {_LIMIT} bytes")
+    md5 = content_md5(request)
+    if md5 is not None and md5 != hashlib.md5(sent, usedforsecurity=False).digest():
+        raise DigestMismatch("the document that came is another than Content-MD5 says")
+    return await asyncio.to_thread(_parsed, bytes(sent), tag)
+
+
+class _BoundedBuilder(ET.TreeBuilder):
+    """Refuses documents that are deeper or larger than any of OSS's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = self._elements = 0
+
+    def start(self, tag: str, attrs: dict[str, str]) -> Element:
+        self._depth += 1
+        self._elements += 1
+        if self._depth > _DEEPEST or self._elements > _MOST_ELEMENTS:
+            raise _malformed("it is nested too deeply, or has too many elements")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str) -> Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
+def _parsed(sent: bytes, tag: str) -> Element:
+    """A document type is refused before anything of it is expanded."""
+    try:
+        text = sent.decode()
+        if "<!DOCTYPE" in text:
+            raise _malformed("a document type is not taken")
+        parser = ET.XMLParser(target=_BoundedBuilder())  # noqa: S314 - nothing could expand
+        for begin in range(0, len(text), _PIECE):
+            parser.feed(text[begin : begin + _PIECE])
+        root: Element = parser.close()
+    except UnicodeDecodeError as error:
+        raise _malformed("it is not UTF-8") from error
+    except ET.ParseError as error:
+        line, column = error.position
+        raise _malformed(f"it is no XML from line {line}, column {column + 1} on") from error
+    for found in root.iter():
+        found.tag = found.tag.rpartition("}")[2]
+    if root.tag != tag:
+        raise _malformed(f"the root is {root.tag[:80]!r}, not {tag!r}")
+    return root
+
+
+def _text(parent: Element, tag: str) -> str:
+    text = parent.findtext(tag)
+    if text is None:
+        raise _malformed(f"{parent.tag} without {tag}")
+    return text
+
+
+def _number(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise _malformed(f"{text[:80]!r} is no number")
+    return int(text[:20])
+
+
+def _malformed(what: str) -> OssRefused:
+    return OssRefused(
+        400, "MalformedXML", f"The XML that you provided is not as the operation has it: {what}."
+    )

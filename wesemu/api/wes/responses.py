@@ -1,0 +1,451 @@
+"""Runs, tasks and the service as WES answers."""
+
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+from urllib.parse import quote
+
+from wesemu.api.wes import models
+from wesemu.api.wes.models import VERSIONS, Version
+from wesemu.runs.model import (
+    PLACE,
+    PLACE_NOTE,
+    UNPUBLISHED,
+    Graph,
+    OutputFile,
+    Owner,
+    PlannedTask,
+    Run,
+    RunFailure,
+    RunRequest,
+    RunState,
+    TaskLog,
+)
+from wesemu.runs.ports import DryRunResult
+from wesemu.runs.publishing import SHARED
+from wesemu.runs.service import RunService
+from wesemu.runs.sla import labels
+from wesemu.runs.store import Head
+
+# What a server says of itself in service-info, and how much it takes in one request.
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParameter:
+    """A parameter that `workflow_engine_parameters` may hold, with its default as text."""
+
+    name: str
+    type: str
+    default: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """`workflow_types` maps a WES workflow_type to its versions, `engines` a name to a version,
+    `bundled` the name of a pipeline that needs no attachment to its workflow_type, `carriers` a
+    workflow_type to the engine that carries it out.
+
+    `id` is a reversed domain name. `contact` (`mailto:` too), `documentation`, `home` (of the
+    organization) and `auth_instructions` are URLs; where WES requires one that is None, the
+    server's own address stands in. `created` is when the service was first set up, `updated`
+    when this version was.
+    """
+
+    version: str
+    created: datetime
+    workflow_types: Mapping[str, Sequence[str]]
+    engines: Mapping[str, str]
+    bundled: Mapping[str, str]
+    carriers: Mapping[str, str] = field(default_factory=dict)
+    updated: datetime | None = None
+    parameters: Sequence[EngineParameter] = ()
+    protocols: Sequence[str] = ("oss",)
+    id: str = "local.wesemu"
+    name: str = "wesemu"
+    description: str = "A local emulator of WES and AGS that runs real genomics pipelines"
+    organization: str = "wesemu"
+    home: str | None = None
+    contact: str | None = None
+    documentation: str | None = None
+    auth_instructions: str | None = None
+    environment: str = "dev"
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one submission; bytes, but for `parts`.
+
+    `field` bounds one text field, `body` a JSON or urlencoded body, `upload` a whole multipart
+    one with its attachments.
+    """
+
+    field: int = 1 << 20
+    body: int = 4 << 20
+    upload: int = 64 << 30
+    parts: int = 1000
+
+
+ECHOED = ("workflow_engine", "workflow_engine_version")
+"""Fields of a WES request that the core has no word for; they live in `RunRequest.echo`."""
+
+CALLBACK = "callback_url"
+"""An engine parameter that no engine sees; in `RunRequest.marks`, where the outbox looks for it."""
+
+
+def state(version: Version, actual: RunState) -> str:
+    """Under 0.3.0, whose enum lacks CANCELING, such a run still shows its last active state."""
+    if actual is RunState.CANCELING and not version.canceling:
+        return RunState.RUNNING.value
+    return actual.value
+
+
+def status(version: Version, run_id: str, actual: RunState) -> models.RunStatus:
+    return {"run_id": run_id, "state": state(version, actual)}
+
+
+def dry_run(rehearsal: DryRunResult) -> models.DryRun:
+    plan, resources = rehearsal.plan, rehearsal.plan.resources
+    planned: models.PlannedRun = {
+        "dry_run": True,
+        "workflow": plan.workflow,
+        "engine": plan.engine,
+        "service_level": plan.service_level.value,
+        "cores": resources.cores,
+        "memory_mb": resources.memory_mb,
+        "gpus": resources.gpus,
+        "node": plan.tags.get(PLACE, "auto"),
+    }
+    if (note := plan.tags.get(PLACE_NOTE)) is not None:
+        planned["node_note"] = note
+    if resources.gpus:
+        cards = rehearsal.cards
+        planned["node_gpus"] = {
+            "lent": cards.lent,
+            "free": cards.free,
+            "waits": rehearsal.waits,
+        }
+    if plan.input_bytes is not None:
+        planned["input_bytes"] = plan.input_bytes
+    if plan.publications is not None:
+        planned["outputs"] = {
+            wanted.name: {} if wanted.url is None else {"published": wanted.url}
+            for wanted in plan.publications
+            if not wanted.optional
+        }
+    if rehearsal.graph is not None:
+        planned["graph"] = _graph(rehearsal.graph)
+    answer: models.DryRun = {"run_id": "", "wesemu": planned}
+    if (shared := plan.tags.get(SHARED)) is not None:
+        answer["warnings"] = [shared]
+    return answer
+
+
+def _graph(graph: Graph) -> models.PlannedGraph:
+    return {
+        "total": graph.total,
+        "counts": graph.counts,
+        "complete": graph.complete,
+        "tasks": [_planned_task(task) for task in graph.tasks],
+    }
+
+
+def _planned_task(task: PlannedTask) -> models.WesPlannedTask:
+    told: models.WesPlannedTask = {
+        "id": task.id,
+        "name": task.name,
+        "wildcards": task.wildcards,
+        "inputs": task.inputs,
+        "outputs": task.outputs,
+        "after": task.after,
+    }
+    if task.threads is not None:
+        told["threads"] = task.threads
+    return told
+
+
+def summary(version: Version, run: Run) -> models.RunSummary:
+    told: models.RunSummary = {
+        "run_id": run.id,
+        "state": state(version, run.state),
+        "tags": labels(run),
+    }
+    if run.started is not None:
+        told["start_time"] = stamp(run.started)
+    if run.ended is not None:
+        told["end_time"] = stamp(run.ended)
+    return told
+
+
+def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> models.RunLog:
+    """`url` is the run's own absolute URL."""
+    extension: models.Extension = {
+        "handle": run.handle,
+        "state": run.state.value,
+        "created": stamp(run.created),
+    }
+    if (sources := run.request.marks.get("workflow_sources")) is not None:
+        extension["workflow"] = json.loads(sources)
+    if run.failure is not None:
+        extension["error"] = _failure(run.failure, tasks, url)
+    outputs = {output.name: _output(output, url) for output in run.outputs}
+    if outputs and run.state is RunState.EXECUTOR_ERROR:
+        extension["partial_outputs"], outputs = outputs, {}
+    return {
+        **status(version, run.id, run.state),
+        "request": _request(run.request, labels(run)),
+        "run_log": _log(run, url),
+        "task_logs": [task_log(task, url) for task in tasks],
+        "task_logs_url": f"{url}/tasks",
+        "outputs": outputs,
+        "wesemu": extension,
+    }
+
+
+def task_id(task: TaskLog) -> str:
+    """Unique within a run: every attempt of a task is a TaskLog of its own."""
+    return f"{task.id}-{task.attempt}"
+
+
+def task_log(task: TaskLog, url: str) -> models.WesTaskLog:
+    """`url` is the run's own absolute URL."""
+    told: models.WesTaskLog = {
+        "id": task_id(task),
+        "name": task.name,
+        "system_logs": _system_logs(task),
+    }
+    if task.command is not None:
+        told["cmd"] = [task.command]
+    if task.started is not None:
+        told["start_time"] = stamp(task.started)
+    if task.ended is not None:
+        told["end_time"] = stamp(task.ended)
+    if task.exit_code is not None:
+        told["exit_code"] = task.exit_code
+    own = f"{url}/tasks/{quote(task_id(task), safe='')}"
+    if task.stdout is not None:
+        told["stdout"] = f"{own}/stdout"
+    if task.stderr is not None:
+        told["stderr"] = f"{own}/stderr"
+    return told
+
+
+def service_info(
+    version: Version, facts: ServiceFacts, counts: Mapping[RunState, int], home: str
+) -> models.ServiceInfo:
+    """`home` is the server's own absolute URL."""
+    told: models.ServiceInfo = {
+        "id": facts.id,
+        "name": facts.name,
+        "type": {"group": "org.ga4gh", "artifact": "wes", "version": version.name},
+        "description": facts.description,
+        "organization": {"name": facts.organization, "url": facts.home or home},
+        "createdAt": stamp(facts.created),
+        "updatedAt": stamp(facts.updated or facts.created),
+        "environment": facts.environment,
+        "version": facts.version,
+        "workflow_type_versions": {
+            kind: {"workflow_type_version": list(versions)}
+            for kind, versions in facts.workflow_types.items()
+        },
+        "supported_wes_versions": list(VERSIONS),
+        "supported_filesystem_protocols": list(facts.protocols),
+        "supported_file_system_protocols": list(facts.protocols),
+        "workflow_engine_versions": _engines(version, facts.engines),
+        "default_workflow_engine_parameters": [
+            {"name": p.name, "type": p.type, "default_value": p.default} for p in facts.parameters
+        ],
+        "system_state_counts": _state_counts(version, counts),
+        "auth_instructions_url": facts.auth_instructions or home,
+        "tags": facts.tags,
+    }
+    if facts.contact is not None:
+        told |= {
+            "contactUrl": facts.contact,
+            "contact_info": facts.contact,
+            "contact_info_url": facts.contact,
+        }
+    if facts.documentation is not None:
+        told["documentationUrl"] = facts.documentation
+    return told
+
+
+def stamp(moment: datetime) -> str:
+    """The specification's own format, whole seconds in UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _log(run: Run, url: str) -> models.WesLog:
+    """Its stdout and stderr are always there: wes-client 5.0 reads them of any ended run."""
+    told: models.WesLog = {
+        "name": run.workflow or run.request.workflow_url,
+        "stdout": f"{url}/stdout",
+        "stderr": f"{url}/stderr",
+    }
+    if run.started is not None:
+        told["start_time"] = stamp(run.started)
+    if run.ended is not None:
+        told["end_time"] = stamp(run.ended)
+    if run.exit_code is not None:
+        told["exit_code"] = run.exit_code
+    notes = [run.tags.get(PLACE_NOTE)]
+    if run.failure is not None:
+        notes += [run.failure.message, run.failure.hint]
+    notes += run.tags.get(UNPUBLISHED, "").splitlines()
+    if any(notes):
+        told["system_logs"] = [note for note in notes if note is not None]
+    return told
+
+
+def _request(request: RunRequest, tags: Mapping[str, str]) -> models.WesRunRequest:
+    told: models.WesRunRequest = {
+        "workflow_params": request.params,
+        "workflow_type": request.workflow_type,
+        "workflow_type_version": request.workflow_type_version,
+        "workflow_url": request.workflow_url,
+        "tags": tags,
+        "workflow_engine_parameters": request.engine_parameters,
+    }
+    if CALLBACK in request.marks:
+        url = request.marks[CALLBACK]
+        told["workflow_engine_parameters"] = {**request.engine_parameters, CALLBACK: url}
+    engine, version = (request.echo.get(name) for name in ECHOED)
+    if isinstance(engine, str):
+        told["workflow_engine"] = engine
+    if isinstance(version, str):
+        told["workflow_engine_version"] = version
+    return told
+
+
+def _output(output: OutputFile, url: str) -> models.WesOutput:
+    told: models.WesOutput = {"url": f"{url}/outputs/{quote(output.path)}", "size": output.size}
+    if output.sha256 is not None:
+        told["sha256"] = output.sha256
+    if output.published is not None:
+        told["published"] = output.published
+    return told
+
+
+def _failure(failure: RunFailure, tasks: Iterable[TaskLog], url: str) -> models.WesFailure:
+    told: models.WesFailure = {"message": failure.message}
+    if failure.hint is not None:
+        told["hint"] = failure.hint
+    if failure.file is not None:
+        told["file"] = failure.file
+    if failure.record is not None:
+        told["record"] = failure.record
+    if failure.task is not None:
+        told["task"] = failure.task
+    if failure.exit_code is not None:
+        told["exit_code"] = failure.exit_code
+    if failure.stderr is not None:
+        culprit = next((task for task in tasks if task.stderr == failure.stderr), None)
+        told["stderr"] = task_log(culprit, url)["stderr"] if culprit else f"{url}/stderr"
+    return told
+
+
+def _system_logs(task: TaskLog) -> list[str]:
+    """What the engine measured, for people; WES leaves the content open."""
+    facts: dict[str, object] = {"state": task.state.value, "attempt": task.attempt}
+    facts |= {f"wildcard {name}": value for name, value in task.wildcards.items()}
+    measured = {
+        "threads": task.threads,
+        "cpu_seconds": task.cpu_seconds,
+        "peak_memory_bytes": task.peak_memory,
+    }
+    facts |= {name: value for name, value in measured.items() if value is not None}
+    return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def _engines(
+    version: Version, engines: Mapping[str, str]
+) -> Mapping[str, str | models.WorkflowEngineVersion]:
+    if version.engine_lists:
+        return {name: {"workflow_engine_version": [number]} for name, number in engines.items()}
+    return dict(engines)
+
+
+def _state_counts(version: Version, counts: Mapping[RunState, int]) -> dict[str, int]:
+    told: dict[str, int] = {}
+    for actual, number in counts.items():
+        shown = state(version, actual)
+        told[shown] = told.get(shown, 0) + number
+    return told
+
+
+# What is told of runs that have ended, put into words once: it never changes again.
+
+
+_SUMMARY_LETTERS = 16 << 20
+_LOG_LETTERS = 32 << 20
+_LARGEST_SHARE = 256
+
+Key = TypeVar("Key")
+
+
+class ResponseCache(Generic[Key]):
+    """The texts that were asked for last, as many as have no more than `letters` together."""
+
+    def __init__(self, letters: int) -> None:
+        self._letters = letters
+        self._held = 0
+        self._texts: OrderedDict[Key, str] = OrderedDict()
+
+    def get(self, key: Key) -> str | None:
+        text = self._texts.get(key)
+        if text is not None:
+            self._texts.move_to_end(key)
+        return text
+
+    def put(self, key: Key, text: str) -> None:
+        """A text that would push out too many others is not kept."""
+        if key in self._texts or len(text) > self._letters // _LARGEST_SHARE:
+            return
+        self._texts[key] = text
+        self._held += len(text)
+        while self._held > self._letters:
+            _, dropped = self._texts.popitem(last=False)
+            self._held -= len(dropped)
+
+
+class RunResponses:
+    """JSON of RunSummary and RunLog. Of an ended run it is the same for all versions, but for the
+    addresses in it."""
+
+    def __init__(self, runs: RunService) -> None:
+        self._runs = runs
+        self._summaries: ResponseCache[Head] = ResponseCache(_SUMMARY_LETTERS)
+        self._logs: ResponseCache[Head] = ResponseCache(_LOG_LETTERS)
+        self._url = f"url-{secrets.token_hex(16)}"
+        """Stands for a run's own URL in what is kept; nobody outside can write it."""
+
+    async def summaries(self, version: Version, owner: Owner, heads: Sequence[Head]) -> list[str]:
+        """One for each of `heads`, but for runs that were removed meanwhile."""
+        kept = {head: self._summaries.get(head) for head in heads}
+        missing = [head.id for head, text in kept.items() if text is None]
+        found = await self._runs.many(owner, missing) if missing else {}
+        for head, text in kept.items():
+            if text is None and (run := found.get(head.id)) is not None:
+                kept[head] = self._summary(version, head, run)
+        return [text for text in kept.values() if text is not None]
+
+    async def log(self, version: Version, owner: Owner, run_id: str, url: str) -> str:
+        """`url` is the run's own. Raises as RunService.get."""
+        run = await self._runs.get(owner, run_id)
+        head = Head(run.id, run.sequence, run.state)
+        if (text := self._logs.get(head)) is None:
+            tasks = await self._runs.tasks(run)
+            text = json.dumps(run_log(version, run, tasks, self._url))
+            if run.state.ended:
+                self._logs.put(head, text)
+        return text.replace(self._url, json.dumps(url)[1:-1])
+
+    def _summary(self, version: Version, head: Head, run: Run) -> str:
+        text = json.dumps(summary(version, run))
+        if head.state is run.state and run.state.ended:
+            self._summaries.put(head, text)
+        return text

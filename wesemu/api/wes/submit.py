@@ -1,0 +1,488 @@
+"""POST /runs: a body as real clients send it, streamed into a new run.
+
+Text fields may be parts with or without a filename (`curl -F field=@file`), attachments come in
+any place; urlencoded and JSON bodies are taken as well.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from email.message import Message
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from wesemu.api.wes.multipart import FormPart, FormReader
+from wesemu.api.wes.responses import CALLBACK, ECHOED, Limits, ServiceFacts
+from wesemu.engine_parameters import canonical, given_parameters, read_flag
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunRequest, workflow_kind
+from wesemu.runs.ports import DryRunResult
+from wesemu.runs.service import RunDraft, RunService, SubmissionKey
+from wesemu.util.text import json_reason
+
+# Engine parameters that no engine sees: the server takes them itself. Extensions.
+
+
+_DRY_RUN, _CALLBACK = "dry_run", "callback_url"
+
+
+@dataclass(frozen=True, slots=True)
+class WesemuParameters:
+    """What the server was asked, and `others`: the parameters for the engine."""
+
+    others: Mapping[str, str]
+    dry_run: bool = False
+    callback_url: str | None = None
+
+
+def split_parameters(parameters: Mapping[str, str]) -> WesemuParameters:
+    """`dry_run`, `dry-run` and `--dry-run` mean the same, as with the engines' own parameters.
+
+    Raises InvalidRequest, naming the field.
+    """
+    try:
+        given = {name: value for name, (_, value) in given_parameters(parameters).items()}
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            error.message, field=f"workflow_engine_parameters.{canonical(error.field or '')}"
+        ) from None
+    return WesemuParameters(
+        {
+            written: value
+            for written, value in parameters.items()
+            if canonical(written) not in (_DRY_RUN, _CALLBACK)
+        },
+        dry_run=_flag(_DRY_RUN, given.get(_DRY_RUN, "false")),
+        callback_url=given.get(_CALLBACK),
+    )
+
+
+def _flag(name: str, text: str) -> bool:
+    try:
+        return read_flag(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"the engine parameter {name} {error}", field=f"workflow_engine_parameters.{name}"
+        ) from None
+
+
+# The header Idempotency-Key of POST /runs, an extension (draft-ietf-httpapi-idempotency-key).
+
+
+HEADER = "Idempotency-Key"
+
+_LONGEST = 255
+
+
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """The key, with or without the quotes of a structured header. Raises InvalidRequest."""
+    text = headers.get(HEADER)
+    if text is None:
+        return None
+    key = text.strip()
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not key or len(key) > _LONGEST or not key.isascii() or not key.isprintable():
+        raise InvalidRequest(
+            f"{HEADER} must have 1 to {_LONGEST} printable ASCII letters; a UUID is a good one",
+            field=HEADER,
+        )
+    return key
+
+
+class RequestFingerprint:
+    """What tells one submission from another, however it is encoded: its fields' meaning, the
+    names and contents of its attachments in any order."""
+
+    def __init__(self) -> None:
+        self._attachments: dict[str, str] = {}
+
+    async def reading(self, name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The chunks of an attachment, unchanged, taken into account."""
+        content = hashlib.sha256()
+        async for chunk in chunks:
+            content.update(chunk)
+            yield chunk
+        self._attachments[name] = content.hexdigest()
+
+    def key(self, name: str | None, request: RunRequest) -> SubmissionKey | None:
+        if name is None:
+            return None
+        whole = [asdict(request), self._attachments]
+        text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
+        return SubmissionKey(name, hashlib.sha256(text.encode()).hexdigest())
+
+
+# The fields of RunWorkflow, however they came, as the core's words.
+
+
+TEXTS = ("workflow_url", "workflow_type", "workflow_type_version", *ECHOED)
+OBJECTS = ("workflow_params", "tags", "workflow_engine_parameters")
+ATTACHMENT = "workflow_attachment"
+
+_DEPTH_LIMIT = 64
+_TEXT_LIMIT = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class RunForm:
+    """What RunWorkflow was asked: a run, or with `dry_run` only whether it could be one."""
+
+    request: RunRequest
+    dry_run: bool = False
+
+
+def read_order(
+    fields: Mapping[str, JsonValue], attachments: Sequence[str], facts: ServiceFacts
+) -> RunForm:
+    """Check the form of all fields; what they mean is the core's affair.
+
+    `fields` maps the specification's names to text, or in a JSON body to values; others are
+    ignored. A single attachment is the workflow when no workflow_url came. Raises
+    InvalidRequest, naming the field.
+    """
+    texts = {name: _text(name, fields.get(name)) for name in TEXTS}
+    url = texts["workflow_url"] or _only(attachments, facts)
+    kind = texts["workflow_type"] or _default_type(url, facts)
+    _check_engine(texts, kind, facts)
+    own = split_parameters(_engine_parameters(fields.get("workflow_engine_parameters")))
+    request = RunRequest(
+        workflow_url=url,
+        workflow_type=kind,
+        workflow_type_version=texts["workflow_type_version"],
+        params=_object("workflow_params", fields.get("workflow_params")),
+        tags=_tags(fields.get("tags")),
+        engine_parameters=own.others,
+        echo={name: texts[name] for name in ECHOED if texts[name]},
+        marks={} if own.callback_url is None else {CALLBACK: own.callback_url},
+    )
+    return RunForm(request, dry_run=own.dry_run)
+
+
+def parse_json(name: str, text: str) -> JsonValue:
+    """Strict JSON: no NaN, no lone surrogates, no deep nesting. Raises InvalidRequest."""
+    try:
+        value: JsonValue = json.loads(text)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise _wrong(name, "is nested too deeply") from error
+    except ValueError as error:
+        raise InvalidRequest(f"{name} is {json_reason(error)}", field=name) from error
+    if _depth(value) > _DEPTH_LIMIT:
+        raise _wrong(name, f"is nested more than {_DEPTH_LIMIT} levels deep")
+    return value
+
+
+def _text(name: str, value: JsonValue) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _wrong(name, "must be a string")
+    if len(value) > _TEXT_LIMIT:
+        raise _wrong(name, f"is longer than {_TEXT_LIMIT} letters")
+    return value.strip()
+
+
+def _object(name: str, value: JsonValue) -> JsonObject:
+    """An object, or the text of one; nothing and an empty text are an empty object."""
+    if isinstance(value, str):
+        value = parse_json(name, value) if value.strip() else None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(name, "must be a JSON object")
+    return value
+
+
+def _tags(value: JsonValue) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for key, tag in _object("tags", value).items():
+        if not isinstance(tag, str):
+            raise _wrong("tags", f"must map to strings; {key[:40]!r} does not")
+        tags[key] = tag
+    return tags
+
+
+def _engine_parameters(value: JsonValue) -> dict[str, str]:
+    """Strings; numbers and booleans as JSON writes them; toil's {"--flag": null} as ""."""
+    parameters: dict[str, str] = {}
+    for key, parameter in _object("workflow_engine_parameters", value).items():
+        match parameter:
+            case str():
+                parameters[key] = parameter
+            case None:
+                parameters[key] = ""
+            case bool() | int() | float():
+                parameters[key] = json.dumps(parameter)
+            case _:
+                raise _wrong(
+                    "workflow_engine_parameters", f"must map to strings; {key[:40]!r} does not"
+                )
+    return parameters
+
+
+def _only(attachments: Sequence[str], facts: ServiceFacts) -> str:
+    if len(attachments) == 1:
+        return attachments[0]
+    bundled = " or ".join(facts.bundled)
+    raise _wrong(
+        "workflow_url",
+        f"is missing; name a bundled pipeline ({bundled}) or one of the attachments",
+    )
+
+
+def _default_type(url: str, facts: ServiceFacts) -> str:
+    """WES requires workflow_type; of a bundled pipeline it is known."""
+    if url in facts.bundled:
+        return facts.bundled[url]
+    raise _wrong("workflow_type", "is missing; service-info lists those that this server runs")
+
+
+def _check_engine(texts: Mapping[str, str], kind: str, facts: ServiceFacts) -> None:
+    engine = texts["workflow_engine"]
+    if engine and engine.casefold() not in {name.casefold() for name in facts.engines}:
+        known = ", ".join(facts.engines)
+        raise _wrong("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
+    carrier = facts.carriers.get(workflow_kind(kind))
+    if engine and carrier is not None and carrier.casefold() != engine.casefold():
+        raise _wrong("workflow_engine", f"is {engine!r}; {kind} is carried out by {carrier}")
+    if texts["workflow_engine_version"] and not engine:
+        raise _wrong("workflow_engine", "is required beside workflow_engine_version")
+
+
+def _depth(value: JsonValue) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, list | dict)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return depth
+
+
+def _wrong(name: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{name} {why}", field=name)
+
+
+_FIELDS = frozenset(TEXTS + OBJECTS)
+_ATTACHMENTS = frozenset({ATTACHMENT, f"{ATTACHMENT}[]"})
+
+
+class RunSubmission:
+    """Takes the requests of RunWorkflow."""
+
+    def __init__(
+        self,
+        runs: RunService,
+        facts: ServiceFacts,
+        limits: Limits,
+        check_callback: Callable[[str], None],
+    ) -> None:
+        self._runs = runs
+        self._check_callback = check_callback
+        self._facts = facts
+        self._limits = limits
+
+    async def receive(self, owner: Owner, request: web.Request) -> Run | DryRunResult:
+        """Read the body and submit it; nothing is left of one that was refused, or that was a
+        dry run: of that, the Rehearsal is told.
+
+        Raises what RunService.submit raises, and HTTPRequestEntityTooLarge (413).
+        """
+        key = read_key(request.headers)
+        _refuse_encoded(request)
+        match request.content_type:
+            case "multipart/form-data":
+                return await self._receive_form(owner, request, key)
+            case "application/x-www-form-urlencoded":
+                fields = await self._read_urlencoded(request)
+            case "application/json":
+                fields = await self._read_json(request)
+            case other:
+                raise InvalidRequest(
+                    f"the body is {other}; send multipart/form-data, "
+                    "application/x-www-form-urlencoded or application/json",
+                    field="Content-Type",
+                )
+        order = await self._read_order(fields, ())
+        return await self._carry_out(owner, order, None, key, RequestFingerprint())
+
+    async def _receive_form(
+        self, owner: Owner, request: web.Request, key: str | None
+    ) -> Run | DryRunResult:
+        _refuse_large(request, self._limits.upload)
+        draft = await self._runs.draft()
+        fingerprint = RequestFingerprint()
+        try:
+            order = await self._read_form(request, draft, fingerprint)
+        except BaseException:
+            await self._runs.discard(draft)
+            raise
+        return await self._carry_out(owner, order, draft, key, fingerprint)
+
+    async def _carry_out(
+        self,
+        owner: Owner,
+        order: RunForm,
+        draft: RunDraft | None,
+        key: str | None,
+        fingerprint: RequestFingerprint,
+    ) -> Run | DryRunResult:
+        if order.dry_run:
+            return await self._runs.rehearse(owner, order.request, draft)
+        key_of_request = fingerprint.key(key, order.request)
+        return await self._runs.submit(owner, order.request, draft, key=key_of_request)
+
+    async def _read_form(
+        self, request: web.Request, draft: RunDraft, fingerprint: RequestFingerprint
+    ) -> RunForm:
+        fields: dict[str, JsonValue] = {}
+        attachments: list[str] = []
+        reader = FormReader(
+            request.content,
+            _boundary(request),
+            upload=self._limits.upload,
+            parts=self._limits.parts,
+        )
+        try:
+            async for part in reader:
+                if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
+                    continue  # a browser's file field in which nothing was chosen
+                if part.name in _ATTACHMENTS:
+                    attachments.append(await _attach(part, draft, fingerprint))
+                elif part.name in _FIELDS:
+                    _set(fields, part.name, await part.text(self._limits.field))
+                elif part.filename is not None:
+                    raise InvalidRequest(
+                        f"the file {part.filename[:80]!r} came as {part.name[:80]!r}; send files "
+                        f"as {ATTACHMENT}",
+                        field=part.name,
+                    )
+        except web.RequestPayloadError as error:
+            raise _unreadable() from error
+        return await self._read_order(fields, attachments)
+
+    async def _read_order(
+        self, fields: Mapping[str, JsonValue], attachments: Sequence[str]
+    ) -> RunForm:
+        order = await asyncio.to_thread(read_order, fields, attachments, self._facts)
+        if CALLBACK in order.request.marks:
+            self._check_callback(order.request.marks[CALLBACK])
+        return order
+
+    async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
+        text = await self._read_text(request)
+        pairs = await asyncio.to_thread(_pairs, text, self._limits.parts)
+        fields: dict[str, JsonValue] = {}
+        for name, value in pairs:
+            if name in _ATTACHMENTS and value:
+                raise _attachments_need_form()
+            if name in _FIELDS:
+                _set(fields, name, value)
+        return fields
+
+    async def _read_json(self, request: web.Request) -> dict[str, JsonValue]:
+        body = await asyncio.to_thread(parse_json, "the body", await self._read_text(request))
+        if not isinstance(body, dict):
+            raise InvalidRequest("the body must be a JSON object with the fields of RunRequest")
+        if any(body.get(name) for name in _ATTACHMENTS):
+            raise _attachments_need_form()
+        return body
+
+    async def _read_text(self, request: web.Request) -> str:
+        content = bytearray()
+        _refuse_large(request, self._limits.body)
+        try:
+            async for chunk in request.content.iter_any():
+                content += chunk
+                if len(content) > self._limits.body:
+                    raise web.HTTPRequestEntityTooLarge(self._limits.body)
+            return content.decode()
+        except web.RequestPayloadError as error:
+            raise _unreadable() from error
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
+
+
+async def _is_empty(part: FormPart) -> bool:
+    """Raises InvalidRequest for a part with content but without a file name."""
+    async for chunk in part.chunks:
+        if chunk:
+            raise InvalidRequest("a file has no name; give every file a name", field=part.name)
+    return True
+
+
+def _refuse_encoded(request: web.Request) -> None:
+    """Bodies are read as they come, so that nothing small can become something large."""
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise InvalidRequest(
+            f"the body has the Content-Encoding {encoding[:40]!r}; send it as it is",
+            field="Content-Encoding",
+        )
+
+
+def _refuse_large(request: web.Request, limit: int) -> None:
+    """Before any of it is read, where the client says how large it is."""
+    if (length := request.content_length) is not None and length > limit:
+        raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length)
+
+
+def refuse_callbacks(url: str) -> None:
+    """For a server that sends none."""
+    raise InvalidRequest(
+        f"the engine parameter callback_url is {url[:80]!r}; this server sends no callbacks",
+        field="workflow_engine_parameters.callback_url",
+    )
+
+
+def _pairs(text: str, most: int) -> list[tuple[str, str]]:
+    if text.count("&") >= most:
+        raise InvalidRequest(f"the form has more than {most} fields")
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the body is not UTF-8 in percent-encoding") from error
+
+
+async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerprint) -> str:
+    """Stream a part into the draft; its name. RunWorkflow: "must have … a filename"."""
+    if part.filename is None:
+        raise InvalidRequest(
+            f"a {ATTACHMENT} has no filename in its Content-Disposition", field=ATTACHMENT
+        )
+    try:
+        chunks = fingerprint.reading(part.filename, part.chunks)
+        await draft.files.attach(part.filename, chunks)
+    except InvalidRequest as error:
+        error.field = error.field or ATTACHMENT
+        raise
+    return part.filename
+
+
+def _boundary(request: web.Request) -> str:
+    header = Message()
+    header["Content-Type"] = request.headers.get("Content-Type", "")
+    return header.get_boundary("")
+
+
+def _set(fields: dict[str, JsonValue], name: str, value: str) -> None:
+    if name in fields:
+        raise InvalidRequest(f"{name} was sent twice", field=name)
+    fields[name] = value
+
+
+def _unreadable() -> InvalidRequest:
+    return InvalidRequest("the body is cut off or not encoded as its headers say")
+
+
+def _attachments_need_form() -> InvalidRequest:
+    return InvalidRequest(
+        f"{ATTACHMENT} needs a multipart/form-data body with a file in it", field=ATTACHMENT
+    )

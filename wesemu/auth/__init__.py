@@ -1,0 +1,1 @@
+"""Verification of credentials that need more than a list in the settings."""

@@ -1,0 +1,278 @@
+"""`wesemu fixture`, `reference` and `bucket`: simulated reads, reference genomes, buckets."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from wesemu.cli.output import AsJson, Data
+from wesemu.errors import BucketNotFound
+from wesemu.storage.buckets import is_reserved
+
+if TYPE_CHECKING:
+    from wesemu.genomics.reference import ReferenceStore, ReferenceSummary
+    from wesemu.storage.buckets import Buckets
+
+
+def register(app: typer.Typer) -> None:
+    app.command("fixture", rich_help_panel="Data")(fixture)
+    references = typer.Typer(no_args_is_help=True, help="Reference genomes that jobs name.")
+    references.command("add")(add_reference)
+    references.command("list")(list_references)
+    app.add_typer(references, name="reference", rich_help_panel="Data")
+    buckets = typer.Typer(no_args_is_help=True, help="Buckets: folders in the data directory.")
+    buckets.command("ls")(list_buckets)
+    buckets.command("cp")(copy_object)
+    app.add_typer(buckets, name="bucket", rich_help_panel="Data")
+
+
+# `wesemu fixture`: reads with a known truth.
+
+
+def fixture(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+    seed: Annotated[int, typer.Option(help="Another seed, another genome.")] = 1,
+    length: Annotated[int, typer.Option(help="Length of the reference in bp.")] = 100_000,
+    contigs: Annotated[int, typer.Option(help="Number of its sequences.")] = 2,
+    depth: Annotated[float, typer.Option(help="Mean depth, duplicates included.")] = 30.0,
+    snps: Annotated[
+        int | None, typer.Option(help="Number of SNPs.", show_default="one a kb")
+    ] = None,
+    indels: Annotated[
+        int | None, typer.Option(help="Number of indels.", show_default="one every 3 kb")
+    ] = None,
+    duplicates: Annotated[
+        float, typer.Option(help="Share of the pairs that are PCR duplicates.")
+    ] = 0.08,
+    read_length: Annotated[int, typer.Option(help="Length of a read in bp.")] = 150,
+    insert_mean: Annotated[float, typer.Option(help="Mean insert size in bp.")] = 400.0,
+    insert_sd: Annotated[float, typer.Option(help="Standard deviation of the insert size.")] = 50.0,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a reference, a diploid sample and its reads, with the truth to compare with.
+
+    Writes reference.fa, reads_1.fq.gz, reads_2.fq.gz, truth.vcf and fixture.json. The same flags
+    give the same text everywhere.
+    """
+    from dataclasses import asdict
+
+    from wesemu.cli.output import print_json, print_note, print_result
+    from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
+
+    made = write_fixture(
+        directory,
+        FixtureSettings(
+            seed=seed,
+            length=length,
+            contigs=contigs,
+            depth=depth,
+            snps=snps,
+            indels=indels,
+            duplicates=duplicates,
+            read_length=read_length,
+            insert_mean=insert_mean,
+            insert_sd=insert_sd,
+        ),
+    )
+    told = made.summary
+    if as_json:
+        print_json(asdict(told))
+    else:
+        for path in (made.reference, made.reads_1, made.reads_2, made.truth):
+            print_result(str(path))
+    print_note(
+        f"{told.reads:,} reads of {told.read_length} bp, {told.duplicate_reads:,} of them "
+        f"duplicates; {told.snps:,} SNPs, {told.indels:,} indels"
+    )
+
+
+# `wesemu reference`: reference genomes that jobs name.
+
+
+Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
+
+
+def add_reference(
+    name: Annotated[str, typer.Argument(help="What jobs will call it: hg38.", show_default=False)],
+    fasta: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
+    ],
+    mapper: Annotated[
+        Mapper,
+        typer.Option(
+            help="Which mapper will use it; the index of bwa-mem2 takes 28 bytes of memory a base, "
+            "that of bwa-mem3 takes 3."
+        ),
+    ] = "bwa",
+    data: Data = None,
+) -> None:
+    """Copy a FASTA, with FILE.alt where there is one, into the data directory and index it. A
+    server need not run."""
+    from wesemu.cli.configuration import check_data
+    from wesemu.cli.output import print_note, print_result
+
+    check_data(data)
+    print_note(f"indexing {fasta} (about an hour for a human genome, a moment for a small one)")
+    print_result(str(_store(data).add(name, fasta, mapper)))
+
+
+def list_references(data: Data = None, as_json: AsJson = False) -> None:
+    """List the registered references, and whether mappers use ALT contigs of theirs."""
+    from wesemu.cli.output import print_json, print_note, print_table
+
+    store = _store(data)
+    found = [store.describe(name) for name in store.names()]
+    if as_json:
+        print_json([asdict(each) | {"fasta": str(each.fasta)} for each in found])
+    elif found:
+        print_table(
+            ("NAME", "SEQUENCES", "ALT CONTIGS", "INDEXES", "FASTA"),
+            [
+                (
+                    each.name,
+                    "?" if each.sequences is None else str(each.sequences),
+                    describe_alternates(each),
+                    ", ".join(each.indexes) or "none",
+                    str(each.fasta),
+                )
+                for each in found
+            ],
+        )
+    else:
+        print_note("no references yet; register one with 'wesemu reference add NAME FILE'")
+
+
+def describe_alternates(reference: "ReferenceSummary") -> str:
+    """Whether mappers treat sequences of it as ALT contigs."""
+    return f"{reference.alternates} used" if reference.alternates else "none"
+
+
+def _store(data: Path | None) -> "ReferenceStore":
+    from functools import partial
+
+    from wesemu.cli.configuration import load
+    from wesemu.engines.leases import SystemLeases
+    from wesemu.genomics.reference import ReferenceStore
+    from wesemu.genomics.tools import resolve
+
+    settings = load(data=data)
+    root = settings.data
+    tools = partial(resolve, settings.tools)
+    lend = SystemLeases(root / "leases").lend
+    return ReferenceStore(root / "references", root / "cache", tools=tools, lend=lend)
+
+
+_SCHEME = "oss://"
+
+
+def list_buckets(
+    location: Annotated[
+        str, typer.Argument(help="oss://BUCKET or oss://BUCKET/KEY.", show_default="all buckets")
+    ] = "",
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the buckets, or every file below one."""
+    from wesemu.cli.output import print_json, print_result
+
+    root = _root(data)
+    if not location:
+        names = _buckets(root).names()
+        if as_json:
+            print_json([{"bucket": name} for name in names])
+        for name in () if as_json else names:
+            print_result(f"{_SCHEME}{name}")
+        return
+    files = _files(root, location)
+    if as_json:
+        print_json([{"location": place, "size": size} for place, size in files])
+    for place, size in () if as_json else files:
+        print_result(f"{size:>14,}  {place}")
+
+
+def copy_object(
+    source: Annotated[str, typer.Argument(help="A file, or oss://BUCKET/KEY.")],
+    target: Annotated[
+        str, typer.Argument(help="A file or folder, or oss://BUCKET/KEY; a new bucket is made.")
+    ],
+    data: Data = None,
+) -> None:
+    """Copy a file into a bucket, out of one, or between two."""
+    from wesemu.cli.output import print_result
+
+    root = _root(data)
+    if target.startswith(_SCHEME):
+        from wesemu.cli.configuration import check_data
+
+        check_data(data)
+    file = _source(root, source)
+    place = _target(root, target, file.name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".wesemu-{os.getpid()}.part")  # any name fits
+    try:
+        shutil.copyfile(file, temporary)
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+    print_result(str(place))
+
+
+def _root(data: Path | None) -> Path:
+    from wesemu.cli.configuration import load
+
+    return load(data=data).data / "buckets"
+
+
+def _shown(top: Path, bucket: Path) -> Iterator[Path]:
+    for path in top.rglob("*"):
+        if path.is_file() and not is_reserved(path.relative_to(bucket).as_posix()):
+            yield path
+
+
+def _buckets(root: Path) -> "Buckets":
+    from wesemu.storage.buckets import Buckets
+
+    return Buckets(root)
+
+
+def _files(root: Path, location: str) -> list[tuple[str, int]]:
+    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
+    buckets = _buckets(root)
+    if key:
+        top = buckets.existing(f"{_SCHEME}{bucket}/{key}")
+    else:
+        top = buckets.locate(bucket, "any").parent
+    found = [top] if top.is_file() else sorted(_shown(top, root / bucket))
+    return [
+        (f"{_SCHEME}{path.relative_to(root).as_posix()}", path.stat().st_size) for path in found
+    ]
+
+
+def _source(root: Path, source: str) -> Path:
+    if source.startswith(_SCHEME):
+        return _buckets(root).existing_file(source)
+    path = Path(source)
+    if not path.is_file():
+        from wesemu.cli.output import CommandRefused
+
+        raise CommandRefused(f"there is no file {source}; only single files are copied")
+    return path
+
+
+def _target(root: Path, target: str, name: str) -> Path:
+    if not target.startswith(_SCHEME):
+        path = Path(target)
+        return path / name if path.is_dir() else path
+    bucket, _, key = target.removeprefix(_SCHEME).partition("/")
+    if not key or key.endswith("/"):
+        key += name
+    url = f"{_SCHEME}{bucket}/{key}"
+    try:
+        return _buckets(root).target(url)
+    except BucketNotFound:  # its name is a good one
+        (root / bucket).mkdir(parents=True)
+        return _buckets(root).target(url)

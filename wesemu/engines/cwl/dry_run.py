@@ -1,0 +1,111 @@
+"""`python -m wesemu.engines.cwl.dry_run RUN_DIRECTORY`: what cwltool would do.
+
+cwltool validates the document and the inputs as it does for a run, and is then given an executor
+that only looks.
+"""
+
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from wesemu.engines.cwl.worker import INPUTS, ErrorCollector, call_main, write_job_order
+from wesemu.engines.library_worker import WorkerContext
+from wesemu.runs.model import Graph, PlannedTask, RunFailure, graph_of
+
+
+def inspect_workflow(desk: WorkerContext) -> Graph | None:
+    inputs = desk.workspace.work / INPUTS
+    write_job_order(inputs, desk.order.inputs)
+    complaints = ErrorCollector(desk.workspace, desk.tasks)
+    logging.getLogger("cwltool").addHandler(complaints)
+    found: list[Graph] = []
+    missing: list[str] = []
+
+    def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
+        tool._init_job(job_order, runtime)  # noqa: SLF001  # checks the inputs; makes nothing
+        missing.extend(_missing(job_order, desk.workspace.work))
+        found.append(_graph(tool))
+        return {}, "success"
+
+    code = call_main(desk, inputs, io.StringIO(), execute)
+    if code == 0 and found and not missing:
+        return found[0]
+    desk.fail(_not_there(missing[0]) if missing else complaints.failure())
+    return None
+
+
+def _missing(value: Any, work: Path) -> Iterator[str]:
+    """Files and directories of a job order that are not on this machine; of URLs nobody knows."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _missing(item, work)
+    elif isinstance(value, dict):
+        location = str(value.get("location", ""))
+        if value.get("class") in ("File", "Directory") and location.startswith("file://"):
+            path = Path(unquote(location.removeprefix("file://")))
+            if not path.exists():
+                yield str(path.relative_to(work) if path.is_relative_to(work) else path)
+        for item in value.values():
+            yield from _missing(item, work)
+
+
+def _not_there(name: str) -> RunFailure:
+    return RunFailure(
+        f"the input {name} is not there",
+        hint="attach the file, and name it in workflow_params as it was attached",
+    )
+
+
+def _graph(tool: Any) -> Graph:
+    """Steps of nested workflows by their path; a scatter or a condition makes the number open."""
+    if tool.tool["class"] != "Workflow":
+        name = str(tool.tool["id"]).rpartition("#")[2] or "main"
+        return graph_of([PlannedTask("1", name.rpartition("/")[2])])
+    steps = list(_steps(tool, ""))
+    ids = {name: str(number) for number, (name, _, _) in enumerate(steps, start=1)}
+    tasks = [
+        PlannedTask(ids[name], name, after=tuple(ids[one] for one in needed if one in ids))
+        for name, needed, _ in steps
+    ]
+    return graph_of(_sorted(tasks), complete=not any(is_open for _, _, is_open in steps))
+
+
+def _steps(workflow: Any, prefix: str) -> Iterator[tuple[str, list[str], bool]]:
+    for step in workflow.steps:
+        name = prefix + _short(step.tool["id"])
+        is_open = "scatter" in step.tool or "when" in step.tool
+        inner = step.embedded_tool
+        if inner.tool["class"] == "Workflow":
+            for below, needed, is_also_open in _steps(inner, f"{name}/"):
+                yield below, needed, is_open or is_also_open
+        else:
+            yield name, [prefix + one for one in _sources(step.tool)], is_open
+
+
+def _sources(step: Mapping[str, Any]) -> list[str]:
+    """The steps whose outputs this one takes: `#main/upper/big` is of `upper`."""
+    found: dict[str, None] = {}
+    for port in step["inputs"]:
+        told = port.get("source", [])
+        for source in [told] if isinstance(told, str) else told:
+            parts = str(source).rpartition("#")[2].split("/")
+            if len(parts) > 1:
+                found[parts[-2]] = None
+    return list(found)
+
+
+def _short(identifier: str) -> str:
+    return identifier.rpartition("#")[2].rpartition("/")[2]
+
+
+def _sorted(tasks: list[PlannedTask]) -> list[PlannedTask]:
+    """None before what it needs; a document's steps come in any order."""
+    ordered: list[PlannedTask] = []
+    left = {task.id: task for task in tasks}
+    while left:
+        ready = [task for task in left.values() if not any(one in left for one in task.after)]
+        ordered += [left.pop(task.id) for task in ready or [*left.values()]]
+    return ordered

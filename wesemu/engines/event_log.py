@@ -1,0 +1,463 @@
+"""events.jsonl, the history of a run: appended by its process, followed by the server.
+
+docs/run-directory.md lists the records. A record is one JSON object a line with `time` and
+`event`; readers skip records that they do not know and a line that was cut off by a crash.
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
+from wesemu.runs.ports import (
+    EngineError,
+    Event,
+    Launched,
+    Progress,
+    RunStarted,
+    TaskChanged,
+    Unpublished,
+)
+from wesemu.runs.publishing import is_own, printable_path, unpublishable_reason
+from wesemu.runs.run_directory import Workspace, read_regular
+
+# Blocks of the disk that a file owns before it needs them, so that a full disk cannot stop it.
+
+
+_KEEP_SIZE = 1
+"""FALLOC_FL_KEEP_SIZE of fallocate(2): the blocks lie behind the end of the file."""
+
+
+def preallocate(descriptor: int, size: int) -> bool:
+    """Own room for `size` bytes more than the file has. False where that cannot be had: the disk
+    is full, or its file system or the operating system knows no such thing."""
+    call = _fallocate()
+    return (
+        call is not None and call(descriptor, _KEEP_SIZE, os.fstat(descriptor).st_size, size) == 0
+    )
+
+
+def release_preallocated(descriptor: int) -> None:
+    """Give back what `allocate` has left behind the end of the file."""
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size)
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    call = getattr(ctypes.CDLL(None), "fallocate64", None)
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return call
+
+
+# The files of a run's outputs, as its engine names them: files, and folders of files.
+
+
+_PRIVATE = frozenset({".snakemake_timestamp"})
+"""Files that an engine writes into folders for itself."""
+
+
+class OutputFiles:
+    """Collects outputs below `work/`. Each file is listed once, in the order of its first naming.
+
+    What exists and cannot be published becomes a problem.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._files = dict[str, None]()
+        self._problems = dict[str, Unpublished]()
+
+    @property
+    def files(self) -> list[str]:
+        return list(self._files)
+
+    @property
+    def problems(self) -> list[Unpublished]:
+        return list(self._problems.values())
+
+    def add(self, name: str) -> None:
+        """A path relative to `work/`. A folder stands for its files; what does not exist is
+        ignored."""
+        path = self._workspace.work / name
+        if not os.path.lexists(path):
+            return
+        if path.is_dir() and is_own(self._workspace, path.resolve()):
+            for inner in walk(path, lambda real: is_own(self._workspace, real)):
+                if inner.is_symlink() or not inner.is_dir():
+                    self._add(inner, declared=False)
+        else:
+            self._add(path, declared=True)
+
+    def _add(self, path: Path, *, declared: bool) -> None:
+        name = os.path.relpath(path, self._workspace.work)
+        if name.startswith("../"):  # an absolute path, which the workflow chose deliberately
+            self._problems[name] = Unpublished(
+                printable_path(str(path)), "it lies elsewhere", declared=False
+            )
+            return
+        reason = unpublishable_reason(self._workspace, path)
+        if reason is None:
+            self._files[name] = None
+        elif declared or name not in self._problems:
+            self._problems[name] = Unpublished(printable_path(name), reason, declared)
+
+
+def walk(folder: Path, is_followed: Callable[[Path], bool]) -> Iterator[Path]:
+    """All files below a folder, and folders that are empty, sorted.
+
+    A link to another folder is followed if `is_followed` says so of its target; otherwise, and if
+    it leads to a folder above itself, the link is returned as a file is.
+    """
+    return _walk(folder, (folder.resolve(),), is_followed)
+
+
+def _walk(
+    folder: Path, above: tuple[Path, ...], is_followed: Callable[[Path], bool]
+) -> Iterator[Path]:
+    inside = sorted(folder.iterdir())
+    if not inside and not folder.is_symlink():
+        yield folder
+    for path in inside:
+        if path.name in _PRIVATE:
+            continue
+        if not path.is_dir():
+            yield path
+            continue
+        inner = path.resolve()
+        returns = any(one.is_relative_to(inner) for one in above)
+        if path.is_symlink() and (returns or not is_followed(inner)):
+            yield path
+        else:
+            yield from _walk(path, (*above, inner), is_followed)
+
+
+OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
+
+_READ_SIZE = 1 << 20
+_LONGEST_LINE = 64 << 20
+"""Bytes: the record of a million outputs."""
+
+_MESSAGE_LIMIT = 100_000
+_HALF_OF_A_PAIR = b"\\ud"
+_AHEAD = 64 << 10
+_ENOUGH = _AHEAD // 2
+
+
+def notification_fifo(workspace: Workspace) -> Path:
+    """A FIFO beside the journal, there while the run's process lives; a byte says "read on"."""
+    return workspace.root / "events.fifo"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class EventLog:
+    """The writing end. Several processes of one run may each hold one: a record is one write.
+
+    The file owns room for what comes next, so that the history of a run that fills the disk has
+    its end.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        self._events = os.open(workspace.events, flags, 0o644)
+        self._bell = _open_bell(notification_fifo(workspace))
+        self._room = 0
+        self._cut = False
+
+    def write(self, event: str, **members: Any) -> None:
+        """Append one record. `members` are JSON values."""
+        record = {"time": now().isoformat(timespec="microseconds"), "event": event, **members}
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+        line = text.encode(errors="replace") + b"\n"
+        try:
+            self._append(line)
+        except OSError as error:  # a full disk ends the tools, not the history's writer
+            log_warning(f"a record is lost: {error}")
+        self.ring()
+
+    def _append(self, line: bytes) -> None:
+        """A line that a full disk has cut off is ended by the next one."""
+        if self._room < len(line) + _ENOUGH and preallocate(self._events, len(line) + _AHEAD):
+            self._room = len(line) + _AHEAD
+        line = b"\n" + line if self._cut else line
+        written = os.write(self._events, line)
+        self._room -= written
+        self._cut = written < len(line)
+        if self._cut:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def task(self, task: TaskLog, **members: Any) -> None:
+        self.write("task", task=task_to_json(task), **members)
+
+    def error(self, failure: RunFailure) -> None:
+        known = {key: value for key, value in asdict(failure).items() if value is not None}
+        self.write("error", failure=known)
+
+    def outputs(self, files: Iterable[str], unpublished: Iterable[Unpublished] = ()) -> None:
+        problems = [asdict(problem) for problem in unpublished]
+        members = {"unpublished": problems} if problems else {}
+        self.write("outputs", files=list(files), **members)
+
+    def ring(self) -> None:
+        if self._bell is not None:
+            try:
+                os.write(self._bell, b"\0")
+            except BlockingIOError:
+                return  # nobody listens, or whoever does has yet to answer earlier rings
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            release_preallocated(self._events)
+        os.close(self._events)
+        if self._bell is not None:
+            os.close(self._bell)
+            self._bell = None
+
+
+def log_warning(message: str) -> None:
+    """A word in the run's stderr.log, which may have no room either."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"wesemu: {message}\n")
+        sys.stderr.flush()
+
+
+def create_notification_fifo(workspace: Workspace) -> None:
+    """Make the FIFO; a file system without FIFOs leaves followers to their slower polling."""
+    try:
+        os.mkfifo(notification_fifo(workspace), 0o600)
+    except OSError:
+        return
+
+
+def _open_bell(path: Path) -> int | None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+class Tail:
+    """The reading end: each `read` gives the complete records that were appended since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+
+    def read(self) -> list[JsonObject]:
+        """Blocks on the disk. An absent file has no records yet.
+
+        Takes time that grows with what was appended, and memory for 1 MiB of it or for the longest
+        line that is a record; longer ones are skipped.
+        """
+        while content := self._read():
+            records = [record for line in self._lines(content) if (record := _parse(line))]
+            if records:
+                return records
+        return []
+
+    def _read(self) -> bytes:
+        try:
+            content = read_regular(self._path, self._offset, _READ_SIZE)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(content)
+        return content
+
+    def _lines(self, content: bytes) -> Iterator[bytes]:
+        """The lines that `content` completes."""
+        *ends, rest = content.split(b"\n")
+        for end in ends:
+            if self._rest_size + len(end) <= _LONGEST_LINE:
+                yield b"".join((*self._rest, end))
+            self._rest, self._rest_size = [], 0
+        self._rest_size += len(rest)
+        if self._rest_size <= _LONGEST_LINE:
+            self._rest.append(rest)
+        else:
+            self._rest = []
+
+
+def _parse(line: bytes) -> JsonObject | None:
+    try:
+        record = json.loads(line)
+        if _HALF_OF_A_PAIR in line.lower():  # of surrogates, which no database takes
+            text = json.dumps(record, ensure_ascii=False)
+            record = json.loads(text.encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and "event" in record else None
+
+
+def records(workspace: Workspace) -> Iterator[JsonObject]:
+    """All records so far, without having all of them in memory."""
+    tail = Tail(workspace.events)
+    while batch := tail.read():
+        yield from batch
+
+
+def history(workspace: Workspace) -> list[JsonObject]:
+    """All records so far."""
+    return list(records(workspace))
+
+
+def logged_exit_code(workspace: Workspace) -> int | None:
+    """The exit status of the newest launch, if its history came to an end."""
+    last: JsonObject | None = None
+    for record in records(workspace):
+        last = record
+    match last:
+        case {"event": "ended", "exit_code": int(code)}:
+            return code
+    return None
+
+
+def own_files(workspace: Workspace) -> None:
+    """Remove what lies in place of the files that the run's process writes and is none: an earlier
+    launch may have left a link, or a FIFO that would be waited for."""
+    for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def repair_tail(workspace: Workspace) -> None:
+    """End a line that a crash has cut off, so that the next record has a line of its own."""
+    try:
+        with workspace.events.open("rb+") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+    except FileNotFoundError:
+        return
+
+
+def to_event(record: JsonObject) -> Event | None:
+    """The port's event that a record stands for, if any."""
+    members: dict[str, Any] = record
+    try:
+        match record["event"]:
+            case "launched":
+                return Launched() if int(members["launch"]) > 1 else None
+            case "planned":
+                return RunStarted(total=int(members["total"]))
+            case "task":
+                return TaskChanged(task=task_from_json(members["task"]))
+            case "progress":
+                return Progress(done=int(members["done"]), total=int(members["total"]))
+            case "error":
+                return EngineError(failure=_failure(members["failure"]))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+    return None
+
+
+def _failure(values: dict[str, Any]) -> RunFailure:
+    """Raises TypeError, ValueError for one whose members are of other kinds."""
+    failure = RunFailure(**values)
+    texts = (failure.hint, failure.task, failure.stderr, failure.file)
+    numbers = (failure.exit_code, failure.record)
+    whole = isinstance(failure.message, str)
+    whole = whole and all(text is None or isinstance(text, str) for text in texts)
+    if not (whole and all(number is None or type(number) is int for number in numbers)):
+        raise TypeError("a failure's members are of other kinds")
+    return replace(failure, message=failure.message[:_MESSAGE_LIMIT])
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRecord:
+    """The record `outputs`: files below `work/`, and results that cannot be published."""
+
+    files: tuple[str, ...] = ()
+    unpublished: tuple[Unpublished, ...] = ()
+
+
+def last_outputs(records: Iterable[JsonObject]) -> OutputRecord | None:
+    """The last `outputs` record of the newest launch; None where it has none."""
+    found: OutputRecord | None = None
+    for record in records:
+        match record:
+            case {"event": "launched"}:
+                found = OutputRecord()
+            case {"event": "outputs", "files": list(files)}:
+                problems = record.get("unpublished")
+                found = OutputRecord(
+                    tuple(str(file) for file in files),
+                    tuple(_unpublished(problems if isinstance(problems, list) else [])),
+                )
+    return found
+
+
+def _unpublished(problems: Iterable[Any]) -> Iterator[Unpublished]:
+    for problem in problems:
+        match problem:
+            case {"path": str(path), "reason": str(reason)}:
+                yield Unpublished(path, reason, declared=bool(problem.get("declared", True)))
+
+
+def last_tasks(records: Iterable[JsonObject]) -> dict[tuple[str, int], TaskLog]:
+    """The newest state of each attempt, by the task's id and the attempt's number."""
+    tasks = dict[tuple[str, int], TaskLog]()
+    for record in records:
+        match to_event(record):
+            case TaskChanged(task=task):
+                tasks[task.id, task.attempt] = task
+    return tasks
+
+
+def close_tasks(
+    journal: EventLog, records: Iterable[JsonObject], states: frozenset[TaskState] = OPEN_STATES
+) -> None:
+    """Write CANCELED for every attempt that nobody will end any more."""
+    for task in last_tasks(records).values():
+        if task.state in states:
+            ended = now() if task.started else None
+            journal.task(replace(task, state=TaskState.CANCELED, ended=ended))
+
+
+def task_to_json(task: TaskLog) -> dict[str, Any]:
+    """Only what is known; times in ISO 8601, UTC."""
+    values = {field.name: getattr(task, field.name) for field in fields(task)}
+    values |= {
+        "state": task.state.value,
+        "wildcards": dict(task.wildcards) or None,
+        "started": task.started and task.started.isoformat(timespec="microseconds"),
+        "ended": task.ended and task.ended.isoformat(timespec="microseconds"),
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def task_from_json(values: dict[str, Any]) -> TaskLog:
+    """Raises KeyError, TypeError or ValueError for a record that is none."""
+    known = {field.name for field in fields(TaskLog)}
+    task = TaskLog(**{key: value for key, value in values.items() if key in known})
+    return replace(
+        task,
+        state=TaskState(values["state"]),
+        started=_moment(values.get("started")),
+        ended=_moment(values.get("ended")),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

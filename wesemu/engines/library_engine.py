@@ -1,0 +1,179 @@
+"""Engines that are Python libraries, CWL's cwltool and WDL's miniwdl, as the server sees them."""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata, util
+from typing import ClassVar
+
+from wesemu.engines.dry_run import DryRuns
+from wesemu.engines.execution import (
+    DetachedExecution,
+    Launcher,
+    Reply,
+    absolute,
+    start_runner,
+    tools_environment,
+)
+from wesemu.engines.launch_spec import ContainerTool, library_launch_spec, write_library_spec
+from wesemu.engines.options import Readers, flag, identifier, read_parameters
+from wesemu.engines.sandbox import Sandbox
+from wesemu.runs.model import Graph, Run
+from wesemu.runs.ports import LaunchRequest
+from wesemu.runs.run_directory import Workspace
+
+_MOUNTING = frozenset({"podman", "apptainer"})
+"""Container tools that mount file systems themselves, which no process in a sandbox can."""
+
+_PRIVATE_PREFIXES = ("CWLTOOL_", "MINIWDL_")
+"""Hidden options of the libraries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether an engine can be used: its `version`, or the `reason` why not."""
+
+    version: str | None
+    reason: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.version is not None
+
+
+def probe_package(distribution: str, module: str, extra: str) -> Probe:
+    """Looks without importing anything. Blocks on the disk."""
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return Probe(None, f"{distribution} is not installed: pip install 'wesemu[{extra}]'")
+    if util.find_spec(module) is None:
+        return Probe(None, f"{distribution} {version} is installed but has no module {module}")
+    return Probe(version)
+
+
+class LibraryEngine:
+    """Implements `runs.ports.Engine`; a subclass says for which library.
+
+    `version` is what its `probe` found. With `containers`, tools that ask for an image run in it;
+    otherwise all run as local processes; `always_contained`: also WDL tasks that ask for none.
+    `environment` is added to what the tools see.
+    `grace_seconds` are the tools' on cancel, before SIGKILL.
+    """
+
+    name: ClassVar[str]
+    language: ClassVar[str]
+    """As `wesemu.engines.main` names the engine."""
+    types: ClassVar[Mapping[str, tuple[str, ...]]]
+    readers: ClassVar[Readers]
+
+    def __init__(
+        self,
+        version: str,
+        *,
+        containers: ContainerTool | None = None,
+        always_contained: bool = False,
+        sandbox: Sandbox | None = None,
+        passed: Sequence[str] = (),
+        python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
+        grace_seconds: float = 5.0,
+    ) -> None:
+        self.version = version
+        self.containers = containers
+        self._always_contained = always_contained
+        self._sandbox = sandbox if containers not in _MOUNTING else None
+        self._python = python
+        self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES, passed)
+        self._grace = grace_seconds
+        self._launches = Launcher(grace_seconds)
+        self._dry_runs = DryRuns(python, self._environment)
+
+    @property
+    def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
+        return self.types
+
+    def check_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Raises InvalidRequest, naming the parameter."""
+        read_parameters(parameters, self.readers, self.name)
+
+    async def warm(self) -> None:
+        """Nothing to get ready: each run imports the library itself."""
+
+    async def launch(self, job: LaunchRequest) -> DetachedExecution:
+        job = replace(job, workspace=await absolute(job.workspace))
+        reply = await asyncio.to_thread(self._start, job)
+        return await self._launches.follow(job.workspace, reply)
+
+    async def rehearse(self, job: LaunchRequest) -> Graph:
+        await asyncio.to_thread(self._write_order, job)
+        return await self._dry_runs.perform(self.language, job.workspace)
+
+    def _write_order(self, job: LaunchRequest) -> None:
+        order = library_launch_spec(
+            job,
+            engine=self.name,
+            version=self.version,
+            options=read_parameters(job.engine_parameters, self.readers, self.name),
+            containers=self.containers,
+            grace_seconds=self._grace,
+            sandbox=self._sandbox if job.untrusted else None,
+            always_contained=self._always_contained,
+        )
+        write_library_spec(job.workspace, order)
+
+    def _start(self, job: LaunchRequest) -> Reply:
+        self._write_order(job)
+        return start_runner(self._python, self.language, job.workspace, self._environment)
+
+    async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
+        return await self._launches.attach(await absolute(workspace))
+
+    async def close(self) -> None:
+        self._launches.close()
+
+
+# CWL as an engine of the server.
+
+
+def probe_cwl() -> Probe:
+    """Whether cwltool is installed. Blocks on the disk."""
+    return probe_package("cwltool", "cwltool", "cwl")
+
+
+class CwlEngine(LibraryEngine):
+    """Implements `runs.ports.Engine` for CWL.
+
+    The parameters are the job order; relative paths in it lead to the attachments. Launched
+    again after a crash, a run takes finished steps from cwltool's cache. `keep_going` lets steps
+    that do not depend on a failed one run on.
+    """
+
+    name = "cwltool"
+    language = "cwl"
+    types: ClassVar[Mapping[str, tuple[str, ...]]] = {"CWL": ("v1.0", "v1.1", "v1.2")}
+    readers: ClassVar[Readers] = {"keep_going": flag}
+
+
+# WDL as an engine of the server.
+
+
+def probe_wdl() -> Probe:
+    """Whether miniwdl is installed. Blocks on the disk."""
+    return probe_package("miniwdl", "WDL", "wdl")
+
+
+class WdlEngine(LibraryEngine):
+    """Implements `runs.ports.Engine` for WDL.
+
+    The parameters are the inputs JSON; relative paths in it lead to the attachments. Launched
+    again after a crash, a run takes finished tasks from miniwdl's call cache. `task` names the
+    task to run in a document without a workflow; `keep_going` lets tasks that run finish when
+    another one has failed.
+    """
+
+    name = "miniwdl"
+    language = "wdl"
+    types: ClassVar[Mapping[str, tuple[str, ...]]] = {"WDL": ("draft-2", "1.0", "1.1", "1.2")}
+    readers: ClassVar[Readers] = {"keep_going": flag, "task": identifier}

@@ -1,0 +1,293 @@
+"""The worker of a run: forked from the run's process, it calls the library and nothing else."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from resource import struct_rusage
+from typing import NoReturn
+
+from wesemu.engines import run_process
+from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
+from wesemu.engines.event_log import EventLog, history, to_event, walk
+from wesemu.engines.launch_spec import LibraryLaunchSpec, read_library_spec
+from wesemu.engines.lease_queue import devices_environment
+from wesemu.engines.leases import LeaseClient
+from wesemu.engines.processes import die_with_parent
+from wesemu.engines.run_process import CANCELED, Announce, RunContext
+from wesemu.engines.sandbox import enter_sandbox
+from wesemu.engines.task_recorder import LibraryTasks
+from wesemu.runs.model import Graph, JsonValue, RunFailure
+from wesemu.runs.ports import EngineError, Unpublished
+from wesemu.runs.publishing import is_utf8, printable_path, unpublishable_reason
+from wesemu.runs.run_directory import Workspace
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """What a library's run gets to work with.
+
+    `stop` ends what the tasks' process groups do not (containers); where it says True, the
+    library then ends by itself, otherwise the worker ends at once.
+    """
+
+    workspace: Workspace
+    order: LibraryLaunchSpec
+    tasks: LibraryTasks
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+    def fail(self, failure: RunFailure) -> int:
+        """Give the reason, unless tasks that failed are reason enough; the exit status."""
+        if not self.tasks.blame():
+            self.tasks.journal.error(failure)
+        return 1
+
+
+Work = Callable[[WorkerContext], int]
+"""Runs the workflow; the exit status, after the reason has been told."""
+
+
+class LibraryWorker:
+    """Implements `run_process.Worker`. A byte on its pipe means cancel."""
+
+    def __init__(self, site: RunContext, order: LibraryLaunchSpec, work: Work) -> None:
+        self._site = site
+        self._order = order
+        hear, self._tell = os.pipe()
+        os.set_blocking(self._tell, False)
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._be_child(parent, hear, work)
+        os.close(hear)
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    def fileno(self) -> int:
+        return -1
+
+    def answer(self) -> None:
+        """It says nothing."""
+
+    def cancel(self) -> None:
+        with contextlib.suppress(OSError):  # the worker has just ended
+            os.write(self._tell, b"\0")
+
+    def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
+        """An adopted orphan; nothing is to be done."""
+
+    def ended(self, code: int) -> None:
+        if code > 128:
+            self._site.journal.error(
+                RunFailure(
+                    message=f"{self._order.engine} itself was ended by signal {code - 128}",
+                    hint="most often because memory ran out" if code == 137 else None,
+                    exit_code=code,
+                    stderr="stderr.log",
+                )
+            )
+
+    def _be_child(self, parent: int, hear: int, work: Work) -> NoReturn:
+        """Never comes back into its parent's code."""
+        code = 1
+        try:
+            self._site.leave()
+            os.close(self._tell)
+            die_with_parent(parent)
+            order, site = self._order, self._site
+            leases = LeaseClient(order.standing) if order.standing else None
+            if order.sandbox is not None:
+                enter_sandbox(order.sandbox, site.workspace, order.standing)
+            tasks = LibraryTasks(site.workspace, site.journal, order.engine, leases)
+            desk = WorkerContext(site.workspace, order, tasks)
+            threading.Thread(target=_listen, args=[hear, desk], name="cancel", daemon=True).start()
+            os.chdir(self._site.workspace.work)
+            if order.standing or not order.resources.gpus:  # without leases the run's GPUs are seen
+                os.environ |= devices_environment(())
+            code = work(desk)
+        except BaseException as error:
+            traceback.print_exc()
+            name = type(error).__name__
+            self._site.journal.error(RunFailure(f"{name}: {error}", stderr="stderr.log"))
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _listen(hear: int, desk: WorkerContext) -> None:
+    if not os.read(hear, 1):
+        return  # the run's process has gone, and so will this one
+    desk.tasks.cancel()
+    if not desk.stop():
+        desk.tasks.wait_for_groups()
+        os._exit(CANCELED)
+
+
+# A run's process: detached, holding run.lock, with one worker.
+
+
+def run_library(workspace: Workspace, work: Work, announce: Announce) -> None:
+    """Be the process of a run whose worker calls `work`."""
+    order = read_library_spec(workspace)
+    run_process.live(
+        workspace,
+        lambda site: LibraryWorker(site, order, work),
+        announce,
+        about={
+            "engine": order.engine,
+            "version": order.version,
+            "mode": order.containers or "local",
+        },
+        grace_seconds=order.grace_seconds,
+    )
+
+
+# The process of a dry run: the library loads the workflow and is asked what it would do.
+
+
+Look = Callable[[WorkerContext], Graph | None]
+"""What the workflow would do; None after the reason has been told (`Desk.fail`)."""
+
+
+def plan_library(workspace: Workspace, look: Look) -> None:
+    """Be the process of a dry run: `look` asks the library what it would do."""
+    order = read_library_spec(workspace)
+    if order.sandbox is not None:
+        enter_sandbox(order.sandbox, workspace, None, workspace.root)
+    tie_to_server()
+    desk = WorkerContext(
+        workspace, order, LibraryTasks(workspace, EventLog(workspace), order.engine)
+    )
+    os.chdir(workspace.work)
+    try:
+        graph = look(desk)
+    except Exception as error:
+        traceback.print_exc()
+        write_failure(workspace, RunFailure(f"{type(error).__name__}: {error}"))
+        return
+    if graph is None:
+        write_failure(workspace, _first_failure(workspace))
+    else:
+        write_graph(workspace, graph)
+
+
+def _first_failure(workspace: Workspace) -> RunFailure:
+    for record in history(workspace):
+        match to_event(record):
+            case EngineError(failure=failure):
+                return failure
+    return RunFailure("the engine refuses it without a word")
+
+
+# What a run leaves in `work/out/`: the files of its outputs, and outputs.json that names them.
+
+
+FOLDER = "out"
+NAME = "outputs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOutputs:
+    """A file of an output: `name` below the folder, size in bytes, SHA-1 in hexadecimal if it was
+    asked for."""
+
+    name: Path
+    size: int
+    sha1: str | None = None
+
+
+class LibraryResults:
+    """Collects the outputs of one run. Files are hard links where they can be.
+
+    What cannot be kept becomes a problem, and fails the run.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = workspace.work / FOLDER
+        self.problems = list[Unpublished]()
+        self._workspace = workspace
+        self._root = workspace.root.resolve()
+        self._files = dict[str, None]()
+
+    def keep(self, source: Path, name: Path, *, digest: bool = False) -> KeptOutputs | None:
+        """Put a file at `name` below the folder; what lay there before is replaced.
+
+        None for a file that cannot be published.
+        """
+        reason = self._obstacle(source)
+        if reason is None and not is_utf8(name):
+            reason = "its name is not UTF-8"
+        if reason is not None:
+            self.refuse(name, reason)
+            return None
+        target = self._make_room(name)
+        real = source.resolve()
+        if not real.is_relative_to(self._root):
+            shutil.copyfile(real, target)  # not ours: what is published must not change with it
+        else:
+            try:
+                os.link(real, target)
+            except OSError:
+                shutil.copyfile(real, target)
+        return self._describe(name, digest=digest)
+
+    def _obstacle(self, source: Path) -> str | None:
+        """The caller may name a file outside the run as an input, and pass it through. A link
+        that a tool has made must not lead out."""
+        if os.path.normpath(source).startswith(f"{self._workspace.root}/"):
+            return unpublishable_reason(self._workspace, source)
+        return None if source.is_file() else "it does not exist"
+
+    def keep_folder(self, source: Path, name: Path, *, digest: bool = False) -> list[KeptOutputs]:
+        """Put the files of a folder below `name`, links to other folders of the run followed."""
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        kept: list[KeptOutputs | None] = []
+        for path in walk(source, lambda real: real.is_relative_to(self._root)):
+            inner = name / path.relative_to(source)
+            if path.is_dir() and not path.is_symlink():
+                (self.folder / inner).mkdir(parents=True, exist_ok=True)
+            else:
+                kept.append(self.keep(path, inner, digest=digest))
+        return [one for one in kept if one is not None]
+
+    def write(self, text: str, name: Path, *, digest: bool = False) -> KeptOutputs:
+        self._make_room(name).write_text(text, encoding="utf-8", newline="")
+        return self._describe(name, digest=digest)
+
+    def refuse(self, name: Path, reason: str) -> None:
+        """Record an output that cannot be published."""
+        self.problems.append(Unpublished(printable_path(f"{FOLDER}/{name}"), reason))
+
+    def _describe(self, name: Path, *, digest: bool) -> KeptOutputs:
+        with (self.folder / name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            sha1 = hashlib.file_digest(file, "sha1").hexdigest() if digest else None
+        return KeptOutputs(name, size, sha1)
+
+    def _make_room(self, name: Path) -> Path:
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        self._files[f"{FOLDER}/{name}"] = None
+        return target
+
+    @property
+    def files(self) -> list[str]:
+        """All files that were kept, below `work/`."""
+        return list(self._files)
+
+    def close(self, outputs: JsonValue) -> None:
+        """Write outputs.json, in which paths are relative to it."""
+        text = json.dumps(outputs, indent=2, ensure_ascii=False)
+        self.write(f"{text}\n", Path(NAME))

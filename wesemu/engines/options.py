@@ -1,0 +1,182 @@
+"""Engine parameters by allow-list: none of them becomes a command-line option."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wesemu.engine_parameters import engine_values, read_flag
+from wesemu.errors import InvalidRequest
+
+Readers = Mapping[str, Callable[[str], Any]]
+"""What an engine reads itself; a reader raises ValueError with the rest of the sentence."""
+
+flag = read_flag
+
+
+def read_parameters(parameters: Mapping[str, str], readers: Readers, engine: str) -> dict[str, Any]:
+    """The values by name, in the spelling of the table (`wesemu.engine_parameters`).
+
+    Raises InvalidRequest, whose field is the parameter as the caller wrote it.
+    """
+    values: dict[str, Any] = {}
+    for name, (written, value) in engine_values(parameters, engine, readers).items():
+        try:
+            values[name] = readers[name](value)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"the engine parameter {written[:80]!r} {error}", field=written
+            ) from None
+    return values
+
+
+def identifier(value: str) -> str:
+    if not (value.isascii() and value.isidentifier()):
+        raise ValueError("is a name of letters, digits and underscores")
+    return value
+
+
+def words(value: str) -> tuple[str, ...]:
+    """A list as a command line takes it: a JSON array of strings, or words separated by blanks,
+    with quotes around what has blanks itself."""
+    text = value.strip()
+    if text.startswith("["):
+        try:
+            items = json.loads(text)
+        except ValueError:
+            items = None
+        if isinstance(items, list):
+            if not all(isinstance(item, str) for item in items):
+                raise ValueError("is a list of something else than strings")
+            return tuple(items)
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"has an open quote: {error}") from None
+
+
+def names(value: str) -> tuple[str, ...]:
+    """As `words`; without quotes commas separate, too."""
+    if re.search(r"""["'\\[]""", value):
+        return words(value)
+    return tuple(name for name in re.split(r"[,\s]+", value) if name)
+
+
+# The engine parameters that a caller may set: those of Snakemake's options that concern the run
+# itself. Most others run code, write or read elsewhere, or belong to whoever runs the server.
+
+
+_RETRY_LIMIT = 100
+_TRIGGERS = frozenset({"code", "input", "mtime", "params", "software-env"})
+_PAIRS = re.compile(r"[A-Za-z_]\w*=[\w.+-]+(?:[,\s]+[A-Za-z_]\w*=[\w.+-]+)*")
+_NAME = r"[A-Za-z_][\w-]*"
+
+
+@dataclass(frozen=True, slots=True)
+class SnakemakeOptions:
+    """What the parameters ask for, by the names of Snakemake's own options.
+
+    `config`, `default_resources` and the `set_` options are words of its command line.
+    """
+
+    targets: tuple[str, ...] = ()
+    force: bool = False
+    forceall: bool = False
+    forcerun: tuple[str, ...] = ()
+    until: tuple[str, ...] = ()
+    omit_from: tuple[str, ...] = ()
+    allowed_rules: tuple[str, ...] = ()
+    rerun_triggers: tuple[str, ...] = ()
+    keep_going: bool = False
+    keep_incomplete: bool = False
+    retries: int = 0
+    notemp: bool = False
+    config: tuple[str, ...] = ()
+    default_resources: tuple[str, ...] = ()
+    set_resources: tuple[str, ...] = ()
+    set_threads: tuple[str, ...] = ()
+    set_scatter: tuple[str, ...] = ()
+    profile: tuple[str, ...] = ()
+    workflow_profile: tuple[str, ...] = ()
+
+
+def check_parameters(parameters: Mapping[str, str]) -> SnakemakeOptions:
+    """Read engine parameters; their names are those of `wesemu.engine_parameters`.
+
+    Raises InvalidRequest, whose field is the parameter as the caller wrote it.
+    """
+    return SnakemakeOptions(**read_parameters(parameters, _READERS, "snakemake"))
+
+
+def _inside(value: str) -> tuple[str, ...]:
+    found = names(value)
+    for name in found:
+        outside = name.startswith(("-", "/", "~")) or ".." in name.split("/")
+        if outside or not name or not name.isprintable():
+            raise ValueError(f"names {name[:80]!r}; use rules, or files relative to the run")
+    if not found:
+        raise ValueError("names nothing; name at least one rule or file")
+    return found
+
+
+def _count(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", value.strip()) or int(value) > _RETRY_LIMIT:
+        raise ValueError(f"is a whole number from 0 to {_RETRY_LIMIT}")
+    return int(value)
+
+
+def _triggers(value: str) -> tuple[str, ...]:
+    found = tuple(name.lower() for name in names(value))
+    for name in found:
+        if name not in _TRIGGERS:
+            raise ValueError(f"has {name[:40]!r}; there are {', '.join(sorted(_TRIGGERS))}")
+    return found
+
+
+def _pairs(shape: str, example: str) -> Callable[[str], tuple[str, ...]]:
+    """A reader of words like `name=value`, of which `shape` matches what is before the value.
+
+    Simple pairs may be separated by commas as well.
+    """
+    begins = re.compile(f"{shape}=.*", re.DOTALL)
+
+    def read(value: str) -> tuple[str, ...]:
+        simple = _PAIRS.fullmatch(value.strip())
+        found = tuple(re.split(r"[,\s]+", value.strip())) if simple else words(value)
+        if "(" in value and begins.fullmatch(value.strip()) and not _all(begins, found):
+            found = (value.strip(),)  # one expression with blanks
+        for word in found:
+            if begins.fullmatch(word) is None:
+                raise ValueError(f"has {word[:80]!r}; write it as in {example}")
+        return found
+
+    return read
+
+
+def _all(shape: re.Pattern[str], found: tuple[str, ...]) -> bool:
+    return all(shape.fullmatch(word) for word in found)
+
+
+_READERS: Readers = {
+    "targets": _inside,
+    "force": flag,
+    "forceall": flag,
+    "forcerun": _inside,
+    "until": _inside,
+    "omit_from": _inside,
+    "allowed_rules": _inside,
+    "rerun_triggers": _triggers,
+    "keep_going": flag,
+    "keep_incomplete": flag,
+    "retries": _count,
+    "notemp": flag,
+    "config": _pairs(_NAME, "sample=s1"),
+    "default_resources": _pairs(_NAME, "mem_mb=2000"),
+    "set_resources": _pairs(f"{_NAME}:{_NAME}", "sort:mem_mb=2000"),
+    "set_threads": _pairs(_NAME, "sort=4"),
+    "set_scatter": _pairs(_NAME, "split=8"),
+    "profile": _inside,
+    "workflow_profile": _inside,
+}

@@ -1,0 +1,366 @@
+"""The worker of the mode "cli": Snakemake's command line, listened to by a logger plugin."""
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from resource import struct_rusage
+from typing import Any
+
+from wesemu.engines import event_log as events
+from wesemu.engines import run_process
+from wesemu.engines.event_log import EventLog, OutputFiles
+from wesemu.engines.failures import last_words, relative_logs, shorten, task_failure
+from wesemu.engines.launch_spec import SnakemakeLaunchSpec, about, option_argv, read_snakemake_spec
+from wesemu.engines.leases import lease_command
+from wesemu.engines.processes import (
+    descendants,
+    die_with_parent,
+    offer_to_oom_killer,
+    send,
+    send_group,
+)
+from wesemu.engines.run_process import Announce, RunContext
+from wesemu.engines.sandbox import enter_sandbox, in_bubblewrap
+from wesemu.engines.slurm import Cluster
+from wesemu.engines.snakemake.worker import resource_limits, tool_environment
+from wesemu.engines.task_recorder import TaskHistory, job_key
+from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
+from wesemu.runs.run_directory import Workspace
+
+# Snakemake's own executor plugin for Slurm, by its command line.
+
+
+_MODULE = "snakemake_executor_plugin_slurm"
+_LONGEST_PREFIX = 50
+_LATENCY_SECONDS = 30
+_STATUS_SECONDS = 10
+"""Short tasks have ended by then, each being a cold start of Snakemake; the plugin then waits ten
+seconds more between any two checks."""
+
+_READ_SIZE = 1 << 16
+_RULE_ERROR = "\nRuleException:"
+_EXIT_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.\w+: (\d+)>")
+
+
+def plugin_installed() -> bool:
+    """Without importing it. Blocks on the disk."""
+    return find_spec(_MODULE) is not None
+
+
+def plugin_argv(cluster: Cluster, run_id: str, jobs: int) -> list[str]:
+    """Options of Snakemake for `jobs` jobs at a time; default resources are `plugin_resources`."""
+    prefix = "".join(sign if sign.isalnum() else "-" for sign in run_id)[:_LONGEST_PREFIX]
+    words = [
+        *("--executor", "slurm", "--jobs", str(jobs)),
+        *("--slurm-jobname-prefix", prefix),
+        *("--slurm-init-seconds-before-status-checks", str(_STATUS_SECONDS)),
+        *("--seconds-between-status-checks", str(_STATUS_SECONDS)),
+        *("--latency-wait", str(_LATENCY_SECONDS)),
+    ]
+    words += [] if cluster.accounting else ["--slurm-status-command", "squeue"]
+    words += ["--max-threads", str(cluster.task_cores)] if cluster.task_cores else []
+    return words if cluster.account else [*words, "--slurm-no-account"]
+
+
+def plugin_resources(cluster: Cluster) -> list[str]:
+    """Default resources that send a rule where the administrator wants it, as expressions."""
+    named = {"slurm_partition": cluster.partition, "slurm_account": cluster.account}
+    named["slurm_extra"] = " ".join(cluster.options)
+    return [f"{name}={value!r}" for name, value in named.items() if value]
+
+
+def exit_status(text: str) -> int | None:
+    """Of the command that Snakemake complains about; 128 + n for signal n."""
+    if (found := _EXIT_STATUS.search(text)) is None:
+        return None
+    return int(found[1]) if found[1] else 128 + int(found[2])
+
+
+def job_log(logs: Iterable[str], root: Path) -> str | None:
+    """Of a failed job's logs the one that the plugin has added, below `root`."""
+    for log in map(Path, logs):
+        if "slurm_logs" in log.parts and log.is_relative_to(root) and log.is_file():
+            return str(log.relative_to(root))
+    return None
+
+
+def read_job_log(path: Path) -> tuple[int | None, str]:
+    """The exit status of a job's command and the last line before Snakemake's complaint of it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _READ_SIZE))
+        text = file.read().decode(errors="replace")
+    words, found, _ = text.partition(_RULE_ERROR)
+    lines = words.splitlines() if found else []
+    return exit_status(text), lines[-1].strip() if lines else ""
+
+
+# What Snakemake's log events tell of tasks: fewer details than `watch` learns from its hooks.
+
+
+_INCOMPLETE = re.compile(r"Job (\d+)\s+completed successfully, but some output files are missing")
+
+Message = dict[str, Any]
+
+
+class CliRecorder:
+    """Turns the plugin's messages into the journal."""
+
+    def __init__(self, workspace: Workspace, journal: EventLog, earlier: list[JsonObject]) -> None:
+        self._workspace = workspace
+        self._journal = journal
+        self._book = TaskHistory(earlier)
+        self._attempts = dict[int, int]()
+        self._running = dict[int, tuple[TaskLog, Message]]()
+        self._complaints = list[str]()
+        self._canceled = False
+        self.deserted_service = False
+        """Jobs of a group have failed, and Snakemake would wait for its service for ever."""
+        self._failures = dict[int, RunFailure]()
+        self._finished = dict[str, None]()
+        self._made, self._consumed, self._wanted = dict[str, None](), set[str](), set[str]()
+        for record in earlier:
+            self._note_files(record)
+
+    def hear(self, message: Message) -> None:
+        moment = datetime.fromtimestamp(message["time"], UTC)
+        match message["event"]:
+            case "run_info":
+                self._journal.write("planned", total=(message["stats"] or {}).get("total", 0))
+            case "job_info":
+                self._started(message, moment)
+            case "job_finished":
+                self._ended(message["job_id"], TaskState.COMPLETE, moment)
+            case "progress":
+                self._journal.write("progress", done=message["done"], total=message["total"])
+            case "error":
+                self._complained(message["message"], moment)
+            case "group_error":
+                self.deserted_service |= any(
+                    "(service)" in job for job in message["job_error_info"]
+                )
+            case "job_error":
+                self._failed(message["jobid"], message.get("log") or [], moment)
+
+    def _started(self, message: Message, moment: datetime) -> None:
+        files = {"event": "files", "inputs": message["input"], "outputs": message["output"]}
+        self._note_files(files)
+        self._journal.write("files", inputs=message["input"], outputs=message["output"])
+        if not (message["output"] or message["shellcmd"] or message["log"]):
+            return
+        jobid, wildcards = message["jobid"], message["wildcards"] or {}
+        key = job_key(message["rule_name"], wildcards, message["output"])
+        self._book.add(jobid, key)
+        attempt = self._attempts[jobid] = self._attempts.get(jobid, 0) + 1
+        task = TaskLog(
+            id=self._book.id(jobid),
+            name=message["rule_name"],
+            state=TaskState.RUNNING,
+            attempt=self._book.attempt(jobid, attempt),
+            wildcards=wildcards,
+            command=message["shellcmd"],
+            threads=message["threads"],
+            started=moment,
+        )
+        self._running[jobid] = (task, message)
+        self._journal.task(task, key=key)
+
+    def _note_files(self, record: Message) -> None:
+        if record["event"] == "files":
+            outputs = record["outputs"]
+            self._made.update(dict.fromkeys(outputs))
+            (self._consumed if outputs else self._wanted).update(record["inputs"])
+
+    def _ended(self, jobid: int, state: TaskState, moment: datetime, code: int | None = 0) -> None:
+        if jobid in self._running:
+            task, message = self._running.pop(jobid)
+            if state is TaskState.COMPLETE:
+                self._finished.update(dict.fromkeys(message["output"]))
+            self._journal.task(replace(task, state=state, ended=moment, exit_code=code))
+
+    def _complained(self, text: str, moment: datetime) -> None:
+        self._complaints.append(text)
+        if (missing := _INCOMPLETE.search(text)) is not None:
+            self._failed(int(missing[1]), [], moment)
+
+    def _failed(self, jobid: int, logs: list[str], moment: datetime) -> None:
+        if jobid not in self._running:
+            return
+        task, message = self._running[jobid]
+        complaint = self._complaint_of(message)
+        code = exit_status(complaint)
+        root, words = self._workspace.root, ""
+        if (remote := job_log(logs, root)) is not None:
+            code, words = read_job_log(root / remote)
+        state = TaskState.CANCELED if self._canceled else TaskState.EXECUTOR_ERROR
+        self._ended(jobid, state, moment, code)
+        wildcards = ", ".join(f"{name}={value}" for name, value in task.wildcards.items())
+        evidence = [*relative_logs(self._workspace, tuple(logs)), remote or "stderr.log"]
+        failure = task_failure(task.name, wildcards, code, complaint, root, evidence)
+        if words and failure.stderr == remote:
+            failure = replace(failure, message=f"rule {task.name} ended: {words}")
+        self._failures[jobid] = failure
+
+    def _complaint_of(self, message: Message) -> str:
+        """The message that shows the job's command, else the newest one."""
+        command = (message["shellcmd"] or "").strip()
+        for text in reversed(self._complaints):
+            if command and command in text:
+                return text
+        return self._complaints[-1] if self._complaints else ""
+
+    def cancel(self) -> None:
+        self._canceled = True
+
+    def ended(self, code: int) -> None:
+        """The command has ended: the outputs, or the failure of each job that stayed failed."""
+        if code == 0:
+            final = [p for p in self._made if p in self._wanted or p not in self._consumed]
+            self._tell_outputs(final)
+            return
+        if not self._canceled:
+            self._tell_outputs(self._finished)  # which of them are targets is not known yet
+        root = self._workspace.root
+        for failure in self._failures.values():
+            self._journal.error(failure)
+        if not self._failures:
+            words = self._complaints[0] if self._complaints else last_words(root / "stderr.log")
+            message = shorten(words, root) or f"Snakemake ended with exit status {code}"
+            self._journal.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
+
+    def _tell_outputs(self, paths: Iterable[str]) -> None:
+        outputs = OutputFiles(self._workspace)
+        for path in paths:
+            outputs.add(path)
+        self._journal.outputs(outputs.files, outputs.problems)
+
+
+# A caller's options as words of Snakemake's command line, and as its own parser reads them.
+
+
+_PLUGIN_PATH = Path(__file__).parent / "plugin_path"
+_SERVICE_SECONDS = "5"
+"""For a `service()` to make its file. Snakemake waits as long for any output that is missing."""
+
+
+class CliWorker:
+    """Implements `run_process.Worker`. The tools share the command's process group."""
+
+    def __init__(self, site: RunContext, order: SnakemakeLaunchSpec) -> None:
+        self._watch = CliRecorder(site.workspace, site.journal, events.history(site.workspace))
+        self._rest = b""
+        self._remote = order.executor != "local"
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._open = True
+        self._ending = False
+        parent = os.getpid()
+        os.environ.update(tool_environment(site.workspace, order))
+        search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
+        self._process = subprocess.Popen(
+            leased_command_line(site.workspace, order),
+            cwd=site.workspace.work,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(part for part in search if part),
+                "WESEMU_EVENTS_FD": str(theirs),
+            },
+            pass_fds=[theirs],
+            process_group=0,
+            preexec_fn=lambda: _begin(parent, site.workspace, order),
+        )
+        os.close(theirs)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fileno(self) -> int:
+        return self._pipe if self._open else -1
+
+    def answer(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            content = os.read(self._pipe, _READ_SIZE)
+            self._open = bool(content)
+            *lines, self._rest = (self._rest + content).split(b"\n")
+            for line in lines:
+                message: dict[str, Any] = json.loads(line)
+                self._watch.hear(message)
+        if self._watch.deserted_service and not self._ending:
+            self._ending = True
+            # not Snakemake: its handler of SIGTERM may wait for itself for ever
+            send(descendants(self.pid), signal.SIGTERM)
+
+    def cancel(self) -> None:
+        """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures; the
+        plugin cancels its jobs on SIGINT."""
+        self._watch.cancel()
+        send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
+
+    def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
+        """An adopted orphan; nothing is to be done."""
+
+    def ended(self, code: int) -> None:
+        while self._open and select.select([self._pipe], [], [], 0)[0]:
+            self.answer()
+        self._watch.ended(code)
+
+
+def _begin(parent: int, workspace: Workspace, order: SnakemakeLaunchSpec) -> None:
+    die_with_parent(parent)
+    offer_to_oom_killer()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
+    if order.sandbox is not None and not order.sandbox.program:
+        enter_sandbox(order.sandbox, workspace, order.standing)
+
+
+def leased_command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> list[str]:
+    """When a task starts is Snakemake's affair here, so the run as a whole has a lease."""
+    command = command_line(workspace, order)
+    if order.sandbox is not None and order.sandbox.program:
+        command = in_bubblewrap(order.sandbox, workspace, command)
+    if order.standing is None:
+        return command
+    return lease_command(order.python, command, order.standing, order.resources)
+
+
+def command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> list[str]:
+    words = [
+        *(order.python, "-P", "-m", "snakemake", "--logger", "wesemu"),
+        *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
+        *("--cores", str(order.resources.cores)),
+        *("--nolock", "--rerun-incomplete", "--latency-wait", _SERVICE_SECONDS),
+        *("--scheduler", "greedy", "--nocolor", "--printshellcmds"),
+    ]
+    words += ["--configfile", str(workspace.config)] if order.configured else []
+    limits = resource_limits(order)
+    words += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
+    options = order.options
+    words += ["--executor", "local"] if order.executor == "local" else []
+    if order.executor == "slurm-plugin":
+        words += plugin_argv(order.cluster, workspace.root.name, order.resources.cores)
+        pairs = tuple(plugin_resources(order.cluster))
+        options = replace(options, default_resources=(*options.default_resources, *pairs))
+    return [*words, *option_argv(options), "--", *options.targets]
+
+
+# `python -m wesemu.engines.snakemake.cli_worker RUN_DIRECTORY`: a run in the mode "cli".
+
+
+def run_cli(workspace: Workspace, announce: Announce) -> None:
+    order = read_snakemake_spec(workspace)
+    run_process.live(
+        workspace,
+        lambda site: CliWorker(site, order),
+        announce,
+        about=about(order),
+        grace_seconds=order.grace_seconds,
+    )

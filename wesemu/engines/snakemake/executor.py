@@ -1,0 +1,410 @@
+"""What a run's worker does when something happens inside Snakemake: it writes the journal, gives
+each task its files and process group, and ends the tools when the run is canceled.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from wesemu.engines.event_log import EventLog
+from wesemu.engines.failures import relative_logs, slurm_hint, task_failure
+from wesemu.engines.leases import Lease, LeaseClient
+from wesemu.engines.processes import identify, send_group
+from wesemu.engines.run_process import CANCELED
+from wesemu.engines.snakemake.backends import Backend, BackendRefused
+from wesemu.engines.snakemake.hooks import JobFacts
+from wesemu.engines.task_recorder import Attempt, TaskHistory, TaskProcess, Usage, job_key
+from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
+from wesemu.runs.run_directory import Workspace
+
+# The leases of a run's jobs, in its worker: one each, or one for jobs that run together.
+
+
+@dataclass(slots=True)
+class _Share:
+    """A lease and how many (members, and their group) still need it."""
+
+    lease: Lease
+    users: int = 1
+
+
+class TaskLeases:
+    """Thread-safe. Without a desk nobody waits and there are no leases."""
+
+    def __init__(self, desk: LeaseClient | None) -> None:
+        self._desk = desk
+        self._lock = threading.Lock()
+        self._groups = dict[int, _Share]()
+        self._entered = dict[int, _Share]()
+
+    def enter(self, jobid: int, wanted: Resources | None) -> Lease | None:
+        """Blocks until the job may start; at once with a lease of its group, and for a job that
+        wants none. Raises LeasesClosed, OSError."""
+        with self._lock:
+            share = self._groups.get(jobid)
+            if share is not None:
+                share.users += 1
+        if share is None:
+            share = self._take(wanted)
+        if share is None:
+            return None
+        with self._lock:
+            self._entered[jobid] = share
+        return share.lease
+
+    def leave(self, jobid: int) -> None:
+        """The job needs its lease no more; harmless for one that has none."""
+        with self._lock:
+            share = self._entered.pop(jobid, None)
+        self._drop(share)
+
+    def enter_group(self, jobids: Iterable[int], wanted: Resources | None) -> None:
+        """Blocks until jobs that run together may start: one lease, or they could wait for each
+        other for ever. Raises as `enter` does."""
+        share = self._take(wanted)
+        if share is not None:
+            with self._lock:
+                self._groups |= dict.fromkeys(jobids, share)
+
+    def leave_group(self, jobids: Iterable[int]) -> None:
+        """The lease goes when the last member, who may be about to be killed, has left too."""
+        with self._lock:
+            shares = [self._groups.pop(jobid, None) for jobid in jobids]
+        self._drop(shares[0] if shares else None)
+
+    def close(self) -> None:
+        """Whoever waits gets LeasesClosed."""
+        if self._desk is not None:
+            self._desk.close()
+
+    def _take(self, wanted: Resources | None) -> _Share | None:
+        if self._desk is None or wanted is None or not any(_figures(wanted)):
+            return None
+        return _Share(self._desk.take(wanted))
+
+    def _drop(self, share: _Share | None) -> None:
+        if share is None:
+            return
+        with self._lock:
+            share.users -= 1
+            if share.users:
+                return
+        share.lease.release()
+
+
+def _figures(wanted: Resources) -> tuple[int, int, int]:
+    return (wanted.cores, wanted.memory_mb, wanted.gpus)
+
+
+def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
+    """For sorting the jobs of a pipe: whoever failed first, but for a mere broken pipe."""
+    attempt = failed[1]
+    return attempt.task.exit_code == _BROKEN_PIPE, attempt.ended_at
+
+
+def _key(job: JobFacts) -> str:
+    return job_key(job.rule, job.wildcards, job.outputs)
+
+
+_PAUSE_SECONDS = 0.02
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+_BROKEN_PIPE_SECONDS = 1.0
+
+StartPython = Callable[[list[str], str, Attempt, Callable[[int], None]], int]
+"""Arguments, directory, the attempt, and who wants to know the process group: the exit status."""
+
+
+class SnakemakeRunCanceled(RuntimeError):
+    """No task is started any more."""
+
+
+class GroupEnded(RuntimeError):
+    """Another job of the group has failed, so this one does not start."""
+
+
+class SnakemakeRecorder:
+    """Implements `hooks.Watcher` for one run."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        journal: EventLog,
+        earlier: list[JsonObject],
+        start_python: StartPython,
+        leases: TaskLeases,
+        place: Backend,
+    ) -> None:
+        self._workspace = workspace
+        self._journal = journal
+        self._start_python = start_python
+        self._leases = leases
+        self._place = place
+        self._book = TaskHistory(earlier)
+        self._lock = threading.RLock()
+        self._here = threading.local()
+        self._attempts = dict[int, Attempt]()
+        self._groups = set[int]()
+        self._processes = dict[int, TaskProcess]()
+        self._ended_together = set[int]()
+        self._complaint = ""
+        self._stop: Callable[[], None] | None = None
+        self._canceled = False
+        self.task_failed = False
+
+    def scheduled(self, jobs: Iterable[JobFacts], stop: Callable[[], None]) -> None:
+        with self._lock:
+            self._stop = stop
+            self._plan(jobs)
+            self._journal.write("planned", total=self._book.total)
+            self._progress()
+
+    def replanned(self, jobs: Iterable[JobFacts]) -> None:
+        with self._lock:
+            total = self._book.total
+            self._plan(jobs)
+            if self._book.total != total:
+                self._progress()
+
+    def _plan(self, jobs: Iterable[JobFacts]) -> None:
+        for job in jobs:
+            if job.works and self._book.add(job.jobid, _key(job)):
+                self._journal.task(self._task(job, TaskState.QUEUED), key=_key(job))
+
+    def _task(self, job: JobFacts, state: TaskState) -> TaskLog:
+        return TaskLog(
+            id=self._book.id(job.jobid),
+            name=job.rule,
+            state=state,
+            attempt=self._book.attempt(job.jobid, job.attempt),
+            wildcards=job.wildcards,
+            command=job.command,
+            threads=job.threads,
+        )
+
+    def _progress(self) -> None:
+        self._journal.write("progress", done=self._book.done, total=self._book.total)
+
+    def entered(self, job: JobFacts) -> None:
+        self._here.attempt, self._here.job = None, job
+        if not job.works:
+            return
+        with self._lock:
+            self._plan([job])
+            self._refuse_ended(job.jobid)
+        lease = self._leases.enter(job.jobid, job.wanted)
+        try:
+            self._start(job, lease)
+        except BaseException:
+            self._leases.leave(job.jobid)
+            raise
+
+    def _start(self, job: JobFacts, lease: Lease | None) -> None:
+        with self._lock:
+            self._refuse_canceled()
+            attempt = Attempt(self._workspace, self._task(job, TaskState.RUNNING), lease)
+            self._attempts[job.jobid] = self._here.attempt = attempt
+            self._journal.task(attempt.task)
+
+    def left(self, jobid: int) -> None:
+        self._leases.leave(jobid)
+
+    def group_entered(
+        self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
+    ) -> None:
+        with self._lock:
+            self._ended_together.difference_update(jobids)  # of an earlier attempt
+            self._here.members = jobids
+        self._leases.enter_group(jobids, wanted)
+        try:
+            self._place.enter_group(jobids, wanted, requested)
+        except BackendRefused as refusal:
+            self._leases.leave_group(jobids)
+            self._refused(str(refusal))
+            raise
+
+    def _refused(self, told: str) -> None:
+        with self._lock:
+            self.task_failed = True
+            if not self._canceled:
+                message = f"jobs that run together could not start: {told.splitlines()[-1]}"
+                self._journal.error(RunFailure(message, hint=slurm_hint(told)))
+
+    def end_group(self, jobids: list[int]) -> None:
+        """Where all failures are broken pipes so far, the reader has a moment to end by itself:
+        it may have failed first."""
+        with self._lock:
+            self._ended_together.update(jobids)
+            attempts = [self._attempts[jobid] for jobid in jobids if jobid in self._attempts]
+            codes = {attempt.task.exit_code for attempt in attempts} - {None, 0}
+            if codes != {_BROKEN_PIPE}:
+                self._kill(jobids)
+                return
+        timer = threading.Timer(_BROKEN_PIPE_SECONDS, self._kill, [jobids])
+        timer.daemon = True
+        timer.start()
+
+    def _kill(self, jobids: list[int]) -> None:
+        with self._lock:
+            for jobid in self._ended_together.intersection(jobids):
+                if (process := self._processes.get(jobid)) is not None:
+                    process.kill()
+
+    def _refuse_ended(self, jobid: int) -> None:
+        if jobid in self._ended_together:
+            if (attempt := self._attempts.get(jobid)) is not None:
+                attempt.signaled = True  # so it is not to blame
+            raise GroupEnded("another job of its group has failed")
+
+    def group_left(self, jobids: list[int]) -> None:
+        self._here.members = []
+        self._place.leave_group(jobids)
+        self._leases.leave_group(jobids)
+
+    def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
+        attempt: Attempt | None = getattr(self._here, "attempt", None)
+        if attempt is None:
+            return subprocess.Popen(command, **options)
+        attempt.note_command(plain_command(command))
+        if attempt.task.command is None:
+            attempt.task = replace(attempt.task, command=plain_command(command))
+        opened = [attempt.open("stderr")]
+        options["stderr"] = opened[0]
+        if options.get("stdout") != subprocess.PIPE:
+            opened.append(attempt.open("stdout"))
+            options["stdout"] = opened[1]
+        attempt.share_lease(options)
+        try:
+            with self._lock:
+                self._refuse_canceled()
+                jobid = self._here.job.jobid
+                self._refuse_ended(jobid)
+                process = self._place.start(
+                    self._here.job,
+                    attempt,
+                    command,
+                    lambda code, usage: self._process_ended(process, attempt, code, usage),
+                    options,
+                )
+                self._register(attempt, process.pid)
+                self._processes[jobid] = process
+            return process
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def run_elsewhere(self, command: str) -> int | None:
+        if not self._place.is_elsewhere(self._here.job):
+            return None
+        return self.spawn(command, {"shell": True}).wait()
+
+    def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
+        attempt = self._attempts[job.jobid]
+        attempt.note_command(f"python -m snakemake {shlex.join(arguments)}")
+        with self._lock:
+            self._refuse_canceled()
+        groups = list[int]()
+
+        def started(group: int) -> None:
+            with self._lock:
+                groups.append(group)
+                self._register(attempt, group)
+                if self._canceled:
+                    send_group(group, signal.SIGTERM)
+
+        code = self._start_python(arguments, directory, attempt, started)
+        with self._lock:
+            self._groups.difference_update(groups)
+        return code
+
+    def _refuse_canceled(self) -> None:
+        if self._canceled:
+            raise SnakemakeRunCanceled("the run was canceled")
+
+    def _register(self, attempt: Attempt, group: int) -> None:
+        self._groups.add(group)
+        self._journal.write("process", task=attempt.task.id, group=group, identity=identify(group))
+
+    def _process_ended(
+        self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
+    ) -> None:
+        with self._lock:
+            attempt.process_ended(code, usage)
+            attempt.signaled |= process.signaled
+            self._groups.discard(process.pid)
+            for jobid, other in list(self._processes.items()):
+                if other is process:
+                    del self._processes[jobid]
+
+    def pause(self, seconds: float) -> bool:
+        """Snakemake looks once a second whether the jobs of a pipe have ended: too seldom."""
+        time.sleep(min(seconds, _PAUSE_SECONDS))
+        members = getattr(self._here, "members", [])
+        return not self._canceled and self._ended_together.isdisjoint(members)
+
+    def complained(self, message: str) -> None:
+        attempt: Attempt | None = getattr(self._here, "attempt", None)
+        with self._lock:
+            if attempt is not None:
+                attempt.complaint = message
+            else:
+                self._complaint = message
+
+    def finished(self, jobid: int) -> None:
+        with self._lock:
+            if (attempt := self._forget(jobid)) is None:
+                return
+            self._book.complete(jobid)
+            task = replace(attempt.end(), state=TaskState.COMPLETE, exit_code=0)
+            self._journal.task(task, **attempt.place)
+            self._progress()
+
+    def failed(self, jobs: list[JobFacts], final: bool) -> None:
+        with self._lock:
+            complaint, self._complaint = self._complaint, ""
+            failed = [(job, attempt) for job in jobs if (attempt := self._forget(job.jobid))]
+            for job, attempt in sorted(failed, key=_likely_cause):
+                self.task_failed = True
+                canceled = self._canceled or attempt.signaled
+                state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
+                task = replace(attempt.end(), state=state)
+                self._journal.task(task, **attempt.place)
+                if final and not canceled:
+                    self._blame(job, task, attempt.complaint or complaint, attempt.evidence)
+
+    def _forget(self, jobid: int) -> Attempt | None:
+        return self._attempts.pop(jobid, None)
+
+    def _blame(self, job: JobFacts, task: TaskLog, complaint: str, evidence: str | None) -> None:
+        wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())
+        logs = [evidence] if evidence else []
+        logs += [task.stderr or "", *relative_logs(self._workspace, job.logs)]
+        code = task.exit_code
+        self._journal.error(
+            task_failure(job.rule, wildcards, code, complaint, self._workspace.root, logs)
+        )
+
+    def cancel(self) -> None:
+        """End the tools; Snakemake then fails those jobs and removes their partial outputs."""
+        with self._lock:
+            self._canceled = self.task_failed = True  # so the workflow is not to blame
+            if self._stop is None:
+                os._exit(CANCELED)
+            for group in self._groups:
+                send_group(group, signal.SIGTERM)
+                send_group(group, signal.SIGCONT)
+            stop = self._stop
+        self._leases.close()
+        self._place.cancel()
+        stop()
+
+
+def plain_command(command: str) -> str:
+    """A shell command without the strict mode that Snakemake puts in front."""
+    return command.removeprefix("set -euo pipefail;").strip()

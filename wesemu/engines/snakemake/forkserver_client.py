@@ -1,0 +1,213 @@
+"""The server's end of the forkserver: starts it when it is needed, and again when it has died."""
+
+import asyncio
+import json
+import logging
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import EngineFault
+from wesemu.util.text import os_sentence
+
+_MESSAGE_LIMIT = 1 << 16
+_FORKSERVER = """
+import json, socket, sys
+try:
+    from wesemu.engines.snakemake.forkserver import main
+except BaseException as error:
+    told = {"failed": f"{type(error).__name__}: {error}"[:1000]}
+    socket.socket(fileno=int(sys.argv[1])).send(json.dumps(told).encode())
+    raise
+main()
+"""
+"""Sends why its own modules cannot be imported."""
+
+_START_SECONDS = 60.0
+_LAUNCH_SECONDS = 30.0
+
+Reply = dict[str, Any]
+
+log = logging.getLogger("wesemu.engines.snakemake")
+
+
+class NotStarted(EngineFault):
+    """There is no forkserver, and it is no use to try again at once."""
+
+
+class ForkserverClient:
+    """One forkserver at a time. Its runs do not need it once they are launched.
+
+    It imports `modules` beside Snakemake.
+    """
+
+    def __init__(
+        self, python: str, environment: Mapping[str, str], modules: Sequence[str] = ()
+    ) -> None:
+        self._command = [python, "-P", "-c", _FORKSERVER]
+        self._modules = modules
+        self._environment = environment
+        self._starting: asyncio.Task[None] | None = None
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._replies = dict[int, asyncio.Future[Reply]]()
+        self._last_id = 0
+        self._last_words = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The forkserver's, while there is one."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Returns once the forkserver is warm; broken off, it leaves it starting. Raises
+        NotStarted, which is logged; the next call tries again."""
+        under_way = self._starting is not None and not self._starting.done()
+        if self._starting is None or not (under_way or self._channel is not None):
+            self._starting = asyncio.create_task(self._start(), name="forkserver's start")
+            self._starting.add_done_callback(_note_fault)
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        try:
+            self._last_words = ""
+            await self._spawn()
+            self._ready = asyncio.get_running_loop().create_future()
+            self._reading = asyncio.create_task(self._read(), name="forkserver")
+            async with asyncio.timeout(_START_SECONDS):
+                await self._ready
+        except TimeoutError:
+            await self._end()
+            raise NotStarted("Snakemake's forkserver was not ready in time") from None
+        except EngineFault:
+            raise NotStarted(self._why_died()) from None
+        except Exception as error:
+            self._forget()
+            why = os_sentence(error) if isinstance(error, OSError) else str(error)
+            raise NotStarted(f"Snakemake's forkserver cannot be started: {why}") from error
+
+    def _why_died(self) -> str:
+        """With the forkserver's own words, where it could still send them."""
+        why = f": {self._last_words}" if self._last_words else "; the server's stderr tells why"
+        return f"Snakemake's forkserver died while it was starting{why}"
+
+    async def _spawn(self) -> None:
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        spawning = asyncio.create_task(asyncio.to_thread(self._open_process, theirs.fileno()))
+        try:
+            self._process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            self._process = await spawning  # so that it can be ended
+            raise
+        finally:
+            theirs.close()
+
+    def _open_process(self, descriptor: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self._command, str(descriptor), *self._modules],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            env=dict(self._environment),
+            start_new_session=True,
+        )
+
+    async def launch(self, root: Path) -> Reply:
+        """What the run's process announces: {"pid", "identity"} or {"locked"}.
+
+        Raises NotStarted; EngineFault where the forkserver, or the run's process, died before it
+        did. A forkserver that does not answer in time is killed: the next launch starts another.
+        """
+        await self.start()
+        if (channel := self._channel) is None:
+            raise EngineFault("Snakemake's forkserver has died")
+        loop = asyncio.get_running_loop()
+        self._last_id += 1
+        number = self._last_id
+        reply: asyncio.Future[Reply] = loop.create_future()
+        self._replies[number] = reply
+        try:
+            message = json.dumps({"id": number, "root": str(root)})
+            async with asyncio.timeout(_LAUNCH_SECONDS):
+                await loop.sock_sendall(channel, message.encode())
+                return await reply
+        except TimeoutError:
+            if self._channel is channel:
+                await self._end()
+            raise EngineFault(
+                f"Snakemake's forkserver has not answered within {_LAUNCH_SECONDS:.0f} seconds"
+            ) from None
+        except OSError as error:
+            raise EngineFault(f"Snakemake's forkserver does not answer: {error}") from error
+        finally:
+            self._replies.pop(number, None)
+
+    async def _read(self) -> None:
+        assert self._channel is not None
+        loop = asyncio.get_running_loop()
+        try:
+            while content := await loop.sock_recv(self._channel, _MESSAGE_LIMIT):
+                self._dispatch(json.loads(content))
+        except ConnectionError:
+            pass
+        finally:
+            self._forget()
+        await self._bury()
+
+    def _dispatch(self, message: Reply) -> None:
+        if "ready" in message and self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+        if "failed" in message:
+            self._last_words = str(message["failed"])
+        reply = self._replies.get(message.get("id", 0))
+        if reply is None or reply.done():
+            return
+        if "exited" in message:
+            reply.set_exception(EngineFault("the run's process ended before it had begun"))
+        else:
+            reply.set_result(message)
+
+    def _forget(self) -> None:
+        """The forkserver is gone: whoever waits for it is told, the next launch starts another."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        waiting: list[asyncio.Future[Any]] = [*self._replies.values()]
+        waiting += [self._ready] if self._ready else []
+        for future in waiting:
+            if not future.done():
+                future.set_exception(EngineFault("Snakemake's forkserver has died"))
+
+    async def _bury(self) -> None:
+        if (process := self._process) is not None:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            if self._process is process:  # only now: a cancelled wait has to be done again
+                self._process = None
+
+    async def close(self) -> None:
+        """End the forkserver, even one that is starting. Its runs go on."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+            self._starting = None
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
+        self._forget()
+        await self._bury()
+
+
+def _note_fault(start: "asyncio.Task[None]") -> None:
+    """Whoever waited for it may be gone."""
+    if not start.cancelled() and (fault := start.exception()) is not None:
+        log.warning("%s", fault)

@@ -1,0 +1,439 @@
+"""The worker of the mode "warm": forked from the run's process, which forks for its `run:` jobs
+as well, because only a process without threads can.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+from resource import struct_rusage
+from typing import Any, NoReturn
+
+from wesemu.engines import event_log as events
+from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
+from wesemu.engines.event_log import EventLog, OutputFiles
+from wesemu.engines.failures import workflow_failure
+from wesemu.engines.launch_spec import SnakemakeLaunchSpec, parsed_options, read_snakemake_spec
+from wesemu.engines.lease_queue import devices_environment
+from wesemu.engines.leases import LeaseClient
+from wesemu.engines.processes import die_with_parent, send_group
+from wesemu.engines.run_process import RunContext
+from wesemu.engines.sandbox import enter_sandbox
+from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake.backends import LocalBackend, SlurmBackend
+from wesemu.engines.snakemake.executor import SnakemakeRecorder, TaskLeases
+from wesemu.engines.task_recorder import Attempt, Usage, exit_code_of, measure
+from wesemu.runs.model import RunFailure, graph_of
+from wesemu.runs.run_directory import Workspace, make_executable
+
+# One workflow run by Snakemake's programming interface, in a process of its own.
+
+
+SHARED_DISK_SECONDS = 30
+"""How long a file that another machine has written may take to be seen here."""
+
+
+class WorkflowRun:
+    """Plans and executes the workflow of an order; never returns before all jobs have ended."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        order: SnakemakeLaunchSpec,
+        journal: EventLog,
+        watch: SnakemakeRecorder,
+    ) -> None:
+        self._workspace = workspace
+        self._order = order
+        self._journal = journal
+        self._watch = watch
+        self._planning: Any = None
+        self._workflow: Any = None
+
+    def run(self) -> int:
+        """The exit status: 0, or 1 with the reason in the journal."""
+        tempfile.tempdir = None
+        os.chdir(self._workspace.work)
+        os.environ.update(tool_environment(self._workspace, self._order))
+        hooks.install(self._watch)
+        api = import_module("snakemake.api")
+        settings = import_module("snakemake.settings.types")
+        output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=False)
+        with api.SnakemakeApi(output) as snakemake:
+            handler = hooks.EventHandler(self._watch, lambda: self._workflow.dag)
+            import_module("snakemake.logging").logger.addHandler(handler)
+            try:
+                self._execute(snakemake, settings)
+            except (Exception, SystemExit) as error:
+                return self._explain(snakemake, error)
+        self._publish_outputs()
+        return 0
+
+    def _execute(self, snakemake: Any, settings: Any) -> None:
+        order = self._order
+        options = parsed_options(order)
+        planning = plan_workflow(snakemake, settings, self._workspace, order, options)
+        self._planning = planning
+        graph = plan_graph(planning, settings, options)
+        self._workflow = hooks.workflow_of(planning)
+        graph.execute_workflow(
+            executor="local",
+            execution_settings=settings.ExecutionSettings(
+                keep_going=options.keep_going,
+                keep_incomplete=options.keep_incomplete,
+                retries=options.retries,
+                lock=False,
+                latency_wait=0 if order.executor == "local" else SHARED_DISK_SECONDS,
+            ),
+            scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
+            scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
+        )
+
+    def _publish_outputs(self, *, only_made: bool = False) -> None:
+        outputs = OutputFiles(self._workspace)
+        for name in hooks.final_outputs(self._workflow.dag, only_made=only_made):
+            outputs.add(name)
+        self._journal.outputs(outputs.files, outputs.problems)
+
+    def _explain(self, snakemake: Any, error: BaseException) -> int:
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return 0
+        try:
+            snakemake.print_exception(error)
+        except KeyError:  # Snakemake's own, for a syntax error
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        if not self._watch.task_failed:
+            self._journal.error(self._failure(error))
+        if getattr(self._workflow, "dag", None) is not None:
+            self._publish_outputs(only_made=True)
+        return 1
+
+    def _failure(self, error: BaseException) -> RunFailure:
+        file, line = hooks.origin(self._planning, error)
+        return workflow_failure(error, file, line, self._workspace.root)
+
+
+def plan_workflow(
+    snakemake: Any, settings: Any, workspace: Workspace, order: SnakemakeLaunchSpec, options: Any
+) -> Any:
+    """Snakemake's WorkflowApi of an order and its `parsed_options`; nothing is parsed yet.
+
+    A run without parameters has no `--configfile`, which would hide that the workflow's own is
+    missing.
+    """
+    return snakemake.workflow(
+        resource_settings=settings.ResourceSettings(
+            cores=options.cores,
+            max_threads=order.cluster.task_cores or None,
+            resources=resource_limits(order),
+            default_resources=options.default_resources,
+            overwrite_threads=options.set_threads,
+            overwrite_scatter=options.set_scatter,
+            overwrite_resources=options.set_resources,
+        ),
+        config_settings=settings.ConfigSettings(
+            config=options.config, configfiles=[workspace.config] if order.configured else []
+        ),
+        storage_settings=settings.StorageSettings(notemp=options.notemp),
+        snakefile=order.workflow_file,
+        workdir=workspace.work,
+    )
+
+
+def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
+    """Snakemake's DAGApi for what `parsed_options` ask for."""
+    triggers = options.rerun_triggers
+    return planning.dag(
+        settings.DAGSettings(
+            targets=options.targets,
+            forcetargets=options.force,
+            forceall=options.forceall,
+            forcerun=options.forcerun,
+            until=options.until,
+            omit_from=options.omit_from,
+            allowed_rules=options.allowed_rules,
+            force_incomplete=True,
+            **({} if triggers is None else {"rerun_triggers": triggers}),
+        )
+    )
+
+
+def resource_limits(order: SnakemakeLaunchSpec) -> dict[str, int]:
+    """Memory only where the run has a share of it; GPUs always, as none is a limit too, but for
+    a cluster's, which are not this machine's to give."""
+    here = order.executor == "local"
+    limits = dict.fromkeys(hooks.GPU_RESOURCES, order.resources.gpus) if here else {}
+    if order.resources.memory_mb:
+        limits["mem_mb"] = order.resources.memory_mb
+    return limits
+
+
+def tool_environment(workspace: Workspace, order: SnakemakeLaunchSpec) -> dict[str, str]:
+    """GPUs are seen by tasks with a lease on them, or by the whole run where there are no leases
+    and it has a share; a run without a home has a cache nevertheless. `python` is Snakemake's."""
+    shared = order.resources.gpus and order.standing is None
+    environment = {} if shared else devices_environment([])
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    if order.executor == "local":  # beside the work, as large, and gone with the run
+        temporary = workspace.root / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment["TMPDIR"] = str(temporary)
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if order.sandbox is not None:
+        environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
+    elif not os.access(existing, os.W_OK):
+        environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
+    if (found := _python_folder(workspace, order)) is not None:
+        environment["PATH"] = os.pathsep.join([str(found), os.environ.get("PATH", os.defpath)])
+    return environment
+
+
+def _python_folder(workspace: Workspace, order: SnakemakeLaunchSpec) -> Path | None:
+    """A folder in which `python` and `python3` are the interpreter that runs Snakemake, as in an
+    activated environment; None where PATH already finds that one, or has been set before.
+
+    Scripts instead of links: an interpreter looks for its environment beside its own name.
+    """
+    own = Path(order.python)
+    folder = workspace.root / "tmp" / "bin"
+    names = ("python", "python3")
+    found = [shutil.which(name) for name in names]
+    if all(path is not None and Path(path).parent in (own.parent, folder) for path in found):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(str(own))} "$@"\n')
+        make_executable(script)
+    return folder
+
+
+# `python -m wesemu.engines.snakemake.worker RUN_DIRECTORY`: what Snakemake would do.
+
+
+def plan_run(workspace: Workspace) -> None:
+    """Write what Snakemake would do; the process of a dry run."""
+    order = read_snakemake_spec(workspace)
+    os.chdir(workspace.work)
+    if order.sandbox is not None:
+        os.environ["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
+        if not order.sandbox.program:
+            enter_sandbox(order.sandbox, workspace, None, workspace.root)
+    tie_to_server()
+    planning: Any = None
+    graph = graph_of([])  # of a workflow that has nothing to do
+
+    def planned(dag: Any) -> None:
+        nonlocal graph
+        graph = hooks.graph(dag)
+
+    hooks.on_plan(planned)
+    api = import_module("snakemake.api")
+    settings = import_module("snakemake.settings.types")
+    with api.SnakemakeApi(settings.OutputSettings(nocolor=True)) as snakemake:
+        try:
+            options = parsed_options(order)
+            planning = plan_workflow(snakemake, settings, workspace, order, options)
+            _execute_dry(planning, settings, options)
+            write_graph(workspace, graph)
+        except (Exception, SystemExit) as error:
+            file, line = hooks.origin(planning, error)
+            write_failure(workspace, workflow_failure(error, file, line, workspace.root))
+
+
+def _execute_dry(planning: Any, settings: Any, options: Any) -> None:
+    plan_graph(planning, settings, options).execute_workflow(
+        executor="dryrun",
+        execution_settings=settings.ExecutionSettings(lock=False),
+        scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
+        scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
+    )
+
+
+_MESSAGE_LIMIT = 1 << 18
+
+Message = dict[str, Any]
+
+
+class WarmWorker:
+    """Implements `run_process.Worker`. Messages are JSON, one a datagram:
+    the worker sends {"fork"}, and is sent {"forked"}, {"ended"} and {"cancel"}."""
+
+    def __init__(self, site: RunContext, order: SnakemakeLaunchSpec) -> None:
+        self._site = site
+        self._order = order
+        self._forks = dict[int, int]()
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _in_child(lambda: self._leave(parent), lambda: _work(site, order, theirs))
+        theirs.close()
+        self._open = True
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    def fileno(self) -> int:
+        return self._channel.fileno() if self._open else -1
+
+    def answer(self) -> None:
+        content = self._channel.recv(_MESSAGE_LIMIT)
+        if not content:
+            self._open = False
+            return
+        message = json.loads(content)
+        order = self._order
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _in_child(lambda: self._leave(parent), lambda: _run_python(self._site, order, message))
+        self._forks[pid] = message["fork"]
+        self._send({"forked": message["fork"], "pid": pid})
+
+    def cancel(self) -> None:
+        """A sandboxed worker cannot signal the `run:` jobs, which have sandboxes of their own."""
+        self._send({"cancel": True})
+        if self._order.sandbox is not None:
+            for pid in self._forks:
+                send_group(pid, signal.SIGTERM)
+
+    def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
+        if (number := self._forks.pop(pid, None)) is not None:
+            code = exit_code_of(os.waitstatus_to_exitcode(status))
+            self._send({"ended": number, "exit_code": code, "usage": asdict(measure(usage))})
+
+    def ended(self, code: int) -> None:
+        if code > 128:
+            name = f"signal {code - 128}"
+            self._site.journal.error(
+                RunFailure(
+                    message=f"Snakemake itself was ended by {name}",
+                    hint="most often because memory ran out" if code == 137 else None,
+                    exit_code=code,
+                    stderr="stderr.log",
+                )
+            )
+
+    def _send(self, message: Message) -> None:
+        with contextlib.suppress(OSError):  # the worker has just ended
+            self._channel.send(json.dumps(message).encode())
+
+    def _leave(self, parent: int) -> None:
+        self._site.leave()
+        self._channel.close()
+        die_with_parent(parent)
+
+
+def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
+    """Everything that a forked child does. Never comes back into its parent's code."""
+    code = 1
+    try:
+        leave()
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _work(site: RunContext, order: SnakemakeLaunchSpec, channel: socket.socket) -> int:
+    earlier = events.history(site.workspace)
+    helper = _Helper(channel, tool_environment(site.workspace, order))
+    _confine(site, order)
+    leases = TaskLeases(LeaseClient(order.standing) if order.standing else None)
+    remote = order.executor == "slurm"
+    place = SlurmBackend(site.workspace, order.cluster) if remote else LocalBackend()
+    watch = SnakemakeRecorder(
+        site.workspace, site.journal, earlier, helper.start_python, leases, place
+    )
+    helper.listen(watch.cancel)
+    return WorkflowRun(site.workspace, order, site.journal, watch).run()
+
+
+class _Helper:
+    """The worker's end of the channel, shared by its threads."""
+
+    def __init__(self, channel: socket.socket, environment: Mapping[str, str]) -> None:
+        self._channel = channel
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._answers = dict[int, SimpleQueue[Message]]()
+
+    def listen(self, cancel: Callable[[], None]) -> None:
+        threading.Thread(
+            target=self._listen, args=[cancel], name="run process", daemon=True
+        ).start()
+
+    def _listen(self, cancel: Callable[[], None]) -> None:
+        while content := self._channel.recv(_MESSAGE_LIMIT):
+            message = json.loads(content)
+            if "cancel" in message:
+                cancel()
+            else:
+                self._answers[message.get("forked") or message["ended"]].put(message)
+
+    def start_python(
+        self,
+        arguments: list[str],
+        directory: str,
+        attempt: Attempt,
+        started: Callable[[int], None],
+    ) -> int:
+        """Have the run's process fork a child that is the Snakemake of one `run:` job."""
+        answers = SimpleQueue[Message]()
+        with self._lock:
+            number = len(self._answers) + 1
+            self._answers[number] = answers
+        request = {
+            "fork": number,
+            "arguments": arguments,
+            "directory": directory,
+            "folder": str(attempt.folder),
+            "environment": {**self._environment, **attempt.environment},
+        }
+        self._channel.send(json.dumps(request).encode())
+        started(answers.get()["pid"])
+        ended = answers.get()
+        attempt.process_ended(ended["exit_code"], Usage(**ended["usage"]))
+        return int(ended["exit_code"])
+
+
+def _confine(site: RunContext, order: SnakemakeLaunchSpec) -> None:
+    if order.sandbox is not None:
+        enter_sandbox(order.sandbox, site.workspace, order.standing)
+
+
+def _run_python(site: RunContext, order: SnakemakeLaunchSpec, request: Message) -> int:
+    """Be the Snakemake of one `run:` job."""
+    os.setpgid(0, 0)
+    _confine(site, order)
+    for target, name in ((1, "stdout"), (2, "stderr")):
+        path = Path(request["folder"]) / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.chdir(request["directory"])
+    os.environ.update(request["environment"])
+    hooks.keep_signals()
+    try:
+        import_module("snakemake.cli").main(request["arguments"])
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0

@@ -1,0 +1,492 @@
+"""One attempt of a task on disk, and the processes that it consists of."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from resource import RUSAGE_SELF, getrusage, struct_rusage
+from typing import Any
+
+from wesemu.engines import event_log
+from wesemu.engines import event_log as events
+from wesemu.engines.event_log import EventLog, log_warning, now
+from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
+from wesemu.engines.lease_queue import devices_environment
+from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
+from wesemu.engines.processes import identify, send_group
+from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
+from wesemu.runs.run_directory import Workspace
+from wesemu.util.text import failure_reason
+
+# The tasks of a run by number: the same job keeps its number when the run is resumed.
+
+
+def job_key(rule: str, wildcards: Mapping[str, str], outputs: Iterable[str]) -> str:
+    """What makes a job the same one in another launch."""
+    text = json.dumps([rule, sorted(wildcards.items()), list(outputs)])
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class _Entry:
+    number: int
+    earlier_attempts: int = 0
+    done: bool = False
+
+
+class TaskHistory:
+    """Numbers and counts tasks; the number is a task's id. Attempts are counted from 1 over all
+    launches. Not thread-safe."""
+
+    def __init__(self, earlier: Iterable[JsonObject]) -> None:
+        """`earlier` are the records of earlier launches."""
+        self._keys = dict[str, _Entry]()
+        self._numbers = dict[int, _Entry]()
+        self._jobs = dict[int, _Entry]()
+        self._highest = 0
+        for record in earlier:
+            self._remember(record)
+        self.done = sum(entry.done for entry in self._keys.values())
+        self.total = self.done
+        """Those of this launch and those that earlier ones finished."""
+
+    def _remember(self, record: JsonObject) -> None:
+        """The record that plans a task has its key; later ones are known by their number."""
+        match record:
+            case {
+                "event": "task",
+                "task": {"id": str(id), "attempt": int(attempt), "state": str(state)},
+            }:
+                number = int(id) if id.isdecimal() else 0
+                if isinstance(key := record.get("key"), str) and key not in self._keys:
+                    self._enter(key, number)
+                entry = self._numbers.get(number)
+                if entry is None:  # the record that planned it is lost
+                    return
+                entry.done = state == TaskState.COMPLETE
+                if state != TaskState.QUEUED:
+                    entry.earlier_attempts = max(entry.earlier_attempts, attempt)
+
+    def _enter(self, key: str, number: int) -> _Entry:
+        entry = self._keys[key] = self._numbers[number] = _Entry(number)
+        self._highest = max(self._highest, number)
+        return entry
+
+    def add(self, jobid: int, key: str) -> bool:
+        """Give a job its number, Snakemake's own where that is free. False if it has one."""
+        if jobid in self._jobs:
+            return False
+        entry = self._keys.get(key)
+        if entry is None:
+            free = jobid not in self._numbers
+            entry = self._enter(key, jobid if free else self._highest + 1)
+        if entry.done:
+            entry.done = False
+            self.done -= 1
+        else:
+            self.total += 1
+        self._jobs[jobid] = entry
+        return True
+
+    def id(self, jobid: int) -> str:
+        return str(self._jobs[jobid].number)
+
+    def attempt(self, jobid: int, attempt: int) -> int:
+        """`attempt` is Snakemake's count in this launch."""
+        return self._jobs[jobid].earlier_attempts + attempt
+
+    def complete(self, jobid: int) -> None:
+        entry = self._jobs[jobid]
+        self.done += not entry.done
+        entry.done = True
+
+
+_LAST_WORDS = 4096
+_PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
+"""ru_maxrss is in KiB on Linux, in bytes elsewhere."""
+
+
+def exit_code_of(returncode: int) -> int:
+    """As a shell tells it: 128 + n for signal n."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`cpu_seconds` is user and system time, `peak_memory` in bytes. That is unknown where it is
+    less than this program's own, because the kernel counts a process from before its exec on."""
+
+    cpu_seconds: float | None
+    peak_memory: int | None
+
+
+def measure(usage: struct_rusage) -> Usage:
+    own = getrusage(RUSAGE_SELF).ru_maxrss
+    peak = usage.ru_maxrss * _PEAK_UNIT if usage.ru_maxrss > own else None
+    return Usage(usage.ru_utime + usage.ru_stime, peak)
+
+
+class Attempt:
+    """The files cmd, stdout, stderr, usage.json in `tasks/<id>-<attempt>/`.
+
+    Its processes run one after another.
+    """
+
+    def __init__(self, workspace: Workspace, task: TaskLog, lease: Lease | None = None) -> None:
+        self._lease = lease
+        self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.complaint = ""
+        self.evidence: str | None = None
+        """A log below the run directory that tells more than the task's own."""
+        self.place = dict[str, str]()
+        """Where it ran, if not on this machine."""
+        self.signaled = False
+        """Snakemake has ended it itself, because of another task."""
+        self._ended: datetime | None = None
+        below = self.folder.relative_to(workspace.root)
+        self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
+        os.close(self.open("stdout"))
+        with self._last_words() as stderr:
+            event_log.preallocate(stderr, _LAST_WORDS)
+
+    def open(self, stream: str) -> int:
+        """A descriptor that appends to one of the attempt's files."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        return os.open(self.folder / stream, flags, 0o644)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Added to what its processes see: the GPUs of its lease."""
+        return devices_environment(self._lease.devices) if self._lease is not None else {}
+
+    def share_lease(self, options: dict[str, Any]) -> None:
+        """Let a process, by Popen's options, see its GPUs and keep the lease while it lives."""
+        if self._lease is not None:
+            options["env"] = {**(options.get("env") or os.environ), **self.environment}
+            options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
+
+    @contextmanager
+    def _last_words(self) -> Iterator[int]:
+        """stderr, which owns room for what a tool says that fills the disk."""
+        descriptor = self.open("stderr")
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def give_back(self) -> None:
+        """The lease, if it has one still: for whoever has made it for this attempt alone."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def note_command(self, command: str) -> None:
+        with (self.folder / "cmd").open("a") as file:
+            file.write(command.rstrip("\n") + "\n")
+
+    def begin(self, moment: datetime) -> None:
+        """It began later than it was started here; the clock may be another machine's."""
+        if self.task.started is not None:
+            self.task = replace(self.task, started=min(max(moment, self.task.started), now()))
+
+    def process_ended(self, exit_code: int, usage: Usage) -> None:
+        """Add one process's usage to the attempt's."""
+        self._ended = now()
+        self.task = replace(
+            self.task,
+            exit_code=exit_code,
+            cpu_seconds=_sum(self.task.cpu_seconds, usage.cpu_seconds),
+            peak_memory=max(self.task.peak_memory or 0, usage.peak_memory or 0) or None,
+        )
+
+    @property
+    def ended_at(self) -> datetime:
+        """When its last process so far has ended, else now."""
+        return self._ended or now()
+
+    def end(self) -> TaskLog:
+        """The attempt is over; writes usage.json."""
+        self.task = replace(self.task, ended=self.ended_at)
+        task = self.task
+        wall = task.ended - task.started if task.started and task.ended else timedelta()
+        usage = {
+            "exit_code": task.exit_code,
+            "wall_seconds": round(wall.total_seconds(), 6),
+            "cpu_seconds": task.cpu_seconds,
+            "peak_memory": task.peak_memory,
+            **self.place,
+        }
+        try:
+            with self._last_words() as stderr:
+                event_log.release_preallocated(stderr)
+            (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
+        except OSError as error:  # the history has all of it
+            log_warning(f"{self.folder.name}/usage.json is not written: {error}")
+        return task
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    known = [seconds for seconds in (first, second) if seconds is not None]
+    return round(sum(known), 6) if known else None
+
+
+class TaskProcess(subprocess.Popen[Any]):
+    """A shell command (or words) in a process group of its own, whose usage is measured.
+
+    `ended` is called once, by whichever thread waits.
+    """
+
+    def __init__(
+        self, command: str | list[str], ended: Callable[[int, Usage], None], **options: Any
+    ) -> None:
+        self.signaled = False
+        self._once = threading.Lock()
+        self._ended = ended
+        super().__init__(command, process_group=0, **options)
+
+    def wait(self, timeout: float | None = None) -> int:
+        with self._once:
+            if self.returncode is None:
+                _, status, usage = os.wait4(self.pid, 0)
+                self.returncode = os.waitstatus_to_exitcode(status)
+                self._ended(exit_code_of(self.returncode), measure(usage))
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """To the whole group."""
+        if self.returncode is None:
+            self.signaled = True
+            send_group(self.pid, signal.Signals(number))
+
+
+# The tasks of a run as its worker sees them: their files, their process groups, their ends.
+
+
+class RunCanceled(RuntimeError):
+    """No task is started any more."""
+
+
+class LibraryTasks:
+    """Records tasks by name; a name begun again is another attempt. Thread-safe.
+
+    With `leases` every attempt takes one before it begins, and gives it back when its process
+    has ended. It holds no other meanwhile, so no two tasks can wait for each other.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        journal: EventLog,
+        engine: str,
+        leases: LeaseClient | None = None,
+    ) -> None:
+        self.journal = journal
+        self._leases = leases
+        self._workspace = workspace
+        self._engine = engine
+        self._book = TaskHistory(events.history(workspace))
+        self._changed = threading.Condition()
+        self._numbers = dict[str, int]()
+        self._attempts = dict[str, int]()
+        self._running = dict[str, Attempt]()
+        self._failed = dict[str, tuple[TaskLog, str]]()
+        self._verdicts = dict[str, str]()
+        self._groups = set[int]()
+        self._waiting = 0
+        self._planned = 0
+        self._canceled = False
+
+    def plan(self, total: int) -> None:
+        """How many tasks there will be at least."""
+        with self._changed:
+            self._planned = total
+            self.journal.write("planned", total=max(total, self._book.total))
+            self._progress()
+
+    def _progress(self) -> None:
+        total = max(self._planned, self._book.total)
+        self.journal.write("progress", done=self._book.done, total=total)
+
+    def begin(
+        self,
+        name: str,
+        command: str,
+        wanted: Resources,
+        needed: Callable[[], bool] = lambda: True,
+    ) -> Attempt:
+        """Blocks until the node has what the task wants. Raises RunCanceled; LeaseForgone once
+        the task is not `needed` any more."""
+        task, key = self._queue(name, command, wanted.cores)
+        lease = self._take(wanted, needed)
+        with self._changed:
+            try:
+                self._refuse_canceled()
+                attempt = Attempt(self._workspace, replace(task, state=TaskState.RUNNING), lease)
+                attempt.note_command(command)
+            except BaseException:
+                if lease is not None:
+                    lease.release()
+                raise
+            self._running[name] = attempt
+            self.journal.task(attempt.task, key=key)
+            return attempt
+
+    def _queue(self, name: str, command: str, threads: int) -> tuple[TaskLog, str]:
+        """The new attempt, and the task's key."""
+        with self._changed:
+            self._refuse_canceled()
+            number = self._numbers.setdefault(name, len(self._numbers) + 1)
+            count = self._attempts[name] = self._attempts.get(name, 0) + 1
+            key = job_key(name, {}, [])
+            self._book.add(number, key)
+            task = TaskLog(
+                id=self._book.id(number),
+                name=name,
+                state=TaskState.QUEUED,
+                attempt=self._book.attempt(number, count),
+                command=command,
+                threads=threads,
+            )
+            if self._leases is not None:
+                self.journal.task(task, key=key)
+            return task, key
+
+    def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease | None:
+        if self._leases is None:
+            return None
+        with self._changed:
+            self._waiting += 1
+        try:
+            return self._leases.take(wanted, needed)
+        except LeasesClosed as closed:
+            raise RunCanceled(str(closed)) from None
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
+
+    def spawn(self, attempt: Attempt, command: list[str], **options: Any) -> TaskProcess:
+        """Start the one process of an attempt, in a group of its own; where the options name no
+        `stdout` and `stderr` they are the task's. Raises RunCanceled and OSError."""
+        attempt.share_lease(options)
+        opened = {name: attempt.open(name) for name in ("stdout", "stderr") if name not in options}
+        try:
+            with self._changed:
+                self._refuse_canceled()
+                process = TaskProcess(
+                    command,
+                    lambda code, usage: self._process_ended(process, attempt, code, usage),
+                    **opened,
+                    **options,
+                )
+                self._groups.add(process.pid)
+                self.journal.write(
+                    "process",
+                    task=attempt.task.id,
+                    group=process.pid,
+                    identity=identify(process.pid),
+                )
+            return process
+        finally:
+            for descriptor in opened.values():
+                os.close(descriptor)
+
+    def _refuse_canceled(self) -> None:
+        if self._canceled:
+            raise RunCanceled("the run was canceled")
+
+    def _process_ended(
+        self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
+    ) -> None:
+        with self._changed:
+            attempt.process_ended(code, usage)
+            attempt.signaled |= process.signaled
+            attempt.give_back()
+            self._groups.discard(process.pid)
+            self._changed.notify_all()
+
+    def complain(self, name: str, complaint: str) -> None:
+        """What the library says about a task that runs; the first word counts."""
+        with self._changed:
+            if name in self._running:
+                self._running[name].complaint = self._running[name].complaint or complaint
+
+    def judge(self, name: str, verdict: str) -> None:
+        """Why a task is being ended; this counts more than what its tool says."""
+        with self._changed:
+            if name in self._running:
+                self._verdicts[name] = verdict
+
+    def end(self, name: str, *, succeeded: bool) -> None:
+        """Harmless for a task that does not run."""
+        with self._changed:
+            if (attempt := self._running.pop(name, None)) is None:
+                return
+            state = TaskState.COMPLETE
+            if not succeeded:
+                canceled = self._canceled or attempt.signaled
+                state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
+            attempt.give_back()
+            attempt.end()
+            attempt.task = replace(attempt.task, state=state)
+            self.journal.task(attempt.task)
+            self._failed.pop(name, None)
+            if state is TaskState.COMPLETE:
+                self._book.complete(self._numbers[name])
+                self._progress()
+            elif state is TaskState.EXECUTOR_ERROR:
+                self._failed[name] = (attempt.task, attempt.complaint)
+
+    def blame(self) -> bool:
+        """Tell of each task that stayed failed, in the order of their ends; False for none."""
+        with self._changed:
+            for task, complaint in self._failed.values():
+                self.journal.error(self._failure(task, complaint))
+            return bool(self._failed)
+
+    def _failure(self, task: TaskLog, complaint: str) -> RunFailure:
+        root = self._workspace.root
+        if (verdict := self._verdicts.get(task.name)) is not None:
+            return RunFailure(
+                message=f"task {task.name} failed: {verdict}",
+                task=task.name,
+                exit_code=task.exit_code,
+                stderr=task.stderr,
+            )
+        words = last_words(root / task.stderr) if task.stderr else ""
+        if task.exit_code:
+            reason = shorten(failure_reason(words), root)[:LINE_LIMIT]
+            message = f"task {task.name} ended with exit status {task.exit_code}"
+        else:
+            reason = shorten(complaint, root) or "see its standard error"
+            message = f"task {task.name} failed"
+        return RunFailure(
+            message=f"{message}: {reason}" if reason else message,
+            hint=hint(task.exit_code, words),
+            task=task.name,
+            exit_code=task.exit_code,
+            stderr=task.stderr,
+        )
+
+    def cancel(self) -> None:
+        """End the tools; no task is started any more."""
+        with self._changed:
+            self._canceled = True
+            for group in self._groups:
+                send_group(group, signal.SIGTERM)
+                send_group(group, signal.SIGCONT)
+        if self._leases is not None:
+            self._leases.close()
+
+    def wait_for_groups(self) -> None:
+        """Until the tools have ended, to which the run's process sees, and those that waited for
+        a lease have left the queue."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._groups and not self._waiting)

@@ -1,0 +1,275 @@
+"""One WDL document, run by miniwdl's library; no configuration but ours counts."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wesemu.engines.failures import shorten
+from wesemu.engines.launch_spec import LibraryLaunchSpec
+from wesemu.engines.library_worker import LibraryResults, WorkerContext
+from wesemu.engines.wdl.backend import Images
+from wesemu.runs.model import Graph, JsonValue, PlannedTask, RunFailure, graph_of
+from wesemu.runs.run_directory import Workspace
+
+# What miniwdl's errors tell the caller.
+
+
+def describe_failure(error: BaseException, workspace: Workspace) -> RunFailure:
+    """Of a run none of whose tasks is to blame by its exit status."""
+    library = import_module("WDL")
+    task, cause = _original(error)
+    several = getattr(cause, "exceptions", None)
+    if several:
+        cause = several[0]
+    place = getattr(cause, "pos", None)
+    name = Path(place.uri).name if place is not None and place.uri else None
+    where = f" in {name}, line {place.line}" if name and place is not None else ""
+    text = str(cause)
+    if cause.__cause__ is not None and isinstance(cause, library.Error.ImportError):
+        text = f"{text}: {cause.__cause__}"
+    text = shorten(text, workspace.root).replace("work/", "")
+    text = text.partition(" Expected one of")[0]
+    kind = "" if isinstance(cause, library.Error.InputError) else type(cause).__name__
+    title = f"task {task}" if task else f"{kind}{where}".strip()
+    return RunFailure(
+        message=f"{title}: {text}" if title else text,
+        hint=_hint(library, cause, name),
+        file=name,
+        task=task,
+        stderr="stderr.log",
+    )
+
+
+def _original(error: BaseException) -> tuple[str | None, BaseException]:
+    """The task that a failure came out of, if any, and the first failure itself."""
+    library = import_module("WDL")
+    task: str | None = None
+    while isinstance(error, library.runtime.RunFailed) and error.__cause__ is not None:
+        failed: Any = error
+        if isinstance(failed.exe, library.Task):
+            task = str(failed.run_id).removeprefix("call-")
+        error = error.__cause__
+    return task, error
+
+
+def _hint(library: Any, cause: BaseException, file: str | None) -> str | None:
+    if isinstance(cause, library.Error.InputError):
+        return "correct workflow_params, or attach what they name"
+    if isinstance(cause, library.runtime.DownloadFailed):
+        return "attach the file instead of giving its URL"
+    return "correct the workflow and submit it again" if file else None
+
+
+_BACKENDS = {"docker": "docker_swarm", "podman": "podman", "apptainer": "singularity"}
+_LOCAL = "wesemu"
+
+
+def run_workflow(desk: WorkerContext) -> int:
+    """The exit status: 0, or 1 with the reason in the journal."""
+    library = import_module("WDL")
+    import_module("WDL.runtime")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    try:
+        document = library.load(str(desk.order.workflow_file))
+        target = target_of(document, desk.order)
+        inputs = inputs_of(desk, target)
+        launch = _next_launch(desk.workspace.work / ".wdl")
+        config = _config(launch, desk.order)
+        _use_backend(desk, config)
+        desk.tasks.plan(_count(target))
+        _, outputs = library.runtime.run(config, target, inputs, run_dir=f"{launch}/.")
+    except Exception as error:
+        if not isinstance(error, library.runtime.RunFailed):
+            logging.getLogger("wdl").error("%s", error)  # of the others it has told itself
+        return desk.fail(describe_failure(error, desk.workspace))
+    results = _keep_outputs(desk.workspace, target, outputs)
+    desk.tasks.journal.outputs(results.files, results.problems)
+    return 0
+
+
+def target_of(document: Any, order: LibraryLaunchSpec) -> Any:
+    """The task that was named, else the workflow, else the only task."""
+    wanted = order.options.get("task")
+    tasks = {task.name: task for task in document.tasks}
+    if wanted is not None and wanted in tasks:
+        return tasks[wanted]
+    if wanted is None and document.workflow is not None:
+        return document.workflow
+    if wanted is None and len(tasks) == 1:
+        return document.tasks[0]
+    names = ", ".join(tasks) or "none"
+    missing = f"no task {wanted}" if wanted else "no workflow, and not exactly one task"
+    raise import_module("WDL").Error.InputError(
+        f"the document has {missing}; its tasks: {names}; name one by the engine parameter task"
+    )
+
+
+def inputs_of(desk: WorkerContext, target: Any) -> Any:
+    """The order's inputs as miniwdl wants them. Raises its own errors."""
+    library = import_module("WDL")
+
+    def locate(value: Any) -> str:
+        name, directory = str(value.value), isinstance(value, library.Value.Directory)
+        if "://" in name:
+            if desk.order.containers is None:
+                raise library.Error.InputError(
+                    f"the input {name} is a URL, which needs containers to be fetched; attach it"
+                )
+            return name
+        path = desk.workspace.work / name
+        if not (path.is_dir() if directory else path.is_file()):
+            kind = "directory" if directory else "file"
+            raise library.Error.InputError(f"the input {kind} {name} is not there; attach it")
+        return f"{os.path.normpath(path)}/" if directory else os.path.normpath(path)
+
+    given = library.values_from_json(
+        desk.order.inputs,
+        target.available_inputs,
+        target.required_inputs,
+        namespace=target.name,
+    )
+    return library.Value.rewrite_env_paths(given, locate)
+
+
+def _config(launch: Path, order: LibraryLaunchSpec) -> Any:
+    """Results of earlier launches are taken from the call cache; no call of this launch takes
+    another's."""
+    cores, memory = order.resources.cores, order.resources.memory_mb
+    return import_module("WDL.runtime.config").Loader(
+        logging.getLogger("wdl"),
+        filenames=[],
+        overrides={
+            "scheduler": {
+                "container_backend": _BACKENDS[order.containers] if order.containers else _LOCAL,
+                "task_concurrency": cores,
+                "fail_fast": not order.options.get("keep_going", False),
+            },
+            "file_io": {"chown": order.containers is not None},
+            "task_runtime": {"cpu_max": cores, "memory_max": memory << 20},
+            "call_cache": {
+                "put": True,
+                "get": launch.name != "1",
+                "dir": str(launch.with_name("cache")),
+            },
+            "podman": {"exe": ["podman"]},
+            "singularity": {"exe": ["apptainer"]},
+        },
+    )
+
+
+def _use_backend(desk: WorkerContext, config: Any) -> None:
+    """miniwdl finds its backend under the configured name, and nowhere else."""
+    backend = import_module("wesemu.engines.wdl.backend")
+    known = dict(import_module("WDL.runtime.config").load_plugins(config, "container_backend"))
+    name = config["scheduler"]["container_backend"]
+    tasks, share = desk.tasks, desk.order.resources
+    if name == _LOCAL:
+        chosen = backend.local_backend(tasks, share)
+    else:
+        images = Images(desk.order.containers or "docker")
+        chosen = backend.recorded(known[name], tasks, share, images)
+        if not desk.order.always_contained:
+            chosen = backend.chosen(backend.local_backend(tasks, share), chosen, images)
+        desk.stop = _terminate
+    containers: Any = import_module("WDL.runtime.task_container")
+    containers._backends = {name: chosen}  # noqa: SLF001  # filled from entry points otherwise
+
+
+def _terminate() -> bool:
+    """miniwdl itself ends its containers on SIGTERM, and then the run; the tasks on this machine
+    have been asked to end."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return True
+
+
+def _count(target: Any) -> int:
+    """Calls of tasks in the source; a scatter makes more of them, a condition fewer."""
+    library = import_module("WDL")
+    if isinstance(target, library.Task):
+        return 1
+    return sum(_count_node(node) for node in target.body)
+
+
+def _count_node(node: Any) -> int:
+    library = import_module("WDL")
+    if isinstance(node, library.Call):
+        return _count(node.callee)
+    return sum(_count_node(inner) for inner in getattr(node, "body", ()))
+
+
+def _next_launch(folder: Path) -> Path:
+    """A folder of this launch's own, by its number: miniwdl wants its run directories new."""
+    number = 1
+    while (folder / str(number)).exists():
+        number += 1
+    (folder / str(number)).mkdir(parents=True)
+    return folder / str(number)
+
+
+def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> LibraryResults:
+    """miniwdl's `out/` (one folder an output), as files, and the outputs JSON."""
+    library = import_module("WDL")
+    results = LibraryResults(workspace)
+    runs = workspace.work / ".wdl"
+
+    def keep(value: Any) -> str:
+        path = Path(value.value)
+        name = Path(path.name)
+        if path.is_relative_to(runs):
+            _launch, _out, *below = path.relative_to(runs).parts
+            name = Path(*below)
+        if path.is_dir():
+            results.keep_folder(path, name)
+        else:
+            results.keep(path, name)
+        return str(name)
+
+    told = library.values_to_json(
+        library.Value.rewrite_env_paths(outputs, keep), namespace=target.name
+    )
+    values: JsonValue = dict(told)
+    results.close(values)
+    return results
+
+
+# `python -m wesemu.engines.wdl.worker RUN_DIRECTORY`: the process of a WDL run.
+
+
+# `python -m wesemu.engines.wdl.worker RUN_DIRECTORY`: what miniwdl would do.
+
+
+def inspect_workflow(desk: WorkerContext) -> Graph | None:
+    library = import_module("WDL")
+    import_module("WDL.runtime")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    try:
+        document = library.load(str(desk.order.workflow_file))
+        target = target_of(document, desk.order)
+        inputs_of(desk, target)
+    except Exception as error:
+        desk.fail(describe_failure(error, desk.workspace))
+        return None
+    if isinstance(target, library.Task):
+        return graph_of([PlannedTask("1", str(target.name))])
+    calls = list(_calls(target.body, "", is_open=False))
+    tasks = [PlannedTask(str(number), name) for number, (name, _) in enumerate(calls, start=1)]
+    return graph_of(tasks, complete=not any(is_open for _, is_open in calls))
+
+
+def _calls(body: Any, prefix: str, *, is_open: bool) -> Iterator[tuple[str, bool]]:
+    """Calls of tasks, those of nested workflows by their path; inside a scatter or a condition
+    their number is open."""
+    library = import_module("WDL")
+    for node in body:
+        if not isinstance(node, library.Call):
+            inner = getattr(node, "body", ())
+            yield from _calls(inner, prefix, is_open=is_open or bool(inner))
+        elif isinstance(node.callee, library.Task):
+            yield f"{prefix}{node.name}", is_open
+        else:
+            yield from _calls(node.callee.body, f"{prefix}{node.name}/", is_open=is_open)

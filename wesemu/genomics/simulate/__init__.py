@@ -1,0 +1,1 @@
+"""Simulated genomes, reads and the fixtures that are made of them."""

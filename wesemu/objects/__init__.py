@@ -1,1 +1,0 @@
-"""Where inputs come from and outputs go: buckets, which are folders."""

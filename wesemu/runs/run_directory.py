@@ -1,0 +1,304 @@
+"""The run directory: what lies where, and names that cannot leave it."""
+
+import asyncio
+import errno
+import io
+import json
+import os
+import shutil
+import stat
+import unicodedata
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import JsonObject
+
+_NAME_LIMIT = 255
+_PATH_LIMIT = 1024
+_WRITE_SIZE = 1 << 20
+_JSON_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The directory of one run. `root` is `<data>/runs/<id>`."""
+
+    root: Path
+
+    @property
+    def request(self) -> Path:
+        return self.root / "request.json"
+
+    @property
+    def draft(self) -> Path:
+        """An empty file that marks a submission which has not been accepted yet."""
+        return self.root / ".draft"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def attachments(self) -> Path:
+        return self.root / "attachments"
+
+    @property
+    def inputs(self) -> Path:
+        """What was fetched for the run; gone when it has ended."""
+        return self.root / "inputs"
+
+    @property
+    def work(self) -> Path:
+        """The workflow's working directory."""
+        return self.root / "work"
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def events(self) -> Path:
+        """One JSON object a line, appended by the engine's process."""
+        return self.root / "events.jsonl"
+
+    @property
+    def stdout(self) -> Path:
+        return self.root / "stdout.log"
+
+    @property
+    def stderr(self) -> Path:
+        return self.root / "stderr.log"
+
+    @property
+    def tasks(self) -> Path:
+        """`tasks/<job>-<attempt>/{stdout,stderr}`."""
+        return self.root / "tasks"
+
+    @property
+    def error(self) -> Path:
+        return self.root / "error.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by flock for as long as the engine's process lives."""
+        return self.root / "run.lock"
+
+    @property
+    def exit_code(self) -> Path:
+        """Written atomically as the last act of the engine's process."""
+        return self.root / "exit_code"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of results that were computed before they could be published."""
+        return self.root / "digests.json"
+
+    @property
+    def publishing(self) -> Path:
+        """The temporary files of results that are being published, one a line."""
+        return self.root / "publishing"
+
+    @property
+    def crashes(self) -> Path:
+        """How often the engine's process has vanished."""
+        return self.root / "crashes.json"
+
+    @property
+    def state(self) -> Path:
+        """The run and its tasks as they ended."""
+        return self.root / "state.json"
+
+
+def safe_name(name: str) -> PurePosixPath:
+    """The relative path that an attachment or output name stands for.
+
+    Raises InvalidRequest for an empty or absolute name, `..`, control characters, backslashes
+    and names longer than a file system takes (WES: "implementations should guard against
+    maliciously constructed filenames").
+    """
+    shown = repr(name[:80])
+    if not name or name.endswith("/"):
+        raise InvalidRequest(f"the file name {shown} is empty; give every file a name")
+    if name.startswith("/"):
+        raise InvalidRequest(f"the file name {shown} is absolute; use a name relative to the run")
+    if "\\" in name or any(unicodedata.category(c).startswith("C") for c in name):
+        raise InvalidRequest(f"the file name {shown} has a backslash or a control character")
+    parts = name.split("/")
+    if ".." in parts:
+        raise InvalidRequest(f"the file name {shown} has '..'; it may not leave the run directory")
+    parts = [part for part in parts if part not in ("", ".")]
+    if not parts or len(name.encode()) > _PATH_LIMIT:
+        raise InvalidRequest(f"the file name {shown} is empty or longer than {_PATH_LIMIT} bytes")
+    if any(len(part.encode()) > _NAME_LIMIT for part in parts):
+        raise InvalidRequest(f"a part of {shown} is longer than {_NAME_LIMIT} bytes")
+    return PurePosixPath(*parts)
+
+
+class RunDirectoryDraft:
+    """A run directory in the making: attachments arrive before the run has been accepted."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root)
+        self._taken: set[str] = set()
+
+    def create(self) -> None:
+        """Make the empty run directory. Raises FileExistsError where there is one already."""
+        self.workspace.root.parent.mkdir(parents=True, exist_ok=True)
+        self.workspace.root.mkdir()
+        self.workspace.draft.touch()
+        self.workspace.attachments.mkdir()
+
+    def names(self) -> list[str]:
+        """The attachments so far, in order of arrival."""
+        return sorted(
+            str(path.relative_to(self.workspace.attachments))
+            for path in self.workspace.attachments.rglob("*")
+            if path.is_file()
+        )
+
+    async def attach(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """Stream one attachment to disk. Raises InvalidRequest for an unsafe or repeated name.
+
+        Names that differ by case only are two files, if they are for the file system.
+        """
+        relative = safe_name(name)
+        folded = unicodedata.normalize("NFC", str(relative))
+        if folded in self._taken:
+            raise InvalidRequest(f"two attachments are called {name!r}; names must differ")
+        self._taken.add(folded)
+        try:
+            file = await asyncio.to_thread(_create, self.workspace.attachments / relative)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InvalidRequest(
+                f"the attachment {name!r} collides with another one's name"
+            ) from error
+        try:
+            pending = bytearray()
+            async for chunk in chunks:
+                pending += chunk
+                if len(pending) >= _WRITE_SIZE:
+                    await asyncio.to_thread(file.write, bytes(pending))
+                    pending.clear()
+            await asyncio.to_thread(file.write, bytes(pending))
+            await asyncio.to_thread(os.fsync, file.fileno())
+        finally:
+            await asyncio.to_thread(file.close)
+
+    def discard(self) -> None:
+        """Remove everything, for a submission that was refused."""
+        shutil.rmtree(self.workspace.root, ignore_errors=True)
+
+
+def _create(target: Path) -> io.FileIO:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return io.FileIO(os.open(target, flags, 0o644), "wb")
+
+
+def read_regular(path: Path, offset: int = 0, size: int = -1) -> bytes:
+    """Bytes of a file that a workflow might have replaced: no link is followed, no FIFO waited on.
+
+    Raises FileNotFoundError where there is no regular file, OSError.
+    """
+    with os.fdopen(_open_regular(path), "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _open_regular(path: Path) -> int:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+    return descriptor
+
+
+def make_executable(path: Path) -> None:
+    """Let everybody who may read a file execute it."""
+    mode = path.stat().st_mode
+    path.chmod(mode | (mode & 0o444) >> 2)
+
+
+def tree_size(*folders: Path) -> int:
+    """The bytes on disk that deleting `folders` would free: files with a hard link outside them
+    are left out. Links are not followed; what vanishes meanwhile counts nothing."""
+    sizes = dict[tuple[int, int], int]()
+    links = dict[tuple[int, int], int]()
+    outside = dict[tuple[int, int], int]()
+    pending = [str(folder) for folder in folders]
+    while pending:
+        try:
+            entries = list(os.scandir(pending.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                pending.append(entry.path)
+            key = (found.st_dev, found.st_ino)
+            sizes[key] = found.st_blocks * 512
+            links[key] = links.get(key, 0) + 1
+            outside[key] = 0 if stat.S_ISDIR(found.st_mode) else found.st_nlink
+    return sum(size for key, size in sizes.items() if links[key] >= outside[key])
+
+
+def read_end(path: Path, size: int) -> bytes:
+    """The last bytes of a file, at most `size`. As `read_regular`."""
+    descriptor = _open_regular(path)
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(max(0, os.fstat(descriptor).st_size - size))
+        return file.read(size)
+
+
+def read_json(path: Path, limit: int = _JSON_LIMIT) -> Any:
+    """What a file says that a workflow may have written. As `read_regular`.
+
+    Raises ValueError for what is no JSON, or longer or deeper than anything of ours.
+    """
+    content = read_regular(path, size=limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{path.name} is longer than {limit} bytes")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+
+
+def write_json(path: Path, value: JsonObject) -> None:
+    """Write atomically and durably: temporary name, fsync, rename, fsync of the folder."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """As `write_json`, for bytes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # it might be a link or a FIFO, which nobody reads
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Buckets and their objects, and transfers to and from remote storage."""

@@ -1,0 +1,226 @@
+"""Multipart uploads: parts come in any order and are put together when told so.
+
+An upload is a folder below `.wesemu/uploads/` in its bucket: `upload.json` tells its key, and each
+part is a file `<number>.<MD5>.<CRC-64>`. All of it outlasts the server. Synchronous, as the store.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import ObjectNotFound, PartMissing, PartsUnordered, PartTooSmall, UploadNotFound
+from wesemu.runs.data_directory import IdSource
+from wesemu.storage.buckets import UPLOADS
+from wesemu.storage.checksums import join
+from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+from wesemu.storage.upload_buffer import Digests, UploadFile
+
+PART_MINIMUM = 100 << 10
+"""Bytes of every part but the last (OSS, "Limits": 100 KB to 5 GB)."""
+
+PART_NUMBERS = range(1, 10_001)
+_UPLOAD_ID = re.compile(r"[0-9A-F]{32}")
+_DESCRIPTION = "upload.json"
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPart:
+    number: int
+    etag: str
+    crc64: int | None
+    size: int
+    modified: datetime
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartUpload:
+    key: str
+    id: str
+    started: datetime
+
+
+class MultipartUploads:
+    """The multipart uploads of `store`'s buckets."""
+
+    def __init__(self, store: ObjectStore, ids: IdSource) -> None:
+        self._store = store
+        self._ids = ids
+        self._locks: weakref.WeakValueDictionary[str, threading.Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        self._locking = threading.Lock()
+
+    def begin(self, bucket: str, key: str, record: ObjectRecord) -> str:
+        """The new upload's id; `record` becomes the object's. Raises as ObjectStore's methods."""
+        self._store.check(bucket, key)
+        upload_id = self._ids.upload_id()
+        folder = self._store.folder(bucket) / UPLOADS / upload_id
+        folder.mkdir(parents=True)
+        description = folder / "upload.new"
+        description.write_text(json.dumps({"key": key, "record": asdict(record)}))
+        description.replace(folder / _DESCRIPTION)
+        return upload_id
+
+    def put_part(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        number: int,
+        incoming: UploadFile,
+        digests: Digests,
+    ) -> UploadPart:
+        """Let a finished `incoming` be the part; an earlier one of this number goes.
+
+        Raises UploadNotFound.
+        """
+        with self._alone(upload_id):
+            folder = self._folder(bucket, key, upload_id)
+            crc = "-" if digests.crc64 is None else str(digests.crc64)
+            path = folder / f"{number:05}.{digests.etag}.{crc}"
+            for earlier in folder.glob(f"{number:05}.*"):
+                earlier.unlink()
+            incoming.path.replace(path)
+            return _part(path)
+
+    def parts(self, bucket: str, key: str, upload_id: str) -> list[UploadPart]:
+        """Sorted by number. Raises UploadNotFound."""
+        with self._alone(upload_id):
+            return _parts(self._folder(bucket, key, upload_id))
+
+    def complete(
+        self,
+        bucket: str,
+        key: str,
+        upload_id: str,
+        named: Sequence[tuple[int, str]] | None,
+        *,
+        overwrite: bool = True,
+    ) -> ObjectInfo:
+        """Put together the `named` parts (number, ETag), or all of them.
+
+        Doing it again answers as before, for a client whom the answer did not reach. Raises
+        UploadNotFound, PartsUnordered, PartMissing, PartTooSmall, ObjectExists.
+        """
+        with self._alone(upload_id):
+            try:
+                folder = self._folder(bucket, key, upload_id)
+            except UploadNotFound:
+                return self._completed(bucket, key, upload_id)
+            parts = _chosen(_parts(folder), named)
+            record = replace(
+                ObjectRecord(**_description(folder)["record"]),
+                kind="Multipart",
+                etag=_joined_etag(parts),
+                crc64=_joined_crc(parts),
+                upload=upload_id,
+            )
+            with self._store.incoming(bucket) as incoming:
+                for part in parts:
+                    incoming.append(part.path)
+                incoming.sync()
+                info = self._store.put(bucket, key, incoming, record, overwrite=overwrite)
+            shutil.rmtree(folder)
+        return info
+
+    def abort(self, bucket: str, key: str, upload_id: str) -> None:
+        """Raises UploadNotFound."""
+        with self._alone(upload_id):
+            shutil.rmtree(self._folder(bucket, key, upload_id))
+
+    def all(self, bucket: str) -> list[MultipartUpload]:
+        """Sorted by key, then by id. Raises InvalidRequest, BucketNotFound."""
+        folder = self._store.folder(bucket) / UPLOADS
+        found = []
+        for path in folder.glob(f"*/{_DESCRIPTION}"):
+            with suppress(FileNotFoundError, KeyError):  # completed or aborted meanwhile
+                key = _description(path.parent)["key"]
+                found.append(MultipartUpload(key, path.parent.name, _modified(path)))
+        return sorted(found, key=lambda upload: (upload.key, upload.id))
+
+    def _folder(self, bucket: str, key: str, upload_id: str) -> Path:
+        folder = self._store.folder(bucket) / UPLOADS / upload_id
+        if _UPLOAD_ID.fullmatch(upload_id) and _description(folder).get("key") == key:
+            return folder
+        raise UploadNotFound(
+            f"there is no upload {upload_id[:80]!r} of {key!r}; it may have been aborted or "
+            "completed already"
+        )
+
+    def _completed(self, bucket: str, key: str, upload_id: str) -> ObjectInfo:
+        with suppress(ObjectNotFound):
+            info = self._store.find(bucket, key)
+            if upload_id and info.record.upload == upload_id:
+                return info
+        raise UploadNotFound(f"there is no upload {upload_id[:80]!r} of {key!r}")
+
+    def _alone(self, upload_id: str) -> threading.Lock:
+        """Only one thread at a time changes an upload."""
+        with self._locking:
+            return self._locks.setdefault(upload_id, threading.Lock())
+
+
+def _chosen(
+    parts: Sequence[UploadPart], named: Sequence[tuple[int, str]] | None
+) -> Sequence[UploadPart]:
+    if named is not None:
+        numbers = [number for number, _ in named]
+        if numbers != sorted(set(numbers)):
+            raise PartsUnordered("name the parts by ascending numbers, each once")
+        present = {(part.number, part.etag): part for part in parts}
+        missing = [name for name in named if name not in present]
+        if missing:
+            number, etag = missing[0]
+            raise PartMissing(f"part {number} with the ETag {etag[:80]!r} was not uploaded")
+        parts = [present[name] for name in named]
+    if not parts:
+        raise PartMissing("no part was uploaded or named; an object has one at least")
+    for part in parts[:-1]:
+        if part.size < PART_MINIMUM:
+            raise PartTooSmall(
+                f"part {part.number} has {part.size} bytes; all but the last need {PART_MINIMUM}"
+            )
+    return parts
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """Empty where there is no upload."""
+    try:
+        content = json.loads((folder / _DESCRIPTION).read_bytes())
+    except FileNotFoundError:
+        return {}
+    return dict(content)
+
+
+def _parts(folder: Path) -> list[UploadPart]:
+    return [_part(path) for path in sorted(folder.glob("[0-9]*.*.*"))]
+
+
+def _part(path: Path) -> UploadPart:
+    number, etag, crc = path.name.split(".")
+    crc64 = None if crc == "-" else int(crc)
+    return UploadPart(int(number), etag, crc64, path.stat().st_size, _modified(path), path)
+
+
+def _joined_etag(parts: Sequence[UploadPart]) -> str:
+    digests = b"".join(bytes.fromhex(part.etag) for part in parts)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest().upper()}-{len(parts)}"
+
+
+def _joined_crc(parts: Sequence[UploadPart]) -> int | None:
+    known = [(part.crc64, part.size) for part in parts if part.crc64 is not None]
+    return join(known) if len(known) == len(parts) else None
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -1,0 +1,161 @@
+"""A bucket of S3, by boto3 (the extra `s3`)."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
+
+from wesemu.errors import PermanentError, TransientError
+from wesemu.storage.checksums import stated_checksums
+from wesemu.storage.remote import DIGEST, RETRIED, BucketAccess, RemoteObject, RemotePart
+
+_NOT_FOUND = 404
+
+
+class S3Store:
+    """Implements `RemoteStore`. Credentials that are not given come from boto3's own chain."""
+
+    def __init__(self, access: BucketAccess) -> None:
+        session = boto3.session.Session(
+            aws_access_key_id=access.key_id or None,
+            aws_secret_access_key=access.secret or None,
+            aws_session_token=access.token or None,
+            region_name=access.region or None,
+        )
+        self._bucket = access.bucket
+        self._client: Any = session.client(
+            "s3",
+            endpoint_url=access.endpoint or None,
+            region_name=session.region_name or "us-east-1",
+            config=Config(
+                signature_version=UNSIGNED if access.anonymous else "s3v4",
+                s3={"addressing_style": "path" if access.path_style else "auto"},
+                connect_timeout=10,
+                read_timeout=60,
+                max_pool_connections=16,
+                retries={"total_max_attempts": 1},
+                # Content-MD5 is sent instead, which stores that are not AWS's understand, too
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def head(self, key: str) -> RemoteObject | None:
+        try:
+            with _translated():
+                answer = self._client.head_object(
+                    Bucket=self._bucket, Key=key, ChecksumMode="ENABLED"
+                )
+        except _Missing:
+            return None
+        headers: Mapping[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]
+        return RemoteObject(
+            size=int(answer["ContentLength"]),
+            etag=str(answer["ETag"]),
+            checksums=stated_checksums(headers, by_s3=True),
+            sha256=answer.get("Metadata", {}).get(DIGEST),
+        )
+
+    def keys(self, prefix: str, limit: int) -> list[str]:
+        found: list[str] = []
+        with _translated():
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix
+            )
+            for page in pages:
+                found += [str(each["Key"]) for each in page.get("Contents", ())]
+                if len(found) >= limit:
+                    break
+        return found[:limit]
+
+    def sign(self, key: str, seconds: int) -> str:
+        with _translated():
+            return str(
+                self._client.generate_presigned_url(
+                    "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=seconds
+                )
+            )
+
+    def put(self, key: str, data: bytes, md5: bytes, sha256: str) -> None:
+        with _translated():
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=data,
+                ContentMD5=base64.b64encode(md5).decode(),
+                Metadata={DIGEST: sha256},
+            )
+
+    def begin(self, key: str, sha256: str) -> str:
+        with _translated():
+            answer = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=key, Metadata={DIGEST: sha256}
+            )
+        return str(answer["UploadId"])
+
+    def send(self, key: str, upload: str, number: int, data: bytes, md5: bytes) -> RemotePart:
+        with _translated():
+            answer = self._client.upload_part(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                Body=data,
+                ContentMD5=base64.b64encode(md5).decode(),
+            )
+        return RemotePart(number, len(data), str(answer["ETag"]))
+
+    def parts(self, key: str, upload: str) -> list[RemotePart] | None:
+        found: list[RemotePart] = []
+        try:
+            with _translated():
+                pages = self._client.get_paginator("list_parts").paginate(
+                    Bucket=self._bucket, Key=key, UploadId=upload
+                )
+                for page in pages:
+                    found += [
+                        RemotePart(int(each["PartNumber"]), int(each["Size"]), str(each["ETag"]))
+                        for each in page.get("Parts", ())
+                    ]
+        except _Missing:
+            return None
+        return found
+
+    def complete(self, key: str, upload: str, parts: Sequence[RemotePart]) -> None:
+        told = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        with _translated():
+            self._client.complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": told}
+            )
+
+    def abort(self, key: str, upload: str) -> None:
+        with _translated():
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+
+
+class _Missing(PermanentError):
+    """A 404."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """boto3's errors as this package's, without what they might quote."""
+    try:
+        yield
+    except ClientError as error:
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        told = f"answered {status}" + (f" {code}" if code and code != str(status) else "")
+        if status in RETRIED:
+            raise TransientError(told) from None
+        raise (_Missing if status == _NOT_FOUND else PermanentError)(told) from None
+    except (HTTPClientError, NoConnection) as error:
+        raise TransientError(f"cannot be reached ({type(error).__name__})") from None
+    except BotoCoreError as error:
+        raise PermanentError(f"cannot be asked ({type(error).__name__})") from None

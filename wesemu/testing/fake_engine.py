@@ -1,0 +1,205 @@
+"""An engine that plays a script of events in no time: for tests of clients and dry runs.
+
+A script is a list of steps, played in order:
+`{"task": "align"}` runs a task of that name, with optional `exit_code`, `wildcards`, `stdout`,
+`stderr`; `{"write": "results/a.txt", "text": "…"}` makes an output; `{"wait": "name"}` goes on
+once somebody calls `release("name")`; `{"crash": "name"}` vanishes without an exit status the
+first time; `{"exit": 1, "message": "…"}` ends the run early.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import EngineFault
+from wesemu.runs.clock import Clock
+from wesemu.runs.model import Graph, PlannedTask, Run, RunFailure, TaskLog, TaskState, graph_of
+from wesemu.runs.ports import (
+    EngineError,
+    Event,
+    LaunchRequest,
+    Outcome,
+    Progress,
+    RunStarted,
+    TaskChanged,
+)
+from wesemu.runs.run_directory import Workspace, write_atomically
+
+Script = Sequence[Mapping[str, Any]]
+
+_CANCELED = 143
+_KILLED = 137
+
+
+class ScriptedEngine:
+    """Implements `runs.ports.Engine` inside the server's own process.
+
+    `script` gives the script of a job; by default it is the run's own parameter `script`.
+    `name` and `workflow_types` let it stand in for another engine.
+    """
+
+    version = "1.0"
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        script: Callable[[LaunchRequest], Script] | None = None,
+        name: str = "scripted",
+        workflow_types: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.name = name
+        self.workflow_types = workflow_types or {"SCRIPTED": (self.version,)}
+        self._clock = clock
+        self._script = script or own_script
+        self._gates: dict[str, asyncio.Event] = {}
+        self._launched: dict[str, _Play] = {}
+        self.launches = 0
+
+    def check_parameters(self, parameters: Mapping[str, str]) -> None:
+        """A script takes none and minds none."""
+
+    def release(self, gate: str) -> None:
+        """Let every run go on that waits, or will wait, at `{"wait": gate}`."""
+        self._gate(gate).set()
+
+    async def warm(self) -> None:
+        """Nothing to get ready."""
+
+    async def launch(self, job: LaunchRequest) -> "_Play":
+        play = _Play(job.workspace, self._script(job), self._gate, self._clock)
+        self._launched[job.run_id] = play
+        self.launches += 1
+        return play
+
+    async def rehearse(self, job: LaunchRequest) -> Graph:
+        steps = [step for step in self._script(job) if "task" in step]
+        return graph_of(
+            [
+                PlannedTask(str(number), str(step["task"]), step.get("wildcards", {}), threads=1)
+                for number, step in enumerate(steps, start=1)
+            ]
+        )
+
+    async def attach(self, run: Run, workspace: Workspace) -> "_Play | None":
+        return self._launched.get(run.id)
+
+    async def close(self) -> None:
+        for play in self._launched.values():
+            await play.cancel()
+
+    def _gate(self, name: str) -> asyncio.Event:
+        return self._gates.setdefault(name, asyncio.Event())
+
+
+class _Play:
+    """One performance of a script; implements `runs.ports.Execution`."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        script: Script,
+        gate: Callable[[str], asyncio.Event],
+        clock: Clock,
+    ) -> None:
+        self._workspace = workspace
+        self._gate = gate
+        self._clock = clock
+        self._events: list[Event] = []
+        self._grown = asyncio.Event()
+        self._outputs: list[str] = []
+        self._task = asyncio.create_task(self._play(script), name="scripted run")
+
+    async def events(self) -> AsyncIterator[Event]:
+        seen = 0
+        while True:
+            while seen < len(self._events):
+                yield self._events[seen]
+                seen += 1
+            if self._task.done():
+                return
+            self._grown.clear()
+            grown = asyncio.create_task(self._grown.wait())
+            await asyncio.wait({grown, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            grown.cancel()
+
+    async def outcome(self) -> Outcome:
+        await asyncio.wait({self._task})
+        code = _CANCELED if self._task.cancelled() else self._task.result()
+        return Outcome(exit_code=code, outputs=tuple(self._outputs), crashed=code == _KILLED)
+
+    async def cancel(self) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    def _tell(self, event: Event) -> None:
+        self._events.append(event)
+        self._grown.set()
+
+    async def _play(self, script: Script) -> int:
+        total = sum("task" in step for step in script)
+        self._tell(RunStarted(total))
+        done = 0
+        for number, step in enumerate(script, start=1):
+            if "wait" in step:
+                await self._gate(step["wait"]).wait()
+            elif "crash" in step:
+                if not self._gate(step["crash"]).is_set():
+                    self._gate(step["crash"]).set()
+                    return _KILLED
+            elif "write" in step:
+                path = self._workspace.work / step["write"]
+                await asyncio.to_thread(_write, path, str(step.get("text", "")))
+                self._outputs.append(step["write"])
+            elif "exit" in step:
+                message = str(step.get("message", "the script said so"))
+                self._tell(EngineError(RunFailure(message, exit_code=step["exit"])))
+                return int(step["exit"])
+            elif (code := await self._run_task(number, step)) != 0:
+                return code
+            else:
+                done += 1
+                self._tell(Progress(done, total))
+        return 0
+
+    async def _run_task(self, number: int, step: Mapping[str, Any]) -> int:
+        folder = f"tasks/{number}-1"
+        for stream in ("stdout", "stderr"):
+            path = self._workspace.root / folder / stream
+            await asyncio.to_thread(_write, path, str(step.get(stream, "")))
+        task = TaskLog(
+            id=str(number),
+            name=str(step["task"]),
+            state=TaskState.RUNNING,
+            wildcards=step.get("wildcards", {}),
+            command=f"play {step['task']}",
+            threads=1,
+            started=self._clock.now(),
+            stdout=f"{folder}/stdout",
+            stderr=f"{folder}/stderr",
+        )
+        self._tell(TaskChanged(task))
+        code = int(step.get("exit_code", 0))
+        state = TaskState.COMPLETE if code == 0 else TaskState.EXECUTOR_ERROR
+        self._tell(TaskChanged(replace(task, state=state, ended=self._clock.now(), exit_code=code)))
+        if code:
+            message = f"the task {task.name} ended with exit status {code}"
+            self._tell(
+                EngineError(RunFailure(message, task=task.name, exit_code=code, stderr=task.stderr))
+            )
+        return code
+
+
+def own_script(job: LaunchRequest) -> Script:
+    """The script that came as the run's parameter. Raises EngineFault."""
+    script = job.config.get("script", [])
+    if not isinstance(script, list) or not all(isinstance(step, dict) for step in script):
+        raise EngineFault("the parameter 'script' is not a list of steps")
+    return [step for step in script if isinstance(step, dict)]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())

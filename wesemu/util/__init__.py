@@ -1,0 +1,1 @@
+"""Small helpers that several packages use; they know nothing of runs."""

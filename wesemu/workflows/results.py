@@ -1,0 +1,275 @@
+"""What a bundled pipeline's request may not want, seen before it is queued."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wesemu.errors import EngineFault, InputError, InvalidRequest, ToolMissing
+from wesemu.genomics.ploidy import PloidyFile, check_ploidy
+from wesemu.genomics.read_groups import complete_read_groups
+from wesemu.genomics.reference_records import CALLERS_WITH_CSI, LONGEST_IN_BAI
+from wesemu.genomics.regions import contig_lengths, normalized, read_targets
+from wesemu.genomics.reports import check_reports
+from wesemu.genomics.tools import OPTIONAL, REQUIRED, command_name, how_to_get, resolve, starts
+from wesemu.genomics.wheel_tools import wheel_version
+from wesemu.runs.model import (
+    ReadCounts,
+    RunFailure,
+)
+from wesemu.runs.ports import Publication, Results
+from wesemu.runs.run_directory import Workspace, read_json
+from wesemu.storage.remote import redacted_url
+from wesemu.util.text import without_paths
+from wesemu.workflows.inputs import LaneFiles
+from wesemu.workflows.params import GPU_CALLERS, MappingParams, WgsParams
+
+# Checks of ploidy and targets: the numbers, and the files' content against the reference.
+
+
+def _contigs(reference: Path | None) -> dict[str, int] | None:
+    """Lengths of the contigs by name; None for a reference whose index is not known to be its."""
+    if reference is None:
+        return None
+    index = Path(f"{reference}.fai")
+    try:
+        if index.stat().st_mtime < reference.stat().st_mtime:
+            return None
+        return contig_lengths(reference)
+    except (OSError, ValueError):
+        return None
+
+
+def check_calling(params: MappingParams, files: Mapping[str, Path], reference: Path | None) -> None:
+    """Raise InvalidRequest for a ploidy that the caller cannot call with, and InputError for a
+    file that cannot be used.
+
+    `files` are those of `params.more_files` that lie here. Where the reference has no index yet,
+    only what can be seen in the files alone is checked.
+    """
+    if not isinstance(params, WgsParams):
+        return
+    check_ploidy(params.caller, params.ploidy, params.sex)
+    contigs = _contigs(reference) if files else None
+    for field, path in files.items():
+        name = redacted_url(params.more_files[field])
+        try:
+            if field == "ploidy":
+                PloidyFile(path, name).of(params.sex, contigs, params.caller)
+                continue
+            targets = read_targets(path, name)
+            if contigs is not None:
+                normalized(targets, contigs, name)
+        except InputError as error:
+            error.field = field
+            raise
+
+
+# What a bundled pipeline leaves to be told: its figures, its warnings, why it failed.
+
+
+def read_results(workspace: Workspace) -> Results:
+    """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
+    results = workspace.work / "results"
+    try:
+        counted: dict[str, Any] = read_json(results / "reads.json")
+        counts = ReadCounts(int(counted["total_reads"]), int(counted["total_bases"]))
+        return Results(counts=counts, tags=_tags(results / "summary.json"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineFault(f"the pipeline left no usable read counts: {error}") from error
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Warnings, notes and tool versions, as tags of the run."""
+    if not path.is_file():
+        return {}
+    summary: dict[str, Any] = read_json(path)
+    tags = {f"wesemu.tools.{name}": str(version) for name, version in summary["tools"].items()}
+    if summary["warnings"]:
+        tags["wesemu.warnings"] = " ".join(summary["warnings"])
+    if summary.get("notes"):
+        tags["wesemu.notes"] = " ".join(summary["notes"])
+    return tags
+
+
+def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFailure | None:
+    """What the pipeline says of a bad input; `names` gives the caller's, by file."""
+    told = _told(work / "input_error.json")
+    if told is None:
+        return None
+    message, file, record = str(told["message"]), told.get("file"), told.get("record")
+    known = {str(path): name for path, name in names().items()}
+
+    def in_callers_words(text: str) -> str:
+        # the longest first: one path may begin as another does
+        for local in sorted(known, key=len, reverse=True):
+            text = text.replace(local, known[local])
+        return without_paths(text, work.parents[2])
+
+    return RunFailure(
+        message=in_callers_words(message),
+        hint="mend or replace the file and send the request again; nothing was published",
+        file=in_callers_words(file) if isinstance(file, str) else None,
+        record=record if isinstance(record, int) else None,
+    )
+
+
+def gpu_failure(work: Path) -> RunFailure | None:
+    """What a step on the GPU says of its failure, and what helps."""
+    told = _told(work / "accelerator_error.json")
+    if told is None:
+        return None
+    hint = told.get("hint")
+    return RunFailure(str(told["message"]), hint=hint if isinstance(hint, str) else None)
+
+
+def _told(path: Path) -> dict[str, Any] | None:
+    """A step's message; None where it left none, or something else in its place."""
+    try:
+        told = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) and "message" in told else None
+
+
+_SCHEME = re.compile("^s3://")
+_WILDCARD = re.compile(r"\{.*\}")
+
+
+def check_names(
+    params: MappingParams, inputs: set[Path | None], publications: Sequence[Publication]
+) -> None:
+    """Raises InvalidRequest for an output that is an input or another output."""
+    locations = [params.reference]
+    for lane in params.reads:
+        locations += [lane.first] if lane.second is None else [lane.first, lane.second]
+    locations += params.more_files.values()
+    taken: set[Path | str | None] = {*inputs}
+    taken |= {_SCHEME.sub("oss://", location) for location in locations}
+    for publication in publications:
+        target = publication.destination or publication.url
+        if target is None:
+            continue
+        if target in taken:
+            raise InvalidRequest(
+                f"{publication.url} is an input of this run or named for two outputs; "
+                "choose another name",
+                field=publication.name,
+            )
+        taken.add(target)
+
+
+def check_read_groups(params: MappingParams, lanes: Sequence[LaneFiles]) -> None:
+    """Raises InvalidRequest for lanes of several samples and for two lanes with one ID. `lanes`
+    are those that lie here; of the others the given read groups are checked."""
+    entries = {f"reads.{number}": lane for number, lane in enumerate(params.reads)}
+    if {lane.entry for lane in lanes} == entries.keys():
+        complete_read_groups(
+            [lane.read_group for lane in lanes],
+            params.sample,
+            entries=[lane.entry for lane in lanes],
+        )
+        return
+    given = {entry: lane.read_group for entry, lane in entries.items() if lane.read_group}
+    complete_read_groups([*given.values()], params.sample, entries=[*given])
+
+
+def check_wildcards(params: MappingParams, names: Mapping[Path, str]) -> None:
+    """Raises InvalidRequest for an input that Snakemake would take for a pattern. `names` are the
+    caller's, by file, for those that lie here."""
+    named = {"reference": params.reference}
+    for number, lane in enumerate(params.reads):
+        named[f"reads.{number}.first"] = lane.first
+        if lane.second is not None:
+            named[f"reads.{number}.second"] = lane.second
+    named |= params.more_files
+    for field, location in named.items():
+        if not location.startswith(("http://", "https://")) and _WILDCARD.search(location):
+            raise _wildcard(location, field)
+    for path, name in names.items():
+        if _WILDCARD.search(str(path)):
+            raise _wildcard(name, "reads")
+
+
+def _wildcard(name: str, field: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{field}: Snakemake takes the braces in the path of {name} for a wildcard; rename the "
+        "file or its folder",
+        field=field,
+    )
+
+
+def check_long_contigs(params: MappingParams, *, cuda: bool) -> None:
+    """Raises InvalidRequest for what cannot index contigs that are too long for BAI and TBI."""
+    most = f"contigs of over {LONGEST_IN_BAI:,} bases"
+    if cuda:
+        raise InvalidRequest(
+            f"Parabricks cannot index {most}; run on the CPU (node: cpu), or split the contigs",
+            field="reference",
+        )
+    if isinstance(params, WgsParams) and params.caller not in CALLERS_WITH_CSI:
+        raise InvalidRequest(
+            f"{params.caller} cannot index {most}; choose the caller "
+            f"{' or '.join(CALLERS_WITH_CSI)}, or split the contigs",
+            field="caller",
+        )
+
+
+def check_tools(params: MappingParams, *, cuda: bool, commands: Mapping[str, str]) -> None:
+    """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
+    for a caller of a GPU without one; with a GPU deepvariant is Parabricks'.
+
+    `commands` are those of the setting `tools`."""
+    chosen = {"mapper": params.mapper}
+    if isinstance(params, WgsParams):
+        if not cuda:
+            check_caller(params)
+        if not (cuda and params.caller == "deepvariant"):
+            chosen["caller"] = params.caller
+    for tool in REQUIRED:
+        _check_command(tool, commands)
+    if not cuda:
+        _check_bwa(params.mapper, commands)
+    for field, tool in chosen.items():
+        if tool not in OPTIONAL:
+            continue
+        _check_command(tool, commands)
+        if tool not in commands and shutil.which(command_name(tool)) is None:
+            raise InvalidRequest(
+                f"{tool} is not installed on this server; install {how_to_get(tool)} there, or "
+                f"leave {field} out",
+                field=field,
+            )
+    try:
+        check_reports(params.chosen_reports)
+    except ToolMissing as error:
+        raise InvalidRequest(error.message, field="reports") from error
+
+
+def _check_command(tool: str, commands: Mapping[str, str]) -> None:
+    if tool in commands and not starts(commands[tool]):
+        raise InvalidRequest(
+            f"this server's setting tools.{tool} is {commands[tool]!r}, and there is no such "
+            "program; correct it there or leave it out"
+        )
+
+
+def _check_bwa(mapper: str, commands: Mapping[str, str]) -> None:
+    """Raises InvalidRequest where bwa or bwa-mem3 was chosen and nothing here can map so."""
+    # on most machines the wheel of bwa is there, and no program has to be started to know
+    if mapper == "bwa-mem3" or (mapper == "bwa" and wheel_version("bwa mem") is None):
+        try:
+            resolve(commands).mapper(mapper)
+        except ToolMissing as error:
+            raise InvalidRequest(error.message, field="mapper") from error
+
+
+def check_caller(params: WgsParams) -> None:
+    """Raises InvalidRequest for a caller that needs a GPU: the run has none."""
+    if params.caller in GPU_CALLERS:
+        raise InvalidRequest(
+            f"the caller {params.caller} is Parabricks' and runs on a CUDA node only; choose "
+            "gatk, another caller or a CUDA node",
+            field="caller",
+        )
