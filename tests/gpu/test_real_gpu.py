@@ -88,7 +88,7 @@ async def test_cuda_shows_a_task_the_gpu_of_its_lease_and_no_other(
         tmp_path / "run", SEEN, resources=Resources(cores=2, gpus=1), scripts={"show.py": SHOW}
     )
     await asyncio.to_thread(shutil.copytree, job.workspace.attachments, job.workspace.work)
-    job = replace(job, standing=QueuePriority(tmp_path / "leases", rank=2, age=1))
+    job = replace(job, priority=QueuePriority(tmp_path / "leases", rank=2, age=1))
     engine = SnakemakeEngine()
     try:
         story = await follow(await engine.launch(job), seconds=120)
@@ -191,7 +191,7 @@ async def test_no_gpu_is_held_twice(lent: tuple[Gpu, ...], tmp_path: Path) -> No
                 TIMED,
                 resources=Resources(cores=4, gpus=len(devices)),
             )
-            job = replace(job, standing=QueuePriority(tmp_path / "leases", rank=2, age=number))
+            job = replace(job, priority=QueuePriority(tmp_path / "leases", rank=2, age=number))
             executions.append(await engine.launch(job))
         stories = await asyncio.gather(*(follow(each, seconds=120) for each in executions))
     finally:

@@ -61,7 +61,7 @@ async def test_it_runs_under_a_lease_and_sees_that_gpu_alone(tmp_path: Path) -> 
     job = replace(
         job,
         config={"reads": str(tmp_path / "reads.fq")},
-        standing=QueuePriority(tmp_path / "leases", rank=2, age=1),
+        priority=QueuePriority(tmp_path / "leases", rank=2, age=1),
     )
     engine = SnakemakeEngine(environment={"NUMBA_ENABLE_CUDASIM": "1"})
     try:

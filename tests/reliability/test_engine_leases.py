@@ -74,7 +74,7 @@ def a_job(folder: Path, workflow: str, leases: Path, *, age: int = 1) -> LaunchR
     """A run that may use the whole node."""
     resources = Resources(cores=NODE.cores, gpus=len(NODE.devices))
     job = make_job(folder, workflow, resources=resources)
-    return replace(job, standing=QueuePriority(leases, SILVER, age))
+    return replace(job, priority=QueuePriority(leases, SILVER, age))
 
 
 async def launch_waiting(

@@ -55,7 +55,7 @@ def leases(tmp_path: Path) -> Path:
 
 def a_job(folder: Path, workflow: str, leases: Path, age: int) -> LaunchRequest:
     job = make_job(folder, workflow, resources=Resources(cores=TASKS, gpus=len(DEVICES)))
-    return replace(job, standing=QueuePriority(leases, 2, age))
+    return replace(job, priority=QueuePriority(leases, 2, age))
 
 
 def holds(tmp_path: Path) -> str:

@@ -76,7 +76,7 @@ def a_job(
     share = Resources(cores=NODE.cores, gpus=len(NODE.devices))
     config = {"numbers": [str(number) for number in range(numbers)]}
     job = make_job(folder, workflow, config, name=language.file, resources=share)
-    return replace(job, standing=QueuePriority(leases, SILVER, age))
+    return replace(job, priority=QueuePriority(leases, SILVER, age))
 
 
 async def states(job: LaunchRequest) -> list[TaskState]:
@@ -249,7 +249,7 @@ async def launch_wide_and_bad(
     fail = f"{until_somebody_waits(leases)}; exit 4"
     workflow = WIDE_AND_BAD[language.file].replace("FAIL", fail)
     job = make_job(folder, workflow, name=language.file, resources=SHARE, parameters=parameters)
-    return await engine.launch(replace(job, standing=QueuePriority(leases, 0, 1)))
+    return await engine.launch(replace(job, priority=QueuePriority(leases, 0, 1)))
 
 
 async def test_failed_run_does_not_wait_for_leases_of_needless_tasks(
@@ -314,7 +314,7 @@ async def test_cwl_step_that_fails_without_a_process_makes_others_needless_too(
     workflow = CWL_WIDE_AND_BROKEN.replace("GATE", until_somebody_waits(leases))
     workflow = workflow.replace("BROKEN", " ".join(broken.split()))
     job = make_job(tmp_path / "run", workflow, name=CWL.file, resources=SHARE)
-    story = await play(engine, replace(job, standing=QueuePriority(leases, 0, 1)))
+    story = await play(engine, replace(job, priority=QueuePriority(leases, 0, 1)))
     assert story.outcome.exit_code == 1
     assert len(story.failures) == 1
     assert [task.state for task in story.named("wide")] == [TaskState.CANCELED]

@@ -162,7 +162,7 @@ def _store(data: Path | None) -> "ReferenceStore":
     settings = load(data=data)
     root = settings.data
     tools = partial(resolve, settings.tools)
-    lend = SystemLeases(root / "leases").lend
+    lend = SystemLeases(root / "leases").lease
     return ReferenceStore(root / "references", root / "cache", tools=tools, lend=lend)
 
 

@@ -97,7 +97,7 @@ def _answers(question: list[str]) -> bool:
 class LibraryLaunchSpec:
     """One launch. `inputs` are the workflow's own parameters, `options` the engine's, read.
 
-    With a `standing` each task takes a lease before it begins; `resources` are the most that the
+    With a `priority` each task takes a lease before it begins; `resources` are the most that the
     run uses at a time.
     Without `containers` tools run as local processes. `fragment` is CWL's `#main`, without `#`.
     `always_contained`: WDL tasks that name no image run in the library's default one.
@@ -111,7 +111,7 @@ class LibraryLaunchSpec:
     options: Mapping[str, Any]
     containers: ContainerTool | None
     grace_seconds: float
-    standing: QueuePriority | None = None
+    priority: QueuePriority | None = None
     sandbox: Sandbox | None = None
     fragment: str = ""
     always_contained: bool = False
@@ -137,7 +137,7 @@ def library_launch_spec(
         options=options,
         containers=containers,
         grace_seconds=grace_seconds,
-        standing=job.standing,
+        priority=job.priority,
         sandbox=sandbox,
         fragment=job.fragment,
         always_contained=always_contained,
@@ -150,20 +150,22 @@ def write_library_spec(workspace: Workspace, order: LibraryLaunchSpec) -> None:
     workspace.tasks.mkdir(exist_ok=True)
     record = asdict(order) | {
         "workflow_file": str(order.workflow_file),
-        "standing": priority_to_json(order.standing),
+        "standing": priority_to_json(order.priority),
         "sandbox": sandbox_to_json(order.sandbox),
     }
+    del record["priority"]  # under its name in the file, "standing"
     write_json(_file(workspace), record)
 
 
 def read_library_spec(workspace: Workspace) -> LibraryLaunchSpec:
     record: dict[str, Any] = json.loads(_file(workspace).read_text())
+    priority = priority_from_json(record.pop("standing"))
     return LibraryLaunchSpec(
         **record
         | {
             "workflow_file": Path(record["workflow_file"]),
             "resources": Resources(**record["resources"]),
-            "standing": priority_from_json(record["standing"]),
+            "priority": priority,
             "sandbox": sandbox_from_json(record.get("sandbox")),
         }
     )
@@ -188,7 +190,7 @@ class SnakemakeLaunchSpec:
     version: str
     python: str
     grace_seconds: float
-    standing: QueuePriority | None = None
+    priority: QueuePriority | None = None
     configured: bool = True
     executor: Executor = "local"
     cluster: Cluster = field(default_factory=Cluster)
@@ -242,7 +244,7 @@ def write_snakemake_spec(
             "engine_parameters": dict(job.engine_parameters),
             "grace_seconds": grace_seconds,
             "configured": bool(job.config),
-            "leases": priority_to_json(job.standing),
+            "leases": priority_to_json(job.priority),
             "executor": executor,
             "cluster": asdict(cluster) if cluster else None,
             "sandbox": sandbox_to_json(sandbox),
@@ -269,7 +271,7 @@ def read_snakemake_spec(workspace: Workspace) -> SnakemakeLaunchSpec:
         version=record["version"],
         python=record["python"],
         grace_seconds=float(record["grace_seconds"]),
-        standing=priority_from_json(record.get("leases")),
+        priority=priority_from_json(record.get("leases")),
         configured=record.get("configured", True),
         executor=record.get("executor", "local"),
         cluster=_cluster_from_json(record.get("cluster")),

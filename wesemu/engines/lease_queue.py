@@ -12,13 +12,13 @@ from typing import Any
 
 from wesemu.runs.ports import QueuePriority
 
-# A run's standing in the queue for leases, as JSON in the order for its process.
+# A run's priority in the queue for leases, as JSON in the order for its process.
 
 
-def priority_to_json(standing: QueuePriority | None) -> dict[str, Any] | None:
-    if standing is None:
+def priority_to_json(priority: QueuePriority | None) -> dict[str, Any] | None:
+    if priority is None:
         return None
-    return {**asdict(standing), "folder": str(standing.folder.absolute())}
+    return {**asdict(priority), "folder": str(priority.folder.absolute())}
 
 
 def priority_from_json(values: dict[str, Any] | None) -> QueuePriority | None:

@@ -73,11 +73,11 @@ class Lease:
 class LeaseClient:
     """Where the tasks of one run get their leases; for the threads of one process."""
 
-    def __init__(self, standing: QueuePriority) -> None:
+    def __init__(self, priority: QueuePriority) -> None:
         """Raises FileNotFoundError where no node was declared."""
-        self._standing = standing
+        self._priority = priority
         self._mutex = threading.RLock()
-        self._ledger = _LeaseFolder(standing.folder, self._mutex)
+        self._ledger = _LeaseFolder(priority.folder, self._mutex)
         self._waiting = set[int]()
         self._closed = False
 
@@ -94,7 +94,7 @@ class LeaseClient:
     def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease:
         with self._mutex:
             self._refuse_closed()
-            number, descriptor = self._ledger.draw(self._standing, wanted)
+            number, descriptor = self._ledger.draw(self._priority, wanted)
             self._waiting.add(descriptor)
         try:
             ticket = self._wait(number, descriptor, needed)
@@ -143,7 +143,7 @@ class SystemLeases:
             self._desk = LeaseClient(QueuePriority(folder, rank=0, age=0))
 
     @contextlib.contextmanager
-    def lend(self, wanted: Resources, needed: Callable[[], bool]) -> Iterator[tuple[int, ...]]:
+    def lease(self, wanted: Resources, needed: Callable[[], bool]) -> Iterator[tuple[int, ...]]:
         """Blocks until it is the work's turn; the descriptors are for its processes to inherit.
 
         Raises SystemFault once the work is not `needed` any more.
@@ -248,12 +248,12 @@ class _LeaseFolder:
         os.close(self._descriptor)
         self._descriptor = descriptor
 
-    def draw(self, standing: QueuePriority, wanted: Resources) -> tuple[int, int]:
+    def draw(self, priority: QueuePriority, wanted: Resources) -> tuple[int, int]:
         """A new ticket, waiting: its number, and the descriptor that keeps it alive."""
         with self._locked():
             ticket = Ticket(
-                rank=standing.rank,
-                age=standing.age,
+                rank=priority.rank,
+                age=priority.age,
                 number=time.monotonic_ns(),
                 cores=wanted.cores,
                 memory_mb=wanted.memory_mb,
@@ -412,11 +412,11 @@ def _hear(descriptor: int, patience_seconds: float) -> None:
 
 
 def lease_command(
-    python: str, command: Sequence[str], standing: QueuePriority, wanted: Resources
+    python: str, command: Sequence[str], priority: QueuePriority, wanted: Resources
 ) -> list[str]:
     """The command line that runs `command` once it has what it wants of the node."""
     order = {
-        "standing": priority_to_json(standing),
+        "priority": priority_to_json(priority),
         "wanted": asdict(wanted),
     }
     return [python, "-P", "-m", "wesemu.engines.leases", json.dumps(order), *command]
@@ -424,9 +424,9 @@ def lease_command(
 
 def main() -> None:
     order = json.loads(sys.argv[1])
-    standing = priority_from_json(order["standing"])
-    assert standing is not None
-    desk = LeaseClient(standing)
+    priority = priority_from_json(order["priority"])
+    assert priority is not None
+    desk = LeaseClient(priority)
     lease = desk.take(Resources(**order["wanted"]))
     os.set_inheritable(lease.fileno(), True)
     environment = {**os.environ, **devices_environment(lease.devices)}

@@ -106,7 +106,7 @@ class LibraryEngine:
         reply = await asyncio.to_thread(self._start, job)
         return await self._launches.follow(job.workspace, reply)
 
-    async def rehearse(self, job: LaunchRequest) -> Graph:
+    async def dry_run(self, job: LaunchRequest) -> Graph:
         await asyncio.to_thread(self._write_order, job)
         return await self._dry_runs.perform(self.language, job.workspace)
 

@@ -104,14 +104,14 @@ class LibraryWorker:
             os.close(self._tell)
             die_with_parent(parent)
             order, site = self._order, self._site
-            leases = LeaseClient(order.standing) if order.standing else None
+            leases = LeaseClient(order.priority) if order.priority else None
             if order.sandbox is not None:
-                enter_sandbox(order.sandbox, site.workspace, order.standing)
+                enter_sandbox(order.sandbox, site.workspace, order.priority)
             tasks = LibraryTasks(site.workspace, site.journal, order.engine, leases)
             desk = WorkerContext(site.workspace, order, tasks)
             threading.Thread(target=_listen, args=[hear, desk], name="cancel", daemon=True).start()
             os.chdir(self._site.workspace.work)
-            if order.standing or not order.resources.gpus:  # without leases the run's GPUs are seen
+            if order.priority or not order.resources.gpus:  # without leases the run's GPUs are seen
                 os.environ |= devices_environment(())
             code = work(desk)
         except BaseException as error:

@@ -232,14 +232,14 @@ def writable_folders(workspace: Workspace) -> list[Path]:
 
 
 def enter_sandbox(
-    sandbox: Sandbox, workspace: Workspace, standing: QueuePriority | None = None, *extra: Path
+    sandbox: Sandbox, workspace: Workspace, priority: QueuePriority | None = None, *extra: Path
 ) -> None:
-    """Restrict this process, and what it starts, to one run, the leases of its `standing`, and the
+    """Restrict this process, and what it starts, to one run, the leases of its `priority`, and the
     folders `extra`, which are writable as well. There is no way back.
 
     Only for a process with one thread. Raises EngineFault.
     """
-    writable = [*_make_folders(workspace), *([standing.folder] if standing else []), *extra]
+    writable = [*_make_folders(workspace), *([priority.folder] if priority else []), *extra]
     without_network = not sandbox.network and _leave_network()
     if sandbox.private_temporary:
         _replace_temporary(sandbox, workspace, writable)

@@ -106,7 +106,7 @@ class QueuePriority:
 class LaunchRequest:
     """What an engine is given: the workflow's file, its configuration, its share of the node.
 
-    `resources` is the most that the run uses at a time. With a `standing` each task takes a lease
+    `resources` is the most that the run uses at a time. With a `priority` each task takes a lease
     before it starts; without one it starts at once. `input_bytes` is the size of the reads where
     that was not known at submission. An `untrusted` workflow is a user's own; it runs in the
     engine's sandbox, if there is one. `fragment` names the process of a packed CWL document.
@@ -118,7 +118,7 @@ class LaunchRequest:
     config: JsonObject
     resources: Resources
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
-    standing: QueuePriority | None = None
+    priority: QueuePriority | None = None
     input_bytes: int | None = None
     untrusted: bool = False
     fragment: str = ""
@@ -163,7 +163,7 @@ class Planner(Protocol):
         """
         ...
 
-    async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
+    async def dry_run(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
         """What the run would do; its directory may be spoilt. None where nobody can tell.
 
         Nothing is staged. Raises InvalidRequest for a workflow that cannot be planned,
@@ -341,7 +341,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def rehearse(self, job: LaunchRequest) -> Graph | None:
+    async def dry_run(self, job: LaunchRequest) -> Graph | None:
         """What the job would do, planned in its run directory, of which nothing is kept.
 
         None where the engine cannot tell. Raises InvalidRequest for a workflow that cannot be

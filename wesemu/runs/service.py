@@ -295,7 +295,7 @@ class RunService:
         await self.discard(draft)
         return earlier
 
-    async def rehearse(
+    async def dry_run(
         self, owner: Owner, request: RunRequest, draft: RunDraft | None = None
     ) -> DryRunResult:
         """Check a request as `submit` does, plan its workflow, and leave nothing of it.
@@ -310,7 +310,7 @@ class RunService:
             self._policy.check(request, plan.workflow)
             shared = await self._targets.shared(owner, plan)
             plan = replace(plan, tags={**plan.tags, **shared})
-            graph = await self._planner.rehearse(plan, request, workspace)
+            graph = await self._planner.dry_run(plan, request, workspace)
             return DryRunResult(plan, graph, await asyncio.to_thread(self._cards))
         finally:
             await self.discard(draft)

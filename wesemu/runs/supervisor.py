@@ -247,7 +247,7 @@ class Supervisor:
         if run.input_bytes is None and job.input_bytes is not None:
             size = job.input_bytes
             await retry_on_full_disk(partial(self._store.amend, run.id, input_bytes=size))
-        job = replace(job, standing=self._standing(run))
+        job = replace(job, priority=self._standing(run))
         await asyncio.to_thread(self._declare_leases)
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
         try:

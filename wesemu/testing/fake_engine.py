@@ -74,7 +74,7 @@ class ScriptedEngine:
         self.launches += 1
         return play
 
-    async def rehearse(self, job: LaunchRequest) -> Graph:
+    async def dry_run(self, job: LaunchRequest) -> Graph:
         steps = [step for step in self._script(job) if "task" in step]
         return graph_of(
             [

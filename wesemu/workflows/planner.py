@@ -198,7 +198,7 @@ class WorkflowPlanner:
         self._attached.check_owner(owner)
         return await self._attached.plan(engine.name, request, attachments)
 
-    async def rehearse(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
+    async def dry_run(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
         engine = self._engine(request)
         names: dict[str, str] = {}
         if plan.workflow:
@@ -208,7 +208,7 @@ class WorkflowPlanner:
             job, names = sketch
         else:
             job = await self._attached.sketch(plan, request, workspace)
-        graph = await engine.rehearse(job)
+        graph = await engine.dry_run(job)
         return None if graph is None else graph.renamed(names)
 
     async def prepare(

@@ -63,11 +63,11 @@ def waiting(folder: Path) -> int:
 
 
 def ask(
-    threads: ThreadPoolExecutor, folder: Path, wanted: Resources, **standing: int
+    threads: ThreadPoolExecutor, folder: Path, wanted: Resources, **priority: int
 ) -> Future[Lease]:
     """A request that has to wait, and does."""
     before = waiting(folder)
-    asked = threads.submit(desk(folder, **standing).take, wanted)
+    asked = threads.submit(desk(folder, **priority).take, wanted)
     until(lambda: waiting(folder) == before + 1)
     return asked
 

@@ -43,7 +43,7 @@ def brief(graph: Graph) -> list[tuple[str, list[str]]]:
 
 async def test_snakemake_tells_its_jobs(snakemake: SnakemakeEngine, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", THREE_RULES)
-    graph = await snakemake.rehearse(job)
+    graph = await snakemake.dry_run(job)
     assert graph is not None
     assert brief(graph) == [("a", []), ("b", ["a"]), ("c", ["b"])]
     assert graph.counts == {"a": 1, "b": 1, "c": 1}
@@ -68,7 +68,7 @@ async def test_a_checkpoint_may_bring_more(snakemake: SnakemakeEngine, tmp_path:
             shell: "touch {output}"
     """
     job = make_job(tmp_path / "run", workflow, parameters={"until": "a"})
-    graph = await snakemake.rehearse(job)
+    graph = await snakemake.dry_run(job)
     assert graph is not None
     assert (graph.counts, graph.complete) == ({"a": 1}, False)
 
@@ -85,7 +85,7 @@ async def test_what_cannot_be_planned_says_why(
     snakemake: SnakemakeEngine, tmp_path: Path, workflow: str, told: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=told) as refused:
-        await snakemake.rehearse(make_job(tmp_path / "run", workflow))
+        await snakemake.dry_run(make_job(tmp_path / "run", workflow))
     assert str(tmp_path) not in refused.value.message
 
 
@@ -105,7 +105,7 @@ async def test_a_snakefile_that_never_ends_is_ended_with_all_it_started(
 ) -> None:
     """Daemons in sessions of their own, too."""
     job = make_job(tmp_path / "run", NEVER_ENDS)
-    planning = asyncio.create_task(snakemake.rehearse(job))
+    planning = asyncio.create_task(snakemake.dry_run(job))
     note = job.workspace.work / "daemon.pid"
     daemon = int(await until(lambda: note.read_text() if note.exists() else None))
     planning.cancel()
@@ -120,7 +120,7 @@ async def test_planning_is_given_a_time(tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", NEVER_ENDS)
     engine._dry_runs = DryRuns(sys.executable, dict(os.environ), seconds=0.0)
     with pytest.raises(InvalidRequest, match="within 0 s"):
-        await engine.rehearse(job)
+        await engine.dry_run(job)
     assert await asyncio.to_thread(marked, job.workspace.root) == []
     await engine.close()
 
@@ -131,7 +131,7 @@ async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
     await engine._write_order(job, "cli", engine._cluster)
 
     def lose_server() -> int:
-        process = engine._dry_runs._spawn("wesemu.engines.snakemake.worker", job.workspace)
+        process = engine._dry_runs._spawn("snakemake", job.workspace, None)
         assert process.stdin is not None
         process.stdin.close()
         return process.wait(timeout=30)
@@ -166,7 +166,7 @@ CWL_FILE = {"text": {"class": "File", "path": "words.txt"}}
 @needs_cwl
 async def test_cwltool_tells_its_steps(tmp_path: Path) -> None:
     engine = CwlEngine(str(CWL.version))
-    graph = await engine.rehearse(hosted_job(tmp_path, "two.cwl", TWO_STEPS, CWL_FILE))
+    graph = await engine.dry_run(hosted_job(tmp_path, "two.cwl", TWO_STEPS, CWL_FILE))
     assert brief(graph) == [("upper", []), ("count", ["upper"])]
     assert graph.complete
     assert not (tmp_path / "work" / "out").exists()
@@ -189,13 +189,13 @@ async def test_cwltool_says_what_is_wrong(
         text = text.replace(old, new)
     engine = CwlEngine(str(CWL.version))
     with pytest.raises(InvalidRequest, match=told):
-        await engine.rehearse(hosted_job(tmp_path, "two.cwl", text, inputs))
+        await engine.dry_run(hosted_job(tmp_path, "two.cwl", text, inputs))
 
 
 @needs_wdl
 async def test_miniwdl_tells_its_calls(tmp_path: Path) -> None:
     engine = WdlEngine(str(WDL.version))
-    graph = await engine.rehearse(hosted_job(tmp_path, "w.wdl", TWO_TASKS, {"text": "words.txt"}))
+    graph = await engine.dry_run(hosted_job(tmp_path, "w.wdl", TWO_TASKS, {"text": "words.txt"}))
     assert graph.counts == {"upper": 1, "count": 1}
     assert graph.complete
 
@@ -216,7 +216,7 @@ async def test_miniwdl_says_what_is_wrong(
         text = text.replace(old, new)
     engine = WdlEngine(str(WDL.version))
     with pytest.raises(InvalidRequest, match=told):
-        await engine.rehearse(hosted_job(tmp_path, "w.wdl", text, inputs))
+        await engine.dry_run(hosted_job(tmp_path, "w.wdl", text, inputs))
 
 
 @needs_wdl
@@ -229,7 +229,7 @@ async def test_a_scatter_may_bring_more(tmp_path: Path) -> None:
         task t { command { true } }
     """
     engine = WdlEngine(str(WDL.version))
-    graph = await engine.rehearse(hosted_job(tmp_path, "w.wdl", text, {}))
+    graph = await engine.dry_run(hosted_job(tmp_path, "w.wdl", text, {}))
     assert (graph.counts, graph.complete) == ({"t": 1}, False)
 
 

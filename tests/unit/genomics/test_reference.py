@@ -272,7 +272,7 @@ def leases(tmp_path: Path) -> Path:
 def leasing(tmp_path: Path, leases: Path) -> ReferenceStore:
     """A store whose indexers are waiting, as a run has the whole node."""
     return ReferenceStore(
-        tmp_path / "references", tmp_path / "cache", lend=SystemLeases(leases).lend
+        tmp_path / "references", tmp_path / "cache", lend=SystemLeases(leases).lease
     )
 
 
@@ -303,7 +303,7 @@ def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
 
     def lend(wanted: Resources, needed: Callable[[], bool]):
         asked.append(wanted)
-        return SystemLeases(leases).lend(wanted, needed)
+        return SystemLeases(leases).lease(wanted, needed)
 
     with fasta.open("a") as file:
         file.write(f">chr3\n{SEQUENCE * 400}\n")

@@ -41,11 +41,11 @@ async def test_tasks_stand_by_service_level_and_age(settings: Settings, clock: M
             async with soon():
                 async for seen in app[RUNS].follow(run.owner, run.id):
                     run = seen
-    standings = [job.standing for job in jobs]
-    assert [standing and standing.rank for standing in standings] == [2, 0]
-    assert [standing and standing.age for standing in standings] == [1, 2]
+    priorities = [job.priority for job in jobs]
+    assert [priority and priority.rank for priority in priorities] == [2, 0]
+    assert [priority and priority.age for priority in priorities] == [1, 2]
     assert [job.resources for job in jobs] == [Resources(2, gpus=2, least_gpus=1), Resources(1)]
     assert [dict(job.engine_parameters) for job in jobs] == [{}, {}]
-    assert {standing and standing.folder for standing in standings} == {settings.data / "leases"}
+    assert {priority and priority.folder for priority in priorities} == {settings.data / "leases"}
     node = await asyncio.to_thread((settings.data / "leases/node.json").read_text)
     assert json.loads(node) == {"cores": 2, "memory_mb": 4096, "devices": [1, 3]}

@@ -335,7 +335,7 @@ class RunSubmission:
         fingerprint: RequestFingerprint,
     ) -> Run | DryRunResult:
         if order.dry_run:
-            return await self._runs.rehearse(owner, order.request, draft)
+            return await self._runs.dry_run(owner, order.request, draft)
         key_of_request = fingerprint.key(key, order.request)
         return await self._runs.submit(owner, order.request, draft, key=key_of_request)
 

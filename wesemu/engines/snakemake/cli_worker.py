@@ -319,7 +319,7 @@ def _begin(parent: int, workspace: Workspace, order: SnakemakeLaunchSpec) -> Non
     offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
     if order.sandbox is not None and not order.sandbox.program:
-        enter_sandbox(order.sandbox, workspace, order.standing)
+        enter_sandbox(order.sandbox, workspace, order.priority)
 
 
 def leased_command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> list[str]:
@@ -327,9 +327,9 @@ def leased_command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> lis
     command = command_line(workspace, order)
     if order.sandbox is not None and order.sandbox.program:
         command = in_bubblewrap(order.sandbox, workspace, command)
-    if order.standing is None:
+    if order.priority is None:
         return command
-    return lease_command(order.python, command, order.standing, order.resources)
+    return lease_command(order.python, command, order.priority, order.resources)
 
 
 def command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> list[str]:

@@ -103,7 +103,7 @@ class SnakemakeEngine:
         job = replace(job, workspace=await absolute(job.workspace))
         cluster = await self._measured()
         if self.executor != "local":
-            job = replace(job, standing=None)
+            job = replace(job, priority=None)
         reply = await self._launch(job, cluster)
         return await self._launches.follow(job.workspace, reply)
 
@@ -168,7 +168,7 @@ class SnakemakeEngine:
         sandbox = self._sandbox_of(job)
         return sandbox is not None and bool(sandbox.program)
 
-    async def rehearse(self, job: LaunchRequest) -> Graph | None:
+    async def dry_run(self, job: LaunchRequest) -> Graph | None:
         """As the port says; None with a version whose internals nobody here knows."""
         if not is_tested(self.version):
             return None

@@ -183,7 +183,7 @@ def resource_limits(order: SnakemakeLaunchSpec) -> dict[str, int]:
 def tool_environment(workspace: Workspace, order: SnakemakeLaunchSpec) -> dict[str, str]:
     """GPUs are seen by tasks with a lease on them, or by the whole run where there are no leases
     and it has a share; a run without a home has a cache nevertheless. `python` is Snakemake's."""
-    shared = order.resources.gpus and order.standing is None
+    shared = order.resources.gpus and order.priority is None
     environment = {} if shared else devices_environment([])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     if order.executor == "local":  # beside the work, as large, and gone with the run
@@ -357,7 +357,7 @@ def _work(site: RunContext, order: SnakemakeLaunchSpec, channel: socket.socket) 
     earlier = events.history(site.workspace)
     helper = _Helper(channel, tool_environment(site.workspace, order))
     _confine(site, order)
-    leases = TaskLeases(LeaseClient(order.standing) if order.standing else None)
+    leases = TaskLeases(LeaseClient(order.priority) if order.priority else None)
     remote = order.executor == "slurm"
     place = SlurmBackend(site.workspace, order.cluster) if remote else LocalBackend()
     watch = SnakemakeRecorder(
@@ -417,7 +417,7 @@ class _Helper:
 
 def _confine(site: RunContext, order: SnakemakeLaunchSpec) -> None:
     if order.sandbox is not None:
-        enter_sandbox(order.sandbox, site.workspace, order.standing)
+        enter_sandbox(order.sandbox, site.workspace, order.priority)
 
 
 def _run_python(site: RunContext, order: SnakemakeLaunchSpec, request: Message) -> int:
