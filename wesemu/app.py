@@ -167,7 +167,7 @@ def add_controls(
         reception.gate,
         core.ids,
         restore=restore,
-        empty_buckets=objects.shelves.empty,
+        empty_buckets=objects.buckets.empty,
     )
 
     async def hindrances() -> list[str]:
@@ -275,7 +275,7 @@ async def build_apis(
     ]
     oss = OssDialect(
         OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
-        objects.shelves,
+        objects.buckets,
         apis,
         OssHandlers(objects),
     )

@@ -218,7 +218,7 @@ async def open_transfers(
     )
     crc64 = await asyncio.to_thread(find_crc64)
     shelf = BlobCache(cache / "inputs", int(inputs.cache_gib * _GIB))
-    await asyncio.to_thread(shelf.sweep)
+    await asyncio.to_thread(shelf.clean_up)
     fetcher = HttpFetcher(guard, largest=int(inputs.largest_gib * _GIB))
     store = InputCache(shelf, fetcher, crc64)
     opening.push_async_callback(store.close)

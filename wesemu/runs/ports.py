@@ -150,7 +150,7 @@ ProgressCallback = Callable[[Mapping[str, str]], None]
 class Planner(Protocol):
     """Understands which workflow a request means, what it needs and what comes out of it."""
 
-    async def collect(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
+    async def fetch_workflow(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
         """Put what the request names elsewhere on the web among its attachments; the request as
         it is to be kept. Raises InvalidRequest."""
         ...
@@ -188,7 +188,7 @@ class Planner(Protocol):
         elsewhere. Done again after a restart, it goes on where it was. A cancel breaks it off."""
         ...
 
-    async def release(self, run: Run, workspace: Workspace) -> None:
+    async def cleanup(self, run: Run, workspace: Workspace) -> None:
         """The run has ended: let go of what was held for it."""
         ...
 
@@ -196,7 +196,7 @@ class Planner(Protocol):
         """Read the figures of a run whose tools ended well. Raises InputError or EngineFault."""
         ...
 
-    async def explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+    async def describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
         """What the workflow itself says about its failure (a bad input file), if anything."""
         ...
 

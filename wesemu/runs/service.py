@@ -305,7 +305,7 @@ class RunService:
         draft = draft or await self.draft()
         workspace = draft.files.workspace
         try:
-            request = await self._planner.collect(request, draft.files)
+            request = await self._planner.fetch_workflow(request, draft.files)
             plan = await self._planner.plan(owner, request, workspace.attachments)
             self._policy.check(request, plan.workflow)
             shared = await self._targets.shared(owner, plan)
@@ -410,7 +410,7 @@ class RunService:
             await changed
 
     async def _accept(self, owner: Owner, request: RunRequest, draft: RunDraft) -> Run:
-        request = await self._planner.collect(request, draft.files)
+        request = await self._planner.fetch_workflow(request, draft.files)
         plan = await self._planner.plan(owner, request, draft.files.workspace.attachments)
         async with self._accepting if self._limits.runs_per_owner else nullcontext():
             await self._limits.check_owner(self._store, owner)

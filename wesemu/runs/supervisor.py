@@ -333,7 +333,7 @@ class Supervisor:
         elif outcome.exit_code == 0:
             await self._complete(run, workspace, plan, outcome)
         else:
-            explained = await self._planner.explain(run, workspace)
+            explained = await self._planner.describe_failure(run, workspace)
             failure = cause(outcome, failures, explained)
             if plan.publications is None:
                 run = await self._publish_partial(run, workspace, outcome)
@@ -442,7 +442,7 @@ class Supervisor:
             await _to_its_end(asyncio.to_thread(write_end, workspace, run, tasks))
             await asyncio.to_thread(self._publisher.clean_up, workspace)
         try:
-            await self._planner.release(run, workspace)
+            await self._planner.cleanup(run, workspace)
         except Exception:
             log.exception("what a run held is not let go of", run_id=run.id)
 

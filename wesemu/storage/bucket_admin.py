@@ -11,7 +11,7 @@ from wesemu.storage.buckets import FOLDER, INCOMING, RECORDS, UPLOADS, Buckets, 
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.multipart import MultipartUploads
 from wesemu.storage.objects import BUCKET, ObjectStore
-from wesemu.storage.upload_buffer import is_incoming
+from wesemu.storage.upload_buffer import is_upload_file
 from wesemu.util.text import os_reason
 
 
@@ -106,10 +106,10 @@ class BucketAdmin:
             modified=max((info.modified for info in infos), default=None),
         )
 
-    def sweep(self) -> None:
+    def clean_up(self) -> None:
         """Remove what was on its way in when the last server ended. Before anything is served."""
         for bucket in self.names():
-            _remove_incoming(self._root / bucket)
+            _remove_unfinished(self._root / bucket)
 
 
 def _remove_own(folder: Path) -> None:
@@ -117,16 +117,16 @@ def _remove_own(folder: Path) -> None:
     which may be a data directory."""
     if (folder / FOLDER).is_symlink():
         return
-    _remove_incoming(folder)
+    _remove_unfinished(folder)
     shutil.rmtree(folder / RECORDS, ignore_errors=True)
 
 
-def _remove_incoming(folder: Path) -> None:
+def _remove_unfinished(folder: Path) -> None:
     incoming = folder / INCOMING
     if incoming.is_symlink() or incoming.parent.is_symlink() or not incoming.is_dir():
         return
     for path in incoming.iterdir():
-        if is_incoming(path.name) and path.is_file() and not path.is_symlink():
+        if is_upload_file(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 
@@ -141,13 +141,13 @@ def _uploads(folder: Path) -> int:
 @dataclass(frozen=True, slots=True)
 class ObjectServices:
     store: ObjectStore
-    shelves: BucketAdmin
+    buckets: BucketAdmin
     uploads: MultipartUploads
 
     @classmethod
     def open(cls, root: Path, ids: IdSource) -> "ObjectServices":
         """Also removes what an earlier server left half-written; only one may use `root`."""
         store = ObjectStore(root, find_crc64())
-        shelves = BucketAdmin(root, store)
-        shelves.sweep()
-        return cls(store, shelves, MultipartUploads(store, ids))
+        buckets = BucketAdmin(root, store)
+        buckets.clean_up()
+        return cls(store, buckets, MultipartUploads(store, ids))

@@ -47,7 +47,7 @@ class BlobCache:
         self._limit = limit
         self._using = threading.Lock()
 
-    def sweep(self) -> None:
+    def clean_up(self) -> None:
         """At start-up: remove records whose content is gone, and parts that nobody goes on with.
 
         Files that are not called as the cache calls its own stay.

@@ -42,7 +42,7 @@ def find_crc64() -> Crc64 | None:
     return None
 
 
-def join(pieces: Iterable[tuple[int, int]]) -> int:
+def combine_crc64(pieces: Iterable[tuple[int, int]]) -> int:
     """The checksum of pieces one after the other, from each one's checksum and size in bytes."""
     joined = 0
     shifts: dict[int, int] = {}
@@ -130,7 +130,7 @@ class RunningChecksums:
             return self._crc64_value.to_bytes(8, "big")
         return None
 
-    def differing(self, told: Iterable[Checksum]) -> Checksum | None:
+    def first_mismatch(self, told: Iterable[Checksum]) -> Checksum | None:
         """The first of `told` that these bytes do not have."""
         for checksum in told:
             if (value := self.value(checksum.algorithm)) is not None and value != checksum.value:

@@ -20,7 +20,7 @@ from typing import Any
 from wesemu.errors import ObjectNotFound, PartMissing, PartsUnordered, PartTooSmall, UploadNotFound
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import UPLOADS
-from wesemu.storage.checksums import join
+from wesemu.storage.checksums import combine_crc64
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.storage.upload_buffer import Digests, UploadFile
 
@@ -125,7 +125,7 @@ class MultipartUploads:
                 crc64=_joined_crc(parts),
                 upload=upload_id,
             )
-            with self._store.incoming(bucket) as incoming:
+            with self._store.new_upload(bucket) as incoming:
                 for part in parts:
                     incoming.append(part.path)
                 incoming.sync()
@@ -219,7 +219,7 @@ def _joined_etag(parts: Sequence[UploadPart]) -> str:
 
 def _joined_crc(parts: Sequence[UploadPart]) -> int | None:
     known = [(part.crc64, part.size) for part in parts if part.crc64 is not None]
-    return join(known) if len(known) == len(parts) else None
+    return combine_crc64(known) if len(known) == len(parts) else None
 
 
 def _modified(path: Path) -> datetime:

@@ -23,7 +23,7 @@ from typing import Literal
 from wesemu.errors import InvalidRequest, NotAppendable, ObjectExists, ObjectNotFound, WrongPosition
 from wesemu.runs.digests import FileDigests
 from wesemu.storage.buckets import INCOMING, RECORDS, Buckets, parse, remove_empty, sync_folders
-from wesemu.storage.checksums import Crc64, join
+from wesemu.storage.checksums import Crc64, combine_crc64
 from wesemu.storage.listing import KeyPage, KeyWalk, page
 from wesemu.storage.upload_buffer import Digests, UploadFile
 
@@ -230,7 +230,7 @@ class ObjectStore:
     def folder(self, bucket: str) -> Path:
         return self._buckets.folder(bucket, field=BUCKET)
 
-    def incoming(self, bucket: str) -> UploadFile:
+    def new_upload(self, bucket: str) -> UploadFile:
         """Where an object's bytes are put until `put` or `append` takes them."""
         return UploadFile(self.folder(bucket) / INCOMING, self._crc64, limit=self._limit)
 
@@ -299,7 +299,7 @@ class ObjectStore:
 
         return adopt
 
-    def describe(self, bucket: str, key: str, record: ObjectRecord) -> ObjectInfo:
+    def replace_metadata(self, bucket: str, key: str, record: ObjectRecord) -> ObjectInfo:
         """Give an object other headers and metadata; its bytes, digests and time stay."""
         place = self._place(bucket, key)
         with self._alone(place):
@@ -485,7 +485,7 @@ def _appended(before: ObjectInfo, digests: Digests) -> ObjectRecord:
     """The ETag is new with every addition, but no MD5 of the whole: OSS promises none either."""
     crc = None
     if before.record.crc64 is not None and digests.crc64 is not None:
-        crc = join([(before.record.crc64, before.size), (digests.crc64, digests.size)])
+        crc = combine_crc64([(before.record.crc64, before.size), (digests.crc64, digests.size)])
     text = f"{before.etag}{digests.etag}".encode()
     etag = hashlib.md5(text, usedforsecurity=False).hexdigest().upper()
     return replace(before.record, etag=etag, crc64=crc)

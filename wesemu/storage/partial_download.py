@@ -238,7 +238,7 @@ class DownloadAttempt:
         too_long = whole.size is not None and tally.size > whole.size
         pinned = self.source.sha256
         pin = () if pinned is None else (Checksum(SHA256, bytes.fromhex(pinned)),)
-        wrong = tally.differing((*pin, *whole.checksums))
+        wrong = tally.first_mismatch((*pin, *whole.checksums))
         if wrong is None and not too_long:
             return
         await asyncio.to_thread(self.partial.close)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wesemu.errors import InputError, RemoteFault
-from wesemu.storage.checksums import CRC64, MD5, Crc64, join
+from wesemu.storage.checksums import CRC64, MD5, Crc64, combine_crc64
 from wesemu.storage.remote import ByteCallback, RemoteBucket, RemotePart
 
 # Several undertakings at once, all or nothing.
@@ -67,7 +67,7 @@ class Uploader:
         await asyncio.to_thread(upload.record.unlink, missing_ok=True)
         tell(upload.size, upload.size)
 
-    async def abandon(self, upload_key: str, record: Path) -> None:
+    async def abort(self, upload_key: str, record: Path) -> None:
         """Have the service forget the parts of an upload that will not be gone on with."""
         identity = (await asyncio.to_thread(_read, record)).get("upload")
         if identity is not None:
@@ -123,7 +123,7 @@ class Uploader:
             # the answer to the first attempt may be lost, and the upload no more: it became a file
             if not await self._is_there(upload):
                 raise
-        crc64 = join((sums[part.number], part.size) for part in parts) if sums else None
+        crc64 = combine_crc64((sums[part.number], part.size) for part in parts) if sums else None
         await self._check(upload, crc64, None)
 
     async def _begun(self, upload: RemoteUpload, size: int) -> tuple[str, dict[int, RemotePart]]:

@@ -18,7 +18,7 @@ _NAME = re.compile(r"tmp[a-z0-9_]{8}")
 """As `tempfile` calls its files."""
 
 
-def is_incoming(name: str) -> bool:
+def is_upload_file(name: str) -> bool:
     """Whether a file of this name in the folder is one of these."""
     return bool(_NAME.fullmatch(name))
 

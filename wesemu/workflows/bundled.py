@@ -197,7 +197,7 @@ class BundledPipelines:
         indexer: ReferenceIndexer,
         offer: NodeOffer,
         elsewhere: RemoteLocations | None = None,
-        stage: InputStager | None = None,
+        stager: InputStager | None = None,
         deliveries: Deliveries | None = None,
         tools: ToolConfig | None = None,
         unable: Callable[[Path], str | None] = gpu_problem,
@@ -208,7 +208,7 @@ class BundledPipelines:
         self._publications = Publications(buckets, elsewhere or RemoteLocations())
         self._indexer = indexer
         self._elsewhere = elsewhere or RemoteLocations()
-        self._stage = stage or InputStager(self._elsewhere, None)
+        self._stager = stager or InputStager(self._elsewhere, None)
         self._deliveries = deliveries or Deliveries(self._elsewhere)
         self._offer = offer
         self._unable = unable
@@ -266,7 +266,7 @@ class BundledPipelines:
         fetched; NotFound for what is gone; RemoteFault, SystemFault."""
         params = parse_params(run.request)
         resources = resources_at_start(run, self._offer)
-        await self._stage.bring(params, workspace.inputs, tell)
+        await self._stager.stage(params, workspace.inputs, tell)
         files = _files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
@@ -328,9 +328,9 @@ class BundledPipelines:
     ) -> Delivery:
         return await self._deliveries.deliver(workspace, outputs, tell)
 
-    async def release(self, run: Run, workspace: Workspace) -> None:
-        await self._stage.release(workspace.inputs)
-        await self._deliveries.forget(run.id, workspace)
+    async def cleanup(self, run: Run, workspace: Workspace) -> None:
+        await self._stager.cleanup(workspace.inputs)
+        await self._deliveries.abort_uploads(run.id, workspace)
 
     def _hindrance(self, params: MappingParams, workflow: str) -> str | None:
         """Why GPUs are of no use to the run."""
@@ -363,11 +363,11 @@ class BundledPipelines:
         """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
         return await asyncio.to_thread(read_results, workspace)
 
-    async def explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+    async def describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
         """What the pipeline says of a bad input, in the caller's own names for the files."""
-        return await asyncio.to_thread(self._explain, run, workspace)
+        return await asyncio.to_thread(self._describe_failure, run, workspace)
 
-    def _explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
+    def _describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
         def names() -> dict[Path, str]:
             params, files = parse_params(run.request), _files(workspace)
             names = _names(self._inputs.lanes(params, files))

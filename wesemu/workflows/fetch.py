@@ -349,7 +349,9 @@ class RemoteWorkflows:
             return bool(self._folders)
         return self._web is not None and is_remote(url)
 
-    async def collect(self, request: RunRequest, kind: str, files: RunDirectoryDraft) -> RunRequest:
+    async def fetch_workflow(
+        self, request: RunRequest, kind: str, files: RunDirectoryDraft
+    ) -> RunRequest:
         """The request with the marks, its workflow among `files`; `kind` is SMK, CWL or WDL.
 
         Raises InvalidRequest.

@@ -86,7 +86,7 @@ class Deliveries:
             return Delivery(kept, _failure(output, error))
         return Delivery(tuple(outputs))
 
-    async def forget(self, run_id: RunId, workspace: Workspace) -> None:
+    async def abort_uploads(self, run_id: RunId, workspace: Workspace) -> None:
         """The run has ended: parts of what did not arrive are not kept in the buckets."""
         records = await asyncio.to_thread(_records, workspace)
         if not records:
@@ -95,7 +95,7 @@ class Deliveries:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 for record, location in records:
                     remote = self._elsewhere.key(location)
-                    await Uploader(remote.bucket).abandon(remote.key, record)
+                    await Uploader(remote.bucket).abort(remote.key, record)
         except (WesemuError, TimeoutError, OSError) as error:
             log.warning("parts of an upload are left in a bucket", run_id=run_id, error=str(error))
 

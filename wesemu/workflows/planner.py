@@ -178,11 +178,13 @@ class WorkflowPlanner:
             workflow_kind(kind): engine for engine in engines for kind in engine.workflow_types
         }
 
-    async def collect(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
+    async def fetch_workflow(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
         if not self._remote.takes(request.workflow_url):
             return request
         self._engine(request)
-        return await self._remote.collect(request, workflow_kind(request.workflow_type), files)
+        return await self._remote.fetch_workflow(
+            request, workflow_kind(request.workflow_type), files
+        )
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
         engine = self._engine(request)
@@ -225,15 +227,15 @@ class WorkflowPlanner:
             return await self._bundled.deliver(workspace, outputs, tell)
         return Delivery(tuple(outputs))
 
-    async def release(self, run: Run, workspace: Workspace) -> None:
+    async def cleanup(self, run: Run, workspace: Workspace) -> None:
         if run.workflow:
-            await self._bundled.release(run, workspace)
+            await self._bundled.cleanup(run, workspace)
 
     async def results(self, run: Run, workspace: Workspace) -> Results:
         return await self._bundled.results(workspace) if run.workflow else Results()
 
-    async def explain(self, run: Run, workspace: Workspace) -> RunFailure | None:
-        return await self._bundled.explain(run, workspace) if run.workflow else None
+    async def describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
+        return await self._bundled.describe_failure(run, workspace) if run.workflow else None
 
     def _engine(self, request: RunRequest) -> Engine:
         engine = self._engines.get(workflow_kind(request.workflow_type))

@@ -46,7 +46,7 @@ class InputStager:
         self._elsewhere = elsewhere
         self._cache = cache
 
-    async def bring(self, params: MappingParams, folder: Path, tell: ProgressCallback) -> None:
+    async def stage(self, params: MappingParams, folder: Path, tell: ProgressCallback) -> None:
         """Have all remote inputs of a bundled pipeline below `folder`.
 
         `tell` is told `wesemu.staging.bytes` (so far), `.total` (once all sizes are known) and
@@ -65,7 +65,7 @@ class InputStager:
         await run_all(works, f"stage {folder.parent.name}")
         progress.finish()
 
-    async def release(self, folder: Path) -> None:
+    async def cleanup(self, folder: Path) -> None:
         """The run has ended: its links go, so that the cache may let go of the files."""
         if self._cache is not None and await asyncio.to_thread(folder.is_dir):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -43,7 +43,7 @@ def door_application(
         objects = ObjectServices(store, BucketAdmin(root, store), MultipartUploads(store, ids))
     oss = OssDialect(
         OssAuthenticator(keys or {}, clock or WallClock()),
-        objects.shelves,
+        objects.buckets,
         [],
         OssHandlers(objects),
     )

@@ -61,7 +61,7 @@ def test_only_unfinished_objects_are_swept(tmp_path: Path) -> None:
     (linked / ".wesemu").symlink_to(elsewhere.parent)
     for path in (incoming / "tmpab_12cd3", incoming / "thesis.tex", elsewhere / "tmpab_12cd3"):
         path.write_text("")
-    BucketAdmin(tmp_path, ObjectStore(tmp_path, None)).sweep()
+    BucketAdmin(tmp_path, ObjectStore(tmp_path, None)).clean_up()
     assert [path.name for path in incoming.iterdir()] == ["thesis.tex"]
     assert (elsewhere / "tmpab_12cd3").is_file()
 

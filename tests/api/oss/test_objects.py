@@ -430,7 +430,7 @@ async def test_a_folder_that_cannot_be_read_is_denied(
     def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(ObjectStore, "incoming", denied)
+    monkeypatch.setattr(ObjectStore, "new_upload", denied)
     got = await read(await client.put("/oss/genes/a", data=b"abc"))
     assert (got.status, got.code) == (403, "AccessDenied")
     assert "Permission" not in got.body.decode()

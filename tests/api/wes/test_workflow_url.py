@@ -368,7 +368,7 @@ async def test_a_host_that_is_slow_is_given_up(host: Host, tmp_path: Path) -> No
     request = RunRequest("http://8.8.8.8/Snakefile?sig=s3cret")
     draft = RunDirectoryDraft(tmp_path / "run")
     with pytest.raises(InvalidRequest, match="sig=REDACTED' was not fetched within 0 s"):
-        await remote.collect(request, "SMK", draft)
+        await remote.fetch_workflow(request, "SMK", draft)
     await remote.close()
 
 

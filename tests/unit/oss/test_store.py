@@ -49,13 +49,13 @@ def store(services: ObjectServices) -> ObjectStore:
 
 @pytest.fixture
 def shelves(services: ObjectServices) -> BucketAdmin:
-    return services.shelves
+    return services.buckets
 
 
 def put(
     store: ObjectStore, key: str, data: bytes = b"abc", *, overwrite: bool = True
 ) -> ObjectInfo:
-    with store.incoming("genes") as incoming:
+    with store.new_upload("genes") as incoming:
         incoming.write(data)
         digests = incoming.finish()
         record = ObjectRecord(
@@ -68,7 +68,7 @@ def put(
 
 
 def append(store: ObjectStore, key: str, position: int, data: bytes) -> ObjectInfo:
-    with store.incoming("genes") as incoming:
+    with store.new_upload("genes") as incoming:
         incoming.write(data)
         return store.append("genes", key, position, incoming, incoming.finish(), ObjectRecord())
 
@@ -112,9 +112,9 @@ def test_the_record_counts_no_more_once_the_file_is_another(
 
 
 def test_what_is_not_put_leaves_nothing(bucket: Path, store: ObjectStore) -> None:
-    with store.incoming("genes") as incoming:
+    with store.new_upload("genes") as incoming:
         incoming.write(b"abc")
-    with store.incoming("genes") as incoming:
+    with store.new_upload("genes") as incoming:
         incoming.write(b"abc")
         with pytest.raises(DigestMismatch, match="900150983cd24fb0d6963f7d28e17f72, not 00"):
             incoming.finish(md5=bytes(16))
@@ -148,7 +148,7 @@ def test_overwriting_can_be_forbidden(store: ObjectStore) -> None:
 
 def test_a_request_brings_no_more_than_the_limit(root: Path) -> None:
     store = ObjectStore(root, None, limit=4)
-    with store.incoming("genes") as incoming:
+    with store.new_upload("genes") as incoming:
         incoming.write(b"1234")
         with pytest.raises(TooLarge, match="more than 4 bytes"):
             incoming.write(b"5")
@@ -245,7 +245,7 @@ def test_nothing_is_appended_to_other_objects(bucket: Path, store: ObjectStore) 
 
 def test_describing_changes_neither_bytes_nor_time(bucket: Path, store: ObjectStore) -> None:
     before = put(store, "a")
-    after = store.describe("genes", "a", ObjectRecord(metadata={"sample": "B"}))
+    after = store.replace_metadata("genes", "a", ObjectRecord(metadata={"sample": "B"}))
     assert after.record.metadata == {"sample": "B"}
     assert (after.etag, after.modified, after.record.crc64) == (
         before.etag,

@@ -38,7 +38,7 @@ def begin(objects: ObjectServices, key: str = "a.bam") -> str:
 
 
 def put(objects: ObjectServices, upload: str, number: int, data: bytes) -> UploadPart:
-    with objects.store.incoming("genes") as incoming:
+    with objects.store.new_upload("genes") as incoming:
         incoming.write(data)
         digests = incoming.finish()
         return objects.uploads.put_part("genes", "a.bam", upload, number, incoming, digests)
@@ -56,7 +56,7 @@ def test_parts_become_one_object(root: Path, objects: ObjectServices) -> None:
     assert info.etag == hashlib.md5(digests).hexdigest().upper() + "-2"
     assert info.record.kind == "Multipart"
     assert info.record.metadata == {"sample": "A"}
-    with objects.store.incoming("genes") as incoming:
+    with objects.store.new_upload("genes") as incoming:
         incoming.write(BIG + b"tail")
         assert info.record.crc64 == incoming.finish().crc64
     assert objects.uploads.all("genes") == []
@@ -121,9 +121,9 @@ def test_an_aborted_upload_leaves_nothing(root: Path, objects: ObjectServices) -
     upload = begin(objects)
     put(objects, upload, 1, b"abc")
     with pytest.raises(BucketNotEmpty):
-        objects.shelves.remove("genes")
+        objects.buckets.remove("genes")
     objects.uploads.abort("genes", "a.bam", upload)
-    objects.shelves.remove("genes")
+    objects.buckets.remove("genes")
     assert list(root.iterdir()) == []
 
 

@@ -38,7 +38,7 @@ def md5(data: bytes) -> str:
 
 
 def put(objects: ObjectServices, data: bytes) -> tuple[str, int | None, int]:
-    with objects.store.incoming("genes") as incoming:
+    with objects.store.new_upload("genes") as incoming:
         incoming.write(data)
         digests = incoming.finish()
         record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
@@ -48,7 +48,7 @@ def put(objects: ObjectServices, data: bytes) -> tuple[str, int | None, int]:
 
 def complete(objects: ObjectServices, data: bytes) -> tuple[str, int | None, int]:
     upload = objects.uploads.begin("genes", KEY, ObjectRecord())
-    with objects.store.incoming("genes") as incoming:
+    with objects.store.new_upload("genes") as incoming:
         incoming.write(data)
         objects.uploads.put_part("genes", KEY, upload, 1, incoming, incoming.finish())
     info = objects.uploads.complete("genes", KEY, upload, None)
@@ -106,7 +106,7 @@ def test_bytes_and_etag_are_of_one_object(objects: ObjectServices) -> None:
 
 def test_of_several_appends_at_one_place_one_is_taken(objects: ObjectServices) -> None:
     def append(writer: int, position: int) -> int | None:
-        with objects.store.incoming("genes") as incoming:
+        with objects.store.new_upload("genes") as incoming:
             incoming.write(content(writer, position))
             digests = incoming.finish()
             try:
@@ -131,7 +131,7 @@ def test_a_part_sent_by_several_at_once_is_one_of_theirs(objects: ObjectServices
     def send(writer: int) -> None:
         for number in range(ROUNDS):
             data = content(writer, number)
-            with objects.store.incoming("genes") as incoming:
+            with objects.store.new_upload("genes") as incoming:
                 incoming.write(data)
                 part = objects.uploads.put_part(
                     "genes", KEY, upload, 1, incoming, incoming.finish()

@@ -302,7 +302,7 @@ class TestShelf:
         await cache.fetch(WebFile(origin.url), tmp_path / "a", ignore)
         for blob in tmp_path.glob("cache/blobs/??/*"):
             blob.unlink()
-        await asyncio.to_thread(shelf.sweep)
+        await asyncio.to_thread(shelf.clean_up)
         assert list(tmp_path.glob("cache/sources/*")) == []
         assert not (await cache.fetch(WebFile(origin.url), tmp_path / "b", ignore)).cached
 
@@ -313,6 +313,6 @@ class TestShelf:
             path.write_text("mine" * 1000)
             os.utime(path, (0, 0))
         os.utime(tmp_path / "cache" / "partial" / "folder", (0, 0))
-        await asyncio.to_thread(shelf.sweep)
+        await asyncio.to_thread(shelf.clean_up)
         for name in names:
             assert (tmp_path / "cache" / name).is_file()

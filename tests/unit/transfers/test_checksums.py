@@ -41,9 +41,9 @@ def test_what_is_told_is_understood(headers: dict[str, str]) -> None:
     for letter in DATA:
         tally.update(bytes([letter]))
     assert tally.value(told.algorithm) == told.value
-    assert tally.differing([told]) is None
+    assert tally.first_mismatch([told]) is None
     tally.update(b"0")
-    assert tally.differing([told]) == told
+    assert tally.first_mismatch([told]) == told
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_is_no_checksum_of_the_whole_is_passed_over(headers: dict[str, str]
 def test_without_liblzma_a_crc64_is_not_checked() -> None:
     tally = RunningChecksums([CRC64], None)
     tally.update(DATA)
-    assert tally.differing([Checksum(CRC64, bytes(8))]) is None
+    assert tally.first_mismatch([Checksum(CRC64, bytes(8))]) is None
 
 
 @given(

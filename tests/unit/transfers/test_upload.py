@@ -222,7 +222,7 @@ async def test_parts_that_nobody_goes_on_with_are_given_up(
     with pytest.raises(InputError):
         await uploader.send(order, ignore)
     assert await asyncio.to_thread(side.uploads) == 1
-    await uploader.abandon(order.key, order.record)
+    await uploader.abort(order.key, order.record)
     assert await asyncio.to_thread(side.uploads) == 0
 
 

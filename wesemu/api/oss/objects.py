@@ -144,7 +144,9 @@ class ObjectHandlers:
         call = request[CALL]
         async with opened_source(self._store, request) as source:
             record = sent_record(request) if replaced else source.info.record
-            info = await asyncio.to_thread(self._store.describe, call.bucket, call.key, record)
+            info = await asyncio.to_thread(
+                self._store.replace_metadata, call.bucket, call.key, record
+            )
         return _copied(info)
 
 

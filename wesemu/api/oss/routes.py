@@ -57,7 +57,7 @@ class OssHandlers:
 
     def __init__(self, objects: ObjectServices) -> None:
         self._operations: Operations = {
-            **_bucket_operations(BucketHandlers(objects.shelves, objects.store)),
+            **_bucket_operations(BucketHandlers(objects.buckets, objects.store)),
             **_object_operations(ObjectHandlers(objects.store)),
             **_multipart_operations(MultipartHandlers(objects.uploads, objects.store)),
         }

@@ -194,7 +194,7 @@ def sent_record(request: web.Request) -> ObjectRecord:
 
 @asynccontextmanager
 async def incoming(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
-    made = await asyncio.to_thread(store.incoming, bucket)
+    made = await asyncio.to_thread(store.new_upload, bucket)
     try:
         yield made
     finally:
