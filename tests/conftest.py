@@ -14,7 +14,7 @@ import pytest
 import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient
-from api.oss.fixtures import start_door
+from api.oss.fixtures import start_oss_server
 from blockbuster import BlockBuster, blockbuster_ctx
 from parallel import (
     pytest_cmdline_main,
@@ -23,8 +23,8 @@ from parallel import (
     pytest_xdist_make_scheduler,
 )
 from pytest_aiohttp import AiohttpClient
-from remote_support import KEY_ID, SECRET, OssSide, S3Side, Side, moto
-from support import START, fill_bucket, scripted_engine
+from support.remote_buckets import KEY_ID, SECRET, OssSide, S3Side, Side, moto
+from support.scripted import START, fill_bucket, scripted_engine
 
 from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock
@@ -165,7 +165,7 @@ async def side(
         return
     root = tmp_path / "there"
     (root / name).mkdir(parents=True)
-    server = await start_door(root, keys={KEY_ID: SECRET})
+    server = await start_oss_server(root, keys={KEY_ID: SECRET})
     yield OssSide(f"http://127.0.0.1:{server.port}", root, name)
     await server.close()
 

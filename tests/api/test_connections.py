@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from waiting import soon
+from support.waiting import soon
 
 from wesemu.api.connections import (
     Connections,

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from api.control.test_proxy import NGINX, proxy
+from api.admin.test_proxy import NGINX, proxy
 from yarl import URL
 
 PATIENCE = 60

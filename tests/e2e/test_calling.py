@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pysam
 import pytest
-from sample_s import SAMPLE_S, called
+from support.sample_s import SAMPLE_S, called
 
 from wesemu.client import connect
 from wesemu.runs.model import JsonObject, RunState

@@ -4,8 +4,8 @@ import json
 import sys
 
 import pytest
-from hosted_support import CWL, ROOT, Client, ended, needs_cwltool, submit
 from pytest_aiohttp import AiohttpClient
+from support.library_engines import CWL, ROOT, Client, ended, needs_cwltool, submit
 
 from wesemu.app import create_app
 from wesemu.settings import Settings

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 
 import pytest
-from hosted_support import needs_cwltool
-from live_support import LiveServer, live_server
+from support.library_engines import needs_cwltool
+from support.live_server import LiveServer, live_server_fixture
 
 pytestmark = needs_cwltool
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not on PATH")
@@ -35,10 +34,7 @@ $graph:
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from cuda_support import need_numba_cuda
-from parabricks_support import Doubles
+from support.cuda import need_numba_cuda
+from support.parabricks import Doubles
 
 from wesemu.cli.output import ExitStatus
 

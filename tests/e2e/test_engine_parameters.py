@@ -1,12 +1,11 @@
 """Engine parameters as clients send them, through POST /runs."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from hosted_support import CWL_FOUND, WDL_FOUND
-from live_support import LiveServer, live_server
+from support.library_engines import CWL_FOUND, WDL_FOUND
+from support.live_server import LiveServer, live_server_fixture
 
 SNAKEFILE = """
     rule all:
@@ -50,10 +49,7 @@ WORKFLOWS = {"SMK": SNAKEFILE.replace("{resources.mem_mb}", "-"), "CWL": CWL, "W
 MISSING = {"CWL": not CWL_FOUND.usable, "WDL": not WDL_FOUND.usable}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 @pytest.mark.parametrize("kind", ["SMK", "CWL", "WDL"])

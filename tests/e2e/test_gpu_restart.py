@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from leases_support import held_twice, read_holds
+from support.leases import held_twice, read_holds
 
 from wesemu.client import Client, connect
 from wesemu.runs.model import RunState

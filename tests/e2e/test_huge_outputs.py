@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import psutil
-from engine_support import until
-from waiting import soon
+from support.engine_runs import until
+from support.waiting import soon
 
 from wesemu.client import Client, connect
 from wesemu.runs.model import RunState

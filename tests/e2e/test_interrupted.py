@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_support import until
-from hosted_support import needs_cwltool, needs_miniwdl
+from support.engine_runs import until
+from support.library_engines import needs_cwltool, needs_miniwdl
 
 from wesemu.client import connect
 from wesemu.engines.run_process import holder, is_held

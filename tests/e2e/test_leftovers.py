@@ -10,8 +10,8 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from engine_support import until
-from hosted_support import needs_cwltool, needs_miniwdl
+from support.engine_runs import until
+from support.library_engines import needs_cwltool, needs_miniwdl
 
 from wesemu.client import Client, connect
 from wesemu.engines.processes import MARK

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosted_support import needs_cwltool, needs_miniwdl
-from live_support import LiveRun, LiveServer, live_server
+from support.library_engines import needs_cwltool, needs_miniwdl
+from support.live_server import LiveRun, LiveServer, live_server_fixture
 
 BAM, INDEX = b"a BAM file\n" * 1000, b"its index\n"
 
@@ -50,10 +50,7 @@ FOLDERS = """
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 def files_of(value: Any) -> Iterator[Mapping[str, Any]]:

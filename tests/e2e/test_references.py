@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sample_s import SAMPLE_S, called, fasta
+from support.sample_s import SAMPLE_S, called, fasta
 
 from wesemu.client import Client, connect
 from wesemu.runs.model import RunState

@@ -8,7 +8,7 @@ from pathlib import Path
 import pysam
 import pytest
 from e2e.conftest import Server
-from remote_support import SECRET, S3Side, settings_of
+from support.remote_buckets import SECRET, S3Side, settings_of
 
 from wesemu.client import connect
 from wesemu.client.wes import RunDetail

@@ -1,18 +1,12 @@
 """What workflows of others expect of the Snakemake that runs them."""
 
-from collections.abc import Iterator
-
 import pytest
 import requests
-from live_support import LiveServer, live_server
+from support.live_server import LiveServer, live_server_fixture
 
 from wesemu.engines.failures import hint
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 WORKFLOW = """

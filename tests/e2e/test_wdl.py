@@ -4,8 +4,8 @@ import json
 import sys
 
 import pytest
-from hosted_support import ROOT, WDL, Client, ended, needs_miniwdl, submit
 from pytest_aiohttp import AiohttpClient
+from support.library_engines import ROOT, WDL, Client, ended, needs_miniwdl, submit
 
 from wesemu.app import create_app
 from wesemu.settings import Settings

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hosted_support import needs_miniwdl
-from live_support import LiveServer, live_server
+from support.library_engines import needs_miniwdl
+from support.live_server import LiveServer, live_server
 
 pytestmark = needs_miniwdl
 

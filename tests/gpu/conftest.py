@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from cuda_support import need_cuda_libraries
 from e2e.conftest import clean_surroundings, serve, spawn, wesemu
+from support.cuda import need_cuda_libraries
 
 from wesemu.node import Gpu, Inventory, choose, has_driver, take_inventory
 

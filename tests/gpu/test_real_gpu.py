@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import end_runs, follow, make_job
-from leases_support import held_twice, read_holds
+from support.engine_runs import end_runs, follow, make_job
+from support.leases import held_twice, read_holds
 
 from wesemu.client import connect
 from wesemu.composition import choose_gpus

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pysam
 import pytest
-from parabricks_support import Doubles
-from pipelines_support import check_summary, stand_in
-from sample_s import SAMPLE_S, called
+from support.parabricks import Doubles
+from support.pipelines import check_summary, stand_in
+from support.sample_s import SAMPLE_S, called
 
 HETEROZYGOUS = {site for site, genotype in SAMPLE_S.sites.items() if genotype == "0/1"}
 HOMOZYGOUS = set(SAMPLE_S.sites) - HETEROZYGOUS

@@ -2,7 +2,7 @@
 
 import pysam
 import pytest
-from sample_s import SAMPLE_S
+from support.sample_s import SAMPLE_S
 
 
 @pytest.mark.parametrize("version", [None, "3.1"])

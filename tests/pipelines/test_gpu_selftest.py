@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from cuda_support import need_numba_cuda
-from engine_support import follow, make_job
+from support.cuda import need_numba_cuda
+from support.engine_runs import follow, make_job
 
 from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import declare

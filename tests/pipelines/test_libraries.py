@@ -8,8 +8,8 @@ from typing import Any
 
 import pysam
 import pytest
-from parabricks_support import Doubles
-from sample_s import SAMPLE_S, called
+from support.parabricks import Doubles
+from support.sample_s import SAMPLE_S, called
 
 PAIRS = SAMPLE_S.pairs[:600]
 

@@ -4,8 +4,8 @@ import shutil
 
 import pysam
 import pytest
-from long_reference import write_long_reference
-from sample_s import SAMPLE_S, called
+from support.long_reference import write_long_reference
+from support.sample_s import SAMPLE_S, called
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pysam
 import pytest
-from pipelines_support import check_summary
+from support.pipelines import check_summary
 
 from wesemu.genomics.compare import compare
 from wesemu.genomics.tools import resolve

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pysam
 import pytest
-from parabricks_support import IMAGE, Doubles
-from waiting import eventually
+from support.parabricks import IMAGE, Doubles
+from support.waiting import eventually
 
 from wesemu.genomics.reference import ReferenceStore
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sample_s import SAMPLE_S, called, fasta
+from support.sample_s import SAMPLE_S, called, fasta
 
 from wesemu.genomics.bwa_index import SUFFIXES, SUFFIXES_OF
 from wesemu.genomics.wheel_tools import bwa_mem3_fault

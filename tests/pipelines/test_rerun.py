@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from parabricks_support import Doubles
-from sample_s import SAMPLE_S
+from support.parabricks import Doubles
+from support.sample_s import SAMPLE_S
 
 from wesemu.genomics.tools import resolve
 
@@ -32,13 +32,13 @@ ALIGNMENTS = {"map"} | CALLS
 REFERENCE = {"prepare_reference"} | ALIGNMENTS
 
 
-class Rehearsals:
+class DryRuns:
     """Answers which rules would run in the directory of a run that has ended."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("rehearsals.py"))],
+            [sys.executable, str(Path(__file__).with_name("dry_runs.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -105,12 +105,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def ended(base: Config, shared_workflow: Callable[[str], Any]) -> Iterator[Rehearsals]:
+def ended(base: Config, shared_workflow: Callable[[str], Any]) -> Iterator[DryRuns]:
     run = shared_workflow("wgs")
     run.succeed(base)
-    rehearsals = Rehearsals(run.directory)
-    yield rehearsals
-    rehearsals.close()
+    dry_runs = DryRuns(run.directory)
+    yield dry_runs
+    dry_runs.close()
 
 
 def swapped(base: Config) -> Config:
@@ -229,7 +229,7 @@ def test_every_key_of_the_configuration_has_a_case():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_changed_key_runs_the_rules_that_it_changes(ended: Rehearsals, base: Config, name: str):
+def test_a_changed_key_runs_the_rules_that_it_changes(ended: DryRuns, base: Config, name: str):
     change, expected = CASES[name]
     if name == "reports":
         pytest.importorskip("multiqc")
@@ -298,7 +298,7 @@ def test_ploidy_and_targets_replaced_under_the_same_name_and_time_count(
     config = make({name: base[name] for name in ("reads", "reference")})
     run = shared_workflow("wgs")
     run.succeed(config)
-    ended = Rehearsals(run.directory)
+    ended = DryRuns(run.directory)
     file = Path(config.get("ploidy") or config["targets"])
     try:
         assert ended.rules(config) == set()
@@ -313,7 +313,7 @@ def test_mapping_alone_does_the_same(base, shared_workflow):
     run = shared_workflow("mapping")
     config = {name: base[name] for name in ("reads", "reference")} | {"alignment": "aligned.cram"}
     run.succeed(config)
-    ended = Rehearsals(run.directory)
+    ended = DryRuns(run.directory)
     everything = {"map", "statistics", "cram"}
     try:
         for more in ({"sample": "other"}, {"markdup": False}, {"cram_version": "3.1"}):
@@ -332,7 +332,7 @@ def test_on_gpus_their_number_and_kind_change_nothing_and_the_version_does(
     config |= {"accelerator": "cuda", "gpus": 1}
     run = shared_workflow("wgs")
     run.succeed(config)
-    ended = Rehearsals(run.directory)
+    ended = DryRuns(run.directory)
     try:
         for more in (
             {"gpus": 2},

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from sample_s import SAMPLE_S, called
+from support.sample_s import SAMPLE_S, called
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import shutil
 
 import pysam
 import pytest
-from pipelines_support import COMMANDS, stand_in
+from support.pipelines import COMMANDS, stand_in
 
 from wesemu.genomics.compare import compare
 

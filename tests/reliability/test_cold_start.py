@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
-from engine_support import DEADLINE_SECONDS, end_runs, follow, make_job, until
+from support.engine_runs import DEADLINE_SECONDS, end_runs, follow, make_job, until
 
 from wesemu.app import RUNS, create_app
 from wesemu.engines.processes import identify

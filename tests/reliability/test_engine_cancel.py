@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from engine_support import follow, make_job, started, tools, until
-from waiting import soon
+from support.engine_runs import follow, make_job, started, tools, until
+from support.waiting import soon
 
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake import SnakemakeEngine

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 
-import engine_support
 import pytest
-from engine_support import THREE_RULES, follow, make_job, started, tools, until
+from support import engine_runs
+from support.engine_runs import THREE_RULES, follow, make_job, started, tools, until
 
 from wesemu.engines.event_log import history, last_tasks
 from wesemu.engines.execution import DetachedExecution
@@ -145,7 +145,7 @@ async def test_new_engine_attaches_and_sees_all_events(
 
 SERVER = """
 import asyncio, pathlib, sys
-from engine_support import make_job
+from support.engine_runs import make_job
 from wesemu.engines.snakemake import SnakemakeEngine
 
 async def serve():
@@ -160,7 +160,7 @@ asyncio.run(serve())
 
 async def test_run_outlives_a_killed_server(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
     """kill -9 of the server: its forkserver ends by itself, the run goes on."""
-    support = str(Path(engine_support.__file__).parent)
+    support = str(Path(engine_runs.__file__).parents[1])
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", SERVER, str(tmp_path / "run"), any_engine.mode),
         stdin=asyncio.subprocess.PIPE,

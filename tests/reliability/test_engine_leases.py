@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from engine_fixtures import running
-from engine_support import Story, follow, make_job, tools, until
-from leases_support import most_at_once, read_spans, release, take_node
-from waiting import soon
+from support.engine_fixtures import running
+from support.engine_runs import Story, follow, make_job, tools, until
+from support.leases import most_at_once, read_spans, release, take_node
+from support.waiting import soon
 
 from wesemu.engines.event_log import history, last_tasks
 from wesemu.engines.execution import DetachedExecution

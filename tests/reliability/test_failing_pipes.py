@@ -1,12 +1,11 @@
 """A pipe or service of which one end fails: the run ends, whoever was slower, and holds nothing."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from live_support import LiveRun, LiveServer, live_server
+from support.live_server import LiveRun, LiveServer, live_server, live_server_fixture
 
 from wesemu.engines.leases import live_tickets
 
@@ -64,10 +63,7 @@ FAILS_HALF_WAY = """
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server"), WESEMU_NODE__CORES="4") as server:
-        yield server
+server = live_server_fixture(WESEMU_NODE__CORES="4")
 
 
 def assert_nothing_is_held(server: LiveServer) -> None:

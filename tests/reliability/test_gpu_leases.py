@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_support import follow, make_job, until
-from leases_support import held_twice, read_holds
+from support.engine_runs import follow, make_job, until
+from support.leases import held_twice, read_holds
 
 from wesemu.engines.execution import end_leftovers
 from wesemu.engines.lease_queue import Capacity

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from engine_support import end_runs
-from parabricks_support import Doubles
+from support.engine_runs import end_runs
+from support.parabricks import Doubles
 
 from wesemu.app import RUNS, create_app
 from wesemu.genomics.parabricks.failures import CURES

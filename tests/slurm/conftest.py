@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_support import end_runs
+from support.engine_runs import end_runs
 
 SCRIPT = Path(__file__).parent / "slurm-up.sh"
 STATE = Path("/run/wesemu-slurm")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
-from waiting import eventually
+from support.waiting import eventually
 
 from wesemu.app import create_app
 from wesemu.client import Client, RunDetail, connect

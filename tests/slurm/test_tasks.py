@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from engine_support import follow, make_job, until
+from support.engine_runs import follow, make_job, until
 
 from wesemu.engines.execution import DetachedExecution
 from wesemu.engines.run_process import CANCELED, holder

@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from live_support import LiveServer
 from snakemake import exceptions
 from snakemake.settings.types import Batch
 from snakemake.utils import update_config
+from support.live_server import LiveServer
 
 _IGNORED = {
     *("path", "snakefile", "tmpdir", "cleanup", "set_pythonpath", "shouldfail"),

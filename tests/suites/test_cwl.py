@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
-from hosted_support import needs_cwltool
-from live_support import LiveServer, live_server
+from support.library_engines import needs_cwltool
+from support.live_server import LiveServer, live_server_fixture
 
 pytestmark = needs_cwltool
 
@@ -416,10 +416,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 def plainly(document: str, order: Mapping[str, Any], files: Mapping[str, str], at: Path) -> Any:

@@ -26,9 +26,9 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from hosted_support import needs_cwltool, needs_miniwdl
-from live_support import LiveServer, live_server
 from suites import cwl_runner
+from support.library_engines import needs_cwltool, needs_miniwdl
+from support.live_server import LiveServer, live_server_fixture
 
 _FOLDER = os.environ.get("WESEMU_SUITES", "")
 _TESTS = Path(__file__).parents[1]
@@ -150,12 +150,8 @@ def suite(name: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Without a sandbox, because some tests write to /tmp, and with the cores that they ask for."""
-    folder = tmp_path_factory.mktemp("server")
-    with live_server(folder, WESEMU_ENGINE__SANDBOX="none", WESEMU_NODE__CORES="100") as server:
-        yield server
+# without a sandbox, because some tests write to /tmp; with the cores that they ask for
+server = live_server_fixture(WESEMU_ENGINE__SANDBOX="none", WESEMU_NODE__CORES="100")
 
 
 def failed_cases(report: Path) -> dict[str, str]:

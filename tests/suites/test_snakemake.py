@@ -5,22 +5,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from live_support import LiveServer, live_server
 from suites.snakemake_cases import CASES, Case
+from support.live_server import LiveServer, live_server_fixture
 
 _OWN = (".snakemake", ".config.json", "__pycache__", ".cache", ".config")
 """What engines and Python leave beside a workflow's files."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 def files_of(folder: Path, case: Case) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """WDL 1.0 and 1.1: tasks and workflows give the outputs that the specification says."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosted_support import needs_miniwdl
-from live_support import LiveServer, live_server
+from support.library_engines import needs_miniwdl
+from support.live_server import LiveServer, live_server_fixture
 
 pytestmark = needs_miniwdl
 
@@ -370,10 +370,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, str], Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
-        yield server
+server = live_server_fixture()
 
 
 def with_contents(value: Any, folder: Path) -> Any:

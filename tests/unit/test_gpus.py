@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inventory_double import Card, NvmlDouble
+from support.nvml import Card, NvmlDouble
 
 from wesemu.composition import choose_gpus
 from wesemu.node import Gpu, GpuProcess, Inventory, choose, has_driver, take_inventory

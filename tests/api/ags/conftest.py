@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
-from support import fill_bucket, script_of
+from support.scripted import fill_bucket, script_of
 
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, JsonObject, Run, RunState

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from api.ags.conftest import MAPPING, WGS, Client, Reach, Start, reads
-from support import START, scripted_engine
-from waiting import soon
+from support.scripted import START, scripted_engine
+from support.waiting import soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from remote_support import Side, settings_of
-from unit.transfers.origin import origin
-from waiting import soon
+from support.remote_buckets import Side, settings_of
+from support.waiting import soon
+from unit.storage.origin import origin
 
 from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock

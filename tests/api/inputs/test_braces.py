@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 from api.inputs.conftest import Serve, ended, mapping
-from unit.transfers.origin import Origin
-from waiting import eventually
+from support.waiting import eventually
+from unit.storage.origin import Origin
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import LOCAL_OWNER, RunState

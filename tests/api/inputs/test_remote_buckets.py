@@ -10,9 +10,9 @@ import pytest
 from aiohttp import ClientSession
 from api.inputs.conftest import Serve, ended, mapping
 from pydantic import ValidationError
-from remote_support import KEY_ID, SECRET, Side
-from support import REFERENCE
-from waiting import soon
+from support.remote_buckets import KEY_ID, SECRET, Side
+from support.scripted import REFERENCE
+from support.waiting import soon
 
 from wesemu.errors import InvalidRequest, PermanentError, TransientError
 from wesemu.runs.model import LOCAL_OWNER, Run, RunState

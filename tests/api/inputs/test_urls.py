@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from api.inputs.conftest import Serve, ended, mapping
-from unit.transfers.origin import CONTENT, Origin, says, sha256
-from waiting import eventually, soon
+from support.waiting import eventually, soon
+from unit.storage.origin import CONTENT, Origin, says, sha256
 
 from wesemu.errors import InvalidRequest, ObjectNotFound
 from wesemu.runs.model import LOCAL_OWNER, RunState

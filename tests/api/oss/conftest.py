@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from api.oss.fixtures import Client, start_door
+from api.oss.fixtures import Client, start_oss_server
 from pytest_aiohttp import AiohttpClient
 
 
@@ -21,4 +21,4 @@ def bucket(root: Path) -> Path:
 
 @pytest.fixture
 async def client(aiohttp_client: AiohttpClient, root: Path) -> Client:
-    return await aiohttp_client(await start_door(root))
+    return await aiohttp_client(await start_oss_server(root))

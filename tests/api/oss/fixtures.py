@@ -28,7 +28,7 @@ KEY_ID = "LTAIexample"
 SECRET = "a secret for tests"
 
 
-def door_application(
+def oss_application(
     root: Path,
     *,
     keys: Mapping[str, str] | None = None,
@@ -54,9 +54,9 @@ def door_application(
     return app
 
 
-async def start_door(root: Path, *, unpacking: bool = False, **options: Any) -> TestServer:
-    """A started server of `door_application`, set up as `wesemu serve` does it."""
-    app = await asyncio.to_thread(door_application, root, **options)
+async def start_oss_server(root: Path, *, unpacking: bool = False, **options: Any) -> TestServer:
+    """A started server of `oss_application`, set up as `wesemu serve` does it."""
+    app = await asyncio.to_thread(oss_application, root, **options)
     server = TestServer(app, host="127.0.0.1")
     await server.start_server(auto_decompress=unpacking)
     return server

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from api.oss.fixtures import KEY_ID, SECRET, Client, read, start_door
+from api.oss.fixtures import KEY_ID, SECRET, Client, read, start_oss_server
 from pytest_aiohttp import AiohttpClient
 from unit.oss.signer import sign_v1
 
@@ -21,7 +21,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def guarded(aiohttp_client: AiohttpClient, root: Path, clock: ManualClock) -> Client:
-    return await aiohttp_client(await start_door(root, keys={KEY_ID: SECRET}, clock=clock))
+    return await aiohttp_client(await start_oss_server(root, keys={KEY_ID: SECRET}, clock=clock))
 
 
 def signed(method: str, resource: str, secret: str = SECRET, **headers: str) -> dict[str, str]:

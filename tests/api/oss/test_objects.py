@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from api.oss.fixtures import Client, door_application, read, start_door
+from api.oss.fixtures import Client, oss_application, read, start_oss_server
 from pytest_aiohttp import AiohttpClient
 from structlog.testing import capture_logs
 
@@ -168,7 +168,7 @@ async def test_an_upload_that_breaks_off_leaves_the_object_before(
 
 async def test_an_upload_that_breaks_off_is_no_fault_of_the_server(root: Path) -> None:
     """aiohttp's own test server would cancel the handler, which `wesemu serve` does not."""
-    app = await asyncio.to_thread(door_application, root)
+    app = await asyncio.to_thread(oss_application, root)
     runner = web.AppRunner(app)
     await runner.setup()
     with capture_logs() as logs:
@@ -201,7 +201,7 @@ async def test_packed_bytes_are_kept_packed(client: Client, bucket: Path) -> Non
 async def test_a_server_that_unpacks_says_so_and_keeps_nothing(
     aiohttp_client: AiohttpClient, root: Path
 ) -> None:
-    client = await aiohttp_client(await start_door(root, unpacking=True))
+    client = await aiohttp_client(await start_oss_server(root, unpacking=True))
     got = await read(
         await client.put(
             "/oss/genes/a", data=gzip.compress(b"reads"), headers={"Content-Encoding": "gzip"}
@@ -214,7 +214,7 @@ async def test_a_server_that_unpacks_says_so_and_keeps_nothing(
 async def test_one_request_brings_so_much_and_no_more(
     aiohttp_client: AiohttpClient, root: Path
 ) -> None:
-    client = await aiohttp_client(await start_door(root, limit=10))
+    client = await aiohttp_client(await start_oss_server(root, limit=10))
     for data, status in ((b"x" * 10, 200), (b"x" * 11, 400)):
         got = await read(await client.put("/oss/genes/a", data=data))
         assert got.status == status

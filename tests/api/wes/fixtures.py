@@ -9,7 +9,7 @@ import pytest
 from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 from pytest_aiohttp import AiohttpClient
-from support import START
+from support.scripted import START
 from yarl import URL
 
 from wesemu.api.middleware import api_middleware

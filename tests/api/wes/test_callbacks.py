@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from api.wes.fixtures import Client, fetch
-from support import START
-from waiting import eventually
+from support.scripted import START
+from support.waiting import eventually
 
 from wesemu.runs.clock import WallClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState

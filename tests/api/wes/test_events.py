@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import aiohttp
 from aiohttp import web
-from api.control.test_faults import asked
+from api.admin.test_faults import asked
 from api.wes.fixtures import Client
 from pytest_aiohttp import AiohttpClient
-from waiting import soon
+from support.waiting import soon
 
 from wesemu.api.base import Event, EventStreams
 from wesemu.app import RUNS, create_app

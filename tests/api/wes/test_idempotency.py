@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import FormData, web
 from api.wes.fixtures import Client, Serve, fetch
-from support import scripted_engine
+from support.scripted import scripted_engine
 
 from wesemu.app import RUNS as SERVICE
 from wesemu.app import create_app

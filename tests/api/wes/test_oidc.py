@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import encode_basic_auth
 from api.wes.fixtures import Client
-from issuer_support import Issuer, issuing, new_rsa_key
 from pydantic import ValidationError
+from support.issuer import Issuer, issuing, new_rsa_key
 
 from wesemu.cli.output import CommandRefused
 from wesemu.cli.serve import refuse_open_door

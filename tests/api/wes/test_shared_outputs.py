@@ -5,9 +5,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp import AiohttpClient
-from support import scripted_engine
+from support.scripted import scripted_engine
+from support.waiting import soon
 from unit.runs.test_service import ended
-from waiting import soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import FormData
 from api.wes.fixtures import LIMITS, Client, Ended, Submit, fetch
 from pytest_aiohttp import AiohttpClient
-from waiting import eventually, soon
+from support.waiting import eventually, soon
 
 from wesemu.app import create_app
 from wesemu.runs.clock import ManualClock

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 from api.wes.fixtures import Client, fetch
 from conformance.wes.test_own_document import DOCUMENT
 from pytest_aiohttp import AiohttpClient
-from waiting import soon
+from support.waiting import soon
 
 from wesemu.app import create_app
 from wesemu.engines.snakemake import SnakemakeEngine

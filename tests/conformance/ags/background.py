@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
-from support import START, fill_bucket, scripted_engine
+from support.scripted import START, fill_bucket, scripted_engine
 
 from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REFERENCE
+from support.scripted import REFERENCE
 
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.runs.model import LOCAL_OWNER, Run, RunState

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from api.oss.fixtures import KEY_ID, SECRET, start_door
+from api.oss.fixtures import KEY_ID, SECRET, start_oss_server
 
 
 def collect() -> None:
@@ -25,7 +25,7 @@ def bucket(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def endpoint(bucket: Path) -> AsyncIterator[str]:
-    server = await start_door(bucket.parent, keys={KEY_ID: SECRET})
+    server = await start_oss_server(bucket.parent, keys={KEY_ID: SECRET})
     yield f"http://127.0.0.1:{server.port}"
     await server.close()
 

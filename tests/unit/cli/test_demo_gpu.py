@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from inventory_double import Card, NvmlDouble
-from parabricks_support import IMAGE, Doubles
+from support.nvml import Card, NvmlDouble
+from support.parabricks import IMAGE, Doubles
 
 from wesemu.cli import gpu
 from wesemu.cli.gpu import cuda_node

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from cuda_support import need_cuda_libraries, need_numba_cuda
-from inventory_double import Card, NvmlDouble
-from parabricks_support import IMAGE, Doubles
+from support.cuda import need_cuda_libraries, need_numba_cuda
+from support.nvml import Card, NvmlDouble
+from support.parabricks import IMAGE, Doubles
 
 from wesemu.cli.doctor import HealthCheck
 from wesemu.cli.gpu import examine_gpus, examine_parabricks, run_selftests

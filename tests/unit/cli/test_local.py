@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sample_s import SAMPLE_S
+from support.sample_s import SAMPLE_S
 
 from wesemu.cli.output import ExitStatus
 from wesemu.genomics.tools import indexer_name, resolve

@@ -1,5 +1,5 @@
 """Makes the fixtures of engines known here."""
 
-from engine_fixtures import any_engine, engine, module_engine, no_leftovers
+from support.engine_fixtures import any_engine, engine, module_engine, no_leftovers
 
 __all__ = ["any_engine", "engine", "module_engine", "no_leftovers"]

@@ -10,9 +10,9 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from engine_support import tools, until
-from hosted_support import CWL, needs_cwltool, play
-from hosted_support import make_job as make_any_job
+from support.engine_runs import tools, until
+from support.library_engines import CWL, needs_cwltool, play
+from support.library_engines import make_job as make_any_job
 
 from wesemu.engines.library_engine import CwlEngine
 from wesemu.errors import InvalidRequest

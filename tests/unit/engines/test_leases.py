@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from leases_support import HOLDER, STRESS, most_at_once
+from support.leases import HOLDER, STRESS, most_at_once
 
 from wesemu.engines import leases
 from wesemu.engines.lease_queue import Capacity

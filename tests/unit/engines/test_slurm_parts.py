@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_support import make_job
 from pydantic import ValidationError
+from support.engine_runs import make_job
 
 from wesemu.engines import slurm_task
 from wesemu.engines.failures import is_refusal, slurm_hint

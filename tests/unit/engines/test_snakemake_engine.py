@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from engine_fixtures import running
-from engine_support import THREE_RULES, Story, follow, make_job
-from waiting import soon
+from support.engine_fixtures import running
+from support.engine_runs import THREE_RULES, Story, follow, make_job
+from support.waiting import soon
 
 from wesemu.engines.event_log import history
 from wesemu.engines.snakemake import SnakemakeEngine

@@ -10,8 +10,8 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from hosted_support import WDL, needs_miniwdl, play
-from hosted_support import make_job as make_any_job
+from support.library_engines import WDL, needs_miniwdl, play
+from support.library_engines import make_job as make_any_job
 
 from wesemu.engines.library_engine import WdlEngine
 from wesemu.errors import InvalidRequest

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cuda_support import need_cuda_libraries, need_numba_cuda
+from support.cuda import need_cuda_libraries, need_numba_cuda
 
 from wesemu.errors import InputError
 from wesemu.genomics.gpu_selftest import gpu_problem, summary

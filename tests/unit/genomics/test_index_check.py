@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from sample_s import SAMPLE_S, fasta
+from support.sample_s import SAMPLE_S, fasta
 
 from wesemu.errors import InputError
 from wesemu.genomics import fm_index

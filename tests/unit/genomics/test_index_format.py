@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pysam
 import pytest
-from long_reference import write_long_reference
+from support.long_reference import write_long_reference
 
 from wesemu.genomics import reference_records as module
 from wesemu.genomics.qc import idxstats

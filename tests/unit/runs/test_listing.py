@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import START
+from support.scripted import START
 
 from wesemu.runs.database import MIGRATIONS, Database
 from wesemu.runs.model import LOCAL_OWNER, Owner, Resources, Run, RunId, RunRequest, RunState

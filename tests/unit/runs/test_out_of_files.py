@@ -10,8 +10,8 @@ from datetime import timedelta
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
+from support.waiting import eventually, soon
 from unit.runs.test_service import ended, mapping
-from waiting import eventually, soon
 
 from wesemu.app import RUNS, create_app
 from wesemu.errors import EngineFault

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
-from support import scripted_engine
+from support.scripted import scripted_engine
+from support.waiting import eventually
 from unit.runs.test_service import ended, mapping, until
-from waiting import eventually
 
 from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import START
+from support.scripted import START
 
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.scheduler import startable

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
-from waiting import soon
+from support.waiting import soon
 
 from wesemu.errors import BucketNotFound, Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run, RunRequest, RunState, TaskState

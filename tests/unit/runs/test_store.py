@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support import START
+from support.scripted import START
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs.model import (

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from waiting import soon
+from support.waiting import soon
 
 from wesemu.workflows.inputs import ReferenceIndexer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import START
+from support.scripted import START
 
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState

@@ -4,7 +4,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from parabricks_support import IMAGE, Doubles
+from support.parabricks import IMAGE, Doubles
 
 from wesemu.errors import InputError
 from wesemu.genomics.parabricks import preflight

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from parabricks_support import IMAGE, Doubles
+from support.parabricks import IMAGE, Doubles
 
 from wesemu.genomics.parabricks.__main__ import BAD_INPUT, NOT_STARTED, main
 from wesemu.genomics.parabricks.failures import CURES

@@ -1,0 +1,93 @@
+"""health, ready, info: how the server is."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from api.admin.conftest import Client, Control
+from pytest_aiohttp import AiohttpClient
+
+from wesemu.app import create_app
+from wesemu.runs.clock import ManualClock
+from wesemu.settings import Settings
+from wesemu.testing.fake_engine import ScriptedEngine
+
+
+async def test_it_is_alive_ready_and_says_what_it_is(control: Control, settings: Settings) -> None:
+    assert await control("health") == {"status": "ok"}
+    assert await control("ready") == {"ready": True, "reasons": []}
+    info = await control("info")
+    assert info["engines"] == {"snakemake": "1.0"}
+    assert info["data"] == str(settings.data)
+    names = {tool["name"] for tool in info["tools"]}
+    assert names >= {"samtools", "bcftools"}
+    assert names & {"bwa", "bwa-mem3"}
+    assert all(tool["version"] for tool in info["tools"])
+    assert info["pace"] == "real"
+
+
+class ColdEngine(ScriptedEngine):
+    """Gets ready when told to, or not at all."""
+
+    def __init__(self, clock: ManualClock, error: Exception | None) -> None:
+        super().__init__(clock)
+        self.ready = asyncio.Event()
+        self._error = error
+
+    async def warm(self) -> None:
+        await self.ready.wait()
+        if self._error is not None:
+            raise self._error
+
+
+@pytest.mark.parametrize("error", [None, OSError("no room for a process")])
+async def test_it_is_not_ready_while_an_engine_is_cold(
+    aiohttp_client: AiohttpClient, settings: Settings, clock: ManualClock, error: Exception | None
+) -> None:
+    engine = ColdEngine(clock, error)
+    client: Client = await aiohttp_client(await create_app(settings, clock=clock, engines=[engine]))
+
+    async def ready() -> tuple[int, Any]:
+        response = await client.get("/_wesemu/ready")
+        return response.status, (await response.json())["reasons"]
+
+    assert await ready() == (503, ["the engine scripted is getting ready"])
+    assert (await client.get("/_wesemu/health")).status == 200
+    engine.ready.set()
+    await asyncio.sleep(0)
+    after = (200, [])
+    if error is not None:
+        after = (
+            503,
+            ["the engine scripted did not get ready: no room for a process; it is tried again"],
+        )
+    assert await ready() == after
+
+
+async def test_it_is_not_ready_without_disk(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wesemu.runs.data_directory.LITTLE_DISK", 1 << 60)
+    (reason,) = (await control("ready", status=503))["reasons"]
+    assert reason.startswith("the disk of the data directory has ")
+
+
+async def test_errors_name_the_field(control: Control) -> None:
+    assert await control("clock", {"speed": "fast"}, method="PUT", status=400) == {
+        "error": "speed: must be a number, not 'fast'",
+        "status": 400,
+        "field": "speed",
+    }
+    told = await control("clock", {"spede": 1, "speed": 1}, method="PUT", status=400)
+    assert told["field"] == "spede"
+
+
+async def test_paths_that_nobody_owns_are_nobodys(client: Client) -> None:
+    response = await client.get("/nowhere")
+    assert response.status == 404
+    response = await client.get("/nowhere", headers={"Host": "evil.example.org"})
+    assert response.status == 403
+    response = await client.get("/_wesemu/nowhere", headers={"Host": "evil.example.org"})
+    assert response.status == 403
+    response = await client.get("/_wesemu/ready", headers={"Host": "evil.example.org"})
+    assert response.status == 200
