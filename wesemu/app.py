@@ -152,7 +152,7 @@ def add_controls(
     events = EventHandlers(overseer)
 
     async def restore() -> None:
-        faults.forget_all()
+        faults.clear_all()
         await core.keeper.steer(speed=settings.clock.speed)
 
     places: dict[str, JsonValue] = {
@@ -180,7 +180,7 @@ def add_controls(
         faults,
         events,
         MetricsHandlers(
-            overseer, reception.traffic, core.keeper.clock, partial(_machine, core, settings)
+            overseer, reception.metrics, core.keeper.clock, partial(_machine, core, settings)
         ),
         resets,
         PruneHandlers(core.retention),
@@ -293,7 +293,7 @@ async def build_apis(
             )
         ]
     )
-    app.on_response_prepare.append(origins.mark)
+    app.on_response_prepare.append(origins.add_headers)
     app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
     secret = await asyncio.to_thread(core.data.secret)
     created = await asyncio.to_thread(core.data.created)

@@ -31,7 +31,7 @@ async def seen(
     proxies = Proxies(wanted.trusted_proxies, wanted.public_url)
 
     async def answer(request: web.Request) -> web.Response:
-        request = proxies.seen(request)
+        request = proxies.original_request(request)
         return web.json_response(
             {
                 "remote": request.remote,
@@ -173,7 +173,7 @@ async def test_a_proxy_may_come_by_the_unix_socket(tmp_path: Path) -> None:
     proxies = Proxies(["unix"])
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(text=proxies.seen(request).remote)
+        return web.Response(text=proxies.original_request(request).remote)
 
     app = web.Application()
     app.router.add_get("/", answer)

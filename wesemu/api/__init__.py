@@ -1,1 +1,1 @@
-"""The dialects. Each translates its API to the core and back, and decides nothing."""
+"""The HTTP APIs. Each one translates between its protocol and the core, and decides nothing."""

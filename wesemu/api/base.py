@@ -1,5 +1,5 @@
-"""What every dialect offers the middleware: which requests are its own, who asks, how errors
-look.
+"""The parts that all APIs share: the `Dialect` protocol, request keys, server-sent events, request
+metrics and XML output.
 """
 
 import asyncio
@@ -17,14 +17,16 @@ from aiohttp.typedefs import Handler
 
 from wesemu.runs.model import Owner
 
-# XML documents, well-formed whatever their texts hold.
-
+# XML output
 
 _INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def element(tag: str, *content: str | int | Element) -> Element:
-    """An element with one text, or with elements. What XML cannot hold becomes `?`."""
+    """Return an element with a text or with child elements.
+
+    Characters that XML 1.0 does not allow (section 2.2) become `?`.
+    """
     made = Element(tag)
     for part in content:
         if isinstance(part, Element):
@@ -35,22 +37,24 @@ def element(tag: str, *content: str | int | Element) -> Element:
 
 
 def document(root: Element) -> bytes:
-    """In UTF-8, with the declaration."""
+    """Return the document in UTF-8, with an XML declaration."""
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-# Server-sent events (WHATWG HTML, 9.2): streams that tell something until it ends.
-
+# Server-sent events (WHATWG HTML, section 9.2)
 
 HEARTBEAT_SECONDS = 15.0
-"""A comment is sent so often, or a client that is gone would never be noticed."""
+"""Pause between comment lines. Without them, the server would not notice a closed connection."""
 
 _ID_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`data` is one line. A client that connects again sends the last `id` that it has seen."""
+    """One server-sent event. `data` is a single line.
+
+    A client that reconnects sends the last `id` it has seen (`Last-Event-ID`).
+    """
 
     name: str
     data: str
@@ -62,20 +66,20 @@ class Event:
 
 
 class EventStreams:
-    """Sends events to clients; all open streams end with the server (`close`)."""
+    """Sends events to clients. `close` ends all open streams when the server shuts down."""
 
     def __init__(self, heartbeat: float = HEARTBEAT_SECONDS) -> None:
         self._heartbeat = heartbeat
         self._open: set[asyncio.Task[None]] = set()
 
     async def close(self, _: web.Application) -> None:
-        """End all streams, for the server's shut-down."""
+        """End all streams. For `web.Application.on_shutdown`."""
         for stream in self._open:
             stream.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
     async def send(self, request: web.Request, events: AsyncGenerator[Event]) -> web.StreamResponse:
-        """Stream `events` until they end, the client goes or the server stops."""
+        """Stream `events` until they end, the client disconnects or the server stops."""
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream",
@@ -100,24 +104,26 @@ class EventStreams:
 
     async def _stream(self, response: web.StreamResponse, events: AsyncGenerator[Event]) -> None:
         await response.write(b":\n\n")
-        async with contextlib.aclosing(_with_heartbeats(events, self._heartbeat)) as told:
-            async for event in told:
+        async with contextlib.aclosing(_with_heartbeats(events, self._heartbeat)) as stream:
+            async for event in stream:
                 await response.write(b":\n\n" if event is None else bytes(event))
         await response.write_eof()
 
 
 def last_event_id(request: web.Request) -> str:
-    """The id of the last event that the client has seen; "" for none."""
+    """Return the id of the last event that the client has seen, or ""."""
     return request.headers.get("Last-Event-ID", "")[:_ID_LIMIT]
 
 
 async def _with_heartbeats(
     events: AsyncGenerator[Event], seconds: float
 ) -> AsyncGenerator[Event | None]:
-    """None where there was no event for so long."""
+    """Yield the events, and None after each `seconds` without an event."""
     waiting: asyncio.Task[Event | None] | None = None
     try:
         while True:
+            # A timeout must not cancel the pending anext(): the generator would end. The task stays
+            # for the next round.
             waiting = waiting or asyncio.create_task(_next(events), name="next event")
             done, _ = await asyncio.wait({waiting}, timeout=seconds)
             if not done:
@@ -144,59 +150,69 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 @runtime_checkable
 class Releasable(Protocol):
-    """An answer that holds something until it is sent."""
+    """A response that holds a resource (such as an open file) until it is sent."""
 
     async def release(self) -> None:
-        """Let go of it: the answer is not sent."""
+        """Free the resource of a response that is not sent."""
         ...
 
 
 class Dialect(Protocol):
-    """One API. Handlers hold no `try`: `render_error` is the one place that makes errors."""
+    """One API.
+
+    Handlers contain no `try`: `render_error` is the only place that renders errors.
+    """
 
     @property
     def handle(self) -> Handler | None:
-        """What answers every request of this dialect; None: the application's routes."""
+        """The handler of all requests of this dialect, or None to use the application's routes."""
         ...
 
     @property
     def operation(self) -> Callable[[web.Request], Awaitable[str]] | None:
-        """The name of the operation that a request means, "" for none; None where the method and
-        the path tell operations apart."""
+        """Return the name of a request's operation, "" if there is none.
+
+        None if method and path identify the operation.
+        """
         ...
 
     def owns(self, request: web.Request) -> bool:
-        """True for requests whose errors this dialect renders, unknown routes among them."""
+        """Return whether this dialect answers the request. This includes unknown routes."""
         ...
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Who asks. Raises Unauthorized or Forbidden. May read the request's body."""
+        """Return the caller. May read the request's body.
+
+        Raises Unauthorized or Forbidden.
+        """
         ...
 
     def render_error(self, error: Exception, request: web.Request) -> web.Response:
-        """The answer to `request`, which has its REQUEST_ID: for a WesemuError, for an aiohttp
-        HTTPException (404, 405, 413 …) or, as an internal error without details, for anything
-        else."""
+        """Return the response for an error; `request` has its REQUEST_ID.
+
+        `error` is a WesemuError, an aiohttp HTTPException (404, 405, 413 …) or any other exception.
+        The last one is an internal error, and its details are not shown.
+        """
         ...
 
     def headers(self, request_id: str) -> dict[str, str]:
-        """Headers that every answer of this API carries."""
+        """Return the headers that all responses of this API have."""
         ...
 
 
-# How many requests were answered, how, and in what time.
+# Request metrics
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class RouteMetrics:
-    """Requests that are counted together. `path` has names for what differs; "" is no route."""
+    """The key for counting requests. `path` is the route's pattern, "" for unknown routes."""
 
     method: str
     path: str
 
 
 class RequestMetrics:
-    """Counts since the server started."""
+    """Counts requests since the server started."""
 
     def __init__(self) -> None:
         self._answers: defaultdict[tuple[RouteMetrics, int], int] = defaultdict(int)
@@ -204,12 +220,12 @@ class RequestMetrics:
 
     @property
     def answers(self) -> Mapping[tuple[RouteMetrics, int], int]:
-        """By route and status."""
+        """Number of responses by route and status."""
         return self._answers
 
     @property
     def seconds(self) -> Mapping[RouteMetrics, float]:
-        """Wall-clock seconds from a request's headers to its answer's end, summed up."""
+        """Wall-clock seconds by route, from a request's headers to the end of its response."""
         return self._seconds
 
     def count(self, request: web.Request, status: int, seconds: float) -> None:

@@ -1,5 +1,5 @@
-"""Connections of the HTTP server: how many there are, how long they may idle, and what answers a
-request that cannot be read.
+"""Connections of the HTTP server: requests behind trusted proxies, the public URL, limits on open
+connections, idle and stalled connections, and unreadable requests.
 """
 
 import asyncio
@@ -18,11 +18,10 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-# Requests that a trusted proxy passes on are seen as their clients sent them.
-
+# Trusted proxies
 
 UNIX = "unix"
-"""In place of a network: whoever connects to the unix socket."""
+"""Stands for a network in `Proxies.trusted`: every peer on the Unix socket."""
 
 Network = IPv4Network | IPv6Network | str
 Address = IPv4Address | IPv6Address
@@ -36,33 +35,38 @@ _MOST_PROXIES = 20
 
 
 class Proxies:
-    """`trusted` are the networks of proxies. `public_url` is the address by which clients reach
-    the server, with a path where a proxy strips one; it stands in the URLs that answers tell."""
+    """Restores the client's address, scheme and host of requests that trusted proxies forward.
+
+    `trusted` are the proxies' networks. `public_url` is the URL under which clients reach the
+    server; responses contain URLs that begin with it. It has a path if a proxy strips one.
+    """
 
     def __init__(self, trusted: Sequence[Network] = (), public_url: str = "") -> None:
         self._trusted = trusted
         self._public_url = public_url.rstrip("/")
 
-    def seen(self, request: web.Request) -> web.Request:
-        """The request as its client sent it."""
+    def original_request(self, request: web.Request) -> web.Request:
+        """Return the request as its client sent it."""
         if self._trusted and self._is_trusted(request.remote or ""):
-            request = self._as_sent(request)
+            request = self._restore(request)
             request[PROXIED] = True
         if self._public_url:
             request[BASE_URL] = self._public_url
         return request
 
-    def _as_sent(self, request: web.Request) -> web.Request:
+    def _restore(self, request: web.Request) -> web.Request:
         hops = _hops(request.headers)
         remote, passed = request.remote or "", 0
+        # Walk back from the nearest proxy and stop at the first address that is not trusted: a
+        # client can write any header it likes.
         for address in reversed([hop.get("for", "") for hop in hops][-_MOST_PROXIES:]):
             if not self._is_trusted(remote):
                 break
             passed += 1
             remote = address
-        told = hops[len(hops) - max(passed, 1)] if hops else {}
-        scheme = told.get("proto", "").lower()
-        host = told.get("host", "")
+        nearest = hops[len(hops) - max(passed, 1)] if hops else {}
+        scheme = nearest.get("proto", "").lower()
+        host = nearest.get("host", "")
         headers: CIMultiDict[str] = CIMultiDict(request.headers)
         if _HOST.fullmatch(host):
             headers["Host"] = host
@@ -86,11 +90,14 @@ class Proxies:
 
 
 def base_url(request: web.Request) -> str:
-    """The address that the caller used, without a slash at its end: `server.public_url`, or the
-    scheme and Host of the request; without a Host the one that it is connected to."""
-    told: str | None = request.get(BASE_URL)
-    if told is not None:
-        return told
+    """Return the server's address as the caller knows it, without a trailing slash.
+
+    This is `server.public_url`, or else the request's scheme and Host header. A request without
+    Host (HTTP/1.0) gets the address of the connected socket.
+    """
+    public_url: str | None = request.get(BASE_URL)
+    if public_url is not None:
+        return public_url
     host = request.headers.get("Host")
     if host is None and request.transport is not None:
         name = request.transport.get_extra_info("sockname")
@@ -99,7 +106,10 @@ def base_url(request: web.Request) -> str:
 
 
 def check_public_url(text: str) -> str:
-    """A URL without a query, or "". Raises ValueError."""
+    """Return the URL without a trailing slash; "" is allowed.
+
+    Raises ValueError for other schemes than http and https, a query, a fragment or a password.
+    """
     if not text:
         return ""
     url = URL(text)
@@ -111,7 +121,10 @@ def check_public_url(text: str) -> str:
 
 
 def _hops(headers: Mapping[str, str]) -> list[dict[str, str]]:
-    """What each proxy has told, the nearest one last: `for`, `proto` and `host`."""
+    """Return the keys `for`, `proto` and `host` of each proxy, the nearest one last.
+
+    Reads Forwarded (RFC 7239, section 4), or else X-Forwarded-* or X-Real-IP.
+    """
     if "Forwarded" in headers and "X-Forwarded-For" not in headers:
         return [_element(text) for text in _split(_joined(headers, "Forwarded"))]
     hops = [{"for": text} for text in _listed(headers, "X-Forwarded-For")]
@@ -119,7 +132,7 @@ def _hops(headers: Mapping[str, str]) -> list[dict[str, str]]:
     for name, key in (("X-Forwarded-Proto", "proto"), ("X-Forwarded-Host", "host")):
         values = _listed(headers, name)
         for place, hop in enumerate(reversed(hops)):
-            if values:  # one that is told once holds for all
+            if values:  # a single value applies to all hops
                 hop[key] = values[max(len(values) - 1 - place, 0)]
     return hops
 
@@ -139,12 +152,12 @@ def _listed(headers: Mapping[str, str], name: str) -> list[str]:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas that are in no quoted string."""
+    """Split at the commas outside quoted strings."""
     return [part for part in re.split(r',(?=(?:[^"]*"[^"]*")*[^"]*$)', text) if part.strip()]
 
 
 def _address(text: str) -> Address | None:
-    """An address as proxies write it: `192.0.2.1`, `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    """Parse an address in a proxy's header: `192.0.2.1`, `192.0.2.1:80` or `[2001:db8::1]:80`."""
     bare = text.strip().strip('"')
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]
@@ -161,11 +174,10 @@ def _address(text: str) -> Address | None:
 log = structlog.get_logger("wesemu.connections")
 
 Unreadable = Callable[[web.BaseRequest, bytes, str], web.Response]
-"""The answer to a request of which only the beginning (bytes) is known, and what is wrong."""
+"""Builds the response to an unreadable request from the first bytes and the parser's message."""
 
 MOST_FILES = 65_536
-"""The soft limit that is asked for: far more than needed, and few enough for tools that close
-every descriptor there could be."""
+"""The soft limit to request. Some tools close every possible descriptor, so it must not be huge."""
 
 _MOST_CONNECTIONS = 4096
 _FEWEST_CONNECTIONS = 16
@@ -183,7 +195,7 @@ _BUSY = (
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files as far as the hard one allows; the limit then."""
+    """Raise the soft limit of open files toward the hard limit. Return the new soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -196,17 +208,21 @@ def raise_file_limit() -> int:
 
 
 def connection_limit(files: int) -> int:
-    """How many connections leave enough of `files` descriptors for runs and the index."""
+    """Return the number of connections that leaves enough descriptors for runs and the database."""
     left = files - min(_RESERVED, files // 2)
     return max(_FEWEST_CONNECTIONS, min(left // _FILES_A_CONNECTION, _MOST_CONNECTIONS))
 
 
 class Connections:
-    """Those that are open, at most `limit`. Beyond that an idle one makes way for a new one; where
-    none is idle, the new one is answered with 503.
+    """The open connections, at most `limit`.
 
-    A connection without a request is closed after `idle` seconds; one whose request's headers or
-    body stop coming, or that does not take its answer, after `stalled` seconds without a byte.
+    At the limit, a new connection replaces an idle one. If none is idle, the new connection gets a
+    503.
+
+    `idle`: seconds until a connection without a request is closed.
+    `headers`: seconds for a request's headers to arrive.
+    `stalled`: seconds without a byte until a connection is closed, while it sends a body or
+    receives a response.
     """
 
     def __init__(
@@ -227,8 +243,8 @@ class Connections:
         self.refused = 0
         self._warned = float("-inf")
 
-    def make_way(self) -> bool:
-        """Whether there may be one more; closes an idle connection where that helps."""
+    def make_room(self) -> bool:
+        """Return whether one more connection is allowed. Closes an idle connection if necessary."""
         if len(self.open) < self.limit:
             return True
         for connection in self.open:  # the longest open first
@@ -245,25 +261,26 @@ class Connections:
 
 
 class Connection(RequestHandler):
-    """One connection; knows when bytes came last."""
+    """One connection. Remembers when the last bytes moved."""
 
     def __init__(self, connections: Connections, manager: web.Server, **options: Any) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(manager, loop=loop, keepalive_timeout=connections.idle, **options)
         self._connections = connections
         self._head = b""
-        self._moved = loop.time()
+        self._last_activity = loop.time()
         self._written = 0
         self._watching: asyncio.TimerHandle | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for the next request and nothing of that has come."""
+        """Whether the connection waits for a request and has received no byte of it."""
         waits = self._waiter is not None and not self._waiter.done()
         return waits and not self._head and not self._messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._connections.make_way():
+        if not self._connections.make_room():
+            # answer before aiohttp's parser starts: a refused connection costs no request object
             assert isinstance(transport, asyncio.Transport)
             transport.write(_BUSY)
             transport.close()
@@ -283,13 +300,15 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._manager is None:
             return
-        self._moved = self._loop.time()
+        self._last_activity = self._loop.time()
+        # Keep the first bytes of a request, in case aiohttp's parser rejects it.
         if not self._request_in_progress and not self._messages:
             if not self._head:
-                self._head_began = self._moved
+                self._head_began = self._last_activity
             if len(self._head) < _HEAD:
                 self._head += data[:_HEAD]
         super().data_received(data)
+        # aiohttp queues a parsed request, or `_ErrInfo` for one that it cannot parse.
         if self._messages and type(self._messages[-1][0]).__name__ != "_ErrInfo":
             self._head = b""
 
@@ -309,7 +328,7 @@ class Connection(RequestHandler):
         return response
 
     def _watch(self) -> None:
-        """Look now and then whether bytes still move where they have to."""
+        """Close the connection if it is stalled; check again later."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return
@@ -325,17 +344,17 @@ class Connection(RequestHandler):
             return True
         size = self.transport.get_write_buffer_size() if self.transport else 0
         if size != self._written:
-            self._written, self._moved = size, now
-        if now - self._moved <= self._connections.stalled:
+            self._written, self._last_activity = size, now
+        if now - self._last_activity <= self._connections.stalled:
             return False
-        if self._paused:  # the client does not take its answer
+        if self._paused:  # the client does not read its response
             return True
         request = self._current_request
         return request is not None and not request.content.is_eof() and not self._reading_paused
 
 
 class ConnectionSite(web.SockSite):
-    """Serves a bound socket with bounded connections."""
+    """Serves a bound socket and limits its connections."""
 
     def __init__(self, runner: web.BaseRunner, sock: Any, connections: Connections) -> None:
         super().__init__(runner, sock)
@@ -355,8 +374,10 @@ class ConnectionSite(web.SockSite):
 
 
 def quiet_when_out_of_files(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the loop log one line a minute where sockets cannot be accepted for want of
-    descriptors, instead of a traceback every second."""
+    """Log one line a minute if the process is out of descriptors.
+
+    By default, asyncio logs a traceback every second.
+    """
     warned = [float("-inf")]
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

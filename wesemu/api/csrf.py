@@ -1,8 +1,9 @@
-"""Against web pages that use a server without credentials in the name of who looks at them.
+"""Protection against web pages that use the server in a user's name: CORS, cross-site request
+forgery (CSRF) and DNS rebinding.
 
-A page can send a form to any address (cross-site request forgery), and have its own name come to
-mean this machine (DNS rebinding). Where callers must show credentials, neither helps it: except
-that a browser sends a password (`Authorization: Basic`) again unasked, for whatever page.
+Any page can send a form to any address, and can make its own host name resolve to this machine. A
+server without credentials cannot tell such a request from a user's own. With credentials, only
+passwords are at risk: a browser resends `Authorization: Basic` for every page.
 """
 
 import ipaddress
@@ -16,8 +17,7 @@ from yarl import URL
 from wesemu.api.connections import PROXIED, base_url
 from wesemu.errors import Forbidden
 
-# Cross-origin resource sharing: web pages of the origins in `server.cors_origins` may call.
-
+# Cross-origin resource sharing (Fetch standard, CORS protocol): setting `server.cors_origins`
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2000}")
@@ -30,23 +30,25 @@ _EXPOSED = ", ".join(
         *("x-oss-next-append-position", "x-oss-object-type"),
     )
 )
-"""What pages may read of an answer, besides what they always may."""
+"""Response headers that pages may read, in addition to the safelisted ones."""
 
 
 class CrossOrigins:
-    """`origins` are compared to the letter; there is no `*`. Pages show a token in
-    `Authorization`: cookies and passwords that browsers send by themselves are not asked for."""
+    """The origins whose pages may call the server. They are compared exactly; there is no `*`.
+
+    Pages send a token in `Authorization`. Requests with credentials (cookies, passwords) are not
+    allowed.
+    """
 
     def __init__(self, origins: Sequence[str] = ()) -> None:
         self._origins = frozenset(origins)
 
     def allows(self, request: web.Request) -> bool:
-        """Whether a page of an origin that is let in has sent the request."""
+        """Return whether an allowed origin sent the request."""
         return request.headers.get("Origin", "") in self._origins
 
     def preflight(self, request: web.Request) -> web.Response | None:
-        """The answer to a browser that asks before it sends what a page wants; None for any
-        other request."""
+        """Return the response to a CORS preflight request, or None for any other request."""
         asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
         if not asks or not self.allows(request):
             return None
@@ -61,8 +63,8 @@ class CrossOrigins:
             headers["Access-Control-Allow-Private-Network"] = "true"
         return web.Response(status=204, headers=headers)
 
-    async def mark(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Let the page read the answer; for `on_response_prepare`."""
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let the page read the response. For `web.Application.on_response_prepare`."""
         if not self._origins:
             return
         response.headers.add("Vary", "Origin")
@@ -72,7 +74,7 @@ class CrossOrigins:
 
 
 def check_origin(text: str) -> str:
-    """An origin as browsers write it. Raises ValueError."""
+    """Return an origin in the form that browsers send. Raises ValueError."""
     url = URL(text)
     if url.scheme not in ("http", "https") or not url.host or text != str(url.origin()):
         raise ValueError(
@@ -88,17 +90,21 @@ _FORWARDED = frozenset(
         *("cf-connecting-ip", "true-client-ip", "fastly-client-ip", "fly-client-ip"),
     }
 )
-"""What proxies add to the requests that they pass on, besides X-Forwarded-*."""
+"""Headers that proxies add to forwarded requests, in addition to X-Forwarded-*."""
 
 _NAMES = frozenset({"localhost", "ip6-localhost", "127.0.0.1", "::1"})
 _FOREIGN = frozenset({"cross-site", "same-site"})
 
 
 class RequestGuard:
-    """`is_open` says that nobody shows credentials. `hosts` are the names besides loopback's that
-    such a server answers to, with `*` for any letters; None where it listens beyond loopback and
-    cannot know its own names. Such a server on loopback takes no requests that a proxy passes on,
-    unless `insecure`: they may come from any machine."""
+    """Refuses requests of foreign web pages, unknown host names and unexpected proxies.
+
+    `is_open`: the server accepts requests without credentials.
+    `hosts`: names that an open server accepts in addition to loopback, with `*` as wildcard; None
+    if it listens beyond loopback and cannot know its names.
+    `insecure`: an open server on loopback also accepts requests from proxies, which may forward for
+    any machine.
+    """
 
     def __init__(
         self,
@@ -114,14 +120,17 @@ class RequestGuard:
         self._hosts = None if hosts is None else [host.casefold() for host in hosts]
 
     def check(self, request: web.Request) -> None:
-        """Raises Forbidden."""
+        """Raise Forbidden if the request is not allowed."""
         headers = request.headers
-        if not self._is_open and not _sent_unasked(headers.get("Authorization", "")):
+        if not self._is_open and not _is_basic(headers.get("Authorization", "")):
             return
         origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
-        looks_on = request.method in ("GET", "HEAD") and headers.get("Sec-Fetch-Mode") == "navigate"
+        # following a link to the server is harmless: the other page cannot read the response
+        is_navigation = (
+            request.method in ("GET", "HEAD") and headers.get("Sec-Fetch-Mode") == "navigate"
+        )
         foreign = (origin is not None and not same_origin(origin, request)) or (
-            site in _FOREIGN and not looks_on
+            site in _FOREIGN and not is_navigation
         )
         if foreign and not (self._is_open and self._origins.allows(request)):
             raise Forbidden(
@@ -147,12 +156,13 @@ class RequestGuard:
         return any(fnmatchcase(host.casefold(), pattern) for pattern in self._hosts or ())
 
 
-def _sent_unasked(authorization: str) -> bool:
+def _is_basic(authorization: str) -> bool:
+    """Return whether the browser may have added the credentials itself (RFC 7617)."""
     return authorization.lstrip()[:6].casefold() == "basic "
 
 
 def is_forwarded(request: web.Request) -> bool:
-    """Whether a proxy has passed the request on, which then may come from any machine."""
+    """Return whether a proxy forwarded the request, so it may come from any machine."""
     if request.get(PROXIED, False):
         return True
     names = {name.lower().replace("_", "-") for name in request.headers}
@@ -160,7 +170,7 @@ def is_forwarded(request: web.Request) -> bool:
 
 
 def host_of(request: web.Request) -> str:
-    """The name in the Host header, without the port; "" for one that is malformed."""
+    """Return the name in the Host header without the port, or "" if it is malformed."""
     try:
         return URL(f"http://{request.host}").host or ""
     except ValueError:
@@ -179,7 +189,7 @@ def names_loopback(host: str) -> bool:
 
 
 def same_origin(origin: str, request: web.Request) -> bool:
-    """Whether a page of this origin comes from the server itself, by whatever name."""
+    """Return whether the origin is the server itself, under any of its names."""
     host = request.host
     own = {f"http://{host}", f"https://{host}", _origin(base_url(request))}
     return origin.casefold() in {name.casefold() for name in own}

@@ -1,4 +1,6 @@
-"""Calls that are made to fail: the first N of an operation, as the control API ordered."""
+"""Controls over the requests of all other APIs: the maintenance gate for resets, injected faults
+(setting by `/_wesemu/faults`) and `RequestGate`, which applies both.
+"""
 
 import asyncio
 import re
@@ -14,17 +16,17 @@ from wesemu.api.base import RequestMetrics
 from wesemu.errors import InvalidRequest, ServerReset, WesemuError
 from wesemu.runs.clock import Clock
 
-# The gate that requests pass; closed while the server is reset.
+# Maintenance gate
 
 
 class MaintenanceGate:
-    """Requests pass through it one beside the other; while it is closed, new ones wait."""
+    """Lets requests pass while it is open. New requests wait while it is closed."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
         self._inside: set[asyncio.Task[object]] = set()
-        self._broken_off: set[asyncio.Task[object]] = set()
+        self._cancelled: set[asyncio.Task[object]] = set()
         self._left = asyncio.Event()
         self._closing = asyncio.Lock()
 
@@ -38,7 +40,10 @@ class MaintenanceGate:
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
-        """Around the handling of a request. Raises ServerReset where it is broken off."""
+        """Count the request as active while it is handled.
+
+        Raises ServerReset if a reset cancels it.
+        """
         await self._open.wait()
         task = asyncio.current_task()
         assert task is not None
@@ -46,19 +51,21 @@ class MaintenanceGate:
         try:
             yield
         except asyncio.CancelledError:
-            if task in self._broken_off and not task.uncancel():
+            # uncancel() returns 0 if only the reset cancelled this task. Otherwise the client or
+            # the server's shutdown did, and CancelledError must go on.
+            if task in self._cancelled and not task.uncancel():
                 raise ServerReset(
                     "the server was reset while this request was under way; send it again"
                 ) from None
             raise
         finally:
             self._inside.discard(task)
-            self._broken_off.discard(task)
+            self._cancelled.discard(task)
             self._left.set()
 
     @asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:
-        """Let nobody in; requests that are inside may go on (`emptied`)."""
+        """Close the gate. Active requests continue; see `emptied`."""
         async with self._closing:
             self._open.clear()
             try:
@@ -67,10 +74,9 @@ class MaintenanceGate:
                 self._open.set()
 
     async def emptied(self, seconds: float) -> None:
-        """Wait until no request is inside. Those that still are after `seconds` are broken off,
-        and waited for as long again."""
+        """Wait up to `seconds` for active requests, cancel the rest, and wait as long again."""
         await self._wait_until_empty(seconds)
-        self._break_off(self._inside)
+        self._cancel(self._inside)
         await self._wait_until_empty(seconds)
 
     async def _wait_until_empty(self, seconds: float) -> None:
@@ -80,9 +86,9 @@ class MaintenanceGate:
                     self._left.clear()
                     await self._left.wait()
 
-    def _break_off(self, tasks: Iterable[asyncio.Task[object]]) -> None:
+    def _cancel(self, tasks: Iterable[asyncio.Task[object]]) -> None:
         for task in tasks:
-            self._broken_off.add(task)
+            self._cancelled.add(task)
             task.cancel()
 
 
@@ -103,7 +109,7 @@ OPERATIONS = {
     "ListTasks": f"GET {_WES}/runs/*/tasks",
     "GetTask": f"GET {_WES}/runs/*/tasks/*",
 }
-"""The operations of AGS and WES by their own names. `*` is a part of a path, `**` any parts."""
+"""Names of the AGS and WES operations. `*` matches one part of a path, `**` any number."""
 
 BUCKET_OPERATIONS = (
     "ListBuckets",
@@ -132,23 +138,22 @@ BUCKET_OPERATIONS = (
     "CompleteMultipartUpload",
     "AbortMultipartUpload",
 )
-"""Those of the bucket door, by OSS's names. A path alone does not tell them apart."""
+"""Names of the OSS operations. Method and path alone do not identify them."""
 
 _CALL = re.compile(r"([A-Z]+|\*) (/\S*)")
 _METHODS = frozenset({"*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_NEVER = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
+_NEVER_IN_PATH = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
 _WITHOUT_CODES = re.compile(r"[^ ]+ (/\*\*|/\*|/\d+\.\d+\.\d+)?/ga4gh(/.*)?")
 """Calls of WES, whose errors have no codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFault:
-    """What happens to calls of `operation`.
+    """A fault of one operation's requests.
 
-    They are answered after `delay` seconds, with `status` instead of by the operation, or not at
-    all where the connection is dropped. `code` and `message` replace those that go with the
-    status. With `after` the operation is carried out first, and only its answer is late,
-    replaced or lost.
+    After `delay` seconds, the response has `status`, or the connection is dropped (`drop`). `code`
+    and `message` replace the defaults of the status. With `after`, the operation runs first, and
+    the fault applies to its response only.
     """
 
     operation: str
@@ -161,9 +166,9 @@ class RequestFault:
 
 
 class InjectedResponse(web.HTTPException):
-    """An answer of any status, for the dialect to render as it renders errors.
+    """An injected error of any status. The dialect renders it like its own errors.
 
-    `code` and `message` are None where the dialect's own go with the status.
+    `code` and `message` are None for the dialect's defaults of this status.
     """
 
     def __init__(self, status: int, code: str | None = None, message: str | None = None) -> None:
@@ -180,32 +185,34 @@ class _Pattern:
     parts: tuple[str, ...]
 
     def matches(self, method: str, path: str) -> bool:
-        return self.method in ("*", method) and _is_like(path.split("/"), self.parts)
+        return self.method in ("*", method) and _matches(path.split("/"), self.parts)
 
 
-_NOWHERE = _Pattern("", ())
-"""For operations that are told by their names."""
+_BY_NAME = _Pattern("", ())
+"""Matches no path: for operations that are identified by name."""
 
 
 class RequestFaults:
-    """The faults that wait for calls."""
+    """Queue of the faults that wait for requests."""
 
     def __init__(self) -> None:
-        self._ordered: list[tuple[RequestFault, _Pattern, int]] = []
+        self._pending: list[tuple[RequestFault, _Pattern, int]] = []
 
     @property
-    def ordered(self) -> Sequence[tuple[RequestFault, int]]:
-        """Each with the number of calls that it still waits for, the oldest first."""
-        return [(fault, times) for fault, _, times in self._ordered]
+    def pending(self) -> Sequence[tuple[RequestFault, int]]:
+        """The faults, oldest first, each with the number of requests it still waits for."""
+        return [(fault, times) for fault, _, times in self._pending]
 
     @property
     def by_name(self) -> bool:
-        """Whether a fault waits for an operation of the bucket door."""
-        return any(pattern is _NOWHERE for _, pattern, _ in self._ordered)
+        """Whether a fault waits for an OSS operation."""
+        return any(pattern is _BY_NAME for _, pattern, _ in self._pending)
 
-    def order(self, fault: RequestFault, times: int) -> None:
-        """Strike the next `times` calls. Raises InvalidRequest for an unknown operation and for
-        a fault that could never happen."""
+    def inject(self, fault: RequestFault, times: int) -> None:
+        """Apply the fault to the next `times` matching requests.
+
+        Raises InvalidRequest for an unknown operation and for a fault that can never occur.
+        """
         pattern = _pattern(fault.operation)
         if fault.code is not None and _WITHOUT_CODES.fullmatch(
             OPERATIONS.get(fault.operation, fault.operation)
@@ -214,29 +221,29 @@ class RequestFaults:
                 "the errors of WES have no code, only a status and a message; leave it out",
                 field="code",
             )
-        self._ordered.append((fault, pattern, times))
+        self._pending.append((fault, pattern, times))
 
-    def forget(self) -> None:
-        self._ordered.clear()
+    def clear(self) -> None:
+        self._pending.clear()
 
-    def strike(self, method: str, path: str, operation: str = "") -> RequestFault | None:
-        """The oldest fault that waits for this call; it then waits for one call less.
+    def match(self, method: str, path: str, operation: str = "") -> RequestFault | None:
+        """Return the oldest fault that matches the request, and count it down.
 
-        `operation` is the bucket door's name for the call, where it is one of its calls.
+        `operation` is the OSS name of the operation, if the request is for OSS.
         """
-        for number, (fault, pattern, times) in enumerate(self._ordered):
+        for number, (fault, pattern, times) in enumerate(self._pending):
             if pattern.matches(method, path) or fault.operation == operation:
                 if times == 1:
-                    del self._ordered[number]
+                    del self._pending[number]
                 else:
-                    self._ordered[number] = (fault, pattern, times - 1)
+                    self._pending[number] = (fault, pattern, times - 1)
                 return fault
         return None
 
 
 def _pattern(operation: str) -> _Pattern:
     if operation in BUCKET_OPERATIONS:
-        return _NOWHERE
+        return _BY_NAME
     call = _CALL.fullmatch(OPERATIONS.get(operation, operation))
     parts = call[2].split("/") if call else []
     if call is None or any("*" in part and part not in ("*", "**") for part in parts):
@@ -246,27 +253,26 @@ def _pattern(operation: str) -> _Pattern:
             'method and a path, as "GET /gs/workflow/*" ("*" is one part, "**" any number)',
             field="operation",
         )
-    if (why := _impossible(call[1], call[2])) is not None:
+    if (why := _why_impossible(call[1], call[2])) is not None:
         raise InvalidRequest(f"{operation[:80]!r} matches no call: {why}", field="operation")
     return _Pattern(call[1], tuple(parts))
 
 
-def _impossible(method: str, path: str) -> str | None:
-    """Why no call can be like this; None where one can."""
+def _why_impossible(method: str, path: str) -> str | None:
+    """Return why no request can match, or None if one can."""
     if method not in _METHODS:
         return f"{method[:20]} is no method"
     if path.startswith("/_wesemu/") or path == "/_wesemu":
         return "the control API has no faults"
-    if _NEVER.search(path):
+    if _NEVER_IN_PATH.search(path):
         return "paths are compared decoded and without a query"
     if any(part in (".", "..") for part in path.split("/")):
         return "clients resolve '.' and '..' before they send a path"
     return None
 
 
-def _is_like(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path fit. Goes back to the last `**` only, so that no pattern is
-    slow."""
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a path matches. Backtracks to the last `**` only, so time is bounded."""
     at = wanted = 0
     star, retry = -1, 0
     while at < len(parts):
@@ -283,22 +289,21 @@ def _is_like(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return all(part == "**" for part in pattern[wanted:])
 
 
-# What the control API does to the requests of the other APIs: they wait, fail and are counted.
-
+# Request gate
 
 CONTROL = "/_wesemu/"
-"""Paths of the control API begin so. Its own requests are never kept waiting, nor struck."""
+"""Path prefix of the control API. Its own requests never wait and have no faults."""
 
 _NOT_DELIVERED = 503
 
 
 class RequestGate:
-    """Stands before all handlers. Delays are told by `wall`."""
+    """Runs before all handlers. Delays use the clock `wall`."""
 
     def __init__(self, wall: Clock) -> None:
         self.gate = MaintenanceGate()
         self.faults = RequestFaults()
-        self.traffic = RequestMetrics()
+        self.metrics = RequestMetrics()
         self._wall = wall
 
     @asynccontextmanager
@@ -309,12 +314,16 @@ class RequestGate:
         is_control: bool,
         operation: Callable[[], Awaitable[str]] | None = None,
     ) -> AsyncIterator[None]:
-        """Around the handling of a request. Raises OrderedAnswer where a fault strikes it,
-        before it is handled or afterwards. `operation` tells the bucket door's name for it."""
+        """Handle one request behind the gate and its fault.
+
+        Raises InjectedResponse if a fault matches. `operation` returns the OSS name of the
+        operation.
+        """
         if is_control:
             yield
             return
-        if _is_event_stream(request):  # it changes nothing, and ends with its run
+        # an event stream is read-only and can last for hours: a reset must not wait for it
+        if _is_event_stream(request):
             await self.gate.opened()
             async with self._under_fault(request, operation):
                 yield
@@ -324,7 +333,7 @@ class RequestGate:
                 yield
         except ServerReset:
             if request.writer.output_size and request.transport is not None:
-                request.transport.abort()  # half an answer cannot become an error
+                request.transport.abort()  # part of the response is sent: too late for an error
             raise
 
     @asynccontextmanager
@@ -332,22 +341,22 @@ class RequestGate:
         self, request: web.Request, operation: Callable[[], Awaitable[str]] | None
     ) -> AsyncIterator[None]:
         name = await operation() if operation is not None and self.faults.by_name else ""
-        fault = self.faults.strike(request.method, request.path, name)
+        fault = self.faults.match(request.method, request.path, name)
         if fault is None:
             yield
             return
         if not fault.after:
-            await self._strike(fault, request)
+            await self._apply(fault, request)
             yield
             return
         try:
             yield
         except (WesemuError, web.HTTPException):
-            await self._strike(fault, request)
+            await self._apply(fault, request)
             raise
-        await self._strike(fault, request)
+        await self._apply(fault, request)
 
-    async def _strike(self, fault: RequestFault, request: web.Request) -> None:
+    async def _apply(self, fault: RequestFault, request: web.Request) -> None:
         await self._wall.wait_until(self._wall.now() + timedelta(seconds=fault.delay))
         if fault.drop and request.transport is not None:
             request.transport.abort()

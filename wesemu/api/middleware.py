@@ -1,4 +1,6 @@
-"""What happens around every handler: request id, owner, errors, access log."""
+"""The middleware around all handlers (request id, owner, errors, access log), and the responses to
+unreadable requests.
+"""
 
 import re
 import time
@@ -21,8 +23,7 @@ from wesemu.runs.clock import WallClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.database import disk_full, out_of_files
 
-# Answers to requests that cannot be read, in the words of the API that they were meant for.
-
+# Unreadable requests
 
 _LINE = re.compile(rb"([A-Z]{1,20}) (\S+)")
 _LONGEST = 8190
@@ -31,19 +32,21 @@ _TOO_LONG = "Got more than"
 
 
 class UnreadableRequests:
-    """Has the dialects answer. A request line that is too long is a 414, headers that are too
-    large are a 431, and everything else is a 400."""
+    """Lets the addressed dialect answer a request that aiohttp cannot parse.
+
+    414 for a long request line, 431 for large headers (RFC 6585, section 5), 400 otherwise.
+    """
 
     def __init__(self, dialects: Sequence[Dialect], ids: IdSource) -> None:
         self._dialects = dialects
         self._ids = ids
 
     def __call__(self, request: web.BaseRequest, head: bytes, why: str) -> web.Response:
-        """`head` is how the request began, `why` what aiohttp's parser says of it."""
-        meant = _meant(request, head)
-        meant[REQUEST_ID] = request_id = self._ids.request_id()
-        dialect = next((d for d in self._dialects if d.owns(meant)), self._dialects[-1])
-        response = dialect.render_error(_error(head, why), meant)
+        """Return the response. `head` is the start of the request, `why` aiohttp's message."""
+        partial_request = _partial_request(request, head)
+        partial_request[REQUEST_ID] = request_id = self._ids.request_id()
+        dialect = next((d for d in self._dialects if d.owns(partial_request)), self._dialects[-1])
+        response = dialect.render_error(_error(head, why), partial_request)
         response.headers.update(dialect.headers(request_id))
         return response
 
@@ -60,11 +63,11 @@ def _error(head: bytes, why: str) -> web.HTTPException:
     return web.HTTPBadRequest(reason="this is not an HTTP request that can be read")
 
 
-def _meant(request: web.BaseRequest, head: bytes) -> web.Request:
-    """The request as far as its beginning tells: method, path and some headers."""
+def _partial_request(request: web.BaseRequest, head: bytes) -> web.Request:
+    """Return a request with the method, path and headers that can be read from `head`."""
     line, *rest = head.split(b"\r\n")
-    found = _LINE.match(line)
-    method, target = (found[1].decode(), found[2].decode("latin-1")) if found else ("GET", "/")
+    match = _LINE.match(line)
+    method, target = (match[1].decode(), match[2].decode("latin-1")) if match else ("GET", "/")
     headers: CIMultiDict[str] = CIMultiDict()
     for text in rest:
         name, colon, value = text.decode("latin-1").partition(":")
@@ -75,28 +78,29 @@ def _meant(request: web.BaseRequest, head: bytes) -> web.Request:
         url = URL(path, encoded=True)
     except ValueError:
         url = URL("/")
-    meant = request.clone(method=method, rel_url=url, headers=headers)
-    assert isinstance(meant, web.Request)
-    return meant
+    partial_request = request.clone(method=method, rel_url=url, headers=headers)
+    assert isinstance(partial_request, web.Request)
+    return partial_request
 
 
 def api_middleware(
     dialects: Sequence[Dialect],
     ids: IdSource,
-    reception: RequestGate | None = None,
-    visitors: RequestGuard | None = None,
+    gate: RequestGate | None = None,
+    guard: RequestGuard | None = None,
     *,
     proxies: Proxies | None = None,
     origins: CrossOrigins | None = None,
 ) -> Middleware:
-    """The one middleware. Of `dialects` the first that owns a request answers, or the last.
+    """Return the application's only middleware.
 
-    `proxies` tell how a request was before it was passed on, `origins` whose web pages may call.
+    The first of `dialects` that owns a request answers it, or else the last one. `proxies` restores
+    forwarded requests; `origins` are the web pages that may call the server.
     """
     proxies = proxies or Proxies()
     origins = origins or CrossOrigins()
-    reception = reception or RequestGate(WallClock())
-    visitors = visitors or RequestGuard(is_open=False)
+    gate = gate or RequestGate(WallClock())
+    guard = guard or RequestGuard(is_open=False)
     log = structlog.get_logger("wesemu.access").bind()  # once, not for every request
 
     @web.middleware
@@ -104,23 +108,23 @@ def api_middleware(
         began = time.perf_counter()
         if (preflight := origins.preflight(request)) is not None:
             return preflight
-        request = proxies.seen(request)
+        request = proxies.original_request(request)
         dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
-        # by the path alone it would be told wrongly: OSS answers there, too, by a bucket's host
+        # The path alone is not enough: for the host of a bucket, OSS owns this path, too.
         is_control = isinstance(dialect, AdminDialect) and dialect.owns(request)
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         made: list[web.StreamResponse] = []
         try:
             operation = partial(dialect.operation, request) if dialect.operation else None
-            async with reception.admitted(request, is_control=is_control, operation=operation):
-                if not is_control:  # which has rules of its own
-                    visitors.check(request)
+            async with gate.admitted(request, is_control=is_control, operation=operation):
+                if not is_control:  # AdminAccess has its own checks
+                    guard.check(request)
                 request[OWNER] = await dialect.authenticate(request)
                 response = await (dialect.handle or handler)(request)
                 made.append(response)
         except (WesemuError, web.HTTPException) as error:
-            for lost in made:  # a fault took its place
+            for lost in made:  # a fault replaced the response
                 if isinstance(lost, Releasable):
                     await lost.release()
             if isinstance(error, SystemFault):
@@ -143,7 +147,7 @@ def api_middleware(
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
         seconds = time.perf_counter() - began
-        reception.traffic.count(request, response.status, seconds)
+        gate.metrics.count(request, response.status, seconds)
         log.debug(
             "request",
             method=request.method,

@@ -206,17 +206,17 @@ async def test_orders_that_mean_nothing_are_refused(control: Control, body: dict
 )
 def test_an_operation_means_its_calls_and_no_others(operation: str, call: str, meant: bool) -> None:
     faults = RequestFaults()
-    faults.order(RequestFault(operation, 500), 1)
-    assert (faults.strike(*call.split()) is not None) is meant
+    faults.inject(RequestFault(operation, 500), 1)
+    assert (faults.match(*call.split()) is not None) is meant
 
 
 def test_every_operation_has_a_pattern() -> None:
     faults = RequestFaults()
     for name in OPERATIONS:
-        faults.order(RequestFault(name, 500), 1)
-    assert len(faults.ordered) == len(OPERATIONS)
+        faults.inject(RequestFault(name, 500), 1)
+    assert len(faults.pending) == len(OPERATIONS)
     with pytest.raises(InvalidRequest, match="StartWorkflow"):
-        faults.order(RequestFault("get /gs", 500), 1)
+        faults.inject(RequestFault("get /gs", 500), 1)
 
 
 def asked(sample: str) -> RunRequest:
@@ -280,10 +280,10 @@ async def test_a_job_is_late_in_real_pace_too(
 
 def test_no_pattern_is_slow() -> None:
     faults = RequestFaults()
-    faults.order(RequestFault("GET /" + "**/a/" * 40 + "b", status=500), 1)
-    assert faults.strike("GET", "/" + "a/" * 2000) is None
+    faults.inject(RequestFault("GET /" + "**/a/" * 40 + "b", status=500), 1)
+    assert faults.match("GET", "/" + "a/" * 2000) is None
     with pytest.raises(InvalidRequest, match="no operation"):
-        faults.order(RequestFault("GET /**a**a**b", status=500), 1)
+        faults.inject(RequestFault("GET /**a**a**b", status=500), 1)
 
 
 @pytest.mark.parametrize(
@@ -300,5 +300,5 @@ def test_no_pattern_is_slow() -> None:
 )
 def test_patterns(operation: str, path: str, fits: bool) -> None:
     faults = RequestFaults()
-    faults.order(RequestFault(operation, status=500), 1)
-    assert (faults.strike("GET", path) is not None) is fits
+    faults.inject(RequestFault(operation, status=500), 1)
+    assert (faults.match("GET", path) is not None) is fits

@@ -48,7 +48,7 @@ def oss_application(
         OssHandlers(objects),
     )
     elsewhere = AgsDialect(AgsAuthenticator({}, WallClock()))
-    middleware = api_middleware([oss, elsewhere], ids, visitors=RequestGuard(is_open=True))
+    middleware = api_middleware([oss, elsewhere], ids, guard=RequestGuard(is_open=True))
     app = web.Application(middlewares=[middleware])
     app.router.add_get("/{anything:.*}", _elsewhere)
     return app

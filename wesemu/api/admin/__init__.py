@@ -1,1 +1,1 @@
-"""The control API below `/_wesemu`: readiness, clock, faults, reset, metrics, events."""
+"""The control API below `/_wesemu`: readiness, clock, faults, reset, prune, metrics and events."""

@@ -1,4 +1,4 @@
-"""`/_wesemu/reset` and `/_wesemu/seed`: a server as if it had just been started."""
+"""Handlers that change the server: `/_wesemu/prune`, `clock`, `faults`, `reset` and `seed`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,11 +17,11 @@ from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import InjectedFault
 from wesemu.runs.service import ServicePolicy
 
-# `/_wesemu/prune`: removes runs that ended long ago.
+# `/_wesemu/prune`
 
 
 class PruneHandlers:
-    """Prunes by request; `retention` prunes by itself, too."""
+    """Prunes old runs on request. `retention` also prunes on a schedule."""
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
@@ -30,7 +30,7 @@ class PruneHandlers:
         return [web.post("/_wesemu/prune", self.prune)]
 
     async def prune(self, request: web.Request) -> web.Response:
-        """The number of runs and of bytes that were freed, or would be in a dry run."""
+        """Report the number of runs and the bytes that were freed. A dry run only counts them."""
         body = await read(request, models.Prune)
         try:
             age = timedelta(days=body.older_than_days)
@@ -44,11 +44,11 @@ class PruneHandlers:
         return answer(models.PruneReport(runs=pruned.runs, freed_bytes=pruned.freed_bytes))
 
 
-# `/_wesemu/clock`: emulated time, seen and steered.
+# `/_wesemu/clock`
 
 
 class ClockControl(Protocol):
-    """Who steers the emulated clock: `wesemu.runs.clock.PersistentClock`."""
+    """Changes the emulated clock; see `wesemu.runs.clock.PersistentClock`."""
 
     clock: EmulatedClock
 
@@ -56,10 +56,10 @@ class ClockControl(Protocol):
 
 
 class ClockHandlers:
-    """`pace` is told beside the time; it is a setting."""
+    """Shows and changes the emulated clock. `pace` is the setting `sla.pace`."""
 
-    def __init__(self, keeper: ClockControl, wall: Clock, pace: str) -> None:
-        self._keeper = keeper
+    def __init__(self, control: ClockControl, wall: Clock, pace: str) -> None:
+        self._control = control
         self._wall = wall
         self._pace = pace
 
@@ -76,16 +76,16 @@ class ClockHandlers:
 
     async def set_speed(self, request: web.Request) -> web.Response:
         body = await read(request, models.Speed)
-        await self._keeper.steer(speed=body.speed)
+        await self._control.steer(speed=body.speed)
         return self._answer()
 
     async def advance(self, request: web.Request) -> web.Response:
         body = await read(request, models.Advance)
-        await self._keeper.steer(step=body.step)
+        await self._control.steer(step=body.step)
         return self._answer()
 
     def _answer(self) -> web.Response:
-        clock = self._keeper.clock
+        clock = self._control.clock
         return answer(
             models.ClockResponse(
                 now=clock.now(),
@@ -96,11 +96,11 @@ class ClockHandlers:
         )
 
 
-# `/_wesemu/faults`: what is to go wrong with the next calls and the next runs.
+# `/_wesemu/faults`
 
 
 class FaultHandlers:
-    """`calls` and `policy` keep the faults until something comes that they strike."""
+    """Queues faults: `calls` for requests, `policy` for runs."""
 
     def __init__(self, calls: RequestFaults, policy: ServicePolicy) -> None:
         self._calls = calls
@@ -109,14 +109,14 @@ class FaultHandlers:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/_wesemu/faults", self.show),
-            web.post("/_wesemu/faults", self.order),
-            web.delete("/_wesemu/faults", self.forget),
+            web.post("/_wesemu/faults", self.inject),
+            web.delete("/_wesemu/faults", self.clear),
         ]
 
     async def show(self, request: web.Request) -> web.Response:
         return self._answer()
 
-    async def order(self, request: web.Request) -> web.Response:
+    async def inject(self, request: web.Request) -> web.Response:
         body = await read(request, models.FaultBody)
         if body.next_run is not None:
             for _ in range(body.times):
@@ -131,16 +131,16 @@ class FaultHandlers:
                 body.message,
                 body.after,
             )
-            self._calls.order(fault, body.times)
+            self._calls.inject(fault, body.times)
         return self._answer()
 
-    async def forget(self, request: web.Request) -> web.Response:
+    async def clear(self, request: web.Request) -> web.Response:
         await read_nothing(request)
-        self.forget_all()
+        self.clear_all()
         return self._answer()
 
-    def forget_all(self) -> None:
-        self._calls.forget()
+    def clear_all(self) -> None:
+        self._calls.clear()
         self._policy.forget_orders()
 
     def _answer(self) -> web.Response:
@@ -155,17 +155,17 @@ class FaultHandlers:
                 message=fault.message,
                 after=fault.after,
             )
-            for fault, times in self._calls.ordered
+            for fault, times in self._calls.pending
         ]
         runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self._policy.ordered]
         return answer(models.FaultList(faults=[*calls, *runs]))
 
 
-def _to_run_fault(asked: models.NextRun) -> InjectedFault:
+def _to_run_fault(body: models.NextRun) -> InjectedFault:
     return InjectedFault(
-        late_minutes=(asked.late_minutes or 1) if asked.misses_sla else 0,
-        fails_at_task=asked.fails_at_task,
-        out_of_disk=asked.runs_out_of_disk,
+        late_minutes=(body.late_minutes or 1) if body.misses_sla else 0,
+        fails_at_task=body.fails_at_task,
+        out_of_disk=body.runs_out_of_disk,
     )
 
 
@@ -178,27 +178,31 @@ def _from_run_fault(fault: InjectedFault) -> models.NextRun:
     )
 
 
+# `/_wesemu/reset` and `/_wesemu/seed`
 _REQUEST_SECONDS = 5.0
-"""How long requests that are under way may take before they are broken off."""
+"""How long a reset waits for active requests before it cancels them."""
 
 _RUN_SECONDS = 60.0
-"""How long runs may take to end once they are cancelled."""
+"""How long a reset waits for cancelled runs to end."""
 
 
 class ResetHandlers:
-    """`restore` puts back whatever else the controls have changed; `empty_buckets` removes all
-    objects, which is slow. `close` breaks off resets, for the server's shut-down."""
+    """Resets the server to the state after its first start.
+
+    `restore` resets the clock and the faults. `empty_buckets` removes all objects; it blocks.
+    `close` cancels running resets when the server shuts down.
+    """
 
     def __init__(
         self,
-        overseer: AdminService,
+        service: AdminService,
         gate: MaintenanceGate,
         ids: IdSource,
         *,
         restore: Callable[[], Awaitable[None]],
         empty_buckets: Callable[[], None],
     ) -> None:
-        self._overseer = overseer
+        self._service = service
         self._gate = gate
         self._ids = ids
         self._restore = restore
@@ -213,7 +217,7 @@ class ResetHandlers:
         ]
 
     async def reset(self, request: web.Request) -> web.Response:
-        """Other requests wait meanwhile. A client that goes away does not break it off."""
+        """Reset while other requests wait. The reset continues if the client disconnects."""
         body = await read(request, models.Reset)
         resetting = asyncio.create_task(self._reset(body), name="reset")
         self._resetting.add(resetting)
@@ -230,13 +234,13 @@ class ResetHandlers:
         self._ids.seed(body.seed)
         return answer(body)
 
-    async def _reset(self, wanted: models.Reset) -> web.Response:
+    async def _reset(self, body: models.Reset) -> web.Response:
         async with self._gate.closed():
-            # first the requests, since they may submit, then what they and others have submitted
+            # requests first: they may still submit runs, which end_all() then cancels
             await self._gate.emptied(_REQUEST_SECONDS)
-            await self._overseer.end_all(_RUN_SECONDS)
-            runs = await self._overseer.wipe()
+            await self._service.end_all(_RUN_SECONDS)
+            runs = await self._service.wipe()
             await self._restore()
-            if wanted.buckets:
+            if body.buckets:
                 await asyncio.to_thread(self._empty_buckets)
-        return answer(models.ResetReport(runs=runs, buckets=wanted.buckets))
+        return answer(models.ResetReport(runs=runs, buckets=body.buckets))

@@ -1,4 +1,4 @@
-"""`/_wesemu/metrics`: figures in Prometheus' text format (version 0.0.4)."""
+"""`/_wesemu/metrics`: metrics in Prometheus's text format, version 0.0.4."""
 
 import asyncio
 from collections import defaultdict
@@ -19,7 +19,8 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One line: `suffix` is put behind the family's name."""
+    """One line of a metric family. `suffix` follows the family's name (`_sum`, `_count`,
+    `_bucket`)."""
 
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -28,7 +29,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class MachineFigures:
-    """What the node offers and has leased to tasks, and the disk; memory and disk in bytes."""
+    """Resources of the node, resources leased to tasks, and disk usage. Memory and disk are in
+    bytes."""
 
     offered: Mapping[str, int]
     leased: Mapping[str, int]
@@ -42,17 +44,17 @@ class MachineFigures:
 
 
 class MetricsHandlers:
-    """Reads what others count; `machine` blocks."""
+    """Renders counters that other parts keep. `machine` blocks, so it runs in a thread."""
 
     def __init__(
         self,
-        overseer: AdminService,
-        traffic: RequestMetrics,
+        service: AdminService,
+        requests: RequestMetrics,
         clock: EmulatedClock,
         machine: Callable[[], MachineFigures],
     ) -> None:
-        self._overseer = overseer
-        self._traffic = traffic
+        self._service = service
+        self._request_metrics = requests
         self._clock = clock
         self._machine = machine
 
@@ -83,13 +85,13 @@ class MetricsHandlers:
         return web.Response(body=text.encode(), headers={"Content-Type": _CONTENT_TYPE})
 
     async def _runs(self) -> list[Iterator[str]]:
-        counts = await self._overseer.counts()
-        tasks = await self._overseer.active_tasks()
+        counts = await self._service.counts()
+        tasks = await self._service.active_tasks()
         queued = dict.fromkeys(ServiceLevel, (0, 0.0))
         now = self._clock.now()
-        for level, number, oldest in await self._overseer.queue():
+        for level, number, oldest in await self._service.queue():
             queued[ServiceLevel(level)] = number, max((now - oldest).total_seconds(), 0.0)
-        levels = [(level.name.lower(), *told) for level, told in queued.items()]
+        levels = [(level.name.lower(), *figures) for level, figures in queued.items()]
         return [
             _family(
                 "runs",
@@ -118,8 +120,8 @@ class MetricsHandlers:
         ]
 
     def _ends(self) -> Iterator[Iterator[str]]:
-        """How runs have ended since the start."""
-        tallies = self._overseer.tallies
+        """Durations and SLA results of the runs that ended since the server started."""
+        tallies = self._service.tallies
         samples = []
         for (workflow, state), took in sorted(tallies.durations.items()):
             labels = {"workflow": workflow, "state": state.value}
@@ -143,25 +145,25 @@ class MetricsHandlers:
     def _requests(self) -> Iterator[Iterator[str]]:
         totals: defaultdict[RouteMetrics, int] = defaultdict(int)
         answers = []
-        for (route, status), number in sorted(self._traffic.answers.items()):
+        for (route, status), number in sorted(self._request_metrics.answers.items()):
             totals[route] += number
             answers.append(Sample(number, _labels(route) | {"status": str(status)}))
         yield _family("http_requests_total", "counter", "Requests that were answered.", answers)
         times = []
         for route, number in totals.items():
-            times.append(Sample(self._traffic.seconds[route], _labels(route), "_sum"))
+            times.append(Sample(self._request_metrics.seconds[route], _labels(route), "_sum"))
             times.append(Sample(number, _labels(route), "_count"))
         yield _family("http_request_seconds", "summary", "Real seconds that answers took.", times)
 
 
 def _machine(figures: MachineFigures) -> Iterator[Iterator[str]]:
-    for name, told, values in (
+    for name, description, values in (
         ("node_resources", "What tasks of this node may lease; memory in bytes.", figures.offered),
         ("leased_resources", "What tasks have leased; memory in bytes.", figures.leased),
     ):
         samples = [Sample(number, {"resource": each}) for each, number in values.items()]
-        yield _family(name, "gauge", told, samples)
-    for name, told, value in (
+        yield _family(name, "gauge", description, samples)
+    for name, description, value in (
         ("tasks_waiting", "Tasks that wait for a lease.", figures.waiting_tasks),
         ("disk_free_bytes", "Free on the data directory's disk.", figures.disk_free),
         ("disk_total_bytes", "The data directory's disk.", figures.disk_total),
@@ -170,16 +172,16 @@ def _machine(figures: MachineFigures) -> Iterator[Iterator[str]]:
         ("open_files", "Files that the server has open.", figures.open_files),
         ("open_files_limit", "How many it may open.", figures.open_files_limit),
     ):
-        yield _family(name, "gauge", told, [Sample(value)])
+        yield _family(name, "gauge", description, [Sample(value)])
 
 
 def _labels(route: RouteMetrics) -> dict[str, str]:
     return {"method": route.method, "route": route.path}
 
 
-def _family(name: str, kind: str, told: str, samples: Iterable[Sample]) -> Iterator[str]:
+def _family(name: str, kind: str, description: str, samples: Iterable[Sample]) -> Iterator[str]:
     full = f"wesemu_{name}"
-    yield f"# HELP {full} {told}"
+    yield f"# HELP {full} {description}"
     yield f"# TYPE {full} {kind}"
     for sample in samples:
         labels = ",".join(f'{key}="{_escape(value)}"' for key, value in sample.labels.items())

@@ -1,4 +1,4 @@
-"""Requests and answers of the control API. Unknown members of requests are refused."""
+"""Request and response bodies of the control API. Requests reject unknown members."""
 
 from datetime import datetime, timedelta
 
@@ -10,13 +10,13 @@ class _Request(BaseModel):
 
 
 class Speed(_Request):
-    """Emulated seconds a real second; 0 stops emulated time."""
+    """Emulated seconds per real second; 0 stops emulated time."""
 
     speed: float
 
 
 class Advance(_Request):
-    """How far emulated time leaps: all of it together, more than nothing."""
+    """How far to advance emulated time: the sum of all members, which must be positive."""
 
     seconds: float = Field(default=0, ge=0, le=10**10)
     minutes: float = Field(default=0, ge=0, le=10**9)
@@ -30,26 +30,26 @@ class Advance(_Request):
         )
 
     @model_validator(mode="after")
-    def _leaps(self) -> "Advance":
+    def _is_positive(self) -> "Advance":
         if not self.step:
             raise ValueError("say how far: seconds, minutes, hours or days")
         return self
 
 
 class Reset(_Request):
-    """`buckets`: what lies in the buckets goes, too."""
+    """`buckets`: also remove all objects."""
 
     buckets: bool = False
 
 
 class Seed(_Request):
-    """The number from which ids are drawn; null: from chance."""
+    """The seed of generated ids; null for random ids."""
 
     seed: int | None
 
 
 class NextRun(_Request):
-    """What goes wrong with a run: `runs.terms.Fault`. `late_minutes` imply `misses_sla`."""
+    """A fault of a run (`runs.model.InjectedFault`). `late_minutes` implies `misses_sla`."""
 
     misses_sla: bool = False
     late_minutes: int | None = Field(default=None, ge=1, le=10**6)
@@ -68,7 +68,7 @@ class NextRun(_Request):
 
 
 class FaultBody(_Request):
-    """Either the next `times` calls of `operation`, or the next `times` runs."""
+    """A fault of the next `times` requests of `operation`, or of the next `times` runs."""
 
     operation: str | None = Field(default=None, min_length=1, max_length=2048)
     next_run: NextRun | None = None
@@ -115,7 +115,7 @@ class FaultBody(_Request):
 
 
 class ClockResponse(BaseModel):
-    """Emulated time, wall time and how fast the first one runs."""
+    """Emulated time, wall time, and the speed of emulated time."""
 
     now: datetime
     wall: datetime
@@ -124,20 +124,20 @@ class ClockResponse(BaseModel):
 
 
 class FaultList(BaseModel):
-    """The faults that still wait."""
+    """The faults that have not occurred yet."""
 
     faults: list[FaultBody]
 
 
 class ResetReport(BaseModel):
-    """What a reset has removed."""
+    """The number of removed runs, and whether the buckets were emptied."""
 
     runs: int
     buckets: bool
 
 
 class Prune(BaseModel):
-    """Which runs to prune: those that ended `older_than_days` ago or earlier."""
+    """Selects the runs that ended at least `older_than_days` ago."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -147,21 +147,21 @@ class Prune(BaseModel):
 
 
 class PruneReport(BaseModel):
-    """What was pruned, or would be."""
+    """The runs and bytes that were removed, or would be in a dry run."""
 
     runs: int
     freed_bytes: int
 
 
 class ReadinessResponse(BaseModel):
-    """`reasons` why the server does not serve yet; empty when it does."""
+    """`reasons` why the server is not ready; empty if it is."""
 
     ready: bool
     reasons: list[str]
 
 
 class AdminChange(BaseModel):
-    """A run as it is now, for those who watch; `state` is null once it was removed."""
+    """The current state of a run. `state` is null if the run was removed."""
 
     id: str
     state: str | None = None

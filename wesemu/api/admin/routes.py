@@ -1,4 +1,5 @@
-"""`/_wesemu/health`, `ready` and `info`: how the server is and what it found."""
+"""The control API: access check, dialect, `/_wesemu/events`, request bodies, and `/_wesemu/health`,
+`ready` and `info`."""
 
 import asyncio
 import hmac
@@ -31,19 +32,20 @@ from wesemu.runs.model import LOCAL_OWNER, JsonObject, JsonValue, Owner, RunId
 from wesemu.runs.ports import Engine
 from wesemu.util.text import json_reason, validation_reason
 
-# Who may use the controls: whoever shows the admin token; where there is none, this machine.
-
+# Access
 
 _BEARER = re.compile(r"Bearer +(\S+) *", re.IGNORECASE)
 
 
 class AdminAccess:
-    """`admin_token` is the bearer token that the controls need, from everywhere. With "" they need
-    none and are for this machine alone. Without `enabled` they are for nobody.
+    """Decides who may use the controls.
 
-    A web page that somebody looks at on this machine is not this machine: requests must name it
-    as their host (no rebound DNS name), and come from no other origin. Nor is what a proxy passes
-    on.
+    With `admin_token`, every request needs this bearer token. With "", only requests from this
+    machine are allowed. With `enabled=False`, all requests get a 404.
+
+    A web page open in a browser on this machine must not use the controls. The request's host must
+    be a loopback name (against DNS rebinding), and its origin the server itself. Requests that a
+    proxy forwards are not local.
     """
 
     def __init__(self, admin_token: str, *, enabled: bool = True) -> None:
@@ -51,12 +53,11 @@ class AdminAccess:
         self._enabled = enabled
 
     def check(self, request: web.Request) -> None:
-        """Raises NotFound, Unauthorized without the token or from another machine, and Forbidden
-        for a web page."""
+        """Raise NotFound, Unauthorized (no token, another machine) or Forbidden (a web page)."""
         if not self._enabled:
             raise NotFound("the controls are switched off (the setting controls)")
         if self._token:
-            if not self._shows_token(request):
+            if not self._has_token(request):
                 raise Unauthorized(
                     "the emulator's own controls need the admin token here; send "
                     "'Authorization: Bearer …' with the setting auth.admin_token"
@@ -76,26 +77,27 @@ class AdminAccess:
                 "machine's own; use http://127.0.0.1, or the admin token"
             )
 
-    def _shows_token(self, request: web.Request) -> bool:
-        shown = _BEARER.fullmatch(request.headers.get("Authorization", ""))
-        if shown is None:
+    def _has_token(self, request: web.Request) -> bool:
+        match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
+        if match is None:
             return False
-        return hmac.compare_digest(shown[1].encode(errors="surrogateescape"), self._token)
+        return hmac.compare_digest(match[1].encode(errors="surrogateescape"), self._token)
 
 
 def _is_local(request: web.Request) -> bool:
-    """A peer on loopback, or on a Unix socket, which has no address; but no proxy: those that add
-    no header speak HTTP/1.0."""
+    """Return whether the peer is on loopback or on a Unix socket, and no proxy.
+
+    Proxies that add no header speak HTTP/1.0 to the server. A Unix socket has no remote address.
+    """
     if is_forwarded(request) or request.version < HttpVersion11:
         return False
     return not request.remote or names_loopback(request.remote)
 
 
-# The control API as the middleware sees it.
-
+# Dialect
 
 PUBLIC = frozenset({f"{CONTROL}health", f"{CONTROL}ready"})
-"""What probes of another machine may ask: it tells whether the server serves, and nothing else."""
+"""Open to probes from other machines; the response only says whether the server is ready."""
 
 _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
     (InvalidRequest, 400),
@@ -108,7 +110,7 @@ _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
 
 
 class AdminDialect:
-    """Plain JSON errors: `{"error": "…", "status": 404}`, with the `field` that is to blame."""
+    """JSON errors: `{"error": "…", "status": 404}`, with the invalid `field` if there is one."""
 
     handle = None
     operation = None
@@ -120,7 +122,10 @@ class AdminDialect:
         return request.path.startswith(CONTROL)
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Raises Unauthorized or Forbidden. Paths that no API owns are nobody's."""
+        """Check the caller. Paths outside the control API need no credentials here.
+
+        Raises NotFound, Unauthorized or Forbidden.
+        """
         if not self.owns(request):
             return Owner("")
         if request.path not in PUBLIC:
@@ -139,46 +144,44 @@ class AdminDialect:
         elif isinstance(error, WesemuError):
             message, field = error.message, error.field
             status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-        told: dict[str, str | int] = {"error": message, "status": status}
+        body: dict[str, str | int] = {"error": message, "status": status}
         if field is not None:
-            told["field"] = field
+            body["field"] = field
         headers = {"WWW-Authenticate": 'Bearer realm="wesemu"'} if status == 401 else None
-        return web.json_response(told, status=status, headers=headers)
+        return web.json_response(body, status=status, headers=headers)
 
     def headers(self, request_id: str) -> dict[str, str]:
         return {"x-request-id": request_id, "Cache-Control": "no-store"}
 
 
-# `/_wesemu/events`: every change of a run, as server-sent events.
+# `/_wesemu/events`
 
 
 class EventHandlers:
-    """Streams until the client goes or the server stops."""
+    """Streams changes of runs until the client disconnects or the server stops."""
 
-    def __init__(self, overseer: AdminService) -> None:
-        self._overseer = overseer
+    def __init__(self, service: AdminService) -> None:
+        self._service = service
         self._streams = EventStreams()
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/_wesemu/events", self.events)]
 
     async def close(self, app: web.Application) -> None:
-        """End all streams, for the server's shut-down."""
         await self._streams.close(app)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """First the runs that have not ended, or those that have changed since the event that
-        the client has seen last; then each run when it changes."""
+        """Send active runs, or those changed since the client's last event, then every change."""
         return await self._streams.send(request, self._events(last_event_id(request)))
 
     async def _events(self, last: str) -> AsyncGenerator[Event]:
         sent: dict[RunId, str] = {}
-        with self._overseer.watch() as changed:
-            missed = self._overseer.changed_since(last)
+        with self._service.watch() as changed:
+            missed = self._service.changed_since(last)
             if missed is None:
-                number = self._overseer.change_number
-                active = await self._overseer.active()
-                # only the last one says where to go on: a client may see some of them
+                number = self._service.change_number
+                active = await self._service.active()
+                # Only the last event has an id: a client that got some of them starts over.
                 missed = [(run.id, None) for run in active[:-1]]
                 missed += [(run.id, number) for run in active[-1:]]
             async for event in self._news(missed, sent):
@@ -190,17 +193,17 @@ class EventHandlers:
     async def _news(
         self, changes: Iterable[tuple[RunId, int | None]], sent: dict[RunId, str]
     ) -> AsyncGenerator[Event]:
-        """Events of those runs that look different than when they were `sent` last."""
+        """Yield an event for each run that differs from what was `sent` last."""
         for run_id, number in changes:
             data = (await self._change(run_id)).model_dump_json()
             if sent.get(run_id) != data:
                 sent[run_id] = data
-                yield Event("run", data, self._overseer.event_id(number))
+                yield Event("run", data, self._service.event_id(number))
             if run_id in sent and '"state":null' in data:
                 del sent[run_id]
 
     async def _change(self, run_id: RunId) -> models.AdminChange:
-        run = await self._overseer.find(run_id)
+        run = await self._service.find(run_id)
         if run is None:
             return models.AdminChange(id=run_id)
         return models.AdminChange(
@@ -215,8 +218,7 @@ class EventHandlers:
         )
 
 
-# Bodies of the control API: one JSON object each, an empty body standing for `{}`.
-
+# Request bodies: one JSON object; an empty body means `{}`
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -225,7 +227,7 @@ _TYPES = frozenset(
     {
         "application/json",
         "text/json",
-        # what clients send that were not told a type
+        # the defaults of clients if the caller names no type
         "application/octet-stream",
         "application/x-www-form-urlencoded",
         "text/plain",
@@ -234,10 +236,10 @@ _TYPES = frozenset(
 
 
 async def read(request: web.Request, kind: type[_Body]) -> _Body:
-    """The body as a `kind`, to the letter: nothing is converted, unknown members and members
-    that come twice are refused, and so is a query.
+    """Parse the body as `kind`, strictly: no conversions, unknown or repeated members, and no
+    query.
 
-    Raises InvalidRequest naming the first member that is wrong.
+    Raises InvalidRequest that names the first invalid member.
     """
     _check_headers(request)
     content = await request.read()
@@ -254,8 +256,7 @@ async def read(request: web.Request, kind: type[_Body]) -> _Body:
 
 
 async def read_nothing(request: web.Request) -> None:
-    """For an operation without a body. Raises InvalidRequest where there is one, or a query:
-    it might ask for something else than what is done."""
+    """Check that the request has no body and no query. Raises InvalidRequest."""
     _check_headers(request)
     if (await request.read()).strip() not in (b"", b"{}"):
         raise InvalidRequest(f"{request.method} {request.path} takes no body; leave it out")
@@ -311,19 +312,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InvalidRequest(f"{name} is no JSON; write a finite number")
 
 
+# `/_wesemu/health`, `ready` and `info`
 class StateHandlers:
-    """`hindrances` tells why the server cannot serve yet, `tools` (slow) what runs would use;
-    `facts` stand in `info` as they are."""
+    """Reports the state of the server.
+
+    `problems` returns the reasons why the server is not ready. `tools` lists the installed tools;
+    it is slow. `facts` are added to `info` unchanged.
+    """
 
     def __init__(
         self,
         engines: Sequence[Engine],
-        hindrances: Callable[[], Awaitable[list[str]]],
+        problems: Callable[[], Awaitable[list[str]]],
         tools: Callable[[], list[JsonValue]],
         facts: Mapping[str, JsonValue],
     ) -> None:
         self._engines = engines
-        self._hindrances = hindrances
+        self._problems = problems
         self._tools = tools
         self._facts = facts
 
@@ -335,22 +340,22 @@ class StateHandlers:
         ]
 
     async def health(self, request: web.Request) -> web.Response:
-        """200 as soon as requests are answered."""
+        """Return 200 as soon as the server answers requests."""
         return web.json_response({"status": "ok"})
 
     async def ready(self, request: web.Request) -> web.Response:
-        """200 once runs can be carried out, 503 with the reasons until then."""
-        reasons = await self._hindrances()
-        told = models.ReadinessResponse(ready=not reasons, reasons=reasons)
-        return answer(told, 503 if reasons else 200)
+        """Return 200 if runs can start, or 503 with the reasons."""
+        reasons = await self._problems()
+        body = models.ReadinessResponse(ready=not reasons, reasons=reasons)
+        return answer(body, 503 if reasons else 200)
 
     async def info(self, request: web.Request) -> web.Response:
         engines: JsonObject = {engine.name: engine.version for engine in self._engines}
-        told: JsonObject = {
+        body: JsonObject = {
             "version": __version__,
             "python": platform.python_version(),
             "engines": engines,
             "tools": await asyncio.to_thread(self._tools),
             **self._facts,
         }
-        return web.json_response(told)
+        return web.json_response(body)
