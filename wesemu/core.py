@@ -284,6 +284,6 @@ def _terms(settings: Settings) -> SlaTerms:
 
 def pipelines_folder() -> Path:
     """Where the bundled pipelines lie: in an installed wheel, or beside the package."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parent
     installed = package / "_pipelines"
     return installed if installed.is_dir() else package.parent / "pipelines"
