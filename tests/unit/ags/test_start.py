@@ -213,19 +213,19 @@ def test_errors_of_the_planner_name_the_caller_s_field(
 ) -> None:
     start = translate(body)
     for kind in (InvalidRequest, ObjectNotFound, ReferenceNotFound):
-        with pytest.raises(kind) as caught, start.in_callers_words():
+        with pytest.raises(kind) as caught, start.with_caller_fields():
             raise kind("wrong", field=param)
         assert caught.value.field == field
 
 
 def test_a_missing_bucket_is_the_bucket_field_s_fault() -> None:
-    with pytest.raises(BucketNotFound) as caught, translate(SAMPLE).in_callers_words():
+    with pytest.raises(BucketNotFound) as caught, translate(SAMPLE).with_caller_fields():
         raise BucketNotFound("no such bucket", field="reads.0.first")
     assert caught.value.field == "wgs_bucket_name"
 
 
 def test_an_error_without_a_field_stays_without() -> None:
-    with pytest.raises(InvalidRequest) as caught, translate(SAMPLE).in_callers_words():
+    with pytest.raises(InvalidRequest) as caught, translate(SAMPLE).with_caller_fields():
         raise InvalidRequest("wrong")
     assert caught.value.field is None
 

@@ -1,1 +1,1 @@
-"""AGS: Alibaba Cloud Genomics Service, product CS, version 2015-12-15 (docs/ags.md)."""
+"""Alibaba Cloud Genomics Service (AGS): product CS, API version 2015-12-15. See docs/ags.md."""

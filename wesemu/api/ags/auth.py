@@ -1,4 +1,5 @@
-"""Who sent a request: the access key whose secret signed it, in time and only once."""
+"""AGS authentication: Alibaba Cloud's two request signatures, and the check of an access key's
+signature, time stamp and nonce."""
 
 import base64
 import binascii
@@ -18,8 +19,8 @@ from wesemu.api.ags.responses import AgsSignatureRefused
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import LOCAL_OWNER, Owner
 
-# Alibaba Cloud's two request signatures, computed from a request as it came over the wire.
-
+# Signatures: ROA style (HMAC-SHA1) and V3 (ACS3-HMAC-SHA256), see "Request structure and signature"
+# of the Alibaba Cloud OpenAPI documentation
 
 ACS3 = "ACS3-HMAC-SHA256"
 _ROA_HEADERS = ("accept", "content-md5", "content-type", "date")
@@ -31,9 +32,10 @@ _ACS3_AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request as sent: `target` is the raw path with its query, header names are lower case.
+    """A request as received: `target` is the raw path and query, header names are lower case.
 
-    The values of a repeated header are joined by commas, so that none can be smuggled in.
+    The values of a repeated header are joined by commas: a second header cannot hide behind a
+    signed one.
     """
 
     method: str
@@ -43,19 +45,19 @@ class SignedRequest:
 
     @property
     def path(self) -> str:
-        """Still percent-encoded."""
+        """The path, percent-encoded."""
         return self.target.partition("?")[0]
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
-        """Decoded, sorted by name; empty values kept."""
+        """The decoded query, sorted by name. Empty values are included."""
         query = self.target.partition("?")[2]
         return sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
 
 
 @dataclass(frozen=True, slots=True)
 class AgsSignature:
-    """What an Authorization header claims. `signed` are ACS3's SignedHeaders."""
+    """The content of an Authorization header. `signed` is the list SignedHeaders of ACS3."""
 
     scheme: str
     key_id: str
@@ -64,7 +66,7 @@ class AgsSignature:
 
 
 def collect_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Names in lower case, values trimmed; see `SignedRequest`."""
+    """Return the headers with lower-case names and trimmed values; see `SignedRequest`."""
     collected: dict[str, str] = {}
     for name, value in headers:
         key, text = name.lower(), value.strip()
@@ -73,7 +75,7 @@ def collect_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def read_authorization(header: str) -> AgsSignature | None:
-    """None for a header that is neither of the two."""
+    """Parse an Authorization header. Return None if it has neither of the two formats."""
     if roa := _ROA_AUTHORIZATION.fullmatch(header):
         return AgsSignature("acs", roa[1], roa[2])
     if acs3 := _ACS3_AUTHORIZATION.fullmatch(header):
@@ -82,13 +84,13 @@ def read_authorization(header: str) -> AgsSignature | None:
 
 
 def unsigned_headers(request: SignedRequest, signature: AgsSignature) -> list[str]:
-    """The headers that ACS3 wants signed and that are not: host and every `x-acs-*`."""
+    """Return the headers that ACS3 requires (host, `x-acs-*`) but SignedHeaders lacks."""
     needed = {name for name in request.headers if name.startswith("x-acs-")} | {"host"}
     return sorted(needed - set(signature.signed))
 
 
 def verify(request: SignedRequest, signature: AgsSignature, secret: str) -> bool:
-    """Whether `signature` is the one that the secret's owner would have made of the request."""
+    """Return whether the secret produces this signature of the request."""
     return any(
         hmac.compare_digest(_bytes(expected), _bytes(signature.value))
         for expected in _expected(request, signature, secret)
@@ -96,7 +98,7 @@ def verify(request: SignedRequest, signature: AgsSignature, secret: str) -> bool
 
 
 def string_to_sign(request: SignedRequest, signature: AgsSignature) -> str:
-    """The string that the server signs, for the error message."""
+    """Return the string to sign. The gateway shows it in SignatureDoesNotMatch."""
     if signature.scheme == ACS3:
         return _acs3_string(request, signature.signed)
     return next(_roa_strings(request))
@@ -114,8 +116,11 @@ def _expected(request: SignedRequest, signature: AgsSignature, secret: str) -> I
 
 
 def _roa_strings(request: SignedRequest) -> Iterator[str]:
-    """The SDKs' spellings: the path as sent (new) or unescaped (old), an empty value as `k` (new)
-    or `k=` (old). A path that holds a percent sign once unescaped was never signed so."""
+    """Yield the strings to sign that the official SDKs produce.
+
+    Newer SDKs sign the path as sent and an empty value as `k`; older ones sign the unescaped path
+    and `k=`. If the unescaped path contains a percent sign, only the path as sent is unambiguous.
+    """
     lines = [request.method, *(request.headers.get(name, "") for name in _ROA_HEADERS)]
     lines += [
         f"{name}:{value}"
@@ -135,7 +140,9 @@ def _roa_strings(request: SignedRequest) -> Iterator[str]:
 
 
 def _acs3_string(request: SignedRequest, signed: Sequence[str]) -> str:
-    query = "&".join(f"{_escaped(name)}={_escaped(value)}" for name, value in request.parameters)
+    query = "&".join(
+        f"{_percent_encode(name)}={_percent_encode(value)}" for name, value in request.parameters
+    )
     canonical = "\n".join(
         [
             request.method,
@@ -150,8 +157,8 @@ def _acs3_string(request: SignedRequest, signed: Sequence[str]) -> str:
     return f"{ACS3}\n{hashlib.sha256(_bytes(canonical)).hexdigest()}"
 
 
-def _escaped(text: str) -> str:
-    """RFC 3986: all but the unreserved characters."""
+def _percent_encode(text: str) -> str:
+    """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
     return quote(text, safe="-_.~", errors="surrogateescape")
 
 
@@ -159,18 +166,23 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+# Authentication
+
 SKEW = timedelta(minutes=15)
+"""The largest difference between the clocks of client and server."""
+
 _NONCES = 100_000
 
 
 class AgsAuthenticator:
-    """Checks signatures against `keys` (access key id = secret); the id is the owner.
+    """Checks signatures with `keys` (access key id = secret). The owner is the access key id.
 
-    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `bearer` is
-    given, which says that bearer tokens are asked for here, too, and whose a token is: our own
-    addition, for clients that speak both APIs. `clock` is the wall clock: clients sign by
-    theirs, never by emulated time. Nonces are remembered for as long as their requests would be
-    accepted, the newest 100,000 of them.
+    Without keys, every caller is LOCAL_OWNER and signatures are ignored. If `bearer` is given, the
+    server requires credentials; it returns the owner of a bearer token. Bearer tokens are an
+    extension for clients that use AGS and WES.
+
+    `clock` is the wall clock, because clients sign with real time. The newest 100,000 nonces are
+    remembered for as long as their requests would be accepted.
     """
 
     def __init__(
@@ -186,11 +198,14 @@ class AgsAuthenticator:
         self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     async def owner(self, request: web.Request) -> Owner:
-        """Raises SignatureRefused, and what `bearer` raises. Reads the body where keys are
-        configured."""
+        """Return the caller. Reads the body if keys are configured.
+
+        Raises AgsSignatureRefused, and what `bearer` raises.
+        """
         if not self._keys and self._bearer is None:
             return LOCAL_OWNER
-        if (owner := await self._shown(request.headers.get("Authorization", ""))) is not None:
+        authorization = request.headers.get("Authorization", "")
+        if (owner := await self._bearer_owner(authorization)) is not None:
             return owner
         return self.check(
             SignedRequest(
@@ -201,14 +216,14 @@ class AgsAuthenticator:
             )
         )
 
-    async def _shown(self, authorization: str) -> Owner | None:
+    async def _bearer_owner(self, authorization: str) -> Owner | None:
         scheme, _, token = authorization.partition(" ")
         if self._bearer is None or scheme.casefold() != "bearer":
             return None
         return await self._bearer(token.strip())
 
     def check(self, request: SignedRequest) -> Owner:
-        """The owner of a signed request. Raises SignatureRefused."""
+        """Return the owner of a signed request. Raises AgsSignatureRefused."""
         signature = read_authorization(request.headers.get("authorization", ""))
         if signature is None:
             raise _incomplete("sign with 'acs' (HMAC-SHA1) or ACS3-HMAC-SHA256")
@@ -222,7 +237,9 @@ class AgsAuthenticator:
         self._check_time(request, signature)
         if not verify(request, signature, secret):
             raise _mismatch(f"server string to sign is:{string_to_sign(request, signature)}")
+        # after the signature, which covers these headers
         _check_digests(request)
+        # last: a forged request must not use up a client's nonce
         self._check_nonce(request, signature)
         return Owner(signature.key_id)
 
@@ -232,7 +249,7 @@ class AgsAuthenticator:
         if not sent:
             raise _incomplete(f"send the header {' or '.join(names)}")
         now = self._clock.now()
-        if any(abs(_moment(text) - now) > SKEW for text in sent):
+        if any(abs(_parse_time(text) - now) > SKEW for text in sent):
             raise AgsSignatureRefused(
                 400,
                 "InvalidTimeStamp.Expired",
@@ -245,6 +262,8 @@ class AgsAuthenticator:
         if nonce is None:
             return
         now = self._clock.now()
+        # nonces are in order of arrival; a time stamp may be 15 minutes ahead, so it stays valid
+        # for 30
         while self._nonces and next(iter(self._nonces.values())) < now - 2 * SKEW:
             self._nonces.popitem(last=False)
         used = (signature.key_id, nonce)
@@ -258,7 +277,7 @@ class AgsAuthenticator:
 
 
 def _check_digests(request: SignedRequest) -> None:
-    """The body against Content-MD5 and x-acs-content-sha256, each where it was sent."""
+    """Compare the body with Content-MD5 and x-acs-content-sha256, if they were sent."""
     sent = request.headers.get("content-md5")
     if sent is not None and _decoded(sent) != _md5(request.body):
         raise _mismatch("the body is another than Content-MD5 says: send the body that was signed")
@@ -278,26 +297,27 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _moment(text: str) -> datetime:
-    """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
+def _parse_time(text: str) -> datetime:
+    """Parse an ISO 8601 or HTTP date. Raises AgsSignatureRefused."""
     try:
-        moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
+        parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
+        timestamp = parse(text)
     except (ValueError, TypeError, OverflowError) as error:
         raise _incomplete(f"{text[:40]!r} is no date") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
-def _incomplete(what: str) -> AgsSignatureRefused:
+def _incomplete(reason: str) -> AgsSignatureRefused:
     return AgsSignatureRefused(
         400,
         "IncompleteSignature",
-        f"The request signature does not conform to Aliyun standards: {what}.",
+        f"The request signature does not conform to Aliyun standards: {reason}.",
     )
 
 
-def _mismatch(what: str) -> AgsSignatureRefused:
+def _mismatch(reason: str) -> AgsSignatureRefused:
     return AgsSignatureRefused(
         400,
         "SignatureDoesNotMatch",
-        f"Specified signature is not matched with our calculation. {what}",
+        f"Specified signature is not matched with our calculation. {reason}",
     )

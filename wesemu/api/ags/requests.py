@@ -1,4 +1,5 @@
-"""StartWorkflow: from AGS's fields to the core's request and, for errors, back."""
+"""StartWorkflow (AGS API reference): reading its fields in both dialects, and their translation to
+the core's request. Dialect 1 sends folders and file names, dialect 2 sends whole keys."""
 
 import json
 import re
@@ -11,15 +12,14 @@ from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, Not
 from wesemu.runs.model import PRETENDED, JsonObject, JsonValue, RunRequest
 from wesemu.util.text import json_reason, whole_number
 
-# The fields of a StartWorkflow request, in both of AGS's official dialects.
-
+# Fields of the request body
 
 KINDS = ("mapping", "wgs")
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One value as it was sent: the caller's spelling of the name, and the text."""
+    """A field as sent: the caller's spelling of its name, and its value."""
 
     name: str
     value: str
@@ -27,16 +27,16 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A key in the request's bucket, and the field that the caller would mend."""
+    """A key in the request's bucket, and the field to name in errors."""
 
     field: str
     key: str
 
 
 class StartFields:
-    """The fields of one kind of workflow ("mapping", "wgs"), found by any of their names.
+    """The fields of one kind of workflow ("mapping" or "wgs"). Names are case-insensitive.
 
-    `{kind}` in a name stands for the kind's prefix. Empty strings and nulls count as absent.
+    `{kind}` in a name stands for the kind. Empty strings and nulls count as absent.
     """
 
     def __init__(self, body: JsonObject) -> None:
@@ -44,22 +44,22 @@ class StartFields:
         self.kind = self._kind()
 
     def get(self, *names: str) -> Field | None:
-        """The first of `names` that was sent. Raises InvalidRequest for a value that is no text."""
+        """Return the first of `names` that is present. Raises InvalidRequest if it is not text."""
         for name in names:
             sent = self._sent.get(name.format(kind=self.kind))
             if sent is not None and (text := _text(*sent)):
                 return Field(sent[0], text)
         return None
 
-    def need(self, *names: str) -> Field:
-        """As `get`; raises InvalidRequest naming the first of `names` where none was sent."""
+    def require(self, *names: str) -> Field:
+        """Like `get`, but raise InvalidRequest for the first of `names` if all are absent."""
         found = self.get(*names)
         if found is None:
             raise self._missing(names)
         return found
 
     def location(self, whole: str, folder: str, name: str) -> Location | None:
-        """A key, sent whole (dialect 2) or as a folder and a name in it (dialect 1)."""
+        """Return a key: sent whole (dialect 2), or as a folder and a file name (dialect 1)."""
         if (key := self.get(whole)) is not None:
             return Location(key.name, key.value)
         path, file = self.get(folder), self.get(name)
@@ -71,8 +71,8 @@ class StartFields:
             return Location(file.name, file.value)
         return Location(file.name, f"{path.value.removesuffix('/')}/{file.value}")
 
-    def need_location(self, whole: str, folder: str, name: str) -> Location:
-        """As `location`; raises InvalidRequest where neither was sent."""
+    def require_location(self, whole: str, folder: str, name: str) -> Location:
+        """Like `location`, but raise InvalidRequest if the key is absent."""
         found = self.location(whole, folder, name)
         if found is None:
             raise self._missing((whole, name))
@@ -80,7 +80,7 @@ class StartFields:
 
     def _kind(self) -> str:
         self.kind = ""
-        sent = self.need("workflow_type")
+        sent = self.require("workflow_type")
         if sent.value.casefold() not in KINDS:
             raise InvalidRequest(
                 f"{sent.value[:40]!r} is no workflow; write {' or '.join(KINDS)}", field=sent.name
@@ -94,7 +94,7 @@ class StartFields:
 
 
 def parse_body(body: bytes) -> JsonObject:
-    """The JSON object in a request's body, whatever its Content-Type says.
+    """Return the JSON object in a request's body, whatever its Content-Type is.
 
     Raises InvalidRequest for anything else.
     """
@@ -110,7 +110,8 @@ def parse_body(body: bytes) -> JsonObject:
 
 
 def _fold(body: JsonObject) -> Mapping[str, tuple[str, JsonValue]]:
-    """By lower-case name. Of names that differ only in case, one that has a value wins."""
+    """Return name and value by lower-case name. If names differ only in case, one with a value
+    wins."""
     folded: dict[str, tuple[str, JsonValue]] = {}
     for name, value in body.items():
         if name.lower() not in folded or value not in (None, ""):
@@ -134,8 +135,10 @@ def _text(name: str, value: JsonValue) -> str:
             raise InvalidRequest("it must be a string", field=name)
 
 
-PLACES = {"wesemu_node": "node", "wesemu_gpus": "gpus"}
-"""Our fields for where a job is carried out, and the engine parameters that they become."""
+# Translation to the core's request
+
+PLACEMENT = {"wesemu_node": "node", "wesemu_gpus": "gpus"}
+"""Extension fields for the placement of a job, with their engine parameters."""
 
 OWN_PARAMETERS = {
     "wesemu_quality_offset": "quality_offset",
@@ -144,11 +147,11 @@ OWN_PARAMETERS = {
     "wesemu_sex": "sex",
     "wesemu_targets": "targets",
 }
-"""Our fields for parameters of the pipelines that AGS has no field for."""
+"""Extension fields for parameters of the pipelines that AGS does not have."""
 
 _NUMBERS = frozenset({"quality_offset", "ploidy"})
 _KEYS = frozenset({"ploidy", "targets"})
-"""Those that are keys in the request's bucket, where they are no numbers."""
+"""Parameters that are keys in the request's bucket, unless the value is a number."""
 
 _LIKE_A_NUMBER = re.compile(r"[+-]?[0-9.]+")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -156,14 +159,14 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True)
 class StartWorkflow:
-    """A translated request, and the caller's own field name for each parameter of the core."""
+    """The translated request. `names` maps the core's parameters to the caller's fields."""
 
     request: RunRequest
     names: Mapping[str, str]
 
     @contextmanager
-    def in_callers_words(self) -> Iterator[None]:
-        """Have errors name the fields that the caller sent."""
+    def with_caller_fields(self) -> Iterator[None]:
+        """Replace the core's parameter names in errors with the caller's field names."""
         try:
             yield
         except (BucketNotFound, BucketNameRefused) as error:
@@ -177,9 +180,9 @@ class StartWorkflow:
 
 
 def translate(body: JsonObject) -> StartWorkflow:
-    """Raises InvalidRequest for missing fields and values that cannot be translated."""
+    """Return the core's request. Raises InvalidRequest for missing or invalid fields."""
     fields = StartFields(body)
-    bucket = fields.need("{kind}_bucket_name")
+    bucket = fields.require("{kind}_bucket_name")
     if "/" in bucket.value:
         raise InvalidRequest(
             f"{bucket.value[:80]!r} is not a bucket name; write the key into the other fields",
@@ -204,7 +207,7 @@ def translate(body: JsonObject) -> StartWorkflow:
 
 
 class _Translation:
-    """Collects the parameters, the caller's names for them, and the echo's values."""
+    """Collects the parameters, the caller's field names, and the fields to echo."""
 
     def __init__(self, fields: StartFields, bucket: Field) -> None:
         self._fields = fields
@@ -213,13 +216,13 @@ class _Translation:
         self.params: JsonObject = {}
         self.tags: dict[str, str] = {}
         self.engine_parameters: dict[str, str] = {}
-        self._ours: dict[str, str] = {}
+        self._extensions: dict[str, str] = {}
         self.names: dict[str, str] = {"bucket": bucket.name}
 
     def reads(self) -> None:
         lane: JsonObject = {}
         for mate in ("first", "second"):
-            found = self._fields.need_location(
+            found = self._fields.require_location(
                 f"{{kind}}_fastq_{mate}_name",
                 "{kind}_fastq_path",
                 f"{{kind}}_fastq_{mate}_filename",
@@ -228,13 +231,14 @@ class _Translation:
         self.names["reads.0"] = self.names["reads.0.first"]
         if (group := self._fields.get("{kind}_reference_group")) is not None:
             lane["read_group"] = group.value
-            self._told(group.name, "reads.0.read_group", "reference_group", group.value)
+            self._record(group.name, "reads.0.read_group", "reference_group", group.value)
         self.params["reads"] = [lane]
 
     def reference(self) -> None:
         sent = self._fields.get("{kind}_reference_file", "{kind}_reference_path")
         if sent is None:
-            # the default may be what is missing: said in the dialect of the reads
+            # The server's default reference may be missing: name the field in the dialect of the
+            # reads.
             whole = self._fields.get("{kind}_fastq_first_name") is not None
             missing = "reference_file" if whole else "reference_path"
             self.names["reference"] = f"{self._fields.kind}_{missing}"
@@ -245,10 +249,10 @@ class _Translation:
     def outputs(self) -> None:
         kinds = ("bam",) if self._fields.kind == "mapping" else ("gvcf", "vcf", "bam")
         for kind in kinds:
-            # a gVCF is enough
+            # mapping requires a BAM; wgs requires a VCF unless a gVCF is written
             needed = kind == kinds[0] if len(kinds) == 1 else kind == "vcf"
             needed = needed and "gvcf" not in self.params
-            find = self._fields.need_location if needed else self._fields.location
+            find = self._fields.require_location if needed else self._fields.location
             found = find(
                 f"{{kind}}_{kind}_file_name",
                 f"{{kind}}_{kind}_out_path",
@@ -266,26 +270,26 @@ class _Translation:
                     f"{markdup.value[:40]!r} is neither true nor false", field=markdup.name
                 )
             self.params["markdup"] = wanted
-            self._told(markdup.name, "markdup", "mark_dup", markdup.value)
+            self._record(markdup.name, "markdup", "mark_dup", markdup.value)
         if (service := self._fields.get("{kind}_service", "service")) is not None:
             self.params["service"] = service.value.lower()
-            self._told(service.name, "service", "service", service.value)
+            self._record(service.name, "service", "service", service.value)
         if (region := self._fields.get("{kind}_oss_region")) is not None:
             self._echo["oss_region"] = region.value
 
     def size(self) -> None:
-        """The size that the job pretends to have: our addition."""
+        """Read the size that the job pretends to have, an extension."""
         if (bases := self._fields.get(PRETENDED)) is not None:
             self.tags[PRETENDED] = bases.value
             self.names[PRETENDED] = bases.name
 
     def own_parameters(self) -> None:
-        """Our additions. The core checks the values."""
-        for ours, parameter in OWN_PARAMETERS.items():
-            if (sent := self._fields.get(ours)) is not None:
+        """Read the pipelines' parameters, an extension. The core checks the values."""
+        for name, parameter in OWN_PARAMETERS.items():
+            if (sent := self._fields.get(name)) is not None:
                 self.params[parameter] = self._own_value(parameter, sent.value)
                 self.names[parameter] = sent.name
-                self._ours[ours] = sent.value
+                self._extensions[name] = sent.value
 
     def _own_value(self, parameter: str, text: str) -> int | str:
         if parameter in _NUMBERS and (number := whole_number(text)) is not None:
@@ -295,23 +299,25 @@ class _Translation:
         return text
 
     def place(self) -> None:
-        """Where the job is carried out: our addition."""
-        for ours, parameter in PLACES.items():
-            if (sent := self._fields.get(ours)) is not None:
+        """Read the placement of the job, an extension."""
+        for name, parameter in PLACEMENT.items():
+            if (sent := self._fields.get(name)) is not None:
                 self.engine_parameters[parameter] = sent.value
                 self.names[f"workflow_engine_parameters.{parameter}"] = sent.name
 
     def echo(self) -> JsonObject:
-        """The request in dialect 2, as DescirbeWorkflow shows it; what is ours at the end."""
-        asked = self.engine_parameters
-        places = {ours: asked[name] for ours, name in PLACES.items() if name in asked}
-        return echo_fields(self._fields.kind, self._echo) | self.tags | self._ours | places
+        """Return the fields to echo (DescirbeWorkflow): dialect 2, then the extensions."""
+        parameters = self.engine_parameters
+        placement = {
+            field: parameters[name] for field, name in PLACEMENT.items() if name in parameters
+        }
+        return echo_fields(self._fields.kind, self._echo) | self.tags | self._extensions | placement
 
     def _url(self, location: Location, param: str, echoed: str) -> str:
-        self._told(location.field, param, echoed, location.key)
+        self._record(location.field, param, echoed, location.key)
         return f"oss://{self._bucket}/{location.key}"
 
-    def _told(self, name: str, param: str, echoed: str, value: str) -> None:
+    def _record(self, name: str, param: str, echoed: str, value: str) -> None:
         self.names[param] = name
         self._echo[echoed] = value
 
@@ -332,5 +338,5 @@ _ECHO_ORDER = (
 
 
 def echo_fields(kind: str, values: Mapping[str, str]) -> JsonObject:
-    """`values` under their names of dialect 2, in the order of the documented answer."""
+    """Return `values` under their names of dialect 2, in the order of the documented response."""
     return {f"{kind}_{name}": values[name] for name in _ECHO_ORDER if name in values}

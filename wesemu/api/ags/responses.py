@@ -1,4 +1,5 @@
-"""Runs as AGS jobs: their names, their status, their descriptions."""
+"""AGS responses: Go-style times, response bodies, JSON and XML output, errors, and runs shown as
+AGS jobs."""
 
 import json
 import re
@@ -34,29 +35,28 @@ from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, JsonValue, Owner, R
 from wesemu.runs.service import RunService
 from wesemu.runs.sla import elapsed, figures, predict, promised
 
-# Times and durations the way AGS's Go server prints them.
-
+# Times and durations as Go prints them
 
 CHINA = timezone(timedelta(hours=8), "CST")
 
 ZERO_TIME = "0001-01-01 00:00:00 +0000 UTC"
-"""Go's zero time: what has not happened yet."""
+"""Go's zero time: the event has not happened yet."""
 
 
-def go_time(moment: datetime | None) -> str:
-    """As "2020-01-15 16:30:25 +0800 CST", to the second; the zero time for None."""
-    if moment is None:
+def go_time(timestamp: datetime | None) -> str:
+    """Format as "2020-01-15 16:30:25 +0800 CST", in whole seconds. None is the zero time."""
+    if timestamp is None:
         return ZERO_TIME
-    return moment.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S %z CST")
+    return timestamp.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S %z CST")
 
 
-def rfc3339(moment: datetime) -> str:
-    """As "2020-01-15T13:18:52Z"."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def rfc3339(timestamp: datetime) -> str:
+    """Format as "2020-01-15T13:18:52Z"."""
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def go_duration(length: timedelta) -> str:
-    """Go's `Duration.String()`: "1h15m33.529968361s", "12m25s", "0s", "1.5ms"."""
+    """Format like Go's `Duration.String()`: "1h15m33.529968361s", "12m25s", "0s", "1.5ms"."""
     microseconds = max(length // timedelta(microseconds=1), 0)
     if 0 < microseconds < 1_000:
         return f"{microseconds}µs"
@@ -77,18 +77,18 @@ def _decimal(count: int, unit: int) -> str:
     return f"{whole}.{fraction:0{len(str(unit)) - 1}}".rstrip("0")
 
 
-# AGS's answers. Every value is a string, as in the API reference.
+# Response bodies. All values are strings, as in the API reference.
 
 
 class Started(BaseModel):
-    """StartWorkflow. `warning` is our addition."""
+    """StartWorkflow. `warning` is an extension."""
 
     job_name: str = Field(serialization_alias="JobName")
     warning: str | None = None
 
 
 class AgsJob(BaseModel):
-    """One entry of DescribeWorkflows. `status` is our addition."""
+    """An entry of DescribeWorkflows. `status` is an extension."""
 
     cluster_id: str
     job_name: str
@@ -103,10 +103,10 @@ class Jobs(BaseModel):
 
 
 class Description(BaseModel):
-    """DescirbeWorkflow (the API's own spelling). What may be None is our addition.
+    """DescirbeWorkflow (AGS's spelling). Members that may be None are extensions.
 
-    `total_bases` is counted, `sla_bases` what the service level goes by; all times are the
-    emulated clock's but `real_seconds`.
+    `total_bases` is the counted number of bases, `sla_bases` the number that the SLA uses. All
+    times are emulated, except `real_seconds`.
     """
 
     create_time: str
@@ -134,8 +134,7 @@ class Description(BaseModel):
     error_message: str | None = None
 
 
-# Answers as JSON, or as XML where a client asks for that.
-
+# JSON or XML
 
 _IS_XML = {
     "application/xml": True,
@@ -147,8 +146,8 @@ _IS_XML = {
 _QUALITY = re.compile(r"q=([01](?:\.[0-9]{0,3})?)", re.IGNORECASE)
 
 
-def answer(request: web.Request, operation: str, content: BaseModel) -> web.Response:
-    """What an operation answers, None left out."""
+def json_or_xml(request: web.Request, operation: str, content: BaseModel) -> web.Response:
+    """Return the response of an operation. None values are omitted."""
     members = content.model_dump(by_alias=True, exclude_none=True)
     return write(request, f"{operation}Response", members)
 
@@ -156,7 +155,7 @@ def answer(request: web.Request, operation: str, content: BaseModel) -> web.Resp
 def write(
     request: web.Request, root: str, members: JsonObject, *, status: int = 200
 ) -> web.Response:
-    """`members` as a JSON object, or as the elements of the XML element `root`."""
+    """Return `members` as a JSON object, or as child elements of the XML element `root`."""
     if not wants_xml(request):
         text = json.dumps(members, separators=(",", ":"))
         return web.Response(text=text, status=status, content_type="application/json")
@@ -165,8 +164,8 @@ def write(
 
 
 def wants_xml(request: web.Request) -> bool:
-    """By `Format` in the query, else by the most wanted type of Accept that there is; JSON where
-    neither says anything."""
+    """Return whether the client wants XML: by `Format` in the query, or else by the preferred known
+    type in Accept. The default is JSON."""
     for name, value in request.query.items():
         if name.casefold() == "format" and value.casefold() in ("xml", "json"):
             return value.casefold() == "xml"
@@ -175,12 +174,12 @@ def wants_xml(request: web.Request) -> bool:
         for accept in request.headers.getall("Accept", [])
         for text in accept.split(",")
     ]
-    known = [(quality, kind) for quality, kind in ranges if quality and kind in _IS_XML]
-    return bool(known) and _IS_XML[max(known, key=lambda wanted: wanted[0])[1]]
+    supported = [(quality, kind) for quality, kind in ranges if quality and kind in _IS_XML]
+    return bool(supported) and _IS_XML[max(supported, key=lambda wanted: wanted[0])[1]]
 
 
 def _range(text: str) -> tuple[float, str]:
-    """A media range and its quality, RFC 9110, section 12.5.1."""
+    """Return the quality and the type of a media range (RFC 9110, section 12.5.1)."""
     kind, *parameters = (part.strip() for part in text.split(";"))
     found = [_QUALITY.fullmatch(parameter) for parameter in parameters]
     quality = next((float(match[1]) for match in found if match), 1.0)
@@ -195,8 +194,7 @@ def _elements(members: JsonObject) -> list[Element]:
     ]
 
 
-# AGS's errors: one object that both generations of SDKs can read.
-
+# Errors. One object serves both generations of SDKs: old ones read `Code`, new ones `code`.
 
 _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (InvalidRequest, 400, "InvalidParameter"),
@@ -215,7 +213,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (OutOfFiles, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
 )
-"""The first row that fits an error renders it; the tree's leaves come before their parents."""
+"""The first matching row applies: subclasses come before their base classes."""
 
 _HTTP_CODES = {
     404: "InvalidAction.NotFound",
@@ -225,7 +223,6 @@ _HTTP_CODES = {
     503: "ServiceUnavailable",
 }
 
-
 _FAULT_CODES = {
     400: "InvalidParameter",
     401: "IncompleteSignature",
@@ -233,11 +230,11 @@ _FAULT_CODES = {
     404: "ErrorWorkflowNotFound",
     409: "ErrorConflict",
 }
-"""For faults that the control API orders: what the operations themselves answer."""
+"""Codes of injected faults: those that the operations themselves return."""
 
 
 class AgsSignatureRefused(Unauthorized):
-    """A request whose signature does not hold; `status` and `code` are the gateway's."""
+    """A request with an invalid signature. `status` and `code` are those of Alibaba's gateway."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -246,9 +243,9 @@ class AgsSignatureRefused(Unauthorized):
 
 
 def render(error: Exception, request: web.Request) -> web.Response:
-    """The answer for an error, in the notation that the request asks for.
+    """Return the response for an error, as JSON or XML.
 
-    Anything that is not ours is an internal error without details.
+    Unknown exceptions become an internal error without details.
     """
     match error:
         case AgsSignatureRefused():
@@ -260,7 +257,7 @@ def render(error: Exception, request: web.Request) -> web.Response:
             )
             return _answer(request, status, code, _message(error))
         case InjectedResponse():
-            return _ordered(error, request)
+            return _injected(error, request)
         case web.HTTPException():
             return _http(error, request)
         case _:
@@ -274,8 +271,8 @@ def _message(error: WesemuError) -> str:
     return f"The parameter {error.field}: {error.message}"
 
 
-def _ordered(error: InjectedResponse, request: web.Request) -> web.Response:
-    """A fault: 404 and 409 mean the job where the request names one."""
+def _injected(error: InjectedResponse, request: web.Request) -> web.Response:
+    """Render an injected fault. 404 and 409 refer to the job if the request names one."""
     status = error.status
     code = _FAULT_CODES.get(status) or _http_code(status)
     if status == 404 and not request.path.startswith("/gs/workflow/"):
@@ -320,17 +317,19 @@ def _answer(request: web.Request, status: int, code: str, message: str) -> web.R
     )
 
 
+# Runs as jobs
+
 _NAME = re.compile(rf"({'|'.join(KINDS)})-gpu-([a-z0-9]+)")
 _BUCKET_URL = re.compile(r"oss://([^/]+)/(.+)")
 
 
 def job_name(run: Run) -> str:
-    """As "mapping-gpu-66xv7": AGS's name says gpu wherever the job ran."""
+    """Return a name like "mapping-gpu-66xv7". AGS's names contain "gpu" on all nodes."""
     return f"{run.workflow}-gpu-{run.handle}"
 
 
 async def find_run(runs: RunService, owner: Owner, name: str) -> Run:
-    """The run that a job name means. Raises RunNotFound, also for other owners' jobs."""
+    """Return the run of a job name. Raises RunNotFound, also for other owners' jobs."""
     missing = RunNotFound(f"you have no workflow {name[:80]!r}; DescribeWorkflows lists yours")
     match = _NAME.fullmatch(name)
     if match is None:
@@ -346,7 +345,7 @@ async def find_run(runs: RunService, owner: Owner, name: str) -> Run:
 
 
 def status(state: RunState) -> str:
-    """AGS's word for a state. A job that is being cancelled still runs; a cancelled one failed."""
+    """Return AGS's status. A job that is being cancelled is Running, a cancelled one Failed."""
     match state:
         case RunState.QUEUED:
             return "Pending"
@@ -370,7 +369,7 @@ def list_entry(run: Run, cluster_id: str) -> AgsJob:
 
 
 def describe(run: Run, *, now: datetime, namespace: str) -> Description:
-    """A run as DescirbeWorkflow tells it at `now`. Sizes are bytes; what is not known is "0"."""
+    """Return DescirbeWorkflow's response at `now`. Sizes are in bytes; unknown numbers are "0"."""
     length = elapsed(run, now)
     figure, sla, predicted = figures(run), promised(run), predict(run)
     return Description(
@@ -403,15 +402,15 @@ def describe(run: Run, *, now: datetime, namespace: str) -> Description:
 
 
 def _error(run: Run) -> str | None:
-    """AGS has one word for jobs that failed and for those that somebody cancelled."""
+    """Return an error message for cancelled jobs, which AGS also shows as Failed."""
     return "the workflow was cancelled" if run.state is RunState.CANCELED else None
 
 
 def echo_of(run: Run) -> JsonObject:
-    """What AGS would echo of a run that came in by another API: its parameters in dialect 2.
+    """Return the echo of a run that came through another API: its parameters in dialect 2.
 
-    Keys are shortened to the first reads' bucket; what lies elsewhere keeps its `oss://` URL.
-    Of several lanes the first is told.
+    Keys are relative to the bucket of the first read file; keys in other buckets stay `oss://`
+    URLs. Only the first lane is shown.
     """
     params = run.request.params
     reads = params.get("reads")
@@ -440,8 +439,8 @@ def _within(text: str, home: re.Match[str] | None) -> str:
     return text.removeprefix(f"oss://{home[1]}/") if home is not None else text
 
 
-def _go_time(moment: datetime | None) -> str | None:
-    return None if moment is None else go_time(moment)
+def _go_time(timestamp: datetime | None) -> str | None:
+    return None if timestamp is None else go_time(timestamp)
 
 
 def _whole(length: timedelta) -> timedelta:

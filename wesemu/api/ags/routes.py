@@ -1,4 +1,4 @@
-"""The five operations, told apart by method and path as the gateway does it."""
+"""The AGS dialect and its five operations, identified by method and path (AGS API reference)."""
 
 import asyncio
 import re
@@ -11,10 +11,10 @@ from wesemu.api.ags.requests import KINDS, StartWorkflow, parse_body, translate
 from wesemu.api.ags.responses import (
     Jobs,
     Started,
-    answer,
     describe,
     find_run,
     job_name,
+    json_or_xml,
     list_entry,
     render,
     status,
@@ -28,7 +28,7 @@ from wesemu.runs.service import RunService
 from wesemu.runs.store import Selection
 from wesemu.util.text import whole_number
 
-# AGS as the middleware sees it.
+# Dialect
 
 
 class AgsDialect:
@@ -44,7 +44,7 @@ class AgsDialect:
         return request.path == "/gs" or request.path.startswith("/gs/")
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Raises SignatureRefused; TokenRefused, Forbidden or IssuerUnreachable of a token."""
+        """Raise AgsSignatureRefused, or for tokens TokenRefused, Forbidden or IssuerUnreachable."""
         return await self._authenticator.owner(request)
 
     def render_error(self, error: Exception, request: web.Request) -> web.Response:
@@ -54,16 +54,18 @@ class AgsDialect:
         return {"x-acs-request-id": request_id}
 
 
+# Operations
+
 _PAGE = 500
 _RUN = re.compile(r"the run ([0-9a-f-]{36})")
 _JOBS = Selection(workflows=KINDS)
 
 
 class AgsHandlers:
-    """Answers for the runs of one service.
+    """Handles the five operations.
 
-    `clock` tells how long a running job has taken; `namespace` is the 16-digit account id and
-    `cluster_id` the cluster that every job is said to belong to.
+    `clock` measures how long jobs have run. `namespace` is the 16-digit account id, and
+    `cluster_id` the cluster of all jobs.
     """
 
     def __init__(self, runs: RunService, clock: Clock, *, namespace: str, cluster_id: str) -> None:
@@ -82,27 +84,27 @@ class AgsHandlers:
         ]
 
     async def start_workflow(self, request: web.Request) -> web.Response:
-        """Queues a run and answers at once; SDKs wait 10 s at most."""
+        """Queue a run and return at once: SDKs time out after 10 s."""
         start = await asyncio.to_thread(_start, await request.read())
-        with start.in_callers_words():
+        with start.with_caller_fields():
             run = await self._runs.submit(request[OWNER], start.request)
         warning = await self._in_job_names(request[OWNER], run.tags.get(SHARED))
         started = Started(job_name=job_name(run), warning=warning)
-        return answer(request, "StartWorkflow", started)
+        return json_or_xml(request, "StartWorkflow", started)
 
     async def describe_workflows(self, request: web.Request) -> web.Response:
-        """All jobs, newest first. The API has no paging; `limit` is our addition."""
+        """List all jobs, newest first. AGS has no paging; `limit` is an extension."""
         runs = await self._newest(request[OWNER], _limit(request))
         jobs = [list_entry(run, self._cluster_id) for run in runs]
-        return answer(request, "DescribeWorkflows", Jobs(jobs=jobs))
+        return json_or_xml(request, "DescribeWorkflows", Jobs(jobs=jobs))
 
     async def descirbe_workflow(self, request: web.Request) -> web.Response:
         run = await self._find(request)
-        told = describe(run, now=self._clock.now(), namespace=self._namespace)
-        return answer(request, "DescirbeWorkflow", told)
+        description = describe(run, now=self._clock.now(), namespace=self._namespace)
+        return json_or_xml(request, "DescirbeWorkflow", description)
 
     async def cancel_workflow(self, request: web.Request) -> web.Response:
-        """A job that has ended stays as it is, which is a success too."""
+        """Cancel a job. A job that has ended stays unchanged, which is also a success."""
         run = await self._find(request)
         body = await asyncio.to_thread(parse_body, await request.read())
         action = body.get("action")
@@ -112,7 +114,7 @@ class AgsHandlers:
         return web.Response()
 
     async def remove_workflow(self, request: web.Request) -> web.Response:
-        """Forgets a job that has ended. Raises RunActive."""
+        """Remove a job that has ended. Raises RunActive."""
         run = await self._find(request)
         if run.state.active:
             if run.state is RunState.CANCELING:
@@ -127,30 +129,30 @@ class AgsHandlers:
         await self._runs.remove(request[OWNER], run.id)
         return web.Response()
 
-    async def _in_job_names(self, owner: Owner, told: str | None) -> str | None:
-        """A sentence about another run, which AGS knows by the name of its job."""
-        named = None if told is None else _RUN.search(told)
-        if told is None or named is None:
-            return told
+    async def _in_job_names(self, owner: Owner, text: str | None) -> str | None:
+        """Replace the run id in a sentence about another run with its job name."""
+        match = None if text is None else _RUN.search(text)
+        if text is None or match is None:
+            return text
         with suppress(RunNotFound, Forbidden):
-            other = await self._runs.get(owner, named[1])
-            return told.replace(named[0], f"the workflow {job_name(other)}")
-        return told
+            other = await self._runs.get(owner, match[1])
+            return text.replace(match[0], f"the workflow {job_name(other)}")
+        return text
 
     async def _find(self, request: web.Request) -> Run:
         return await find_run(self._runs, request[OWNER], request.match_info["name"])
 
     async def _newest(self, owner: Owner, limit: int | None) -> list[Run]:
-        found: list[Run] = []
+        runs: list[Run] = []
         before: int | None = None
-        while limit is None or len(found) < limit:
-            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+        while limit is None or len(runs) < limit:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(runs))
             page = await self._runs.page(owner, size=size, before=before, selection=_JOBS)
-            found += page.runs
+            runs += page.runs
             before = page.before
             if before is None:
                 break
-        return found
+        return runs
 
 
 def _start(body: bytes) -> StartWorkflow:
