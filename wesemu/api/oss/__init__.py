@@ -1,1 +1,2 @@
-"""Alibaba Cloud Object Storage Service, as far as its clients need it to fill the buckets."""
+"""Alibaba Cloud Object Storage Service (OSS): the operations that clients need to fill and read
+buckets."""

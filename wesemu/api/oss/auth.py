@@ -1,4 +1,5 @@
-"""Who sent a request: the access key whose secret signed it, in time."""
+"""OSS authentication: the signatures V1, V2 and V4 (OSS API, "Include signatures in the
+Authorization header" and "in a URL"), and their check."""
 
 import base64
 import hashlib
@@ -18,8 +19,7 @@ from wesemu.api.oss.request import OssRequest
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import LOCAL_OWNER, Owner
 
-# The three signatures of OSS, each in the Authorization header or in a presigned URL.
-
+# Signatures V1, V2 and V4, each in the Authorization header or in a presigned URL
 
 V4 = "OSS4-HMAC-SHA256"
 _V1_AUTHORIZATION = re.compile(r"OSS ([^:\s]+):(\S+)")
@@ -41,15 +41,15 @@ _SUBRESOURCE_NAMES = """accessPoint accessPointPolicy acl append asyncFetch buck
     x-oss-redundancy-transition-taskid x-oss-request-payer x-oss-target-redundancy-type
     x-oss-traffic-limit x-oss-write-get-object-response"""
 SUBRESOURCES = frozenset(_SUBRESOURCE_NAMES.split())
-"""What V1 signs of a query, as the SDKs have it."""
+"""The parts of a query that V1 signs, as listed in the official SDKs."""
 
 
 @dataclass(frozen=True, slots=True)
 class OssSignature:
-    """What a request claims. `scope` (V4) is `<date>/<region>/<product>/aliyun_v4_request`.
+    """A signature as sent. V4's `scope` is `<date>/<region>/<product>/aliyun_v4_request`.
 
-    `time` is when it was signed; `expires` is set for a presigned URL only: the time in epoch
-    seconds (V1, V2), or the seconds that it holds (V4).
+    `time` is the time of signing. `expires` is set for presigned URLs: epoch seconds (V1, V2) or a
+    duration in seconds (V4).
     """
 
     version: Literal[1, 2, 4]
@@ -62,7 +62,7 @@ class OssSignature:
 
 
 def read_signature(call: OssRequest, headers: Mapping[str, str]) -> OssSignature | None:
-    """None for a request without a signature, or one that is none of the six."""
+    """Return the signature of a request, or None if it has none in a known format."""
     authorization = headers.get("authorization", "")
     if not authorization:
         return _presigned(call.query)
@@ -87,7 +87,7 @@ def read_signature(call: OssRequest, headers: Mapping[str, str]) -> OssSignature
 def verify(
     call: OssRequest, headers: Mapping[str, str], signature: OssSignature, secret: str
 ) -> bool:
-    """Whether `signature` is the one that the secret's owner would have made of the request."""
+    """Return whether the secret produces this signature of the request."""
     text = _bytes(string_to_sign(call, headers, signature))
     match signature.version:
         case 1:
@@ -98,6 +98,7 @@ def verify(
             expected = base64.b64encode(digest).decode()
         case 4:
             key = _bytes(f"aliyun_v4{secret}")
+            # V4 derives the signing key from the secret and each part of the scope.
             for step in signature.scope.split("/"):
                 key = hmac.new(key, _bytes(step), hashlib.sha256).digest()
             expected = hmac.new(key, text, hashlib.sha256).hexdigest()
@@ -105,7 +106,7 @@ def verify(
 
 
 def string_to_sign(call: OssRequest, headers: Mapping[str, str], signature: OssSignature) -> str:
-    """The string that the server signs, also for the error message."""
+    """Return the string to sign. OSS shows it in SignatureDoesNotMatch."""
     resource = f"/{call.bucket}/{call.key}" if call.bucket else "/"
     if signature.version == 4:
         return _v4_string(call, headers, signature, resource)
@@ -114,8 +115,8 @@ def string_to_sign(call: OssRequest, headers: Mapping[str, str], signature: OssS
         tail = resource + _query([p for p in call.parameters if p[0] in SUBRESOURCES])
     else:
         names = _signed_names(headers, signature, ())
-        pairs = [(_escaped(name), _escaped(value)) for name, value in _signed_query(call)]
-        tail = f"{';'.join(signature.additional)}\n{_escaped(resource)}{_query(pairs)}"
+        pairs = _signed_query(call)
+        tail = f"{';'.join(signature.additional)}\n{_percent_encode(resource)}{_query(pairs)}"
     lines = [
         call.method,
         headers.get("content-md5", ""),
@@ -130,7 +131,7 @@ def string_to_sign(call: OssRequest, headers: Mapping[str, str], signature: OssS
 def _v4_string(
     call: OssRequest, headers: Mapping[str, str], signature: OssSignature, resource: str
 ) -> str:
-    pairs = [(_escaped(name), _escaped(value)) for name, value in _signed_query(call)]
+    pairs = _signed_query(call)
     names = _signed_names(headers, signature, _ALWAYS_SIGNED)
     canonical = "\n".join(
         [
@@ -176,16 +177,21 @@ def _signed_names(
 
 
 def _signed_query(call: OssRequest) -> list[tuple[str, str]]:
-    return [pair for pair in call.parameters if pair[0] != "x-oss-signature"]
+    """Return the parameters that V2 and V4 sign, percent-encoded."""
+    return [
+        (_percent_encode(name), _percent_encode(value))
+        for name, value in call.parameters
+        if name != "x-oss-signature"
+    ]
 
 
 def _query(pairs: list[tuple[str, str]]) -> str:
-    """Sorted; an empty value goes without its equals sign."""
+    """Join sorted pairs. An empty value has no equals sign."""
     texts = [f"{name}={value}" if value else name for name, value in sorted(pairs)]
     return "?" + "&".join(texts) if texts else ""
 
 
-def _escaped(text: str) -> str:
+def _percent_encode(text: str) -> str:
     return quote(text, safe="-_.~", errors="surrogateescape")
 
 
@@ -193,17 +199,21 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+# Authentication
+
 SKEW = timedelta(minutes=15)
-_LONGEST = timedelta(days=7)
-_LATEST = 253_402_300_799  # the last second of the year 9999
+"""The largest difference between the clocks of client and server (RequestTimeTooSkewed)."""
+
+_MAX_PRESIGNED = timedelta(days=7)
+_MAX_EPOCH = 253_402_300_799  # the last second of the year 9999
 
 
 class OssAuthenticator:
-    """Checks signatures against `keys` (access key id = secret); the id is the owner.
+    """Checks signatures with `keys` (access key id = secret). The owner is the access key id.
 
-    Without keys everybody is LOCAL_OWNER, however the request is signed; unless `guarded`, which
-    says that other credentials are asked for here: then nobody is. `clock` is the wall clock, by
-    which clients sign.
+    Without keys, every caller is LOCAL_OWNER and signatures are ignored. With `guarded`, the server
+    requires credentials of another kind, so all OSS requests are refused. `clock` is the wall
+    clock, because clients sign with real time.
     """
 
     def __init__(self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False) -> None:
@@ -212,16 +222,13 @@ class OssAuthenticator:
         self._clock = clock
 
     def owner(self, request: web.Request, call: OssRequest) -> Owner:
-        """Raises SignatureRefused."""
-        headers = _collect(request)
-        if not self._is_open:
-            return self.check(call, headers)
-        return LOCAL_OWNER
+        """Return the caller. Raises OssSignatureRefused."""
+        return LOCAL_OWNER if self._is_open else self.check(call, _collect_headers(request))
 
     def check(self, call: OssRequest, headers: Mapping[str, str]) -> Owner:
-        """The owner of a signed request; header names are in lower case.
+        """Return the owner of a signed request. Header names are in lower case.
 
-        Raises SignatureRefused.
+        Raises OssSignatureRefused.
         """
         signature = read_signature(call, headers)
         if signature is None:
@@ -253,12 +260,12 @@ class OssAuthenticator:
     def _check_time(self, signature: OssSignature) -> None:
         now = self._clock.now()
         if signature.expires is not None:
-            if signature.version == 4 and _moment(signature.time) - now > SKEW:
+            if signature.version == 4 and _parse_time(signature.time) - now > SKEW:
                 raise _denied("Request is not valid yet.")
             if _expiry(signature) < now:
                 raise _denied("Request has expired.")
             return
-        if abs(_moment(signature.time) - now) > SKEW:
+        if abs(_parse_time(signature.time) - now) > SKEW:
             raise OssSignatureRefused(
                 403,
                 "RequestTimeTooSkewed",
@@ -278,26 +285,27 @@ def _expiry(signature: OssSignature) -> datetime:
     if not text.isascii() or not text.isdecimal():
         raise _denied(f"Expires is {text[:40]!r}, not a number of seconds.")
     if signature.version != 4:
-        return datetime.fromtimestamp(min(int(text[:20]), _LATEST), UTC)
-    lasts = timedelta(seconds=min(int(text[:20]), _LATEST))
-    if lasts > _LONGEST:
+        return datetime.fromtimestamp(min(int(text[:20]), _MAX_EPOCH), UTC)
+    duration = timedelta(seconds=min(int(text[:20]), _MAX_EPOCH))
+    if duration > _MAX_PRESIGNED:
         raise _denied("A presigned URL (V4) holds for seven days at most.")
-    return _moment(signature.time) + lasts
+    return _parse_time(signature.time) + duration
 
 
-def _moment(text: str) -> datetime:
-    """A time in ISO 8601 or as HTTP writes it. Raises SignatureRefused."""
+def _parse_time(text: str) -> datetime:
+    """Parse an ISO 8601 or HTTP date. Raises OssSignatureRefused."""
+    parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
     try:
-        moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
+        timestamp = parse(text)
     except (ValueError, TypeError, OverflowError) as error:
         raise _denied(
             f"OSS authentication requires a valid Date, and {text[:40]!r} is none."
         ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
-def _collect(request: web.Request) -> dict[str, str]:
-    """Names in lower case; a repeated header's values are joined, so that none is smuggled in."""
+def _collect_headers(request: web.Request) -> dict[str, str]:
+    """Return headers with lower-case names. Repeated headers are joined: none can hide another."""
     collected: dict[str, str] = {}
     for name, value in request.headers.items():
         key, text = name.lower(), value.strip()

@@ -1,4 +1,5 @@
-"""The operations on buckets, and on many objects of one."""
+"""Operations on buckets, the listings of objects, and DeleteMultipleObjects (OSS API, "Bucket
+operations")."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -17,48 +18,50 @@ from wesemu.storage.listing import KeyPage
 from wesemu.storage.objects import ObjectInfo, ObjectStore
 
 REGION = "oss-wesemu"
-"""Where every bucket is said to lie."""
+"""The region of all buckets."""
 
 _PAGE = 100
 
 
 class BucketHandlers:
-    """Answers for the buckets of `shelves` and the listings of `store`."""
+    """Handles the operations on buckets; `buckets` manages them, `store` lists objects."""
 
-    def __init__(self, shelves: BucketAdmin, store: ObjectStore) -> None:
-        self._shelves = shelves
+    def __init__(self, buckets: BucketAdmin, store: ObjectStore) -> None:
+        self._buckets = buckets
         self._store = store
 
     async def list_buckets(self, request: web.Request) -> web.Response:
-        """GetService."""
+        """ListBuckets (GetService)."""
         query = request[CALL].query
-        most = xml.limit(query, "max-keys", _PAGE)
+        limit = xml.limit(query, "max-keys", _PAGE)
         prefix, marker = query.get("prefix", ""), query.get("marker", "")
-        found = [
+        buckets = [
             info
-            for info in await asyncio.to_thread(self._shelves.all)
+            for info in await asyncio.to_thread(self._buckets.all)
             if info.name.startswith(prefix) and info.name > marker
         ]
-        shown = found[:most]
-        more = len(found) > most
+        page = buckets[:limit]
+        is_truncated = len(buckets) > limit
         return xml.answer(
             "ListAllMyBucketsResult",
             xml.element("Prefix", prefix),
             xml.element("Marker", marker),
-            xml.element("MaxKeys", most),
-            xml.element("IsTruncated", str(more).lower()),
-            [xml.element("NextMarker", shown[-1].name)] if more else [],
+            xml.element("MaxKeys", limit),
+            xml.element("IsTruncated", str(is_truncated).lower()),
+            [xml.element("NextMarker", page[-1].name)] if is_truncated else [],
             xml.owner(request),
-            xml.element("Buckets", *(_bucket(request, info) for info in shown)),
+            xml.element("Buckets", *(_bucket(request, info) for info in page)),
         )
 
     async def create(self, request: web.Request) -> web.Response:
+        """PutBucket."""
         bucket = request[CALL].bucket
-        await asyncio.to_thread(self._shelves.create, bucket)
+        await asyncio.to_thread(self._buckets.create, bucket)
         return web.Response(headers={"Location": f"/{bucket}"})
 
     async def info(self, request: web.Request) -> web.Response:
-        info = await asyncio.to_thread(self._shelves.info, request[CALL].bucket)
+        """GetBucketInfo."""
+        info = await asyncio.to_thread(self._buckets.info, request[CALL].bucket)
         bucket = _bucket(request, info)
         bucket.append(xml.owner(request))
         bucket.append(xml.element("AccessControlList", xml.element("Grant", "private")))
@@ -66,7 +69,8 @@ class BucketHandlers:
         return xml.answer("BucketInfo", bucket)
 
     async def statistics(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._shelves.statistics, request[CALL].bucket)
+        """GetBucketStat."""
+        found = await asyncio.to_thread(self._buckets.statistics, request[CALL].bucket)
         modified = 0 if found.modified is None else int(found.modified.timestamp())
         return xml.answer(
             "BucketStat",
@@ -80,28 +84,33 @@ class BucketHandlers:
         )
 
     async def location(self, request: web.Request) -> web.Response:
+        """GetBucketLocation."""
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)
         return xml.answer("LocationConstraint", REGION)
 
     async def acl(self, request: web.Request) -> web.Response:
+        """GetBucketAcl."""
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)
         return access_control(request, "private")
 
     async def versioning(self, request: web.Request) -> web.Response:
-        """Empty, as of a bucket for which it was never enabled."""
+        """GetBucketVersioning. Empty, like for a bucket that never had versioning enabled."""
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)
         return xml.answer("VersioningConfiguration")
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Raises BucketNotEmpty."""
-        await asyncio.to_thread(self._shelves.remove, request[CALL].bucket)
+        """DeleteBucket. Raises BucketNotEmpty."""
+        await asyncio.to_thread(self._buckets.remove, request[CALL].bucket)
         return web.Response(status=204)
 
     async def delete_many(self, request: web.Request) -> web.Response:
-        """DeleteMultipleObjects. Where no object is, it is as good as deleted; what is refused is
-        told as S3 tells it, in `Error` elements, since OSS documents none."""
+        """DeleteMultipleObjects. Missing objects count as deleted.
+
+        OSS documents no format for keys that cannot be deleted; they are listed in `Error`
+        elements, like in S3.
+        """
         call = request[CALL]
-        spelled = xml.spelling(call.query)
+        encode = xml.key_encoder(call.query)
         await asyncio.to_thread(self._store.folder, call.bucket)
         keys, quiet = await read_deletion(request)
         refused = await asyncio.to_thread(self._remove_all, call.bucket, keys)
@@ -110,43 +119,43 @@ class BucketHandlers:
         deleted = [] if quiet else [key for key in keys if key not in refused]
         return xml.answer(
             "DeleteResult",
-            xml.encoding(call.query),
-            [xml.element("Deleted", xml.element("Key", spelled(key))) for key in deleted],
-            [_refused(spelled(key), *why) for key, why in refused.items()],
+            xml.encoding_type(call.query),
+            [xml.element("Deleted", xml.element("Key", encode(key))) for key in deleted],
+            [_refused(encode(key), *why) for key, why in refused.items()],
         )
 
     async def list_objects(self, request: web.Request) -> web.Response:
-        """GetBucket (ListObjects), version 1 or 2."""
+        """ListObjects (GetBucket), or ListObjectsV2 with `list-type=2`."""
         call = request[CALL]
         query = call.query
         second = query.get("list-type") == "2"
-        most = xml.limit(query, "max-keys", _PAGE)
-        spelled = xml.spelling(query)
+        limit = xml.limit(query, "max-keys", _PAGE)
+        encode = xml.key_encoder(query)
         after = _after(query) if second else query.get("marker", "")
-        found, infos = await asyncio.to_thread(
+        page, infos = await asyncio.to_thread(
             self._store.page,
             call.bucket,
             prefix=query.get("prefix", ""),
             delimiter=query.get("delimiter", ""),
             after=after,
-            limit=most,
+            limit=limit,
         )
         with_owner = not second or query.get("fetch-owner") == "true"
         return xml.answer(
             "ListBucketResult",
             xml.element("Name", call.bucket),
-            xml.element("Prefix", spelled(query.get("prefix", ""))),
-            xml.element("MaxKeys", most),
-            xml.element("Delimiter", spelled(query.get("delimiter", ""))),
-            xml.encoding(query),
-            _position(query, found, spelled) if second else _marker(query, found, spelled),
-            xml.element("IsTruncated", str(found.after is not None).lower()),
-            [_contents(request, info, spelled, with_owner) for info in infos],
-            xml.common_prefixes(spelled(prefix) for prefix in found.prefixes),
+            xml.element("Prefix", encode(query.get("prefix", ""))),
+            xml.element("MaxKeys", limit),
+            xml.element("Delimiter", encode(query.get("delimiter", ""))),
+            xml.encoding_type(query),
+            _position(query, page, encode) if second else _marker(query, page, encode),
+            xml.element("IsTruncated", str(page.after is not None).lower()),
+            [_contents(request, info, encode, with_owner) for info in infos],
+            xml.common_prefixes(encode(prefix) for prefix in page.prefixes),
         )
 
     def _remove_all(self, bucket: str, keys: list[str]) -> dict[str, tuple[str, str]]:
-        """Code and message for each key that is refused; the server's own faults are raised."""
+        """Remove objects; return code and message of each refused key. Raise server errors."""
         refused: dict[str, tuple[str, str]] = {}
         for key in keys:
             try:
@@ -183,11 +192,11 @@ def _bucket(request: web.Request, info: BucketInfo) -> Element:
 
 
 def _contents(
-    request: web.Request, info: ObjectInfo, spelled: Callable[[str], str], with_owner: bool
+    request: web.Request, info: ObjectInfo, encode: Callable[[str], str], with_owner: bool
 ) -> Element:
     contents = xml.element(
         "Contents",
-        xml.element("Key", spelled(info.key)),
+        xml.element("Key", encode(info.key)),
         xml.element("LastModified", xml.time(info.modified)),
         xml.element("ETag", f'"{info.etag}"'),
         xml.element("Type", info.record.kind),
@@ -200,30 +209,28 @@ def _contents(
 
 
 def _after(query: Mapping[str, str]) -> str:
-    word = query.get("continuation-token", "")
-    return xml.place(word) if word else query.get("start-after", "")
+    token = query.get("continuation-token", "")
+    return xml.decode_token(token) if token else query.get("start-after", "")
 
 
-def _marker(
-    query: Mapping[str, str], found: KeyPage, spelled: Callable[[str], str]
-) -> list[Element]:
-    elements = [xml.element("Marker", spelled(query.get("marker", "")))]
-    if found.after is not None:
-        elements.append(xml.element("NextMarker", spelled(found.after)))
+def _marker(query: Mapping[str, str], page: KeyPage, encode: Callable[[str], str]) -> list[Element]:
+    elements = [xml.element("Marker", encode(query.get("marker", "")))]
+    if page.after is not None:
+        elements.append(xml.element("NextMarker", encode(page.after)))
     return elements
 
 
 def _position(
-    query: Mapping[str, str], found: KeyPage, spelled: Callable[[str], str]
+    query: Mapping[str, str], page: KeyPage, encode: Callable[[str], str]
 ) -> list[Element]:
-    word = query.get("continuation-token", "")
+    token = query.get("continuation-token", "")
     elements = [
-        xml.element("StartAfter", spelled(query.get("start-after", ""))),
-        xml.element("KeyCount", len(found.keys) + len(found.prefixes)),
+        xml.element("StartAfter", encode(query.get("start-after", ""))),
+        xml.element("KeyCount", len(page.keys) + len(page.prefixes)),
     ]
-    if word:
-        elements.append(xml.element("ContinuationToken", spelled(word)))
-    if found.after is not None:
-        following = spelled(xml.token(found.after))
+    if token:
+        elements.append(xml.element("ContinuationToken", encode(token)))
+    if page.after is not None:
+        following = encode(xml.encode_token(page.after))
         elements.append(xml.element("NextContinuationToken", following))
     return elements

@@ -1,7 +1,6 @@
-"""OSS's errors: an XML document without a namespace, with the documented codes.
+"""OSS errors: an XML document without namespace, with the codes of the OSS API ("Error responses").
 
-The answer to a HEAD can hold no document; it comes in the header `x-oss-err`, Base64, which is
-where the newer SDKs look for it.
+A response to HEAD has no body. Newer SDKs read the document from the header `x-oss-err` (Base64).
 """
 
 import base64
@@ -60,7 +59,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (OutOfFiles, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
 )
-"""The first row that fits an error renders it; the tree's leaves come before their parents."""
+"""The first matching row applies: subclasses come before their base classes."""
 
 _NAMES = {BUCKET: "InvalidBucketName", KEY: "InvalidObjectName"}
 _HTTP_CODES = {
@@ -98,7 +97,7 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class OssRefused(WesemuError):
-    """What only this API has a word for. `details` become elements of the document."""
+    """An error that only OSS has. `details` become elements of the document."""
 
     def __init__(
         self,
@@ -117,7 +116,7 @@ class OssRefused(WesemuError):
 
 
 class OssSignatureRefused(OssRefused, Unauthorized):
-    """A request that is not signed as it should be."""
+    """A request without a valid signature."""
 
 
 def not_implemented(what: str) -> OssRefused:
@@ -129,9 +128,9 @@ def not_implemented(what: str) -> OssRefused:
 
 
 def render(error: Exception, request_id: str, level: Level = "object") -> web.Response:
-    """The answer for an error. Anything that is not ours is an internal error without details.
+    """Return the response for an error at `level`.
 
-    `level` is what the request is about.
+    Unknown exceptions become an internal error without details.
     """
     match error:
         case OssRefused():
@@ -154,7 +153,7 @@ def render(error: Exception, request_id: str, level: Level = "object") -> web.Re
 
 
 def http_code(status: int, level: Level) -> str:
-    """The code that goes with a status, for what is neither OSS's nor ours."""
+    """Return the OSS code of a status, for errors of aiohttp and injected faults."""
     if status == web.HTTPNotFound.status_code:
         return _MISSING[level]
     unknown = "InvalidArgument" if status < 500 else "ServiceUnavailable"
@@ -162,7 +161,7 @@ def http_code(status: int, level: Level) -> str:
 
 
 def refusal(error: Exception) -> tuple[int, str, str] | None:
-    """Status, code and message of an error that may be told; None of one that is internal."""
+    """Return status, code and message of an error, or None if it is internal."""
     match error:
         case OssRefused():
             return error.status, error.code, error.message

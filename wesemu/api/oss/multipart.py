@@ -1,4 +1,4 @@
-"""The operations on multipart uploads."""
+"""Multipart uploads (OSS API, "Multipart upload operations")."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from wesemu.api.oss.streaming import (
     CRC64,
     SOURCE,
     checksums,
-    incoming,
-    opened_source,
+    open_source,
     read_parts,
     receive,
-    sent_record,
+    record_from_headers,
+    upload_file,
 )
 from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
@@ -29,7 +29,7 @@ _PAGE = 1000
 
 
 class MultipartHandlers:
-    """Answers for the `uploads` into `store`."""
+    """Handles the multipart `uploads` into `store`."""
 
     def __init__(self, uploads: MultipartUploads, store: ObjectStore) -> None:
         self._uploads = uploads
@@ -38,26 +38,27 @@ class MultipartHandlers:
     async def begin(self, request: web.Request) -> web.Response:
         """InitiateMultipartUpload."""
         call = request[CALL]
-        spelled = xml.spelling(call.query)
-        record = sent_record(request)
+        encode = xml.key_encoder(call.query)
+        record = record_from_headers(request)
         upload_id = await asyncio.to_thread(self._uploads.begin, call.bucket, call.key, record)
         return xml.answer(
             "InitiateMultipartUploadResult",
-            xml.encoding(call.query),
+            xml.encoding_type(call.query),
             xml.element("Bucket", call.bucket),
-            xml.element("Key", spelled(call.key)),
+            xml.element("Key", encode(call.key)),
             xml.element("UploadId", upload_id),
         )
 
     async def put_part(self, request: web.Request) -> web.Response:
-        """UploadPart, or UploadPartCopy where a source is named. Raises UploadNotFound."""
+        """UploadPart, or UploadPartCopy with `x-oss-copy-source`. Raises UploadNotFound."""
         call = request[CALL]
         number = _part_number(call.query["partNumber"])
         upload_id = call.query["uploadId"]
+        # check the upload id before reading the body
         await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
-        async with incoming(self._store, call.bucket) as target:
+        async with upload_file(self._store, call.bucket) as target:
             if copied := SOURCE in request.headers:
-                async with opened_source(self._store, request) as source:
+                async with open_source(self._store, request) as source:
                     await source.write(target)
                 digests = await asyncio.to_thread(target.finish)
             else:
@@ -72,89 +73,90 @@ class MultipartHandlers:
         return response
 
     async def list_parts(self, request: web.Request) -> web.Response:
-        """Raises UploadNotFound."""
+        """ListParts. Raises UploadNotFound."""
         call = request[CALL]
-        spelled = xml.spelling(call.query)
-        most = xml.limit(call.query, "max-parts", _PAGE)
+        encode = xml.key_encoder(call.query)
+        limit = xml.limit(call.query, "max-parts", _PAGE)
         marker = xml.number(call.query, "part-number-marker")
         upload_id = call.query["uploadId"]
         parts = await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
-        found = [part for part in parts if part.number > marker]
-        shown = found[:most]
+        parts_after = [part for part in parts if part.number > marker]
+        page = parts_after[:limit]
         return xml.answer(
             "ListPartsResult",
-            xml.encoding(call.query),
+            xml.encoding_type(call.query),
             xml.element("Bucket", call.bucket),
-            xml.element("Key", spelled(call.key)),
+            xml.element("Key", encode(call.key)),
             xml.element("UploadId", upload_id),
             xml.element("PartNumberMarker", marker),
-            xml.element("NextPartNumberMarker", shown[-1].number if shown else marker),
-            xml.element("MaxParts", most),
-            xml.element("IsTruncated", str(len(found) > most).lower()),
-            [_listed_part(part) for part in shown],
+            xml.element("NextPartNumberMarker", page[-1].number if page else marker),
+            xml.element("MaxParts", limit),
+            xml.element("IsTruncated", str(len(parts_after) > limit).lower()),
+            [_listed_part(part) for part in page],
         )
 
     async def complete(self, request: web.Request) -> web.Response:
-        """CompleteMultipartUpload; `x-oss-complete-all: yes` takes all parts without naming any."""
+        """CompleteMultipartUpload. `x-oss-complete-all: yes` uses all uploaded parts."""
         call = request[CALL]
-        spelled = xml.spelling(call.query)
+        encode = xml.key_encoder(call.query)
         everything = request.headers.get("x-oss-complete-all", "").lower() == "yes"
-        named = None if everything else await read_parts(request)
+        parts = None if everything else await read_parts(request)
         info = await asyncio.to_thread(
             self._uploads.complete,
             call.bucket,
             call.key,
             call.query["uploadId"],
-            named,
+            parts,
             overwrite=may_overwrite(request),
         )
         response = xml.answer(
             "CompleteMultipartUploadResult",
-            xml.encoding(call.query),
-            xml.element("Location", f"{base_url(request)}/{call.bucket}/{spelled(call.key)}"),
+            xml.encoding_type(call.query),
+            xml.element("Location", f"{base_url(request)}/{call.bucket}/{encode(call.key)}"),
             xml.element("Bucket", call.bucket),
-            xml.element("Key", spelled(call.key)),
+            xml.element("Key", encode(call.key)),
             xml.element("ETag", f'"{info.etag}"'),
         )
         response.headers.update(checksums(info))
         return response
 
     async def abort(self, request: web.Request) -> web.Response:
-        """Raises UploadNotFound."""
+        """AbortMultipartUpload. Raises UploadNotFound."""
         call = request[CALL]
         upload_id = call.query["uploadId"]
         await asyncio.to_thread(self._uploads.abort, call.bucket, call.key, upload_id)
         return web.Response(status=204)
 
     async def list_uploads(self, request: web.Request) -> web.Response:
+        """ListMultipartUploads."""
         call = request[CALL]
         query = call.query
-        spelled = xml.spelling(query)
-        most = xml.limit(query, "max-uploads", _PAGE)
+        encode = xml.key_encoder(query)
+        limit = xml.limit(query, "max-uploads", _PAGE)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
         uploads = [
             upload
             for upload in await asyncio.to_thread(self._uploads.all, call.bucket)
-            if upload.key.startswith(prefix) and _is_behind(upload, key_marker, id_marker)
+            if upload.key.startswith(prefix) and _is_after(upload, key_marker, id_marker)
         ]
         found = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
         common = {_common(upload.key, prefix, delimiter) for upload in uploads} - {""}
-        last = found[most - 1] if len(found) > most else None
+        last = found[limit - 1] if len(found) > limit else None
         return xml.answer(
             "ListMultipartUploadsResult",
-            xml.encoding(query),
+            xml.encoding_type(query),
             xml.element("Bucket", call.bucket),
-            xml.element("KeyMarker", spelled(key_marker)),
+            xml.element("KeyMarker", encode(key_marker)),
             xml.element("UploadIdMarker", id_marker),
-            xml.element("NextKeyMarker", spelled(last.key) if last else ""),
+            xml.element("NextKeyMarker", encode(last.key) if last else ""),
             xml.element("NextUploadIdMarker", last.id if last else ""),
-            xml.element("Prefix", spelled(prefix)),
-            xml.element("Delimiter", spelled(delimiter)),
-            xml.element("MaxUploads", most),
+            xml.element("Prefix", encode(prefix)),
+            xml.element("Delimiter", encode(delimiter)),
+            xml.element("MaxUploads", limit),
             xml.element("IsTruncated", str(last is not None).lower()),
-            [_listed_upload(upload, spelled) for upload in found[:most]],
-            xml.common_prefixes(spelled(name) for name in sorted(common)),
+            [_listed_upload(upload, encode) for upload in found[:limit]],
+            xml.common_prefixes(encode(name) for name in sorted(common)),
         )
 
 
@@ -176,10 +178,10 @@ def _listed_part(part: UploadPart) -> Element:
     )
 
 
-def _listed_upload(upload: MultipartUpload, spelled: Callable[[str], str]) -> Element:
+def _listed_upload(upload: MultipartUpload, encode: Callable[[str], str]) -> Element:
     return xml.element(
         "Upload",
-        xml.element("Key", spelled(upload.key)),
+        xml.element("Key", encode(upload.key)),
         xml.element("UploadId", upload.id),
         xml.element("StorageClass", "Standard"),
         xml.element("Initiated", xml.time(upload.started)),
@@ -194,8 +196,9 @@ def _copied(part: UploadPart) -> web.Response:
     )
 
 
-def _is_behind(upload: MultipartUpload, key_marker: str, id_marker: str) -> bool:
-    """Without an id the uploads of the marker's own key are passed over."""
+def _is_after(upload: MultipartUpload, key_marker: str, id_marker: str) -> bool:
+    """Return whether an upload comes after the markers. Without `upload-id-marker`, uploads of the
+    marker's own key are skipped."""
     if id_marker:
         return (upload.key, upload.id) > (key_marker, id_marker)
     return upload.key > key_marker

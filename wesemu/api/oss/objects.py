@@ -1,4 +1,4 @@
-"""The operations on one object."""
+"""Operations on objects (OSS API, "Object operations")."""
 
 import asyncio
 from contextlib import ExitStack
@@ -13,33 +13,33 @@ from wesemu.api.oss.streaming import (
     ObjectResponse,
     check_conditions,
     checksums,
-    described,
-    incoming,
-    opened_source,
-    overridden,
+    object_headers,
+    open_source,
     receive,
-    sent_record,
+    record_from_headers,
+    requested_range,
+    response_overrides,
     source_name,
-    wanted_range,
+    upload_file,
 )
 from wesemu.errors import InvalidRequest
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 
 
 class ObjectHandlers:
-    """Answers for the objects of `store`."""
+    """Handles the operations on objects of `store`."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     async def put(self, request: web.Request) -> web.Response:
-        """PutObject, or CopyObject where a source is named."""
+        """PutObject, or CopyObject with `x-oss-copy-source`."""
         if SOURCE in request.headers:
             return await self._copy(request)
         call = request[CALL]
-        record = sent_record(request)
+        record = record_from_headers(request)
         await asyncio.to_thread(self._store.check, call.bucket, call.key)
-        async with incoming(self._store, call.bucket) as target:
+        async with upload_file(self._store, call.bucket) as target:
             digests = await receive(request, target)
             record = replace(record, etag=digests.etag, crc64=digests.crc64)
             info = await asyncio.to_thread(
@@ -53,14 +53,14 @@ class ObjectHandlers:
         return web.Response(headers=checksums(info))
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """GetObject, and HeadObject, which is the same without the bytes."""
+        """GetObject; HeadObject is the same without the body."""
         call = request[CALL]
         info, file = await asyncio.to_thread(self._store.open, call.bucket, call.key)
-        with ExitStack() as opened:
+        with ExitStack() as opened:  # close the file if a check raises
             opened.enter_context(file)
             check_conditions(request.headers, info)
-            span = wanted_range(request.headers, info.size)
-            headers = described(info) | overridden(call)
+            span = requested_range(request.headers, info.size)
+            headers = object_headers(info) | response_overrides(call)
             if span is not None:
                 last = sum(span) - 1
                 headers["Content-Range"] = f"bytes {span[0]}-{last}/{info.size}"
@@ -69,28 +69,28 @@ class ObjectHandlers:
         return ObjectResponse(file, span or (0, info.size), status, headers)
 
     async def meta(self, request: web.Request) -> web.StreamResponse:
-        """GetObjectMeta: a HEAD that tells little."""
+        """GetObjectMeta: a HEAD with few headers."""
         call = request[CALL]
         info, file = await asyncio.to_thread(self._store.open, call.bucket, call.key)
-        told = ("ETag", "Last-Modified", "x-oss-hash-crc64ecma")
-        headers = {name: value for name, value in described(info).items() if name in told}
+        names = ("ETag", "Last-Modified", "x-oss-hash-crc64ecma")
+        headers = {name: value for name, value in object_headers(info).items() if name in names}
         return ObjectResponse(file, (0, info.size), 200, headers)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """That there is no such object is a success too."""
+        """DeleteObject. A missing object is also a success."""
         call = request[CALL]
         await asyncio.to_thread(self._store.remove, call.bucket, call.key)
         return web.Response(status=204)
 
     async def append(self, request: web.Request) -> web.Response:
-        """Raises WrongPosition, NotAppendable."""
+        """AppendObject. Raises WrongPosition or NotAppendable."""
         call = request[CALL]
         position = call.query.get("position", "")
         if not position.isascii() or not position.isdecimal():
             raise InvalidRequest("give the parameter position: where the bytes are to begin")
-        record = sent_record(request)
+        record = record_from_headers(request)
         await asyncio.to_thread(self._store.check, call.bucket, call.key)
-        async with incoming(self._store, call.bucket) as target:
+        async with upload_file(self._store, call.bucket) as target:
             digests = await receive(request, target)
             info = await asyncio.to_thread(
                 self._store.append,
@@ -105,24 +105,24 @@ class ObjectHandlers:
         return web.Response(headers=headers)
 
     async def acl(self, request: web.Request) -> web.Response:
-        """Objects have no access list of their own."""
+        """GetObjectAcl. Objects have no ACL of their own."""
         call = request[CALL]
         await asyncio.to_thread(self._store.find, call.bucket, call.key)
         return access_control(request, "default")
 
     async def _copy(self, request: web.Request) -> web.Response:
         call = request[CALL]
-        replaced = _replaces_metadata(request)
+        replaces = _replaces_metadata(request)
         if source_name(request) == (call.bucket, call.key):
-            return await self._describe(request, replaced)
+            return await self._copy_onto_itself(request, replaces)
         await asyncio.to_thread(self._store.check, call.bucket, call.key)
         async with (
-            opened_source(self._store, request) as source,
-            incoming(self._store, call.bucket) as target,
+            open_source(self._store, request) as source,
+            upload_file(self._store, call.bucket) as target,
         ):
             await source.write(target)
             digests = await asyncio.to_thread(target.finish)
-            kept = sent_record(request) if replaced else source.info.record
+            kept = record_from_headers(request) if replaces else source.info.record
             record = ObjectRecord(
                 etag=digests.etag,
                 crc64=digests.crc64,
@@ -139,11 +139,11 @@ class ObjectHandlers:
             )
         return _copied(info)
 
-    async def _describe(self, request: web.Request, replaced: bool) -> web.Response:
-        """A copy onto itself, which is how an object gets other metadata."""
+    async def _copy_onto_itself(self, request: web.Request, replaces: bool) -> web.Response:
+        """Copy an object onto itself, which replaces its metadata."""
         call = request[CALL]
-        async with opened_source(self._store, request) as source:
-            record = sent_record(request) if replaced else source.info.record
+        async with open_source(self._store, request) as source:
+            record = record_from_headers(request) if replaces else source.info.record
             info = await asyncio.to_thread(
                 self._store.replace_metadata, call.bucket, call.key, record
             )

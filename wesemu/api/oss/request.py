@@ -1,8 +1,9 @@
-"""What a request is about: its bucket, key and query, however it is addressed.
+"""The target of an OSS request: bucket, key and query. There are three ways to address an object.
 
-Three ways lead here. `/oss/<bucket>/<key>` is ours. The SDKs drop the path of an endpoint, so
-with `http://127.0.0.1:<port>` they ask for `/<bucket>/<key>`, and with a host name for `/<key>`
-of the host `<bucket>.<name>`. These two are told from other APIs by what only OSS clients send.
+`/oss/<bucket>/<key>` is an extension. The SDKs drop the path of an endpoint. With
+`http://127.0.0.1:<port>` they request `/<bucket>/<key>` (path style), with a host name `/<key>` of
+the host `<bucket>.<name>` (virtual-hosted style). Headers and parameters that only OSS clients send
+tell these two from the other APIs.
 """
 
 import ipaddress
@@ -14,9 +15,6 @@ from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
 
-# The XML documents that clients send.
-
-
 PREFIX = "/oss"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _SERVICE = re.compile(r"(s3-)?oss(-.*)?")
@@ -26,9 +24,9 @@ _CLIENTS = re.compile(r"aliyun-sdk-|alibabacloud-[a-z]+-sdk-v2|ossutil", re.IGNO
 
 @dataclass(frozen=True, slots=True)
 class OssRequest:
-    """An empty `bucket` is the service, an empty `key` the bucket itself.
+    """The target of a request. Without `bucket`, it is the service; without `key`, the bucket.
 
-    `parameters` are decoded and in the order of the URL; `query` has the first of each name.
+    `parameters` are decoded, in the order of the URL. `query` has the first value of each name.
     """
 
     method: str
@@ -43,27 +41,27 @@ class OssRequest:
 
 
 Level = Literal["service", "bucket", "object"]
-"""What a call is about."""
+"""The kind of a request's target."""
 
 CALL: web.RequestKey[OssRequest] = web.RequestKey("oss_call", OssRequest)
 
 
 def is_signed(request: web.Request) -> bool:
-    """Whether the request shows an OSS signature, good or bad."""
+    """Return whether the request has an OSS signature, valid or not."""
     if request.headers.get("Authorization", "").startswith(_SCHEMES):
         return True
     return any(name in ("OSSAccessKeyId", "x-oss-signature") for name, _ in _parameters(request))
 
 
 def is_marked(request: web.Request) -> bool:
-    """Whether the request has anything that only OSS clients send."""
+    """Return whether the request has a header or parameter that only OSS clients send."""
     if any(name.lower().startswith("x-oss-") for name in request.headers):
         return True
     return is_signed(request) or _CLIENTS.match(request.headers.get("User-Agent", "")) is not None
 
 
 def is_s3(request: web.Request) -> bool:
-    """Whether an S3 client has signed the request, by header or by query."""
+    """Return whether an S3 client signed the request, in a header or in the query."""
     authorization = request.headers.get("Authorization", "")
     if authorization.startswith(("AWS4-HMAC-", "AWS4-ECDSA-", "AWS ")):
         return True
@@ -79,8 +77,11 @@ def is_prefixed(request: web.Request) -> bool:
 
 
 def bucket_of_host(request: web.Request) -> str:
-    """`genes` of the host `genes.localhost`; empty for an address, for a name without dots and
-    for the names that the cloud has for the service itself (`oss-cn-shenzhen.aliyuncs.com`)."""
+    """Return the bucket of a virtual-hosted request, such as `genes` for `genes.localhost`.
+
+    Return "" for IP addresses, names without dots, and OSS endpoints such as
+    `oss-cn-shenzhen.aliyuncs.com`.
+    """
     host = request.headers.get("Host", "").lower()
     name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
     bucket, _, rest = name.partition(".")
@@ -90,12 +91,12 @@ def bucket_of_host(request: web.Request) -> str:
 
 
 def by_host(request: web.Request, bucket: str) -> OssRequest:
-    """The call when the host names the bucket."""
+    """Return the target if the host names the bucket."""
     return _call(request, bucket, _decoded(_raw_path(request).removeprefix("/")))
 
 
 def by_path(request: web.Request) -> OssRequest:
-    """The call when the path names the bucket, below PREFIX or at the top."""
+    """Return the target if the path names the bucket, below PREFIX or at the root."""
     path = _raw_path(request)
     if is_prefixed(request):
         path = path.removeprefix(PREFIX)
@@ -104,7 +105,7 @@ def by_path(request: web.Request) -> OssRequest:
 
 
 def level_of(request: web.Request) -> Level:
-    """What a request is about, also before its CALL is known."""
+    """Return the kind of target, also before CALL is set."""
     if CALL in request:
         return request[CALL].level
     bucket = "" if is_prefixed(request) else bucket_of_host(request)
@@ -117,12 +118,12 @@ def _call(request: web.Request, bucket: str, key: str) -> OssRequest:
 
 
 def _raw_path(request: web.Request) -> str:
-    """Still percent-encoded, so that what an escaped slash or dot stands for is left alone."""
+    """Return the path percent-encoded: `%2F` and `%2E` in a key are not path syntax."""
     return request.rel_url.raw_path
 
 
 def _parameters(request: web.Request) -> list[tuple[str, str]]:
-    """A plus sign is a space, as oss2 (by way of requests) writes it in a query."""
+    """Return the decoded query. A plus sign is a space: oss2 (through requests) writes it so."""
     query = request.rel_url.raw_query_string
     pairs = [pair.partition("=") for pair in query.split("&") if pair]
     return [

@@ -1,4 +1,5 @@
-"""OSS's operations, told apart by what is addressed, the method and the sub-resource."""
+"""The OSS dialect, and the table of operations: target, method and sub-resources identify an
+operation (OSS API, "API overview")."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -30,13 +31,13 @@ from wesemu.runs.model import Owner
 from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 
 Operations = dict[tuple[Level, str, frozenset[str]], tuple[str, Handler]]
-"""What is addressed, the method and the sub-resources, with OSS's name of the operation."""
+"""Target, method and sub-resources, mapped to the operation's OSS name and handler."""
 
 _MODIFIERS = frozenset({"continuation-token", "position", "security-token", "sequential"})
 _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
-"""What these are where a source is named."""
+"""Names of the operations if the request has `x-oss-copy-source`."""
 
-_NOTHING_ELSE: Mapping[str, frozenset[str]] = {
+_HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
     "x-oss-acl": frozenset({"private"}),
     "x-oss-callback": frozenset(),
     "x-oss-copy-source-version-id": frozenset(),
@@ -48,12 +49,11 @@ _NOTHING_ELSE: Mapping[str, frozenset[str]] = {
     "x-oss-tagging-directive": frozenset({"copy"}),
     "x-oss-website-redirect-location": frozenset(),
 }
-"""Headers that ask for something that is not emulated, but for these values, which ask for what is
-so anyway."""
+"""Headers for features that are not emulated, with the values that change nothing."""
 
 
 class OssHandlers:
-    """Every operation there is; `handle` finds the one that a request means."""
+    """All operations. `handle` calls the one that a request addresses."""
 
     def __init__(self, objects: ObjectServices) -> None:
         self._operations: Operations = {
@@ -63,59 +63,59 @@ class OssHandlers:
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Raises Refused for an operation that is not emulated."""
+        """Call the operation. Raises OssRefused if it is not emulated."""
         call = request[CALL]
-        named = _subresources(call)
-        found = self._operations.get((call.level, call.method, named))
-        if found is None:
-            raise _unknown(call, named)
-        for name, harmless in _NOTHING_ELSE.items():
+        subresources = _subresources(call)
+        operation = self._operations.get((call.level, call.method, subresources))
+        if operation is None:
+            raise _unknown(call, subresources)
+        for name, harmless in _HARMLESS_VALUES.items():
             if name in request.headers and request.headers[name].lower() not in harmless:
                 raise not_implemented(f"the header {name}")
-        _, handler = found
+        _, handler = operation
         return await handler(request)
 
     def name(self, call: OssRequest, headers: Mapping[str, str]) -> str:
-        """OSS's name of the operation that a call means; "" for one that is not emulated."""
+        """Return the operation's OSS name, or "" if it is not emulated."""
         name, _ = self._operations.get((call.level, call.method, _subresources(call)), ("", None))
         return _COPIES.get(name, name) if SOURCE in headers else name
 
 
 def _bucket_operations(handlers: BucketHandlers) -> Operations:
     return {
-        ("service", "GET", _on()): ("ListBuckets", handlers.list_buckets),
-        ("bucket", "PUT", _on()): ("PutBucket", handlers.create),
-        ("bucket", "DELETE", _on()): ("DeleteBucket", handlers.delete),
-        ("bucket", "GET", _on()): ("ListObjects", handlers.list_objects),
-        ("bucket", "GET", _on("bucketInfo")): ("GetBucketInfo", handlers.info),
-        ("bucket", "GET", _on("stat")): ("GetBucketStat", handlers.statistics),
-        ("bucket", "GET", _on("location")): ("GetBucketLocation", handlers.location),
-        ("bucket", "GET", _on("acl")): ("GetBucketAcl", handlers.acl),
-        ("bucket", "GET", _on("versioning")): ("GetBucketVersioning", handlers.versioning),
-        ("bucket", "POST", _on("delete")): ("DeleteMultipleObjects", handlers.delete_many),
+        ("service", "GET", _with()): ("ListBuckets", handlers.list_buckets),
+        ("bucket", "PUT", _with()): ("PutBucket", handlers.create),
+        ("bucket", "DELETE", _with()): ("DeleteBucket", handlers.delete),
+        ("bucket", "GET", _with()): ("ListObjects", handlers.list_objects),
+        ("bucket", "GET", _with("bucketInfo")): ("GetBucketInfo", handlers.info),
+        ("bucket", "GET", _with("stat")): ("GetBucketStat", handlers.statistics),
+        ("bucket", "GET", _with("location")): ("GetBucketLocation", handlers.location),
+        ("bucket", "GET", _with("acl")): ("GetBucketAcl", handlers.acl),
+        ("bucket", "GET", _with("versioning")): ("GetBucketVersioning", handlers.versioning),
+        ("bucket", "POST", _with("delete")): ("DeleteMultipleObjects", handlers.delete_many),
     }
 
 
 def _object_operations(handlers: ObjectHandlers) -> Operations:
     return {
-        ("object", "PUT", _on()): ("PutObject", handlers.put),
-        ("object", "GET", _on()): ("GetObject", handlers.get),
-        ("object", "HEAD", _on()): ("HeadObject", handlers.get),
-        ("object", "HEAD", _on("objectMeta")): ("GetObjectMeta", handlers.meta),
-        ("object", "GET", _on("acl")): ("GetObjectAcl", handlers.acl),
-        ("object", "DELETE", _on()): ("DeleteObject", handlers.delete),
-        ("object", "POST", _on("append")): ("AppendObject", handlers.append),
+        ("object", "PUT", _with()): ("PutObject", handlers.put),
+        ("object", "GET", _with()): ("GetObject", handlers.get),
+        ("object", "HEAD", _with()): ("HeadObject", handlers.get),
+        ("object", "HEAD", _with("objectMeta")): ("GetObjectMeta", handlers.meta),
+        ("object", "GET", _with("acl")): ("GetObjectAcl", handlers.acl),
+        ("object", "DELETE", _with()): ("DeleteObject", handlers.delete),
+        ("object", "POST", _with("append")): ("AppendObject", handlers.append),
     }
 
 
 def _multipart_operations(handlers: MultipartHandlers) -> Operations:
     return {
-        ("bucket", "GET", _on("uploads")): ("ListMultipartUploads", handlers.list_uploads),
-        ("object", "POST", _on("uploads")): ("InitiateMultipartUpload", handlers.begin),
-        ("object", "PUT", _on("partNumber", "uploadId")): ("UploadPart", handlers.put_part),
-        ("object", "GET", _on("uploadId")): ("ListParts", handlers.list_parts),
-        ("object", "POST", _on("uploadId")): ("CompleteMultipartUpload", handlers.complete),
-        ("object", "DELETE", _on("uploadId")): ("AbortMultipartUpload", handlers.abort),
+        ("bucket", "GET", _with("uploads")): ("ListMultipartUploads", handlers.list_uploads),
+        ("object", "POST", _with("uploads")): ("InitiateMultipartUpload", handlers.begin),
+        ("object", "PUT", _with("partNumber", "uploadId")): ("UploadPart", handlers.put_part),
+        ("object", "GET", _with("uploadId")): ("ListParts", handlers.list_parts),
+        ("object", "POST", _with("uploadId")): ("CompleteMultipartUpload", handlers.complete),
+        ("object", "DELETE", _with("uploadId")): ("AbortMultipartUpload", handlers.abort),
     }
 
 
@@ -123,13 +123,16 @@ def _subresources(call: OssRequest) -> frozenset[str]:
     return frozenset(name for name in call.query if _is_subresource(call, name))
 
 
-def _on(*subresources: str) -> frozenset[str]:
+def _with(*subresources: str) -> frozenset[str]:
     return frozenset(subresources)
 
 
 def _is_subresource(call: OssRequest, name: str) -> bool:
-    """A parameter without a value that changes something is one too, known or not: to overlook
-    it would be to do something else than was asked."""
+    """Return whether a parameter selects another operation.
+
+    For writes, any parameter without a value counts: to ignore an unknown one could change the
+    wrong thing.
+    """
     if name in _MODIFIERS or name.startswith(("response-", "x-oss-ac-")):
         return False
     if name in SUBRESOURCES:
@@ -137,42 +140,42 @@ def _is_subresource(call: OssRequest, name: str) -> bool:
     return call.method not in ("GET", "HEAD") and not call.query[name]
 
 
-def _unknown(call: OssRequest, named: frozenset[str]) -> OssRefused:
-    if named:
-        return not_implemented(f"{call.method} with {', '.join(sorted(named))}")
+def _unknown(call: OssRequest, subresources: frozenset[str]) -> OssRefused:
+    if subresources:
+        return not_implemented(f"{call.method} with {', '.join(sorted(subresources))}")
     return OssRefused(
         405, "MethodNotAllowed", "The specified method is not allowed against this resource."
     )
 
 
-# OSS as the middleware sees it: told by more than the path, and answered past the routes.
+# Dialect. More than the path identifies an OSS request, so no route has to match.
 
 
 class OssDialect:
-    """Implements `wesemu.api.base.Dialect`, to be asked before `others`.
+    """Implements `wesemu.api.base.Dialect`. The middleware asks it before the dialects `others`.
 
-    `handle` answers for every path: no route has to match.
+    `handle` answers every path; the application has no routes for OSS.
     """
 
     def __init__(
         self,
         authenticator: OssAuthenticator,
-        shelves: BucketAdmin,
+        buckets: BucketAdmin,
         others: Sequence[Dialect],
         handlers: OssHandlers,
     ) -> None:
         self.handle = handlers.handle
         self._handlers = handlers
         self._authenticator = authenticator
-        self._shelves = shelves
+        self._buckets = buckets
         self._others = others
 
     def owns(self, request: web.Request) -> bool:
-        """Whether OSS is meant: by our prefix, or by what only OSS clients send. S3 clients are
-        told here that this is no S3.
+        """Return whether the request is for OSS: by PREFIX or by what only OSS clients send.
 
-        A path of another API is OSS's only where the host names a bucket and the request is
-        signed for OSS: such a request can be meant for no other.
+        S3 clients are included: `authenticate` explains that the server does not speak S3. A path
+        of another API belongs to OSS only if the host names a bucket and the request has an OSS
+        signature.
         """
         if is_prefixed(request):
             return True
@@ -181,8 +184,10 @@ class OssDialect:
         return is_marked(request) or is_s3(request)
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Also finds out what the request is about. Raises SignatureRefused, Forbidden; Refused
-        for an S3 client."""
+        """Set CALL and return the caller.
+
+        Raises OssSignatureRefused, or OssRefused for an S3 client.
+        """
         if is_s3(request):
             raise OssRefused(
                 501,
@@ -195,6 +200,7 @@ class OssDialect:
         return self._authenticator.owner(request, call)
 
     async def operation(self, request: web.Request) -> str:
+        """Return the OSS name of the operation, for fault injection."""
         call = await asyncio.to_thread(self._call, request)
         return self._handlers.name(call, request.headers)
 
@@ -205,15 +211,18 @@ class OssDialect:
         return {"x-oss-request-id": request_id, "x-oss-server-time": "1", "Server": "AliyunOSS"}
 
     def _call(self, request: web.Request) -> OssRequest:
-        """A host like `wesemu.example.org` may be a bucket's or the server's own: it is the
-        server's if that makes sense of the path and there is no bucket of that name."""
+        """Return the target.
+
+        A host such as `wesemu.example.org` may name a bucket or the server. It names the server if
+        the path begins with an existing bucket and the host's bucket does not exist.
+        """
         path = by_path(request)
         bucket = bucket_of_host(request)
         if is_prefixed(request) and not (bucket and is_signed(request)):
             return path
         if not bucket:
             return path
-        names = self._shelves.names()
+        names = self._buckets.names()
         if bucket not in names and path.bucket in names:
             return path
         return by_host(request, bucket)

@@ -1,4 +1,5 @@
-"""An object's headers on their way in and out, and its bytes."""
+"""Object data in requests and responses: conditions and ranges (RFC 9110, sections 13 and 14), copy
+sources, headers and bodies, and the XML documents that clients send."""
 
 import asyncio
 import base64
@@ -27,45 +28,45 @@ from wesemu.errors import DigestMismatch, InvalidRequest
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.storage.upload_buffer import Digests, UploadFile
 
-# Headers that make a request hold for some objects only, and the part of one that is wanted.
-
+# Conditions and ranges
 
 COPY = "x-oss-copy-source-"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: str = "") -> None:
-    """`If-…`, or with the prefix COPY those on the source of a copy.
+    """Check `If-…` headers; with `prefix=COPY`, those of a copy's source (CopyObject).
 
-    Raises Refused: 304 for what the client has already, 412 for what is no more as it was.
+    Raises OssRefused: 304 if the client has this version already, 412 if the object has changed.
     """
     match = headers.get(f"{prefix}If-Match")
-    if match is not None and not _names(match, info):
-        raise _failed("If-Match")
-    since = _moment(headers.get(f"{prefix}If-Unmodified-Since"))
+    # RFC 9110, section 13.2.2: an ETag condition replaces the date condition
+    if match is not None and not _matches(match, info):
+        raise _precondition_failed("If-Match")
+    since = _parse_date(headers.get(f"{prefix}If-Unmodified-Since"))
     if match is None and since is not None and info.modified.replace(microsecond=0) > since:
-        raise _failed("If-Unmodified-Since")
+        raise _precondition_failed("If-Unmodified-Since")
     unmatched = headers.get(f"{prefix}If-None-Match")
-    since = _moment(headers.get(f"{prefix}If-Modified-Since"))
+    since = _parse_date(headers.get(f"{prefix}If-Modified-Since"))
     if unmatched is not None:
-        same = _names(unmatched, info)
+        same = _matches(unmatched, info)
     else:
         same = since is not None and info.modified.replace(microsecond=0) <= since
     if same:
         raise OssRefused(304, "NotModified", "Not Modified", headers={"ETag": f'"{info.etag}"'})
 
 
-def wanted_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
-    """Offset and length in bytes; None for the whole.
+def requested_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """Return offset and length in bytes, or None for the whole object.
 
-    OSS answers a range that makes no sense with the whole object, and with 416 only when asked
-    to (`x-oss-range-behavior: standard`). Raises Refused.
+    GetObject: an invalid range returns the whole object. With `x-oss-range-behavior: standard`, it
+    is a 416. Raises OssRefused.
     """
     sent = headers.get("Range")
     if sent is None:
         return None
-    found = _RANGE.fullmatch(sent.strip())
-    if found and (span := _span(found[1], found[2], size)) is not None:
+    match = _RANGE.fullmatch(sent.strip())
+    if match and (span := _span(match[1], match[2], size)) is not None:
         return span
     if headers.get("x-oss-range-behavior", "").lower() != "standard":
         return None
@@ -79,10 +80,10 @@ def wanted_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | Non
 
 
 def copied_range(sent: str, size: int) -> tuple[int, int]:
-    """The range of a part's source, which has to lie in it. Raises Refused."""
-    found = _RANGE.fullmatch(sent.strip())
-    span = found and found[1] and _span(found[1], found[2], size)
-    if not found or not span or (found[2] and int(found[2]) >= size):
+    """Return the range of UploadPartCopy, which must lie in the source. Raises OssRefused."""
+    match = _RANGE.fullmatch(sent.strip())
+    span = match and match[1] and _span(match[1], match[2], size)
+    if not match or not span or (match[2] and int(match[2]) >= size):
         raise OssRefused(
             400,
             "InvalidArgument",
@@ -102,19 +103,19 @@ def _span(first: str, last: str, size: int) -> tuple[int, int] | None:
     return (begin, end - begin + 1) if begin <= end < size else None
 
 
-def _names(tags: str, info: ObjectInfo) -> bool:
+def _matches(tags: str, info: ObjectInfo) -> bool:
     return tags.strip() == "*" or info.etag in [tag.strip().strip('"') for tag in tags.split(",")]
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_date(text: str | None) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(text or "")
+        date = parsedate_to_datetime(text or "")
     except (ValueError, TypeError):
         return None
-    return moment if moment.tzinfo else None
+    return date if date.tzinfo else None
 
 
-def _failed(name: str) -> OssRefused:
+def _precondition_failed(name: str) -> OssRefused:
     return OssRefused(
         412,
         "PreconditionFailed",
@@ -123,8 +124,7 @@ def _failed(name: str) -> OssRefused:
     )
 
 
-# What copies read: the source that `x-oss-copy-source` names.
-
+# Copy sources (`x-oss-copy-source`)
 
 SOURCE = f"{COPY[:-1]}"
 _STEP = 16 << 20
@@ -132,14 +132,14 @@ _STEP = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """An open object. `write` has the part that `x-oss-copy-source-range` asks for, or all."""
+    """The open source of a copy. `span` is offset and length in bytes."""
 
     info: ObjectInfo
     descriptor: int
     span: tuple[int, int]
 
     async def write(self, target: UploadFile) -> None:
-        """Raises TooLarge."""
+        """Copy the span to `target`. Raises TooLarge."""
         offset, length = self.span
         target.expect(length)
         end = offset + length
@@ -149,7 +149,7 @@ class CopySource:
 
 
 def source_name(request: web.Request) -> tuple[str, str]:
-    """Bucket and key. Raises InvalidRequest."""
+    """Return bucket and key of the source. Raises InvalidRequest."""
     sent = request.headers[SOURCE].partition("?")[0]
     bucket, _, key = unquote(sent, errors="surrogateescape").removeprefix("/").partition("/")
     if not bucket or not key:
@@ -158,8 +158,11 @@ def source_name(request: web.Request) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def opened_source(store: ObjectStore, request: web.Request) -> AsyncIterator[CopySource]:
-    """Raises InvalidRequest, BucketNotFound, ObjectNotFound, Refused for its conditions."""
+async def open_source(store: ObjectStore, request: web.Request) -> AsyncIterator[CopySource]:
+    """Open the source of a copy.
+
+    Raises InvalidRequest, BucketNotFound, ObjectNotFound, or OssRefused if a condition fails.
+    """
     info, file = await asyncio.to_thread(store.open, *source_name(request))
     with file:
         check_conditions(request.headers, info, prefix=COPY)
@@ -167,6 +170,8 @@ async def opened_source(store: ObjectStore, request: web.Request) -> AsyncIterat
         span = (0, info.size) if sent is None else copied_range(sent, info.size)
         yield CopySource(info, file.fileno(), span)
 
+
+# Headers and bodies of objects
 
 META = "x-oss-meta-"
 CRC64 = "x-oss-hash-crc64ecma"
@@ -181,8 +186,8 @@ _KEPT = (
 )
 
 
-def sent_record(request: web.Request) -> ObjectRecord:
-    """The headers and metadata that are kept with an object. Raises InvalidRequest."""
+def record_from_headers(request: web.Request) -> ObjectRecord:
+    """Return the headers and metadata to store with an object. Raises InvalidRequest."""
     headers = {name: _clean(request.headers[name]) for name in _KEPT if name in request.headers}
     metadata = {
         name.lower().removeprefix(META): _clean(value)
@@ -193,7 +198,8 @@ def sent_record(request: web.Request) -> ObjectRecord:
 
 
 @asynccontextmanager
-async def incoming(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
+async def upload_file(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]:
+    """Create a temporary file for an upload. It is removed unless the store keeps it."""
     made = await asyncio.to_thread(store.new_upload, bucket)
     try:
         yield made
@@ -202,7 +208,7 @@ async def incoming(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFile]
 
 
 async def body(request: web.Request) -> AsyncIterator[bytes]:
-    """The request's body as it comes. Raises Refused when it breaks off."""
+    """Yield the request's body in chunks. Raises OssRefused if the connection breaks."""
     try:
         async for chunk in request.content.iter_any():
             yield chunk
@@ -213,9 +219,9 @@ async def body(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def receive(request: web.Request, target: UploadFile) -> Digests:
-    """The request's body, never all of it in memory, checked against its Content-MD5.
+    """Write the body to `target` in chunks and check its Content-MD5.
 
-    Raises TooLarge, DigestMismatch, Refused.
+    Raises TooLarge, DigestMismatch, OssRefused.
     """
     if request.content_length is None and "Transfer-Encoding" not in request.headers:
         raise OssRefused(
@@ -230,13 +236,14 @@ async def receive(request: web.Request, target: UploadFile) -> Digests:
             await asyncio.to_thread(target.write, bytes(buffer))
             buffer.clear()
     await asyncio.to_thread(target.write, bytes(buffer))
-    if "Content-Encoding" in request.headers and _was_unpacked(request):
+    # aiohttp has decompressed the body: storing it would change the object
+    if "Content-Encoding" in request.headers and _was_decompressed(request):
         raise not_implemented("an object with a Content-Encoding")
     return await asyncio.to_thread(target.finish, md5=md5)
 
 
 def content_md5(request: web.Request) -> bytes | None:
-    """The 16 bytes of the header, if there is one. Raises Refused."""
+    """Return the 16 bytes of Content-MD5, or None. Raises OssRefused."""
     sent = request.headers.get("Content-MD5")
     if sent is None:
         return None
@@ -249,8 +256,8 @@ def content_md5(request: web.Request) -> bytes | None:
     return md5
 
 
-def described(info: ObjectInfo) -> dict[str, str]:
-    """The headers that tell of an object, whether or not its bytes follow."""
+def object_headers(info: ObjectInfo) -> dict[str, str]:
+    """Return the headers of an object's response, with or without a body."""
     record = info.record
     headers = {
         "Content-Type": "application/octet-stream",
@@ -261,7 +268,7 @@ def described(info: ObjectInfo) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "x-oss-object-type": record.kind,
         "x-oss-storage-class": "Standard",
-        # An object that somebody uploaded must not act in the name of who looks at it.
+        # An uploaded HTML page must not act with the credentials of the user who views it.
         "Content-Security-Policy": "sandbox",
         "X-Content-Type-Options": "nosniff",
     }
@@ -271,13 +278,16 @@ def described(info: ObjectInfo) -> dict[str, str]:
 
 
 def checksums(info: ObjectInfo) -> dict[str, str]:
-    """ETag and, where it is known, CRC-64."""
+    """Return the ETag and, if it is known, the CRC-64."""
     crc = info.record.crc64
     return {"ETag": f'"{info.etag}"'} | ({} if crc is None else {CRC64: str(crc)})
 
 
-def overridden(call: OssRequest) -> dict[str, str]:
-    """The headers that the query asks for (`response-content-type` …). Raises InvalidRequest."""
+def response_overrides(call: OssRequest) -> dict[str, str]:
+    """Return the headers that GetObject's query overrides (`response-content-type` …).
+
+    Raises InvalidRequest.
+    """
     return {
         name: _clean(call.query[f"response-{name.lower()}"])
         for name in _KEPT
@@ -286,7 +296,7 @@ def overridden(call: OssRequest) -> dict[str, str]:
 
 
 class ObjectResponse(web.StreamResponse):
-    """Sends a part of an open file, and closes it; nothing of it for a HEAD."""
+    """Sends a span of an open file and closes the file. A HEAD gets no body."""
 
     def __init__(
         self, file: io.FileIO, span: tuple[int, int], status: int, headers: dict[str, str]
@@ -307,6 +317,7 @@ class ObjectResponse(web.StreamResponse):
         return writer
 
     async def release(self) -> None:
+        """Close the file of a response that is not sent."""
         self._object.close()
 
     async def _send(self, length: int) -> None:
@@ -316,8 +327,8 @@ class ObjectResponse(web.StreamResponse):
             await self.write(await asyncio.to_thread(os.pread, self._object.fileno(), size, offset))
 
 
-def _was_unpacked(request: web.Request) -> bool:
-    """As aiohttp does, unless its runner was made with auto_decompress=False."""
+def _was_decompressed(request: web.Request) -> bool:
+    """Return whether aiohttp decompressed the body (see `auto_decompress` of its runner)."""
     return getattr(request.content, "total_compressed_bytes", None) is not None
 
 
@@ -327,19 +338,21 @@ def _clean(value: str) -> str:
     return value
 
 
+# XML documents in requests
+
 _LIMIT = 4 << 20
 _KEYS_LIMIT = 1000
-_DEEPEST = 20
+_MAX_DEPTH = 20
 _PIECE = 64 << 10
-_MOST_ELEMENTS = 100_000
+_MAX_ELEMENTS = 100_000
 
 
 async def read_parts(request: web.Request) -> list[tuple[int, str]]:
-    """CompleteMultipartUpload: part numbers with their ETags, without quotes.
+    """Read CompleteMultipartUpload's document: part numbers and ETags without quotes.
 
-    Raises Refused, DigestMismatch.
+    Raises OssRefused, DigestMismatch.
     """
-    root = await _document(request, "CompleteMultipartUpload")
+    root = await _read_document(request, "CompleteMultipartUpload")
     return [
         (_number(_text(part, "PartNumber")), _text(part, "ETag").strip('"').upper())
         for part in root.iter("Part")
@@ -347,20 +360,20 @@ async def read_parts(request: web.Request) -> list[tuple[int, str]]:
 
 
 async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
-    """Delete: the keys, and whether the answer is to be quiet.
+    """Read DeleteMultipleObjects's document: the keys, and whether the response is quiet.
 
-    Raises Refused, DigestMismatch.
+    Raises OssRefused, DigestMismatch.
     """
     if "Content-MD5" not in request.headers:
         raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
-    root = await _document(request, "Delete")
+    root = await _read_document(request, "Delete")
     keys = [_text(found, "Key") for found in root.iter("Object")]
     if not 0 < len(keys) <= _KEYS_LIMIT:
         raise _malformed(f"a request deletes 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
     return keys, (root.findtext("Quiet") or "").strip() == "true"
 
 
-async def _document(request: web.Request, tag: str) -> Element:
+async def _read_document(request: web.Request, tag: str) -> Element:
     sent = bytearray()
     async for chunk in body(request):
         sent += chunk
@@ -369,11 +382,11 @@ async def _document(request: web.Request, tag: str) -> Element:
     md5 = content_md5(request)
     if md5 is not None and md5 != hashlib.md5(sent, usedforsecurity=False).digest():
         raise DigestMismatch("the document that came is another than Content-MD5 says")
-    return await asyncio.to_thread(_parsed, bytes(sent), tag)
+    return await asyncio.to_thread(_parse, bytes(sent), tag)
 
 
 class _BoundedBuilder(ET.TreeBuilder):
-    """Refuses documents that are deeper or larger than any of OSS's."""
+    """Rejects documents that are deeper or larger than OSS's own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -382,7 +395,7 @@ class _BoundedBuilder(ET.TreeBuilder):
     def start(self, tag: str, attrs: dict[str, str]) -> Element:
         self._depth += 1
         self._elements += 1
-        if self._depth > _DEEPEST or self._elements > _MOST_ELEMENTS:
+        if self._depth > _MAX_DEPTH or self._elements > _MAX_ELEMENTS:
             raise _malformed("it is nested too deeply, or has too many elements")
         return super().start(tag, attrs)
 
@@ -391,8 +404,8 @@ class _BoundedBuilder(ET.TreeBuilder):
         return super().end(tag)
 
 
-def _parsed(sent: bytes, tag: str) -> Element:
-    """A document type is refused before anything of it is expanded."""
+def _parse(sent: bytes, tag: str) -> Element:
+    """Parse a document. A DOCTYPE is rejected first: its entities could expand without bound."""
     try:
         text = sent.decode()
         if "<!DOCTYPE" in text:

@@ -1,4 +1,7 @@
-"""XML as OSS writes it: no namespaces anywhere, times in UTC with milliseconds."""
+"""XML responses of OSS, and the parameters of listings.
+
+Documents have no namespaces. Times are in UTC with milliseconds.
+"""
 
 import base64
 import binascii
@@ -15,14 +18,13 @@ from wesemu.api.base import element as element
 from wesemu.errors import InvalidRequest
 from wesemu.util.text import whole_number
 
-# Parameters of listings: how many, of which, from where on, and how names are written.
-
+# Parameters of listings (OSS API, ListObjectsV2: max-keys, encoding-type, continuation-token)
 
 _MOST = 1000
 
 
 def limit(query: Mapping[str, str], name: str, default: int) -> int:
-    """1 to 1000. Raises InvalidRequest."""
+    """Return a page size from 1 to 1000. Raises InvalidRequest."""
     text = query.get(name, "") or str(default)
     wanted = whole_number(text)
     if wanted is None or not 1 <= wanted <= _MOST:
@@ -31,7 +33,7 @@ def limit(query: Mapping[str, str], name: str, default: int) -> int:
 
 
 def number(query: Mapping[str, str], name: str) -> int:
-    """0 where it is not given. Raises InvalidRequest."""
+    """Return a number, or 0 if the parameter is absent. Raises InvalidRequest."""
     text = query.get(name, "") or "0"
     wanted = whole_number(text, most_digits=18)
     if wanted is None:
@@ -39,23 +41,26 @@ def number(query: Mapping[str, str], name: str) -> int:
     return wanted
 
 
-def spelling(query: Mapping[str, str]) -> Callable[[str], str]:
-    """How names are written: with `encoding-type=url` percent-encoded. Raises InvalidRequest."""
+def key_encoder(query: Mapping[str, str]) -> Callable[[str], str]:
+    """Return the function that writes keys: percent-encoded with `encoding-type=url`.
+
+    Raises InvalidRequest.
+    """
     encoding = query.get("encoding-type", "")
     if encoding not in ("", "url"):
         raise InvalidRequest(f"encoding-type is url, not {encoding[:40]!r}")
     return _quoted if encoding else str
 
 
-def token(after: str) -> str:
-    """An opaque word for a place in a listing."""
+def encode_token(after: str) -> str:
+    """Return an opaque continuation token for a position in a listing."""
     return base64.urlsafe_b64encode(after.encode()).decode()
 
 
-def place(word: str) -> str:
-    """What `token` made a word of. Raises InvalidRequest."""
+def decode_token(token: str) -> str:
+    """Return the position of a continuation token. Raises InvalidRequest."""
     try:
-        return base64.b64decode(word, altchars=b"-_", validate=True).decode()
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest("this continuation-token was not given here") from error
 
@@ -64,26 +69,27 @@ def _quoted(text: str) -> str:
     return quote(text, safe="", errors="surrogateescape")
 
 
+# Documents
 def answer(tag: str, *content: str | Element | Iterable[Element]) -> web.Response:
-    """A document as a response; lists of elements are laid out flat."""
+    """Return a document as a response. Lists of elements are flattened."""
     flat: list[str | Element] = []
     for part in content:
         flat += [part] if isinstance(part, str | Element) else part
     return web.Response(body=document(element(tag, *flat)), content_type="application/xml")
 
 
-def time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+def time(timestamp: datetime) -> str:
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def owner(request: web.Request) -> Element:
-    """Everything belongs to whoever asks: the buckets are everybody's."""
+    """Return the caller as Owner: all callers share the buckets."""
     name = request[OWNER] or "local"
     return element("Owner", element("ID", name), element("DisplayName", name))
 
 
-def encoding(query: Mapping[str, str]) -> list[Element]:
-    """Says that names are percent-encoded, where they are."""
+def encoding_type(query: Mapping[str, str]) -> list[Element]:
+    """Return the EncodingType element if keys are percent-encoded."""
     return [element("EncodingType", "url")] if query.get("encoding-type") else []
 
 
