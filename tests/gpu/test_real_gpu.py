@@ -118,7 +118,7 @@ def test_doctor_counts_on_every_gpu(
 
 @pytest.fixture
 def reads(cuda: None, tmp_path: Path) -> Path:
-    from wesemu.genomics.gpu_selftest import write_random
+    from wesemu.genomics.histograms import write_random
 
     write_random(tmp_path / "reads.fq", READS)
     return tmp_path / "reads.fq"

@@ -191,7 +191,7 @@ def run_selftests(
         yield HealthCheck("self-test", _UNTRIED, inventory.problem or _NO_DRIVER, ok=False)
         return
     try:
-        from wesemu.genomics.gpu_selftest import write_random
+        from wesemu.genomics.histograms import write_random
     except ImportError:
         yield HealthCheck("self-test", "-", 'pip install "wesemu[cuda]"', ok=False)
         return

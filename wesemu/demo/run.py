@@ -136,7 +136,7 @@ async def count_on_gpu(client: Client, selftest: SelfTest, reads: Path, show: Sh
 
     Raises ClientError.
     """
-    from wesemu.genomics.gpu_selftest import write_random  # needs the extra cuda
+    from wesemu.genomics.histograms import write_random  # needs the extra cuda
 
     await asyncio.to_thread(write_random, reads, selftest.reads)
     run_id = await client.wes.submit(

@@ -5,7 +5,6 @@ Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). All have t
 and .pac, so all can lie beside one FASTA.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -28,6 +27,8 @@ def fingerprint(path: str | Path) -> str:
     Equal for equal small files whatever their times, as Snakemake's own checksums are; a large
     file that was replaced with its size and time kept shows only at its ends.
     """
+    import hashlib
+
     file = Path(path)
     if not file.is_file():
         return "missing"
@@ -173,6 +174,3 @@ def check_names(names: Iterable[str], file: str) -> None:
                 record=record,
             )
         seen[name] = record
-
-
-# Whether the .fai and the index of bwa, bwa-mem2 or bwa-mem3 were made of the FASTA beside them.

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from string import Formatter
 from typing import BinaryIO
 
 from wesemu.errors import InvalidRequest, SystemFault
@@ -143,6 +142,8 @@ def _words(name: str, template: str) -> list[str]:
 
 
 def _placeholders(name: str, word: str) -> set[str]:
+    from string import Formatter
+
     try:
         fields = [(field, form, turn) for _, field, form, turn in Formatter().parse(word)]
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 Puts the FASTA, its .fai, the mapper's index and the .alt file under one name into the run's
 directory: as links, if an index beside the FASTA was made of it, else normalised and indexed
-there. `--state` notes the files that were linked, and `python -m wesemu.genomics.reference_records`
+there. `--state` notes the files that were linked, and `python -m wesemu.genomics.reference_state`
 tells later whether they are still the same.
 
 Exit status: 0; 65 bad input (`--error` holds the sentence); 69 a tool failed.
@@ -25,8 +25,8 @@ from wesemu.genomics.reference_records import (
     default_folder,
     find_alternates,
     write_alternates,
-    write_state,
 )
+from wesemu.genomics.reference_state import write_state
 
 BAD_INPUT = 65
 TOOL_FAILED = 69

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
-
-import pysam
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from wesemu.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import pysam
 
 # Label each record of a BAM with its library: `python -m wesemu.genomics.read_groups`.
 
@@ -18,7 +19,7 @@ from wesemu.errors import InvalidRequest
 UNKNOWN_GROUP = 70
 
 
-def label(source: pysam.AlignmentFile, target: pysam.AlignmentFile) -> None:
+def label(source: "pysam.AlignmentFile", target: "pysam.AlignmentFile") -> None:
     """Raises KeyError for a record whose read group the header does not have."""
     groups = source.header.to_dict().get("RG", [])
     library_of = {group["ID"]: group.get("LB") or group.get("SM", "") for group in groups}
@@ -28,7 +29,9 @@ def label(source: pysam.AlignmentFile, target: pysam.AlignmentFile) -> None:
 
 
 def main() -> int:
-    """Answers the exit status."""
+    """Return the exit status."""
+    import pysam
+
     with (
         pysam.AlignmentFile("-", "rb", check_sq=False) as source,
         pysam.AlignmentFile("-", "wbu", template=source) as target,

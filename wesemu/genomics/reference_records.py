@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -179,60 +178,10 @@ def _format_for(longest: int) -> IndexFormat:
     return "csi" if longest > LONGEST_IN_BAI else "bai"
 
 
-# Whether the reference of a run is still the one that it began with: `python -m
-# wesemu.genomics.reference_records STATE ERROR`.
-
-
-CHANGED = 65
-
-
-def write_state(state: Path, fasta: Path, files: Iterable[Path]) -> None:
-    """Note how the files are now. Raises OSError."""
-    noted = {"fasta": str(fasta), "files": {str(file): _describe(file) for file in files}}
-    state.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
-
-
-def _describe(file: Path) -> list[int]:
-    """Size, time of modification and inode; the time of change is new with every hard link."""
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
-
-
-def changed_file(state: Path) -> tuple[str, str] | None:
-    """The FASTA and the first of its files that is not as it was noted, or None."""
-    noted = json.loads(state.read_text(encoding="utf-8"))
-    for file, before in noted["files"].items():
-        try:
-            now = _describe(Path(file))
-        except OSError:
-            now = []
-        if now != before:
-            return noted["fasta"], file
-    return None
-
-
-def main(words: list[str]) -> int:
-    """Answers the exit status."""
-    state, error = map(Path, words)
-    changed = changed_file(state)
-    if changed is None:
-        return 0
-    fasta, file = changed
-    message = (
-        f"{fasta} was replaced while this run used it ({Path(file).name} is not the file that the "
-        "run began with). Send the request again; by plain Snakemake, add "
-        "--forcerun prepare_reference."
-    )
-    fault = {"message": message, "file": fasta, "record": None}
-    error.write_text(json.dumps(fault) + "\n", encoding="utf-8")
-    sys.stderr.write(f"{message}\n")
-    return CHANGED
-
-
 # The list of ALT contigs beside a FASTA: `X.alt`, or `X.64.alt` as bwa 0.6 and bwa.kit name it.
 
 
-SUFFIXES = (".alt", ".64.alt")
+ALTERNATE_SUFFIXES = (".alt", ".64.alt")
 
 
 def find_alternates(fasta: Path) -> Path | None:
@@ -240,7 +189,7 @@ def find_alternates(fasta: Path) -> Path | None:
     empty list counts as none."""
     for path in dict.fromkeys((fasta, fasta.resolve())):
         for stem in stems(str(path)):
-            for suffix in SUFFIXES:
+            for suffix in ALTERNATE_SUFFIXES:
                 found = Path(stem + suffix)
                 if found.is_file() and found.stat().st_size:
                     return found
@@ -285,7 +234,3 @@ def _normalised(alternates: Path) -> bytes:
     """Its lines; bwa overlooks a last one without an end."""
     lines = [line for line in alternates.read_bytes().splitlines() if line.strip()]
     return b"\n".join(lines) + b"\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -155,6 +155,3 @@ def count_bases(intervals: Iterable[Interval]) -> int:
 
 def bed(intervals: Iterable[Interval]) -> str:
     return "".join(f"{each.contig}\t{each.start}\t{each.end}\n" for each in intervals)
-
-
-# Prepare the calling: `python -m wesemu.genomics.regions COMMAND`.

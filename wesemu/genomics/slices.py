@@ -70,7 +70,7 @@ def _ploidy(arguments: argparse.Namespace) -> None:
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="wesemu.genomics.regions", description=__doc__)
+    parser = argparse.ArgumentParser(prog="wesemu.genomics.slices", description=__doc__)
     commands = parser.add_subparsers(required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--reference", type=Path, required=True, help="FASTA with its .fai")

@@ -36,7 +36,6 @@ _VERIFIED = {
     "bwa-mem3": (VERIFIED_BWA_MEM3,),
 }
 _COMMANDS = ("samtools", "bcftools", "bwa", "bwa-mem3")
-_COMMANDS = ("samtools", "bcftools", "bwa", "bwa-mem3")
 _INTEL = ("x86_64", "AMD64")
 
 

@@ -15,8 +15,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from wesemu.errors import InputError, ObjectNotFound, RemoteFault, WesemuError
-from wesemu.genomics.reference_records import SUFFIXES as ALTERNATES
-from wesemu.genomics.reference_records import stems
+from wesemu.genomics.reference_records import ALTERNATE_SUFFIXES, stems
 from wesemu.runs.ports import ProgressCallback
 from wesemu.storage.buckets import check_key, is_reads
 from wesemu.storage.cache import CachedInput, InputCache
@@ -36,7 +35,7 @@ def staged_path(folder: Path, location: str) -> Path | None:
     if not (place / "file").is_dir():
         return None
     names = (each for each in (place / "file").iterdir() if each.name[0] != ".")
-    return next((each for each in names if not each.name.endswith(ALTERNATES)), None)
+    return next((each for each in names if not each.name.endswith(ALTERNATE_SUFFIXES)), None)
 
 
 class InputStager:
@@ -139,7 +138,7 @@ class InputStager:
         self, remote: RemoteKey, key: str, place: Path, progress: "_Progress"
     ) -> None:
         """The list comes first: where the FASTA is, a resumed run fetches nothing more."""
-        lists = [stem + suffix for stem in stems(key) for suffix in ALTERNATES]
+        lists = [stem + suffix for stem in stems(key) for suffix in ALTERNATE_SUFFIXES]
         for name in lists:
             if await remote.bucket.find(name) is not None:
                 progress.more(1)

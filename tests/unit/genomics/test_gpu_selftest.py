@@ -122,7 +122,7 @@ COMPILE = """
 import numba
 from cuda.bindings import nvjitlink
 from numba import cuda, types
-from wesemu.genomics.gpu_selftest import SIMULATED, _count_reads
+from wesemu.genomics.gpu_histogram import SIMULATED, _count_reads
 
 assert not SIMULATED
 numbers, letters = types.int64[::1], types.uint8[::1]
@@ -165,7 +165,7 @@ def test_what_is_no_fastq_is_told(tmp_path: Path) -> None:
 
 
 def test_a_cut_file_is_told_with_its_record(fastq: Path) -> None:
-    from wesemu.genomics.gpu_selftest import load
+    from wesemu.genomics.histograms import load
 
     fastq.write_text(fastq.read_text() + "@cut\nACGT\n")
     with pytest.raises(InputError) as caught:
@@ -174,7 +174,7 @@ def test_a_cut_file_is_told_with_its_record(fastq: Path) -> None:
 
 
 def test_one_wrong_count_is_a_difference(fastq: Path) -> None:
-    from wesemu.genomics.gpu_selftest import count, load
+    from wesemu.genomics.histograms import count, load
 
     right, wrong = count(load(fastq)), count(load(fastq))
     assert right.differences(wrong) == []
@@ -184,7 +184,7 @@ def test_one_wrong_count_is_a_difference(fastq: Path) -> None:
 
 
 def test_random_reads_are_always_the_same(tmp_path: Path) -> None:
-    from wesemu.genomics.gpu_selftest import count, load, write_random
+    from wesemu.genomics.histograms import count, load, write_random
 
     for name in ("a.fq", "b.fq"):
         write_random(tmp_path / name, 100, length=40)

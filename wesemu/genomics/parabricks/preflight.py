@@ -7,13 +7,15 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psutil
 
 from wesemu.genomics.parabricks.container import RuntimeKind
 from wesemu.genomics.parabricks.failures import CURES, Kind
-from wesemu.genomics.tools import Tool
+
+if TYPE_CHECKING:
+    from wesemu.genomics.tools import Tool
 
 # The GPUs that a step has, and what `nvidia-smi` says of them.
 
@@ -368,9 +370,11 @@ def _last(answer: ProgramOutput) -> str:
 # What a workflow wants to know of Parabricks before anything runs.
 
 
-def parabricks_tool(config: Mapping[str, Any]) -> Tool:
+def parabricks_tool(config: Mapping[str, Any]) -> "Tool":
     """`config` is the configuration's object `parabricks`. The version of a native pbrun is asked
     for, that of an image is what its tag says; "unknown" where neither tells it."""
+    from wesemu.genomics.tools import Tool
+
     options = options_from(config)
     place, _ = choose_place(options)
     native = place == "native"

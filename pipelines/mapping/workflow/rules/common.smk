@@ -100,7 +100,7 @@ REFERENCE_INDEX = multiext(
 )
 # fails where the reference was replaced since the run began
 REFERENCE_UNCHANGED = (
-    f"{PYTHON} -m wesemu.genomics.reference_records {REFERENCE_STATE} input_error.json"
+    f"{PYTHON} -m wesemu.genomics.reference_state {REFERENCE_STATE} input_error.json"
 )
 INDEX_FORMAT = choose_index_format()
 BAM_INDEX = f"results/aligned.bam.{INDEX_FORMAT}"
