@@ -1,10 +1,11 @@
-"""Map paired reads: `python -m wesemu.genomics.align`. Alignments to stdout, talk to stderr.
+"""Map paired reads: `python -m wesemu.genomics.align`.
 
-The reads are checked and counted on their way to the mapper. What comes out is SAM or
-uncompressed BAM in read order, with a header that is the same on every machine.
+Writes alignments to stdout and messages to stderr. The reads are checked and counted on their way
+to the mapper. The output is SAM or uncompressed BAM in read order, with a header that is the same
+on every machine. `Counting` and `check_lanes` serve mappers that open the FASTQ files themselves.
 
-Exit status: 0; 65 bad input (`--error` holds the sentence); 69 no usable mapper, or it failed;
-141 nobody read the output.
+Exit status: 0; 65 bad input (`--error` holds the message); 69 no usable mapper, or it failed;
+141 the reader of the output has gone.
 """
 
 import argparse
@@ -47,7 +48,7 @@ OUTPUT_CLOSED = 141
 
 @dataclass
 class ReadCounter:
-    """Reads and bases, both mates, of every lane so far."""
+    """Counts reads and bases, both mates, of each lane."""
 
     lanes: list[dict[str, str | int]] = field(default_factory=list)
 
@@ -87,54 +88,53 @@ def align(
 ) -> ReadCounter:
     """Map all lanes, one after the other, to stdout.
 
-    `bwa`, `bwa_mem2` and `minimap2` are commands of native mappers, `bwa_mem3` chooses the one in
-    its wheel; with none it is the bwa in the pybwa wheel. `note` is a sentence about the mapper for
-    the header. `later` are the programs that the alignments pass through next. Raises
-    `InputError`, `MapperFailed`, `ToolMissing`, BrokenPipeError.
+    `bwa`, `bwa_mem2` and `minimap2` are commands of native mappers; `bwa_mem3` selects the mapper
+    of the bwa-mem3 wheel. Without any of them, bwa of the pybwa wheel maps. `note` is a sentence
+    about the mapper for the header. `later` are the programs that process the alignments next.
+    Raises `InputError`, `MapperFailed`, `ToolMissing`, BrokenPipeError.
     """
     contigs = _contigs(reference)
-    words = MINIMAP2 if minimap2 else BWA_MEM2 if bwa_mem2 else BWA_MEM3 if bwa_mem3 else BWA
+    program = MINIMAP2 if minimap2 else BWA_MEM2 if bwa_mem2 else BWA_MEM3 if bwa_mem3 else BWA
 
     def header(version: str) -> str:
-        mapped_by = Program(words[0], version, " ".join(words), note)
+        mapped_by = Program(program[0], version, " ".join(program), note)
         return header_text(contigs, lanes, [mapped_by, *later])
 
-    mapper = _mapper([*bwa, *bwa_mem2, *minimap2], words, reference, threads, header, contigs)
-    tally = ReadCounter()
+    mapper = _mapper([*bwa, *bwa_mem2, *minimap2], program, reference, threads, header, contigs)
+    counts = ReadCounter()
     last = b""
     for lane in lanes:
         with PairedReader(
             lane.first, lane.second, longest=longest, quality_offset=quality_offset, before=last
         ) as reader:
             mapper.map(lane, reader)
-            tally.add(lane, reader)
+            counts.add(lane, reader)
             last = reader.last
     mapper.close()
-    return tally
+    return counts
 
 
 def _mapper(
     native: Sequence[str],
-    words: Sequence[str],
+    program: Sequence[str],
     reference: str,
     threads: int,
     header: Callable[[str], str],
     contigs: Sequence[Contig],
 ) -> "NativeMapper | WheelMapper | Mem3Mapper":
     output = sys.stdout.buffer
-    if words == BWA_MEM3:
+    if program == BWA_MEM3:
         from wesemu.genomics.mapper_wheel import Mem3Mapper
 
         return Mem3Mapper(reference, threads=threads, header=header, contigs=contigs, output=output)
     if not native:
-        # its libraries are of use here alone
         from wesemu.genomics.mapper_wheel import WheelMapper
 
         return WheelMapper(reference, threads=threads, header=header, output=output)
     return NativeMapper(
-        [*native, *words[1:]],
+        [*native, *program[1:]],
         reference,
-        interleaved=[] if words == MINIMAP2 else ["-p"],
+        interleaved=[] if program == MINIMAP2 else ["-p"],
         threads=threads,
         header=header,
         output=output,
@@ -157,18 +157,22 @@ def _identifier(read_group: str) -> str:
     return next(part[3:] for part in read_group.split("\t") if part.startswith("ID:"))
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wesemu.genomics.align", description=__doc__)
     parser.add_argument("--reference", required=True, help="FASTA with bwa's index beside it")
     parser.add_argument(
-        "--reads", nargs="+", action="append", required=True, help="a pair, or interleaved: one"
+        "--reads",
+        nargs="+",
+        action="append",
+        required=True,
+        help="a pair, or one interleaved file",
     )
     parser.add_argument("--read-group", action="append", required=True, metavar="@RG…")
     parser.add_argument("--threads", type=int, default=1)
     mapper = parser.add_mutually_exclusive_group()
-    mapper.add_argument("--bwa", help="command of a native bwa (default: the pybwa wheel)")
+    mapper.add_argument("--bwa", help="command of a native bwa (default: pybwa)")
     mapper.add_argument("--bwa-mem2", help="command of bwa-mem2")
-    mapper.add_argument("--bwa-mem3", action="store_true", help="bwa-mem3 out of its wheel")
+    mapper.add_argument("--bwa-mem3", action="store_true", help="bwa-mem3 of its wheel")
     mapper.add_argument("--minimap2", help="command of minimap2")
     parser.add_argument("--note", default="", help="a sentence about the mapper, for the header")
     parser.add_argument(
@@ -177,13 +181,13 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar=("NAME", "VERSION", "COMMAND"),
-        help="a program that comes next, for the header",
+        help="a program that runs next, for the header",
     )
     parser.add_argument("--quality-offset", type=int, choices=(33, 64))
     parser.add_argument("--longest", type=int, default=LONGEST_READ, help="bases in a read")
     parser.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")
     parser.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     if len(arguments.reads) != len(arguments.read_group):
         parser.error("give one --read-group for every --reads")
     if any(len(files) > 2 for files in arguments.reads):
@@ -191,13 +195,14 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
-    # bwa's C code does not return to Python for a long while
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
+    # Python cannot run a signal handler while bwa's C code runs, so the kernel ends the process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # nothing here makes cycles, and to look for them among the reads takes a third of the reading
+    # This program makes no reference cycles; searching the reads for them costs a third of the
+    # reading time.
     gc.disable()
-    arguments = _arguments(words)
+    arguments = _arguments(argv)
     arguments.error.unlink(missing_ok=True)
     if arguments.note:
         sys.stderr.write(f"align: {arguments.note}\n")
@@ -206,7 +211,7 @@ def main(words: Sequence[str] | None = None) -> int:
             Lane(files[0], files[1] if len(files) > 1 else None, parse_read_group(group).line)
             for files, group in zip(arguments.reads, arguments.read_group, strict=True)
         ]
-        tally = align(
+        counts = align(
             lanes,
             arguments.reference,
             threads=arguments.threads,
@@ -215,20 +220,18 @@ def main(words: Sequence[str] | None = None) -> int:
             bwa_mem3=arguments.bwa_mem3,
             minimap2=shlex.split(arguments.minimap2 or ""),
             note=arguments.note,
-            later=[Program(*words) for words in arguments.later],
+            later=[Program(*fields) for fields in arguments.later],
             longest=arguments.longest,
             quality_offset=arguments.quality_offset,
         )
     except InvalidRequest as error:
-        file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
-        fault = {"message": error.message, "file": file, "record": record}
-        arguments.error.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+        arguments.error.write_text(json.dumps(describe_fault(error)) + "\n", encoding="utf-8")
         return _failed(error.message, BAD_INPUT)
     except WesemuError as error:
         return _failed(error.message, MAPPER_FAILED)
     except BrokenPipeError:
-        return _failed("nobody reads the alignments any more", OUTPUT_CLOSED)
-    arguments.counts.write_text(json.dumps(tally.report(), indent=1) + "\n", encoding="utf-8")
+        return _failed("the program that reads the alignments has ended", OUTPUT_CLOSED)
+    arguments.counts.write_text(json.dumps(counts.report(), indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -237,22 +240,31 @@ def _failed(message: str, status: int) -> int:
     return status
 
 
-# The reads checked and counted beside a program that reads the files itself.
+def describe_fault(error: InvalidRequest) -> dict[str, object]:
+    """Return the JSON object for the file `--error`."""
+    file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
+    return {"message": error.message, "file": file, "record": record}
+
+
+# Reads that another program opens itself: counted in a thread meanwhile.
 
 
 class Counting(threading.Thread):
-    """Reads every lane to its end. `spoiled` is called at the first fault of the reads, from this
-    thread; `join` raises nothing: ask `error`, and `tally` once it has ended without one."""
+    """Reads, checks and counts every lane while another program maps it.
+
+    Calls `on_error` from this thread at the first fault of the reads; `error` then holds it.
+    `counts` is complete once the thread has ended without an error.
+    """
 
     def __init__(
-        self, lanes: Sequence[Lane], quality_offset: int | None, spoiled: Callable[[], None]
+        self, lanes: Sequence[Lane], quality_offset: int | None, on_error: Callable[[], None]
     ) -> None:
         super().__init__(name="count the reads", daemon=True)
         self.error: Exception | None = None
-        self.tally = ReadCounter()
+        self.counts = ReadCounter()
         self._lanes = lanes
         self._offset = quality_offset
-        self._spoiled = spoiled
+        self._on_error = on_error
         self.start()
 
     def run(self) -> None:
@@ -268,23 +280,22 @@ class Counting(threading.Thread):
                 ) as reader:
                     for _ in reader.texts():
                         pass
-                    self.tally.add(lane, reader)
+                    self.counts.add(lane, reader)
                     last = reader.last
         except Exception as error:
             self.error = error
-            self._spoiled()
+            self._on_error()
 
     def finish(self) -> ReadCounter:
-        """Wait for the end; the counts. Raises InputError, and what else went wrong."""
+        """Wait for the end and return the counts. Raises InputError, and any other `error`."""
         self.join()
         if self.error is not None:
             raise self.error
-        return self.tally
+        return self.counts
 
 
 def check_lanes(lanes: Sequence[Lane], quality_offset: int | None) -> None:
-    """Raise `InputError` for reads that are right, but not for a program that opens the files
-    itself."""
+    """Raise `InputError` for valid reads that only our own reader can pass to a mapper."""
     for lane in lanes:
         if lane.second is None:
             raise InputError(
@@ -301,7 +312,7 @@ def check_lanes(lanes: Sequence[Lane], quality_offset: int | None) -> None:
 
 
 if __name__ == "__main__":
-    # at once: what is buffered of an unfinished stream must not be completed on the way out
+    # A regular exit would flush the buffers of an unfinished stream, and make it look complete.
     status = main()
     sys.stderr.flush()
     os._exit(status)

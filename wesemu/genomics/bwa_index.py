@@ -1,8 +1,9 @@
-"""The index files of bwa, bwa-mem2 and bwa-mem3 beside a FASTA: what they say, and whether they
-are whole.
+"""Index files of bwa, bwa-mem2 and bwa-mem3 beside a FASTA: contigs, completeness, names.
 
-Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). All have the same .amb, .ann
-and .pac, so all can lie beside one FASTA.
+`fingerprint` identifies the content of any input file.
+
+Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). The three programs share
+.amb, .ann and .pac, so all their indexes can lie beside one FASTA.
 """
 
 import math
@@ -13,19 +14,16 @@ from pathlib import Path
 
 from wesemu.errors import InputError
 
-# What identifies the content of an input, so that a replaced one is noticed whatever its times.
-
-
 WHOLE_UP_TO = 4 << 20
-"""Bytes up to which the whole content counts."""
+"""Bytes. `fingerprint` reads a file of up to this size completely."""
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a small file; of a larger one its size, its time of change and its first and last
-    mebibyte. "missing" for what is no file.
+    """Return a text that differs for different contents; "missing" if there is no such file.
 
-    Equal for equal small files whatever their times, as Snakemake's own checksums are; a large
-    file that was replaced with its size and time kept shows only at its ends.
+    A small file gives its SHA-256, whatever its times, as Snakemake's own checksums do. A large
+    file gives its size, its modification time and the SHA-256 of its first and last mebibyte. So a
+    change in the middle that keeps size and time goes unnoticed.
     """
     import hashlib
 
@@ -45,7 +43,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 SHARED_SUFFIXES = (".amb", ".ann", ".pac")
-"""Files that every index has, and that are the same in all."""
+"""Files that all three indexes share."""
 
 SUFFIXES = (".amb", ".ann", ".bwt", ".pac", ".sa")
 SUFFIXES_OF = {
@@ -53,23 +51,23 @@ SUFFIXES_OF = {
     "bwa-mem2": (".amb", ".ann", ".pac", ".0123", ".bwt.2bit.64"),
     "bwa-mem3": (".amb", ".ann", ".pac", ".bwt.2bit.64"),
 }
-"""By the program that reads them; `PROGRAM index FASTA` makes them."""
+"""Files by program; `PROGRAM index FASTA` makes them."""
 
 _SMALL = 50_000_000
 _BYTES_OF_SMALL, _BYTES_OF_LARGE = 11, 1.6
-"""Memory of `bwa index` a base: 42 MiB were measured for 4 Mbp; beyond _SMALL it is an estimate."""
+"""Memory of `bwa index` for each base: measured 42 MiB for 4 Mbp; an estimate beyond _SMALL."""
 _BYTES_OF_BWA_MEM2 = 28
 _BYTES_OF_BWA_MEM3, _MORE_OF_BWA_MEM3 = 3.1, 300_000_000
-"""bwa's transform, the suffix array, and one chunk of them as it is written."""
+"""For each base: bwa's transform and the suffix array. In all: one chunk that is being written."""
 
 _SUFFIX_ARRAY_INTERVAL = 32
-# SAM specification 1.2.1: what bcftools and region strings can take as well
+# SAM specification 1.2.1, without the characters that bcftools and region strings cannot handle
 _CONTIG_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Contig:
-    """A reference sequence; `length` in bases, `alternate` as the .alt file says."""
+    """A reference sequence: `length` in bases; the .alt file lists `alternate` ones."""
 
     name: str
     length: int
@@ -77,7 +75,10 @@ class Contig:
 
 
 def read_contigs(reference: str) -> list[Contig]:
-    """The contigs of an indexed FASTA in its order. Raises OSError, ValueError."""
+    """Return the contigs of an indexed FASTA in file order.
+
+    Raises OSError, ValueError, IndexError, StopIteration for a file that is cut.
+    """
     alternates = _read_alternates(Path(reference + ".alt"))
     with Path(reference + ".ann").open(encoding="utf-8", errors="surrogateescape") as lines:
         count = int(next(lines).split()[1])
@@ -98,16 +99,17 @@ def _read_alternates(path: Path) -> set[str]:
 
 
 def read_fai(reference: str) -> list[tuple[str, str]]:
-    """Names and lengths (as text) from the .fai beside a FASTA. Raises OSError, ValueError."""
+    """Return names and lengths (as text) from the .fai of a FASTA. Raises OSError, ValueError."""
     with Path(reference + ".fai").open(encoding="utf-8", errors="surrogateescape") as lines:
         fields = [line.split("\t") for line in lines]
     return [(name, length) for name, length, _offset, _bases, _width in fields]
 
 
 def index_fault(reference: str, indexer: str = "bwa") -> str | None:
-    """Why the .fai and the index beside `reference` cannot be used, or None if they can.
+    """Return why the .fai and the index of `reference` cannot be used, or None if they can.
 
-    Cheap: sizes and names, so a cut or half-built index shows. `index_check` compares contents.
+    Compares sizes and names only, which is cheap and finds a cut or half-built index;
+    `index_check` compares contents.
     """
     try:
         contigs = read_contigs(reference)
@@ -124,7 +126,8 @@ def index_fault(reference: str, indexer: str = "bwa") -> str | None:
 
 
 def _is_cut(indexer: str, suffix: str, size: int, bases: int) -> bool:
-    """Of bwa-mem2's own two files only a lower bound is sure: a byte a base, both strands."""
+    """Return whether a file is too short. For bwa-mem2's own files only a lower bound is known: one
+    byte for each base of both strands."""
     if indexer == "bwa-mem2" and suffix in (".0123", ".bwt.2bit.64"):
         return size < 2 * bases
     exact = _index_sizes(bases).get(suffix)
@@ -132,7 +135,7 @@ def _is_cut(indexer: str, suffix: str, size: int, bases: int) -> bool:
 
 
 def _index_sizes(bases: int) -> dict[str, int]:
-    """Bytes that each binary file must have; the BWT covers both strands."""
+    """Return the exact bytes of each binary file; the BWT covers both strands."""
     both = 2 * bases
     occurrence_blocks = (both + 127) // 128 + 1
     samples = (both + _SUFFIX_ARRAY_INTERVAL) // _SUFFIX_ARRAY_INTERVAL - 1
@@ -140,13 +143,13 @@ def _index_sizes(bases: int) -> dict[str, int]:
         ".pac": (bases + 3) // 4 + (bases % 4 == 0) + 1,
         ".bwt": 40 + 4 * ((both + 15) // 16 + 8 * occurrence_blocks),
         ".sa": 56 + 8 * samples,
-        # see mem3_index.py
+        # the layout that `fm_index.write_index` writes
         ".bwt.2bit.64": 56 + 64 * ((both + 1) // 64 + 1) + 5 * ((both + 1) // 8 + 1),
     }
 
 
 def indexing_memory_mb(indexer: str, size: int) -> int:
-    """MiB that indexing a FASTA of so many bytes takes."""
+    """Return the MiB that indexing a FASTA of `size` bytes takes."""
     needed = max(min(size, _SMALL) * _BYTES_OF_SMALL, size * _BYTES_OF_LARGE)
     if indexer == "bwa-mem2":
         needed = size * _BYTES_OF_BWA_MEM2
@@ -156,7 +159,7 @@ def indexing_memory_mb(indexer: str, size: int) -> int:
 
 
 def check_names(names: Iterable[str], file: str) -> None:
-    """Raise `InputError` for a contig name that SAM, and with it bcftools, cannot carry."""
+    """Raise `InputError` for names that are not allowed in SAM (and bcftools), or occur twice."""
     seen: dict[str, int] = {}
     for record, name in enumerate(names, 1):
         if not _CONTIG_NAME.fullmatch(name):

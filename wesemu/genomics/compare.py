@@ -1,4 +1,8 @@
-"""Compare called variants with a truth set, by genotype and whatever their notation."""
+"""Compare called variants with a truth set, by genotype and whatever their notation.
+
+`compare` scores two VCF files. Below it: a canonical form for alleles, matching by haplotypes, and
+readers for VCF, BED and FASTA, plain or gzip.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,17 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wesemu.errors import InputError
-from wesemu.genomics.fastq_file import GZIP_FAULTS, open_gzip
+from wesemu.genomics.fastq_file import GZIP_FAULTS, GZIP_MAGIC, open_gzip
 
-# One canonical form for an allele, so that the same change is always written alike.
+# The canonical form of an allele: the same change always has the same form.
 
 
 def canonical(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, str]:
-    """Trim what `ref` and `alt` share and move a pure indel as far left as `sequence` lets it.
+    """Trim the bases that `ref` and `alt` share, and move a pure indel as far left as possible.
 
-    `start` is the 0-based place of `ref` in `sequence`. The answer carries no anchor base: an
-    insertion has an empty `ref`, a deletion an empty `alt`; both are empty where nothing changes.
-    With an anchor it is the normal form of Tan et al. 2015 (doi 10.1093/bioinformatics/btv112).
+    `start` is the 0-based position of `ref` in `sequence`. The result has no anchor base: an
+    insertion has an empty `ref`, a deletion an empty `alt`, and no change has both empty. With an
+    anchor it is the normal form of Tan et al. 2015 (doi 10.1093/bioinformatics/btv112).
     """
     while ref and alt and ref[-1] == alt[-1]:
         ref, alt = ref[:-1], alt[:-1]
@@ -39,9 +43,9 @@ def canonical(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, 
 
 
 def anchored(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, str]:
-    """The canonical form as a VCF writes it: indels begin with the base before them.
+    """Return the canonical form as in a VCF: indels begin with the base before them.
 
-    A change before the first base is anchored by the base after it (VCF 4.2, section 1.4.1).
+    A change before the first base has the base after it as its anchor (VCF 4.2, section 1.4.1).
     """
     start, ref, alt = canonical(sequence, start, ref, alt)
     if ref and alt:
@@ -53,15 +57,15 @@ def anchored(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, s
     return start - 1, before + ref, before + alt
 
 
-# Which alleles of two call sets are the same change, whatever their notation.
+# Match the alleles of two call sets by the haplotypes that they make.
 
 
-WINDOW = 30  # bp: changes nearer to each other than this are looked at together
-MAX_HETEROZYGOUS = 8  # in one window; n of them have 2 ** (n - 1) phases
+WINDOW = 30  # bp: changes nearer to each other are matched together
+MAX_HETEROZYGOUS = 8  # in one window: n of them have 2 ** (n - 1) phases
 
 
 class HaplotypeChange(NamedTuple):
-    """A canonical allele (see `alleles.canonical`) on `copies` (1, 2) haplotypes."""
+    """A canonical allele (see `canonical`) on `copies` (1, 2) haplotypes."""
 
     start: int
     ref: str
@@ -79,7 +83,7 @@ class HaplotypeChange(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Changes of one contig: those of either side that matched, and those that did not."""
+    """Changes of one contig: matched on either side, `missed` of the truth, `invented` calls."""
 
     truth_matched: list[HaplotypeChange]
     calls_matched: list[HaplotypeChange]
@@ -87,7 +91,7 @@ class Verdict:
     invented: list[HaplotypeChange]
 
     def wrong_genotypes(self) -> list[HaplotypeChange]:
-        """The missed changes whose allele was called with another number of copies."""
+        """Return the missed changes whose allele was called with another number of copies."""
         alleles = {change[:3] for change in self.invented}
         return [change for change in self.missed if change[:3] in alleles]
 
@@ -95,7 +99,7 @@ class Verdict:
 def match(
     sequence: str, truth: Iterable[HaplotypeChange], calls: Iterable[HaplotypeChange]
 ) -> Verdict:
-    """Match the changes of one contig; a wrong genotype leaves both sides unmatched."""
+    """Match the changes of one contig; with a wrong genotype both sides stay unmatched."""
     verdict = Verdict([], [], [], [])
     for expected, found in _windows(truth, calls):
         common = set(expected) & set(found)
@@ -115,7 +119,7 @@ def match(
 def _windows(
     truth: Iterable[HaplotypeChange], calls: Iterable[HaplotypeChange]
 ) -> Iterator[tuple[list[HaplotypeChange], list[HaplotypeChange]]]:
-    """Changes of both sides, cut where more than WINDOW bp lie between two."""
+    """Yield the changes of both sides in groups that are more than WINDOW bp apart."""
     sides = sorted([(c, 0) for c in truth] + [(c, 1) for c in calls])
     window: tuple[list[HaplotypeChange], list[HaplotypeChange]] = ([], [])
     reach = 0
@@ -145,7 +149,7 @@ def _same_haplotypes(
 def _haplotype_pairs(
     sequence: str, start: int, end: int, changes: Sequence[HaplotypeChange]
 ) -> set[tuple[str, str]]:
-    """Every pair, in alphabetical order, that some phase of the genotypes makes of a window."""
+    """Return every pair of haplotypes, sorted, that some phase of the genotypes makes."""
     heterozygous = sum(change.copies == 1 for change in changes)
     if heterozygous > MAX_HETEROZYGOUS:
         return set()
@@ -163,7 +167,7 @@ def _haplotype_pairs(
 
 
 def _apply(sequence: str, start: int, end: int, changes: Sequence[HaplotypeChange]) -> str | None:
-    """The window with the changes made; None where two of them exclude each other."""
+    """Return the window with the changes applied; None where two of them conflict."""
     pieces: list[str] = []
     done, insertion = start, -1
     for change in changes:
@@ -176,14 +180,11 @@ def _apply(sequence: str, start: int, end: int, changes: Sequence[HaplotypeChang
     return "".join(pieces)
 
 
-# Read what a comparison needs from VCF, BED and FASTA files, plain or packed.
-
-
-GZIP_MAGIC = b"\x1f\x8b"
+# Read VCF, BED and FASTA files, plain or gzip.
 
 
 class Record(NamedTuple):
-    """Alleles of one VCF line that its first sample carries, each with its copies (1, 2).
+    """The alleles of one VCF line that its first sample has, each with its copies (1, 2).
 
     `start` is 0-based, `line` counts from 1; alleles are in upper case.
     """
@@ -195,14 +196,14 @@ class Record(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a text file, gzip and bgzip recognised by content.
+    """Yield numbered lines of a text file; gzip and bgzip are recognised by content.
 
-    Raises InputError for data that is cut or cannot be unpacked.
+    Raises InputError for data that is cut or damaged.
     """
     number = 0
     with path.open("rb") as raw:
-        packed = raw.peek(2)[:2] == GZIP_MAGIC
-        stream = open_gzip(raw) if packed else raw
+        compressed = raw.peek(2)[:2] == GZIP_MAGIC
+        stream = open_gzip(raw) if compressed else raw
         with TextIOWrapper(stream, encoding="utf-8", errors="replace") as text:
             try:
                 for number, line in enumerate(text, start=1):
@@ -214,11 +215,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_vcf(path: Path, min_quality: float | None = None) -> dict[str, list[Record]]:
-    """Records by contig, without those of a lower QUAL or whose genotype is all reference.
+    """Return records by contig, without those of a lower QUAL or a reference genotype.
 
     Missing alleles (`./1`) count as reference; symbolic alleles, breakends and `*` are left out.
-
-    Raises InputError for what is no VCF with genotypes.
+    Raises InputError for a file that is not a VCF with genotypes.
     """
     records: dict[str, list[Record]] = {}
     seen_header = False
@@ -253,7 +253,7 @@ def _parse_record(fields: list[str], number: int) -> Record:
     genotype = values[keys.index("GT")].replace("|", "/").split("/")
     alleles = [allele.upper() for allele in (fields[3], *fields[4].split(","))]
     carried = [int(index) for index in genotype if index not in (".", "0")]
-    copies = 2 if len(genotype) == 1 else 1  # haploid: as on both
+    copies = 2 if len(genotype) == 1 else 1  # haploid counts as homozygous
     alts = tuple(
         (alleles[index], min(2, copies * carried.count(index)))
         for index in sorted(set(carried))
@@ -263,7 +263,7 @@ def _parse_record(fields: list[str], number: int) -> Record:
 
 
 def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
-    """Half-open 0-based intervals by contig, sorted, overlapping ones joined.
+    """Return half-open 0-based intervals by contig: sorted, with overlapping ones joined.
 
     Raises InputError for a line that is no interval.
     """
@@ -280,7 +280,7 @@ def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
                 file=path.name,
                 record=number,
             ) from error
-    return {contig: _join(found) for contig, found in intervals.items()}
+    return {contig: _join(unsorted) for contig, unsorted in intervals.items()}
 
 
 def _join(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -293,9 +293,9 @@ def _join(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and upper-case sequence of one contig after the other.
+    """Yield name and upper-case sequence of each contig.
 
-    Raises InputError where there is no header before the first base.
+    Raises InputError where no header comes before the first base.
     """
     name: str | None = None
     pieces: list[str] = []
@@ -314,13 +314,16 @@ def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
         yield name, "".join(pieces).upper()
 
 
+# Score the calls.
+
+
 @dataclass(frozen=True)
 class Score:
-    """Alleles found, invented and missed.
+    """Counts of alleles: found, invented and missed.
 
-    `tp` counts alleles of the truth, `tp_calls` alleles of the calls that match them: the two
-    differ where one side writes as two alleles what is one to the other. A wrong genotype is
-    both an `fp` and an `fn`. Of nothing at all everything is right: a ratio of 0 to 0 is 1.
+    `tp` counts alleles of the truth, `tp_calls` the alleles of the calls that match them. The two
+    differ where one side writes one allele as two. A wrong genotype is both an `fp` and an `fn`.
+    A ratio of 0 to 0 is 1.
     """
 
     tp: int
@@ -352,7 +355,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores by kind; `wrong_genotypes` counts the missed whose allele was called."""
+    """Scores by kind; `wrong_genotypes` counts missed alleles called with other copies."""
 
     snps: Score
     indels: Score
@@ -373,11 +376,11 @@ def compare(
 ) -> Comparison:
     """Score the first sample of `calls` against the first sample of `truth`.
 
-    VCFs are plain, gzip or bgzip; `reference` is a FASTA, plain or packed, of which one contig
-    at a time is held. Calls below `min_quality` (Phred) are left out, those without a QUAL are
-    not. With `bed`, only alleles that begin inside count, though others may match them.
+    VCFs are plain, gzip or bgzip; `reference` is a FASTA, plain or gzip, and one contig at a time
+    is in memory. Calls below `min_quality` (Phred) are left out; calls without a QUAL stay. With
+    `bed`, only alleles that begin inside count, but alleles outside may match them.
 
-    Raises InputError for a file that is cut or of another kind, and where alleles do not agree
+    Raises InputError for a file that is cut or of another type, and where alleles do not agree
     with the reference.
     """
     expected, found = read_vcf(truth), read_vcf(calls, min_quality)
@@ -405,7 +408,7 @@ def compare(
 def _changes(
     sequence: str, records: Iterable[Record], path: Path, reference: Path
 ) -> list[HaplotypeChange]:
-    """Canonical changes of one contig, equal ones added up, substitutions cut into SNPs."""
+    """Return canonical changes of one contig: equal ones summed, substitutions split into SNPs."""
     copies: dict[tuple[int, str, str], int] = {}
     for record in records:
         if sequence[record.start : record.start + len(record.ref)] != record.ref:
@@ -420,7 +423,7 @@ def _split(start: int, ref: str, alt: str) -> list[tuple[int, str, str]]:
     if len(ref) != len(alt):
         return [(start, ref, alt)]
     pairs = enumerate(zip(ref, alt, strict=True), start)
-    return [(place, old, new) for place, (old, new) in pairs if old != new]
+    return [(position, old, new) for position, (old, new) in pairs if old != new]
 
 
 def _disagreement(path: Path, record: Record, what: str) -> InputError:
@@ -432,7 +435,7 @@ def _disagreement(path: Path, record: Record, what: str) -> InputError:
 
 
 def _restrict(verdict: Verdict, intervals: Sequence[tuple[int, int]]) -> Verdict:
-    """What begins inside the intervals (sorted, disjoint, half-open)."""
+    """Return the changes that begin inside the intervals (sorted, disjoint, half-open)."""
     starts = [start for start, _ in intervals]
 
     def inside(changes: Iterable[HaplotypeChange]) -> list[HaplotypeChange]:

@@ -1,10 +1,10 @@
-"""FASTA files, checked letter by letter, and rewritten in the form that every tool reads alike.
+"""Check FASTA files letter by letter, and rewrite them in a form that all tools read alike.
 
-Repaired: CR and CRLF line ends, blank lines, blanks inside lines, lines of unequal length, a UTF-8
-byte order mark, a missing last newline, bytes after the gzip data. Refused, by file, sequence and
-position: letters other than IUPAC's for DNA, text before the first sequence, sequences without a
-name or bases, names that SAM does not allow, and two sequences of one name. Upper and lower case
-stay as they are.
+Repairs CR and CRLF line ends, blank lines, blanks inside lines, lines of unequal length, a UTF-8
+byte order mark, a missing last newline, and bytes after the gzip data. Refuses, with file, sequence
+and position: letters other than IUPAC's for DNA, text before the first sequence, sequences without
+a name or bases, names that SAM does not allow, and two sequences of one name. Keeps upper and
+lower case.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from wesemu.genomics.fastq_file import (
 from wesemu.util.text import os_reason
 
 BASES = b"ACGTRYSWKMBDHVN"
-"""IUPAC's letters for DNA."""
+"""IUPAC letters for DNA."""
 
 LONGEST_SEQUENCE = (1 << 31) - 1
-"""Bases; SAM and BAM have no more (LN)."""
+"""Bases: the limit of LN in SAM and BAM."""
 
 _LETTERS = BASES + BASES.lower()
 _BLANKS = b" \t\v\f"
@@ -50,10 +50,10 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class FastaFacts:
-    """What a FASTA holds.
+    """Facts about a FASTA.
 
-    `sha256` covers header lines and bases, whatever the line lengths and the compression.
-    `regular` files need no other form. `longest` is the length of the longest sequence, in bases.
+    `sha256` covers header lines and bases, whatever the line lengths and the compression. Tools
+    can read a `regular` file unchanged. `longest` is the length of the longest sequence in bases.
     """
 
     sha256: str
@@ -63,7 +63,7 @@ class FastaFacts:
 
 
 def is_gzip(path: Path) -> bool:
-    """Raises `InputError` for a file that cannot be opened."""
+    """Return whether a file is gzip data. Raises `InputError` if it cannot be opened."""
     try:
         with path.open("rb") as file:
             return file.read(2) == GZIP_MAGIC
@@ -87,7 +87,7 @@ def examine(path: Path) -> FastaFacts:
 
 
 def copy(source: Path, target: Path, facts: FastaFacts) -> None:
-    """Write the FASTA `source`, plain: the same text if it is regular, else in lines of 60."""
+    """Write `source` uncompressed: the same text if it is regular, else in lines of 60 bases."""
     with target.open("wb") as file:
         if facts.regular:
             last = b"\n"
@@ -119,8 +119,8 @@ def _rewrite(reader: "FastaReader", file: BinaryIO) -> None:
 class FastaReader:
     """Iterates over a FASTA in parts: (header, bases).
 
-    A header (the text after ">", without its line end) begins a sequence; parts without one
-    (None) continue it. Bases come without line ends. Raises `InputError`.
+    A header (the text after ">", without its line end) begins a sequence. Parts with the header
+    None continue it. Bases have no line ends. Raises `InputError`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -146,7 +146,7 @@ class FastaReader:
         check_names(self.names, str(self._path))
 
     def _texts(self) -> Iterator[bytes]:
-        """The text in blocks, its line ends \\n."""
+        """Yield the text in blocks with line ends \\n."""
         held = b""
         is_first = True
         for block in _blocks(self._path):
@@ -157,7 +157,7 @@ class FastaReader:
                 is_first = not text
             if b"\r" in text:
                 self.regular = False
-                if text.endswith(b"\r"):
+                if text.endswith(b"\r"):  # the next block may begin with its \n
                     text, held = text[:-1], b"\r"
                 text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             if text:
@@ -223,7 +223,7 @@ class FastaReader:
         return header
 
     def _end(self) -> None:
-        """The sequence that was read last is complete."""
+        """Finish the sequence that was read last."""
         self.regular = self.regular and self._lines.finish()
         if self.names and not self.lengths[-1]:
             raise self._fault(
@@ -271,7 +271,7 @@ class FastaReader:
 
 
 class _LineLengths:
-    """Whether the lines of a sequence, all but the last, have one length."""
+    """Checks that all lines of a sequence but the last have the same length."""
 
     def __init__(self) -> None:
         self._usual: int | None = None
@@ -279,13 +279,13 @@ class _LineLengths:
         self._open = 0
 
     def add(self, lengths: list[int]) -> bool:
-        """Lengths of the next lines, the last of which goes on in the next call."""
+        """Add the lengths of the next lines; the last line continues in the next call."""
         lengths[0] += self._open
         self._open = lengths.pop()
         return not lengths or self._complete(lengths)
 
     def finish(self) -> bool:
-        """The last line ends with the file or at a new sequence."""
+        """Add the last line, which ends with the file or at a new sequence."""
         return not self._open or self._complete([self._open])
 
     def _complete(self, lengths: list[int]) -> bool:
@@ -301,9 +301,9 @@ class _LineLengths:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The uncompressed text. Like gzip, leaves out other bytes that follow whole gzip members.
+    """Yield the uncompressed text. Like gzip, ignore other bytes after whole gzip members.
 
-    Raises what `GZIP_FAULTS` lists.
+    Raises one of `GZIP_FAULTS`.
     """
     with open_gzip(path) if is_gzip(path) else path.open("rb") as file:
         while True:
@@ -319,8 +319,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _check_end(path: Path) -> None:
-    """Raise OSError for bgzip data without the empty block that ends it: it may have been cut
-    between two blocks. SAM specification 4.1.2."""
+    """Raise OSError for bgzip data without its last empty block (SAM specification 4.1.2): the file
+    may have been cut between two blocks."""
     with path.open("rb") as file:
         head = file.read(16)
         if head.startswith(_MEMBER_START + b"\x04") and head[12:] == b"BC\x02\x00":
@@ -330,7 +330,7 @@ def _check_end(path: Path) -> None:
 
 
 def _check_trailing(path: Path, offset: int) -> None:
-    """Raise OSError if the bytes after a gzip member are another member with a damaged start."""
+    """Raise OSError if the bytes after a gzip member look like a member with a damaged start."""
     with path.open("rb") as file:
         file.seek(offset)
         start = file.read(len(_MEMBER_START))

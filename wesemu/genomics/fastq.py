@@ -1,7 +1,7 @@
-"""Paired reads from two FASTQ files or an interleaved one, read once: checked, counted, batched.
+"""Read pairs from two FASTQ files or an interleaved one: checked, counted and batched in one pass.
 
-Every fault ends in one `InputError` that names the file and the record (from 1). A mapper would
-end with status 0 on half of them and drop the rest of the reads.
+Each fault raises one `InputError` that names the file and the record (from 1). Mappers end with
+status 0 on half of these faults, and drop the rest of the reads.
 """
 
 from collections.abc import Iterator
@@ -24,14 +24,15 @@ from wesemu.genomics.fastq_fast_path import (
 from wesemu.genomics.fastq_file import FastqFile, Record, Unreadable
 
 BATCH_BASES = 10_000_000
-"""Bases after which a batch is cut; the value of `bwa mem -K` that the pipelines use."""
+"""Bases after which a batch ends: the value of `bwa mem -K` in the pipelines."""
 
 LONGEST_READ = 1000
-"""Bases. bwa mem needs minutes for one read of a megabase; short-read machines stay below 700."""
+"""Bases. bwa mem needs minutes for one read of a megabase; reads of short-read sequencers have
+fewer than 700."""
 
 MOST_PAIRS = 500_000
-"""Pairs in a batch. Reads so short that a batch needs more of them would fill the memory, the
-mapper's too, which collects the same bases."""
+"""Pairs in a batch. With reads so short that a batch needs more, both this program and the mapper,
+which collects the same bases, would run out of memory."""
 
 _SEPARATOR = b"\n"
 _BASES = BASES + _SEPARATOR
@@ -47,9 +48,9 @@ _SEQUENCE, _QUALITY = 1, 2
 class Batch:
     """Whole pairs in file order.
 
-    `names` has one name a pair, without comment and without /1 or /2. `sequences` and `qualities`
-    are those of the reads (first, second, first, …) joined by newlines; `lengths` those of the
-    sequences.
+    `names` has one name for each pair, without comment and without /1 or /2. `sequences` and
+    `qualities` join those of all reads (first, second, first, …) by newlines. `lengths` are in
+    bases, one for each read.
     """
 
     names: list[bytes]
@@ -58,7 +59,7 @@ class Batch:
     qualities: bytes
 
     def fastq(self, mate: int | None = None) -> bytes:
-        """The batch as FASTQ, interleaved or one mate's (0 or 1), both under the pair's name."""
+        """Return FASTQ, interleaved or of one mate (0 or 1); both mates have the pair's name."""
         bases = self.sequences.split(_SEPARATOR)
         qualities = self.qualities.split(_SEPARATOR)
         names = chain.from_iterable(zip(self.names, self.names, strict=True))
@@ -68,14 +69,15 @@ class Batch:
 
 
 class PairedReader:
-    """Reads the pairs of two FASTQ files once: by iteration in batches, or as `texts`.
+    """Reads the pairs of two FASTQ files once: iterate over batches, or use `texts`.
 
-    A batch is cut where `bwa mem -K batch_bases` cuts: after the pair that reaches the number of
-    bases. `reads` and `bases` count both mates of all that was handed out so far and are exact
-    once the iteration has ended. Without `second` the mates follow each other in `first`.
-    Qualities are handed out as Phred+33; `quality_offset` (33 or 64) is that of the files. None
-    takes them for Phred+33 and refuses files whose first reads look like Phred+64. `last` is the
-    head line of the last pair's first read; `before` that of the lane that is mapped before.
+    A batch ends where a batch of `bwa mem -K batch_bases` ends: after the pair that reaches the
+    number of bases. `reads` and `bases` count both mates of all pairs returned so far, and are
+    exact after the iteration. Without `second`, the mates follow each other in `first`.
+
+    Qualities are returned as Phred+33; `quality_offset` (33 or 64) is the offset in the files.
+    None means Phred+33, and refuses files whose first reads look like Phred+64. `last` is the head
+    line of the first read of the last pair; `before` is the `last` of the lane mapped before.
     Raises `InputError`.
     """
 
@@ -125,12 +127,13 @@ class PairedReader:
         self._second.close()
 
     def texts(self) -> Iterator[list[bytes]]:
-        """The checked pairs as FASTQ text, pair by pair the same from each file.
+        """Yield the checked pairs as FASTQ text: the same pairs from each file.
 
-        Plain pairs are handed out as they are in the files, comments and /1, /2 included.
+        Plain pairs keep their text from the files, with comments and /1, /2.
         """
         files = [self._first] if self._interleaved else [self._first, self._second]
         rests = [b"" for _ in files]
+        # The fast path: whole blocks, until one has anything unusual.
         while self._offset == 33:
             more = [
                 file.read_block() if len(rest) < _UNUSED_BYTES else b""
@@ -152,6 +155,7 @@ class PairedReader:
                 yield block.texts
         if self.reads and not any(rests) and not any(file.damaged for file in files):
             return
+        # The slow path reads the rest by single records, and knows the message for each fault.
         for file, rest in zip(files, rests, strict=True):
             file.put_back(rest, self.reads // len(files))
         for batch in self:
@@ -184,7 +188,7 @@ class PairedReader:
                     yield self._checked(*batch)
         except (InputError, Unreadable) as error:
             whole = self._record(len(names)) - 1
-            if reads:  # what is wrong with the reads before came first
+            if reads:  # a fault of the earlier reads is reported first
                 self._checked(reads, names, bases)
             if isinstance(error, Unreadable):
                 raise error.located(whole) from error.__cause__
@@ -220,7 +224,7 @@ class PairedReader:
         return batch
 
     def _count(self, pairs: int, bases: int, last: bytes) -> None:
-        """Also refuses reads so short that no mapper's batch would ever be full."""
+        """Count, and raise InputError for reads so short that a mapper's batch never fills."""
         self.reads += 2 * pairs
         self.bases += bases
         self.last = last
@@ -237,7 +241,7 @@ class PairedReader:
             )
 
     def _check_start(self, reads: list[Record], batch: Batch) -> None:
-        """Whole-file mistakes that the first batch shows."""
+        """Raise InputError for mistakes of whole files, which the first batch shows."""
         if self._guess and _looks_like_phred64(batch.qualities):
             raise self._first.fault(
                 f"{self._first.name} seems to have qualities in the old Phred+64 encoding "
@@ -254,24 +258,24 @@ class PairedReader:
             )
 
     def _names(self, one: str, two: str) -> str:
-        """The file or files as the subject of a sentence, with the verb for one or for two."""
+        """Return the file names as the subject of a sentence, with the verb for one or two."""
         if self._interleaved:
             return f"{self._first.name} {one}"
         return f"{self._first.name} and {self._second.name} {two}"
 
     def _record(self, pair: int, mate: int = 0) -> int:
-        """The number in its file, from 1, of a read in the batch under way."""
+        """Return the number in its file, from 1, of a read in the current batch."""
         pairs = self.reads // 2 + pair
         return 2 * pairs + mate + 1 if self._interleaved else pairs + 1
 
     def _common_name(self, one: bytes, two: bytes, offset: int) -> bytes:
-        """The name of a pair as bwa sees it: /1, /2 (any digit) are cut off, nothing else."""
+        """Return the name of a pair as bwa sees it: without /1 or /2 (any digit)."""
         names = pair_name(one), pair_name(two)
         if names[0] == names[1]:
             return names[0]
         record = self._record(offset, 1)
         second = "then" if self._interleaved else f"{self._second.name} has"
-        shown = [_shown(head.partition(b" ")[0]) for head in (one, two)]
+        shown = [_quoted(head.partition(b" ")[0]) for head in (one, two)]
         message = (
             f"The mates are out of step at record {record}: {self._first.name} has {shown[0]}, "
             f"{second} {shown[1]}. "
@@ -282,16 +286,18 @@ class PairedReader:
         raise self._second.fault(message, record)
 
     def _bad_name(self, name: bytes, reads: list[Record], head: bytes) -> InputError:
-        """For a name of no good length, and for that of the pair before. `reads` are those of the
-        batch before the pair."""
+        """Return the error for a name that is too long, empty, or the name of the pair before.
+
+        `reads` are the reads of the batch before this pair.
+        """
         record = self._record(len(reads) // 2)
         if not 0 < len(name) <= LONGEST_NAME:
-            what = f"is longer than {LONGEST_NAME} characters" if name else "is empty"
+            problem = f"is longer than {LONGEST_NAME} characters" if name else "is empty"
             return self._first.fault(
-                f"{self._first.name}, record {record}: the name {what}.", record
+                f"{self._first.name}, record {record}: the name {problem}.", record
             )
-        before = _shown(reads[-2][0] if reads else self.last)
-        where = f"{self._first.name}, record {record} ({_shown(head)})"
+        before = _quoted(reads[-2][0] if reads else self.last)
+        where = f"{self._first.name}, record {record} ({_quoted(head)})"
         if record > 1:
             earlier = self._record(len(reads) // 2 - 1)
             other = f"record {earlier} ({before})"
@@ -308,12 +314,12 @@ class PairedReader:
         pair = next(index for index, name in enumerate(names) if not _is_printable([name]))
         record = self._record(pair)
         return self._first.fault(
-            f"{self._first.name}, record {record}: the name {_shown(names[pair])} has letters that "
-            "are not ASCII, or control characters. SAM allows printable ASCII only.",
+            f"{self._first.name}, record {record}: the name {_quoted(names[pair])} has letters "
+            "that are not ASCII, or control characters. SAM allows printable ASCII only.",
             record,
         )
 
-    def _culprit(self, index: int) -> tuple[FastqFile, int]:
+    def _location(self, index: int) -> tuple[FastqFile, int]:
         pair, mate = divmod(index, 2)
         return (self._second if mate else self._first), self._record(pair, mate)
 
@@ -321,7 +327,7 @@ class PairedReader:
         index = 0
         while not (wrong := reads[index][part].translate(None, allowed)):
             index += 1
-        mate, record = self._culprit(index)
+        mate, record = self._location(index)
         kind, name = f"a quality in Phred+{self._offset}", "quality"
         if part == _SEQUENCE:
             kind, name = "a base in IUPAC code", "sequence"
@@ -334,7 +340,7 @@ class PairedReader:
 
     def _too_long(self, reads: list[Record]) -> InputError:
         index = next(i for i, read in enumerate(reads) if len(read[_SEQUENCE]) > self._longest)
-        mate, record = self._culprit(index)
+        mate, record = self._location(index)
         length = len(reads[index][_SEQUENCE])
         return mate.fault(
             f"{mate.name}, record {record} ({_name_of(reads[index])}): the read has {length} "
@@ -384,8 +390,8 @@ def _name_of(read: Record) -> str:
     return read[0].partition(b" ")[0].decode("utf-8", "replace")
 
 
-def _shown(text: bytes) -> str:
-    """For a message: the first 200 bytes, quoted."""
+def _quoted(text: bytes) -> str:
+    """Return the first 200 bytes, quoted for a message."""
     return repr(text[:200].decode("utf-8", "replace"))
 
 

@@ -1,7 +1,7 @@
-"""Recognises pairs in plain FASTQ text by the block, in half the time of a look at each record.
+"""Check whole blocks of plain FASTQ text, in half the time of checking each record.
 
-What is recognised here needs no other check. Whatever is unusual, right or wrong, is left to the
-reader of single records, which knows the message. Pure.
+Pairs accepted here need no other check. Anything unusual, valid or not, is left to the reader of
+single records, which knows the message. No I/O.
 """
 
 import re
@@ -16,7 +16,7 @@ QUALITIES = {offset: bytes(range(offset, 127)) for offset in (33, 64)}
 BELOW_PHRED64 = bytes(range(33, 59))
 
 _LONGEST_HEADS = 512
-"""Bytes in a read's head and `+` lines, on the average; mappers keep comments in memory."""
+"""Average bytes in the head and `+` lines of a read. Mappers keep comments in memory."""
 
 _LINES = 4
 _MATE_ENDS = {b"/1"}, {b"/2"}
@@ -27,9 +27,9 @@ _REFUSED_MATE_ENDS = (
 
 
 class PlainBlock(NamedTuple):
-    """Whole pairs: the text of each file (one if interleaved), and the text after them.
+    """Whole pairs: `texts` by file (one if interleaved), and `rests`, the text after them.
 
-    `bases` counts both mates; `last` is the head line of the last pair's first mate.
+    `bases` counts both mates; `last` is the head line of the first mate of the last pair.
     """
 
     texts: list[bytes]
@@ -47,15 +47,15 @@ class _Records(NamedTuple):
 
 
 def pair_name(head: bytes) -> bytes:
-    """The name that both mates have: up to the first blank, without /1 or /2 (any digit), as bwa
-    and samtools see it. `head` is the line after the `@`."""
+    """Return the name that both mates share, as bwa and samtools see it: the text up to the first
+    blank, without /1 or /2 (any digit). `head` is the line after the `@`."""
     name = head.partition(b" ")[0]
     return name[:-2] if len(name) > 2 and name[-2:-1] == b"/" and name[-1:].isdigit() else name
 
 
 def mate_hint(first: bytes, second: bytes) -> str | None:
-    """What to do about names that differ by the mate's number only, as `r7_1` and `r7_2`, `r7:1`
-    and `r7:2` or `r7/R1` and `r7/R2`; None for other names."""
+    """Return advice for names that differ by the mate's number only, such as `r7_1` and `r7_2`,
+    `r7:1` and `r7:2` or `r7/R1` and `r7/R2`; None for other names."""
     for one, two in ((first, second), (second, first)):
         for ending, other in _REFUSED_MATE_ENDS:
             if (match := ending.fullmatch(one)) is None:
@@ -78,16 +78,16 @@ def plain_block(
     start: bool = False,
     guess: bool = False,
 ) -> PlainBlock | None:
-    """The whole pairs at the start of one interleaved or two texts, qualities in Phred+33.
+    """Return the whole pairs at the start of one interleaved text or two texts (Phred+33).
 
-    None unless every one is plain: four lines a read, names in step (alike up to a blank, or
-    followed by /1 and /2), neighbouring pairs with different names, known letters, one quality a
-    base, at most `longest` bases, no long comments. `before` is the name of the pair before. At
-    the `start` of the files the mates must differ. With `guess` the qualities must show that they
-    are Phred+33.
+    Returns None unless all pairs are plain: four lines for each read, the same name for both mates
+    (up to a blank, or followed by /1 and /2), different names for neighbouring pairs, known
+    letters, one quality for each base, at most `longest` bases, no long comments. `before` is the
+    name of the pair before. At the `start` of the files the mates must differ. With `guess` the
+    qualities must show that they are Phred+33.
     """
     lines = [text.split(b"\n") for text in texts]
-    # after the last newline comes the beginning of a line
+    # the last item is the beginning of an unfinished line
     pairs = min((len(these) - 1) // _LINES for these in lines)
     if len(texts) == 1:
         pairs //= 2
@@ -125,7 +125,7 @@ def plain_block(
 
 
 def _common_names(first: list[bytes], second: list[bytes]) -> list[bytes] | None:
-    """The pairs' names with the `@`; None unless both mates' head lines have the same good ones."""
+    """Return the pairs' names with the `@`; None unless both mates have the same valid names."""
     names, others = ([head.partition(b" ")[0] for head in heads] for heads in (first, second))
     if names != others:
         ends = {name[-2:] for name in names}, {name[-2:] for name in others}
@@ -143,7 +143,7 @@ def _common_names(first: list[bytes], second: list[bytes]) -> list[bytes] | None
 
 
 def _is_sound(records: _Records) -> bool:
-    """Whether letters, separators and numbers of qualities are right."""
+    """Return whether letters, separators and numbers of qualities are valid."""
     return (
         (b"\n" + b"\n".join(records.separators)).count(b"\n+") == len(records.separators)
         and list(map(len, records.bases)) == list(map(len, records.qualities))

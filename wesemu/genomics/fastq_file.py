@@ -1,7 +1,7 @@
-"""One FASTQ file, checked while it is read.
+"""Read one FASTQ file and check it: file type by content, gzip data, records.
 
-Neither pysam's reader (accepts FASTA and cut records) nor dnaio's (refuses `+` lines and blank
-last lines that mappers accept, unbounded memory) decides as this one does.
+Other readers make other decisions: pysam's accepts FASTA and cut records; dnaio's refuses `+` lines
+and blank last lines that mappers accept, and its memory is unbounded.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from wesemu.errors import InputError
 from wesemu.util.text import os_reason
 
-# What the first bytes of a file say it is. Pure.
+# The type of a file by its first bytes.
 
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -36,7 +36,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def looks_like(head: bytes) -> str:
-    """Name what `head`, the first (decompressed) bytes of a file that is not FASTQ, belong to."""
+    """Name the file type that begins with `head`, the first decompressed bytes of a file."""
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
@@ -52,18 +52,17 @@ def looks_like(head: bytes) -> str:
     return "text in another format"
 
 
-# gzip files, decompressed by isal where it has a wheel: three times as fast as zlib.
+# gzip data, decompressed by isal where it has a wheel: three times as fast as zlib.
 
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-"""The empty block that ends BAM and bgzip files. SAM specification 4.1.2."""
+"""The empty block that ends BAM and bgzip files (SAM specification 4.1.2)."""
 
 _BLOCK = 1 << 17
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class TrailingBytes(OSError):
-    """Bytes that are not gzip follow whole gzip members; all data before them has been read."""
+    """Other bytes follow whole gzip members. All data before them has been read."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(f"the bytes from {offset} on are not gzip data")
@@ -71,7 +70,7 @@ class TrailingBytes(OSError):
 
 
 class _Decompressor(Protocol):
-    """One gzip member; header, checksum and length are verified."""
+    """Decompresses one gzip member, and verifies its header, checksum and length."""
 
     eof: bool
     unused_data: bytes
@@ -97,13 +96,13 @@ class _ZlibDecompressor:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         text = self._member.decompress(self._member.unconsumed_tail + data, max_length)
-        # a full answer may leave more behind in zlib's window
+        # a result of full length may leave more text inside zlib
         self.needs_input = not self._member.unconsumed_tail and len(text) < max_length
         return text
 
 
 GZIP_FAULTS: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error)
-"""What reading damaged or cut gzip data raises."""
+"""Exceptions that damaged or cut gzip data raises."""
 
 try:
     from isal import igzip_lib
@@ -121,9 +120,9 @@ def _new_member() -> _Decompressor:
 
 
 class _GzipStream(RawIOBase):
-    """The members of a file, one after the other; zero bytes after a member are padding.
+    """Reads the members of a gzip file in turn; zero bytes after a member are padding.
 
-    Memory is bounded, whatever the data expands to.
+    Memory is bounded, whatever size the data expands to.
     """
 
     def __init__(self, file: "BufferedReader[Any]", *, owned: bool) -> None:
@@ -154,15 +153,15 @@ class _GzipStream(RawIOBase):
         return 0
 
     def _begin_member(self) -> bool:
-        """Whether another member follows."""
+        """Return whether another member follows."""
         while True:
             if self._taken > len(self._input):  # padding follows a member, never the beginning
                 self._input = self._input.lstrip(b"\0")
-            if len(self._input) < len(_GZIP_MAGIC) and self._fill():
+            if len(self._input) < len(GZIP_MAGIC) and self._fill():
                 continue
             if not self._input:
                 return False
-            if not self._input.startswith(_GZIP_MAGIC):
+            if not self._input.startswith(GZIP_MAGIC):
                 raise TrailingBytes(self._taken - len(self._input))
             self._member = _new_member()
             return True
@@ -180,21 +179,24 @@ class _GzipStream(RawIOBase):
 
 
 def open_gzip(file: "Path | BufferedReader[Any]") -> "BufferedReader[Any]":
-    """Decompress a file of one member or many; the checksums are verified.
+    """Open a gzip file of one or many members for reading, with its checksums verified.
 
-    A file that was opened by the caller stays open. Reading raises one of `GZIP_FAULTS`; after
-    whole members it is `TrailingBytes`.
+    A file that the caller opened stays open. Reading raises one of `GZIP_FAULTS`: `TrailingBytes`
+    for other bytes after whole members.
     """
     if isinstance(file, Path):
         return BufferedReader(_GzipStream(file.open("rb"), owned=True), _BLOCK)
     return BufferedReader(_GzipStream(file, owned=False), _BLOCK)
 
 
+# FASTQ.
+
+
 LONGEST_RECORD = 8 << 20
-"""Bytes of one record, all four lines; what is longer is refused before more of it is read."""
+"""Bytes of one record, all four lines. A longer one is refused before it fills the memory."""
 
 Record = tuple[bytes, bytes, bytes]
-"""The line after the `@` (tabs are blanks; its first KiB), the sequence, the qualities."""
+"""The line after the `@` (its first KiB, tabs as blanks), the sequence, the qualities."""
 
 _KEPT_HEAD = 1 << 10
 
@@ -203,23 +205,22 @@ _BLANK = b"\r\n"
 
 
 class Unreadable(Exception):
-    """Reading stopped between two records; the caller counts them and knows after which."""
+    """Reading stopped between two records. The caller knows how many records came before."""
 
-    def __init__(self, file: "FastqFile", what: str, advice: str) -> None:
-        super().__init__(what)
+    def __init__(self, file: "FastqFile", problem: str, advice: str) -> None:
+        super().__init__(problem)
         self.file = file
-        self.what = what
+        self.problem = problem
         self.advice = advice
 
     def located(self, records: int) -> InputError:
         where = f" after record {records}" if records else ""
-        message = f"{self.file.name}: {self.what}{where}. {self.advice}"
+        message = f"{self.file.name}: {self.problem}{where}. {self.advice}"
         return self.file.fault(message, records + 1)
 
 
 class FastqFile:
-    """Raises `InputError` for a fault of the file, `Unreadable` where the caller knows the
-    position."""
+    """Reads records. Raises `InputError` for a fault in the file, `Unreadable` if reading fails."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -245,8 +246,10 @@ class FastqFile:
         return InputError(message, file=self.name, record=record)
 
     def read_block(self) -> bytes:
-        """The next bytes, up to 128 KiB. Empty at the end and where reading fails: then `damaged`
-        is true and `records` raises the reason."""
+        """Return the next bytes, up to 128 KiB; empty at the end, and where reading fails.
+
+        After a failure `damaged` is true, and `records` raises the reason.
+        """
         if self.damaged:
             return b""
         try:
@@ -256,7 +259,7 @@ class FastqFile:
             return b""
 
     def put_back(self, text: bytes, records: int) -> None:
-        """Have `records` begin with `text`, which `read_block` gave, after that many records."""
+        """Let `records()` begin with `text` from `read_block`, after `records` records."""
         self._seen = text
         self._done = records
 
@@ -300,14 +303,14 @@ class FastqFile:
             )
 
     def _malformed(self, text: bytes) -> Exception:
-        """The error for the record at the start of `text`, unless damaged gzip data made it."""
+        """Return the error for the record at the start of `text`, or for the damage behind it."""
         self._drain()
         if self._damage is not None:
             return self._unreadable(self._damage)
-        line, what = _fault_of(text)
+        line, problem = _fault_of(text)
         record = self._done + 1
         return self.fault(
-            f"{self.name}, record {record} (line {4 * self._done + line}): {what}", record
+            f"{self.name}, record {record} (line {4 * self._done + line}): {problem}", record
         )
 
     def _endless(self, text: bytes) -> InputError:
@@ -322,9 +325,9 @@ class FastqFile:
     def _unreadable(self, error: Exception) -> Unreadable:
         advice = "Fetch the file again."
         if isinstance(error, EOFError):
-            what = "the gzip data ends too early, as in a file that was cut while it was copied"
+            problem = "the gzip data ends too early, as in a file that was cut while it was copied"
         elif isinstance(error, TrailingBytes):
-            what = (
+            problem = (
                 f"the gzip data is whole up to byte {error.offset}, but bytes that are not gzip "
                 "follow it"
             )
@@ -333,13 +336,13 @@ class FastqFile:
                 f"file again, or cut it there (head -c {error.offset}) if they are no reads."
             )
         elif self._compressed:
-            what = f"the gzip data is damaged ({error})"
+            problem = f"the gzip data is damaged ({error})"
         else:
-            what = f"reading failed ({error})"
-        return Unreadable(self, what, advice)
+            problem = f"reading failed ({error})"
+        return Unreadable(self, problem, advice)
 
     def _drain(self) -> None:
-        """Read on: if damaged gzip data made the bad record, the checksum shows it."""
+        """Read on: if damaged gzip data caused the bad record, the checksum reveals it."""
         left = _DRAINED_BYTES if self._compressed else 0
         while left > 0 and (block := self.read_block()):
             left -= len(block)
@@ -350,8 +353,8 @@ class FastqFile:
 
 
 def _parse(text: bytes) -> tuple[list[Record], bytes, bool]:
-    """The whole records at the start of `text`, the text after them, and whether a bad record
-    begins it. Lines may end in CRLF."""
+    """Return the whole records at the start of `text`, the text after them, and whether that text
+    begins with a bad record. Lines may end in CRLF."""
     lines = text.split(b"\n")
     count = (len(lines) - 1) // 4
     bare = [line.removesuffix(b"\r") for line in lines] if b"\r" in text else lines
@@ -376,15 +379,15 @@ def _is_sound(head: bytes, bases: bytes, separator: bytes, qualities: bytes) -> 
 
 
 def _fault_of(text: bytes) -> tuple[int, str]:
-    """The line (from 1) of the bad record that begins `text`, and what is wrong with it."""
+    """Return the line (from 1) of the bad record at the start of `text`, and the problem."""
     lines = [line.removesuffix(b"\r") for line in text.split(b"\n", 4)]
     if not lines[0]:
         return 1, "a blank line stands between records or in place of one. Remove it."
     if lines[0][:1] != b"@":
-        return 1, f"the record must begin with '@', not with {_shown(lines[0][:1])}."
+        return 1, f"the record must begin with '@', not with {_quoted(lines[0][:1])}."
     if len(lines) > 3 and lines[2][:1] != b"+":
         return 3, (
-            f"a line that begins with '+' must follow the sequence, not {_shown(lines[2][:20])}. "
+            f"a line that begins with '+' must follow the sequence, not {_quoted(lines[2][:20])}. "
             "Sequences over several lines are not supported: write each on one line."
         )
     if len(lines) < 5:
@@ -398,5 +401,5 @@ def _fault_of(text: bytes) -> tuple[int, str]:
     )
 
 
-def _shown(text: bytes) -> str:
+def _quoted(text: bytes) -> str:
     return repr(text.decode("utf-8", "replace"))

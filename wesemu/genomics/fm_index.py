@@ -1,11 +1,12 @@
-"""Whether the index of bwa or bwa-mem2 was made of a given sequence.
+"""FM indexes of bwa, bwa-mem2 and bwa-mem3: compare one with its sequence, and write bwa-mem3's.
 
-The text of both indexes is the packed sequence followed by its reverse complement. A small index
-is read backwards from its end, letter by letter, and so compared as a whole; of a large one
-windows of the text are looked up, which must be found, and found at their places.
+The text of an index is the packed sequence followed by its reverse complement. `fm_index_fault`
+reads a small index backwards from its end, letter by letter, and so compares all of it. In a large
+index it looks up windows of the text, which must be found at their positions. `write_index`
+converts bwa's index to `REFERENCE.bwt.2bit.64`.
 
 Formats: bwa 0.7.17, `bwt.c` (.bwt, .sa); bwa-mem2 2.2.1, `FMI_search.cpp` (.bwt.2bit.64), which
-bwa-mem3 reads too. Rows are those of the transform with the sentinel, 2 x bases + 1 of them.
+bwa-mem3 reads too. The transform has 2 x bases + 1 rows, the sentinel included.
 """
 
 import ctypes
@@ -26,16 +27,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The index of bwa-mem3, written from bwa's own: `REFERENCE.bwt.2bit.64`.
+# Write the index of bwa-mem3.
 
 
 SUFFIX = ".bwt.2bit.64"
 
-_ROWS = 64  # of a block
+_ROWS = 64  # in a block
 _INTERVAL = 8  # rows for one entry of the suffix array
-_TRANSFORM_SENTINEL, _NO_ROW = 4, 6  # beside the letters 0 to 3
+_TRANSFORM_SENTINEL, _NO_ROW = 4, 6  # codes besides the letters 0 to 3
 _CHUNK_ROWS = 1 << 22  # a multiple of _ROWS and of _BWA_ROWS
-_BWA_ROWS, _BWA_WORDS, _COUNT_WORDS = 128, 16, 8  # bwa's block: its rows, its words of 32 bits
+_BWA_ROWS, _BWA_WORDS, _COUNT_WORDS = 128, 16, 8  # bwa's block: rows, 32-bit words, words of counts
 
 
 class _BwtFile(ctypes.Structure):
@@ -55,15 +56,15 @@ class _BwtFile(ctypes.Structure):
 
 
 def write_index(reference: str) -> None:
-    """Write the file beside `reference`, whose FASTA is indexed by bwa first if need be.
+    """Write `REFERENCE.bwt.2bit.64`; index the FASTA with bwa first where that is missing.
 
     Raises `SystemFault`, `ToolMissing`, OSError.
     """
     library = _library()
     if not _has_bwa_index(reference):
-        words = [b"index", os.fsencode(reference)]
-        arguments = (ctypes.c_char_p * (len(words) + 1))(*words, None)
-        if library.bwa_index(len(words), arguments):
+        argv = [b"index", os.fsencode(reference)]
+        arguments = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
+        if library.bwa_index(len(argv), arguments):
             raise SystemFault(f"{reference} cannot be indexed by bwa; its message is above.")
     transform = _load(library, reference)
     target = Path(reference + SUFFIX)
@@ -79,7 +80,7 @@ def _library() -> ctypes.CDLL:
     path = library_path("bwa")
     if path is None:
         raise ToolMissing(
-            "The index of bwa-mem3 is made with the pybwa wheel, which is not installed for this "
+            "Making an index of bwa-mem3 needs the pybwa wheel, which is not installed for this "
             "Python: install pybwa."
         )
     library = ctypes.CDLL(path)
@@ -91,7 +92,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _has_bwa_index(reference: str) -> bool:
-    """Whether bwa's five files lie beside the FASTA and are not older than it."""
+    """Return whether bwa's five files lie beside the FASTA and are not older than it."""
     try:
         written = Path(reference).stat().st_mtime
         return all(Path(reference + suffix).stat().st_mtime >= written for suffix in SUFFIXES)
@@ -100,7 +101,7 @@ def _has_bwa_index(reference: str) -> bool:
 
 
 def _load(library: ctypes.CDLL, reference: str) -> _BwtFile:
-    """bwa's transform with the denser suffix array."""
+    """Return bwa's transform with a denser suffix array."""
     address = library.bwt_restore_bwt(os.fsencode(reference + ".bwt"))
     transform = _BwtFile.from_address(address)
     bases = sum(contig.length for contig in read_contigs(reference))
@@ -123,14 +124,14 @@ def _write(file: BinaryIO, transform: _BwtFile) -> None:
     seen: NDArray[np.int64] = np.zeros(4, np.int64)
     file.writelines(_blocks(letters, seen).tobytes() for letters in _chunks(transform))
     if rows % _ROWS == 0:
-        # the last block has no row
+        # the format ends with a block without rows here
         file.write(bytes(64))
     file.writelines(part.tobytes() for part in _suffix_array(transform))
     file.write(struct.pack("<q", transform.primary))
 
 
 def _chunks(transform: _BwtFile) -> "Iterator[NDArray[np.uint8]]":
-    """The letters of all rows, the sentinel in its place, filled up to whole blocks."""
+    """Yield the letters of all rows with the sentinel, padded to whole blocks."""
     import numpy as np
 
     rows = transform.length + 1
@@ -139,7 +140,7 @@ def _chunks(transform: _BwtFile) -> "Iterator[NDArray[np.uint8]]":
         letters = np.full(-(-(stop - start) // _ROWS) * _ROWS, _NO_ROW, np.uint8)
         sentinel = min(max(transform.primary, start), stop)
         letters[: sentinel - start] = _letters(transform, start, sentinel)
-        # bwa leaves the sentinel out: what follows it has moved up by one
+        # bwa stores no sentinel: later letters are one row earlier in its array
         if sentinel < stop:
             after = sentinel
             if sentinel == transform.primary:
@@ -150,7 +151,7 @@ def _chunks(transform: _BwtFile) -> "Iterator[NDArray[np.uint8]]":
 
 
 def _letters(transform: _BwtFile, start: int, stop: int) -> "NDArray[np.uint8]":
-    """Letters `start` to `stop` of bwa's transform, which holds sixteen in a word."""
+    """Return letters `start` to `stop` of bwa's transform, which has sixteen in each word."""
     import numpy as np
 
     if start >= stop:
@@ -159,8 +160,8 @@ def _letters(transform: _BwtFile, start: int, stop: int) -> "NDArray[np.uint8]":
     first = start // _BWA_ROWS
     last = -(-stop // _BWA_ROWS)
     blocks: NDArray[np.uint32] = np.zeros((last - first) * _BWA_WORDS, np.uint32)
-    found = words[first * _BWA_WORDS : last * _BWA_WORDS]
-    blocks[: len(found)] = found
+    stored = words[first * _BWA_WORDS : last * _BWA_WORDS]
+    blocks[: len(stored)] = stored
     packed = blocks.reshape(-1, _BWA_WORDS)[:, _COUNT_WORDS:].reshape(-1, 1)
     shifts: NDArray[np.uint32] = np.arange(30, -2, -2, dtype=np.uint32)
     letters = ((packed >> shifts) & 3).astype(np.uint8).reshape(-1)
@@ -168,7 +169,10 @@ def _letters(transform: _BwtFile, start: int, stop: int) -> "NDArray[np.uint8]":
 
 
 def _blocks(letters: "NDArray[np.uint8]", seen: "NDArray[np.int64]") -> "NDArray[np.int64]":
-    """One row of eight numbers for each block; `seen` counts the letters and is carried on."""
+    """Return eight numbers for each block: the counts before it, and a bit for each row and letter.
+
+    `seen` holds the counts of the letters so far, and is updated.
+    """
     import numpy as np
 
     blocks: NDArray[np.int64] = np.empty((len(letters) // _ROWS, 8), np.int64)
@@ -183,19 +187,22 @@ def _blocks(letters: "NDArray[np.uint8]", seen: "NDArray[np.int64]") -> "NDArray
 
 
 def _suffix_array(transform: _BwtFile) -> "Iterator[NDArray[np.generic]]":
-    """First the high bits of all entries, then the low ones."""
+    """Yield the high bits of all entries, then the low bits."""
     import numpy as np
 
     rows = transform.length + 1
     count = rows // _INTERVAL + 1
     entries = np.ctypeslib.as_array(transform.entries, (transform.entry_count,))
-    # bwa has -1 for the suffix that is the sentinel alone
+    # bwa stores -1 for the suffix that is the sentinel alone
     entries[0] = transform.length
     for shift, kind in ((32, np.uint8), (0, np.uint32)):
         for start in range(0, transform.entry_count, _CHUNK_ROWS):
             part = entries[start : start + _CHUNK_ROWS] >> np.uint64(shift)
             yield part.astype(kind)
         yield np.zeros(count - transform.entry_count, kind)
+
+
+# Compare an index with its sequence.
 
 
 _WHOLE_ROWS = 200_000
@@ -205,41 +212,44 @@ _MOST_ROWS = 64
 _SENTINEL = 4
 
 Window = Callable[[int, int], bytes]
-"""Bases `start` to `end` of the text, as numbers from 0 to 3."""
+"""Returns bases `start` to `end` of the text as numbers from 0 to 3."""
 
 
 class _Transform(Protocol):
-    """`starts[c]` is the row of the first suffix that begins with the base c."""
+    """The Burrows-Wheeler transform of an index and its suffix array.
+
+    `starts[c]` is the row of the first suffix that begins with the base c.
+    """
 
     rows: int
     starts: list[int]
 
     def count(self, base: int, row: int) -> int:
-        """How many rows before `row` have this base."""
+        """Return the number of rows before `row` that have this base."""
 
     def base(self, row: int) -> int:
-        """The base before the suffix of a row; `_SENTINEL` for the text's beginning."""
+        """Return the base before the suffix of a row; `_SENTINEL` at the beginning of the text."""
 
-    def place(self, row: int) -> int | None:
-        """Where the suffix of a row begins in the text, for the rows that are listed."""
+    def position(self, row: int) -> int | None:
+        """Return where the suffix of a row begins in the text; None for rows not sampled."""
 
 
 class _Bwa:
-    """.bwt and .sa: two bits a base in blocks of 128, every 32nd place."""
+    """.bwt and .sa: two bits for each base in blocks of 128 rows; every 32nd position."""
 
-    def __init__(self, transform: mmap.mmap, places: mmap.mmap) -> None:
+    def __init__(self, transform: mmap.mmap, positions: mmap.mmap) -> None:
         self._transform = transform
-        self._places = places
+        self._positions = positions
         counts: list[int]
         self._primary, *counts = struct.unpack_from("<5Q", transform)
         self.starts = [count + 1 for count in (0, *counts)]
         self.rows = counts[3] + 1
-        interval = struct.unpack_from("<Q", places, 40)[0]
+        interval = struct.unpack_from("<Q", positions, 40)[0]
         self._interval: int = interval or 1
-        self.is_consistent = struct.unpack_from("<5Q", places) == (
+        self.is_consistent = struct.unpack_from("<5Q", positions) == (
             self._primary,
             *counts,
-        ) and struct.unpack_from("<2Q", places, 40) == (32, counts[3])
+        ) and struct.unpack_from("<2Q", positions, 40) == (32, counts[3])
 
     def count(self, base: int, row: int) -> int:
         row -= row > self._primary
@@ -258,13 +268,14 @@ class _Bwa:
         word: int = struct.unpack_from("<I", self._transform, 72 + 64 * block + 4 * (rest // 16))[0]
         return word >> 2 * (15 - rest % 16) & 3
 
-    def place(self, row: int) -> int | None:
+    def position(self, row: int) -> int | None:
         if row % self._interval:
             return None
         if row == 0:
             return self.rows - 1
-        found: int = struct.unpack_from("<Q", self._places, 48 + 8 * (row // self._interval))[0]
-        return found
+        offset = 48 + 8 * (row // self._interval)
+        position: int = struct.unpack_from("<Q", self._positions, offset)[0]
+        return position
 
     def _letters(self, start: int, count: int) -> list[int]:
         words = struct.unpack_from(f"<{(count + 15) // 16}I", self._transform, start)
@@ -273,7 +284,7 @@ class _Bwa:
 
 
 class _BwaMem2:
-    """.bwt.2bit.64: one bit for each base and letter in blocks of 64, every 8th place."""
+    """.bwt.2bit.64: one bit for each row and letter in blocks of 64 rows; every 8th position."""
 
     is_consistent = True
 
@@ -296,10 +307,10 @@ class _BwaMem2:
     def base(self, row: int) -> int:
         block, rest = divmod(row, 64)
         letters = struct.unpack_from("<4Q", self._data, 80 + 64 * block)
-        found = [base for base, bits in enumerate(letters) if bits >> 63 - rest & 1]
-        return found[0] if found and row != self._sentinel else _SENTINEL
+        bases = [base for base, bits in enumerate(letters) if bits >> 63 - rest & 1]
+        return bases[0] if bases and row != self._sentinel else _SENTINEL
 
-    def place(self, row: int) -> int | None:
+    def position(self, row: int) -> int | None:
         if row % 8:
             return None
         low: int = struct.unpack_from("<I", self._data, self._low + 4 * (row // 8))[0]
@@ -308,7 +319,9 @@ class _BwaMem2:
 
 
 def fm_index_fault(fasta: Path, indexer: str, length: int, window: Window) -> str | None:
-    """Which index file beside `fasta` is not of the text of `length` bases, or None.
+    """Return the suffix of the index file that does not belong to the text, or None.
+
+    `length` is that of the text in bases.
 
     Raises OSError, ValueError and struct.error for files that are cut.
     """
@@ -330,6 +343,7 @@ def fm_index_fault(fasta: Path, indexer: str, length: int, window: Window) -> st
 
 
 def _differs_whole(transform: _Transform, length: int, window: Window) -> bool:
+    """Restore the text from the transform, from its end, and compare each letter."""
     text = window(0, length)
     bases = [transform.base(row) for row in range(transform.rows)]
     seen = [*transform.starts[:4], 0]
@@ -342,18 +356,19 @@ def _differs_whole(transform: _Transform, length: int, window: Window) -> bool:
         steps.append(seen[base])
         seen[base] += 1
     row = 0
-    for place in range(length, -1, -1):
-        if (listed := transform.place(row)) is not None and listed != place:
+    for position in range(length, -1, -1):
+        if (listed := transform.position(row)) is not None and listed != position:
             return True
-        if bases[row] != (text[place - 1] if place else _SENTINEL):
+        if bases[row] != (text[position - 1] if position else _SENTINEL):
             return True
         row = steps[row]
     return False
 
 
 def _differs_in_a_window(transform: _Transform, length: int, window: Window) -> bool:
+    """Look up windows from all over the text."""
     step = (length - _WINDOW) // (_WINDOWS - 1)
-    # not all at multiples of one number
+    # the shift avoids starts that are all multiples of one number
     starts = (number * step + number % 7 for number in range(_WINDOWS))
     return any(
         not _is_found(transform, window(start, start + _WINDOW), start)
@@ -363,7 +378,7 @@ def _differs_in_a_window(transform: _Transform, length: int, window: Window) -> 
 
 
 def _is_found(transform: _Transform, bases: bytes, start: int) -> bool:
-    """Whether the transform has these bases; where they are rare, also at this place."""
+    """Return whether the transform has these bases; if they are rare, also whether at `start`."""
     first, end = 0, transform.rows
     for base in reversed(bases):
         first = transform.starts[base] + transform.count(base, first)
@@ -376,12 +391,12 @@ def _is_found(transform: _Transform, bases: bytes, start: int) -> bool:
 
 
 def _walk(transform: _Transform, row: int) -> int:
-    """The place of a row, by way of the next one that is listed."""
+    """Return the position of a row: step back through the text to the nearest sampled row."""
     steps = 0
-    while (place := transform.place(row)) is None:
+    while (position := transform.position(row)) is None:
         base = transform.base(row)
         if base == _SENTINEL:
             return steps
         row = transform.starts[base] + transform.count(base, row)
         steps += 1
-    return place + steps
+    return position + steps

@@ -1,4 +1,4 @@
-"""Does an index belong to its FASTA? Compares both, letter by letter."""
+"""Check that an index belongs to its FASTA: compare both, letter by letter."""
 
 import re
 import struct
@@ -33,11 +33,12 @@ _UNPACK = [bytes(byte >> shift & 3 for byte in range(256)) for shift in (6, 4, 2
 
 
 class _Mismatch(Exception):
-    """What does not fit."""
+    """A part of the index differs from the FASTA; the message says which."""
 
 
 class _Entry(NamedTuple):
-    """A line of a .fai: lengths in bases, `width` with the line end, `offset` in bytes."""
+    """A line of a .fai. In bases: `length`, and `bases` in a line. In bytes: `offset`, and `width`
+    of a line with its end."""
 
     name: bytes
     length: int
@@ -47,7 +48,7 @@ class _Entry(NamedTuple):
 
 
 class _Hole(NamedTuple):
-    """Equal letters that are not A, C, G or T; `start` is counted from the first sequence on."""
+    """A run of one letter other than A, C, G, T. Positions count from the first sequence."""
 
     start: int
     end: int
@@ -55,9 +56,9 @@ class _Hole(NamedTuple):
 
 
 def index_mismatch(fasta: Path, indexer: str) -> str | None:
-    """Why the .fai and the index beside `fasta` are not of its sequences; None if they are.
+    """Return why the .fai and the index do not belong to `fasta`, or None if they do.
 
-    The sentence has file names without folders.
+    The message has file names without folders.
     """
     if fault := index_fault(str(fasta), indexer):
         return fault.replace(f"{fasta.parent}/", "")
@@ -121,7 +122,7 @@ class _Comparison:
             )
 
     def _lines(self, entry: _Entry) -> Iterator[bytes]:
-        """The bases of a sequence, whose line ends must be where the .fai says."""
+        """Yield the bases of a sequence; the line ends must be where the .fai says."""
         full, rest = divmod(entry.length - 1, entry.bases)
         size = full * entry.width + rest + 1
         done = 0
@@ -132,11 +133,12 @@ class _Comparison:
                 raise _Mismatch(f"{self._fasta.name} is shorter than its .fai says")
             bases = block.translate(None, b"\r\n")
             expected = 0
+            # every line end of the block, by its place in the line
             for number, end in enumerate(ends):
                 first = (entry.bases + number - done) % entry.width
-                found = block[first :: entry.width]
-                expected += len(found)
-                if found.count(end) != len(found):
+                letters = block[first :: entry.width]
+                expected += len(letters)
+                if letters.count(end) != len(letters):
                     raise _Mismatch(f"{self._fasta.name}.fai has another line length")
             if len(block) - len(bases) != expected:
                 raise _Mismatch(f"{self._fasta.name}.fai has another line length")
@@ -152,6 +154,7 @@ class _Comparison:
         self._count(packed)
         self._compare_unpacked(packed, start)
         if codes != packed:
+            # bwa packs random bases in place of ambiguous ones
             for run in _AMBIGUOUS_RUN.finditer(codes):
                 packed[run.start() : run.end()] = run[0]
             if codes != packed:
@@ -179,18 +182,18 @@ class _Comparison:
                 raise _Mismatch(f"{self._fasta.name}.0123 is not of the same sequences as the .pac")
 
     def _check_counts(self) -> None:
-        """How often each base occurs on both strands is noted in the transform."""
+        """Compare the counts of each base on both strands with those in the transform."""
         is_bwa = self._indexer == "bwa"
         suffix = ".bwt" if is_bwa else ".bwt.2bit.64"
         with Path(f"{self._fasta}{suffix}").open("rb") as file:
-            noted = struct.unpack("<4q", file.read(48)[8:40])
+            stored = struct.unpack("<4q", file.read(48)[8:40])
         both = [self._counts[base] + self._counts[3 - base] for base in range(4)]
         before = [sum(both[:base]) for base in range(5)]
-        if list(noted) != (before[1:] if is_bwa else before[:4]):
+        if list(stored) != (before[1:] if is_bwa else before[:4]):
             raise _Mismatch(f"{self._fasta.name}{suffix} is not of the same sequences as the .pac")
 
     def _window(self, start: int, end: int) -> bytes:
-        """Of the text that the transform is of: the sequences and their reverse complement."""
+        """Return part of the index's text: the sequences, then their reverse complement."""
         forward = self._packed.bases(min(start, self._total), min(end, self._total))
         first, last = 2 * self._total - end, 2 * self._total - start
         backward = self._packed.bases(min(first, self._total), min(last, self._total))
@@ -198,7 +201,7 @@ class _Comparison:
 
 
 class _Packed:
-    """.pac: four bases a byte, the first in the highest bits."""
+    """.pac: four bases in each byte, the first in the highest bits."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -213,7 +216,7 @@ class _Packed:
 
 
 def _read_fai(path: Path) -> Iterator[_Entry]:
-    """Raises OSError, ValueError, _Mismatch."""
+    """Yield the lines of a .fai. Raises OSError, ValueError, _Mismatch."""
     with path.open("rb") as lines:
         for line in lines:
             name, *numbers = line.rstrip(b"\n").split(b"\t")
@@ -224,7 +227,7 @@ def _read_fai(path: Path) -> Iterator[_Entry]:
 
 
 def _read_holes(path: Path, bases: int, sequences: int) -> list[_Hole]:
-    """Raises OSError, ValueError, _Mismatch."""
+    """Return the runs that an .amb lists. Raises OSError, ValueError, _Mismatch."""
     holes: list[_Hole] = []
     head, *lines = path.read_bytes().splitlines() or [b""]
     if list(map(int, head.split())) != [bases, sequences, len(lines)]:
@@ -236,7 +239,7 @@ def _read_holes(path: Path, bases: int, sequences: int) -> list[_Hole]:
 
 
 def _add(holes: list[_Hole], hole: _Hole) -> None:
-    """Append, or lengthen the last one: tools and blocks cut them at different places."""
+    """Append a run, or extend the last one: tools and blocks split runs differently."""
     if holes and holes[-1].end == hole.start and holes[-1].letter == hole.letter:
         hole = _Hole(holes.pop().start, hole.end, hole.letter)
     holes.append(hole)

@@ -1,8 +1,9 @@
-"""bwa mem out of the pybwa wheel, in this process, by its C functions.
+"""Mappers from Python wheels, run in this process: bwa-mem3, and bwa mem of pybwa.
 
-`pybwa.BwaMem` is not used: it starts to number the reads anew in every batch, from which bwa
-breaks ties, and makes a Python object of every alignment. The layouts below are those of pybwa
-1.5.2 (bwa built on htslib), the only version that `wheel_version` admits.
+`WheelMapper` calls the C functions of pybwa. It does not use `pybwa.BwaMem`, which restarts the
+numbers of the reads in every batch (bwa breaks ties by them) and makes a Python object of every
+alignment. The layouts are those of pybwa 1.5.2 (bwa built on htslib), the only version that
+`wheel_version` accepts.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from wesemu.errors import ToolMissing
 from wesemu.genomics.bwa_index import Contig
 from wesemu.genomics.fastq import BATCH_BASES, Batch, PairedReader
+from wesemu.genomics.fastq_file import BGZF_END
 from wesemu.genomics.mappers import Lane, MapperFailed
 from wesemu.genomics.wheel_tools import (
     VERIFIED_BWA_MEM3,
@@ -34,11 +36,11 @@ if TYPE_CHECKING:
     from bwa_mem3 import MemOpts, ReadPair
 
 
-# bwa-mem3 out of its wheel, in this process: bwa's alignments in less CPU time.
+# bwa-mem3: bwa's alignments in less CPU time.
 
 
-# BAM, SAM specification 4.2; the record begins with its length
-_FIXED = struct.Struct("<4x8xB3xHHi")  # lengths of name, CIGAR; flag; length of the sequence
+# BAM, SAM specification 4.2. A record begins with its length.
+_FIXED = struct.Struct("<4x8xB3xHHi")  # lengths of name and CIGAR, flag, length of the sequence
 _FIXED_BYTES = 36
 _UNMAPPED = 0x4
 _INTEGER_TAG = 7  # two letters, the type i, four bytes
@@ -48,11 +50,13 @@ _BLOCK_HEAD = struct.Struct("<4sIBBH4sH")
 _STORED_HEAD = struct.Struct("<BHH")
 _BLOCK_TAIL = struct.Struct("<II")
 _BLOCK_DATA = 0xFF00
-_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
 class Mem3Mapper:
-    """Writes uncompressed BAM to `output`. Raises `ToolMissing`, `MapperFailed`."""
+    """Maps with bwa-mem3 and writes uncompressed BAM to `output`.
+
+    Raises `ToolMissing`, `MapperFailed`.
+    """
 
     def __init__(
         self,
@@ -85,14 +89,15 @@ class Mem3Mapper:
     def map(self, lane: Lane, reader: PairedReader) -> None:
         """Align one lane. Raises `MapperFailed`, BrokenPipeError and what `reader` raises."""
         options = _options(lane)
-        under_way: deque[Future[bytes]] = deque()
+        pending: deque[Future[bytes]] = deque()
         for pairs in read_pairs(reader):
-            under_way.append(self._pool.submit(self._align, pairs, options))
-            # each thread has a batch, and one more is ready
-            while len(under_way) > self._threads:
-                self._write(under_way.popleft())
-        while under_way:
-            self._write(under_way.popleft())
+            pending.append(self._pool.submit(self._align, pairs, options))
+            # Each thread has a batch, and one more is ready. Waiting for the oldest bounds the
+            # memory and keeps the order.
+            while len(pending) > self._threads:
+                self._write(pending.popleft())
+        while pending:
+            self._write(pending.popleft())
 
     def _align(self, pairs: "list[ReadPair]", options: "MemOpts") -> bytes:
         from bwa_mem3 import align_batch
@@ -105,12 +110,12 @@ class Mem3Mapper:
 
     def close(self) -> None:
         """Write the end-of-file block, which marks the stream as whole."""
-        self._output.write(_END)
+        self._output.write(BGZF_END)
         self._output.flush()
 
 
 def _options(lane: Lane) -> "MemOpts":
-    """`bwa mem -Y -R …` of pairs."""
+    """Return the options of `bwa mem -Y -R …` for pairs."""
     from bwa_mem3 import MemOpts
 
     options = MemOpts()
@@ -122,7 +127,7 @@ def _options(lane: Lane) -> "MemOpts":
 
 
 def read_pairs(reader: PairedReader) -> "Iterator[list[ReadPair]]":
-    """Batches, cut as `bwa mem -K` cuts them: after the pair that reaches the number of bases."""
+    """Yield batches that end as those of `bwa mem -K`: after the pair that reaches the bases."""
     from bwa_mem3 import ReadPair
 
     pairs: list[ReadPair] = []
@@ -140,7 +145,7 @@ def read_pairs(reader: PairedReader) -> "Iterator[list[ReadPair]]":
 
 
 def _split(texts: Sequence[bytes]) -> Iterable[tuple[bytes, bytes, bytes, bytes, bytes]]:
-    """Name, bases and qualities of each pair in FASTQ text, interleaved or a mate each."""
+    """Return name, bases and qualities of each pair in one interleaved text or two texts."""
     lines = [text.split(b"\n") for text in texts]
     if len(texts) == 1:
         heads, parts, step = lines[0][:-1:8], (lines[0], lines[0]), (8, 5)
@@ -158,7 +163,7 @@ def _split(texts: Sequence[bytes]) -> Iterable[tuple[bytes, bytes, bytes, bytes,
 
 
 def _name(head: bytes) -> bytes:
-    """The name of a pair as bwa has it: without comment, and without /1 or another digit."""
+    """Return the name of a pair as bwa writes it: without comment, /1, /2 or another digit."""
     name = head[1:].split(maxsplit=1)[0]
     if name[-2:-1] == b"/" and name[-1:].isdigit() and len(name) > 2:
         return name[:-2]
@@ -166,25 +171,30 @@ def _name(head: bytes) -> bytes:
 
 
 def as_bwa(record: bytes) -> bytes:
-    """A record of bwa-mem3 with the tags that bwa 0.7.17 gives it. Raises `MapperFailed`."""
+    """Return a record of bwa-mem3 with the tags that bwa 0.7.17 writes: without MQ and HN.
+
+    Raises `MapperFailed` for other tags.
+    """
     name, operations, flag, bases = _FIXED.unpack_from(record)
     start, end = _FIXED_BYTES + name + 4 * operations + (bases + 1) // 2 + bases, len(record)
     if not flag & _UNMAPPED:
         end -= _INTEGER_TAG
         if record[end : end + 3] != b"HNi":
             raise _unknown(record)
-    # the tags before it, NM, MD and MC, hold no such three letters
-    found = record.find(b"MQi", start, end)
-    if found < 0:
+    # the tags before MQ (NM, MD, MC) cannot contain these three letters
+    quality = record.find(b"MQi", start, end)
+    if quality < 0:
         raise _unknown(record)
-    after = found + _INTEGER_TAG
-    length = found + end - after - 4
-    return b"".join((length.to_bytes(4, "little"), record[4:found], record[after:end]))
+    after = quality + _INTEGER_TAG
+    length = quality + end - after - 4
+    return b"".join((length.to_bytes(4, "little"), record[4:quality], record[after:end]))
 
 
 def _unknown(record: bytes) -> MapperFailed:
     name = record[_FIXED_BYTES:].split(b"\0", 1)[0].decode(errors="replace")
-    return MapperFailed(f"bwa-mem3 gives the record of {name} other tags than those known.")
+    return MapperFailed(
+        f"bwa-mem3 writes unknown tags into the record of {name}. Install the version {VERIFIED_BWA_MEM3}."
+    )
 
 
 def _header(text: bytes, contigs: Sequence[Contig]) -> bytes:
@@ -196,7 +206,7 @@ def _header(text: bytes, contigs: Sequence[Contig]) -> bytes:
 
 
 def _bgzf(data: bytes) -> bytes:
-    """`data` in blocks that are stored and not compressed."""
+    """Return `data` in BGZF blocks that are stored, not compressed."""
     blocks = []
     for start in range(0, len(data), _BLOCK_DATA):
         part = data[start : start + _BLOCK_DATA]
@@ -208,6 +218,9 @@ def _bgzf(data: bytes) -> bytes:
             _BLOCK_TAIL.pack(zlib.crc32(part), size),
         ]
     return b"".join(blocks)
+
+
+# bwa mem of pybwa.
 
 
 Item = TypeVar("Item")
@@ -250,7 +263,7 @@ class _Alignments(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A batch as bwa wants it: an array of bseq1_t, and the buffers that it points into."""
+    """A batch in bwa's layout: an array of bseq1_t, and the buffers that it points into."""
 
     count: int
     table: "array[int]"
@@ -258,7 +271,10 @@ class _Packed:
 
 
 class WheelMapper:
-    """Writes uncompressed BAM to `output`. Raises `ToolMissing`, `MapperFailed`."""
+    """Maps with bwa mem of pybwa and writes uncompressed BAM to `output`.
+
+    Raises `ToolMissing`, `MapperFailed`.
+    """
 
     def __init__(
         self,
@@ -273,7 +289,7 @@ class WheelMapper:
             raise ToolMissing(
                 "The pybwa wheel is not installed for this Python: install bwa and put it on PATH."
             )
-        # short calls keep the interpreter lock: to take it again costs more than the call
+        # Short calls keep the interpreter lock (PyDLL): taking it again costs more than the call.
         self._long = _declared(ctypes.CDLL(path))
         self._short = _declared(ctypes.PyDLL(path))
         index = self._long.bwa_idx_load(reference.encode(), _INDEX_ALL)
@@ -295,14 +311,14 @@ class WheelMapper:
         self._check(self._long.sam_hdr_write(self._file, self._header))
 
     def map(self, lane: Lane, batches: Iterable[Batch]) -> None:
-        """Align one lane; reads are numbered from 0, as by a bwa process of its own."""
+        """Align one lane; its reads are numbered from 0, as in a separate bwa process."""
         self._long.bwa_set_rg(lane.read_group.replace("\t", "\\t").encode())
         # bwa works on the next batch while this one is written
-        for answers in read_ahead(self._aligned(batches)):
-            self._write(answers)
+        for results in read_ahead(self._aligned(batches)):
+            self._write(results)
 
     def _aligned(self, batches: Iterable[Batch]) -> "Iterator[array[int]]":
-        """The addresses of each batch's answers (bams_t), which the caller destroys."""
+        """Yield the addresses of each batch's results (bams_t), which the caller destroys."""
         done = 0
         for packed in read_ahead(map(_pack, batches)):
             self._long.mem_process_seqs(
@@ -319,12 +335,12 @@ class WheelMapper:
             done += packed.count
             yield packed.table[_READ_WORDS - 1 :: _READ_WORDS]
 
-    def _write(self, answers: "array[int]") -> None:
+    def _write(self, results: "array[int]") -> None:
         write, destroy = self._short.sam_write1, self._short.bams_destroy
         file, header = self._file, self._header
-        for address in answers:
-            answer = _Alignments.from_address(address)
-            for record in answer.records[: answer.count]:
+        for address in results:
+            result = _Alignments.from_address(address)
+            for record in result.records[: result.count]:
                 if write(file, header, record) < 0:
                     raise BrokenPipeError("the alignments cannot be written")
             destroy(address)
@@ -334,11 +350,12 @@ class WheelMapper:
             raise BrokenPipeError("the alignments cannot be written")
 
     def close(self) -> None:
-        """Write what is buffered and the end-of-file block, which marks the stream as whole."""
+        """Flush, and write the end-of-file block, which marks the stream as whole."""
         self._check(self._long.hts_close(self._file))
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Declare the signatures of the C functions, and return the library."""
     pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
     signatures: dict[str, tuple[type | None, Sequence[type]]] = {
         "bwa_idx_load": (pointer, [text, number]),
@@ -363,7 +380,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def _pack(batch: Batch) -> _Packed:
-    """Lay a batch out in C. bwa turns the sequences into numbers in place: they are a copy."""
+    """Return a batch in bwa's layout. bwa encodes the sequences in place, so they are a copy."""
     separator = bytes.maketrans(b"\n", b"\0")
     names = ctypes.create_string_buffer(b"\0".join(batch.names))
     sequences = ctypes.create_string_buffer(batch.sequences.translate(separator))
@@ -380,21 +397,21 @@ def _pack(batch: Batch) -> _Packed:
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """`items`, the next one made in a thread while the caller works on the last one."""
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=1)
+    """Yield `items`; a thread computes the next one while the caller works on the last one."""
+    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=1)
 
     def make() -> None:
         try:
             for item in items:
-                made.put((item, None))
+                ready.put((item, None))
         except BaseException as error:
-            made.put((None, error))
+            ready.put((None, error))
         else:
-            made.put((None, None))
+            ready.put((None, None))
 
     threading.Thread(target=make, name="read ahead", daemon=True).start()
     while True:
-        item, error = made.get()
+        item, error = ready.get()
         if error is not None:
             raise error
         if item is None:

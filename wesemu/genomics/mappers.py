@@ -1,4 +1,8 @@
-"""A native mapper, fed with checked reads, its SAM text passed on under our header."""
+"""What all mappers share, and native mappers.
+
+Lanes, programs and the SAM header; command templates of users' mappers; `NativeMapper`, which feeds
+checked reads to a program and copies its SAM records under our header.
+"""
 
 import contextlib
 import fcntl
@@ -18,31 +22,30 @@ from wesemu.genomics.bwa_index import Contig
 from wesemu.genomics.fastq import PairedReader
 from wesemu.util.text import os_reason
 
-# What the mappers share: lanes, read groups, and a header that is the same on every machine.
+# Lanes, programs, and a SAM header that is the same on every machine.
 
 
 BWA = ("bwa", "mem", "-K", "10000000", "-Y")
-"""A fixed -K makes the answers independent of the threads; -Y soft-clips supplementary
-alignments, as GATK and Parabricks want them."""
+"""A fixed -K makes the alignments independent of the threads. -Y soft-clips supplementary
+alignments, as GATK and Parabricks need them."""
 
 BWA_MEM2 = ("bwa-mem2", *BWA[1:])
-"""Takes bwa's options."""
+"""bwa-mem2 takes bwa's options."""
 
 BWA_MEM3 = ("bwa-mem3", *BWA[1:])
-"""What the wheel does, as a command line of bwa."""
+"""The equivalent of what the wheel does, as a command line of bwa."""
 
 MINIMAP2 = ("minimap2", "-a", "-x", "sr", "-K", "10000000", "-Y")
-"""The same for minimap2, whose answers are not bwa's."""
+"""The same for minimap2, whose alignments differ from bwa's."""
 
 
 class MapperFailed(SystemFault):
-    """The mapper ended early or with an error of its own."""
+    """The mapper ended early or with an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Two FASTQ files (or an interleaved one) and the @RG line of their reads, fields apart by
-    tabs."""
+    """Two FASTQ files (or an interleaved one) and the @RG line of their reads, with tabs."""
 
     first: str
     second: str | None
@@ -51,8 +54,8 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One that the alignments pass through: an @PG line. `command` has no paths or threads, `note`
-    is a sentence about it."""
+    """A program that processes the alignments: an @PG line. `command` has no paths or threads;
+    `note` is a sentence about the program."""
 
     name: str
     version: str
@@ -63,7 +66,7 @@ class Program:
 def header_text(
     contigs: Iterable[Contig], lanes: Sequence[Lane], programs: Iterable[Program]
 ) -> str:
-    """The SAM header: no paths, no thread counts, nothing that differs between two runs."""
+    """Return the SAM header: no paths, no threads, nothing that differs between two runs."""
     lines = ["@HD\tVN:1.6\tSO:unsorted\tGO:query"]
     for contig in contigs:
         alternate = "\tAH:*" if contig.alternate else ""
@@ -80,27 +83,27 @@ def header_text(
     return "\n".join(lines) + "\n"
 
 
-# Command templates of mappers that users bring: words with placeholders, and no shell.
+# Command templates of mappers that users bring: arguments with placeholders, without a shell.
 
 
 READS = "reads"
 PLACEHOLDERS = (READS, "first", "second", "read_group", "threads", "gpus", "reference")
-"""`reads` stands alone and becomes two words, the two files."""
+"""`reads` must be an argument of its own, and becomes two: the two files."""
 
 _SHELL = frozenset({"|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>&1"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def check_template(name: str, template: str) -> None:
-    """Raises InvalidRequest for a name or a template that cannot be used, saying why."""
+    """Raise InvalidRequest for a name or a template that cannot be used."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"{name!r} is no mapper's name; use letters, digits and . _ -")
     used = set[str]()
-    for word in _words(name, template):
-        found = _placeholders(name, word)
-        if READS in found and word != f"{{{READS}}}":
+    for word in _arguments(name, template):
+        names = _placeholders(name, word)
+        if READS in names and word != f"{{{READS}}}":
             raise InvalidRequest(f"mapper {name}: {{reads}} must be a word of its own in {word!r}")
-        used |= found
+        used |= names
     for missing in ({"reference"} - used, {"read_group"} - used):
         if missing:
             raise InvalidRequest(f"mapper {name}: the template has no {{{missing.pop()}}}")
@@ -111,9 +114,9 @@ def check_template(name: str, template: str) -> None:
 
 
 def fill(name: str, template: str, values: Mapping[str, str]) -> list[str]:
-    """The command; `values` has every placeholder but `reads`. Raises InvalidRequest."""
+    """Return the command. `values` has all placeholders but `reads`. Raises InvalidRequest."""
     command = list[str]()
-    for word in _words(name, template):
+    for word in _arguments(name, template):
         if word == f"{{{READS}}}":
             command += [values["first"], values["second"]]
         else:
@@ -122,42 +125,45 @@ def fill(name: str, template: str, values: Mapping[str, str]) -> list[str]:
 
 
 def uses_gpu(name: str, template: str) -> bool:
-    """Whether the mapper is told a number of GPUs, and so wants a lease on them."""
-    return any("gpus" in _placeholders(name, word) for word in _words(name, template))
+    """Return whether the template has a number of GPUs: then the mapper needs a lease on them."""
+    return any("gpus" in _placeholders(name, word) for word in _arguments(name, template))
 
 
-def _words(name: str, template: str) -> list[str]:
+def _arguments(name: str, template: str) -> list[str]:
     try:
-        words = shlex.split(template)
+        arguments = shlex.split(template)
     except ValueError as error:
         raise InvalidRequest(f"mapper {name}: the template cannot be read: {error}") from error
-    if not words:
+    if not arguments:
         raise InvalidRequest(f"mapper {name}: the template is empty")
-    if shell := sorted(_SHELL.intersection(words)):
+    if shell := sorted(_SHELL.intersection(arguments)):
         raise InvalidRequest(
             f"mapper {name}: {shell[0]!r} needs a shell, and templates have none; put the "
             "commands into a script and name that"
         )
-    return words
+    return arguments
 
 
 def _placeholders(name: str, word: str) -> set[str]:
     from string import Formatter
 
     try:
-        fields = [(field, form, turn) for _, field, form, turn in Formatter().parse(word)]
+        fields = [parsed[1:] for parsed in Formatter().parse(word)]
     except ValueError as error:
         raise InvalidRequest(
             f"mapper {name}: {word!r} cannot be read ({error}); write {{{{ for a brace"
         ) from error
-    found = {field for field, _, _ in fields if field is not None}
-    for field, form, turn in fields:
-        if field is not None and (field not in PLACEHOLDERS or form or turn):
+    names = {field for field, _, _ in fields if field is not None}
+    for field, form, conversion in fields:
+        if field is not None and (field not in PLACEHOLDERS or form or conversion):
             raise InvalidRequest(
                 f"mapper {name}: {{{field}}} is no placeholder; there are "
                 f"{', '.join(f'{{{known}}}' for known in PLACEHOLDERS)}"
             )
-    return found
+    return names
+
+
+# Native mappers.
 
 
 _BLOCK = 1 << 20
@@ -165,11 +171,11 @@ _HEADER_LINES = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
 
 
 class NativeMapper:
-    """`command` takes the reference and one FASTQ or two, after the options in `interleaved` where
-    it is one.
+    """Starts one process of a mapper for each lane.
 
-    `header` makes the SAM header from the mapper's version; it is written before the first
-    lane's alignments. One process a lane.
+    `command` takes the reference and one or two FASTQ files; the options `interleaved` precede a
+    single file. `header` makes the SAM header from the mapper's version; it is written before the
+    alignments of the first lane.
     """
 
     def __init__(
@@ -193,6 +199,7 @@ class NativeMapper:
         group = lane.read_group.replace("\t", "\\t")
         options = ["-R", group, *(self._interleaved if lane.second is None else ())]
         pipes = [_wide_pipe() for _ in range(1 if lane.second is None else 2)]
+        # The mapper opens pipes as files: both mates, though it has only one standard input.
         files = [f"/dev/fd/{read}" for read, _ in pipes]
         try:
             process = subprocess.Popen(
@@ -228,7 +235,7 @@ class NativeMapper:
             raise MapperFailed(f"{self._command[0]} {how}; its own message is above.")
 
     def _copy(self, source: int) -> None:
-        """Replace the header, then move the alignments without looking at them."""
+        """Replace the header, then copy the alignments unread."""
         header, rest = _read_header(source)
         if self._header is not None:
             _write_all(self._output, self._header(_program_version(header)).encode())
@@ -238,11 +245,11 @@ class NativeMapper:
             pass
 
     def close(self) -> None:
-        """Nothing is held between lanes."""
+        """Do nothing: no state is kept between lanes."""
 
 
 class _Feeder(threading.Thread):
-    """Writes texts to the mapper's pipes, one to each, and closes them; keeps the first error."""
+    """Writes one text to each pipe of the mapper, then closes the pipes. Keeps the first error."""
 
     def __init__(
         self,
@@ -261,7 +268,7 @@ class _Feeder(threading.Thread):
         try:
             left = dict.fromkeys(self._pipes, b"")
             for texts in self._texts:
-                # what it waits for may come with the next texts
+                # the rest stays for later: the mapper may wait for the next text of the other pipe
                 left = _write_beside(
                     {pipe: left[pipe] + text for pipe, text in zip(self._pipes, texts, strict=True)}
                 )
@@ -269,7 +276,7 @@ class _Feeder(threading.Thread):
                 left = _write_beside({pipe: text for pipe, text in left.items() if text})
         except Exception as error:
             self.error = error
-            # an early end of its input would look like the end of the reads
+            # for the mapper, an early end of its input would look like the end of the reads
             self._process.kill()
         finally:
             for pipe in self._pipes:
@@ -277,7 +284,7 @@ class _Feeder(threading.Thread):
 
 
 def _read_header(source: int) -> tuple[bytes, bytes]:
-    """The header lines, and what was read after them."""
+    """Return the header lines, and the data read after them."""
     data = b""
     position = 0
     while True:
@@ -309,8 +316,11 @@ def _write_all(target: int, data: bytes) -> None:
 
 
 def _write_beside(texts: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Write to each pipe its text, first where there is room, until one of them is through: nobody
-    knows which of them the mapper waits for. Returns what is left."""
+    """Write each pipe its text, wherever there is room, until one text is complete.
+
+    Writing in a fixed order could deadlock: the mapper may wait for either pipe. Returns the
+    remaining texts.
+    """
     left = {pipe: memoryview(text) for pipe, text in texts.items()}
     while all(left.values()):
         for pipe in select.select([], left, [])[1]:
@@ -319,7 +329,7 @@ def _write_beside(texts: Mapping[int, bytes]) -> dict[int, bytes]:
 
 
 def _wide_pipe() -> tuple[int, int]:
-    """Ends to read from and to write to, the latter without waiting."""
+    """Return the read end and the non-blocking write end of a pipe."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     _widen(write)
@@ -328,19 +338,19 @@ def _wide_pipe() -> tuple[int, int]:
 
 def _widen(pipe: int) -> None:
     if hasattr(fcntl, "F_SETPIPE_SZ"):
-        with contextlib.suppress(OSError):  # a user's pipes may not take more
+        with contextlib.suppress(OSError):  # the limit for the pipes of a user
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _BLOCK)
 
 
 def _move(source: int, target: int) -> int:
-    """Move up to a block from a pipe; 0 at its end."""
+    """Copy up to a block from a pipe, in the kernel if possible; return 0 at its end."""
     if sys.platform == "linux":
         try:
             return os.splice(source, target, _BLOCK)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            # the target is opened for appending, or of a kind that cannot be spliced to
+            # the target is open for appending, or of a type that cannot be spliced to
     block = os.read(source, _BLOCK)
     _write_all(target, block)
     return len(block)

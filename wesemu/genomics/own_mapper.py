@@ -1,10 +1,10 @@
 """Map with a mapper that the user brings: `python -m wesemu.genomics.own_mapper`.
 
-SAM to stdout under the header that all mappers of this program have; talk to stderr. The mapper
-opens the FASTQ files itself; they are checked and counted beside it.
+Writes SAM to stdout under the same header as the other mappers, and messages to stderr. The mapper
+opens the FASTQ files itself; a thread checks and counts the reads meanwhile.
 
-Exit status: 0; 65 bad input (`--error` holds the sentence); 69 the mapper failed; 141 nobody read
-the output.
+Exit status: 0; 65 bad input (`--error` holds the message); 69 the mapper failed; 141 the reader of
+the output has gone.
 """
 
 import argparse
@@ -20,8 +20,15 @@ from typing import IO
 
 import psutil
 
-from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.align import BAD_INPUT, MAPPER_FAILED, OUTPUT_CLOSED, Counting, check_lanes
+from wesemu.errors import InvalidRequest
+from wesemu.genomics.align import (
+    BAD_INPUT,
+    MAPPER_FAILED,
+    OUTPUT_CLOSED,
+    Counting,
+    check_lanes,
+    describe_fault,
+)
 from wesemu.genomics.bwa_index import read_contigs
 from wesemu.genomics.mappers import Lane, MapperFailed, Program, check_template, fill, header_text
 from wesemu.genomics.read_groups import parse_read_group
@@ -31,30 +38,30 @@ _BLOCK = 1 << 20
 
 
 class OwnMapper:
-    """One process a lane, in turn."""
+    """Starts one process of the mapper for each lane, in turn."""
 
     def __init__(
         self, name: str, template: str, reference: str, *, threads: int, gpus: int
     ) -> None:
         self._name = name
         self._template = template
-        self._given = {"reference": reference, "threads": str(threads), "gpus": str(gpus)}
+        self._values = {"reference": reference, "threads": str(threads), "gpus": str(gpus)}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def stop(self) -> None:
-        """From another thread: the reads are bad."""
+        """Kill the mapper; another thread calls this when the reads are bad."""
         self._stopped = True
         if self._process is not None:
             _kill(self._process)
 
     def map(self, lane: Lane, output: IO[bytes]) -> None:
-        """Append the lane's records. Raises MapperFailed, BrokenPipeError."""
+        """Append the lane's records to `output`. Raises MapperFailed, BrokenPipeError."""
         reads = {"first": lane.first, "second": lane.second or ""}
         group = lane.read_group.replace("\t", "\\t")
-        command = fill(self._name, self._template, self._given | reads | {"read_group": group})
+        command = fill(self._name, self._template, self._values | reads | {"read_group": group})
         try:
-            # the lease on a GPU is an open file, which the mapper inherits
+            # The lease on a GPU is an open file: it lasts as long as the mapper, which inherits it.
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, close_fds=False
             )
@@ -63,7 +70,7 @@ class OwnMapper:
                 f"mapper {self._name} cannot be started: {os_reason(error)}"
             ) from error
         self._process = process
-        if self._stopped:
+        if self._stopped:  # before the process was known to `stop`
             _kill(process)
         assert process.stdout is not None
         try:
@@ -79,6 +86,7 @@ class OwnMapper:
             raise MapperFailed(f"mapper {self._name} {how}; its own message is above.")
 
     def _copy(self, source: IO[bytes], output: IO[bytes]) -> None:
+        """Copy the records; our own header replaces the mapper's header lines."""
         line = source.readline()
         if line[:2] == b"\x1f\x8b":
             raise MapperFailed(f"mapper {self._name} writes BAM or gzip; it must write SAM.")
@@ -90,7 +98,7 @@ class OwnMapper:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """It and all that it has started: it may be a script."""
+    """Kill the process and its descendants: the command may be a script."""
     with contextlib.suppress(psutil.NoSuchProcess):
         top = psutil.Process(process.pid)
         for each in (*top.children(recursive=True), top):
@@ -99,7 +107,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def map_lanes(arguments: argparse.Namespace) -> dict[str, object]:
-    """The counts. Raises InvalidRequest for bad reads, MapperFailed, BrokenPipeError."""
+    """Return the counts. Raises InvalidRequest for bad reads, MapperFailed, BrokenPipeError."""
     check_template(arguments.name, arguments.command)
     lanes = [
         Lane(files[0], files[1] if len(files) > 1 else None, parse_read_group(group).line)
@@ -114,21 +122,21 @@ def map_lanes(arguments: argparse.Namespace) -> dict[str, object]:
         gpus=arguments.gpus,
     )
     programs = [Program(arguments.name, "unknown", arguments.name)]
-    programs += [Program(*words) for words in arguments.later]
+    programs += [Program(*fields) for fields in arguments.later]
     output = sys.stdout.buffer
     output.write(header_text(read_contigs(arguments.reference), lanes, programs).encode())
-    counting = Counting(lanes, arguments.quality_offset, spoiled=mapper.stop)
+    counting = Counting(lanes, arguments.quality_offset, on_error=mapper.stop)
     try:
         for lane in lanes:
             mapper.map(lane, output)
     except MapperFailed:
-        counting.finish()  # bad reads may be the reason
+        counting.finish()  # raises InputError where bad reads may be the reason
         raise
     return counting.finish().report()
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.own_mapper", description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--command", required=True, help="template, see docs/parabricks.md")
@@ -139,22 +147,20 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--later", nargs=3, action="append", default=[])
     parser.add_argument("--quality-offset", type=int)
-    parser.add_argument("--longest", type=int, help="for the likeness with other mappers")
+    parser.add_argument("--longest", type=int, help="ignored; the other mappers have it")
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--error", type=Path, required=True)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     arguments.error.unlink(missing_ok=True)
     try:
         counts = map_lanes(arguments)
     except InvalidRequest as error:
-        file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
-        fault = {"message": error.message, "file": file, "record": record}
-        arguments.error.write_text(json.dumps(fault) + "\n", encoding="utf-8")
+        arguments.error.write_text(json.dumps(describe_fault(error)) + "\n", encoding="utf-8")
         return _failed(error.message, BAD_INPUT)
     except MapperFailed as error:
         return _failed(error.message, MAPPER_FAILED)
     except BrokenPipeError:
-        return _failed("nobody reads the alignments any more", OUTPUT_CLOSED)
+        return _failed("the program that reads the alignments has ended", OUTPUT_CLOSED)
     arguments.counts.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -165,7 +171,7 @@ def _failed(message: str, status: int) -> int:
 
 
 if __name__ == "__main__":
-    # at once: what is buffered of an unfinished stream must not be completed on the way out
+    # A regular exit would flush the buffers of an unfinished stream, and make it look complete.
     status = main()
     sys.stderr.flush()
     os._exit(status)
