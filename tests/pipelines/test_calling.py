@@ -110,7 +110,7 @@ def test_what_cannot_be_ends_before_anything_runs(workflow, sample, more, words)
     ("key", "line", "words"),
     [
         ("targets", "chr1\t1\t9\n", "line 1: the reference has no contig 'chr1'; it has c1, c2."),
-        ("targets", "c1\t1\t6001\n", "ends behind the contig, which has 6000 bases"),
+        ("targets", "c1\t1\t6001\n", "ends after the contig, which has 6000 bases"),
         ("ploidy", "X 1 9 M 1\n", "line 1: the reference has no contig 'X'; it has c1, c2."),
         ("ploidy", "c1 1 9 M 4\n", "bcftools cannot call with ploidy 4"),
     ],

@@ -193,7 +193,8 @@ def as_bwa(record: bytes) -> bytes:
 def _unknown(record: bytes) -> MapperFailed:
     name = record[_FIXED_BYTES:].split(b"\0", 1)[0].decode(errors="replace")
     return MapperFailed(
-        f"bwa-mem3 writes unknown tags into the record of {name}. Install the version {VERIFIED_BWA_MEM3}."
+        f"bwa-mem3 writes unknown tags into the record of {name}: install version "
+        f"{VERIFIED_BWA_MEM3} of its wheel."
     )
 
 

@@ -1,7 +1,7 @@
-"""Ploidy of a sample: a number, or a file as `bcftools call --ploidy-file` takes it.
+"""Ploidy of a sample: a number, or a file in the format of `bcftools call --ploidy-file`.
 
-Lines are CHROM, FROM, TO (1-based, both included), SEX, PLOIDY; `* * * SEX PLOIDY` is the
-ploidy of all other bases, 2 if missing.
+Lines are CHROM, FROM, TO (1-based, both included), SEX, PLOIDY. `* * * SEX PLOIDY` gives the ploidy
+of all other bases, which is 2 without such a line.
 """
 
 import re
@@ -22,32 +22,32 @@ _ABLE: Mapping[str, tuple[int, bool]] = {
     "gatk": (HIGHEST, False),
     "haplotypecaller": (2, False),
 }
-"""By caller: the highest ploidy, and whether it can differ by region."""
+"""By caller: the highest ploidy, and whether the caller takes a ploidy by region."""
 
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Ploidy:
-    """`default` copies of every base but those of `regions`, which do not overlap."""
+    """`default` copies of every base outside `regions`, which do not overlap."""
 
     default: int
     regions: tuple[tuple[Interval, int], ...] = ()
 
     @property
     def text(self) -> str:
-        """For the VCF's header: "2,X:1-60000=1", coordinates from 1."""
+        """The text in the header of the VCF: "2,X:1-60000=1", positions from 1."""
         parts = [str(self.default)]
-        parts += [f"{_shown(interval)}={copies}" for interval, copies in self.regions]
+        parts += [f"{_text_of(interval)}={copies}" for interval, copies in self.regions]
         return ",".join(parts)
 
 
-def _shown(interval: Interval) -> str:
+def _text_of(interval: Interval) -> str:
     return f"{interval.contig}:{interval.start + 1}-{interval.end}"
 
 
 def parse_ploidy(value: int | str) -> int | str:
-    """A number, also one written as text, or the name of a file. Raises InvalidRequest."""
+    """Return a number (text is converted), or the name of a file. Raises InvalidRequest."""
     text = str(value).strip()
     if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", text):
         return text
@@ -61,7 +61,7 @@ def parse_ploidy(value: int | str) -> int | str:
 
 
 def check_ploidy(caller: str, ploidy: int | str, sex: str | None) -> None:
-    """Raise InvalidRequest for a ploidy that `caller` cannot call with, or a sex without a file."""
+    """Raise InvalidRequest for a ploidy that `caller` does not take, or a sex without a file."""
     if sex is not None and isinstance(ploidy, int):
         raise InvalidRequest(
             "sex: it chooses lines of a ploidy file; name the file as ploidy, or leave sex out",
@@ -78,7 +78,7 @@ def check_ploidy(caller: str, ploidy: int | str, sex: str | None) -> None:
 
 
 def can_call(caller: str, ploidy: int | str) -> bool:
-    """Whether the caller takes the parameter `ploidy`, as it was sent."""
+    """Return whether the caller takes the request's parameter `ploidy`."""
     try:
         check_ploidy(caller, parse_ploidy(ploidy), None)
     except InvalidRequest:
@@ -86,13 +86,13 @@ def can_call(caller: str, ploidy: int | str) -> bool:
     return True
 
 
-def _unable(what: str, others: str) -> InvalidRequest:
-    return InvalidRequest(f"ploidy: {what}; choose the caller {others}", field="ploidy")
+def _unable(problem: str, others: str) -> InvalidRequest:
+    return InvalidRequest(f"ploidy: {problem}; choose the caller {others}", field="ploidy")
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line of a ploidy file; `interval` is None where it is for all other bases."""
+    """One line of a ploidy file; the `interval` None stands for all other bases."""
 
     interval: Interval | None
     sex: str
@@ -101,10 +101,10 @@ class _Line:
 
 
 class PloidyFile:
-    """The lines of a ploidy file, in which `name` stands for the file in errors."""
+    """A ploidy file that has been read; error messages call it `name`."""
 
     def __init__(self, path: Path, name: str | None = None) -> None:
-        """Raises InputError, with the line, for what is no ploidy file."""
+        """Raise InputError, with the line, for a file that is not a ploidy file."""
         self._name = name or path.name
         self._lines = [self._line(number, fields) for number, fields in rows(path, self._name)]
         if not self._lines:
@@ -113,10 +113,10 @@ class PloidyFile:
             )
 
     def of(self, sex: str | None, contigs: Mapping[str, int] | None, caller: str) -> Ploidy:
-        """The ploidy of a sample of that sex; None is right where the file has only one.
+        """Return the ploidy of a sample of that sex; None selects the only sex of the file.
 
-        Regions are cut at the ends of their contigs. Without `contigs` they are not checked.
-        Raises InputError.
+        Regions end at the ends of their contigs. Without `contigs` they are not checked. Raises
+        InputError.
         """
         chosen = self._chosen(sex)
         self._check_copies(chosen, caller)
@@ -172,14 +172,17 @@ class PloidyFile:
         for (one, _), (two, _) in pairwise(sorted(regions)):
             if one.contig == two.contig and two.start < one.end:
                 raise self._refused(
-                    max(one.line, two.line), f"{_shown(one)} and {_shown(two)} overlap."
+                    max(one.line, two.line), f"{_text_of(one)} and {_text_of(two)} overlap."
                 )
 
     def _inside(
         self, regions: list[tuple[Interval, int]], contigs: Mapping[str, int]
     ) -> list[tuple[Interval, int]]:
-        """A line with another assembly's name of a contig that the file names rightly as well is
-        left out: bcftools' own files have both."""
+        """Return the regions, cut at the ends of their contigs.
+
+        A region is left out if its contig has the name of another assembly and the file has the
+        reference's name too: bcftools' own files have both.
+        """
         names = {interval.contig for interval, _ in regions}
         kept = [
             (interval, copies)
@@ -192,7 +195,7 @@ class PloidyFile:
             if interval.start >= contigs[interval.contig]:
                 raise self._refused(
                     interval.line,
-                    f"{_shown(interval)} begins behind the contig, which has "
+                    f"{_text_of(interval)} begins after the contig, which has "
                     f"{contigs[interval.contig]} bases.",
                 )
         return [
@@ -200,12 +203,12 @@ class PloidyFile:
             for interval, copies in kept
         ]
 
-    def _refused(self, number: int, what: str) -> InputError:
-        return InputError(f"{self._name}, line {number}: {what}", file=self._name, record=number)
+    def _refused(self, number: int, problem: str) -> InputError:
+        return InputError(f"{self._name}, line {number}: {problem}", file=self._name, record=number)
 
 
 def for_bcftools(ploidy: Ploidy) -> str:
-    """A ploidy file of one sex: bcftools then needs no file with the sample's."""
+    """Return a ploidy file with one sex, so that bcftools needs no file with the sex of samples."""
     lines = [
         f"{interval.contig}\t{interval.start + 1}\t{interval.end}\tM\t{copies}\n"
         for interval, copies in ploidy.regions
@@ -214,7 +217,7 @@ def for_bcftools(ploidy: Ploidy) -> str:
 
 
 def for_freebayes(ploidy: Ploidy, sample: str) -> str:
-    """A map of copy numbers, for `--cnv-map`."""
+    """Return a map of copy numbers for `--cnv-map`."""
     return "".join(
         f"{interval.contig}\t{interval.start}\t{interval.end}\t{sample}\t{copies}\n"
         for interval, copies in ploidy.regions

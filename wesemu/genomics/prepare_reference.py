@@ -1,11 +1,11 @@
-"""The reference of one run: `python -m wesemu.genomics.prepare_reference`.
+"""Prepare the reference of one run: `python -m wesemu.genomics.prepare_reference`.
 
-Puts the FASTA, its .fai, the mapper's index and the .alt file under one name into the run's
-directory: as links, if an index beside the FASTA was made of it, else normalised and indexed
-there. `--state` notes the files that were linked, and `python -m wesemu.genomics.reference_state`
-tells later whether they are still the same.
+Puts the FASTA, its .fai, the mapper's index and the .alt file under one name into the run
+directory. If the index beside the FASTA belongs to it, links to these files; otherwise normalises
+and indexes the FASTA there. `--state` records the linked files, and
+`python -m wesemu.genomics.reference_state` checks later that they have not changed.
 
-Exit status: 0; 65 bad input (`--error` holds the sentence); 69 a tool failed.
+Exit status: 0; 65 bad input (`--error` holds the message); 69 a tool failed.
 """
 
 import argparse
@@ -41,29 +41,29 @@ def prepare(
     index: Sequence[str],
     faidx: Sequence[str],
 ) -> list[Path]:
-    """Make `target` and what belongs beside it; answers the files that were linked.
+    """Make `target` and its index files; return the files that are linked.
 
     `index` and `faidx` are commands without the FASTA. Raises `InputError`, `SystemFault`.
     """
-    # an indexer would write through the links of an earlier run
+    # Without this an indexer would write through the links of an earlier run.
     for suffix in {"", ".fai", ".alt"}.union(*SUFFIXES_OF.values()):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
     suffixes = (".fai", *SUFFIXES_OF[indexer])
-    if (found := indexed_in_place(fasta, indexer, records, _report)) is not None:
-        linked = [Path(f"{found}{suffix}").absolute() for suffix in ("", *suffixes)]
+    if (indexed := indexed_in_place(fasta, indexer, records, _report)) is not None:
+        linked = [Path(f"{indexed}{suffix}").absolute() for suffix in ("", *suffixes)]
         for source, suffix in zip(linked, ("", *suffixes), strict=True):
             Path(f"{target}{suffix}").symlink_to(source)
     else:
         linked = _build(fasta, target, records=records, index=index, faidx=faidx)
         if fault := index_fault(str(target), indexer):
-            raise SystemFault(f"Indexing {fasta} has failed: {fault}. Is the disk full?")
+            raise SystemFault(f"indexing {fasta} failed: {fault}. Is the disk full?")
     if (alternates := find_alternates(fasta)) is not None:
         write_alternates(alternates, target, fasta)
     return linked
 
 
 def _report(reason: str) -> None:
-    sys.stderr.write(f"the reference is indexed for this run: {reason}\n")
+    sys.stderr.write(f"indexing the reference for this run: {reason}\n")
 
 
 def _build(
@@ -96,17 +96,17 @@ def _ends_whole(fasta: Path) -> bool:
         return file.read() == b"\n"
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.prepare_reference", description=__doc__)
     parser.add_argument("--fasta", type=Path, required=True, help="plain or gzip")
     parser.add_argument("--output", type=Path, required=True, help="the FASTA to make")
-    parser.add_argument("--state", type=Path, required=True, help="JSON: the files linked to")
+    parser.add_argument("--state", type=Path, required=True, help="JSON: the linked files")
     parser.add_argument("--samtools", required=True, help="its command")
     parser.add_argument("--indexer", nargs=2, required=True, metavar=("NAME", "COMMAND"))
     parser.add_argument("--records", type=Path, default=default_folder())
     parser.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     arguments.error.unlink(missing_ok=True)
     name, command = arguments.indexer
     try:

@@ -1,8 +1,9 @@
-"""Check a finished BAM before it counts: `python -m wesemu.genomics.qc`.
+"""Check a finished BAM and write its reports: `python -m wesemu.genomics.qc`.
 
-Every read that was counted in the FASTQ must be there, sorted, with the contigs of the reference
-and an end. Also writes flagstat's JSON and its text, one pass over the BAM instead of two,
-idxstats' from the index, and the run's summary. What samtools tells may come through pipes.
+The BAM must hold every read that was counted in the FASTQ, be sorted, have the contigs of the
+reference and an end mark. The reports are flagstat as JSON and as text, with one pass over the BAM
+instead of two, idxstats from the index alone, and the summary of the run. Reports of samtools may
+come through pipes.
 
 Exit status: 0; 70 the BAM is not whole.
 """
@@ -20,7 +21,8 @@ from wesemu.genomics.bwa_index import read_fai
 from wesemu.genomics.fastq_file import BGZF_END, GZIP_FAULTS, GZIP_MAGIC, open_gzip
 from wesemu.genomics.summary import Counts, summarize_mapping, write_summary
 
-# `samtools idxstats` out of a BAI or CSI: the index alone tells it.
+# `samtools idxstats` from a BAI or CSI. Its counts are in a bin with an impossible number (SAM
+# specification 5.2).
 
 
 _PSEUDO_BIN_OF_BAI = 37450
@@ -33,9 +35,9 @@ _COUNT = struct.Struct("<Q")
 
 
 def idxstats(index: Path, contigs: Sequence[tuple[str, str]]) -> str:
-    """Name, length (as text), mapped and unmapped records of each contig; last those nowhere.
+    """Return name, length, mapped and unmapped records of each contig; last, records without one.
 
-    Raises ValueError for a file that is no BAI or CSI, or one of other contigs.
+    Raises ValueError for a file that is no BAI or CSI, or belongs to other contigs.
     """
     data = index.read_bytes()
     if data[:2] == GZIP_MAGIC:
@@ -56,12 +58,12 @@ def idxstats(index: Path, contigs: Sequence[tuple[str, str]]) -> str:
     for name, length in contigs:
         position, mapped, unmapped = reader.contig(position)
         lines.append(f"{name}\t{length}\t{mapped}\t{unmapped}\n")
-    nowhere = _COUNT.unpack_from(data, position)[0] if position < len(data) else 0
-    return "".join([*lines, f"*\t0\t0\t{nowhere}\n"])
+    unplaced = _COUNT.unpack_from(data, position)[0] if position < len(data) else 0
+    return "".join([*lines, f"*\t0\t0\t{unplaced}\n"])
 
 
 class _Reader:
-    """Reads an index whose counts are in the chunks of one bin of each contig, `pseudo_bin`."""
+    """Reads an index that has the counts of each contig in the chunks of its bin `pseudo_bin`."""
 
     def __init__(self, data: bytes, bin_head: struct.Struct, pseudo_bin: int) -> None:
         self._data = data
@@ -69,7 +71,7 @@ class _Reader:
         self._pseudo_bin = pseudo_bin
 
     def contig(self, position: int) -> tuple[int, int, int]:
-        """Where the next contig begins, and this one's mapped and unmapped records."""
+        """Return the position of the next contig, and mapped and unmapped records of this one."""
         mapped = unmapped = 0
         (bins,) = _NUMBER.unpack_from(self._data, position)
         position += _NUMBER.size
@@ -83,6 +85,9 @@ class _Reader:
             (intervals,) = _NUMBER.unpack_from(self._data, position)
             position += _NUMBER.size + intervals * _COUNT.size
         return position, mapped, unmapped
+
+
+# The check of the BAM, and flagstat as text.
 
 
 NOT_WHOLE = 70
@@ -102,14 +107,14 @@ _AS_TEXT = {
 
 
 def check(bam: Path, reference: Path, flagstat: Mapping[str, Counts], reads: int) -> None:
-    """Raise `SystemFault` unless `bam` is whole: `reads` are those counted in the FASTQ."""
-    found = sum(int(part["primary"] or 0) for part in flagstat.values())
-    if found != reads:
-        raise SystemFault(f"{bam} has {found} primary records for {reads} reads. Run it again.")
+    """Raise `SystemFault` unless `bam` is whole; `reads` is the number of reads in the FASTQ."""
+    primary = sum(int(part["primary"] or 0) for part in flagstat.values())
+    if primary != reads:
+        raise SystemFault(f"{bam} has {primary} primary records for {reads} reads. Run it again.")
     with bam.open("rb") as file:
         file.seek(-len(BGZF_END), os.SEEK_END)
         if file.read() != BGZF_END:
-            raise SystemFault(f"{bam} has no end: it was cut. Is the disk full?")
+            raise SystemFault(f"{bam} has no end mark: it was cut. Is the disk full?")
     try:
         order, contigs = _header(bam)
     except GZIP_FAULTS as error:
@@ -121,7 +126,7 @@ def check(bam: Path, reference: Path, flagstat: Mapping[str, Counts], reads: int
 
 
 def _header(bam: Path) -> tuple[str, list[tuple[str, str]]]:
-    """Sort order, and names and lengths of the contigs. SAM specification 4.2."""
+    """Return sort order, and names and lengths of the contigs (SAM specification 4.2)."""
     with open_gzip(bam) as file:
         if file.read(4) != b"BAM\x01":
             raise OSError("it is not BAM")
@@ -140,16 +145,16 @@ def _header(bam: Path) -> tuple[str, list[tuple[str, str]]]:
 
 def _read_flagstat(path: Path, bam: Path) -> Mapping[str, Counts]:
     try:
-        told: Mapping[str, Counts] = json.loads(path.read_text())
+        flagstat: Mapping[str, Counts] = json.loads(path.read_text())
     except ValueError as error:
         raise SystemFault(
-            f"samtools flagstat gave no figures of {bam}; its own words are in the log."
+            f"samtools flagstat wrote no figures for {bam}; the log has its message."
         ) from error
-    return told
+    return flagstat
 
 
 def flagstat_text(flagstat: Mapping[str, Counts]) -> str:
-    """What `samtools flagstat` prints, from what it prints with `-O json`."""
+    """Return the text output of `samtools flagstat` from its output with `-O json`."""
     passed, failed = flagstat["QC-passed reads"], flagstat["QC-failed reads"]
     lines = []
     for name, count in passed.items():
@@ -166,14 +171,14 @@ def _percent(share: float | None) -> str:
     return "N/A" if share is None else f"{share:.2f}%"
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.qc", description=__doc__)
     for name in ("--bam", "--reference", "--counts"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--flagstat", type=Path, required=True, help="JSON of samtools flagstat")
     parser.add_argument("--stats", type=Path, required=True, help="of samtools stats")
-    parser.add_argument("--flagstat-json", type=Path, required=True, help="where it is kept")
+    parser.add_argument("--flagstat-json", type=Path, required=True, help="a copy of --flagstat")
     parser.add_argument("--flagstat-text", type=Path, required=True)
     parser.add_argument("--index", type=Path, required=True, help="BAI of the BAM")
     parser.add_argument("--idxstats", type=Path, required=True)
@@ -183,7 +188,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--libraries", type=int, default=1, help="in the read groups")
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     parser.add_argument("--note", action="append", default=[], help="a sentence about a tool")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     try:
         _describe(arguments)
     except SystemFault as error:

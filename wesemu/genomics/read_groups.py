@@ -1,4 +1,8 @@
-"""Read groups of one sample's lanes: parsed, checked, completed (SAM specification 1.3, @RG)."""
+"""Read groups of a sample's lanes: parse, check and complete them (SAM specification 1.3, @RG).
+
+Also checks that no file is in two lanes. `python -m wesemu.genomics.read_groups` is a filter that
+labels each record of a BAM with its library; pysam is imported there only.
+"""
 
 import os
 import re
@@ -13,14 +17,14 @@ from wesemu.errors import InvalidRequest
 if TYPE_CHECKING:
     import pysam
 
-# Label each record of a BAM with its library: `python -m wesemu.genomics.read_groups`.
-
-
 UNKNOWN_GROUP = 70
 
 
 def label(source: "pysam.AlignmentFile", target: "pysam.AlignmentFile") -> None:
-    """Raises KeyError for a record whose read group the header does not have."""
+    """Copy records with their library in the tag LB.
+
+    Raises KeyError for a record whose read group is not in the header.
+    """
     groups = source.header.to_dict().get("RG", [])
     library_of = {group["ID"]: group.get("LB") or group.get("SM", "") for group in groups}
     for record in source:
@@ -40,19 +44,19 @@ def main() -> int:
             label(source, target)
         except KeyError as error:
             sys.stderr.write(
-                f"libraries: a record has no read group of the header ({error}). The mapper must "
+                f"read_groups: a record has no read group of the header ({error}). The mapper must "
                 "write the tag RG.\n"
             )
             return UNKNOWN_GROUP
     return 0
 
 
-# The files of a run's lanes: each may be in one lane only.
+# Each file may be in one lane only.
 
 
 class NamedFile(NamedTuple):
-    """The request's entry (`reads.0.first`), the caller's name for the file, and what is equal
-    for the same file only."""
+    """A file of a lane: the entry in the request (`reads.0.first`), the caller's name for the file,
+    and an identity that is equal for the same file only."""
 
     entry: str
     name: str
@@ -60,7 +64,7 @@ class NamedFile(NamedTuple):
 
 
 def file_identity(path: str | Path) -> Hashable:
-    """The same for every name of one file: links, other spellings of the path."""
+    """Return an identity that all names of a file share: links, other spellings of the path."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -69,9 +73,9 @@ def file_identity(path: str | Path) -> Hashable:
 
 
 def check_files_differ(lanes: Iterable[Iterable[NamedFile]]) -> None:
-    """Raises `InvalidRequest` for a file that is in two lanes: its reads would count twice.
+    """Raise `InvalidRequest` for a file that is in two lanes: its reads would count twice.
 
-    The reader of a lane sees whether both mates are the same.
+    `PairedReader` checks that the mates of one lane differ.
     """
     seen: dict[Hashable, NamedFile] = {}
     for lane in lanes:
@@ -87,8 +91,11 @@ def check_files_differ(lanes: Iterable[Iterable[NamedFile]]) -> None:
         seen |= {file.identity: file for file in files}
 
 
+# Read groups.
+
+
 DEFAULT_SAMPLE = "sample"
-"""The sample's name where nobody gives one."""
+"""The name of a sample without a name."""
 
 _STANDARD = frozenset(
     {"BC", "CN", "DS", "DT", "FO", "ID", "KS", "LB", "PG", "PI", "PL", "PM", "PU", "SM"}
@@ -100,7 +107,7 @@ _EXAMPLE = r"Write for example '@RG\tID:L1\tSM:sample\tLB:library'."
 
 @dataclass(frozen=True, slots=True)
 class ReadGroup:
-    """An @RG line by its tags, in their order; ID is always among them."""
+    """The fields of an @RG line in order; ID is always present."""
 
     fields: Mapping[str, str]
 
@@ -114,12 +121,12 @@ class ReadGroup:
 
     @property
     def library(self) -> str:
-        """Duplicates are told apart by it: LB, or the sample where there is none."""
+        """LB, or the sample without LB. Duplicates are marked within a library."""
         return self.fields.get("LB") or self.sample or ""
 
     @property
     def line(self) -> str:
-        """With tabs between the fields."""
+        """The @RG line with tabs between the fields."""
         return "\t".join(["@RG", *(f"{tag}:{value}" for tag, value in self.fields.items())])
 
     def with_fields(self, **fields: str) -> Self:
@@ -127,8 +134,8 @@ class ReadGroup:
 
 
 def parse_read_group(text: str) -> ReadGroup:
-    r"""The read group that `text` names; tabs may be written as \t, and one pair of double quotes
-    may surround it, as in AGS's published commands. Raises `InvalidRequest`."""
+    r"""Parse an @RG line. Tabs may be written as \t, and one pair of double quotes may surround the
+    line, as in AGS's published commands. Raises `InvalidRequest`."""
     line = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     line = line.replace("\\t", "\t")
     if fault := _fault_of_line(line):
@@ -185,12 +192,12 @@ def _refused(text: str, fault: str) -> InvalidRequest:
 def complete_read_groups(
     texts: Sequence[str | None], sample: str = DEFAULT_SAMPLE, *, entries: Sequence[str] = ()
 ) -> list[ReadGroup]:
-    """The read groups of all lanes of a run: `texts` are those that were given, None where a lane
-    has none. `entries` name the lanes in messages (default: `reads.0`, `reads.1`, …).
+    """Return the read groups of all lanes of a run.
 
-    SM is added where it is missing: `sample`, or, where that is left at its default, the SM of
-    the other lanes. Raises `InvalidRequest`, naming both entries, for two lanes with one ID and
-    for two samples.
+    `texts` has the @RG line of each lane, or None. `entries` name the lanes in messages (default:
+    `reads.0`, `reads.1`, …). A missing SM becomes `sample`; if that has its default, the SM of the
+    other lanes. Raises `InvalidRequest`, naming both entries, for two lanes with one ID and for two
+    samples.
     """
     entries = entries or [f"reads.{number}" for number in range(len(texts))]
     given = [_parse_entry(text, entry) for text, entry in zip(texts, entries, strict=True)]
@@ -198,14 +205,14 @@ def complete_read_groups(
     groups = []
     for number, group in enumerate(given, 1):
         if group is None:
-            group = _made(sample, number)
+            group = _default_group(sample, number)
         groups.append(group if group.sample else group.with_fields(SM=sample))
     _check_ids(groups, entries)
     return groups
 
 
-def _made(sample: str, number: int) -> ReadGroup:
-    """Parsed, since the sample's name may hold what a read group may not."""
+def _default_group(sample: str, number: int) -> ReadGroup:
+    """Make the read group of a lane without one. Parsing it checks the name of the sample."""
     name = f"{sample}.L{number}"
     try:
         return parse_read_group(f"@RG\tID:{name}\tLB:{sample}\tPL:ILLUMINA\tPU:{name}")
@@ -256,7 +263,7 @@ def _check_ids(groups: Sequence[ReadGroup], entries: Sequence[str]) -> None:
 
 
 def libraries(groups: Sequence[ReadGroup]) -> list[str]:
-    """Each library once, in the order of the lanes."""
+    """Return each library once, in the order of the lanes."""
     return list(dict.fromkeys(group.library for group in groups))
 
 

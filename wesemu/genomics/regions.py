@@ -1,7 +1,7 @@
-"""Files of genomic intervals that users bring: BED with targets, and ploidy by region.
+"""Read and check files of genomic intervals: BED with targets, and lines of ploidy files.
 
-They are read line by line and checked against the reference's contigs, because bcftools and
-freebayes skip what they do not know and end with an empty VCF.
+Intervals are checked against the contigs of the reference, because bcftools and freebayes skip
+unknown contigs and end with an empty VCF.
 """
 
 import re
@@ -19,7 +19,7 @@ _SHOWN = 60
 
 
 class Interval(NamedTuple):
-    """`start` is 0-based, `end` is behind the last base; `line` counts from 1."""
+    """`start` is 0-based, `end` is after the last base; `line` counts from 1."""
 
     contig: str
     start: int
@@ -28,28 +28,28 @@ class Interval(NamedTuple):
 
 
 def read_targets(path: Path, name: str | None = None) -> list[Interval]:
-    """Intervals of a BED file in its order; `name` is what errors call the file.
+    """Return the intervals of a BED file, plain or gzip, in file order.
 
-    Plain or gzip. Comments, header lines, blank lines, CRLF and a byte order mark are skipped;
-    intervals of no bases are left out. Raises InputError for all else that is no BED, and for a
-    file without a base.
+    Error messages call the file `name`. Comments, header lines, blank lines, CRLF and a byte order
+    mark are skipped; intervals of 0 bases are left out. Raises InputError for other lines that are
+    not BED, and for a file without a base.
     """
     name = name or path.name
-    found = []
+    intervals = []
     for line, fields in rows(path, name):
         if fields[0] in ("track", "browser"):
             continue
-        found.append(_interval(fields, line, name))
-    kept = [interval for interval in found if interval.end > interval.start]
+        intervals.append(_interval(fields, line, name))
+    kept = [interval for interval in intervals if interval.end > interval.start]
     if not kept:
-        reason = "all its intervals are of 0 bases" if found else "it has no intervals"
+        reason = "all its intervals are of 0 bases" if intervals else "it has no intervals"
         raise InputError(f"{name}: {reason}; name a BED file with targets.", file=name)
     return kept
 
 
 def _interval(fields: Sequence[str], line: int, name: str) -> Interval:
-    def refuse(what: str) -> InputError:
-        return InputError(f"{name}, line {line}: {what}", file=name, record=line)
+    def refuse(problem: str) -> InputError:
+        return InputError(f"{name}, line {line}: {problem}", file=name, record=line)
 
     if fields[0].startswith("@"):
         raise refuse("this is a Picard interval list; convert it to BED (contig, start, end).")
@@ -65,12 +65,12 @@ def _interval(fields: Sequence[str], line: int, name: str) -> Interval:
 
 
 def rows(path: Path, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Numbered lines as fields, without comments and blank lines."""
+    """Yield numbered lines as fields, without comments and blank lines."""
     for number, text in read_lines(path):
         line = text.removeprefix("\ufeff") if number == 1 else text
         if "\0" in line or (number == 1 and "\ufffd" in line):
             raise InputError(
-                f"{name}, line {number}: it is no text in UTF-8; save the file as plain text.",
+                f"{name}, line {number}: this is not text in UTF-8; save the file as plain text.",
                 file=name,
                 record=number,
             )
@@ -79,12 +79,12 @@ def rows(path: Path, name: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def contig_lengths(fasta: Path) -> dict[str, int]:
-    """By name, in the order of the .fai beside the FASTA. Raises OSError, ValueError."""
+    """Return lengths by name, in the order of the .fai. Raises OSError, ValueError."""
     return {name: int(length) for name, length in read_fai(str(fasta))}
 
 
 def check_contigs(intervals: Iterable[Interval], contigs: Mapping[str, int], file: str) -> None:
-    """Raise InputError where a contig is none of the reference's."""
+    """Raise InputError for a contig that the reference does not have."""
     lines: dict[str, int] = {}
     for each in intervals:
         if each.contig not in contigs:
@@ -105,7 +105,7 @@ def check_contigs(intervals: Iterable[Interval], contigs: Mapping[str, int], fil
 
 
 def other_naming(contig: str) -> set[str]:
-    """The names that other assemblies give to a contig: 1 and chr1, MT and chrM."""
+    """Return the names of a contig in other assemblies: 1 and chr1, MT and chrM."""
     bare = contig.removeprefix("chr")
     names = {bare, f"chr{bare}"}
     if bare in ("M", "MT"):
@@ -116,10 +116,10 @@ def other_naming(contig: str) -> set[str]:
 def normalized(
     intervals: Iterable[Interval], contigs: Mapping[str, int], file: str
 ) -> list[Interval]:
-    """In the reference's order, overlapping and touching ones joined.
+    """Return intervals in the order of the reference; overlapping and touching ones are joined.
 
-    Raises InputError for a contig that the reference does not have, and for an interval that
-    ends behind its contig: both belong to another reference.
+    Raises InputError for a contig that the reference does not have, and for an interval that ends
+    after its contig: such a file belongs to another reference.
     """
     ordered = list(intervals)
     check_contigs(ordered, contigs, file)
@@ -127,7 +127,7 @@ def normalized(
         if each.end > contigs[each.contig]:
             raise InputError(
                 f"{file}, line {each.line}: the interval {each.contig}:{each.start}-{each.end} "
-                f"ends behind the contig, which has {contigs[each.contig]} bases. Use a file made "
+                f"ends after the contig, which has {contigs[each.contig]} bases. Use a file made "
                 "for this reference.",
                 file=file,
                 record=each.line,
@@ -137,7 +137,7 @@ def normalized(
 
 
 def joined(ordered: Iterable[Interval]) -> list[Interval]:
-    """Sorted intervals with those that overlap or touch made one."""
+    """Join sorted intervals that overlap or touch."""
     result: list[Interval] = []
     for each in ordered:
         last = result[-1] if result else None
@@ -149,7 +149,7 @@ def joined(ordered: Iterable[Interval]) -> list[Interval]:
 
 
 def count_bases(intervals: Iterable[Interval]) -> int:
-    """Of intervals in any order; a base in two of them counts once."""
+    """Count the bases of intervals in any order; a base in two of them counts once."""
     return sum(each.end - each.start for each in joined(sorted(intervals)))
 
 

@@ -1,4 +1,10 @@
-"""`python -m wesemu.genomics.slices`: the genome cut into slices that are called at once."""
+"""Prepare variant calling: `python -m wesemu.genomics.slices COMMAND`.
+
+`targets` checks a BED file, `ploidy` a ploidy file, and `slice` writes the intervals of one slice
+of the genome; slices are called in parallel.
+
+Exit status: 0; 65 bad input (`--error` holds the message).
+"""
 
 import argparse
 import json
@@ -14,7 +20,7 @@ BAD_INPUT = 65
 
 
 def cut(intervals: Iterable[Interval], number: int, slices: int) -> list[Interval]:
-    """Slice `number` (from 1) of `slices` equal ones of all bases, end to end."""
+    """Return slice `number` (from 1) of `slices` equal ones; the intervals count end to end."""
     whole = list(intervals)
     bases = sum(each.end - each.start for each in whole)
     size = -(-bases // slices)
@@ -31,7 +37,7 @@ def cut(intervals: Iterable[Interval], number: int, slices: int) -> list[Interva
 def widened(
     intervals: Iterable[Interval], margin: int, contigs: Mapping[str, int]
 ) -> list[Interval]:
-    """Each with `margin` bases more on both sides, as far as its contig goes."""
+    """Extend each interval by `margin` bases on both sides, within its contig."""
     return joined(
         each._replace(
             start=max(0, each.start - margin), end=min(contigs[each.contig], each.end + margin)
@@ -69,7 +75,7 @@ def _ploidy(arguments: argparse.Namespace) -> None:
     arguments.default.write_text(f"{ploidy.default}\n", encoding="utf-8")
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wesemu.genomics.slices", description=__doc__)
     commands = parser.add_subparsers(required=True)
     shared = argparse.ArgumentParser(add_help=False)
@@ -93,12 +99,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         piece.add_argument(name, type=int, required=True)
     for name in ("--regions", "--wide"):
         piece.add_argument(name, type=Path, required=True)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
+    arguments = _arguments(argv)
     try:
         arguments.act(arguments)
     except InputError as error:

@@ -75,7 +75,7 @@ def test_the_text_report_has_no_percentage_of_nothing(folder):
 def test_a_flagstat_that_failed_is_noticed(folder, capsys):
     (folder / "flagstat.json").write_text("")
     assert run(folder) == NOT_WHOLE
-    assert "flagstat gave no figures" in capsys.readouterr().err
+    assert "flagstat wrote no figures" in capsys.readouterr().err
 
 
 def test_stats_that_failed_are_noticed(folder, capsys):

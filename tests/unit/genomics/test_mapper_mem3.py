@@ -175,7 +175,7 @@ def test_what_stands_in_for_bwa_is_told(align):
 def test_a_record_with_other_tags_is_not_passed_on():
     record = bytearray(60)
     record[0], record[12] = 56, 1
-    with pytest.raises(mapper_wheel.MapperFailed, match="other tags"):
+    with pytest.raises(mapper_wheel.MapperFailed, match="unknown tags"):
         as_bwa(bytes(record))
 
 

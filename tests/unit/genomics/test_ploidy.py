@@ -84,7 +84,7 @@ def test_one_sex_needs_no_name_and_regions_end_with_their_contig(tmp_path):
         ("X 1 60 M one\n", None, "is not CHROM FROM TO SEX PLOIDY"),
         ("X 0 60 M 1\n", None, "no positions, counted from 1"),
         ("X 60 1 M 1\n", None, "before its start"),
-        ("X 600 700 M 1\n", None, "begins behind the contig, which has 500 bases"),
+        ("X 600 700 M 1\n", None, "begins after the contig, which has 500 bases"),
         (FILE, None, "it has lines for M and F"),
         (FILE, "male", "no line for the sex 'male', only for M and F"),
         ("chrX 1 60 M 1\n", None, "no contig 'chrX'.* The reference names it 'X'"),

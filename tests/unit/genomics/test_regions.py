@@ -58,11 +58,11 @@ def test_what_can_be_repaired_is(tmp_path, content):
         ("c1:10-20\n", "is no BED interval", 1),
         ("@HD\tVN:1.6\nc1\t1\t20\t+\tx\n", "Picard interval list", 1),
         ("c1\t20\t10\n", "before its start", 1),
-        ("c1\t10\t6001\n", "ends behind the contig, which has 6000 bases", 1),
+        ("c1\t10\t6001\n", "ends after the contig, which has 6000 bases", 1),
         (RIGHT + "3\t1\t9\n", "no contig '3'", 3),
-        (RIGHT.encode("utf-16"), "no text in UTF-8", 1),
+        (RIGHT.encode("utf-16"), "not text in UTF-8", 1),
         (gzip.compress(RIGHT.encode() * 99)[:-9], "damaged", 198),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text in UTF-8", 1),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not text in UTF-8", 1),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_line(tmp_path, content, words, line):
