@@ -145,7 +145,7 @@ def add_controls(
     `sandbox` says which one users' own workflows run in.
     """
     overseer = AdminService(
-        core.store, core.runs, core.changes, core.scheduler.drained, core.data.runs
+        core.store, core.runs, core.changes, core.scheduler.wait_idle, core.data.runs
     )
     pace = settings.sla.pace.value
     faults = FaultHandlers(reception.faults, core.policy)
@@ -153,7 +153,7 @@ def add_controls(
 
     async def restore() -> None:
         faults.clear_all()
-        await core.keeper.steer(speed=settings.clock.speed)
+        await core.clock_control.adjust(speed=settings.clock.speed)
 
     places: dict[str, JsonValue] = {
         "data": str(core.data.root),
@@ -170,17 +170,17 @@ def add_controls(
         empty_buckets=objects.buckets.empty,
     )
 
-    async def hindrances() -> list[str]:
+    async def problems() -> list[str]:
         resetting = ["the server is being reset"] if reception.gate.is_closed else []
-        return resetting + await readiness.hindrances()
+        return resetting + await readiness.problems()
 
     for part in (
-        StateHandlers(core.engines, hindrances, partial(_tools, settings.tools), places),
-        ClockHandlers(core.keeper, core.wall, pace),
+        StateHandlers(core.engines, problems, partial(_tools, settings.tools), places),
+        ClockHandlers(core.clock_control, core.wall, pace),
         faults,
         events,
         MetricsHandlers(
-            overseer, reception.metrics, core.keeper.clock, partial(_machine, core, settings)
+            overseer, reception.metrics, core.clock_control.clock, partial(_machine, core, settings)
         ),
         resets,
         PruneHandlers(core.retention),
@@ -339,7 +339,7 @@ def _ags(core: Core, secret: bytes) -> AgsHandlers:
     account = hashlib.sha256(secret).hexdigest()
     return AgsHandlers(
         core.runs,
-        core.keeper.clock,
+        core.clock_control.clock,
         namespace=str(int(account, 16))[:16],
         cluster_id=f"c{account[:32]}",
     )
@@ -357,7 +357,7 @@ def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
         engines={engine.name: engine.version for engine in engines},
         bundled=dict.fromkeys(PARAMS, "SMK"),
         carriers={kind: engine.name for engine in engines for kind in engine.workflow_types},
-        protocols=core.elsewhere.protocols,
+        protocols=core.remote_locations.protocols,
         parameters=_parameters(core, place),
         tags=_node_tags(node),
     )

@@ -76,7 +76,7 @@ def leased(leases: Path) -> set[int]:
     return {device for ticket in live_tickets(leases) for device in ticket.devices}
 
 
-def cards(node: Node, leases: Path) -> GpuStatus:
+def gpu_status(node: Node, leases: Path) -> GpuStatus:
     """The node's GPUs, and which of them no task of this data directory has now."""
     taken = leased(leases)
     return GpuStatus(node.devices, tuple(each for each in node.devices if each not in taken))

@@ -13,9 +13,9 @@ from wesemu import node as node_inventory
 from wesemu.api.csrf import names_loopback
 from wesemu.composition import (
     RemoteTransfers,
-    cards,
     choose_gpus,
     detect_engines,
+    gpu_status,
     leased,
     open_transfers,
 )
@@ -58,15 +58,15 @@ _CORES_A_GPU = 16
 class Core:
     """The parts that the APIs and the controls are built on.
 
-    `wall` is this machine's clock, `keeper` the emulated one's.
+    `wall` is this machine's clock, `clock_control` the emulated one's.
     """
 
     data: DataDirectory
     wall: Clock
-    keeper: PersistentClock
+    clock_control: PersistentClock
     ids: IdSource
     node: Node
-    elsewhere: RemoteLocations
+    remote_locations: RemoteLocations
     pipelines: Path
     engines: Sequence[Engine]
     objects: ObjectServices
@@ -93,13 +93,13 @@ async def open_core(
     data = DataDirectory(settings.data.absolute())
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     opening.enter_context(data.lock())
-    keeper = await PersistentClock.open(data.clock, wall, settings.clock.speed)
-    opening.push_async_callback(keeper.close)
+    clock_control = await PersistentClock.open(data.clock, wall, settings.clock.speed)
+    opening.push_async_callback(clock_control.close)
     objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
     opening.push_async_callback(store.close)
     if (latest := await store.latest_time()) is not None:
-        keeper.clock.not_before(latest)
+        clock_control.clock.not_before(latest)
     await reconcile(store, data.runs)
     await clean_up(data.runs, store)
     if engines is None:
@@ -118,7 +118,7 @@ async def open_core(
         {engine.name: engine for engine in engines},
         changes,
         runs=data.runs,
-        clock=keeper.clock,
+        clock=clock_control.clock,
         wall=wall,
         keep_runs=settings.keep_runs,
         leases=data.leases,
@@ -126,7 +126,7 @@ async def open_core(
         limits=limits,
     )
     scheduler = Scheduler(
-        store, supervisor.drive, node.runs, keeper.clock, gpus=node.resources.gpus
+        store, supervisor.drive, node.runs, clock_control.clock, gpus=node.resources.gpus
     )
     policy = ServicePolicy(_terms(settings))
     runs = RunService(
@@ -136,15 +136,15 @@ async def open_core(
         changes,
         policy=policy,
         runs=data.runs,
-        clock=keeper.clock,
+        clock=clock_control.clock,
         ids=ids,
-        cards=partial(cards, node, data.leases),
+        gpu_status=partial(gpu_status, node, data.leases),
         limits=limits,
     )
     return Core(
         data,
         wall,
-        keeper,
+        clock_control,
         ids,
         node,
         transfers.elsewhere,

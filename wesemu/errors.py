@@ -19,7 +19,7 @@ WesemuError                 message: what was wrong, where, what to do next
 │   └── TransitionRefused   the state table has no such step (somebody else was faster)
 ├── TooManyRuns             the owner has as many runs as the settings allow
 ├── RunLimitExceeded        the run took longer or wrote more than the settings allow
-├── FaultOrdered            the control API asked for it
+├── FaultInjected           the control API asked for it
 └── SystemFault             this machine, not the request
     ├── DataDirectoryLocked another server uses the data directory
     ├── DataDirectoryRefused the data directory is not empty and not wesemu's
@@ -135,7 +135,7 @@ class RunLimitExceeded(WesemuError):
     """A run took longer or wrote more than the settings allow."""
 
 
-class FaultOrdered(WesemuError):
+class FaultInjected(WesemuError):
     """Nothing is wrong: a fault was ordered by the control API."""
 
 

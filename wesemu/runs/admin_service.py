@@ -38,7 +38,7 @@ ACTIVE = tuple(state for state in RunState if state.active)
 
 
 class AdminService:
-    """Looks after all runs of a server. `drained` waits so many seconds until none is carried out
+    """Looks after all runs of a server. `wait_idle` waits so many seconds until none is carried out
     any more, and tells whether that is so."""
 
     def __init__(
@@ -46,14 +46,14 @@ class AdminService:
         store: RunStore,
         service: RunService,
         changes: RunNotifier,
-        drained: Callable[[float], Awaitable[bool]],
+        wait_idle: Callable[[float], Awaitable[bool]],
         runs: Path,
     ) -> None:
         self._store = store
         self.tallies = RunTallies(store)
         self._service = service
         self._changes = changes
-        self._drained = drained
+        self._wait_idle = wait_idle
         self._runs = runs
 
     async def counts(self) -> dict[RunState, int]:
@@ -108,7 +108,7 @@ class AdminService:
             for run in active:
                 with suppress(RunNotFound):
                     await self._service.cancel(run.owner, run.id)
-            drained = await self._drained(_ROUND_SECONDS)
+            drained = await self._wait_idle(_ROUND_SECONDS)
             late = time.monotonic() > deadline
             if drained and (late or not active):  # late ones that nobody carries out may stay
                 return
@@ -126,7 +126,7 @@ class AdminService:
         """
         removed = await self._store.clear()
         for run_id in removed:
-            self._changes.ring(run_id)
+            self._changes.notify(run_id)
         await asyncio.to_thread(delete_all, self._runs, removed)
         return len(removed)
 

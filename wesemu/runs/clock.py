@@ -91,10 +91,10 @@ class ClockRate:
         left = Fraction((moment - self.emulated) // _MICROSECOND)
         return _later(self.wall, math.ceil(left / Fraction(self.speed)))
 
-    def turned(
+    def changed(
         self, wall: datetime, *, speed: float | None = None, step: timedelta = timedelta()
     ) -> "ClockRate":
-        """The course from `wall` on, `step` ahead of where this one is then.
+        """The rate from `wall` on, `step` ahead of where this one is then.
 
         Raises InvalidRequest for a speed below 0 or above `FASTEST`, for a step back and for
         one that leads beyond `END_OF_TIME`.
@@ -116,28 +116,28 @@ class ClockRate:
 
 
 class EmulatedClock:
-    """A clock on a `Course`; whoever waits for it is woken when the course changes.
+    """A clock on a `Course`; whoever waits for it is woken when the rate changes.
 
     It never goes back, also where the wall clock does: it stands still until that has caught up.
     """
 
-    def __init__(self, wall: Clock, course: ClockRate) -> None:
+    def __init__(self, wall: Clock, rate: ClockRate) -> None:
         self._wall = wall
-        self._course = course
+        self._rate = rate
         self._turned = asyncio.Event()
-        self._latest = course.emulated
+        self._latest = rate.emulated
 
     @property
-    def course(self) -> ClockRate:
-        return self._course
+    def rate(self) -> ClockRate:
+        return self._rate
 
     def now(self) -> datetime:
-        self._latest = max(self._latest, self._course.at(self._wall.now()))
+        self._latest = max(self._latest, self._rate.at(self._wall.now()))
         return self._latest
 
     async def wait_until(self, moment: datetime) -> None:
         while self.now() < moment:
-            turned, due = self._turned, self._course.reaches(moment)
+            turned, due = self._turned, self._rate.reaches(moment)
             if due is None:
                 await turned.wait()
             else:
@@ -147,9 +147,9 @@ class EmulatedClock:
         """Tell no time earlier than `moment`, which was told in an earlier life."""
         self._latest = max(self._latest, min(moment, END_OF_TIME))
 
-    def follow(self, course: ClockRate) -> None:
-        """Go on by another course, from now on."""
-        self._course = course
+    def follow(self, rate: ClockRate) -> None:
+        """Go on by another rate, from now on."""
+        self._rate = rate
         self._turned.set()
         self._turned = asyncio.Event()
 
@@ -157,7 +157,7 @@ class EmulatedClock:
 async def _first(event: asyncio.Event, clock: Clock, due: datetime) -> None:
     """Wait for `event`, but no longer than until `clock` shows `due`."""
     tasks = {
-        asyncio.create_task(event.wait(), name="a new course"),
+        asyncio.create_task(event.wait(), name="a new rate"),
         asyncio.create_task(clock.wait_until(due), name=f"{due:%H:%M:%S}"),
     }
     try:
@@ -175,7 +175,7 @@ def _later(moment: datetime, microseconds: int) -> datetime:
         return END_OF_TIME
 
 
-# Who steers the emulated clock, and remembers its course in the data directory.
+# Who steers the emulated clock, and remembers its rate in the data directory.
 
 
 log = structlog.get_logger("wesemu.runs.clock")
@@ -184,8 +184,8 @@ log = structlog.get_logger("wesemu.runs.clock")
 class PersistentClock:
     """Owns `clock`. Open it with `open`, close it with `close` (idempotent)."""
 
-    def __init__(self, path: Path, wall: Clock, course: ClockRate) -> None:
-        self.clock = EmulatedClock(wall, course)
+    def __init__(self, path: Path, wall: Clock, rate: ClockRate) -> None:
+        self.clock = EmulatedClock(wall, rate)
         self._path = path
         self._wall = wall
         self._steering = asyncio.Lock()
@@ -193,14 +193,14 @@ class PersistentClock:
 
     @classmethod
     async def open(cls, path: Path, wall: Clock, speed: float) -> "PersistentClock":
-        """Take up the course that `path` remembers, at `speed` from now on. Raises OSError."""
+        """Take up the rate that `path` remembers, at `speed` from now on. Raises OSError."""
         now = wall.now()
         past = await asyncio.to_thread(_load, path) or ClockRate(now, now)
         keeper = cls(path, wall, past)
-        await keeper.steer(speed=speed)
+        await keeper.adjust(speed=speed)
         return keeper
 
-    async def steer(
+    async def adjust(
         self, *, speed: float | None = None, step: timedelta = timedelta()
     ) -> ClockRate:
         """Change the speed, and be `step` ahead; returns once that is on disk and in force.
@@ -208,17 +208,17 @@ class PersistentClock:
         Raises InvalidRequest as `Course.turned`.
         """
         async with self._steering:
-            course = self.clock.course.turned(self._wall.now(), speed=speed, step=step)
-            await asyncio.to_thread(_save, self._path, course)
-            self.clock.follow(course)
-            return course
+            rate = self.clock.rate.changed(self._wall.now(), speed=speed, step=step)
+            await asyncio.to_thread(_save, self._path, rate)
+            self.clock.follow(rate)
+            return rate
 
     async def close(self) -> None:
         """Remember where emulated time stands; the clock itself runs on."""
         if not self._closed:
             self._closed = True
-            course = self.clock.course.turned(self._wall.now())
-            await asyncio.to_thread(_save, self._path, replace(course, speed=1.0))
+            rate = self.clock.rate.changed(self._wall.now())
+            await asyncio.to_thread(_save, self._path, replace(rate, speed=1.0))
 
 
 def _load(path: Path) -> ClockRate | None:
@@ -237,12 +237,12 @@ def _load(path: Path) -> ClockRate | None:
         return None
 
 
-def _save(path: Path, course: ClockRate) -> None:
+def _save(path: Path, rate: ClockRate) -> None:
     write_json(
         path,
         {
-            "wall": course.wall.isoformat(timespec="microseconds"),
-            "emulated": course.emulated.isoformat(timespec="microseconds"),
-            "speed": course.speed,
+            "wall": rate.wall.isoformat(timespec="microseconds"),
+            "emulated": rate.emulated.isoformat(timespec="microseconds"),
+            "speed": rate.speed,
         },
     )

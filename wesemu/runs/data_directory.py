@@ -106,7 +106,7 @@ class Readiness:
             warming.cancel()
         await asyncio.gather(*self._warming.values(), return_exceptions=True)
 
-    async def hindrances(self) -> list[str]:
+    async def problems(self) -> list[str]:
         """One sentence for each thing that is not ready; none: the server serves."""
         found = [await self._index(), *map(self._engine, self._engines), await self._disk()]
         return [told for told in found if told is not None]

@@ -35,7 +35,7 @@ class RunNotifier:
         self.number = 0
         """Of the latest change."""
 
-    def ring(self, run_id: RunId) -> None:
+    def notify(self, run_id: RunId) -> None:
         self.number += 1
         self._latest[run_id] = self.number
         self._latest.move_to_end(run_id)
@@ -142,7 +142,7 @@ class WriteBehind:
 
     async def _write(self, write: Callable[[], Awaitable[object]]) -> None:
         await retry_on_full_disk(write, hurry=self._hurry)
-        self._changes.ring(self._run_id)
+        self._changes.notify(self._run_id)
 
     async def _later(self) -> None:
         raise NotImplementedError

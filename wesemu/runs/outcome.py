@@ -112,7 +112,7 @@ class FailAtTask:
         self._left = fails_at_task
         self._begun: set[str] = set()
 
-    def strikes(self, task: TaskLog) -> bool:
+    def match(self, task: TaskLog) -> bool:
         """True once, for the task that is to fail; give it every change of every task."""
         if task.started is None or task.id in self._begun:
             return False

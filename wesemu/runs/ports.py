@@ -81,12 +81,12 @@ class DryRunResult:
 
     plan: Plan
     graph: Graph | None
-    cards: GpuStatus
+    gpus: GpuStatus
 
     @property
     def waits(self) -> bool:
         """Whether a task that takes GPUs would have to wait for them at the moment."""
-        return max(1, self.plan.resources.least_gpus) > len(self.cards.free)
+        return max(1, self.plan.resources.least_gpus) > len(self.gpus.free)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class Scheduler:
         """A run was queued or has ended."""
         self._bell.set()
 
-    async def drained(self, seconds: float) -> bool:
+    async def wait_idle(self, seconds: float) -> bool:
         """Wait until no run is under way, but no longer; whether that is so."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

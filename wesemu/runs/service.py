@@ -54,18 +54,18 @@ class ServicePolicy:
 
     def __init__(self, terms: SlaTerms) -> None:
         self._terms = terms
-        self._ordered: deque[InjectedFault] = deque()
+        self._pending: deque[InjectedFault] = deque()
 
     @property
-    def ordered(self) -> tuple[InjectedFault, ...]:
+    def pending(self) -> tuple[InjectedFault, ...]:
         """The faults that still wait for a run, the next one's first."""
-        return tuple(self._ordered)
+        return tuple(self._pending)
 
-    def order(self, fault: InjectedFault) -> None:
-        self._ordered.append(fault)
+    def inject(self, fault: InjectedFault) -> None:
+        self._pending.append(fault)
 
-    def forget_orders(self) -> None:
-        self._ordered.clear()
+    def clear(self) -> None:
+        self._pending.clear()
 
     def check(self, request: RunRequest, workflow: str) -> SlaTerms:
         """The terms of a run of `workflow`, a bundled pipeline or "". Raises InvalidRequest."""
@@ -81,9 +81,9 @@ class ServicePolicy:
         """As `check`, for a run that is accepted: the first fault that can happen to it is now
         its own. A workflow without a service level cannot miss one."""
         terms = self.check(request, workflow)
-        for fault in self._ordered:
+        for fault in self._pending:
             if workflow or fault.fails_at_task is not None or fault.out_of_disk:
-                self._ordered.remove(fault)
+                self._pending.remove(fault)
                 return replace(terms, fault=fault)
         return terms
 
@@ -233,10 +233,10 @@ class RunService:
         runs: Path,
         clock: Clock,
         ids: IdSource,
-        cards: Callable[[], GpuStatus] = GpuStatus,
+        gpu_status: Callable[[], GpuStatus] = GpuStatus,
         limits: RunLimits | None = None,
     ) -> None:
-        """`cards` tells of the node's GPUs as they are when it is called; it may block."""
+        """`gpu_status` tells of the node's GPUs as they are when it is called; it may block."""
         self._store = store
         self._planner = planner
         self._dispatcher = dispatcher
@@ -245,7 +245,7 @@ class RunService:
         self._runs = runs
         self._clock = clock
         self._ids = ids
-        self._cards = cards
+        self._gpu_status = gpu_status
         self._limits = limits or RunLimits()
         self._accepting = asyncio.Lock()
         self._turns = KeyedLocks()
@@ -311,7 +311,7 @@ class RunService:
             shared = await self._targets.shared(owner, plan)
             plan = replace(plan, tags={**plan.tags, **shared})
             graph = await self._planner.dry_run(plan, request, workspace)
-            return DryRunResult(plan, graph, await asyncio.to_thread(self._cards))
+            return DryRunResult(plan, graph, await asyncio.to_thread(self._gpu_status))
         finally:
             await self.discard(draft)
 
@@ -379,7 +379,7 @@ class RunService:
                     self._dispatcher.cancel(run.id)
             except TransitionRefused:
                 continue
-            self._changes.ring(run.id)
+            self._changes.notify(run.id)
             return run
 
     async def remove(self, owner: Owner, run_id: str) -> None:
@@ -393,7 +393,7 @@ class RunService:
             )
         away = await asyncio.to_thread(trash, self.workspace(run))
         await self._store.delete(run.id)
-        self._changes.ring(run.id)
+        self._changes.notify(run.id)
         await asyncio.to_thread(delete, away)
 
     def workspace(self, run: Run) -> Workspace:

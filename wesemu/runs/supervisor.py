@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from wesemu.errors import EngineFault, FaultOrdered, RunNotFound, TransitionRefused, WesemuError
+from wesemu.errors import EngineFault, FaultInjected, RunNotFound, TransitionRefused, WesemuError
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
 from wesemu.runs.database import check_room, out_of_files, retry_on_full_disk
@@ -142,7 +142,7 @@ class Supervisor:
                 await self._settle_fault(run, error)
         finally:
             self._executions.pop(run.id, None)
-            self._changes.ring(run.id)
+            self._changes.notify(run.id)
 
     def cancel(self, run_id: RunId) -> None:
         """Begin to end the tools of a run that has become CANCELING; `drive` then settles it."""
@@ -224,7 +224,7 @@ class Supervisor:
             if run.state is RunState.INITIALIZING:
                 run = await retry_on_full_disk(partial(self._store.move, run.id, RunState.RUNNING))
                 log.info("run started", run_id=run.id, name=run.handle, workflow=run.workflow)
-                self._changes.ring(run.id)
+                self._changes.notify(run.id)
         except TransitionRefused:
             await execution.cancel()
             raise
@@ -240,7 +240,7 @@ class Supervisor:
             raise TransitionRefused(f"run {run_id} was canceled")
 
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
-        self._changes.ring(run.id)
+        self._changes.notify(run.id)
         async with TagWriteBehind(self._store, self._changes, run) as tags:
             preparing = self._prepare(run, engine, workspace, tags.add)
             job = await self._stoppably(run.id, preparing)
@@ -295,7 +295,7 @@ class Supervisor:
                 match event:
                     case TaskChanged(task=task):
                         tasks.add(task)
-                        if doom.strikes(task):
+                        if doom.match(task):
                             doomed = task.name
                             await execution.cancel()
                     case EngineError(failure=failure):
@@ -303,9 +303,9 @@ class Supervisor:
                     case Launched():
                         failures.clear()
                     case RunStarted() | Progress():
-                        self._changes.ring(run.id)
+                        self._changes.notify(run.id)
         if doomed is not None:
-            raise FaultOrdered(f"the task {doomed} failed, as was asked of the control API")
+            raise FaultInjected(f"the task {doomed} failed, as was asked of the control API")
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
@@ -390,7 +390,7 @@ class Supervisor:
             return None
         counts = serialization.run_to_row(run)["counts"]
         await retry_on_full_disk(lambda: self._store.amend(run.id, counts=counts))
-        self._changes.ring(run.id)
+        self._changes.notify(run.id)
         await self._stoppably(run.id, self._clock.wait_until(end))
         return end
 
@@ -435,7 +435,7 @@ class Supervisor:
         values = {name: row[name] for name in _TOLD_AT_THE_END}
         await retry_on_full_disk(lambda: self._store.move(run.id, run.state, **values))
         _log_end(run)
-        self._changes.ring(run.id)
+        self._changes.notify(run.id)
         workspace = Workspace(self._runs / run.id)
         with _told_if_lost("state.json", run):
             # the index has the end: a shut-down waits until the directory has it, too

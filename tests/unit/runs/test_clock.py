@@ -52,7 +52,7 @@ def test_emulated_time_never_goes_back(
         wall.advance(passed)
         assert told <= clock.now()
         before = clock.now()
-        clock.follow(clock.course.turned(wall.now(), speed=speed, step=step))
+        clock.follow(clock.rate.changed(wall.now(), speed=speed, step=step))
         assert clock.now() == before + step
         told = clock.now()
 
@@ -90,9 +90,9 @@ def test_emulated_time_never_goes_back_whatever_the_wall_clock_does(
         if what == "pass":
             wall.advance(timedelta(seconds=amount))
         elif what == "speed":
-            clock.follow(clock.course.turned(wall.now(), speed=amount))
+            clock.follow(clock.rate.changed(wall.now(), speed=amount))
         else:
-            clock.follow(clock.course.turned(wall.now(), step=timedelta(seconds=amount)))
+            clock.follow(clock.rate.changed(wall.now(), step=timedelta(seconds=amount)))
         assert clock.now() >= latest
         latest = clock.now()
 
@@ -107,19 +107,19 @@ def test_emulated_time_ends_before_dates_do() -> None:
     course = ClockRate(START, START, FASTEST)
     assert course.at(START + timedelta(days=365_000)) == END_OF_TIME
     with pytest.raises(InvalidRequest, match="ends at 9000"):
-        course.turned(START, step=timedelta(days=365 * 7500))
+        course.changed(START, step=timedelta(days=365 * 7500))
 
 
 @pytest.mark.parametrize("speed", [-1.0, 1e9, float("nan"), float("inf")])
 def test_a_speed_that_is_none_is_refused(speed: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ClockRate(START, START).turned(START, speed=speed)
+        ClockRate(START, START).changed(START, speed=speed)
     assert caught.value.field == "speed"
 
 
 def test_nobody_can_turn_time_back() -> None:
     with pytest.raises(InvalidRequest, match="never goes back"):
-        ClockRate(START, START).turned(START, step=timedelta(seconds=-1))
+        ClockRate(START, START).changed(START, step=timedelta(seconds=-1))
 
 
 async def test_who_waits_is_woken_when_the_wall_clock_gets_there() -> None:
@@ -138,10 +138,10 @@ async def test_who_waits_is_woken_at_once_by_an_advance() -> None:
     wall, clock = emulated(1)
     waiting = asyncio.create_task(clock.wait_until(START + timedelta(hours=1)))
     await settled()
-    clock.follow(clock.course.turned(wall.now(), step=timedelta(minutes=59)))
+    clock.follow(clock.rate.changed(wall.now(), step=timedelta(minutes=59)))
     await settled()
     assert not waiting.done()
-    clock.follow(clock.course.turned(wall.now(), step=timedelta(minutes=1)))
+    clock.follow(clock.rate.changed(wall.now(), step=timedelta(minutes=1)))
     async with soon():
         await waiting
 
@@ -153,7 +153,7 @@ async def test_a_change_of_speed_changes_how_long_is_waited() -> None:
     wall.advance(timedelta(days=1))
     await settled()
     assert not waiting.done()
-    clock.follow(clock.course.turned(wall.now(), speed=3600))
+    clock.follow(clock.rate.changed(wall.now(), speed=3600))
     await settled()
     assert not waiting.done()
     wall.advance(timedelta(seconds=1))
@@ -180,7 +180,7 @@ async def test_after_a_restart_emulated_time_goes_on(tmp_path: Path) -> None:
     wall = ManualClock(START)
     first = await PersistentClock.open(tmp_path / "clock.json", wall, 600)
     wall.advance(timedelta(seconds=1))
-    await first.steer(step=timedelta(hours=5))
+    await first.adjust(step=timedelta(hours=5))
     told = first.clock.now()
     assert told == START + timedelta(hours=5, minutes=10)
     await first.close()
@@ -194,13 +194,13 @@ async def test_after_a_restart_emulated_time_goes_on(tmp_path: Path) -> None:
 async def test_after_a_crash_emulated_time_is_not_behind_what_was_told(tmp_path: Path) -> None:
     wall = ManualClock(START)
     first = await PersistentClock.open(tmp_path / "clock.json", wall, 1)
-    await first.steer(speed=600)
+    await first.adjust(speed=600)
     wall.advance(timedelta(minutes=3))
     told = first.clock.now()
     wall.advance(timedelta(seconds=1))
     second = await PersistentClock.open(tmp_path / "clock.json", wall, 1)
     assert second.clock.now() == told + timedelta(minutes=10)
-    assert second.clock.course.speed == 1
+    assert second.clock.rate.speed == 1
 
 
 @pytest.mark.parametrize("rubbish", ["", "[]", '{"wall": 1, "emulated": 2, "speed": 3}', "\x00"])

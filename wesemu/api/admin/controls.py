@@ -52,7 +52,7 @@ class ClockControl(Protocol):
 
     clock: EmulatedClock
 
-    async def steer(self, *, speed: float | None = None, step: timedelta = ...) -> ClockRate: ...
+    async def adjust(self, *, speed: float | None = None, step: timedelta = ...) -> ClockRate: ...
 
 
 class ClockHandlers:
@@ -76,12 +76,12 @@ class ClockHandlers:
 
     async def set_speed(self, request: web.Request) -> web.Response:
         body = await read(request, models.Speed)
-        await self._control.steer(speed=body.speed)
+        await self._control.adjust(speed=body.speed)
         return self._answer()
 
     async def advance(self, request: web.Request) -> web.Response:
         body = await read(request, models.Advance)
-        await self._control.steer(step=body.step)
+        await self._control.adjust(step=body.step)
         return self._answer()
 
     def _answer(self) -> web.Response:
@@ -90,7 +90,7 @@ class ClockHandlers:
             models.ClockResponse(
                 now=clock.now(),
                 wall=self._wall.now(),
-                speed=clock.course.speed,
+                speed=clock.rate.speed,
                 pace=self._pace,
             )
         )
@@ -120,7 +120,7 @@ class FaultHandlers:
         body = await read(request, models.FaultBody)
         if body.next_run is not None:
             for _ in range(body.times):
-                self._policy.order(_to_run_fault(body.next_run))
+                self._policy.inject(_to_run_fault(body.next_run))
         elif body.operation is not None:
             fault = RequestFault(
                 body.operation,
@@ -141,7 +141,7 @@ class FaultHandlers:
 
     def clear_all(self) -> None:
         self._calls.clear()
-        self._policy.forget_orders()
+        self._policy.clear()
 
     def _answer(self) -> web.Response:
         calls = [
@@ -157,7 +157,7 @@ class FaultHandlers:
             )
             for fault, times in self._calls.pending
         ]
-        runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self._policy.ordered]
+        runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self._policy.pending]
         return answer(models.FaultList(faults=[*calls, *runs]))
 
 

@@ -77,7 +77,7 @@ class MetricsHandlers:
                 "clock_speed",
                 "gauge",
                 "Emulated seconds a real second.",
-                [Sample(self._clock.course.speed)],
+                [Sample(self._clock.rate.speed)],
             ),
             *self._requests(),
         ]

@@ -123,10 +123,10 @@ def dry_run(rehearsal: DryRunResult) -> models.DryRun:
     if (note := plan.tags.get(PLACE_NOTE)) is not None:
         planned["node_note"] = note
     if resources.gpus:
-        cards = rehearsal.cards
+        gpus = rehearsal.gpus
         planned["node_gpus"] = {
-            "lent": cards.lent,
-            "free": cards.free,
+            "lent": gpus.lent,
+            "free": gpus.free,
             "waits": rehearsal.waits,
         }
     if plan.input_bytes is not None:
