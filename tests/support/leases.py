@@ -30,13 +30,13 @@ from wesemu.engines.leases import LeaseClient
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import QueuePriority
 folder, spans, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-desk = LeaseClient(QueuePriority(folder, seed % 3, seed))
+client = LeaseClient(QueuePriority(folder, seed % 3, seed))
 out = os.open(spans, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def work(number):
     draws = random.Random(f"{seed} {number}")
     for _ in range(40):
         cores = draws.randint(1, 3)
-        lease = desk.take(Resources(cores=cores))
+        lease = client.take(Resources(cores=cores))
         start = time.time()
         time.sleep(draws.uniform(0, 0.002))
         os.write(out, f"span {cores} {start:.7f} {time.time():.7f}\\n".encode())
@@ -52,8 +52,8 @@ for thread in threads:
 
 async def take_node(leases: Path, cores: int) -> Lease:
     """All cores of a node, before anybody else."""
-    desk = LeaseClient(QueuePriority(leases, 0, 0))
-    return await asyncio.to_thread(desk.take, Resources(cores=cores))
+    client = LeaseClient(QueuePriority(leases, 0, 0))
+    return await asyncio.to_thread(client.take, Resources(cores=cores))
 
 
 async def release(lease: Lease) -> None:

@@ -149,13 +149,13 @@ _LONGEST_LINE = 64 << 20
 """Bytes: the record of a million outputs."""
 
 _MESSAGE_LIMIT = 100_000
-_HALF_OF_A_PAIR = b"\\ud"
-_AHEAD = 64 << 10
-_ENOUGH = _AHEAD // 2
+_SURROGATE = b"\\ud"
+_PREALLOCATED_BYTES = 64 << 10
+_LOW_BYTES = _PREALLOCATED_BYTES // 2
 
 
 def notification_fifo(workspace: Workspace) -> Path:
-    """A FIFO beside the journal, there while the run's process lives; a byte says "read on"."""
+    """A FIFO beside the event_log, there while the run's process lives; a byte says "read on"."""
     return workspace.root / "events.fifo"
 
 
@@ -173,8 +173,8 @@ class EventLog:
     def __init__(self, workspace: Workspace) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         self._events = os.open(workspace.events, flags, 0o644)
-        self._bell = _open_bell(notification_fifo(workspace))
-        self._room = 0
+        self._fifo = _open_fifo(notification_fifo(workspace))
+        self._allocated = 0
         self._cut = False
 
     def write(self, event: str, **members: Any) -> None:
@@ -186,15 +186,17 @@ class EventLog:
             self._append(line)
         except OSError as error:  # a full disk ends the tools, not the history's writer
             log_warning(f"a record is lost: {error}")
-        self.ring()
+        self.notify()
 
     def _append(self, line: bytes) -> None:
         """A line that a full disk has cut off is ended by the next one."""
-        if self._room < len(line) + _ENOUGH and preallocate(self._events, len(line) + _AHEAD):
-            self._room = len(line) + _AHEAD
+        if self._allocated < len(line) + _LOW_BYTES and preallocate(
+            self._events, len(line) + _PREALLOCATED_BYTES
+        ):
+            self._allocated = len(line) + _PREALLOCATED_BYTES
         line = b"\n" + line if self._cut else line
         written = os.write(self._events, line)
-        self._room -= written
+        self._allocated -= written
         self._cut = written < len(line)
         if self._cut:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -211,10 +213,10 @@ class EventLog:
         members = {"unpublished": problems} if problems else {}
         self.write("outputs", files=list(files), **members)
 
-    def ring(self) -> None:
-        if self._bell is not None:
+    def notify(self) -> None:
+        if self._fifo is not None:
             try:
-                os.write(self._bell, b"\0")
+                os.write(self._fifo, b"\0")
             except BlockingIOError:
                 return  # nobody listens, or whoever does has yet to answer earlier rings
 
@@ -222,9 +224,9 @@ class EventLog:
         with contextlib.suppress(OSError):
             release_preallocated(self._events)
         os.close(self._events)
-        if self._bell is not None:
-            os.close(self._bell)
-            self._bell = None
+        if self._fifo is not None:
+            os.close(self._fifo)
+            self._fifo = None
 
 
 def log_warning(message: str) -> None:
@@ -242,7 +244,7 @@ def create_notification_fifo(workspace: Workspace) -> None:
         return
 
 
-def _open_bell(path: Path) -> int | None:
+def _open_fifo(path: Path) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
@@ -299,7 +301,7 @@ class Tail:
 def _parse(line: bytes) -> JsonObject | None:
     try:
         record = json.loads(line)
-        if _HALF_OF_A_PAIR in line.lower():  # of surrogates, which no database takes
+        if _SURROGATE in line.lower():  # of surrogates, which no database takes
             text = json.dumps(record, ensure_ascii=False)
             record = json.loads(text.encode(errors="replace"))
     except (ValueError, RecursionError):
@@ -330,7 +332,7 @@ def logged_exit_code(workspace: Workspace) -> int | None:
     return None
 
 
-def own_files(workspace: Workspace) -> None:
+def remove_irregular_files(workspace: Workspace) -> None:
     """Remove what lies in place of the files that the run's process writes and is none: an earlier
     launch may have left a link, or a FIFO that would be waited for."""
     for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
@@ -394,18 +396,18 @@ class OutputRecord:
 
 def last_outputs(records: Iterable[JsonObject]) -> OutputRecord | None:
     """The last `outputs` record of the newest launch; None where it has none."""
-    found: OutputRecord | None = None
+    result: OutputRecord | None = None
     for record in records:
         match record:
             case {"event": "launched"}:
-                found = OutputRecord()
+                result = OutputRecord()
             case {"event": "outputs", "files": list(files)}:
                 problems = record.get("unpublished")
-                found = OutputRecord(
+                result = OutputRecord(
                     tuple(str(file) for file in files),
                     tuple(_unpublished(problems if isinstance(problems, list) else [])),
                 )
-    return found
+    return result
 
 
 def _unpublished(problems: Iterable[Any]) -> Iterator[Unpublished]:
@@ -426,13 +428,13 @@ def last_tasks(records: Iterable[JsonObject]) -> dict[tuple[str, int], TaskLog]:
 
 
 def close_tasks(
-    journal: EventLog, records: Iterable[JsonObject], states: frozenset[TaskState] = OPEN_STATES
+    event_log: EventLog, records: Iterable[JsonObject], states: frozenset[TaskState] = OPEN_STATES
 ) -> None:
     """Write CANCELED for every attempt that nobody will end any more."""
     for task in last_tasks(records).values():
         if task.state in states:
             ended = now() if task.started else None
-            journal.task(replace(task, state=TaskState.CANCELED, ended=ended))
+            event_log.task(replace(task, state=TaskState.CANCELED, ended=ended))
 
 
 def task_to_json(task: TaskLog) -> dict[str, Any]:
@@ -454,10 +456,10 @@ def task_from_json(values: dict[str, Any]) -> TaskLog:
     return replace(
         task,
         state=TaskState(values["state"]),
-        started=_moment(values.get("started")),
-        ended=_moment(values.get("ended")),
+        started=_timestamp(values.get("started")),
+        ended=_timestamp(values.get("ended")),
     )
 
 
-def _moment(text: str | None) -> datetime | None:
+def _timestamp(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None

@@ -1,4 +1,8 @@
-"""A launched run as the server sees it: by its run directory alone."""
+"""Run processes as the server sees them: through the files of the run directory.
+
+Parts: `DetachedExecution` (follows one run), `find` and `end_leftovers` (recovery after a
+restart), `Launcher` and `start_runner` (start of a run), `tools_environment`.
+"""
 
 import asyncio
 import contextlib
@@ -35,7 +39,7 @@ from wesemu.util.text import os_sentence
 
 _KILLED = 128 + signal.SIGKILL
 _MARGIN_SECONDS = 5.0
-_SIGN_SECONDS = 2.0
+_LOCK_TEXT_SECONDS = 2.0
 _SLOW_POLL_SECONDS = 0.5
 _FAST_POLL_SECONDS = 0.03
 
@@ -43,8 +47,8 @@ _FAST_POLL_SECONDS = 0.03
 class DetachedExecution:
     """Implements `runs.ports.Execution` for a run with a process of its own.
 
-    The process rings a FIFO for every record and a pidfd tells its end, so that nothing is
-    polled; where the system has neither, files are looked at every 30 ms.
+    The process writes to a FIFO after every record, and a pidfd becomes readable at its end.
+    Without FIFO or pidfd this class polls the files every 30 ms.
     """
 
     def __init__(self, workspace: Workspace, *, grace_seconds: float) -> None:
@@ -54,44 +58,45 @@ class DetachedExecution:
         self._descriptors = dict[str, int]()
         self._ended = asyncio.Event()
         self._listeners = set[asyncio.Event]()
-        self._watching: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._closed = threading.Event()
         self._outputs: OutputRecord | None = None
 
     async def follow(self, process: ProcessHandle | None) -> "DetachedExecution":
-        """Begin to listen; None for a run whose process has ended."""
+        """Start to follow. `process` is None if the run process has ended."""
         self._process = process
         if process is None or not await asyncio.to_thread(self._open, process):
             self._finish()
             return self
         loop = asyncio.get_running_loop()
-        if "bell" in self._descriptors:
-            loop.add_reader(self._descriptors["bell"], self._rung)
+        if "fifo" in self._descriptors:
+            loop.add_reader(self._descriptors["fifo"], self._on_fifo)
         if "process" in self._descriptors:
             loop.add_reader(self._descriptors["process"], self._finish)
         else:
-            self._watching = asyncio.create_task(self._watch(process), name="run process")
+            self._watcher = asyncio.create_task(self._watch(process), name="run process")
         return self
 
     def _open(self, process: ProcessHandle) -> bool:
-        """False where the process has ended meanwhile."""
+        """Open the FIFO and the pidfd. Return False if the process has ended meanwhile."""
         with contextlib.suppress(OSError):
             path = event_log.notification_fifo(self._workspace)
             flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
-            self._descriptors["bell"] = os.open(path, flags)
+            self._descriptors["fifo"] = os.open(path, flags)
         if hasattr(os, "pidfd_open"):
             try:
                 self._descriptors["process"] = os.pidfd_open(process.pid)
             except ProcessLookupError:
                 return False
+        # checked after pidfd_open: the process id may have gone to another process before
         return process.alive
 
-    def _rung(self) -> None:
+    def _on_fifo(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._descriptors["bell"], 4096)
-        self._tell()
+            os.read(self._descriptors["fifo"], 4096)
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener.set()
 
@@ -103,10 +108,10 @@ class DetachedExecution:
     def _finish(self) -> None:
         self.close()
         self._ended.set()
-        self._tell()
+        self._notify()
 
     def close(self) -> None:
-        """Stop listening; the run goes on. Its iterators then wait for ever."""
+        """Stop following; the run continues. Open iterators then never end."""
         loop = asyncio.get_running_loop()
         for descriptor in self._descriptors.values():
             loop.remove_reader(descriptor)
@@ -123,6 +128,7 @@ class DetachedExecution:
         self._listeners.add(grown)
         try:
             while True:
+                # both come before the read: the last records and new ones are not missed
                 ended = self._ended.is_set()
                 grown.clear()
                 records = await asyncio.to_thread(tail.read)
@@ -134,14 +140,14 @@ class DetachedExecution:
                     self._outputs = outputs
                     return
                 if not records:
-                    await self._news(grown)
+                    await self._wait_for_records(grown)
         finally:
             self._listeners.discard(grown)
 
-    async def _news(self, grown: asyncio.Event) -> None:
-        patience = _SLOW_POLL_SECONDS if "bell" in self._descriptors else _FAST_POLL_SECONDS
+    async def _wait_for_records(self, grown: asyncio.Event) -> None:
+        timeout_seconds = _SLOW_POLL_SECONDS if "fifo" in self._descriptors else _FAST_POLL_SECONDS
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout_seconds):
                 await grown.wait()
 
     async def outcome(self) -> Outcome:
@@ -150,7 +156,7 @@ class DetachedExecution:
 
     def _read_outcome(self) -> Outcome:
         code = read_exit_code(self._workspace)
-        if code is None:  # the disk may have had no room for the file
+        if code is None:  # the disk may have been full
             code = event_log.logged_exit_code(self._workspace)
         if code is None:
             end_leftovers(self._workspace)
@@ -183,29 +189,30 @@ class DetachedExecution:
 
 
 def find(workspace: Workspace) -> tuple[bool, ProcessHandle | None]:
-    """Whether there is something to attach to, and its process while that is alive. Blocks.
+    """Return whether a launch exists to attach to, and its process while alive. Blocks.
 
-    Where there is nothing, whatever an earlier process left running is ended. Raises EngineFault
-    for a lock whose holder has not signed it.
+    Without a launch, ends the processes that an earlier one left. Raises EngineFault if the
+    holder of the lock cannot be identified.
     """
     if is_held(workspace.lock):
-        deadline = time.monotonic() + _SIGN_SECONDS
+        # the holder locks first and writes its identity after that
+        deadline = time.monotonic() + _LOCK_TEXT_SECONDS
         while (process := holder(workspace.lock)) is None or not process.alive:
             if not is_held(workspace.lock):
                 return find(workspace)
             if time.monotonic() > deadline:
-                raise EngineFault(f"{workspace.lock} is held by a process that cannot be found")
+                raise EngineFault(
+                    f"{workspace.lock} is locked by a process that cannot be identified"
+                )
             time.sleep(_FAST_POLL_SECONDS)
         return True, process
-    if read_exit_code(workspace) is not None or _told_end(workspace):
+    if (
+        read_exit_code(workspace) is not None
+        or event_log.logged_exit_code(workspace) is not None  # the disk was full for the file
+    ):
         return True, None
     end_leftovers(workspace)
     return False, None
-
-
-def _told_end(workspace: Workspace) -> bool:
-    """Whether the history has the end that the file lacks."""
-    return event_log.logged_exit_code(workspace) is not None
 
 
 def _wait_portably(process: ProcessHandle, closed: threading.Event) -> None:
@@ -221,11 +228,13 @@ def read_exit_code(workspace: Workspace) -> int | None:
 
 
 def end_leftovers(workspace: Workspace) -> None:
-    """SIGKILL all tools of a run whose own process has vanished, and cancel its jobs on a
-    cluster. Blocks. Raises EngineFault where the cluster cannot be asked."""
+    """SIGKILL all tools of a run whose run process has died, and cancel its cluster jobs.
+
+    Blocks. Raises EngineFault if the cluster does not answer.
+    """
     process = holder(workspace.lock)
     for group, identity in _task_groups(event_log.records(workspace)):
-        # the workflow can write false records; only groups of the run's own session are ended
+        # a workflow can forge records, so only groups in the session of the run are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
     session = process.pid if process else None
@@ -236,7 +245,7 @@ def end_leftovers(workspace: Workspace) -> None:
 
 
 def _task_groups(records: Iterable[JsonObject]) -> list[tuple[int, str]]:
-    """The process groups of tasks that have not ended, each with its leader's identity."""
+    """Return the process group of each unfinished task with the identity of its leader."""
     groups = dict[str, tuple[int, str]]()
     for record in records:
         match record:
@@ -247,26 +256,23 @@ def _task_groups(records: Iterable[JsonObject]) -> list[tuple[int, str]]:
     return list(groups.values())
 
 
-# The server's side of every engine whose runs are processes of their own.
-
-
 _START_SECONDS = 60.0
 
 Reply = dict[str, Any]
-"""What `run_process.live` announces."""
+"""What `run_process.execute` announces."""
 
 
 class Launcher:
-    """The executions that one engine follows. `grace_seconds` are the tools' on cancel."""
+    """Follows the executions of one engine. `grace_seconds`: time for the tools after a cancel."""
 
     def __init__(self, grace_seconds: float) -> None:
         self._grace = grace_seconds
         self._executions = set[DetachedExecution]()
 
     async def follow(self, workspace: Workspace, reply: Reply) -> DetachedExecution:
-        """The run that was just launched, or the one that held its lock before.
+        """Follow the run that was just launched, or the launch that already held the lock.
 
-        Raises EngineFault where that one has ended meanwhile.
+        Raises EngineFault if that launch has ended meanwhile.
         """
         if "pid" in reply:
             process = ProcessHandle(pid=int(reply["pid"]), identity=str(reply["identity"]))
@@ -274,11 +280,13 @@ class Launcher:
         execution = await self.attach(workspace)
         if execution is None:
             name = workspace.root.name
-            raise EngineFault(f"run {name} is locked by a process that has just ended")
+            raise EngineFault(
+                f"run {name} was locked by a process that has just ended; submit it again"
+            )
         return execution
 
     async def attach(self, workspace: Workspace) -> DetachedExecution | None:
-        """None where the run was never launched or has crashed."""
+        """Return None if the run was never launched or has crashed."""
         found, process = await asyncio.to_thread(find, workspace)
         return await self._follow(workspace, process) if found else None
 
@@ -291,21 +299,21 @@ class Launcher:
         return await execution.follow(process)
 
     def close(self) -> None:
-        """Stop following; the runs go on."""
+        """Stop following; the runs continue."""
         for execution in self._executions:
             execution.close()
         self._executions.clear()
 
 
 async def absolute(workspace: Workspace) -> Workspace:
-    """The run's process has another working directory than the server."""
+    """Return the workspace with an absolute path: the run process changes its directory."""
     return Workspace(await asyncio.to_thread(workspace.root.absolute))
 
 
 def start_runner(
     python: str, engine: str, workspace: Workspace, environment: Mapping[str, str]
 ) -> Reply:
-    """Start the process of a run with `wesemu.engines.main`. Blocks. Raises EngineFault."""
+    """Start a run process with `wesemu.engines.main`. Blocks. Raises EngineFault."""
     try:
         done = subprocess.run(
             [python, "-P", "-m", "wesemu.engines.main", "run", engine, str(workspace.root)],
@@ -317,19 +325,21 @@ def start_runner(
         )
         reply: Reply = json.loads(done.stdout)
     except OSError as error:
-        raise EngineFault(f"the run's process could not start: {os_sentence(error)}") from error
+        raise EngineFault(f"the run process could not be started: {os_sentence(error)}") from error
     except (subprocess.SubprocessError, ValueError) as error:
-        raise EngineFault(f"the run's process did not start as it should: {error}") from error
+        raise EngineFault(f"the run process failed to start: {error}") from error
     return reply
 
 
 def tools_environment(
     added: Mapping[str, str], private: Iterable[str] = (), passed: Iterable[str] = ()
 ) -> dict[str, str]:
-    """What a run's tools see: the server's environment without its settings, without names that
-    begin as one of `private`, and without secrets (`looks_secret`) whose names no pattern of
-    `passed` matches. Tools beside the server's Python are found last, although its environment
-    is not activated."""
+    """Return the environment of the tools of a run.
+
+    This is the environment of the server without its settings (WESEMU_*), without names that
+    start with a prefix in `private`, and without secrets (`looks_secret`), unless a pattern in
+    `passed` matches their name. PATH ends with the folder of the server's Python.
+    """
     hidden = ("WESEMU_", *private)
     kept = {
         name: value

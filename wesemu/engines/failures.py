@@ -76,7 +76,7 @@ _HINTS = {
 }
 
 
-def last_words(path: Path) -> str:
+def log_tail(path: Path) -> str:
     """The end of a log file, "" where there is no regular file."""
     try:
         return read_end(path, _TAIL_BYTES).decode(errors="replace").strip()
@@ -148,8 +148,8 @@ def task_failure(
 ) -> RunFailure:
     """`logs` are paths below `root`, the likeliest to tell the reason first; `complaint` is
     Snakemake's own message."""
-    told = next((log for log in logs if last_words(root / log)), logs[0] if logs else None)
-    words = last_words(root / told) if told else ""
+    told = next((log for log in logs if log_tail(root / log)), logs[0] if logs else None)
+    words = log_tail(root / told) if told else ""
     title = f"rule {name}" + (f" ({wildcards})" if wildcards else "")
     advice = hint(exit_code, words)
     if _INCOMPLETE in complaint:

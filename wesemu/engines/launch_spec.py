@@ -144,14 +144,14 @@ def library_launch_spec(
     )
 
 
-def write_library_spec(workspace: Workspace, order: LibraryLaunchSpec) -> None:
+def write_library_spec(workspace: Workspace, spec: LibraryLaunchSpec) -> None:
     """Also makes `work/` and `tasks/`."""
     workspace.work.mkdir(parents=True, exist_ok=True)
     workspace.tasks.mkdir(exist_ok=True)
-    record = asdict(order) | {
-        "workflow_file": str(order.workflow_file),
-        "standing": priority_to_json(order.priority),
-        "sandbox": sandbox_to_json(order.sandbox),
+    record = asdict(spec) | {
+        "workflow_file": str(spec.workflow_file),
+        "standing": priority_to_json(spec.priority),
+        "sandbox": sandbox_to_json(spec.sandbox),
     }
     del record["priority"]  # under its name in the file, "standing"
     write_json(_file(workspace), record)
@@ -197,13 +197,13 @@ class SnakemakeLaunchSpec:
     sandbox: Sandbox | None = None
 
 
-def about(order: SnakemakeLaunchSpec) -> dict[str, Any]:
+def launch_details(spec: SnakemakeLaunchSpec) -> dict[str, Any]:
     """What the journal tells of a launch."""
     return {
         "engine": "snakemake",
-        "version": order.version,
-        "mode": order.mode,
-        "executor": order.executor,
+        "version": spec.version,
+        "mode": spec.mode,
+        "executor": spec.executor,
     }
 
 
@@ -310,14 +310,14 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def parsed_options(order: SnakemakeLaunchSpec) -> Any:
+def parsed_options(spec: SnakemakeLaunchSpec) -> Any:
     """The options by the names of Snakemake's parser, its profiles' settings included.
 
     What a profile sets that is the server's to decide (the executor, directories, …) is ignored,
     with a note. The working directory is the run's. Raises ValueError.
     """
-    options = order.options
-    if not _needs_parser(order):
+    options = spec.options
+    if not _needs_parser(spec):
         return SimpleNamespace(
             **{name: frozenset(getattr(options, name)) for name in _SETS},
             **{name: getattr(options, name) for name in _FLAGS},
@@ -328,11 +328,11 @@ def parsed_options(order: SnakemakeLaunchSpec) -> Any:
             set_threads={},
             set_scatter={},
             config={},
-            cores=order.resources.cores,
+            cores=spec.resources.cores,
         )
-    _refuse_missing(order)
+    _refuse_missing(spec)
     os.environ.pop("SNAKEMAKE_PROFILE", None)
-    file = ["--snakefile", str(order.workflow_file), "--executor", "local"]
+    file = ["--snakefile", str(spec.workflow_file), "--executor", "local"]
     targets = ["--", *options.targets] if options.targets else []
     found = _parse([*file, *option_argv(options), *targets])
     plain = vars(_parse([*file, "--workflow-profile", "none"]))
@@ -344,27 +344,27 @@ def parsed_options(order: SnakemakeLaunchSpec) -> Any:
     if ignored:
         told = ", ".join(sorted(ignored))
         sys.stderr.write(f"wesemu: these settings of a profile are the server's: {told}\n")
-    cores = found.cores if isinstance(found.cores, int) else order.resources.cores
-    found.cores = max(1, min(cores, order.resources.cores))
+    cores = found.cores if isinstance(found.cores, int) else spec.resources.cores
+    found.cores = max(1, min(cores, spec.resources.cores))
     found.config = import_module("snakemake.cli").parse_config(found.config)
     for name in _SETS:
         setattr(found, name, frozenset(getattr(found, name) or ()))
     return found
 
 
-def _refuse_missing(order: SnakemakeLaunchSpec) -> None:
+def _refuse_missing(spec: SnakemakeLaunchSpec) -> None:
     """Snakemake would look for a profile in the configuration of the server's user, too."""
-    beside = order.workflow_file.parent / "profiles"
-    for name in (*order.options.profile, *order.options.workflow_profile):
+    beside = spec.workflow_file.parent / "profiles"
+    for name in (*spec.options.profile, *spec.options.workflow_profile):
         places = (Path(name), Path("profiles", name), beside / name)
         if name != "none" and not any(place.exists() for place in places):
             raise ValueError(f"there is no profile {name} among the attachments")
 
 
-def _needs_parser(order: SnakemakeLaunchSpec) -> bool:
-    options = order.options
+def _needs_parser(spec: SnakemakeLaunchSpec) -> bool:
+    options = spec.options
     rich = (*_PARSED, "rerun_triggers", "profile", "workflow_profile")
-    places = (_PROFILE, order.workflow_file.parent / _PROFILE, Path("default"))
+    places = (_PROFILE, spec.workflow_file.parent / _PROFILE, Path("default"))
     return any(getattr(options, name) for name in rich) or any(place.exists() for place in places)
 
 

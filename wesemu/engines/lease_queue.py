@@ -66,7 +66,7 @@ class Ticket:
         words = [_HOLDS if self.held else _WAITS, *map(str, numbers)]
         return ".".join([*words, "+".join(map(str, self.devices))])
 
-    def capped(self, capacity: Capacity) -> "Ticket":
+    def clamped(self, capacity: Capacity) -> "Ticket":
         """Whoever asks for more than the node has means all of it."""
         cores = min(self.cores, capacity.cores)
         memory_mb = min(self.memory_mb, capacity.memory_mb)
@@ -103,7 +103,7 @@ def parse(name: str) -> Ticket | None:
 
 def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
     """Those waiting tickets that get their lease now, held and with their devices."""
-    tickets = [ticket.capped(capacity) for ticket in tickets]
+    tickets = [ticket.clamped(capacity) for ticket in tickets]
     held = [ticket for ticket in tickets if ticket.held]
     waiting = sorted((ticket for ticket in tickets if not ticket.held), key=in_order)
     free = [index for index in capacity.devices if not any(index in t.devices for t in held)]

@@ -54,8 +54,8 @@ class Lease:
     `devices` are the indexes of its GPUs.
     """
 
-    def __init__(self, ledger: "_LeaseFolder", ticket: Ticket, descriptor: int) -> None:
-        self._ledger = ledger
+    def __init__(self, folder: "_LeaseFolder", ticket: Ticket, descriptor: int) -> None:
+        self._folder = folder
         self._number = ticket.number
         self._descriptor = descriptor
         self.devices = ticket.devices
@@ -67,7 +67,7 @@ class Lease:
     def release(self) -> None:
         """Hands it on. Once only. Never raises: the folder may be gone."""
         with contextlib.suppress(OSError):
-            self._ledger.give_back(self._number, self._descriptor)
+            self._folder.remove(self._number, self._descriptor)
 
 
 class LeaseClient:
@@ -77,7 +77,7 @@ class LeaseClient:
         """Raises FileNotFoundError where no node was declared."""
         self._priority = priority
         self._mutex = threading.RLock()
-        self._ledger = _LeaseFolder(priority.folder, self._mutex)
+        self._folder = _LeaseFolder(priority.folder, self._mutex)
         self._waiting = set[int]()
         self._closed = False
 
@@ -93,42 +93,42 @@ class LeaseClient:
 
     def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease:
         with self._mutex:
-            self._refuse_closed()
-            number, descriptor = self._ledger.draw(self._priority, wanted)
+            self._raise_if_closed()
+            number, descriptor = self._folder.add(self._priority, wanted)
             self._waiting.add(descriptor)
         try:
             ticket = self._wait(number, descriptor, needed)
         except BaseException:
-            self._forget(descriptor)
+            self._stop_notifying(descriptor)
             with contextlib.suppress(OSError):
-                self._ledger.give_back(number, descriptor)
+                self._folder.remove(number, descriptor)
             raise
-        self._forget(descriptor)
-        return Lease(self._ledger, ticket, descriptor)
+        self._stop_notifying(descriptor)
+        return Lease(self._folder, ticket, descriptor)
 
-    def _forget(self, descriptor: int) -> None:
+    def _stop_notifying(self, descriptor: int) -> None:
         """It is not to be rung any more: its number may soon be another file's."""
         with self._mutex:
             self._waiting.discard(descriptor)
 
     def _wait(self, number: int, descriptor: int, needed: Callable[[], bool]) -> Ticket:
         while True:
-            self._refuse_closed()
+            self._raise_if_closed()
             if not needed():
                 raise LeaseAbandoned("the task is not needed any more")
-            ticket, is_first = self._ledger.look(number)
+            ticket, is_first = self._folder.poll(number)
             if ticket.held:
                 return ticket
-            _hear(descriptor, _FIRST_SECONDS if is_first else _OTHERS_SECONDS)
+            _wait_for_notification(descriptor, _FIRST_SECONDS if is_first else _OTHERS_SECONDS)
 
     def close(self) -> None:
         """All that wait, and all that will ask, get LeasesClosed. What is held stays held."""
         with self._mutex:
             self._closed = True
             for descriptor in self._waiting:
-                _ring(descriptor)
+                _notify(descriptor)
 
-    def _refuse_closed(self) -> None:
+    def _raise_if_closed(self) -> None:
         if self._closed:
             raise LeasesClosed("the run was canceled")
 
@@ -138,9 +138,9 @@ class SystemLeases:
     all tasks, because runs wait for it. Where no node was declared there is nothing to lend."""
 
     def __init__(self, folder: Path) -> None:
-        self._desk: LeaseClient | None = None
+        self._client: LeaseClient | None = None
         with contextlib.suppress(FileNotFoundError):
-            self._desk = LeaseClient(QueuePriority(folder, rank=0, age=0))
+            self._client = LeaseClient(QueuePriority(folder, rank=0, age=0))
 
     @contextlib.contextmanager
     def lease(self, wanted: Resources, needed: Callable[[], bool]) -> Iterator[tuple[int, ...]]:
@@ -148,11 +148,11 @@ class SystemLeases:
 
         Raises SystemFault once the work is not `needed` any more.
         """
-        if self._desk is None:
+        if self._client is None:
             yield ()
             return
         try:
-            lease = self._desk.take(wanted, needed)
+            lease = self._client.take(wanted, needed)
         except LeaseAbandoned:
             raise SystemFault("The work was given up while it waited for its turn.") from None
         try:
@@ -170,11 +170,11 @@ def declare(folder: Path, capacity: Capacity) -> None:
         _write_capacity(descriptor, capacity)
     finally:
         os.close(descriptor)
-    ledger = _LeaseFolder(folder, threading.RLock())
+    leases = _LeaseFolder(folder, threading.RLock())
     try:
-        ledger.tidy()
+        leases.reap()
     finally:
-        ledger.close()
+        leases.close()
 
 
 def declare_again(folder: Path, capacity: Capacity) -> None:
@@ -189,18 +189,18 @@ def declare_again(folder: Path, capacity: Capacity) -> None:
 
 def list_tickets(folder: Path) -> list[Ticket]:
     """Who holds and who waits, in no order; some of the dead may be among them."""
-    return [ticket for name in _names(folder) if (ticket := parse(name)) is not None]
+    return [ticket for name in _list_names(folder) if (ticket := parse(name)) is not None]
 
 
 def live_tickets(folder: Path) -> list[Ticket]:
     """As `list_tickets`, the dead left out; none where no node was declared."""
     if not (folder / _NODE).exists():
         return []
-    ledger = _LeaseFolder(folder, threading.RLock())
+    leases = _LeaseFolder(folder, threading.RLock())
     try:
-        ledger.tidy()
+        leases.reap()
     finally:
-        ledger.close()
+        leases.close()
     return list_tickets(folder)
 
 
@@ -225,7 +225,7 @@ class _LeaseFolder:
         with self._mutex:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             while not self._is_current():
-                self._make_again()
+                self._recreate()
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             try:
                 yield
@@ -241,14 +241,14 @@ class _LeaseFolder:
             return False
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
-    def _make_again(self) -> None:
+    def _recreate(self) -> None:
         """Somebody has removed the folder or the file. All processes make the same file again."""
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         os.close(self._descriptor)
         self._descriptor = descriptor
 
-    def draw(self, priority: QueuePriority, wanted: Resources) -> tuple[int, int]:
+    def add(self, priority: QueuePriority, wanted: Resources) -> tuple[int, int]:
         """A new ticket, waiting: its number, and the descriptor that keeps it alive."""
         with self._locked():
             ticket = Ticket(
@@ -263,37 +263,37 @@ class _LeaseFolder:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return ticket.number, descriptor
 
-    def look(self, number: int) -> tuple[Ticket, bool]:
+    def poll(self, number: int) -> tuple[Ticket, bool]:
         """The ticket as it is now, and whether it is the first of those that wait.
 
         The first one minds the dead. Raises FileNotFoundError for a ticket that was removed.
         """
         with self._locked():
-            tickets = self._settle()
-            if (mine := _named(number, tickets)).held:
+            tickets = self._grant()
+            if (mine := _find(number, tickets)).held:
                 return mine, False
-            is_first = self._bury(mine, tickets)
-            return _named(number, self._settle()), is_first
+            is_first = self._reap_before(mine, tickets)
+            return _find(number, self._grant()), is_first
 
-    def give_back(self, number: int, descriptor: int) -> None:
+    def remove(self, number: int, descriptor: int) -> None:
         with self._locked():
             try:
                 for name, ticket in self._read().items():
                     if ticket.number == number:
                         (self._folder / name).unlink(missing_ok=True)
-                self._settle()
+                self._grant()
             finally:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)  # tools may have inherited it
                 os.close(descriptor)
 
-    def tidy(self) -> None:
+    def reap(self) -> None:
         """Remove all tickets of the dead, and hand on what they had."""
         with self._locked():
             for name in self._read():
                 self._remove_dead(name)
-            self._settle()
+            self._grant()
 
-    def _settle(self) -> dict[str, Ticket]:
+    def _grant(self) -> dict[str, Ticket]:
         """Hand out what is free. Returns the tickets as they are then, by their names."""
         capacity = self._capacity()
         while True:
@@ -304,15 +304,15 @@ class _LeaseFolder:
             names = {ticket.number: name for name, ticket in tickets.items()}
             for ticket in granted:
                 if not self._remove_dead(names[ticket.number]):
-                    self._hand(names[ticket.number], ticket.name)
+                    self._hand_over(names[ticket.number], ticket.name)
 
-    def _hand(self, waiting: str, holding: str) -> None:
+    def _hand_over(self, waiting: str, holding: str) -> None:
         (self._folder / waiting).rename(self._folder / holding)
         descriptor = os.open(self._folder / holding, _OPEN)
-        _ring(descriptor)
+        _notify(descriptor)
         os.close(descriptor)
 
-    def _bury(self, mine: Ticket, tickets: dict[str, Ticket]) -> bool:
+    def _reap_before(self, mine: Ticket, tickets: dict[str, Ticket]) -> bool:
         """Whether `mine` is the first that waits; remove the dead that stand in its way."""
         waiting = [name for name in tickets if not tickets[name].held]
         for name in sorted(waiting, key=lambda name: in_order(tickets[name])):
@@ -344,7 +344,7 @@ class _LeaseFolder:
     def _read(self) -> dict[str, Ticket]:
         """All tickets by their names, most of them known from the last time."""
         known, self._last = self._last, {}
-        for name in _names(self._folder):
+        for name in _list_names(self._folder):
             if (ticket := known.get(name) or parse(name)) is not None:
                 self._last[name] = ticket
         return self._last
@@ -371,11 +371,11 @@ def _write_capacity(descriptor: int, capacity: Capacity) -> None:
     os.ftruncate(descriptor, len(text))
 
 
-def _names(folder: Path) -> list[str]:
+def _list_names(folder: Path) -> list[str]:
     return os.listdir(folder)  # noqa: PTH208  # pathlib would make a path of each
 
 
-def _named(number: int, tickets: dict[str, Ticket]) -> Ticket:
+def _find(number: int, tickets: dict[str, Ticket]) -> Ticket:
     for ticket in tickets.values():
         if ticket.number == number:
             return ticket
@@ -391,19 +391,19 @@ def _create(path: Path) -> int:
     return os.open(path, _OPEN)
 
 
-def _ring(descriptor: int) -> None:
+def _notify(descriptor: int) -> None:
     with contextlib.suppress(BlockingIOError):
         os.write(descriptor, b"\0")
 
 
-def _hear(descriptor: int, patience_seconds: float) -> None:
+def _wait_for_notification(descriptor: int, timeout_seconds: float) -> None:
     """Wait for a ring, at most so long."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        time.sleep(min(patience_seconds, _NO_FIFO_SECONDS))
+        time.sleep(min(timeout_seconds, _NO_FIFO_SECONDS))
         return
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    poll.poll(patience_seconds * 1000)
+    poll.poll(timeout_seconds * 1000)
     with contextlib.suppress(BlockingIOError):
         os.read(descriptor, 4096)
 
@@ -415,19 +415,19 @@ def lease_command(
     python: str, command: Sequence[str], priority: QueuePriority, wanted: Resources
 ) -> list[str]:
     """The command line that runs `command` once it has what it wants of the node."""
-    order = {
+    arguments = {
         "priority": priority_to_json(priority),
         "wanted": asdict(wanted),
     }
-    return [python, "-P", "-m", "wesemu.engines.leases", json.dumps(order), *command]
+    return [python, "-P", "-m", "wesemu.engines.leases", json.dumps(arguments), *command]
 
 
 def main() -> None:
-    order = json.loads(sys.argv[1])
-    priority = priority_from_json(order["priority"])
+    arguments = json.loads(sys.argv[1])
+    priority = priority_from_json(arguments["priority"])
     assert priority is not None
-    desk = LeaseClient(priority)
-    lease = desk.take(Resources(**order["wanted"]))
+    client = LeaseClient(priority)
+    lease = client.take(Resources(**arguments["wanted"]))
     os.set_inheritable(lease.fileno(), True)
     environment = {**os.environ, **devices_environment(lease.devices)}
     os.execvpe(sys.argv[2], sys.argv[2:], environment)  # noqa: S606

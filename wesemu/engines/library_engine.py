@@ -87,7 +87,7 @@ class LibraryEngine:
         self._python = python
         self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES, passed)
         self._grace = grace_seconds
-        self._launches = Launcher(grace_seconds)
+        self._launcher = Launcher(grace_seconds)
         self._dry_runs = DryRuns(python, self._environment)
 
     @property
@@ -104,14 +104,14 @@ class LibraryEngine:
     async def launch(self, job: LaunchRequest) -> DetachedExecution:
         job = replace(job, workspace=await absolute(job.workspace))
         reply = await asyncio.to_thread(self._start, job)
-        return await self._launches.follow(job.workspace, reply)
+        return await self._launcher.follow(job.workspace, reply)
 
     async def dry_run(self, job: LaunchRequest) -> Graph:
-        await asyncio.to_thread(self._write_order, job)
+        await asyncio.to_thread(self._write_spec, job)
         return await self._dry_runs.perform(self.language, job.workspace)
 
-    def _write_order(self, job: LaunchRequest) -> None:
-        order = library_launch_spec(
+    def _write_spec(self, job: LaunchRequest) -> None:
+        spec = library_launch_spec(
             job,
             engine=self.name,
             version=self.version,
@@ -121,17 +121,17 @@ class LibraryEngine:
             sandbox=self._sandbox if job.untrusted else None,
             always_contained=self._always_contained,
         )
-        write_library_spec(job.workspace, order)
+        write_library_spec(job.workspace, spec)
 
     def _start(self, job: LaunchRequest) -> Reply:
-        self._write_order(job)
+        self._write_spec(job)
         return start_runner(self._python, self.language, job.workspace, self._environment)
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
-        return await self._launches.attach(await absolute(workspace))
+        return await self._launcher.attach(await absolute(workspace))
 
     async def close(self) -> None:
-        self._launches.close()
+        self._launcher.close()
 
 
 # CWL as an engine of the server.

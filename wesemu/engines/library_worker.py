@@ -39,34 +39,36 @@ class WorkerContext:
     """
 
     workspace: Workspace
-    order: LibraryLaunchSpec
+    spec: LibraryLaunchSpec
     tasks: LibraryTasks
     stop: Callable[[], bool] = field(default=lambda: False)
 
     def fail(self, failure: RunFailure) -> int:
         """Give the reason, unless tasks that failed are reason enough; the exit status."""
-        if not self.tasks.blame():
-            self.tasks.journal.error(failure)
+        if not self.tasks.report_failures():
+            self.tasks.event_log.error(failure)
         return 1
 
 
-Work = Callable[[WorkerContext], int]
+RunWorkflow = Callable[[WorkerContext], int]
 """Runs the workflow; the exit status, after the reason has been told."""
 
 
 class LibraryWorker:
     """Implements `run_process.Worker`. A byte on its pipe means cancel."""
 
-    def __init__(self, site: RunContext, order: LibraryLaunchSpec, work: Work) -> None:
-        self._site = site
-        self._order = order
-        hear, self._tell = os.pipe()
-        os.set_blocking(self._tell, False)
+    def __init__(
+        self, context: RunContext, spec: LibraryLaunchSpec, run_workflow: RunWorkflow
+    ) -> None:
+        self._context = context
+        self._spec = spec
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            self._be_child(parent, hear, work)
-        os.close(hear)
+            self._run_child(parent, reader, run_workflow)
+        os.close(reader)
 
     @property
     def pid(self) -> int:
@@ -75,49 +77,51 @@ class LibraryWorker:
     def fileno(self) -> int:
         return -1
 
-    def answer(self) -> None:
+    def on_readable(self) -> None:
         """It says nothing."""
 
     def cancel(self) -> None:
         with contextlib.suppress(OSError):  # the worker has just ended
-            os.write(self._tell, b"\0")
+            os.write(self._writer, b"\0")
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
         """An adopted orphan; nothing is to be done."""
 
     def ended(self, code: int) -> None:
         if code > 128:
-            self._site.journal.error(
+            self._context.event_log.error(
                 RunFailure(
-                    message=f"{self._order.engine} itself was ended by signal {code - 128}",
+                    message=f"{self._spec.engine} itself was ended by signal {code - 128}",
                     hint="most often because memory ran out" if code == 137 else None,
                     exit_code=code,
                     stderr="stderr.log",
                 )
             )
 
-    def _be_child(self, parent: int, hear: int, work: Work) -> NoReturn:
+    def _run_child(self, parent: int, reader: int, run_workflow: RunWorkflow) -> NoReturn:
         """Never comes back into its parent's code."""
         code = 1
         try:
-            self._site.leave()
-            os.close(self._tell)
+            self._context.enter_child()
+            os.close(self._writer)
             die_with_parent(parent)
-            order, site = self._order, self._site
-            leases = LeaseClient(order.priority) if order.priority else None
-            if order.sandbox is not None:
-                enter_sandbox(order.sandbox, site.workspace, order.priority)
-            tasks = LibraryTasks(site.workspace, site.journal, order.engine, leases)
-            desk = WorkerContext(site.workspace, order, tasks)
-            threading.Thread(target=_listen, args=[hear, desk], name="cancel", daemon=True).start()
-            os.chdir(self._site.workspace.work)
-            if order.priority or not order.resources.gpus:  # without leases the run's GPUs are seen
+            spec, context = self._spec, self._context
+            leases = LeaseClient(spec.priority) if spec.priority else None
+            if spec.sandbox is not None:
+                enter_sandbox(spec.sandbox, context.workspace, spec.priority)
+            tasks = LibraryTasks(context.workspace, context.event_log, spec.engine, leases)
+            worker = WorkerContext(context.workspace, spec, tasks)
+            threading.Thread(
+                target=_await_cancel, args=[reader, worker], name="cancel", daemon=True
+            ).start()
+            os.chdir(self._context.workspace.work)
+            if spec.priority or not spec.resources.gpus:  # without leases the run's GPUs are seen
                 os.environ |= devices_environment(())
-            code = work(desk)
+            code = run_workflow(worker)
         except BaseException as error:
             traceback.print_exc()
             name = type(error).__name__
-            self._site.journal.error(RunFailure(f"{name}: {error}", stderr="stderr.log"))
+            self._context.event_log.error(RunFailure(f"{name}: {error}", stderr="stderr.log"))
         finally:
             with contextlib.suppress(BaseException):
                 sys.stdout.flush()
@@ -125,53 +129,53 @@ class LibraryWorker:
             os._exit(code)
 
 
-def _listen(hear: int, desk: WorkerContext) -> None:
-    if not os.read(hear, 1):
+def _await_cancel(reader: int, worker: WorkerContext) -> None:
+    if not os.read(reader, 1):
         return  # the run's process has gone, and so will this one
-    desk.tasks.cancel()
-    if not desk.stop():
-        desk.tasks.wait_for_groups()
+    worker.tasks.cancel()
+    if not worker.stop():
+        worker.tasks.wait_for_groups()
         os._exit(CANCELED)
 
 
 # A run's process: detached, holding run.lock, with one worker.
 
 
-def run_library(workspace: Workspace, work: Work, announce: Announce) -> None:
+def run_library(workspace: Workspace, run_workflow: RunWorkflow, announce: Announce) -> None:
     """Be the process of a run whose worker calls `work`."""
-    order = read_library_spec(workspace)
-    run_process.live(
+    spec = read_library_spec(workspace)
+    run_process.execute(
         workspace,
-        lambda site: LibraryWorker(site, order, work),
+        lambda context: LibraryWorker(context, spec, run_workflow),
         announce,
-        about={
-            "engine": order.engine,
-            "version": order.version,
-            "mode": order.containers or "local",
+        details={
+            "engine": spec.engine,
+            "version": spec.version,
+            "mode": spec.containers or "local",
         },
-        grace_seconds=order.grace_seconds,
+        grace_seconds=spec.grace_seconds,
     )
 
 
 # The process of a dry run: the library loads the workflow and is asked what it would do.
 
 
-Look = Callable[[WorkerContext], Graph | None]
+InspectWorkflow = Callable[[WorkerContext], Graph | None]
 """What the workflow would do; None after the reason has been told (`Desk.fail`)."""
 
 
-def plan_library(workspace: Workspace, look: Look) -> None:
+def plan_library(workspace: Workspace, inspect_workflow: InspectWorkflow) -> None:
     """Be the process of a dry run: `look` asks the library what it would do."""
-    order = read_library_spec(workspace)
-    if order.sandbox is not None:
-        enter_sandbox(order.sandbox, workspace, None, workspace.root)
+    spec = read_library_spec(workspace)
+    if spec.sandbox is not None:
+        enter_sandbox(spec.sandbox, workspace, None, workspace.root)
     tie_to_server()
-    desk = WorkerContext(
-        workspace, order, LibraryTasks(workspace, EventLog(workspace), order.engine)
+    worker = WorkerContext(
+        workspace, spec, LibraryTasks(workspace, EventLog(workspace), spec.engine)
     )
     os.chdir(workspace.work)
     try:
-        graph = look(desk)
+        graph = inspect_workflow(worker)
     except Exception as error:
         traceback.print_exc()
         write_failure(workspace, RunFailure(f"{type(error).__name__}: {error}"))
@@ -225,13 +229,13 @@ class LibraryResults:
 
         None for a file that cannot be published.
         """
-        reason = self._obstacle(source)
+        reason = self._problem(source)
         if reason is None and not is_utf8(name):
             reason = "its name is not UTF-8"
         if reason is not None:
             self.refuse(name, reason)
             return None
-        target = self._make_room(name)
+        target = self._make_target(name)
         real = source.resolve()
         if not real.is_relative_to(self._root):
             shutil.copyfile(real, target)  # not ours: what is published must not change with it
@@ -242,7 +246,7 @@ class LibraryResults:
                 shutil.copyfile(real, target)
         return self._describe(name, digest=digest)
 
-    def _obstacle(self, source: Path) -> str | None:
+    def _problem(self, source: Path) -> str | None:
         """The caller may name a file outside the run as an input, and pass it through. A link
         that a tool has made must not lead out."""
         if os.path.normpath(source).startswith(f"{self._workspace.root}/"):
@@ -262,7 +266,7 @@ class LibraryResults:
         return [one for one in kept if one is not None]
 
     def write(self, text: str, name: Path, *, digest: bool = False) -> KeptOutputs:
-        self._make_room(name).write_text(text, encoding="utf-8", newline="")
+        self._make_target(name).write_text(text, encoding="utf-8", newline="")
         return self._describe(name, digest=digest)
 
     def refuse(self, name: Path, reason: str) -> None:
@@ -275,7 +279,7 @@ class LibraryResults:
             sha1 = hashlib.file_digest(file, "sha1").hexdigest() if digest else None
         return KeptOutputs(name, size, sha1)
 
-    def _make_room(self, name: Path) -> Path:
+    def _make_target(self, name: Path) -> Path:
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)

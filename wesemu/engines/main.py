@@ -1,8 +1,8 @@
 """`python -m wesemu.engines.main run|plan ENGINE RUN_DIRECTORY`: the process of a run or a dry run.
 
-`run` prints what `run_process.live` announces as JSON and ends; the run's own process goes on,
-detached. Warm runs of Snakemake start in the forkserver instead. `plan` writes the graph of the
-tasks, or why there is none, into the run directory (`wesemu.engines.dry_run`).
+`run` prints the announcement of `run_process.execute` as JSON and exits. The run process continues
+detached. Warm Snakemake runs start in the forkserver instead. `plan` writes the task graph, or
+the reason for its absence, into the run directory (`wesemu.engines.dry_run`).
 """
 
 import sys

@@ -1,4 +1,8 @@
-"""Engine parameters by allow-list: none of them becomes a command-line option."""
+"""Engine parameters by allow-list: parsers of their values, and the options of Snakemake.
+
+A caller can set Snakemake options that concern the run itself. Most other options run code, access
+other files, or belong to the administrator.
+"""
 
 import json
 import re
@@ -11,15 +15,15 @@ from wesemu.engine_parameters import engine_values, read_flag
 from wesemu.errors import InvalidRequest
 
 Readers = Mapping[str, Callable[[str], Any]]
-"""What an engine reads itself; a reader raises ValueError with the rest of the sentence."""
+"""Parsers by parameter name. A parser raises ValueError with the rest of the error sentence."""
 
 flag = read_flag
 
 
 def read_parameters(parameters: Mapping[str, str], readers: Readers, engine: str) -> dict[str, Any]:
-    """The values by name, in the spelling of the table (`wesemu.engine_parameters`).
+    """Return the parsed values by their names in `wesemu.engine_parameters`.
 
-    Raises InvalidRequest, whose field is the parameter as the caller wrote it.
+    Raises InvalidRequest; its field is the parameter as the caller spelled it.
     """
     values: dict[str, Any] = {}
     for name, (written, value) in engine_values(parameters, engine, readers).items():
@@ -39,8 +43,7 @@ def identifier(value: str) -> str:
 
 
 def words(value: str) -> tuple[str, ...]:
-    """A list as a command line takes it: a JSON array of strings, or words separated by blanks,
-    with quotes around what has blanks itself."""
+    """Parse a JSON array of strings, or words separated by blanks with shell quoting."""
     text = value.strip()
     if text.startswith("["):
         try:
@@ -49,7 +52,7 @@ def words(value: str) -> tuple[str, ...]:
             items = None
         if isinstance(items, list):
             if not all(isinstance(item, str) for item in items):
-                raise ValueError("is a list of something else than strings")
+                raise ValueError("is a list that contains other values than strings")
             return tuple(items)
     try:
         return tuple(shlex.split(text))
@@ -58,15 +61,13 @@ def words(value: str) -> tuple[str, ...]:
 
 
 def names(value: str) -> tuple[str, ...]:
-    """As `words`; without quotes commas separate, too."""
+    """Parse like `words`; without quotes, commas separate as well."""
     if re.search(r"""["'\\[]""", value):
         return words(value)
     return tuple(name for name in re.split(r"[,\s]+", value) if name)
 
 
-# The engine parameters that a caller may set: those of Snakemake's options that concern the run
-# itself. Most others run code, write or read elsewhere, or belong to whoever runs the server.
-
+# Options of Snakemake.
 
 _RETRY_LIMIT = 100
 _TRIGGERS = frozenset({"code", "input", "mtime", "params", "software-env"})
@@ -76,9 +77,9 @@ _NAME = r"[A-Za-z_][\w-]*"
 
 @dataclass(frozen=True, slots=True)
 class SnakemakeOptions:
-    """What the parameters ask for, by the names of Snakemake's own options.
+    """Values of the parameters under the names of Snakemake's options.
 
-    `config`, `default_resources` and the `set_` options are words of its command line.
+    `config`, `default_resources` and the `set_` options are command-line words.
     """
 
     targets: tuple[str, ...] = ()
@@ -103,9 +104,9 @@ class SnakemakeOptions:
 
 
 def check_parameters(parameters: Mapping[str, str]) -> SnakemakeOptions:
-    """Read engine parameters; their names are those of `wesemu.engine_parameters`.
+    """Parse the engine parameters of Snakemake.
 
-    Raises InvalidRequest, whose field is the parameter as the caller wrote it.
+    Raises InvalidRequest; its field is the parameter as the caller spelled it.
     """
     return SnakemakeOptions(**read_parameters(parameters, _READERS, "snakemake"))
 
@@ -136,9 +137,9 @@ def _triggers(value: str) -> tuple[str, ...]:
 
 
 def _pairs(shape: str, example: str) -> Callable[[str], tuple[str, ...]]:
-    """A reader of words like `name=value`, of which `shape` matches what is before the value.
+    """Return a parser of words like `name=value`; `shape` matches the part before `=`.
 
-    Simple pairs may be separated by commas as well.
+    Commas may separate simple pairs.
     """
     begins = re.compile(f"{shape}=.*", re.DOTALL)
 

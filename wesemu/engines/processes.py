@@ -1,4 +1,4 @@
-"""Processes of this machine: who one is, whom it started, and ending them."""
+"""Processes of this machine: identity, descendants, the mark of a run, and how to end them."""
 
 import ctypes
 import os
@@ -12,19 +12,19 @@ from pathlib import Path
 import psutil
 
 MARK = "WESEMU_RUN_DIRECTORY"
-"""The environment variable that every tool of a run carries."""
+"""The environment variable that every tool of a run has."""
 
 _PROC = Path("/proc")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _STEP_SECONDS = 0.005
 _OOM_SCORE = 500
-"""As if half of the machine's memory were in use beside the process's own (proc(5))."""
+"""Counts like half of the memory of the machine on top of the process's own (proc(5))."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessHandle:
-    """One process for good: `identity` differs when another one gets the same `pid` later."""
+    """One process. `identity` differs if another process gets the same `pid` later."""
 
     pid: int
     identity: str
@@ -35,7 +35,7 @@ class ProcessHandle:
 
 
 def identify(pid: int) -> str | None:
-    """The boot and the start time of a process; None where it is gone or only a zombie."""
+    """Return boot id and start time of a process; None if it is gone or a zombie."""
     try:
         fields = _stat(pid)
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
@@ -57,13 +57,13 @@ def _identify_portably(pid: int) -> str | None:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name; [0] is the state, [1] the parent."""
+    """Return the fields of /proc/PID/stat after the name: [0] is the state, [1] the parent."""
     text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     return text[text.rindex(")") + 2 :].split()
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below `root`, zombies left out; a daemonised one only below a subreaper."""
+    """Return all processes below `root` except zombies; daemons only below a subreaper."""
     try:
         below = psutil.Process(root).children(recursive=True)
     except psutil.Error:
@@ -72,7 +72,7 @@ def descendants(root: int) -> list[int]:
 
 
 def members(group: int) -> list[int]:
-    """The processes of a process group, zombies left out."""
+    """Return the processes of a process group except zombies."""
     inside = [pid for pid in psutil.pids() if pid != 0 and _group(pid) == group]
     return [pid for pid in inside if identify(pid) is not None]
 
@@ -85,7 +85,7 @@ def _group(pid: int) -> int | None:
 
 
 def session_of(pid: int) -> int | None:
-    """The session's id, which is the process id of its leader; None for a process that is gone."""
+    """Return the session id (the process id of its leader); None if the process is gone."""
     try:
         return os.getsid(pid)
     except (ProcessLookupError, PermissionError):
@@ -93,10 +93,10 @@ def session_of(pid: int) -> int | None:
 
 
 def marked(directory: Path, session: int | None = None) -> list[int]:
-    """The processes of this user that carry the mark of a run directory.
+    """Return the processes of this user that carry the mark of a run directory.
 
-    With `session`, also the processes of that session whose environment is empty: a process has
-    none to be read while it executes another program (execve(2)).
+    With `session`, includes the processes of that session with an empty environment: a process
+    has no readable environment during execve(2).
     """
     wanted, found = str(directory), []
     for process in psutil.process_iter():
@@ -128,9 +128,10 @@ def send_group(group: int, number: signal.Signals) -> None:
 
 
 def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> None:
-    """SIGKILL whatever `find` returns until it returns nothing and all of that is gone; blocks.
+    """SIGKILL what `find` returns until it returns nothing and all processes are gone. Blocks.
 
-    A process that is dying has no environment any more to be found by, but still its files.
+    A dying process has lost its environment, so `find` misses it while its files are still open.
+    Hence this function remembers every process that it has signaled.
     """
     deadline = time.monotonic() + deadline_seconds
     dying = set[ProcessHandle]()
@@ -145,20 +146,23 @@ def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> 
 
 
 def adopt_orphans() -> None:
-    """Become the parent of daemonised descendants (Linux; elsewhere they are not followed)."""
+    """Become the parent of orphaned descendants (Linux only; no effect elsewhere)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends (Linux; elsewhere nothing)."""
+    """Let the kernel kill this process when `parent` ends (Linux only; no effect elsewhere)."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # the parent may have ended before the call
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
 
 
 def offer_to_oom_killer(pid: int | None = None) -> None:
-    """Have the kernel choose this process (or `pid`) and its children before the server and the
-    runs' own processes when memory runs out. Linux; elsewhere nothing."""
+    """Make this process (or `pid`) and its children the first choice when memory runs out.
+
+    The server and the run processes then survive. Linux only; no effect elsewhere.
+    """
     path = _PROC / ("self" if pid is None else str(pid)) / "oom_score_adj"
     try:
         if int(path.read_text()) < _OOM_SCORE:

@@ -1,7 +1,8 @@
-"""A run's own process: it holds run.lock, minds one worker and leaves exit_code.
+"""The detached process of one run: holds run.lock, supervises one worker, writes exit_code.
 
-It has no threads and runs no workflow code, so that it is there to the end whatever becomes of
-the worker. It is the parent of all that the run leaves orphaned, and ends it all.
+It has no threads and runs no workflow code, so it outlives a crashing worker. It adopts the
+orphans of the run and ends them. Parts: the lock, `detach`, the worker interface, `execute`
+(the launch sequence) and `RunProcess` (the supervision loop).
 """
 
 import contextlib
@@ -37,12 +38,11 @@ from wesemu.errors import EngineFault
 from wesemu.runs.model import RunFailure, TaskState
 from wesemu.runs.run_directory import Workspace, read_json, write_atomically
 
-# run.lock: held by flock for as long as a run's process lives; its text says who holds it.
+# run.lock: locked with flock while the run process lives; its text identifies the holder.
 
-
-_PATIENCE_SECONDS = 0.5
-_STEP_SECONDS = 0.01
-_LIMIT = 10_000
+_LOCK_SECONDS = 0.5
+_LOCK_POLL_SECONDS = 0.01
+_LOCK_FILE_LIMIT = 10_000
 
 
 class RunLock:
@@ -53,26 +53,29 @@ class RunLock:
 
     @classmethod
     def take(cls, path: Path) -> "RunLock | None":
-        """None where another process holds it; one that only looks is waited for."""
+        """Lock the file. Return None if another run process holds it.
+
+        `is_held` in another process takes the lock for a moment; this call waits for that.
+        """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _LOCK_SECONDS
         while not _try(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 return None
-            time.sleep(_STEP_SECONDS)
+            time.sleep(_LOCK_POLL_SECONDS)
         lock = cls(descriptor)
-        lock.sign()
+        lock.write_holder()
         return lock
 
-    def sign(self) -> None:
-        """Write who holds the lock."""
+    def write_holder(self) -> None:
+        """Write the process id and identity of this process into the lock file."""
         text = json.dumps({"pid": os.getpid(), "identity": identify(os.getpid())}) + "\n"
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text.encode(), 0)
 
-    def drop(self) -> None:
-        """In a forked child: forget the lock; the parent goes on holding it."""
+    def close(self) -> None:
+        """Close the descriptor in a forked child. The parent keeps the lock."""
         os.close(self._descriptor)
 
 
@@ -88,9 +91,9 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> ProcessHandle | None:
-    """Who wrote the lock's text last, alive or not."""
+    """Return the last process that wrote the lock file, alive or not."""
     try:
-        record = read_json(path, _LIMIT)
+        record = read_json(path, _LOCK_FILE_LIMIT)
         return ProcessHandle(pid=int(record["pid"]), identity=str(record["identity"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -114,43 +117,46 @@ Announce = Callable[[dict[str, Any]], None]
 
 
 def detach(live: Callable[[Announce], None]) -> NoReturn:
-    """Have `live` called in another process, print what it announces as JSON, and
-    end; 1 if it announced nothing. Only for a launcher without threads."""
-    hear, tell = os.pipe()
+    """Call `live` in a forked process, print its announcement as JSON, and exit.
 
-    def announce(news: dict[str, Any]) -> None:
-        os.write(tell, json.dumps(news).encode() + b"\n")
-        os.close(tell)
+    The exit status is 1 without an announcement. The caller must have no threads.
+    """
+    reader, writer = os.pipe()
+
+    def announce(message: dict[str, Any]) -> None:
+        os.write(writer, json.dumps(message).encode() + b"\n")
+        os.close(writer)
 
     if os.fork() == 0:
         code = 1
         try:
-            os.close(hear)
+            os.close(reader)
             live(announce)
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
-    os.close(tell)
-    with os.fdopen(hear) as news:
-        announced = news.read()
+    # the read ends at the announcement, or when a child that failed early has exited
+    os.close(writer)
+    with os.fdopen(reader) as message:
+        announced = message.read()
     sys.stdout.write(announced)
     sys.exit(0 if announced else 1)
 
 
 class Worker(Protocol):
-    """The child that runs the workflow."""
+    """The child process that runs the workflow, as the run process uses it."""
 
     @property
     def pid(self) -> int: ...
 
     def fileno(self) -> int:
-        """What to listen on; -1 for nothing."""
+        """Return the descriptor to poll, or -1 for none."""
         ...
 
-    def answer(self) -> None:
-        """Called when `fileno` can be read."""
+    def on_readable(self) -> None:
+        """Handle input; called when `fileno` is readable."""
         ...
 
     def cancel(self) -> None:
@@ -158,79 +164,88 @@ class Worker(Protocol):
         ...
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
-        """Another child of the run's process has ended; it may be an adopted orphan."""
+        """Handle the end of another child, which may be an adopted orphan."""
         ...
 
     def ended(self, code: int) -> None:
-        """The worker has ended; say why, if the journal does not say it yet."""
+        """Record why the worker ended, unless the event log has the reason."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a worker gets to start with. A forked one has to call `leave` first."""
+    """What a worker starts with. A forked worker must call `enter_child` first."""
 
     workspace: Workspace
-    journal: EventLog
+    event_log: EventLog
     lock: RunLock
 
-    def leave(self) -> None:
-        """In a forked child: become an ordinary process that knows nothing of the lock."""
+    def enter_child(self) -> None:
+        """Undo the settings of the run process in a forked child: signals and the lock."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        self.lock.drop()
+        self.lock.close()
         offer_to_oom_killer()
 
 
-def live(
+def execute(
     workspace: Workspace,
     start: Callable[[RunContext], Worker],
     announce: Announce,
     *,
-    about: dict[str, Any],
+    details: dict[str, Any],
     grace_seconds: float,
 ) -> None:
-    """Be the process of a run in a session of its own, from the lock to exit_code.
+    """Run one workflow in a session of its own, from taking the lock to writing exit_code.
 
-    `announce` is told {"pid", "identity"} once the lock is held, or {"locked": True}. `about`
-    goes into the `launched` record.
+    Calls `announce` with {"pid", "identity"} once it holds the lock, or with {"locked": True}.
+    `details` goes into the `launched` record.
     """
-    _fork_from_keeper()
+    # the subreaper comes first: it outlives this process and ends the orphans of a killed one
+    _fork_from_subreaper()
+    # the lock comes before any write: two launches of one run must not mix their records
     lock = RunLock.take(workspace.lock)
     if lock is None:
         announce({"locked": True})
         return
-    events.own_files(workspace)
+    # the workflow of an earlier launch may have replaced our files by links or FIFOs
+    events.remove_irregular_files(workspace)
+    # an old exit_code would hide a crash of this launch
     workspace.exit_code.unlink(missing_ok=True)
     events.repair_tail(workspace)
     events.create_notification_fifo(workspace)
-    journal = EventLog(workspace)
+    event_log = EventLog(workspace)
     earlier = events.history(workspace)
     _redirect(workspace)
-    process = RunProcess(RunContext(workspace, journal, lock), grace_seconds)
+    # signal handlers come before the announcement: the server may cancel at once
+    process = RunProcess(RunContext(workspace, event_log, lock), grace_seconds)
     announce({"pid": os.getpid(), "identity": identify(os.getpid())})
     launch = 1 + sum(record["event"] == "launched" for record in earlier)
-    events.close_tasks(journal, earlier, frozenset({TaskState.RUNNING}))
-    journal.write("launched", launch=launch, pid=os.getpid(), **about)
+    # a crashed launch may have left attempts in the state RUNNING
+    events.close_tasks(event_log, earlier, frozenset({TaskState.RUNNING}))
+    event_log.write("launched", launch=launch, pid=os.getpid(), **details)
     code = process.run(start)
     if code != 0:
-        _end_remote(workspace, about)
+        _end_remote(workspace, details)
     if code != 0 or launch > 1:
-        events.close_tasks(journal, events.history(workspace))
-    journal.write("ended", exit_code=code)
-    journal.close()
+        events.close_tasks(event_log, events.history(workspace))
+    # if this process dies or the disk is full before exit_code, the server finds the end here
+    event_log.write("ended", exit_code=code)
+    event_log.close()
     try:
         write_atomically(workspace.exit_code, f"{code}\n".encode())
-    except OSError as error:  # the history tells it, too
-        events.log_warning(f"exit_code is not written: {error}")
+    except OSError as error:
+        events.log_warning(f"writing exit_code failed: {error}")
     events.notification_fifo(workspace).unlink(missing_ok=True)
 
 
-def _fork_from_keeper() -> None:
-    """Return in a child. This process becomes its keeper: should the run's process be killed, all
-    that it leaves orphaned becomes the keeper's and is ended, whatever its environment, session
-    and process group are."""
+def _fork_from_subreaper() -> None:
+    """Fork; return in the child. The parent stays as subreaper until the child has ended.
+
+    If the run process is killed, the kernel gives its orphans to the subreaper, which kills them
+    whatever their environment, session and process group are.
+    """
     adopt_orphans()
     child = os.fork()
     if child == 0:
@@ -240,7 +255,7 @@ def _fork_from_keeper() -> None:
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        _let_go_of_descriptors()
+        _close_descriptors()
         code = os.waitstatus_to_exitcode(_wait_for(child))
         end_all(_remaining_children)
     finally:
@@ -248,7 +263,7 @@ def _fork_from_keeper() -> None:
 
 
 def _wait_for(child: int) -> int:
-    """Collect adopted processes until the child has ended; its status."""
+    """Reap adopted processes until the child has ended; return its status."""
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -256,23 +271,24 @@ def _wait_for(child: int) -> int:
 
 
 def _remaining_children() -> list[int]:
+    # zombies have to be reaped, or `end_all` would wait for them
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             continue
     return descendants(os.getpid())
 
 
-def _let_go_of_descriptors() -> None:
-    """Others wait for the ends of pipes and sockets that were inherited."""
-    nothing = os.open(os.devnull, os.O_RDWR)
+def _close_descriptors() -> None:
+    """Close inherited pipes and sockets: their readers wait until all writers have closed."""
+    null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
-        os.dup2(nothing, standard)
+        os.dup2(null, standard)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 
 
-def _end_remote(workspace: Workspace, about: dict[str, Any]) -> None:
-    """What is left of the run on other machines."""
-    if about.get("executor", "local") != "local":
+def _end_remote(workspace: Workspace, details: dict[str, Any]) -> None:
+    """Cancel the cluster jobs of the run."""
+    if details.get("executor", "local") != "local":
         try:
             end_jobs(workspace.work)
         except EngineFault as fault:
@@ -280,7 +296,7 @@ def _end_remote(workspace: Workspace, about: dict[str, Any]) -> None:
 
 
 def _redirect(workspace: Workspace) -> None:
-    """Standard input from nowhere, output and errors appended to the run's logs."""
+    """Read standard input from /dev/null; append output and errors to the logs of the run."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     for target, path, mode in (
         (0, os.devnull, os.O_RDONLY),
@@ -294,69 +310,70 @@ def _redirect(workspace: Workspace) -> None:
 
 
 class RunProcess:
-    """Minds one worker until nothing of the run is left. Takes SIGTERM as the wish to cancel."""
+    """Supervises one worker until no process of the run is left. SIGTERM cancels the run."""
 
-    def __init__(self, site: RunContext, grace_seconds: float) -> None:
-        self._site = site
+    def __init__(self, context: RunContext, grace_seconds: float) -> None:
+        self._context = context
         self._grace = grace_seconds
         self._cancel_asked = False
         self._cancel_since: float | None = None
         self._worker: Worker | None = None
         self._status: int | None = None
-        self._awake = self._listen_to_signals()
+        self._wakeup = self._listen_to_signals()
         adopt_orphans()
 
     def run(self, start: Callable[[RunContext], Worker]) -> int:
-        """The run's exit status: the worker's, 128 + n for signal n, CANCELED."""
+        """Return the exit status: the status of the worker, 128 + n for signal n, or CANCELED."""
         try:
-            self._worker = start(self._site)
+            self._worker = start(self._context)
         except Exception as error:
-            self._site.journal.error(RunFailure(message=f"the run could not start: {error}"))
+            self._context.event_log.error(RunFailure(message=f"the run could not start: {error}"))
             return 1
         poll = select.poll()
-        poll.register(self._awake, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         if self._worker.fileno() >= 0:
             poll.register(self._worker.fileno(), select.POLLIN)
         while self._status is None:
-            ready = [descriptor for descriptor, _ in poll.poll(self._patience())]
-            self._wake(ready, poll)
+            ready = [descriptor for descriptor, _ in poll.poll(self._poll_timeout())]
+            self._handle_ready(ready, poll)
         code = os.waitstatus_to_exitcode(self._status)
         code = code if code >= 0 else 128 - code
-        self._sweep()
-        if code != 0 and self._cancel_asked:  # perhaps when the worker had just been ended, too
-            self._site.journal.write("canceled")
+        self._clean_up()
+        if code != 0 and self._cancel_asked:  # even if it failed just before the signal
+            self._context.event_log.write("canceled")
             return CANCELED
         self._worker.ended(code)
         return code
 
     def _listen_to_signals(self) -> int:
-        awake, signaled = os.pipe()
-        os.set_blocking(awake, False)
-        os.set_blocking(signaled, False)
-        signal.set_wakeup_fd(signaled, warn_on_full_buffer=False)
+        # a handler only sets a flag; the wakeup pipe makes `poll` return (signal.set_wakeup_fd)
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.signal(signal.SIGTERM, self._ask_cancel)
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        return awake
+        return reader
 
     def _ask_cancel(self, number: int, frame: FrameType | None) -> None:
         self._cancel_asked = True
 
-    def _patience(self) -> int | None:
+    def _poll_timeout(self) -> int | None:
         return None if self._cancel_since is None else int(_TICK_SECONDS * 1000)
 
-    def _wake(self, ready: list[int], poll: select.poll) -> None:
+    def _handle_ready(self, ready: list[int], poll: select.poll) -> None:
         worker = self._worker
         assert worker is not None
-        if self._awake in ready:
+        if self._wakeup in ready:
             with contextlib.suppress(BlockingIOError):
-                os.read(self._awake, 4096)
+                os.read(self._wakeup, 4096)
         if worker.fileno() in ready:
-            channel = worker.fileno()
-            worker.answer()
+            descriptor = worker.fileno()
+            worker.on_readable()
             if worker.fileno() < 0:
-                poll.unregister(channel)
+                poll.unregister(descriptor)
         if self._cancel_asked and self._cancel_since is None:
             self._cancel_since = time.monotonic()
             worker.cancel()
@@ -364,7 +381,10 @@ class RunProcess:
         self._reap(worker)
 
     def _escalate(self, worker: Worker) -> None:
-        """First the tools, so that the worker can tidy up after them; then the worker."""
+        """Kill the tools after the grace period, and later the worker.
+
+        In between the worker removes partial outputs and records the ends of its tasks.
+        """
         if self._cancel_since is None:
             return
         late = time.monotonic() - self._cancel_since - self._grace
@@ -375,7 +395,10 @@ class RunProcess:
             send([worker.pid], signal.SIGKILL)
 
     def _reap(self, worker: Worker) -> bool:
-        """Collect ended children; False where there is no child at all."""
+        """Wait for ended children without blocking. Return False if there are no children.
+
+        One SIGCHLD can stand for several ends, so the loop continues until none is left.
+        """
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -388,12 +411,12 @@ class RunProcess:
             else:
                 worker.child_ended(pid, status, usage)
 
-    def _sweep(self) -> None:
-        """End what the worker has left behind: nothing outlives its run."""
+    def _clean_up(self) -> None:
+        """Kill the processes that the worker left behind: none outlives its run."""
         worker = self._worker
         assert worker is not None
         if self._reap(worker):
-            end_all(lambda: self._left(worker))
+            end_all(lambda: self._remaining(worker))
 
-    def _left(self, worker: Worker) -> list[int]:
+    def _remaining(self, worker: Worker) -> list[int]:
         return descendants(os.getpid()) if self._reap(worker) else []

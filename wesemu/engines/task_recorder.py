@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
-from wesemu.engines import event_log
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, log_warning, now
-from wesemu.engines.failures import LINE_LIMIT, hint, last_words, shorten
+from wesemu.engines.failures import LINE_LIMIT, hint, log_tail, shorten
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
 from wesemu.engines.processes import identify, send_group
@@ -107,7 +106,7 @@ class TaskHistory:
         entry.done = True
 
 
-_LAST_WORDS = 4096
+_STDERR_BYTES = 4096
 _PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
 """ru_maxrss is in KiB on Linux, in bytes elsewhere."""
 
@@ -142,10 +141,10 @@ class Attempt:
         self._lease = lease
         self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.complaint = ""
+        self.error = ""
         self.evidence: str | None = None
         """A log below the run directory that tells more than the task's own."""
-        self.place = dict[str, str]()
+        self.node = dict[str, str]()
         """Where it ran, if not on this machine."""
         self.signaled = False
         """Snakemake has ended it itself, because of another task."""
@@ -153,8 +152,8 @@ class Attempt:
         below = self.folder.relative_to(workspace.root)
         self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
         os.close(self.open("stdout"))
-        with self._last_words() as stderr:
-            event_log.preallocate(stderr, _LAST_WORDS)
+        with self._open_stderr() as stderr:
+            events.preallocate(stderr, _STDERR_BYTES)
 
     def open(self, stream: str) -> int:
         """A descriptor that appends to one of the attempt's files."""
@@ -173,7 +172,7 @@ class Attempt:
             options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
 
     @contextmanager
-    def _last_words(self) -> Iterator[int]:
+    def _open_stderr(self) -> Iterator[int]:
         """stderr, which owns room for what a tool says that fills the disk."""
         descriptor = self.open("stderr")
         try:
@@ -181,7 +180,7 @@ class Attempt:
         finally:
             os.close(descriptor)
 
-    def give_back(self) -> None:
+    def release_lease(self) -> None:
         """The lease, if it has one still: for whoever has made it for this attempt alone."""
         lease, self._lease = self._lease, None
         if lease is not None:
@@ -191,10 +190,10 @@ class Attempt:
         with (self.folder / "cmd").open("a") as file:
             file.write(command.rstrip("\n") + "\n")
 
-    def begin(self, moment: datetime) -> None:
+    def begin(self, timestamp: datetime) -> None:
         """It began later than it was started here; the clock may be another machine's."""
         if self.task.started is not None:
-            self.task = replace(self.task, started=min(max(moment, self.task.started), now()))
+            self.task = replace(self.task, started=min(max(timestamp, self.task.started), now()))
 
     def process_ended(self, exit_code: int, usage: Usage) -> None:
         """Add one process's usage to the attempt's."""
@@ -221,11 +220,11 @@ class Attempt:
             "wall_seconds": round(wall.total_seconds(), 6),
             "cpu_seconds": task.cpu_seconds,
             "peak_memory": task.peak_memory,
-            **self.place,
+            **self.node,
         }
         try:
-            with self._last_words() as stderr:
-                event_log.release_preallocated(stderr)
+            with self._open_stderr() as stderr:
+                events.release_preallocated(stderr)
             (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
         except OSError as error:  # the history has all of it
             log_warning(f"{self.folder.name}/usage.json is not written: {error}")
@@ -283,21 +282,21 @@ class LibraryTasks:
     def __init__(
         self,
         workspace: Workspace,
-        journal: EventLog,
+        event_log: EventLog,
         engine: str,
         leases: LeaseClient | None = None,
     ) -> None:
-        self.journal = journal
+        self.event_log = event_log
         self._leases = leases
         self._workspace = workspace
         self._engine = engine
-        self._book = TaskHistory(events.history(workspace))
+        self._history = TaskHistory(events.history(workspace))
         self._changed = threading.Condition()
         self._numbers = dict[str, int]()
         self._attempts = dict[str, int]()
         self._running = dict[str, Attempt]()
         self._failed = dict[str, tuple[TaskLog, str]]()
-        self._verdicts = dict[str, str]()
+        self._reasons = dict[str, str]()
         self._groups = set[int]()
         self._waiting = 0
         self._planned = 0
@@ -307,12 +306,12 @@ class LibraryTasks:
         """How many tasks there will be at least."""
         with self._changed:
             self._planned = total
-            self.journal.write("planned", total=max(total, self._book.total))
+            self.event_log.write("planned", total=max(total, self._history.total))
             self._progress()
 
     def _progress(self) -> None:
-        total = max(self._planned, self._book.total)
-        self.journal.write("progress", done=self._book.done, total=total)
+        total = max(self._planned, self._history.total)
+        self.event_log.write("progress", done=self._history.done, total=total)
 
     def begin(
         self,
@@ -327,7 +326,7 @@ class LibraryTasks:
         lease = self._take(wanted, needed)
         with self._changed:
             try:
-                self._refuse_canceled()
+                self._raise_if_canceled()
                 attempt = Attempt(self._workspace, replace(task, state=TaskState.RUNNING), lease)
                 attempt.note_command(command)
             except BaseException:
@@ -335,27 +334,27 @@ class LibraryTasks:
                     lease.release()
                 raise
             self._running[name] = attempt
-            self.journal.task(attempt.task, key=key)
+            self.event_log.task(attempt.task, key=key)
             return attempt
 
     def _queue(self, name: str, command: str, threads: int) -> tuple[TaskLog, str]:
         """The new attempt, and the task's key."""
         with self._changed:
-            self._refuse_canceled()
+            self._raise_if_canceled()
             number = self._numbers.setdefault(name, len(self._numbers) + 1)
             count = self._attempts[name] = self._attempts.get(name, 0) + 1
             key = job_key(name, {}, [])
-            self._book.add(number, key)
+            self._history.add(number, key)
             task = TaskLog(
-                id=self._book.id(number),
+                id=self._history.id(number),
                 name=name,
                 state=TaskState.QUEUED,
-                attempt=self._book.attempt(number, count),
+                attempt=self._history.attempt(number, count),
                 command=command,
                 threads=threads,
             )
             if self._leases is not None:
-                self.journal.task(task, key=key)
+                self.event_log.task(task, key=key)
             return task, key
 
     def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease | None:
@@ -379,7 +378,7 @@ class LibraryTasks:
         opened = {name: attempt.open(name) for name in ("stdout", "stderr") if name not in options}
         try:
             with self._changed:
-                self._refuse_canceled()
+                self._raise_if_canceled()
                 process = TaskProcess(
                     command,
                     lambda code, usage: self._process_ended(process, attempt, code, usage),
@@ -387,7 +386,7 @@ class LibraryTasks:
                     **options,
                 )
                 self._groups.add(process.pid)
-                self.journal.write(
+                self.event_log.write(
                     "process",
                     task=attempt.task.id,
                     group=process.pid,
@@ -398,7 +397,7 @@ class LibraryTasks:
             for descriptor in opened.values():
                 os.close(descriptor)
 
-    def _refuse_canceled(self) -> None:
+    def _raise_if_canceled(self) -> None:
         if self._canceled:
             raise RunCanceled("the run was canceled")
 
@@ -408,21 +407,21 @@ class LibraryTasks:
         with self._changed:
             attempt.process_ended(code, usage)
             attempt.signaled |= process.signaled
-            attempt.give_back()
+            attempt.release_lease()
             self._groups.discard(process.pid)
             self._changed.notify_all()
 
-    def complain(self, name: str, complaint: str) -> None:
+    def add_error(self, name: str, error: str) -> None:
         """What the library says about a task that runs; the first word counts."""
         with self._changed:
             if name in self._running:
-                self._running[name].complaint = self._running[name].complaint or complaint
+                self._running[name].error = self._running[name].error or error
 
-    def judge(self, name: str, verdict: str) -> None:
+    def set_reason(self, name: str, reason: str) -> None:
         """Why a task is being ended; this counts more than what its tool says."""
         with self._changed:
             if name in self._running:
-                self._verdicts[name] = verdict
+                self._reasons[name] = reason
 
     def end(self, name: str, *, succeeded: bool) -> None:
         """Harmless for a task that does not run."""
@@ -433,39 +432,39 @@ class LibraryTasks:
             if not succeeded:
                 canceled = self._canceled or attempt.signaled
                 state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
-            attempt.give_back()
+            attempt.release_lease()
             attempt.end()
             attempt.task = replace(attempt.task, state=state)
-            self.journal.task(attempt.task)
+            self.event_log.task(attempt.task)
             self._failed.pop(name, None)
             if state is TaskState.COMPLETE:
-                self._book.complete(self._numbers[name])
+                self._history.complete(self._numbers[name])
                 self._progress()
             elif state is TaskState.EXECUTOR_ERROR:
-                self._failed[name] = (attempt.task, attempt.complaint)
+                self._failed[name] = (attempt.task, attempt.error)
 
-    def blame(self) -> bool:
+    def report_failures(self) -> bool:
         """Tell of each task that stayed failed, in the order of their ends; False for none."""
         with self._changed:
-            for task, complaint in self._failed.values():
-                self.journal.error(self._failure(task, complaint))
+            for task, error in self._failed.values():
+                self.event_log.error(self._failure(task, error))
             return bool(self._failed)
 
-    def _failure(self, task: TaskLog, complaint: str) -> RunFailure:
+    def _failure(self, task: TaskLog, error: str) -> RunFailure:
         root = self._workspace.root
-        if (verdict := self._verdicts.get(task.name)) is not None:
+        if (reason := self._reasons.get(task.name)) is not None:
             return RunFailure(
-                message=f"task {task.name} failed: {verdict}",
+                message=f"task {task.name} failed: {reason}",
                 task=task.name,
                 exit_code=task.exit_code,
                 stderr=task.stderr,
             )
-        words = last_words(root / task.stderr) if task.stderr else ""
+        words = log_tail(root / task.stderr) if task.stderr else ""
         if task.exit_code:
             reason = shorten(failure_reason(words), root)[:LINE_LIMIT]
             message = f"task {task.name} ended with exit status {task.exit_code}"
         else:
-            reason = shorten(complaint, root) or "see its standard error"
+            reason = shorten(error, root) or "see its standard error"
             message = f"task {task.name} failed"
         return RunFailure(
             message=f"{message}: {reason}" if reason else message,

@@ -128,7 +128,7 @@ async def test_planning_is_given_a_time(tmp_path: Path) -> None:
 async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
     engine = SnakemakeEngine()
     job = make_job(tmp_path / "run", "import time; time.sleep(600)\n")
-    await engine._write_order(job, "cli", engine._cluster)
+    await engine._write_spec(job, "cli", engine._cluster)
 
     def lose_server() -> int:
         process = engine._dry_runs._spawn("snakemake", job.workspace, None)

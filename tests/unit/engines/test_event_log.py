@@ -115,7 +115,7 @@ def test_nobody_has_to_listen_to_the_bell(workspace: Workspace) -> None:
     events.create_notification_fifo(workspace)
     journal = EventLog(workspace)
     for _ in range(70_000):
-        journal.ring()
+        journal.notify()
     journal.write("still")
     journal.close()
     assert [record["event"] for record in events.history(workspace)] == ["still"]

@@ -164,17 +164,17 @@ def test_log_events_reach_the_watcher() -> None:
     log("", event="job_finished", job_id=1)
     log("", event="job_started", jobs=[2])
     log("oh", event="error")
-    assert heard.calls == [("finished", 1), ("replanned", []), ("complained", "oh")]
+    assert heard.calls == [("finished", 1), ("replanned", []), ("logged_error", "oh")]
 
 
 PROBE = """
 from wesemu.engines.snakemake import forkserver, hooks
-from wesemu.engines.snakemake.forkserver import Imported
+from wesemu.engines.snakemake.forkserver import PreloadedModules
 from wesemu.composition import PIPELINES_IMPORT
 import psutil, threading
 with forkserver._one_thread():
     hooks.load()
-    Imported(PIPELINES_IMPORT)
+    PreloadedModules(PIPELINES_IMPORT)
 assert threading.active_count() == 1, threading.enumerate()
 assert psutil.Process().num_threads() == 1
 """

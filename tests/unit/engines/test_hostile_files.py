@@ -11,7 +11,7 @@ import pytest
 from wesemu.engines import event_log
 from wesemu.engines.event_log import EventLog, Tail
 from wesemu.engines.execution import find, read_exit_code
-from wesemu.engines.failures import last_words
+from wesemu.engines.failures import log_tail
 from wesemu.engines.run_process import holder, is_held
 from wesemu.engines.task_recorder import TaskHistory
 from wesemu.runs.ports import EngineError, Progress
@@ -147,7 +147,7 @@ def test_replaced_files_are_not_read_and_not_waited_for(
     replace(workspace.work / "input_error.json")
     replace(workspace.work / "accelerator_error.json")
     assert read_exit_code(workspace) is None
-    assert last_words(workspace.work / "a.log") == ""
+    assert log_tail(workspace.work / "a.log") == ""
     assert list(event_log.records(workspace)) == []
     assert find(workspace) == (False, None)
     for read in (lambda: input_failure(workspace.work, dict), lambda: gpu_failure(workspace.work)):
@@ -165,7 +165,7 @@ def test_huge_files_are_read_from_their_end_or_not_at_all(workspace: Workspace) 
     huge(log)
     with log.open("ab") as file:
         file.write(b"\nthe last words\n")
-    assert last_words(log).endswith("the last words")
+    assert log_tail(log).endswith("the last words")
     huge(workspace.exit_code)
     assert read_exit_code(workspace) is None
     huge(workspace.work / "input_error.json")
@@ -185,7 +185,7 @@ def test_what_the_server_and_the_runs_process_write_replaces_what_lies_there(
     assert workspace.error.read_bytes() == b"{}"
     for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
         replace(path)
-    event_log.own_files(workspace)
+    event_log.remove_irregular_files(workspace)
     EventLog(workspace).close()
     assert not workspace.stderr.is_symlink()
     secret = workspace.root.parent / "secret"

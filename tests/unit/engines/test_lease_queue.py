@@ -135,7 +135,7 @@ def grant(tickets: dict[int, Ticket]) -> None:
 
 def assert_not_delayed(first: Ticket, granted: list[Ticket], tickets: dict[int, Ticket]) -> None:
     """Once all that goes before it has ended, the first one that waits still fits."""
-    wanted = first.capped(NODE)
+    wanted = first.clamped(NODE)
     after = [t for t in tickets.values() if t.held and t.order > first.order] + granted
     assert sum(each.cores for each in after) + wanted.cores <= NODE.cores
     assert sum(each.memory_mb for each in after) + wanted.memory_mb <= NODE.memory_mb

@@ -16,24 +16,24 @@ from wesemu.engines.library_worker import WorkerContext
 from wesemu.runs.model import Graph, PlannedTask, RunFailure, graph_of
 
 
-def inspect_workflow(desk: WorkerContext) -> Graph | None:
-    inputs = desk.workspace.work / INPUTS
-    write_job_order(inputs, desk.order.inputs)
-    complaints = ErrorCollector(desk.workspace, desk.tasks)
+def inspect_workflow(worker: WorkerContext) -> Graph | None:
+    inputs = worker.workspace.work / INPUTS
+    write_job_order(inputs, worker.spec.inputs)
+    complaints = ErrorCollector(worker.workspace, worker.tasks)
     logging.getLogger("cwltool").addHandler(complaints)
     found: list[Graph] = []
     missing: list[str] = []
 
     def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
         tool._init_job(job_order, runtime)  # noqa: SLF001  # checks the inputs; makes nothing
-        missing.extend(_missing(job_order, desk.workspace.work))
+        missing.extend(_missing(job_order, worker.workspace.work))
         found.append(_graph(tool))
         return {}, "success"
 
-    code = call_main(desk, inputs, io.StringIO(), execute)
+    code = call_main(worker, inputs, io.StringIO(), execute)
     if code == 0 and found and not missing:
         return found[0]
-    desk.fail(_not_there(missing[0]) if missing else complaints.failure())
+    worker.fail(_not_there(missing[0]) if missing else complaints.failure())
     return None
 
 
@@ -102,7 +102,7 @@ def _short(identifier: str) -> str:
 
 
 def _sorted(tasks: list[PlannedTask]) -> list[PlannedTask]:
-    """None before what it needs; a document's steps come in any order."""
+    """None before what it needs; a document's steps come in any spec."""
     ordered: list[PlannedTask] = []
     left = {task.id: task for task in tasks}
     while left:

@@ -183,7 +183,7 @@ class Hooks:
                 process.wait()
         self._containers.pop(name, None)
         if overran.is_set():
-            self._tasks.judge(name, f"it ran longer than its ToolTimeLimit of {timelimit} s")
+            self._tasks.set_reason(name, f"it ran longer than its ToolTimeLimit of {timelimit} s")
         return int(process.returncode) or (-signal.SIGTERM if overran.is_set() else 0)
 
     def _begin(self, name: str, command: str, wanted: Resources) -> Attempt:

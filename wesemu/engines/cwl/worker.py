@@ -184,7 +184,7 @@ def _local(location: str) -> Path | None:
 
 
 INPUTS = ".inputs.json"
-"""The job order, below `work/`; relative paths in it start from its folder."""
+"""The job spec, below `work/`; relative paths in it start from its folder."""
 
 _NOISE = (", try again with --debug for more information", "Unexpected exception: ")
 _PLACE = re.compile(r"([^\s:/]+):(\d+):\d+:")
@@ -239,7 +239,7 @@ class ErrorCollector(logging.Handler):
             text = f"{text}: {error}"
         if str(record.msg).startswith("[job %s]") and isinstance(record.args, tuple):
             complaint = text.partition("Job error:")[2] or text
-            self._tasks.complain(str(record.args[0]), plain_expression_error(complaint))
+            self._tasks.add_error(str(record.args[0]), plain_expression_error(complaint))
         self._first = self._first or text
 
     def failure(self) -> RunFailure:
@@ -277,23 +277,23 @@ _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 """CWL gives a tool HOME, TMPDIR and PATH only; these are ours."""
 
 
-def run_workflow(desk: WorkerContext) -> int:
-    """The exit status: 0, or 1 with the reason in the journal."""
-    inputs = desk.workspace.work / INPUTS
-    write_job_order(inputs, desk.order.inputs)
-    hooks = Hooks(desk.tasks, keep_going=bool(desk.order.options.get("keep_going")))
+def run_workflow(worker: WorkerContext) -> int:
+    """The exit status: 0, or 1 with the reason in the event_log."""
+    inputs = worker.workspace.work / INPUTS
+    write_job_order(inputs, worker.spec.inputs)
+    hooks = Hooks(worker.tasks, keep_going=bool(worker.spec.options.get("keep_going")))
     hooks.install()
-    os.environ["XDG_CACHE_HOME"] = str(desk.workspace.work / ".cwl" / "web")  # for inputs by URL
-    desk.stop = hooks.kill_containers
-    complaints = ErrorCollector(desk.workspace, desk.tasks)
+    os.environ["XDG_CACHE_HOME"] = str(worker.workspace.work / ".cwl" / "web")  # for inputs by URL
+    worker.stop = hooks.kill_containers
+    complaints = ErrorCollector(worker.workspace, worker.tasks)
     logging.getLogger("cwltool").addHandler(complaints)
     answer = io.StringIO()
-    code = _main(desk, inputs, hooks, answer)
+    code = _main(worker, inputs, hooks, answer)
     if answer.getvalue():
         sys.stdout.write(answer.getvalue() + "\n")
-        results = keep_outputs(desk.workspace, json.loads(answer.getvalue()))
-        desk.tasks.journal.outputs(results.files, results.problems)
-    return 0 if code == 0 else desk.fail(complaints.failure())
+        results = keep_outputs(worker.workspace, json.loads(answer.getvalue()))
+        worker.tasks.event_log.outputs(results.files, results.problems)
+    return 0 if code == 0 else worker.fail(complaints.failure())
 
 
 def write_job_order(path: Path, inputs: JsonObject) -> None:
@@ -320,18 +320,18 @@ def _located(value: JsonValue, work: Path) -> JsonValue:
     return told
 
 
-def _main(desk: WorkerContext, inputs: Path, hooks: Hooks, answer: io.StringIO) -> int:
-    executor = _executor(desk.order)
+def _main(worker: WorkerContext, inputs: Path, hooks: Hooks, answer: io.StringIO) -> int:
+    executor = _executor(worker.spec)
 
     def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
-        desk.tasks.plan(hooks.tools)
+        worker.tasks.plan(hooks.tools)
         return executor(tool, job_order, runtime, logger)
 
-    return call_main(desk, inputs, answer, execute, executor=executor, hooks=hooks)
+    return call_main(worker, inputs, answer, execute, executor=executor, hooks=hooks)
 
 
 def call_main(
-    desk: WorkerContext,
+    worker: WorkerContext,
     inputs: Path,
     answer: io.StringIO,
     execute: Callable[[Any, Any, Any, logging.Logger], Any],
@@ -343,12 +343,12 @@ def call_main(
 
     The exit status: cwltool raises nothing.
     """
-    context = _runtime(desk.workspace, desk.order, executor or _executor(desk.order))
-    hooks = hooks or Hooks(desk.tasks)
+    context = _runtime(worker.workspace, worker.spec, executor or _executor(worker.spec))
+    hooks = hooks or Hooks(worker.tasks)
     words = ["--skip-schemas", "--disable-color", "--timestamps"]
-    document = desk.order.workflow_file.as_uri()
-    if desk.order.fragment:
-        document += f"#{quote(desk.order.fragment)}"
+    document = worker.spec.workflow_file.as_uri()
+    if worker.spec.fragment:
+        document += f"#{quote(worker.spec.fragment)}"
     try:
         code = import_module("cwltool.main").main(
             [*words, document, str(inputs)],
@@ -363,16 +363,16 @@ def call_main(
     return int(code)
 
 
-def _executor(order: LibraryLaunchSpec) -> Any:
+def _executor(spec: LibraryLaunchSpec) -> Any:
     """Steps run side by side, as many as the run's share of the node allows."""
-    executor = import_module("cwltool.executors").MultithreadedJobExecutor(order.resources.cores)
-    if order.resources.memory_mb:
-        executor.max_ram = order.resources.memory_mb
-    executor.max_cuda = order.resources.gpus
+    executor = import_module("cwltool.executors").MultithreadedJobExecutor(spec.resources.cores)
+    if spec.resources.memory_mb:
+        executor.max_ram = spec.resources.memory_mb
+    executor.max_cuda = spec.resources.gpus
     return executor
 
 
-def _runtime(workspace: Workspace, order: LibraryLaunchSpec, executor: Any) -> Any:
+def _runtime(workspace: Workspace, spec: LibraryLaunchSpec, executor: Any) -> Any:
     private = workspace.work / ".cwl"
     private.mkdir(exist_ok=True)
 
@@ -384,13 +384,13 @@ def _runtime(workspace: Workspace, order: LibraryLaunchSpec, executor: Any) -> A
         fitting |= {name: min(fitting[name], limits[name]) for name in limits if name in fitting}
         return executor.select_resources(fitting, runtime)
 
-    # with requirements from the job order, cwltool's cache would run the tool without them
-    cached = not _OVERRIDES & set(order.inputs)
+    # with requirements from the job spec, cwltool's cache would run the tool without them
+    cached = not _OVERRIDES & set(spec.inputs)
     defaults = import_module("cwltool.argparser").get_default_args()
     own = {
-        "use_container": order.containers is not None,
-        "podman": order.containers == "podman",
-        "singularity": order.containers == "apptainer",
+        "use_container": spec.containers is not None,
+        "podman": spec.containers == "podman",
+        "singularity": spec.containers == "apptainer",
         "cachedir": str(private / "cache") if cached else None,
         "rm_tmpdir": cached,  # outputs lie there otherwise
         "tmpdir_prefix": f"{private / 'tmp'}/",
@@ -398,7 +398,7 @@ def _runtime(workspace: Workspace, order: LibraryLaunchSpec, executor: Any) -> A
         "cidfile_dir": str(private),
         "move_outputs": "leave",  # so that the cache stays whole; `outputs` links them
         "preserve_environment": [name for name in _PRESERVED if name in os.environ],
-        "on_error": "continue" if order.options.get("keep_going") else "stop",
+        "on_error": "continue" if spec.options.get("keep_going") else "stop",
         "select_resources": select,
     }
     return import_module("cwltool.context").RuntimeContext(defaults | own)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wesemu.engines import slurm_task
-from wesemu.engines.failures import is_refusal, last_words
+from wesemu.engines.failures import is_refusal, log_tail
 from wesemu.engines.processes import send_group
 from wesemu.engines.slurm import (
     Cluster,
@@ -37,7 +37,7 @@ Ended = Callable[[int, Usage], None]
 class Backend(Protocol):
     """Thread-safe."""
 
-    def is_elsewhere(self, job: JobFacts) -> bool:
+    def is_remote(self, job: JobFacts) -> bool:
         """Whether the job, once it is ready, does not run in this machine's own processes."""
         ...
 
@@ -67,7 +67,7 @@ class BackendRefused(RuntimeError):
 class LocalBackend:
     """Implements Place."""
 
-    def is_elsewhere(self, job: JobFacts) -> bool:
+    def is_remote(self, job: JobFacts) -> bool:
         return False
 
     def start(
@@ -106,7 +106,7 @@ class SlurmBackend:
         self._waiting = set[int]()
         self._canceled = False
 
-    def is_elsewhere(self, job: JobFacts) -> bool:
+    def is_remote(self, job: JobFacts) -> bool:
         return job.wanted is not None
 
     def start(
@@ -118,8 +118,8 @@ class SlurmBackend:
 
         def reported(code: int, _: Usage) -> None:
             facts = read_report(report)
-            note_backend(attempt, facts)
-            if code != 0 and is_refusal(last_words(attempt.folder / "srun")):
+            note_node(attempt, facts)
+            if code != 0 and is_refusal(log_tail(attempt.folder / "srun")):
                 attempt.evidence = f"{attempt.folder.relative_to(self._root)}/srun"
             ended(code, Usage(facts.get("cpu_seconds"), facts.get("peak_memory")))
 
@@ -211,9 +211,9 @@ def read_report(path: Path) -> dict[str, Any]:
     return facts
 
 
-def note_backend(attempt: Attempt, facts: Mapping[str, Any]) -> None:
+def note_node(attempt: Attempt, facts: Mapping[str, Any]) -> None:
     """Where the attempt ran; it began when its first command did, not while that was queued."""
-    if not facts or attempt.place:
+    if not facts or attempt.node:
         return
-    attempt.place = {"node": str(facts["node"]), "slurm_job": str(facts["job"])}
+    attempt.node = {"node": str(facts["node"]), "slurm_job": str(facts["job"])}
     attempt.begin(datetime.fromtimestamp(facts["started"], UTC))

@@ -18,8 +18,13 @@ from typing import Any
 from wesemu.engines import event_log as events
 from wesemu.engines import run_process
 from wesemu.engines.event_log import EventLog, OutputFiles
-from wesemu.engines.failures import last_words, relative_logs, shorten, task_failure
-from wesemu.engines.launch_spec import SnakemakeLaunchSpec, about, option_argv, read_snakemake_spec
+from wesemu.engines.failures import log_tail, relative_logs, shorten, task_failure
+from wesemu.engines.launch_spec import (
+    SnakemakeLaunchSpec,
+    launch_details,
+    option_argv,
+    read_snakemake_spec,
+)
 from wesemu.engines.leases import lease_command
 from wesemu.engines.processes import (
     descendants,
@@ -59,16 +64,16 @@ def plugin_installed() -> bool:
 def plugin_argv(cluster: Cluster, run_id: str, jobs: int) -> list[str]:
     """Options of Snakemake for `jobs` jobs at a time; default resources are `plugin_resources`."""
     prefix = "".join(sign if sign.isalnum() else "-" for sign in run_id)[:_LONGEST_PREFIX]
-    words = [
+    argv = [
         *("--executor", "slurm", "--jobs", str(jobs)),
         *("--slurm-jobname-prefix", prefix),
         *("--slurm-init-seconds-before-status-checks", str(_STATUS_SECONDS)),
         *("--seconds-between-status-checks", str(_STATUS_SECONDS)),
         *("--latency-wait", str(_LATENCY_SECONDS)),
     ]
-    words += [] if cluster.accounting else ["--slurm-status-command", "squeue"]
-    words += ["--max-threads", str(cluster.task_cores)] if cluster.task_cores else []
-    return words if cluster.account else [*words, "--slurm-no-account"]
+    argv += [] if cluster.accounting else ["--slurm-status-command", "squeue"]
+    argv += ["--max-threads", str(cluster.task_cores)] if cluster.task_cores else []
+    return argv if cluster.account else [*argv, "--slurm-no-account"]
 
 
 def plugin_resources(cluster: Cluster) -> list[str]:
@@ -94,7 +99,7 @@ def job_log(logs: Iterable[str], root: Path) -> str | None:
 
 
 def read_job_log(path: Path) -> tuple[int | None, str]:
-    """The exit status of a job's command and the last line before Snakemake's complaint of it."""
+    """The exit status of a job's command and the last line before Snakemake's error of it."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _READ_SIZE))
         text = file.read().decode(errors="replace")
@@ -103,7 +108,7 @@ def read_job_log(path: Path) -> tuple[int | None, str]:
     return exit_status(text), lines[-1].strip() if lines else ""
 
 
-# What Snakemake's log events tell of tasks: fewer details than `watch` learns from its hooks.
+# What Snakemake's log events tell of tasks: fewer details than `recorder` learns from its hooks.
 
 
 _INCOMPLETE = re.compile(r"Job (\d+)\s+completed successfully, but some output files are missing")
@@ -112,17 +117,19 @@ Message = dict[str, Any]
 
 
 class CliRecorder:
-    """Turns the plugin's messages into the journal."""
+    """Turns the plugin's messages into the event_log."""
 
-    def __init__(self, workspace: Workspace, journal: EventLog, earlier: list[JsonObject]) -> None:
+    def __init__(
+        self, workspace: Workspace, event_log: EventLog, earlier: list[JsonObject]
+    ) -> None:
         self._workspace = workspace
-        self._journal = journal
-        self._book = TaskHistory(earlier)
+        self._event_log = event_log
+        self._history = TaskHistory(earlier)
         self._attempts = dict[int, int]()
         self._running = dict[int, tuple[TaskLog, Message]]()
-        self._complaints = list[str]()
+        self._errors = list[str]()
         self._canceled = False
-        self.deserted_service = False
+        self.has_orphaned_service = False
         """Jobs of a group have failed, and Snakemake would wait for its service for ever."""
         self._failures = dict[int, RunFailure]()
         self._finished = dict[str, None]()
@@ -130,48 +137,48 @@ class CliRecorder:
         for record in earlier:
             self._note_files(record)
 
-    def hear(self, message: Message) -> None:
-        moment = datetime.fromtimestamp(message["time"], UTC)
+    def handle(self, message: Message) -> None:
+        timestamp = datetime.fromtimestamp(message["time"], UTC)
         match message["event"]:
             case "run_info":
-                self._journal.write("planned", total=(message["stats"] or {}).get("total", 0))
+                self._event_log.write("planned", total=(message["stats"] or {}).get("total", 0))
             case "job_info":
-                self._started(message, moment)
+                self._started(message, timestamp)
             case "job_finished":
-                self._ended(message["job_id"], TaskState.COMPLETE, moment)
+                self._ended(message["job_id"], TaskState.COMPLETE, timestamp)
             case "progress":
-                self._journal.write("progress", done=message["done"], total=message["total"])
+                self._event_log.write("progress", done=message["done"], total=message["total"])
             case "error":
-                self._complained(message["message"], moment)
+                self._record_error(message["message"], timestamp)
             case "group_error":
-                self.deserted_service |= any(
+                self.has_orphaned_service |= any(
                     "(service)" in job for job in message["job_error_info"]
                 )
             case "job_error":
-                self._failed(message["jobid"], message.get("log") or [], moment)
+                self._failed(message["jobid"], message.get("log") or [], timestamp)
 
-    def _started(self, message: Message, moment: datetime) -> None:
+    def _started(self, message: Message, timestamp: datetime) -> None:
         files = {"event": "files", "inputs": message["input"], "outputs": message["output"]}
         self._note_files(files)
-        self._journal.write("files", inputs=message["input"], outputs=message["output"])
+        self._event_log.write("files", inputs=message["input"], outputs=message["output"])
         if not (message["output"] or message["shellcmd"] or message["log"]):
             return
         jobid, wildcards = message["jobid"], message["wildcards"] or {}
         key = job_key(message["rule_name"], wildcards, message["output"])
-        self._book.add(jobid, key)
+        self._history.add(jobid, key)
         attempt = self._attempts[jobid] = self._attempts.get(jobid, 0) + 1
         task = TaskLog(
-            id=self._book.id(jobid),
+            id=self._history.id(jobid),
             name=message["rule_name"],
             state=TaskState.RUNNING,
-            attempt=self._book.attempt(jobid, attempt),
+            attempt=self._history.attempt(jobid, attempt),
             wildcards=wildcards,
             command=message["shellcmd"],
             threads=message["threads"],
-            started=moment,
+            started=timestamp,
         )
         self._running[jobid] = (task, message)
-        self._journal.task(task, key=key)
+        self._event_log.task(task, key=key)
 
     def _note_files(self, record: Message) -> None:
         if record["event"] == "files":
@@ -179,43 +186,45 @@ class CliRecorder:
             self._made.update(dict.fromkeys(outputs))
             (self._consumed if outputs else self._wanted).update(record["inputs"])
 
-    def _ended(self, jobid: int, state: TaskState, moment: datetime, code: int | None = 0) -> None:
+    def _ended(
+        self, jobid: int, state: TaskState, timestamp: datetime, code: int | None = 0
+    ) -> None:
         if jobid in self._running:
             task, message = self._running.pop(jobid)
             if state is TaskState.COMPLETE:
                 self._finished.update(dict.fromkeys(message["output"]))
-            self._journal.task(replace(task, state=state, ended=moment, exit_code=code))
+            self._event_log.task(replace(task, state=state, ended=timestamp, exit_code=code))
 
-    def _complained(self, text: str, moment: datetime) -> None:
-        self._complaints.append(text)
+    def _record_error(self, text: str, timestamp: datetime) -> None:
+        self._errors.append(text)
         if (missing := _INCOMPLETE.search(text)) is not None:
-            self._failed(int(missing[1]), [], moment)
+            self._failed(int(missing[1]), [], timestamp)
 
-    def _failed(self, jobid: int, logs: list[str], moment: datetime) -> None:
+    def _failed(self, jobid: int, logs: list[str], timestamp: datetime) -> None:
         if jobid not in self._running:
             return
         task, message = self._running[jobid]
-        complaint = self._complaint_of(message)
-        code = exit_status(complaint)
+        error = self._error_of(message)
+        code = exit_status(error)
         root, words = self._workspace.root, ""
         if (remote := job_log(logs, root)) is not None:
             code, words = read_job_log(root / remote)
         state = TaskState.CANCELED if self._canceled else TaskState.EXECUTOR_ERROR
-        self._ended(jobid, state, moment, code)
+        self._ended(jobid, state, timestamp, code)
         wildcards = ", ".join(f"{name}={value}" for name, value in task.wildcards.items())
         evidence = [*relative_logs(self._workspace, tuple(logs)), remote or "stderr.log"]
-        failure = task_failure(task.name, wildcards, code, complaint, root, evidence)
+        failure = task_failure(task.name, wildcards, code, error, root, evidence)
         if words and failure.stderr == remote:
             failure = replace(failure, message=f"rule {task.name} ended: {words}")
         self._failures[jobid] = failure
 
-    def _complaint_of(self, message: Message) -> str:
+    def _error_of(self, message: Message) -> str:
         """The message that shows the job's command, else the newest one."""
         command = (message["shellcmd"] or "").strip()
-        for text in reversed(self._complaints):
+        for text in reversed(self._errors):
             if command and command in text:
                 return text
-        return self._complaints[-1] if self._complaints else ""
+        return self._errors[-1] if self._errors else ""
 
     def cancel(self) -> None:
         self._canceled = True
@@ -224,23 +233,23 @@ class CliRecorder:
         """The command has ended: the outputs, or the failure of each job that stayed failed."""
         if code == 0:
             final = [p for p in self._made if p in self._wanted or p not in self._consumed]
-            self._tell_outputs(final)
+            self._write_outputs(final)
             return
         if not self._canceled:
-            self._tell_outputs(self._finished)  # which of them are targets is not known yet
+            self._write_outputs(self._finished)  # which of them are targets is not known yet
         root = self._workspace.root
         for failure in self._failures.values():
-            self._journal.error(failure)
+            self._event_log.error(failure)
         if not self._failures:
-            words = self._complaints[0] if self._complaints else last_words(root / "stderr.log")
+            words = self._errors[0] if self._errors else log_tail(root / "stderr.log")
             message = shorten(words, root) or f"Snakemake ended with exit status {code}"
-            self._journal.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
+            self._event_log.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
 
-    def _tell_outputs(self, paths: Iterable[str]) -> None:
+    def _write_outputs(self, paths: Iterable[str]) -> None:
         outputs = OutputFiles(self._workspace)
         for path in paths:
             outputs.add(path)
-        self._journal.outputs(outputs.files, outputs.problems)
+        self._event_log.outputs(outputs.files, outputs.problems)
 
 
 # A caller's options as words of Snakemake's command line, and as its own parser reads them.
@@ -254,20 +263,22 @@ _SERVICE_SECONDS = "5"
 class CliWorker:
     """Implements `run_process.Worker`. The tools share the command's process group."""
 
-    def __init__(self, site: RunContext, order: SnakemakeLaunchSpec) -> None:
-        self._watch = CliRecorder(site.workspace, site.journal, events.history(site.workspace))
+    def __init__(self, context: RunContext, spec: SnakemakeLaunchSpec) -> None:
+        self._recorder = CliRecorder(
+            context.workspace, context.event_log, events.history(context.workspace)
+        )
         self._rest = b""
-        self._remote = order.executor != "local"
+        self._remote = spec.executor != "local"
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)
         self._open = True
         self._ending = False
         parent = os.getpid()
-        os.environ.update(tool_environment(site.workspace, order))
+        os.environ.update(tool_environment(context.workspace, spec))
         search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            leased_command_line(site.workspace, order),
-            cwd=site.workspace.work,
+            leased_command_line(context.workspace, spec),
+            cwd=context.workspace.work,
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(part for part in search if part),
@@ -275,7 +286,7 @@ class CliWorker:
             },
             pass_fds=[theirs],
             process_group=0,
-            preexec_fn=lambda: _begin(parent, site.workspace, order),
+            preexec_fn=lambda: _begin(parent, context.workspace, spec),
         )
         os.close(theirs)
 
@@ -286,15 +297,15 @@ class CliWorker:
     def fileno(self) -> int:
         return self._pipe if self._open else -1
 
-    def answer(self) -> None:
+    def on_readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
             content = os.read(self._pipe, _READ_SIZE)
             self._open = bool(content)
             *lines, self._rest = (self._rest + content).split(b"\n")
             for line in lines:
                 message: dict[str, Any] = json.loads(line)
-                self._watch.hear(message)
-        if self._watch.deserted_service and not self._ending:
+                self._recorder.handle(message)
+        if self._recorder.has_orphaned_service and not self._ending:
             self._ending = True
             # not Snakemake: its handler of SIGTERM may wait for itself for ever
             send(descendants(self.pid), signal.SIGTERM)
@@ -302,7 +313,7 @@ class CliWorker:
     def cancel(self) -> None:
         """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures; the
         plugin cancels its jobs on SIGINT."""
-        self._watch.cancel()
+        self._recorder.cancel()
         send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
@@ -310,57 +321,57 @@ class CliWorker:
 
     def ended(self, code: int) -> None:
         while self._open and select.select([self._pipe], [], [], 0)[0]:
-            self.answer()
-        self._watch.ended(code)
+            self.on_readable()
+        self._recorder.ended(code)
 
 
-def _begin(parent: int, workspace: Workspace, order: SnakemakeLaunchSpec) -> None:
+def _begin(parent: int, workspace: Workspace, spec: SnakemakeLaunchSpec) -> None:
     die_with_parent(parent)
     offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
-    if order.sandbox is not None and not order.sandbox.program:
-        enter_sandbox(order.sandbox, workspace, order.priority)
+    if spec.sandbox is not None and not spec.sandbox.program:
+        enter_sandbox(spec.sandbox, workspace, spec.priority)
 
 
-def leased_command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> list[str]:
+def leased_command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
     """When a task starts is Snakemake's affair here, so the run as a whole has a lease."""
-    command = command_line(workspace, order)
-    if order.sandbox is not None and order.sandbox.program:
-        command = in_bubblewrap(order.sandbox, workspace, command)
-    if order.priority is None:
+    command = command_line(workspace, spec)
+    if spec.sandbox is not None and spec.sandbox.program:
+        command = in_bubblewrap(spec.sandbox, workspace, command)
+    if spec.priority is None:
         return command
-    return lease_command(order.python, command, order.priority, order.resources)
+    return lease_command(spec.python, command, spec.priority, spec.resources)
 
 
-def command_line(workspace: Workspace, order: SnakemakeLaunchSpec) -> list[str]:
-    words = [
-        *(order.python, "-P", "-m", "snakemake", "--logger", "wesemu"),
-        *("--snakefile", str(order.workflow_file), "--directory", str(workspace.work)),
-        *("--cores", str(order.resources.cores)),
+def command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
+    argv = [
+        *(spec.python, "-P", "-m", "snakemake", "--logger", "wesemu"),
+        *("--snakefile", str(spec.workflow_file), "--directory", str(workspace.work)),
+        *("--cores", str(spec.resources.cores)),
         *("--nolock", "--rerun-incomplete", "--latency-wait", _SERVICE_SECONDS),
         *("--scheduler", "greedy", "--nocolor", "--printshellcmds"),
     ]
-    words += ["--configfile", str(workspace.config)] if order.configured else []
-    limits = resource_limits(order)
-    words += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
-    options = order.options
-    words += ["--executor", "local"] if order.executor == "local" else []
-    if order.executor == "slurm-plugin":
-        words += plugin_argv(order.cluster, workspace.root.name, order.resources.cores)
-        pairs = tuple(plugin_resources(order.cluster))
+    argv += ["--configfile", str(workspace.config)] if spec.configured else []
+    limits = resource_limits(spec)
+    argv += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
+    options = spec.options
+    argv += ["--executor", "local"] if spec.executor == "local" else []
+    if spec.executor == "slurm-plugin":
+        argv += plugin_argv(spec.cluster, workspace.root.name, spec.resources.cores)
+        pairs = tuple(plugin_resources(spec.cluster))
         options = replace(options, default_resources=(*options.default_resources, *pairs))
-    return [*words, *option_argv(options), "--", *options.targets]
+    return [*argv, *option_argv(options), "--", *options.targets]
 
 
 # `python -m wesemu.engines.snakemake.cli_worker RUN_DIRECTORY`: a run in the mode "cli".
 
 
 def run_cli(workspace: Workspace, announce: Announce) -> None:
-    order = read_snakemake_spec(workspace)
-    run_process.live(
+    spec = read_snakemake_spec(workspace)
+    run_process.execute(
         workspace,
-        lambda site: CliWorker(site, order),
+        lambda context: CliWorker(context, spec),
         announce,
-        about=about(order),
-        grace_seconds=order.grace_seconds,
+        details=launch_details(spec),
+        grace_seconds=spec.grace_seconds,
     )

@@ -73,7 +73,7 @@ class SnakemakeEngine:
         self._environment = tools_environment(environment or {}, passed=passed)
         self._grace = grace_seconds
         self._client = ForkserverClient(python, self._environment, modules)
-        self._launches = Launcher(grace_seconds)
+        self._launcher = Launcher(grace_seconds)
         self._dry_runs = DryRuns(python, self._environment)
 
     @property
@@ -105,7 +105,7 @@ class SnakemakeEngine:
         if self.executor != "local":
             job = replace(job, priority=None)
         reply = await self._launch(job, cluster)
-        return await self._launches.follow(job.workspace, reply)
+        return await self._launcher.follow(job.workspace, reply)
 
     async def _measured(self) -> Cluster:
         """The cluster, if there is one, with what Slurm says of it. Raises EngineFault."""
@@ -130,7 +130,7 @@ class SnakemakeEngine:
 
     async def _launch(self, job: LaunchRequest, cluster: Cluster) -> Reply:
         if self.mode == "warm" and not self._wrapped(job):
-            await self._write_order(job, "warm", cluster)
+            await self._write_spec(job, "warm", cluster)
             for attempt in (1, 2):
                 try:
                     return await self._client.launch(job.workspace.root)
@@ -142,12 +142,12 @@ class SnakemakeEngine:
                     log.warning("launch %d of run %s failed: %s", attempt, job.run_id, fault)
                     if self.executor == "slurm" and attempt == 2:
                         raise
-        await self._write_order(job, "cli", cluster)
+        await self._write_spec(job, "cli", cluster)
         return await asyncio.to_thread(
             start_runner, self._python, "snakemake", job.workspace, self._environment
         )
 
-    async def _write_order(self, job: LaunchRequest, mode: Mode, cluster: Cluster) -> None:
+    async def _write_spec(self, job: LaunchRequest, mode: Mode, cluster: Cluster) -> None:
         await asyncio.to_thread(
             write_snakemake_spec,
             job,
@@ -172,12 +172,12 @@ class SnakemakeEngine:
         """As the port says; None with a version whose internals nobody here knows."""
         if not is_tested(self.version):
             return None
-        await self._write_order(job, self.mode, self._cluster)
+        await self._write_spec(job, self.mode, self._cluster)
         return await self._dry_runs.perform("snakemake", job.workspace, self._sandbox_of(job))
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
-        return await self._launches.attach(await absolute(workspace))
+        return await self._launcher.attach(await absolute(workspace))
 
     async def close(self) -> None:
-        self._launches.close()
+        self._launcher.close()
         await self._client.close()

@@ -1,4 +1,4 @@
-"""What a run's worker does when something happens inside Snakemake: it writes the journal, gives
+"""What a run's worker does when something happens inside Snakemake: it writes the event_log, gives
 each task its files and process group, and ends the tools when the run is canceled.
 """
 
@@ -28,7 +28,7 @@ from wesemu.runs.run_directory import Workspace
 
 
 @dataclass(slots=True)
-class _Share:
+class _SharedLease:
     """A lease and how many (members, and their group) still need it."""
 
     lease: Lease
@@ -36,13 +36,13 @@ class _Share:
 
 
 class TaskLeases:
-    """Thread-safe. Without a desk nobody waits and there are no leases."""
+    """Thread-safe. Without a client nobody waits and there are no leases."""
 
-    def __init__(self, desk: LeaseClient | None) -> None:
-        self._desk = desk
+    def __init__(self, client: LeaseClient | None) -> None:
+        self._client = client
         self._lock = threading.Lock()
-        self._groups = dict[int, _Share]()
-        self._entered = dict[int, _Share]()
+        self._groups = dict[int, _SharedLease]()
+        self._entered = dict[int, _SharedLease]()
 
     def enter(self, jobid: int, wanted: Resources | None) -> Lease | None:
         """Blocks until the job may start; at once with a lease of its group, and for a job that
@@ -63,7 +63,7 @@ class TaskLeases:
         """The job needs its lease no more; harmless for one that has none."""
         with self._lock:
             share = self._entered.pop(jobid, None)
-        self._drop(share)
+        self._release(share)
 
     def enter_group(self, jobids: Iterable[int], wanted: Resources | None) -> None:
         """Blocks until jobs that run together may start: one lease, or they could wait for each
@@ -77,19 +77,19 @@ class TaskLeases:
         """The lease goes when the last member, who may be about to be killed, has left too."""
         with self._lock:
             shares = [self._groups.pop(jobid, None) for jobid in jobids]
-        self._drop(shares[0] if shares else None)
+        self._release(shares[0] if shares else None)
 
     def close(self) -> None:
         """Whoever waits gets LeasesClosed."""
-        if self._desk is not None:
-            self._desk.close()
+        if self._client is not None:
+            self._client.close()
 
-    def _take(self, wanted: Resources | None) -> _Share | None:
-        if self._desk is None or wanted is None or not any(_figures(wanted)):
+    def _take(self, wanted: Resources | None) -> _SharedLease | None:
+        if self._client is None or wanted is None or not any(_amounts(wanted)):
             return None
-        return _Share(self._desk.take(wanted))
+        return _SharedLease(self._client.take(wanted))
 
-    def _drop(self, share: _Share | None) -> None:
+    def _release(self, share: _SharedLease | None) -> None:
         if share is None:
             return
         with self._lock:
@@ -99,7 +99,7 @@ class TaskLeases:
         share.lease.release()
 
 
-def _figures(wanted: Resources) -> tuple[int, int, int]:
+def _amounts(wanted: Resources) -> tuple[int, int, int]:
     return (wanted.cores, wanted.memory_mb, wanted.gpus)
 
 
@@ -109,7 +109,7 @@ def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
     return attempt.task.exit_code == _BROKEN_PIPE, attempt.ended_at
 
 
-def _key(job: JobFacts) -> str:
+def _task_key(job: JobFacts) -> str:
     return job_key(job.rule, job.wildcards, job.outputs)
 
 
@@ -135,25 +135,25 @@ class SnakemakeRecorder:
     def __init__(
         self,
         workspace: Workspace,
-        journal: EventLog,
+        event_log: EventLog,
         earlier: list[JsonObject],
         start_python: StartPython,
         leases: TaskLeases,
-        place: Backend,
+        backend: Backend,
     ) -> None:
         self._workspace = workspace
-        self._journal = journal
+        self._event_log = event_log
         self._start_python = start_python
         self._leases = leases
-        self._place = place
-        self._book = TaskHistory(earlier)
+        self._backend = backend
+        self._history = TaskHistory(earlier)
         self._lock = threading.RLock()
-        self._here = threading.local()
+        self._thread = threading.local()
         self._attempts = dict[int, Attempt]()
         self._groups = set[int]()
         self._processes = dict[int, TaskProcess]()
         self._ended_together = set[int]()
-        self._complaint = ""
+        self._error = ""
         self._stop: Callable[[], None] | None = None
         self._canceled = False
         self.task_failed = False
@@ -162,42 +162,42 @@ class SnakemakeRecorder:
         with self._lock:
             self._stop = stop
             self._plan(jobs)
-            self._journal.write("planned", total=self._book.total)
+            self._event_log.write("planned", total=self._history.total)
             self._progress()
 
     def replanned(self, jobs: Iterable[JobFacts]) -> None:
         with self._lock:
-            total = self._book.total
+            total = self._history.total
             self._plan(jobs)
-            if self._book.total != total:
+            if self._history.total != total:
                 self._progress()
 
     def _plan(self, jobs: Iterable[JobFacts]) -> None:
         for job in jobs:
-            if job.works and self._book.add(job.jobid, _key(job)):
-                self._journal.task(self._task(job, TaskState.QUEUED), key=_key(job))
+            if job.works and self._history.add(job.jobid, _task_key(job)):
+                self._event_log.task(self._task(job, TaskState.QUEUED), key=_task_key(job))
 
     def _task(self, job: JobFacts, state: TaskState) -> TaskLog:
         return TaskLog(
-            id=self._book.id(job.jobid),
+            id=self._history.id(job.jobid),
             name=job.rule,
             state=state,
-            attempt=self._book.attempt(job.jobid, job.attempt),
+            attempt=self._history.attempt(job.jobid, job.attempt),
             wildcards=job.wildcards,
             command=job.command,
             threads=job.threads,
         )
 
     def _progress(self) -> None:
-        self._journal.write("progress", done=self._book.done, total=self._book.total)
+        self._event_log.write("progress", done=self._history.done, total=self._history.total)
 
     def entered(self, job: JobFacts) -> None:
-        self._here.attempt, self._here.job = None, job
+        self._thread.attempt, self._thread.job = None, job
         if not job.works:
             return
         with self._lock:
             self._plan([job])
-            self._refuse_ended(job.jobid)
+            self._raise_if_ended(job.jobid)
         lease = self._leases.enter(job.jobid, job.wanted)
         try:
             self._start(job, lease)
@@ -207,10 +207,10 @@ class SnakemakeRecorder:
 
     def _start(self, job: JobFacts, lease: Lease | None) -> None:
         with self._lock:
-            self._refuse_canceled()
+            self._raise_if_canceled()
             attempt = Attempt(self._workspace, self._task(job, TaskState.RUNNING), lease)
-            self._attempts[job.jobid] = self._here.attempt = attempt
-            self._journal.task(attempt.task)
+            self._attempts[job.jobid] = self._thread.attempt = attempt
+            self._event_log.task(attempt.task)
 
     def left(self, jobid: int) -> None:
         self._leases.leave(jobid)
@@ -220,21 +220,21 @@ class SnakemakeRecorder:
     ) -> None:
         with self._lock:
             self._ended_together.difference_update(jobids)  # of an earlier attempt
-            self._here.members = jobids
+            self._thread.members = jobids
         self._leases.enter_group(jobids, wanted)
         try:
-            self._place.enter_group(jobids, wanted, requested)
+            self._backend.enter_group(jobids, wanted, requested)
         except BackendRefused as refusal:
             self._leases.leave_group(jobids)
-            self._refused(str(refusal))
+            self._report_refusal(str(refusal))
             raise
 
-    def _refused(self, told: str) -> None:
+    def _report_refusal(self, told: str) -> None:
         with self._lock:
             self.task_failed = True
             if not self._canceled:
                 message = f"jobs that run together could not start: {told.splitlines()[-1]}"
-                self._journal.error(RunFailure(message, hint=slurm_hint(told)))
+                self._event_log.error(RunFailure(message, hint=slurm_hint(told)))
 
     def end_group(self, jobids: list[int]) -> None:
         """Where all failures are broken pipes so far, the reader has a moment to end by itself:
@@ -256,19 +256,19 @@ class SnakemakeRecorder:
                 if (process := self._processes.get(jobid)) is not None:
                     process.kill()
 
-    def _refuse_ended(self, jobid: int) -> None:
+    def _raise_if_ended(self, jobid: int) -> None:
         if jobid in self._ended_together:
             if (attempt := self._attempts.get(jobid)) is not None:
                 attempt.signaled = True  # so it is not to blame
             raise GroupEnded("another job of its group has failed")
 
     def group_left(self, jobids: list[int]) -> None:
-        self._here.members = []
-        self._place.leave_group(jobids)
+        self._thread.members = []
+        self._backend.leave_group(jobids)
         self._leases.leave_group(jobids)
 
     def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
-        attempt: Attempt | None = getattr(self._here, "attempt", None)
+        attempt: Attempt | None = getattr(self._thread, "attempt", None)
         if attempt is None:
             return subprocess.Popen(command, **options)
         attempt.note_command(plain_command(command))
@@ -282,11 +282,11 @@ class SnakemakeRecorder:
         attempt.share_lease(options)
         try:
             with self._lock:
-                self._refuse_canceled()
-                jobid = self._here.job.jobid
-                self._refuse_ended(jobid)
-                process = self._place.start(
-                    self._here.job,
+                self._raise_if_canceled()
+                jobid = self._thread.job.jobid
+                self._raise_if_ended(jobid)
+                process = self._backend.start(
+                    self._thread.job,
                     attempt,
                     command,
                     lambda code, usage: self._process_ended(process, attempt, code, usage),
@@ -299,8 +299,8 @@ class SnakemakeRecorder:
             for descriptor in opened:
                 os.close(descriptor)
 
-    def run_elsewhere(self, command: str) -> int | None:
-        if not self._place.is_elsewhere(self._here.job):
+    def run_remotely(self, command: str) -> int | None:
+        if not self._backend.is_remote(self._thread.job):
             return None
         return self.spawn(command, {"shell": True}).wait()
 
@@ -308,7 +308,7 @@ class SnakemakeRecorder:
         attempt = self._attempts[job.jobid]
         attempt.note_command(f"python -m snakemake {shlex.join(arguments)}")
         with self._lock:
-            self._refuse_canceled()
+            self._raise_if_canceled()
         groups = list[int]()
 
         def started(group: int) -> None:
@@ -323,13 +323,15 @@ class SnakemakeRecorder:
             self._groups.difference_update(groups)
         return code
 
-    def _refuse_canceled(self) -> None:
+    def _raise_if_canceled(self) -> None:
         if self._canceled:
             raise SnakemakeRunCanceled("the run was canceled")
 
     def _register(self, attempt: Attempt, group: int) -> None:
         self._groups.add(group)
-        self._journal.write("process", task=attempt.task.id, group=group, identity=identify(group))
+        self._event_log.write(
+            "process", task=attempt.task.id, group=group, identity=identify(group)
+        )
 
     def _process_ended(
         self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
@@ -345,49 +347,51 @@ class SnakemakeRecorder:
     def pause(self, seconds: float) -> bool:
         """Snakemake looks once a second whether the jobs of a pipe have ended: too seldom."""
         time.sleep(min(seconds, _PAUSE_SECONDS))
-        members = getattr(self._here, "members", [])
+        members = getattr(self._thread, "members", [])
         return not self._canceled and self._ended_together.isdisjoint(members)
 
-    def complained(self, message: str) -> None:
-        attempt: Attempt | None = getattr(self._here, "attempt", None)
+    def logged_error(self, message: str) -> None:
+        attempt: Attempt | None = getattr(self._thread, "attempt", None)
         with self._lock:
             if attempt is not None:
-                attempt.complaint = message
+                attempt.error = message
             else:
-                self._complaint = message
+                self._error = message
 
     def finished(self, jobid: int) -> None:
         with self._lock:
-            if (attempt := self._forget(jobid)) is None:
+            if (attempt := self._pop(jobid)) is None:
                 return
-            self._book.complete(jobid)
+            self._history.complete(jobid)
             task = replace(attempt.end(), state=TaskState.COMPLETE, exit_code=0)
-            self._journal.task(task, **attempt.place)
+            self._event_log.task(task, **attempt.node)
             self._progress()
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
         with self._lock:
-            complaint, self._complaint = self._complaint, ""
-            failed = [(job, attempt) for job in jobs if (attempt := self._forget(job.jobid))]
+            error, self._error = self._error, ""
+            failed = [(job, attempt) for job in jobs if (attempt := self._pop(job.jobid))]
             for job, attempt in sorted(failed, key=_likely_cause):
                 self.task_failed = True
                 canceled = self._canceled or attempt.signaled
                 state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
                 task = replace(attempt.end(), state=state)
-                self._journal.task(task, **attempt.place)
+                self._event_log.task(task, **attempt.node)
                 if final and not canceled:
-                    self._blame(job, task, attempt.complaint or complaint, attempt.evidence)
+                    self._report_failure(job, task, attempt.error or error, attempt.evidence)
 
-    def _forget(self, jobid: int) -> Attempt | None:
+    def _pop(self, jobid: int) -> Attempt | None:
         return self._attempts.pop(jobid, None)
 
-    def _blame(self, job: JobFacts, task: TaskLog, complaint: str, evidence: str | None) -> None:
+    def _report_failure(
+        self, job: JobFacts, task: TaskLog, error: str, evidence: str | None
+    ) -> None:
         wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())
         logs = [evidence] if evidence else []
         logs += [task.stderr or "", *relative_logs(self._workspace, job.logs)]
         code = task.exit_code
-        self._journal.error(
-            task_failure(job.rule, wildcards, code, complaint, self._workspace.root, logs)
+        self._event_log.error(
+            task_failure(job.rule, wildcards, code, error, self._workspace.root, logs)
         )
 
     def cancel(self) -> None:
@@ -401,7 +405,7 @@ class SnakemakeRecorder:
                 send_group(group, signal.SIGCONT)
             stop = self._stop
         self._leases.close()
-        self._place.cancel()
+        self._backend.cancel()
         stop()
 
 

@@ -2,7 +2,7 @@
 
 `python -m wesemu.engines.snakemake.forkserver FD [MODULE …]`, where FD is one end of a socket pair
 (SOCK_SEQPACKET, JSON) and MODULEs are imported as well. It is sent {"id", "root"}; it sends
-{"ready"}, or {"failed": reason} before it ends, then for each launch what `run_process.live`
+{"ready"}, or {"failed": reason} before it ends, then for each launch what `run_process.execute`
 announces, and {"id", "exited"} once that process has ended. It ends when the other end is closed;
 the runs go on.
 """
@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import psutil
 
 from wesemu.engines import run_process
-from wesemu.engines.launch_spec import about, read_snakemake_spec
+from wesemu.engines.launch_spec import launch_details, read_snakemake_spec
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.worker import WarmWorker
 from wesemu.runs.run_directory import Workspace
@@ -69,7 +69,7 @@ def _stamp(name: str) -> tuple[int, int] | None:
 
 
 _MESSAGE_LIMIT = 1 << 16
-_WORDS_LIMIT = 1000
+_REASON_LIMIT = 1000
 _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
@@ -80,50 +80,50 @@ class ForkServer:
         self._channel = channel
         self._modules = modules
         self._launches = dict[int, int]()
-        self._awake, self._signaled = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup, self._wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
         try:
             self._load()
         except BaseException as error:
-            self._send({"failed": f"{type(error).__name__}: {error}"[:_WORDS_LIMIT]})
+            self._send({"failed": f"{type(error).__name__}: {error}"[:_REASON_LIMIT]})
             raise
         gc.collect()
         gc.freeze()
-        signal.set_wakeup_fd(self._signaled, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._send({"ready": True})
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        poll.register(self._awake, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
-            if self._awake in ready:
+            if self._wakeup in ready:
                 self._reap()
-            if self._channel.fileno() in ready and not self._answer():
+            if self._channel.fileno() in ready and not self._fork_run():
                 return
 
     def _load(self) -> None:
         with _one_thread():
             hooks.load()
-            self._imported = PreloadedModules(self._modules)
+            self._preloaded = PreloadedModules(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError("modules imported ahead start threads; they cannot be forked")
 
-    def _answer(self) -> bool:
+    def _fork_run(self) -> bool:
         content = self._channel.recv(_MESSAGE_LIMIT)
         if not content:
             return False
         request = json.loads(content)
         pid = os.fork()
         if pid == 0:
-            self._be_run(request)
+            self._run_child(request)
         self._launches[pid] = request["id"]
         return True
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._awake, 4096)
+            os.read(self._wakeup, 4096)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -134,34 +134,34 @@ class ForkServer:
             code = os.waitstatus_to_exitcode(status)
             self._send({"id": self._launches.pop(pid, 0), "exited": code})
 
-    def _be_run(self, request: dict[str, Any]) -> NoReturn:
+    def _run_child(self, request: dict[str, Any]) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.close(self._awake)
-            os.close(self._signaled)
-            self._imported.forget_changed()
-            self._live(request)
+            os.close(self._wakeup)
+            os.close(self._wakeup_writer)
+            self._preloaded.forget_changed()
+            self._execute(request)
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
 
-    def _live(self, request: dict[str, Any]) -> None:
-        def announce(news: dict[str, Any]) -> None:
-            self._send({"id": request["id"], **news})
+    def _execute(self, request: dict[str, Any]) -> None:
+        def announce(message: dict[str, Any]) -> None:
+            self._send({"id": request["id"], **message})
             self._channel.close()
 
         workspace = Workspace(Path(request["root"]))
-        order = read_snakemake_spec(workspace)
-        run_process.live(
+        spec = read_snakemake_spec(workspace)
+        run_process.execute(
             workspace,
-            lambda site: WarmWorker(site, order),
+            lambda context: WarmWorker(context, spec),
             announce,
-            about=about(order),
-            grace_seconds=order.grace_seconds,
+            details=launch_details(spec),
+            grace_seconds=spec.grace_seconds,
         )
 
     def _send(self, message: dict[str, Any]) -> None:

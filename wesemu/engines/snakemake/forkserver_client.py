@@ -18,8 +18,8 @@ import json, socket, sys
 try:
     from wesemu.engines.snakemake.forkserver import main
 except BaseException as error:
-    told = {"failed": f"{type(error).__name__}: {error}"[:1000]}
-    socket.socket(fileno=int(sys.argv[1])).send(json.dumps(told).encode())
+    message = {"failed": f"{type(error).__name__}: {error}"[:1000]}
+    socket.socket(fileno=int(sys.argv[1])).send(json.dumps(message).encode())
     raise
 main()
 """
@@ -56,7 +56,7 @@ class ForkserverClient:
         self._ready: asyncio.Future[None] | None = None
         self._replies = dict[int, asyncio.Future[Reply]]()
         self._last_id = 0
-        self._last_words = ""
+        self._reason = ""
 
     @property
     def pid(self) -> int | None:
@@ -69,12 +69,12 @@ class ForkserverClient:
         under_way = self._starting is not None and not self._starting.done()
         if self._starting is None or not (under_way or self._channel is not None):
             self._starting = asyncio.create_task(self._start(), name="forkserver's start")
-            self._starting.add_done_callback(_note_fault)
+            self._starting.add_done_callback(_log_fault)
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
         try:
-            self._last_words = ""
+            self._reason = ""
             await self._spawn()
             self._ready = asyncio.get_running_loop().create_future()
             self._reading = asyncio.create_task(self._read(), name="forkserver")
@@ -84,16 +84,16 @@ class ForkserverClient:
             await self._end()
             raise NotStarted("Snakemake's forkserver was not ready in time") from None
         except EngineFault:
-            raise NotStarted(self._why_died()) from None
+            raise NotStarted(self._describe_death()) from None
         except Exception as error:
-            self._forget()
-            why = os_sentence(error) if isinstance(error, OSError) else str(error)
-            raise NotStarted(f"Snakemake's forkserver cannot be started: {why}") from error
+            self._disconnect()
+            reason = os_sentence(error) if isinstance(error, OSError) else str(error)
+            raise NotStarted(f"Snakemake's forkserver cannot be started: {reason}") from error
 
-    def _why_died(self) -> str:
+    def _describe_death(self) -> str:
         """With the forkserver's own words, where it could still send them."""
-        why = f": {self._last_words}" if self._last_words else "; the server's stderr tells why"
-        return f"Snakemake's forkserver died while it was starting{why}"
+        reason = f": {self._reason}" if self._reason else "; the server's stderr tells why"
+        return f"Snakemake's forkserver died while it was starting{reason}"
 
     async def _spawn(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -156,14 +156,14 @@ class ForkserverClient:
         except ConnectionError:
             pass
         finally:
-            self._forget()
-        await self._bury()
+            self._disconnect()
+        await self._reap()
 
     def _dispatch(self, message: Reply) -> None:
         if "ready" in message and self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         if "failed" in message:
-            self._last_words = str(message["failed"])
+            self._reason = str(message["failed"])
         reply = self._replies.get(message.get("id", 0))
         if reply is None or reply.done():
             return
@@ -172,7 +172,7 @@ class ForkserverClient:
         else:
             reply.set_result(message)
 
-    def _forget(self) -> None:
+    def _disconnect(self) -> None:
         """The forkserver is gone: whoever waits for it is told, the next launch starts another."""
         if self._channel is not None:
             self._channel.close()
@@ -183,7 +183,7 @@ class ForkserverClient:
             if not future.done():
                 future.set_exception(EngineFault("Snakemake's forkserver has died"))
 
-    async def _bury(self) -> None:
+    async def _reap(self) -> None:
         if (process := self._process) is not None:
             process.kill()
             await asyncio.to_thread(process.wait)
@@ -203,11 +203,11 @@ class ForkserverClient:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
             self._reading = None
-        self._forget()
-        await self._bury()
+        self._disconnect()
+        await self._reap()
 
 
-def _note_fault(start: "asyncio.Task[None]") -> None:
+def _log_fault(start: "asyncio.Task[None]") -> None:
     """Whoever waited for it may be gone."""
     if not start.cancelled() and (fault := start.exception()) is not None:
         log.warning("%s", fault)

@@ -104,7 +104,7 @@ class Watcher(Protocol):
         """Start a shell command; `options` are those of Popen."""
         ...
 
-    def run_elsewhere(self, command: str) -> int | None:
+    def run_remotely(self, command: str) -> int | None:
         """Run the command that stands for the `run:` block of the thread's job, and return its
         exit status; None if that job runs on this machine."""
         ...
@@ -124,7 +124,7 @@ class Watcher(Protocol):
 
     def finished(self, jobid: int) -> None: ...
 
-    def complained(self, message: str) -> None:
+    def logged_error(self, message: str) -> None:
         """Snakemake prints an error, of the calling thread's job where it has one."""
         ...
 
@@ -190,7 +190,7 @@ def _hook_executor(watcher: Watcher) -> None:
             return
         command = self.format_job_exec(job)
         inner = inner_arguments(command)
-        code = watcher.run_elsewhere(command)
+        code = watcher.run_remotely(command)
         if code is None and inner is None:
             spawn(self, job)
             return
@@ -431,7 +431,7 @@ class EventHandler(logging.Handler):
                 self._grown |= members["job_id"] in self._checkpoints
                 self._watcher.finished(members["job_id"])
             case "error":
-                self._watcher.complained(record.getMessage())
+                self._watcher.logged_error(record.getMessage())
 
 
 def workflow_of(planning: Any) -> Any:

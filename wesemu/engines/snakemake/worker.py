@@ -51,40 +51,40 @@ class WorkflowRun:
     def __init__(
         self,
         workspace: Workspace,
-        order: SnakemakeLaunchSpec,
-        journal: EventLog,
-        watch: SnakemakeRecorder,
+        spec: SnakemakeLaunchSpec,
+        event_log: EventLog,
+        recorder: SnakemakeRecorder,
     ) -> None:
         self._workspace = workspace
-        self._order = order
-        self._journal = journal
-        self._watch = watch
+        self._spec = spec
+        self._event_log = event_log
+        self._recorder = recorder
         self._planning: Any = None
         self._workflow: Any = None
 
     def run(self) -> int:
-        """The exit status: 0, or 1 with the reason in the journal."""
+        """The exit status: 0, or 1 with the reason in the event_log."""
         tempfile.tempdir = None
         os.chdir(self._workspace.work)
-        os.environ.update(tool_environment(self._workspace, self._order))
-        hooks.install(self._watch)
+        os.environ.update(tool_environment(self._workspace, self._spec))
+        hooks.install(self._recorder)
         api = import_module("snakemake.api")
         settings = import_module("snakemake.settings.types")
         output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=False)
         with api.SnakemakeApi(output) as snakemake:
-            handler = hooks.EventHandler(self._watch, lambda: self._workflow.dag)
+            handler = hooks.EventHandler(self._recorder, lambda: self._workflow.dag)
             import_module("snakemake.logging").logger.addHandler(handler)
             try:
                 self._execute(snakemake, settings)
             except (Exception, SystemExit) as error:
-                return self._explain(snakemake, error)
+                return self._describe_failure(snakemake, error)
         self._publish_outputs()
         return 0
 
     def _execute(self, snakemake: Any, settings: Any) -> None:
-        order = self._order
-        options = parsed_options(order)
-        planning = plan_workflow(snakemake, settings, self._workspace, order, options)
+        spec = self._spec
+        options = parsed_options(spec)
+        planning = plan_workflow(snakemake, settings, self._workspace, spec, options)
         self._planning = planning
         graph = plan_graph(planning, settings, options)
         self._workflow = hooks.workflow_of(planning)
@@ -95,7 +95,7 @@ class WorkflowRun:
                 keep_incomplete=options.keep_incomplete,
                 retries=options.retries,
                 lock=False,
-                latency_wait=0 if order.executor == "local" else SHARED_DISK_SECONDS,
+                latency_wait=0 if spec.executor == "local" else SHARED_DISK_SECONDS,
             ),
             scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
             scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
@@ -105,17 +105,17 @@ class WorkflowRun:
         outputs = OutputFiles(self._workspace)
         for name in hooks.final_outputs(self._workflow.dag, only_made=only_made):
             outputs.add(name)
-        self._journal.outputs(outputs.files, outputs.problems)
+        self._event_log.outputs(outputs.files, outputs.problems)
 
-    def _explain(self, snakemake: Any, error: BaseException) -> int:
+    def _describe_failure(self, snakemake: Any, error: BaseException) -> int:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return 0
         try:
             snakemake.print_exception(error)
         except KeyError:  # Snakemake's own, for a syntax error
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        if not self._watch.task_failed:
-            self._journal.error(self._failure(error))
+        if not self._recorder.task_failed:
+            self._event_log.error(self._failure(error))
         if getattr(self._workflow, "dag", None) is not None:
             self._publish_outputs(only_made=True)
         return 1
@@ -126,7 +126,7 @@ class WorkflowRun:
 
 
 def plan_workflow(
-    snakemake: Any, settings: Any, workspace: Workspace, order: SnakemakeLaunchSpec, options: Any
+    snakemake: Any, settings: Any, workspace: Workspace, spec: SnakemakeLaunchSpec, options: Any
 ) -> Any:
     """Snakemake's WorkflowApi of an order and its `parsed_options`; nothing is parsed yet.
 
@@ -136,18 +136,18 @@ def plan_workflow(
     return snakemake.workflow(
         resource_settings=settings.ResourceSettings(
             cores=options.cores,
-            max_threads=order.cluster.task_cores or None,
-            resources=resource_limits(order),
+            max_threads=spec.cluster.task_cores or None,
+            resources=resource_limits(spec),
             default_resources=options.default_resources,
             overwrite_threads=options.set_threads,
             overwrite_scatter=options.set_scatter,
             overwrite_resources=options.set_resources,
         ),
         config_settings=settings.ConfigSettings(
-            config=options.config, configfiles=[workspace.config] if order.configured else []
+            config=options.config, configfiles=[workspace.config] if spec.configured else []
         ),
         storage_settings=settings.StorageSettings(notemp=options.notemp),
-        snakefile=order.workflow_file,
+        snakefile=spec.workflow_file,
         workdir=workspace.work,
     )
 
@@ -170,43 +170,43 @@ def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
     )
 
 
-def resource_limits(order: SnakemakeLaunchSpec) -> dict[str, int]:
+def resource_limits(spec: SnakemakeLaunchSpec) -> dict[str, int]:
     """Memory only where the run has a share of it; GPUs always, as none is a limit too, but for
     a cluster's, which are not this machine's to give."""
-    here = order.executor == "local"
-    limits = dict.fromkeys(hooks.GPU_RESOURCES, order.resources.gpus) if here else {}
-    if order.resources.memory_mb:
-        limits["mem_mb"] = order.resources.memory_mb
+    here = spec.executor == "local"
+    limits = dict.fromkeys(hooks.GPU_RESOURCES, spec.resources.gpus) if here else {}
+    if spec.resources.memory_mb:
+        limits["mem_mb"] = spec.resources.memory_mb
     return limits
 
 
-def tool_environment(workspace: Workspace, order: SnakemakeLaunchSpec) -> dict[str, str]:
+def tool_environment(workspace: Workspace, spec: SnakemakeLaunchSpec) -> dict[str, str]:
     """GPUs are seen by tasks with a lease on them, or by the whole run where there are no leases
     and it has a share; a run without a home has a cache nevertheless. `python` is Snakemake's."""
-    shared = order.resources.gpus and order.priority is None
+    shared = spec.resources.gpus and spec.priority is None
     environment = {} if shared else devices_environment([])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    if order.executor == "local":  # beside the work, as large, and gone with the run
+    if spec.executor == "local":  # beside the work, as large, and gone with the run
         temporary = workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
         environment["TMPDIR"] = str(temporary)
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    if order.sandbox is not None:
+    if spec.sandbox is not None:
         environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
     elif not os.access(existing, os.W_OK):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
-    if (found := _python_folder(workspace, order)) is not None:
+    if (found := _python_folder(workspace, spec)) is not None:
         environment["PATH"] = os.pathsep.join([str(found), os.environ.get("PATH", os.defpath)])
     return environment
 
 
-def _python_folder(workspace: Workspace, order: SnakemakeLaunchSpec) -> Path | None:
+def _python_folder(workspace: Workspace, spec: SnakemakeLaunchSpec) -> Path | None:
     """A folder in which `python` and `python3` are the interpreter that runs Snakemake, as in an
     activated environment; None where PATH already finds that one, or has been set before.
 
     Scripts instead of links: an interpreter looks for its environment beside its own name.
     """
-    own = Path(order.python)
+    own = Path(spec.python)
     folder = workspace.root / "tmp" / "bin"
     names = ("python", "python3")
     found = [shutil.which(name) for name in names]
@@ -225,12 +225,12 @@ def _python_folder(workspace: Workspace, order: SnakemakeLaunchSpec) -> Path | N
 
 def plan_run(workspace: Workspace) -> None:
     """Write what Snakemake would do; the process of a dry run."""
-    order = read_snakemake_spec(workspace)
+    spec = read_snakemake_spec(workspace)
     os.chdir(workspace.work)
-    if order.sandbox is not None:
+    if spec.sandbox is not None:
         os.environ["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
-        if not order.sandbox.program:
-            enter_sandbox(order.sandbox, workspace, None, workspace.root)
+        if not spec.sandbox.program:
+            enter_sandbox(spec.sandbox, workspace, None, workspace.root)
     tie_to_server()
     planning: Any = None
     graph = graph_of([])  # of a workflow that has nothing to do
@@ -244,8 +244,8 @@ def plan_run(workspace: Workspace) -> None:
     settings = import_module("snakemake.settings.types")
     with api.SnakemakeApi(settings.OutputSettings(nocolor=True)) as snakemake:
         try:
-            options = parsed_options(order)
-            planning = plan_workflow(snakemake, settings, workspace, order, options)
+            options = parsed_options(spec)
+            planning = plan_workflow(snakemake, settings, workspace, spec, options)
             _execute_dry(planning, settings, options)
             write_graph(workspace, graph)
         except (Exception, SystemExit) as error:
@@ -271,15 +271,15 @@ class WarmWorker:
     """Implements `run_process.Worker`. Messages are JSON, one a datagram:
     the worker sends {"fork"}, and is sent {"forked"}, {"ended"} and {"cancel"}."""
 
-    def __init__(self, site: RunContext, order: SnakemakeLaunchSpec) -> None:
-        self._site = site
-        self._order = order
+    def __init__(self, context: RunContext, spec: SnakemakeLaunchSpec) -> None:
+        self._context = context
+        self._spec = spec
         self._forks = dict[int, int]()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            _in_child(lambda: self._leave(parent), lambda: _work(site, order, theirs))
+            _in_child(lambda: self._leave(parent), lambda: _run_workflow(context, spec, theirs))
         theirs.close()
         self._open = True
 
@@ -290,24 +290,26 @@ class WarmWorker:
     def fileno(self) -> int:
         return self._channel.fileno() if self._open else -1
 
-    def answer(self) -> None:
+    def on_readable(self) -> None:
         content = self._channel.recv(_MESSAGE_LIMIT)
         if not content:
             self._open = False
             return
         message = json.loads(content)
-        order = self._order
+        spec = self._spec
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _in_child(lambda: self._leave(parent), lambda: _run_python(self._site, order, message))
+            _in_child(
+                lambda: self._leave(parent), lambda: _run_python(self._context, spec, message)
+            )
         self._forks[pid] = message["fork"]
         self._send({"forked": message["fork"], "pid": pid})
 
     def cancel(self) -> None:
         """A sandboxed worker cannot signal the `run:` jobs, which have sandboxes of their own."""
         self._send({"cancel": True})
-        if self._order.sandbox is not None:
+        if self._spec.sandbox is not None:
             for pid in self._forks:
                 send_group(pid, signal.SIGTERM)
 
@@ -319,7 +321,7 @@ class WarmWorker:
     def ended(self, code: int) -> None:
         if code > 128:
             name = f"signal {code - 128}"
-            self._site.journal.error(
+            self._context.event_log.error(
                 RunFailure(
                     message=f"Snakemake itself was ended by {name}",
                     hint="most often because memory ran out" if code == 137 else None,
@@ -333,7 +335,7 @@ class WarmWorker:
             self._channel.send(json.dumps(message).encode())
 
     def _leave(self, parent: int) -> None:
-        self._site.leave()
+        self._context.enter_child()
         self._channel.close()
         die_with_parent(parent)
 
@@ -353,21 +355,21 @@ def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def _work(site: RunContext, order: SnakemakeLaunchSpec, channel: socket.socket) -> int:
-    earlier = events.history(site.workspace)
-    helper = _Helper(channel, tool_environment(site.workspace, order))
-    _confine(site, order)
-    leases = TaskLeases(LeaseClient(order.priority) if order.priority else None)
-    remote = order.executor == "slurm"
-    place = SlurmBackend(site.workspace, order.cluster) if remote else LocalBackend()
-    watch = SnakemakeRecorder(
-        site.workspace, site.journal, earlier, helper.start_python, leases, place
+def _run_workflow(context: RunContext, spec: SnakemakeLaunchSpec, channel: socket.socket) -> int:
+    earlier = events.history(context.workspace)
+    channel_end = _ForkChannel(channel, tool_environment(context.workspace, spec))
+    _enter_sandbox(context, spec)
+    leases = TaskLeases(LeaseClient(spec.priority) if spec.priority else None)
+    remote = spec.executor == "slurm"
+    backend = SlurmBackend(context.workspace, spec.cluster) if remote else LocalBackend()
+    recorder = SnakemakeRecorder(
+        context.workspace, context.event_log, earlier, channel_end.start_python, leases, backend
     )
-    helper.listen(watch.cancel)
-    return WorkflowRun(site.workspace, order, site.journal, watch).run()
+    channel_end.listen(recorder.cancel)
+    return WorkflowRun(context.workspace, spec, context.event_log, recorder).run()
 
 
-class _Helper:
+class _ForkChannel:
     """The worker's end of the channel, shared by its threads."""
 
     def __init__(self, channel: socket.socket, environment: Mapping[str, str]) -> None:
@@ -415,15 +417,15 @@ class _Helper:
         return int(ended["exit_code"])
 
 
-def _confine(site: RunContext, order: SnakemakeLaunchSpec) -> None:
-    if order.sandbox is not None:
-        enter_sandbox(order.sandbox, site.workspace, order.priority)
+def _enter_sandbox(context: RunContext, spec: SnakemakeLaunchSpec) -> None:
+    if spec.sandbox is not None:
+        enter_sandbox(spec.sandbox, context.workspace, spec.priority)
 
 
-def _run_python(site: RunContext, order: SnakemakeLaunchSpec, request: Message) -> int:
+def _run_python(context: RunContext, spec: SnakemakeLaunchSpec, request: Message) -> int:
     """Be the Snakemake of one `run:` job."""
     os.setpgid(0, 0)
-    _confine(site, order)
+    _enter_sandbox(context, spec)
     for target, name in ((1, "stdout"), (2, "stderr")):
         path = Path(request["folder"]) / name
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

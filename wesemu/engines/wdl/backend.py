@@ -224,7 +224,7 @@ def recorded(backend: Any, tasks: LibraryTasks, share: Resources, images: Images
             except _errors.Terminated:
                 raise
             except Exception as error:
-                tasks.complain(name, f"{error}" or type(error).__name__)
+                tasks.add_error(name, f"{error}" or type(error).__name__)
                 raise
             finally:
                 for stream in ("stdout", "stderr"):

@@ -69,32 +69,32 @@ _BACKENDS = {"docker": "docker_swarm", "podman": "podman", "apptainer": "singula
 _LOCAL = "wesemu"
 
 
-def run_workflow(desk: WorkerContext) -> int:
-    """The exit status: 0, or 1 with the reason in the journal."""
+def run_workflow(worker: WorkerContext) -> int:
+    """The exit status: 0, or 1 with the reason in the event_log."""
     library = import_module("WDL")
     import_module("WDL.runtime")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     try:
-        document = library.load(str(desk.order.workflow_file))
-        target = target_of(document, desk.order)
-        inputs = inputs_of(desk, target)
-        launch = _next_launch(desk.workspace.work / ".wdl")
-        config = _config(launch, desk.order)
-        _use_backend(desk, config)
-        desk.tasks.plan(_count(target))
+        document = library.load(str(worker.spec.workflow_file))
+        target = target_of(document, worker.spec)
+        inputs = inputs_of(worker, target)
+        launch = _next_launch(worker.workspace.work / ".wdl")
+        config = _config(launch, worker.spec)
+        _use_backend(worker, config)
+        worker.tasks.plan(_count(target))
         _, outputs = library.runtime.run(config, target, inputs, run_dir=f"{launch}/.")
     except Exception as error:
         if not isinstance(error, library.runtime.RunFailed):
             logging.getLogger("wdl").error("%s", error)  # of the others it has told itself
-        return desk.fail(describe_failure(error, desk.workspace))
-    results = _keep_outputs(desk.workspace, target, outputs)
-    desk.tasks.journal.outputs(results.files, results.problems)
+        return worker.fail(describe_failure(error, worker.workspace))
+    results = _keep_outputs(worker.workspace, target, outputs)
+    worker.tasks.event_log.outputs(results.files, results.problems)
     return 0
 
 
-def target_of(document: Any, order: LibraryLaunchSpec) -> Any:
+def target_of(document: Any, spec: LibraryLaunchSpec) -> Any:
     """The task that was named, else the workflow, else the only task."""
-    wanted = order.options.get("task")
+    wanted = spec.options.get("task")
     tasks = {task.name: task for task in document.tasks}
     if wanted is not None and wanted in tasks:
         return tasks[wanted]
@@ -109,26 +109,26 @@ def target_of(document: Any, order: LibraryLaunchSpec) -> Any:
     )
 
 
-def inputs_of(desk: WorkerContext, target: Any) -> Any:
+def inputs_of(worker: WorkerContext, target: Any) -> Any:
     """The order's inputs as miniwdl wants them. Raises its own errors."""
     library = import_module("WDL")
 
     def locate(value: Any) -> str:
         name, directory = str(value.value), isinstance(value, library.Value.Directory)
         if "://" in name:
-            if desk.order.containers is None:
+            if worker.spec.containers is None:
                 raise library.Error.InputError(
                     f"the input {name} is a URL, which needs containers to be fetched; attach it"
                 )
             return name
-        path = desk.workspace.work / name
+        path = worker.workspace.work / name
         if not (path.is_dir() if directory else path.is_file()):
             kind = "directory" if directory else "file"
             raise library.Error.InputError(f"the input {kind} {name} is not there; attach it")
         return f"{os.path.normpath(path)}/" if directory else os.path.normpath(path)
 
     given = library.values_from_json(
-        desk.order.inputs,
+        worker.spec.inputs,
         target.available_inputs,
         target.required_inputs,
         namespace=target.name,
@@ -136,20 +136,20 @@ def inputs_of(desk: WorkerContext, target: Any) -> Any:
     return library.Value.rewrite_env_paths(given, locate)
 
 
-def _config(launch: Path, order: LibraryLaunchSpec) -> Any:
+def _config(launch: Path, spec: LibraryLaunchSpec) -> Any:
     """Results of earlier launches are taken from the call cache; no call of this launch takes
     another's."""
-    cores, memory = order.resources.cores, order.resources.memory_mb
+    cores, memory = spec.resources.cores, spec.resources.memory_mb
     return import_module("WDL.runtime.config").Loader(
         logging.getLogger("wdl"),
         filenames=[],
         overrides={
             "scheduler": {
-                "container_backend": _BACKENDS[order.containers] if order.containers else _LOCAL,
+                "container_backend": _BACKENDS[spec.containers] if spec.containers else _LOCAL,
                 "task_concurrency": cores,
-                "fail_fast": not order.options.get("keep_going", False),
+                "fail_fast": not spec.options.get("keep_going", False),
             },
-            "file_io": {"chown": order.containers is not None},
+            "file_io": {"chown": spec.containers is not None},
             "task_runtime": {"cpu_max": cores, "memory_max": memory << 20},
             "call_cache": {
                 "put": True,
@@ -162,20 +162,20 @@ def _config(launch: Path, order: LibraryLaunchSpec) -> Any:
     )
 
 
-def _use_backend(desk: WorkerContext, config: Any) -> None:
+def _use_backend(worker: WorkerContext, config: Any) -> None:
     """miniwdl finds its backend under the configured name, and nowhere else."""
     backend = import_module("wesemu.engines.wdl.backend")
     known = dict(import_module("WDL.runtime.config").load_plugins(config, "container_backend"))
     name = config["scheduler"]["container_backend"]
-    tasks, share = desk.tasks, desk.order.resources
+    tasks, share = worker.tasks, worker.spec.resources
     if name == _LOCAL:
         chosen = backend.local_backend(tasks, share)
     else:
-        images = Images(desk.order.containers or "docker")
+        images = Images(worker.spec.containers or "docker")
         chosen = backend.recorded(known[name], tasks, share, images)
-        if not desk.order.always_contained:
+        if not worker.spec.always_contained:
             chosen = backend.chosen(backend.local_backend(tasks, share), chosen, images)
-        desk.stop = _terminate
+        worker.stop = _terminate
     containers: Any = import_module("WDL.runtime.task_container")
     containers._backends = {name: chosen}  # noqa: SLF001  # filled from entry points otherwise
 
@@ -243,16 +243,16 @@ def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> LibraryRes
 # `python -m wesemu.engines.wdl.worker RUN_DIRECTORY`: what miniwdl would do.
 
 
-def inspect_workflow(desk: WorkerContext) -> Graph | None:
+def inspect_workflow(worker: WorkerContext) -> Graph | None:
     library = import_module("WDL")
     import_module("WDL.runtime")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     try:
-        document = library.load(str(desk.order.workflow_file))
-        target = target_of(document, desk.order)
-        inputs_of(desk, target)
+        document = library.load(str(worker.spec.workflow_file))
+        target = target_of(document, worker.spec)
+        inputs_of(worker, target)
     except Exception as error:
-        desk.fail(describe_failure(error, desk.workspace))
+        worker.fail(describe_failure(error, worker.workspace))
         return None
     if isinstance(target, library.Task):
         return graph_of([PlannedTask("1", str(target.name))])
