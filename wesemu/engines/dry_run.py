@@ -1,7 +1,8 @@
-"""A workflow planned without being run, by a process of its own that leaves nothing behind.
+"""Dry runs: plan a workflow in a separate process, without running it.
 
-Planning a workflow can run code of its author (a Snakefile is Python). So it happens in a process
-that is ended after a while, whatever it has started.
+Planning can execute code of the author (a Snakefile is Python). The process therefore has a time
+limit, and the server ends it with everything that it started. Parts: `DryRuns` for the server,
+`tie_to_server`, `write_graph` and `write_failure` for the process.
 """
 
 import asyncio
@@ -22,12 +23,12 @@ from wesemu.runs.run_directory import Workspace, read_end, read_json, write_json
 
 SECONDS = 60.0
 _AT_ONCE = 2
-_LARGEST = 64 << 20
-_LAST_WORDS = 500
+_RESULT_LIMIT = 64 << 20
+_STDERR_BYTES = 500
 
 
 class DryRuns:
-    """Plans workflows by `wesemu.engines.main`, few at a time, each for at most `seconds`."""
+    """Plans workflows with `wesemu.engines.main`: at most two at a time, `seconds` each."""
 
     def __init__(
         self, python: str, environment: Mapping[str, str], seconds: float = SECONDS
@@ -35,22 +36,24 @@ class DryRuns:
         self._python = python
         self._environment = environment
         self._seconds = seconds
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._semaphore = asyncio.Semaphore(_AT_ONCE)
 
     async def perform(
         self, engine: str, workspace: Workspace, sandbox: Sandbox | None = None
     ) -> Graph:
-        """The graph of the tasks, planned in bubblewrap where `sandbox` says so. Raises
-        InvalidRequest for a workflow that cannot be planned, EngineFault."""
-        async with self._turns:
+        """Return the task graph. Uses bubblewrap if `sandbox` names its program.
+
+        Raises InvalidRequest if the workflow cannot be planned; EngineFault.
+        """
+        async with self._semaphore:
             process = await asyncio.to_thread(self._spawn, engine, workspace, sandbox)
             try:
                 async with asyncio.timeout(self._seconds):
                     await asyncio.to_thread(process.wait)
             except TimeoutError as error:
                 raise InvalidRequest(
-                    f"the workflow was not planned within {self._seconds:.0f} s, the most that a "
-                    "dry run may take; submit it, or plan it where you wrote it",
+                    f"the workflow was not planned within {self._seconds:.0f} s, the time "
+                    "limit of a dry run; submit it, or plan it on your own machine",
                     field="workflow_url",
                 ) from error
             finally:
@@ -67,12 +70,12 @@ class DryRuns:
         temporary = workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
         own = {MARK: str(workspace.root), "TMPDIR": str(temporary)}
-        with workspace.stderr.open("wb") as talk:
+        with workspace.stderr.open("wb") as stderr:
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,  # which ends when this server does
-                stdout=talk,
-                stderr=talk,
+                stdin=subprocess.PIPE,  # closes when this server ends
+                stdout=stderr,
+                stderr=stderr,
                 cwd="/",
                 env={**self._environment, **own},
                 start_new_session=True,
@@ -82,11 +85,14 @@ class DryRuns:
 
 
 def tie_to_server() -> None:
-    """For the process: end, with its group, when the server that started it is gone."""
+    """Kill this process and its group when the server ends (called in the process).
+
+    The server holds the write end of standard input, so the read returns at its end.
+    """
     server = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     threading.Thread(target=_await_end, args=[server], name="server", daemon=True).start()
 
 
@@ -96,17 +102,17 @@ def _await_end(server: int) -> None:
 
 
 def write_graph(workspace: Workspace, graph: Graph) -> None:
-    """For the process: it was planned."""
+    """Write the task graph (called in the process)."""
     write_json(_file(workspace), {"graph": graph_to_json(graph)})
 
 
 def write_failure(workspace: Workspace, failure: RunFailure) -> None:
-    """For the process: it cannot be planned."""
+    """Write why planning failed (called in the process)."""
     write_json(_file(workspace), {"failure": asdict(failure)})
 
 
 def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:
-    """Whatever it started goes too, daemons as well (they carry the mark)."""
+    """End the process and all that it started; daemons are found by the mark."""
     send_group(process.pid, signal.SIGKILL)
     end_all(lambda: [*members(process.pid), *marked(root)])
     process.wait()
@@ -116,22 +122,22 @@ def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:
 
 def _read(workspace: Workspace) -> Graph:
     try:
-        told: dict[str, Any] = read_json(_file(workspace), _LARGEST)
+        result: dict[str, Any] = read_json(_file(workspace), _RESULT_LIMIT)
     except (OSError, ValueError) as error:
-        words = _last_words(workspace)
+        stderr = _stderr_tail(workspace)
         raise EngineFault(
-            f"planning the workflow ended without a result: {words.replace(os.linesep, ' ')}"
+            f"planning the workflow ended without a result: {stderr.replace(os.linesep, ' ')}"
         ) from error
-    if "graph" in told:
-        return graph_from_json(told["graph"])
-    failure = RunFailure(**told["failure"])
+    if "graph" in result:
+        return graph_from_json(result["graph"])
+    failure = RunFailure(**result["failure"])
     hint = f"; {failure.hint}" if failure.hint else ""
     raise InvalidRequest(f"the workflow cannot be planned: {failure.message}{hint}")
 
 
-def _last_words(workspace: Workspace) -> str:
+def _stderr_tail(workspace: Workspace) -> str:
     try:
-        return read_end(workspace.stderr, _LAST_WORDS).decode(errors="replace").strip()
+        return read_end(workspace.stderr, _STDERR_BYTES).decode(errors="replace").strip()
     except OSError:
         return ""
 

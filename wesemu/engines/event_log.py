@@ -1,7 +1,8 @@
-"""events.jsonl, the history of a run: appended by its process, followed by the server.
+"""events.jsonl, the event log of a run: the run process appends, the server follows.
 
-docs/run-directory.md lists the records. A record is one JSON object a line with `time` and
-`event`; readers skip records that they do not know and a line that was cut off by a crash.
+docs/run-directory.md lists the records. Each line is one JSON object with `time` and `event`.
+Readers skip unknown records and lines that a crash has cut off. Parts: preallocation of disk
+blocks, output files, `EventLog` (writer), `Tail` (reader), conversion of records.
 """
 
 import contextlib
@@ -31,16 +32,17 @@ from wesemu.runs.ports import (
 from wesemu.runs.publishing import is_own, printable_path, unpublishable_reason
 from wesemu.runs.run_directory import Workspace, read_regular
 
-# Blocks of the disk that a file owns before it needs them, so that a full disk cannot stop it.
-
+# Preallocation of disk blocks, so that appends succeed on a full disk.
 
 _KEEP_SIZE = 1
-"""FALLOC_FL_KEEP_SIZE of fallocate(2): the blocks lie behind the end of the file."""
+"""FALLOC_FL_KEEP_SIZE of fallocate(2): allocate behind the end of the file."""
 
 
 def preallocate(descriptor: int, size: int) -> bool:
-    """Own room for `size` bytes more than the file has. False where that cannot be had: the disk
-    is full, or its file system or the operating system knows no such thing."""
+    """Allocate `size` bytes behind the end of the file with fallocate(2).
+
+    Returns False if the disk is full, or the file system or operating system does not support it.
+    """
     call = _fallocate()
     return (
         call is not None and call(descriptor, _KEEP_SIZE, os.fstat(descriptor).st_size, size) == 0
@@ -48,7 +50,7 @@ def preallocate(descriptor: int, size: int) -> bool:
 
 
 def release_preallocated(descriptor: int) -> None:
-    """Give back what `allocate` has left behind the end of the file."""
+    """Free the blocks that `preallocate` allocated behind the end of the file."""
     os.ftruncate(descriptor, os.fstat(descriptor).st_size)
 
 
@@ -60,17 +62,16 @@ def _fallocate() -> Callable[[int, int, int, int], int] | None:
     return call
 
 
-# The files of a run's outputs, as its engine names them: files, and folders of files.
-
+# Output files of a run.
 
 _PRIVATE = frozenset({".snakemake_timestamp"})
-"""Files that an engine writes into folders for itself."""
+"""Internal files of an engine in output folders."""
 
 
 class OutputFiles:
-    """Collects outputs below `work/`. Each file is listed once, in the order of its first naming.
+    """Collects outputs below `work/`: each file once, in the order of the first `add`.
 
-    What exists and cannot be published becomes a problem.
+    An existing file that cannot be published becomes a problem.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -87,8 +88,7 @@ class OutputFiles:
         return list(self._problems.values())
 
     def add(self, name: str) -> None:
-        """A path relative to `work/`. A folder stands for its files; what does not exist is
-        ignored."""
+        """Add a path relative to `work/`. A folder adds its files; missing paths are ignored."""
         path = self._workspace.work / name
         if not os.path.lexists(path):
             return
@@ -101,9 +101,9 @@ class OutputFiles:
 
     def _add(self, path: Path, *, declared: bool) -> None:
         name = os.path.relpath(path, self._workspace.work)
-        if name.startswith("../"):  # an absolute path, which the workflow chose deliberately
+        if name.startswith("../"):  # an absolute path, chosen by the workflow
             self._problems[name] = Unpublished(
-                printable_path(str(path)), "it lies elsewhere", declared=False
+                printable_path(str(path)), "it is outside the run directory", declared=False
             )
             return
         reason = unpublishable_reason(self._workspace, path)
@@ -114,10 +114,10 @@ class OutputFiles:
 
 
 def walk(folder: Path, is_followed: Callable[[Path], bool]) -> Iterator[Path]:
-    """All files below a folder, and folders that are empty, sorted.
+    """Yield all files and empty folders below a folder, sorted.
 
-    A link to another folder is followed if `is_followed` says so of its target; otherwise, and if
-    it leads to a folder above itself, the link is returned as a file is.
+    Follows a link to a folder if `is_followed` accepts its target. Yields other links, and links
+    to a parent folder, like files.
     """
     return _walk(folder, (folder.resolve(),), is_followed)
 
@@ -146,7 +146,7 @@ OPEN_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 
 _READ_SIZE = 1 << 20
 _LONGEST_LINE = 64 << 20
-"""Bytes: the record of a million outputs."""
+"""In bytes; a record with a million outputs fits."""
 
 _MESSAGE_LIMIT = 100_000
 _SURROGATE = b"\\ud"
@@ -155,7 +155,7 @@ _LOW_BYTES = _PREALLOCATED_BYTES // 2
 
 
 def notification_fifo(workspace: Workspace) -> Path:
-    """A FIFO beside the event_log, there while the run's process lives; a byte says "read on"."""
+    """Return the FIFO that exists while the run process lives; a byte announces records."""
     return workspace.root / "events.fifo"
 
 
@@ -164,10 +164,9 @@ def now() -> datetime:
 
 
 class EventLog:
-    """The writing end. Several processes of one run may each hold one: a record is one write.
+    """Writer of events.jsonl. Several processes of a run may write: a record is one write(2).
 
-    The file owns room for what comes next, so that the history of a run that fills the disk has
-    its end.
+    The file has preallocated blocks, so a run that fills the disk can still record its end.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -178,18 +177,18 @@ class EventLog:
         self._cut = False
 
     def write(self, event: str, **members: Any) -> None:
-        """Append one record. `members` are JSON values."""
+        """Append one record. `members` are JSON values. Never raises OSError."""
         record = {"time": now().isoformat(timespec="microseconds"), "event": event, **members}
         text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
         line = text.encode(errors="replace") + b"\n"
         try:
             self._append(line)
-        except OSError as error:  # a full disk ends the tools, not the history's writer
-            log_warning(f"a record is lost: {error}")
+        except OSError as error:  # a full disk must not end the run process
+            log_warning(f"writing an event failed: {error}")
         self.notify()
 
     def _append(self, line: bytes) -> None:
-        """A line that a full disk has cut off is ended by the next one."""
+        """Write a line. If a full disk cuts it off, the next line starts with a line break."""
         if self._allocated < len(line) + _LOW_BYTES and preallocate(
             self._events, len(line) + _PREALLOCATED_BYTES
         ):
@@ -218,7 +217,7 @@ class EventLog:
             try:
                 os.write(self._fifo, b"\0")
             except BlockingIOError:
-                return  # nobody listens, or whoever does has yet to answer earlier rings
+                return  # full: the follower has notifications to read already
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -230,14 +229,14 @@ class EventLog:
 
 
 def log_warning(message: str) -> None:
-    """A word in the run's stderr.log, which may have no room either."""
+    """Write a line to stderr.log of the run. Ignores a full disk."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"wesemu: {message}\n")
         sys.stderr.flush()
 
 
 def create_notification_fifo(workspace: Workspace) -> None:
-    """Make the FIFO; a file system without FIFOs leaves followers to their slower polling."""
+    """Create the FIFO. On file systems without FIFOs, followers poll."""
     try:
         os.mkfifo(notification_fifo(workspace), 0o600)
     except OSError:
@@ -256,7 +255,7 @@ def _open_fifo(path: Path) -> int | None:
 
 
 class Tail:
-    """The reading end: each `read` gives the complete records that were appended since."""
+    """Reader of events.jsonl: each `read` returns the new complete records."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -265,10 +264,10 @@ class Tail:
         self._rest_size = 0
 
     def read(self) -> list[JsonObject]:
-        """Blocks on the disk. An absent file has no records yet.
+        """Return new records; none if the file does not exist. Blocks on the disk.
 
-        Takes time that grows with what was appended, and memory for 1 MiB of it or for the longest
-        line that is a record; longer ones are skipped.
+        Takes time proportional to the new content, and memory for 1 MiB or the longest line.
+        Skips lines above 64 MiB.
         """
         while content := self._read():
             records = [record for line in self._lines(content) if (record := _parse(line))]
@@ -285,7 +284,7 @@ class Tail:
         return content
 
     def _lines(self, content: bytes) -> Iterator[bytes]:
-        """The lines that `content` completes."""
+        """Yield the lines that `content` completes."""
         *ends, rest = content.split(b"\n")
         for end in ends:
             if self._rest_size + len(end) <= _LONGEST_LINE:
@@ -301,7 +300,7 @@ class Tail:
 def _parse(line: bytes) -> JsonObject | None:
     try:
         record = json.loads(line)
-        if _SURROGATE in line.lower():  # of surrogates, which no database takes
+        if _SURROGATE in line.lower():  # a database cannot store lone surrogates
             text = json.dumps(record, ensure_ascii=False)
             record = json.loads(text.encode(errors="replace"))
     except (ValueError, RecursionError):
@@ -310,19 +309,19 @@ def _parse(line: bytes) -> JsonObject | None:
 
 
 def records(workspace: Workspace) -> Iterator[JsonObject]:
-    """All records so far, without having all of them in memory."""
+    """Yield all records so far; holds only a part of them in memory."""
     tail = Tail(workspace.events)
     while batch := tail.read():
         yield from batch
 
 
 def history(workspace: Workspace) -> list[JsonObject]:
-    """All records so far."""
+    """Return all records so far."""
     return list(records(workspace))
 
 
 def logged_exit_code(workspace: Workspace) -> int | None:
-    """The exit status of the newest launch, if its history came to an end."""
+    """Return the exit status in the last record, or None if that is no `ended` record."""
     last: JsonObject | None = None
     for record in records(workspace):
         last = record
@@ -333,8 +332,10 @@ def logged_exit_code(workspace: Workspace) -> int | None:
 
 
 def remove_irregular_files(workspace: Workspace) -> None:
-    """Remove what lies in place of the files that the run's process writes and is none: an earlier
-    launch may have left a link, or a FIFO that would be waited for."""
+    """Remove links and special files in place of the files that the run process writes.
+
+    The workflow of an earlier launch may have created them. Opening a FIFO would block.
+    """
     for path in (workspace.events, workspace.stdout, workspace.stderr, workspace.exit_code):
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
             with contextlib.suppress(OSError):
@@ -342,7 +343,7 @@ def remove_irregular_files(workspace: Workspace) -> None:
 
 
 def repair_tail(workspace: Workspace) -> None:
-    """End a line that a crash has cut off, so that the next record has a line of its own."""
+    """Complete a line that a crash has cut off, so the next record starts on a new line."""
     try:
         with workspace.events.open("rb+") as file:
             if file.seek(0, os.SEEK_END) == 0:
@@ -355,7 +356,7 @@ def repair_tail(workspace: Workspace) -> None:
 
 
 def to_event(record: JsonObject) -> Event | None:
-    """The port's event that a record stands for, if any."""
+    """Return the event of `runs.ports` for a record, if there is one."""
     members: dict[str, Any] = record
     try:
         match record["event"]:
@@ -375,27 +376,30 @@ def to_event(record: JsonObject) -> Event | None:
 
 
 def _failure(values: dict[str, Any]) -> RunFailure:
-    """Raises TypeError, ValueError for one whose members are of other kinds."""
+    """Raise TypeError or ValueError if a member has the wrong type."""
     failure = RunFailure(**values)
     texts = (failure.hint, failure.task, failure.stderr, failure.file)
     numbers = (failure.exit_code, failure.record)
     whole = isinstance(failure.message, str)
     whole = whole and all(text is None or isinstance(text, str) for text in texts)
     if not (whole and all(number is None or type(number) is int for number in numbers)):
-        raise TypeError("a failure's members are of other kinds")
+        raise TypeError("a member of the failure has the wrong type")
     return replace(failure, message=failure.message[:_MESSAGE_LIMIT])
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRecord:
-    """The record `outputs`: files below `work/`, and results that cannot be published."""
+    """An `outputs` record: files below `work/`, and outputs that cannot be published."""
 
     files: tuple[str, ...] = ()
     unpublished: tuple[Unpublished, ...] = ()
 
 
 def last_outputs(records: Iterable[JsonObject]) -> OutputRecord | None:
-    """The last `outputs` record of the newest launch; None where it has none."""
+    """Return the last `outputs` record of the newest launch; empty if it has none yet.
+
+    None if `records` contain neither a launch nor outputs.
+    """
     result: OutputRecord | None = None
     for record in records:
         match record:
@@ -418,7 +422,7 @@ def _unpublished(problems: Iterable[Any]) -> Iterator[Unpublished]:
 
 
 def last_tasks(records: Iterable[JsonObject]) -> dict[tuple[str, int], TaskLog]:
-    """The newest state of each attempt, by the task's id and the attempt's number."""
+    """Return the newest state of each attempt, by task id and attempt number."""
     tasks = dict[tuple[str, int], TaskLog]()
     for record in records:
         match to_event(record):
@@ -430,7 +434,7 @@ def last_tasks(records: Iterable[JsonObject]) -> dict[tuple[str, int], TaskLog]:
 def close_tasks(
     event_log: EventLog, records: Iterable[JsonObject], states: frozenset[TaskState] = OPEN_STATES
 ) -> None:
-    """Write CANCELED for every attempt that nobody will end any more."""
+    """Record CANCELED for every attempt in `states`, because its process is gone."""
     for task in last_tasks(records).values():
         if task.state in states:
             ended = now() if task.started else None
@@ -438,7 +442,7 @@ def close_tasks(
 
 
 def task_to_json(task: TaskLog) -> dict[str, Any]:
-    """Only what is known; times in ISO 8601, UTC."""
+    """Return the known members; times in ISO 8601, UTC."""
     values = {field.name: getattr(task, field.name) for field in fields(task)}
     values |= {
         "state": task.state.value,
@@ -450,7 +454,7 @@ def task_to_json(task: TaskLog) -> dict[str, Any]:
 
 
 def task_from_json(values: dict[str, Any]) -> TaskLog:
-    """Raises KeyError, TypeError or ValueError for a record that is none."""
+    """Raise KeyError, TypeError or ValueError for an invalid record."""
     known = {field.name for field in fields(TaskLog)}
     task = TaskLog(**{key: value for key, value in values.items() if key in known})
     return replace(

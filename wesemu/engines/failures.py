@@ -1,4 +1,7 @@
-"""How a task's end is explained: its last words, and a hint by its exit status."""
+"""Failures in text: the cause, a hint what to do, and the log with the evidence.
+
+Parts: hints for Slurm's messages, hints by exit status and log, failures of tasks and workflows.
+"""
 
 import re
 import traceback
@@ -9,8 +12,7 @@ from wesemu.runs.model import RunFailure
 from wesemu.runs.run_directory import Workspace, read_end
 from wesemu.util.text import failure_reason, without_paths
 
-# What to do about what Slurm says when a task does not start, or is ended by it.
-
+# Hints for Slurm's messages.
 
 _SPEAKERS = ("srun:", "salloc:", "sbatch:", "slurmstepd", "wesemu:")
 _SLURM_HINTS = (
@@ -35,21 +37,21 @@ _SLURM_HINTS = (
 )
 
 
-def slurm_hint(words: str) -> str | None:
-    """`words` are a log's last ones; None where they are none of Slurm's."""
-    told = "\n".join(line for line in words.splitlines() if line.startswith(_SPEAKERS))
-    return next((hint for phrase, hint in _SLURM_HINTS if phrase in told), None)
+def slurm_hint(text: str) -> str | None:
+    """Return the hint for a message of Slurm at the end of a log; None without such a message."""
+    lines = "\n".join(line for line in text.splitlines() if line.startswith(_SPEAKERS))
+    return next((hint for phrase, hint in _SLURM_HINTS if phrase in lines), None)
 
 
-def is_refusal(words: str) -> bool:
-    """Whether srun says why it did not run the task, rather than how the task ended."""
+def is_refusal(text: str) -> bool:
+    """Return whether srun reports why it did not run the task, not how the task ended."""
     refused = ("Unable to", "nvalid", "can not be satisfied", "unrecognized", "srun: fatal:")
-    return any(mark in words for mark in (*refused, "execve()"))
+    return any(mark in text for mark in (*refused, "execve()"))
 
 
 _TAIL_BYTES = 16_384
 LINE_LIMIT = 240
-"""The length at which a tool's line is cut."""
+"""Maximum length of a tool's line in a message."""
 
 _MISSING_TOOL = re.compile(r"(?:^|: )([^\s:]+): (?:command )?not found$", re.MULTILINE)
 _QUOTED_PATH = re.compile(r'"/(?:[^"\n]*/)?([^"/\n]+)"')
@@ -77,37 +79,37 @@ _HINTS = {
 
 
 def log_tail(path: Path) -> str:
-    """The end of a log file, "" where there is no regular file."""
+    """Return the end of a log file, or "" without a regular file."""
     try:
         return read_end(path, _TAIL_BYTES).decode(errors="replace").strip()
     except OSError:
         return ""
 
 
-def hint(exit_code: int | None, words: str) -> str | None:
-    """What to do about an exit status, given the tool's last words."""
-    if _FULL_DISK in words:
+def hint(exit_code: int | None, text: str) -> str | None:
+    """Return what to do, by exit status and the end of the tool's log."""
+    if _FULL_DISK in text:
         return "the disk is full; free some space and submit again"
-    if (told := slurm_hint(words)) is not None:
-        return told
-    if (module := missing_module_hint(words)) is not None:
+    if (advice := slurm_hint(text)) is not None:
+        return advice
+    if (module := missing_module_hint(text)) is not None:
         return module
-    if _WEB.search(words):
+    if _WEB.search(text):
         return (
-            "something was to be fetched from the web and could not be reached from here; attach "
-            "the files (a wrapper's or a module's, too) and name them by a relative path"
+            "a download from the web failed because the server cannot reach the address; attach "
+            "the files (also those of a wrapper or module) and name them by a relative path"
         )
-    missing = _MISSING_TOOL.findall(words)
+    missing = _MISSING_TOOL.findall(text)
     if exit_code == 127 and missing:
         return f"the tool {missing[-1]} was not found; install it or correct PATH"
     return None if exit_code is None else _HINTS.get(exit_code)
 
 
-def missing_module_hint(words: str) -> str | None:
-    """What to install for a Python module that a workflow imports, or a plugin that it names."""
-    if (plugin := _MISSING_PLUGIN.search(words)) is not None:
+def missing_module_hint(text: str) -> str | None:
+    """Return what to install for a missing Python module or Snakemake plugin."""
+    if (plugin := _MISSING_PLUGIN.search(text)) is not None:
         return f"pip install {plugin[1]} where the server is installed"
-    if (found := _MISSING_MODULE.search(words)) is None:
+    if (found := _MISSING_MODULE.search(text)) is None:
         return None
     module = found[1].partition(".")[0]
     if module in _WORKFLOWS_EXTRA:
@@ -119,15 +121,17 @@ def missing_module_hint(words: str) -> str | None:
 
 
 def shorten(text: str, root: Path) -> str:
-    """One paragraph without this machine's paths: of files below the run directory `root` what
-    follows it, of others below the data directory their names."""
+    """Return one paragraph without paths of this machine.
+
+    Paths below the run directory `root` become relative; other paths below the data directory
+    become file names.
+    """
     text = without_paths(text.replace(f"{root}/", ""), root.parent.parent)
     text = _QUOTED_PATH.sub(r'"\1"', text)
     return " ".join(text.split())[: 4 * LINE_LIMIT]
 
 
-# What to tell the caller of a failed run: one sentence, a hint, and the way to the evidence.
-
+# Failures of tasks and workflows.
 
 _INCOMPLETE = "some output files are missing"
 _MISSING_FILE = re.compile(r"(?:^|: ?)([^\n:]+?) \(missing locally", re.MULTILINE)
@@ -142,53 +146,58 @@ def task_failure(
     name: str,
     wildcards: str,
     exit_code: int | None,
-    complaint: str,
+    error: str,
     root: Path,
     logs: list[str],
 ) -> RunFailure:
-    """`logs` are paths below `root`, the likeliest to tell the reason first; `complaint` is
-    Snakemake's own message."""
-    told = next((log for log in logs if log_tail(root / log)), logs[0] if logs else None)
-    words = log_tail(root / told) if told else ""
+    """Return the failure of a Snakemake task.
+
+    `logs` are paths below `root`, the most informative first. `error` is Snakemake's message.
+    """
+    log = next((path for path in logs if log_tail(root / path)), logs[0] if logs else None)
+    text = log_tail(root / log) if log else ""
     title = f"rule {name}" + (f" ({wildcards})" if wildcards else "")
-    advice = hint(exit_code, words)
-    if _INCOMPLETE in complaint:
-        files = ", ".join(_MISSING_FILE.findall(complaint))
+    advice = hint(exit_code, text)
+    if _INCOMPLETE in error:
+        files = ", ".join(_MISSING_FILE.findall(error))
         message = f"{title} ended well, but did not make {shorten(files, root)}"
         advice = "have the command write what output: names, relative to the working directory"
     elif exit_code:
-        reason = shorten(_reason(words), root)[:LINE_LIMIT]
+        reason = shorten(_reason(text), root)[:LINE_LIMIT]
         message = f"{title} ended with exit status {exit_code}" + (f": {reason}" if reason else "")
     else:
-        reason = complaint or (_reason(words) if _RUN_ERROR.search(words) else "")
+        reason = error or (_reason(text) if _RUN_ERROR.search(text) else "")
         message = f"{title} failed: {shorten(reason, root) or 'see its standard error'}"
     return RunFailure(
         message=message,
         hint=advice,
         task=name,
         exit_code=exit_code,
-        stderr=told,
+        stderr=log,
     )
 
 
-def _reason(words: str) -> str:
-    """The line of a log that tells why: a tool's, or the error of a `run:` block, which Snakemake
-    follows up with words of its own; of a failed tool in there, what that said."""
-    error = _RUN_ERROR.search(words)
-    told = words[: error.start()].rstrip() if error else words
-    if error is None or (error["kind"] == "CalledProcessError" and told):
-        return failure_reason(told)
+def _reason(text: str) -> str:
+    """Return the line of a log with the cause.
+
+    In the log of a `run:` block Snakemake adds lines after the error, so the error is searched for.
+    If a tool in the block failed, its own message precedes that error.
+    """
+    error = _RUN_ERROR.search(text)
+    before = text[: error.start()].rstrip() if error else text
+    if error is None or (error["kind"] == "CalledProcessError" and before):
+        return failure_reason(before)
     return f"{error['kind']} in {Path(error['file']).name}, line {error['line']}: {error['text']}"
 
 
 def workflow_failure(
     error: BaseException, file: str | None, line: int | None, root: Path
 ) -> RunFailure:
-    """A workflow that could not be planned; `file` and `line` in the caller's Snakefile."""
+    """Return the failure of planning; `file` and `line` are in the user's Snakefile."""
     name = Path(file).name if file else None
     place = f" in {name}, line {line}" if name and line else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    if isinstance(error.__context__, TokenError):  # whose last bracket Snakemake takes off
+    if isinstance(error.__context__, TokenError):  # Snakemake cuts its last bracket off
         text = error.__context__.args[0]
     kind = type(error).__name__
     text = shorten(text, root)
@@ -201,7 +210,7 @@ def workflow_failure(
 
 
 def deepest_frame(error: BaseException, files: set[str]) -> tuple[str, int] | None:
-    """The last place in one of `files` that an error came through."""
+    """Return file and line of the innermost frame in one of `files`."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in files and frame.lineno is not None:
             return frame.filename, frame.lineno
@@ -209,5 +218,5 @@ def deepest_frame(error: BaseException, files: set[str]) -> tuple[str, int] | No
 
 
 def relative_logs(workspace: Workspace, logs: tuple[str, ...]) -> list[str]:
-    """A rule's log files (below `work/`) as paths below the run directory."""
+    """Return the log files of a rule (below `work/`) as paths below the run directory."""
     return [f"{workspace.work.name}/{log}" for log in logs if not Path(log).is_absolute()]

@@ -1,7 +1,7 @@
 """Landlock, the kernel's access control for unprivileged processes (landlock(7)), by system calls.
 
-A process restricts itself and all its later children; nothing takes the restriction back. Rules
-are granted for file hierarchies. Not covered: metadata (stat), connecting to named unix sockets.
+A process restricts itself and its later children irrevocably. Rules grant access to file
+hierarchies. Landlock does not restrict metadata (stat) or connections to named unix sockets.
 """
 
 import ctypes
@@ -25,13 +25,13 @@ _NETWORK_TCP = 0b11
 _SCOPE_SOCKETS_AND_SIGNALS = 0b11
 
 SIGNALS_SINCE = 6
-"""The version of the kernel's interface that keeps signals inside."""
+"""Version of the kernel interface that can block signals to outside processes."""
 NETWORK_SINCE = 4
-"""The version that can deny TCP."""
+"""Version of the kernel interface that can deny TCP."""
 
 
 class FileAccess(IntFlag):
-    """Rights on files and folders, with the kernel's numbers."""
+    """Rights on files and folders; values as in linux/landlock.h."""
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
@@ -58,19 +58,19 @@ _OF_FILES = DEVICES & ~FileAccess.READ_DIR
 
 
 def version() -> int:
-    """The version of the kernel's interface; 0 where there is none."""
+    """Return the version of the kernel interface, or 0 without Landlock."""
     if sys.platform != "linux":
         return 0
-    found: int = _library().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
-    return max(0, found)
+    result: int = _library().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
+    return max(0, result)
 
 
 def restrict(rules: Iterable[tuple[str, FileAccess]], *, deny_tcp: bool) -> None:
-    """Restrict this process to `rules`: hierarchies (or files) with what is allowed there.
+    """Restrict this process to `rules`: file hierarchies with their allowed access.
 
-    Paths that do not exist are skipped. Signals and abstract unix sockets reach no process
-    outside, from version 6 on. Only for a process with one thread: others keep their rights.
-    Raises EngineFault where the kernel refuses.
+    Skips missing paths. From version 6 on, also blocks signals and abstract unix sockets to
+    outside processes. The process must have one thread; other threads would keep their rights.
+    Raises EngineFault if the kernel refuses.
     """
     newest = version()
     handled = _handled(newest)
@@ -86,6 +86,7 @@ def restrict(rules: Iterable[tuple[str, FileAccess]], *, deny_tcp: bool) -> None
     try:
         for path, access in rules:
             _add(library, ruleset, path, access & handled)
+        # the kernel requires this of unprivileged processes (landlock_restrict_self(2))
         if library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise _refused("prctl(PR_SET_NO_NEW_PRIVS)")
         if library.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
@@ -95,7 +96,7 @@ def restrict(rules: Iterable[tuple[str, FileAccess]], *, deny_tcp: bool) -> None
 
 
 def _handled(newest: int) -> FileAccess:
-    """The rights that a kernel knows: each version of its interface added some."""
+    """Return the rights that the kernel supports: each interface version added some."""
     known = FileAccess((1 << 13) - 1)
     for since, right in (
         (2, FileAccess.REFER),
@@ -110,7 +111,7 @@ def _handled(newest: int) -> FileAccess:
 def _add(library: ctypes.CDLL, ruleset: int, path: str, access: FileAccess) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # absent, or behind a folder that this user may not enter
+    except OSError:  # missing, or below a folder without access
         return
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):

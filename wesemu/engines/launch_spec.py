@@ -1,4 +1,8 @@
-"""engine.json: what the engine tells a run's process to do."""
+"""engine.json: the launch specification that an engine writes for the run process.
+
+Parts: detection of secrets in the environment, container tools of this machine, the specification
+of library engines (CWL, WDL), that of Snakemake, and Snakemake options from it.
+"""
 
 import argparse
 import json
@@ -24,8 +28,7 @@ from wesemu.runs.model import JsonObject, Resources
 from wesemu.runs.ports import LaunchRequest, QueuePriority
 from wesemu.runs.run_directory import Workspace, write_atomically, write_json
 
-# Which environment variables hold secrets, by their names and values.
-
+# Environment variables that hold secrets.
 
 _PREFIXES = (
     *("AWS_", "OSS_", "ALIBABA_", "ALIBABACLOUD_", "ALIYUN_", "ALICLOUD_", "AZURE_", "VAULT_"),
@@ -43,9 +46,11 @@ _USER_IN_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@", re.IGNORE
 
 
 def looks_secret(name: str, value: str) -> bool:
-    """Whether a variable is the kind that holds credentials: a cloud's own variables, a name such
-    as `DB_PASSWORD` or `accessKeySecret`, or a URL with a password in it. A proxy's URL is let
-    through, because tools need it."""
+    """Return whether a variable looks like a credential.
+
+    That is a variable of a cloud provider, a name like `DB_PASSWORD` or `accessKeySecret`, or a URL
+    with a password. The URL of a proxy is none, because tools need it.
+    """
     folded = name.upper()
     if folded.startswith(_PREFIXES) or folded in _NAMES or _WORD.search(folded):
         return True
@@ -54,35 +59,34 @@ def looks_secret(name: str, value: str) -> bool:
 
 # Container tools of this machine.
 
-
 ContainerTool = Literal["docker", "podman", "apptainer"]
 
-_QUESTIONS: dict[ContainerTool, list[str]] = {
+_PROBES: dict[ContainerTool, list[str]] = {
     "docker": ["docker", "info"],
     "podman": ["podman", "info"],
     "apptainer": ["apptainer", "version"],
 }
-_PATIENCE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 
 def find_container_tool() -> ContainerTool | None:
-    """The first of docker, podman and apptainer that is on PATH and answers. Blocks.
+    """Return the first of docker, podman and apptainer that is on PATH and works. Blocks.
 
-    A docker client whose daemon does not run is no container tool.
+    A docker client without a running daemon does not count.
     """
-    return next((tool for tool, question in _QUESTIONS.items() if _answers(question)), None)
+    return next((tool for tool, command in _PROBES.items() if _works(command)), None)
 
 
-def _answers(question: list[str]) -> bool:
-    if shutil.which(question[0]) is None:
+def _works(command: list[str]) -> bool:
+    if shutil.which(command[0]) is None:
         return False
     try:
         done = subprocess.run(
-            question,
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -90,17 +94,16 @@ def _answers(question: list[str]) -> bool:
     return done.returncode == 0
 
 
-# engine.json: what the engine tells a run's process to do.
+# Specification of library engines (CWL, WDL).
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryLaunchSpec:
-    """One launch. `inputs` are the workflow's own parameters, `options` the engine's, read.
+    """One launch. `inputs`: parameters of the workflow; `options`: parsed engine parameters.
 
-    With a `priority` each task takes a lease before it begins; `resources` are the most that the
-    run uses at a time.
-    Without `containers` tools run as local processes. `fragment` is CWL's `#main`, without `#`.
-    `always_contained`: WDL tasks that name no image run in the library's default one.
+    With a `priority` each task takes a lease before it starts. `resources` limit what the run uses
+    at a time. Without `containers` tools run as local processes. `fragment` is CWL's `#main`,
+    without `#`. `always_contained`: WDL tasks without an image run in miniwdl's default image.
     """
 
     engine: str
@@ -145,7 +148,7 @@ def library_launch_spec(
 
 
 def write_library_spec(workspace: Workspace, spec: LibraryLaunchSpec) -> None:
-    """Also makes `work/` and `tasks/`."""
+    """Write engine.json; create `work/` and `tasks/`."""
     workspace.work.mkdir(parents=True, exist_ok=True)
     workspace.tasks.mkdir(exist_ok=True)
     record = asdict(spec) | {
@@ -180,8 +183,8 @@ Mode = Literal["warm", "cli"]
 
 @dataclass(frozen=True, slots=True)
 class SnakemakeLaunchSpec:
-    """One launch. `python` runs the command line interface in the mode "cli". `configured`: the
-    caller has sent parameters."""
+    """One launch. `python` runs Snakemake in the mode "cli". `configured`: the request has
+    parameters."""
 
     workflow_file: Path
     resources: Resources
@@ -198,7 +201,7 @@ class SnakemakeLaunchSpec:
 
 
 def launch_details(spec: SnakemakeLaunchSpec) -> dict[str, Any]:
-    """What the journal tells of a launch."""
+    """Return the members of the `launched` record."""
     return {
         "engine": "snakemake",
         "version": spec.version,
@@ -222,9 +225,9 @@ def write_snakemake_spec(
     cluster: Cluster | None = None,
     sandbox: Sandbox | None = None,
 ) -> None:
-    """Also writes config.yaml where the server has not, and makes `work/`.
+    """Write engine.json, and config.yaml unless it exists; create `work/` and `tasks/`.
 
-    Raises InvalidRequest for engine parameters that `check_parameters` refuses.
+    Raises InvalidRequest for engine parameters that `check_parameters` rejects.
     """
     check_parameters(job.engine_parameters)
     workspace = job.workspace
@@ -253,8 +256,11 @@ def write_snakemake_spec(
 
 
 def _config_text(config: JsonObject) -> str:
-    """YAML, readable but for texts with line breaks of YAML that are none of JSON: those are
-    escaped, as a parser would make blanks of them."""
+    """Return the configuration as YAML.
+
+    Some characters are line breaks in YAML but not in JSON. A YAML parser would turn them into
+    blanks, so texts with them are escaped.
+    """
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     if any(character in text for character in "\x85\u2028\u2029"):
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=False)
@@ -292,18 +298,18 @@ _PROFILE = Path("profiles/default")
 
 
 def option_argv(options: SnakemakeOptions) -> list[str]:
-    """All but the targets, which come last on a command line."""
-    words = ["--retries", str(options.retries)] if options.retries else []
+    """Return the options as arguments, without the targets, which come last."""
+    argv = ["--retries", str(options.retries)] if options.retries else []
     for name in _FLAGS:
-        words += [_option(name)] if getattr(options, name) else []
+        argv += [_option(name)] if getattr(options, name) else []
     for name in _LISTS:
         values = getattr(options, name)
-        words += [_option(name), *values] if values else []
+        argv += [_option(name), *values] if values else []
     for profile in options.profile:
-        words += ["--profile", profile]
+        argv += ["--profile", profile]
     for profile in options.workflow_profile:
-        words += ["--workflow-profile", profile]
-    return words
+        argv += ["--workflow-profile", profile]
+    return argv
 
 
 def _option(name: str) -> str:
@@ -311,12 +317,13 @@ def _option(name: str) -> str:
 
 
 def parsed_options(spec: SnakemakeLaunchSpec) -> Any:
-    """The options by the names of Snakemake's parser, its profiles' settings included.
+    """Return the options by the names of Snakemake's parser, including settings of profiles.
 
-    What a profile sets that is the server's to decide (the executor, directories, …) is ignored,
-    with a note. The working directory is the run's. Raises ValueError.
+    Ignores profile settings that belong to the server (executor, directories, …) with a note in
+    stderr. The working directory must be that of the run. Raises ValueError.
     """
     options = spec.options
+    # Snakemake's parser takes longer than planning a small workflow, so most runs skip it
     if not _needs_parser(spec):
         return SimpleNamespace(
             **{name: frozenset(getattr(options, name)) for name in _SETS},
@@ -334,42 +341,46 @@ def parsed_options(spec: SnakemakeLaunchSpec) -> Any:
     os.environ.pop("SNAKEMAKE_PROFILE", None)
     file = ["--snakefile", str(spec.workflow_file), "--executor", "local"]
     targets = ["--", *options.targets] if options.targets else []
-    found = _parse([*file, *option_argv(options), *targets])
+    parsed = _parse([*file, *option_argv(options), *targets])
+    # a second parse without profiles shows which settings the profiles have changed
     plain = vars(_parse([*file, "--workflow-profile", "none"]))
     ignored = [
         name
-        for name, value in vars(found).items()
+        for name, value in vars(parsed).items()
         if name not in _READ and value != plain.get(name) and "profile" not in name
     ]
     if ignored:
-        told = ", ".join(sorted(ignored))
-        sys.stderr.write(f"wesemu: these settings of a profile are the server's: {told}\n")
-    cores = found.cores if isinstance(found.cores, int) else spec.resources.cores
-    found.cores = max(1, min(cores, spec.resources.cores))
-    found.config = import_module("snakemake.cli").parse_config(found.config)
+        names = ", ".join(sorted(ignored))
+        sys.stderr.write(f"wesemu: ignored profile settings, which the server decides: {names}\n")
+    cores = parsed.cores if isinstance(parsed.cores, int) else spec.resources.cores
+    parsed.cores = max(1, min(cores, spec.resources.cores))
+    parsed.config = import_module("snakemake.cli").parse_config(parsed.config)
     for name in _SETS:
-        setattr(found, name, frozenset(getattr(found, name) or ()))
-    return found
+        setattr(parsed, name, frozenset(getattr(parsed, name) or ()))
+    return parsed
 
 
 def _refuse_missing(spec: SnakemakeLaunchSpec) -> None:
-    """Snakemake would look for a profile in the configuration of the server's user, too."""
+    """Raise ValueError for a profile that is no attachment.
+
+    Snakemake would also search the configuration folder of the server's user.
+    """
     beside = spec.workflow_file.parent / "profiles"
     for name in (*spec.options.profile, *spec.options.workflow_profile):
-        places = (Path(name), Path("profiles", name), beside / name)
-        if name != "none" and not any(place.exists() for place in places):
+        paths = (Path(name), Path("profiles", name), beside / name)
+        if name != "none" and not any(path.exists() for path in paths):
             raise ValueError(f"there is no profile {name} among the attachments")
 
 
 def _needs_parser(spec: SnakemakeLaunchSpec) -> bool:
     options = spec.options
     rich = (*_PARSED, "rerun_triggers", "profile", "workflow_profile")
-    places = (_PROFILE, spec.workflow_file.parent / _PROFILE, Path("default"))
-    return any(getattr(options, name) for name in rich) or any(place.exists() for place in places)
+    paths = (_PROFILE, spec.workflow_file.parent / _PROFILE, Path("default"))
+    return any(getattr(options, name) for name in rich) or any(path.exists() for path in paths)
 
 
-def _parse(words: list[str]) -> Any:
-    """Snakemake's own parser. It raises what it would otherwise print."""
+def _parse(argv: list[str]) -> Any:
+    """Call Snakemake's parser. Raises ValueError instead of printing the error and exiting."""
 
     def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         raise ValueError(message)
@@ -378,8 +389,8 @@ def _parse(words: list[str]) -> Any:
     original = argparse.ArgumentParser.error
     argparse.ArgumentParser.error = refuse  # type: ignore[assignment, method-assign]
     try:
-        return cli.parse_args(words)[1]
-    except SystemExit as ended:
-        raise ValueError("Snakemake cannot read its options; see stderr") from ended
+        return cli.parse_args(argv)[1]
+    except SystemExit as exited:
+        raise ValueError("Snakemake cannot read its options; see stderr") from exited
     finally:
         argparse.ArgumentParser.error = original  # type: ignore[method-assign]

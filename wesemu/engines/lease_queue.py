@@ -1,8 +1,8 @@
-"""Who asks for how much of a node, who has it, and who gets it next. Pure; `leases` does the work.
+"""The queue for leases: tickets, their file names, and the grant algorithm. Pure functions.
 
-Tasks of the lowest rank go first, then those of the oldest run, then who came first. The first one
-that does not fit may be passed, but only into room that it would leave free even after
-everything before it has ended: so a wide task is not starved by narrow ones.
+Tickets are ordered by rank, then by age of the run, then by time of arrival. Later tickets may
+overtake the first one that does not fit, but only with resources that it will not need once the
+tickets before it are released. So narrow tasks cannot starve a wide task.
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.runs.ports import QueuePriority
-
-# A run's priority in the queue for leases, as JSON in the order for its process.
 
 
 def priority_to_json(priority: QueuePriority | None) -> dict[str, Any] | None:
@@ -32,8 +30,7 @@ _HOLDS, _WAITS = "holds", "waits"
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a node has. `memory_mb` (MiB) of 0: memory is not counted. `devices` are the indexes
-    of its GPUs."""
+    """Resources of a node. `memory_mb` in MiB; 0: memory is not counted. `devices`: GPU indexes."""
 
     cores: int
     memory_mb: int = 0
@@ -42,8 +39,10 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One task's claim: waiting, or held with its `devices`. `number` grows with every ticket of
-    the node."""
+    """Request of one task: waiting, or held with its `devices`.
+
+    `number` increases with every ticket of the node.
+    """
 
     rank: int
     age: int
@@ -56,18 +55,18 @@ class Ticket:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Lower ones are served first."""
+        """Sort key; the lowest is served first."""
         return (self.rank, self.age, self.number)
 
     @property
     def name(self) -> str:
-        """All there is to know about the ticket; it is the name of its file."""
+        """File name of the ticket; it encodes all fields."""
         numbers = (self.rank, self.age, self.number, self.cores, self.memory_mb, self.gpus)
         words = [_HOLDS if self.held else _WAITS, *map(str, numbers)]
         return ".".join([*words, "+".join(map(str, self.devices))])
 
     def clamped(self, capacity: Capacity) -> "Ticket":
-        """Whoever asks for more than the node has means all of it."""
+        """Return the ticket with its request limited to the capacity of the node."""
         cores = min(self.cores, capacity.cores)
         memory_mb = min(self.memory_mb, capacity.memory_mb)
         gpus = min(self.gpus, len(capacity.devices))
@@ -77,9 +76,10 @@ class Ticket:
 
 
 def devices_environment(devices: Iterable[int]) -> dict[str, str]:
-    """What shows a program these GPUs and no others; empty for none, or it would see all.
+    """Return the variables that limit a program to these GPUs.
 
-    Indexes are those of `nvidia-smi`, which CUDA has to be told: it counts by speed otherwise.
+    Without a device the value is empty: an unset variable would show all GPUs. The indexes are
+    those of `nvidia-smi`; CUDA needs `PCI_BUS_ID` for them, because it orders devices by speed.
     """
     return {
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices)),
@@ -88,7 +88,7 @@ def devices_environment(devices: Iterable[int]) -> dict[str, str]:
 
 
 def parse(name: str) -> Ticket | None:
-    """The ticket of that name; None for a name that is none."""
+    """Return the ticket of a file name, or None for other files."""
     word, *rest = name.split(".")
     if word not in (_HOLDS, _WAITS) or len(rest) != 7:
         return None
@@ -102,22 +102,25 @@ def parse(name: str) -> Ticket | None:
 
 
 def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
-    """Those waiting tickets that get their lease now, held and with their devices."""
+    """Return the waiting tickets that get a lease now, as held tickets with devices."""
     tickets = [ticket.clamped(capacity) for ticket in tickets]
     held = [ticket for ticket in tickets if ticket.held]
     waiting = sorted((ticket for ticket in tickets if not ticket.held), key=in_order)
     free = [index for index in capacity.devices if not any(index in t.devices for t in held)]
     room = _Room(capacity, held)
+    # `first` is the first ticket that does not fit; it gets the next resources that become free
     first: Ticket | None = None
     left_for_first = room
     granted = list[Ticket]()
     for ticket in waiting:
         if not room.fits(ticket):
             if first is None:
+                # of the holders, those before it will end first; only later ones can delay it
                 passed = [other for other in held if other.order > ticket.order]
                 first, left_for_first = ticket, _Room(capacity, passed)
             continue
         if first is not None:
+            # overtaking is allowed if both fit beside the holders that can delay the first
             if not left_for_first.fits(first, ticket):
                 continue
             left_for_first.take(ticket)
@@ -128,12 +131,12 @@ def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
 
 
 def in_order(ticket: Ticket) -> tuple[int, int, int]:
-    """A key for sorting."""
+    """Return the sort key of a ticket."""
     return ticket.order
 
 
 class _Room:
-    """What a node has left beside some tickets."""
+    """Free resources of a node beside some tickets."""
 
     def __init__(self, capacity: Capacity, beside: Iterable[Ticket]) -> None:
         self._cores = capacity.cores
@@ -143,7 +146,7 @@ class _Room:
             self.take(ticket)
 
     def fits(self, *tickets: Ticket) -> bool:
-        """Whether all of them would; a ticket that wants none of something minds no lack of it."""
+        """Return whether all tickets fit. A shortage matters only to tickets that request it."""
         cores = sum(ticket.cores for ticket in tickets)
         memory = sum(ticket.memory_mb for ticket in tickets)
         gpus = sum(ticket.gpus for ticket in tickets)

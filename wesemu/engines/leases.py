@@ -1,9 +1,10 @@
-"""Leases on a node's cores, memory and GPUs, for the tasks of all its runs (docs/leases.md).
+"""Leases on cores, memory and GPUs of a node, for the tasks of all runs (docs/leases.md).
 
-A folder holds `node.json` (what the node has; locked by flock for every change) and a file for
-each task that waits or holds: its name tells which, by `tickets`. The file is a FIFO locked by
-flock, so it dies with the processes that have it open: the task's worker and its tools. Nobody
-else is needed: whoever gives a lease back hands it on, and rings the FIFO of who gets it.
+A folder holds `node.json` (the capacity; every change locks it with flock) and one ticket file
+for each task that waits for a lease or holds one. `lease_queue` defines the file names. A ticket
+file is a FIFO locked with flock, so the kernel unlocks it when the worker and its tools have ended.
+There is no lease server: the process that releases a lease grants the next ones and notifies their
+owners through the FIFOs.
 """
 
 import contextlib
@@ -41,17 +42,17 @@ _NO_FIFO_SECONDS = 0.02
 
 
 class LeasesClosed(RuntimeError):
-    """The run was canceled: none of its tasks starts any more."""
+    """The run was canceled; no more of its tasks start."""
 
 
 class LeaseAbandoned(RuntimeError):
-    """The task is not wanted any more: it has left the queue."""
+    """The task is no longer needed and has left the queue."""
 
 
 class Lease:
-    """A share of the node, until `release` or the end of all processes that inherited it.
+    """Cores, memory and GPUs of one task, until `release` or the end of all its processes.
 
-    `devices` are the indexes of its GPUs.
+    `devices` are the indexes of the GPUs.
     """
 
     def __init__(self, folder: "_LeaseFolder", ticket: Ticket, descriptor: int) -> None:
@@ -61,20 +62,20 @@ class Lease:
         self.devices = ticket.devices
 
     def fileno(self) -> int:
-        """For tools to inherit: the lease then lasts while they live, should the worker die."""
+        """Return the descriptor for tools to inherit; it keeps the lease if the worker dies."""
         return self._descriptor
 
     def release(self) -> None:
-        """Hands it on. Once only. Never raises: the folder may be gone."""
+        """Release the lease. Call once. Raises nothing, even if the folder is gone."""
         with contextlib.suppress(OSError):
             self._folder.remove(self._number, self._descriptor)
 
 
 class LeaseClient:
-    """Where the tasks of one run get their leases; for the threads of one process."""
+    """Takes leases for the tasks of one run. Thread-safe within one process."""
 
     def __init__(self, priority: QueuePriority) -> None:
-        """Raises FileNotFoundError where no node was declared."""
+        """Raise FileNotFoundError if the folder declares no node."""
         self._priority = priority
         self._mutex = threading.RLock()
         self._folder = _LeaseFolder(priority.folder, self._mutex)
@@ -82,11 +83,11 @@ class LeaseClient:
         self._closed = False
 
     def take(self, wanted: Resources, needed: Callable[[], bool] = lambda: True) -> Lease:
-        """Blocks until it is this task's turn, or until it is not `needed` any more, which is
-        looked at twice a second. Raises LeasesClosed, LeaseForgone, OSError for a full disk.
+        """Block until the task gets its lease. Calls `needed` at least twice a second.
 
-        Where somebody empties the folder meanwhile, the task queues again.
+        Raises LeasesClosed; LeaseAbandoned once `needed` returns False; OSError on a full disk.
         """
+        # FileNotFoundError: another process has emptied the folder, so the task queues again
         while True:
             with contextlib.suppress(FileNotFoundError):
                 return self._take(wanted, needed)
@@ -107,7 +108,7 @@ class LeaseClient:
         return Lease(self._folder, ticket, descriptor)
 
     def _stop_notifying(self, descriptor: int) -> None:
-        """It is not to be rung any more: its number may soon be another file's."""
+        """Forget the descriptor before it is closed: another file may get its number."""
         with self._mutex:
             self._waiting.discard(descriptor)
 
@@ -115,14 +116,15 @@ class LeaseClient:
         while True:
             self._raise_if_closed()
             if not needed():
-                raise LeaseAbandoned("the task is not needed any more")
+                raise LeaseAbandoned("the task is no longer needed")
             ticket, is_first = self._folder.poll(number)
             if ticket.held:
                 return ticket
+            # a killed process notifies nobody, so the first in the queue looks for the dead often
             _wait_for_notification(descriptor, _FIRST_SECONDS if is_first else _OTHERS_SECONDS)
 
     def close(self) -> None:
-        """All that wait, and all that will ask, get LeasesClosed. What is held stays held."""
+        """Raise LeasesClosed in waiting and later calls of `take`. Leases remain held."""
         with self._mutex:
             self._closed = True
             for descriptor in self._waiting:
@@ -134,8 +136,10 @@ class LeaseClient:
 
 
 class SystemLeases:
-    """Leases for work of this machine that belongs to no run, such as indexing. It goes before
-    all tasks, because runs wait for it. Where no node was declared there is nothing to lend."""
+    """Leases for work outside of runs, such as indexing a reference.
+
+    This work precedes all tasks because runs wait for it. Without a declared node it takes none.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._client: LeaseClient | None = None
@@ -144,9 +148,9 @@ class SystemLeases:
 
     @contextlib.contextmanager
     def lease(self, wanted: Resources, needed: Callable[[], bool]) -> Iterator[tuple[int, ...]]:
-        """Blocks until it is the work's turn; the descriptors are for its processes to inherit.
+        """Block until the lease is granted; yield descriptors for the processes to inherit.
 
-        Raises SystemFault once the work is not `needed` any more.
+        Raises SystemFault once `needed` returns False.
         """
         if self._client is None:
             yield ()
@@ -154,7 +158,7 @@ class SystemLeases:
         try:
             lease = self._client.take(wanted, needed)
         except LeaseAbandoned:
-            raise SystemFault("The work was given up while it waited for its turn.") from None
+            raise SystemFault("The work was canceled while it waited for a lease.") from None
         try:
             yield (lease.fileno(),)
         finally:
@@ -162,7 +166,7 @@ class SystemLeases:
 
 
 def declare(folder: Path, capacity: Capacity) -> None:
-    """Make `folder` the place of a node's leases, or change what the node has."""
+    """Make `folder` the lease folder of a node, or change the capacity of the node."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
@@ -170,15 +174,11 @@ def declare(folder: Path, capacity: Capacity) -> None:
         _write_capacity(descriptor, capacity)
     finally:
         os.close(descriptor)
-    leases = _LeaseFolder(folder, threading.RLock())
-    try:
-        leases.reap()
-    finally:
-        leases.close()
+    _reap(folder)
 
 
 def declare_again(folder: Path, capacity: Capacity) -> None:
-    """As `declare`, where somebody has removed or emptied the folder or its `node.json`."""
+    """Call `declare` if the folder or its `node.json` was removed or emptied."""
     try:
         there = (folder / _NODE).stat().st_size > 0
     except FileNotFoundError:
@@ -188,27 +188,34 @@ def declare_again(folder: Path, capacity: Capacity) -> None:
 
 
 def list_tickets(folder: Path) -> list[Ticket]:
-    """Who holds and who waits, in no order; some of the dead may be among them."""
+    """Return waiting and held tickets, unordered; includes tickets of dead processes."""
     return [ticket for name in _list_names(folder) if (ticket := parse(name)) is not None]
 
 
 def live_tickets(folder: Path) -> list[Ticket]:
-    """As `list_tickets`, the dead left out; none where no node was declared."""
+    """Return the tickets of living processes; none without a declared node."""
     if not (folder / _NODE).exists():
         return []
+    _reap(folder)
+    return list_tickets(folder)
+
+
+def _reap(folder: Path) -> None:
     leases = _LeaseFolder(folder, threading.RLock())
     try:
         leases.reap()
     finally:
         leases.close()
-    return list_tickets(folder)
 
 
 class _LeaseFolder:
-    """The folder's writing end. One process's threads share it, and `mutex`."""
+    """Adds, grants and removes tickets in the folder. The threads of a process share `mutex`.
+
+    `flock` excludes other processes, `mutex` the other threads of this one.
+    """
 
     def __init__(self, folder: Path, mutex: "threading.RLock") -> None:
-        """Raises FileNotFoundError where no node was declared."""
+        """Raise FileNotFoundError if the folder declares no node."""
         self._folder = folder
         self._mutex = mutex
         self._descriptor = os.open(folder / _NODE, os.O_RDWR | os.O_NOFOLLOW)
@@ -233,7 +240,7 @@ class _LeaseFolder:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _is_current(self) -> bool:
-        """Whether the file that is locked is still the one that others lock."""
+        """Return whether the locked file is still the one at this path, which others lock."""
         ours = os.fstat(self._descriptor)
         try:
             theirs = (self._folder / _NODE).stat()
@@ -242,14 +249,14 @@ class _LeaseFolder:
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     def _recreate(self) -> None:
-        """Somebody has removed the folder or the file. All processes make the same file again."""
+        """Open or create `node.json` after another process has removed or replaced it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._folder / _NODE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         os.close(self._descriptor)
         self._descriptor = descriptor
 
     def add(self, priority: QueuePriority, wanted: Resources) -> tuple[int, int]:
-        """A new ticket, waiting: its number, and the descriptor that keeps it alive."""
+        """Add a waiting ticket; return its number and the descriptor that keeps it alive."""
         with self._locked():
             ticket = Ticket(
                 rank=priority.rank,
@@ -260,13 +267,15 @@ class _LeaseFolder:
                 gpus=wanted.gpus,
             )
             descriptor = _create(self._folder / ticket.name)
+            # marks the owner as alive; the kernel unlocks it when all copies are closed
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return ticket.number, descriptor
 
     def poll(self, number: int) -> tuple[Ticket, bool]:
-        """The ticket as it is now, and whether it is the first of those that wait.
+        """Return the current ticket, and whether it is the first in the queue.
 
-        The first one minds the dead. Raises FileNotFoundError for a ticket that was removed.
+        The first waiter removes the tickets of dead processes, so one process does this work and
+        not all. Raises FileNotFoundError if the ticket was removed.
         """
         with self._locked():
             tickets = self._grant()
@@ -287,33 +296,35 @@ class _LeaseFolder:
                 os.close(descriptor)
 
     def reap(self) -> None:
-        """Remove all tickets of the dead, and hand on what they had."""
+        """Remove the tickets of dead processes and grant what they held."""
         with self._locked():
             for name in self._read():
                 self._remove_dead(name)
             self._grant()
 
     def _grant(self) -> dict[str, Ticket]:
-        """Hand out what is free. Returns the tickets as they are then, by their names."""
+        """Grant free resources; return all tickets by file name afterwards."""
         capacity = self._capacity()
         while True:
             tickets = self._read()
             granted = grants(tickets.values(), capacity)
             if not granted:
                 return tickets
+            # a dead waiter gets nothing; then the next round grants its share to others
             names = {ticket.number: name for name, ticket in tickets.items()}
             for ticket in granted:
                 if not self._remove_dead(names[ticket.number]):
                     self._hand_over(names[ticket.number], ticket.name)
 
     def _hand_over(self, waiting: str, holding: str) -> None:
+        # the name is the state, so the rename is the grant: atomic, and visible to all processes
         (self._folder / waiting).rename(self._folder / holding)
         descriptor = os.open(self._folder / holding, _OPEN)
         _notify(descriptor)
         os.close(descriptor)
 
     def _reap_before(self, mine: Ticket, tickets: dict[str, Ticket]) -> bool:
-        """Whether `mine` is the first that waits; remove the dead that stand in its way."""
+        """Remove dead waiters before `mine`, then dead holders. Return whether `mine` is first."""
         waiting = [name for name in tickets if not tickets[name].held]
         for name in sorted(waiting, key=lambda name: in_order(tickets[name])):
             if tickets[name] == mine:
@@ -326,7 +337,7 @@ class _LeaseFolder:
         return False
 
     def _remove_dead(self, name: str) -> bool:
-        """False for a ticket whose process, or a tool that inherited it, is alive."""
+        """Remove a ticket unless its process, or a tool that inherited it, is alive."""
         path = self._folder / name
         try:
             descriptor = os.open(path, _OPEN)
@@ -342,7 +353,7 @@ class _LeaseFolder:
         return True
 
     def _read(self) -> dict[str, Ticket]:
-        """All tickets by their names, most of them known from the last time."""
+        """Return all tickets by file name; parses only names that are new."""
         known, self._last = self._last, {}
         for name in _list_names(self._folder):
             if (ticket := known.get(name) or parse(name)) is not None:
@@ -350,7 +361,10 @@ class _LeaseFolder:
         return self._last
 
     def _capacity(self) -> Capacity:
-        """Raises SystemFault for a file that says nothing, where nothing was known before."""
+        """Return the capacity. Rewrites a damaged file from the last known capacity.
+
+        Raises SystemFault if the file is damaged and no capacity is known.
+        """
         size = os.fstat(self._descriptor).st_size
         try:
             record = json.loads(os.pread(self._descriptor, size, 0))
@@ -359,7 +373,7 @@ class _LeaseFolder:
         except (ValueError, KeyError, TypeError):
             if self._known is None:
                 raise SystemFault(
-                    f"{self._folder / _NODE} does not say what this node has; start the server anew"
+                    f"{self._folder / _NODE} has no capacity of this node; restart the server"
                 ) from None
             _write_capacity(self._descriptor, self._known)
         return self._known
@@ -379,11 +393,11 @@ def _find(number: int, tickets: dict[str, Ticket]) -> Ticket:
     for ticket in tickets.values():
         if ticket.number == number:
             return ticket
-    raise FileNotFoundError("a lease was removed from the node's folder")
+    raise FileNotFoundError("a ticket was removed from the lease folder")
 
 
 def _create(path: Path) -> int:
-    """A FIFO, or an ordinary file where the file system has no FIFOs."""
+    """Create a FIFO, or a regular file on file systems without FIFOs."""
     try:
         os.mkfifo(path, 0o600)
     except OSError:
@@ -397,7 +411,7 @@ def _notify(descriptor: int) -> None:
 
 
 def _wait_for_notification(descriptor: int, timeout_seconds: float) -> None:
-    """Wait for a ring, at most so long."""
+    """Wait until a byte arrives, at most `timeout_seconds`."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         time.sleep(min(timeout_seconds, _NO_FIFO_SECONDS))
         return
@@ -408,13 +422,13 @@ def _wait_for_notification(descriptor: int, timeout_seconds: float) -> None:
         os.read(descriptor, 4096)
 
 
-# `python -m wesemu.engines.leases ORDER COMMAND…`: a whole command under one lease.
+# `python -m wesemu.engines.leases ARGUMENTS COMMAND…`: one lease for a whole command.
 
 
 def lease_command(
     python: str, command: Sequence[str], priority: QueuePriority, wanted: Resources
 ) -> list[str]:
-    """The command line that runs `command` once it has what it wants of the node."""
+    """Return a command line that takes a lease and then executes `command`."""
     arguments = {
         "priority": priority_to_json(priority),
         "wanted": asdict(wanted),
@@ -428,6 +442,7 @@ def main() -> None:
     assert priority is not None
     client = LeaseClient(priority)
     lease = client.take(Resources(**arguments["wanted"]))
+    # no release: the descriptor survives exec, so the lease ends with the command
     os.set_inheritable(lease.fileno(), True)
     environment = {**os.environ, **devices_environment(lease.devices)}
     os.execvpe(sys.argv[2], sys.argv[2:], environment)  # noqa: S606

@@ -1,4 +1,4 @@
-"""Engines that are Python libraries, CWL's cwltool and WDL's miniwdl, as the server sees them."""
+"""Engines that are Python libraries, seen from the server: cwltool (CWL) and miniwdl (WDL)."""
 
 import asyncio
 import sys
@@ -24,15 +24,15 @@ from wesemu.runs.ports import LaunchRequest
 from wesemu.runs.run_directory import Workspace
 
 _MOUNTING = frozenset({"podman", "apptainer"})
-"""Container tools that mount file systems themselves, which no process in a sandbox can."""
+"""Container tools that mount file systems; a process in a sandbox cannot do that."""
 
 _PRIVATE_PREFIXES = ("CWLTOOL_", "MINIWDL_")
-"""Hidden options of the libraries."""
+"""Environment variables that configure the libraries; runs do not get them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Whether an engine can be used: its `version`, or the `reason` why not."""
+    """Availability of an engine: its `version`, or the `reason` why it is unusable."""
 
     version: str | None
     reason: str | None = None
@@ -43,7 +43,7 @@ class Probe:
 
 
 def probe_package(distribution: str, module: str, extra: str) -> Probe:
-    """Looks without importing anything. Blocks on the disk."""
+    """Look for an installed package without importing it. Blocks on the disk."""
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -54,17 +54,17 @@ def probe_package(distribution: str, module: str, extra: str) -> Probe:
 
 
 class LibraryEngine:
-    """Implements `runs.ports.Engine`; a subclass says for which library.
+    """Implements `runs.ports.Engine`; subclasses select the library.
 
-    `version` is what its `probe` found. With `containers`, tools that ask for an image run in it;
-    otherwise all run as local processes; `always_contained`: also WDL tasks that ask for none.
-    `environment` is added to what the tools see.
-    `grace_seconds` are the tools' on cancel, before SIGKILL.
+    `version` comes from the probe. With `containers`, tools that request an image run in it;
+    without, all tools run as local processes. `always_contained`: WDL tasks without an image run
+    in the default image. `environment` extends that of the tools. `grace_seconds`: time for the
+    tools between SIGTERM and SIGKILL after a cancel.
     """
 
     name: ClassVar[str]
     language: ClassVar[str]
-    """As `wesemu.engines.main` names the engine."""
+    """Name of the engine in `wesemu.engines.main`."""
     types: ClassVar[Mapping[str, tuple[str, ...]]]
     readers: ClassVar[Readers]
 
@@ -95,11 +95,11 @@ class LibraryEngine:
         return self.types
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
-        """Raises InvalidRequest, naming the parameter."""
+        """Raise InvalidRequest with the name of an invalid parameter."""
         read_parameters(parameters, self.readers, self.name)
 
     async def warm(self) -> None:
-        """Nothing to get ready: each run imports the library itself."""
+        """Do nothing: each run imports the library itself."""
 
     async def launch(self, job: LaunchRequest) -> DetachedExecution:
         job = replace(job, workspace=await absolute(job.workspace))
@@ -134,20 +134,20 @@ class LibraryEngine:
         self._launcher.close()
 
 
-# CWL as an engine of the server.
+# CWL.
 
 
 def probe_cwl() -> Probe:
-    """Whether cwltool is installed. Blocks on the disk."""
+    """Return whether cwltool is installed. Blocks on the disk."""
     return probe_package("cwltool", "cwltool", "cwl")
 
 
 class CwlEngine(LibraryEngine):
     """Implements `runs.ports.Engine` for CWL.
 
-    The parameters are the job order; relative paths in it lead to the attachments. Launched
-    again after a crash, a run takes finished steps from cwltool's cache. `keep_going` lets steps
-    that do not depend on a failed one run on.
+    The run parameters are the job order; its relative paths name attachments. A run that starts
+    again after a crash takes finished steps from cwltool's cache. `keep_going` continues steps
+    that do not depend on a failed one.
     """
 
     name = "cwltool"
@@ -156,21 +156,20 @@ class CwlEngine(LibraryEngine):
     readers: ClassVar[Readers] = {"keep_going": flag}
 
 
-# WDL as an engine of the server.
+# WDL.
 
 
 def probe_wdl() -> Probe:
-    """Whether miniwdl is installed. Blocks on the disk."""
+    """Return whether miniwdl is installed. Blocks on the disk."""
     return probe_package("miniwdl", "WDL", "wdl")
 
 
 class WdlEngine(LibraryEngine):
     """Implements `runs.ports.Engine` for WDL.
 
-    The parameters are the inputs JSON; relative paths in it lead to the attachments. Launched
-    again after a crash, a run takes finished tasks from miniwdl's call cache. `task` names the
-    task to run in a document without a workflow; `keep_going` lets tasks that run finish when
-    another one has failed.
+    The run parameters are the inputs JSON; its relative paths name attachments. A run that starts
+    again after a crash takes finished tasks from miniwdl's call cache. `task` selects the task
+    in a document without a workflow. `keep_going` lets running tasks finish after a failure.
     """
 
     name = "miniwdl"

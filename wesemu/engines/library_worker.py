@@ -1,4 +1,8 @@
-"""The worker of a run: forked from the run's process, it calls the library and nothing else."""
+"""The worker of a library engine, forked from the run process: calls cwltool or miniwdl.
+
+Parts: `LibraryWorker` and `run_library` (a run), `plan_library` (a dry run), `LibraryResults`
+(the output folder `work/out/`).
+"""
 
 import contextlib
 import hashlib
@@ -32,10 +36,10 @@ from wesemu.runs.run_directory import Workspace
 
 @dataclass(slots=True)
 class WorkerContext:
-    """What a library's run gets to work with.
+    """Objects that a run of a library uses.
 
-    `stop` ends what the tasks' process groups do not (containers); where it says True, the
-    library then ends by itself, otherwise the worker ends at once.
+    `stop` ends what the process groups of tasks do not include (containers). If it returns True,
+    the library ends by itself; otherwise the worker exits when the tools have ended.
     """
 
     workspace: Workspace
@@ -44,14 +48,14 @@ class WorkerContext:
     stop: Callable[[], bool] = field(default=lambda: False)
 
     def fail(self, failure: RunFailure) -> int:
-        """Give the reason, unless tasks that failed are reason enough; the exit status."""
+        """Record the failed tasks, or else `failure`. Return the exit status 1."""
         if not self.tasks.report_failures():
             self.tasks.event_log.error(failure)
         return 1
 
 
 RunWorkflow = Callable[[WorkerContext], int]
-"""Runs the workflow; the exit status, after the reason has been told."""
+"""Runs the workflow. Returns the exit status; records the failure before."""
 
 
 class LibraryWorker:
@@ -78,14 +82,14 @@ class LibraryWorker:
         return -1
 
     def on_readable(self) -> None:
-        """It says nothing."""
+        """Do nothing: this worker sends no messages."""
 
     def cancel(self) -> None:
         with contextlib.suppress(OSError):  # the worker has just ended
             os.write(self._writer, b"\0")
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
-        """An adopted orphan; nothing is to be done."""
+        """Do nothing: the child is an adopted orphan."""
 
     def ended(self, code: int) -> None:
         if code > 128:
@@ -99,13 +103,14 @@ class LibraryWorker:
             )
 
     def _run_child(self, parent: int, reader: int, run_workflow: RunWorkflow) -> NoReturn:
-        """Never comes back into its parent's code."""
+        """Run the workflow in the forked child. Never returns."""
         code = 1
         try:
             self._context.enter_child()
             os.close(self._writer)
             die_with_parent(parent)
             spec, context = self._spec, self._context
+            # opens the lease folder and starts no thread: the sandbox needs a single thread
             leases = LeaseClient(spec.priority) if spec.priority else None
             if spec.sandbox is not None:
                 enter_sandbox(spec.sandbox, context.workspace, spec.priority)
@@ -115,7 +120,7 @@ class LibraryWorker:
                 target=_await_cancel, args=[reader, worker], name="cancel", daemon=True
             ).start()
             os.chdir(self._context.workspace.work)
-            if spec.priority or not spec.resources.gpus:  # without leases the run's GPUs are seen
+            if spec.priority or not spec.resources.gpus:  # then tasks see leased GPUs only
                 os.environ |= devices_environment(())
             code = run_workflow(worker)
         except BaseException as error:
@@ -131,18 +136,15 @@ class LibraryWorker:
 
 def _await_cancel(reader: int, worker: WorkerContext) -> None:
     if not os.read(reader, 1):
-        return  # the run's process has gone, and so will this one
+        return  # the run process has died, so the kernel kills this one
     worker.tasks.cancel()
     if not worker.stop():
         worker.tasks.wait_for_groups()
         os._exit(CANCELED)
 
 
-# A run's process: detached, holding run.lock, with one worker.
-
-
 def run_library(workspace: Workspace, run_workflow: RunWorkflow, announce: Announce) -> None:
-    """Be the process of a run whose worker calls `work`."""
+    """Execute a run as its run process; the worker calls `run_workflow`."""
     spec = read_library_spec(workspace)
     run_process.execute(
         workspace,
@@ -157,15 +159,14 @@ def run_library(workspace: Workspace, run_workflow: RunWorkflow, announce: Annou
     )
 
 
-# The process of a dry run: the library loads the workflow and is asked what it would do.
-
+# Dry runs.
 
 InspectWorkflow = Callable[[WorkerContext], Graph | None]
-"""What the workflow would do; None after the reason has been told (`Desk.fail`)."""
+"""Returns the task graph; None after it has recorded the failure (`WorkerContext.fail`)."""
 
 
 def plan_library(workspace: Workspace, inspect_workflow: InspectWorkflow) -> None:
-    """Be the process of a dry run: `look` asks the library what it would do."""
+    """Execute a dry run as its process; `inspect_workflow` plans the workflow."""
     spec = read_library_spec(workspace)
     if spec.sandbox is not None:
         enter_sandbox(spec.sandbox, workspace, None, workspace.root)
@@ -191,11 +192,10 @@ def _first_failure(workspace: Workspace) -> RunFailure:
         match to_event(record):
             case EngineError(failure=failure):
                 return failure
-    return RunFailure("the engine refuses it without a word")
+    return RunFailure("the engine rejects the workflow without a message; see stderr")
 
 
-# What a run leaves in `work/out/`: the files of its outputs, and outputs.json that names them.
-
+# Outputs: `work/out/` with the output files, and outputs.json with their paths.
 
 FOLDER = "out"
 NAME = "outputs.json"
@@ -203,8 +203,7 @@ NAME = "outputs.json"
 
 @dataclass(frozen=True, slots=True)
 class KeptOutputs:
-    """A file of an output: `name` below the folder, size in bytes, SHA-1 in hexadecimal if it was
-    asked for."""
+    """An output file: `name` below the folder, size in bytes, SHA-1 in hexadecimal if requested."""
 
     name: Path
     size: int
@@ -212,9 +211,9 @@ class KeptOutputs:
 
 
 class LibraryResults:
-    """Collects the outputs of one run. Files are hard links where they can be.
+    """Collects the outputs of one run as hard links, or copies where links are impossible.
 
-    What cannot be kept becomes a problem, and fails the run.
+    Outputs that cannot be kept become `problems`, which fail the run.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -225,9 +224,9 @@ class LibraryResults:
         self._files = dict[str, None]()
 
     def keep(self, source: Path, name: Path, *, digest: bool = False) -> KeptOutputs | None:
-        """Put a file at `name` below the folder; what lay there before is replaced.
+        """Put a file at `name` below the folder; replaces an existing one.
 
-        None for a file that cannot be published.
+        Returns None if the file cannot be published.
         """
         reason = self._problem(source)
         if reason is None and not is_utf8(name):
@@ -238,7 +237,9 @@ class LibraryResults:
         target = self._make_target(name)
         real = source.resolve()
         if not real.is_relative_to(self._root):
-            shutil.copyfile(real, target)  # not ours: what is published must not change with it
+            shutil.copyfile(
+                real, target
+            )  # outside the run: a later change must not alter the output
         else:
             try:
                 os.link(real, target)
@@ -247,14 +248,17 @@ class LibraryResults:
         return self._describe(name, digest=digest)
 
     def _problem(self, source: Path) -> str | None:
-        """The caller may name a file outside the run as an input, and pass it through. A link
-        that a tool has made must not lead out."""
+        """Return why a file cannot be published, or None.
+
+        An input outside of the run may be passed through as an output. A link made by a tool must
+        not lead outside.
+        """
         if os.path.normpath(source).startswith(f"{self._workspace.root}/"):
             return unpublishable_reason(self._workspace, source)
         return None if source.is_file() else "it does not exist"
 
     def keep_folder(self, source: Path, name: Path, *, digest: bool = False) -> list[KeptOutputs]:
-        """Put the files of a folder below `name`, links to other folders of the run followed."""
+        """Put the files of a folder below `name`; follows links to other folders of the run."""
         (self.folder / name).mkdir(parents=True, exist_ok=True)
         kept: list[KeptOutputs | None] = []
         for path in walk(source, lambda real: real.is_relative_to(self._root)):
@@ -288,10 +292,10 @@ class LibraryResults:
 
     @property
     def files(self) -> list[str]:
-        """All files that were kept, below `work/`."""
+        """All kept files, as paths below `work/`."""
         return list(self._files)
 
     def close(self, outputs: JsonValue) -> None:
-        """Write outputs.json, in which paths are relative to it."""
+        """Write outputs.json; its paths are relative to its folder."""
         text = json.dumps(outputs, indent=2, ensure_ascii=False)
         self.write(f"{text}\n", Path(NAME))

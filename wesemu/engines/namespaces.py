@@ -1,10 +1,9 @@
-"""Linux namespaces (namespaces(7)) by system calls: a process leaves the machine's network, or gets
-a /tmp of its own.
+"""Linux namespaces (namespaces(7)) by system calls: no network, or a private /tmp.
 
-All of it is for processes with one thread, and there is no way back. A user other than root needs a
-user namespace as well, in which it stays the same user. OSError where the kernel refuses.
+The calling process must have one thread, and the change is irrevocable. Users other than root need
+a user namespace as well, in which they keep their user id. Raises OSError if the kernel refuses.
 
-Imports the standard library only: `allowed` runs this file as a program.
+This module imports only the standard library: `allowed` runs this file as a program.
 """
 
 import ctypes
@@ -22,7 +21,7 @@ from typing import Literal
 
 Kind = Literal["mounts", "network"]
 
-TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  what is replaced, not used
+TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  replaced, not used
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -36,8 +35,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOUNT_ATTR_RDONLY = 0x1
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
-_HERE = -100
-"""AT_FDCWD."""
+_AT_FDCWD = -100
 
 _MS_REC_SLAVE = 0x4000 | 0x80000
 _SIOCSIFFLAGS = 0x8914
@@ -45,7 +43,7 @@ _IFF_UP = 0x1
 
 
 def allowed(kind: Kind) -> bool:
-    """Whether this user may have such a namespace here, tried in a process. Blocks."""
+    """Return whether this user may create the namespace; tries it in a child. Blocks."""
     if sys.platform != "linux":
         return False
     command = [sys.executable, "-I", "-S", __file__, kind]
@@ -53,7 +51,7 @@ def allowed(kind: Kind) -> bool:
 
 
 def leave_network() -> None:
-    """Move to a network with nothing but loopback."""
+    """Move to a network namespace that has only a loopback device."""
     _unshare(_CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", _IFF_UP)
@@ -63,22 +61,23 @@ def leave_network() -> None:
 def replace_temporary(
     folder: Path, *, shown: Sequence[Path], writable: Sequence[Path], hidden: Sequence[Path]
 ) -> None:
-    """Put `folder` in place of /tmp and /var/tmp, for this process and its later children.
+    """Mount `folder` over /tmp and /var/tmp, for this process and its later children.
 
-    What is directly in /tmp and leads to a path of `shown` or `writable` stays there, but can only
-    be read, except for `writable`. Of `hidden` nothing is left but what is `shown` or `writable`.
+    Entries of /tmp that lead to a path in `shown` or `writable` stay visible. They are read-only,
+    except for `writable`. Paths in `hidden` keep only what is in `shown` or `writable`.
     """
     covered = covered_folders([*shown, *writable, *hidden])
     _unshare(_CLONE_NEWNS)
+    # without this the mounts below would reach the rest of the machine (mount_namespaces(7))
     _check(_library().mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_SLAVE), None))
     kept_tops = {top for path in (*shown, *writable) for top in tops(path, covered)}
     closed = [path for path in hidden if _is_below(path, kept_tops) and path.exists()]
     changeable = {path.resolve() for path in writable}
     kept = {path.resolve() for path in shown if _is_below(path.resolve(), closed)} | changeable
-    # copies are made before anything is covered
+    # clone first: the next mounts cover these paths
     clones = {
         path: _clone(path, read_only=path not in changeable)
-        for path in sorted(kept)  # folders before what is in them
+        for path in sorted(kept)  # folders before their content
         if _is_below(path, kept_tops) and path.exists()
     }
     _replace(folder, covered, kept_tops)
@@ -86,26 +85,26 @@ def replace_temporary(
         _cover(path)
     for path, clone in clones.items():
         if _is_below(path, closed):
-            _make_place(path, clone)
+            _make_mount_point(path, clone)
         _attach(clone, path)
     for path in closed:
         if path.is_dir():
             _make_read_only(path)
-    working = Path.cwd()  # still the folder below what covers it
+    working = Path.cwd()  # otherwise the process stays in the covered folder
     os.chdir(working if working.is_dir() else "/")
 
 
 def covered_folders(asked: Sequence[Path]) -> set[Path]:
-    """The folders that are replaced: not those that are `asked` for as a whole."""
+    """Return the temporary folders to replace: all that are not themselves in `asked`."""
     return {path.resolve() for path in TEMPORARY if path.is_dir()}.difference(asked)
 
 
 def tops(path: Path, covered: set[Path]) -> set[Path]:
-    """What is directly in a covered folder on the way to `path`, links included."""
+    """Return the entries of covered folders that lead to `path`, including links."""
     return {
-        folder / way.relative_to(folder).parts[0]
-        for way in (path, path.resolve())
-        for folder in covered.intersection(way.parents)
+        folder / each.relative_to(folder).parts[0]
+        for each in (path, path.resolve())
+        for folder in covered.intersection(each.parents)
     }
 
 
@@ -114,20 +113,20 @@ def _is_below(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def _replace(folder: Path, covered: set[Path], tops: set[Path]) -> None:
-    """Cover with `folder`, in which `tops` reappear."""
+    """Mount `folder` over the covered folders and show `tops` in it again."""
     links = {top: top.readlink() for top in tops if top.is_symlink()}
     clones = {top: _clone(top, read_only=True) for top in tops - links.keys() if top.exists()}
     for path, clone in {path: _clone(folder, read_only=False) for path in covered}.items():
         _attach(clone, path)
     for top, clone in clones.items():
-        _attach_among_files(clone, top)
+        _attach_at_new_name(clone, top)
     for top, target in links.items():
         with suppress(FileExistsError):
             top.symlink_to(target)
 
 
-def _attach_among_files(clone: int, path: Path) -> None:
-    """As `_attach`, in a folder that a workflow has written to."""
+def _attach_at_new_name(clone: int, path: Path) -> None:
+    """Create a mount point and call `_attach`. A workflow may have created the name before."""
     with suppress(FileExistsError):
         if stat.S_ISDIR(os.fstat(clone).st_mode):
             path.mkdir()
@@ -136,8 +135,8 @@ def _attach_among_files(clone: int, path: Path) -> None:
     _attach(clone, path)
 
 
-def _make_place(path: Path, clone: int) -> None:
-    """What `clone` is attached to, in the empty folder that covers a hidden one."""
+def _make_mount_point(path: Path, clone: int) -> None:
+    """Create the mount point of `clone` in the empty folder that covers a hidden one."""
     if stat.S_ISDIR(os.fstat(clone).st_mode):
         path.mkdir(parents=True, exist_ok=True)
     elif not path.exists():
@@ -146,7 +145,7 @@ def _make_place(path: Path, clone: int) -> None:
 
 
 def _cover(path: Path) -> None:
-    """Put an empty folder, or an empty file, in place of what is there."""
+    """Mount an empty folder or an empty file over `path`."""
     if path.is_dir():
         _check(_library().mount(b"tmpfs", bytes(path), b"tmpfs", ctypes.c_ulong(0), b"size=1m"))
     else:
@@ -154,18 +153,18 @@ def _cover(path: Path) -> None:
 
 
 def _clone(path: Path, *, read_only: bool) -> int:
-    """A copy of the mounts at `path` that is attached nowhere yet."""
+    """Return a detached copy of the mounts at `path` (open_tree(2))."""
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
-    clone = _check(_library().syscall(_OPEN_TREE, _HERE, bytes(path), flags))
+    clone = _check(_library().syscall(_OPEN_TREE, _AT_FDCWD, bytes(path), flags))
     if read_only:
         _set_read_only(clone, _AT_RECURSIVE)
     return clone
 
 
 def _attach(clone: int, path: Path) -> None:
-    """Mount on `path`; if that is a link, it is not followed. Closes `clone`."""
+    """Mount `clone` on `path` without following links, and close it."""
     flags = _MOVE_MOUNT_F_EMPTY_PATH
-    _check(_library().syscall(_MOVE_MOUNT, clone, b"", _HERE, bytes(path), flags))
+    _check(_library().syscall(_MOVE_MOUNT, clone, b"", _AT_FDCWD, bytes(path), flags))
     os.close(clone)
 
 
@@ -183,12 +182,13 @@ def _set_read_only(mount: int, recursive: int = 0) -> None:
 
 
 def _unshare(flags: int) -> None:
-    """Leave these namespaces. All rights in a new user namespace are this process's."""
+    """Create new namespaces. Without privileges, creates a user namespace as well."""
     user, group = os.geteuid(), os.getegid()
     library = _library()
-    if library.unshare(flags) == 0:  # as root, or in a user namespace of its own already
+    if library.unshare(flags) == 0:  # root, or already in a new user namespace
         return
     _check(-1 if user == 0 else library.unshare(flags | _CLONE_NEWUSER))
+    # user_namespaces(7): an unprivileged process must deny setgroups before it maps its group
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")

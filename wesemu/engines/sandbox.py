@@ -1,10 +1,13 @@
-"""The sandbox around the process that runs a user's workflow (THREAT_MODEL.md).
+"""The sandbox of the process that runs a user's workflow (THREAT_MODEL.md).
 
-Files: the run's `work/`, `tmp/` and `tasks/` are writable, and the node's leases; `tmp/` stands in
-place of /tmp and /var/tmp; the rest of the data directory and the credentials in the user's home
-are neither read nor listed; everything else of this machine is read as the server's user may.
-Processes: none outside the run gets a signal or is traced, so that its environment stays unread.
-Network: a switch of its own.
+Files: a run can write its `work/`, `tmp/` and `tasks/` and the lease folder. Its `tmp/` replaces
+/tmp and /var/tmp. It cannot read or list the rest of the data directory and the credentials in the
+home folder. It can read other files with the rights of the server's user.
+Processes: a run cannot signal or trace outside processes, so it cannot read their environment.
+Network: separate setting.
+
+Parts: bubblewrap command lines; `Sandbox` and `choose_sandbox`; `enter_sandbox` with namespaces,
+capabilities and Landlock; `in_bubblewrap`.
 """
 
 import ctypes
@@ -24,8 +27,7 @@ from wesemu.errors import EngineFault
 from wesemu.runs.ports import QueuePriority
 from wesemu.runs.run_directory import Workspace
 
-# The sandbox by bubblewrap (bwrap(1)): a command with file systems and processes of its own.
-
+# The sandbox by bubblewrap (bwrap(1)).
 
 _RESET = (
     "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_DFL); "
@@ -33,11 +35,11 @@ _RESET = (
 )
 
 _BWRAP_CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
-"""Root's, for the owners of files; see capabilities(7)."""
+"""Capabilities that root needs for file ownership (capabilities(7))."""
 
 
 def find_bubblewrap() -> tuple[str, str]:
-    """The path of bwrap and its version, once it has worked. Blocks. Raises EngineFault."""
+    """Return path and version of bwrap after a trial. Blocks. Raises EngineFault."""
     program = shutil.which("bwrap")
     if program is None:
         raise EngineFault(
@@ -47,7 +49,7 @@ def find_bubblewrap() -> tuple[str, str]:
     attempt = [program, "--ro-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--", "true"]
     tried = subprocess.run(attempt, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
-        reason = (tried.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        reason = (tried.stderr.strip().splitlines() or ["no error message"])[-1]
         raise EngineFault(
             f'engine.sandbox = "bubblewrap": {program} does not work here: {reason}; permit user '
             'namespaces, or set engine.sandbox = "auto"'
@@ -66,9 +68,10 @@ def bubblewrap(
     hidden: Sequence[Path],
     network: bool,
 ) -> list[str]:
-    """The command line that runs `command` in the sandbox of the run directory `run`.
+    """Return the command line that runs `command` in the sandbox of the run directory `run`.
 
-    bwrap itself ignores SIGTERM, which is for `command`. Raises EngineFault.
+    bwrap ignores SIGTERM and `command` does not: bwrap has to outlive it, or it would kill it.
+    Raises EngineFault.
     """
     options = [*("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")]
     options += [*_bwrap_devices(), *_temporary(run, [run, *shown, *writable])]
@@ -78,10 +81,12 @@ def bubblewrap(
             options += ["--tmpfs", str(path)]
         else:
             options += ["--ro-bind", "/dev/null", str(path)]
+    # later binds win: first the visible paths, then the writable ones inside them
     for path in sorted({run, *(path for path in shown if _is_below(path, closed))}):
         options += ["--ro-bind-try", str(path), str(path)]
     for path in sorted(writable):
         options += ["--bind-try", str(path), str(path)]
+    # at the end, because bwrap creates mount points in these folders
     for path in closed:
         options += ["--remount-ro", str(path)] if path.is_dir() else []
     options += ["--unshare-pid", "--unshare-ipc", "--die-with-parent"]
@@ -100,14 +105,14 @@ def _is_below(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def _bwrap_devices() -> Iterator[str]:
-    """GPUs, beside what every program may use."""
+    """Yield the options for GPU devices; `--dev` has only the basic ones."""
     for pattern in ("nvidia*", "dri", "kfd", "infiniband"):
         for path in Path("/dev").glob(pattern):
             yield from ("--dev-bind-try", str(path), str(path))
 
 
 def _temporary(run: Path, shown: Sequence[Path]) -> Iterator[str]:
-    """The run's `tmp/` for /tmp, in which the ways to `shown` reappear."""
+    """Yield the options that mount `tmp/` over /tmp and keep the paths to `shown` visible."""
     covered = namespaces.covered_folders(shown)
     for folder in sorted(covered):
         yield from ("--bind", str(run / "tmp"), str(folder))
@@ -125,23 +130,23 @@ _CREDENTIALS = (
     *(".config/gcloud", ".config/gh", ".config/oss", ".docker", ".kube", ".netrc", ".pypirc"),
     *(".git-credentials", ".password-store", ".local/share/keyrings", ".bash_history", ".pgpass"),
 )
-"""What lies in a home and opens other doors."""
+"""Credentials in a home folder."""
 
 _PR_SET_DUMPABLE = 4
 _CAPABILITY_VERSION = 0x20080522
 _KEPT_CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7))
 """CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID; see capabilities(7)."""
 _KEPT = (*(_KEPT_CAPABILITIES,) * 3, 0, 0, 0)
-"""As capset(2) wants it: effective, permitted, inheritable; first the low 32 of each."""
+"""Argument of capset(2): effective, permitted, inheritable; the low 32 bits of each first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What all sandboxed runs of a server have in common.
+    """Sandbox settings that all runs of a server share.
 
-    `hidden` are hierarchies that are neither read nor written; `readable` and `writable` are
-    exceptions from that, and `writable` from everything being read only. `private_temporary`:
-    each run has a /tmp of its own. `program` is the path of bwrap; without it Landlock is used.
+    Runs cannot access the hierarchies in `hidden`, except `readable` and `writable` ones. The
+    rest is read-only, except `writable`. `private_temporary`: each run has its own /tmp.
+    `program` is the path of bwrap; an empty path selects Landlock.
     """
 
     hidden: tuple[str, ...]
@@ -153,7 +158,7 @@ class Sandbox:
 
 
 class SandboxChoice(NamedTuple):
-    """`sandbox` is None for none; `kind` says which and why."""
+    """`sandbox`, or None for no sandbox; `kind` describes the choice and its reason."""
 
     sandbox: Sandbox | None
     kind: str
@@ -167,9 +172,9 @@ def choose_sandbox(
     writable: Sequence[Path] = (),
     network: bool = True,
 ) -> SandboxChoice:
-    """The sandbox of this machine.
+    """Return the sandbox for this machine.
 
-    Raises EngineFault where the settings ask for one that this machine does not have.
+    Raises EngineFault if the settings ask for a sandbox that this machine does not support.
     """
     if mode == "none":
         if not network:
@@ -210,7 +215,7 @@ def choose_sandbox(
 
 
 def sandbox_to_json(sandbox: Sandbox | None) -> dict[str, Any] | None:
-    """For engine.json."""
+    """Return the sandbox as a member of engine.json."""
     return asdict(sandbox) if sandbox else None
 
 
@@ -227,24 +232,27 @@ def sandbox_from_json(values: dict[str, Any] | None) -> Sandbox | None:
 
 
 def writable_folders(workspace: Workspace) -> list[Path]:
-    """What a run writes itself."""
+    """Return the folders that a run writes to."""
     return [workspace.work, workspace.tasks, workspace.root / "tmp"]
 
 
 def enter_sandbox(
     sandbox: Sandbox, workspace: Workspace, priority: QueuePriority | None = None, *extra: Path
 ) -> None:
-    """Restrict this process, and what it starts, to one run, the leases of its `priority`, and the
-    folders `extra`, which are writable as well. There is no way back.
+    """Restrict this process and its children to one run; irrevocable.
 
-    Only for a process with one thread. Raises EngineFault.
+    The lease folder of `priority` and the folders `extra` are writable as well. The process must
+    have one thread. Raises EngineFault.
     """
+    # The order matters. unshare(2) and mount(2) come first: dropped capabilities and Landlock
+    # forbid them (a process with a Landlock ruleset cannot change mounts). Landlock comes last,
+    # because its rules apply to the files behind the paths as they are at that moment.
     writable = [*_make_folders(workspace), *([priority.folder] if priority else []), *extra]
     without_network = not sandbox.network and _leave_network()
     if sandbox.private_temporary:
         _replace_temporary(sandbox, workspace, writable)
     _drop_capabilities()
-    # opened again by `echo … > /dev/stderr` in what runs without a log of its own
+    # `echo … > /dev/stderr` opens these again in processes that have no log of their own
     logs = (workspace.stdout, workspace.stderr)
     landlock.restrict(
         _rules(sandbox, workspace.root, [*writable, *logs]),
@@ -255,9 +263,9 @@ def enter_sandbox(
 def in_bubblewrap(
     sandbox: Sandbox, workspace: Workspace, command: Sequence[str], *extra: Path
 ) -> list[str]:
-    """The command line that runs `command` with the restrictions of `enter_sandbox`.
+    """Return the command line that runs `command` with the limits of `enter_sandbox`.
 
-    It takes no leases. Raises EngineFault.
+    The command cannot take leases. Raises EngineFault.
     """
     return bubblewrap(
         sandbox.program,
@@ -278,18 +286,20 @@ def _make_folders(workspace: Workspace) -> list[Path]:
 
 
 def _shown(sandbox: Sandbox, workspace: Workspace) -> list[Path]:
-    """What a run has to see. Interpreter, PATH and home may lie below /tmp, as in trials."""
+    """Return the paths that a run needs. Interpreter, PATH and home may be below /tmp."""
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     needed = (*path, *sys.path, sys.prefix, sys.base_prefix, str(Path.home()))
     folders = {path for path in map(Path, needed) if path.is_absolute()}.difference(
-        namespaces.TEMPORARY  # the home of users without one
+        namespaces.TEMPORARY  # as a home folder of system users
     )
     return [workspace.root, *map(Path, sandbox.readable), *folders]
 
 
 def hide_environment() -> None:
-    """Keep this process's environment and memory from other processes of its user, for the
-    server: its settings may hold secrets. Without effect but on Linux."""
+    """Hide environment and memory of this process from other processes of its user.
+
+    The server calls this because its settings may hold secrets. Linux only.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -308,8 +318,10 @@ def _rules(
 
 
 def _outside(folder: str, hidden: set[str]) -> Iterator[str]:
-    """The largest hierarchies below `folder` that hold nothing hidden. Links are left out: what
-    counts is where a file really is."""
+    """Yield the largest hierarchies below `folder` without hidden paths.
+
+    Skips links: Landlock rules apply to the real location of a file.
+    """
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -325,7 +337,7 @@ def _outside(folder: str, hidden: set[str]) -> Iterator[str]:
 
 
 def _devices() -> Iterator[tuple[str, FileAccess]]:
-    """Devices that every program may use, and GPUs; no disks and no memory."""
+    """Yield the basic devices and GPUs, but no disks and no memory."""
     for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts"):
         yield f"/dev/{name}", DEVICES
     yield "/dev/shm", WRITE  # noqa: S108  POSIX shared memory and semaphores
@@ -335,8 +347,10 @@ def _devices() -> Iterator[tuple[str, FileAccess]]:
 
 
 def _drop_capabilities() -> None:
-    """Where the server runs as root: keep what file ownership needs, and lose what would read
-    other processes, disks and memory."""
+    """As root, keep the capabilities for file ownership and drop all others.
+
+    The others give access to other processes, disks and memory.
+    """
     library = ctypes.CDLL(None, use_errno=True)
     version = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     data = ctypes.create_string_buffer(24)
@@ -364,5 +378,5 @@ def _replace_temporary(sandbox: Sandbox, workspace: Workspace, writable: Sequenc
         )
     except OSError as error:
         raise EngineFault(
-            f"the sandbox cannot be entered: /tmp of the run's own: {error.strerror}"
+            f"the sandbox cannot be entered: private /tmp: {error.strerror}"
         ) from error

@@ -1,4 +1,4 @@
-"""The cluster as the administrator has set it, and as Slurm describes it."""
+"""Slurm: settings and properties of the cluster, jobs of a run, and srun command lines."""
 
 import os
 import subprocess
@@ -10,17 +10,16 @@ from typing import Literal
 from wesemu.errors import EngineFault
 
 Executor = Literal["local", "slurm", "slurm-plugin"]
-"""`slurm`: srun in front of each task; `slurm-plugin`: Snakemake's own plugin."""
+"""`slurm`: srun for each task; `slurm-plugin`: the Slurm plugin of Snakemake."""
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where jobs go. `options` are words for srun, salloc and sbatch, of the form `--name=value`.
+    """Settings of jobs. `options`: arguments of srun, salloc and sbatch, as `--name=value`.
 
-    `task_cores`, the most that one task may have, and whether there is `accounting` (sacct) is
-    for Slurm to tell.
+    `task_cores` (the maximum for one task) and `accounting` (sacct is available) come from Slurm.
     """
 
     partition: str = ""
@@ -31,14 +30,14 @@ class Cluster:
 
 
 def run_slurm(*command: str) -> str:
-    """What a command of Slurm prints. Blocks. Raises EngineFault."""
+    """Run a Slurm command; return its standard output. Blocks. Raises EngineFault."""
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_PATIENCE_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
     except FileNotFoundError:
@@ -49,29 +48,29 @@ def run_slurm(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise EngineFault(f"Slurm does not answer: {command[0]} took too long") from None
     if done.returncode != 0:
-        told = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise EngineFault(
-            f"Slurm does not answer: {told}; see that slurmctld runs and that this machine has "
+            f"Slurm does not answer: {reason}; check that slurmctld runs and that this machine has "
             "the cluster's slurm.conf and munge key"
         )
     return done.stdout
 
 
 def largest_node(partition: str) -> int:
-    """The CPUs of the partition's (or of any) largest node. Blocks. Raises EngineFault."""
-    words = [f"--partition={partition}"] if partition else []
-    found = [int(line) for line in run_slurm("sinfo", "-h", "-N", "-o", "%c", *words).split()]
-    if not found:
+    """Return the CPUs of the partition's largest node. Blocks. Raises EngineFault."""
+    options = [f"--partition={partition}"] if partition else []
+    counts = [int(line) for line in run_slurm("sinfo", "-h", "-N", "-o", "%c", *options).split()]
+    if not counts:
         raise EngineFault(
             f"Slurm has no nodes in the partition {partition!r}; correct node.slurm_partition"
             if partition
             else "Slurm has no nodes"
         )
-    return max(found)
+    return max(counts)
 
 
 def has_accounting() -> bool:
-    """Whether sacct knows the jobs. Blocks. Raises EngineFault."""
+    """Return whether the cluster stores accounting data for sacct. Blocks. Raises EngineFault."""
     for line in run_slurm("scontrol", "show", "config").splitlines():
         name, _, value = line.partition("=")
         if name.strip() == "AccountingStorageType":
@@ -79,14 +78,14 @@ def has_accounting() -> bool:
     return True
 
 
-# The jobs of a run that nobody minds any more, because srun or the run's process was killed.
+# Jobs that a killed srun or run process left behind.
 
 
 def end_jobs(folder: Path) -> list[str]:
-    """Cancel all jobs of this user that work in or below `folder`; their ids.
+    """Cancel all jobs of this user whose working directory is `folder` or below; return their ids.
 
-    Steps are killed first: a canceled job would give its tools half a minute. Blocks. Raises
-    EngineFault where Slurm cannot be asked.
+    Kills the steps first: a canceled job gives its tools half a minute. Blocks. Raises
+    EngineFault if Slurm does not answer.
     """
     jobs = jobs_below(folder)
     if not jobs:
@@ -100,19 +99,14 @@ def end_jobs(folder: Path) -> list[str]:
 
 
 def jobs_below(folder: Path) -> list[str]:
-    """The ids of this user's jobs that are not about to end, and work in or below `folder`."""
+    """Return the ids of this user's jobs in or below `folder`, except completing ones."""
     home = folder.resolve()
     lines = run_slurm("squeue", "--noheader", "--me", "--format=%A %t %Z").splitlines()
-    found = [line.strip().split(" ", 2) for line in lines if line.count(" ") >= 2]
-    return [job for job, state, place in found if state != "CG" and _is_below(place, home)]
+    jobs = [line.strip().split(" ", 2) for line in lines if line.count(" ") >= 2]
+    return [job for job, state, at in jobs if state != "CG" and Path(at).is_relative_to(home)]
 
 
-def _is_below(place: str, home: Path) -> bool:
-    return Path(place).is_relative_to(home)
-
-
-# The command lines that put a task's command on a node.
-
+# Command lines that run a task on a node.
 
 _OPTIONS = {
     "slurm_partition": "--partition",
@@ -121,16 +115,16 @@ _OPTIONS = {
     "constraint": "--constraint",
     "runtime": "--time",
 }
-"""Resources of a rule, by the names that Snakemake's plugin for Slurm knows as well."""
+"""Resources of a rule; the Slurm plugin of Snakemake uses the same names."""
 
 _KEPT = frozenset({"SLURM_CONF"})
 
 
 @dataclass(frozen=True, slots=True)
 class SlurmResources:
-    """What a task asks of Slurm; 0 leaves it to the cluster's defaults.
+    """Resources that a task requests from Slurm; 0 selects the default of the cluster.
 
-    `requested` are more of the rule's resources: `runtime` in minutes, `slurm_partition`,
+    `requested` holds further resources of the rule: `runtime` in minutes, `slurm_partition`,
     `slurm_account`, `qos`, `constraint`, `gpu_model`.
     """
 
@@ -140,35 +134,48 @@ class SlurmResources:
     requested: Mapping[str, str] = field(default_factory=dict)
 
 
-def srun_argv(cluster: Cluster, need: SlurmResources, *, name: str, stderr: Path) -> list[str]:
-    """srun for a job of its own; the command follows. `stderr` is the task's: srun's own words
-    are kept apart from it."""
-    return ["srun", *_job(cluster, need, name), *_shape(need), *_step(stderr)]
+def srun_argv(cluster: Cluster, wanted: SlurmResources, *, name: str, stderr: Path) -> list[str]:
+    """Return the srun command line for a separate job; the command of the task follows.
+
+    `stderr` is the log of the task; messages of srun itself do not go there.
+    """
+    return [
+        "srun",
+        *_job_options(cluster, wanted, name),
+        *_shape_options(wanted),
+        *_step_options(stderr),
+    ]
 
 
-def step_argv(allocation: str, need: SlurmResources, *, stderr: Path) -> list[str]:
-    """srun within an allocation that tasks share."""
-    return ["srun", f"--jobid={allocation}", "--overlap", *_shape(need), *_step(stderr)]
+def step_argv(allocation: str, wanted: SlurmResources, *, stderr: Path) -> list[str]:
+    """Return the srun command line for a step in an allocation that tasks share."""
+    return [
+        "srun",
+        f"--jobid={allocation}",
+        "--overlap",
+        *_shape_options(wanted),
+        *_step_options(stderr),
+    ]
 
 
-def salloc_argv(cluster: Cluster, need: SlurmResources, *, name: str) -> list[str]:
-    """An allocation on one node for tasks that run together; it stays until it is canceled."""
-    return ["salloc", *_job(cluster, need, name), *_shape(need), "--no-shell"]
+def salloc_argv(cluster: Cluster, wanted: SlurmResources, *, name: str) -> list[str]:
+    """Return the salloc command line: one node for a group of tasks, until canceled."""
+    return ["salloc", *_job_options(cluster, wanted, name), *_shape_options(wanted), "--no-shell"]
 
 
-def _job(cluster: Cluster, need: SlurmResources, name: str) -> list[str]:
-    """The administrator's options first: what a rule asks for wins."""
+def _job_options(cluster: Cluster, wanted: SlurmResources, name: str) -> list[str]:
+    """Return the options of a job. Those of the rule come last, so they win."""
     asked = {"slurm_partition": cluster.partition, "slurm_account": cluster.account}
-    asked |= need.requested
-    words = [word for word in cluster.options if not (need.memory_mb and _is_memory(word))]
-    words.append(f"--job-name={name}")
-    words += [f"{option}={asked[key]}" for key, option in _OPTIONS.items() if asked.get(key)]
-    if need.memory_mb:
-        words.append(f"--mem={need.memory_mb}M")
-    if need.gpus:
-        kind = ["gpu", *filter(None, [asked.get("gpu_model")]), str(need.gpus)]
-        words.append(f"--gres={':'.join(kind)}")
-    return words
+    asked |= wanted.requested
+    options = [word for word in cluster.options if not (wanted.memory_mb and _is_memory(word))]
+    options.append(f"--job-name={name}")
+    options += [f"{option}={asked[key]}" for key, option in _OPTIONS.items() if asked.get(key)]
+    if wanted.memory_mb:
+        options.append(f"--mem={wanted.memory_mb}M")
+    if wanted.gpus:
+        kind = ["gpu", *filter(None, [asked.get("gpu_model")]), str(wanted.gpus)]
+        options.append(f"--gres={':'.join(kind)}")
+    return options
 
 
 def _is_memory(word: str) -> bool:
@@ -176,18 +183,21 @@ def _is_memory(word: str) -> bool:
     return word.startswith("--mem")
 
 
-def _shape(need: SlurmResources) -> list[str]:
-    return ["--nodes=1", "--ntasks=1", f"--cpus-per-task={max(1, need.cores)}"]
+def _shape_options(wanted: SlurmResources) -> list[str]:
+    return ["--nodes=1", "--ntasks=1", f"--cpus-per-task={max(1, wanted.cores)}"]
 
 
-def _step(stderr: Path) -> list[str]:
-    """srun itself writes the file; in its name % would stand for something else."""
+def _step_options(stderr: Path) -> list[str]:
+    """Return the options of a step. srun writes the file; `%` in its name has a meaning there."""
     file = str(stderr).replace("%", "%%")
     return ["--export=ALL", "--input=none", "--open-mode=append", f"--error={file}"]
 
 
 def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what a job that the server itself runs in would add: srun would stay within it."""
+    """Return the environment without SLURM_* variables.
+
+    If the server itself runs in a job, srun would otherwise start a step of that job.
+    """
     return {
         name: value
         for name, value in (environment or os.environ).items()

@@ -1,8 +1,8 @@
-"""On the node: runs a task's command and tells where it ran and what it used.
+"""Runs the command of a task on a node; reports the node and the resources used.
 
-`python -I -S task.py REPORT COMMAND…` needs nothing but Python. REPORT, a file in the run
-directory, is written before the command starts and again when it has ended. Its exit status is the
-command's, 128 + n for signal n. Where the run directory cannot be seen, nothing is run.
+`python -I -S slurm_task.py REPORT COMMAND…` needs only the standard library. It writes REPORT, a
+file in the run directory, before the command starts and after it has ended. The exit status is that
+of the command, 128 + n for signal n. It runs nothing if the node cannot write to the run directory.
 """
 
 import json
@@ -31,14 +31,14 @@ def main(report: Path, command: list[str]) -> int:
         )
         return _UNSHARED
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # unset would show all GPUs of the node
-    defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # that Python ignores
+    defaults = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores these two
     try:
         child = os.posix_spawn(command[0], command, os.environ, setsigdef=defaults)
     except OSError as error:
         sys.stderr.write(f"wesemu: {command[0]} cannot be executed: {error}\n")
         return _NOT_EXECUTED
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the command gets it, too
+        signal.signal(number, signal.SIG_IGN)  # the command gets it as well
     _, status, usage = os.wait4(child, 0)
     facts["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 6)
     if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
@@ -49,7 +49,7 @@ def main(report: Path, command: list[str]) -> int:
 
 
 def write(report: Path, facts: dict[str, str | float]) -> None:
-    """Whole or not at all."""
+    """Write the report atomically."""
     part = report.with_suffix(".part")
     part.write_text(json.dumps(facts) + "\n")
     part.replace(report)

@@ -1,4 +1,8 @@
-"""One attempt of a task on disk, and the processes that it consists of."""
+"""Tasks and attempts of a run: numbers, files, processes and results.
+
+Parts: `TaskHistory` (numbers over several launches), `Attempt` and `TaskProcess` (one execution),
+`LibraryTasks` (the tasks of a library engine).
+"""
 
 import hashlib
 import json
@@ -23,11 +27,11 @@ from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskSt
 from wesemu.runs.run_directory import Workspace
 from wesemu.util.text import failure_reason
 
-# The tasks of a run by number: the same job keeps its number when the run is resumed.
+# Task numbers: a job keeps its number when the run is resumed.
 
 
 def job_key(rule: str, wildcards: Mapping[str, str], outputs: Iterable[str]) -> str:
-    """What makes a job the same one in another launch."""
+    """Return a key that identifies the job in every launch."""
     text = json.dumps([rule, sorted(wildcards.items()), list(outputs)])
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
@@ -40,11 +44,13 @@ class _Entry:
 
 
 class TaskHistory:
-    """Numbers and counts tasks; the number is a task's id. Attempts are counted from 1 over all
-    launches. Not thread-safe."""
+    """Assigns task ids (numbers) and counts tasks. Not thread-safe.
+
+    Attempts count from 1 over all launches.
+    """
 
     def __init__(self, earlier: Iterable[JsonObject]) -> None:
-        """`earlier` are the records of earlier launches."""
+        """`earlier`: the records of earlier launches."""
         self._keys = dict[str, _Entry]()
         self._numbers = dict[int, _Entry]()
         self._jobs = dict[int, _Entry]()
@@ -53,10 +59,10 @@ class TaskHistory:
             self._remember(record)
         self.done = sum(entry.done for entry in self._keys.values())
         self.total = self.done
-        """Those of this launch and those that earlier ones finished."""
+        """Tasks of this launch and tasks that earlier launches completed."""
 
     def _remember(self, record: JsonObject) -> None:
-        """The record that plans a task has its key; later ones are known by their number."""
+        """Read one record. Only the record that plans a task has the key."""
         match record:
             case {
                 "event": "task",
@@ -66,7 +72,7 @@ class TaskHistory:
                 if isinstance(key := record.get("key"), str) and key not in self._keys:
                     self._enter(key, number)
                 entry = self._numbers.get(number)
-                if entry is None:  # the record that planned it is lost
+                if entry is None:  # the record with its key was lost
                     return
                 entry.done = state == TaskState.COMPLETE
                 if state != TaskState.QUEUED:
@@ -78,7 +84,7 @@ class TaskHistory:
         return entry
 
     def add(self, jobid: int, key: str) -> bool:
-        """Give a job its number, Snakemake's own where that is free. False if it has one."""
+        """Assign a number, `jobid` if that is free. Return False if the job has one."""
         if jobid in self._jobs:
             return False
         entry = self._keys.get(key)
@@ -97,7 +103,7 @@ class TaskHistory:
         return str(self._jobs[jobid].number)
 
     def attempt(self, jobid: int, attempt: int) -> int:
-        """`attempt` is Snakemake's count in this launch."""
+        """Return the number over all launches; `attempt` counts within this launch."""
         return self._jobs[jobid].earlier_attempts + attempt
 
     def complete(self, jobid: int) -> None:
@@ -112,14 +118,17 @@ _PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
 
 
 def exit_code_of(returncode: int) -> int:
-    """As a shell tells it: 128 + n for signal n."""
+    """Return the exit status as a shell does: 128 + n for signal n."""
     return returncode if returncode >= 0 else 128 - returncode
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`cpu_seconds` is user and system time, `peak_memory` in bytes. That is unknown where it is
-    less than this program's own, because the kernel counts a process from before its exec on."""
+    """User plus system time in seconds, and peak memory in bytes.
+
+    `peak_memory` is None if it is below that of this process: the kernel counts from before
+    exec(2), when the child still has the memory of its parent.
+    """
 
     cpu_seconds: float | None
     peak_memory: int | None
@@ -132,9 +141,9 @@ def measure(usage: struct_rusage) -> Usage:
 
 
 class Attempt:
-    """The files cmd, stdout, stderr, usage.json in `tasks/<id>-<attempt>/`.
+    """One execution of a task: cmd, stdout, stderr, usage.json in `tasks/<id>-<attempt>/`.
 
-    Its processes run one after another.
+    The processes of an attempt run one after another.
     """
 
     def __init__(self, workspace: Workspace, task: TaskLog, lease: Lease | None = None) -> None:
@@ -143,11 +152,11 @@ class Attempt:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.error = ""
         self.evidence: str | None = None
-        """A log below the run directory that tells more than the task's own."""
+        """A log below the run directory with more information than stderr of the task."""
         self.node = dict[str, str]()
-        """Where it ran, if not on this machine."""
+        """Node and Slurm job, if the attempt ran on a cluster."""
         self.signaled = False
-        """Snakemake has ended it itself, because of another task."""
+        """The engine ended it because another task failed."""
         self._ended: datetime | None = None
         below = self.folder.relative_to(workspace.root)
         self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
@@ -156,24 +165,24 @@ class Attempt:
             events.preallocate(stderr, _STDERR_BYTES)
 
     def open(self, stream: str) -> int:
-        """A descriptor that appends to one of the attempt's files."""
+        """Open a file of the attempt for appending."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         return os.open(self.folder / stream, flags, 0o644)
 
     @property
     def environment(self) -> dict[str, str]:
-        """Added to what its processes see: the GPUs of its lease."""
+        """Variables that select the GPUs of the lease."""
         return devices_environment(self._lease.devices) if self._lease is not None else {}
 
     def share_lease(self, options: dict[str, Any]) -> None:
-        """Let a process, by Popen's options, see its GPUs and keep the lease while it lives."""
+        """Extend Popen options: the process sees its GPUs and inherits the lease."""
         if self._lease is not None:
             options["env"] = {**(options.get("env") or os.environ), **self.environment}
             options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
 
     @contextmanager
     def _open_stderr(self) -> Iterator[int]:
-        """stderr, which owns room for what a tool says that fills the disk."""
+        """Open stderr, which has preallocated blocks for error messages on a full disk."""
         descriptor = self.open("stderr")
         try:
             yield descriptor
@@ -181,7 +190,7 @@ class Attempt:
             os.close(descriptor)
 
     def release_lease(self) -> None:
-        """The lease, if it has one still: for whoever has made it for this attempt alone."""
+        """Release the lease of this attempt, if it still has one."""
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
@@ -191,12 +200,12 @@ class Attempt:
             file.write(command.rstrip("\n") + "\n")
 
     def begin(self, timestamp: datetime) -> None:
-        """It began later than it was started here; the clock may be another machine's."""
+        """Set the start time, measured on another machine whose clock may differ."""
         if self.task.started is not None:
             self.task = replace(self.task, started=min(max(timestamp, self.task.started), now()))
 
     def process_ended(self, exit_code: int, usage: Usage) -> None:
-        """Add one process's usage to the attempt's."""
+        """Add the usage of a process that has ended."""
         self._ended = now()
         self.task = replace(
             self.task,
@@ -207,11 +216,11 @@ class Attempt:
 
     @property
     def ended_at(self) -> datetime:
-        """When its last process so far has ended, else now."""
+        """End of the last process, or now."""
         return self._ended or now()
 
     def end(self) -> TaskLog:
-        """The attempt is over; writes usage.json."""
+        """End the attempt; write usage.json."""
         self.task = replace(self.task, ended=self.ended_at)
         task = self.task
         wall = task.ended - task.started if task.started and task.ended else timedelta()
@@ -226,8 +235,8 @@ class Attempt:
             with self._open_stderr() as stderr:
                 events.release_preallocated(stderr)
             (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
-        except OSError as error:  # the history has all of it
-            log_warning(f"{self.folder.name}/usage.json is not written: {error}")
+        except OSError as error:  # the event log has these values
+            log_warning(f"{self.folder.name}/usage.json: writing failed: {error}")
         return task
 
 
@@ -237,9 +246,9 @@ def _sum(first: float | None, second: float | None) -> float | None:
 
 
 class TaskProcess(subprocess.Popen[Any]):
-    """A shell command (or words) in a process group of its own, whose usage is measured.
+    """A command in its own process group, with its resource usage.
 
-    `ended` is called once, by whichever thread waits.
+    The first thread that waits for it calls `ended`, once.
     """
 
     def __init__(
@@ -251,6 +260,7 @@ class TaskProcess(subprocess.Popen[Any]):
         super().__init__(command, process_group=0, **options)
 
     def wait(self, timeout: float | None = None) -> int:
+        # wait4 reaps the process, so only one thread may call it
         with self._once:
             if self.returncode is None:
                 _, status, usage = os.wait4(self.pid, 0)
@@ -259,24 +269,24 @@ class TaskProcess(subprocess.Popen[Any]):
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """To the whole group."""
+        """Send the signal to the process group."""
         if self.returncode is None:
             self.signaled = True
             send_group(self.pid, signal.Signals(number))
 
 
-# The tasks of a run as its worker sees them: their files, their process groups, their ends.
+# Tasks of a library engine (CWL, WDL), in the worker.
 
 
 class RunCanceled(RuntimeError):
-    """No task is started any more."""
+    """The run was canceled; no more tasks start."""
 
 
 class LibraryTasks:
-    """Records tasks by name; a name begun again is another attempt. Thread-safe.
+    """Records tasks by name; another `begin` of a name is another attempt. Thread-safe.
 
-    With `leases` every attempt takes one before it begins, and gives it back when its process
-    has ended. It holds no other meanwhile, so no two tasks can wait for each other.
+    With `leases` every attempt takes one lease before it starts and releases it when its process
+    has ended. A waiting task holds no lease, so tasks cannot deadlock.
     """
 
     def __init__(
@@ -303,7 +313,7 @@ class LibraryTasks:
         self._canceled = False
 
     def plan(self, total: int) -> None:
-        """How many tasks there will be at least."""
+        """Record the minimum number of tasks."""
         with self._changed:
             self._planned = total
             self.event_log.write("planned", total=max(total, self._history.total))
@@ -320,8 +330,10 @@ class LibraryTasks:
         wanted: Resources,
         needed: Callable[[], bool] = lambda: True,
     ) -> Attempt:
-        """Blocks until the node has what the task wants. Raises RunCanceled; LeaseForgone once
-        the task is not `needed` any more."""
+        """Start an attempt; blocks until its lease is granted.
+
+        Raises RunCanceled; LeaseAbandoned once `needed` returns False.
+        """
         task, key = self._queue(name, command, wanted.cores)
         lease = self._take(wanted, needed)
         with self._changed:
@@ -338,7 +350,7 @@ class LibraryTasks:
             return attempt
 
     def _queue(self, name: str, command: str, threads: int) -> tuple[TaskLog, str]:
-        """The new attempt, and the task's key."""
+        """Return the new attempt and the key of the task."""
         with self._changed:
             self._raise_if_canceled()
             number = self._numbers.setdefault(name, len(self._numbers) + 1)
@@ -372,8 +384,11 @@ class LibraryTasks:
                 self._changed.notify_all()
 
     def spawn(self, attempt: Attempt, command: list[str], **options: Any) -> TaskProcess:
-        """Start the one process of an attempt, in a group of its own; where the options name no
-        `stdout` and `stderr` they are the task's. Raises RunCanceled and OSError."""
+        """Start the process of an attempt in its own process group.
+
+        Without `stdout` and `stderr` options, writes to the logs of the task. Raises RunCanceled
+        and OSError.
+        """
         attempt.share_lease(options)
         opened = {name: attempt.open(name) for name in ("stdout", "stderr") if name not in options}
         try:
@@ -412,19 +427,19 @@ class LibraryTasks:
             self._changed.notify_all()
 
     def add_error(self, name: str, error: str) -> None:
-        """What the library says about a task that runs; the first word counts."""
+        """Keep the error of the library about a running task. The first one counts."""
         with self._changed:
             if name in self._running:
                 self._running[name].error = self._running[name].error or error
 
     def set_reason(self, name: str, reason: str) -> None:
-        """Why a task is being ended; this counts more than what its tool says."""
+        """Set why a task is being ended; this precedes the message of its tool."""
         with self._changed:
             if name in self._running:
                 self._reasons[name] = reason
 
     def end(self, name: str, *, succeeded: bool) -> None:
-        """Harmless for a task that does not run."""
+        """End the running attempt of a task, if there is one."""
         with self._changed:
             if (attempt := self._running.pop(name, None)) is None:
                 return
@@ -444,7 +459,7 @@ class LibraryTasks:
                 self._failed[name] = (attempt.task, attempt.error)
 
     def report_failures(self) -> bool:
-        """Tell of each task that stayed failed, in the order of their ends; False for none."""
+        """Record the failure of each task that stayed failed. Return False for none."""
         with self._changed:
             for task, error in self._failed.values():
                 self.event_log.error(self._failure(task, error))
@@ -475,17 +490,19 @@ class LibraryTasks:
         )
 
     def cancel(self) -> None:
-        """End the tools; no task is started any more."""
+        """End the tools; start no more tasks."""
         with self._changed:
             self._canceled = True
             for group in self._groups:
                 send_group(group, signal.SIGTERM)
-                send_group(group, signal.SIGCONT)
+                send_group(group, signal.SIGCONT)  # a stopped process handles no SIGTERM
         if self._leases is not None:
             self._leases.close()
 
     def wait_for_groups(self) -> None:
-        """Until the tools have ended, to which the run's process sees, and those that waited for
-        a lease have left the queue."""
+        """Wait until all tools have ended and no task waits for a lease.
+
+        The run process kills tools that ignore SIGTERM.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._groups and not self._waiting)

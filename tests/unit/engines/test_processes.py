@@ -91,7 +91,7 @@ def test_one_process_holds_the_lock_until_it_dies(tmp_path: Path) -> None:
     lock = RunLock.take(path)
     assert lock is not None
     assert holder(path) == ProcessHandle(os.getpid(), identify(os.getpid()) or "")
-    lock.drop()
+    lock.close()
 
 
 def test_a_foreign_lock_file_has_no_holder(tmp_path: Path) -> None:
