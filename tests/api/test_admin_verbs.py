@@ -62,7 +62,7 @@ async def test_faults_are_added_listed_and_cleared(wesemu, client) -> None:
     assert status == ExitStatus.REFUSED
     assert (await wesemu("faults", "clear"))[0] == 0
     status, out, err = await wesemu("faults", "list")
-    assert (status, out, err) == (0, "", "no faults are ordered\n")
+    assert (status, out, err) == (0, "", "there are no faults\n")
     assert (await wesemu("list"))[0] == 0
 
 
@@ -88,7 +88,7 @@ async def test_an_unknown_operation_is_refused(wesemu) -> None:
 
 async def test_reset_forgets_everything(wesemu, settings: Settings) -> None:
     await send(wesemu, *MAPPING)
-    assert await wesemu("reset") == (0, "", "1 run is forgotten\n")
+    assert await wesemu("reset") == (0, "", "removed 1 run\n")
     _, out, _ = await wesemu("list", "--json")
     assert json.loads(out) == []
     assert (settings.data / "buckets" / "genes" / "out" / "a.bam").is_file()

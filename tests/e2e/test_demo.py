@@ -12,7 +12,7 @@ import pytest
 from e2e.conftest import Ended, clear_surroundings, run_wesemu
 
 from wesemu.cli.output import ExitStatus
-from wesemu.demo.checks import ORDERS, DemoRequest, FinishedRequest, run_checks
+from wesemu.demo.checks import REQUESTS, DemoRequest, FinishedRequest, run_checks
 from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
 from wesemu.runs.model import RunState
 from wesemu.runs.service_levels import ServiceLevel, promise
@@ -54,7 +54,7 @@ def test_another_truth_and_a_changed_byte_are_found_wrong(
     other = write_fixture(tmp_path / "other", FixtureSettings(snps=60, duplicates=0.05))
     with (data / "buckets/demo/wes/wgs.vcf.gz").open("ab") as file:
         file.write(b"!")
-    checks = run_checks(data, other, [_as_told(order, other) for order in ORDERS])
+    checks = run_checks(data, other, [_as_told(order, other) for order in REQUESTS])
     wrong = {check.name for check in checks if not check.ok}
     assert wrong == {"SNPs", "indels", "duplicates", "wgs.vcf.gz"}
 

@@ -1,21 +1,21 @@
-"""The command line. `main` is the entry point `wesemu`."""
+"""The command line `wesemu`. `main` is its entry point."""
 
 import signal
 
 
 def main() -> None:
-    """Run the command line with this process's arguments and exit with its status."""
+    """Run the command line with the arguments of this process and exit with its status."""
     take_interrupts()
-    from wesemu.cli.app import execute  # keeps `import wesemu.cli` free of everything else
+    from wesemu.cli.app import execute  # `import wesemu.cli` loads nothing else
 
     execute()
 
 
 def take_interrupts() -> None:
-    """React to SIGINT even where the parent ignores it, as shells do for commands with `&`.
+    """Restore the default handler of SIGINT if this process inherited an ignored SIGINT.
 
-    A child inherits an ignored signal. Servers and demos could then not be stopped by SIGINT, and
-    neither could the tools that they start.
+    Shells ignore SIGINT for commands that end with `&`, and children inherit that. Without this
+    step SIGINT could stop neither servers and demos nor the tools that they start.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""`python -m wesemu.cli`: the command line of exactly this installation."""
+"""`python -m wesemu.cli`: the command line of this installation."""
 
 import os
 import sys
@@ -7,9 +7,11 @@ import wesemu
 
 
 def _drop_current_directory() -> None:
-    """Keep modules of the current directory from being imported, as `python -P` does; except
-    where wesemu itself was found there."""
-    here = os.getcwd()  # noqa: PTH109 - pathlib could come from there
+    """Remove the current directory from sys.path, as `python -P` does.
+
+    Keep it if wesemu itself was imported from there.
+    """
+    here = os.getcwd()  # noqa: PTH109 - a file pathlib.py could be there
     own = os.path.dirname(os.path.dirname(wesemu.__file__))  # noqa: PTH120
     if sys.path[:1] == [here] and own != here:
         del sys.path[0]

@@ -1,4 +1,4 @@
-"""The command line: every module of `wesemu.cli` registers its verbs."""
+"""The command line as a whole: all verbs, and errors as exit statuses."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import typer
 
 from wesemu import __version__
 from wesemu.cli import admin, configuration, data, demo, doctor, jobs, maintenance, run, serve
-from wesemu.cli.output import ExitStatus, print_note, print_result, sentence, status_of
+from wesemu.cli.output import ExitStatus, describe_os_error, print_note, print_result, status_of
 from wesemu.errors import WesemuError
 
 _HELP = (
@@ -19,7 +19,7 @@ _HELP = (
 
 
 def build() -> typer.Typer:
-    """The typer application with all verbs."""
+    """Return the typer application with all verbs."""
     app = typer.Typer(
         name="wesemu",
         help=_HELP,
@@ -34,9 +34,9 @@ def build() -> typer.Typer:
 
 
 def execute(arguments: Sequence[str] | None = None) -> None:
-    """Parse, act, exit; `arguments` stand for this process's own.
+    """Parse the arguments (default: those of this process), run the verb and exit.
 
-    An expected error is one line on stderr, never a traceback.
+    An expected error is one line on stderr, without a traceback.
     """
     try:
         build()(args=arguments, prog_name="wesemu")
@@ -44,10 +44,10 @@ def execute(arguments: Sequence[str] | None = None) -> None:
         print_note(f"wesemu: {error.message}")
         sys.exit(status_of(error))
     except OSError as error:
-        told = sentence(error)
-        if told is None:
+        message = describe_os_error(error)
+        if message is None:
             raise
-        print_note(f"wesemu: {told}")
+        print_note(f"wesemu: {message}")
         sys.exit(ExitStatus.MACHINE)
 
 
@@ -63,4 +63,4 @@ def _wesemu(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Only here for --version."""
+    """Declare --version. typer does not show this text."""

@@ -1,4 +1,7 @@
-"""`wesemu fixture`, `reference` and `bucket`: simulated reads, reference genomes, buckets."""
+"""`wesemu fixture`, `reference` and `bucket`: simulated reads, reference genomes, buckets.
+
+The verbs work on the data directory. They need no server, and a server may run meanwhile.
+"""
 
 import os
 import shutil
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command("fixture", rich_help_panel="Data")(fixture)
-    references = typer.Typer(no_args_is_help=True, help="Reference genomes that jobs name.")
+    references = typer.Typer(no_args_is_help=True, help="Reference genomes for jobs.")
     references.command("add")(add_reference)
     references.command("list")(list_references)
     app.add_typer(references, name="reference", rich_help_panel="Data")
@@ -30,36 +33,34 @@ def register(app: typer.Typer) -> None:
     app.add_typer(buckets, name="bucket", rich_help_panel="Data")
 
 
-# `wesemu fixture`: reads with a known truth.
+# --- `wesemu fixture` ---
 
 
 def fixture(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
-    seed: Annotated[int, typer.Option(help="Another seed, another genome.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
     length: Annotated[int, typer.Option(help="Length of the reference in bp.")] = 100_000,
-    contigs: Annotated[int, typer.Option(help="Number of its sequences.")] = 2,
+    contigs: Annotated[int, typer.Option(help="Number of sequences in the reference.")] = 2,
     depth: Annotated[float, typer.Option(help="Mean depth, duplicates included.")] = 30.0,
     snps: Annotated[
-        int | None, typer.Option(help="Number of SNPs.", show_default="one a kb")
+        int | None, typer.Option(help="Number of SNPs.", show_default="one per kb")
     ] = None,
     indels: Annotated[
-        int | None, typer.Option(help="Number of indels.", show_default="one every 3 kb")
+        int | None, typer.Option(help="Number of indels.", show_default="one per 3 kb")
     ] = None,
     duplicates: Annotated[
-        float, typer.Option(help="Share of the pairs that are PCR duplicates.")
+        float, typer.Option(help="Fraction of pairs that are PCR duplicates.")
     ] = 0.08,
     read_length: Annotated[int, typer.Option(help="Length of a read in bp.")] = 150,
     insert_mean: Annotated[float, typer.Option(help="Mean insert size in bp.")] = 400.0,
     insert_sd: Annotated[float, typer.Option(help="Standard deviation of the insert size.")] = 50.0,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a reference, a diploid sample and its reads, with the truth to compare with.
+    """Simulate a reference, a diploid sample, its reads and its true variants.
 
     Writes reference.fa, reads_1.fq.gz, reads_2.fq.gz, truth.vcf and fixture.json. The same flags
-    give the same text everywhere.
+    give the same content on every machine.
     """
-    from dataclasses import asdict
-
     from wesemu.cli.output import print_json, print_note, print_result
     from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
 
@@ -78,19 +79,19 @@ def fixture(
             insert_sd=insert_sd,
         ),
     )
-    told = made.summary
+    summary = made.summary
     if as_json:
-        print_json(asdict(told))
+        print_json(asdict(summary))
     else:
         for path in (made.reference, made.reads_1, made.reads_2, made.truth):
             print_result(str(path))
     print_note(
-        f"{told.reads:,} reads of {told.read_length} bp, {told.duplicate_reads:,} of them "
-        f"duplicates; {told.snps:,} SNPs, {told.indels:,} indels"
+        f"{summary.reads:,} reads of {summary.read_length} bp, {summary.duplicate_reads:,} of them "
+        f"duplicates; {summary.snps:,} SNPs, {summary.indels:,} indels"
     )
 
 
-# `wesemu reference`: reference genomes that jobs name.
+# --- `wesemu reference` ---
 
 
 Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
@@ -110,18 +111,17 @@ def add_reference(
     ] = "bwa",
     data: Data = None,
 ) -> None:
-    """Copy a FASTA, with FILE.alt where there is one, into the data directory and index it. A
-    server need not run."""
+    """Copy a FASTA, and FILE.alt if it exists, into the data directory and index it."""
     from wesemu.cli.configuration import check_data
     from wesemu.cli.output import print_note, print_result
 
     check_data(data)
-    print_note(f"indexing {fasta} (about an hour for a human genome, a moment for a small one)")
+    print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
     print_result(str(_store(data).add(name, fasta, mapper)))
 
 
 def list_references(data: Data = None, as_json: AsJson = False) -> None:
-    """List the registered references, and whether mappers use ALT contigs of theirs."""
+    """List the registered references, their indexes and ALT contigs."""
     from wesemu.cli.output import print_json, print_note, print_table
 
     store = _store(data)
@@ -147,24 +147,26 @@ def list_references(data: Data = None, as_json: AsJson = False) -> None:
 
 
 def describe_alternates(reference: "ReferenceSummary") -> str:
-    """Whether mappers treat sequences of it as ALT contigs."""
+    """Return the number of sequences that mappers treat as ALT contigs, as text."""
     return f"{reference.alternates} used" if reference.alternates else "none"
 
 
 def _store(data: Path | None) -> "ReferenceStore":
     from functools import partial
 
-    from wesemu.cli.configuration import load
+    from wesemu.cli.configuration import load_settings
     from wesemu.engines.leases import SystemLeases
     from wesemu.genomics.reference import ReferenceStore
     from wesemu.genomics.tools import resolve
 
-    settings = load(data=data)
+    settings = load_settings(data=data)
     root = settings.data
     tools = partial(resolve, settings.tools)
     lend = SystemLeases(root / "leases").lease
     return ReferenceStore(root / "references", root / "cache", tools=tools, lend=lend)
 
+
+# --- `wesemu bucket` ---
 
 _SCHEME = "oss://"
 
@@ -176,7 +178,7 @@ def list_buckets(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the buckets, or every file below one."""
+    """List the buckets, or all files of a bucket or folder."""
     from wesemu.cli.output import print_json, print_result
 
     root = _root(data)
@@ -197,11 +199,11 @@ def list_buckets(
 def copy_object(
     source: Annotated[str, typer.Argument(help="A file, or oss://BUCKET/KEY.")],
     target: Annotated[
-        str, typer.Argument(help="A file or folder, or oss://BUCKET/KEY; a new bucket is made.")
+        str, typer.Argument(help="A file or folder, or oss://BUCKET/KEY, in a new bucket too.")
     ],
     data: Data = None,
 ) -> None:
-    """Copy a file into a bucket, out of one, or between two."""
+    """Copy a file to a bucket, from a bucket, or between buckets."""
     from wesemu.cli.output import print_result
 
     root = _root(data)
@@ -212,7 +214,8 @@ def copy_object(
     file = _source(root, source)
     place = _target(root, target, file.name)
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".wesemu-{os.getpid()}.part")  # any name fits
+    # a short name, because the name of the file may have the maximum length
+    temporary = place.with_name(f".wesemu-{os.getpid()}.part")
     try:
         shutil.copyfile(file, temporary)
         temporary.replace(place)
@@ -222,12 +225,12 @@ def copy_object(
 
 
 def _root(data: Path | None) -> Path:
-    from wesemu.cli.configuration import load
+    from wesemu.cli.configuration import load_settings
 
-    return load(data=data).data / "buckets"
+    return load_settings(data=data).data / "buckets"
 
 
-def _shown(top: Path, bucket: Path) -> Iterator[Path]:
+def _visible_files(top: Path, bucket: Path) -> Iterator[Path]:
     for path in top.rglob("*"):
         if path.is_file() and not is_reserved(path.relative_to(bucket).as_posix()):
             yield path
@@ -246,7 +249,7 @@ def _files(root: Path, location: str) -> list[tuple[str, int]]:
         top = buckets.existing(f"{_SCHEME}{bucket}/{key}")
     else:
         top = buckets.locate(bucket, "any").parent
-    found = [top] if top.is_file() else sorted(_shown(top, root / bucket))
+    found = [top] if top.is_file() else sorted(_visible_files(top, root / bucket))
     return [
         (f"{_SCHEME}{path.relative_to(root).as_posix()}", path.stat().st_size) for path in found
     ]
@@ -259,7 +262,7 @@ def _source(root: Path, source: str) -> Path:
     if not path.is_file():
         from wesemu.cli.output import CommandRefused
 
-        raise CommandRefused(f"there is no file {source}; only single files are copied")
+        raise CommandRefused(f"there is no file {source}; the verb copies single files only")
     return path
 
 
@@ -273,6 +276,6 @@ def _target(root: Path, target: str, name: str) -> Path:
     url = f"{_SCHEME}{bucket}/{key}"
     try:
         return _buckets(root).target(url)
-    except BucketNotFound:  # its name is a good one
+    except BucketNotFound:  # the name is valid: create the bucket
         (root / bucket).mkdir(parents=True)
         return _buckets(root).target(url)

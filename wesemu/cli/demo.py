@@ -1,4 +1,4 @@
-"""`wesemu demo`: see it work, on this machine, in half a minute."""
+"""`wesemu demo`: run both pipelines on simulated reads and check the results."""
 
 import asyncio
 import shutil
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class DemoNode(StrEnum):
-    """Where the demo's runs are carried out."""
+    """The node of the demo's runs."""
 
     cpu = "cpu"
     cuda = "cuda"
@@ -31,20 +31,20 @@ def demo(
         typer.Option(
             "--data",
             help="The data directory to use.",
-            show_default="a new one among the temporary files",
+            show_default="a new temporary one",
             metavar="DIR",
         ),
     ] = None,
     keep: Annotated[
-        bool, typer.Option(help="Keep the new directory, to look at the results.")
+        bool, typer.Option(help="Keep the temporary directory with the results.")
     ] = True,
     node: Annotated[
-        DemoNode, typer.Option(help="Where the runs are carried out; cuda needs a GPU.")
+        DemoNode, typer.Option(help="Node of the runs; cuda needs a GPU.")
     ] = DemoNode.cpu,
 ) -> None:
-    """Map simulated reads and call variants through both APIs; check it all against the truth.
+    """Map simulated reads and call variants through both APIs; check all results.
 
-    Ends with status 0 only if everything is right.
+    Ends with status 0 only if every check passes.
     """
     from wesemu.cli.output import ExitStatus
     from wesemu.runs.data_directory import DataDirectory
@@ -52,59 +52,59 @@ def demo(
     gpus = _cuda_node() if node is DemoNode.cuda else None
     directory = Path(tempfile.mkdtemp(prefix="wesemu-demo-")) if data is None else data.absolute()
     DataDirectory(directory).create()
-    passing = data is None and not keep
+    temporary = data is None and not keep
     try:
-        outcome = asyncio.run(_perform(directory, gpus))
+        result = asyncio.run(_run(directory, gpus))
     except KeyboardInterrupt:
-        passing = data is None
+        temporary = data is None  # nothing to look at after Ctrl-C
         raise
     finally:
-        if passing:
+        if temporary:
             shutil.rmtree(directory, ignore_errors=True)
-    _report(outcome, None if passing else directory)
-    if not outcome.ok:
+    _report(result, None if temporary else directory)
+    if not result.ok:
         raise typer.Exit(ExitStatus.FAILED)
 
 
 def _cuda_node() -> "CudaNode":
-    from wesemu.cli.configuration import load
+    from wesemu.cli.configuration import load_settings
     from wesemu.cli.gpu import cuda_node
 
-    return cuda_node(load())
+    return cuda_node(load_settings())
 
 
-async def _perform(directory: Path, node: "CudaNode | None") -> "DemoResult":
-    """As `perform`; SIGTERM is taken as Ctrl-C is."""
-    from wesemu.cli.output import board, print_note
-    from wesemu.demo.run import perform
+async def _run(directory: Path, node: "CudaNode | None") -> "DemoResult":
+    """Run the demo. SIGTERM ends it like Ctrl-C."""
+    from wesemu.cli.output import print_note, progress_display
+    from wesemu.demo.run import run_demo
 
-    print_note("simulating reads, starting a server, sending mapping and wgs by AGS and by WES")
+    print_note("simulating reads, starting a server, running mapping and wgs through AGS and WES")
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        with board() as progress:
-            return await perform(directory, progress.show, node)
+        with progress_display() as progress:
+            return await run_demo(directory, progress.show, node)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-def _report(outcome: "DemoResult", directory: Path | None) -> None:
+def _report(result: "DemoResult", directory: Path | None) -> None:
     from wesemu.cli.output import print_note, print_result
     from wesemu.demo.checks import BUCKET
 
-    truth = outcome.fixture.summary
+    truth = result.fixture.summary
     print_result(
         f"{truth.reads:,} reads of a simulated diploid genome of {sum(truth.contigs.values()):,} "
         f"bp: {truth.duplicate_reads:,} are duplicates, {truth.snps} SNPs, {truth.indels} indels"
     )
-    for check in outcome.checks:
-        print_result(f"  {'ok   ' if check.ok else 'WRONG'}  {check.name:<16} {check.told}")
-    wrong = [check.name for check in outcome.checks if not check.ok]
+    for check in result.checks:
+        print_result(f"  {'ok   ' if check.ok else 'WRONG'}  {check.name:<16} {check.detail}")
+    wrong = [check.name for check in result.checks if not check.ok]
     if directory is not None:
         print_result(f"results  {directory / 'buckets' / BUCKET}  (ags/, wes/, truth.vcf)")
-        print_result(f"server   {outcome.server}  (again: wesemu serve --data {directory})")
+        print_result(f"server   {result.server}  (again: wesemu serve --data {directory})")
     if wrong:
-        print_note(f"wesemu: the demo found something wrong: {', '.join(wrong)}")
+        print_note(f"wesemu: these checks failed: {', '.join(wrong)}")
     else:
-        print_result(f"all {len(outcome.checks)} checks passed in {outcome.seconds:.1f} s")
+        print_result(f"all {len(result.checks)} checks passed in {result.seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""`wesemu doctor`: is everything there that real runs need?"""
+"""`wesemu doctor`: check the software and the hardware that runs need."""
 
 import platform
 import shutil
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _OLDEST_PYTHON = (3, 11)
 _GIBIBYTE = 1 << 30
-_LITTLE_DISK = 1 * _GIBIBYTE
+_LEAST_DISK = 1 * _GIBIBYTE
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """One thing that was looked at: `source` says where it comes from."""
+    """The result of one check. `source` is where `found` comes from, or the remedy."""
 
     name: str
     found: str
@@ -37,53 +37,53 @@ def register(app: typer.Typer) -> None:
 def doctor(
     data: Data = None,
     gpu: Annotated[
-        bool, typer.Option("--gpu", help="Look at the GPUs, too; having none counts as missing.")
+        bool, typer.Option("--gpu", help="Check GPUs as well; none is a failure.")
     ] = False,
     selftest: Annotated[
         bool, typer.Option("--selftest", help="Run a CUDA kernel on each GPU; implies --gpu.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the versions of Python, the engine and the tools, and what this machine has.
+    """Show the versions of Python, Snakemake and the tools, and the resources of this machine.
 
     Ends with status 1 if something is missing that runs need.
     """
-    from wesemu.cli.configuration import load
+    from wesemu.cli.configuration import load_settings
     from wesemu.cli.output import ExitStatus, print_json, print_note, print_table
 
-    settings = load(data=data)
-    findings = [*examine(settings.data, settings.tools), _sandbox(settings)]
+    settings = load_settings(data=data)
+    checks = [*check_installation(settings.data, settings.tools), _sandbox(settings)]
     if gpu or selftest:
-        from wesemu.cli.gpu import examine_gpus, examine_parabricks
+        from wesemu.cli.gpu import check_gpus, check_parabricks
         from wesemu.composition import leased
         from wesemu.runs.data_directory import DataDirectory
 
-        ours = leased(DataDirectory(settings.data.absolute()).leases)
-        findings += examine_gpus(settings.node, ours=ours)
-        findings += examine_parabricks(settings.parabricks, settings.data)
+        in_use = leased(DataDirectory(settings.data.absolute()).leases)
+        checks += check_gpus(settings.node, in_use=in_use)
+        checks += check_parabricks(settings.parabricks, settings.data)
     if selftest:
-        from wesemu.cli.gpu import run_selftests as try_gpus
+        from wesemu.cli.gpu import run_selftests
         from wesemu.core import pipelines_folder
 
-        findings += try_gpus(settings.node, pipelines_folder())
+        checks += run_selftests(settings.node, pipelines_folder())
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json([asdict(check) for check in checks])
     else:
         marks = {True: "ok", False: "MISSING"}
         print_table(
             ("", "FOUND", "FROM", "STATE"),
-            [(each.name, each.found, each.source, marks[each.ok]) for each in findings],
+            [(each.name, each.found, each.source, marks[each.ok]) for each in checks],
         )
-    missing = [finding.name for finding in findings if not finding.ok]
+    missing = [check.name for check in checks if not check.ok]
     if missing:
         print_note(f"not ready to run workflows: {', '.join(missing)}")
         raise typer.Exit(ExitStatus.FAILED)
     print_note("ready to run workflows")
 
 
-def examine(data: Path, commands: Mapping[str, str]) -> Iterator[HealthCheck]:
-    """Look at everything; `data` is the data directory, which need not exist yet, `commands` is
-    the setting `tools`."""
+def check_installation(data: Path, commands: Mapping[str, str]) -> Iterator[HealthCheck]:
+    """Run all checks. `data` is the data directory, which may not exist yet; `commands` is the
+    setting `tools`."""
     python = Path(sys.executable)
     yield HealthCheck(
         "python", platform.python_version(), str(python), sys.version_info >= _OLDEST_PYTHON
@@ -150,8 +150,8 @@ def _machine(data: Path) -> Iterator[HealthCheck]:
     from wesemu.node import detect
 
     node = detect()
-    yield HealthCheck("cores", str(node.cores), "this process may use them")
+    yield HealthCheck("cores", str(node.cores), "usable by this process")
     yield HealthCheck("memory", f"{node.memory_mb / 1024:.1f} GiB", "this machine or its container")
     place = next(path for path in (data, *data.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
-    yield HealthCheck("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LITTLE_DISK)
+    yield HealthCheck("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LEAST_DISK)

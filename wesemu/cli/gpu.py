@@ -1,4 +1,4 @@
-"""`wesemu doctor --gpu`: the GPUs that tasks may lease, and with --selftest whether they count."""
+"""The GPUs of `wesemu doctor --gpu [--selftest]` and of `wesemu demo --node cuda`."""
 
 import json
 import os
@@ -19,8 +19,7 @@ from wesemu.errors import SystemFault
 from wesemu.node import Gpu, Inventory, has_driver, take_inventory
 from wesemu.settings import NodeSettings, ParabricksSettings, Settings
 
-# `wesemu demo --node cuda`: what of this machine's GPUs the demo can use.
-
+# --- `wesemu demo --node cuda` ---
 
 _READS = 100_000
 _SIMULATED_READS = 20
@@ -31,9 +30,9 @@ _NO_GPU_DRIVER = (
 
 
 def cuda_node(settings: Settings, look: Callable[[], Inventory] = find_gpus) -> CudaNode:
-    """The node of the demo: with Parabricks where it can run here, else with the self-test.
+    """Return the node of the demo: with Parabricks if it can run here, else with the self-test.
 
-    Raises SystemFault where there is no GPU, or nothing that could use it.
+    Raise SystemFault if there is no GPU, or no software that uses it.
     """
     # the demo's tasks run on this machine, whatever executor the settings name
     node = settings.node.model_copy(update={"executor": "local"})
@@ -41,29 +40,30 @@ def cuda_node(settings: Settings, look: Callable[[], Inventory] = find_gpus) -> 
     for note in choice.notes if choice.gpus else ():
         print_note(f"wesemu: {note}")
     if not choice.gpus:
-        why = "; ".join(choice.notes) or (_LENDS_NONE if node.gpus in (0, []) else _NO_GPU_DRIVER)
+        reason = "; ".join(choice.notes) or (
+            _LENDS_NONE if node.gpus in (0, []) else _NO_GPU_DRIVER
+        )
         raise SystemFault(
-            f"the demo finds no GPU: {why}. `wesemu doctor --gpu` tells more; without a GPU "
-            "`wesemu demo` shows everything on the CPU"
+            f"the demo finds no GPU: {reason}. `wesemu doctor --gpu` shows details; without "
+            "--node the demo runs on the CPU"
         )
     parabricks = _absolute(settings.parabricks)
-    reason, there = _without_parabricks(parabricks, choice.gpus)
-    if reason is None:
-        return CudaNode(_variables(settings, parabricks))
+    problem, installed = _parabricks_problem(parabricks, choice.gpus)
+    if problem is None:
+        return CudaNode(_server_variables(settings, parabricks))
     print_note(
-        f"wesemu: no Parabricks for the demo: {reason}. The CPU's tools map and call on the node "
-        "cuda, and the workflow gpu-selftest uses a GPU"
+        f"wesemu: no Parabricks for the demo: {problem}. CPU tools map and call on the node cuda, "
+        "and the workflow gpu-selftest uses a GPU"
     )
-    if there:
+    if installed:  # without this setting the pipelines would try Parabricks
         parabricks = parabricks.model_copy(update={"runtime": "none"})
-    return CudaNode(_variables(settings, parabricks), _selftest())
+    return CudaNode(_server_variables(settings, parabricks), _plan_selftest())
 
 
-def _without_parabricks(
+def _parabricks_problem(
     settings: ParabricksSettings, gpus: Sequence[Gpu]
 ) -> tuple[str | None, bool]:
-    """Why Parabricks cannot be used, with the cure, and whether the pipelines would try it
-    nevertheless."""
+    """Return why Parabricks cannot run, with the remedy, and whether it is installed."""
     from wesemu.genomics.parabricks import preflight as seen
     from wesemu.genomics.parabricks.preflight import choose_place, options_from, parabricks_findings
 
@@ -80,11 +80,10 @@ def _without_parabricks(
     return None, True
 
 
-def _selftest() -> SelfTest:
+def _plan_selftest() -> SelfTest:
     if find_spec("numba_cuda") is None or find_spec("numpy") is None:
         raise SystemFault(
-            "the demo does without Parabricks here and has no numba-cuda, so nothing would use "
-            "the GPU; "
+            "the demo needs Parabricks or numba-cuda to use the GPU, and finds neither; "
             'pip install "wesemu[cuda]"'
         )
     simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
@@ -93,7 +92,7 @@ def _selftest() -> SelfTest:
 
 
 def _absolute(settings: ParabricksSettings) -> ParabricksSettings:
-    """The demo's server works in another folder."""
+    """Make paths absolute, because the demo's server runs in another folder."""
     places = {"temporary": settings.temporary}
     if settings.image.endswith(".sif"):
         places["image"] = settings.image
@@ -102,8 +101,8 @@ def _absolute(settings: ParabricksSettings) -> ParabricksSettings:
     )
 
 
-def _variables(settings: Settings, parabricks: ParabricksSettings) -> dict[str, str]:
-    """Of all settings only what tells of the GPUs and of Parabricks."""
+def _server_variables(settings: Settings, parabricks: ParabricksSettings) -> dict[str, str]:
+    """Return the variables of the demo's server: the settings of GPUs and Parabricks only."""
     given = settings.node.model_dump(mode="json", include={"gpus", "lend_busy_gpus"})
     return {
         "WESEMU_NODE": json.dumps(given | {"default": "cuda"}),
@@ -111,41 +110,47 @@ def _variables(settings: Settings, parabricks: ParabricksSettings) -> dict[str, 
     }
 
 
-_SECONDS = 300
+# --- `wesemu doctor --gpu` ---
+
+_SELFTEST_SECONDS = 300
 _NO_DRIVER = (
-    "no NVIDIA driver here (no /dev/nvidiactl): install one, or pass the GPUs on to this container "
-    "(`docker run --gpus all`, `apptainer exec --nv`)"
+    "no NVIDIA driver here (no /dev/nvidiactl): install one, or make the GPUs available in this "
+    "container (`docker run --gpus all`, `apptainer exec --nv`)"
 )
-_UNTRIED = "not tried: there is no GPU that the driver tells of and the settings lend"
+_NOT_RUN = "not run: no GPU is both found by the driver and lent by the settings"
 
 
-def examine_gpus(
+def check_gpus(
     settings: NodeSettings,
     look: Callable[[], Inventory] | None = None,
     *,
-    ours: Collection[int] = (),
+    in_use: Collection[int] = (),
 ) -> Iterator[HealthCheck]:
-    """The driver, each GPU that is lent, and what there is to know about the others. `look` takes
-    the place of NVML; `ours` are leased to tasks at the moment."""
+    """Check the driver and each GPU that is lent, with notes about the others.
+
+    `look` replaces NVML in tests. `in_use` are the GPUs that tasks lease at the moment.
+    """
     from wesemu.composition import choose_gpus
 
-    inventory = _look(look)
+    inventory = _take_inventory(look)
     yield from _driver(inventory)
-    choice = choose_gpus(settings, ours=ours, look=lambda: inventory)
+    choice = choose_gpus(settings, ours=in_use, look=lambda: inventory)
     for gpu in choice.gpus:
-        leased = ", leased now" if gpu.index in ours else ""
-        yield HealthCheck(f"GPU {gpu.index}", _facts(gpu) + leased, _origin(gpu))
-    told = inventory.problem if inventory.driver is None else None
-    notes = [note for note in choice.notes if note != told]
+        leased = ", leased now" if gpu.index in in_use else ""
+        yield HealthCheck(f"GPU {gpu.index}", _describe(gpu) + leased, _origin(gpu))
+    reported = inventory.problem if inventory.driver is None else None
+    notes = [note for note in choice.notes if note != reported]
     for number, note in enumerate(notes, start=1):
         yield HealthCheck(f"GPU note {number}", note, "node.gpus")
     if not choice.gpus:
         yield HealthCheck("GPUs", "none is lent", "node.gpus", ok=False)
 
 
-def examine_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[HealthCheck]:
-    """What a step of Parabricks would look at first. Having none of it is no fault: `mapping` and
-    `wgs` stay on the CPU then. `data` is the data directory."""
+def check_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[HealthCheck]:
+    """Run the checks that a step of Parabricks starts with. `data` is the data directory.
+
+    Without Parabricks the check passes, because `mapping` and `wgs` then run on the CPU.
+    """
     from wesemu.genomics.parabricks.preflight import choose_place, options_from, parabricks_findings
 
     options = options_from(settings.model_dump())
@@ -162,16 +167,16 @@ def examine_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[Hea
 
 
 def _temporary_space(settings: ParabricksSettings, data: Path) -> HealthCheck:
-    """How much there is; how much is needed depends on the reads, which a step has."""
+    """Check the folder for temporary files. The required space depends on the reads."""
     name, folder = "Parabricks temporary space", Path(settings.temporary or data)
     if settings.temporary and not (folder.is_dir() and os.access(folder, os.W_OK)):
         return HealthCheck(
-            name, f"{folder} is no folder to write in", "parabricks.temporary", ok=False
+            name, f"{folder} is not a writable folder", "parabricks.temporary", ok=False
         )
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free / 10**9
-    told = f"{free:.1f} GB free in {place}; a sample needs two to three times its FASTQ files"
-    return HealthCheck(name, told, "parabricks.temporary")
+    space = f"{free:.1f} GB free in {place}; a sample needs two to three times its FASTQ files"
+    return HealthCheck(name, space, "parabricks.temporary")
 
 
 def run_selftests(
@@ -180,15 +185,15 @@ def run_selftests(
     look: Callable[[], Inventory] | None = None,
     reads: int = _READS,
 ) -> Iterator[HealthCheck]:
-    """Run the workflow gpu-selftest on each GPU that is lent and found; one by one."""
+    """Run the workflow gpu-selftest on each GPU that is lent and found, one after the other."""
     from wesemu.composition import choose_gpus
 
-    inventory = _look(look)
+    inventory = _take_inventory(look)
     found = {gpu.index for gpu in inventory.gpus}
     lent = choose_gpus(settings, look=lambda: inventory).gpus
     gpus = [gpu for gpu in lent if gpu.index in found]
     if not gpus:
-        yield HealthCheck("self-test", _UNTRIED, inventory.problem or _NO_DRIVER, ok=False)
+        yield HealthCheck("self-test", _NOT_RUN, inventory.problem or _NO_DRIVER, ok=False)
         return
     try:
         from wesemu.genomics.histograms import write_random
@@ -199,10 +204,10 @@ def run_selftests(
         path = Path(folder) / "reads.fq"
         write_random(path, reads)
         for gpu in gpus:
-            yield _try(gpu, pipelines, path, Path(folder) / f"gpu{gpu.index}")
+            yield _run_selftest(gpu, pipelines, path, Path(folder) / f"gpu{gpu.index}")
 
 
-def _try(gpu: Gpu, pipelines: Path, reads: Path, directory: Path) -> HealthCheck:
+def _run_selftest(gpu: Gpu, pipelines: Path, reads: Path, directory: Path) -> HealthCheck:
     from wesemu.engines.lease_queue import devices_environment
     from wesemu.genomics.gpu_selftest import summary
 
@@ -215,21 +220,26 @@ def _try(gpu: Gpu, pipelines: Path, reads: Path, directory: Path) -> HealthCheck
     directory.mkdir()
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_SELFTEST_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return HealthCheck(name, f"no answer in {_SECONDS} s", "gpu-selftest", ok=False)
+        return HealthCheck(name, f"no answer in {_SELFTEST_SECONDS} s", "gpu-selftest", ok=False)
     report = directory / "results" / "gpu.json"
     if done.returncode == 0 and report.exists():
-        told = json.loads(report.read_text())
-        return HealthCheck(name, summary(told), "gpu-selftest", ok=not told["simulated"])
+        result = json.loads(report.read_text())
+        return HealthCheck(name, summary(result), "gpu-selftest", ok=not result["simulated"])
     log = directory / "logs" / "histogram.log"
-    talk = log.read_text() if log.exists() else done.stderr
-    last = next((line for line in reversed(talk.splitlines()) if line.strip()), "no reason given")
+    output = log.read_text() if log.exists() else done.stderr
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), "no reason given")
     return HealthCheck(name, last.strip(), "gpu-selftest", ok=False)
 
 
-def _look(look: Callable[[], Inventory] | None) -> Inventory:
+def _take_inventory(look: Callable[[], Inventory] | None) -> Inventory:
     if look is not None:
         return look()
     return take_inventory() if has_driver() else Inventory(problem=_NO_DRIVER)
@@ -239,11 +249,11 @@ def _driver(inventory: Inventory) -> Iterator[HealthCheck]:
     if inventory.driver is None:
         yield HealthCheck("GPU driver", "-", inventory.problem or _NO_DRIVER, ok=False)
         return
-    told = f"{inventory.driver}, CUDA up to {inventory.cuda}"
-    yield HealthCheck("GPU driver", told, "NVML", ok=True)
+    version = f"{inventory.driver}, CUDA up to {inventory.cuda}"
+    yield HealthCheck("GPU driver", version, "NVML")
 
 
-def _facts(gpu: Gpu) -> str:
+def _describe(gpu: Gpu) -> str:
     facts = [gpu.name or "of unknown kind"]
     if gpu.memory_mb is not None:
         free = "" if gpu.free_mb is None else f", {gpu.free_mb} free"

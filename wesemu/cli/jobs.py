@@ -1,4 +1,4 @@
-"""`wesemu list`, `get`, `logs`, `crate`, `cancel`, `remove`: jobs of both APIs on a server."""
+"""`wesemu list`, `get`, `logs`, `crate`, `cancel` and `remove`: the runs of both APIs."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class Inclusion(StrEnum):
-    """`small`: those of at most 1 MiB each, 16 MiB together; the others are told by their URL."""
+    """The outputs that a crate contains.
+
+    `small` selects outputs of at most 1 MiB each and 16 MiB in total. The crate has the URLs of
+    the others.
+    """
 
     SMALL = "small"
     ALL = "all"
@@ -32,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_jobs(
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of runs.")] = 20,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -60,13 +64,13 @@ def list_jobs(
     elif found:
         print_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), map(_row, found))
     else:
-        print_note("no runs yet; send one with 'wesemu run mapping' or 'wesemu run wgs'")
+        print_note("no runs yet; submit one with 'wesemu run mapping' or 'wesemu run wgs'")
 
 
 def get(
     job: JobName,
     show: Annotated[
-        bool, typer.Option("--show", help="Show the request, the results and the tasks too.")
+        bool, typer.Option("--show", help="Show the request, the results and the tasks as well.")
     ] = False,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
@@ -86,11 +90,11 @@ def get(
     if as_json:
         print_json({"ags": detail.raw if detail else None, "wes": run.raw})
         return
-    _give_job(target, detail, run)
+    _print_job(target, detail, run)
     if show:
-        _give_more(run)
-    if (told := sla_text(run.tags)) is not None:
-        print_note(f"{target.name}: {told}")
+        _print_details(run)
+    if (level := sla_text(run.tags)) is not None:
+        print_note(f"{target.name}: {level}")
     if (note := run.tags.get(PLACE_NOTE)) is not None:
         print_note(f"{target.name}: {note}")
     if run.error:
@@ -100,20 +104,20 @@ def get(
 def logs(
     job: JobName,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")
+        bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
     ] = False,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
-    """Print what a run's engine and tools said (its stderr)."""
+    """Print the stderr of a run's engine and tools."""
     from wesemu.cli.output import print_json
-    from wesemu.cli.remote import call, find, follow_log, gather
+    from wesemu.cli.remote import call, find, follow_log, read_logs
 
     async def act(client: "Client") -> None:
         target = await find(client, job)
         if as_json:
-            print_json(await gather(client, target.run.id))
+            print_json(await read_logs(client, target.run.id))
         else:
             await follow_log(client, target.run.id, to_the_end=follow)
 
@@ -124,15 +128,15 @@ def crate(
     job: JobName,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The ZIP.", show_default="JOB.crate.zip"),
+        typer.Option("--output", "-o", help="ZIP file to write.", show_default="JOB.crate.zip"),
     ] = None,
     outputs: Annotated[
-        Inclusion, typer.Option(help="Which of the run's outputs lie in the crate.")
+        Inclusion, typer.Option(help="Outputs that the crate contains.")
     ] = Inclusion.SMALL,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
-    """Write a run that has ended as a Workflow Run RO-Crate, a ZIP."""
+    """Write an ended run as a Workflow Run RO-Crate (ZIP)."""
     from wesemu.cli.output import print_result
     from wesemu.cli.remote import call, find
 
@@ -146,14 +150,14 @@ def crate(
 
 
 def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
-    """Cancel a run that waits or runs."""
+    """Cancel a queued or running run."""
     from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> str:
         target = await find(client, job)
         if target.run.state.ended:
-            return f"{target.name} had ended already: {target.run.state}"
+            return f"{target.name} has already ended: {target.run.state}"
         await client.wes.cancel(target.run.id)
         return f"{target.name} is being cancelled"
 
@@ -161,7 +165,7 @@ def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -
 
 
 def remove(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
-    """Forget a run that has ended, with its logs; what it published stays."""
+    """Remove an ended run and its logs; published results stay."""
     from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
@@ -178,8 +182,8 @@ def _row(target: "Target") -> tuple[str, ...]:
     return target.name, run.id, run.state.value, run.started or "", run.ended or ""
 
 
-def _give_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -> None:
-    """In the columns of `ags remote get` where AGS knows the run."""
+def _print_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -> None:
+    """Print the columns of `ags remote get`, or fewer if AGS does not know the run."""
     from wesemu.cli.output import print_table
 
     if detail is None:
@@ -211,15 +215,15 @@ def _give_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") ->
     )
 
 
-def _give_more(run: "RunDetail") -> None:
+def _print_details(run: "RunDetail") -> None:
     import json
 
     from wesemu.cli.output import print_result, print_table
-    from wesemu.client.transport import inner
+    from wesemu.client.transport import nested
 
-    request = inner(run.raw, "request")
+    request = nested(run.raw, "request")
     print_table(("TAG", "VALUE"), sorted(run.tags.items()) or [("", "")])
-    parameters = inner(request, "workflow_params")
+    parameters = nested(request, "workflow_params")
     print_table(
         ("PARAMETER", "VALUE"), [(name, json.dumps(value)) for name, value in parameters.items()]
     )

@@ -1,4 +1,7 @@
-"""stdout is data, stderr is talk. Neither has a control character from anywhere else."""
+"""What the verbs share: exit statuses, flags, printing and progress.
+
+Data goes to stdout, messages go to stderr. Both escape control characters of workflows and servers.
+"""
 
 import codecs
 import errno
@@ -17,11 +20,11 @@ import typer
 from wesemu.errors import InvalidRequest, SystemFault, WesemuError
 from wesemu.util.text import os_sentence
 
-# How the command line ends when something is wrong: one line on stderr and a stable status.
+# --- errors and exit statuses ---
 
 
 class ExitStatus(IntEnum):
-    """The exit statuses, documented in docs/cli.md; 2 is also what a wrong flag gives."""
+    """The exit statuses of docs/cli.md. A wrong flag also ends with 2."""
 
     SUCCESS = 0
     FAILED = 1
@@ -33,7 +36,7 @@ class ExitStatus(IntEnum):
 
 
 class CommandRefused(WesemuError):
-    """A command that cannot be carried out, with the status it ends with."""
+    """The command cannot be executed. `status` is its exit status."""
 
     def __init__(self, message: str, status: ExitStatus = ExitStatus.REFUSED) -> None:
         super().__init__(message)
@@ -41,7 +44,7 @@ class CommandRefused(WesemuError):
 
 
 def status_of(error: WesemuError) -> ExitStatus:
-    """The exit status that an expected error ends with."""
+    """Return the exit status of an expected error."""
     match error:
         case CommandRefused(status=status):
             return status
@@ -52,8 +55,8 @@ def status_of(error: WesemuError) -> ExitStatus:
     return ExitStatus.REFUSED
 
 
-def sentence(error: OSError) -> str | None:
-    """One line for a file that cannot be used; None for an error that is no user's doing."""
+def describe_os_error(error: OSError) -> str | None:
+    """Return one line about an unusable file, or None for an error that concerns no file."""
     if error.filename is None or error.errno is None:
         return None
     if error.errno == errno.ENOSPC:
@@ -61,11 +64,11 @@ def sentence(error: OSError) -> str | None:
     return os_sentence(error)
 
 
-# Flags that several verbs share.
+# --- flags that several verbs share ---
 
 
 class NodeChoice(StrEnum):
-    """Where a run is carried out: docs/gpu.md."""
+    """The node of a run (docs/gpu.md)."""
 
     auto = "auto"
     cpu = "cpu"
@@ -76,11 +79,11 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="The data directory.", show_default="./.wesemu", metavar="DIR"),
 ]
-"""None means: what the settings say."""
+"""None selects the setting `data`."""
 
 Server = Annotated[
     str,
-    typer.Option("--server", envvar="WESEMU_SERVER", help="The server's address.", metavar="URL"),
+    typer.Option("--server", envvar="WESEMU_SERVER", help="Address of the server.", metavar="URL"),
 ]
 
 Token = Annotated[
@@ -88,7 +91,7 @@ Token = Annotated[
     typer.Option(
         "--token",
         envvar="WESEMU_TOKEN",
-        help="The bearer token that the server asks for.",
+        help="Bearer token for the server.",
         metavar="TOKEN",
         show_default=False,
     ),
@@ -101,68 +104,68 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobName = Annotated[
     str,
     typer.Argument(
-        metavar="JOB", help="A job's name, a run's id, or the beginning of one.", show_default=False
+        metavar="JOB", help="Job name, run id, or the start of one.", show_default=False
     ),
 ]
 
 
-# Text from workflows and servers, made harmless for terminals.
-
+# --- text of workflows and servers, without control characters for terminals ---
 
 _COLORS = re.compile("\x1b\\[[0-9;:]*m")
 _LINE_ENDS = re.compile("\r\n?")
-_HARMFUL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except tab and line feed, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional formatting
     "\u2028\u2029\ufff9-\ufffb\ud800-\udfff]"
 )
 _ONE_LINE = re.compile("[\t\n]")
 
 
-def harmless(text: str) -> str:
-    """Colors are taken out, line ends become line feeds, and every other control character is
-    written out, as `\\x1b`."""
-    return _HARMFUL.sub(_written, _LINE_ENDS.sub("\n", _COLORS.sub("", text)))
+def sanitize(text: str) -> str:
+    """Remove colors, convert line ends to line feeds, escape other control characters (`\\x1b`)."""
+    return _CONTROL.sub(_escape, _LINE_ENDS.sub("\n", _COLORS.sub("", text)))
 
 
-def harmless_cell(text: str) -> str:
-    """As `harmless`, on one line."""
-    return _ONE_LINE.sub(_written, harmless(text))
+def sanitize_cell(text: str) -> str:
+    """Sanitize text and escape its tabs and line feeds as well."""
+    return _ONE_LINE.sub(_escape, sanitize(text))
 
 
-def harmless_json(value: object) -> str:
-    """A JSON document of the same value, without a character that a terminal acts upon."""
+def sanitized_json(value: object) -> str:
+    """Return a JSON document of the value, with all control characters escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return _HARMFUL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-class HarmlessText:
-    """Bytes in pieces as harmless text; a piece may end within a character or a sequence."""
+class StreamSanitizer:
+    """Sanitizes a stream of bytes. Chunks may end within a character or an escape sequence."""
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._held = ""
+        self._pending = ""
 
     def add(self, chunk: bytes) -> str:
-        text = self._held + self._decode(chunk)
-        whole = max(text.rfind("\n"), len(text) - _LONGEST)
-        keep = text.find("\x1b", whole + 1) if text.rfind("\x1b") > whole else -1
-        end = len(text) if keep < 0 else keep
+        text = self._pending + self._decode(chunk)
+        # an escape sequence near the end may continue in the next chunk: keep it until then
+        complete = max(text.rfind("\n"), len(text) - _LONGEST_SEQUENCE)
+        start = text.find("\x1b", complete + 1) if text.rfind("\x1b") > complete else -1
+        end = len(text) if start < 0 else start
+        # the same for a carriage return, which may be the first half of a line end
         if text[:end].endswith("\r"):
             end -= 1
-        self._held = text[end:]
-        return harmless(text[:end])
+        self._pending = text[end:]
+        return sanitize(text[:end])
 
     def end(self) -> str:
-        text, self._held = self._held + self._decode(b"", True), ""
-        return harmless(text)
+        text, self._pending = self._pending + self._decode(b"", True), ""
+        return sanitize(text)
 
 
-_LONGEST = 64
-"""Letters of a sequence that is not whole yet and waited for."""
+_LONGEST_SEQUENCE = 64
+"""Maximum length of an incomplete escape sequence to wait for, in characters."""
 
 
-def _written(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     match found[0]:
         case "\n":
@@ -173,23 +176,23 @@ def _written(found: re.Match[str]) -> str:
 
 
 def print_note(text: str = "") -> None:
-    """Talk to the person."""
-    typer.echo(harmless(text), err=True)
+    """Print a message for the user on stderr."""
+    typer.echo(sanitize(text), err=True)
 
 
 def print_result(text: str) -> None:
-    """One line of data."""
-    typer.echo(harmless(text))
+    """Print one line of data on stdout."""
+    typer.echo(sanitize(text))
 
 
 def print_json(value: object) -> None:
-    """One JSON document as data, for programs and people."""
-    typer.echo(harmless_json(value))
+    """Print one JSON document on stdout."""
+    typer.echo(sanitized_json(value))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table in the boxes of Alibaba's `ags` command line, which scripts cut by `|`."""
-    lines = [[harmless_cell(cell) for cell in row] for row in (headings, *rows)]
+    """Print a table in the format of Alibaba's `ags` command line, with `|` between columns."""
+    lines = [[sanitize_cell(cell) for cell in row] for row in (headings, *rows)]
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
@@ -203,19 +206,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def on_terminal() -> bool:
-    """Whether the person watches the talk on a terminal."""
+    """Whether stderr is a terminal."""
     return sys.stderr.isatty()
 
 
-# How far runs are: live bars on a terminal, a line now and then elsewhere. All of it is talk.
-
+# --- progress of runs on stderr: bars on a terminal, lines elsewhere ---
 
 _SILENCE_SECONDS = 10.0
 
 
-class Board(Protocol):
-    """Shows one row for each name. `done` of `total` steps; `state` is a word of the API; `note`
-    says more."""
+class ProgressDisplay(Protocol):
+    """Shows the progress of runs, one row per name.
+
+    `done` of `total` steps have ended, `state` is a state of the API, `note` is extra text.
+    """
 
     def __enter__(self) -> Self: ...
 
@@ -229,16 +233,16 @@ class Board(Protocol):
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None: ...
 
 
-def board() -> Board:
-    """The one that suits stderr."""
-    return Bars() if on_terminal() else Lines()
+def progress_display() -> ProgressDisplay:
+    """Return bars if stderr is a terminal, else lines."""
+    return ProgressBars() if on_terminal() else ProgressLines()
 
 
-class Lines:
-    """A line for every new state, and one when nothing has been said for ten seconds."""
+class ProgressLines:
+    """Prints a line for each new state, and at least every ten seconds when called."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[str, float]] = {}
+        self._printed: dict[str, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -253,16 +257,16 @@ class Lines:
 
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        before, told = self._told.get(name, ("", 0.0))
-        news = f"{state} {note}"
-        if news != before or now - told > _SILENCE_SECONDS:
+        previous, printed = self._printed.get(name, ("", 0.0))
+        current = f"{state} {note}"
+        if current != previous or now - printed > _SILENCE_SECONDS:
             steps = f"  {done} of {total} steps" if total else ""
             print_note(f"{name:<20} {state}{steps}" + (f"  {note}" if note else ""))
-            self._told[name] = (news, now)
+            self._printed[name] = (current, now)
 
 
-class Bars:
-    """Bars drawn by rich on stderr."""
+class ProgressBars:
+    """Progress bars of rich on stderr."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -293,7 +297,7 @@ class Bars:
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
         from rich.progress import TaskID
 
-        name, state, note = map(harmless_cell, (name, state, note))
+        name, state, note = map(sanitize_cell, (name, state, note))
         if name not in self._rows:
             self._rows[name] = self._progress.add_task(f"{name:<20}", total=1, state="")
         self._progress.update(

@@ -1,4 +1,4 @@
-"""Talking to a server from a verb: one event loop a command, failures as exit statuses, names."""
+"""What verbs do with a server: calls, finding runs by name, following runs and logs."""
 
 import asyncio
 import sys
@@ -9,107 +9,104 @@ from typing import TypeVar
 from wesemu.cli.output import (
     CommandRefused,
     ExitStatus,
-    HarmlessText,
-    board,
-    harmless,
-    harmless_cell,
+    StreamSanitizer,
     print_note,
+    progress_display,
+    sanitize,
+    sanitize_cell,
 )
 from wesemu.client import Client, ClientError, JobLine, RunDetail, RunLine, connect
 from wesemu.runs.model import PLACE_NOTE, JsonObject, RunState
 
-# A run's service level in one line.
-
+# --- service level and progress of a run ---
 
 _SLA = "wesemu.sla."
 
 
 def sla_text(tags: Mapping[str, str]) -> str | None:
-    """What the server tells in a run's tags (docs/sla.md); None for a run without a size."""
+    """Describe the service level in a run's tags (docs/sla.md); None if its size is unknown."""
     if f"{_SLA}minutes" not in tags and f"{_SLA}predicted_finish" not in tags:
         return None
-    told = [f"service level {tags.get(f'{_SLA}level', '')}"]
+    parts = [f"service level {tags.get(f'{_SLA}level', '')}"]
     if f"{_SLA}minutes" in tags:
-        told.append(
+        parts.append(
             f"{int(tags[f'{_SLA}bases']):,} bases: {tags[f'{_SLA}minutes']} min, "
             f"{tags[f'{_SLA}price_cny']} CNY"
         )
     match tags.get(f"{_SLA}met"):
         case "true":
-            told.append("kept")
+            parts.append("kept")
         case "false":
-            told.append(f"missed, {tags[f'{_SLA}charged_cny']} CNY are charged")
+            parts.append(f"missed, {tags[f'{_SLA}charged_cny']} CNY are charged")
     if f"{_SLA}predicted_finish" in tags:
-        told.append(f"expected to end at {tags[f'{_SLA}predicted_finish']}")
+        parts.append(f"expected to end at {tags[f'{_SLA}predicted_finish']}")
     if "wesemu.real.seconds" in tags:
-        told.append(f"the tools took {tags['wesemu.real.seconds']} s")
+        parts.append(f"the tools took {tags['wesemu.real.seconds']} s")
     if "wesemu.pace" in tags:
-        told.append(f"pace {tags['wesemu.pace']}")
-    return "; ".join(told)
-
-
-# Following a run to its end.
+        parts.append(f"pace {tags['wesemu.pace']}")
+    return "; ".join(parts)
 
 
 async def watch(client: Client, run_id: str, name: str) -> bool:
-    """Follow one run with its progress on stderr; whether it ended well."""
-    with board() as progress:
+    """Show the progress of a run on stderr until it ends. Return whether it succeeded."""
+    with progress_display() as progress:
         async for run in client.wes.follow(run_id):
-            progress.show(name, run.state, run.tasks_done, len(run.tasks), note=_expected(run))
-    return _conclude(run, name)
+            progress.show(name, run.state, run.tasks_done, len(run.tasks), note=_promised_end(run))
+    return _print_outcome(run, name)
 
 
-def _expected(run: RunDetail) -> str:
-    """Until when a run is kept that ends by its service level, not by its tools."""
+def _promised_end(run: RunDetail) -> str:
+    """Return the end that the service level sets, "" if the run ends with its tools."""
     finish = run.tags.get("wesemu.sla.predicted_finish")
     return f"until {finish}" if finish and run.tags.get("wesemu.pace") == "sla" else ""
 
 
-def _conclude(run: RunDetail, name: str) -> bool:
-    """Tell how a run ended; whether it ended well."""
+def _print_outcome(run: RunDetail, name: str) -> bool:
+    """Print the outcome of a run. Return whether it succeeded."""
     if (note := run.tags.get(PLACE_NOTE)) is not None:
         print_note(f"{name}: {note}")
     if run.state is not RunState.COMPLETE:
         print_note(f"{name}: {run.state}" + (f": {run.error}" if run.error else ""))
-        print_note(f"'wesemu logs {name}' shows what its tools said")
+        print_note(f"'wesemu logs {name}' shows the output of its tools")
         return False
     for output in run.outputs.values():
         if output.published:
             print_note(f"  {output.size:>12,}  {output.published}")
-    if (told := sla_text(run.tags)) is not None:
-        print_note(f"{name}: {int(run.tags['wesemu.total_reads']):,} reads; {told}")
+    if (level := sla_text(run.tags)) is not None:
+        print_note(f"{name}: {int(run.tags['wesemu.total_reads']):,} reads; {level}")
     return True
 
 
-# A run's log on stdout, as it grows.
-
+# --- logs ---
 
 _PAUSE_SECONDS = 0.5
 
 
 async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
-    """Copy the run's stderr to stdout, once or until the run has ended; then those of the tasks
-    that failed."""
-    told, text = 0, HarmlessText()
+    """Copy the run's stderr to stdout, once or until the run ends.
+
+    Then print the stderr of each failed task.
+    """
+    position, text = 0, StreamSanitizer()
     while True:
         run = await client.wes.run(run_id)
         if run.log.stderr is not None:
-            async for chunk in client.wes.read(run.log.stderr, start=told):
+            async for chunk in client.wes.read(run.log.stderr, start=position):
                 sys.stdout.write(text.add(chunk))
-                told += len(chunk)
+                position += len(chunk)
             sys.stdout.flush()
         if run.state.ended or not to_the_end:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
     sys.stdout.write(text.end())
     for task in run.tasks:
-        if task.exit_code and (words := await _text(client, task.stderr)):
-            name = harmless_cell(task.name)
-            sys.stdout.write(f"==> {name}, exit status {task.exit_code} <==\n{harmless(words)}")
+        if task.exit_code and (log := await _text(client, task.stderr)):
+            name = sanitize_cell(task.name)
+            sys.stdout.write(f"==> {name}, exit status {task.exit_code} <==\n{sanitize(log)}")
 
 
-async def gather(client: Client, run_id: str) -> JsonObject:
-    """The run's and its tasks' stdout and stderr as one object."""
+async def read_logs(client: Client, run_id: str) -> JsonObject:
+    """Return stdout and stderr of the run and its tasks as one JSON object."""
     run = await client.wes.run(run_id)
     tasks: list[JsonObject] = [
         {
@@ -127,7 +124,7 @@ async def gather(client: Client, run_id: str) -> JsonObject:
 
 
 async def _text(client: Client, url: str | None) -> str | None:
-    """None where a task has not written anything yet."""
+    """Return a log, or None if the task has not written to it yet."""
     if url is None:
         return None
     try:
@@ -138,12 +135,14 @@ async def _text(client: Client, url: str | None) -> str | None:
         return None
 
 
+# --- calls and names ---
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One run under all its names. `job` is AGS's; None for a workflow that AGS has no word for."""
+    """One run with its names. `job` is None for workflows that AGS does not have."""
 
     run: RunLine
     job: JobLine | None
@@ -158,9 +157,9 @@ class Target:
 
 
 def call(server: str, token: str | None, action: Callable[[Client], Awaitable[T]]) -> T:
-    """Carry out `action` with a client of `server` that shows `token`, where there is one.
+    """Run `action` in an event loop, with a client of `server` that sends `token`.
 
-    Raises Refused for everything that the client complains of.
+    Raise CommandRefused for each ClientError, with the exit status.
     """
 
     async def act() -> T:
@@ -176,7 +175,7 @@ def call(server: str, token: str | None, action: Callable[[Client], Awaitable[T]
 
 
 async def targets(client: Client, limit: int | None = None) -> list[Target]:
-    """The runs of both APIs, newest first."""
+    """Return the runs of both APIs, newest first."""
     runs = await client.wes.runs(limit=limit)
     jobs = await client.ags.jobs(limit=limit)
     by_handle = {job.name.rpartition("-")[2]: job for job in jobs}
@@ -184,15 +183,15 @@ async def targets(client: Client, limit: int | None = None) -> list[Target]:
 
 
 async def find(client: Client, text: str) -> Target:
-    """The run with this job name, handle or id, or the only one with a name that begins so.
+    """Return the run with this job name, handle or id, or with a unique name that starts so.
 
-    Raises Refused where there is none or more than one.
+    Raise CommandRefused if there is no such run or more than one.
     """
     return choose(await targets(client), text)
 
 
 def choose(candidates: Sequence[Target], text: str) -> Target:
-    """As `find`, among `candidates`."""
+    """Select the run from `candidates`, as `find` does."""
     found = [target for target in candidates if text in target.names]
     if not found and text:
         found = [t for t in candidates if any(name.startswith(text) for name in t.names)]
@@ -200,6 +199,6 @@ def choose(candidates: Sequence[Target], text: str) -> Target:
         case [target]:
             return target
         case []:
-            raise CommandRefused(f"no run is called {text!r}; 'wesemu list' shows those there are")
+            raise CommandRefused(f"there is no run {text!r}; 'wesemu list' shows all runs")
     names = ", ".join(target.name for target in found[:5]) + (", …" if found[5:] else "")
-    raise CommandRefused(f"{text!r} fits {len(found)} runs: {names}; write more of the name")
+    raise CommandRefused(f"{text!r} matches {len(found)} runs: {names}; type more of the name")

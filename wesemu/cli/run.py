@@ -1,4 +1,4 @@
-"""`wesemu run`: the verbs of `ags remote run`, with its flags."""
+"""`wesemu run`: submit jobs with the flags of `ags remote run`."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +10,7 @@ from wesemu.cli.output import DEFAULT_SERVER, NodeChoice, Server, Token
 
 
 class LevelChoice(StrEnum):
-    """AGS's service levels, by letter or by name."""
+    """The service levels of AGS, as letters and names."""
 
     s = "s"
     g = "g"
@@ -23,27 +23,27 @@ class LevelChoice(StrEnum):
 
 
 class Offset(StrEnum):
-    """Of Phred qualities."""
+    """The ASCII offset of Phred qualities."""
 
     sanger = "33"
     illumina = "64"
 
 
 class Cram(StrEnum):
-    """Versions of CRAM."""
+    """CRAM versions."""
 
     old = "3.0"
     new = "3.1"
 
 
 class BooleanWord(StrEnum):
-    """The words that `ags` takes for a flag."""
+    """The values of Boolean flags of `ags`."""
 
     true = "true"
     false = "false"
 
 
-Bucket = Annotated[str, typer.Option(help="The bucket of the reads and the results.")]
+Bucket = Annotated[str, typer.Option(help="Bucket of the reads and the results.")]
 FirstReads = Annotated[
     str, typer.Option(help="Key of the first mates' FASTQ, or of a folder of lanes.", metavar="KEY")
 ]
@@ -59,19 +59,19 @@ Service = Annotated[
         help="Service level: silver, gold, platinum, or normal (no promise).", case_sensitive=False
     ),
 ]
-Region = Annotated[str, typer.Option(help="Told back as it is; a local bucket has no region.")]
+Region = Annotated[str, typer.Option(help="Echoed by the server; local buckets have no region.")]
 Node = Annotated[
     NodeChoice | None,
     typer.Option(
-        help="Where the job is carried out: on the CPU, or on the node's GPUs.",
-        show_default="what the server's settings say",
+        help="Run the job on the CPU or on GPUs.",
+        show_default="the setting of the server",
     ),
 ]
 Gpus = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="How many GPUs it uses at a time; by itself it means --node cuda.",
+        help="Maximum number of GPUs in use; implies --node cuda.",
         show_default="one for each task",
         metavar="N",
     ),
@@ -79,21 +79,21 @@ Gpus = Annotated[
 QualityOffset = Annotated[
     Offset | None,
     typer.Option(
-        help="Of the qualities in the FASTQ: 64 before Illumina 1.8.",
+        help="Quality offset of the FASTQ: 64 before Illumina 1.8.",
         show_default="33, unless the reads look like 64",
     ),
 ]
 CramVersion = Annotated[
     Cram | None,
-    typer.Option(help="Of the alignments, where --output-bam names a .cram.", show_default="3.0"),
+    typer.Option(help="CRAM version, if --output-bam names a .cram.", show_default="3.0"),
 ]
 Watch = Annotated[
-    bool, typer.Option("--watch", help="Wait for the end; the exit status tells the outcome.")
+    bool, typer.Option("--watch", help="Wait for the end; exit with status 1 if the job fails.")
 ]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Send a job, as `ags remote run` does.")
+    group = typer.Typer(no_args_is_help=True, help="Submit a job, like `ags remote run`.")
     group.command("mapping")(mapping)
     group.command("wgs")(wgs)
     app.add_typer(group, name="run", rich_help_panel="Jobs")
@@ -119,7 +119,7 @@ def mapping(
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
-    """Align paired reads, sort, mark duplicates: a BAM with its index."""
+    """Align paired reads, sort them, mark duplicates; write a BAM and its index."""
     fields = {
         "mapping_oss_region": region,
         "mapping_bucket_name": bucket,
@@ -132,7 +132,7 @@ def mapping(
         "mapping_service": service.value,
         "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
         "wesemu_cram_version": None if cram_version is None else cram_version.value,
-        **_place(node, gpus),
+        **_placement_fields(node, gpus),
     }
     _send(server, token, "mapping", fields, watch=watch)
 
@@ -144,12 +144,12 @@ def wgs(
     output_vcf: Annotated[
         str | None,
         typer.Option(
-            help="Key of the VCF to write: .vcf.gz or .vcf. Needed without --output-gvcf.",
+            help="Key of the VCF to write: .vcf.gz or .vcf. Required without --output-gvcf.",
             metavar="KEY",
         ),
     ] = None,
     output_bam: Annotated[
-        str | None, typer.Option(help="Key of the BAM to write as well.", metavar="KEY")
+        str | None, typer.Option(help="Key of the BAM to write.", metavar="KEY")
     ] = None,
     output_gvcf: Annotated[
         str | None,
@@ -168,19 +168,17 @@ def wgs(
     ploidy: Annotated[
         str | None,
         typer.Option(
-            help="Copies of every base, or the key of a ploidy file as bcftools takes it.",
+            help="Ploidy, or the key of a ploidy file of bcftools.",
             metavar="N|KEY",
             show_default="2",
         ),
     ] = None,
     sex: Annotated[
-        str | None, typer.Option(help="Which lines of the ploidy file count.", metavar="SEX")
+        str | None, typer.Option(help="Sex to select in the ploidy file.", metavar="SEX")
     ] = None,
     targets: Annotated[
         str | None,
-        typer.Option(
-            help="Key of a BED file: variants are called in its intervals.", metavar="KEY"
-        ),
+        typer.Option(help="Key of a BED file with the intervals to call.", metavar="KEY"),
     ] = None,
     node: Node = None,
     gpus: Gpus = None,
@@ -188,7 +186,7 @@ def wgs(
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
-    """Mapping, then variant calling: a VCF of SNPs and indels, or a gVCF, or both."""
+    """Map reads and call variants; write a VCF of SNPs and indels, a gVCF, or both."""
     if output_vcf is None and output_gvcf is None:
         raise typer.BadParameter("name --output-vcf, --output-gvcf or both")
     fields = {
@@ -207,13 +205,13 @@ def wgs(
         "wesemu_ploidy": ploidy,
         "wesemu_sex": sex,
         "wesemu_targets": targets,
-        **_place(node, gpus),
+        **_placement_fields(node, gpus),
     }
     _send(server, token, "wgs", fields, watch=watch)
 
 
-def _place(node: NodeChoice | None, gpus: int | None) -> dict[str, str | None]:
-    """In the server's own fields, which AGS has not."""
+def _placement_fields(node: NodeChoice | None, gpus: int | None) -> dict[str, str | None]:
+    """Return the fields that wesemu adds to those of AGS."""
     return {
         "wesemu_node": None if node is None else node.value,
         "wesemu_gpus": None if gpus is None else str(gpus),
@@ -228,7 +226,7 @@ def _send(
     from wesemu import __version__
     from wesemu.cli.output import ExitStatus, print_result
     from wesemu.cli.remote import call, find
-    from wesemu.cli.remote import watch as watch_to_the_end
+    from wesemu.cli.remote import watch as follow
     from wesemu.client import Client
 
     sent = {name: value for name, value in fields.items() if value is not None}
@@ -240,7 +238,7 @@ def _send(
         if not watch:
             return True
         target = await find(client, name)
-        return await watch_to_the_end(client, target.run.id, name)
+        return await follow(client, target.run.id, name)
 
     if not call(server, token, act):
         raise typer.Exit(ExitStatus.FAILED)

@@ -1,6 +1,6 @@
-"""A small typed client of the HTTP APIs: AGS, WES, the emulator's controls, downloads.
+"""A small typed client of the HTTP APIs: AGS, WES, the control API, downloads.
 
-Every failure is one `ClientError` with the server's own message.
+Every failure raises `ClientError` with the server's message.
 """
 
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Client:
-    """The APIs of one server; made by `connect`."""
+    """The APIs of one server. `connect` creates it."""
 
     def __init__(self, transport: Transport) -> None:
         self.ags = AgsOperations(transport)
@@ -37,9 +37,10 @@ class Client:
 
 @asynccontextmanager
 async def connect(server: str, *, token: str | None = None) -> AsyncIterator[Client]:
-    """A client of the server at `server`; `token` is sent as a bearer token. Opens nothing yet.
+    """Yield a client of `server`, which sends `token` as a bearer token.
 
-    `server` is an http URL, HOST:PORT or unix:PATH. Raises ClientError for anything else.
+    No connection is opened before the first request. `server` is an http URL, HOST:PORT or
+    unix:PATH. Raise ClientError for anything else.
     """
     url = server_url(server)
     headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,4 +1,4 @@
-"""Requests to one server, and the one place that makes errors of answers."""
+"""HTTP requests to one server: JSON, downloads, and `ClientError` for every failure."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -11,52 +11,54 @@ from wesemu.errors import WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.util.text import network_reason
 
-# Values out of JSON objects that may lack them.
+# --- values of JSON objects, with defaults for missing keys ---
 
 
 def text(values: JsonObject, key: str) -> str:
-    """The value as text, "" where there is none."""
+    """Return the value as text, "" if there is none."""
     value = values.get(key)
     return "" if value is None else str(value)
 
 
 def number(values: JsonObject, key: str) -> int:
-    """A whole number, sent as one or as text; 0 where there is none."""
+    """Return an integer, which the server may send as text; 0 if there is none."""
     return int(text(values, key) or 0)
 
 
-def some(values: JsonObject, key: str) -> str | None:
-    """The value as text, None where there is none."""
+def optional_text(values: JsonObject, key: str) -> str | None:
+    """Return the value as text, None if there is none."""
     return text(values, key) or None
 
 
-def inner(values: JsonObject, key: str) -> JsonObject:
-    """The object under `key`, {} where there is none."""
+def nested(values: JsonObject, key: str) -> JsonObject:
+    """Return the object under `key`, {} if there is none."""
     value = values.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def several(values: JsonObject, key: str) -> list[JsonObject]:
-    """The objects in the list under `key`, [] where there is none."""
+def nested_list(values: JsonObject, key: str) -> list[JsonObject]:
+    """Return the objects in the list under `key`, [] if there is none."""
     value = values.get(key)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def texts(values: JsonObject, key: str) -> dict[str, str]:
-    """The object under `key` with its values as text."""
-    return {name: str(value) for name, value in inner(values, key).items()}
+def text_values(values: JsonObject, key: str) -> dict[str, str]:
+    """Return the object under `key` with its values as text."""
+    return {name: str(value) for name, value in nested(values, key).items()}
 
+
+# --- requests ---
 
 QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
-_UNHURRIED = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
+_NO_TOTAL = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 _CHUNK = 1 << 20
-_PARTIAL, _NOTHING_THERE_YET = 206, 416
+_PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 
 
 class ClientError(WesemuError):
-    """The server refused, or none answered.
+    """The server refused the request, or no server answered.
 
-    `status` is the HTTP status, None where no answer came; `code` is AGS's error code.
+    `status` is the HTTP status, None without a response. `code` is the error code of AGS.
     """
 
     def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
@@ -66,7 +68,7 @@ class ClientError(WesemuError):
 
 
 class Transport:
-    """Sends requests below `url` over `session`."""
+    """Sends requests to paths below `url`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: URL) -> None:
         self._session = session
@@ -81,10 +83,10 @@ class Transport:
         body: JsonObject | None = None,
         form: aiohttp.FormData | None = None,
     ) -> JsonObject:
-        """The answer's JSON object; an empty one for an empty body."""
-        patience = QUICK if form is None else _UNHURRIED
-        async with self._answer(
-            method, path, query=query, body=body, form=form, timeout=patience
+        """Return the JSON object of the response, {} for an empty body."""
+        timeout = QUICK if form is None else _NO_TOTAL
+        async with self._request(
+            method, path, query=query, body=body, form=form, timeout=timeout
         ) as response:
             text = await response.text(errors="replace")
         if not text.strip():
@@ -99,21 +101,23 @@ class Transport:
         return answer
 
     async def chunks(self, url: str, *, start: int = 0) -> AsyncIterator[bytes]:
-        """The bytes behind a path or an absolute URL of this server, from byte `start` on."""
+        """Yield the bytes of a path or an absolute URL of this server, from byte `start` on."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
-            async with self._answer("GET", url, headers=headers, timeout=_UNHURRIED) as response:
+            async with self._request("GET", url, headers=headers, timeout=_NO_TOTAL) as response:
+                # a server that ignores Range sends everything: skip what the caller has
                 skip = 0 if response.status == _PARTIAL else start
                 async for chunk in response.content.iter_chunked(_CHUNK):
                     if len(chunk) > skip:
                         yield chunk[skip:]
                     skip = max(0, skip - len(chunk))
         except ClientError as error:
-            if error.status != _NOTHING_THERE_YET or not start:
+            # 416: a growing log has no new bytes yet
+            if error.status != _RANGE_NOT_SATISFIABLE or not start:
                 raise
 
     @asynccontextmanager
-    async def _answer(
+    async def _request(
         self,
         method: str,
         path: str,
@@ -132,7 +136,7 @@ class Transport:
                 method, url, headers=headers, data=form, json=body, timeout=timeout
             ) as response:
                 if not response.ok:
-                    raise _refusal(response.status, await response.text(errors="replace"), url)
+                    raise _error_of(response.status, await response.text(errors="replace"), url)
                 yield response
         except aiohttp.ClientConnectorError as error:
             raise ClientError(
@@ -146,13 +150,16 @@ class Transport:
 
 
 def socket_path(server: str) -> str | None:
-    """The path in an address of the form `unix:PATH`."""
+    """Return the path of an address of the form `unix:PATH`, None for other addresses."""
     scheme, colon, path = server.partition(":")
     return path.removeprefix("//") if colon and scheme == "unix" and path else None
 
 
 def server_url(server: str) -> URL:
-    """Raises ClientError for what is not the address of a server; "HOST:PORT" is one."""
+    """Return the URL of a server from an URL, HOST:PORT or unix:PATH.
+
+    Raise ClientError for anything else.
+    """
     if socket_path(server) is not None:
         return URL("http://localhost")
     try:
@@ -164,11 +171,11 @@ def server_url(server: str) -> URL:
     return url
 
 
-def _refusal(status: int, text: str, url: URL) -> ClientError:
-    """WES says `msg`; AGS says `Message` and `Code`; the control API says `error`."""
-    told = _parse(text) or {}
-    message = told.get("Message") or told.get("msg") or told.get("error")
-    code = told.get("Code")
+def _error_of(status: int, text: str, url: URL) -> ClientError:
+    """Build the error of a response: WES sends `msg`, AGS `Message` and `Code`, control `error`."""
+    payload = _parse(text) or {}
+    message = payload.get("Message") or payload.get("msg") or payload.get("error")
+    code = payload.get("Code")
     return ClientError(
         str(message or f"{url} answered with HTTP status {status}"),
         status=status,

@@ -1,4 +1,4 @@
-"""The operations of GA4GH WES 0.3.0, and what lies behind the URLs in its answers."""
+"""The operations of GA4GH WES 0.3.0 and downloads of the URLs in its responses."""
 
 import asyncio
 import json
@@ -10,7 +10,15 @@ from urllib.parse import quote
 
 import aiohttp
 
-from wesemu.client.transport import Transport, inner, number, several, some, text, texts
+from wesemu.client.transport import (
+    Transport,
+    nested,
+    nested_list,
+    number,
+    optional_text,
+    text,
+    text_values,
+)
 from wesemu.runs.model import JsonObject, RunState
 
 _ROOT = "/ga4gh/wes/v1"
@@ -21,7 +29,7 @@ _HANDLE = "wesemu.handle"
 
 @dataclass(frozen=True, slots=True)
 class RunLine:
-    """One run of ListRuns. `handle` is the short name that AGS job names end with."""
+    """One run of ListRuns. `handle` is the short name at the end of AGS job names."""
 
     id: str
     state: RunState
@@ -33,7 +41,7 @@ class RunLine:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """WES's Log of a run or a task; what is not known yet is None."""
+    """WES's Log of a run or a task. Fields are None while unknown."""
 
     name: str
     exit_code: int | None
@@ -45,7 +53,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One result: where it answers, its size in bytes, and where it was published, if anywhere."""
+    """One result. `size` is in bytes, `published` is its location in a bucket, if it has one."""
 
     url: str
     size: int
@@ -54,7 +62,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """WES's RunLog; `error` is the one sentence of a run that failed."""
+    """WES's RunLog. `error` is the reason of a failed run, in one sentence."""
 
     id: str
     state: RunState
@@ -72,7 +80,7 @@ class RunDetail:
 
 
 class WesOperations:
-    """WES under its unversioned path. Each raises ClientError."""
+    """WES's operations, under the unversioned path. Each raises ClientError."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -92,7 +100,7 @@ class WesOperations:
         engine_parameters: Mapping[str, str] | None = None,
         attachments: Sequence[tuple[str, Path]] = (),
     ) -> str:
-        """RunWorkflow; `attachments` are names and the files to send. Returns the run's id."""
+        """RunWorkflow. `attachments` are pairs of a name and a file. Return the id of the run."""
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("workflow_url", workflow_url)
         form.add_field("workflow_params", json.dumps(params))
@@ -107,12 +115,12 @@ class WesOperations:
             return text(await self._transport.call("POST", f"{_ROOT}/runs", form=form), "run_id")
 
     async def runs(self, *, limit: int | None = None) -> list[RunLine]:
-        """ListRuns, newest first, over as many pages as `limit` needs (None: all)."""
+        """ListRuns, newest first. Read the pages that `limit` needs, or all for None."""
         found: list[RunLine] = []
         query = {"page_size": str(min(limit or _PAGE, _PAGE))}
         while True:
             answer = await self._transport.call("GET", f"{_ROOT}/runs", query=query)
-            found += [_line(run) for run in several(answer, "runs")]
+            found += [_line(run) for run in nested_list(answer, "runs")]
             query["page_token"] = text(answer, "next_page_token")
             if not query["page_token"] or (limit is not None and len(found) >= limit):
                 return found[:limit]
@@ -126,7 +134,7 @@ class WesOperations:
         return _state(await self._transport.call("GET", f"{_path(run_id)}/status"))
 
     async def follow(self, run_id: str) -> AsyncIterator[RunDetail]:
-        """GetRunLog again and again, the last time when the run has ended."""
+        """Poll GetRunLog and yield each response. The last one is of the ended run."""
         while True:
             run = await self.run(run_id)
             yield run
@@ -139,25 +147,27 @@ class WesOperations:
         await self._transport.call("DELETE", _path(run_id))
 
     async def remove(self, run_id: str) -> None:
-        """Forget a run that has ended: this server's addition."""
+        """Remove an ended run (an addition of wesemu to WES)."""
         await self._transport.call("DELETE", _path(run_id), query={"purge": "true"})
 
     def read(self, url: str, *, start: int = 0) -> AsyncIterator[bytes]:
-        """The bytes behind a log's or an output's URL, from byte `start` on."""
+        """Yield the bytes of the URL of a log or an output, from byte `start` on."""
         return self._transport.chunks(url, start=start)
 
     async def text(self, url: str) -> str:
-        """A whole log."""
+        """Return a whole log."""
         return b"".join([chunk async for chunk in self.read(url)]).decode(errors="replace")
 
     async def crate(self, run_id: str, target: Path, *, outputs: str = "small") -> None:
-        """Write the RO-Crate of a run that has ended to `target`, a ZIP; `outputs` says which of
-        them lie in it: "small", "all" or "none"."""
+        """Write the RO-Crate of an ended run to `target`, a ZIP.
+
+        `outputs` selects the outputs that the ZIP contains: "small", "all" or "none".
+        """
         url = f"{_path(run_id)}/ro-crate?outputs={quote(outputs, safe='')}"
         await self._write(url, target)
 
     async def download(self, output: Output, target: Path) -> None:
-        """Write an output to `target`, which appears once it is whole."""
+        """Write an output to `target`. The file appears when it is complete."""
         await self._write(output.url, target)
 
     async def _write(self, url: str, target: Path) -> None:
@@ -181,28 +191,28 @@ def _state(values: JsonObject) -> RunState:
 
 
 def _line(run: JsonObject) -> RunLine:
-    tags = texts(run, "tags")
+    tags = text_values(run, "tags")
     return RunLine(
         id=text(run, "run_id"),
         state=_state(run),
         handle=tags.get(_HANDLE, ""),
         tags=tags,
-        started=some(run, "start_time"),
-        ended=some(run, "end_time"),
+        started=optional_text(run, "start_time"),
+        ended=optional_text(run, "end_time"),
     )
 
 
 def _detail(answer: JsonObject) -> RunDetail:
-    tags, outputs = texts(inner(answer, "request"), "tags"), inner(answer, "outputs")
+    tags, outputs = text_values(nested(answer, "request"), "tags"), nested(answer, "outputs")
     return RunDetail(
         id=text(answer, "run_id"),
         state=_state(answer),
         handle=tags.get(_HANDLE, ""),
         tags=tags,
-        log=_log(inner(answer, "run_log")),
-        tasks=tuple(_log(task) for task in several(answer, "task_logs")),
-        outputs={name: _output(inner(outputs, name)) for name in outputs},
-        error=some(inner(inner(answer, "wesemu"), "error"), "message"),
+        log=_log(nested(answer, "run_log")),
+        tasks=tuple(_log(task) for task in nested_list(answer, "task_logs")),
+        outputs={name: _output(nested(outputs, name)) for name in outputs},
+        error=optional_text(nested(nested(answer, "wesemu"), "error"), "message"),
         raw=answer,
     )
 
@@ -212,12 +222,12 @@ def _log(log: JsonObject) -> Log:
     return Log(
         name=text(log, "name"),
         exit_code=code if isinstance(code, int) else None,
-        started=some(log, "start_time"),
-        ended=some(log, "end_time"),
-        stdout=some(log, "stdout"),
-        stderr=some(log, "stderr"),
+        started=optional_text(log, "start_time"),
+        ended=optional_text(log, "end_time"),
+        stdout=optional_text(log, "stdout"),
+        stderr=optional_text(log, "stderr"),
     )
 
 
 def _output(output: JsonObject) -> Output:
-    return Output(text(output, "url"), number(output, "size"), some(output, "published"))
+    return Output(text(output, "url"), number(output, "size"), optional_text(output, "published"))

@@ -1,1 +1,1 @@
-"""The demonstration: real tools, both APIs, every answer checked against a known truth."""
+"""The demo: runs real tools through both APIs and checks all results against a known truth."""

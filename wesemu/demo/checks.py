@@ -1,4 +1,4 @@
-"""What came out, held against the truth."""
+"""The requests of the demo and the checks of their results against the truth."""
 
 import asyncio
 import hashlib
@@ -16,11 +16,22 @@ from wesemu.genomics.tools import resolve
 from wesemu.runs.model import JsonObject, RunState
 from wesemu.runs.service_levels import ServiceLevel, promise
 
+# --- the four requests ---
+
+BUCKET = "demo"
+REFERENCE = "demo"
+
+
+ShowProgress = Callable[[str, RunState, int, int], None]
+"""Called with the name and state of a run, the number of ended tasks and of all tasks."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemoRequest:
-    """One run: by which `api` ("ags", "wes") and of which `workflow`. Results go to a folder of
-    the bucket that is called as the API."""
+    """One run of `workflow` through `api` ("ags" or "wes").
+
+    Results go to the folder of the bucket with the name of the API.
+    """
 
     api: str
     workflow: str
@@ -30,40 +41,143 @@ class DemoRequest:
         return f"{self.api.upper()} {self.workflow}"
 
     def key(self, file: str) -> str:
-        """Of a result in the bucket: "ags/mapping.bam"."""
+        """Return the key of a result in the bucket, such as "ags/mapping.bam"."""
         return f"{self.api}/{self.workflow}.{file}"
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """An order carried out, as both APIs tell of it."""
+    """A request after the end of its run, as both APIs describe it."""
 
-    order: DemoRequest
+    request: DemoRequest
     job: JobDetail
     run: RunDetail
 
+
+REQUESTS = tuple(
+    DemoRequest(api, workflow) for workflow in ("mapping", "wgs") for api in ("ags", "wes")
+)
+
+
+async def run_requests(
+    client: Client, show: ShowProgress, *, cuda: bool = False
+) -> list[FinishedRequest]:
+    """Submit all requests at once, for the node `cuda` if set, and wait until the runs end.
+
+    Raise ClientError.
+    """
+    for request in REQUESTS:  # fixes the request of the rows
+        show(request.name, RunState.QUEUED, 0, 0)
+    tasks = [
+        asyncio.create_task(_run_request(client, request, show, cuda), name=request.name)
+        for request in REQUESTS
+    ]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _run_request(
+    client: Client, request: DemoRequest, show: ShowProgress, cuda: bool
+) -> FinishedRequest:
+    send = _submit_ags if request.api == "ags" else _submit_wes
+    run_id = await send(client, request, cuda)
+    async for run in client.wes.follow(run_id):
+        show(request.name, run.state, run.tasks_done, len(run.tasks))
+    job = await client.ags.job(f"{request.workflow}-gpu-{run.handle}")
+    return FinishedRequest(request, job, run)
+
+
+async def _submit_ags(client: Client, request: DemoRequest, cuda: bool) -> str:
+    place = {"wesemu_node": "cuda"} if cuda else {}
+    name = await client.ags.start(_ags_fields(request) | place)
+    handle = name.rpartition("-")[2]
+    return next(run.id for run in await client.wes.runs() if run.handle == handle)
+
+
+def _ags_fields(request: DemoRequest) -> dict[str, str]:
+    """Return the fields of StartWorkflow.
+
+    `mapping` has the fields of the API reference, `wgs` those of the `ags` command line.
+    """
+    if request.workflow == "mapping":
+        return {
+            "workflow_type": "mapping",
+            "service": "s",
+            "mapping_oss_region": "cn-shenzhen",
+            "mapping_bucket_name": BUCKET,
+            "mapping_fastq_path": "",
+            "mapping_fastq_first_filename": "reads_1.fq.gz",
+            "mapping_fastq_second_filename": "reads_2.fq.gz",
+            "mapping_reference_path": f"reference/{REFERENCE}",
+            "mapping_is_mark_dup": "true",
+            "mapping_bam_out_path": request.api,
+            "mapping_bam_out_filename": "mapping.bam",
+        }
+    return {
+        "workflow_type": "WGS",
+        "wgs_service": "s",
+        "wgs_oss_region": "cn-shenzhen",
+        "wgs_bucket_name": BUCKET,
+        "wgs_fastq_first_name": "reads_1.fq.gz",
+        "wgs_fastq_second_name": "reads_2.fq.gz",
+        "wgs_reference_file": f"reference/{REFERENCE}",
+        "wgs_vcf_file_name": request.key("vcf.gz"),
+        "wgs_bam_file_name": request.key("bam"),
+    }
+
+
+async def _submit_wes(client: Client, request: DemoRequest, cuda: bool) -> str:
+    params: JsonObject = {
+        "reads": [
+            {"first": f"oss://{BUCKET}/reads_1.fq.gz", "second": f"oss://{BUCKET}/reads_2.fq.gz"}
+        ],
+        "reference": REFERENCE,
+        "bam": f"oss://{BUCKET}/{request.key('bam')}",
+    }
+    if request.workflow == "wgs":
+        params["vcf"] = f"oss://{BUCKET}/{request.key('vcf.gz')}"
+    return await client.wes.submit(
+        request.workflow,
+        params,
+        tags={"project": "wesemu demo"},
+        engine_parameters={"node": "cuda"} if cuda else {},
+    )
+
+
+def find_request(done: Sequence[FinishedRequest], api: str, workflow: str) -> FinishedRequest:
+    """Return the finished request of `api` and `workflow`."""
+    return next(each for each in done if each.request == DemoRequest(api, workflow))
+
+
+# --- checks ---
 
 MAPPED_AT_LEAST = 0.99
 SNP_F1_AT_LEAST = 0.99
 INDEL_F1_AT_LEAST = 0.95
 DUPLICATES_WITHIN = 0.02
-"""What Parabricks, which marks as Picard does, may mark more or less than was simulated."""
+"""Tolerated relative difference for Parabricks, which marks duplicates like Picard."""
 
 _FILES = (("mapping", ("bam", "bam.bai")), ("wgs", ("bam", "bam.bai", "vcf.gz", "vcf.gz.tbi")))
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that has to be so; `told` is what was found."""
+    """The result of one check. `detail` describes what was found."""
 
     name: str
     ok: bool
-    told: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Flagstat:
-    """Of one BAM: `line` as `samtools flagstat` prints it for the mapped reads."""
+    """Counts of one BAM. `line` is the line of `samtools flagstat` for the mapped reads.
+
+    `mapped` is a fraction of the primary reads.
+    """
 
     line: str
     mapped: float
@@ -74,10 +188,10 @@ class Flagstat:
 def run_checks(
     data: Path, fixture: Fixture, done: Sequence[FinishedRequest], *, exact: bool = True
 ) -> Iterator[Check]:
-    """Every check, in the order in which a person reads them. Blocks for about a second.
+    """Yield all checks, in the request to print them. Block for about a second.
 
-    Not `exact`: files of both APIs are compared by their records, since Parabricks writes its
-    paths into headers, and duplicates within DUPLICATES_WITHIN.
+    Without `exact`, compare files by their records, because Parabricks writes its paths into
+    headers, and tolerate DUPLICATES_WITHIN.
     """
     ended = [_ended(each) for each in done]
     yield from ended
@@ -85,8 +199,8 @@ def run_checks(
         return
     bucket = data / "buckets" / BUCKET
     for workflow in ("mapping", "wgs"):
-        yield _counts(fixture, [each for each in done if each.order.workflow == workflow])
-        yield _service_level(fixture, workflow, requests_of(done, "ags", workflow))
+        yield _counts(fixture, [each for each in done if each.request.workflow == workflow])
+        yield _service_level(fixture, workflow, find_request(done, "ags", workflow))
     yield from _alignment(fixture, bucket / DemoRequest("ags", "mapping").key("bam"), exact=exact)
     calls = bucket / DemoRequest("ags", "wgs").key("vcf.gz")
     yield from _variants(compare(fixture.truth, calls, fixture.reference))
@@ -97,28 +211,28 @@ def run_checks(
 
 def _ended(each: FinishedRequest) -> Check:
     ok = each.run.state is RunState.COMPLETE and each.job.status == "Succeeded"
-    told = f"{each.run.state}, {each.job.status} ({each.job.name})"
-    return Check(each.order.name, ok, told if ok else f"{told}: {each.run.error}")
+    states = f"{each.run.state}, {each.job.status} ({each.job.name})"
+    return Check(each.request.name, ok, states if ok else f"{states}: {each.run.error}")
 
 
 def _counts(fixture: Fixture, both: Sequence[FinishedRequest]) -> Check:
-    """AGS's answer and WES's tags, of the runs that came by either API."""
+    """Check the counts in AGS's responses and WES's tags, for the runs of both APIs."""
     truth = (fixture.summary.reads, fixture.summary.bases)
     found = {(each.job.total_reads, each.job.total_bases) for each in both}
     found |= {
         (int(each.run.tags["wesemu.total_reads"]), int(each.run.tags["wesemu.total_bases"]))
         for each in both
     }
-    told = " and ".join(f"{reads:,} reads, {bases:,} bases" for reads, bases in sorted(found))
-    told += f"; simulated {truth[0]:,} and {truth[1]:,}"
-    return Check(f"{both[0].order.workflow} counts", found == {truth}, told)
+    counts = " and ".join(f"{reads:,} reads, {bases:,} bases" for reads, bases in sorted(found))
+    counts += f"; simulated {truth[0]:,} and {truth[1]:,}"
+    return Check(f"{both[0].request.workflow} counts", found == {truth}, counts)
 
 
 def _service_level(fixture: Fixture, workflow: str, each: FinishedRequest) -> Check:
     promised = promise(ServiceLevel.SILVER, workflow, fixture.summary.bases)
     minutes, price = each.job.sla_minutes or "0", each.job.sla_price_cny or "0"
     ok = Decimal(minutes) == round(float(promised.minutes), 3) and Decimal(price) == promised.price
-    met = {"true": "met", "false": "missed"}.get(each.job.sla_met or "", "not told")
+    met = {"true": "met", "false": "missed"}.get(each.job.sla_met or "", "unknown")
     return Check(f"{workflow} SLA", ok, f"silver: {minutes} min ({met}), {price} CNY")
 
 
@@ -136,9 +250,9 @@ def _alignment(fixture: Fixture, bam: Path, *, exact: bool) -> Iterator[Check]:
 
 
 def flagstat(bam: Path) -> Flagstat:
-    """Counted anew by samtools, whatever the pipeline says of itself. Raises OSError."""
+    """Count the reads with samtools, independently of the pipeline. Raise OSError on failure."""
     command = [*resolve().samtools.command, "flagstat", "-O", "json", str(bam)]
-    counts = json.loads(_answer(command))["QC-passed reads"]
+    counts = json.loads(_output_of(command))["QC-passed reads"]
     share = counts["primary mapped"] / max(counts["primary"], 1)
     return Flagstat(
         line=f"{counts['mapped']} + 0 mapped ({counts['mapped %']:.2f}% : N/A)",
@@ -154,11 +268,11 @@ def _variants(found: Comparison) -> Iterator[Check]:
 
 
 def _score(name: str, score: Score, least: float) -> Check:
-    told = (
+    detail = (
         f"precision {score.precision:.4f}  recall {score.recall:.4f}  F1 {score.f1:.4f}; "
         f"{score.tp} of {score.tp + score.fn} found, {score.fp} false"
     )
-    return Check(name, score.f1 >= least, told)
+    return Check(name, score.f1 >= least, detail)
 
 
 def _identical(bucket: Path, workflow: str, file: str, *, exact: bool) -> Check:
@@ -166,124 +280,25 @@ def _identical(bucket: Path, workflow: str, file: str, *, exact: bool) -> Check:
     read = Path.read_bytes if exact else _records
     digests = {hashlib.sha256(read(path)).hexdigest() for path in paths}
     what = "sha256" if exact else "records' sha256"
-    told = f"AGS and WES: {what} {digests.copy().pop()[:16]}…" if len(digests) == 1 else "differ"
-    return Check(f"{workflow}.{file}", len(digests) == 1, told)
+    detail = f"AGS and WES: {what} {digests.copy().pop()[:16]}…" if len(digests) == 1 else "differ"
+    return Check(f"{workflow}.{file}", len(digests) == 1, detail)
 
 
 def _records(path: Path) -> bytes:
-    """Without headers; of an index what it tells of the file beside it. Raises OSError."""
-    tools, told = resolve(), str(path.with_suffix(""))
+    """Return the records without headers, or the statistics of an index. Raise OSError."""
+    tools, indexed = resolve(), str(path.with_suffix(""))
     commands = {
         ".bam": [*tools.samtools.command, "view", str(path)],
-        ".bai": [*tools.samtools.command, "idxstats", told],
+        ".bai": [*tools.samtools.command, "idxstats", indexed],
         ".gz": [*tools.bcftools.command, "view", "-H", str(path)],
-        ".tbi": [*tools.bcftools.command, "index", "--stats", told],
+        ".tbi": [*tools.bcftools.command, "index", "--stats", indexed],
     }
-    return _answer(commands[path.suffix])
+    return _output_of(commands[path.suffix])
 
 
-def _answer(command: Sequence[str]) -> bytes:
-    """Raises OSError with the program's words."""
+def _output_of(command: Sequence[str]) -> bytes:
+    """Return the stdout of a command. Raise OSError with its stderr if it fails."""
     done = subprocess.run(command, check=False, capture_output=True)
     if done.returncode:
         raise OSError(done.stderr.decode(errors="replace").strip() or f"{command[0]} failed")
     return done.stdout
-
-
-BUCKET = "demo"
-REFERENCE = "demo"
-
-
-Show = Callable[[str, RunState, int, int], None]
-"""Is told a run's name, its state, its tasks that have ended, and all of them."""
-
-
-ORDERS = tuple(
-    DemoRequest(api, workflow) for workflow in ("mapping", "wgs") for api in ("ags", "wes")
-)
-
-
-async def carry_out(client: Client, show: Show, *, cuda: bool = False) -> list[FinishedRequest]:
-    """Send all four at once, perhaps for the `cuda` node, and wait for their ends, good or bad.
-
-    Raises ClientError.
-    """
-    for order in ORDERS:  # so that they are shown in this order
-        show(order.name, RunState.QUEUED, 0, 0)
-    tasks = [
-        asyncio.create_task(_carry_out(client, order, show, cuda), name=order.name)
-        for order in ORDERS
-    ]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _carry_out(client: Client, order: DemoRequest, show: Show, cuda: bool) -> FinishedRequest:
-    send = _by_ags if order.api == "ags" else _by_wes
-    run_id = await send(client, order, cuda)
-    async for run in client.wes.follow(run_id):
-        show(order.name, run.state, run.tasks_done, len(run.tasks))
-    job = await client.ags.job(f"{order.workflow}-gpu-{run.handle}")
-    return FinishedRequest(order, job, run)
-
-
-async def _by_ags(client: Client, order: DemoRequest, cuda: bool) -> str:
-    place = {"wesemu_node": "cuda"} if cuda else {}
-    name = await client.ags.start(_ags_fields(order) | place)
-    handle = name.rpartition("-")[2]
-    return next(run.id for run in await client.wes.runs() if run.handle == handle)
-
-
-def _ags_fields(order: DemoRequest) -> dict[str, str]:
-    """`mapping` as the API reference's table has it, `wgs` as the `ags` command line sends it."""
-    if order.workflow == "mapping":
-        return {
-            "workflow_type": "mapping",
-            "service": "s",
-            "mapping_oss_region": "cn-shenzhen",
-            "mapping_bucket_name": BUCKET,
-            "mapping_fastq_path": "",
-            "mapping_fastq_first_filename": "reads_1.fq.gz",
-            "mapping_fastq_second_filename": "reads_2.fq.gz",
-            "mapping_reference_path": f"reference/{REFERENCE}",
-            "mapping_is_mark_dup": "true",
-            "mapping_bam_out_path": order.api,
-            "mapping_bam_out_filename": "mapping.bam",
-        }
-    return {
-        "workflow_type": "WGS",
-        "wgs_service": "s",
-        "wgs_oss_region": "cn-shenzhen",
-        "wgs_bucket_name": BUCKET,
-        "wgs_fastq_first_name": "reads_1.fq.gz",
-        "wgs_fastq_second_name": "reads_2.fq.gz",
-        "wgs_reference_file": f"reference/{REFERENCE}",
-        "wgs_vcf_file_name": order.key("vcf.gz"),
-        "wgs_bam_file_name": order.key("bam"),
-    }
-
-
-async def _by_wes(client: Client, order: DemoRequest, cuda: bool) -> str:
-    params: JsonObject = {
-        "reads": [
-            {"first": f"oss://{BUCKET}/reads_1.fq.gz", "second": f"oss://{BUCKET}/reads_2.fq.gz"}
-        ],
-        "reference": REFERENCE,
-        "bam": f"oss://{BUCKET}/{order.key('bam')}",
-    }
-    if order.workflow == "wgs":
-        params["vcf"] = f"oss://{BUCKET}/{order.key('vcf.gz')}"
-    return await client.wes.submit(
-        order.workflow,
-        params,
-        tags={"project": "wesemu demo"},
-        engine_parameters={"node": "cuda"} if cuda else {},
-    )
-
-
-def requests_of(done: Sequence[FinishedRequest], api: str, workflow: str) -> FinishedRequest:
-    """The one of `done` that was ordered so."""
-    return next(each for each in done if each.order == DemoRequest(api, workflow))

@@ -1,4 +1,4 @@
-"""The whole demonstration, from an empty directory to a verdict."""
+"""The whole demo: simulated reads, a server, the requests, the GPU self-test, the checks."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ from wesemu.demo.checks import (
     REFERENCE,
     Check,
     FinishedRequest,
-    Show,
-    carry_out,
+    ShowProgress,
     run_checks,
+    run_requests,
 )
 from wesemu.errors import SystemFault
 from wesemu.genomics.gpu_selftest import summary
@@ -28,8 +28,7 @@ from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
 from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, RunState
 
-# A `wesemu serve` of one's own, as a process.
-
+# --- the server of the demo ---
 
 _START_SECONDS = 60
 _STOP_SECONDS = 15
@@ -37,10 +36,11 @@ _STOP_SECONDS = 15
 
 @asynccontextmanager
 async def running(data: Path, settings: Mapping[str, str]) -> AsyncIterator[str]:
-    """The URL of a server on a free port over `data`; it ends with the context, its runs too.
+    """Start a server over `data` on a free port and yield its URL. Stop it and its runs at the end.
 
-    What it says goes to `server.log` in `data`. It takes no settings from the environment or
-    from a wesemu.toml but `settings`, variables. Raises SystemFault where it does not start.
+    The server logs to `server.log` in `data`. Its settings are the environment variables
+    `settings`, without those of this process and without a wesemu.toml. Raise SystemFault if it
+    does not start.
     """
     log = data / "server.log"
     process = await _start(data, log, settings)
@@ -51,8 +51,8 @@ async def running(data: Path, settings: Mapping[str, str]) -> AsyncIterator[str]
 
 
 async def _start(data: Path, log: Path, settings: Mapping[str, str]) -> Process:
-    # a session of its own: Ctrl-C in the terminal reaches the demo, which ends the server
-    with log.open("ab") as talk:
+    # in a new session: Ctrl-C in the terminal reaches only the demo, which stops the server
+    with log.open("ab") as stderr:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -66,7 +66,7 @@ async def _start(data: Path, log: Path, settings: Mapping[str, str]) -> Process:
             | dict(settings),
             stdin=DEVNULL,
             stdout=PIPE,
-            stderr=talk,
+            stderr=stderr,
             start_new_session=True,
         )
 
@@ -78,14 +78,14 @@ async def _url(process: Process, log: Path) -> str:
     except TimeoutError:
         line = b""
     if not line:
-        told = await asyncio.to_thread(log.read_text, errors="replace")
-        last = told.strip().rpartition("\n")[2] or "it said nothing"
+        output = await asyncio.to_thread(log.read_text, errors="replace")
+        last = output.strip().rpartition("\n")[2] or "no output"
         raise SystemFault(f"the server did not start: {last} (see {log})")
     return line.decode().strip()
 
 
 async def _stop(process: Process) -> None:
-    """Ask it to stop and wait; kill it when it takes too long or the wait is broken off."""
+    """Stop the server with SIGINT. Kill it if it takes too long or the wait is cancelled."""
     try:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
@@ -96,11 +96,7 @@ async def _stop(process: Process) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-# The four runs: `mapping` and `wgs`, in AGS's words and in WES's.
-
-
-# The demo on a node with GPUs: how its server is set up, and what really uses a card.
-
+# --- the node `cuda` ---
 
 _NAME = "GPU self-test"
 _FILES = ("Snakefile", "schemas/config.schema.yaml", "envs/gpu.yaml")
@@ -108,7 +104,7 @@ _FILES = ("Snakefile", "schemas/config.schema.yaml", "envs/gpu.yaml")
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """The workflow in the folder `workflow`, on so many random reads."""
+    """The workflow gpu-selftest in the folder `workflow`, on `reads` random reads."""
 
     workflow: Path
     reads: int
@@ -116,25 +112,30 @@ class SelfTest:
 
 @dataclass(frozen=True, slots=True)
 class CudaNode:
-    """`settings` are the environment variables of the demo's server. `selftest` is None where
-    Parabricks carries the runs out; else the CPU's tools do, and the self-test uses the card."""
+    """The node `cuda` of the demo.
+
+    `settings` are the environment variables of the server. `selftest` is None if Parabricks
+    executes the runs. Otherwise CPU tools execute them, and the self-test uses the GPU.
+    """
 
     settings: Mapping[str, str]
     selftest: SelfTest | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """The self-test's run, and its report if it has left one."""
+class SelfTestRun:
+    """The run of the self-test, and its report if there is one."""
 
     run: RunDetail
     report: JsonObject | None
 
 
-async def count_on_gpu(client: Client, selftest: SelfTest, reads: Path, show: Show) -> Counted:
-    """Send the self-test as a user's own workflow, by WES, and wait. `reads` is a file to write.
+async def run_selftest(
+    client: Client, selftest: SelfTest, reads: Path, show: ShowProgress
+) -> SelfTestRun:
+    """Submit the self-test as an attached workflow through WES and wait until it ends.
 
-    Raises ClientError.
+    Write its random reads to the file `reads`. Raise ClientError.
     """
     from wesemu.genomics.histograms import write_random  # needs the extra cuda
 
@@ -150,38 +151,44 @@ async def count_on_gpu(client: Client, selftest: SelfTest, reads: Path, show: Sh
         show(_NAME, run.state, run.tasks_done, len(run.tasks))
     for name, output in run.outputs.items():
         if name.endswith("gpu.json"):
-            return Counted(run, json.loads(await client.wes.text(output.url)))
-    return Counted(run, None)
+            return SelfTestRun(run, json.loads(await client.wes.text(output.url)))
+    return SelfTestRun(run, None)
 
 
-def examine_node(
-    node: CudaNode, done: Sequence[FinishedRequest], counted: Counted | None
+def check_node(
+    node: CudaNode, done: Sequence[FinishedRequest], selftest_run: SelfTestRun | None
 ) -> Iterator[Check]:
-    """That the runs were carried out on the `cuda` node, as both APIs tell it, and the GPU used."""
+    """Check that both APIs report the node `cuda` for the runs, and that a GPU was used."""
     placed = [each.run.tags.get(PLACE) == "cuda" == each.job.raw.get("node") for each in done]
     notes = sorted({each.run.tags[PLACE_NOTE] for each in done if PLACE_NOTE in each.run.tags})
-    told = f"cuda, by AGS and WES, for {sum(placed)} of {len(done)} runs"
+    node_text = f"cuda, by AGS and WES, for {sum(placed)} of {len(done)} runs"
     if node.selftest is None:
         mapped = [any(task.name == "fq2bam" for task in each.run.tasks) for each in done]
-        told += f"; {sum(mapped)} by Parabricks"
-        yield Check("node", all(placed) and all(mapped), "; ".join([told, *notes]))
+        node_text += f"; {sum(mapped)} by Parabricks"
+        yield Check("node", all(placed) and all(mapped), "; ".join([node_text, *notes]))
         return
-    yield Check("node", all(placed), "; ".join([told, *notes]))
-    if counted is None or counted.report is None or counted.run.state is not RunState.COMPLETE:
-        ended = None if counted is None else (counted.run.state, counted.run.error)
+    yield Check("node", all(placed), "; ".join([node_text, *notes]))
+    if (
+        selftest_run is None
+        or selftest_run.report is None
+        or selftest_run.run.state is not RunState.COMPLETE
+    ):
+        ended = None if selftest_run is None else (selftest_run.run.state, selftest_run.run.error)
         yield Check(_NAME, False, f"no report: {ended}")
         return
-    ok = counted.report["equal"] is True and counted.run.tags.get(PLACE) == "cuda"
-    yield Check(_NAME, ok, summary(counted.report))
+    ok = selftest_run.report["equal"] is True and selftest_run.run.tags.get(PLACE) == "cuda"
+    yield Check(_NAME, ok, summary(selftest_run.report))
 
+
+# --- the demo ---
 
 _ON_THE_CPU = {"WESEMU_NODE__DEFAULT": "cpu"}
-"""So that the demo is the same where there are GPUs."""
+"""The default node may be `cuda` on machines with GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What was shown: `server` was its address, `seconds` all of it took."""
+    """The result of the demo. `server` is the URL of the stopped server, `seconds` the duration."""
 
     fixture: Fixture
     checks: tuple[Check, ...]
@@ -193,37 +200,37 @@ class DemoResult:
         return all(check.ok for check in self.checks)
 
 
-async def perform(data: Path, show: Show, node: CudaNode | None = None) -> DemoResult:
-    """Show everything in the data directory `data`, on the CPU or on `node`.
+async def run_demo(data: Path, show: ShowProgress, node: CudaNode | None = None) -> DemoResult:
+    """Run the demo in the data directory `data`, on the CPU or on `node`.
 
-    Raises SystemFault, ClientError.
+    Raise SystemFault or ClientError.
     """
-    began = time.monotonic()
-    setting = asyncio.create_task(asyncio.to_thread(_set, data), name="demo fixture")
+    start = time.monotonic()
+    preparing = asyncio.create_task(asyncio.to_thread(_prepare_data, data), name="demo fixture")
     try:
         settings = _ON_THE_CPU if node is None else node.settings
         reads = data / "selftest.fq"
-        # the self-test is a user's workflow, and its sandbox hides the data directory
+        # the self-test is an attached workflow: its sandbox hides the data directory
         settings = {**settings, "WESEMU_ENGINE__READABLE": json.dumps([str(reads)])}
         async with running(data, settings) as server, connect(server) as client:
-            fixture = await setting
-            done = await carry_out(client, show, cuda=node is not None)
-            counted = None
+            fixture = await preparing
+            done = await run_requests(client, show, cuda=node is not None)
+            selftest_run = None
             if node is not None and node.selftest is not None:
-                counted = await count_on_gpu(client, node.selftest, reads, show)
+                selftest_run = await run_selftest(client, node.selftest, reads, show)
     finally:
-        setting.cancel()
+        preparing.cancel()
     parabricks = node is not None and node.selftest is None
     checks = await asyncio.to_thread(
         lambda: list(run_checks(data, fixture, done, exact=not parabricks))
     )
     if node is not None:
-        checks += examine_node(node, done, counted)
-    return DemoResult(fixture, tuple(checks), server, time.monotonic() - began)
+        checks += check_node(node, done, selftest_run)
+    return DemoResult(fixture, tuple(checks), server, time.monotonic() - start)
 
 
-def _set(data: Path) -> Fixture:
-    """Reads in a bucket, their reference registered."""
+def _prepare_data(data: Path) -> Fixture:
+    """Write simulated reads to a bucket and register their reference."""
     fixture = write_fixture(data / "buckets" / BUCKET, FixtureSettings())
     ReferenceStore(data / "references", data / "cache").add(REFERENCE, fixture.reference)
     return fixture

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from support.issuer import Issuer, issuing, new_rsa_key
 
 from wesemu.cli.output import CommandRefused
-from wesemu.cli.serve import refuse_open_door
+from wesemu.cli.serve import require_credentials
 from wesemu.composition import build_verifier
 from wesemu.errors import ToolMissing
 from wesemu.settings import OidcSettings, Settings
@@ -125,10 +125,10 @@ async def test_an_issuer_closes_the_other_apis_too(client: Client) -> None:
 
 def test_an_issuer_lets_a_server_listen_beyond_loopback(settings: Settings) -> None:
     alone = settings.auth.model_copy(update={"tokens": {}})
-    refuse_open_door(settings.model_copy(update={"host": "0.0.0.0", "auth": alone}))
+    require_credentials(settings.model_copy(update={"host": "0.0.0.0", "auth": alone}))
     open_door = alone.model_copy(update={"oidc": OidcSettings()})
     with pytest.raises(CommandRefused, match=r"auth\.oidc\.issuer"):
-        refuse_open_door(settings.model_copy(update={"host": "0.0.0.0", "auth": open_door}))
+        require_credentials(settings.model_copy(update={"host": "0.0.0.0", "auth": open_door}))
 
 
 @pytest.mark.parametrize(

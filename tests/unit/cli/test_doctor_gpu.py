@@ -8,7 +8,7 @@ from support.nvml import Card, NvmlDouble
 from support.parabricks import IMAGE, Doubles
 
 from wesemu.cli.doctor import HealthCheck
-from wesemu.cli.gpu import examine_gpus, examine_parabricks, run_selftests
+from wesemu.cli.gpu import check_gpus, check_parabricks, run_selftests
 from wesemu.core import pipelines_folder
 from wesemu.node import Inventory, take_inventory
 from wesemu.settings import NodeSettings, ParabricksSettings
@@ -24,7 +24,7 @@ def looking(*cards: Card, error: int | None = None) -> Inventory:
 
 
 def findings(settings: NodeSettings, *cards: Card, error: int | None = None) -> list[HealthCheck]:
-    return list(examine_gpus(settings, lambda: looking(*cards, error=error)))
+    return list(check_gpus(settings, lambda: looking(*cards, error=error)))
 
 
 def test_each_gpu_is_told() -> None:
@@ -43,7 +43,7 @@ def test_what_is_not_lent_is_told_and_none_at_all_is_missing() -> None:
 
 def test_a_gpu_that_our_own_tasks_use_is_no_strangers() -> None:
     busy = looking(Card("A10G", 100, 50, processes=[(4242, 5)]))
-    _, gpu = examine_gpus(NodeSettings(lend_busy_gpus=False), lambda: busy, ours={0})
+    _, gpu = check_gpus(NodeSettings(lend_busy_gpus=False), lambda: busy, in_use={0})
     assert gpu.found == "A10G, 100 MiB, 50 free, 1 processes, leased now"
 
 
@@ -62,7 +62,7 @@ def test_a_declared_gpu_says_that_it_was_declared() -> None:
 
 def parabricks(data: Path, **settings: str) -> dict[str, HealthCheck]:
     given = ParabricksSettings.model_validate(settings)
-    return {finding.name: finding for finding in examine_parabricks(given, data)}
+    return {finding.name: finding for finding in check_parabricks(given, data)}
 
 
 def test_all_that_a_step_of_parabricks_looks_at_is_shown(
@@ -86,7 +86,7 @@ def test_a_temporary_folder_that_is_not_there_is_missing(
 ) -> None:
     Doubles(tmp_path / "doubles", monkeypatch).install("pbrun")
     told = parabricks(tmp_path, temporary=str(tmp_path / "none"))["Parabricks temporary space"]
-    assert (told.ok, told.found) == (False, f"{tmp_path / 'none'} is no folder to write in")
+    assert (told.ok, told.found) == (False, f"{tmp_path / 'none'} is not a writable folder")
 
 
 def test_no_parabricks_or_one_that_is_not_wanted_is_no_fault(
@@ -102,7 +102,7 @@ def test_the_self_test_is_not_done_without_a_gpu_and_says_what_to_do() -> None:
     for settings in (NodeSettings(), NodeSettings(gpus=2)):
         [told] = run_selftests(settings, pipelines_folder(), lambda: looking(error=12))
         assert not told.ok
-        assert told.found.startswith("not tried: there is no GPU")
+        assert told.found.startswith("not run: no GPU is both found")
         assert "install NVIDIA's driver" in told.source
 
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from wesemu.cli.output import CommandRefused, ExitStatus, sentence, status_of
+from wesemu.cli.output import CommandRefused, ExitStatus, describe_os_error, status_of
 from wesemu.errors import (
     DataDirectoryLocked,
     InputError,
@@ -32,12 +32,12 @@ def test_every_error_has_its_status(error: WesemuError, status: ExitStatus) -> N
 
 def test_a_file_error_is_a_sentence() -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/x")
-    assert sentence(error) == "/x: permission is denied"
+    assert describe_os_error(error) == "/x: permission is denied"
 
 
 def test_a_full_disk_is_said() -> None:
-    assert sentence(OSError(errno.ENOSPC, "No space", "/x")) == "the disk is full: /x"
+    assert describe_os_error(OSError(errno.ENOSPC, "No space", "/x")) == "the disk is full: /x"
 
 
 def test_an_error_without_a_file_is_a_fault_of_ours() -> None:
-    assert sentence(OSError("odd")) is None
+    assert describe_os_error(OSError("odd")) is None

@@ -49,5 +49,5 @@ def test_none_or_several_are_refused(text: str) -> None:
 
 
 def test_several_are_named() -> None:
-    with pytest.raises(CommandRefused, match=r"fits 2 runs: mapping-gpu-66xv7, wgs-gpu-tvltf"):
+    with pytest.raises(CommandRefused, match=r"matches 2 runs: mapping-gpu-66xv7, wgs-gpu-tvltf"):
         choose(RUNS, "aaaa")

@@ -2,15 +2,15 @@
 
 import pytest
 
-from wesemu.cli.output import Lines
+from wesemu.cli.output import ProgressLines
 
 
 def test_a_line_for_every_new_state_and_note(capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines() as board:
-        board.show("job", "RUNNING", 0, 0)
-        board.show("job", "RUNNING", 1, 3)
-        board.show("job", "RUNNING", 3, 3, note="until 2020-01-15T09:50:25Z")
-        board.show("job", "COMPLETE", 3, 3)
+    with ProgressLines() as display:
+        display.show("job", "RUNNING", 0, 0)
+        display.show("job", "RUNNING", 1, 3)
+        display.show("job", "RUNNING", 3, 3, note="until 2020-01-15T09:50:25Z")
+        display.show("job", "COMPLETE", 3, 3)
     assert capsys.readouterr().err.splitlines() == [
         "job                  RUNNING",
         "job                  RUNNING  3 of 3 steps  until 2020-01-15T09:50:25Z",

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from wesemu.cli.output import CommandRefused, ExitStatus
-from wesemu.cli.serve import is_loopback, listen_on_port, refuse_open_door
+from wesemu.cli.serve import is_loopback, listen_on_port, require_credentials
 from wesemu.settings import AuthSettings, Settings
 
 
@@ -21,7 +21,7 @@ def test_the_rest_is_not(host: str) -> None:
 
 def test_an_open_door_is_refused() -> None:
     with pytest.raises(CommandRefused, match="--insecure"):
-        refuse_open_door(Settings(host="0.0.0.0"))
+        require_credentials(Settings(host="0.0.0.0"))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_open_door_is_refused() -> None:
     ],
 )
 def test_credentials_insecure_or_loopback_open_it(settings: Settings) -> None:
-    refuse_open_door(settings)
+    require_credentials(settings)
 
 
 def test_a_free_port_is_found() -> None:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wesemu.cli.output import (
-    HarmlessText,
-    harmless,
-    harmless_cell,
+    StreamSanitizer,
     print_json,
     print_note,
     print_result,
     print_table,
+    sanitize,
+    sanitize_cell,
 )
 from wesemu.cli.serve import log_to_stderr
 
@@ -60,22 +60,22 @@ def test_json_is_of_the_same_value(capsys: pytest.CaptureFixture[str], text: str
 
 
 def test_what_is_harmless_stays_and_colors_go() -> None:
-    assert harmless("größe 中文 ✓\n\ttab") == "größe 中文 ✓\n\ttab"
-    assert harmless("\x1b[1;31mred\x1b[0m") == "red"
-    assert harmless("10 %\r20 %\r\nend") == "10 %\n20 %\nend"
-    assert harmless_cell("two\nlines\tand") == "two\\nlines\\tand"
-    assert harmless("\x1b]0;x\x07") == "\\x1b]0;x\\x07"
+    assert sanitize("größe 中文 ✓\n\ttab") == "größe 中文 ✓\n\ttab"
+    assert sanitize("\x1b[1;31mred\x1b[0m") == "red"
+    assert sanitize("10 %\r20 %\r\nend") == "10 %\n20 %\nend"
+    assert sanitize_cell("two\nlines\tand") == "two\\nlines\\tand"
+    assert sanitize("\x1b]0;x\x07") == "\\x1b]0;x\\x07"
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10))
 def test_pieces_are_as_harmless_as_the_whole(pieces: list[bytes]) -> None:
-    text = HarmlessText()
+    text = StreamSanitizer()
     told = "".join([text.add(piece) for piece in pieces] + [text.end()])
-    assert told == harmless(b"".join(pieces).decode("utf-8", "replace"))
+    assert told == sanitize(b"".join(pieces).decode("utf-8", "replace"))
 
 
 def test_a_sequence_in_two_pieces_is_one() -> None:
-    text = HarmlessText()
+    text = StreamSanitizer()
     told = [text.add(b"\x1b["), text.add(b"31mred\xc3"), text.add(b"\xa4\r"), text.add(b"\n")]
     assert "".join([*told, text.end()]) == "redä\n"
 

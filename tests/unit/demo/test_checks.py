@@ -9,8 +9,8 @@ import pysam
 import pytest
 
 from wesemu.client import JobDetail, Log, RunDetail
-from wesemu.demo.checks import ORDERS, FinishedRequest, _identical, requests_of, run_checks
-from wesemu.demo.run import Counted, CudaNode, SelfTest, examine_node
+from wesemu.demo.checks import REQUESTS, FinishedRequest, _identical, find_request, run_checks
+from wesemu.demo.run import CudaNode, SelfTest, SelfTestRun, check_node
 from wesemu.runs.model import RunState
 
 TRUTH: Any = SimpleNamespace(summary=SimpleNamespace(reads=200, bases=30_000, duplicate_reads=20))
@@ -46,13 +46,13 @@ def job(status: str) -> JobDetail:
 def done(state: RunState = RunState.COMPLETE, status: str = "Succeeded") -> list[FinishedRequest]:
     tags = {"wesemu.total_reads": "200", "wesemu.total_bases": "30000"}
     run = RunDetail("id", state, "66xv7", tags, LOG, (), {}, "no reads", {})
-    return [FinishedRequest(order, job(status), run) for order in ORDERS]
+    return [FinishedRequest(order, job(status), run) for order in REQUESTS]
 
 
 def test_runs_that_failed_are_wrong_and_nothing_else_is_looked_at(tmp_path: Path) -> None:
     checks = list(run_checks(tmp_path, TRUTH, done(RunState.EXECUTOR_ERROR, "Failed")))
     assert [check.ok for check in checks] == [False] * 4
-    assert all("no reads" in check.told for check in checks)
+    assert all("no reads" in check.detail for check in checks)
 
 
 def test_apis_that_disagree_about_the_end_are_wrong(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_price_follows_from_the_true_bases(tmp_path: Path, bases: int, right
 
 
 def test_orders_are_found_by_api_and_workflow() -> None:
-    assert requests_of(done(), "wes", "wgs").order.name == "WES wgs"
+    assert find_request(done(), "wes", "wgs").request.name == "WES wgs"
 
 
 def write_bam(path: Path, command: str, position: int = 7) -> None:
@@ -106,7 +106,7 @@ def cuda_runs(tasks: tuple[str, ...], tags: dict[str, str], told: str) -> list[F
     found = []
     for each in done():
         run = replace(each.run, tasks=logs, tags={**each.run.tags, **tags})
-        found.append(FinishedRequest(each.order, replace(each.job, raw={"node": told}), run))
+        found.append(FinishedRequest(each.request, replace(each.job, raw={"node": told}), run))
     return found
 
 
@@ -123,7 +123,7 @@ def test_runs_have_to_be_placed_and_carried_out_on_the_gpu(
     tasks: tuple[str, ...], place: str, told: str, right: bool
 ) -> None:
     runs = cuda_runs(tasks, {"wesemu.node": place}, told)
-    [check] = examine_node(CudaNode({}), runs, None)
+    [check] = check_node(CudaNode({}), runs, None)
     assert check.ok is right
 
 
@@ -143,10 +143,10 @@ def test_the_self_test_has_to_count_rightly(report: Any, right: bool) -> None:
     tags = {"wesemu.node": "cuda", "wesemu.node.note": "there is no Parabricks"}
     runs = cuda_runs(("map",), tags, "cuda")
     node = CudaNode({}, SelfTest(Path("workflow"), reads=1))
-    counted = Counted(runs[0].run, report)
-    placed, tried = examine_node(node, runs, counted)
+    counted = SelfTestRun(runs[0].run, report)
+    placed, tried = check_node(node, runs, counted)
     assert placed.ok
-    assert placed.told.endswith("for 4 of 4 runs; there is no Parabricks")
+    assert placed.detail.endswith("for 4 of 4 runs; there is no Parabricks")
     assert tried.ok is right
 
 
