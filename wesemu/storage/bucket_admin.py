@@ -1,4 +1,4 @@
-"""The buckets themselves: made, removed, counted."""
+"""Buckets as a whole: create, remove, count and clean up; and the object services of a server."""
 
 import shutil
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from wesemu.util.text import os_reason
 
 @dataclass(frozen=True, slots=True)
 class BucketInfo:
-    """`created` is the folder's time: file systems keep no better one everywhere."""
+    """A bucket; `created` is the folder's mtime, since creation times are not portable."""
 
     name: str
     created: datetime
@@ -25,7 +25,7 @@ class BucketInfo:
 
 @dataclass(frozen=True, slots=True)
 class BucketStatistics:
-    """`size` in bytes; `modified` is that of the newest object, or None."""
+    """Counts of a bucket; `size` is in bytes, `modified` that of the newest object or None."""
 
     objects: int
     size: int
@@ -34,7 +34,7 @@ class BucketStatistics:
 
 
 class BucketAdmin:
-    """The buckets below `root`, whose objects `store` has. Synchronous, as the store is."""
+    """Creates and removes the buckets below `root`. Synchronous, as the object store."""
 
     def __init__(self, root: Path, store: ObjectStore) -> None:
         self._root = root
@@ -49,12 +49,12 @@ class BucketAdmin:
         return [self.info(name) for name in self.names()]
 
     def info(self, bucket: str) -> BucketInfo:
-        """Raises InvalidRequest, BucketNotFound."""
+        """Return the bucket. Raise InvalidRequest, BucketNotFound."""
         folder = self._store.folder(bucket)
         return BucketInfo(bucket, datetime.fromtimestamp(folder.stat().st_mtime, UTC))
 
     def create(self, bucket: str) -> None:
-        """A bucket that there is already stays. Raises InvalidRequest, BucketTaken."""
+        """Create the bucket, unless it exists. Raise InvalidRequest, BucketTaken."""
         try:
             self._store.folder(bucket)
         except BucketNotFound:
@@ -67,20 +67,20 @@ class BucketAdmin:
                 ) from error
 
     def remove(self, bucket: str) -> None:
-        """Raises InvalidRequest, BucketNotFound, BucketNotEmpty."""
+        """Remove an empty bucket. Raise InvalidRequest, BucketNotFound, BucketNotEmpty."""
         folder = self._store.folder(bucket)
         if any(True for _ in self._store.all(bucket)) or _uploads(folder):
             raise BucketNotEmpty(f"the bucket {bucket!r} still holds objects or unfinished uploads")
         if folder.is_symlink():
             raise BucketNotEmpty(f"the bucket {bucket!r} is a link made by hand; remove it by hand")
-        _remove_own(folder)
+        _remove_server_files(folder)
         if not remove_empty(folder):
             raise BucketNotEmpty(f"the bucket {bucket!r} still holds files that are no objects")
 
     def empty(self) -> None:
-        """Remove every bucket with all that is in it; of one that is a link, only the link.
+        """Remove every bucket and its contents; for a bucket that is a link, remove the link only.
 
-        What lies beside the buckets and cannot be one stays. Raises SystemFault.
+        Other files below the root stay. Raise SystemFault if the file system refuses.
         """
         for name in self.names():
             folder = self._root / name
@@ -96,7 +96,10 @@ class BucketAdmin:
                     ) from error
 
     def statistics(self, bucket: str) -> BucketStatistics:
-        """Raises InvalidRequest, BucketNotFound. Looks at every file."""
+        """Count the bucket's contents. Reads every file's status.
+
+        Raise InvalidRequest, BucketNotFound.
+        """
         folder = self._store.folder(bucket)
         infos = list(self._store.all(bucket))
         return BucketStatistics(
@@ -107,14 +110,16 @@ class BucketAdmin:
         )
 
     def clean_up(self) -> None:
-        """Remove what was on its way in when the last server ended. Before anything is served."""
+        """Remove unfinished uploads of an earlier server. Call it before serving requests."""
         for bucket in self.names():
             _remove_unfinished(self._root / bucket)
 
 
-def _remove_own(folder: Path) -> None:
-    """Remove what the server itself keeps in a bucket: of `.wesemu/` nothing that it did not make,
-    which may be a data directory."""
+def _remove_server_files(folder: Path) -> None:
+    """Remove the server's own files from a bucket.
+
+    Keeps other contents of `.wesemu/`, which may be a data directory.
+    """
     if (folder / FOLDER).is_symlink():
         return
     _remove_unfinished(folder)
@@ -135,18 +140,20 @@ def _uploads(folder: Path) -> int:
     return sum(1 for _ in uploads.iterdir()) if uploads.is_dir() else 0
 
 
-# All that is done with objects, over one folder of buckets.
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectServices:
+    """Everything that the OSS API needs, over one folder of buckets."""
+
     store: ObjectStore
     buckets: BucketAdmin
     uploads: MultipartUploads
 
     @classmethod
     def open(cls, root: Path, ids: IdSource) -> "ObjectServices":
-        """Also removes what an earlier server left half-written; only one may use `root`."""
+        """Open the buckets below `root` and remove what an earlier server left half-written.
+
+        Only one server at a time may use `root`.
+        """
         store = ObjectStore(root, find_crc64())
         buckets = BucketAdmin(root, store)
         buckets.clean_up()

@@ -1,7 +1,8 @@
-"""Buckets: a bucket is a folder below one root, a key the path below it.
+"""Buckets: each bucket is a folder below one root, each key a path below the bucket.
 
-A folder (or a link to one) that a user makes by hand is a bucket. Everything here is synchronous
-and quick; callers on the event loop use `asyncio.to_thread`.
+A folder, or a link to a folder, that a user creates by hand is a bucket. The parts of this module
+are reserved names, lanes (pairs of FASTQ files in a folder), and buckets with their keys.
+Everything is synchronous and quick; callers on the event loop use `asyncio.to_thread`.
 """
 
 import errno
@@ -16,9 +17,6 @@ from pathlib import Path, PurePosixPath
 
 from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, ObjectNotFound
 
-# Names in a bucket's folder that are no keys: what the server keeps there, and temporary files.
-
-
 FOLDER = ".wesemu"
 RECORDS = f"{FOLDER}/records"
 INCOMING = f"{FOLDER}/incoming"
@@ -26,10 +24,10 @@ UPLOADS = f"{FOLDER}/uploads"
 
 
 def is_reserved(key: str) -> bool:
-    """True for what no client may see or write.
+    """Return True for keys that clients may neither see nor write.
 
-    `.<name>.part` is what a file is called while a job or the command line writes it. Case does
-    not matter: on some file systems `.WESEMU` is the same folder.
+    A file is called `.<name>.part` while a run or the command line writes it. Case is ignored: on
+    some file systems `.WESEMU` is the same folder.
     """
     name = key.rpartition("/")[2]
     return key.partition("/")[0].casefold() == FOLDER or (
@@ -38,7 +36,7 @@ def is_reserved(key: str) -> bool:
 
 
 def sync_folders(folder: Path, top: Path) -> None:
-    """Make names durable in `folder` and in those above it, up to `top`."""
+    """Sync the directory entries of `folder` and its parents up to `top` to disk."""
     for parent in (folder, *folder.parents):
         descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -50,7 +48,7 @@ def sync_folders(folder: Path, top: Path) -> None:
 
 
 def remove_empty(folder: Path) -> bool:
-    """Remove a folder and all empty ones below it; False where a file is left somewhere."""
+    """Remove a folder and its empty subfolders. Return False if a file remains."""
     for parent, _, _ in os.walk(folder, topdown=False):
         try:
             Path(parent).rmdir()
@@ -59,7 +57,7 @@ def remove_empty(folder: Path) -> bool:
     return True
 
 
-# A folder of reads that stands for one sample: its lanes, found by the files' names.
+# Lanes of a sample: pairs of FASTQ files in one folder.
 
 
 _FASTQ = re.compile(r"\.(fq|fastq)(\.gz)?$", re.IGNORECASE)
@@ -71,23 +69,27 @@ _THIRD_READ = re.compile(r"R[34]", re.IGNORECASE)
 _NO_PAIR = re.compile(
     r"I[12]|[12]U|unpaired[12]?|singles?|singletons?|orphans?|undetermined", re.IGNORECASE
 )
-"""Words of files that hold no pairs of the sample: index reads, reads whose mate was discarded,
-reads of no sample."""
+"""Words in the names of files without pairs of the sample: index reads, reads whose mate was
+discarded, reads of no sample.
+"""
 
 _ILLUMINA = re.compile(r"(?P<sample>.+?)_S\d+_(?:L\d{3}_)?R[12]_\d{3}")
-"""Names of bcl2fastq and BCL Convert: sample, its number on the sheet, lane, read, chunk."""
+"""File names of bcl2fastq and BCL Convert: sample, sample number, lane, read, chunk."""
 
 _PROCESSED = frozenset(
     {"clean", "trimmed", "trim", "trimming", "val", "paired", "filtered", "filt", "fastp", "qc"}
     | {"cutadapt", "raw", "rawdata", "cleandata"}
 )
-"""Words that tell what was done with the reads, not which reads they are."""
+"""Words that describe the processing of reads, not their identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ReadFile:
-    """`mate` is 1 or 2. Mates of a pair have one `pair`; files of the same reads, trimmed and
-    not, have one `reads` for each mate."""
+    """One FASTQ file.
+
+    `mate` is 1 or 2. Both mates have the same `pair`. Files of the same reads, for example before
+    and after trimming, have the same `reads` per mate.
+    """
 
     path: Path
     mate: str
@@ -96,29 +98,31 @@ class _ReadFile:
 
 
 def read_pairs(folder: Path, *, field: str | None = None) -> list[tuple[Path, Path]]:
-    """The pairs of files in `folder` and below it (`L1/`, `L2/`, …), in natural order.
+    """Return the pairs of FASTQ files in `folder` and its subfolders (`L1/`, `L2/`, …), in natural
+    order.
 
-    The last word of a name that is `1` or `2`, `R1` or `R2` tells the mate; what follows (`001`,
-    `clean`, `val_1`) may be anything. Hidden files and those of `is_reads` are passed over.
-    Raises InvalidRequest, naming the file: one without a mate, one of an unknown kind, a link that
-    leaves the folder, the same reads twice; also where there are no reads at all.
+    The last word `1`, `2`, `R1` or `R2` in a name gives the mate; any words may follow (`001`,
+    `clean`, `val_1`). Hidden files and files rejected by `is_reads` are skipped.
+
+    Raise InvalidRequest, naming the file, for a missing mate, an unknown compression, a link that
+    leaves the folder and duplicate reads; also if there are no reads.
     """
     pairs: dict[tuple[Path, str], dict[str, Path]] = {}
-    kinds: dict[str, Path] = {}
+    seen: dict[str, Path] = {}
     samples: dict[str, Path] = {}
-    for path in sorted(_read_files(folder), key=lambda path: _natural(folder, path)):
-        _check_place(folder, path, field)
-        found = _recognise(folder, path, field)
-        other = kinds.setdefault(found.reads, path)
+    for path in sorted(_read_files(folder), key=lambda path: _natural_order(folder, path)):
+        _check_inside(folder, path, field)
+        file = _classify(folder, path, field)
+        other = seen.setdefault(file.reads, path)
         if other != path:
             raise InvalidRequest(
-                f"{_shown_path(folder, other)} and {_shown_path(folder, path)} in "
-                f"{folder.name!r} seem to "
-                "be the same reads, for example before and after trimming; take one away, or "
+                f"{_relative(folder, other)} and {_relative(folder, path)} in "
+                f"{folder.name!r} seem to be the same reads, for example before and after "
+                "trimming; take one away, or "
                 "name the files",
                 field=field,
             )
-        pairs.setdefault(found.pair, {})[found.mate] = path
+        pairs.setdefault(file.pair, {})[file.mate] = path
         if (match := _ILLUMINA.match(path.name)) is not None:
             samples.setdefault(match["sample"], path)
     _check_sample(folder, samples, field)
@@ -133,40 +137,39 @@ def read_pairs(folder: Path, *, field: str | None = None) -> list[tuple[Path, Pa
 
 
 def is_reads(key: str) -> bool:
-    """Whether `lanes` looks at this file, by its path below the folder: a FASTQ that is not
-    hidden and may hold pairs of the sample. Index reads (`_I1_`), reads without a mate (`_1U`,
-    `_unpaired`) and `Undetermined_…` do not."""
+    """Return True for a FASTQ path (relative to the folder) that may hold pairs of the sample.
+
+    False for hidden files, index reads (`_I1_`), reads without a mate (`_1U`, `_unpaired`) and
+    `Undetermined_…`.
+    """
     parts = PurePosixPath(key).parts
     if any(part.startswith(".") for part in parts):
         return False
     if not (_FASTQ.search(key) or _COMPRESSED.search(key)):
         return False
-    return not any(_NO_PAIR.fullmatch(word) for word in _WORD.findall(_stem(parts[-1])))
+    return not any(_NO_PAIR.fullmatch(word) for word in _WORD.findall(_without_suffix(parts[-1])))
 
 
-def _recognise(folder: Path, path: Path, field: str | None) -> _ReadFile:
+def _classify(folder: Path, path: Path, field: str | None) -> _ReadFile:
     if _COMPRESSED.search(path.name):
         raise InvalidRequest(
-            f"{_shown_path(folder, path)} in {folder.name!r} is neither plain nor gzip; "
-            "compress it "
-            "with gzip",
+            f"{_relative(folder, path)} in {folder.name!r} is neither plain nor gzip; "
+            "compress it with gzip",
             field=field,
         )
-    stem = _stem(path.name)
+    stem = _without_suffix(path.name)
     words = [(match[0], match.start()) for match in _WORD.finditer(stem)]
     if any(_THIRD_READ.fullmatch(word) for word, _ in words):
         raise InvalidRequest(
-            f"{_shown_path(folder, path)} in {folder.name!r} is a third read, so R2 may be a "
-            "barcode; "
-            "name the files of the two mates",
+            f"{_relative(folder, path)} in {folder.name!r} is a third read, so R2 may be a "
+            "barcode; name the files of the two mates",
             field=field,
         )
     choices = _mate_digits(words)
     if not choices:
         raise InvalidRequest(
-            f"{_shown_path(folder, path)} in {folder.name!r} does not say which mate it is; "
-            "name the "
-            "files …_1.fq.gz and …_2.fq.gz",
+            f"{_relative(folder, path)} in {folder.name!r} does not say which mate it is; "
+            "name the files …_1.fq.gz and …_2.fq.gz",
             field=field,
         )
     mate = stem[choices[0][0]]
@@ -185,12 +188,14 @@ def _recognise(folder: Path, path: Path, field: str | None) -> _ReadFile:
 
 
 def _replaced(stem: str, positions: Sequence[int], letter: str) -> str:
-    return "".join(letter if place in positions else each for place, each in enumerate(stem))
+    return "".join(letter if index in positions else each for index, each in enumerate(stem))
 
 
 def _mate_digits(words: Sequence[tuple[str, int]]) -> list[list[int]]:
-    """Where the digits that tell the mate may stand, the likeliest choice first. Of `s_1_val_1`
-    (Trim Galore) both do, unless `s_1` is the sample."""
+    """Return the candidate positions of the digits that give the mate, the likeliest first.
+
+    In `s_1_val_1` (Trim Galore) both digits do, unless `s_1` is the sample.
+    """
     marked = [_digit(word, start) for word, start in words if _MARKED_MATE.fullmatch(word)]
     plain = [_digit(word, start) for word, start in words if _PLAIN_MATE.fullmatch(word)]
     trimmed = [
@@ -199,27 +204,27 @@ def _mate_digits(words: Sequence[tuple[str, int]]) -> list[list[int]]:
         if before.lower() == "val" and word in ("1", "2")
     ]
     if not trimmed:
-        found = marked or plain
-        return [[found[-1][0]]] if found else []
+        candidates = marked or plain
+        return [[candidates[-1][0]]] if candidates else []
     position, mate = trimmed[-1]
     earlier = [each for each in (marked or plain) if each[0] < position and each[1] == mate]
     return [*([position, place] for place, _ in earlier[-1:]), [position]]
 
 
 def _digit(word: str, start: int) -> tuple[int, str]:
-    """Where in the name the 1 or 2 of a word stands, and which it is."""
+    """Return the position in the name of a word's 1 or 2, and the digit."""
     offset = next(index for index, letter in enumerate(word) if letter in "12")
     return start + offset, word[offset]
 
 
-def _stem(name: str) -> str:
+def _without_suffix(name: str) -> str:
     return _COMPRESSED.sub("", _FASTQ.sub("", name))
 
 
-def _check_place(folder: Path, path: Path, field: str | None) -> None:
+def _check_inside(folder: Path, path: Path, field: str | None) -> None:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InvalidRequest(
-            f"{_shown_path(folder, path)} in {folder.name!r} is a link that leaves the folder; "
+            f"{_relative(folder, path)} in {folder.name!r} is a link that leaves the folder; "
             "copy the file into it",
             field=field,
         )
@@ -229,9 +234,9 @@ def _check_sample(folder: Path, samples: Mapping[str, Path], field: str | None) 
     if len(samples) > 1:
         (name, path), (other_name, other), *_ = samples.items()
         raise InvalidRequest(
-            f"{_shown_path(folder, path)} and {_shown_path(folder, other)} in {folder.name!r} "
-            "are of the "
-            f"samples {name!r} and {other_name!r}; give each sample a folder and a run of its own",
+            f"{_relative(folder, path)} and {_relative(folder, other)} in {folder.name!r} "
+            f"are of the samples {name!r} and {other_name!r}; give each sample a folder and a run "
+            "of its own",
             field=field,
         )
 
@@ -241,13 +246,13 @@ def _check_pair(folder: Path, mates: Mapping[str, Path], field: str | None) -> N
         (present,) = mates
         missing = "21"[int(present) - 1]
         raise InvalidRequest(
-            f"{_shown_path(folder, mates[present])} in {folder.name!r} has no mate; add "
+            f"{_relative(folder, mates[present])} in {folder.name!r} has no mate; add "
             f"the file with {missing} instead of {present}, or take this one away",
             field=field,
         )
 
 
-def _shown_path(folder: Path, path: Path) -> str:
+def _relative(folder: Path, path: Path) -> str:
     return repr(str(path.relative_to(folder)))
 
 
@@ -259,8 +264,8 @@ def _read_files(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _natural(folder: Path, path: Path) -> list[list[tuple[bool, int, str]]]:
-    """Sorts L2 before L10, and a folder's own files by their names."""
+def _natural_order(folder: Path, path: Path) -> list[list[tuple[bool, int, str]]]:
+    """Sort key: L2 before L10, and the files of a folder by name."""
     return [
         [
             (piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece)
@@ -271,25 +276,27 @@ def _natural(folder: Path, path: Path) -> list[list[tuple[bool, int, str]]]:
     ]
 
 
+# Buckets and keys.
+
 SCHEME = "oss://"
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _KEY_LIMIT = 1023
-_PART_LIMIT = 255
+_NAME_LIMIT = 255
 _NAMES_SHOWN = 10
 _NAMES_READ = 1000
 
 
 class Buckets:
-    """The buckets below `root`.
+    """Maps oss:// locations to paths below `root`.
 
-    `field` names the parameter that the caller filled in; every error carries it on.
+    `field` is the request parameter with the location; every error carries it.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def names(self) -> list[str]:
-        """The buckets there are, sorted; folders whose name no bucket can have are left out."""
+        """Return the sorted bucket names, without folders that have an invalid bucket name."""
         if not self._root.is_dir():
             return []
         return sorted(
@@ -299,54 +306,53 @@ class Buckets:
         )
 
     def locate(self, bucket: str, key: str, *, field: str | None = None) -> Path:
-        """The path that a key stands for, whether or not something lies there.
+        """Return the path of a key, whether or not it exists.
 
-        The path lies in its bucket, also after all links are followed. Raises InvalidRequest
-        for a bucket name or key that OSS or the file system cannot have, that leaves the bucket
-        or names the server's own files in it; BucketNotFound.
+        The path is inside its bucket even after all links are resolved. Raise BucketNotFound, and
+        InvalidRequest for an invalid bucket name or key, a key outside the bucket, or one of the
+        server's own files.
         """
         folder = self.folder(bucket, field=field)
         path = folder.joinpath(*check_key(key, field=field))
-        inside = _inside(folder, path)
-        if inside is None:
+        resolved = _resolved_below(folder, path)
+        if resolved is None:
             raise InvalidRequest(
-                f"the key {_shown(key)} is a link that leads out of the bucket {bucket!r}; "
+                f"the key {_quoted(key)} is a link that leads out of the bucket {bucket!r}; "
                 "copy the file into the bucket",
                 field=field,
             )
-        if is_reserved(key) or is_reserved(inside) or self._is_reserved(folder, path):
+        if is_reserved(key) or is_reserved(resolved) or self._is_reserved(folder, path):
             raise InvalidRequest(
-                f"the key {_shown(key)} is kept for the server's own files (.wesemu/ at a bucket's "
-                "top, and names like .x.part); choose another name",
+                f"the key {_quoted(key)} is kept for the server's own files (.wesemu/ at a "
+                "bucket's top, and names like .x.part); choose another name",
                 field=field,
             )
         return path
 
     def existing(self, url: str, *, field: str | None = None) -> Path:
-        """The file or folder at an `oss://` location; a folder's key may end with `/`.
+        """Return the existing file or folder at an `oss://` location.
 
-        Raises as `locate`, and ObjectNotFound.
+        The key of a folder may end with `/`. Raise as `locate`, and ObjectNotFound.
         """
         bucket, key = parse(url, field=field)
         path = self.locate(bucket, key.removesuffix("/"), field=field)
         if not path.exists():
             raise ObjectNotFound(
-                f"the bucket {bucket!r} has no {_shown(key)}; {_nearby(path)}", field=field
+                f"the bucket {bucket!r} has no {_quoted(key)}; {_suggestion(path)}", field=field
             )
         return path
 
     def existing_file(self, url: str, *, field: str | None = None) -> Path:
-        """The file at an `oss://` location. Raises as `existing`."""
+        """Return the existing file at an `oss://` location. Raise as `existing`."""
         path = self.existing(url, field=field)
         if not path.is_file():
             raise ObjectNotFound(f"{url} is a folder; name a file in it", field=field)
         return path
 
     def target(self, url: str, *, field: str | None = None) -> Path:
-        """The path where an output may be written; its folders need not be there yet.
+        """Return the path for a new output; its folders need not exist yet.
 
-        Raises as `locate`, and InvalidRequest where a folder is in the way of the file, or a
-        file in the way of its folders.
+        Raise as `locate`, and InvalidRequest if the path is a folder or one of its parents a file.
         """
         bucket, key = parse(url, field=field)
         path = self.locate(bucket, key, field=field)
@@ -362,71 +368,73 @@ class Buckets:
         return path
 
     def folder(self, bucket: str, *, field: str | None = None) -> Path:
-        """Raises BucketNameRefused, BucketNotFound."""
+        """Return the folder of a bucket. Raise BucketNameRefused, BucketNotFound."""
         if not _BUCKET_NAME.fullmatch(bucket):
             raise BucketNameRefused(
-                f"{_shown(bucket)} is not a bucket name: 3 to 63 lower-case letters, digits and "
+                f"{_quoted(bucket)} is not a bucket name: 3 to 63 lower-case letters, digits and "
                 "hyphens, with a letter or digit at both ends",
                 field=field,
             )
         folder = self._root / bucket
         if not folder.is_dir():
             raise BucketNotFound(
-                f"there is no bucket {bucket!r}; {_listed(self.names())}; make the folder "
+                f"there is no bucket {bucket!r}; {_bucket_list(self.names())}; make the folder "
                 f"'buckets/{bucket}' in the data directory to have it",
                 field=field,
             )
         return folder
 
     def _is_reserved(self, folder: Path, path: Path) -> bool:
-        """Whether a bucket that is a link leads to the server's own files in another bucket."""
+        """Return True if a bucket that is a link leads to the server's own files in another
+        bucket.
+        """
         if not folder.is_symlink():
             return False
-        below = _inside(self._root, path)
+        below = _resolved_below(self._root, path)
         return below is not None and is_reserved(below.partition("/")[2])
 
 
 def parse(url: str, *, field: str | None = None) -> tuple[str, str]:
-    """Bucket and key of `oss://bucket/key`; nothing in it is percent-decoded.
+    """Return bucket and key of `oss://bucket/key`, without percent-decoding.
 
-    Raises InvalidRequest for anything else.
+    Raise InvalidRequest for any other location.
     """
     bucket, slash, key = url.removeprefix(SCHEME).partition("/")
     if not url.startswith(SCHEME) or not slash or not key:
         raise InvalidRequest(
-            f"{_shown(url)} is not a location in a bucket; write oss://<bucket>/<key>",
+            f"{_quoted(url)} is not a location in a bucket; write oss://<bucket>/<key>",
             field=field,
         )
     return bucket, key
 
 
 def check_key(key: str, *, field: str | None = None) -> list[str]:
-    """The names that a key's path has. Raises InvalidRequest for a key that is no path."""
+    """Return the path components of a key. Raise InvalidRequest for an invalid key."""
     parts = key.split("/")
     if any(unicodedata.category(letter).startswith("C") for letter in key):
-        fault = "has a control character or one that is no character"
+        problem = "has a control character or one that is no character"
     elif key.startswith(("/", "\\")):
-        fault = "is absolute; a key begins with a name"
+        problem = "is absolute; a key begins with a name"
     elif "" in parts:
-        fault = "has an empty part; write single slashes between names and none at the end"
+        problem = "has an empty part; write single slashes between names and none at the end"
     elif ".." in parts or "." in parts:
-        fault = "has '.' or '..'; write the path from the bucket's top"
+        problem = "has '.' or '..'; write the path from the bucket's top"
     elif len(key.encode()) > _KEY_LIMIT:
-        fault = f"is longer than {_KEY_LIMIT} bytes"
-    elif any(len(part.encode()) > _PART_LIMIT for part in parts):
-        fault = f"has a name longer than {_PART_LIMIT} bytes"
+        problem = f"is longer than {_KEY_LIMIT} bytes"
+    elif any(len(part.encode()) > _NAME_LIMIT for part in parts):
+        problem = f"has a name longer than {_NAME_LIMIT} bytes"
     else:
         return parts
-    raise InvalidRequest(f"the key {_shown(key)} {fault}", field=field)
+    raise InvalidRequest(f"the key {_quoted(key)} {problem}", field=field)
 
 
-def _inside(folder: Path, path: Path) -> str | None:
-    """The path below `folder` once all links are followed; None for one that leads out of it."""
+def _resolved_below(folder: Path, path: Path) -> str | None:
+    """Return the resolved path relative to `folder`, or None if it is outside."""
     try:
         try:
             real = path.resolve(strict=True)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # which else is no error since Python 3.13
+            if error.errno == errno.ELOOP:  # a non-strict resolve ignores it since Python 3.13
                 return None
             real = path.resolve()
         return real.relative_to(folder.resolve()).as_posix()
@@ -434,19 +442,19 @@ def _inside(folder: Path, path: Path) -> str | None:
         return None
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _bucket_list(names: Sequence[str]) -> str:
     if not names:
         return "there are no buckets yet"
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"the buckets are {', '.join(names[:_NAMES_SHOWN])}{more}"
 
 
-def _nearby(path: Path) -> str:
-    """What there is instead of a missing path: names like it, or that its folder is missing."""
+def _suggestion(path: Path) -> str:
+    """Suggest similar names in the folder of a missing path."""
     if not path.parent.is_dir():
         return f"the folder {path.parent.name!r} is not there either"
     with os.scandir(path.parent) as entries:

@@ -1,4 +1,4 @@
-"""Inputs that were fetched once are not fetched again, by as many runs as want them at once."""
+"""Input cache: content-addressed files on disk, and downloads that concurrent runs share."""
 
 import asyncio
 import errno
@@ -19,17 +19,17 @@ from wesemu.storage.download import HttpFetcher
 from wesemu.storage.partial_download import PartialFile, Validators
 from wesemu.storage.remote import ByteCallback, Source
 
-# The cache's files: contents by their SHA-256, and which source had which content.
+# Blobs: contents by their SHA-256, and records of the content of each source.
 
 
 _STALE_NANOSECONDS = 7 * 24 * 3600 * 10**9
 _HASH = re.compile(r"[0-9a-f]{64}")
-_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
 class BlobEntry:
-    """What a source was: `etag` and `modified` as its server told them."""
+    """The content of a source; `etag` and `modified` are its server's header values."""
 
     sha256: str
     size: int
@@ -38,114 +38,117 @@ class BlobEntry:
 
 
 class BlobCache:
-    """The files below `root`, `limit` bytes at most unless more is in use. All methods block."""
+    """Stores contents below `root`.
+
+    Keeps at most `limit` bytes, unless runs use more. All methods block.
+    """
 
     def __init__(self, root: Path, limit: int) -> None:
         self.partials = root / "partial"
         self._blobs = root / "blobs"
         self._sources = root / "sources"
         self._limit = limit
-        self._using = threading.Lock()
+        self._lock = threading.Lock()
 
     def clean_up(self) -> None:
-        """At start-up: remove records whose content is gone, and parts that nobody goes on with.
+        """Remove records without content and stale partial downloads. Call it at start-up.
 
-        Files that are not called as the cache calls its own stay.
+        Files with foreign names stay.
         """
-        for record in _own(self._sources, {".json"}):
-            entry = _read(record)
+        for record in _cache_files(self._sources, {".json"}):
+            entry = _read_entry(record)
             if entry is None or not self._blob(entry.sha256).is_file():
                 record.unlink(missing_ok=True)
         if self.partials.is_dir():
             stale = _now(self.partials) - _STALE_NANOSECONDS
-            for part in _own(self.partials, {".part", ".json"}):
+            for part in _cache_files(self.partials, {".part", ".json"}):
                 if part.stat().st_mtime_ns < stale:
                     part.unlink()
         self.trim()
 
     def find(self, key: str) -> BlobEntry | None:
-        """What the source `key` was, where its content is still here."""
-        entry = _read(self._record(key))
+        """Return the entry of a source if its content is in the cache, or None."""
+        entry = _read_entry(self._record(key))
         return entry if entry is not None and self.has(entry.sha256) else None
 
     def has(self, sha256: str) -> bool:
-        """A blob that somebody has written to is none any more."""
+        """Return True if the blob exists and has not been modified since."""
         path = self._blob(sha256)
         try:
             status = path.stat()
         except OSError:
             return False
-        return _stamp_of(path) == [status.st_size, status.st_mtime_ns]
+        return _read_stamp(path) == [status.st_size, status.st_mtime_ns]
 
     def size(self, sha256: str) -> int:
         return self._blob(sha256).stat().st_size
 
     def put(self, key: str, path: Path, entry: BlobEntry) -> None:
-        """Let the file at `path`, which is durable, be the content of the source `key`."""
+        """Store the file at `path`, which is durable, as the content of a source."""
         blob = self._blob(entry.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
         self._sources.mkdir(parents=True, exist_ok=True)
         path.chmod(0o444)
         status = path.stat()
-        with self._using:
-            if self.has(entry.sha256):  # by another name
+        with self._lock:
+            if self.has(entry.sha256):  # from another source
                 path.unlink()
             else:
-                _write(_stamp(blob), [status.st_size, status.st_mtime_ns])
+                _write_json(_stamp_path(blob), [status.st_size, status.st_mtime_ns])
                 path.replace(blob)
-            told = [entry.sha256, entry.size, entry.etag, entry.modified]
-            _write(self._record(key), told)
+            fields = [entry.sha256, entry.size, entry.etag, entry.modified]
+            _write_json(self._record(key), fields)
 
-    def give(self, sha256: str, target: Path) -> bool:
-        """Make `target` the content, whole or not at all; False where it is not here any more."""
+    def link(self, sha256: str, target: Path) -> bool:
+        """Link or copy the content to `target`, atomically. Return False if it is gone."""
         blob = self._blob(sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{sha256}.part")
-        with self._using:
+        with self._lock:
             if not self.has(sha256):
                 return False
-            # by the time of access, since the other one is the run's input's, too
+            # Mark the blob as used by its access time: the input of a run shares the mtime.
             os.utime(blob, ns=(_now(blob.parent), blob.stat().st_mtime_ns))
             temporary.unlink(missing_ok=True)
             try:
                 os.link(blob, temporary)
             except OSError as error:
-                if error.errno not in _NO_LINK:
+                if error.errno not in _CANNOT_LINK:
                     raise
                 shutil.copyfile(blob, temporary)
             temporary.replace(target)
-            temporary.unlink(missing_ok=True)  # two links of one file: rename(2) does nothing
+            temporary.unlink(missing_ok=True)  # rename(2) does nothing for two links of one file
         return True
 
     def trim(self) -> None:
-        """Remove what was used longest ago and is in no run, until the limit is kept."""
-        with self._using:
+        """Remove the least recently used blobs without links from runs, down to the limit."""
+        with self._lock:
             folders = [path for path in self._blobs.glob("??") if not path.is_symlink()]
-            blobs = [path for folder in folders for path in _own(folder, {""})]
-            found = [(path, path.stat()) for path in blobs]
-            excess = sum(status.st_size for _, status in found) - self._limit
-            for path, status in sorted(found, key=lambda each: each[1].st_atime_ns):
+            blobs = [path for folder in folders for path in _cache_files(folder, {""})]
+            statuses = [(path, path.stat()) for path in blobs]
+            excess = sum(status.st_size for _, status in statuses) - self._limit
+            for path, status in sorted(statuses, key=lambda each: each[1].st_atime_ns):
                 if excess <= 0:
                     break
-                if status.st_nlink == 1:
+                if status.st_nlink == 1:  # no run has a link to it
                     path.unlink(missing_ok=True)
-                    _stamp(path).unlink(missing_ok=True)
+                    _stamp_path(path).unlink(missing_ok=True)
                     excess -= status.st_size
 
     def _blob(self, sha256: str) -> Path:
         return self._blobs / sha256[:2] / sha256
 
     def _record(self, key: str) -> Path:
-        return self._sources / f"{name_of(key)}.json"
+        return self._sources / f"{source_hash(key)}.json"
 
 
-def name_of(key: str) -> str:
-    """A file name for a source: of its address nothing can be read in it."""
+def source_hash(key: str) -> str:
+    """Return a file name that does not reveal the source's address."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _own(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files in `folder` that are named by a hash and have one of the suffixes."""
+def _cache_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Return the regular files named by a hash, with one of the suffixes."""
     if not folder.is_dir():
         return []
     return [
@@ -158,18 +161,18 @@ def _own(folder: Path, suffixes: Collection[str]) -> list[Path]:
     ]
 
 
-def _stamp(blob: Path) -> Path:
+def _stamp_path(blob: Path) -> Path:
     return blob.with_suffix(".stamp")
 
 
-def _stamp_of(blob: Path) -> object:
+def _read_stamp(blob: Path) -> object:
     try:
-        return json.loads(_stamp(blob).read_bytes())
+        return json.loads(_stamp_path(blob).read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _read(path: Path) -> BlobEntry | None:
+def _read_entry(path: Path) -> BlobEntry | None:
     try:
         sha256, size, etag, modified = json.loads(path.read_bytes())
         return BlobEntry(str(sha256), int(size), etag, modified)
@@ -177,7 +180,7 @@ def _read(path: Path) -> BlobEntry | None:
         return None
 
 
-def _write(path: Path, value: object) -> None:
+def _write_json(path: Path, value: object) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".new")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -185,21 +188,23 @@ def _write(path: Path, value: object) -> None:
 
 
 def _now(folder: Path) -> int:
-    """The file system's own time, with which times of access are compared."""
+    """Return the file system's clock in ns, to compare with its access times."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_mtime_ns
 
 
-_AT_ONCE = 8
-"""Files that are fetched at a time, for all runs together."""
+# Downloads that runs share.
 
-_AT_ONCE_FROM_ONE = 4
-"""Of those, from one server: a slow one does not keep the others waiting."""
+_MAX_DOWNLOADS = 8
+"""Concurrent downloads of all runs together."""
+
+_MAX_DOWNLOADS_PER_SERVER = 4
+"""Of these, downloads from one server, so a slow server does not block the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedInput:
-    """`cached` says that no byte of it had to be fetched."""
+    """A fetched input; `cached` is True if nothing was downloaded."""
 
     size: int
     sha256: str
@@ -207,105 +212,108 @@ class CachedInput:
 
 
 @dataclass(slots=True)
-class _Flight:
-    """One source being fetched, and who waits for it."""
+class _Download:
+    """A running download and the callbacks of the callers that wait for it."""
 
     task: asyncio.Task[CachedInput]
-    waiting: list[ByteCallback] = field(default_factory=list)
-    told: tuple[int, int | None] | None = None
+    callbacks: list[ByteCallback] = field(default_factory=list)
+    progress: tuple[int, int | None] | None = None
 
 
 class InputCache:
-    """Fetches sources by `fetcher` into `shelf`, and gives runs what they asked for."""
+    """Downloads sources into `blobs` and links them into run directories."""
 
-    def __init__(self, shelf: BlobCache, fetcher: HttpFetcher, crc64: Crc64 | None = None) -> None:
-        self._shelf = shelf
+    def __init__(self, blobs: BlobCache, fetcher: HttpFetcher, crc64: Crc64 | None = None) -> None:
+        self._blobs = blobs
         self._fetcher = fetcher
         self._crc64 = crc64
-        self._flights: dict[str, _Flight] = {}
-        self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._server_turns = WeakValueDictionary[str, asyncio.Semaphore]()
+        self._downloads: dict[str, _Download] = {}
+        self._slots = asyncio.Semaphore(_MAX_DOWNLOADS)
+        self._server_slots = WeakValueDictionary[str, asyncio.Semaphore]()
 
-    async def fetch(self, source: Source, target: Path, tell: ByteCallback) -> CachedInput:
-        """Have `source` lie at `target`. Raises what HttpFetcher.fetch and `source` raise.
+    async def fetch(self, source: Source, target: Path, report: ByteCallback) -> CachedInput:
+        """Put the content of `source` at `target`.
 
-        A caller that is cancelled leaves at once; the last one takes the fetching along.
+        Raise as `HttpFetcher.fetch` and the source. Cancelling a caller returns at once; cancelling
+        the last one stops the download.
         """
-        while True:
-            fetched = await self._obtain(source, tell)
-            if await asyncio.to_thread(self._shelf.give, fetched.sha256, target):
-                await asyncio.to_thread(self._shelf.trim)
-                tell(fetched.size, fetched.size)
+        while True:  # `trim` may remove the blob before it is linked
+            fetched = await self._join_or_start(source, report)
+            if await asyncio.to_thread(self._blobs.link, fetched.sha256, target):
+                await asyncio.to_thread(self._blobs.trim)
+                report(fetched.size, fetched.size)
                 return fetched
 
     async def trim(self) -> None:
-        """Links of a run are gone: what is too much may go."""
-        await asyncio.to_thread(self._shelf.trim)
+        """Trim the cache after a run has removed its links."""
+        await asyncio.to_thread(self._blobs.trim)
 
     async def close(self) -> None:
-        """Break off what is being fetched; the parts are gone on with next time."""
-        tasks = [flight.task for flight in self._flights.values()]
+        """Cancel the downloads. Partial files are kept for the next start."""
+        tasks = [download.task for download in self._downloads.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._fetcher.close()
 
-    async def _obtain(self, source: Source, tell: ByteCallback) -> CachedInput:
-        name = name_of(f"{source.asked}#{source.sha256 or ''}")
-        while (flight := self._flights.get(name)) is not None and not flight.waiting:
-            await asyncio.wait({flight.task})  # it was left by all and is ending
-        if flight is None:
-            flight = self._depart(name, source)
-        flight.waiting.append(tell)
-        if flight.told is not None:
-            tell(*flight.told)
+    async def _join_or_start(self, source: Source, report: ByteCallback) -> CachedInput:
+        name = source_hash(f"{source.identity}#{source.sha256 or ''}")
+        while (download := self._downloads.get(name)) is not None and not download.callbacks:
+            await asyncio.wait({download.task})  # all callers have left: it is ending
+        if download is None:
+            download = self._start(name, source)
+        download.callbacks.append(report)
+        if download.progress is not None:
+            report(*download.progress)
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(download.task)
         finally:
-            flight.waiting.remove(tell)
-            if not flight.waiting:
-                flight.task.cancel()
+            download.callbacks.remove(report)
+            if not download.callbacks:
+                download.task.cancel()
 
-    def _depart(self, name: str, source: Source) -> _Flight:
-        def tell(done: int, total: int | None) -> None:
-            flight.told = (done, total)
-            for waiting in flight.waiting:
-                waiting(done, total)
+    def _start(self, name: str, source: Source) -> _Download:
+        def report(done: int, total: int | None) -> None:
+            download.progress = (done, total)
+            for callback in download.callbacks:
+                callback(done, total)
 
-        work = self._bring(name, source, tell)
-        flight = _Flight(asyncio.create_task(work, name=f"fetch {source.shown}"))
-        self._flights[name] = flight
-        flight.task.add_done_callback(self._landed(name))
-        return flight
+        coroutine = self._download(name, source, report)
+        download = _Download(asyncio.create_task(coroutine, name=f"fetch {source.display_name}"))
+        self._downloads[name] = download
+        download.task.add_done_callback(self._finisher(name))
+        return download
 
-    def _landed(self, name: str) -> Callable[[asyncio.Task[CachedInput]], None]:
-        def landed(task: asyncio.Task[CachedInput]) -> None:
-            del self._flights[name]
+    def _finisher(self, name: str) -> Callable[[asyncio.Task[CachedInput]], None]:
+        def finish(task: asyncio.Task[CachedInput]) -> None:
+            del self._downloads[name]
             if not task.cancelled():
-                task.exception()  # told to those who waited, if any were left
+                task.exception()  # retrieve it: without callers nobody would, and asyncio logs that
 
-        return landed
+        return finish
 
-    def _turn_with(self, source: Source) -> asyncio.Semaphore:
-        """Its server's turns; the holder keeps them alive, and others forget them."""
-        return self._server_turns.setdefault(source.server, asyncio.Semaphore(_AT_ONCE_FROM_ONE))
+    def _server_slot(self, source: Source) -> asyncio.Semaphore:
+        """Return the semaphore of the source's server, which lives while someone holds it."""
+        return self._server_slots.setdefault(
+            source.server, asyncio.Semaphore(_MAX_DOWNLOADS_PER_SERVER)
+        )
 
-    async def _bring(self, name: str, source: Source, tell: ByteCallback) -> CachedInput:
+    async def _download(self, name: str, source: Source, report: ByteCallback) -> CachedInput:
         pinned = source.sha256
-        if pinned is not None and await asyncio.to_thread(self._shelf.has, pinned):
-            size = await asyncio.to_thread(self._shelf.size, pinned)
+        if pinned is not None and await asyncio.to_thread(self._blobs.has, pinned):
+            size = await asyncio.to_thread(self._blobs.size, pinned)
             return CachedInput(size, pinned, cached=True)
-        async with self._turn_with(source), self._turns:
+        async with self._server_slot(source), self._slots:
             expected = await source.describe()
-            entry = await asyncio.to_thread(self._shelf.find, source.key)
+            entry = await asyncio.to_thread(self._blobs.find, source.cache_key)
             if entry is not None and source.sha256 not in (None, entry.sha256):
                 entry = None
             if entry and expected and expected.etag and expected.etag == entry.etag:
                 return CachedInput(entry.size, entry.sha256, cached=True)
             received = await self._fetcher.fetch(
                 source,
-                partial := PartialFile(self._shelf.partials, name, self._crc64),
-                tell,
+                partial := PartialFile(self._blobs.partials, name, self._crc64),
+                report,
                 expected=expected,
                 known=Validators(entry.etag, entry.modified) if entry and not expected else None,
             )
@@ -313,6 +321,6 @@ class InputCache:
                 assert entry is not None
                 return CachedInput(entry.size, entry.sha256, cached=True)
             etag = expected.etag if expected else received.validators.etag
-            found = BlobEntry(received.sha256, received.size, etag, received.validators.modified)
-            await asyncio.to_thread(self._shelf.put, source.key, partial.path, found)
+            entry = BlobEntry(received.sha256, received.size, etag, received.validators.modified)
+            await asyncio.to_thread(self._blobs.put, source.cache_key, partial.path, entry)
             return CachedInput(received.size, received.sha256, cached=False)

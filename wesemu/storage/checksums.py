@@ -1,4 +1,4 @@
-"""Checksums that servers tell of what they send, and the same ones of what arrived."""
+"""Checksums: CRC-64 of OSS, checksums in response headers, and running checksums of a transfer."""
 
 import _lzma
 import base64
@@ -12,21 +12,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# CRC-64 as OSS tells it: ECMA-182, reflected, all ones before and after; .xz files have it too.
+# CRC-64 of OSS and .xz: polynomial ECMA-182, reflected, initial value and final XOR all ones.
 
 
 Crc64 = Callable[[bytes, int], int]
-"""The checksum of all bytes so far, from the next ones and the checksum of those before (0)."""
+"""Takes the next bytes and the checksum of all bytes before (0 at the start); returns the checksum
+of all of them.
+"""
 
 _CHECK = (b"123456789", 0x995DC9BBDF1939FA)  # the parameter set's published check value
 _POLYNOMIAL = 0xC96C5795D7870F42  # reflected: the highest bit is the constant term
-_ONE = 1 << 63
-_X = 1 << 62
+_X_TO_0 = 1 << 63
+_X_TO_1 = 1 << 62
 
 
 def find_crc64() -> Crc64 | None:
-    """liblzma's function; None where no liblzma can be reached."""
-    for name in _libraries():
+    """Return the CRC-64 function of liblzma, or None if liblzma cannot be loaded."""
+    for name in _library_names():
         try:
             function = ctypes.CDLL(name).lzma_crc64
         except (OSError, AttributeError):
@@ -43,7 +45,7 @@ def find_crc64() -> Crc64 | None:
 
 
 def combine_crc64(pieces: Iterable[tuple[int, int]]) -> int:
-    """The checksum of pieces one after the other, from each one's checksum and size in bytes."""
+    """Return the CRC-64 of concatenated pieces, given as (checksum, size in bytes)."""
     joined = 0
     shifts: dict[int, int] = {}
     for crc, size in pieces:
@@ -53,25 +55,29 @@ def combine_crc64(pieces: Iterable[tuple[int, int]]) -> int:
     return joined
 
 
-def _libraries() -> Iterator[str | None]:
-    """Searching a module finds what it is linked with; None is the program itself."""
+def _library_names() -> Iterator[str | None]:
+    """Yield names for `ctypes.CDLL`.
+
+    A symbol is also searched in the libraries that a module is linked with. None stands for the
+    program itself.
+    """
     yield getattr(_lzma, "__file__", None)
     if (library := ctypes.util.find_library("lzma")) is not None:
         yield library
 
 
 def _multiply(a: int, b: int) -> int:
-    """a * b modulo the polynomial, over GF(2)."""
+    """Return a * b modulo the polynomial, over GF(2)."""
     product = 0
-    for place in range(63, -1, -1):
-        if a >> place & 1:
+    for bit in range(63, -1, -1):
+        if a >> bit & 1:
             product ^= b
         b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
     return product
 
 
 def _power_of_x(exponent: int) -> int:
-    power, square = _ONE, _X
+    power, square = _X_TO_0, _X_TO_1
     while exponent:
         if exponent & 1:
             power = _multiply(power, square)
@@ -80,26 +86,31 @@ def _power_of_x(exponent: int) -> int:
     return power
 
 
+# Checksums in response headers.
+
 SHA256 = "sha256"
 MD5 = "md5"
 CRC32 = "crc32"
 CRC64 = "crc64ecma"
 
 _HASHES = {SHA256: 32, "sha1": 20, MD5: 16}
-_AMAZON = {"sha256": SHA256, "sha1": "sha1", "crc32": CRC32}
+_S3_ALGORITHMS = {"sha256": SHA256, "sha1": "sha1", "crc32": CRC32}
 _MD5_ETAG = re.compile(r'"?([0-9a-fA-F]{32})"?')
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """`value` has its first byte first, as it is printed."""
+    """A checksum; `value` is in printing order (first byte first)."""
 
     algorithm: str
     value: bytes
 
 
 class RunningChecksums:
-    """Checksums of bytes that come one after the other; without `crc64` that one is left out."""
+    """Checksums of a stream; SHA-256 is always included.
+
+    Without `crc64`, CRC64 is skipped.
+    """
 
     def __init__(self, algorithms: Iterable[str], crc64: Crc64 | None) -> None:
         self.size = 0
@@ -121,7 +132,7 @@ class RunningChecksums:
             self._crc64_value = self._crc64(chunk, self._crc64_value)
 
     def value(self, algorithm: str) -> bytes | None:
-        """None for one that was not asked for or cannot be computed here."""
+        """Return the checksum so far, or None if it was not requested or is unavailable."""
         if algorithm in self._hashes:
             return bytes(self._hashes[algorithm].digest())
         if algorithm == CRC32 and self._crc32 is not None:
@@ -130,40 +141,40 @@ class RunningChecksums:
             return self._crc64_value.to_bytes(8, "big")
         return None
 
-    def first_mismatch(self, told: Iterable[Checksum]) -> Checksum | None:
-        """The first of `told` that these bytes do not have."""
-        for checksum in told:
+    def first_mismatch(self, expected: Iterable[Checksum]) -> Checksum | None:
+        """Return the first of `expected` that these bytes do not have, or None."""
+        for checksum in expected:
             if (value := self.value(checksum.algorithm)) is not None and value != checksum.value:
                 return checksum
         return None
 
 
 def stated_checksums(headers: Mapping[str, str], *, by_s3: bool = False) -> tuple[Checksum, ...]:
-    """Of a whole representation, out of the headers of a 200; names in any case. `by_s3` says
-    that they are those of an S3 service, which otherwise its request id tells.
+    """Return the checksums that the headers of a 200 response state for the whole representation.
 
-    Content-MD5, Repr-Digest (RFC 9530), x-oss-hash-crc64ecma, x-amz-checksum-*, x-goog-hash, and
-    the ETag where S3 or OSS say that it is an MD5. What cannot be read is passed over, and so are
-    checksums of parts (`…-3`).
+    Reads Content-MD5, Repr-Digest (RFC 9530), x-oss-hash-crc64ecma, x-amz-checksum-*, x-goog-hash,
+    and the ETag where S3 or OSS guarantee that it is an MD5. Header names may be in any case.
+    `by_s3` marks the headers of an S3 service; otherwise x-amz-request-id does. Skips unreadable
+    values and checksums of parts (`…-3`).
     """
     headers = {name.lower(): value.strip() for name, value in headers.items()}
-    found = [_base64(MD5, headers.get("content-md5", ""))]
-    for name, value in _members(headers.get("repr-digest", "")):
+    checksums = [_base64(MD5, headers.get("content-md5", ""))]
+    for name, value in _list_members(headers.get("repr-digest", "")):
         if name == "sha-256":
-            found.append(_base64(SHA256, value.strip(":")))
-    # unpacked on its way, a file is not the one that the hash is of
-    stored_so = headers.get("x-goog-stored-content-encoding", "identity") == "identity"
-    for name, value in _members(headers.get("x-goog-hash", "")):
-        if name == "md5" and stored_so:
-            found.append(_base64(MD5, value))
-    for suffix, algorithm in _AMAZON.items():
-        found.append(_base64(algorithm, headers.get(f"x-amz-checksum-{suffix}", "")))
+            checksums.append(_base64(SHA256, value.strip(":")))
+    # The hash is that of the stored bytes: the server may have decompressed them on the way.
+    is_stored_as_sent = headers.get("x-goog-stored-content-encoding", "identity") == "identity"
+    for name, value in _list_members(headers.get("x-goog-hash", "")):
+        if name == "md5" and is_stored_as_sent:
+            checksums.append(_base64(MD5, value))
+    for suffix, algorithm in _S3_ALGORITHMS.items():
+        checksums.append(_base64(algorithm, headers.get(f"x-amz-checksum-{suffix}", "")))
     by_s3 = by_s3 or "x-amz-request-id" in headers
-    found += [_crc64(headers.get("x-oss-hash-crc64ecma", "")), _etag(headers, by_s3)]
-    return tuple(checksum for checksum in found if checksum is not None)
+    checksums += [_crc64(headers.get("x-oss-hash-crc64ecma", "")), _etag(headers, by_s3)]
+    return tuple(checksum for checksum in checksums if checksum is not None)
 
 
-def _members(text: str) -> Iterable[tuple[str, str]]:
+def _list_members(text: str) -> Iterable[tuple[str, str]]:
     for member in text.split(","):
         name, _, value = member.strip().partition("=")
         yield name.lower(), value
@@ -174,8 +185,8 @@ def _base64(algorithm: str, text: str) -> Checksum | None:
         value = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-    right = len(value) == (4 if algorithm == CRC32 else _HASHES[algorithm])
-    return Checksum(algorithm, value) if right else None
+    has_right_size = len(value) == (4 if algorithm == CRC32 else _HASHES[algorithm])
+    return Checksum(algorithm, value) if has_right_size else None
 
 
 def _crc64(text: str) -> Checksum | None:
@@ -191,8 +202,9 @@ def _etag(headers: Mapping[str, str], by_s3: bool) -> Checksum | None:
     if by_s3:
         cipher = headers.get("x-amz-server-side-encryption", "")
         customer = "x-amz-server-side-encryption-customer-algorithm" in headers
-        amazon = headers.get("server") == "AmazonS3"
-        is_md5 = not customer and (not cipher or (cipher == "AES256" and amazon))
+        is_aws = headers.get("server") == "AmazonS3"
+        # AWS keeps the MD5 with SSE-S3 (AES256); SSE-KMS, SSE-C and other stores do not.
+        is_md5 = not customer and (not cipher or (cipher == "AES256" and is_aws))
     else:
         is_md5 = headers.get("x-oss-object-type") == "Normal"
     return Checksum(MD5, bytes.fromhex(match[1])) if is_md5 else None

@@ -1,6 +1,6 @@
-"""Fetching by HTTP: streamed to disk, gone on with after a break, checked by size and checksum.
+"""HTTP downloads: streamed to disk, resumed after failures, verified by size and checksum.
 
-No answer is decoded: what is stored is what the server calls the file's bytes.
+Responses are not decoded: the stored bytes are those that the server calls the file's.
 """
 
 import asyncio
@@ -27,29 +27,28 @@ from wesemu.storage.partial_download import (
     strong_etag,
     unquoted_etag,
 )
-from wesemu.storage.remote import ByteCallback, Expected, Source, redacted_url
+from wesemu.storage.remote import RETRIED, ByteCallback, Expected, Source, redacted_url
 from wesemu.storage.retry import DELAYS, Retry
 from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
 
 _WRITE_SIZE = 1 << 20
-_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 15.0
-_LONGEST_PAUSE = 60.0
-_REDIRECTED = frozenset({301, 302, 303, 307, 308})
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_RETRY_AFTER = 60.0
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _ADVICE = {
     301: "it lies in another region: correct the bucket's region or endpoint",
     307: "it lies in another region: correct the bucket's region or endpoint",
-    401: "it wants credentials: use a URL that is signed",
-    403: "it is not for everybody, or a signed URL is no longer good: sign it anew",
+    401: "it needs credentials: use a signed URL",
+    403: "it is not public, or its signed URL has expired: sign it again",
     404: "check the address",
-    410: "it is gone: look for where it is now",
+    410: "it is gone: look for its new address",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file that has arrived whole; it lies where its Partial says."""
+    """A completed download; the file is at the `path` of its PartialFile."""
 
     size: int
     sha256: str
@@ -57,10 +56,10 @@ class ReceivedFile:
 
 
 class HttpFetcher:
-    """Fetches sources. `guard` says where those may lie that a caller chose.
+    """Downloads sources.
 
-    `largest` is in bytes; `stall_seconds` is how long a server may be silent. `now` tells
-    seconds, by which it is seen whether a server sends too slowly.
+    `guard` restricts the addresses that callers choose. `largest` is in bytes. `stall_seconds` is
+    the longest silence of a server. `now` returns seconds and measures the throughput.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class HttpFetcher:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
-        """Idempotent; what is being fetched fails."""
+        """Close the sessions; running downloads fail. Idempotent."""
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
@@ -89,111 +88,117 @@ class HttpFetcher:
         self,
         source: Source,
         partial: PartialFile,
-        tell: ByteCallback,
+        report: ByteCallback,
         *,
         expected: Expected | None = None,
         known: Validators | None = None,
     ) -> ReceivedFile | None:
-        """Fetch the whole file into `partial`; None where it is still the one that is `known`.
+        """Download the file into `partial`; return None if it is still the `known` one.
 
-        Raises InputError for what the server refuses, for a wrong checksum and for a file that is
-        too large; RemoteFault where it fails, or comes too slowly, time after time; SystemFault
-        for a full disk. What has arrived of a file with a strong ETag is gone on with next time.
+        Raise InputError for a refusal, a wrong checksum and a too large file; RemoteFault if every
+        attempt fails or is too slow; SystemFault for a full disk. Bytes of a file with a strong
+        ETag are kept for the next call.
         """
-        effort = DownloadAttempt(source, partial, tell, expected or Expected(), known)
-        patience = Retry(source.shown, self._delays)
+        attempt = DownloadAttempt(source, partial, report, expected or Expected(), known)
+        retry = Retry(source.display_name, self._delays)
         furthest = 0
         while True:
             try:
-                return await self._attempt(effort)
+                return await self._fetch_once(attempt)
             except TransientError as failure:
-                arrived = await asyncio.to_thread(partial.arrived)
-                if arrived >= furthest + LEAST_BYTES:
-                    patience.renew()
-                furthest = max(furthest, arrived)
-                await patience.bear(failure)
+                received = await asyncio.to_thread(partial.resume_offset)
+                # A slow but progressing download may take any number of attempts.
+                if received >= furthest + LEAST_BYTES:
+                    retry.reset()
+                furthest = max(furthest, received)
+                await retry.wait_or_raise(failure)
             finally:
                 await asyncio.to_thread(partial.close)
 
-    async def _attempt(self, effort: DownloadAttempt) -> ReceivedFile | None:
-        partial, source = effort.partial, effort.source
-        offset = await asyncio.to_thread(partial.arrived)
-        async with self._answer(source, effort.headers(offset)) as answer:
-            match answer.status:
-                case 304 if effort.asks_for_news(offset):
+    async def _fetch_once(self, attempt: DownloadAttempt) -> ReceivedFile | None:
+        partial, source = attempt.partial, attempt.source
+        offset = await asyncio.to_thread(partial.resume_offset)
+        async with self._open(source, attempt.headers(offset)) as response:
+            match response.status:
+                case 304 if attempt.is_conditional(offset):
                     return None
                 case 206 if offset:
-                    await effort.go_on(answer, offset)
+                    await attempt.resume(response, offset)
                 case 200:
-                    await self._begin(effort, answer)
+                    await self._start(attempt, response)
                 case 416 if offset:
                     await asyncio.to_thread(partial.discard)
                     raise TransientError("has changed while it was fetched")
                 case status:
-                    raise _refused(source, status, answer)
-            await self._receive(effort, answer)
-            await effort.check()
-            validators = Validators(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
-        sha256 = partial.tally.value(SHA256) or b""
+                    raise _status_error(source, status, response)
+            await self._receive(attempt, response)
+            await attempt.check()
+            validators = Validators(
+                response.headers.get("ETag"), response.headers.get("Last-Modified")
+            )
+        sha256 = partial.checksums.value(SHA256) or b""
         await asyncio.to_thread(partial.finish)
-        return ReceivedFile(partial.tally.size, sha256.hex(), validators)
+        return ReceivedFile(partial.checksums.size, sha256.hex(), validators)
 
-    async def _begin(self, effort: DownloadAttempt, answer: aiohttp.ClientResponse) -> None:
-        size = answer.content_length
-        if unquoted_etag(answer.headers.get("ETag")) not in (
-            "",
-            unquoted_etag(effort.expected.etag),
-        ) and (effort.expected.etag is not None):
+    async def _start(self, attempt: DownloadAttempt, response: aiohttp.ClientResponse) -> None:
+        size = response.content_length
+        stated = attempt.expected
+        etag = unquoted_etag(response.headers.get("ETag"))
+        if stated.etag is not None and etag not in ("", unquoted_etag(stated.etag)):
             raise TransientError("has changed while it was fetched")
-        if effort.expected.size is not None and size not in (None, effort.expected.size):
-            raise TransientError(f"sends {size} bytes where its store tells {effort.expected.size}")
+        if stated.size is not None and size not in (None, stated.size):
+            raise TransientError(f"sends {size} bytes where its store states {stated.size}")
         if size is not None and size > self._largest:
-            raise self._too_large(effort.source, size)
-        checksums = (*stated_checksums(answer.headers), *effort.expected.checksums)
-        size = effort.expected.size if size is None else size
-        whole = ExpectedFile(strong_etag(answer.headers), size, checksums)
-        await asyncio.to_thread(effort.partial.begin, whole)
+            raise self._too_large(attempt.source, size)
+        checksums = (*stated_checksums(response.headers), *stated.checksums)
+        size = stated.size if size is None else size
+        expected = ExpectedFile(strong_etag(response.headers), size, checksums)
+        await asyncio.to_thread(attempt.partial.begin, expected)
 
-    async def _receive(self, effort: DownloadAttempt, answer: aiohttp.ClientResponse) -> None:
-        partial, pending = effort.partial, bytearray()
-        total = partial.whole.size
-        pace = ThroughputGuard(self._now)
+    async def _receive(self, attempt: DownloadAttempt, response: aiohttp.ClientResponse) -> None:
+        partial, pending = attempt.partial, bytearray()
+        total = partial.expected.size
+        guard = ThroughputGuard(self._now)
         try:
-            async for chunk in answer.content.iter_any():
+            async for chunk in response.content.iter_any():
                 pending += chunk
-                size = partial.tally.size + len(pending)
+                size = partial.checksums.size + len(pending)
                 if size > self._largest:
-                    raise self._too_large(effort.source, size)
-                pace.add(len(chunk), whole=size == total)
+                    raise self._too_large(attempt.source, size)
+                guard.add(len(chunk), is_last=size == total)
                 if len(pending) >= _WRITE_SIZE:
                     await asyncio.to_thread(partial.write, bytes(pending))
                     pending.clear()
-                    effort.tell(partial.tally.size, total)
+                    attempt.report(partial.checksums.size, total)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             await asyncio.to_thread(partial.write, bytes(pending))
-            raise TransientError(f"broke off after {partial.tally.size} bytes") from error
+            raise TransientError(f"broke off after {partial.checksums.size} bytes") from error
         except TransientError:
             await asyncio.to_thread(partial.write, bytes(pending))
             raise
         await asyncio.to_thread(partial.write, bytes(pending))
-        effort.tell(partial.tally.size, total)
+        attempt.report(partial.checksums.size, total)
 
     @asynccontextmanager
-    async def _answer(
+    async def _open(
         self, source: Source, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer after redirects, each of which is checked like the first address."""
+        """Open the source and follow redirects, each checked like the first address."""
         address = await source.address()
-        url = URL(address, encoded=address.isascii())  # what is signed stays as it is
-        for _ in range(_REDIRECTS + 1):
-            async with self._request(source, url, headers) as answer:
-                target = answer.headers.get("Location")
-                if answer.status not in _REDIRECTED or target is None or not source.guarded:
-                    yield answer
+        url = URL(address, encoded=address.isascii())  # do not requote a signed URL
+        for _ in range(_MAX_REDIRECTS + 1):
+            async with self._request(source, url, headers) as response:
+                target = response.headers.get("Location")
+                if (
+                    response.status not in _REDIRECT_STATUSES
+                    or target is None
+                    or not source.guarded
+                ):
+                    yield response
                     return
-            url = _next(source, url, target)
-        told = f"{source.shown} redirects more than {_REDIRECTS} times"
-        raise InputError(told, file=source.shown)
+            url = _redirect_target(source, url, target)
+        message = f"{source.display_name} redirects more than {_MAX_REDIRECTS} times"
+        raise InputError(message, file=source.display_name)
 
     @asynccontextmanager
     async def _request(
@@ -204,22 +209,24 @@ class HttpFetcher:
                 self._guard.check(str(url))
             session = self._session(source.guarded)
             async with asyncio.timeout(_CONNECT_SECONDS + self._stall_seconds):
-                answer = await session.get(url, headers=headers, allow_redirects=False)
+                response = await session.get(url, headers=headers, allow_redirects=False)
         except AddressRefused as error:
-            raise _not_there(source, url, error) from error
+            raise _address_error(source, url, error) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # aiohttp wraps the error of the resolver, which refuses addresses, in its own.
             cause = getattr(error, "os_error", None) or error.__cause__
             if isinstance(cause, AddressRefused):
-                raise _not_there(source, url, cause) from error
+                raise _address_error(source, url, cause) from error
             if isinstance(error, aiohttp.InvalidURL):
                 raise InputError(
-                    f"{source.shown} is not a URL that can be asked for", file=source.shown
+                    f"{source.display_name} is not a URL that can be fetched",
+                    file=source.display_name,
                 ) from None
             raise TransientError(f"cannot be reached ({type(error).__name__})") from error
         try:
-            yield answer
+            yield response
         finally:
-            answer.close()
+            response.close()
 
     def _session(self, guarded: bool) -> aiohttp.ClientSession:
         if guarded not in self._sessions:
@@ -241,54 +248,56 @@ class HttpFetcher:
 
     def _too_large(self, source: Source, size: int) -> InputError:
         return InputError(
-            f"{source.shown} has {size} bytes or more and an input may have {self._largest}; the "
-            "setting inputs.largest_gib says so",
-            file=source.shown,
+            f"{source.display_name} has {size} bytes or more and an input may have "
+            f"{self._largest}; the setting inputs.largest_gib sets the limit",
+            file=source.display_name,
         )
 
 
-def _next(source: Source, url: URL, target: str) -> URL:
+def _redirect_target(source: Source, url: URL, target: str) -> URL:
     try:
-        following = url.join(URL(target, encoded=True)).with_fragment(None)
+        next_url = url.join(URL(target, encoded=True)).with_fragment(None)
     except ValueError:
-        following = URL()
-    if following.scheme not in ("http", "https") or (url.scheme, following.scheme) == (
+        next_url = URL()
+    if next_url.scheme not in ("http", "https") or (url.scheme, next_url.scheme) == (
         "https",
         "http",
     ):
         raise InputError(
-            f"{source.shown} redirects to {redacted_url(str(following)) or 'no URL'}, which is not "
-            f"followed from {url.scheme}",
-            file=source.shown,
+            f"{source.display_name} redirects to {redacted_url(str(next_url)) or 'no URL'}, which "
+            f"is not followed from {url.scheme}",
+            file=source.display_name,
         )
-    return following
+    return next_url
 
 
-def _not_there(source: Source, url: URL, error: AddressRefused) -> InputError:
-    way = (
+def _address_error(source: Source, url: URL, error: AddressRefused) -> InputError:
+    redirect = (
         ""
-        if redacted_url(str(url)) == source.shown
+        if redacted_url(str(url)) == source.display_name
         else f" (redirected to {redacted_url(str(url))})"
     )
-    return InputError(f"{source.shown}{way} is not fetched: {error}", file=source.shown)
+    return InputError(
+        f"{source.display_name}{redirect} is not fetched: {error}", file=source.display_name
+    )
 
 
-def _refused(source: Source, status: int, answer: aiohttp.ClientResponse) -> Exception:
-    told = f"answered {status} {answer.reason or ''}".strip()
-    if status in _PASSING:
-        return TransientError(told, after=_pause(answer.headers.get("Retry-After", "")))
+def _status_error(source: Source, status: int, response: aiohttp.ClientResponse) -> Exception:
+    message = f"answered {status} {response.reason or ''}".strip()
+    if status in RETRIED:
+        return TransientError(message, after=_retry_after(response.headers.get("Retry-After", "")))
     advice = _ADVICE.get(status, "it cannot be fetched by a plain GET")
-    return InputError(f"{source.shown} {told}; {advice}", file=source.shown)
+    return InputError(f"{source.display_name} {message}; {advice}", file=source.display_name)
 
 
-def _pause(text: str) -> float:
-    """Retry-After (RFC 9110, 10.2.3) in seconds, bounded; 0 where it makes no sense."""
+def _retry_after(text: str) -> float:
+    """Return Retry-After (RFC 9110, 10.2.3) in seconds, limited; 0 if it is invalid."""
     try:
-        seconds = float(text) if text.isdecimal() else _until(text)
+        seconds = float(text) if text.isdecimal() else _seconds_until(text)
     except (ValueError, TypeError):
         return 0.0
-    return min(max(seconds, 0.0), _LONGEST_PAUSE)
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def _until(text: str) -> float:
+def _seconds_until(text: str) -> float:
     return (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()

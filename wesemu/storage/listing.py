@@ -1,4 +1,4 @@
-"""The keys of a bucket in the order that OSS lists them: by their UTF-8 bytes."""
+"""Bucket listings: keys in OSS order (by their UTF-8 bytes), pages, common prefixes."""
 
 import os
 import unicodedata
@@ -9,12 +9,12 @@ from pathlib import Path
 from wesemu.storage.buckets import is_reserved
 
 _LAST = chr(0x10FFFF)
-"""Sorts behind everything that a key can go on with; strings sort as their UTF-8 does."""
+"""Sorts after every continuation of a key; Python strings sort as their UTF-8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """A part of a listing. `after` is what the next part begins after; None at the end."""
+    """One page of a listing. The next page starts after `after`; None on the last page."""
 
     keys: list[str]
     prefixes: list[str]
@@ -22,10 +22,10 @@ class KeyPage:
 
 
 class KeyWalk:
-    """The keys below `folder` that begin with `prefix` and come after `after`.
+    """Iterates over the keys in `folder` that begin with `prefix` and sort after `after`.
 
-    `is_object` decides of a link, and of a folder (its key ends with `/`), whether it is an
-    object. Links to folders are not followed: they may lead round in a circle.
+    `is_object` decides whether a link, or a folder (key with a final `/`), is an object. Links to
+    folders are not followed, since they may form a cycle.
     """
 
     def __init__(
@@ -40,37 +40,36 @@ class KeyWalk:
         return self._below(str(self._folder), "")
 
     def skip(self, prefix: str) -> None:
-        """Leave out what is left of the keys that begin with `prefix`."""
+        """Skip the remaining keys that begin with `prefix`."""
         self._after = prefix + _LAST
 
     def _below(self, directory: str, base: str) -> Iterator[str]:
         for key, entry in _sorted_entries(directory, base):
             if key.endswith("/"):
-                if not self._leads_on(key):
+                if not self._may_hold_matches(key):
                     continue
-                if self._wanted(key) and self._is_object(key):
+                if self._matches(key) and self._is_object(key):
                     yield key
                 yield from self._below(entry.path, key)
-            elif self._wanted(key) and (entry.is_file(follow_symlinks=False) or self._linked(key)):
+            elif self._matches(key) and (
+                entry.is_file(follow_symlinks=False) or self._is_object(key)
+            ):
                 yield key
 
-    def _linked(self, key: str) -> bool:
-        return self._is_object(key)
-
-    def _leads_on(self, key: str) -> bool:
-        """False for a folder all of whose keys are elsewhere or have been passed."""
+    def _may_hold_matches(self, key: str) -> bool:
+        """Return False if all keys of the folder are outside the prefix or already passed."""
         if not key.startswith(self._prefix) and not self._prefix.startswith(key):
             return False
         return self._after < key or self._after.startswith(key)
 
-    def _wanted(self, key: str) -> bool:
+    def _matches(self, key: str) -> bool:
         return key > self._after and key.startswith(self._prefix)
 
 
 def page(walk: KeyWalk, *, prefix: str, delimiter: str, after: str, limit: int) -> KeyPage:
-    """At most `limit` keys and common prefixes. `walk` begins after `after`.
+    """Return at most `limit` keys and common prefixes. `walk` starts after `after`.
 
-    A common prefix ends with the first `delimiter` behind `prefix` and stands for all keys that
+    A common prefix ends with the first `delimiter` after `prefix` and stands for all keys that
     begin with it.
     """
     keys: list[str] = []
@@ -79,7 +78,7 @@ def page(walk: KeyWalk, *, prefix: str, delimiter: str, after: str, limit: int) 
     for key in walk:
         end = key.find(delimiter, len(prefix)) if delimiter else -1
         common = key[: end + len(delimiter)] if end >= 0 else ""
-        if common and common <= after:
+        if common and common <= after:  # an earlier page has returned this prefix
             walk.skip(common)
             continue
         if len(keys) + len(prefixes) == limit:
@@ -94,19 +93,19 @@ def page(walk: KeyWalk, *, prefix: str, delimiter: str, after: str, limit: int) 
 
 
 def _sorted_entries(directory: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
-    """A folder sorts as its keys do: with the slash that they go on with."""
-    found = []
+    """Return (key, entry) pairs in key order; the key of a folder ends with `/`."""
+    pairs = []
     with os.scandir(directory) as entries:
         for entry in entries:
             slash = "/" if entry.is_dir(follow_symlinks=False) else ""
             key = f"{base}{entry.name}{slash}"
-            if not is_reserved(base + entry.name) and _addressable(entry.name):
-                found.append((key, entry))
-    return sorted(found, key=lambda pair: pair[0])
+            if not is_reserved(base + entry.name) and _is_valid_name(entry.name):
+                pairs.append((key, entry))
+    return sorted(pairs, key=lambda pair: pair[0])
 
 
-def _addressable(name: str) -> bool:
-    """Whether `Buckets.locate` could be given this name."""
+def _is_valid_name(name: str) -> bool:
+    """Return True for a name that `Buckets.locate` accepts."""
     return name.isprintable() or not any(
         unicodedata.category(letter).startswith("C") for letter in name
     )

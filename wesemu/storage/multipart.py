@@ -1,7 +1,8 @@
-"""Multipart uploads: parts come in any order and are put together when told so.
+"""Multipart uploads: parts arrive in any order and are joined on completion.
 
-An upload is a folder below `.wesemu/uploads/` in its bucket: `upload.json` tells its key, and each
-part is a file `<number>.<MD5>.<CRC-64>`. All of it outlasts the server. Synchronous, as the store.
+An upload is a folder `.wesemu/uploads/<id>/` in its bucket. `upload.json` holds its key, each part
+is a file `<number>.<MD5>.<CRC-64>`, so uploads survive a restart of the server. Synchronous, as the
+object store.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.storage.upload_buffer import Digests, UploadFile
 
 PART_MINIMUM = 100 << 10
-"""Bytes of every part but the last (OSS, "Limits": 100 KB to 5 GB)."""
+"""The minimum size in bytes of all parts but the last (OSS, "Limits": 100 KB to 5 GB)."""
 
 PART_NUMBERS = range(1, 10_001)
 _UPLOAD_ID = re.compile(r"[0-9A-F]{32}")
@@ -50,7 +51,7 @@ class MultipartUpload:
 
 
 class MultipartUploads:
-    """The multipart uploads of `store`'s buckets."""
+    """Manages the multipart uploads of the store's buckets."""
 
     def __init__(self, store: ObjectStore, ids: IdSource) -> None:
         self._store = store
@@ -58,10 +59,13 @@ class MultipartUploads:
         self._locks: weakref.WeakValueDictionary[str, threading.Lock] = (
             weakref.WeakValueDictionary()
         )
-        self._locking = threading.Lock()
+        self._locks_lock = threading.Lock()
 
     def begin(self, bucket: str, key: str, record: ObjectRecord) -> str:
-        """The new upload's id; `record` becomes the object's. Raises as ObjectStore's methods."""
+        """Start an upload and return its id; `record` becomes the object's.
+
+        Raise as the methods of ObjectStore.
+        """
         self._store.check(bucket, key)
         upload_id = self._ids.upload_id()
         folder = self._store.folder(bucket) / UPLOADS / upload_id
@@ -77,25 +81,25 @@ class MultipartUploads:
         key: str,
         upload_id: str,
         number: int,
-        incoming: UploadFile,
+        upload: UploadFile,
         digests: Digests,
     ) -> UploadPart:
-        """Let a finished `incoming` be the part; an earlier one of this number goes.
+        """Make a finished file the part, in place of an earlier one with this number.
 
-        Raises UploadNotFound.
+        Raise UploadNotFound.
         """
-        with self._alone(upload_id):
+        with self._upload_lock(upload_id):
             folder = self._folder(bucket, key, upload_id)
             crc = "-" if digests.crc64 is None else str(digests.crc64)
             path = folder / f"{number:05}.{digests.etag}.{crc}"
             for earlier in folder.glob(f"{number:05}.*"):
                 earlier.unlink()
-            incoming.path.replace(path)
+            upload.path.replace(path)
             return _part(path)
 
     def parts(self, bucket: str, key: str, upload_id: str) -> list[UploadPart]:
-        """Sorted by number. Raises UploadNotFound."""
-        with self._alone(upload_id):
+        """Return the parts, sorted by number. Raise UploadNotFound."""
+        with self._upload_lock(upload_id):
             return _parts(self._folder(bucket, key, upload_id))
 
     def complete(
@@ -107,46 +111,46 @@ class MultipartUploads:
         *,
         overwrite: bool = True,
     ) -> ObjectInfo:
-        """Put together the `named` parts (number, ETag), or all of them.
+        """Join the `named` parts (number, ETag), or all parts, to the object.
 
-        Doing it again answers as before, for a client whom the answer did not reach. Raises
-        UploadNotFound, PartsUnordered, PartMissing, PartTooSmall, ObjectExists.
+        Idempotent, for clients that lost the first response. Raise UploadNotFound, PartsUnordered,
+        PartMissing, PartTooSmall, ObjectExists.
         """
-        with self._alone(upload_id):
+        with self._upload_lock(upload_id):
             try:
                 folder = self._folder(bucket, key, upload_id)
             except UploadNotFound:
                 return self._completed(bucket, key, upload_id)
-            parts = _chosen(_parts(folder), named)
+            parts = _select_parts(_parts(folder), named)
             record = replace(
                 ObjectRecord(**_description(folder)["record"]),
                 kind="Multipart",
-                etag=_joined_etag(parts),
-                crc64=_joined_crc(parts),
+                etag=_multipart_etag(parts),
+                crc64=_multipart_crc(parts),
                 upload=upload_id,
             )
-            with self._store.new_upload(bucket) as incoming:
+            with self._store.new_upload(bucket) as upload:
                 for part in parts:
-                    incoming.append(part.path)
-                incoming.sync()
-                info = self._store.put(bucket, key, incoming, record, overwrite=overwrite)
+                    upload.append(part.path)
+                upload.sync()
+                info = self._store.put(bucket, key, upload, record, overwrite=overwrite)
             shutil.rmtree(folder)
         return info
 
     def abort(self, bucket: str, key: str, upload_id: str) -> None:
-        """Raises UploadNotFound."""
-        with self._alone(upload_id):
+        """Delete the upload and its parts. Raise UploadNotFound."""
+        with self._upload_lock(upload_id):
             shutil.rmtree(self._folder(bucket, key, upload_id))
 
     def all(self, bucket: str) -> list[MultipartUpload]:
-        """Sorted by key, then by id. Raises InvalidRequest, BucketNotFound."""
+        """Return the uploads, sorted by key and id. Raise InvalidRequest, BucketNotFound."""
         folder = self._store.folder(bucket) / UPLOADS
-        found = []
+        uploads = []
         for path in folder.glob(f"*/{_DESCRIPTION}"):
             with suppress(FileNotFoundError, KeyError):  # completed or aborted meanwhile
                 key = _description(path.parent)["key"]
-                found.append(MultipartUpload(key, path.parent.name, _modified(path)))
-        return sorted(found, key=lambda upload: (upload.key, upload.id))
+                uploads.append(MultipartUpload(key, path.parent.name, _modified(path)))
+        return sorted(uploads, key=lambda upload: (upload.key, upload.id))
 
     def _folder(self, bucket: str, key: str, upload_id: str) -> Path:
         folder = self._store.folder(bucket) / UPLOADS / upload_id
@@ -164,13 +168,13 @@ class MultipartUploads:
                 return info
         raise UploadNotFound(f"there is no upload {upload_id[:80]!r} of {key!r}")
 
-    def _alone(self, upload_id: str) -> threading.Lock:
-        """Only one thread at a time changes an upload."""
-        with self._locking:
+    def _upload_lock(self, upload_id: str) -> threading.Lock:
+        """Return the lock that serialises changes of an upload."""
+        with self._locks_lock:
             return self._locks.setdefault(upload_id, threading.Lock())
 
 
-def _chosen(
+def _select_parts(
     parts: Sequence[UploadPart], named: Sequence[tuple[int, str]] | None
 ) -> Sequence[UploadPart]:
     if named is not None:
@@ -194,7 +198,7 @@ def _chosen(
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """Empty where there is no upload."""
+    """Return the content of `upload.json`, empty if there is no upload."""
     try:
         content = json.loads((folder / _DESCRIPTION).read_bytes())
     except FileNotFoundError:
@@ -212,12 +216,12 @@ def _part(path: Path) -> UploadPart:
     return UploadPart(int(number), etag, crc64, path.stat().st_size, _modified(path), path)
 
 
-def _joined_etag(parts: Sequence[UploadPart]) -> str:
+def _multipart_etag(parts: Sequence[UploadPart]) -> str:
     digests = b"".join(bytes.fromhex(part.etag) for part in parts)
     return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest().upper()}-{len(parts)}"
 
 
-def _joined_crc(parts: Sequence[UploadPart]) -> int | None:
+def _multipart_crc(parts: Sequence[UploadPart]) -> int | None:
     known = [(part.crc64, part.size) for part in parts if part.crc64 is not None]
     return combine_crc64(known) if len(known) == len(parts) else None
 

@@ -1,8 +1,9 @@
-"""Objects: files below the buckets' folders, written whole or not at all.
+"""Objects: files below the buckets' folders, written completely or not at all.
 
-Everything here is synchronous; callers on the event loop use `asyncio.to_thread`. Methods that
-take a bucket and a key raise InvalidRequest (its `field` is BUCKET or KEY) for names that cannot
-be, and BucketNotFound.
+The parts of this module are the records with digests and metadata, the paths of objects, and the
+store. Everything is synchronous; callers on the event loop use `asyncio.to_thread`. Methods with a
+bucket and a key raise InvalidRequest for invalid names (`field` is BUCKET or KEY) and
+BucketNotFound.
 """
 
 import errno
@@ -27,20 +28,22 @@ from wesemu.storage.checksums import Crc64, combine_crc64
 from wesemu.storage.listing import KeyPage, KeyWalk, page
 from wesemu.storage.upload_buffer import Digests, UploadFile
 
-# What a file alone cannot tell of an object: its digests, headers and metadata.
+# Records: what the object's file itself does not hold.
 
 
-_WITH_INODES = 5
+_STAMP_LENGTH = 5
 
 Kind = Literal["Normal", "Multipart", "Appendable"]
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecord:
-    """`etag` is the upper-case MD5 of the object (or of its parts' MD5, `-` and their number).
+    """Digests and metadata of an object.
 
-    `headers` are those that are sent back as they came (Content-Type, …), `metadata` the user's
-    own (names without prefix); `upload` is the id of the multipart upload that made the object.
+    `etag` is the upper-case MD5 of the object; for multipart uploads the MD5 of the parts' MD5s,
+    `-` and the number of parts. `headers` are returned unchanged (Content-Type, …). `metadata` is
+    the user's own, without the header prefix. `upload` is the id of the multipart upload that
+    created the object.
     """
 
     kind: Kind = "Normal"
@@ -52,70 +55,71 @@ class ObjectRecord:
 
 
 class MetadataStore:
-    """The records of the bucket in `folder`."""
+    """Stores the records of the bucket in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / RECORDS
 
     def load(self, key: str, stat: os.stat_result) -> ObjectRecord | None:
-        """None where there is no record, or one of a file that is no more."""
+        """Return the record, or None if there is none or the file has changed since."""
         try:
             content = json.loads(self._path(key).read_bytes())
         except (OSError, ValueError):
             return None
-        if not self._fits(content.pop("file", None), key, stat):
+        if not self._matches(content.pop("file", None), key, stat):
             return None
         known = {field.name for field in fields(ObjectRecord)}
         return ObjectRecord(**{name: value for name, value in content.items() if name in known})
 
     def save(self, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
-        """Not made durable: an object whose record is lost is one that was made by hand."""
+        """Save the record without syncing it: an object without a record is one made by hand."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = [*_file(key, stat), stat.st_ino, self._folder.stat().st_ino]
+        file = [*_stamp(key, stat), stat.st_ino, self._folder.stat().st_ino]
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps({"file": file, **asdict(record)}))
         temporary.replace(path)
 
     def has(self, key: str) -> bool:
-        """Whether there is a record, be it of this file or an earlier one."""
+        """Return True if there is a record, of this file or an earlier one."""
         return self._path(key).exists()
 
     def remove(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
-    def _fits(self, told: object, key: str, stat: os.stat_result) -> bool:
-        """Records of earlier versions have no inodes."""
-        if not isinstance(told, list) or told[:3] != _file(key, stat):
+    def _matches(self, saved: object, key: str, stat: os.stat_result) -> bool:
+        """Return True if the saved stamp is that of this file."""
+        if not isinstance(saved, list) or saved[:3] != _stamp(key, stat):
             return False
-        if key.endswith("/") or len(told) < _WITH_INODES:
+        if key.endswith("/") or len(saved) < _STAMP_LENGTH:  # earlier versions saved no inodes
             return True
-        inode, home = told[3:5]
-        return bool(inode == stat.st_ino or home != self._folder.stat().st_ino)
+        inode, folder_inode = saved[3:5]
+        # The copy of a whole bucket has other inodes, and its records remain valid.
+        return bool(inode == stat.st_ino or folder_inode != self._folder.stat().st_ino)
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
         return self._folder / name[:2] / f"{name[2:]}.json"
 
 
-def _file(key: str, stat: os.stat_result) -> list[str | int]:
-    """What tells a file from a later one; a folder's size and time change with what is in it."""
+def _stamp(key: str, stat: os.stat_result) -> list[str | int]:
+    """Return key, size and mtime. Those of a folder change with its contents and are left out."""
     return [key, 0, 0] if key.endswith("/") else [key, stat.st_size, stat.st_mtime_ns]
 
 
-# Where an object lies: the file of a key, its record, and the folders on the way.
+# Paths: the file of a key, its record and its folders.
 
 
 KEY = "key"
-"""What an error's `field` says when the key is to blame."""
+"""The `field` of errors about the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as it is now.
+    """The current state of an object.
 
-    Without a record that fits the file, the ETag is made of its size and time and ends with
-    `-1`, as of something that is no MD5, and `record` tells nothing.
+    Without a matching record, `record` is empty, and the ETag is computed from size and mtime; it
+    ends with `-1`, so clients do not take it for an MD5.
     """
 
     key: str
@@ -125,14 +129,17 @@ class ObjectInfo:
     record: ObjectRecord
 
     @property
-    def is_described(self) -> bool:
-        """Whether a record that fits the file was found."""
+    def has_record(self) -> bool:
+        """Return True if a record of this file exists."""
         return self.record.etag is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectPath:
-    """`folder` is the bucket's. A key that ends with `/` is a folder that is an object itself."""
+    """The path of a key in the bucket `folder`.
+
+    A key with a final `/` is a folder that is an object itself.
+    """
 
     key: str
     folder: Path
@@ -157,10 +164,10 @@ class ObjectPath:
         return status
 
     def info(self, status: os.stat_result) -> ObjectInfo:
-        return self.described(status, self.records.load(self.key, status) or ObjectRecord())
+        return self.info_with(status, self.records.load(self.key, status) or ObjectRecord())
 
-    def described(self, status: os.stat_result, record: ObjectRecord) -> ObjectInfo:
-        """What the file of `status` is with this record, whatever the disk has by now."""
+    def info_with(self, status: os.stat_result, record: ObjectRecord) -> ObjectInfo:
+        """Return the info for a known status and record, without reading the disk."""
         return ObjectInfo(
             self.key,
             0 if self.key.endswith("/") else status.st_size,
@@ -172,10 +179,10 @@ class ObjectPath:
     def missing(self) -> ObjectNotFound:
         return ObjectNotFound(f"the bucket {self.folder.name!r} has no object {self.key!r}")
 
-    def make_room(self) -> None:
-        """Folders for a file, and none in its stead: empty ones that objects left behind may go.
+    def make_parents(self) -> None:
+        """Create the folders for the file, and remove an empty folder at its path.
 
-        Raises InvalidRequest where other objects are in the way.
+        Raise InvalidRequest if other objects are in the way.
         """
         self.make_folders(self.path.parent)
         if not self.path.is_dir() or self.path.is_symlink():
@@ -183,13 +190,13 @@ class ObjectPath:
         is_object = self.records.load(f"{self.key}/", self.path.stat()) is not None
         if is_object or not remove_empty(self.path):
             raise InvalidRequest(
-                f"{self.key!r} is a folder here, since there are objects {self.key + '/'!r}…; "
+                f"{self.key!r} is a folder, because there are objects {self.key + '/'!r}…; "
                 "a file system cannot have both",
                 field=KEY,
             )
 
     def make_folders(self, folder: Path) -> None:
-        """Raises InvalidRequest where another object is in the way."""
+        """Create the folders. Raise InvalidRequest if an object is in the way."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -205,81 +212,84 @@ def _etag_of_file(status: os.stat_result) -> str:
     return f"{hashlib.md5(text, usedforsecurity=False).hexdigest().upper()}-1"
 
 
+# The store.
+
 BUCKET = "bucket"
-"""What an error's `field` says when the bucket's name is to blame."""
+"""The `field` of errors about the bucket's name."""
 
 _LOCKS = 64
 
 
 class ObjectStore:
-    """The objects below `root`, a folder a bucket.
+    """Reads and writes the objects below `root`.
 
-    `limit` is the most bytes that one request may bring. Without `crc64` objects have no CRC.
+    `limit` is the largest upload in bytes. Without `crc64`, objects have no CRC.
 
-    A lock for each key keeps a file and its record together; it is taken before `_writing`, which
-    guards the folders.
+    A lock per key keeps a file consistent with its record. Lock order: the key's lock, then
+    `_folders_lock`, which guards the folders.
     """
 
     def __init__(self, root: Path, crc64: Crc64 | None, *, limit: int = 5 << 30) -> None:
         self._buckets = Buckets(root)
         self._crc64 = crc64
         self._limit = limit
-        self._writing = threading.Lock()
+        self._folders_lock = threading.Lock()
         self._key_locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
     def folder(self, bucket: str) -> Path:
         return self._buckets.folder(bucket, field=BUCKET)
 
     def new_upload(self, bucket: str) -> UploadFile:
-        """Where an object's bytes are put until `put` or `append` takes them."""
+        """Open a temporary file in the bucket for `put` or `append`."""
         return UploadFile(self.folder(bucket) / INCOMING, self._crc64, limit=self._limit)
 
     def check(self, bucket: str, key: str) -> None:
-        """Whether there could be such an object."""
-        self._place(bucket, key)
+        """Raise InvalidRequest or BucketNotFound if the key cannot be an object's."""
+        self._locate(bucket, key)
 
     def find(self, bucket: str, key: str) -> ObjectInfo:
         """Raises ObjectNotFound."""
-        place = self._place(bucket, key)
-        info = place.info(place.status())
-        if info.is_described or not place.records.has(key):
+        target = self._locate(bucket, key)
+        info = target.info(target.status())
+        if info.has_record or not target.records.has(key):
             return info
-        with self._alone(place):  # a writer may have been between the record and the file
-            return place.info(place.status())
+        with self._key_lock(target):  # a writer may be between saving the record and the file
+            return target.info(target.status())
 
     def open(self, bucket: str, key: str) -> tuple[ObjectInfo, io.FileIO]:
-        """The object and its bytes, which stay these whatever happens to the key.
+        """Return the object and its open file, whose bytes stay the same if the key is overwritten.
 
-        Raises ObjectNotFound.
+        Raise ObjectNotFound.
         """
-        place = self._place(bucket, key)
-        opened = _open(place)
-        if opened[0].is_described or not place.records.has(key):
+        target = self._locate(bucket, key)
+        opened = _open(target)
+        if opened[0].has_record or not target.records.has(key):
             return opened
         opened[1].close()
-        with self._alone(place):
-            return _open(place)
+        with self._key_lock(target):
+            return _open(target)
 
     def put(
         self,
         bucket: str,
         key: str,
-        incoming: UploadFile,
+        upload: UploadFile,
         record: ObjectRecord,
         *,
         overwrite: bool = True,
     ) -> ObjectInfo:
-        """Let a finished `incoming` be the object. Raises ObjectExists, if so wished.
+        """Make a finished upload the object.
 
-        The object is on disk when this returns. Whoever reads the key sees the one before or
-        this one, whole. The answer describes what this call wrote, whoever writes meanwhile.
+        The object is durable on return. Readers see the old or the new object, never a mix. The
+        result describes this write, even if another follows at once. Raise ObjectExists if
+        `overwrite` is False and the key exists.
         """
-        place = self._place(bucket, key)
+        target = self._locate(bucket, key)
         if key.endswith("/"):
-            return self._put_folder(place, incoming, record)
-        with self._alone(place):
-            info = self._replace(place, incoming.path, incoming.stat(), record, overwrite)
-        sync_folders(place.path.parent, place.folder)
+            return self._put_folder(target, upload, record)
+        with self._key_lock(target):
+            info = self._replace(target, upload.path, upload.stat(), record, overwrite)
+        sync_folders(target.path.parent, target.folder)
         return info
 
     @property
@@ -287,109 +297,113 @@ class ObjectStore:
         return self._crc64
 
     def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], ObjectInfo]:
-        """For the file `path` in the bucket of the oss:// `url`; calling the result makes it the
-        object at `url`. Raises OSError, as the result does."""
+        """Prepare the file `path` to become the object at the oss:// `url`.
+
+        The file lies in the bucket's file system. Calling the result replaces the object. Both
+        raise OSError.
+        """
         bucket, key = parse(url)
-        place = self._place(bucket, key)
+        target = self._locate(bucket, key)
         record = ObjectRecord(etag=digests.md5.upper(), crc64=digests.crc64)
 
         def adopt() -> ObjectInfo:
-            with self._alone(place):
-                return self._replace(place, path, path.stat(), record, overwrite=True)
+            with self._key_lock(target):
+                return self._replace(target, path, path.stat(), record, overwrite=True)
 
         return adopt
 
     def replace_metadata(self, bucket: str, key: str, record: ObjectRecord) -> ObjectInfo:
-        """Give an object other headers and metadata; its bytes, digests and time stay."""
-        place = self._place(bucket, key)
-        with self._alone(place):
-            status = place.status()
-            known = place.info(status).record
+        """Replace headers and metadata; bytes, digests and mtime stay."""
+        target = self._locate(bucket, key)
+        with self._key_lock(target):
+            status = target.status()
+            known = target.info(status).record
             changed = replace(known, headers=record.headers, metadata=record.metadata)
-            place.records.save(key, status, changed)
-        return place.described(status, changed)
+            target.records.save(key, status, changed)
+        return target.info_with(status, changed)
 
     def append(
         self,
         bucket: str,
         key: str,
         position: int,
-        incoming: UploadFile,
+        upload: UploadFile,
         digests: Digests,
         record: ObjectRecord,
     ) -> ObjectInfo:
-        """Write a finished `incoming` at the end of an object that was made by appending.
+        """Append a finished upload to an appendable object, or create one.
 
-        `record` holds for a new object only. Raises WrongPosition, NotAppendable.
+        `record` applies to a new object only. Raise WrongPosition, NotAppendable.
         """
-        place = self._place(bucket, key)
-        with self._alone(place):
+        target = self._locate(bucket, key)
+        with self._key_lock(target):
             try:
-                before = place.info(place.status())
+                before = target.info(target.status())
             except ObjectNotFound:
-                info = self._begin(place, position, incoming, digests, record)
+                info = self._start_appendable(target, position, upload, digests, record)
             else:
-                return _extend(place, before, position, incoming, digests)
-        sync_folders(place.path.parent, place.folder)
+                return _append_to(target, before, position, upload, digests)
+        sync_folders(target.path.parent, target.folder)
         return info
 
     def remove(self, bucket: str, key: str) -> None:
-        """Remove an object; that there is none is no fault."""
-        place = self._place(bucket, key)
-        with self._alone(place), self._writing:
+        """Remove the object, if it exists."""
+        target = self._locate(bucket, key)
+        with self._key_lock(target), self._folders_lock:
             if key.endswith("/"):
-                _remove_folder(place.path)
-            elif place.path.is_symlink() or place.path.is_file():
-                place.path.unlink()
-            place.records.remove(key)
+                _remove_folder(target.path)
+            elif target.path.is_symlink() or target.path.is_file():
+                target.path.unlink()
+            target.records.remove(key)
 
     def page(
         self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", limit: int
     ) -> tuple[KeyPage, list[ObjectInfo]]:
-        """A part of the bucket's listing, and what its keys' objects are."""
+        """Return one page of the bucket's listing and the infos of its keys."""
         walk = self._walk(bucket, prefix, after)
-        found = page(walk, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
-        return found, list(self._infos(bucket, found.keys))
+        listing = page(walk, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+        return listing, list(self._infos(bucket, listing.keys))
 
     def all(self, bucket: str) -> Iterator[ObjectInfo]:
         return self._infos(bucket, self._walk(bucket, "", ""))
 
-    def _alone(self, place: ObjectPath) -> threading.Lock:
-        """Only one thread at a time changes the file and the record of a key."""
-        return self._key_locks[hash((place.folder, place.key)) % _LOCKS]
+    def _key_lock(self, target: ObjectPath) -> threading.Lock:
+        """Return the lock for the file and the record of a key."""
+        return self._key_locks[hash((target.folder, target.key)) % _LOCKS]
 
     def _replace(
         self,
-        place: ObjectPath,
+        target: ObjectPath,
         new: Path,
         status: os.stat_result,
         record: ObjectRecord,
         overwrite: bool,
     ) -> ObjectInfo:
-        """Let the file `new` be the object. The caller holds the key's lock."""
-        with self._writing:
-            if not overwrite and os.path.lexists(place.path):
-                raise ObjectExists(f"{place.key!r} exists, and the request forbids to overwrite it")
-            place.make_room()
-            place.records.save(place.key, status, record)
-            new.replace(place.path)
-        return place.described(status, record)
+        """Make the file `new` the object. The caller holds the key's lock."""
+        with self._folders_lock:
+            if not overwrite and os.path.lexists(target.path):
+                raise ObjectExists(f"{target.key!r} exists, and the request forbids overwriting it")
+            target.make_parents()
+            # The record first: without its file it matches nothing and is ignored.
+            target.records.save(target.key, status, record)
+            new.replace(target.path)
+        return target.info_with(status, record)
 
-    def _begin(
+    def _start_appendable(
         self,
-        place: ObjectPath,
+        target: ObjectPath,
         position: int,
-        incoming: UploadFile,
+        upload: UploadFile,
         digests: Digests,
         record: ObjectRecord,
     ) -> ObjectInfo:
-        """The first addition. The caller holds the key's lock."""
+        """Create the object by its first append. The caller holds the key's lock."""
         if position:
             raise WrongPosition(
-                f"{place.key!r} does not exist; begin at 0, not {position}", length=0
+                f"{target.key!r} does not exist; begin at 0, not {position}", length=0
             )
         new = replace(record, kind="Appendable", etag=digests.etag, crc64=digests.crc64)
-        return self._replace(place, incoming.path, incoming.stat(), new, overwrite=False)
+        return self._replace(target, upload.path, upload.stat(), new, overwrite=False)
 
     def _infos(self, bucket: str, keys: Iterable[str]) -> Iterator[ObjectInfo]:
         for key in keys:
@@ -406,60 +420,61 @@ class ObjectStore:
 
         return KeyWalk(self.folder(bucket), prefix, after, is_object)
 
-    def _place(self, bucket: str, key: str) -> ObjectPath:
+    def _locate(self, bucket: str, key: str) -> ObjectPath:
         folder = self.folder(bucket)
         path = self._buckets.locate(bucket, key.removesuffix("/"), field=KEY)
         return ObjectPath(key, folder, path)
 
     def _put_folder(
-        self, place: ObjectPath, incoming: UploadFile, record: ObjectRecord
+        self, target: ObjectPath, upload: UploadFile, record: ObjectRecord
     ) -> ObjectInfo:
-        """An empty object whose key ends with a slash: what consoles call a folder."""
-        if incoming.stat().st_size:
+        """Create an empty object whose key ends with a slash: a folder in OSS consoles."""
+        if upload.stat().st_size:
             raise InvalidRequest(
-                f"the key {place.key!r} ends with a slash, so it is a folder and can hold no bytes",
+                f"the key {target.key!r} ends with a slash, so it is a folder and can hold no "
+                "bytes",
                 field=KEY,
             )
-        with self._alone(place), self._writing:
-            place.make_folders(place.path)
-            status = place.path.stat()
-            place.records.save(place.key, status, record)
-        sync_folders(place.path, place.folder)
-        return place.described(status, record)
+        with self._key_lock(target), self._folders_lock:
+            target.make_folders(target.path)
+            status = target.path.stat()
+            target.records.save(target.key, status, record)
+        sync_folders(target.path, target.folder)
+        return target.info_with(status, record)
 
 
-def _open(place: ObjectPath) -> tuple[ObjectInfo, io.FileIO]:
-    """What `place` has and its open file, which are of one moment. Raises ObjectNotFound."""
-    place.status()
-    if place.key.endswith("/"):
-        return place.info(place.path.stat()), io.FileIO(os.devnull)
+def _open(target: ObjectPath) -> tuple[ObjectInfo, io.FileIO]:
+    """Return a consistent pair of info and open file. Raise ObjectNotFound."""
+    target.status()
+    if target.key.endswith("/"):
+        return target.info(target.path.stat()), io.FileIO(os.devnull)
     try:
-        # O_NONBLOCK: opening a pipe that somebody left would wait for its other end.
-        file = io.FileIO(os.open(place.path, os.O_RDONLY | os.O_NONBLOCK))
+        # O_NONBLOCK: opening a named pipe would wait for a writer.
+        file = io.FileIO(os.open(target.path, os.O_RDONLY | os.O_NONBLOCK))
     except FileNotFoundError as error:
-        raise place.missing() from error
-    return place.info(os.fstat(file.fileno())), file
+        raise target.missing() from error
+    return target.info(os.fstat(file.fileno())), file
 
 
-def _extend(
-    place: ObjectPath, before: ObjectInfo, position: int, incoming: UploadFile, digests: Digests
+def _append_to(
+    target: ObjectPath, before: ObjectInfo, position: int, upload: UploadFile, digests: Digests
 ) -> ObjectInfo:
-    """A further addition. The caller holds the key's lock."""
+    """Append to an existing object. The caller holds the key's lock."""
     if before.record.kind != "Appendable":
-        raise NotAppendable(f"{place.key!r} was not made by appending; upload it anew instead")
+        raise NotAppendable(f"{target.key!r} was not made by appending; upload it anew instead")
     if position != before.size:
         raise WrongPosition(
-            f"{place.key!r} has {before.size} bytes; go on there, not at {position}",
+            f"{target.key!r} has {before.size} bytes; go on there, not at {position}",
             length=before.size,
         )
-    status = _append(place.path, incoming.path)
-    record = _appended(before, digests)
-    place.records.save(place.key, status, record)
-    return place.described(status, record)
+    status = _append_file(target.path, upload.path)
+    record = _record_after_append(before, digests)
+    target.records.save(target.key, status, record)
+    return target.info_with(status, record)
 
 
 def _remove_folder(path: Path) -> None:
-    """Unless it holds other objects, or was never there."""
+    """Remove the folder, unless it is missing or holds other objects."""
     try:
         path.rmdir()
     except OSError as error:
@@ -467,8 +482,8 @@ def _remove_folder(path: Path) -> None:
             raise
 
 
-def _append(path: Path, addition: Path) -> os.stat_result:
-    """All of it or nothing, unless the machine fails meanwhile."""
+def _append_file(path: Path, addition: Path) -> os.stat_result:
+    """Append the file completely or not at all, unless the machine crashes."""
     with path.open("r+b") as file, addition.open("rb") as source:
         size = file.seek(0, os.SEEK_END)
         try:
@@ -481,8 +496,8 @@ def _append(path: Path, addition: Path) -> os.stat_result:
         return os.fstat(file.fileno())
 
 
-def _appended(before: ObjectInfo, digests: Digests) -> ObjectRecord:
-    """The ETag is new with every addition, but no MD5 of the whole: OSS promises none either."""
+def _record_after_append(before: ObjectInfo, digests: Digests) -> ObjectRecord:
+    """Return the record with a new ETag, which is no MD5 of the whole (OSS promises none)."""
     crc = None
     if before.record.crc64 is not None and digests.crc64 is not None:
         crc = combine_crc64([(before.record.crc64, before.size), (digests.crc64, digests.size)])

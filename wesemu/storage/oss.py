@@ -1,4 +1,4 @@
-"""A bucket of Alibaba's OSS, by oss2 (the extra `oss`)."""
+"""Remote buckets of Alibaba OSS, through oss2 (the extra `oss`)."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,11 @@ _METADATA = f"x-oss-meta-{DIGEST}"
 
 
 class OssStore:
-    """Implements `RemoteStore`. Credentials that are not given come from the environment:
-    OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET, OSS_SESSION_TOKEN. With a region requests are signed
-    by version 4, else by version 1."""
+    """Implements `RemoteStore`.
+
+    Missing credentials are read from OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and
+    OSS_SESSION_TOKEN. Requests are signed by version 4 if the region is known, else by version 1.
+    """
 
     def __init__(self, access: BucketAccess) -> None:
         self._bucket: Any = oss2.Bucket(
@@ -30,7 +32,7 @@ class OssStore:
             access.bucket,
             session=oss2.Session(pool_size=16),
             connect_timeout=_TIMEOUT_SECONDS,
-            enable_crc=False,  # the whole is checked by `Uploader`, the parts by their MD5
+            enable_crc=False,  # `Uploader` checks the object, Content-MD5 each part
             region=access.region or None,
             is_path_style=access.path_style,
         )
@@ -38,29 +40,29 @@ class OssStore:
     def head(self, key: str) -> RemoteObject | None:
         try:
             with _translated():
-                answer = self._bucket.head_object(key)
+                response = self._bucket.head_object(key)
         except _Missing:
             return None
         return RemoteObject(
-            size=int(answer.content_length),
-            etag=f'"{answer.etag}"',
-            checksums=stated_checksums(answer.headers),
-            sha256=answer.headers.get(_METADATA),
+            size=int(response.content_length),
+            etag=f'"{response.etag}"',
+            checksums=stated_checksums(response.headers),
+            sha256=response.headers.get(_METADATA),
         )
 
     def keys(self, prefix: str, limit: int) -> list[str]:
-        found: list[str] = []
+        items: list[str] = []
         token = ""
         with _translated():
-            while len(found) < limit:
+            while len(items) < limit:
                 page = self._bucket.list_objects_v2(
                     prefix=prefix, continuation_token=token, max_keys=_PAGE
                 )
-                found += [str(each.key) for each in page.object_list]
+                items += [str(each.key) for each in page.object_list]
                 if not page.is_truncated:
                     break
                 token = page.next_continuation_token
-        return found[:limit]
+        return items[:limit]
 
     def sign(self, key: str, seconds: int) -> str:
         with _translated():
@@ -73,35 +75,35 @@ class OssStore:
 
     def begin(self, key: str, sha256: str) -> str:
         with _translated():
-            answer = self._bucket.init_multipart_upload(key, headers={_METADATA: sha256})
-        return str(answer.upload_id)
+            response = self._bucket.init_multipart_upload(key, headers={_METADATA: sha256})
+        return str(response.upload_id)
 
     def send(self, key: str, upload: str, number: int, data: bytes, md5: bytes) -> RemotePart:
         headers = {"Content-MD5": base64.b64encode(md5).decode()}
         with _translated():
-            answer = self._bucket.upload_part(key, upload, number, data, headers=headers)
-        return RemotePart(number, len(data), str(answer.etag))
+            response = self._bucket.upload_part(key, upload, number, data, headers=headers)
+        return RemotePart(number, len(data), str(response.etag))
 
     def parts(self, key: str, upload: str) -> list[RemotePart] | None:
-        found: list[RemotePart] = []
+        items: list[RemotePart] = []
         marker = ""
         try:
             with _translated():
                 while True:
                     page = self._bucket.list_parts(key, upload, marker=marker, max_parts=_PAGE)
-                    found += [
+                    items += [
                         RemotePart(each.part_number, each.size, each.etag) for each in page.parts
                     ]
                     if not page.is_truncated:
-                        return found
+                        return items
                     marker = page.next_marker
         except _Missing:
             return None
 
     def complete(self, key: str, upload: str, parts: Sequence[RemotePart]) -> None:
-        told = [oss2.models.PartInfo(part.number, part.etag, part.size) for part in parts]
+        completed = [oss2.models.PartInfo(part.number, part.etag, part.size) for part in parts]
         with _translated():
-            self._bucket.complete_multipart_upload(key, upload, told)
+            self._bucket.complete_multipart_upload(key, upload, completed)
 
     def abort(self, key: str, upload: str) -> None:
         with _translated():
@@ -119,12 +121,12 @@ def _auth(access: BucketAccess) -> Any:
 
 
 class _Missing(PermanentError):
-    """A 404."""
+    """The service responded 404."""
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """oss2's errors as this package's; their own texts quote signatures and key ids."""
+    """Translate oss2's errors, whose texts quote signatures and key ids."""
     try:
         yield
     except oss2.exceptions.RequestError:
@@ -133,10 +135,10 @@ def _translated() -> Iterator[None]:
         raise TransientError("has another checksum than what was sent") from None
     except oss2.exceptions.ClientError:
         raise PermanentError(
-            "cannot be asked; are OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET set?"
+            "cannot be called; check that OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET are set"
         ) from None
     except oss2.exceptions.OssError as error:
-        told = f"answered {error.status} {error.code}".strip()
+        reason = f"answered {error.status} {error.code}".strip()
         if error.status in RETRIED:
-            raise TransientError(told) from None
-        raise (_Missing if error.status == _NOT_FOUND else PermanentError)(told) from None
+            raise TransientError(reason) from None
+        raise (_Missing if error.status == _NOT_FOUND else PermanentError)(reason) from None

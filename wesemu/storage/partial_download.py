@@ -1,4 +1,6 @@
-"""One download: its requests, what has arrived of it, and its least throughput."""
+"""State of one download: minimum throughput, the partial file, and requests with their
+validation.
+"""
 
 import asyncio
 import json
@@ -20,42 +22,47 @@ from wesemu.util.text import os_reason
 
 WINDOW_SECONDS = 60.0
 LEAST_BYTES = 60 << 10
-"""In each window: 1 KiB a second."""
+"""The least bytes per window: 1 KiB per second."""
 
 
 class ThroughputGuard:
-    """The bytes of one answer as they come. `now` tells seconds."""
+    """Enforces a minimum throughput of one response. `now` returns seconds."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._began = now()
         self._bytes = 0
-        self._verdict: TransientError | None = None
+        self._error: TransientError | None = None
 
-    def add(self, size: int, *, whole: bool) -> None:
-        """Raises Passing when more comes after a window that brought too little: the end of a
-        file may be short, and is not judged. `whole`: this was the end, as far as it is known."""
-        if self._verdict is not None and not whole:
-            raise self._verdict
+    def add(self, size: int, *, is_last: bool) -> None:
+        """Count received bytes. Raise TransientError for data after a window that was too slow.
+
+        The last bytes of a file are not judged; `is_last` is True for them, as far as known.
+        """
+        if self._error is not None and not is_last:
+            raise self._error
         self._bytes += size
-        passed = self._now() - self._began
-        if passed < WINDOW_SECONDS:
+        seconds = self._now() - self._began
+        if seconds < WINDOW_SECONDS:
             return
-        if self._bytes * WINDOW_SECONDS < LEAST_BYTES * passed:
-            self._verdict = TransientError(
-                f"sends too slowly: {self._bytes} bytes in {passed:.0f} seconds"
+        if self._bytes * WINDOW_SECONDS < LEAST_BYTES * seconds:
+            self._error = TransientError(
+                f"sends too slowly: {self._bytes} bytes in {seconds:.0f} seconds"
             )
-        self._began += passed
+        self._began += seconds
         self._bytes = 0
 
+
+# Partial files.
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFile:
-    """The representation that arrives: its strong ETag if it has one, its size in bytes if it is
-    known, and the checksums that its server tells."""
+    """The representation to receive: its strong ETag and size in bytes (None if unknown), and the
+    checksums that the server states.
+    """
 
     etag: str | None = None
     size: int | None = None
@@ -63,10 +70,10 @@ class ExpectedFile:
 
 
 class PartialFile:
-    """One file below `folder`. All methods block; one thread at a time, but for `close`.
+    """A partial file in `folder`.
 
-    What has arrived is kept when this is closed, and gone on with where the server can prove that
-    the rest belongs to it: by a strong ETag (RFC 9110, 13.1.5).
+    All methods block; one thread at a time, except `close`. On `close` the received bytes are kept
+    if a strong ETag can prove that the rest belongs to them (RFC 9110, 13.1.5).
     """
 
     def __init__(self, folder: Path, name: str, crc64: Crc64 | None = None) -> None:
@@ -74,48 +81,48 @@ class PartialFile:
         self._record = folder / f"{name}.json"
         self._crc64 = crc64
         self._file: BinaryIO | None = None
-        self._using = threading.Lock()
-        self._tally = RunningChecksums((), crc64)
-        self.whole = ExpectedFile()
+        self._lock = threading.Lock()
+        self._checksums = RunningChecksums((), crc64)
+        self.expected = ExpectedFile()
 
-    def arrived(self) -> int:
-        """How many bytes can be gone on from; sets `whole` to what they are of."""
+    def resume_offset(self) -> int:
+        """Return the number of bytes to resume from, and load `expected` of the saved download."""
         try:
-            told = json.loads(self._record.read_bytes())
-            checksums = tuple(Checksum(name, bytes.fromhex(text)) for name, text in told["sums"])
-            self.whole = ExpectedFile(str(told["etag"]), told["size"], checksums)
+            saved = json.loads(self._record.read_bytes())
+            sums = tuple(Checksum(name, bytes.fromhex(text)) for name, text in saved["sums"])
+            self.expected = ExpectedFile(str(saved["etag"]), saved["size"], sums)
             return self.path.stat().st_size
         except (OSError, ValueError, KeyError, TypeError):
             return 0
 
-    def begin(self, whole: ExpectedFile) -> None:
-        """Take bytes from the first one on. Raises SystemFault where the disk has no room."""
+    def begin(self, expected: ExpectedFile) -> None:
+        """Start with an empty file. Raise SystemFault if the disk has too little free space."""
         self.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.discard()
-        _check_room(self.path.parent, whole.size or 0)
-        self.whole = whole
-        if whole.etag is not None:
-            sums = [[each.algorithm, each.value.hex()] for each in whole.checksums]
-            record = {"etag": whole.etag, "size": whole.size, "sums": sums}
+        _check_free_space(self.path.parent, expected.size or 0)
+        self.expected = expected
+        if expected.etag is not None:
+            sums = [[each.algorithm, each.value.hex()] for each in expected.checksums]
+            record = {"etag": expected.etag, "size": expected.size, "sums": sums}
             self._record.write_text(json.dumps(record), encoding="utf-8")
-        self._tally = self._new_tally()
+        self._checksums = self._new_checksums()
         self._file = self.path.open("wb", buffering=0)
 
-    def go_on(self) -> None:
-        """Take bytes from the last one on; reads what has arrived, for the checksums."""
+    def resume(self) -> None:
+        """Continue at the end; reads the received bytes to compute the checksums."""
         self.close()
-        self._tally = self._new_tally()
+        self._checksums = self._new_checksums()
         with self.path.open("rb", buffering=0) as file:
             while chunk := file.read(_BLOCK):
-                self._tally.update(chunk)
-        _check_room(self.path.parent, (self.whole.size or 0) - self._tally.size)
+                self._checksums.update(chunk)
+        _check_free_space(self.path.parent, (self.expected.size or 0) - self._checksums.size)
         self._file = self.path.open("ab", buffering=0)
 
     def write(self, chunk: bytes) -> None:
-        """Raises SystemFault where the disk takes no more."""
-        with self._using:
-            if self._file is None:  # closed meanwhile
+        """Append the chunk. Raise SystemFault if the disk refuses it."""
+        with self._lock:
+            if self._file is None:  # closed by a cancelled request
                 return
             view = memoryview(chunk)
             try:
@@ -125,15 +132,15 @@ class PartialFile:
                 raise SystemFault(
                     f"an input cannot be written: {os_reason(error)}; make room"
                 ) from error
-        self._tally.update(chunk)
+        self._checksums.update(chunk)
 
     @property
-    def tally(self) -> RunningChecksums:
-        return self._tally
+    def checksums(self) -> RunningChecksums:
+        return self._checksums
 
     def finish(self) -> None:
-        """Make it durable and close it; `path` is the caller's from now on."""
-        with self._using:
+        """Sync and close the file; the caller takes over `path`."""
+        with self._lock:
             if self._file is not None:
                 os.fsync(self._file.fileno())
                 self._file.close()
@@ -141,65 +148,67 @@ class PartialFile:
         self._record.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Idempotent. What can never be gone on with goes."""
-        with self._using:
+        """Close the file, and delete it if it cannot be resumed. Idempotent."""
+        with self._lock:
             if self._file is not None:
                 self._file.close()
                 self._file = None
-                if self.whole.etag is None:
+                if self.expected.etag is None:
                     self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Begin anew next time."""
+        """Delete the file and its record."""
         self._record.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
-    def _new_tally(self) -> RunningChecksums:
-        return RunningChecksums((each.algorithm for each in self.whole.checksums), self._crc64)
+    def _new_checksums(self) -> RunningChecksums:
+        return RunningChecksums((each.algorithm for each in self.expected.checksums), self._crc64)
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def _check_free_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SystemFault(
-            f"an input of {needed} bytes is to come and the data directory's disk has room for "
-            f"{free}; make room and send the request again"
+            f"an input needs {needed} bytes and the data directory's disk has {free} free; make "
+            "room and send the request again"
         )
 
+
+# Requests and responses of one download.
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """By which a server can say that a file is still the one that it was."""
+    """The headers with which a server recognises an unchanged file."""
 
     etag: str | None
     modified: str | None
 
 
 class DownloadAttempt:
-    """The attempts to fetch one file."""
+    """Builds the requests of one download and validates the responses."""
 
     def __init__(
         self,
         source: Source,
         partial: PartialFile,
-        tell: ByteCallback,
+        report: ByteCallback,
         expected: Expected,
         known: Validators | None,
     ) -> None:
         self.source = source
         self.partial = partial
-        self.tell = tell
+        self.report = report
         self.expected = expected
         self._known = known
         self._resumed = False
-        self._differed = False
+        self._mismatched = False
 
     def headers(self, offset: int) -> dict[str, str]:
         if offset:
-            return {"Range": f"bytes={offset}-", "If-Range": self.partial.whole.etag or ""}
+            return {"Range": f"bytes={offset}-", "If-Range": self.partial.expected.etag or ""}
         if self._known is None:
             return {}
         if self._known.etag is not None:
@@ -208,62 +217,76 @@ class DownloadAttempt:
             return {"If-Modified-Since": self._known.modified}
         return {}
 
-    def asks_for_news(self, offset: int) -> bool:
-        """Whether "not modified" is an answer to what `headers` asks."""
+    def is_conditional(self, offset: int) -> bool:
+        """Return True if the request allows the response 304 Not Modified."""
         return offset == 0 and bool(self.headers(0))
 
-    async def go_on(self, answer: aiohttp.ClientResponse, offset: int) -> None:
-        """Raises Passing where the answer is not the rest of what has arrived."""
-        match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        whole = self.partial.whole
-        fits = (
+    async def resume(self, response: aiohttp.ClientResponse, offset: int) -> None:
+        """Resume with a 206 response. Raise TransientError if it is not the missing rest."""
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        expected = self.partial.expected
+        is_rest = (
             match is not None
             and int(match[1]) == offset
-            and (whole.size is None or match[2] in ("*", str(whole.size)))
-            and strong_etag(answer.headers) == whole.etag
+            and (expected.size is None or match[2] in ("*", str(expected.size)))
+            and strong_etag(response.headers) == expected.etag
         )
-        if not fits:
+        if not is_rest:
             await asyncio.to_thread(self.partial.discard)
             raise TransientError("has changed while it was fetched")
-        if whole.size is None and match is not None and match[2] != "*":
-            self.partial.whole = replace(whole, size=int(match[2]))
+        if expected.size is None and match is not None and match[2] != "*":
+            self.partial.expected = replace(expected, size=int(match[2]))
         self._resumed = True
-        await asyncio.to_thread(self.partial.go_on)
+        await asyncio.to_thread(self.partial.resume)
 
     async def check(self) -> None:
-        """Size and checksums. Raises Passing, or InputError where another attempt is no use."""
-        tally, whole = self.partial.tally, self.partial.whole
-        if whole.size is not None and tally.size < whole.size:
-            raise TransientError(f"broke off after {tally.size} of {whole.size} bytes")
-        too_long = whole.size is not None and tally.size > whole.size
+        """Verify size and checksums.
+
+        Raise TransientError, or InputError if a further attempt would not help.
+        """
+        checksums, expected = self.partial.checksums, self.partial.expected
+        if expected.size is not None and checksums.size < expected.size:
+            raise TransientError(f"broke off after {checksums.size} of {expected.size} bytes")
+        too_long = expected.size is not None and checksums.size > expected.size
         pinned = self.source.sha256
-        pin = () if pinned is None else (Checksum(SHA256, bytes.fromhex(pinned)),)
-        wrong = tally.first_mismatch((*pin, *whole.checksums))
+        pinned_checksums = () if pinned is None else (Checksum(SHA256, bytes.fromhex(pinned)),)
+        wrong = checksums.first_mismatch((*pinned_checksums, *expected.checksums))
         if wrong is None and not too_long:
             return
         await asyncio.to_thread(self.partial.close)
         await asyncio.to_thread(self.partial.discard)
         if too_long:
-            raise TransientError(f"sent {tally.size} bytes where {whole.size} were announced")
+            raise TransientError(
+                f"sent {checksums.size} bytes where {expected.size} were announced"
+            )
         assert wrong is not None
-        last = self._differed or (wrong in pin and not self._resumed)
-        self._differed, self._resumed = True, False
+        # A mismatch after a resume may come from a damaged partial file: start again once.
+        last = self._mismatched or (wrong in pinned_checksums and not self._resumed)
+        self._mismatched, self._resumed = True, False
         reason = (
-            f"arrived with the {wrong.algorithm} {(tally.value(wrong.algorithm) or b'').hex()}, "
-            f"not {wrong.value.hex()} as {'the request' if wrong in pin else 'its server'} says"
+            f"arrived with the {wrong.algorithm} "
+            f"{(checksums.value(wrong.algorithm) or b'').hex()}, "
+            f"not {wrong.value.hex()} as "
+            f"{'the request' if wrong in pinned_checksums else 'its server'} says"
         )
         if not last:
             raise TransientError(reason)
-        advice = "correct the checksum, or the address" if wrong in pin else "it is damaged there"
-        raise InputError(f"{self.source.shown} {reason}; {advice}", file=self.source.shown)
+        advice = (
+            "correct the checksum, or the address"
+            if wrong in pinned_checksums
+            else "it is damaged there"
+        )
+        raise InputError(
+            f"{self.source.display_name} {reason}; {advice}", file=self.source.display_name
+        )
 
 
 def unquoted_etag(etag: str | None) -> str:
-    """What SDKs and servers agree on: without quotes, in lower case."""
+    """Return the ETag without quotes, in lower case; SDKs and servers differ in both."""
     return (etag or "").strip('"').lower()
 
 
 def strong_etag(headers: Mapping[str, str]) -> str | None:
-    """The strong ETag (RFC 9110, 8.8.3) in an answer's headers."""
+    """Return the strong ETag (RFC 9110, 8.8.3) in the response headers, or None."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') and etag.endswith('"') and len(etag) > 2 else None

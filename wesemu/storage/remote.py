@@ -1,4 +1,8 @@
-"""A bucket that lies elsewhere: its objects as sources, and as places for results."""
+"""Remote buckets: the port to their SDKs, their objects as sources, and calls with retries.
+
+The parts of this module are threads for blocking calls, the port `RemoteStore`, sources of inputs,
+and `RemoteBucket`.
+"""
 
 import asyncio
 import re
@@ -15,19 +19,19 @@ from wesemu.storage.buckets import check_key
 from wesemu.storage.checksums import Checksum
 from wesemu.storage.retry import DELAYS, with_retry
 
-# Calls that block, on threads that nobody has to wait for.
-
-
 _T = TypeVar("_T")
 
 
 async def run_in_own_thread(work: Callable[[], _T], name: str) -> _T:
-    """What `work` returns or raises, on a thread of its own."""
+    """Call `work` in a new daemon thread and return its result.
+
+    Unlike executor threads, a daemon thread that hangs in an SDK does not delay the server's exit.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[_T] = loop.create_future()
 
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if future.done():  # who waited was cancelled
+    def set_result(result: _T | None, error: BaseException | None) -> None:
+        if future.done():  # the caller was cancelled
             return
         if error is not None:
             future.set_exception(error)
@@ -40,26 +44,26 @@ async def run_in_own_thread(work: Callable[[], _T], name: str) -> _T:
             result = work()
         except BaseException as raised:
             error = raised
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, error)
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(set_result, result, error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future
 
 
-# What a remote bucket's service can do, whichever it is.
+# The port to the SDKs of remote buckets.
 
 
 DIGEST = "wesemu-sha256"
-"""The metadata by which an object tells what this server has sent."""
+"""Metadata key for the SHA-256 of objects that this server has uploaded."""
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which a request is sent again."""
+"""HTTP statuses of responses after which a request is retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteObject:
-    """`sha256` is what this server said when it sent the object; others' have none."""
+    """An object in a remote bucket; `sha256` is known for this server's own uploads only."""
 
     size: int
     etag: str
@@ -69,7 +73,7 @@ class RemoteObject:
 
 @dataclass(frozen=True, slots=True)
 class RemotePart:
-    """A part of a multipart upload, from number 1."""
+    """A part of a multipart upload; numbers start at 1."""
 
     number: int
     size: int
@@ -78,8 +82,11 @@ class RemotePart:
 
 @dataclass(frozen=True, slots=True)
 class BucketAccess:
-    """Where a bucket is, and the credentials for it; without any the service's usual places are
-    looked into, unless `anonymous`. `endpoint` empty means the service's own."""
+    """Address and credentials of a bucket.
+
+    Without credentials the SDK's usual sources apply, unless `anonymous`. An empty `endpoint` means
+    the service's own.
+    """
 
     bucket: str
     endpoint: str = ""
@@ -91,35 +98,38 @@ class BucketAccess:
     path_style: bool = False
 
     def __repr__(self) -> str:
-        """Nothing secret may come into a log by accident."""
-        return f"Access({self.bucket!r}, {self.endpoint!r})"
+        """Leave out the credentials, which must not appear in logs."""
+        return f"BucketAccess({self.bucket!r}, {self.endpoint!r})"
 
 
 class RemoteStore(Protocol):
-    """One bucket. Every method blocks; raises Passing, or Refusal with the service's word."""
+    """One remote bucket.
+
+    Every method blocks, and raises TransientError, or PermanentError with the service's reason.
+    """
 
     def head(self, key: str) -> RemoteObject | None:
-        """None where there is no such object."""
+        """Return the object, or None if it does not exist."""
         ...
 
     def keys(self, prefix: str, limit: int) -> list[str]:
-        """The first keys that begin with `prefix`, in order."""
+        """Return the first keys that begin with `prefix`, in order."""
         ...
 
     def sign(self, key: str, seconds: int) -> str:
-        """A URL by which the object can be fetched for some time."""
+        """Return a URL for downloading the object, valid for `seconds`."""
         ...
 
     def put(self, key: str, data: bytes, md5: bytes, sha256: str) -> None: ...
 
     def begin(self, key: str, sha256: str) -> str:
-        """Begin a multipart upload; returns its id."""
+        """Start a multipart upload and return its id."""
         ...
 
     def send(self, key: str, upload: str, number: int, data: bytes, md5: bytes) -> RemotePart: ...
 
     def parts(self, key: str, upload: str) -> list[RemotePart] | None:
-        """What has arrived; None where the upload is not known (any more)."""
+        """Return the uploaded parts, or None if the upload does not exist (any more)."""
         ...
 
     def complete(self, key: str, upload: str, parts: Sequence[RemotePart]) -> None: ...
@@ -127,11 +137,11 @@ class RemoteStore(Protocol):
     def abort(self, key: str, upload: str) -> None: ...
 
 
-# What is fetched: where it lies, how it is called, what is known of it beforehand.
+# Sources: what the download needs to know about a remote file.
 
 
 ByteCallback = Callable[[int, int | None], None]
-"""Is told, often: bytes so far, and bytes in all where that is known."""
+"""Receives bytes so far and total bytes (None if unknown). Called often."""
 
 _PIN = re.compile(r"sha256=([0-9a-fA-F]{64})")
 _SIGNED = re.compile(
@@ -143,7 +153,7 @@ _SIGNED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What its store tells of an object: `etag` changes with its bytes."""
+    """What the store states about an object; `etag` changes with its bytes."""
 
     size: int | None = None
     etag: str | None = None
@@ -151,69 +161,70 @@ class Expected:
 
 
 class Source(Protocol):
-    """A file elsewhere."""
+    """A remote file."""
 
     @property
-    def shown(self) -> str:
-        """Its name in messages, without anything secret."""
+    def display_name(self) -> str:
+        """The name for messages, without secrets."""
         ...
 
     @property
-    def key(self) -> str:
-        """Its name in the cache: one name, one file; its server is asked before it is given."""
+    def cache_key(self) -> str:
+        """The key in the cache. The server is asked for changes before a cached file is used."""
         ...
 
     @property
-    def asked(self) -> str:
-        """All that its server decides by, signatures as well. Only those who ask the same share
-        an answer."""
+    def identity(self) -> str:
+        """Everything that determines the response, including signatures. Only requests with the
+        same identity share one download.
+        """
         ...
 
     @property
     def server(self) -> str:
-        """Who sends it, whatever it is called: a host and its port."""
+        """Host and port of the server, for the limit of downloads per server."""
         ...
 
     @property
     def sha256(self) -> str | None:
-        """What the caller says that it is, in lower-case hexadecimal."""
+        """The expected SHA-256 in lower-case hexadecimal, if the caller has pinned it."""
         ...
 
     @property
     def guarded(self) -> bool:
-        """Whether a caller chose its address: then it has to be public, or allowed."""
+        """True if a caller has chosen the address, which then has to be public or allowed."""
         ...
 
     async def describe(self) -> Expected | None:
-        """What can be known without fetching it; None where only fetching tells."""
+        """Return what the store states about the file; None if only a download tells."""
         ...
 
     async def address(self) -> str:
-        """An http(s) URL, good for the next attempt."""
+        """Return an http(s) URL that is valid for the next attempt."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """An http or https URL that a caller wrote; `#sha256=<hex>` at its end pins its content."""
+    """An http or https URL from a request; `#sha256=<hex>` at its end pins the content."""
 
     url: str = field(repr=False)
     sha256: str | None = None
     guarded: bool = True
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         return redacted_url(self.url)
 
     @property
-    def key(self) -> str:
-        """Without what signs a URL: the server is asked each time, with the whole URL."""
+    def cache_key(self) -> str:
+        """The URL without its signature, which changes. Requests use the whole URL."""
         url = URL(self.url)
         kept = [(name, value) for name, value in url.query.items() if not _SIGNED.fullmatch(name)]
         return str(url.with_query(kept))
 
     @property
-    def asked(self) -> str:
+    def identity(self) -> str:
         return self.url
 
     @property
@@ -228,35 +239,34 @@ class WebFile:
 
 
 def web_file(location: str, *, field: str | None = None) -> WebFile:
-    """Raises InvalidRequest for a fragment that pins nothing."""
+    """Parse a URL with an optional pin. Raise InvalidRequest for any other fragment."""
     url, pin = split_pin(location, field=field)
     return WebFile(url, pin)
 
 
 def split_pin(location: str, *, field: str | None = None) -> tuple[str, str | None]:
-    """A location without its `#sha256=…`, and that checksum. Raises InvalidRequest."""
+    """Split a location from its `#sha256=…`. Raise InvalidRequest for any other fragment."""
     base, mark, fragment = location.partition("#")
     if not mark:
         return base, None
     match = _PIN.fullmatch(fragment)
     if match is None:
         raise InvalidRequest(
-            f"{redacted_url(base)} ends with '#{fragment[:20]}…'; after # only sha256=<64 "
-            "hexadecimal "
-            "digits> may stand",
+            f"{redacted_url(base)} ends with '#{fragment[:20]}…'; after # only "
+            "sha256=<64 hexadecimal digits> is allowed",
             field=field,
         )
     return base, match[1].lower()
 
 
 def server_of(url: str) -> str:
-    """Host and port of a URL, the port of its scheme where it names none."""
+    """Return host and port of a URL; the scheme's default port if the URL has none."""
     parsed = URL(url)
     return f"{parsed.host}:{parsed.port}"
 
 
 def redacted_url(url: str) -> str:
-    """A URL without query, fragment and user: what may stand in messages and records."""
+    """Return the URL without query, fragment and user, for messages and records."""
     base, _, _ = url.partition("#")
     base, query, _ = base.partition("?")
     scheme, mark, rest = base.partition("://")
@@ -267,15 +277,16 @@ def redacted_url(url: str) -> str:
 
 
 _SIGNED_SECONDS = 3600
-_MOST_KEYS = 10_000
+_MAX_KEYS = 10_000
 
 
 class RemoteBucket:
-    """The bucket that is called `name` here; keys lie below `prefix` there.
+    """A remote bucket, named `name` in locations; keys are below `prefix` in the real bucket.
 
-    The service's SDK is loaded and `connect` called when first needed. `part_size` in bytes.
-    Buckets of one service have the same `server`.
-    Methods raise InputError for what the service refuses, RemoteFault where it fails for good.
+    The first call imports the SDK and connects. `part_size` is in bytes. Buckets of one service
+    have the same `server`.
+
+    Methods raise InputError if the service refuses, RemoteFault after the last retry.
     """
 
     def __init__(
@@ -297,39 +308,39 @@ class RemoteBucket:
         self._store: RemoteStore | None = None
         self._connecting = threading.Lock()
 
-    def shown(self, key: str) -> str:
+    def url(self, key: str) -> str:
         return f"oss://{self.name}/{key}"
 
     def check(self, key: str, *, field: str | None = None) -> None:
-        """Raises InvalidRequest for a key that would leave the prefix or be no path."""
+        """Raise InvalidRequest for a key that leaves the prefix or is no path."""
         check_key(key, field=field)
 
     async def find(self, key: str) -> RemoteObject | None:
-        """The object of a key, None where there is none."""
-        return await self.ask(key, lambda store, there: store.head(there))
+        """Return the object of a key, or None."""
+        return await self.call(key, lambda store, remote_key: store.head(remote_key))
 
-    async def below(self, folder: str) -> list[str]:
-        """The keys below a folder, relative to it; 10,000 at most."""
+    async def list_folder(self, folder: str) -> list[str]:
+        """Return the keys in a folder, relative to it; at most 10,000."""
         start = f"{folder.rstrip('/')}/"
-        keys = await self.ask(start, lambda store, there: store.keys(there, _MOST_KEYS))
+        keys = await self.call(start, lambda store, remote_key: store.keys(remote_key, _MAX_KEYS))
         return [key.removeprefix(self._prefix + start) for key in keys if not key.endswith("/")]
 
-    async def ask(self, key: str, question: Callable[[RemoteStore, str], _T]) -> _T:
-        """What the service answers about a key, which is given to `question` as it is there."""
+    async def call(self, key: str, operation: Callable[[RemoteStore, str], _T]) -> _T:
+        """Call `operation` with the store and the full key, in a thread and with retries."""
 
         async def attempt() -> _T:
             def work() -> _T:
-                return question(self._connected(), self._prefix + key)
+                return operation(self._connected(), self._prefix + key)
 
             return await run_in_own_thread(work, f"bucket {self.name}")
 
-        name = self.shown(key)
+        name = self.url(key)
         try:
             return await with_retry(name, attempt, self._delays)
-        except PermanentError as refusal:
+        except PermanentError as error:
             raise InputError(
-                f"{name} {refusal.reason}; look at the settings of remote_buckets.{self.name} and "
-                "at what its credentials may do",
+                f"{name} {error.reason}; check the settings of remote_buckets.{self.name} and "
+                "the permissions of its credentials",
                 file=name,
             ) from None
 
@@ -342,8 +353,10 @@ class RemoteBucket:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """An object of a remote bucket; implements `Source`. Nobody but the settings chose its
-    address, which is signed for an hour."""
+    """An object of a remote bucket; implements `Source`.
+
+    The settings have chosen its address. Download URLs are signed for an hour.
+    """
 
     bucket: RemoteBucket
     object_key: str
@@ -351,30 +364,31 @@ class RemoteFile:
     guarded: bool = False
 
     @property
-    def shown(self) -> str:
-        return self.bucket.shown(self.object_key)
+    def display_name(self) -> str:
+        return self.bucket.url(self.object_key)
 
     @property
-    def key(self) -> str:
-        return self.shown
+    def cache_key(self) -> str:
+        return self.display_name
 
     @property
-    def asked(self) -> str:
-        return self.shown
+    def identity(self) -> str:
+        return self.display_name
 
     @property
     def server(self) -> str:
         return self.bucket.server
 
     async def describe(self) -> Expected:
-        found = await self.bucket.find(self.object_key)
-        if found is None:
+        remote = await self.bucket.find(self.object_key)
+        if remote is None:
             raise InputError(
-                f"{self.shown} is not there; upload it, or correct the key", file=self.shown
+                f"{self.display_name} is not there; upload it, or correct the key",
+                file=self.display_name,
             )
-        return Expected(found.size, found.etag, found.checksums)
+        return Expected(remote.size, remote.etag, remote.checksums)
 
     async def address(self) -> str:
-        return await self.bucket.ask(
-            self.object_key, lambda store, there: store.sign(there, _SIGNED_SECONDS)
+        return await self.bucket.call(
+            self.object_key, lambda store, remote_key: store.sign(remote_key, _SIGNED_SECONDS)
         )

@@ -1,4 +1,4 @@
-"""A bucket of S3, by boto3 (the extra `s3`)."""
+"""Remote buckets of S3, through boto3 (the extra `s3`)."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ _NOT_FOUND = 404
 
 
 class S3Store:
-    """Implements `RemoteStore`. Credentials that are not given come from boto3's own chain."""
+    """Implements `RemoteStore`. Missing credentials come from boto3's own provider chain."""
 
     def __init__(self, access: BucketAccess) -> None:
         session = boto3.session.Session(
@@ -39,8 +39,8 @@ class S3Store:
                 connect_timeout=10,
                 read_timeout=60,
                 max_pool_connections=16,
-                retries={"total_max_attempts": 1},
-                # Content-MD5 is sent instead, which stores that are not AWS's understand, too
+                retries={"total_max_attempts": 1},  # `with_retry` retries
+                # S3-compatible stores of other vendors understand Content-MD5 only.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -49,30 +49,30 @@ class S3Store:
     def head(self, key: str) -> RemoteObject | None:
         try:
             with _translated():
-                answer = self._client.head_object(
+                response = self._client.head_object(
                     Bucket=self._bucket, Key=key, ChecksumMode="ENABLED"
                 )
         except _Missing:
             return None
-        headers: Mapping[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]
+        headers: Mapping[str, str] = response["ResponseMetadata"]["HTTPHeaders"]
         return RemoteObject(
-            size=int(answer["ContentLength"]),
-            etag=str(answer["ETag"]),
+            size=int(response["ContentLength"]),
+            etag=str(response["ETag"]),
             checksums=stated_checksums(headers, by_s3=True),
-            sha256=answer.get("Metadata", {}).get(DIGEST),
+            sha256=response.get("Metadata", {}).get(DIGEST),
         )
 
     def keys(self, prefix: str, limit: int) -> list[str]:
-        found: list[str] = []
+        items: list[str] = []
         with _translated():
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=prefix
             )
             for page in pages:
-                found += [str(each["Key"]) for each in page.get("Contents", ())]
-                if len(found) >= limit:
+                items += [str(each["Key"]) for each in page.get("Contents", ())]
+                if len(items) >= limit:
                     break
-        return found[:limit]
+        return items[:limit]
 
     def sign(self, key: str, seconds: int) -> str:
         with _translated():
@@ -94,14 +94,14 @@ class S3Store:
 
     def begin(self, key: str, sha256: str) -> str:
         with _translated():
-            answer = self._client.create_multipart_upload(
+            response = self._client.create_multipart_upload(
                 Bucket=self._bucket, Key=key, Metadata={DIGEST: sha256}
             )
-        return str(answer["UploadId"])
+        return str(response["UploadId"])
 
     def send(self, key: str, upload: str, number: int, data: bytes, md5: bytes) -> RemotePart:
         with _translated():
-            answer = self._client.upload_part(
+            response = self._client.upload_part(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=upload,
@@ -109,29 +109,29 @@ class S3Store:
                 Body=data,
                 ContentMD5=base64.b64encode(md5).decode(),
             )
-        return RemotePart(number, len(data), str(answer["ETag"]))
+        return RemotePart(number, len(data), str(response["ETag"]))
 
     def parts(self, key: str, upload: str) -> list[RemotePart] | None:
-        found: list[RemotePart] = []
+        items: list[RemotePart] = []
         try:
             with _translated():
                 pages = self._client.get_paginator("list_parts").paginate(
                     Bucket=self._bucket, Key=key, UploadId=upload
                 )
                 for page in pages:
-                    found += [
+                    items += [
                         RemotePart(int(each["PartNumber"]), int(each["Size"]), str(each["ETag"]))
                         for each in page.get("Parts", ())
                     ]
         except _Missing:
             return None
-        return found
+        return items
 
     def complete(self, key: str, upload: str, parts: Sequence[RemotePart]) -> None:
-        told = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        completed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         with _translated():
             self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": told}
+                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": completed}
             )
 
     def abort(self, key: str, upload: str) -> None:
@@ -140,22 +140,22 @@ class S3Store:
 
 
 class _Missing(PermanentError):
-    """A 404."""
+    """The service responded 404."""
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """boto3's errors as this package's, without what they might quote."""
+    """Translate boto3's errors, without texts that may quote credentials."""
     try:
         yield
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
-        told = f"answered {status}" + (f" {code}" if code and code != str(status) else "")
+        reason = f"answered {status}" + (f" {code}" if code and code != str(status) else "")
         if status in RETRIED:
-            raise TransientError(told) from None
-        raise (_Missing if status == _NOT_FOUND else PermanentError)(told) from None
+            raise TransientError(reason) from None
+        raise (_Missing if status == _NOT_FOUND else PermanentError)(reason) from None
     except (HTTPClientError, NoConnection) as error:
         raise TransientError(f"cannot be reached ({type(error).__name__})") from None
     except BotoCoreError as error:
-        raise PermanentError(f"cannot be asked ({type(error).__name__})") from None
+        raise PermanentError(f"cannot be called ({type(error).__name__})") from None

@@ -1,4 +1,4 @@
-"""An object's bytes on their way in: a temporary file in the bucket, and their digests."""
+"""Uploads in progress: a temporary file in the bucket and the digests of its bytes."""
 
 import hashlib
 import os
@@ -15,17 +15,20 @@ from wesemu.storage.checksums import Crc64
 _MIB = 1 << 20
 _MODE = 0o666
 _NAME = re.compile(r"tmp[a-z0-9_]{8}")
-"""As `tempfile` calls its files."""
+"""The names that `tempfile` generates."""
 
 
 def is_upload_file(name: str) -> bool:
-    """Whether a file of this name in the folder is one of these."""
+    """Return True if the file name belongs to an upload in progress."""
     return bool(_NAME.fullmatch(name))
 
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """`md5` has 16 bytes; `crc64` is None where this machine cannot compute it."""
+    """Size and digests of an upload.
+
+    `size` is in bytes, `md5` has 16 bytes. `crc64` is None if this machine cannot compute it.
+    """
 
     size: int
     md5: bytes
@@ -37,33 +40,34 @@ class Digests:
 
 
 class UploadFile:
-    """A file that becomes an object or nothing: unless moved, it is gone after `close`
-    or `with`.
+    """Temporary file that becomes an object when it is moved.
 
-    Written by one thread at a time; another may close it meanwhile, as when a request is
-    cancelled. `limit` is in bytes.
+    `close` and the end of `with` delete the file if it was not moved. One thread at a time writes;
+    another thread may close the file meanwhile, for example when the request is cancelled. `limit`
+    is in bytes.
     """
 
     def __init__(self, folder: Path, crc64: Crc64 | None, *, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        # mkstemp creates the file for its owner only: apply the mode a new file would have.
         descriptor, name = tempfile.mkstemp(prefix="tmp", dir=folder)
         self.path = Path(name)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         os.fchmod(descriptor, _MODE & ~_umask(folder))
         self._crc64 = crc64
         self._limit = limit
-        self._using = threading.Lock()
+        self._lock = threading.Lock()
         self._size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._crc = 0
 
     def expect(self, size: int) -> None:
-        """Raises TooLarge for a size that is known beforehand."""
+        """Raise TooLarge if an announced size exceeds the limit."""
         if size > self._limit:
             raise TooLarge(f"more than {self._limit} bytes; upload larger objects in parts")
 
     def write(self, chunk: bytes) -> None:
-        """Raises TooLarge."""
+        """Append the chunk and update the digests. Raise TooLarge above the limit."""
         self._size += len(chunk)
         self.expect(self._size)
         self._write(chunk)
@@ -71,41 +75,47 @@ class UploadFile:
         if self._crc64 is not None:
             self._crc = self._crc64(chunk, self._crc)
 
-    def copy(self, source: int, offset: int, size: int) -> None:
-        """Write `size` bytes of the open file `source`. Raises as `write`."""
+    def copy(self, source_fd: int, offset: int, size: int) -> None:
+        """Append `size` bytes of an open file.
+
+        Raise as `write`, and SystemFault if the file is shorter.
+        """
         end = offset + size
         while offset < end:
-            chunk = os.pread(source, min(_MIB, end - offset), offset)
+            chunk = os.pread(source_fd, min(_MIB, end - offset), offset)
             if not chunk:
-                raise SystemFault("the file became shorter while it was copied; try again")
+                raise SystemFault("the file was truncated while it was being copied; try again")
             self.write(chunk)
             offset += len(chunk)
 
     def finish(self, *, md5: bytes | None = None) -> Digests:
-        """Make the bytes durable. Raises DigestMismatch when `md5` is not theirs."""
+        """Sync the file to disk and return its digests.
+
+        Raise DigestMismatch if `md5` is given and differs.
+        """
         digests = Digests(
             self._size, self._md5.digest(), None if self._crc64 is None else self._crc
         )
         if md5 is not None and md5 != digests.md5:
             raise DigestMismatch(
-                f"the {digests.size} bytes that came have the MD5 {digests.md5.hex()}, not "
+                f"the {digests.size} bytes received have the MD5 {digests.md5.hex()}, not "
                 f"{md5.hex()} as announced; send them again"
             )
         self.sync()
         return digests
 
     def append(self, path: Path) -> None:
-        """Write a file whose digests are known, and are not computed again."""
+        """Append a file without updating the digests, which the caller knows already."""
         with path.open("rb", buffering=0) as source:
             while chunk := source.read(_MIB):
                 self._write(chunk)
 
     def sync(self) -> None:
-        with self._using:
+        with self._lock:
             os.fsync(self._file.fileno())
 
     def _write(self, chunk: bytes) -> None:
-        with self._using:
+        with self._lock:
             view = memoryview(chunk)
             while view:
                 view = view[self._file.write(view) :]
@@ -114,8 +124,8 @@ class UploadFile:
         return os.fstat(self._file.fileno())
 
     def close(self) -> None:
-        """Remove what was not moved."""
-        with self._using:
+        """Close the file, and delete it unless it was moved."""
+        with self._lock:
             self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -132,5 +142,8 @@ class UploadFile:
 
 
 def _umask(folder: Path) -> int:
-    """As the bucket's folders have it: asking the process for its own would change it meanwhile."""
+    """Return the umask that the mode of the bucket's folder implies.
+
+    Reading the process's own umask would change it for a moment, for all threads.
+    """
     return ~folder.stat().st_mode & 0o777

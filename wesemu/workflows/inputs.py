@@ -241,9 +241,9 @@ class Inputs:
             else:
                 match self._elsewhere.remote(location, field=entry):
                     case WebFile() as file:
-                        identity, pin = file.key, file.sha256
+                        identity, pin = file.cache_key, file.sha256
                     case RemoteKey() as remote:
-                        identity = remote.bucket.shown(remote.key.rstrip("/"))
+                        identity = remote.bucket.url(remote.key.rstrip("/"))
                         pin = remote.sha256
             yield NamedFile(entry, redacted_url(location), identity)
             if pin is not None:

@@ -117,7 +117,7 @@ class RemoteLocations:
         try:
             self.guard.check(found.url)
         except AddressRefused as error:
-            raise InvalidRequest(f"{found.shown}: {error}", field=field) from error
+            raise InvalidRequest(f"{found.display_name}: {error}", field=field) from error
         return found
 
     def _bucket_of(self, location: str) -> RemoteBucket | None:

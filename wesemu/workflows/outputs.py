@@ -1,4 +1,4 @@
-"""What a bundled pipeline makes, and where the caller wants it."""
+"""Outputs of the bundled pipelines: uploads to remote buckets, and publications by parameter."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,71 +15,76 @@ from wesemu.runs.ports import Delivery, ProgressCallback, Publication
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import read_plan
 from wesemu.storage.buckets import Buckets
-from wesemu.storage.cache import name_of
+from wesemu.storage.cache import source_hash
 from wesemu.storage.checksums import Crc64
-from wesemu.storage.remote import ByteCallback as Progress
-from wesemu.storage.remote import redacted_url
+from wesemu.storage.remote import ByteCallback, redacted_url
 from wesemu.storage.upload import RemoteUpload, Uploader
 from wesemu.workflows.locations import RemoteKey, RemoteLocations
 from wesemu.workflows.params import MappingParams, WgsParams
 
-# Results leave for remote buckets, once they are whole in the run directory.
+# Uploads of results to remote buckets.
 
 
-_FAREWELL_SECONDS = 10.0
+_ABORT_SECONDS = 10.0
 
 log = structlog.get_logger("wesemu.delivery")
 
 
 class Deliveries:
-    """Sends outputs whose `published` location is in a remote bucket."""
+    """Uploads outputs whose `published` location is in a remote bucket."""
 
-    def __init__(self, elsewhere: RemoteLocations, crc64: Crc64 | None = None) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, locations: RemoteLocations, crc64: Crc64 | None = None) -> None:
+        self._locations = locations
         self._crc64 = crc64
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._location_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def deliver(
-        self, workspace: Workspace, outputs: Sequence[OutputFile], tell: ProgressCallback
+        self, workspace: Workspace, outputs: Sequence[OutputFile], report: ProgressCallback
     ) -> Delivery:
-        """Send them one after the other, in order. After a failure nothing more is sent, and what
-        has not arrived is told as not published; it stays in the run directory.
+        """Upload the outputs in order, one at a time.
 
-        `tell` is told `wesemu.delivery.bytes` and `wesemu.delivery.total`.
+        Stop at the first failure; outputs that were not uploaded lose their `published` location
+        and stay in the run directory. `report` receives the tags `wesemu.delivery.bytes` and
+        `wesemu.delivery.total`.
         """
-        names = await asyncio.to_thread(_promised, workspace)
-        leaving = [each for each in outputs if each.name in names and each.published is not None]
-        async with AsyncExitStack() as turns:
-            for location in sorted({each.published or "" for each in leaving}):
-                await turns.enter_async_context(self._turn(location))
-            return await self._deliver(workspace, outputs, leaving, tell)
+        names = await asyncio.to_thread(_remote_outputs, workspace)
+        remote_outputs = [
+            each for each in outputs if each.name in names and each.published is not None
+        ]
+        async with AsyncExitStack() as locks:
+            # Sorted, so two runs never wait for each other's locks.
+            for location in sorted({each.published or "" for each in remote_outputs}):
+                await locks.enter_async_context(self._location_lock(location))
+            return await self._deliver(workspace, outputs, remote_outputs, report)
 
-    def _turn(self, location: str) -> asyncio.Lock:
-        """One run at a time writes a location: a BAM and its index are of one run."""
-        return self._turns.setdefault(location, asyncio.Lock())
+    def _location_lock(self, location: str) -> asyncio.Lock:
+        """Return the lock of a location: the BAM and its index must be of the same run."""
+        return self._location_locks.setdefault(location, asyncio.Lock())
 
     async def _deliver(
         self,
         workspace: Workspace,
         outputs: Sequence[OutputFile],
-        leaving: Sequence[OutputFile],
-        tell: ProgressCallback,
+        remote_outputs: Sequence[OutputFile],
+        report: ProgressCallback,
     ) -> Delivery:
-        total, before = sum(each.size for each in leaving), 0
-        arrived: set[str] = set()
+        total, before = sum(each.size for each in remote_outputs), 0
+        sent: set[str] = set()
 
-        def told(done: int, _: int | None) -> None:
-            tell({"wesemu.delivery.bytes": str(before + done), "wesemu.delivery.total": str(total)})
+        def on_bytes(done: int, _: int | None) -> None:
+            report(
+                {"wesemu.delivery.bytes": str(before + done), "wesemu.delivery.total": str(total)}
+            )
 
         try:
-            for output in leaving:
-                await self._send(workspace, output, told)
+            for output in remote_outputs:
+                await self._send(workspace, output, on_bytes)
                 before += output.size
-                arrived.add(output.name)
+                sent.add(output.name)
         except (WesemuError, OSError) as error:
             kept = tuple(
                 replace(each, published=None)
-                if each in leaving and each.name not in arrived
+                if each in remote_outputs and each.name not in sent
                 else each
                 for each in outputs
             )
@@ -87,34 +92,42 @@ class Deliveries:
         return Delivery(tuple(outputs))
 
     async def abort_uploads(self, run_id: RunId, workspace: Workspace) -> None:
-        """The run has ended: parts of what did not arrive are not kept in the buckets."""
-        records = await asyncio.to_thread(_records, workspace)
-        if not records:
+        """Abort the unfinished uploads of a run that has ended, so no parts remain in the
+        buckets.
+        """
+        uploads = await asyncio.to_thread(_unfinished_uploads, workspace)
+        if not uploads:
             return
         try:
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                for record, location in records:
-                    remote = self._elsewhere.key(location)
+            async with asyncio.timeout(_ABORT_SECONDS):
+                for record, location in uploads:
+                    remote = self._locations.key(location)
                     await Uploader(remote.bucket).abort(remote.key, record)
         except (WesemuError, TimeoutError, OSError) as error:
-            log.warning("parts of an upload are left in a bucket", run_id=run_id, error=str(error))
+            log.warning(
+                "aborting an upload failed; its parts remain in the bucket",
+                run_id=run_id,
+                error=str(error),
+            )
 
-    async def _send(self, workspace: Workspace, output: OutputFile, tell: Progress) -> None:
+    async def _send(self, workspace: Workspace, output: OutputFile, report: ByteCallback) -> None:
         assert output.published is not None
         assert output.sha256 is not None
-        remote = self._elsewhere.key(output.published)
-        record = _record(workspace, output.published)
-        await asyncio.to_thread(_begin, record, output.published)
+        remote = self._locations.key(output.published)
+        record = _record_path(workspace, output.published)
+        await asyncio.to_thread(_save_location, record, output.published)
         upload = RemoteUpload(
             workspace.outputs / output.path, remote.key, output.size, output.sha256, record
         )
-        await Uploader(remote.bucket, self._crc64).send(upload, tell)
+        await Uploader(remote.bucket, self._crc64).send(upload, report)
         await asyncio.to_thread(record.with_suffix(".location").unlink, missing_ok=True)
 
 
-def _promised(workspace: Workspace) -> set[str]:
-    """Names of the outputs that were to go to remote buckets when the run was accepted; the
-    settings may have changed since."""
+def _remote_outputs(workspace: Workspace) -> set[str]:
+    """Return the names of outputs that belong to remote buckets by the run's plan.
+
+    The settings may have changed since the plan.
+    """
     plan = read_plan(workspace)
     return {
         each.name
@@ -126,30 +139,32 @@ def _promised(workspace: Workspace) -> set[str]:
 def _failure(output: OutputFile, error: Exception) -> RunFailure:
     return RunFailure(
         message=f"the result {output.name} was not sent to {output.published}: {error}",
-        hint="nothing is lost: all results are in the run's outputs; mend what is wrong and fetch "
+        hint="nothing is lost: all results are in the run's outputs; correct the problem and fetch "
         "them from there, or send the request again",
         file=output.published,
     )
 
 
-def _record(workspace: Workspace, location: str) -> Path:
-    return workspace.root / "uploads" / f"{name_of(location)[:16]}.json"
+def _record_path(workspace: Workspace, location: str) -> Path:
+    return workspace.root / "uploads" / f"{source_hash(location)[:16]}.json"
 
 
-def _begin(record: Path, location: str) -> None:
+def _save_location(record: Path, location: str) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
     record.with_suffix(".location").write_text(location, encoding="utf-8")
 
 
-def _records(workspace: Workspace) -> list[tuple[Path, str]]:
-    """Uploads that were begun and have not ended, with their locations."""
-    found = []
+def _unfinished_uploads(workspace: Workspace) -> list[tuple[Path, str]]:
+    """Return the records of unfinished uploads with their locations."""
+    uploads = []
     for location in (workspace.root / "uploads").glob("*.location"):
         record = location.with_suffix(".json")
         if record.is_file():
-            found.append((record, location.read_text(encoding="utf-8")))
-    return found
+            uploads.append((record, location.read_text(encoding="utf-8")))
+    return uploads
 
+
+# Names of results and the locations where callers want them.
 
 _VCF_GZ = "results/calls.vcf.gz"
 _VCF = "results/calls.vcf"
@@ -158,22 +173,25 @@ _REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html
 
 
 class Publications:
-    """Names the results of requests. Errors carry the parameter's name."""
+    """Maps parameters to publications. Errors carry the parameter's name."""
 
-    def __init__(self, buckets: Buckets, elsewhere: RemoteLocations) -> None:
+    def __init__(self, buckets: Buckets, locations: RemoteLocations) -> None:
         self._buckets = buckets
-        self._elsewhere = elsewhere
+        self._locations = locations
 
     def of(self, params: MappingParams, *, is_short: bool = True) -> tuple[Publication, ...]:
-        """`is_short`: every contig surely fits into BAI and TBI. If not, the index is whichever of
-        these or CSI the run makes. Raises InvalidRequest, BucketNotFound."""
-        wanted: list[Publication] = []
+        """Return the publications of a run.
+
+        `is_short` means that all contigs fit into BAI and TBI. Otherwise each index is BAI or TBI
+        or CSI, whichever the run writes. Raise InvalidRequest, BucketNotFound.
+        """
+        publications: list[Publication] = []
         if isinstance(params, WgsParams):
-            wanted += self._variants(params, () if is_short else (".csi",))
+            publications += self._variants(params, () if is_short else (".csi",))
         if params.bam or not isinstance(params, WgsParams):
-            wanted += self._alignment(params, () if is_short else (".csi",))
+            publications += self._alignment(params, () if is_short else (".csi",))
         return (
-            *wanted,
+            *publications,
             Publication("summary", "results/summary.json", optional=True),
             Publication("flagstat", "results/flagstat.json"),
             Publication("stats", "results/stats.txt"),
@@ -182,54 +200,56 @@ class Publications:
             *(Publication(f"{name}_report", _REPORTS[name]) for name in params.chosen_reports),
         )
 
-    def _alignment(self, params: MappingParams, other: tuple[str, ...]) -> list[Publication]:
+    def _alignment(self, params: MappingParams, csi: tuple[str, ...]) -> list[Publication]:
         result = f"results/{params.alignment}"
-        indexes = (".crai",) if result.endswith(".cram") else (".bai", *other)
+        indexes = (".crai",) if result.endswith(".cram") else (".bai", *csi)
         return self._with_index("bam", params.bam, (".bam", ".cram"), result, indexes)
 
-    def _variants(self, params: WgsParams, other: tuple[str, ...]) -> list[Publication]:
-        wanted = [Publication("variants", "results/variants.txt")]
-        indexes = (".tbi", *other)
+    def _variants(self, params: WgsParams, csi: tuple[str, ...]) -> list[Publication]:
+        publications = [Publication("variants", "results/variants.txt")]
+        indexes = (".tbi", *csi)
         if params.gvcf_file is not None:
             gvcf = f"results/{params.gvcf_file}"
             kept = indexes if gvcf.endswith(".gz") else ()
-            wanted += self._with_index("gvcf", params.gvcf, _GVCF_NAMES, gvcf, kept)
+            publications += self._with_index("gvcf", params.gvcf, _GVCF_NAMES, gvcf, kept)
         either = (".vcf.gz", ".vcf")
         if params.is_plain:
-            return [*self._with_index("vcf", params.vcf, either, _VCF, ()), *wanted]
-        return [*self._with_index("vcf", params.vcf, either, _VCF_GZ, indexes), *wanted]
+            return [*self._with_index("vcf", params.vcf, either, _VCF, ()), *publications]
+        return [*self._with_index("vcf", params.vcf, either, _VCF_GZ, indexes), *publications]
 
     def _with_index(
         self,
         name: str,
         url: str | None,
         suffixes: tuple[str, ...],
-        result: str,
+        path: str,
         indexes: tuple[str, ...],
     ) -> list[Publication]:
-        """The result and its index; of several indexes the one that there will be."""
+        """Return the publications of a result and its index; several indexes are optional
+        alternatives.
+        """
         if url is not None and not url.lower().endswith(suffixes):
             raise InvalidRequest(
                 f"{name}: {url[:80]!r} must end with {' or '.join(suffixes)}", field=name
             )
-        wanted = [self._publication(name, result, url)]
+        publications = [self._publication(name, path, url)]
         for suffix in indexes:
             index_url = None if url is None else url + suffix
-            index = self._publication(f"{name}_index", result + suffix, index_url)
-            wanted.append(replace(index, optional=len(indexes) > 1))
-        return wanted
+            index = self._publication(f"{name}_index", path + suffix, index_url)
+            publications.append(replace(index, optional=len(indexes) > 1))
+        return publications
 
-    def _publication(self, name: str, result: str, url: str | None) -> Publication:
+    def _publication(self, name: str, path: str, url: str | None) -> Publication:
         if url is None:
-            return Publication(name, result)
+            return Publication(name, path)
         field = name.removesuffix("_index")
-        if self._elsewhere.is_remote(url):
-            return Publication(name, result, None, self._remote_target(url, field))
-        return Publication(name, result, self._buckets.target(url, field=field), url)
+        if self._locations.is_remote(url):
+            return Publication(name, path, None, self._remote_target(url, field))
+        return Publication(name, path, self._buckets.target(url, field=field), url)
 
     def _remote_target(self, url: str, field: str) -> str:
-        """The location of a result in a remote bucket, as it is told."""
-        remote = self._elsewhere.remote(url, field=field)
+        """Return the normalised location of a result in a remote bucket."""
+        remote = self._locations.remote(url, field=field)
         if not isinstance(remote, RemoteKey) or remote.sha256 is not None:
             raise InvalidRequest(
                 f"{redacted_url(url)}: results go to buckets; write oss://<bucket>/<key>",
@@ -237,4 +257,4 @@ class Publications:
             )
         if url.endswith("/"):
             raise InvalidRequest(f"{url} is a folder; name the file to write", field=field)
-        return remote.bucket.shown(remote.key)
+        return remote.bucket.url(remote.key)

@@ -1,10 +1,11 @@
-"""The parameters of the bundled pipelines, as every dialect sends them to the core.
+"""Parameters of the bundled pipelines, common to all APIs.
 
 A location is `oss://bucket/key` (a local or remote bucket), `s3://bucket/key` (a remote one), an
 http, https or file URL, or a plain relative name: an attachment.
-A reference is the name of a registered one ("hs37d5", "hg19", "hg38") or an `oss://` location:
-a FASTA at that key, else a folder with one FASTA, else the reference registered under the last
-part of the key.
+
+A reference is a registered name ("hs37d5", "hg19", "hg38") or an `oss://` location: a FASTA file,
+or a folder with one FASTA. If the key does not exist, its last part is looked up as a registered
+name.
 """
 
 from typing import Annotated, Literal, Self
@@ -31,17 +32,17 @@ Location = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
 MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3", "minimap2")
-"""Those that are here without settings."""
+"""The built-in mappers."""
 
 GPU_CALLERS = ("haplotypecaller",)
-"""Those of Parabricks alone; the first one is the default where a run is on a GPU."""
+"""Callers that only Parabricks has; the first one is the default of runs on a GPU."""
 
 
 class LaneParams(BaseModel):
-    """The two mates' files of one lane, and its read group as an `@RG` line.
+    """Files of one lane, and its read group as an `@RG` line.
 
-    Both may name one folder: every pair `*_1.f*q.gz`, `*_2.f*q.gz` below it becomes a lane.
-    `interleaved` reads have one file, `first`, in which the mates follow each other.
+    If both mates name the same folder, each pair `*_1.f*q.gz`, `*_2.f*q.gz` in it becomes a lane.
+    `interleaved` reads have one file, `first`, with alternating mates.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -54,7 +55,7 @@ class LaneParams(BaseModel):
     @field_validator("read_group")
     @classmethod
     def _is_read_group(cls, text: str | None) -> str | None:
-        """As one line with tabs."""
+        """Normalise the read group to one line with tabs."""
         try:
             return None if text is None else parse_read_group(text).line
         except InvalidRequest as error:
@@ -68,14 +69,12 @@ class LaneParams(BaseModel):
 
 
 class MappingParams(BaseModel):
-    """`mapping`: align, sort, mark duplicates. `bam` is where the result is published: as BAM,
-    or as CRAM if the name ends in `.cram`.
+    """Parameters of `mapping`: align, sort, mark duplicates.
 
-    `quality_offset` is that of the FASTQ (64: Illumina before 1.8); None takes it for 33 and
-    refuses reads that look like 64. Duplicates within
-    `optical_distance` pixels count as optical; 0 does not look for them. `bam_level` is the
-    compression of a BAM, 0 (none) to 9. `reports` are made in the
-    end, for people.
+    `bam` is the location of the result; a name in `.cram` selects CRAM. `quality_offset` is that of
+    the FASTQ (64: Illumina before 1.8); None means 33 and rejects reads that look like 64.
+    Duplicates within `optical_distance` pixels count as optical; 0 turns the search off.
+    `bam_level` is the BAM compression, 0 (none) to 9. `reports` are HTML reports for people.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -95,26 +94,26 @@ class MappingParams(BaseModel):
 
     @property
     def alignment(self) -> Literal["aligned.bam", "aligned.cram"]:
-        """The pipeline's own name for what it makes."""
+        """The name of the alignment in the pipeline."""
         return "aligned.cram" if (self.bam or "").lower().endswith(".cram") else "aligned.bam"
 
     @property
     def chosen_reports(self) -> list[str]:
-        """Each of them once."""
+        """The requested reports without duplicates."""
         return list(dict.fromkeys(self.reports))
 
     @property
     def more_files(self) -> dict[str, str]:
-        """Locations of input files beside reads and reference, by parameter."""
+        """Locations of input files other than reads and reference, by parameter."""
         return {}
 
 
 class WgsParams(MappingParams):
-    """`wgs`: mapping, then variant calling. The BAM is published only if `bam` is named, a gVCF
-    is made only if `gvcf` is.
+    """Parameters of `wgs`: mapping, then variant calling.
 
-    `ploidy` is a number, or the location of a ploidy file, of which `sex` chooses the lines.
-    `targets` is the location of a BED file.
+    The BAM is published only if `bam` is given, a gVCF is written only if `gvcf` is. `ploidy` is a
+    number, or the location of a ploidy file, from which `sex` selects lines. `targets` is the
+    location of a BED file.
     """
 
     vcf: Location | None = None
@@ -126,12 +125,12 @@ class WgsParams(MappingParams):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the VCF is wanted uncompressed."""
+        """True if the VCF is to be uncompressed."""
         return self.vcf is not None and not self.vcf.lower().endswith(".gz")
 
     @property
     def gvcf_file(self) -> Literal["calls.g.vcf.gz", "calls.g.vcf"] | None:
-        """The pipeline's own name for the gVCF."""
+        """The name of the gVCF in the pipeline, or None."""
         if self.gvcf is None:
             return None
         return "calls.g.vcf.gz" if self.gvcf.lower().endswith(".gz") else "calls.g.vcf"
@@ -144,7 +143,7 @@ class WgsParams(MappingParams):
     @field_validator("ploidy", mode="before")
     @classmethod
     def _is_ploidy(cls, value: object) -> int | str:
-        """A number may come as text."""
+        """Accept a number as text."""
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ValueError("write a whole number, or the location of a ploidy file")
         try:
@@ -166,20 +165,22 @@ PARAMS: dict[str, type[MappingParams]] = {"mapping": MappingParams, "wgs": WgsPa
 
 
 def parse_params(request: RunRequest) -> MappingParams:
-    """The parameters of a bundled pipeline. Raises InvalidRequest naming the first bad one."""
+    """Parse the parameters of a bundled pipeline. Raise InvalidRequest for the first invalid
+    one.
+    """
     kind = PARAMS[request.workflow_url]
     unknown = next((name for name in request.params if name not in kind.model_fields), None)
-    if unknown is not None:  # before pydantic lists every one of them
+    if unknown is not None:  # pydantic would list all of them
         raise InvalidRequest(
-            f"{unknown[:80]}: is not known; leave it out or correct its name "
+            f"{unknown[:80]}: is unknown; leave it out or correct its name "
             f"(workflow {request.workflow_url!r})",
             field=unknown[:80],
         )
     try:
         return kind.model_validate(request.params)
     except ValidationError as error:
-        place, reason = validation_reason(error)
-        field = place or "workflow_params"
+        location, reason = validation_reason(error)
+        field = location or "workflow_params"
         raise InvalidRequest(
             f"{field}: {reason} (workflow {request.workflow_url!r})", field=field
         ) from error

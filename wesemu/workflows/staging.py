@@ -1,7 +1,7 @@
-"""Remote inputs are brought into the run directory before its tasks begin.
+"""Staging: remote inputs are fetched into the run directory before its tasks start.
 
-`inputs/<hash of the location>/` holds `file/<name>`, or `folder/…` with the reads below a remote
-folder. What lies there is not fetched again when the run is resumed.
+`inputs/<hash of the location>/` holds `file/<name>`, or `folder/…` with the reads of a remote
+folder. A resumed run does not fetch them again.
 """
 
 import asyncio
@@ -24,106 +24,111 @@ from wesemu.storage.upload import run_all
 from wesemu.workflows.locations import RemoteKey, RemoteLocations
 from wesemu.workflows.params import FASTA_SUFFIXES, MappingParams
 
-_ODD = re.compile(r"[^A-Za-z0-9._-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def staged_path(folder: Path, location: str) -> Path | None:
-    """The file or folder that `stage` has brought for a location; `folder` is the run's."""
-    place = _place(folder, location)
-    if (place / "folder").is_dir():
-        return place / "folder"
-    if not (place / "file").is_dir():
+    """Return the staged file or folder of a location, or None; `folder` is the run's."""
+    target = _input_folder(folder, location)
+    if (target / "folder").is_dir():
+        return target / "folder"
+    if not (target / "file").is_dir():
         return None
-    names = (each for each in (place / "file").iterdir() if each.name[0] != ".")
+    names = (each for each in (target / "file").iterdir() if each.name[0] != ".")
     return next((each for each in names if not each.name.endswith(ALTERNATE_SUFFIXES)), None)
 
 
 class InputStager:
-    """Brings the remote inputs of runs, by `cache`."""
+    """Fetches the remote inputs of runs through the cache."""
 
-    def __init__(self, elsewhere: RemoteLocations, cache: InputCache | None) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, locations: RemoteLocations, cache: InputCache | None) -> None:
+        self._locations = locations
         self._cache = cache
 
-    async def stage(self, params: MappingParams, folder: Path, tell: ProgressCallback) -> None:
-        """Have all remote inputs of a bundled pipeline below `folder`.
+    async def stage(self, params: MappingParams, folder: Path, report: ProgressCallback) -> None:
+        """Stage all remote inputs of a bundled pipeline in `folder`.
 
-        `tell` is told `wesemu.staging.bytes` (so far), `.total` (once all sizes are known) and
-        `.cached` (of those, what needed no fetching). Raises InputError, naming parameter and
-        location, for what cannot be fetched; RemoteFault, SystemFault, OSError.
+        `report` receives `wesemu.staging.bytes` (so far), `.total` (once all sizes are known) and
+        `.cached` (bytes that needed no download). Raise InputError, naming parameter and location,
+        for inputs that cannot be fetched; RemoteFault, SystemFault, OSError.
         """
-        wanted = self._wanted(params)
-        if not wanted:
+        inputs = self._remote_inputs(params)
+        if not inputs:
             return
         assert self._cache is not None, "nothing is remote without a cache"
-        progress = _Progress(tell, len(wanted))
-        works = [
-            self._bring(location, field, is_folder, folder, progress)
-            for location, (field, is_folder) in wanted.items()
+        progress = _Progress(report, len(inputs))
+        coroutines = [
+            self._stage(location, field, is_folder, folder, progress)
+            for location, (field, is_folder) in inputs.items()
         ]
-        await run_all(works, f"stage {folder.parent.name}")
+        await run_all(coroutines, f"stage {folder.parent.name}")
         progress.finish()
 
     async def cleanup(self, folder: Path) -> None:
-        """The run has ended: its links go, so that the cache may let go of the files."""
+        """Remove the links of a run that has ended, so the cache may trim the files."""
         if self._cache is not None and await asyncio.to_thread(folder.is_dir):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             await self._cache.trim()
 
-    def _wanted(self, params: MappingParams) -> Mapping[str, tuple[str, bool]]:
-        """By location: the parameter, and whether it may be a folder of reads."""
-        found: dict[str, tuple[str, bool]] = {}
+    def _remote_inputs(self, params: MappingParams) -> Mapping[str, tuple[str, bool]]:
+        """Return the parameter by location, and whether it may be a folder of reads."""
+        inputs: dict[str, tuple[str, bool]] = {}
         for number, lane in enumerate(params.reads):
             same = lane.first == lane.second
             for mate, location in (("first", lane.first), ("second", lane.second)):
-                if location is not None and self._elsewhere.is_remote(location):
-                    found.setdefault(location, (f"reads.{number}.{mate}", same))
-        if self._elsewhere.is_remote(params.reference):
-            found.setdefault(params.reference, ("reference", False))
+                if location is not None and self._locations.is_remote(location):
+                    inputs.setdefault(location, (f"reads.{number}.{mate}", same))
+        if self._locations.is_remote(params.reference):
+            inputs.setdefault(params.reference, ("reference", False))
         for name, location in params.more_files.items():
-            if self._elsewhere.is_remote(location):
-                found.setdefault(location, (name, False))
-        return found
+            if self._locations.is_remote(location):
+                inputs.setdefault(location, (name, False))
+        return inputs
 
-    async def _bring(
+    async def _stage(
         self, location: str, field: str, is_folder: bool, folder: Path, progress: "_Progress"
     ) -> None:
-        place = _place(folder, location)
-        if (there := await asyncio.to_thread(staged_path, folder, location)) is not None:
-            size = await asyncio.to_thread(_size, there)
+        target = _input_folder(folder, location)
+        if (staged := await asyncio.to_thread(staged_path, folder, location)) is not None:
+            size = await asyncio.to_thread(_size, staged)
             progress.add(location, CachedInput(size, "", cached=True))
             return
         try:
-            match self._elsewhere.remote(location, field=field):
+            match self._locations.remote(location, field=field):
                 case WebFile() as file:
-                    await self._fetch(file, place / "file" / _web_name(file), progress)
+                    await self._fetch(file, target / "file" / _file_name(file), progress)
                 case RemoteKey() as remote if field == "reference":
-                    await self._bring_reference(remote, place, progress)
+                    await self._stage_reference(remote, target, progress)
                 case RemoteKey() as remote if is_folder:
-                    await self._bring_folder(remote, place, progress)
+                    await self._stage_folder(remote, target, progress)
                 case RemoteKey() as remote:
-                    await self._bring_key(remote, remote.key, place, progress)
+                    await self._stage_key(remote, remote.key, target, progress)
         except WesemuError as error:
-            raise _named(error, field) from error
+            raise _with_field(error, field) from error
 
-    async def _bring_key(
-        self, remote: RemoteKey, key: str, place: Path, progress: "_Progress"
+    async def _stage_key(
+        self, remote: RemoteKey, key: str, target: Path, progress: "_Progress"
     ) -> None:
         source = RemoteFile(remote.bucket, key, remote.sha256)
-        await self._fetch(source, place / "file" / key.rpartition("/")[2], progress)
+        await self._fetch(source, target / "file" / key.rpartition("/")[2], progress)
 
-    async def _bring_reference(self, remote: RemoteKey, place: Path, progress: "_Progress") -> None:
-        """A FASTA at the key, else the only one in the folder, else nothing: it may be the name
-        of a registered reference. With a list of ALT contigs, if there is one beside it."""
+    async def _stage_reference(
+        self, remote: RemoteKey, target: Path, progress: "_Progress"
+    ) -> None:
+        """Stage the FASTA file at the key, or the only one in the folder at the key.
+
+        If there is neither, stage nothing: the key may end with the name of a registered reference.
+        A list of ALT contigs beside the FASTA is staged too.
+        """
         if await self._is_object(remote):
-            return await self._bring_fasta(remote, remote.key, place, progress)
+            return await self._stage_fasta(remote, remote.key, target, progress)
         names = [
             name
-            for name in await remote.bucket.below(remote.key)
+            for name in await remote.bucket.list_folder(remote.key)
             if "/" not in name and name.lower().endswith(FASTA_SUFFIXES)
         ]
         if len(names) > 1:
-            shown = remote.bucket.shown(remote.key)
+            shown = remote.bucket.url(remote.key)
             raise InputError(
                 f"the folder {shown} holds {len(names)} FASTA files ({', '.join(names[:5])}); "
                 "name the file",
@@ -131,27 +136,30 @@ class InputStager:
             )
         if names:
             key = f"{remote.key.rstrip('/')}/{names[0]}"
-            await self._bring_fasta(remote, key, place, progress)
+            await self._stage_fasta(remote, key, target, progress)
         return None
 
-    async def _bring_fasta(
-        self, remote: RemoteKey, key: str, place: Path, progress: "_Progress"
+    async def _stage_fasta(
+        self, remote: RemoteKey, key: str, target: Path, progress: "_Progress"
     ) -> None:
-        """The list comes first: where the FASTA is, a resumed run fetches nothing more."""
+        """Stage a FASTA and its list of ALT contigs.
+
+        The list comes first: once the FASTA is staged, a resumed run fetches nothing more.
+        """
         lists = [stem + suffix for stem in stems(key) for suffix in ALTERNATE_SUFFIXES]
         for name in lists:
             if await remote.bucket.find(name) is not None:
                 progress.more(1)
                 source = RemoteFile(remote.bucket, name)
-                await self._fetch(source, place / "file" / name.rpartition("/")[2], progress)
+                await self._fetch(source, target / "file" / name.rpartition("/")[2], progress)
                 break
-        await self._bring_key(remote, key, place, progress)
+        await self._stage_key(remote, key, target, progress)
 
-    async def _bring_folder(self, remote: RemoteKey, place: Path, progress: "_Progress") -> None:
-        """Every FASTQ file below the folder; the lanes are told by their names afterwards."""
+    async def _stage_folder(self, remote: RemoteKey, target: Path, progress: "_Progress") -> None:
+        """Stage all FASTQ files of the folder; their names give the lanes later."""
         folder = remote.key.rstrip("/")
-        names = [name for name in await remote.bucket.below(folder) if is_reads(name)]
-        shown = remote.bucket.shown(remote.key)
+        names = [name for name in await remote.bucket.list_folder(folder) if is_reads(name)]
+        shown = remote.bucket.url(remote.key)
         if not names:
             raise ObjectNotFound(
                 f"{shown} is named for both mates and is no folder with FASTQ files; name a "
@@ -160,31 +168,32 @@ class InputStager:
         for name in names:
             check_key(name)
         progress.more(len(names) - 1)
-        works = [
+        coroutines = [
             self._fetch(
                 RemoteFile(remote.bucket, f"{folder}/{name}"),
-                place / "coming" / name,
+                target / "coming" / name,
                 progress,
             )
             for name in names
         ]
-        await run_all(works, f"stage {shown}")
-        await asyncio.to_thread((place / "coming").rename, place / "folder")
+        await run_all(coroutines, f"stage {shown}")
+        # The rename marks the folder as complete.
+        await asyncio.to_thread((target / "coming").rename, target / "folder")
 
     async def _is_object(self, remote: RemoteKey) -> bool:
         return not remote.key.endswith("/") and await remote.bucket.find(remote.key) is not None
 
     async def _fetch(self, source: Source, target: Path, progress: "_Progress") -> None:
         assert self._cache is not None
-        fetched = await self._cache.fetch(source, target, progress.of(source.asked))
-        progress.add(source.asked, fetched)
+        fetched = await self._cache.fetch(source, target, progress.of(source.identity))
+        progress.add(source.identity, fetched)
 
 
 class _Progress:
-    """Adds up what several fetches tell."""
+    """Sums the progress of several downloads."""
 
-    def __init__(self, tell: ProgressCallback, files: int) -> None:
-        self._tell = tell
+    def __init__(self, report: ProgressCallback, files: int) -> None:
+        self._callback = report
         self._files = files
         self._done: dict[str, int] = {}
         self._totals: dict[str, int | None] = {}
@@ -194,11 +203,11 @@ class _Progress:
         self._files += files
 
     def of(self, key: str) -> Callable[[int, int | None], None]:
-        def tell(done: int, total: int | None) -> None:
+        def report(done: int, total: int | None) -> None:
             self._done[key], self._totals[key] = done, total
             self._report()
 
-        return tell
+        return report
 
     def add(self, key: str, fetched: CachedInput) -> None:
         self._done[key] = self._totals[key] = fetched.size
@@ -206,39 +215,42 @@ class _Progress:
         self._report()
 
     def finish(self) -> None:
-        """All is there, whatever was thought to come."""
+        """Report the final figures, whatever number of files was expected."""
         self._files = len(self._totals)
         self._report()
 
     def _report(self) -> None:
-        told = {
+        tags = {
             "wesemu.staging.bytes": str(sum(self._done.values())),
             "wesemu.staging.cached": str(self._cached),
         }
         totals = [total for total in self._totals.values() if total is not None]
         if totals and len(totals) == self._files:
-            told["wesemu.staging.total"] = str(sum(totals))
-        self._tell(told)
+            tags["wesemu.staging.total"] = str(sum(totals))
+        self._callback(tags)
 
 
-def _place(folder: Path, location: str) -> Path:
+def _input_folder(folder: Path, location: str) -> Path:
     return folder / hashlib.sha256(location.encode()).hexdigest()[:16]
 
 
-def _web_name(file: WebFile) -> str:
-    """The last part of the path, of letters that need no quoting; its ending tells the format."""
+def _file_name(file: WebFile) -> str:
+    """Return the last part of the URL's path with safe letters; its suffix gives the format."""
     name = unquote(URL(file.url, encoded=True).raw_path.rpartition("/")[2])
-    return _ODD.sub("_", name).lstrip(".")[-100:] or "input"
+    return _UNSAFE.sub("_", name).lstrip(".")[-100:] or "input"
 
 
 def _size(path: Path) -> int:
-    """Of a file, or of all below a folder."""
+    """Return the size of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _named(error: WesemuError, field: str) -> WesemuError:
-    """The same error with the parameter's name; the one that was raised may be others', too."""
+def _with_field(error: WesemuError, field: str) -> WesemuError:
+    """Return a copy of the error with the parameter's name.
+
+    Other runs may share the original error.
+    """
     message = f"{field}: {error.message}"
     match error:
         case RemoteFault():

@@ -171,7 +171,7 @@ async def test_a_server_that_is_down_is_told(partial: PartialFile, unused_tcp_po
 
 @pytest.mark.parametrize(
     ("status", "advice"),
-    [(404, "check the address"), (403, "sign it anew"), (401, "signed"), (418, "plain GET")],
+    [(404, "check the address"), (403, "sign it again"), (401, "signed"), (418, "plain GET")],
 )
 async def test_a_refusal_is_the_requests_fault_and_is_not_repeated(
     fetcher: HttpFetcher, origin: Origin, partial: PartialFile, status: int, advice: str
@@ -401,7 +401,7 @@ async def test_a_server_that_trickles_is_left_and_what_came_is_kept(
         await fetch(fetcher, origin, partial)
     assert left.value.file == origin.url
     assert len(origin.requests) == len(IMPATIENT) + 1
-    assert await asyncio.to_thread(partial.arrived) == 100 * len(origin.requests)
+    assert await asyncio.to_thread(partial.resume_offset) == 100 * len(origin.requests)
     await fetcher.close()
 
 

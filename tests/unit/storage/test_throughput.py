@@ -23,7 +23,7 @@ def feed(seconds: float, size: int, windows: float) -> None:
     end = clock.now + windows * WINDOW_SECONDS
     while clock.now <= end:
         clock.now += seconds
-        pace.add(size, whole=False)
+        pace.add(size, is_last=False)
 
 
 def test_a_trickle_is_left_after_one_window() -> None:
@@ -40,12 +40,12 @@ def test_slow_is_fast_enough() -> None:
 def test_what_came_fast_at_first_does_not_excuse_a_trickle() -> None:
     clock = Seconds()
     pace = ThroughputGuard(clock)
-    pace.add(1 << 30, whole=False)
+    pace.add(1 << 30, is_last=False)
     for _ in range(2):
         clock.now += WINDOW_SECONDS
-        pace.add(1, whole=False)
+        pace.add(1, is_last=False)
     with pytest.raises(TransientError, match="1 bytes in 60 seconds"):
-        pace.add(1, whole=False)
+        pace.add(1, is_last=False)
 
 
 def slow_end(*, known: bool) -> ThroughputGuard:
@@ -53,9 +53,9 @@ def slow_end(*, known: bool) -> ThroughputGuard:
     clock = Seconds()
     pace = ThroughputGuard(clock)
     clock.now += 50
-    pace.add(19 << 10, whole=False)
+    pace.add(19 << 10, is_last=False)
     clock.now += 11
-    pace.add(1 << 10, whole=known)
+    pace.add(1 << 10, is_last=known)
     return pace
 
 
@@ -64,9 +64,9 @@ def test_a_file_that_has_arrived_whole_is_taken_however_slow_its_end(known: bool
     """Known by its size, or only by nothing more that comes."""
     pace = slow_end(known=known)
     with pytest.raises(TransientError, match="20480 bytes in 61 seconds"):
-        pace.add(1, whole=False)
+        pace.add(1, is_last=False)
 
 
 def test_an_end_in_two_pieces_is_taken_too() -> None:
     pace = slow_end(known=False)
-    pace.add(1, whole=True)
+    pace.add(1, is_last=True)

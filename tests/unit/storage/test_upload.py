@@ -256,7 +256,7 @@ async def test_a_service_that_is_down_is_told(kind: str, unused_tcp_port: int) -
 async def test_folders_are_listed(side: Side, bucket: RemoteBucket) -> None:
     for key in ("lab/7/S1/L1/a_1.fq.gz", "lab/7/S1/b.txt", "lab/7/S10/no.fq", "S1/no.fq"):
         await asyncio.to_thread(side.put, key, b"reads")
-    assert sorted(await bucket.below("S1")) == ["L1/a_1.fq.gz", "b.txt"]
+    assert sorted(await bucket.list_folder("S1")) == ["L1/a_1.fq.gz", "b.txt"]
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/x", "a//b", "a/./b", "a\nb", ""])
