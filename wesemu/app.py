@@ -267,7 +267,7 @@ async def build_apis(
     """
     auth, keys = settings.auth, settings.auth.ags_keys
     by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
-    bearer = by_token.ask if auth.bearers else None
+    bearer = by_token.find_or_verify if auth.bearers else None
     apis: list[Dialect] = [
         WesDialect(by_token),
         AgsDialect(AgsAuthenticator(keys, WallClock(), bearer=bearer)),

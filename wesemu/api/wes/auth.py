@@ -1,4 +1,5 @@
-"""Who asks: tokens as the known WES clients send them."""
+"""WES authentication: tokens in the forms that WES clients send (WES 1.1.0, "Authorization and
+Authentication")."""
 
 import base64
 import hashlib
@@ -12,25 +13,27 @@ from wesemu.errors import TokenRefused, Unauthorized
 from wesemu.runs.model import LOCAL_OWNER, Owner
 
 _DOTS = 2
-"""A signed JSON Web Token has three parts."""
+"""A signed JSON Web Token has three parts (RFC 7515, section 3.1)."""
 
 
 class Verifier(Protocol):
-    """Knows tokens that nobody had to write down before."""
+    """Verifies tokens that are not listed in the settings (OpenID Connect)."""
 
     async def owner(self, token: str) -> Owner:
-        """Raises TokenRefused, Forbidden or IssuerUnreachable."""
+        """Return the token's owner. Raises TokenRefused, Forbidden or IssuerUnreachable."""
         ...
 
 
 class TokenAuthenticator:
-    """Maps a request's token to its owner. Without any token, everybody is the owner `local`,
-    or nobody may come in where credentials of another kind are configured (`guarded`).
+    """Maps a request's token to its owner.
 
-    Taken are `Authorization: Bearer T`, a bare `Authorization: T` (wes-client), Basic with T as
-    the password, or as the user without one (toil), and `x-api-key: T` (gxy-wes). A token is
-    compared in constant time with every known one. One that is none of them and looks like a
-    JSON Web Token is the `verifier`'s, where there is one.
+    Without tokens and verifier, every caller is the owner `local`. With `guarded`, the server
+    requires credentials of another kind, so requests without a valid token are refused.
+
+    Accepted forms: `Authorization: Bearer T`; a bare `Authorization: T` (wes-client); Basic with T
+    as the password, or as the user if the password is empty (toil); `x-api-key: T` (gxy-wes). A
+    token is compared with all listed ones in constant time. An unlisted token that looks like a
+    JSON Web Token goes to `verifier`.
     """
 
     def __init__(
@@ -40,37 +43,40 @@ class TokenAuthenticator:
         guarded: bool = False,
         verifier: Verifier | None = None,
     ) -> None:
-        self._open = not tokens and not guarded and verifier is None
+        self._is_open = not tokens and not guarded and verifier is None
         self._verifier = verifier
         self._owners = [(_digest(token), Owner(owner)) for token, owner in tokens.items()]
 
     async def __call__(self, request: web.Request) -> Owner:
-        """Raises Unauthorized; Forbidden or IssuerUnreachable of a verifier."""
-        if self._open:
+        """Return the owner.
+
+        Raises Unauthorized, or the verifier's Forbidden or IssuerUnreachable.
+        """
+        if self._is_open:
             return LOCAL_OWNER
-        shown = list(_tokens(request))
-        found = [owner for token in shown if (owner := self.find(token)) is not None]
-        if found:
-            return found[0]
-        for token in shown:
+        sent = list(_tokens(request))
+        owners = [owner for token in sent if (owner := self.find(token)) is not None]
+        if owners:
+            return owners[0]
+        for token in sent:
             if self._verifier is not None and token.count(".") == _DOTS:
                 return await self._verifier.owner(token)
-        if shown:
+        if sent:
             raise TokenRefused("nobody here knows it")
         raise Unauthorized("credentials are missing; send 'Authorization: Bearer <token>'")
 
-    async def ask(self, token: str) -> Owner | None:
-        """As `find`, and of the verifier where it may be its token. Raises what that raises."""
+    async def find_or_verify(self, token: str) -> Owner | None:
+        """Like `find`, but also ask the verifier. Raises its errors."""
         owner = self.find(token)
         if owner is None and self._verifier is not None and token.count(".") == _DOTS:
             return await self._verifier.owner(token)
         return owner
 
     def find(self, token: str) -> Owner | None:
-        """Whose token it is; None for one that nobody here knows."""
+        """Return the owner of a listed token, or None."""
         digest = _digest(token)
-        found = [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
-        return found[0] if found else None
+        owners = [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
+        return owners[0] if owners else None
 
 
 def _tokens(request: web.Request) -> Iterator[str]:
@@ -95,5 +101,5 @@ def _basic(value: str) -> Iterator[str]:
 
 
 def _digest(token: str) -> bytes:
-    """Of equal length for all tokens, so that comparing tells nothing of theirs."""
+    """Return a digest. Equal lengths keep the comparison from revealing a token's length."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""The API reference as a page: openapi.yaml put into HTML, without scripts."""
+"""The API reference as an HTML page: openapi.yaml, rendered without scripts."""
 
 import asyncio
 import base64
@@ -27,12 +27,12 @@ Node = Mapping[str, Any]
 
 
 class DocsPage:
-    """Laid out when it is first asked for."""
+    """Renders the page on the first request."""
 
     def __init__(self) -> None:
         self._text: str | None = None
 
-    async def answer(self, _: web.Request) -> web.Response:
+    async def get(self, _: web.Request) -> web.Response:
         if self._text is None:
             self._text = await asyncio.to_thread(render_docs_page)
         headers = {"Content-Security-Policy": security_policy()}
@@ -40,7 +40,7 @@ class DocsPage:
 
 
 def security_policy() -> str:
-    """Content-Security-Policy of the page: nothing but its own style."""
+    """Return the page's Content-Security-Policy, which only allows its own style."""
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     return (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
@@ -49,7 +49,7 @@ def security_policy() -> str:
 
 
 def render_docs_page() -> str:
-    """Reads and lays out the document; a few tens of milliseconds."""
+    """Return openapi.yaml as HTML. Takes a few tens of milliseconds."""
     document = yaml.safe_load(DOCUMENT.read_text())
     title = escape(document["info"]["title"])
     operations = list(_operations(document))
@@ -100,10 +100,10 @@ def _operation(document: Node, method: str, path: str, operation: Node) -> str:
     if "requestBody" in operation:
         parts.append(f"<li>body: {_content(operation['requestBody'])}</li>")
     for status, response in operation["responses"].items():
-        answer = _resolve(document, response)
+        resolved = _resolve(document, response)
         parts.append(
             f"<li>{'any other' if status == 'default' else _text(status)}: "
-            f"{_text(answer['description'])} {_content(answer)}</li>"
+            f"{_text(resolved['description'])} {_content(resolved)}</li>"
         )
     return "".join([*parts, "</ul>"])
 
@@ -131,7 +131,7 @@ def _content(node: Node) -> str:
 
 
 def _type(schema: Node) -> str:
-    """A schema in a few words, with links to those that have a name."""
+    """Describe a schema in a few words, with links to named schemas."""
     if "$ref" in schema:
         name = _text(schema["$ref"].rpartition("/")[2])
         return f'<a href="#schema-{name}">{name}</a>'

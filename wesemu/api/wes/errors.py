@@ -1,4 +1,5 @@
-"""The one place where WES errors are made: ErrorResponse {msg, status_code}."""
+"""WES errors: ErrorResponse {msg, status_code} (WES 1.1.0, schema ErrorResponse). All WES errors
+are rendered here."""
 
 import re
 
@@ -26,14 +27,14 @@ from wesemu.errors import (
 
 _BASIC = 'Basic realm="wesemu", charset="UTF-8"'
 _UNQUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
-"""What RFC 6750, 3 does not allow in an error_description."""
+"""Characters that an error_description must not contain (RFC 6750, section 3)."""
 
 _RETRY_SECONDS = 5
 _KEPT_HEADERS = ("Allow", "Content-Range", "Location")
 
 
 def render_error(error: Exception, request_id: str) -> web.Response:
-    """JSON for whatever went wrong; nothing of the inside for an error that nobody foresaw."""
+    """Return the response for an error. Details of unexpected exceptions are not shown."""
     headers = {}
     match error:
         case web.HTTPException():
@@ -49,11 +50,11 @@ def render_error(error: Exception, request_id: str) -> web.Response:
 
 
 def _challenge(error: Exception, status: int) -> dict[str, str]:
-    """RFC 6750, 3: no error code for a request without a token."""
+    """Return WWW-Authenticate or Retry-After. Without a token: no error code (RFC 6750, 3.1)."""
     match error:
         case TokenRefused():
-            told = _UNQUOTABLE.sub("'", error.message)
-            bearer = f'Bearer realm="wesemu", error="invalid_token", error_description="{told}"'
+            reason = _UNQUOTABLE.sub("'", error.message)
+            bearer = f'Bearer realm="wesemu", error="invalid_token", error_description="{reason}"'
             return {"WWW-Authenticate": f"{bearer}, {_BASIC}"}
         case ScopeMissing(scopes=scopes):
             scope = f', scope="{_UNQUOTABLE.sub("", " ".join(scopes))}"' if scopes else ""
@@ -68,9 +69,11 @@ def _challenge(error: Exception, status: int) -> dict[str, str]:
 
 
 def _status(error: WesemuError) -> int:
-    """WES knows 400, 401, 403, 404 and 500; 409, 422 and 503 come of extensions only. An input
-    that a submission names and that does not exist is the submission's fault: RunWorkflow documents
-    no 404."""
+    """Return an error's status.
+
+    WES 1.1.0 documents 400, 401, 403, 404 and 500. 409, 422, 429 and 503 come from extensions only.
+    Missing inputs of a submission are a 400, because RunWorkflow documents no 404.
+    """
     match error:
         case InvalidRequest() | BucketNotFound() | ObjectNotFound() | ReferenceNotFound():
             return 400

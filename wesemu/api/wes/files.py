@@ -1,4 +1,5 @@
-"""Files below a run directory as answers, never by way of a link."""
+"""Responses from a run's directory: files with ranges and conditions, the event stream, and
+RO-Crates."""
 
 import asyncio
 import base64
@@ -27,15 +28,15 @@ from wesemu.runs.model import Owner, Run
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 
-# `GET /runs/{id}/events`: one run's changes as server-sent events. An extension.
+# `GET /runs/{run_id}/events`: server-sent events, an extension
 
 
 class RunEvents:
-    """Streams a run's RunSummary: as it is now, and after each change, until its end.
+    """Streams a run's RunSummary: the current one, then one after each change, until the run ends.
 
-    An event's id is made of its content, so that a client which connects again, also to another
-    server process, is told nothing twice. One that has seen the end already gets a 204, which
-    tells browsers not to come again.
+    An event's id is a digest of its content. A client that reconnects, even to a restarted server,
+    gets no event twice. A client that has seen the last event gets a 204, which stops a browser's
+    EventSource.
     """
 
     def __init__(self, runs: RunService) -> None:
@@ -45,8 +46,8 @@ class RunEvents:
     async def close(self, app: web.Application) -> None:
         await self._streams.close(app)
 
-    async def answer(self, request: web.Request, version: Version) -> web.StreamResponse:
-        """Raises RunNotFound, Forbidden."""
+    async def stream(self, request: web.Request, version: Version) -> web.StreamResponse:
+        """Stream the run's events. Raises RunNotFound or Forbidden."""
         owner, last = request[OWNER], last_event_id(request)
         run = await self._runs.get(owner, request.match_info["run_id"])
         if run.state.ended and _event(version, run).id == last:
@@ -72,31 +73,30 @@ def _event(version: Version, run: Run) -> Event:
     return Event("run", data, hashlib.sha256(data.encode()).hexdigest()[:16])
 
 
-# Range and conditions of a request for a file (RFC 9110, 13 and 14), as far as aiohttp's
-# FileResponse would refuse them without a word, or read them otherwise than the RFC.
-
+# Range and conditions (RFC 9110, sections 13 and 14), where aiohttp's FileResponse sends no message
+# or differs from the RFC
 
 _ONE = re.compile(r"bytes=(\d{0,20})-(\d{0,20})", re.ASCII)
 
 
-def part_is_asked(request: web.Request, file: os.stat_result) -> bool:
-    """Whether a Range counts; one that does not is as good as none: the whole file is sent, or a
-    304.
+def range_applies(request: web.Request, file: os.stat_result) -> bool:
+    """Return whether the Range applies. If it does not, the response is the whole file or a 304.
 
     Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable.
     """
-    _refuse_other_file(request, file)
+    _check_preconditions(request, file)
     match = _ONE.fullmatch(request.headers.get("Range", ""))
-    # other units must, several ranges and senseless ones may be ignored; only GET has ranges
+    # RFC 9110, section 14.2: ignore Range in other methods and in unknown units; several ranges
+    # and invalid ones may be ignored
     if match is None or request.method != "GET" or not any(match.groups()):
         return False
-    if _is_known(request, file) or not _is_still_meant(request, file):
+    if _is_not_modified(request, file) or not _if_range_matches(request, file):
         return False
     first, last = match.groups()
     if first and last and int(last) < int(first):
         return False
-    begins_there = int(first) < file.st_size if first else int(last) > 0 and file.st_size > 0
-    if not begins_there:
+    is_satisfiable = int(first) < file.st_size if first else int(last) > 0 and file.st_size > 0
+    if not is_satisfiable:
         raise web.HTTPRequestRangeNotSatisfiable(
             headers={"Content-Range": f"bytes */{file.st_size}"},
             text=f"there is nothing at {match[0]}; the file has {file.st_size} bytes",
@@ -105,32 +105,32 @@ def part_is_asked(request: web.Request, file: os.stat_result) -> bool:
 
 
 def etag(file: os.stat_result) -> str:
-    """Without its quotes, as FileResponse sends it."""
+    """Return the ETag without quotes, as FileResponse computes it."""
     return f"{file.st_mtime_ns:x}-{file.st_size:x}"
 
 
-def _refuse_other_file(request: web.Request, file: os.stat_result) -> None:
+def _check_preconditions(request: web.Request, file: os.stat_result) -> None:
     wanted, since = request.if_match, request.if_unmodified_since
     if wanted is not None:
-        is_other = not _has(wanted, file, weak=False)
+        has_changed = not _matches(wanted, file, weak=False)
     else:
-        is_other = since is not None and file.st_mtime > since.timestamp()
-    if is_other:
+        has_changed = since is not None and file.st_mtime > since.timestamp()
+    if has_changed:
         raise web.HTTPPreconditionFailed(
             text=f'the file is another one by now; its ETag is now "{etag(file)}"'
         )
 
 
-def _is_known(request: web.Request, file: os.stat_result) -> bool:
-    """Whether the answer will be a 304, which goes before a range."""
+def _is_not_modified(request: web.Request, file: os.stat_result) -> bool:
+    """Return whether the response will be a 304, which takes precedence over a range."""
     known, since = request.if_none_match, request.if_modified_since
     if known is not None:
-        return _has(known, file, weak=True)
+        return _matches(known, file, weak=True)
     return since is not None and file.st_mtime <= since.timestamp()
 
 
-def _is_still_meant(request: web.Request, file: os.stat_result) -> bool:
-    """By If-Range (RFC 9110, 13.1.5): the very ETag, or the very Last-Modified."""
+def _if_range_matches(request: web.Request, file: os.stat_result) -> bool:
+    """Return whether If-Range equals the ETag or Last-Modified (RFC 9110, section 13.1.5)."""
     condition = request.headers.get("If-Range")
     if condition is None or condition.strip() == f'"{etag(file)}"':
         return True
@@ -138,15 +138,14 @@ def _is_still_meant(request: web.Request, file: os.stat_result) -> bool:
     return date is not None and date.timestamp() == math.ceil(file.st_mtime)
 
 
-def _has(tags: Sequence[ETag], file: os.stat_result, *, weak: bool) -> bool:
-    """As FileResponse compares them."""
+def _matches(tags: Sequence[ETag], file: os.stat_result, *, weak: bool) -> bool:
+    """Compare ETags like FileResponse does."""
     if [tag.value for tag in tags] == ["*"]:
         return True
     return any(tag.value == etag(file) and (weak or not tag.is_weak) for tag in tags)
 
 
-# A finished run as an RO-Crate: a ZIP that is sent while it is made. An extension.
-
+# RO-Crates of ended runs: a ZIP, streamed while it is made. An extension.
 
 _JSON_TYPES = ("application/json", "application/ld+json")
 
@@ -154,18 +153,17 @@ Inclusion = Literal["small", "all", "none"]
 
 
 class Crates(Protocol):
-    """Who makes them."""
+    """Makes RO-Crates."""
 
     def chunks(
         self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
     ) -> AsyncGenerator[bytes]:
-        """The crate of a run that has ended; `url` is the run's own, `log` its RunLog."""
+        """Yield the crate of an ended run. `url` is the run's URL, `log` its RunLog."""
         ...
 
 
 class CrateResponse(web.StreamResponse):
-    """Where something goes wrong on the way, the connection ends early, so that nobody takes half
-    a crate for a whole one."""
+    """Streams a crate. An error closes the connection: a partial ZIP must not look complete."""
 
     def __init__(self, name: str, first: bytes, rest: AsyncGenerator[bytes]) -> None:
         disposition = f'attachment; filename="{name}.crate.zip"'
@@ -190,24 +188,25 @@ class CrateResponse(web.StreamResponse):
 
 
 def no_crates() -> NotFound:
+    """Return the error of a server without the crate dependencies."""
     return NotFound("this server makes no RO-Crates; pip install 'wesemu[crate]' where it runs")
 
 
 def refuse_active(run: Run) -> None:
-    """Raises RunActive (409)."""
+    """Raise RunActive (409) if the run has not ended."""
     if run.state.active:
         raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is there once it has ended")
 
 
 def metadata_type(accept: str) -> str | None:
-    """The media type of JSON that an Accept header asks for before ZIP; None for the ZIP."""
+    """Return the JSON media type that Accept prefers to ZIP, or None for the ZIP."""
     wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     first = next((name for name in wanted if name in (*_JSON_TYPES, "application/zip")), None)
     return first if first in _JSON_TYPES else None
 
 
 async def metadata(chunks: AsyncGenerator[bytes]) -> bytes:
-    """ro-crate-metadata.json of a crate."""
+    """Return ro-crate-metadata.json from a crate."""
     content = io.BytesIO()
     async with aclosing(chunks):
         async for chunk in chunks:
@@ -221,7 +220,7 @@ def _read_metadata(content: io.BytesIO) -> bytes:
 
 
 def inclusion(query: Mapping[str, str], default: Inclusion = "small") -> Inclusion:
-    """Which outputs lie in the crate. Raises InvalidRequest."""
+    """Return which outputs to include (query parameter `outputs`). Raises InvalidRequest."""
     match query.get("outputs", default):
         case "small":
             return "small"
@@ -237,17 +236,23 @@ def inclusion(query: Mapping[str, str], default: Inclusion = "small") -> Inclusi
             )
 
 
-class OpenedFile(web.FileResponse):
-    """Sends an open file, with Range and conditions; closes it.
+# Files of a run
 
-    aiohttp opens a path itself; through the descriptor's path it gets the very file that was
-    checked, and finds no compressed neighbour (`calls.vcf.gz` for `calls.vcf`) to send instead.
+
+class OpenedFile(web.FileResponse):
+    """Sends an open file, with Range and conditions, and closes it.
+
+    FileResponse opens a path itself. The path of the descriptor leads to exactly the checked file.
+    It also prevents that aiohttp sends a compressed sibling (`calls.vcf.gz` for `calls.vcf`).
     """
 
     def __init__(self, request: web.Request, file: io.FileIO, headers: dict[str, str]) -> None:
-        """Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable."""
+        """Take over an open file.
+
+        Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable.
+        """
         try:
-            self._in_part = part_is_asked(request, os.fstat(file.fileno()))
+            self._sends_range = range_applies(request, os.fstat(file.fileno()))
         except web.HTTPException:
             file.close()
             raise
@@ -256,7 +261,7 @@ class OpenedFile(web.FileResponse):
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         try:
-            return await super().prepare(request if self._in_part else _whole(request))
+            return await super().prepare(request if self._sends_range else _without_range(request))
         finally:
             self._file.close()
 
@@ -264,8 +269,8 @@ class OpenedFile(web.FileResponse):
         self._file.close()
 
 
-def _whole(request: BaseRequest) -> BaseRequest:
-    """The same request without its Range, if it has one."""
+def _without_range(request: BaseRequest) -> BaseRequest:
+    """Return the request without its Range."""
     if "Range" not in request.headers:
         return request
     headers = request.headers.copy()
@@ -274,14 +279,14 @@ def _whole(request: BaseRequest) -> BaseRequest:
 
 
 def digest_headers(sha256: str | None) -> dict[str, str]:
-    """RFC 9530: the digest of the whole file, also of an answer that holds a part of it."""
+    """Return the digest of the whole file (Repr-Digest, RFC 9530), also for partial responses."""
     if sha256 is None:
         return {}
     return {"Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"}
 
 
 def open_below(root: Path, relative: str) -> io.FileIO | None:
-    """Open a regular file; None where there is none, or where a link is on the way."""
+    """Open a regular file below `root`. Return None if it is missing or behind a symbolic link."""
     *folders, name = PurePosixPath(relative).parts
     try:
         directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -289,10 +294,11 @@ def open_below(root: Path, relative: str) -> io.FileIO | None:
         return None
     try:
         for folder in folders:
+            # Each folder is opened relative to the last one, so a swapped-in link has no effect.
             inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             os.close(directory)
             directory = inner
-        # O_NONBLOCK: opening a pipe that a workflow left would wait for its other end.
+        # O_NONBLOCK: a workflow may leave a named pipe, and opening it would block.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         file = io.FileIO(os.open(name, flags, dir_fd=directory), "rb")
     except OSError:

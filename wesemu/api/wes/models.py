@@ -1,4 +1,4 @@
-"""The answers' shapes, by the names of WES 1.1.0's schemas. A key without a value is left out."""
+"""Response bodies, named like the schemas of WES 1.1.0. Keys without a value are omitted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,18 @@ from typing import Literal, NotRequired, TypedDict
 
 from wesemu.runs.model import JsonObject
 
-# The versions of WES that are answered, and the two points in which they contradict each other.
-
+# Versions
 
 VersionName = Literal["0.3.0", "1.0.0", "1.0.1", "1.1.0"]
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """`canceling`: the State enum has CANCELING (from 1.0.0 on). `engine_lists`:
-    ServiceInfo.workflow_engine_versions maps to objects with a list (1.1.0), not to a string."""
+    """A version of WES, and the two points in which the versions differ.
+
+    `canceling`: the State enum has CANCELING (from 1.0.0 on). `engine_lists`:
+    ServiceInfo.workflow_engine_versions maps to objects with a list (1.1.0), not to strings.
+    """
 
     name: VersionName
     canceling: bool
@@ -23,12 +25,12 @@ class Version:
 
     @property
     def prefix(self) -> str:
-        """Where this version is mounted, whatever the setting."""
+        """The path of this version. It does not depend on settings."""
         return f"/{self.name}{PREFIX}"
 
 
 PREFIX = "/ga4gh/wes/v1"
-"""The specification's own path; which version answers there is a setting."""
+"""The path in the specification. A setting selects its version."""
 
 VERSIONS: dict[VersionName, Version] = {
     "0.3.0": Version("0.3.0", canceling=False, engine_lists=False),
@@ -44,7 +46,7 @@ class ErrorResponse(TypedDict):
 
 
 class WesRunId(TypedDict):
-    """`warnings` are ours: what the caller should know of a run that was accepted."""
+    """RunId. `warnings` is an extension: notes about an accepted run."""
 
     run_id: str
     warnings: NotRequired[list[str]]
@@ -55,7 +57,7 @@ class PlannedOutput(TypedDict):
 
 
 class WesPlannedTask(TypedDict):
-    """`after` has the ids of tasks whose outputs it needs."""
+    """`after` lists the tasks whose outputs this one needs."""
 
     id: str
     name: str
@@ -67,7 +69,7 @@ class WesPlannedTask(TypedDict):
 
 
 class PlannedGraph(TypedDict):
-    """`counts` by name, of `total` tasks; `tasks` may be the first of them only."""
+    """`counts` by name; their sum is `total`. `tasks` may be truncated (`complete` is false)."""
 
     total: int
     counts: Mapping[str, int]
@@ -76,7 +78,7 @@ class PlannedGraph(TypedDict):
 
 
 class PlannedGpus(TypedDict):
-    """Indexes of the node's GPUs; `waits` where one of the run's tasks would wait for them now."""
+    """Indexes of the node's GPUs. `waits`: a task of the run would have to wait for GPUs now."""
 
     lent: Sequence[int]
     free: Sequence[int]
@@ -84,9 +86,10 @@ class PlannedGpus(TypedDict):
 
 
 class PlannedRun(TypedDict):
-    """What a run of this request would be. Without `outputs`, whatever its last jobs leave.
+    """The plan of a run (extension). Without `outputs`, these are the files of the last jobs.
 
-    `node` and `node_note` are what its tags would say; `node_gpus` is there if it may use some.
+    `node` and `node_note` are the run's future tags. `node_gpus` is present if the run may use
+    GPUs.
     """
 
     dry_run: bool
@@ -105,7 +108,7 @@ class PlannedRun(TypedDict):
 
 
 class DryRun(WesRunId):
-    """An extension: the answer to a dry run; its `run_id` is empty."""
+    """The response to a dry run (extension). `run_id` is empty."""
 
     wesemu: PlannedRun
 
@@ -126,7 +129,7 @@ class RunListResponse(TypedDict):
 
 
 class WesLog(TypedDict):
-    """`stdout` and `stderr` are absolute URLs, fetched with the caller's own credentials."""
+    """Log. `stdout` and `stderr` are absolute URLs; they need the caller's credentials."""
 
     name: str
     cmd: NotRequired[list[str]]
@@ -159,7 +162,7 @@ class WesRunRequest(TypedDict):
 
 
 class WesOutput(TypedDict):
-    """One entry of RunLog.outputs: `size` in bytes, `published` where the caller asked for it."""
+    """An entry of RunLog.outputs. `size` is in bytes; `published` is the URL of the copy."""
 
     url: str
     size: int
@@ -168,7 +171,7 @@ class WesOutput(TypedDict):
 
 
 class WesFailure(TypedDict):
-    """Why a run failed: an extension, `RunLog.wesemu.error`."""
+    """Why a run failed: the extension `RunLog.wesemu.error`."""
 
     message: str
     hint: NotRequired[str]
@@ -180,7 +183,7 @@ class WesFailure(TypedDict):
 
 
 class WorkflowSource(TypedDict):
-    """A file of a workflow that was fetched by URL: its name in the run, where it came from."""
+    """A fetched file of a workflow: its name in the run and its URL."""
 
     file: str
     url: str
@@ -189,9 +192,9 @@ class WorkflowSource(TypedDict):
 
 
 class Extension(TypedDict):
-    """What WES has no word for: an extension, `RunLog.wesemu`. `state` is never disguised.
+    """The extension `RunLog.wesemu`. `state` is the exact state in all versions.
 
-    `partial_outputs` are the files that a failed run has made; `outputs` is empty then.
+    `partial_outputs` are the files of a failed run; its `outputs` is empty.
     """
 
     handle: str

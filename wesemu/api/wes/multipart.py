@@ -1,7 +1,7 @@
-"""Streaming multipart/form-data (RFC 7578, RFC 2046), within bounds, and without guessing.
+"""Streaming reader of multipart/form-data (RFC 7578, RFC 2046) with size limits.
 
-aiohttp's own reader strips leading slashes from file names, so that "/etc/x" could not be told
-from "etc/x", and it bounds neither the preamble nor the number of parts.
+aiohttp's reader strips leading slashes from file names, so "/etc/x" looks like "etc/x". It also
+limits neither the preamble nor the number of parts.
 """
 
 import re
@@ -13,8 +13,7 @@ from aiohttp.streams import StreamReader
 
 from wesemu.errors import InvalidRequest
 
-# Content-Disposition of a form's part (RFC 7578 4.2, RFC 6266, RFC 8187), names kept whole.
-
+# Content-Disposition (RFC 7578, section 4.2; RFC 6266; RFC 8187)
 
 _PARAMETER = re.compile(
     r"""\s*;\s*(?:(?P<key>[^\s=;"]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s;"]*)))?"""
@@ -22,10 +21,10 @@ _PARAMETER = re.compile(
 
 
 def parse_disposition(header: str) -> dict[str, str]:
-    """The parameters in any order, `filename*` folded into `filename`.
+    """Return the parameters; `filename*` replaces `filename`.
 
-    Percent signs are decoded in file names, since clients write "/" as "%2F". Raises
-    InvalidRequest for anything but well-formed form-data.
+    File names are percent-decoded, because clients write "/" as "%2F". Raises InvalidRequest for
+    anything but well-formed form-data.
     """
     kind, _, _ = header.partition(";")
     if kind.strip().lower() != "form-data":
@@ -33,14 +32,14 @@ def parse_disposition(header: str) -> dict[str, str]:
     parameters: dict[str, str] = {}
     position = len(kind)
     while position < len(header.rstrip()):
-        found = _PARAMETER.match(header, position)
-        if found is None:
+        match = _PARAMETER.match(header, position)
+        if match is None:
             raise _malformed(header)
-        position = found.end()
-        if (key := (found["key"] or "").lower()) in parameters:
+        position = match.end()
+        if (key := (match["key"] or "").lower()) in parameters:
             raise _malformed(header)
         if key:
-            parameters[key] = _value(found)
+            parameters[key] = _value(match)
     if "filename*" in parameters:
         parameters["filename"] = _extended(parameters.pop("filename*"), header)
     elif "filename" in parameters:
@@ -48,11 +47,11 @@ def parse_disposition(header: str) -> dict[str, str]:
     return parameters
 
 
-def _value(found: re.Match[str]) -> str:
-    """Only quotes and backslashes are unescaped: old browsers send "C:\\name" as it is."""
-    if found["quoted"] is not None:
-        return re.sub(r'\\(["\\])', r"\1", found["quoted"])
-    return found["bare"] or ""
+def _value(match: re.Match[str]) -> str:
+    r"""Unescape quotes and backslashes only: old browsers send "C:\name" unescaped."""
+    if match["quoted"] is not None:
+        return re.sub(r'\\(["\\])', r"\1", match["quoted"])
+    return match["bare"] or ""
 
 
 def _extended(value: str, header: str) -> str:
@@ -74,6 +73,8 @@ def _malformed(header: str) -> InvalidRequest:
     return InvalidRequest(f"the Content-Disposition {header[:80]!r} is not well-formed form-data")
 
 
+# Body
+
 _HEADERS_LIMIT = 16 << 10
 _PREAMBLE_LIMIT = 16 << 10
 _BOUNDARY_LIMIT = 70
@@ -81,9 +82,9 @@ _IDENTITY = frozenset({"", "binary", "7bit", "8bit", "identity"})
 
 
 class FormPart:
-    """One part; `filename` is None where the Content-Disposition has none.
+    """One part. `filename` is None if the Content-Disposition has none.
 
-    Its `chunks` can be read once, and only before the next part is asked for.
+    Read `chunks` once, and before the next part.
     """
 
     def __init__(self, name: str, filename: str | None, chunks: AsyncIterator[bytes]) -> None:
@@ -92,7 +93,7 @@ class FormPart:
         self.chunks = chunks
 
     async def text(self, limit: int) -> str:
-        """The whole content. Raises InvalidRequest beyond `limit` bytes and for broken UTF-8."""
+        """Return the content. Raises InvalidRequest beyond `limit` bytes or for invalid UTF-8."""
         content = bytearray()
         async for chunk in self.chunks:
             content += chunk
@@ -111,24 +112,27 @@ class FormPart:
 
 
 class FormReader:
-    """Reads the parts of one body in order. `upload` and `parts` bound bytes and parts."""
+    """Reads the parts of a body in order. Limits: `upload` bytes, `parts` parts."""
 
     def __init__(self, stream: StreamReader, boundary: str, *, upload: int, parts: int) -> None:
         if not 0 < len(boundary) <= _BOUNDARY_LIMIT or not boundary.isascii():
             raise InvalidRequest("the multipart boundary is missing or longer than 70 letters")
         self._stream = stream
         self._delimiter = b"\r\n--" + boundary.encode()
-        # A body may begin with its first delimiter, which then lacks the line break.
+        # The first delimiter has no line break if there is no preamble (RFC 2046, section 5.1.1).
         self._buffer = bytearray(b"\r\n")
         self._left = upload
         self._upload = upload
         self._parts = parts
 
     async def __aiter__(self) -> AsyncIterator[FormPart]:
-        """Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge (413)."""
+        """Yield the parts.
+
+        Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge (413).
+        """
         await self._read_until(self._delimiter, _PREAMBLE_LIMIT, "preamble")
         number = 0
-        while await self._more():
+        while await self._has_next():
             number += 1
             if number > self._parts:
                 raise InvalidRequest(f"the form has more than {self._parts} parts")
@@ -137,8 +141,8 @@ class FormReader:
             async for _ in part.chunks:
                 pass
 
-    async def _more(self) -> bool:
-        """After a delimiter: "--" ends the form, white space and a line break lead to a part."""
+    async def _has_next(self) -> bool:
+        """Return whether a part follows the delimiter. "--" ends the form."""
         while len(self._buffer) < 2:
             await self._fill()
         if self._buffer.startswith(b"--"):
@@ -149,7 +153,7 @@ class FormReader:
         return True
 
     async def _next(self, number: int) -> FormPart:
-        self._buffer[:0] = b"\r\n"  # so that the end of an empty header is found, too
+        self._buffer[:0] = b"\r\n"  # an empty header ends with a blank line, too
         block = await self._read_until(b"\r\n\r\n", _HEADERS_LIMIT, f"header of part {number}")
         headers = _parse_headers(block)
         for field in ("content-transfer-encoding", "content-encoding"):
@@ -163,6 +167,7 @@ class FormReader:
         return FormPart(parameters["name"], parameters.get("filename"), self._content())
 
     async def _content(self) -> AsyncIterator[bytes]:
+        # Keep bytes that may be the start of a delimiter, which continues in the next chunk.
         keep = len(self._delimiter) - 1
         while (end := self._buffer.find(self._delimiter)) < 0:
             if (ready := len(self._buffer) - keep) > 0:
@@ -178,9 +183,9 @@ class FormReader:
             if len(self._buffer) >= limit:
                 raise InvalidRequest(f"the multipart {what} is longer than {limit} bytes")
             await self._fill()
-        found = bytes(self._buffer[:end])
+        content = bytes(self._buffer[:end])
         del self._buffer[: end + len(mark)]
-        return found
+        return content
 
     async def _fill(self) -> None:
         chunk = await self._stream.readany()
@@ -193,7 +198,7 @@ class FormReader:
 
 
 def _parse_headers(block: bytes) -> dict[str, str]:
-    """Names in lower case. Folded lines and lines without a colon are refused."""
+    """Return headers by lower-case name. Folded lines and lines without a colon are invalid."""
     headers: dict[str, str] = {}
     try:
         lines = block.decode().split("\r\n")

@@ -1,4 +1,5 @@
-"""What a query may say beyond WES: `state=RUNNING,QUEUED`, `tag=project:x`, flags."""
+"""Query parameters: paging (WES 1.1.0, ListRuns and ListTasks), and the filters and flags that
+extend WES: `state=RUNNING,QUEUED`, `tag=project:x`."""
 
 import base64
 import hashlib
@@ -14,8 +15,7 @@ from wesemu.runs.model import RunState
 from wesemu.runs.sla import NAMES
 from wesemu.runs.store import TAG_LIMIT, Selection
 
-# page_size and page_token: keyset paging by opaque, signed tokens.
-
+# Paging: page_size and page_token (WES 1.1.0, ListRuns)
 
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 1000
@@ -27,8 +27,10 @@ _LONGEST_NUMBER = 18
 
 
 def page_size(query: Mapping[str, str]) -> int:
-    """The size asked for, at most `LARGEST_SIZE` ("it may return fewer"). Raises InvalidRequest
-    for anything but a positive whole number."""
+    """Return the page size, at most `LARGEST_SIZE`: WES allows shorter pages.
+
+    Raises InvalidRequest for anything but a positive whole number.
+    """
     text = query.get("page_size", "")
     if not text:
         return DEFAULT_SIZE
@@ -40,24 +42,24 @@ def page_size(query: Mapping[str, str]) -> int:
 
 
 class PageTokens:
-    """Issues positions that only this server can have issued, each for one list.
+    """Issues page tokens: a position, signed for one list.
 
-    `key` signs them (HMAC-SHA256); tokens outlive the server as long as the key does. A list's
-    `scope` holds whose it is, so that a token is of no use to anybody else.
+    `key` signs the tokens (HMAC-SHA256); they are valid as long as the key is. `scope` contains the
+    owner, so a token is useless to other callers.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def issue(self, scope: str, position: int | None) -> str:
-        """ "" for None: there are no more pages."""
+        """Return a token, or "" if `position` is None: there are no more pages."""
         if position is None:
             return ""
         packed = position.to_bytes(_POSITION_BYTES, "big")
         return base64.urlsafe_b64encode(packed + self._sign(scope, packed)).decode()
 
     def read(self, scope: str, query: Mapping[str, str]) -> int | None:
-        """The position in `page_token`, None for the first page. Raises InvalidRequest."""
+        """Return the position, or None for the first page. Raises InvalidRequest."""
         token = query.get("page_token", "")
         if not token:
             return None
@@ -78,9 +80,9 @@ class PageTokens:
 
 
 def task_page(tokens: PageTokens, scope: str, query: Mapping[str, str]) -> tuple[int, int]:
-    """Where a page of a run's tasks begins, and its size.
+    """Return the start and the size of a page of tasks.
 
-    Raises NotFound where `page_size` raises InvalidRequest: of a run's routes, WES names no 400.
+    Raises NotFound instead of InvalidRequest: WES 1.1.0 documents no 400 for ListTasks.
     """
     try:
         return tokens.read(scope, query) or 0, page_size(query)
@@ -88,21 +90,23 @@ def task_page(tokens: PageTokens, scope: str, query: Mapping[str, str]) -> tuple
         raise NotFound(f"there is no such page: {error.message}", field=error.field) from error
 
 
-_NEVER = frozenset({"UNKNOWN", "PAUSED", "PREEMPTED"})
-"""States of WES that no run is ever in here."""
+# Filters and flags, extensions
+
+_UNUSED_STATES = frozenset({"UNKNOWN", "PAUSED", "PREEMPTED"})
+"""States of WES that runs never have here."""
 
 _TAGS = 8
 
 
 def read_selection(version: Version, query: MultiMapping[str]) -> Selection | None:
-    """What the caller wants to see; None where nothing can be that.
+    """Return the filters of ListRuns, or None if no run can match.
 
-    `state` may be given several times, or hold several with commas: any of them will do. `tag`
-    may be given several times: a run must have all of them. Raises InvalidRequest.
+    `state`: several values or commas; a run needs one of them. `tag`: several values; a run needs
+    all of them. Raises InvalidRequest.
     """
-    asked = _words(query.getall("state", []))
-    states = tuple(dict.fromkeys(state for word in asked for state in _states(version, word)))
-    if asked and not states:
+    words = _words(query.getall("state", []))
+    states = tuple(dict.fromkeys(state for word in words for state in _states(version, word)))
+    if words and not states:
         return None
     tags = dict.fromkeys(_tag(text) for text in query.getall("tag", []) if text)
     if len(tags) > _TAGS:
@@ -111,7 +115,7 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:
-    """Raises InvalidRequest for anything but true and false."""
+    """Return true or false. Raises InvalidRequest for other values."""
     text = query.get(name, "false")
     if text not in ("true", "false"):
         raise InvalidRequest(f"{name} is {text[:40]!r}; it is true or false", field=name)
@@ -124,8 +128,8 @@ def _words(texts: list[str]) -> list[str]:
 
 
 def _states(version: Version, word: str) -> Iterator[RunState]:
-    """Under 0.3.0 a run that is being cancelled is shown as RUNNING, and found as such."""
-    if word in _NEVER:
+    """Yield the states of a word. WES 0.3.0 shows CANCELING as RUNNING, so RUNNING finds both."""
+    if word in _UNUSED_STATES:
         return
     if word not in RunState.__members__ or (word == "CANCELING" and not version.canceling):
         known = ", ".join(state for state in RunState if version.canceling or state != "CANCELING")
@@ -136,7 +140,7 @@ def _states(version: Version, word: str) -> Iterator[RunState]:
 
 
 def _tag(text: str) -> tuple[str, str]:
-    """Cut at the first colon."""
+    """Split `key:value` at the first colon."""
     name, colon, value = text.partition(":")
     if not colon or not name:
         raise InvalidRequest(f"tag is {text[:40]!r}; write key:value", field="tag")

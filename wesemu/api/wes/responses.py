@@ -1,4 +1,5 @@
-"""Runs, tasks and the service as WES answers."""
+"""WES responses: service-info, runs, tasks and dry runs as WES schemas, and a cache for ended
+runs."""
 
 import json
 import secrets
@@ -31,12 +32,12 @@ from wesemu.runs.service import RunService
 from wesemu.runs.sla import labels
 from wesemu.runs.store import Head
 
-# What a server says of itself in service-info, and how much it takes in one request.
+# Facts and limits of the server
 
 
 @dataclass(frozen=True, slots=True)
 class EngineParameter:
-    """A parameter that `workflow_engine_parameters` may hold, with its default as text."""
+    """A parameter of `workflow_engine_parameters`, with its default as text."""
 
     name: str
     type: str
@@ -45,14 +46,14 @@ class EngineParameter:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """`workflow_types` maps a WES workflow_type to its versions, `engines` a name to a version,
-    `bundled` the name of a pipeline that needs no attachment to its workflow_type, `carriers` a
-    workflow_type to the engine that carries it out.
+    """The contents of service-info (WES 1.1.0, schema ServiceInfo).
 
-    `id` is a reversed domain name. `contact` (`mailto:` too), `documentation`, `home` (of the
-    organization) and `auth_instructions` are URLs; where WES requires one that is None, the
-    server's own address stands in. `created` is when the service was first set up, `updated`
-    when this version was.
+    `workflow_types` maps a workflow_type to its versions, `engines` a name to a version. `bundled`
+    maps a bundled pipeline to its workflow_type, `carriers` a workflow_type to its engine.
+
+    `id` is a reversed domain name. `contact` (also `mailto:`), `documentation`, `home` (of the
+    organization) and `auth_instructions` are URLs. The server's own URL replaces a missing one that
+    WES requires. `created` is the time of the first setup, `updated` that of this version.
     """
 
     version: str
@@ -78,10 +79,10 @@ class ServiceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one submission; bytes, but for `parts`.
+    """Limits of one submission, in bytes except `parts`.
 
-    `field` bounds one text field, `body` a JSON or urlencoded body, `upload` a whole multipart
-    one with its attachments.
+    `field`: one text field. `body`: a JSON or urlencoded body. `upload`: a multipart body with its
+    attachments.
     """
 
     field: int = 1 << 20
@@ -91,14 +92,17 @@ class Limits:
 
 
 ECHOED = ("workflow_engine", "workflow_engine_version")
-"""Fields of a WES request that the core has no word for; they live in `RunRequest.echo`."""
+"""Fields of RunRequest that the core does not use; stored in `RunRequest.echo`."""
 
 CALLBACK = "callback_url"
-"""An engine parameter that no engine sees; in `RunRequest.marks`, where the outbox looks for it."""
+"""An engine parameter for the server (extension), stored in `RunRequest.marks`."""
+
+
+# Responses
 
 
 def state(version: Version, actual: RunState) -> str:
-    """Under 0.3.0, whose enum lacks CANCELING, such a run still shows its last active state."""
+    """Return a state. WES 0.3.0 has no CANCELING, so such a run still shows RUNNING."""
     if actual is RunState.CANCELING and not version.canceling:
         return RunState.RUNNING.value
     return actual.value
@@ -108,8 +112,8 @@ def status(version: Version, run_id: str, actual: RunState) -> models.RunStatus:
     return {"run_id": run_id, "state": state(version, actual)}
 
 
-def dry_run(rehearsal: DryRunResult) -> models.DryRun:
-    plan, resources = rehearsal.plan, rehearsal.plan.resources
+def dry_run(result: DryRunResult) -> models.DryRun:
+    plan, resources = result.plan, result.plan.resources
     planned: models.PlannedRun = {
         "dry_run": True,
         "workflow": plan.workflow,
@@ -123,26 +127,25 @@ def dry_run(rehearsal: DryRunResult) -> models.DryRun:
     if (note := plan.tags.get(PLACE_NOTE)) is not None:
         planned["node_note"] = note
     if resources.gpus:
-        gpus = rehearsal.gpus
         planned["node_gpus"] = {
-            "lent": gpus.lent,
-            "free": gpus.free,
-            "waits": rehearsal.waits,
+            "lent": result.gpus.lent,
+            "free": result.gpus.free,
+            "waits": result.waits,
         }
     if plan.input_bytes is not None:
         planned["input_bytes"] = plan.input_bytes
     if plan.publications is not None:
         planned["outputs"] = {
-            wanted.name: {} if wanted.url is None else {"published": wanted.url}
-            for wanted in plan.publications
-            if not wanted.optional
+            publication.name: {} if publication.url is None else {"published": publication.url}
+            for publication in plan.publications
+            if not publication.optional
         }
-    if rehearsal.graph is not None:
-        planned["graph"] = _graph(rehearsal.graph)
-    answer: models.DryRun = {"run_id": "", "wesemu": planned}
+    if result.graph is not None:
+        planned["graph"] = _graph(result.graph)
+    response: models.DryRun = {"run_id": "", "wesemu": planned}
     if (shared := plan.tags.get(SHARED)) is not None:
-        answer["warnings"] = [shared]
-    return answer
+        response["warnings"] = [shared]
+    return response
 
 
 def _graph(graph: Graph) -> models.PlannedGraph:
@@ -155,7 +158,7 @@ def _graph(graph: Graph) -> models.PlannedGraph:
 
 
 def _planned_task(task: PlannedTask) -> models.WesPlannedTask:
-    told: models.WesPlannedTask = {
+    planned: models.WesPlannedTask = {
         "id": task.id,
         "name": task.name,
         "wildcards": task.wildcards,
@@ -164,25 +167,25 @@ def _planned_task(task: PlannedTask) -> models.WesPlannedTask:
         "after": task.after,
     }
     if task.threads is not None:
-        told["threads"] = task.threads
-    return told
+        planned["threads"] = task.threads
+    return planned
 
 
 def summary(version: Version, run: Run) -> models.RunSummary:
-    told: models.RunSummary = {
+    body: models.RunSummary = {
         "run_id": run.id,
         "state": state(version, run.state),
         "tags": labels(run),
     }
     if run.started is not None:
-        told["start_time"] = stamp(run.started)
+        body["start_time"] = stamp(run.started)
     if run.ended is not None:
-        told["end_time"] = stamp(run.ended)
-    return told
+        body["end_time"] = stamp(run.ended)
+    return body
 
 
 def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> models.RunLog:
-    """`url` is the run's own absolute URL."""
+    """Return RunLog. `url` is the run's absolute URL."""
     extension: models.Extension = {
         "handle": run.handle,
         "state": run.state.value,
@@ -207,38 +210,38 @@ def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> m
 
 
 def task_id(task: TaskLog) -> str:
-    """Unique within a run: every attempt of a task is a TaskLog of its own."""
+    """Return an id that is unique in a run: each attempt of a task is a TaskLog."""
     return f"{task.id}-{task.attempt}"
 
 
 def task_log(task: TaskLog, url: str) -> models.WesTaskLog:
-    """`url` is the run's own absolute URL."""
-    told: models.WesTaskLog = {
+    """Return TaskLog. `url` is the run's absolute URL."""
+    body: models.WesTaskLog = {
         "id": task_id(task),
         "name": task.name,
         "system_logs": _system_logs(task),
     }
     if task.command is not None:
-        told["cmd"] = [task.command]
+        body["cmd"] = [task.command]
     if task.started is not None:
-        told["start_time"] = stamp(task.started)
+        body["start_time"] = stamp(task.started)
     if task.ended is not None:
-        told["end_time"] = stamp(task.ended)
+        body["end_time"] = stamp(task.ended)
     if task.exit_code is not None:
-        told["exit_code"] = task.exit_code
+        body["exit_code"] = task.exit_code
     own = f"{url}/tasks/{quote(task_id(task), safe='')}"
     if task.stdout is not None:
-        told["stdout"] = f"{own}/stdout"
+        body["stdout"] = f"{own}/stdout"
     if task.stderr is not None:
-        told["stderr"] = f"{own}/stderr"
-    return told
+        body["stderr"] = f"{own}/stderr"
+    return body
 
 
 def service_info(
     version: Version, facts: ServiceFacts, counts: Mapping[RunState, int], home: str
 ) -> models.ServiceInfo:
-    """`home` is the server's own absolute URL."""
-    told: models.ServiceInfo = {
+    """Return ServiceInfo. `home` is the server's absolute URL."""
+    body: models.ServiceInfo = {
         "id": facts.id,
         "name": facts.name,
         "type": {"group": "org.ga4gh", "artifact": "wes", "version": version.name},
@@ -264,45 +267,45 @@ def service_info(
         "tags": facts.tags,
     }
     if facts.contact is not None:
-        told |= {
+        body |= {
             "contactUrl": facts.contact,
             "contact_info": facts.contact,
             "contact_info_url": facts.contact,
         }
     if facts.documentation is not None:
-        told["documentationUrl"] = facts.documentation
-    return told
+        body["documentationUrl"] = facts.documentation
+    return body
 
 
-def stamp(moment: datetime) -> str:
-    """The specification's own format, whole seconds in UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def stamp(timestamp: datetime) -> str:
+    """Format a time as WES 1.1.0 requires (schema Log): whole seconds in UTC."""
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _log(run: Run, url: str) -> models.WesLog:
-    """Its stdout and stderr are always there: wes-client 5.0 reads them of any ended run."""
-    told: models.WesLog = {
+    """Return Log. It always has stdout and stderr: wes-client 5.0 reads them for ended runs."""
+    body: models.WesLog = {
         "name": run.workflow or run.request.workflow_url,
         "stdout": f"{url}/stdout",
         "stderr": f"{url}/stderr",
     }
     if run.started is not None:
-        told["start_time"] = stamp(run.started)
+        body["start_time"] = stamp(run.started)
     if run.ended is not None:
-        told["end_time"] = stamp(run.ended)
+        body["end_time"] = stamp(run.ended)
     if run.exit_code is not None:
-        told["exit_code"] = run.exit_code
+        body["exit_code"] = run.exit_code
     notes = [run.tags.get(PLACE_NOTE)]
     if run.failure is not None:
         notes += [run.failure.message, run.failure.hint]
     notes += run.tags.get(UNPUBLISHED, "").splitlines()
     if any(notes):
-        told["system_logs"] = [note for note in notes if note is not None]
-    return told
+        body["system_logs"] = [note for note in notes if note is not None]
+    return body
 
 
 def _request(request: RunRequest, tags: Mapping[str, str]) -> models.WesRunRequest:
-    told: models.WesRunRequest = {
+    body: models.WesRunRequest = {
         "workflow_params": request.params,
         "workflow_type": request.workflow_type,
         "workflow_type_version": request.workflow_type_version,
@@ -312,44 +315,44 @@ def _request(request: RunRequest, tags: Mapping[str, str]) -> models.WesRunReque
     }
     if CALLBACK in request.marks:
         url = request.marks[CALLBACK]
-        told["workflow_engine_parameters"] = {**request.engine_parameters, CALLBACK: url}
+        body["workflow_engine_parameters"] = {**request.engine_parameters, CALLBACK: url}
     engine, version = (request.echo.get(name) for name in ECHOED)
     if isinstance(engine, str):
-        told["workflow_engine"] = engine
+        body["workflow_engine"] = engine
     if isinstance(version, str):
-        told["workflow_engine_version"] = version
-    return told
+        body["workflow_engine_version"] = version
+    return body
 
 
 def _output(output: OutputFile, url: str) -> models.WesOutput:
-    told: models.WesOutput = {"url": f"{url}/outputs/{quote(output.path)}", "size": output.size}
+    body: models.WesOutput = {"url": f"{url}/outputs/{quote(output.path)}", "size": output.size}
     if output.sha256 is not None:
-        told["sha256"] = output.sha256
+        body["sha256"] = output.sha256
     if output.published is not None:
-        told["published"] = output.published
-    return told
+        body["published"] = output.published
+    return body
 
 
 def _failure(failure: RunFailure, tasks: Iterable[TaskLog], url: str) -> models.WesFailure:
-    told: models.WesFailure = {"message": failure.message}
+    body: models.WesFailure = {"message": failure.message}
     if failure.hint is not None:
-        told["hint"] = failure.hint
+        body["hint"] = failure.hint
     if failure.file is not None:
-        told["file"] = failure.file
+        body["file"] = failure.file
     if failure.record is not None:
-        told["record"] = failure.record
+        body["record"] = failure.record
     if failure.task is not None:
-        told["task"] = failure.task
+        body["task"] = failure.task
     if failure.exit_code is not None:
-        told["exit_code"] = failure.exit_code
+        body["exit_code"] = failure.exit_code
     if failure.stderr is not None:
-        culprit = next((task for task in tasks if task.stderr == failure.stderr), None)
-        told["stderr"] = task_log(culprit, url)["stderr"] if culprit else f"{url}/stderr"
-    return told
+        failed = next((task for task in tasks if task.stderr == failure.stderr), None)
+        body["stderr"] = task_log(failed, url)["stderr"] if failed else f"{url}/stderr"
+    return body
 
 
 def _system_logs(task: TaskLog) -> list[str]:
-    """What the engine measured, for people; WES leaves the content open."""
+    """Return the engine's measurements. WES leaves the content of system_logs open."""
     facts: dict[str, object] = {"state": task.state.value, "attempt": task.attempt}
     facts |= {f"wildcard {name}": value for name, value in task.wildcards.items()}
     measured = {
@@ -370,15 +373,14 @@ def _engines(
 
 
 def _state_counts(version: Version, counts: Mapping[RunState, int]) -> dict[str, int]:
-    told: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for actual, number in counts.items():
-        shown = state(version, actual)
-        told[shown] = told.get(shown, 0) + number
-    return told
+        name = state(version, actual)
+        totals[name] = totals.get(name, 0) + number
+    return totals
 
 
-# What is told of runs that have ended, put into words once: it never changes again.
-
+# Cache: the JSON of an ended run never changes
 
 _SUMMARY_LETTERS = 16 << 20
 _LOG_LETTERS = 32 << 20
@@ -388,7 +390,7 @@ Key = TypeVar("Key")
 
 
 class ResponseCache(Generic[Key]):
-    """The texts that were asked for last, as many as have no more than `letters` together."""
+    """Caches the most recently used texts, up to `letters` characters in total."""
 
     def __init__(self, letters: int) -> None:
         self._letters = letters
@@ -402,7 +404,7 @@ class ResponseCache(Generic[Key]):
         return text
 
     def put(self, key: Key, text: str) -> None:
-        """A text that would push out too many others is not kept."""
+        """Add a text, unless it is so large that it would evict many others."""
         if key in self._texts or len(text) > self._letters // _LARGEST_SHARE:
             return
         self._texts[key] = text
@@ -413,18 +415,20 @@ class ResponseCache(Generic[Key]):
 
 
 class RunResponses:
-    """JSON of RunSummary and RunLog. Of an ended run it is the same for all versions, but for the
-    addresses in it."""
+    """Renders RunSummary and RunLog as JSON.
+
+    The JSON of an ended run is the same for all versions, except for the URLs.
+    """
 
     def __init__(self, runs: RunService) -> None:
         self._runs = runs
         self._summaries: ResponseCache[Head] = ResponseCache(_SUMMARY_LETTERS)
         self._logs: ResponseCache[Head] = ResponseCache(_LOG_LETTERS)
         self._url = f"url-{secrets.token_hex(16)}"
-        """Stands for a run's own URL in what is kept; nobody outside can write it."""
+        """Placeholder for the run's URL in cached texts. It is random: no run can contain it."""
 
     async def summaries(self, version: Version, owner: Owner, heads: Sequence[Head]) -> list[str]:
-        """One for each of `heads`, but for runs that were removed meanwhile."""
+        """Return a RunSummary for each of `heads`, except for runs removed meanwhile."""
         kept = {head: self._summaries.get(head) for head in heads}
         missing = [head.id for head, text in kept.items() if text is None]
         found = await self._runs.many(owner, missing) if missing else {}
@@ -434,7 +438,7 @@ class RunResponses:
         return [text for text in kept.values() if text is not None]
 
     async def log(self, version: Version, owner: Owner, run_id: str, url: str) -> str:
-        """`url` is the run's own. Raises as RunService.get."""
+        """Return RunLog. `url` is the run's URL. Raises like RunService.get."""
         run = await self._runs.get(owner, run_id)
         head = Head(run.id, run.sequence, run.state)
         if (text := self._logs.get(head)) is None:

@@ -1,4 +1,4 @@
-"""The WES routes, once for each version, over the one core."""
+"""The WES dialect and its routes, mounted once for each version."""
 
 import asyncio
 import json
@@ -40,21 +40,20 @@ from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
 
-# Paths that clients build carelessly: `//ga4gh/wes/v1/runs/` is `/ga4gh/wes/v1/runs`.
-
+# Path normalization: clients send `//ga4gh/wes/v1/runs/` for `/ga4gh/wes/v1/runs`
 
 _SLASHES = re.compile(r"/{2,}")
 
 
 def merge_slashes(path: str) -> str:
-    """Without doubled slashes and without one at the end."""
+    """Return the path without doubled slashes and without a trailing one."""
     return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 class MergedSlashes(web.AbstractResource):
-    """Resolves a careless path below `prefix` as the path that was meant, in place.
+    """Resolves a path with surplus slashes as the normalized one, without a redirect.
 
-    A redirect would do for a GET only: clients drop the body or the credentials of others.
+    A redirect works for GET only: clients drop the body or the credentials of other requests.
     """
 
     def __init__(self, router: web.UrlDispatcher, prefixes: tuple[str, ...]) -> None:
@@ -99,7 +98,7 @@ class MergedSlashes(web.AbstractResource):
 
 
 class MergedSlashesDef(web.AbstractRouteDef):
-    """Adds `MergedSlashes` for these prefixes, as one more line of a route table."""
+    """Registers `MergedSlashes` for these prefixes."""
 
     def __init__(self, *prefixes: str) -> None:
         self._prefixes = prefixes
@@ -109,13 +108,12 @@ class MergedSlashesDef(web.AbstractRouteDef):
         return []
 
 
-# WES as the middleware sees it.
-
+# Dialect
 
 Authenticator = Callable[[web.Request], Awaitable[Owner]]
 
 GUEST = Owner("")
-"""Who asks for something public without credentials: somebody without runs."""
+"""The owner of public requests without credentials. It has no runs."""
 
 _PUBLIC = ("/wes/v1/service-info", "/wes/v1/openapi.yaml", "/wes/v1/reference")
 _PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?", re.DOTALL)
@@ -134,8 +132,11 @@ class WesDialect:
         return _PATHS.fullmatch(merge_slashes(request.path)) is not None
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """service-info is public, for clients read there how to get credentials; so is what
-        describes the API."""
+        """Return the caller, or GUEST for public paths.
+
+        service-info is public because it tells clients how to get credentials (WES 1.1.0,
+        auth_instructions_url). So are the API's descriptions.
+        """
         if not merge_slashes(request.path).endswith(_PUBLIC):
             return await self._authenticator(request)
         try:
@@ -150,10 +151,12 @@ class WesDialect:
         return {"X-Request-Id": request_id, "X-Content-Type-Options": "nosniff"}
 
 
+# Routes
+
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _OUTPUT = {
     "Content-Type": "application/octet-stream",
-    # A report that a workflow wrote must not act in the name of who looks at it.
+    # An HTML report from a workflow must not act with the credentials of the user who views it.
     "Content-Security-Policy": "sandbox allow-scripts",
 }
 _HTML = _OUTPUT | {"Content-Type": "text/html; charset=utf-8"}
@@ -170,31 +173,30 @@ def routes(
     crates: Crates | None = None,
     events: RunEvents | None = None,
 ) -> list[web.AbstractRouteDef]:
-    """Every route of WES: `version` at /ga4gh/wes/v1, and each one at /{version}/ga4gh/wes/v1.
+    """Return the routes of WES: `version` at /ga4gh/wes/v1, and all at /{version}/ga4gh/wes/v1.
 
-    `page_key` signs page tokens; `check_callback` raises InvalidRequest for a callback_url that
-    this server will not send to; without `crates` there are none; open `events` are the caller's
-    to close. Register before routes that
-    match any path.
+    `page_key` signs page tokens. `check_callback` raises InvalidRequest for a callback_url that the
+    server must not call. Without `crates`, RO-Crates are a 404. The caller closes `events`.
+    Register these routes before routes that match any path.
     """
     tokens = PageTokens(page_key)
     submissions = RunSubmission(runs, facts, limits or Limits(), check_callback)
-    texts = RunResponses(runs)
-    reference = DocsPage()
+    run_responses = RunResponses(runs)
+    docs_page = DocsPage()
     mounts = {PREFIX: VERSIONS[version]} | {known.prefix: known for known in VERSIONS.values()}
     events = events or RunEvents(runs)
     table: list[web.AbstractRouteDef] = []
-    for prefix, answered in mounts.items():
+    for prefix, mounted in mounts.items():
         handlers = WesHandlers(
-            runs, submissions, facts, tokens, texts, answered, prefix, events, crates
+            runs, submissions, facts, tokens, run_responses, mounted, prefix, events, crates
         )
-        table += [*handlers.routes(), web.get(f"{prefix}/reference", reference.answer)]
+        table += [*handlers.routes(), web.get(f"{prefix}/reference", docs_page.get)]
     table.append(MergedSlashesDef(*mounts))
     return table
 
 
 class WesHandlers:
-    """Answers under one prefix as one version."""
+    """Handles the routes of one version under one prefix."""
 
     def __init__(
         self,
@@ -202,7 +204,7 @@ class WesHandlers:
         submissions: RunSubmission,
         facts: ServiceFacts,
         tokens: PageTokens,
-        texts: RunResponses,
+        run_responses: RunResponses,
         version: Version,
         prefix: str,
         events: RunEvents,
@@ -212,7 +214,7 @@ class WesHandlers:
         self._submissions = submissions
         self._facts = facts
         self._tokens = tokens
-        self._texts = texts
+        self._responses = run_responses
         self._version = version
         self._prefix = prefix
         self._crates = crates
@@ -240,6 +242,7 @@ class WesHandlers:
         ]
 
     async def service_info(self, request: web.Request) -> web.Response:
+        """GetServiceInfo."""
         counts = await self._runs.state_counts(request[OWNER])
         home = f"{base_url(request)}/"
         return web.json_response(responses.service_info(self._version, self._facts, counts, home))
@@ -248,6 +251,7 @@ class WesHandlers:
         return web.FileResponse(DOCUMENT, headers={"Content-Type": "application/yaml"})
 
     async def list_runs(self, request: web.Request) -> web.Response:
+        """ListRuns."""
         owner = request[OWNER]
         selection = read_selection(self._version, request.query)
         scope = f"runs of {owner}" + (f" with {selection}" if selection != EVERYTHING else "")
@@ -256,31 +260,33 @@ class WesHandlers:
         page = HeadPage((), None)
         if selection is not None:
             page = await self._runs.heads(owner, size=size, before=before, selection=selection)
-        listed = ", ".join(await self._texts.summaries(self._version, owner, page.heads))
+        summaries = ", ".join(await self._responses.summaries(self._version, owner, page.heads))
         token = json.dumps(self._tokens.issue(scope, page.before))
-        return web.json_response(text=f'{{"runs": [{listed}], "next_page_token": {token}}}')
+        return web.json_response(text=f'{{"runs": [{summaries}], "next_page_token": {token}}}')
 
     async def run_workflow(self, request: web.Request) -> web.Response:
-        accepted = await self._submissions.receive(request[OWNER], request)
-        match accepted:
+        """RunWorkflow. A dry run is an extension."""
+        result = await self._submissions.receive(request[OWNER], request)
+        match result:
             case DryRunResult():
-                return web.json_response(responses.dry_run(accepted))
+                return web.json_response(responses.dry_run(result))
             case Run():
-                return web.json_response(_accepted(accepted))
+                return web.json_response(_accepted(result))
             case _:
-                assert_never(accepted)
+                assert_never(result)
 
     async def run_log(self, request: web.Request) -> web.Response:
+        """GetRunLog."""
         run_id = request.match_info["run_id"]
         url = f"{base_url(request)}{self._prefix}/runs/{run_id}"
-        text = await self._texts.log(self._version, request[OWNER], run_id, url)
+        text = await self._responses.log(self._version, request[OWNER], run_id, url)
         return web.json_response(text=text)
 
     async def run_events(self, request: web.Request) -> web.StreamResponse:
-        return await self._events.answer(request, self._version)
+        return await self._events.stream(request, self._version)
 
     async def ro_crate(self, request: web.Request) -> web.StreamResponse:
-        """The first chunk is waited for, so that what is wrong from the start is an error."""
+        """Return the RO-Crate of an ended run (extension)."""
         run = await self._run(request)
         if self._crates is None:
             raise no_crates()
@@ -291,20 +297,22 @@ class WesHandlers:
             run,
             await self._workspace(run),
             url=url,
-            log=await self._texts.log(self._version, request[OWNER], run.id, url),
+            log=await self._responses.log(self._version, request[OWNER], run.id, url),
             inclusion=inclusion(request.query, "small" if json_type is None else "none"),
         )
         if json_type is not None:
             text = await metadata(chunks)
             return web.Response(body=text, content_type=json_type, charset="utf-8")
+        # Wait for the first chunk: an error before it can still become an error response.
         return CrateResponse(run.id, await anext(chunks), chunks)
 
     async def run_status(self, request: web.Request) -> web.Response:
+        """GetRunStatus."""
         head = await self._runs.head(request[OWNER], request.match_info["run_id"])
         return web.json_response(responses.status(self._version, head.id, head.state))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Cancels, as 0.3.0 has it; with `purge=true`, an extension, forgets an ended run."""
+        """Cancel the run (WES 0.3.0). With `purge=true`, an extension, remove an ended run."""
         if not flag(request.query, "purge"):
             return await self.cancel(request)
         run = await self._run(request)
@@ -312,24 +320,26 @@ class WesHandlers:
         return web.json_response(models.WesRunId(run_id=run.id))
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """Both DELETE (0.3.0) and POST …/cancel; of a run that has ended, nothing changes."""
+        """CancelRun: DELETE in 0.3.0, POST …/cancel from 1.0.0 on. Ended runs stay unchanged."""
         run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
         return web.json_response(models.WesRunId(run_id=run.id))
 
     async def list_tasks(self, request: web.Request) -> web.Response:
+        """ListTasks (WES 1.1.0)."""
         run = await self._run(request)
         scope = f"tasks of {run.id}"
         start, size = task_page(self._tokens, scope, request.query)
         tasks = await self._runs.tasks(run)
         end = start + size
         url = self._url(request, run)
-        answer: models.TaskListResponse = {
+        body: models.TaskListResponse = {
             "task_logs": [responses.task_log(task, url) for task in tasks[start:end]],
             "next_page_token": self._tokens.issue(scope, end if end < len(tasks) else None),
         }
-        return web.json_response(answer)
+        return web.json_response(body)
 
     async def task(self, request: web.Request) -> web.Response:
+        """GetTask (WES 1.1.0)."""
         run, task = await self._task(request)
         return web.json_response(responses.task_log(task, self._url(request, run)))
 
@@ -345,7 +355,7 @@ class WesHandlers:
         return await _log(request, (await self._workspace(run)).root, path)
 
     async def output(self, request: web.Request) -> web.StreamResponse:
-        """Only what the run has published as its output, by Range if asked so."""
+        """Return an output file of the run; supports Range."""
         run = await self._run(request)
         path = request.match_info["path"]
         root = self._runs.workspace(run).outputs
@@ -363,7 +373,7 @@ class WesHandlers:
         return await self._runs.get(request[OWNER], request.match_info["run_id"])
 
     async def _workspace(self, run: Run) -> Workspace:
-        """The run's directory. Raises NotFound where somebody has removed it."""
+        """Return the run's directory. Raises NotFound if it was removed."""
         workspace = self._runs.workspace(run)
         if not await asyncio.to_thread(workspace.root.is_dir):
             raise NotFound(f"the directory of run {run.id} is gone from the server's disk")
@@ -382,13 +392,13 @@ class WesHandlers:
 
 
 async def _log(request: web.Request, root: Path, path: str | None) -> web.StreamResponse:
-    """A log as far as it is written; an empty one before its first line."""
+    """Return a log file so far, or an empty response before its first line."""
     file = None if path is None else await asyncio.to_thread(open_below, root, path)
     return web.Response(headers=_TEXT) if file is None else OpenedFile(request, file, _TEXT)
 
 
 def _accepted(run: Run) -> models.WesRunId:
-    answer = models.WesRunId(run_id=run.id)
+    body = models.WesRunId(run_id=run.id)
     if (shared := run.tags.get(SHARED)) is not None:
-        answer["warnings"] = [shared]
-    return answer
+        body["warnings"] = [shared]
+    return body

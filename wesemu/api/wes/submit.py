@@ -1,7 +1,7 @@
-"""POST /runs: a body as real clients send it, streamed into a new run.
+"""RunWorkflow (WES 1.1.0, POST /runs): form, urlencoded and JSON bodies, streamed into a new run.
 
-Text fields may be parts with or without a filename (`curl -F field=@file`), attachments come in
-any place; urlencoded and JSON bodies are taken as well.
+Text fields may be parts with or without a filename (`curl -F field=@file`). Attachments may come in
+any order.
 """
 
 import asyncio
@@ -23,15 +23,14 @@ from wesemu.runs.ports import DryRunResult
 from wesemu.runs.service import RunDraft, RunService, SubmissionKey
 from wesemu.util.text import json_reason
 
-# Engine parameters that no engine sees: the server takes them itself. Extensions.
-
+# Engine parameters for the server itself (extensions)
 
 _DRY_RUN, _CALLBACK = "dry_run", "callback_url"
 
 
 @dataclass(frozen=True, slots=True)
 class WesemuParameters:
-    """What the server was asked, and `others`: the parameters for the engine."""
+    """The server's own engine parameters. `others` are the engine's."""
 
     others: Mapping[str, str]
     dry_run: bool = False
@@ -39,9 +38,10 @@ class WesemuParameters:
 
 
 def split_parameters(parameters: Mapping[str, str]) -> WesemuParameters:
-    """`dry_run`, `dry-run` and `--dry-run` mean the same, as with the engines' own parameters.
+    """Separate the server's parameters from the engine's.
 
-    Raises InvalidRequest, naming the field.
+    `dry_run`, `dry-run` and `--dry-run` are equivalent, like for the engines' own parameters.
+    Raises InvalidRequest with the field.
     """
     try:
         given = {name: value for name, (_, value) in given_parameters(parameters).items()}
@@ -69,8 +69,7 @@ def _flag(name: str, text: str) -> bool:
         ) from None
 
 
-# The header Idempotency-Key of POST /runs, an extension (draft-ietf-httpapi-idempotency-key).
-
+# Idempotency-Key (draft-ietf-httpapi-idempotency-key-header, section 2), an extension
 
 HEADER = "Idempotency-Key"
 
@@ -78,7 +77,7 @@ _LONGEST = 255
 
 
 def read_key(headers: Mapping[str, str]) -> str | None:
-    """The key, with or without the quotes of a structured header. Raises InvalidRequest."""
+    """Return the key without the quotes of a structured header, or None. Raises InvalidRequest."""
     text = headers.get(HEADER)
     if text is None:
         return None
@@ -94,14 +93,16 @@ def read_key(headers: Mapping[str, str]) -> str | None:
 
 
 class RequestFingerprint:
-    """What tells one submission from another, however it is encoded: its fields' meaning, the
-    names and contents of its attachments in any order."""
+    """A digest of a submission: field values, names and contents of attachments.
+
+    It depends neither on the encoding of the body nor on the order of attachments.
+    """
 
     def __init__(self) -> None:
         self._attachments: dict[str, str] = {}
 
     async def reading(self, name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The chunks of an attachment, unchanged, taken into account."""
+        """Yield an attachment's chunks unchanged and digest them."""
         content = hashlib.sha256()
         async for chunk in chunks:
             content.update(chunk)
@@ -116,8 +117,7 @@ class RequestFingerprint:
         return SubmissionKey(name, hashlib.sha256(text.encode()).hexdigest())
 
 
-# The fields of RunWorkflow, however they came, as the core's words.
-
+# Fields of RunRequest (WES 1.1.0, schema RunRequest)
 
 TEXTS = ("workflow_url", "workflow_type", "workflow_type_version", *ECHOED)
 OBJECTS = ("workflow_params", "tags", "workflow_engine_parameters")
@@ -129,23 +129,23 @@ _TEXT_LIMIT = 2048
 
 @dataclass(frozen=True, slots=True)
 class RunForm:
-    """What RunWorkflow was asked: a run, or with `dry_run` only whether it could be one."""
+    """A parsed submission. With `dry_run`, only plan the run."""
 
     request: RunRequest
     dry_run: bool = False
 
 
-def read_order(
+def parse_form(
     fields: Mapping[str, JsonValue], attachments: Sequence[str], facts: ServiceFacts
 ) -> RunForm:
-    """Check the form of all fields; what they mean is the core's affair.
+    """Parse all fields. The core checks their meaning.
 
-    `fields` maps the specification's names to text, or in a JSON body to values; others are
-    ignored. A single attachment is the workflow when no workflow_url came. Raises
-    InvalidRequest, naming the field.
+    `fields` maps the specification's names to text, or to JSON values if the body is JSON. Unknown
+    fields are ignored. Without workflow_url, a single attachment is the workflow. Raises
+    InvalidRequest with the field.
     """
     texts = {name: _text(name, fields.get(name)) for name in TEXTS}
-    url = texts["workflow_url"] or _only(attachments, facts)
+    url = texts["workflow_url"] or _single_attachment(attachments, facts)
     kind = texts["workflow_type"] or _default_type(url, facts)
     _check_engine(texts, kind, facts)
     own = split_parameters(_engine_parameters(fields.get("workflow_engine_parameters")))
@@ -163,16 +163,16 @@ def read_order(
 
 
 def parse_json(name: str, text: str) -> JsonValue:
-    """Strict JSON: no NaN, no lone surrogates, no deep nesting. Raises InvalidRequest."""
+    """Parse strict JSON: no NaN, no lone surrogates, limited depth. Raises InvalidRequest."""
     try:
         value: JsonValue = json.loads(text)
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise _wrong(name, "is nested too deeply") from error
+        raise _invalid(name, "is nested too deeply") from error
     except ValueError as error:
         raise InvalidRequest(f"{name} is {json_reason(error)}", field=name) from error
     if _depth(value) > _DEPTH_LIMIT:
-        raise _wrong(name, f"is nested more than {_DEPTH_LIMIT} levels deep")
+        raise _invalid(name, f"is nested more than {_DEPTH_LIMIT} levels deep")
     return value
 
 
@@ -180,20 +180,20 @@ def _text(name: str, value: JsonValue) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _wrong(name, "must be a string")
+        raise _invalid(name, "must be a string")
     if len(value) > _TEXT_LIMIT:
-        raise _wrong(name, f"is longer than {_TEXT_LIMIT} letters")
+        raise _invalid(name, f"is longer than {_TEXT_LIMIT} letters")
     return value.strip()
 
 
 def _object(name: str, value: JsonValue) -> JsonObject:
-    """An object, or the text of one; nothing and an empty text are an empty object."""
+    """Return an object, given as JSON or as its text. None and "" are an empty object."""
     if isinstance(value, str):
         value = parse_json(name, value) if value.strip() else None
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _wrong(name, "must be a JSON object")
+        raise _invalid(name, "must be a JSON object")
     return value
 
 
@@ -201,13 +201,13 @@ def _tags(value: JsonValue) -> dict[str, str]:
     tags: dict[str, str] = {}
     for key, tag in _object("tags", value).items():
         if not isinstance(tag, str):
-            raise _wrong("tags", f"must map to strings; {key[:40]!r} does not")
+            raise _invalid("tags", f"must map to strings; {key[:40]!r} does not")
         tags[key] = tag
     return tags
 
 
 def _engine_parameters(value: JsonValue) -> dict[str, str]:
-    """Strings; numbers and booleans as JSON writes them; toil's {"--flag": null} as ""."""
+    """Return strings. Numbers and booleans become JSON text; toil's {"--flag": null} becomes ""."""
     parameters: dict[str, str] = {}
     for key, parameter in _object("workflow_engine_parameters", value).items():
         match parameter:
@@ -218,39 +218,39 @@ def _engine_parameters(value: JsonValue) -> dict[str, str]:
             case bool() | int() | float():
                 parameters[key] = json.dumps(parameter)
             case _:
-                raise _wrong(
+                raise _invalid(
                     "workflow_engine_parameters", f"must map to strings; {key[:40]!r} does not"
                 )
     return parameters
 
 
-def _only(attachments: Sequence[str], facts: ServiceFacts) -> str:
+def _single_attachment(attachments: Sequence[str], facts: ServiceFacts) -> str:
     if len(attachments) == 1:
         return attachments[0]
     bundled = " or ".join(facts.bundled)
-    raise _wrong(
+    raise _invalid(
         "workflow_url",
         f"is missing; name a bundled pipeline ({bundled}) or one of the attachments",
     )
 
 
 def _default_type(url: str, facts: ServiceFacts) -> str:
-    """WES requires workflow_type; of a bundled pipeline it is known."""
+    """Return a bundled pipeline's type. For others, WES requires workflow_type."""
     if url in facts.bundled:
         return facts.bundled[url]
-    raise _wrong("workflow_type", "is missing; service-info lists those that this server runs")
+    raise _invalid("workflow_type", "is missing; service-info lists those that this server runs")
 
 
 def _check_engine(texts: Mapping[str, str], kind: str, facts: ServiceFacts) -> None:
     engine = texts["workflow_engine"]
     if engine and engine.casefold() not in {name.casefold() for name in facts.engines}:
         known = ", ".join(facts.engines)
-        raise _wrong("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
+        raise _invalid("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
     carrier = facts.carriers.get(workflow_kind(kind))
     if engine and carrier is not None and carrier.casefold() != engine.casefold():
-        raise _wrong("workflow_engine", f"is {engine!r}; {kind} is carried out by {carrier}")
+        raise _invalid("workflow_engine", f"is {engine!r}; {kind} is carried out by {carrier}")
     if texts["workflow_engine_version"] and not engine:
-        raise _wrong("workflow_engine", "is required beside workflow_engine_version")
+        raise _invalid("workflow_engine", "is required beside workflow_engine_version")
 
 
 def _depth(value: JsonValue) -> int:
@@ -266,16 +266,18 @@ def _depth(value: JsonValue) -> int:
     return depth
 
 
-def _wrong(name: str, why: str) -> InvalidRequest:
+def _invalid(name: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"{name} {why}", field=name)
 
+
+# Bodies
 
 _FIELDS = frozenset(TEXTS + OBJECTS)
 _ATTACHMENTS = frozenset({ATTACHMENT, f"{ATTACHMENT}[]"})
 
 
 class RunSubmission:
-    """Takes the requests of RunWorkflow."""
+    """Receives the requests of RunWorkflow."""
 
     def __init__(
         self,
@@ -290,10 +292,10 @@ class RunSubmission:
         self._limits = limits
 
     async def receive(self, owner: Owner, request: web.Request) -> Run | DryRunResult:
-        """Read the body and submit it; nothing is left of one that was refused, or that was a
-        dry run: of that, the Rehearsal is told.
+        """Read the body and submit the run, or plan it for a dry run.
 
-        Raises what RunService.submit raises, and HTTPRequestEntityTooLarge (413).
+        Files of refused requests and of dry runs are removed. Raises what RunService.submit raises,
+        and HTTPRequestEntityTooLarge (413).
         """
         key = read_key(request.headers)
         _refuse_encoded(request)
@@ -310,8 +312,8 @@ class RunSubmission:
                     "application/x-www-form-urlencoded or application/json",
                     field="Content-Type",
                 )
-        order = await self._read_order(fields, ())
-        return await self._carry_out(owner, order, None, key, RequestFingerprint())
+        form = await self._parse_form(fields, ())
+        return await self._submit_or_plan(owner, form, None, key, RequestFingerprint())
 
     async def _receive_form(
         self, owner: Owner, request: web.Request, key: str | None
@@ -320,24 +322,24 @@ class RunSubmission:
         draft = await self._runs.draft()
         fingerprint = RequestFingerprint()
         try:
-            order = await self._read_form(request, draft, fingerprint)
+            form = await self._read_form(request, draft, fingerprint)
         except BaseException:
             await self._runs.discard(draft)
             raise
-        return await self._carry_out(owner, order, draft, key, fingerprint)
+        return await self._submit_or_plan(owner, form, draft, key, fingerprint)
 
-    async def _carry_out(
+    async def _submit_or_plan(
         self,
         owner: Owner,
-        order: RunForm,
+        form: RunForm,
         draft: RunDraft | None,
         key: str | None,
         fingerprint: RequestFingerprint,
     ) -> Run | DryRunResult:
-        if order.dry_run:
-            return await self._runs.dry_run(owner, order.request, draft)
-        key_of_request = fingerprint.key(key, order.request)
-        return await self._runs.submit(owner, order.request, draft, key=key_of_request)
+        if form.dry_run:
+            return await self._runs.dry_run(owner, form.request, draft)
+        key_of_request = fingerprint.key(key, form.request)
+        return await self._runs.submit(owner, form.request, draft, key=key_of_request)
 
     async def _read_form(
         self, request: web.Request, draft: RunDraft, fingerprint: RequestFingerprint
@@ -353,7 +355,7 @@ class RunSubmission:
         try:
             async for part in reader:
                 if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
-                    continue  # a browser's file field in which nothing was chosen
+                    continue  # a browser's empty file field
                 if part.name in _ATTACHMENTS:
                     attachments.append(await _attach(part, draft, fingerprint))
                 elif part.name in _FIELDS:
@@ -366,15 +368,15 @@ class RunSubmission:
                     )
         except web.RequestPayloadError as error:
             raise _unreadable() from error
-        return await self._read_order(fields, attachments)
+        return await self._parse_form(fields, attachments)
 
-    async def _read_order(
+    async def _parse_form(
         self, fields: Mapping[str, JsonValue], attachments: Sequence[str]
     ) -> RunForm:
-        order = await asyncio.to_thread(read_order, fields, attachments, self._facts)
-        if CALLBACK in order.request.marks:
-            self._check_callback(order.request.marks[CALLBACK])
-        return order
+        form = await asyncio.to_thread(parse_form, fields, attachments, self._facts)
+        if CALLBACK in form.request.marks:
+            self._check_callback(form.request.marks[CALLBACK])
+        return form
 
     async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
         text = await self._read_text(request)
@@ -411,7 +413,7 @@ class RunSubmission:
 
 
 async def _is_empty(part: FormPart) -> bool:
-    """Raises InvalidRequest for a part with content but without a file name."""
+    """Return True for an empty part. Raises InvalidRequest for a file without a name."""
     async for chunk in part.chunks:
         if chunk:
             raise InvalidRequest("a file has no name; give every file a name", field=part.name)
@@ -419,7 +421,7 @@ async def _is_empty(part: FormPart) -> bool:
 
 
 def _refuse_encoded(request: web.Request) -> None:
-    """Bodies are read as they come, so that nothing small can become something large."""
+    """Raise InvalidRequest for compressed bodies: they could expand without bound."""
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise InvalidRequest(
@@ -429,13 +431,13 @@ def _refuse_encoded(request: web.Request) -> None:
 
 
 def _refuse_large(request: web.Request, limit: int) -> None:
-    """Before any of it is read, where the client says how large it is."""
+    """Raise a 413 before reading the body, if the client declares its size."""
     if (length := request.content_length) is not None and length > limit:
         raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=length)
 
 
 def refuse_callbacks(url: str) -> None:
-    """For a server that sends none."""
+    """Raise InvalidRequest: this server sends no callbacks."""
     raise InvalidRequest(
         f"the engine parameter callback_url is {url[:80]!r}; this server sends no callbacks",
         field="workflow_engine_parameters.callback_url",
@@ -452,7 +454,7 @@ def _pairs(text: str, most: int) -> list[tuple[str, str]]:
 
 
 async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerprint) -> str:
-    """Stream a part into the draft; its name. RunWorkflow: "must have … a filename"."""
+    """Write a part to the draft; return its filename, which RunWorkflow requires."""
     if part.filename is None:
         raise InvalidRequest(
             f"a {ATTACHMENT} has no filename in its Content-Disposition", field=ATTACHMENT
