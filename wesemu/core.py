@@ -212,7 +212,7 @@ def _planner(
         data.references,
         data.cache,
         tools=partial(resolve, settings.tools),
-        lend=SystemLeases(data.leases).lease,
+        lease=SystemLeases(data.leases).lease,
     )
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)

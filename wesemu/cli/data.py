@@ -162,8 +162,8 @@ def _store(data: Path | None) -> "ReferenceStore":
     settings = load_settings(data=data)
     root = settings.data
     tools = partial(resolve, settings.tools)
-    lend = SystemLeases(root / "leases").lease
-    return ReferenceStore(root / "references", root / "cache", tools=tools, lend=lend)
+    lease = SystemLeases(root / "leases").lease
+    return ReferenceStore(root / "references", root / "cache", tools=tools, lease=lease)
 
 
 # --- `wesemu bucket` ---

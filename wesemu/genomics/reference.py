@@ -1,7 +1,7 @@
-"""Reference genomes: registered by name, or made ready from a user's FASTA, indexed once.
+"""Store of reference genomes: registered by name, or prepared from a user's FASTA, indexed once.
 
-A folder is built under a lock in a temporary place and renamed when it is whole. An index is used
-if it was compared with the FASTA beside it (`index_check`), else made anew.
+A reference is built under a lock in a temporary folder, and renamed when it is complete. An index
+is used if it was compared with its FASTA (`index_check`); otherwise it is built again.
 """
 
 import fcntl
@@ -45,22 +45,22 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALIASES = (("hg19", "hs37d5"),)
 _FASTA_ENDINGS = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
-Lend = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
-"""A share of the machine for one program, waited for as long as that is needed; descriptors for
-the program to inherit. Raises SystemFault."""
+Lease = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
+"""Leases resources for one program; waits while the second argument returns true. The context
+gives file descriptors that the program inherits. Raises SystemFault."""
 
 
-def lend_freely(
+def lease_freely(
     wanted: Resources, needed: Callable[[], bool]
 ) -> AbstractContextManager[Sequence[int]]:
-    """To whoever has the machine alone."""
+    """Lease without limits, for a program that has the machine to itself."""
     return nullcontext(())
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSummary:
-    """A registered reference. `sequences` is None before it is indexed; `alternates` is how many
-    of them the .alt file names, so that mappers treat them as ALT contigs."""
+    """A registered reference. `sequences` is None before indexing; `alternates` counts those in the
+    .alt file, which mappers treat as ALT contigs."""
 
     name: str
     fasta: Path
@@ -70,11 +70,13 @@ class ReferenceSummary:
 
 
 class ReferenceStore:
-    """`root` holds the registered references, `root/<name>/genome.fa`; `cache` those made from
-    other FASTA files, `cache/references/<sha256>/genome.fa`, and the records of what was read.
+    """Registered references in `root/<name>/genome.fa`, and prepared ones in the cache.
 
-    The methods block, for an hour on a human genome; `close` ends their child processes from
-    another thread, upon which they raise `SystemFault`. Tools are looked for when first needed.
+    `cache/references/<sha256>/genome.fa` holds references prepared from other FASTA files;
+    `cache/references/records` what was learnt by reading files.
+
+    The methods block, for an hour with a human genome. `close`, called from another thread, kills
+    their child processes, and they raise `SystemFault`. Tools are resolved when first needed.
     """
 
     def __init__(
@@ -83,23 +85,23 @@ class ReferenceStore:
         cache: Path,
         *,
         tools: Callable[..., Toolset] = resolve,
-        lend: Lend = lend_freely,
+        lease: Lease = lease_freely,
     ) -> None:
         self._root = root
-        self._made = cache / "references"
+        self._cached = cache / "references"
         self._records = ReferenceRecords(self.records_folder)
         self._tools = tools
-        self._lend = lend
+        self._lease = lease
         self._children: set[subprocess.Popen[str]] = set()
         self._closed = threading.Event()
 
     @property
     def records_folder(self) -> Path:
-        """What `ReferenceRecords` keeps for this store."""
-        return self._made / "records"
+        """The folder of `ReferenceRecords` for this store."""
+        return self._cached / "records"
 
     def names(self) -> list[str]:
-        """Registered names, sorted. Folders that a user put there by hand count."""
+        """Return registered names, sorted, with folders that a user put there by hand."""
         if not self._root.is_dir():
             return []
         return sorted(
@@ -109,19 +111,19 @@ class ReferenceStore:
         )
 
     def find(self, name: str) -> Path | None:
-        """The FASTA of a registered reference; upper and lower case and aliases are one."""
+        """Return the FASTA of a registered reference. Ignores case, and knows aliases."""
         wanted = name.lower()
-        for candidate in (wanted, *(to for alias, to in _ALIASES if alias == wanted)):
+        for candidate in (wanted, *(target for alias, target in _ALIASES if alias == wanted)):
             if _NAME.fullmatch(candidate) and (fasta := _only_fasta(self._root / candidate)):
                 return fasta
         return None
 
     def add(self, name: str, fasta: Path, mapper: str = "bwa") -> Path:
-        """Register a copy of `fasta` (plain or gzip) as `name`, indexed; answers its path.
+        """Register an indexed copy of `fasta` (plain or gzip) as `name`, and return its path.
 
-        What is registered with these sequences gets the index that `mapper` wants and it lacks.
-        Raises `InvalidRequest` for the name, `InputError` for the FASTA, `Conflict` where
-        the name stands for another sequence, `SystemFault` where a tool fails, `ToolMissing`.
+        A reference that is registered with the same sequences gets the index for `mapper` if that
+        is missing. Raises `InvalidRequest` for the name, `InputError` for the FASTA, `Conflict` if
+        the name has other sequences, `SystemFault` if a tool fails, `ToolMissing`.
         """
         name = name.lower()
         if not _NAME.fullmatch(name):
@@ -144,24 +146,25 @@ class ReferenceStore:
         return target
 
     def ready(self, fasta: Path, mapper: str = "bwa") -> Path:
-        """An indexed FASTA with the sequences of `fasta`, for `mapper` and for faidx.
+        """Return an indexed FASTA with the sequences of `fasta`, for `mapper` and for faidx.
 
-        `fasta` itself, or the file that it links to, where an index of it lies beside it; else
-        the cached one, made now if need be. Raises `InputError`, `SystemFault`, `ToolMissing`.
+        That is `fasta` itself, or its link target, if its own index lies beside it; otherwise the
+        cached reference, which is built now if necessary. Raises `InputError`, `SystemFault`,
+        `ToolMissing`.
         """
         indexer = indexer_name(mapper, self._tools)
-        if (found := indexed_in_place(fasta, indexer, self._records, _log)) is not None:
-            return found
+        if (indexed := indexed_in_place(fasta, indexer, self._records, _log)) is not None:
+            return indexed
         facts = self._records.facts(fasta)
         key = key_with_alternates(facts.sha256, find_alternates(fasta))
-        target = self._made / key / FASTA
-        with _locked(self._made / f".{key}.lock"):
+        target = self._cached / key / FASTA
+        with _locked(self._cached / f".{key}.lock"):
             self._provide(fasta, target, facts, indexer)
             self._add_alternates(fasta, target, str(fasta))
         return target
 
     def describe(self, name: str) -> ReferenceSummary:
-        """What is registered as `name`, one of `names()`. Quick: reads no sequences."""
+        """Describe `name`, one of `names()`. Quick: reads no sequences."""
         fasta = self.find(name)
         assert fasta is not None
         try:
@@ -175,13 +178,13 @@ class ReferenceStore:
         return ReferenceSummary(name, fasta, sequences, alternates, tuple(indexes))
 
     def close(self) -> None:
-        """End what is being indexed. Idempotent; the store answers no more builds."""
+        """Kill running indexers. Idempotent; later builds raise `SystemFault`."""
         self._closed.set()
         for child in list(self._children):
             child.kill()
 
     def _provide(self, source: Path, target: Path, facts: FastaFacts, indexer: str) -> None:
-        """See to it that `target` has the sequences of `source` and this program's index."""
+        """Make sure that `target` has the sequences of `source` and the index of `indexer`."""
         if self._is_whole(target, facts, indexer):
             return
         if any(self._is_whole(target, facts, other) for other in SUFFIXES_OF):
@@ -201,7 +204,7 @@ class ReferenceStore:
         )
 
     def _add_alternates(self, source: Path, target: Path, name: str) -> None:
-        """Give a reference that was registered without one its .alt file."""
+        """Add the .alt file to a reference that was registered without it."""
         alternates, present = find_alternates(source), find_alternates(target)
         if alternates is None:
             return
@@ -214,28 +217,30 @@ class ReferenceStore:
             )
 
     def _extend(self, fasta: Path, source: str, facts: FastaFacts, indexer: str) -> None:
-        """Put another program's index beside `fasta`, file by file, once it is whole. Files that
-        it shares with the one that is there stay: runs may be reading them."""
+        """Add another program's index beside `fasta`, once the index is complete.
+
+        Files that both indexes share stay unchanged: runs may be reading them.
+        """
         with tempfile.TemporaryDirectory(prefix=".build-", dir=fasta.parent.parent) as temporary:
             copy = Path(temporary) / FASTA
             copy.symlink_to(fasta.resolve())
             if indexer == "bwa-mem3" and index_fault(str(fasta)) is None:
-                # it is made from bwa's, and changes none of those files
+                # bwa-mem3's index is made from bwa's files, and does not change them
                 for suffix in SUFFIXES:
                     Path(f"{copy}{suffix}").symlink_to(f"{fasta.resolve()}{suffix}")
             self._index(copy, source, indexer)
-            _sync(Path(temporary))
+            _sync_all(Path(temporary))
             for suffix in SUFFIXES_OF[indexer]:
                 if suffix not in SHARED_SUFFIXES:
                     Path(f"{copy}{suffix}").rename(f"{fasta}{suffix}")
-            _sync(fasta.parent)
+            _sync_all(fasta.parent)
         self._records.record_built(fasta, facts, indexer)
 
     def _build(self, source: Path, folder: Path, facts: FastaFacts, indexer: str) -> None:
-        """Make `folder` anew from `source`; nobody sees it half done.
+        """Build `folder` from `source`. It appears only when it is complete.
 
-        Where the folder holds files that are not made here, they stay: the new ones are put beside
-        them one by one, the stamp last.
+        If the folder holds files of others, these stay, and the new files are renamed into it one
+        by one, the stamp last.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as temporary:
@@ -248,11 +253,11 @@ class ReferenceStore:
                 write_alternates(alternates, fasta, source)
             stamp = {"sha256": facts.sha256, "bytes": fasta.stat().st_size}
             (built / _STAMP).write_text(json.dumps(stamp) + "\n", encoding="utf-8")
-            _sync(built)
+            _sync_all(built)
             if folder.exists() and _foreign(folder):
                 for path in sorted(built.iterdir(), key=lambda path: path.name == _STAMP):
                     path.rename(folder / path.name)
-                _sync_folder(folder)
+                _sync(folder)
             else:
                 if folder.exists():
                     folder.rename(Path(temporary) / "replaced")
@@ -269,50 +274,52 @@ class ReferenceStore:
         self._run(index, fasta, source, Resources(cores=1, memory_mb=memory))
         if fault := index_fault(str(fasta), indexer):
             fault = fault.replace(str(fasta), source)
-            raise SystemFault(f"Indexing {source} has failed: {fault}. Is the disk full?")
+            raise SystemFault(f"indexing {source} failed: {fault}. Is the disk full?")
 
     def _run(self, command: Sequence[str], fasta: Path, source: str, wanted: Resources) -> None:
-        """Run an indexer of `fasta`, which was made of `source`, to its end."""
+        """Run an indexer of `fasta`, a copy of `source`. Messages name `source`."""
         if self._closed.is_set():
             raise SystemFault(f"{source} is not indexed: the server is shutting down.")
-        with self._lend(wanted, lambda: not self._closed.is_set()) as kept:
+        with self._lease(wanted, lambda: not self._closed.is_set()) as descriptors:
             child = subprocess.Popen(
                 command,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                pass_fds=kept,
+                pass_fds=descriptors,
             )
             self._children.add(child)
             offer_to_oom_killer(child.pid)
             try:
-                _, talk = child.communicate()
+                _, stderr = child.communicate()
             finally:
                 self._children.discard(child)
         if child.returncode < 0:
-            raise SystemFault(f"Indexing {source} was ended by signal {-child.returncode}.")
+            raise SystemFault(f"the indexer of {source} was killed by signal {-child.returncode}.")
         if child.returncode:
-            reason = failure_reason(talk.replace(str(fasta), source)) or "no reason given"
+            reason = failure_reason(stderr.replace(str(fasta), source)) or "no reason given"
             raise SystemFault(f"{source} cannot be indexed: {reason}")
 
 
 def _only_fasta(folder: Path) -> Path | None:
-    """genome.fa in `folder`, else its only FASTA, plain before gzip."""
+    """Return genome.fa in `folder`, or else its only FASTA; plain files precede gzip."""
     if (folder / FASTA).is_file():
         return folder / FASTA
     if not folder.is_dir():
         return None
-    found = [path for path in folder.iterdir() if path.name.endswith(_FASTA_ENDINGS)]
-    plain = [path for path in found if path.suffix != ".gz"] or found
+    files = [path for path in folder.iterdir() if path.name.endswith(_FASTA_ENDINGS)]
+    plain = [path for path in files if path.suffix != ".gz"] or files
     return plain[0] if len(plain) == 1 else None
 
 
 def indexed_in_place(
     fasta: Path, indexer: str, records: ReferenceRecords, report: Callable[[str], None]
 ) -> Path | None:
-    """`fasta`, or the file that it links to, if it can be used as it lies there: plain text, with
-    an index that was made of it. `report` gets the reason if not. Raises `InputError`."""
+    """Return `fasta`, or its link target, if it is plain text with its own index beside it.
+
+    Returns None otherwise; `report` gets the reason. Raises `InputError`.
+    """
     if is_gzip(fasta):
         report(f"{fasta.name} is compressed")
         return None
@@ -328,7 +335,7 @@ def indexed_in_place(
 
 
 def _foreign(folder: Path) -> bool:
-    """Whether a folder is a link, or holds something that this module does not make."""
+    """Return whether a folder is a link, or holds files that this module does not make."""
     made = {FASTA, _STAMP, f"{FASTA}.fai", f"{FASTA}.alt"}
     made |= {f"{FASTA}{suffix}" for files in SUFFIXES_OF.values() for suffix in files}
     return folder.is_symlink() or any(
@@ -336,29 +343,26 @@ def _foreign(folder: Path) -> bool:
     )
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _sync(folder: Path) -> None:
+def _sync_all(folder: Path) -> None:
+    """Write the files in `folder`, then the folder itself, to the disk."""
     for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(path)
 
 
 def _log(reason: str) -> None:
-    # runs that link a reference do without it
+    # imported here: prepare_reference imports this module, and starts faster without it
     import structlog
 
     log = structlog.get_logger("wesemu.references")
-    log.info("a reference is indexed in the cache unless it is there", reason=reason)
+    log.info("using an indexed copy of the reference in the cache", reason=reason)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""What was found out about references by reading them whole, remembered between runs.
+"""Facts about references that need reading whole files, remembered between runs.
 
-A record belongs to files as they are: size, times of modification and of change, and inode.
-Whoever replaces or rewrites one of them has it read again, even if the time of modification is
-set back. Records can be removed at any time.
+A record is valid for the size, the times of modification and of change, and the inode of its files.
+A file that is replaced or rewritten is read again, even if its modification time is set back.
+Records can be deleted at any time. Further parts: the format of BAM and VCF indexes (BAI or CSI),
+and lists of ALT contigs.
 """
 
 import contextlib
@@ -23,39 +24,41 @@ from wesemu.genomics.index_check import index_mismatch
 
 _VERSION = 1
 _TICK_NS = 50_000_000
-"""File times may be as coarse as this: a file that is younger can change and look the same."""
+"""Resolution of file times. A younger file could change and keep its times: it gets no record."""
 
 State = tuple[int, int, int, int]
 
 
 def default_folder() -> Path:
-    """Where records are kept for runs without a server."""
+    """Return the folder of the records for runs without a server."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "wesemu" / "references"
 
 
 class ReferenceRecords:
-    """Records below `folder`, which is made when it is needed. A folder that cannot be written
-    costs time, nothing else."""
+    """Records in `folder`, which is created when needed.
+
+    If the folder is not writable, files are read again each time.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def facts(self, fasta: Path) -> FastaFacts:
-        """`examine`, done once for a file as it is. Raises `InputError`."""
+        """Return the result of `examine`, from the record if there is one. Raises `InputError`."""
         before = _states([fasta])
         key = _key("facts", before)
-        found = self._read(key)
-        if found is not None:
+        record = self._read(key)
+        if record is not None:
             with contextlib.suppress(TypeError):
-                return FastaFacts(**found)
+                return FastaFacts(**record)
         facts = examine(fasta)
         if self._is_unchanged(fasta, [fasta], before):
             self._write(key, before, asdict(facts))
         return facts
 
     def index_mismatch(self, fasta: Path, indexer: str) -> str | None:
-        """`index_mismatch`, done once for the files as they are. A mismatch is not remembered."""
+        """Return the result of `index_mismatch`; a match is recorded, a mismatch is not."""
         files = _files(fasta, indexer)
         before = _states(files)
         key = _key(f"index of {indexer}", before)
@@ -67,16 +70,17 @@ class ReferenceRecords:
         return fault
 
     def record_built(self, fasta: Path, facts: FastaFacts, indexer: str) -> None:
-        """Remember a FASTA and an index that the caller has just made of it; nobody else writes
-        there."""
+        """Record a FASTA and its index that the caller has just built, where no other program
+        writes."""
         files = _files(fasta, indexer)
         self._save(_key("facts", _states([fasta])), asdict(replace(facts, regular=True)))
         self._save(_key(f"index of {indexer}", _states(files)), {"fasta": str(fasta)})
 
     def _is_unchanged(self, fasta: Path, files: Iterable[Path], before: list[State | None]) -> bool:
-        """False if a file has a new time of change only: another run may have made a hard link.
+        """Return whether the files kept their states. Raises `InputError` if one was written or
+        replaced.
 
-        Raises `InputError` if a file was written or replaced.
+        A new change time alone is not an error: another run may have made a hard link.
         """
         now = _states(files)
         if [_without_change_time(each) for each in now] != [
@@ -89,10 +93,10 @@ class ReferenceRecords:
 
     def _read(self, key: str) -> dict[str, Any] | None:
         try:
-            found: object = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+            record: object = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return record if isinstance(record, dict) else None
 
     def _write(self, key: str, states: list[State | None], record: object) -> None:
         youngest = max((max(state[1:3]) for state in states if state is not None), default=0)
@@ -117,10 +121,10 @@ def _states(files: Iterable[Path]) -> list[State | None]:
 
 def _state(file: Path) -> State | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _without_change_time(state: State | None) -> tuple[int, int, int] | None:
@@ -131,33 +135,33 @@ def _key(kind: str, states: list[State | None]) -> str:
     return hashlib.sha256(json.dumps([_VERSION, kind, states]).encode()).hexdigest()
 
 
-# Which index a BAM or VCF gets. BAI and TBI number positions up to 2^29 (SAM specification 5.2);
+# The index format of a BAM or VCF. BAI and TBI have positions up to 2^29 (SAM specification 5.2);
 # CSI has no such limit. The choice depends on the longest contig alone.
 
 
 IndexFormat = Literal["bai", "csi"]
 
 LONGEST_IN_BAI = (1 << 29) - 1
-"""Bases of a contig."""
+"""The longest contig in bases."""
 
 CALLERS_WITH_CSI = ("bcftools", "freebayes")
-"""Those that read such a BAM and whose VCF is indexed here."""
+"""Callers that read a BAM with a CSI, and whose VCF the pipelines index."""
 
 _MOST_IN_A_BYTE = 1032
-"""Bytes that one byte of gzip data can stand for, at most."""
+"""Bytes that one byte of gzip data can expand to, at most."""
 
 
 def may_need_csi(fasta: Path) -> bool:
-    """Whether a contig may be too long for BAI, by the file's size alone."""
+    """Return whether a contig may be too long for BAI, by the file's size alone."""
     try:
         most = fasta.stat().st_size * (_MOST_IN_A_BYTE if is_gzip(fasta) else 1)
-    except (OSError, InputError):  # told when the file is needed
+    except (OSError, InputError):  # reported when the file is needed
         return False
     return most > LONGEST_IN_BAI
 
 
 def listed_index_format(fasta: Path) -> IndexFormat | None:
-    """What the file's size or the .fai beside it tells; None if neither does. Quick."""
+    """Return the format by the file's size or its .fai; None if neither decides. Quick."""
     if not may_need_csi(fasta):
         return "bai"
     if is_gzip(fasta) or index_fault(str(fasta)) is not None:
@@ -166,7 +170,7 @@ def listed_index_format(fasta: Path) -> IndexFormat | None:
 
 
 def index_format(fasta: Path, records: Path) -> IndexFormat:
-    """`csi` if a contig is too long for BAI. Where nothing else tells, the FASTA is read, once.
+    """Return `csi` if a contig is too long for BAI. Reads the FASTA only if nothing else decides.
 
     Raises `InputError`.
     """
@@ -178,38 +182,40 @@ def _format_for(longest: int) -> IndexFormat:
     return "csi" if longest > LONGEST_IN_BAI else "bai"
 
 
-# The list of ALT contigs beside a FASTA: `X.alt`, or `X.64.alt` as bwa 0.6 and bwa.kit name it.
+# The list of ALT contigs beside a FASTA: `X.alt`, or `X.64.alt` from bwa 0.6 and bwa.kit.
 
 
 ALTERNATE_SUFFIXES = (".alt", ".64.alt")
 
 
 def find_alternates(fasta: Path) -> Path | None:
-    """The list for `fasta`, plain or gzip, beside it or beside the file that it links to. An
-    empty list counts as none."""
+    """Return the list for `fasta` (plain or gzip), beside it or its link target; None without one.
+
+    An empty list counts as none.
+    """
     for path in dict.fromkeys((fasta, fasta.resolve())):
         for stem in stems(str(path)):
             for suffix in ALTERNATE_SUFFIXES:
-                found = Path(stem + suffix)
-                if found.is_file() and found.stat().st_size:
-                    return found
+                file = Path(stem + suffix)
+                if file.is_file() and file.stat().st_size:
+                    return file
     return None
 
 
 def stems(fasta: str) -> list[str]:
-    """What the name of the list may begin with, for a FASTA's name."""
+    """Return the possible beginnings of the name of the list, for the name of a FASTA."""
     return [fasta, fasta.removesuffix(".gz")] if fasta.endswith(".gz") else [fasta]
 
 
 def key_with_alternates(sha256: str, alternates: Path | None) -> str:
-    """The key of a reference in the cache: its sequences, and its ALT contigs if it has any."""
+    """Return the key of a reference in the cache: of its sequences, and its ALT contigs if any."""
     if alternates is None:
         return sha256
     return hashlib.sha256(sha256.encode() + _normalised(alternates)).hexdigest()
 
 
 def check_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
-    """Raise `InputError` if no sequence of `fasta` is in the list; `indexed` has its .fai."""
+    """Raise `InputError` if no sequence of `fasta` is in the list. The .fai is beside `indexed`."""
     names = {name for name, _ in read_fai(str(indexed))}
     lines = _normalised(alternates).decode("utf-8", "surrogateescape").splitlines()
     listed = [line.split("\t", 1)[0] for line in lines if not line.startswith("@")]
@@ -222,7 +228,7 @@ def check_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
 
 
 def write_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
-    """Write the list beside `indexed`, where mappers find it. Raises `InputError`."""
+    """Write the list beside `indexed`, where mappers look for it. Raises `InputError`."""
     check_alternates(alternates, indexed, fasta)
     target = Path(f"{indexed}.alt")
     unfinished = target.with_name(f".{target.name}.part")
@@ -231,6 +237,6 @@ def write_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
 
 
 def _normalised(alternates: Path) -> bytes:
-    """Its lines; bwa overlooks a last one without an end."""
+    """Return the lines of the list with line ends: bwa ignores a last line without one."""
     lines = [line for line in alternates.read_bytes().splitlines() if line.strip()]
     return b"\n".join(lines) + b"\n"

@@ -16,33 +16,33 @@ CHANGED = 65
 
 
 def write_state(state: Path, fasta: Path, files: Iterable[Path]) -> None:
-    """Note how the files are now. Raises OSError."""
-    noted = {"fasta": str(fasta), "files": {str(file): _describe(file) for file in files}}
-    state.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+    """Record the current state of the files. Raises OSError."""
+    recorded = {"fasta": str(fasta), "files": {str(file): _describe(file) for file in files}}
+    state.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 def _describe(file: Path) -> list[int]:
-    """Size, time of modification and inode; the time of change is new with every hard link."""
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    """Return size, modification time and inode. Every hard link renews the change time."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def changed_file(state: Path) -> tuple[str, str] | None:
-    """The FASTA and the first of its files that is not as it was noted, or None."""
-    noted = json.loads(state.read_text(encoding="utf-8"))
-    for file, before in noted["files"].items():
+    """Return the FASTA and the first of its files that has changed, or None."""
+    recorded = json.loads(state.read_text(encoding="utf-8"))
+    for file, before in recorded["files"].items():
         try:
             now = _describe(Path(file))
         except OSError:
             now = []
         if now != before:
-            return noted["fasta"], file
+            return recorded["fasta"], file
     return None
 
 
-def main(words: list[str]) -> int:
-    """Answers the exit status."""
-    state, error = map(Path, words)
+def main(argv: list[str]) -> int:
+    """Return the exit status."""
+    state, error = map(Path, argv)
     changed = changed_file(state)
     if changed is None:
         return 0

@@ -1,7 +1,6 @@
-"""Reports for people: `python -m wesemu.genomics.reports` makes MultiQC's, without a network.
+"""Reports for people: `python -m wesemu.genomics.reports` runs MultiQC, without a network.
 
-MultiQC and what Snakemake's report needs are not among wesemu's own dependencies; they come with
-the extra `reports`.
+MultiQC, and pygments for Snakemake's report, come with the extra `reports`.
 
 Exit status: 0; 69 MultiQC failed.
 """
@@ -20,12 +19,12 @@ from pathlib import Path
 from wesemu.errors import ToolMissing
 
 NEEDS = {"multiqc": "multiqc", "snakemake": "pygments"}
-"""The reports, and the Python package that each needs."""
+"""The Python package that each report needs."""
 
 FAILED = 69
 
 _MARK = ".wesemu"
-"""In the names of the files that MultiQC reads, between the sample and the kind."""
+"""Separates the sample from the type of report in the names of the files that MultiQC reads."""
 
 _CONFIG = {
     "fn_clean_exts": [_MARK],
@@ -50,10 +49,10 @@ def check_reports(names: Iterable[str]) -> None:
 
 
 def stage(folder: Path, sample: str, files: Iterable[Path]) -> None:
-    """Copy the tools' reports to `folder` under names and contents that MultiQC takes for theirs.
+    """Copy the tools' reports to `folder`, changed so that MultiQC recognises them.
 
-    Samples are told by file names, in bcftools' report by the VCF's. Our markdup.json lacks the
-    command by which MultiQC would know it.
+    MultiQC takes the sample from the file name, and from the name of the VCF in bcftools' report.
+    It recognises markdup.json by its command, which our file lacks.
     """
     name = sample.replace("/", "_") + _MARK
     for file in files:
@@ -66,29 +65,31 @@ def stage(folder: Path, sample: str, files: Iterable[Path]) -> None:
 
 
 def report(sample: str, files: Iterable[Path], output: Path, folder: Path) -> int:
-    """Run MultiQC in the empty `folder`, where it finds no configuration of a user's; answers
-    its exit status."""
+    """Run MultiQC in the empty `folder`, where it finds no user's configuration.
+
+    Returns its exit status.
+    """
     (folder / "reports").mkdir()
     stage(folder / "reports", sample, files)
     (folder / "config.yaml").write_text(json.dumps(_CONFIG), encoding="utf-8")
-    words = [sys.executable, "-P", "-m", "multiqc", "reports", "--config", "config.yaml"]
-    words += ["--filename", "multiqc.html", "--no-data-dir", "--no-version-check", "--no-ai"]
-    words += ["--no-megaqc-upload", "--no-ansi", "-m", "samtools", "-m", "bcftools", "--strict"]
+    command = [sys.executable, "-P", "-m", "multiqc", "reports", "--config", "config.yaml"]
+    command += ["--filename", "multiqc.html", "--no-data-dir", "--no-version-check", "--no-ai"]
+    command += ["--no-megaqc-upload", "--no-ansi", "-m", "samtools", "-m", "bcftools", "--strict"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MULTIQC_")}
     home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "TMPDIR": str(folder)}
-    done = subprocess.run(words, cwd=folder, env=kept | home, stdout=sys.stderr, check=False)
+    done = subprocess.run(command, cwd=folder, env=kept | home, stdout=sys.stderr, check=False)
     if done.returncode == 0:
         shutil.move(folder / "multiqc.html", output)
     return done.returncode
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.reports", description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="what samtools and bcftools report")
+    parser.add_argument("files", nargs="+", type=Path, help="reports of samtools and bcftools")
     parser.add_argument("--sample", required=True)
     parser.add_argument("--output", type=Path, required=True, help="HTML")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     output: Path = arguments.output.absolute()
     with tempfile.TemporaryDirectory(prefix=".multiqc-", dir=output.parent) as folder:
         status = report(arguments.sample, arguments.files, output, Path(folder).absolute())

@@ -1,8 +1,7 @@
-"""A run's reports in one document, `results/summary.json`, with warnings where a figure is odd.
+"""Summary of a run in one document, `results/summary.json`, with warnings for unusual figures.
 
-Read out of samtools' and bcftools' own reports, so that it costs no pass over the BAM or VCF.
+The figures come from reports of samtools and bcftools, without another pass over the BAM or VCF.
 The schema is `pipelines/mapping/workflow/schemas/summary.schema.yaml`.
-
 `python -m wesemu.genomics.summary` adds the variants to the summary of a mapping.
 """
 
@@ -21,7 +20,7 @@ Counts = Mapping[str, int | float | None]
 
 DEPTHS = (1, 10, 20, 30)
 GOOD_QUALITY = 20
-"""QUAL from which calls are mostly right; see docs/pipelines.md."""
+"""QUAL from which most calls are right; see docs/pipelines.md."""
 
 _FEW_MAPPED = 50
 _FEW_PROPER = 50
@@ -29,9 +28,10 @@ _MANY_DUPLICATES = 50
 
 
 def read_sections(report: Path, wanted: Iterable[str]) -> dict[str, list[list[str]]]:
-    """Rows of a `samtools stats` or `bcftools stats` report by section, without its name.
+    """Return rows of a `samtools stats` or `bcftools stats` report by section.
 
-    Raises `SystemFault` where the tool has failed and left no figures.
+    The rows lack the name of the section. Raises `SystemFault` if the tool failed and the report
+    has no figures.
     """
     sections: dict[str, list[list[str]]] = {name: [] for name in wanted}
     with report.open(encoding="utf-8", errors="replace") as lines:
@@ -40,7 +40,7 @@ def read_sections(report: Path, wanted: Iterable[str]) -> dict[str, list[list[st
             if name in sections:
                 sections[name].append(rest.split("\t"))
     if not sections["SN"]:
-        raise SystemFault(f"{report} has no figures: stats failed, its own words are in the log.")
+        raise SystemFault(f"{report} has no figures: stats failed; the log has its message.")
     return sections
 
 
@@ -56,9 +56,12 @@ def summarize_mapping(
     notes: Sequence[str] = (),
     libraries: int = 1,
 ) -> Summary:
-    """`counts` is the report of `align`, `flagstat` and `markdup` (None: duplicates were not
-    marked) those of samtools as JSON, `stats` that of `samtools stats`; `genome` in bases.
-    `notes` are sentences about the tools."""
+    """Return the summary of a mapping.
+
+    `counts` is the report of `align`. `flagstat` and `markdup` (None: duplicates were not marked)
+    are JSON reports of samtools, `stats` is the report of `samtools stats`. `genome` is in bases.
+    `notes` are sentences about the tools.
+    """
     sections = read_sections(stats, ("SN", "IS", "COV"))
     numbers = {row[0].rstrip(":"): float(row[1]) for row in sections["SN"]}
     passed = flagstat["QC-passed reads"]
@@ -95,7 +98,7 @@ def summarize_mapping(
 
 
 def _duplicates(markdup: Mapping[str, int], libraries: int) -> Summary:
-    # samtools takes all duplicates for those of one library
+    # samtools estimates as if all reads were of one library
     size = markdup["ESTIMATED_LIBRARY_SIZE"] if libraries == 1 else None
     optical = markdup["DUPLICATE PAIR OPTICAL"] + markdup["DUPLICATE SINGLE OPTICAL"]
     return {
@@ -115,7 +118,7 @@ def _median_insert(rows: Sequence[Sequence[str]]) -> int | None:
 
 
 def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
-    """Depths as `samtools stats` counts them: duplicates included, the last class is open."""
+    """Return depths from `samtools stats`, which counts duplicates; its last class is open."""
     depths = [(int(row[1]), int(row[2])) for row in rows]
     return {
         "genome_bases": genome,
@@ -128,7 +131,7 @@ def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
 
 
 def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Copies of a file cannot be told by their names, and their reads count twice."""
+    """Warn about lanes with equal figures: copies of a file have other names."""
     seen: dict[tuple[Any, ...], str] = {}
     for lane in lanes:
         figures = (lane["reads"], lane["bases"], lane.get("last_name"))
@@ -165,9 +168,9 @@ def _mapping_warnings(summary: Summary) -> list[str]:
 def summarize_variants(
     report: Path, *, caller: str, ploidy: str = "2", haploid: Path | None = None
 ) -> tuple[Summary, list[str]]:
-    """The part `variants`, and warnings, from `bcftools stats -s -` of one sample's VCF.
+    """Return the section `variants` and warnings, from `bcftools stats -s -` of one sample's VCF.
 
-    `ploidy` is as the VCF's header has it; `haploid` is the report on the haploid genotypes
+    `ploidy` is the text from the header of the VCF; `haploid` is the report on haploid genotypes
     alone, which may be empty.
     """
     sections = read_sections(report, ("SN", "TSTV", "QUAL", "PSC", "PSI"))
@@ -210,7 +213,7 @@ def summarize_variants(
 
 
 def _haploid(report: Path | None) -> tuple[int, int]:
-    """Haploid SNPs and indels, by records: they are neither heterozygous nor homozygous."""
+    """Return records of haploid SNPs and indels, which are neither hetero- nor homozygous."""
     if report is None:
         return 0, 0
     numbers = dict.fromkeys(("number of SNPs:", "number of indels:"), 0)
@@ -223,8 +226,11 @@ def _haploid(report: Path | None) -> tuple[int, int]:
 
 
 def summarize_targets(depths: Path, reads: Path, mapping: Summary) -> tuple[Summary, list[str]]:
-    """The part `targets`, and warnings. `depths` has lines of a depth and the number of target
-    bases with it, `reads` the number of reads on targets: both without duplicates."""
+    """Return the section `targets` and warnings.
+
+    `depths` has lines with a depth and the number of target bases with that depth; `reads` has the
+    number of reads on targets. Both exclude duplicates.
+    """
     rows = [line.split() for line in depths.read_text().splitlines()]
     classes = [(int(depth), int(bases)) for depth, bases in rows]
     bases = sum(each for _, each in classes)
@@ -251,7 +257,7 @@ def _is_good(quality: str) -> bool:
 
 
 def _zygosity(rows: Sequence[Sequence[str]], het: Sequence[int], hom: Sequence[int]) -> Summary:
-    """Sums of columns over the (one) sample; an indel with two other alleles counts twice."""
+    """Sum up columns of the (one) sample; an indel with two alternative alleles counts twice."""
     heterozygous = sum(int(row[column]) for row in rows for column in het)
     homozygous = sum(int(row[column]) for row in rows for column in hom)
     return {
@@ -273,16 +279,16 @@ def write_summary(summary: Summary, path: Path) -> None:
     path.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
     parser = argparse.ArgumentParser(prog="wesemu.genomics.summary", description=__doc__)
     for name in ("--mapping", "--variants", "--output"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--caller", nargs=2, required=True, metavar=("NAME", "VERSION"))
-    parser.add_argument("--ploidy", default="2", help="as the VCF's header has it")
+    parser.add_argument("--ploidy", default="2", help="text in the header of the VCF")
     parser.add_argument("--haploid", type=Path, help="bcftools stats of the haploid genotypes")
     parser.add_argument("--targets", type=Path, nargs=2, metavar=("DEPTHS", "READS"))
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     name, version = arguments.caller
     summary: Summary = json.loads(arguments.mapping.read_text(encoding="utf-8"))
     variants, warnings = summarize_variants(

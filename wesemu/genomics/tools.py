@@ -1,8 +1,9 @@
-"""Which bwa, samtools and bcftools to run; where they are asked for, other mappers and callers.
+"""Choose the bwa, samtools and bcftools to run, and other mappers and callers on request.
 
-What the settings name wins; then a native tool on PATH where it is new enough; then the tools of
-the pysam and pybwa wheels, started by `wesemu.genomics.wheel_tools`. bwa-mem3 is a wheel, and maps
-in place of bwa where neither PATH nor a wheel has a bwa that maps. The others have no wheel.
+The order is: the command in the settings; a native tool on PATH that is new enough; the tools of
+the pysam and pybwa wheels, which `wesemu.genomics.wheel_tools` starts. bwa-mem3 comes as a wheel,
+and maps in place of bwa where neither PATH nor a wheel has a bwa that maps. The others have no
+wheel.
 """
 
 import re
@@ -21,14 +22,14 @@ from wesemu.genomics.bwa_index import SUFFIXES_OF
 from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_version
 
 Source = Literal["settings", "path", "wheel"]
-Words = str | Sequence[str]
+Command = str | Sequence[str]
 
 REQUIRED = ("bwa", "samtools", "bcftools")
 OPTIONAL = ("minimap2", "bwa-mem2", "freebayes", "gatk", "deepvariant")
 
 _OLDEST = {
     "bwa": (0, 7, 17),
-    # the first with `--write-index=FMT`; `markdup --json` came in 1.17
+    # 1.20 is the first with `--write-index=FMT`; `markdup --json` came in 1.17
     "samtools": (1, 20),
     "bcftools": (1, 20),
     "minimap2": (2, 20),
@@ -38,7 +39,7 @@ _OLDEST = {
     "deepvariant": (1, 0),
 }
 _COMMANDS = {"deepvariant": "run_deepvariant"}
-_QUESTIONS = {"bwa": (), "bwa-mem2": ("version",)}
+_VERSION_OPTIONS = {"bwa": (), "bwa-mem2": ("version",)}
 _WHERE_FROM = {
     "bwa-mem2": "its releases, or bioconda",
     "gatk": "GATK 4, as bioconda's gatk4 or its release, with Java",
@@ -49,13 +50,13 @@ _VERSION = re.compile(
     r"|DeepVariant version)\s+v?(\S+)|(\d+\.\S+)$)",
     re.MULTILINE,
 )
-_PATIENCE_SECONDS = 30
+_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool that can be started: `command` is the first words of its argument list. `note` is a
-    sentence where it takes the place of another."""
+    """A tool that can be started: `command` begins its argument list. `note` is a sentence if the
+    tool replaces another."""
 
     name: str
     command: tuple[str, ...]
@@ -65,12 +66,14 @@ class Tool:
 
     @property
     def shell(self) -> str:
-        """The command as a POSIX shell reads it."""
+        """The command, quoted for a POSIX shell."""
         return shlex.join(self.command)
 
 
 @dataclass(frozen=True, slots=True)
 class Toolset:
+    """The required tools, and `more` by name."""
+
     bwa: Tool
     samtools: Tool
     bcftools: Tool
@@ -78,11 +81,10 @@ class Toolset:
 
     @property
     def all(self) -> tuple[Tool, ...]:
-        """Those that were found."""
         return (self.bwa, self.samtools, self.bcftools, *self.more.values())
 
     def mapper(self, name: str) -> Tool:
-        """The tool that maps where a request names the mapper `name`. Raises `ToolMissing`."""
+        """Return the tool for the mapper `name` of a request. Raises `ToolMissing`."""
         if name == "bwa-mem3":
             return _bwa_mem3()
         if name == "bwa" and not _maps(self.bwa):
@@ -90,45 +92,45 @@ class Toolset:
         return self.find(name)
 
     def indexer(self, name: str) -> Tool:
-        """The tool whose index the mapper `name` reads; bwa's where it has none of its own."""
+        """Return the tool that makes the index for the mapper `name`."""
         if name in SUFFIXES_OF:
             return self.mapper(name)
         return self.bwa
 
     def find(self, name: str) -> Tool:
-        """The required tool `name`, or one of `more`. Raises StopIteration for another."""
+        """Return a required tool or one of `more`. Raises StopIteration for another name."""
         return next(tool for tool in self.all if tool.name == name)
 
 
 def resolve(
-    settings: Mapping[str, Words] | None = None,
+    settings: Mapping[str, Command] | None = None,
     *,
     path: str | None = None,
     more: Collection[str] = (),
 ) -> Toolset:
     """Choose the required tools, and those of `OPTIONAL` that are in `more`, in about 20 ms.
 
-    `settings` maps a tool's name to its command: words, one string for a shell to split, or
-    "wheel". `path` stands for the PATH of this process. Raises `ToolMissing`.
+    `settings` maps the name of a tool to its command: a list, a string in shell syntax, or "wheel".
+    `path` replaces the PATH of this process. Raises `ToolMissing`.
     """
     chosen = settings or {}
     names = [*REQUIRED, *(name for name in OPTIONAL if name in more)]
     candidates = {name: _Candidate(name, chosen.get(name), path) for name in names}
-    # all are started before the first is waited for
+    # All tools are asked for their versions at the same time.
     tools = {name: candidate.tool() for name, candidate in candidates.items()}
     bwa, samtools, bcftools = (tools.pop(name) for name in REQUIRED)
     return Toolset(bwa, samtools, bcftools, tools)
 
 
 def indexer_name(mapper: str, tools: Callable[[], Toolset]) -> str:
-    """What `Toolset.indexer(mapper)` is called; `tools` is asked where that depends on them."""
+    """Return the name of `Toolset.indexer(mapper)`; call `tools` only if it depends on them."""
     if mapper == "bwa" and wheel_version("bwa mem") is None:
         return tools().indexer(mapper).name
     return mapper if mapper in SUFFIXES_OF else "bwa"
 
 
 def _maps(bwa: Tool) -> bool:
-    """Not every version of the wheel does; all of them make indexes."""
+    """Return whether bwa can map: some versions of the wheel only make indexes."""
     return bwa.source != "wheel" or wheel_version("bwa mem") is not None
 
 
@@ -154,8 +156,8 @@ def _in_place_of_bwa() -> Tool:
 
 
 def check_commands(commands: Mapping[str, str]) -> dict[str, str]:
-    """Commands by tool, as the setting `tools` gives them, with paths made absolute: tasks run
-    in folders of their own. `bwa_mem2` means bwa-mem2. Raises ValueError for what is no command.
+    """Return the commands of the setting `tools` with absolute paths, since tasks run in other
+    folders. `bwa_mem2` means bwa-mem2. Raises ValueError for an invalid command.
     """
     checked = {}
     for given, command in commands.items():
@@ -164,56 +166,56 @@ def check_commands(commands: Mapping[str, str]) -> dict[str, str]:
             known = ", ".join((*REQUIRED, *OPTIONAL))
             raise ValueError(f"there is no tool {given!r}; there are {known}")
         try:
-            words = shlex.split(command)
+            argv = shlex.split(command)
         except ValueError as error:
             raise ValueError(f"the command of {given} cannot be read: {error}") from error
-        if not words:
+        if not argv:
             raise ValueError(f"the command of {given} is empty; leave it out to have it found")
-        if words == ["wheel"] and name not in REQUIRED:
+        if argv == ["wheel"] and name not in REQUIRED:
             raise ValueError(f"{given} has no wheel; name a command")
-        if "/" in words[0]:
-            words[0] = str(Path(words[0]).expanduser().absolute())
-        checked[name] = shlex.join(words)
+        if "/" in argv[0]:
+            argv[0] = str(Path(argv[0]).expanduser().absolute())
+        checked[name] = shlex.join(argv)
     return checked
 
 
 def starts(command: str) -> bool:
-    """Whether there is a program for the command of a setting; it is not started."""
-    words = shlex.split(command)
-    return words == ["wheel"] or shutil.which(words[0]) is not None
+    """Return whether the program of a setting's command exists; does not start it."""
+    argv = shlex.split(command)
+    return argv == ["wheel"] or shutil.which(argv[0]) is not None
 
 
 def command_name(name: str) -> str:
-    """What the program of a tool is called."""
+    """Return the name of a tool's program."""
     return _COMMANDS.get(name, name)
 
 
 def how_to_get(name: str) -> str:
-    """What to install, for a sentence that begins with "Install"."""
+    """Return what to install, for a sentence that begins with "Install"."""
     where = _WHERE_FROM.get(name)
     return f"{name} ({where})" if where else name
 
 
 class _Candidate:
-    """A tool on trial; the question for its version is under way from the start."""
+    """A tool whose version is being queried by a process since the candidate was made."""
 
-    def __init__(self, name: str, setting: Words | None, path: str | None) -> None:
+    def __init__(self, name: str, setting: Command | None, path: str | None) -> None:
         self.name = name
         self._setting = setting
         self._oldest = _OLDEST[name]
-        words = shlex.split(setting) if isinstance(setting, str) else list(setting or ())
-        if words == ["wheel"]:
-            words = []
-        elif not words and (found := shutil.which(command_name(name), path=path)):
-            words = [found]
-        self._words = tuple(words)
-        self._process = self._ask() if words else None
+        argv = shlex.split(setting) if isinstance(setting, str) else list(setting or ())
+        if argv == ["wheel"]:
+            argv = []
+        elif not argv and (program := shutil.which(command_name(name), path=path)):
+            argv = [program]
+        self._argv = tuple(argv)
+        self._process = self._query_version() if argv else None
 
-    def _ask(self) -> "subprocess.Popen[str] | None":
-        question = _QUESTIONS.get(self.name, ("--version",))
+    def _query_version(self) -> "subprocess.Popen[str] | None":
+        options = _VERSION_OPTIONS.get(self.name, ("--version",))
         try:
             return subprocess.Popen(
-                [*self._words, *question],
+                [*self._argv, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -225,17 +227,17 @@ class _Candidate:
 
     def tool(self) -> Tool:
         version = self._version()
-        if self._setting and self._words:
+        if self._setting and self._argv:
             if version is None:
                 raise ToolMissing(
-                    f"The settings say that {self.name} is {shlex.join(self._words)!r}, but that "
-                    "does not start or does not tell its version. Correct `tools."
+                    f"The settings say that {self.name} is {shlex.join(self._argv)!r}, but that "
+                    "does not start or prints no version. Correct `tools."
                     f"{self.name}` or leave it out."
                 )
-            return Tool(self.name, self._words, version, "settings")
+            return Tool(self.name, self._argv, version, "settings")
         wheel = wheel_version(self.name) if self.name in REQUIRED else None
         if version is not None and self._new_enough(version, wheel):
-            return Tool(self.name, self._words, version, "path")
+            return Tool(self.name, self._argv, version, "path")
         if wheel is None:
             oldest = ".".join(map(str, self._oldest))
             where = f"{command_name(self.name)} is not on PATH (at least version {oldest})"
@@ -253,41 +255,39 @@ class _Candidate:
         if self._process is None:
             return None
         try:
-            text, _ = self._process.communicate(timeout=_PATIENCE_SECONDS)
+            text, _ = self._process.communicate(timeout=_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
             return None
-        found = _VERSION.search(text)
-        return (found[1] or found[2]) if found else None
+        match = _VERSION.search(text)
+        return (match[1] or match[2]) if match else None
 
     def _new_enough(self, version: str, wheel: str | None) -> bool:
         number = version_number(version)
         if number < self._oldest:
             return False
-        # native bwa starts faster and answers the same; the others improve with every version
+        # A native bwa starts faster and gives the same alignments. Of the other tools the newer
+        # version wins.
         return self.name == "bwa" or wheel is None or number >= version_number(wheel)
 
 
 def wheel_command(name: str) -> tuple[str, ...]:
-    """The words that start a tool out of its wheel, with this Python."""
+    """Return the command that starts a tool of a wheel with this Python."""
     return (sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", name)
 
 
 def version_number(version: str) -> tuple[int, ...]:
-    """The leading numbers: (0, 7, 17) of "0.7.17-r1188"."""
+    """Return the leading numbers: (0, 7, 17) for "0.7.17-r1188"."""
     digits = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, digits[0].split("."))) if digits else ()
 
 
-# Which tools runs would find on this machine now.
-
-
 def installed_tools(commands: Mapping[str, str]) -> list[Tool]:
-    """The required tools, and the optional ones that are there; `commands` are those of the
-    setting `tools`. Raises ToolMissing.
+    """Return the required tools and the installed optional ones, as runs would find them now.
 
-    bwa is what maps where `mapper` is bwa: where that is bwa-mem3, the tool's note says so.
+    `commands` is the setting `tools`. The first tool is the one that maps for `mapper` bwa: if that
+    is bwa-mem3, its note says so. Raises ToolMissing.
     """
     required = resolve(commands)
     tools = [required.mapper("bwa"), required.samtools, required.bcftools]

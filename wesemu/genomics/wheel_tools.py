@@ -1,8 +1,8 @@
-"""samtools, bcftools, `bwa index` and `bwa-mem3 index` out of wheels, as commands.
+"""Commands of wheels: samtools, bcftools, `bwa index` and `bwa-mem3 index`.
 
-`python -P -m wesemu.genomics.wheel_tools samtools sort -u -` behaves as `samtools sort -u -`:
-streams, exit status, signals. The C libraries of pysam and pybwa are called directly: importing
-pysam would take longer than most of the commands run on a small fixture.
+`python -P -m wesemu.genomics.wheel_tools samtools sort -u -` behaves like `samtools sort -u -`:
+streams, exit status, signals. It calls the C libraries of pysam and pybwa directly, because
+importing pysam takes longer than most of these commands need for a small genome.
 """
 
 # pathlib would take a seventh of the start-up time
@@ -15,13 +15,13 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 
 VERIFIED_PYBWA = "1.5.2"
-"""The one whose alignments equal bwa's; from 1.6.0 on pairs lose their flags."""
+"""The version whose alignments equal bwa's; from 1.6.0 on, pairs lose their flags."""
 
 _INDEXING_PYBWA = (VERIFIED_PYBWA, "2.3.2")
-"""Those whose index files equal bwa's."""
+"""Versions whose index files equal bwa's."""
 
 VERIFIED_BWA_MEM3 = "0.4.4"
-"""The one whose alignments of a batch, tags taken off as in `mapper_mem3`, equal bwa's."""
+"""The version whose alignments equal bwa's after `mapper_wheel.as_bwa`."""
 
 _LIBRARIES = {
     "samtools": ("pysam", "libcsamtools"),
@@ -40,7 +40,7 @@ _INTEL = ("x86_64", "AMD64")
 
 
 def library_path(tool: str) -> str | None:
-    """The shared library that holds `tool`, or None where its wheel is not installed."""
+    """Return the shared library that contains `tool`, or None if its wheel is not installed."""
     package, library = _LIBRARIES[tool]
     for folder in sys.path:
         for suffix in EXTENSION_SUFFIXES:
@@ -51,7 +51,7 @@ def library_path(tool: str) -> str | None:
 
 
 def wheel_version(tool: str) -> str | None:
-    """The version of the tool inside its wheel, or None where there is none to be used."""
+    """Return the version of the tool in its wheel, or None if there is no usable one."""
     library = library_path(tool)
     if library is None:
         return None
@@ -59,7 +59,7 @@ def wheel_version(tool: str) -> str | None:
     if tool in _VERIFIED:
         for version in _VERIFIED[tool]:
             if os.path.isdir(f"{folder}-{version}.dist-info"):
-                # pybwa does not say which bwa it holds: one after 0.7.17, which writes no MQ tag
+                # pybwa does not say which bwa it contains: one after 0.7.17 that writes no MQ tag
                 return version if tool == "bwa-mem3" else f"0.7 (pybwa {version})"
         return None
     with open(os.path.join(folder, "version.py"), encoding="utf-8") as lines:
@@ -70,16 +70,16 @@ def wheel_version(tool: str) -> str | None:
 
 
 def bwa_mem3_fault() -> str | None:
-    """Why the wheel of bwa-mem3 cannot map on this machine, or None if it can."""
+    """Return why the wheel of bwa-mem3 cannot map on this machine, or None if it can."""
     if wheel_version("bwa-mem3") is None:
         return f"the wheel bwa-mem3 {VERIFIED_BWA_MEM3} is not installed for this Python"
     if os.uname().machine in _INTEL and not has_avx2():
-        return "bwa-mem3 needs a CPU with AVX2, which this one is without"
+        return "bwa-mem3 needs a CPU with AVX2, which this one does not have"
     return None
 
 
 def has_avx2(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Whether the kernel tells the flag. Without it the wheel dies of SIGILL when imported."""
+    """Return whether the CPU has AVX2. Without it, importing the wheel ends with SIGILL."""
     try:
         with open(cpuinfo, encoding="utf-8", errors="replace") as lines:
             flags = next((line for line in lines if line.startswith("flags")), "")
@@ -88,62 +88,63 @@ def has_avx2(cpuinfo: str = "/proc/cpuinfo") -> bool:
     return "avx2" in flags.split()
 
 
-def _run_pysam(tool: str, library: ctypes.CDLL, words: list[bytes]) -> int:
+def _run_pysam(tool: str, library: ctypes.CDLL, argv: list[bytes]) -> int:
     getattr(library, f"{tool}_set_stdout")(1)
     getattr(library, f"{tool}_set_stderr")(2)
-    arguments = (ctypes.c_char_p * (len(words) + 1))(*words, None)
-    status: int = getattr(library, f"{tool}_dispatch")(len(words), arguments)
+    arguments = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
+    status: int = getattr(library, f"{tool}_dispatch")(len(argv), arguments)
     if ctypes.CDLL(None).fflush(None) != 0:
-        status = status or _complain(f"{tool}: the output cannot be written", 1)
+        status = status or _fail(f"{tool}: the output cannot be written", 1)
     getattr(library, f"{tool}_close_stdout")()
     return status
 
 
-def _run_bwa(library: ctypes.CDLL, words: list[bytes]) -> int:
-    if words[1:2] != [b"index"]:
-        what = "usage: bwa index FASTA"
-        if len(words) == 1:
-            what = f"Version: {wheel_version('bwa')}"
-        return _complain(f"bwa of the pybwa wheel\n{what}", 1)
-    arguments = (ctypes.c_char_p * len(words))(*words[1:], None)
-    return int(library.bwa_index(len(words) - 1, arguments))
+def _run_bwa(library: ctypes.CDLL, argv: list[bytes]) -> int:
+    if argv[1:2] != [b"index"]:
+        text = "usage: bwa index FASTA"
+        if len(argv) == 1:
+            text = f"Version: {wheel_version('bwa')}"
+        return _fail(f"bwa of the pybwa wheel\n{text}", 1)
+    arguments = (ctypes.c_char_p * len(argv))(*argv[1:], None)
+    return int(library.bwa_index(len(argv) - 1, arguments))
 
 
-def _run_bwa_mem3(words: list[str]) -> int:
-    if words[1:2] != ["index"] or len(words) != 3:
-        return _complain("bwa-mem3 of its wheel\nusage: bwa-mem3 index FASTA", 1)
+def _run_bwa_mem3(argv: list[str]) -> int:
+    if argv[1:2] != ["index"] or len(argv) != 3:
+        return _fail("bwa-mem3 of its wheel\nusage: bwa-mem3 index FASTA", 1)
     from wesemu.errors import WesemuError
     from wesemu.genomics.fm_index import write_index
 
     try:
-        write_index(words[2])
+        write_index(argv[2])
     except (WesemuError, OSError) as error:
-        return _complain(f"bwa-mem3 index: {error}", 1)
+        return _fail(f"bwa-mem3 index: {error}", 1)
     return 0
 
 
-def _complain(message: str, status: int) -> int:
+def _fail(message: str, status: int) -> int:
     sys.stderr.write(message + "\n")
     return status
 
 
-def main(words: list[str]) -> int:
-    """Run a tool with its words, `["samtools", "view", …]`; answers its exit status."""
-    if not words or words[0] not in _COMMANDS:
-        return _complain(f"usage: python -m wesemu.genomics.wheel_tools {'|'.join(_COMMANDS)} …", 2)
-    tool = words[0]
+def main(argv: list[str]) -> int:
+    """Run a tool, `["samtools", "view", …]`, and return its exit status."""
+    if not argv or argv[0] not in _COMMANDS:
+        return _fail(f"usage: python -m wesemu.genomics.wheel_tools {'|'.join(_COMMANDS)} …", 2)
+    tool = argv[0]
     path = library_path(tool)
     if path is None:
-        return _complain(f"{tool}: its wheel is not installed for this Python", 127)
+        return _fail(f"{tool}: its wheel is not installed for this Python", 127)
+    # as in a native program: the signals end the process, also inside C code
     for number in (signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     if tool == "bwa-mem3":
-        return _run_bwa_mem3(words)
+        return _run_bwa_mem3(argv)
     library = ctypes.CDLL(path)
-    encoded = [os.fsencode(word) for word in words]
+    encoded = [os.fsencode(word) for word in argv]
     return _run_bwa(library, encoded) if tool == "bwa" else _run_pysam(tool, library, encoded)
 
 
 if __name__ == "__main__":
-    # the C libraries' own exit handlers and Python's teardown have nothing left to do
+    # skips Python's teardown, which has nothing left to do
     os._exit(main(sys.argv[1:]) & 0xFF)

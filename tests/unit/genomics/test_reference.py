@@ -272,7 +272,7 @@ def leases(tmp_path: Path) -> Path:
 def leasing(tmp_path: Path, leases: Path) -> ReferenceStore:
     """A store whose indexers are waiting, as a run has the whole node."""
     return ReferenceStore(
-        tmp_path / "references", tmp_path / "cache", lend=SystemLeases(leases).lease
+        tmp_path / "references", tmp_path / "cache", lease=SystemLeases(leases).lease
     )
 
 
@@ -301,13 +301,13 @@ def test_indexing_waits_for_its_share_of_the_node(leasing, leases, fasta):
 def test_index_takes_memory_by_the_size_of_the_genome(leases, tmp_path, fasta):
     asked: list[Resources] = []
 
-    def lend(wanted: Resources, needed: Callable[[], bool]):
+    def lease(wanted: Resources, needed: Callable[[], bool]):
         asked.append(wanted)
         return SystemLeases(leases).lease(wanted, needed)
 
     with fasta.open("a") as file:
         file.write(f">chr3\n{SEQUENCE * 400}\n")
-    store = ReferenceStore(tmp_path / "references", tmp_path / "cache", lend=lend)
+    store = ReferenceStore(tmp_path / "references", tmp_path / "cache", lease=lease)
     store.ready(fasta, "minimap2")  # which has bwa's
     store.ready(fasta, "bwa-mem3")
     one = Resources(cores=1)
