@@ -1,4 +1,4 @@
-"""What a finished run leaves for its crate, without the credentials in it. Blocks on the disk."""
+"""Facts of a finished run for its crate, without credentials. All functions block."""
 
 import hashlib
 import json
@@ -10,42 +10,44 @@ from pathlib import Path
 from typing import Literal
 
 from wesemu.errors import NotFound, WesemuError
-from wesemu.provenance.redaction import STRUCK, redact, redact_text, redact_urls
+from wesemu.provenance.redaction import REDACTED, redact, redact_text, redact_urls
 from wesemu.runs.model import JsonValue, OutputFile, Run, workflow_kind
 from wesemu.runs.run_directory import Workspace, read_regular
 from wesemu.storage.buckets import SCHEME, Buckets
 
 Inclusion = Literal["small", "all", "none"]
-"""Which outputs lie in the crate; the others are told by their URL."""
+"""Outputs to include in the crate; the others appear by URL."""
 
 _LOCATION = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 SMALL = 1 << 20
 SMALL_TOGETHER = 16 << 20
 LARGEST_PART = 16 << 20
-"""Of the workflow's own files and attachments; larger ones are told without their content."""
+"""Largest workflow file or attachment in bytes; larger ones appear without content."""
 
 HASHED = 64 << 20
-"""Larger inputs are told without a checksum: who asks for a crate does not wait for gigabytes."""
+"""Inputs above this size in bytes get no checksum, so a crate does not wait for gigabytes."""
 
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PartFile:
-    """A file of the workflow or an attachment: `name` in the crate, None for `path` where its
-    content is left out; `struck` says that it names credentials (`struck_content`)."""
+    """A workflow file or attachment, `name` in the crate.
+
+    `path` is None if the content is left out. `redacted` means that the content has credentials,
+    see `redacted_content`.
+    """
 
     name: str
     path: Path | None
     size: int
     url: str | None = None
-    struck: bool = False
+    redacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """What a parameter names outside the run: `parameter` is its name, with the way to a text deep
-    inside (`reads.0.first`)."""
+    """An input outside the run; `parameter` is its dotted name (`reads.0.first`)."""
 
     url: str
     parameter: str
@@ -55,8 +57,10 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """An output; `path` where its content goes into the crate. `withheld` says that it would have,
-    if it did not name credentials."""
+    """An output; `path` is set if its content is in the crate.
+
+    `withheld` means that the content was left out because of credentials.
+    """
 
     output: OutputFile
     url: str
@@ -66,10 +70,11 @@ class ResultFile:
 
 @dataclass(frozen=True, slots=True)
 class CrateFacts:
-    """`url` is the run's own, `log` its RunLog as JSON; `parts[0]` is the workflow itself.
+    """Everything that the crate states.
 
-    `engine` is its name and version, as far as the run tells. Nothing here has a credential that
-    `wesemu.provenance.redaction` knows.
+    `url` is the run's, `log` its RunLog as JSON. `parts[0]` is the workflow itself. `engine` is
+    name and version, if known. Credentials that `wesemu.provenance.redaction` recognises are
+    removed.
     """
 
     run: Run
@@ -92,25 +97,27 @@ def gather(
     buckets: Buckets,
     pipelines: Path,
 ) -> CrateFacts:
-    """Raises OSError where the run directory is gone, NotFound where its workflow is."""
+    """Collect the facts of a run.
+
+    Raise OSError if the run directory is gone, NotFound if its workflow is.
+    """
     parts = [*(_bundled(run, pipelines) if run.workflow else []), *_attached(run, workspace)]
     if not parts:
         raise NotFound(f"the workflow's files are gone from the directory of run {run.id}")
     return CrateFacts(
-        run=(told := _struck(run)),
+        run=(redacted_run := _redacted_run(run)),
         url=url,
         log=json.dumps(redact(json.loads(log))),
         language=workflow_kind(run.request.workflow_type),
         parts=tuple(parts),
-        inputs=tuple(_inputs(run, told, buckets)),
+        inputs=tuple(_inputs(run, redacted_run, buckets)),
         results=tuple(_results(run, workspace, url, inclusion)),
         engine=_engine(workspace),
     )
 
 
-def _struck(run: Run) -> Run:
-    """What a run was asked for, what is said of it and why it failed; without what the server has
-    kept for itself."""
+def _redacted_run(run: Run) -> Run:
+    """Return the run without credentials and without the server's internal fields."""
     request = run.request
     params = redact(request.params)
     assert isinstance(params, dict)
@@ -118,23 +125,25 @@ def _struck(run: Run) -> Run:
         request,
         params=params,
         workflow_url=redact_urls(request.workflow_url),
-        tags=_struck_texts(request.tags),
-        engine_parameters=_struck_texts(request.engine_parameters),
+        tags=_redacted_texts(request.tags),
+        engine_parameters=_redacted_texts(request.engine_parameters),
         echo={},
         marks={},
     )
     failure = run.failure and replace(run.failure, message=redact_text(run.failure.message))
-    return replace(run, request=request, failure=failure, tags=_struck_texts(run.tags))
+    return replace(run, request=request, failure=failure, tags=_redacted_texts(run.tags))
 
 
-def _struck_texts(texts: Mapping[str, str]) -> dict[str, str]:
-    told = redact(dict(texts))
-    assert isinstance(told, dict)
-    return {name: str(text) for name, text in told.items()}
+def _redacted_texts(texts: Mapping[str, str]) -> dict[str, str]:
+    redacted = redact(dict(texts))
+    assert isinstance(redacted, dict)
+    return {name: str(text) for name, text in redacted.items()}
 
 
 def _bundled(run: Run, pipelines: Path) -> list[PartFile]:
-    """The pipeline as this server has it, with the rules that it takes from its neighbours."""
+    """Return the files of this server's pipeline, with those of other pipelines that it
+    includes.
+    """
     main = f"{run.workflow}/workflow/Snakefile"
     names = sorted(
         path.relative_to(pipelines).as_posix()
@@ -166,34 +175,38 @@ def _part(name: str, path: Path, url: str | None = None) -> PartFile:
     size = path.stat().st_size
     if size > LARGEST_PART:
         return PartFile(name, None, size, url)
-    struck = redacted_content(path)
-    return PartFile(name, path, size if struck is None else len(struck), url, struck is not None)
+    redacted = redacted_content(path)
+    return PartFile(
+        name, path, size if redacted is None else len(redacted), url, redacted is not None
+    )
 
 
 def redacted_content(path: Path) -> bytes | None:
-    """A file's, without the credentials that it names in URLs; None where one reads none there."""
+    """Return the file's content without the credentials in its URLs; None if there are none."""
     content = path.read_bytes()
-    text = content.decode(errors="surrogateescape")  # so that every byte comes back as it was
-    struck = redact_urls(text)
-    return None if struck == text else struck.encode(errors="surrogateescape")
+    text = content.decode(errors="surrogateescape")  # keeps bytes that are no UTF-8
+    redacted = redact_urls(text)
+    return None if redacted == text else redacted.encode(errors="surrogateescape")
 
 
-def _inputs(run: Run, told: Run, buckets: Buckets) -> Iterator[InputFile]:
-    """Every location among the parameters that is none of the run's own outputs, once, as `told`
-    has it. Those that differ in their credentials alone are numbered."""
+def _inputs(run: Run, redacted_run: Run, buckets: Buckets) -> Iterator[InputFile]:
+    """Yield each location in the parameters once, except the run's own outputs.
+
+    Locations that differ in their credentials only are numbered.
+    """
     seen = {output.published for output in run.outputs}
-    shown: Counter[str] = Counter()
-    for name, text, struck in _texts(run.request.params, told.request.params):
-        if _is_location(text) and _is_location(struck) and text not in seen:
+    counts: Counter[str] = Counter()
+    for name, text, redacted in _texts(run.request.params, redacted_run.request.params):
+        if _is_location(text) and _is_location(redacted) and text not in seen:
             seen.add(text)
-            shown[struck] += 1
-            another = "" if shown[struck] == 1 else f"-{shown[struck]}"
-            url = struck.replace(STRUCK, f"{STRUCK}{another}")
+            counts[redacted] += 1
+            another = "" if counts[redacted] == 1 else f"-{counts[redacted]}"
+            url = redacted.replace(REDACTED, f"{REDACTED}{another}")
             yield _input(text, url, name, buckets)
 
 
 def _is_location(text: str) -> bool:
-    """Whether all of a text is a URL; one that mentions another is none."""
+    """Return True if the whole text is a URL."""
     return text.isprintable() and _LOCATION.fullmatch(text) is not None
 
 
@@ -211,19 +224,19 @@ def _input(location: str, url: str, parameter: str, buckets: Buckets) -> InputFi
 
 
 def _texts(
-    value: JsonValue, told: JsonValue, way: tuple[str, ...] = ()
+    value: JsonValue, redacted: JsonValue, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str, str]]:
-    """Each with the way to it, as it is and as it is told."""
-    match value, told:
+    """Yield (dotted path, text, redacted text) of all texts in the parameters."""
+    match value, redacted:
         case str(), str():
-            yield ".".join(way), value, told
+            yield ".".join(path), value, redacted
         case list(), list():
-            for number, (item, shown) in enumerate(zip(value, told, strict=True)):
-                yield from _texts(item, shown, (*way, str(number)))
+            for number, (item, redacted_item) in enumerate(zip(value, redacted, strict=True)):
+                yield from _texts(item, redacted_item, (*path, str(number)))
         case dict(), dict():
             for name, item in value.items():
-                shown_name = redact_text(name)
-                yield from _texts(item, told[shown_name], (*way, shown_name))
+                redacted_name = redact_text(name)
+                yield from _texts(item, redacted[redacted_name], (*path, redacted_name))
 
 
 def _results(
@@ -235,19 +248,19 @@ def _results(
         path = workspace.outputs / output.path
         small = output.size <= min(SMALL, left)
         wanted = inclusion == "all" or (inclusion == "small" and small)
-        # published files are plain ones; whatever is not was put there since
-        there = wanted and path.is_file() and path.resolve() == folder / output.path
-        # what is larger was asked for by name: all outputs
-        withheld = there and output.size <= SMALL and redacted_content(path) is not None
-        if there and not withheld:
+        # Published files are regular files; a link has replaced them since.
+        included = wanted and path.is_file() and path.resolve() == folder / output.path
+        # Large outputs, included on request ("all"), are not searched for credentials.
+        withheld = included and output.size <= SMALL and redacted_content(path) is not None
+        if included and not withheld:
             left -= output.size
-        yield ResultFile(output, url, path if there and not withheld else None, withheld)
+        yield ResultFile(output, url, path if included and not withheld else None, withheld)
 
 
 def _engine(workspace: Workspace) -> tuple[str, str] | None:
     try:
-        order = json.loads(read_regular(workspace.root / "engine.json"))
-        return str(order["engine"]), str(order["version"])
+        spec = json.loads(read_regular(workspace.root / "engine.json"))
+        return str(spec["engine"]), str(spec["version"])
     except (OSError, ValueError, KeyError):
         return None
 

@@ -1,8 +1,11 @@
-"""A run as a Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5). Needs ro-crate-py.
+"""A run as a Workflow Run RO-Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5).
 
-The crate conforms to RO-Crate 1.1 and to the profiles Process Run Crate, Workflow Run Crate and
-Workflow RO-Crate: the workflow as its main entity with its formal parameters, and one CreateAction,
-the run, with its agent, its inputs, its results and its times.
+The crate conforms to RO-Crate 1.1 and the profiles Process Run Crate, Workflow Run Crate and
+Workflow RO-Crate. Its main entity is the workflow with formal parameters; one CreateAction, the
+run, has agent, inputs, results and times. Needs ro-crate-py.
+
+The parts of this module are the files in the crate, `CrateBuilder`, which streams it as a ZIP,
+media types, and `build`.
 """
 
 import asyncio
@@ -33,16 +36,16 @@ from wesemu.provenance.collect import (
     gather,
     redacted_content,
 )
-from wesemu.provenance.redaction import STRUCK
+from wesemu.provenance.redaction import REDACTED
 from wesemu.runs.model import JsonValue, Run, RunState
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.buckets import Buckets
 
-# The files of a crate, as they are sent. Needs ro-crate-py.
+# Files in the crate.
 
 
 class RedactedFile(io.BytesIO):
-    """A file without its credentials, in memory while it is sent only."""
+    """A file without its credentials; in memory only while it is sent."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -53,8 +56,11 @@ class RedactedFile(io.BytesIO):
         return b"" if path is None else redacted_content(path) or b""
 
 
-class _ByItsName:
-    """ro-crate-py sends empty files, and files from memory, under their quoted names."""
+class _UnquotedName:
+    """Undoes the quoting of names in the ZIP.
+
+    ro-crate-py quotes the names of empty files and of files from memory.
+    """
 
     id: str
 
@@ -64,22 +70,22 @@ class _ByItsName:
             yield unquote(self.id), chunk
 
 
-class CrateFile(_ByItsName, File):  # type: ignore[misc]
+class CrateFile(_UnquotedName, File):  # type: ignore[misc]
     pass
 
 
-class CrateWorkflow(_ByItsName, ComputationalWorkflow):  # type: ignore[misc]
+class CrateWorkflow(_UnquotedName, ComputationalWorkflow):  # type: ignore[misc]
     pass
-
-
-# A crate as a stream of bytes: a ZIP that is made while it is sent, never whole anywhere.
 
 
 _CHUNK = 256 << 10
 
 
 class CrateBuilder:
-    """Makes crates in threads. Reads `buckets` for the inputs, `pipelines` for the bundled ones."""
+    """Builds crates in threads.
+
+    Reads inputs from `buckets`, and bundled workflows from `pipelines`.
+    """
 
     def __init__(self, buckets: Buckets, pipelines: Path) -> None:
         self._buckets = buckets
@@ -88,7 +94,7 @@ class CrateBuilder:
     async def chunks(
         self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
     ) -> AsyncGenerator[bytes]:
-        """Of a run that has ended. Raises OSError."""
+        """Yield the ZIP of the crate of a finished run while it is made. Raise OSError."""
 
         def make() -> Iterator[bytes]:
             facts = gather(
@@ -109,14 +115,14 @@ class CrateBuilder:
             while chunk := await asyncio.to_thread(next, stream, b""):
                 yield chunk
         finally:
-            with suppress(ValueError):  # broken off: the archive complains that it is not whole
+            with suppress(ValueError):  # zipfile raises it for an unfinished archive
                 await asyncio.to_thread(getattr(stream, "close", bool))
 
 
-# How files and programs are called in a crate.
+# Media types and home pages.
 
 
-_BEHIND_THE_PATH = re.compile(r"(?<=://)([^?#]*)[?#].*", re.DOTALL)
+_AFTER_PATH = re.compile(r"(?<=://)([^?#]*)[?#].*", re.DOTALL)
 
 _ENCODINGS = {
     ".bcf": "application/octet-stream",
@@ -164,8 +170,8 @@ _HOMEPAGES = {
 
 
 def encoding(name: str) -> str | None:
-    """The media type of a file by its name or URL; None where that does not tell."""
-    path = PurePosixPath(_BEHIND_THE_PATH.sub(r"\1", name))
+    """Return the media type for a file name or URL, or None if unknown."""
+    path = PurePosixPath(_AFTER_PATH.sub(r"\1", name))
     return "text/plain" if path.name == "Snakefile" else _ENCODINGS.get(path.suffix.lower())
 
 
@@ -184,10 +190,10 @@ _WORKFLOW = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 _README = f"""\
 - `ro-crate-metadata.json`: this crate, a Workflow Run RO-Crate (https://w3id.org/ro/wfrun/workflow)
 - `pipelines/` or `workflow/`: the workflow
-- `outputs/`: results, as far as they lie in the crate
+- `outputs/`: the results that are included in the crate
 - `run.json`: the run's log with its tasks
 
-Credentials that were found in parameters, URLs and commands are {STRUCK}.
+Credentials in parameters, URLs and commands are replaced by {REDACTED}.
 """
 _WEB = ("http://", "https://")
 _TOOLS = "wesemu.tools."
@@ -195,7 +201,7 @@ _KNOWN_LANGUAGES = {"SMK": "snakemake", "CWL": "cwl"}
 
 
 def build(facts: CrateFacts) -> Any:
-    """A rocrate.ROCrate whose files are read when it is written."""
+    """Return a rocrate.ROCrate; it reads its files when it is written."""
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(_TERMS)
     run = facts.run
@@ -209,21 +215,21 @@ def build(facts: CrateFacts) -> Any:
         "#no-license",
         "CreativeWork",
         name="No license",
-        description="Whoever sent the run has not stated a license.",
+        description="The run was submitted without a license.",
     )
     if run.ended is not None:
-        crate.root_dataset["datePublished"] = _stamp(run.ended)
+        crate.root_dataset["datePublished"] = _timestamp(run.ended)
     _add_profiles(crate)
     workflow = _add_workflow(crate, facts)
     formal, objects = _add_inputs(crate, facts)
     objects += [_add_part(crate, part) for part in facts.parts[1:]]
     results = [_add_result(crate, result, run.ended) for result in facts.results]
-    workflow["input"] = _unpacked(formal)
-    workflow["output"] = _unpacked([result["exampleOfWork"] for result in results])
+    workflow["input"] = _single(formal)
+    workflow["output"] = _single([result["exampleOfWork"] for result in results])
     agent = _entity(crate, f"#owner-{quote(run.owner, safe='')}", "Person", name=str(run.owner))
     crate.root_dataset["author"] = agent
     action = _add_action(crate, facts, workflow, agent)
-    action["object"], action["result"] = _unpacked(objects), _unpacked(results)
+    action["object"], action["result"] = _single(objects), _single(results)
     server = _software(crate, "wesemu", __version__)
     crate.root_dataset["mentions"] = [action, server]
     _add_log(crate, facts, action)
@@ -253,53 +259,55 @@ def _add_workflow(crate: Any, facts: CrateFacts) -> Any:
         main=True,
         lang=language,
         cls=CrateWorkflow,
-        properties=_part_properties(main),
+        properties=_properties_of_part(main),
     )
     workflow["name"] = run.workflow or run.request.workflow_url
     workflow["conformsTo"] = {"@id": _WORKFLOW}
     if run.workflow:
         workflow["version"] = __version__
     tools = {
-        tag.removeprefix(_TOOLS): told for tag, told in run.tags.items() if tag.startswith(_TOOLS)
+        tag.removeprefix(_TOOLS): version
+        for tag, version in run.tags.items()
+        if tag.startswith(_TOOLS)
     }
     if facts.engine is not None:
         tools = {facts.engine[0]: facts.engine[1], **tools}
         workflow["runtimePlatform"] = f"{facts.engine[0]} {version}"
-    workflow["softwareRequirements"] = _unpacked(
-        [_software(crate, name, told) for name, told in tools.items()]
+    workflow["softwareRequirements"] = _single(
+        [_software(crate, name, version) for name, version in tools.items()]
     )
     return workflow
 
 
 def _software(crate: Any, name: str, version: str) -> Any:
-    told = {"name": name, "softwareVersion": version}
+    properties = {"name": name, "softwareVersion": version}
     if (page := homepage(name)) is not None:
-        return _entity(crate, page, "SoftwareApplication", url=page, **told)
-    return _entity(crate, f"#software-{quote(name, safe='')}", "SoftwareApplication", **told)
+        return _entity(crate, page, "SoftwareApplication", url=page, **properties)
+    return _entity(crate, f"#software-{quote(name, safe='')}", "SoftwareApplication", **properties)
 
 
 def _add_inputs(crate: Any, facts: CrateFacts) -> tuple[list[Any], list[Any]]:
-    """The formal parameters, and what they were given. A parameter that is a file is no value."""
+    """Return the formal parameters and their values; a file parameter has a file, not a value."""
     files = {file.parameter for file in facts.inputs}
     formal: list[Any] = []
     given: list[Any] = []
     for name, value in facts.run.request.params.items():
         if value is not None and name not in files:
-            formal.append(_formal(crate, "input", name, _kind(value)))
+            formal.append(_formal_parameter(crate, "input", name, _kind(value)))
             given.append(_add_value(crate, name, value, formal[-1]))
     for file in facts.inputs:
-        formal.append(_formal(crate, "input", file.parameter, "File"))
+        formal.append(_formal_parameter(crate, "input", file.parameter, "File"))
         given.append(_add_input(crate, file, formal[-1]))
         if facts.run.started is not None and file.url.startswith(_WEB):
-            given[-1]["sdDatePublished"] = _stamp(facts.run.started)
+            given[-1]["sdDatePublished"] = _timestamp(facts.run.started)
     return formal, given
 
 
-def _formal(crate: Any, way: str, name: str, kind: str) -> Any:
-    """Bioschemas' FormalParameter, as the profile asks for it."""
+def _formal_parameter(crate: Any, direction: str, name: str, kind: str) -> Any:
+    """Return a FormalParameter (Bioschemas), as the profile requires."""
     return _entity(
         crate,
-        f"#{way}-{quote(name, safe='')}",
+        f"#{direction}-{quote(name, safe='')}",
         "FormalParameter",
         name=name,
         additionalType=kind,
@@ -322,78 +330,85 @@ def _kind(value: JsonValue) -> str:
 
 
 def _add_value(crate: Any, name: str, value: JsonValue, formal: Any) -> Any:
-    told = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
     return _entity(
         crate,
         f"#value-{quote(name, safe='')}",
         "PropertyValue",
         name=name,
-        value=told,
+        value=text,
         exampleOfWork=formal,
     )
 
 
 def _add_input(crate: Any, file: InputFile, formal: Any) -> Any:
-    told: dict[str, Any] = {"name": file.url, "exampleOfWork": formal} | _encoded(file.url)
+    properties: dict[str, Any] = {"name": file.url, "exampleOfWork": formal} | _encoding_format(
+        file.url
+    )
     if file.size is not None:
-        told["contentSize"] = str(file.size)
+        properties["contentSize"] = str(file.size)
     if file.sha256 is not None:
-        told["sha256"] = file.sha256
-    return crate.add(File(crate, quote(file.url, safe=":/?&=%+@,;~"), properties=told))
+        properties["sha256"] = file.sha256
+    return crate.add(File(crate, quote(file.url, safe=":/?&=%+@,;~"), properties=properties))
 
 
 def _add_part(crate: Any, part: PartFile) -> Any:
-    properties = _part_properties(part)
+    properties = _properties_of_part(part)
     if part.path is not None:
         return crate.add(CrateFile(crate, _source(part), part.name, properties=properties))
     return _entity(crate, f"#{quote(part.name)}", "CreativeWork", **properties)
 
 
 def _source(part: PartFile) -> Path | io.BytesIO | None:
-    return RedactedFile(part.path) if part.struck and part.path is not None else part.path
+    return RedactedFile(part.path) if part.redacted and part.path is not None else part.path
 
 
-def _part_properties(part: PartFile) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": part.name, "contentSize": str(part.size)} | _encoded(part.name)
+def _properties_of_part(part: PartFile) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "name": part.name,
+        "contentSize": str(part.size),
+    } | _encoding_format(part.name)
     if part.url is not None:
-        told["url"] = part.url
-    if part.struck:
-        told["description"] = f"As it was sent, but for credentials in URLs: these are {STRUCK}."
-    return told
+        properties["url"] = part.url
+    if part.redacted:
+        properties["description"] = (
+            f"As submitted, except credentials in URLs, which are {REDACTED}."
+        )
+    return properties
 
 
-def _encoded(name: str) -> dict[str, str]:
-    told = encoding(name)
-    return {} if told is None else {"encodingFormat": told}
+def _encoding_format(name: str) -> dict[str, str]:
+    media_type = encoding(name)
+    return {} if media_type is None else {"encodingFormat": media_type}
 
 
 def _add_result(crate: Any, result: ResultFile, ended: datetime | None) -> Any:
     output = result.output
-    place = f"{result.url}/outputs/{quote(output.path)}"
-    told: dict[str, Any] = {
+    url = f"{result.url}/outputs/{quote(output.path)}"
+    properties: dict[str, Any] = {
         "name": output.name,
         "contentSize": str(output.size),
-        "exampleOfWork": _formal(crate, "output", output.name, "File"),
+        "exampleOfWork": _formal_parameter(crate, "output", output.name, "File"),
         "encodingFormat": encoding(output.path) or "application/octet-stream",
     }
     if output.sha256 is not None:
-        told["sha256"] = output.sha256
+        properties["sha256"] = output.sha256
     if output.published is not None:
-        told["alternateName"] = output.published
+        properties["alternateName"] = output.published
     if result.withheld:
-        told["description"] = "Not in the crate, since it names credentials."
+        properties["description"] = "Not in the crate, because it contains credentials."
     if result.path is None:
         if ended is not None:
-            told["sdDatePublished"] = _stamp(ended)
-        return crate.add(File(crate, place, properties=told))
-    return crate.add(CrateFile(crate, result.path, f"outputs/{output.path}", properties=told))
+            properties["sdDatePublished"] = _timestamp(ended)
+        return crate.add(File(crate, url, properties=properties))
+    return crate.add(CrateFile(crate, result.path, f"outputs/{output.path}", properties=properties))
 
 
 def _add_action(crate: Any, facts: CrateFacts, workflow: Any, agent: Any) -> Any:
     run = facts.run
     complete = run.state is RunState.COMPLETE
     status = "Completed" if complete else "Failed"
-    told: dict[str, Any] = {
+    properties: dict[str, Any] = {
         "name": f"Run {run.handle}",
         "description": f"{workflow['name']}, sent by {run.owner}, ended as {run.state}",
         "identifier": run.id,
@@ -403,16 +418,18 @@ def _add_action(crate: Any, facts: CrateFacts, workflow: Any, agent: Any) -> Any
         "actionStatus": f"http://schema.org/{status}ActionStatus",
     }
     if run.started is not None:
-        told["startTime"] = _stamp(run.started)
+        properties["startTime"] = _timestamp(run.started)
     if run.ended is not None:
-        told["endTime"] = _stamp(run.ended)
+        properties["endTime"] = _timestamp(run.ended)
     if not complete:
-        told["error"] = run.failure.message if run.failure else f"the run ended as {run.state}"
-    return _entity(crate, f"#run-{run.id}", "CreateAction", **told)
+        properties["error"] = (
+            run.failure.message if run.failure else f"the run ended as {run.state}"
+        )
+    return _entity(crate, f"#run-{run.id}", "CreateAction", **properties)
 
 
 def _add_log(crate: Any, facts: CrateFacts, action: Any) -> None:
-    """Tasks, commands, exit codes and times, as WES tells them."""
+    """Add the WES RunLog: tasks, commands, exit codes and times."""
     crate.add(
         File(
             crate,
@@ -429,19 +446,19 @@ def _add_log(crate: Any, facts: CrateFacts, action: Any) -> None:
 
 def _add_readme(crate: Any) -> None:
     text = f"# {crate.name}\n\n{crate.description}\n\n{_README}"
-    told = {"name": "README", "encodingFormat": "text/markdown", "about": crate.root_dataset}
-    crate.add(File(crate, io.StringIO(text), "README.md", properties=told))
+    properties = {"name": "README", "encodingFormat": "text/markdown", "about": crate.root_dataset}
+    crate.add(File(crate, io.StringIO(text), "README.md", properties=properties))
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+def _timestamp(timestamp: datetime) -> str:
+    return timestamp.isoformat(timespec="seconds")
 
 
-def _unpacked(values: list[Any]) -> Any:
-    """Of one value, as RO-Crate wants it, the value itself."""
+def _single(values: list[Any]) -> Any:
+    """Return the only value instead of a list of one, as RO-Crate recommends."""
     return values[0] if len(values) == 1 else values
 
 
 def _entity(crate: Any, entity_id: str, kind: str, /, **properties: Any) -> Any:
-    told = {"@type": kind, **properties}
-    return crate.add(ContextEntity(crate, entity_id, properties=told))
+    properties = {"@type": kind, **properties}
+    return crate.add(ContextEntity(crate, entity_id, properties=properties))

@@ -1,4 +1,8 @@
-"""The bundled pipelines: parameters checked, inputs found, outputs named."""
+"""Bundled pipelines: requests are checked, inputs found, outputs named, runs configured.
+
+The parts of this module are GPU support, the configuration of a run, tool settings, and
+`BundledPipelines`, which plans and prepares runs.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +54,7 @@ from wesemu.workflows.results import (
 )
 from wesemu.workflows.staging import InputStager
 
-# Whether a bundled pipeline can use GPUs: its configuration's schema says so.
+# GPU support: the schema of a pipeline's configuration declares it.
 
 
 _SCHEMA = "workflow/schemas/config.schema.yaml"
@@ -59,34 +63,36 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def gpu_problem(pipeline: Path) -> str | None:
-    """Why the pipeline in that folder has no use for a GPU; None where it takes an accelerator."""
+    """Return why a pipeline cannot use a GPU; None if it takes an accelerator."""
     if any(_KEY in schema.get("properties", {}) for schema in _schemas(pipeline / _SCHEMA)):
         return None
     return f"the pipeline {pipeline.name} has no steps for GPUs: the CPU does them"
 
 
 def _schemas(path: Path) -> Iterator[dict[str, Any]]:
-    """The schema and those that it refers to as a whole."""
-    schema: dict[str, Any] = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506  # a safe one
+    """Yield a schema and the schemas that it includes with `allOf`."""
+    schema: dict[str, Any] = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506  # a safe loader
     yield schema
     for part in schema.get("allOf", []):
         if isinstance(reference := part.get("$ref"), str):
             yield from _schemas(path.parent / reference)
 
 
-# The configuration of a bundled pipeline, as its schema wants it.
+# The configuration of a run.
 
 
 def configuration(
     params: MappingParams,
     lanes: Sequence[LaneFiles],
     reference: Path,
-    more: Mapping[str, Path],
+    more_files: Mapping[str, Path],
     records: Path,
 ) -> JsonObject:
-    """`reference` is indexed, unless it is for a dry run; `more` are the files of
-    `params.more_files`; `records` is where `ReferenceRecords`
-    keeps what it knows. Blocks. Raises InputError."""
+    """Return the configuration of a run, as the pipeline's schema requires it.
+
+    `reference` is indexed, except for a dry run. `more_files` are those of `params.more_files`.
+    `records` is the folder of `ReferenceRecords`. Blocks. Raise InputError.
+    """
     reads: list[JsonValue] = []
     for lane in lanes:
         entry: JsonObject = {"first": str(lane.first)}
@@ -118,19 +124,18 @@ def configuration(
         config["ploidy"] = params.ploidy
         config["sex"] = params.sex
         config["targets"] = None
-        config |= {name: str(path) for name, path in more.items()}
+        config |= {name: str(path) for name, path in more_files.items()}
         config["vcf"] = "calls.vcf" if params.is_plain else "calls.vcf.gz"
     return config
 
 
-# What the settings add to a pipeline's configuration: Parabricks, the commands of tools, and
-# mappers by command line.
-
-
 @dataclass(frozen=True, slots=True)
 class ToolConfig:
-    """`parabricks` as the pipelines' configuration has it; `mappers` are command templates by
-    name, `commands` those of the tools that the pipelines know."""
+    """Tool settings.
+
+    `parabricks` is that part of the pipelines' configuration; `mappers` are command templates by
+    name, `commands` those of the pipelines' tools.
+    """
 
     parabricks: JsonObject = field(default_factory=dict)
     mappers: Mapping[str, str] = field(default_factory=dict)
@@ -138,7 +143,7 @@ class ToolConfig:
 
 
 def check_mapper(params: MappingParams, tools: ToolConfig) -> None:
-    """Raises InvalidRequest for a mapper that nobody here knows."""
+    """Raise InvalidRequest for an unknown mapper."""
     known = [*MAPPERS, *tools.mappers]
     if params.mapper not in known:
         raise InvalidRequest(
@@ -148,23 +153,26 @@ def check_mapper(params: MappingParams, tools: ToolConfig) -> None:
         )
 
 
-def without_parabricks(params: MappingParams, tools: ToolConfig) -> str | None:
-    """Why the pipelines' steps for GPUs cannot run here; None where they can."""
+def parabricks_problem(params: MappingParams, tools: ToolConfig) -> str | None:
+    """Return why the pipelines' GPU steps cannot run here; None if they can."""
     named = isinstance(params, WgsParams) and params.caller in ("haplotypecaller", "deepvariant")
     if params.mapper in tools.mappers and not named:
         return None
-    place, found = choose_place(options_from(tools.parabricks))
-    return None if place else f"there is no Parabricks ({found.text}): the CPU does it"
+    runtime, checked = choose_place(options_from(tools.parabricks))
+    return None if runtime else f"there is no Parabricks ({checked.text}): the CPU does it"
 
 
-def mapper_on(params: MappingParams, accelerated: JsonObject) -> str:
-    """The program that will read the reference's index: on GPUs Parabricks' fq2bam in place of
-    bwa, whose index it reads, whatever maps in place of bwa on this machine's CPU."""
-    return "fq2bam" if accelerated and params.mapper == "bwa" else params.mapper
+def mapper_of(params: MappingParams, gpu_config: JsonObject) -> str:
+    """Return the program that reads the reference's index.
+
+    On GPUs Parabricks' fq2bam replaces bwa and reads bwa's index, whichever mapper replaces bwa on
+    this machine's CPU.
+    """
+    return "fq2bam" if gpu_config and params.mapper == "bwa" else params.mapper
 
 
-def add_own_tools(config: JsonObject, params: MappingParams, tools: ToolConfig) -> JsonObject:
-    """`config`, which says whether the run is on a GPU, with what that and the mapper need."""
+def add_tool_settings(config: JsonObject, params: MappingParams, tools: ToolConfig) -> JsonObject:
+    """Return the configuration with the tool settings of its mapper and accelerator."""
     added: JsonObject = {}
     if tools.commands:
         added["tools"] = dict(tools.commands)
@@ -174,20 +182,20 @@ def add_own_tools(config: JsonObject, params: MappingParams, tools: ToolConfig) 
     cuda = config.get("accelerator") == "cuda"
     if cuda:
         added["parabricks"] = dict(tools.parabricks)
-    if isinstance(params, WgsParams) and cuda and _takes_default(params):
-        place, _ = choose_place(options_from(tools.parabricks))
-        if place is not None:
+    if isinstance(params, WgsParams) and cuda and _uses_gpu_default(params):
+        runtime, _ = choose_place(options_from(tools.parabricks))
+        if runtime is not None:
             added["caller"] = GPU_CALLERS[0]
     return config | added
 
 
-def _takes_default(params: WgsParams) -> bool:
-    """Whether the GPU's own caller may call: no other is named, and it can call the ploidy."""
+def _uses_gpu_default(params: WgsParams) -> bool:
+    """Return True if no caller is named and the GPU's caller supports the ploidy."""
     return "caller" not in params.model_fields_set and can_call(GPU_CALLERS[0], params.ploidy)
 
 
 class BundledPipelines:
-    """Plans runs of the pipelines below `pipelines` on a node."""
+    """Plans and prepares runs of the pipelines below `pipelines`."""
 
     def __init__(
         self,
@@ -195,27 +203,30 @@ class BundledPipelines:
         inputs: Inputs,
         buckets: Buckets,
         indexer: ReferenceIndexer,
-        offer: NodeOffer,
-        elsewhere: RemoteLocations | None = None,
+        node: NodeOffer,
+        locations: RemoteLocations | None = None,
         stager: InputStager | None = None,
         deliveries: Deliveries | None = None,
         tools: ToolConfig | None = None,
-        unable: Callable[[Path], str | None] = gpu_problem,
+        gpu_problem: Callable[[Path], str | None] = gpu_problem,
     ) -> None:
-        """`unable` tells why the pipeline in a folder has no use for GPUs here, or None."""
+        """`gpu_problem` returns why the pipeline in a folder cannot use GPUs here, or None."""
         self._pipelines = pipelines
         self._inputs = inputs
-        self._publications = Publications(buckets, elsewhere or RemoteLocations())
+        self._publications = Publications(buckets, locations or RemoteLocations())
         self._indexer = indexer
-        self._elsewhere = elsewhere or RemoteLocations()
-        self._stager = stager or InputStager(self._elsewhere, None)
-        self._deliveries = deliveries or Deliveries(self._elsewhere)
-        self._offer = offer
-        self._unable = unable
+        self._locations = locations or RemoteLocations()
+        self._stager = stager or InputStager(self._locations, None)
+        self._deliveries = deliveries or Deliveries(self._locations)
+        self._node = node
+        self._gpu_problem = gpu_problem
         self._tools = tools or ToolConfig()
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
-        """Raises InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound."""
+        """Check the request and return its plan.
+
+        Raise InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound.
+        """
         params = await asyncio.to_thread(parse_params, request)
         return await asyncio.to_thread(self._plan, engine, request, params, attachments)
 
@@ -224,27 +235,30 @@ class BundledPipelines:
     ) -> Plan:
         check_mapper(params, self._tools)
         files = RunFiles(attachments)
-        found = self._inputs.lanes(params, files)
+        lanes = self._inputs.lanes(params, files)
         reference = self._inputs.reference(params.reference, files)
         short = reference is not None and not may_need_csi(reference)
         publications = self._publications.of(params, is_short=short)
-        reads = [path for lane in found for path in lane.names]
-        more = self._inputs.more(params, files)
-        check_names(params, {reference, *reads, *more.values()}, publications)
-        check_wildcards(params, _names(found) | _more_names(params, more))
-        check_calling(params, more, reference)
-        check_read_groups(params, found)
-        unable = self._hindrance(params, request.workflow_url)
+        reads = [path for lane in lanes for path in lane.names]
+        more_files = self._inputs.more(params, files)
+        check_names(params, {reference, *reads, *more_files.values()}, publications)
+        check_wildcards(params, _names(lanes) | _names_of_more_files(params, more_files))
+        check_calling(params, more_files, reference)
+        check_read_groups(params, lanes)
+        gpu_problem = self._gpu_problem_of(params, request.workflow_url)
         placement = place(
-            request.engine_parameters, self._offer, able=unable is None, unable=unable
+            request.engine_parameters,
+            self._node,
+            gpu_capable=gpu_problem is None,
+            gpu_problem=gpu_problem,
         )
         check_tools(
             params,
-            cuda=placement.kind == "cuda" and unable is None,
+            cuda=placement.kind == "cuda" and gpu_problem is None,
             commands=self._tools.commands,
         )
         if reference is not None and listed_index_format(reference) == "csi":
-            check_long_contigs(params, cuda=placement.kind == "cuda" and unable is None)
+            check_long_contigs(params, cuda=placement.kind == "cuda" and gpu_problem is None)
         return Plan(
             engine=engine,
             workflow=request.workflow_url,
@@ -260,49 +274,56 @@ class BundledPipelines:
         )
 
     async def prepare(
-        self, run: Run, workspace: Workspace, tell: ProgressCallback
+        self, run: Run, workspace: Workspace, report: ProgressCallback
     ) -> LaunchRequest:
-        """Raises InputError for a reference that cannot be indexed and for what cannot be
-        fetched; NotFound for what is gone; RemoteFault, SystemFault."""
+        """Fetch and index what the run needs, and return the launch request.
+
+        Raise InputError for a reference that cannot be indexed and for inputs that cannot be
+        fetched; NotFound for files that are gone; RemoteFault, SystemFault.
+        """
         params = parse_params(run.request)
-        resources = resources_at_start(run, self._offer)
-        await self._stager.stage(params, workspace.inputs, tell)
-        files = _files(workspace)
+        resources = resources_at_start(run, self._node)
+        await self._stager.stage(params, workspace.inputs, report)
+        files = _run_files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
         assert fasta is not None, "what is remote has been fetched"
-        check_wildcards(params, _names(lanes))  # a remote folder is known only now
+        check_wildcards(params, _names(lanes))  # the files of a remote folder are known only now
         check_read_groups(params, lanes)
-        more = await asyncio.to_thread(self._inputs.more, params, files)
-        accelerated = await self._acceleration(params, run.workflow, run.tags, resources)
-        mapper = mapper_on(params, accelerated)
+        more_files = await asyncio.to_thread(self._inputs.more, params, files)
+        gpu_config = await self._gpu_config(params, run.workflow, run.tags, resources)
+        mapper = mapper_of(params, gpu_config)
         reference = await self._indexer.ready(fasta, redacted_url(params.reference), mapper)
-        await asyncio.to_thread(check_calling, params, more, reference)
-        input_bytes = await asyncio.to_thread(_sizes, lanes)
+        await asyncio.to_thread(check_calling, params, more_files, reference)
+        input_bytes = await asyncio.to_thread(_input_bytes, lanes)
         await asyncio.to_thread(write_note, run, workspace)
-        config = await self._configure(params, lanes, reference, more, accelerated)
+        config = await self._configure(params, lanes, reference, more_files, gpu_config)
         return self._job(run.request, workspace, resources, config, input_bytes)
 
-    async def sketch(
+    async def prepare_dry_run(
         self, plan: Plan, request: RunRequest, workspace: Workspace
     ) -> tuple[LaunchRequest, dict[str, str]] | None:
-        """The job of a dry run, whose reference is as it lies there, and the caller's names for
-        the files. None where an input lies elsewhere: a dry run fetches nothing."""
+        """Return the launch request of a dry run and the caller's names by file.
+
+        The reference is not indexed. Return None if an input is remote: a dry run fetches nothing.
+        """
         params = parse_params(request)
         others = (params.reference, *params.more_files.values())
-        if self._inputs.has_remote(params) or any(map(self._elsewhere.is_remote, others)):
+        if self._inputs.has_remote(params) or any(map(self._locations.is_remote, others)):
             return None
-        files = _files(workspace)
+        files = _run_files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
         assert fasta is not None, "nothing is remote"
-        more = await asyncio.to_thread(self._inputs.more, params, files)
-        accelerated = await self._acceleration(
-            params, request.workflow_url, plan.tags, plan.resources
-        )
-        config = await self._configure(params, lanes, fasta, more, accelerated)
+        more_files = await asyncio.to_thread(self._inputs.more, params, files)
+        gpu_config = await self._gpu_config(params, request.workflow_url, plan.tags, plan.resources)
+        config = await self._configure(params, lanes, fasta, more_files, gpu_config)
         job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
-        names = {**_names(lanes), **_more_names(params, more), fasta: params.reference}
+        names = {
+            **_names(lanes),
+            **_names_of_more_files(params, more_files),
+            fasta: params.reference,
+        }
         return job, {str(path): name for path, name in names.items()}
 
     def _job(
@@ -324,52 +345,56 @@ class BundledPipelines:
         )
 
     async def deliver(
-        self, workspace: Workspace, outputs: Sequence[OutputFile], tell: ProgressCallback
+        self, workspace: Workspace, outputs: Sequence[OutputFile], report: ProgressCallback
     ) -> Delivery:
-        return await self._deliveries.deliver(workspace, outputs, tell)
+        return await self._deliveries.deliver(workspace, outputs, report)
 
     async def cleanup(self, run: Run, workspace: Workspace) -> None:
         await self._stager.cleanup(workspace.inputs)
         await self._deliveries.abort_uploads(run.id, workspace)
 
-    def _hindrance(self, params: MappingParams, workflow: str) -> str | None:
-        """Why GPUs are of no use to the run."""
-        return self._unable(self._pipelines / workflow) or without_parabricks(params, self._tools)
+    def _gpu_problem_of(self, params: MappingParams, workflow: str) -> str | None:
+        """Return why the run cannot use GPUs, or None."""
+        return self._gpu_problem(self._pipelines / workflow) or parabricks_problem(
+            params, self._tools
+        )
 
-    async def _acceleration(
+    async def _gpu_config(
         self, params: MappingParams, workflow: str, tags: Mapping[str, str], resources: Resources
     ) -> JsonObject:
-        """What the configuration says of GPUs; `tags` say where the run is carried out."""
-        if await asyncio.to_thread(self._hindrance, params, workflow) is not None:
+        """Return the GPU part of the configuration; `tags` are those of the placement."""
+        if await asyncio.to_thread(self._gpu_problem_of, params, workflow) is not None:
             return {}
-        return acceleration(tags, resources, self._offer)
+        return acceleration(tags, resources, self._node)
 
     async def _configure(
         self,
         params: MappingParams,
         lanes: Sequence[LaneFiles],
         reference: Path,
-        more: Mapping[str, Path],
-        accelerated: JsonObject,
+        more_files: Mapping[str, Path],
+        gpu_config: JsonObject,
     ) -> JsonObject:
-        """The pipeline's configuration."""
+        """Return the pipeline's configuration."""
         records = self._indexer.records_folder
-        config = await asyncio.to_thread(configuration, params, lanes, reference, more, records)
+        config = await asyncio.to_thread(
+            configuration, params, lanes, reference, more_files, records
+        )
         if config["index_format"] == "csi":
-            check_long_contigs(params, cuda=bool(accelerated))
-        return add_own_tools(config | accelerated, params, self._tools)
+            check_long_contigs(params, cuda=bool(gpu_config))
+        return add_tool_settings(config | gpu_config, params, self._tools)
 
     async def results(self, workspace: Workspace) -> Results:
-        """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
+        """Return read counts and tags. Raise EngineFault if the pipeline left no counts."""
         return await asyncio.to_thread(read_results, workspace)
 
     async def describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
-        """What the pipeline says of a bad input, in the caller's own names for the files."""
+        """Return the pipeline's message about its failure, with the caller's file names."""
         return await asyncio.to_thread(self._describe_failure, run, workspace)
 
     def _describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
         def names() -> dict[Path, str]:
-            params, files = parse_params(run.request), _files(workspace)
+            params, files = parse_params(run.request), _run_files(workspace)
             names = _names(self._inputs.lanes(params, files))
             fasta = self._inputs.reference(params.reference, files)
             return names if fasta is None else names | {fasta: redacted_url(params.reference)}
@@ -377,19 +402,19 @@ class BundledPipelines:
         return input_failure(workspace.work, names) or gpu_failure(workspace.work)
 
 
-def _more_names(params: MappingParams, more: Mapping[str, Path]) -> dict[Path, str]:
-    """The caller's names by file."""
-    return {path: redacted_url(params.more_files[field]) for field, path in more.items()}
+def _names_of_more_files(params: MappingParams, more_files: Mapping[str, Path]) -> dict[Path, str]:
+    """Return the caller's names by file."""
+    return {path: redacted_url(params.more_files[field]) for field, path in more_files.items()}
 
 
-def _files(workspace: Workspace) -> RunFiles:
+def _run_files(workspace: Workspace) -> RunFiles:
     return RunFiles(workspace.attachments, workspace.inputs)
 
 
-def _sizes(lanes: Sequence[LaneFiles]) -> int:
+def _input_bytes(lanes: Sequence[LaneFiles]) -> int:
     return sum(path.stat().st_size for lane in lanes for path in lane.names)
 
 
 def _names(lanes: Sequence[LaneFiles]) -> dict[Path, str]:
-    """The caller's names by file."""
+    """Return the caller's names by file."""
     return {path: name for lane in lanes for path, name in lane.names.items()}

@@ -1,4 +1,8 @@
-"""Files of workflows from the web: small ones, from allowed places, within a time."""
+"""Workflows by URL: fetched once, at submission, into the run's attachments.
+
+The parts of this module are `WorkflowWeb`, which gets files from allowed hosts; TRS addresses; and
+`RemoteWorkflows`, which attaches a workflow to a request.
+"""
 
 import asyncio
 import hashlib
@@ -24,19 +28,22 @@ from wesemu.runs.run_directory import RunDirectoryDraft, read_regular
 from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.util.text import json_reason, network_reason
 
-_ANSWER_SECONDS = 20.0
-_REDIRECTS = 5
-_REDIRECTED = frozenset({301, 302, 303, 307, 308})
+_TIMEOUT_SECONDS = 20.0
+_MAX_REDIRECTS = 5
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _MEBIBYTE = 1 << 20
 
 
 class FileMissing(InvalidRequest):
-    """A web server says that there is no such file."""
+    """The web server has no such file."""
 
 
 class WorkflowWeb:
-    """Gets what `guard` lets through, from hosts whose names fit `hosts` (with `*` for any
-    letters). The session is opened when it is first needed."""
+    """Gets files from addresses that `guard` allows.
+
+    Host names must match one of the patterns `hosts` (`*` matches any letters). The session is
+    opened when it is first needed.
+    """
 
     def __init__(self, guard: AddressGuard, hosts: Sequence[str] = ("*",)) -> None:
         self._guard = guard
@@ -44,39 +51,39 @@ class WorkflowWeb:
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, url: str, limit: int, accept: str = "*/*") -> tuple[bytes, str]:
-        """The content, of at most `limit` bytes, and its media type.
+        """Return the content, at most `limit` bytes, and its media type.
 
-        Raises InvalidRequest, naming the field workflow_url; FileMissing for a 404.
+        Raise InvalidRequest with the field workflow_url; FileMissing for a 404.
         """
         try:
             return await self._get(url, limit, accept)
         except AddressRefused as error:
-            raise _refusal(url, str(error)) from error
+            raise _fetch_error(url, str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if isinstance(error.__cause__, AddressRefused):
-                raise _refusal(url, str(error.__cause__)) from error
-            raise _refusal(url, f"it cannot be fetched: {network_reason(error)}") from error
+                raise _fetch_error(url, str(error.__cause__)) from error
+            raise _fetch_error(url, f"it cannot be fetched: {network_reason(error)}") from error
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
     async def _get(self, url: str, limit: int, accept: str) -> tuple[bytes, str]:
-        """Redirects are followed here: each place has to be one that may be gone to."""
-        place = url
-        for _ in range(_REDIRECTS + 1):
-            self._check(place)
-            async with self._opened().get(
-                place, allow_redirects=False, headers={"Accept": accept}
-            ) as answer:
-                if answer.status not in _REDIRECTED:
-                    return await _content(answer, url, limit), answer.content_type
-                leads = answer.headers.get("Location", "")
-            goal = URL(place).join(URL(leads))
-            if URL(place).scheme == "https" and goal.scheme != "https":
-                raise AddressRefused("it is redirected from https to what is not")
-            place = str(goal)
-        raise AddressRefused(f"it is redirected more than {_REDIRECTS} times")
+        """Follow redirects here, since each address has to be allowed."""
+        current = url
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._check(current)
+            async with self._open_session().get(
+                current, allow_redirects=False, headers={"Accept": accept}
+            ) as response:
+                if response.status not in _REDIRECT_STATUSES:
+                    return await _content(response, url, limit), response.content_type
+                target = response.headers.get("Location", "")
+            next_url = URL(current).join(URL(target))
+            if URL(current).scheme == "https" and next_url.scheme != "https":
+                raise AddressRefused("it is redirected from https to another scheme")
+            current = str(next_url)
+        raise AddressRefused(f"it is redirected more than {_MAX_REDIRECTS} times")
 
     def _check(self, url: str) -> None:
         self._guard.check(url)
@@ -87,61 +94,61 @@ class WorkflowWeb:
                 "allow it"
             )
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(resolver=GuardedResolver(self._guard)),
-                timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"wesemu/{__version__}"},
             )
         return self._session
 
 
-async def _content(answer: aiohttp.ClientResponse, url: str, limit: int) -> bytes:
-    if answer.status in (404, 410):
+async def _content(response: aiohttp.ClientResponse, url: str, limit: int) -> bytes:
+    if response.status in (404, 410):
         raise FileMissing(f"workflow_url: there is no {redacted_url(url)}", field="workflow_url")
-    if answer.status != 200:
-        raise _refusal(url, f"the web server answered {answer.status}")
+    if response.status != 200:
+        raise _fetch_error(url, f"the web server answered {response.status}")
     content = bytearray()
-    async for chunk in answer.content.iter_any():
+    async for chunk in response.content.iter_any():
         content += chunk
         if len(content) > limit:
-            raise _refusal(
+            raise _fetch_error(
                 url, f"it is larger than {limit / _MEBIBYTE:.0f} MiB, too large for a workflow"
             )
     return bytes(content)
 
 
-def _refusal(url: str, why: str) -> InvalidRequest:
-    told = f"workflow_url {redacted_url(url)}: {redact_urls(why)}"
-    return InvalidRequest(told, field="workflow_url")
+def _fetch_error(url: str, why: str) -> InvalidRequest:
+    message = f"workflow_url {redacted_url(url)}: {redact_urls(why)}"
+    return InvalidRequest(message, field="workflow_url")
 
 
 def redacted_url(url: str) -> str:
-    """In quotes, at most 200 letters, and without the credentials in it."""
+    """Return the URL in quotes, at most 200 characters, without credentials."""
     url = redact_urls(url)
     return repr(url if len(url) <= 200 else f"{url[:200]}…")
 
 
-# GA4GH Tool Registry Service 2.0: a workflow by the address of one of its versions.
+# Workflows by TRS address (GA4GH Tool Registry Service 2.0).
 
 
 NAMES = {"SMK": "Snakefile", "CWL": "workflow.cwl", "WDL": "workflow.wdl"}
-"""What a descriptor is called whose registry does not say."""
+"""File names of descriptors from registries that do not state one."""
 
 _BASE = "/ga4gh/trs/v2"
-_SHORT = re.compile(
+_TRS_URI = re.compile(
     r"trs://(?P<host>[^/]+)/(?:tools/(?P<tool>.+)/versions/(?P<version>[^/]+)"
     r"(?:/(?P<kind>[A-Za-z_-]+)(?:/descriptor(?:/(?P<path>.+))?)?)?/?"
     r"|(?P<bare_tool>[^/]+)/(?P<bare_version>[^/]+)/?)"
 )
-_LONG = re.compile(
+_TRS_URL = re.compile(
     r"(?P<base>https?://[^/]+/(?:.+/)?ga4gh/(?:trs/)?v\d[^/]*)/tools/(?P<tool>[^/]+)/versions/(?P<version>[^/]+)"
     r"/(?P<kind>[A-Za-z_-]+)/descriptor(?:/(?P<path>.+))?"
 )
 _WANTED = frozenset({"PRIMARY_DESCRIPTOR", "SECONDARY_DESCRIPTOR", "OTHER"})
-_FILES = 200
+_MAX_FILES = 200
 
 
 class Web(Protocol):
@@ -150,8 +157,11 @@ class Web(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrsAddress:
-    """`base` is the registry's API; `tool` and `version` are ids, decoded; `kind` is SMK, CWL, WDL
-    or "" where the address does not say; `path` names a descriptor other than the primary one."""
+    """Address of a workflow version in a registry.
+
+    `base` is the URL of the registry's API; `tool` and `version` are decoded ids; `kind` is SMK,
+    CWL, WDL or "" if not given; `path` names a descriptor other than the primary one.
+    """
 
     base: str
     tool: str
@@ -167,7 +177,7 @@ class TrsAddress:
 
 @dataclass
 class FetchedWorkflow:
-    """`files` by their names in the run, `sources` where each came from; `main` is the workflow."""
+    """A fetched workflow: contents by name in the run, sources by name; `main` is the workflow."""
 
     main: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -175,12 +185,12 @@ class FetchedWorkflow:
 
 
 def read_address(url: str) -> TrsAddress | None:
-    """None for what is no address of a registry.
+    """Parse a registry address; return None for other URLs.
 
-    `trs://HOST/tools/ID/versions/VERSION[/TYPE[/descriptor/PATH]]`, `trs://HOST/ID/VERSION`
-    (TRS 2.0.1, "TRS URI"), or the address of a descriptor.
+    Addresses are `trs://HOST/tools/ID/versions/VERSION[/TYPE[/descriptor/PATH]]`,
+    `trs://HOST/ID/VERSION` (TRS 2.0.1, "TRS URI"), or the URL of a descriptor.
     """
-    if (match := _SHORT.fullmatch(url)) is not None:
+    if (match := _TRS_URI.fullmatch(url)) is not None:
         host, tool, version = match["host"], match["tool"], match["version"]
         return TrsAddress(
             f"{_scheme(host)}://{host}{_BASE}",
@@ -189,7 +199,7 @@ def read_address(url: str) -> TrsAddress | None:
             _kind(match["kind"] or ""),
             unquote(match["path"] or ""),
         )
-    if (match := _LONG.fullmatch(url.partition("?")[0])) is not None:
+    if (match := _TRS_URL.fullmatch(url.partition("?")[0])) is not None:
         return TrsAddress(
             match["base"],
             unquote(match["tool"]),
@@ -201,43 +211,43 @@ def read_address(url: str) -> TrsAddress | None:
 
 
 async def fetch(web: Web, address: TrsAddress, kind: str, limit: int) -> FetchedWorkflow:
-    """All files of a version, of at most `limit` bytes together. Raises InvalidRequest."""
+    """Fetch all files of a version, at most `limit` bytes together. Raise InvalidRequest."""
     if address.kind not in ("", kind):
-        raise _wrong(f"is of a {address.kind} workflow; workflow_type says {kind}")
-    listed = await _listed(web, address, kind, limit)
-    primary = next((path for path, told in listed.items() if _is_primary(told)), "")
+        raise _url_error(f"is of a {address.kind} workflow; workflow_type says {kind}")
+    listed = await _list_files(web, address, kind, limit)
+    primary = next((path for path, tool_file in listed.items() if _is_primary(tool_file)), "")
     main = address.path or primary
     if not main:
         return await _only_descriptor(web, address, kind, limit)
     listed.setdefault(main, {"file_type": "PRIMARY_DESCRIPTOR"})
-    names = _names(list(listed))
+    names = _local_names(list(listed))
     fetched = FetchedWorkflow(names[main])
-    for path, told in listed.items():
+    for path, tool_file in listed.items():
         source = address.endpoint(kind, "descriptor", path)
         try:
-            content = await _file(web, source, limit, told)
+            content = await _file(web, source, limit, tool_file)
         except FileMissing:
-            if told.get("file_type") != "OTHER":
+            if tool_file.get("file_type") != "OTHER":
                 raise
-            continue  # registries list files that they do not serve
+            continue  # some registries list files that they do not serve
         limit -= len(content)
         fetched.files[names[path]] = content
         fetched.sources[names[path]] = source
     return fetched
 
 
-async def _listed(
+async def _list_files(
     web: Web, address: TrsAddress, kind: str, limit: int
 ) -> dict[str, Mapping[str, Any]]:
-    """ToolFile by path; nothing where the registry lists no files."""
+    """Return ToolFile by path; empty if the registry lists no files."""
     try:
         content, _ = await web.get(address.endpoint(kind, "files"), limit, "application/json")
     except FileMissing:
         return {}
-    told = _json(content)
-    files = [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
-    if len(files) > _FILES:
-        raise _wrong(f"has {len(files)} files; at most {_FILES} are fetched")
+    listing = _json(content)
+    files = [one for one in listing if isinstance(one, dict)] if isinstance(listing, list) else []
+    if len(files) > _MAX_FILES:
+        raise _url_error(f"has {len(files)} files; at most {_MAX_FILES} are fetched")
     return {
         str(one["path"]): one
         for one in files
@@ -252,50 +262,53 @@ async def _only_descriptor(web: Web, address: TrsAddress, kind: str, limit: int)
     return FetchedWorkflow(name, {name: content}, {name: source})
 
 
-async def _file(web: Web, source: str, limit: int, told: Mapping[str, Any]) -> bytes:
-    """FileWrapper: its content, or a URL where that is."""
+async def _file(web: Web, source: str, limit: int, tool_file: Mapping[str, Any]) -> bytes:
+    """Fetch the content of a FileWrapper, or of the URL that it names."""
     body, _ = await web.get(source, limit, "application/json")
     wrapper = _json(body)
     if not isinstance(wrapper, dict):
-        raise _wrong(f"leads to something that is no TRS descriptor: {source[:200]}")
+        raise _url_error(f"leads to something that is no TRS descriptor: {source[:200]}")
     if isinstance(text := wrapper.get("content"), str):
         content = text.encode()
-    elif isinstance(elsewhere := wrapper.get("url"), str):
-        content, _ = await web.get(elsewhere, limit)
+    elif isinstance(content_url := wrapper.get("url"), str):
+        content, _ = await web.get(content_url, limit)
     else:
-        raise _wrong(f"leads to a descriptor without content: {source[:200]}")
-    for checksum in (told.get("checksum"), *(wrapper.get("checksum") or ())):
-        _check(content, checksum, source)
+        raise _url_error(f"leads to a descriptor without content: {source[:200]}")
+    for checksum in (tool_file.get("checksum"), *(wrapper.get("checksum") or ())):
+        _check_digest(content, checksum, source)
     return content
 
 
-def _check(content: bytes, checksum: Any, source: str) -> None:
+def _check_digest(content: bytes, checksum: Any, source: str) -> None:
     if not isinstance(checksum, dict):
         return
     kind = str(checksum.get("type", "")).lower().replace("-", "")
-    told = str(checksum.get("checksum", "")).lower()
-    if kind == "sha256" and hashlib.sha256(content).hexdigest() != told:
-        raise _wrong(f"leads to {source[:200]}, which is not what its checksum says")
+    expected = str(checksum.get("checksum", "")).lower()
+    if kind == "sha256" and hashlib.sha256(content).hexdigest() != expected:
+        raise _url_error(f"leads to {source[:200]}, which is not what its checksum says")
 
 
-def _names(paths: list[str]) -> dict[str, str]:
-    """Names that keep the paths' places to each other; `../lib/a.wdl` needs a folder above it."""
+def _local_names(paths: list[str]) -> dict[str, str]:
+    """Return local names that keep the relative positions of the paths.
+
+    For `../lib/a.wdl` the others move into a subfolder.
+    """
     normal = {path: posixpath.normpath(path.lstrip("/")) for path in paths}
     deepest = max(path.split("/").count("..") for path in normal.values())
     above = "/".join(["trs"] * deepest)
     return {path: posixpath.normpath(posixpath.join(above, own)) for path, own in normal.items()}
 
 
-def _is_primary(told: Mapping[str, Any]) -> bool:
-    return told.get("file_type") == "PRIMARY_DESCRIPTOR"
+def _is_primary(tool_file: Mapping[str, Any]) -> bool:
+    return tool_file.get("file_type") == "PRIMARY_DESCRIPTOR"
 
 
-def _kind(told: str) -> str:
-    return told.upper().replace("-", "_").removeprefix("PLAIN_")
+def _kind(name: str) -> str:
+    return name.upper().replace("-", "_").removeprefix("PLAIN_")
 
 
 def _scheme(host: str) -> str:
-    """TRS URIs mean https; a registry on this machine has mostly no certificate."""
+    """Return https, or http for this machine, which rarely has a certificate."""
     name = URL(f"https://{host}").host or ""
     try:
         return "http" if ip_address(name).is_loopback else "https"
@@ -307,19 +320,20 @@ def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise _wrong(f"leads to a registry that answers what is {json_reason(error)}") from error
+        raise _url_error(f"leads to a registry whose response is {json_reason(error)}") from error
 
 
-def _wrong(why: str) -> InvalidRequest:
+def _url_error(why: str) -> InvalidRequest:
     return InvalidRequest(f"workflow_url {why}", field="workflow_url")
 
 
-# Workflows by URL: fetched once, at submission, into the attachments of the run.
+# Workflows by URL.
 
 
 FILE, SOURCES = "workflow_file", "workflow_sources"
-"""Marks of a request: the workflow's name among the attachments, and what was fetched as JSON: a
-list of objects with `file`, `url`, `size` and `sha256`."""
+"""Marks of a request: the workflow's name among the attachments; and its sources as JSON, a list of
+objects with `file`, `url`, `size` and `sha256`.
+"""
 
 LIMIT = 32 << 20
 SECONDS = 60.0
@@ -329,8 +343,7 @@ _OTHER_BLOB = re.compile(r"(https?://.+?/-/)(?:blob|tree)(/.+)")
 
 
 class RemoteWorkflows:
-    """Fetches at most `LIMIT` bytes within `seconds`: from the `web`, if there is one, and as
-    `file:` URLs below `folders`."""
+    """Fetches at most `LIMIT` bytes within `seconds`, from `web` if given and below `folders`."""
 
     def __init__(
         self,
@@ -343,8 +356,8 @@ class RemoteWorkflows:
         self._folders = folders
         self._seconds = seconds
 
-    def takes(self, url: str) -> bool:
-        """Whether it would try."""
+    def can_fetch(self, url: str) -> bool:
+        """Return True if this server fetches workflows from such a URL."""
         if is_file(url):
             return bool(self._folders)
         return self._web is not None and is_remote(url)
@@ -352,22 +365,22 @@ class RemoteWorkflows:
     async def fetch_workflow(
         self, request: RunRequest, kind: str, files: RunDirectoryDraft
     ) -> RunRequest:
-        """The request with the marks, its workflow among `files`; `kind` is SMK, CWL or WDL.
+        """Attach the workflow to `files` and return the request with the marks.
 
-        Raises InvalidRequest.
+        `kind` is SMK, CWL or WDL. Raise InvalidRequest.
         """
         try:
             async with asyncio.timeout(self._seconds):
                 fetched = await self._fetch(request.workflow_url, kind)
         except TimeoutError as error:
-            raise _wrong(
+            raise _url_error(
                 f"{redacted_url(request.workflow_url)} was not fetched within {self._seconds:.0f} s"
             ) from error
-        except (TypeError, ValueError, RecursionError) as error:  # an odd address or answer
+        except (TypeError, ValueError, RecursionError) as error:  # an odd address or response
             why = redact_urls(str(error))
-            raise _wrong(
+            raise _url_error(
                 f"{redacted_url(request.workflow_url)} cannot be understood: {why}; correct the "
-                "address, or have its registry answer as TRS 2.0 says"
+                "address, or have its registry follow TRS 2.0"
             ) from error
         sources: list[JsonValue] = []
         for name, content in fetched.files.items():
@@ -380,8 +393,8 @@ class RemoteWorkflows:
                     "sha256": hashlib.sha256(content).hexdigest(),
                 }
             )
-        told = {FILE: fetched.main, SOURCES: json.dumps(sources, ensure_ascii=False)}
-        return replace(request, marks={**request.marks, **told})
+        marks = {FILE: fetched.main, SOURCES: json.dumps(sources, ensure_ascii=False)}
+        return replace(request, marks={**request.marks, **marks})
 
     async def close(self) -> None:
         if self._web is not None:
@@ -393,10 +406,10 @@ class RemoteWorkflows:
         elif (address := read_address(url)) is not None:
             fetched = await fetch(self._web, address, kind, LIMIT)
         else:
-            _refuse_pages(url)
+            _reject_web_pages(url)
             content, media_type = await self._web.get(url, LIMIT)
             if media_type in ("text/html", "application/xhtml+xml"):
-                raise _wrong(
+                raise _url_error(
                     f"{redacted_url(url)} is a web page; give the address of the file itself"
                 )
             name = unquote(urlsplit(url).path).rpartition("/")[2] or NAMES.get(kind, "workflow")
@@ -405,24 +418,26 @@ class RemoteWorkflows:
         return fetched
 
     def _read(self, url: str) -> FetchedWorkflow:
-        """A file below one of the folders, also after all links are followed. Others are not even
-        said to be there or not."""
+        """Read a file below one of the folders, with all links resolved.
+
+        The error does not reveal whether other files exist.
+        """
         parts = urlsplit(url)
         path = Path(unquote(parts.path))
         try:
             real = path.resolve(strict=True)
-            if parts.netloc in ("", "localhost") and self._holds(real):
+            if parts.netloc in ("", "localhost") and self._contains(real):
                 content = read_regular(real, 0, LIMIT + 1)
                 if len(content) <= LIMIT:
                     return FetchedWorkflow(path.name, {path.name: content}, {path.name: url})
         except (OSError, RuntimeError, ValueError):
             pass
-        raise _wrong(
+        raise _url_error(
             f"{redacted_url(url)} is no file of at most {LIMIT >> 20} MiB below the folders of the "
             "setting workflows.folders"
         )
 
-    def _holds(self, real: Path) -> bool:
+    def _contains(self, real: Path) -> bool:
         return any(real.is_relative_to(folder.resolve()) for folder in self._folders)
 
 
@@ -434,10 +449,10 @@ def is_file(url: str) -> bool:
     return url.lower().startswith("file:")
 
 
-def _refuse_pages(url: str) -> None:
-    """Addresses that people copy from their browsers."""
+def _reject_web_pages(url: str) -> None:
+    """Raise InvalidRequest for the address of a web page about a file."""
     if url.lower().startswith("trs://"):
-        raise _wrong(
+        raise _url_error(
             f"{redacted_url(url)} is not understood; write trs://HOST/tools/ID/versions/VERSION, "
             "the ID with %2F for its slashes"
         )
@@ -448,7 +463,9 @@ def _refuse_pages(url: str) -> None:
         raw = f"{match[1]}raw{match[2]}"
     if raw is not None:
         raw = redact_urls(raw)
-        raise _wrong(f"{redacted_url(url)} is a page about the file; the file itself is at {raw}")
+        raise _url_error(
+            f"{redacted_url(url)} is a page about the file; the file itself is at {raw}"
+        )
 
 
 def _check_text(content: bytes, url: str) -> None:
@@ -457,14 +474,16 @@ def _check_text(content: bytes, url: str) -> None:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text or not text.strip():
-        raise _wrong(f"{redacted_url(url)} leads to what is no text; a workflow is a text file")
+        raise _url_error(
+            f"{redacted_url(url)} leads to a file that is no text; a workflow is a text file"
+        )
 
 
 async def _attach(files: RunDirectoryDraft, name: str, content: bytes) -> None:
-    async def whole() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         yield content
 
     try:
-        await files.attach(name, whole())
+        await files.attach(name, chunks())
     except InvalidRequest as error:
-        raise _wrong(f"leads to a file that cannot be kept: {error.message}") from error
+        raise _url_error(f"leads to a file that cannot be kept: {error.message}") from error

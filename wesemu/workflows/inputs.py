@@ -1,4 +1,8 @@
-"""From the locations in a request to files on this machine."""
+"""Inputs: from the locations in a request to files on this machine.
+
+The parts of this module are `ReferenceIndexer`, which indexes references in threads, and `Inputs`,
+which finds the files of lanes, references and other parameters.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Hashable, Iterator
@@ -22,7 +26,7 @@ from wesemu.workflows.locations import RemoteKey, RemoteLocations
 from wesemu.workflows.params import FASTA_SUFFIXES, LaneParams, MappingParams
 from wesemu.workflows.staging import staged_path
 
-# References made ready off the event loop: one thread for each that is being indexed.
+# Indexing of references, in threads.
 
 
 _CLOSE_SECONDS = 2.0
@@ -30,43 +34,42 @@ _THREADS = 4
 
 
 @dataclass(slots=True)
-class _Turn:
-    """Who wants one file, the one whose turn it is among them."""
+class _FileLock:
+    """The lock of one file and the number of runs that hold or await it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: int = 0
+    users: int = 0
 
 
 class ReferenceIndexer:
     """Runs `ReferenceStore.ready` for many runs at once.
 
-    Runs that want the same file wait for one thread, by whatever path each of them has it: what
-    was fetched lies as a link in every run directory. Indexing goes on when the run that
-    asked is cancelled, since the next one profits; `close` ends it.
+    Runs with the same file (by inode, since staged references are links) share one thread. Indexing
+    continues when a run is cancelled, since later runs use the index; `close` stops it.
     """
 
     def __init__(self, references: ReferenceStore) -> None:
         self._references = references
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="reference")
-        self._working: set[Future[Path]] = set()
-        self._turns: dict[tuple[int, int], _Turn] = {}
+        self._futures: set[Future[Path]] = set()
+        self._file_locks: dict[tuple[int, int], _FileLock] = {}
 
     @property
     def records_folder(self) -> Path:
-        """Where it is remembered which indexes were compared with their FASTA."""
+        """Folder of the records of indexes that were compared with their FASTA."""
         return self._references.records_folder
 
     async def ready(self, fasta: Path, name: str, mapper: str = "bwa") -> Path:
-        """The FASTA for `fasta`, which the caller called `name`, indexed for `mapper`.
+        """Index the FASTA for `mapper` and return the path to use; `name` is the caller's name.
 
-        Raises InputError (in the caller's words) for a file that is no usable FASTA, SystemFault.
+        Raise InputError (with the caller's name) for an invalid FASTA, SystemFault.
         """
-        async with self._turn(fasta):
+        async with self._file_lock(fasta):
             try:
-                work = self._threads.submit(self._references.ready, fasta, mapper)
-                self._working.add(work)
-                work.add_done_callback(self._working.discard)
-                return await asyncio.wrap_future(work)
+                future = self._threads.submit(self._references.ready, fasta, mapper)
+                self._futures.add(future)
+                future.add_done_callback(self._futures.discard)
+                return await asyncio.wrap_future(future)
             except InputError as error:
                 message = error.message.replace(str(fasta), name)
                 raise InputError(message, file=name, record=error.record) from error
@@ -74,34 +77,35 @@ class ReferenceIndexer:
                 raise type(error)(error.message.replace(str(fasta), name)) from error
 
     @asynccontextmanager
-    async def _turn(self, fasta: Path) -> AsyncIterator[None]:
+    async def _file_lock(self, fasta: Path) -> AsyncIterator[None]:
         status = await asyncio.to_thread(fasta.stat)
         file = (status.st_dev, status.st_ino)
-        turn = self._turns.setdefault(file, _Turn())
-        turn.wanted += 1
+        file_lock = self._file_locks.setdefault(file, _FileLock())
+        file_lock.users += 1
         try:
-            async with turn.lock:
+            async with file_lock.lock:
                 yield
         finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[file]
+            file_lock.users -= 1
+            if not file_lock.users:
+                del self._file_locks[file]
 
     async def close(self) -> None:
-        """End what is being indexed. Idempotent. A thread that reads a huge FASTA is left behind:
-        it has made nothing yet."""
+        """Stop indexing. Idempotent.
+
+        A thread that is still reading a large FASTA is abandoned: it has written nothing yet.
+        """
         self._references.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(wait, set(self._working), timeout=_CLOSE_SECONDS)
+        await asyncio.to_thread(wait, set(self._futures), timeout=_CLOSE_SECONDS)
 
 
-# Locations outside this server's own buckets: URLs, remote buckets, folders that are opened.
+# Files of requests and runs.
 
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Where a run's own files lie: what came with its request, and, once it has begun, what was
-    fetched for it."""
+    """Folders of a run's files: attachments, and inputs that were fetched after the start."""
 
     attachments: Path | None = None
     staged: Path | None = None
@@ -109,8 +113,10 @@ class RunFiles:
 
 @dataclass(frozen=True, slots=True)
 class LaneFiles:
-    """One lane's two files (`second` is None if they are interleaved), the caller's names for
-    them, and the caller's read group. `entry` is the request's (`reads.0`)."""
+    """Files of one lane, the caller's names for them, and the given read group.
+
+    `second` is None for interleaved reads. `entry` is the request's parameter (`reads.0`).
+    """
 
     entry: str
     first: Path
@@ -127,53 +133,53 @@ class LaneFiles:
 
 
 class Inputs:
-    """Finds what a request names. Errors carry the parameter's name. Synchronous, quick.
+    """Finds the files that a request names. Synchronous and quick.
 
-    Before a run has begun, what lies elsewhere is only checked for what can be told without
-    asking anybody.
+    Errors carry the parameter's name. Before the run starts, remote locations are checked without
+    network access only.
     """
 
     def __init__(
-        self, buckets: Buckets, references: ReferenceStore, elsewhere: RemoteLocations | None = None
+        self, buckets: Buckets, references: ReferenceStore, locations: RemoteLocations | None = None
     ) -> None:
         self._buckets = buckets
         self._references = references
-        self._elsewhere = elsewhere or RemoteLocations()
+        self._locations = locations or RemoteLocations()
 
     def has_remote(self, params: MappingParams) -> bool:
-        """Whether something has to be fetched, whose size nobody knows yet."""
+        """Return True if any reads have to be fetched, so the input size is unknown."""
         return any(
-            location is not None and self._elsewhere.is_remote(location)
+            location is not None and self._locations.is_remote(location)
             for lane in params.reads
             for location in (lane.first, lane.second)
         )
 
     def lanes(self, params: MappingParams, files: RunFiles) -> list[LaneFiles]:
-        """Every lane, folders opened up; before the run has begun only those that lie here.
+        """Return the lanes, with folders expanded; before the start only the local ones.
 
-        Raises ObjectNotFound, InvalidRequest for a file that is in two lanes, …
+        Raise ObjectNotFound, and InvalidRequest, for example for a file that is in two lanes.
         """
         found: list[LaneFiles] = []
         remote: list[list[NamedFile]] = []
         for number, lane in enumerate(params.reads):
             field = f"reads.{number}"
             if files.staged is None and self._has_remote_mate(lane):
-                self._check(lane, field, files)
-                remote.append([*self._named_files(lane, field, files)])
+                self._check_mates(lane, field, files)
+                remote.append([*self._remote_named_files(lane, field, files)])
             else:
                 found += self._lane(lane, field, files)
         check_files_differ([*remote, *map(_named_files, found)])
         return found
 
     def more(self, params: MappingParams, files: RunFiles) -> dict[str, Path]:
-        """The files of `params.more_files`; before the run has begun only those that lie here.
+        """Return the files of `params.more_files`; before the start only the local ones.
 
-        Raises ObjectNotFound, InvalidRequest.
+        Raise ObjectNotFound, InvalidRequest.
         """
         found = {}
         for name, location in params.more_files.items():
-            if files.staged is None and self._elsewhere.is_remote(location):
-                self._elsewhere.remote(location, field=name)
+            if files.staged is None and self._locations.is_remote(location):
+                self._locations.remote(location, field=name)
                 continue
             found[name] = self._existing(location, name, files)
             if not found[name].is_file():
@@ -181,13 +187,15 @@ class Inputs:
         return found
 
     def reference(self, location: str, files: RunFiles) -> Path | None:
-        """The FASTA that a reference parameter means (module docstring of `params`); None for
-        one that is not fetched yet."""
+        """Return the FASTA of a reference parameter (see the docstring of `params`).
+
+        Return None for a remote reference that is not fetched yet.
+        """
         attachments = files.attachments
-        if self._elsewhere.is_remote(location):
+        if self._locations.is_remote(location):
             return self._remote_reference(location, files)
-        if self._elsewhere.is_file(location):
-            path = self._elsewhere.file(location, field="reference")
+        if self._locations.is_file(location):
+            path = self._locations.file(location, field="reference")
             return path if path.is_file() else _only_fasta(path, location)
         if not location.startswith(SCHEME):
             if (registered := self._references.find(location)) is not None:
@@ -196,7 +204,7 @@ class Inputs:
                 attached = attachments / safe_name(location)
                 if attached.is_file():
                     return attached
-            raise self._no_reference(location)
+            raise self._unknown_reference(location)
         bucket, key = parse(location.rstrip("/"), field="reference")
         path = self._buckets.locate(bucket, key, field="reference")
         if path.is_file():
@@ -205,21 +213,21 @@ class Inputs:
             return _only_fasta(path, location)
         if (registered := self._references.find(key.rpartition("/")[2])) is not None:
             return registered
-        raise self._no_reference(location)
+        raise self._unknown_reference(location)
 
     def _has_remote_mate(self, lane: LaneParams) -> bool:
         mates = [location for location in (lane.first, lane.second) if location is not None]
-        return any(self._elsewhere.is_remote(location) for location in mates)
+        return any(self._locations.is_remote(location) for location in mates)
 
-    def _check(self, lane: LaneParams, field: str, files: RunFiles) -> None:
-        """Of a lane of which something lies elsewhere what can be told now."""
+    def _check_mates(self, lane: LaneParams, field: str, files: RunFiles) -> None:
+        """Check what can be checked before the start of a lane with a remote mate."""
         for mate, location in (("first", lane.first), ("second", lane.second)):
             if location is None:
                 continue
-            if not self._elsewhere.is_remote(location):
+            if not self._locations.is_remote(location):
                 self._existing(location, f"{field}.{mate}", files)
                 continue
-            remote = self._elsewhere.remote(location, field=f"{field}.{mate}")
+            remote = self._locations.remote(location, field=f"{field}.{mate}")
             if lane.first == lane.second and not isinstance(remote, RemoteKey):
                 raise InvalidRequest(
                     f"{redacted_url(location)} is named for both mates; name the second "
@@ -227,8 +235,10 @@ class Inputs:
                     field=f"{field}.second",
                 )
 
-    def _named_files(self, lane: LaneParams, field: str, files: RunFiles) -> Iterator[NamedFile]:
-        """Of a lane of which something lies elsewhere; a folder counts once."""
+    def _remote_named_files(
+        self, lane: LaneParams, field: str, files: RunFiles
+    ) -> Iterator[NamedFile]:
+        """Yield the files of a lane with a remote mate; a folder counts once."""
         mates = {"first": lane.first}
         if lane.second is not None and lane.second != lane.first:
             mates["second"] = lane.second
@@ -236,10 +246,10 @@ class Inputs:
             entry = f"{field}.{mate}"
             identity: Hashable
             pin: str | None = None
-            if not self._elsewhere.is_remote(location):
+            if not self._locations.is_remote(location):
                 identity = file_identity(self._existing(location, entry, files))
             else:
-                match self._elsewhere.remote(location, field=entry):
+                match self._locations.remote(location, field=entry):
                     case WebFile() as file:
                         identity, pin = file.cache_key, file.sha256
                     case RemoteKey() as remote:
@@ -250,7 +260,7 @@ class Inputs:
                 yield NamedFile(entry, redacted_url(location), pin)
 
     def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
-        remote = self._elsewhere.remote(location, field="reference")
+        remote = self._locations.remote(location, field="reference")
         if files.staged is None:
             return None
         if (path := staged_path(files.staged, location)) is not None:
@@ -259,7 +269,7 @@ class Inputs:
             name = remote.key.rstrip("/").rpartition("/")[2]
             if (registered := self._references.find(name)) is not None:
                 return registered
-        raise self._no_reference(location)
+        raise self._unknown_reference(location)
 
     def _lane(self, lane: LaneParams, field: str, files: RunFiles) -> list[LaneFiles]:
         first = self._existing(lane.first, f"{field}.first", files)
@@ -271,7 +281,7 @@ class Inputs:
             return [LaneFiles(field, first, None, redacted_url(lane.first), "", lane.read_group)]
         second = self._existing(lane.second, f"{field}.second", files)
         if first.is_dir() and first == second:
-            return _folder(lane, field, first, read_pairs(first, field=f"{field}.first"))
+            return _folder_lanes(lane, field, first, read_pairs(first, field=f"{field}.first"))
         for path, name, mate in ((first, lane.first, "first"), (second, lane.second, "second")):
             if not path.is_file():
                 raise InvalidRequest(
@@ -287,21 +297,21 @@ class Inputs:
         return [LaneFiles(field, first, second, *names, lane.read_group)]
 
     def _existing(self, location: str, field: str, files: RunFiles) -> Path:
-        if self._elsewhere.is_remote(location):
+        if self._locations.is_remote(location):
             path = None if files.staged is None else staged_path(files.staged, location)
             if path is None:
                 raise ObjectNotFound(f"{redacted_url(location)} was not fetched", field=field)
             return path
-        if self._elsewhere.is_file(location):
-            return self._elsewhere.file(location, field=field)
+        if self._locations.is_file(location):
+            return self._locations.file(location, field=field)
         attachments = files.attachments
         if location.startswith(SCHEME):
             return self._buckets.existing(location, field=field)
         if "://" in location or location.startswith("/"):
             raise InvalidRequest(
                 f"{redacted_url(location)[:80]!r} is not in a bucket; copy the file into a "
-                "bucket and "
-                "write oss://<bucket>/<key>, or send it as an attachment and write its name",
+                "bucket and write oss://<bucket>/<key>, or send it as an attachment and write its "
+                "name",
                 field=field,
             )
         path = (attachments or Path()) / safe_name(location)
@@ -313,7 +323,7 @@ class Inputs:
             )
         return path
 
-    def _no_reference(self, location: str) -> ReferenceNotFound:
+    def _unknown_reference(self, location: str) -> ReferenceNotFound:
         names = ", ".join(self._references.names()) or "none yet"
         return ReferenceNotFound(
             f"there is no reference {location[:80]!r}: it is neither a FASTA file in the bucket, "
@@ -329,18 +339,18 @@ def _named_files(lane: LaneFiles) -> Iterator[NamedFile]:
             yield NamedFile(f"{lane.entry}.{mate}", lane.names[path], file_identity(path))
 
 
-def _folder(
+def _folder_lanes(
     lane: LaneParams, entry: str, folder: Path, pairs: list[tuple[Path, Path]]
 ) -> list[LaneFiles]:
-    """The lanes of a folder. The ID of a read group for the folder gets the lane's number."""
+    """Return the lanes of a folder; a given read group's ID gets the lane's number."""
     prefix = lane.first.rstrip("/")
-    found = []
+    lanes = []
     for number, (first, second) in enumerate(pairs, start=1):
         read_group = lane.read_group
         if read_group and len(pairs) > 1:
             group = parse_read_group(read_group)
             read_group = group.with_fields(ID=f"{group.id}.L{number}").line
-        found.append(
+        lanes.append(
             LaneFiles(
                 entry,
                 first,
@@ -350,19 +360,19 @@ def _folder(
                 read_group,
             )
         )
-    return found
+    return lanes
 
 
 def _only_fasta(folder: Path, location: str) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.name.lower().endswith(FASTA_SUFFIXES))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:5]) or "none"
+    fastas = sorted(path for path in folder.iterdir() if path.name.lower().endswith(FASTA_SUFFIXES))
+    if len(fastas) != 1:
+        names = ", ".join(path.name for path in fastas[:5]) or "none"
         raise InvalidRequest(
-            f"the folder {location} holds {len(found)} FASTA files ({names}); name the file",
+            f"the folder {location} holds {len(fastas)} FASTA files ({names}); name the file",
             field="reference",
         )
-    if not found[0].resolve().is_relative_to(folder.resolve()):
+    if not fastas[0].resolve().is_relative_to(folder.resolve()):
         raise InvalidRequest(
-            f"{found[0].name} in {location} is a link that leaves the folder", field="reference"
+            f"{fastas[0].name} in {location} is a link that leaves the folder", field="reference"
         )
-    return found[0]
+    return fastas[0]

@@ -1,4 +1,4 @@
-"""Locations of inputs that are not on this machine: URLs and keys of remote buckets."""
+"""Remote locations: web URLs, keys of remote buckets, and file:// URLs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _FILE = "file://"
 
 @dataclass(frozen=True, slots=True)
 class RemoteKey:
-    """A key in a remote bucket; `sha256` is what its content is said to be."""
+    """A key in a remote bucket; `sha256` is the pinned checksum of its content."""
 
     bucket: RemoteBucket
     key: str
@@ -25,10 +25,10 @@ class RemoteKey:
 
 @dataclass(frozen=True, slots=True)
 class RemoteLocations:
-    """Which locations are remote, and which of them a caller may name.
+    """Decides which locations are remote and which a caller may use.
 
-    `buckets` are the remote ones by the name that they have here, `roots` the folders for
-    `file://`. `guard` judges http addresses.
+    `buckets` are the remote buckets by local name, `roots` the folders for `file://`. `guard`
+    checks http addresses.
     """
 
     buckets: Mapping[str, RemoteBucket] = field(default_factory=dict)
@@ -38,12 +38,12 @@ class RemoteLocations:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The schemes that inputs can have."""
+        """The URL schemes allowed for inputs."""
         web = ("http", "https") if self.http else ()
         return ("oss", *(("s3",) if self.buckets else ()), *web, *(("file",) if self.roots else ()))
 
     def is_remote(self, location: str) -> bool:
-        """True for what has to be fetched before a run can use it, or what cannot be used."""
+        """Return True for a location that must be fetched, or is not allowed at all."""
         if location.startswith(_WEB_SCHEMES) or location.startswith("s3://"):
             return True
         return self._bucket_of(location) is not None
@@ -52,22 +52,23 @@ class RemoteLocations:
         return location.startswith(_FILE)
 
     def remote(self, location: str, *, field: str | None = None) -> "WebFile | RemoteKey":
-        """What a remote location means. Raises InvalidRequest for one that may not be named;
-        asks nobody."""
+        """Parse a remote location, without network access.
+
+        Raise InvalidRequest for a location that is not allowed.
+        """
         if location.startswith(_WEB_SCHEMES):
             return self._web(location, field)
         return self.key(location, field=field)
 
     def key(self, location: str, *, field: str | None = None) -> RemoteKey:
-        """A location in a remote bucket. Raises InvalidRequest."""
+        """Parse a location in a remote bucket. Raise InvalidRequest."""
         bucket = self._bucket_of(location)
         name, _, key = location.partition("://")[2].partition("/")
         if bucket is None:
             known = ", ".join(sorted(self.buckets)) or "none"
             raise InvalidRequest(
                 f"{redacted_url(location)}: no remote bucket {name[:63]!r} is configured "
-                "(there are: "
-                f"{known}); add remote_buckets.{name[:63]} to the settings",
+                f"(there are: {known}); add remote_buckets.{name[:63]} to the settings",
                 field=field,
             )
         pin = None
@@ -77,7 +78,7 @@ class RemoteLocations:
         return RemoteKey(bucket, key, pin)
 
     def file(self, location: str, *, field: str | None = None) -> Path:
-        """The file or folder of a `file://` URL. Raises InvalidRequest, ObjectNotFound."""
+        """Return the file or folder of a `file://` URL. Raise InvalidRequest, ObjectNotFound."""
         try:
             parsed = urlsplit(location)
         except ValueError as error:
@@ -98,8 +99,7 @@ class RemoteLocations:
         if not inside:
             raise InvalidRequest(
                 f"{redacted_url(location)} is below no folder that the setting "
-                "inputs.file_roots opens; "
-                "have it opened, or copy the file into a bucket",
+                "inputs.file_roots opens; add the folder there, or copy the file into a bucket",
                 field=field,
             )
         if not path.exists():
@@ -113,12 +113,12 @@ class RemoteLocations:
                 "inputs.http); copy the file into a bucket and write oss://<bucket>/<key>",
                 field=field,
             )
-        found = web_file(location, field=field)
+        file = web_file(location, field=field)
         try:
-            self.guard.check(found.url)
+            self.guard.check(file.url)
         except AddressRefused as error:
-            raise InvalidRequest(f"{found.display_name}: {error}", field=field) from error
-        return found
+            raise InvalidRequest(f"{file.display_name}: {error}", field=field) from error
+        return file
 
     def _bucket_of(self, location: str) -> RemoteBucket | None:
         if not location.startswith(_BUCKET_SCHEMES):

@@ -1,4 +1,4 @@
-"""Where a run is carried out: on the CPU, or with GPUs; decided when it is submitted."""
+"""Placement: whether a run uses the CPU or GPUs, and its cores; decided at submission."""
 
 import os
 from collections.abc import Mapping
@@ -11,30 +11,29 @@ from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, Resources, Run
 from wesemu.runs.run_directory import Workspace
 from wesemu.util.text import whole_number
 
-# How many cores a run may use at a time; what it does use is leased task by task.
-
-
 _CORES = "cores"
 
 NODE = "node"
-"""The engine parameter that says where: auto, cpu or cuda. AGS's field is `wesemu_node`."""
+"""Engine parameter for the placement: auto, cpu or cuda. AGS's field is `wesemu_node`."""
 
 GPUS = "gpus"
-"""The engine parameter for the GPUs of a run's tasks. AGS's field is `wesemu_gpus`."""
+"""Engine parameter for the number of GPUs per task. AGS's field is `wesemu_gpus`."""
 
 
-def cores_of(parameters: Mapping[str, str], node: Resources) -> int:
-    """The cores of the engine parameter `cores`, else all of the node's.
+def cores_of(parameters: Mapping[str, str], resources: Resources) -> int:
+    """Return the cores that the engine parameter `cores` sets; by default all of the node's.
 
-    Raises InvalidRequest for a number that the node can never give.
+    This limits the run; leases grant the cores task by task. Raise InvalidRequest for a number that
+    the node does not have.
     """
-    asked = value_of(parameters, _CORES)
-    if asked is None or asked.strip().casefold() == "all":
-        return node.cores
-    cores = whole_number(asked)
-    if cores is None or not 1 <= cores <= node.cores:
+    requested = value_of(parameters, _CORES)
+    if requested is None or requested.strip().casefold() == "all":
+        return resources.cores
+    cores = whole_number(requested)
+    if cores is None or not 1 <= cores <= resources.cores:
         raise InvalidRequest(
-            f"the engine parameter cores is {asked[:40]!r}; this node has 1 to {node.cores}",
+            f"the engine parameter cores is {requested[:40]!r}; this node has 1 to "
+            f"{resources.cores}",
             field="workflow_engine_parameters.cores",
         )
     return cores
@@ -43,15 +42,15 @@ def cores_of(parameters: Mapping[str, str], node: Resources) -> int:
 Kind = Literal["auto", "cpu", "cuda"]
 WithoutGpu = Literal["queue", "refuse", "cpu"]
 
-_MOST = 1000
+_MAX_GPUS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOffer:
-    """What the node has, and what becomes of runs that do not say or ask for what it lacks.
+    """Resources of the node, and the defaults of placement.
 
-    `gpu_memory_mb` (MiB) is what each of its GPUs has at least, `gpu_driver` their driver's
-    version; None where that is not known.
+    `gpu_memory_mb` (MiB) is the smallest memory of its GPUs, `gpu_driver` the driver's version;
+    both None if unknown.
     """
 
     resources: Resources
@@ -63,8 +62,11 @@ class NodeOffer:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """`kind` is "auto" for a user's workflow whose rules may lease GPUs, each on its own. `note`
-    is what the caller has to know."""
+    """The placement of a run.
+
+    `kind` is "auto" for a user's workflow whose tasks may each lease GPUs. `note` is a message for
+    the caller.
+    """
 
     kind: Kind
     resources: Resources
@@ -72,86 +74,88 @@ class Placement:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The run's own."""
+        """The placement as tags of the run."""
         tags: dict[str, str] = {PLACE: self.kind}
         return tags if self.note is None else tags | {PLACE_NOTE: self.note}
 
 
 def place(
     parameters: Mapping[str, str],
-    offer: NodeOffer,
+    node: NodeOffer,
     *,
-    able: bool = False,
-    unable: str | None = None,
+    gpu_capable: bool = False,
+    gpu_problem: str | None = None,
 ) -> Placement:
-    """Decide for a request with these engine parameters.
+    """Choose the placement of a request.
 
-    `able`: the workflow has steps for GPUs; `unable` is why it has none; neither: nobody knows.
-    Raises InvalidRequest for what the node can never give.
+    `gpu_capable`: the workflow has GPU steps. `gpu_problem`: the reason why it cannot use a GPU.
+    Neither: unknown. Raise InvalidRequest for resources that the node does not have.
     """
-    asked = _asked_gpus(parameters)
-    wanted = _wanted(parameters, offer.default)
-    if wanted == "cpu" and asked is not None:
-        raise _wrong(GPUS, f"is {asked} beside node = cpu; leave one of them out")
-    if wanted == "auto" and asked is not None:
-        wanted = "cuda"
-    has = offer.resources.gpus
+    requested = _requested_gpus(parameters)
+    kind = _requested_kind(parameters, node.default)
+    if kind == "cpu" and requested is not None:
+        raise _parameter_error(GPUS, f"is {requested} beside node = cpu; leave one of them out")
+    if kind == "auto" and requested is not None:
+        kind = "cuda"
+    has = node.resources.gpus
     note = None
-    if wanted == "cuda" and not has:
-        match offer.without_gpu:
+    if kind == "cuda" and not has:
+        match node.without_gpu:
             case "refuse":
                 raise _no_gpu(parameters)
             case "queue":
                 note = "this node had no GPU when the run came: it waits for a server with one"
             case "cpu":
                 note = "asked for cuda; this node has no GPU: THE CPU does it (node.without_gpu)"
-                wanted = "cpu"
+                kind = "cpu"
             case _:
-                assert_never(offer.without_gpu)
-    elif asked is not None and asked > has:
-        raise _wrong(GPUS, f"is {asked}; this node has {has} GPUs")
-    if wanted == "cuda" and unable is not None:
-        note = "; ".join(filter(None, [note, f"asked for cuda, but {unable}"]))
-    elif wanted == "auto":
-        wanted = _settle(has, able=able, unable=unable is not None)
-    return Placement(wanted, _resources(parameters, offer, wanted, asked), note)
+                assert_never(node.without_gpu)
+    elif requested is not None and requested > has:
+        raise _parameter_error(GPUS, f"is {requested}; this node has {has} GPUs")
+    if kind == "cuda" and gpu_problem is not None:
+        note = "; ".join(filter(None, [note, f"asked for cuda, but {gpu_problem}"]))
+    elif kind == "auto":
+        kind = _auto_kind(has, gpu_capable=gpu_capable, problem=gpu_problem is not None)
+    return Placement(kind, _resources(parameters, node, kind, requested), note)
 
 
-def resources_at_start(run: Run, offer: NodeOffer) -> Resources:
-    """The share of a run that begins now: the GPUs of a node change with its server.
+def resources_at_start(run: Run, node: NodeOffer) -> Resources:
+    """Return the resources of a run that starts now: the server's GPUs may have changed.
 
-    Raises EngineFault for a run that cannot be carried out any more where it was placed.
+    Raise EngineFault if the node no longer has what the run was placed on.
     """
     if run.tags.get(PLACE) == "cpu":
         return run.resources
-    has, least = offer.resources.gpus, run.resources.least_gpus
+    has, least = node.resources.gpus, run.resources.least_gpus
     if least > has:
         raise EngineFault(
             f"the run needs {least} GPUs, and this server has {has} now; start it with as many "
             "(setting node.gpus) and send the run again"
         )
-    if _asked_gpus(run.request.engine_parameters) is not None:
+    if _requested_gpus(run.request.engine_parameters) is not None:
         return run.resources
     if run.resources.gpus == has or PLACE not in run.tags:
         return run.resources
     return Resources(run.resources.cores, run.resources.memory_mb, has, least)
 
 
-def acceleration(tags: Mapping[str, str], resources: Resources, offer: NodeOffer) -> JsonObject:
-    """What a pipeline that takes an `accelerator` is told of it: nothing on the CPU. `tags` are
-    those of the run's placement."""
+def acceleration(tags: Mapping[str, str], resources: Resources, node: NodeOffer) -> JsonObject:
+    """Return the GPU part of the pipeline's configuration, empty on the CPU.
+
+    `tags` are those of the run's placement.
+    """
     if tags.get(PLACE) != "cuda":
         return {}
     return {
         "accelerator": "cuda",
         "gpus": resources.least_gpus,
-        "gpu_memory_mb": offer.gpu_memory_mb,
-        "gpu_driver": offer.gpu_driver,
+        "gpu_memory_mb": node.gpu_memory_mb,
+        "gpu_driver": node.gpu_driver,
     }
 
 
 def write_note(run: Run, workspace: Workspace) -> None:
-    """Write the note, if there is one, into the run's own log, before anything else is."""
+    """Append the placement's note, if any, to the run's log."""
     note = run.tags.get(PLACE_NOTE)
     if note is not None and PLACE in run.tags:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
@@ -160,23 +164,23 @@ def write_note(run: Run, workspace: Workspace) -> None:
 
 
 def _resources(
-    parameters: Mapping[str, str], offer: NodeOffer, kind: Kind, asked: int | None
+    parameters: Mapping[str, str], node: NodeOffer, kind: Kind, requested: int | None
 ) -> Resources:
-    cores = cores_of(parameters, offer.resources)
+    cores = cores_of(parameters, node.resources)
     if kind == "cpu":
         return Resources(cores=cores)
-    least = (asked or 1) if kind == "cuda" else 0
-    most = least if asked is not None else max(least, offer.resources.gpus)
+    least = (requested or 1) if kind == "cuda" else 0
+    most = least if requested is not None else max(least, node.resources.gpus)
     return Resources(cores=cores, gpus=most, least_gpus=least)
 
 
-def _settle(gpus: int, *, able: bool, unable: bool) -> Kind:
-    if not gpus or unable:
+def _auto_kind(gpus: int, *, gpu_capable: bool, problem: bool) -> Kind:
+    if not gpus or problem:
         return "cpu"
-    return "cuda" if able else "auto"
+    return "cuda" if gpu_capable else "auto"
 
 
-def _wanted(parameters: Mapping[str, str], default: Kind) -> Kind:
+def _requested_kind(parameters: Mapping[str, str], default: Kind) -> Kind:
     match (value_of(parameters, NODE) or default).strip().casefold():
         case "auto":
             return "auto"
@@ -185,20 +189,22 @@ def _wanted(parameters: Mapping[str, str], default: Kind) -> Kind:
         case "cuda":
             return "cuda"
         case other:
-            raise _wrong(NODE, f"is {other[:40]!r}; it is auto, cpu or cuda")
+            raise _parameter_error(NODE, f"is {other[:40]!r}; it is auto, cpu or cuda")
 
 
-def _asked_gpus(parameters: Mapping[str, str]) -> int | None:
+def _requested_gpus(parameters: Mapping[str, str]) -> int | None:
     if (text := value_of(parameters, GPUS)) is None:
         return None
     number = whole_number(text)
-    if number is None or not 1 <= number <= _MOST:
-        raise _wrong(GPUS, f"is {text[:40]!r}; it is how many GPUs each task gets, 1 or more")
+    if number is None or not 1 <= number <= _MAX_GPUS:
+        raise _parameter_error(
+            GPUS, f"is {text[:40]!r}; it is how many GPUs each task gets, 1 or more"
+        )
     return number
 
 
 def _no_gpu(parameters: Mapping[str, str]) -> InvalidRequest:
-    return _wrong(
+    return _parameter_error(
         GPUS if value_of(parameters, NODE) is None and value_of(parameters, GPUS) else NODE,
         "asks for a GPU, and this node has none; leave it out or write node = cpu. Whoever runs "
         "the server: `wesemu doctor --gpu` tells why, and the setting node.without_gpu has such "
@@ -206,7 +212,7 @@ def _no_gpu(parameters: Mapping[str, str]) -> InvalidRequest:
     )
 
 
-def _wrong(name: str, why: str) -> InvalidRequest:
+def _parameter_error(name: str, why: str) -> InvalidRequest:
     return InvalidRequest(
         f"the engine parameter {name} {why}", field=f"workflow_engine_parameters.{name}"
     )

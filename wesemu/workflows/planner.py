@@ -1,5 +1,7 @@
-"""Which workflow a request means: a bundled pipeline by name, one that came with it, or one by URL,
-which has come with it once it is fetched.
+"""Planner: finds the workflow of a request, and the engine that runs it.
+
+A request names a bundled pipeline, an attachment (`AttachedWorkflows`), or a URL, whose files
+become attachments at submission.
 """
 
 import asyncio
@@ -28,19 +30,17 @@ from wesemu.workflows.fetch import FILE, RemoteWorkflows, is_file, is_remote
 from wesemu.workflows.params import PARAMS
 from wesemu.workflows.placement import NodeOffer, place, resources_at_start, write_note
 
-# Workflows that a user sends along: the file that `workflow_url` names among the attachments.
-
 
 class AttachedWorkflows:
-    """Plans a user's own workflow; it runs in a folder that holds copies of the attachments."""
+    """Plans workflows among a request's attachments; they run in a folder with copies of these."""
 
-    def __init__(self, offer: NodeOffer, owners: Sequence[str] = ("*",)) -> None:
-        """`owners` may send workflows; "*" stands for all."""
-        self._offer = offer
+    def __init__(self, node: NodeOffer, owners: Sequence[str] = ("*",)) -> None:
+        """`owners` may submit workflows; "*" stands for all."""
+        self._node = node
         self._owners = frozenset(owners)
 
     def check_owner(self, owner: Owner) -> None:
-        """Raises Forbidden for an owner who may not send workflows."""
+        """Raise Forbidden for an owner who may not submit workflows."""
         if self._owners.isdisjoint({owner, "*"}):
             raise Forbidden(
                 f"the owner {owner} may run the bundled pipelines ({' and '.join(PARAMS)}) but "
@@ -48,8 +48,8 @@ class AttachedWorkflows:
             )
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
-        await asyncio.to_thread(_find, document_of(request), attachments)
-        placement = place(request.engine_parameters, self._offer)
+        await asyncio.to_thread(_check_attached, document_of(request), attachments)
+        placement = place(request.engine_parameters, self._node)
         return Plan(
             engine=engine,
             workflow="",
@@ -60,17 +60,21 @@ class AttachedWorkflows:
         )
 
     async def prepare(self, run: Run, workspace: Workspace) -> LaunchRequest:
-        """The attachments are copied, since a workflow may change its own inputs' folder."""
+        """Copy the attachments, since a workflow may change files beside it."""
         await asyncio.to_thread(_copy_attachments, workspace)
-        resources = resources_at_start(run, self._offer)
+        resources = resources_at_start(run, self._node)
         await asyncio.to_thread(write_note, run, workspace)
-        return _job(run.request, workspace, resources)
+        return _launch_request(run.request, workspace, resources)
 
-    async def sketch(self, plan: Plan, request: RunRequest, workspace: Workspace) -> LaunchRequest:
-        """The job of a dry run: nobody needs the attachments again, so they are not copied."""
+    async def prepare_dry_run(
+        self, plan: Plan, request: RunRequest, workspace: Workspace
+    ) -> LaunchRequest:
+        """Return the launch request of a dry run, which moves the attachments instead of
+        copying.
+        """
         await asyncio.to_thread(workspace.attachments.rename, workspace.work)
         await asyncio.to_thread(_make_scripts_executable, workspace.work)
-        return _job(request, workspace, plan.resources)
+        return _launch_request(request, workspace, plan.resources)
 
 
 def _copy_attachments(workspace: Workspace) -> None:
@@ -80,7 +84,7 @@ def _copy_attachments(workspace: Workspace) -> None:
 
 
 def _make_scripts_executable(folder: Path, names: Iterable[Path] | None = None) -> None:
-    """Those of the files `names`, by default of all, that begin with `#!`."""
+    """Make scripts (files that begin with `#!`) executable; `names` defaults to all files."""
     for path in folder.rglob("*") if names is None else map(folder.joinpath, names):
         if path.is_file() and _is_script(path):
             make_executable(path)
@@ -91,7 +95,9 @@ def _is_script(path: Path) -> bool:
         return file.read(2) == b"#!"
 
 
-def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> LaunchRequest:
+def _launch_request(
+    request: RunRequest, workspace: Workspace, resources: Resources
+) -> LaunchRequest:
     return LaunchRequest(
         run_id=workspace.root.name,
         workspace=workspace,
@@ -105,8 +111,10 @@ def _job(request: RunRequest, workspace: Workspace, resources: Resources) -> Lau
 
 
 def document_of(request: RunRequest) -> tuple[str, str]:
-    """The workflow's name among the attachments, where one by URL has been put, and which process
-    of a packed CWL document is meant (`packed.cwl#main`); "" for the document as such."""
+    """Return the workflow's file name among the attachments and the process in it.
+
+    The process is that of a packed CWL document (`packed.cwl#main`); "" means the document itself.
+    """
     name = request.marks.get(FILE)
     if workflow_kind(request.workflow_type) != "CWL":
         return name or request.workflow_url, ""
@@ -116,12 +124,12 @@ def document_of(request: RunRequest) -> tuple[str, str]:
     return (file, fragment) if file and fragment else (request.workflow_url, "")
 
 
-def _find(document: tuple[str, str], attachments: Path | None) -> None:
+def _check_attached(document: tuple[str, str], attachments: Path | None) -> None:
     url, fragment = document
     bundled = " or ".join(PARAMS)
     if "://" in url:
         raise InvalidRequest(
-            f"workflow_url {url[:80]!r}: {_why_not(url)}; send the file as "
+            f"workflow_url {url[:80]!r}: {_not_fetched_reason(url)}; send the file as "
             f"workflow_attachment and name it, or name a bundled pipeline ({bundled})",
             field="workflow_url",
         )
@@ -139,7 +147,7 @@ def _find(document: tuple[str, str], attachments: Path | None) -> None:
         raise InvalidRequest("workflow_url has control characters", field="workflow_url")
 
 
-def _why_not(url: str) -> str:
+def _not_fetched_reason(url: str) -> str:
     if is_remote(url):
         return "this server fetches no workflows (its setting workflows.fetch is off)"
     if is_file(url):
@@ -148,7 +156,7 @@ def _why_not(url: str) -> str:
 
 
 def _service_level(tags: Mapping[str, str]) -> ServiceLevel:
-    """The tag `wesemu.service` (s, g, p or n) gives a user's workflow its place in the queue."""
+    """Return the service level of a user's workflow: the tag `wesemu.service` (s, g, p or n)."""
     level = tags.get("wesemu.service", ServiceLevel.SILVER.value)
     try:
         return ServiceLevel(level)
@@ -162,7 +170,7 @@ _BUNDLED_KIND = "SMK"
 
 
 class WorkflowPlanner:
-    """Implements `runs.ports.Planner` over the bundled pipelines and the engines there are."""
+    """Implements `runs.ports.Planner` over bundled and attached workflows."""
 
     def __init__(
         self,
@@ -179,7 +187,7 @@ class WorkflowPlanner:
         }
 
     async def fetch_workflow(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
-        if not self._remote.takes(request.workflow_url):
+        if not self._remote.can_fetch(request.workflow_url):
             return request
         self._engine(request)
         return await self._remote.fetch_workflow(
@@ -204,27 +212,31 @@ class WorkflowPlanner:
         engine = self._engine(request)
         names: dict[str, str] = {}
         if plan.workflow:
-            sketch = await self._bundled.sketch(plan, request, workspace)
-            if sketch is None:
+            prepared = await self._bundled.prepare_dry_run(plan, request, workspace)
+            if prepared is None:
                 return None
-            job, names = sketch
+            job, names = prepared
         else:
-            job = await self._attached.sketch(plan, request, workspace)
+            job = await self._attached.prepare_dry_run(plan, request, workspace)
         graph = await engine.dry_run(job)
         return None if graph is None else graph.renamed(names)
 
     async def prepare(
-        self, run: Run, workspace: Workspace, tell: ProgressCallback
+        self, run: Run, workspace: Workspace, report: ProgressCallback
     ) -> LaunchRequest:
         if run.workflow:
-            return await self._bundled.prepare(run, workspace, tell)
+            return await self._bundled.prepare(run, workspace, report)
         return await self._attached.prepare(run, workspace)
 
     async def deliver(
-        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: ProgressCallback
+        self,
+        run: Run,
+        workspace: Workspace,
+        outputs: Sequence[OutputFile],
+        report: ProgressCallback,
     ) -> Delivery:
         if run.workflow:
-            return await self._bundled.deliver(workspace, outputs, tell)
+            return await self._bundled.deliver(workspace, outputs, report)
         return Delivery(tuple(outputs))
 
     async def cleanup(self, run: Run, workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""What a bundled pipeline's request may not want, seen before it is queued."""
+"""Bundled pipelines: checks of a request before it is queued, and results of a finished run."""
 
 import re
 import shutil
@@ -14,10 +14,7 @@ from wesemu.genomics.regions import contig_lengths, normalized, read_targets
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, command_name, how_to_get, resolve, starts
 from wesemu.genomics.wheel_tools import wheel_version
-from wesemu.runs.model import (
-    ReadCounts,
-    RunFailure,
-)
+from wesemu.runs.model import ReadCounts, RunFailure
 from wesemu.runs.ports import Publication, Results
 from wesemu.runs.run_directory import Workspace, read_json
 from wesemu.storage.remote import redacted_url
@@ -25,11 +22,9 @@ from wesemu.util.text import without_paths
 from wesemu.workflows.inputs import LaneFiles
 from wesemu.workflows.params import GPU_CALLERS, MappingParams, WgsParams
 
-# Checks of ploidy and targets: the numbers, and the files' content against the reference.
-
 
 def _contigs(reference: Path | None) -> dict[str, int] | None:
-    """Lengths of the contigs by name; None for a reference whose index is not known to be its."""
+    """Return contig lengths by name; None if the reference has no up-to-date index."""
     if reference is None:
         return None
     index = Path(f"{reference}.fai")
@@ -42,11 +37,11 @@ def _contigs(reference: Path | None) -> dict[str, int] | None:
 
 
 def check_calling(params: MappingParams, files: Mapping[str, Path], reference: Path | None) -> None:
-    """Raise InvalidRequest for a ploidy that the caller cannot call with, and InputError for a
-    file that cannot be used.
+    """Check ploidy and targets.
 
-    `files` are those of `params.more_files` that lie here. Where the reference has no index yet,
-    only what can be seen in the files alone is checked.
+    Raise InvalidRequest for a ploidy that the caller does not support, and InputError for an
+    invalid file. `files` are the local ones of `params.more_files`. Without an index of the
+    reference, the files are not compared with its contigs.
     """
     if not isinstance(params, WgsParams):
         return
@@ -66,11 +61,11 @@ def check_calling(params: MappingParams, files: Mapping[str, Path], reference: P
             raise
 
 
-# What a bundled pipeline leaves to be told: its figures, its warnings, why it failed.
+# Results: figures, warnings and failures that a pipeline leaves in its run directory.
 
 
 def read_results(workspace: Workspace) -> Results:
-    """Exact counts of the reads. Raises EngineFault where the pipeline left none."""
+    """Return read counts and tags. Raise EngineFault if the pipeline left no counts."""
     results = workspace.work / "results"
     try:
         counted: dict[str, Any] = read_json(results / "reads.json")
@@ -81,7 +76,7 @@ def read_results(workspace: Workspace) -> Results:
 
 
 def _tags(path: Path) -> dict[str, str]:
-    """Warnings, notes and tool versions, as tags of the run."""
+    """Return warnings, notes and tool versions as tags of the run."""
     if not path.is_file():
         return {}
     summary: dict[str, Any] = read_json(path)
@@ -94,44 +89,49 @@ def _tags(path: Path) -> dict[str, str]:
 
 
 def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFailure | None:
-    """What the pipeline says of a bad input; `names` gives the caller's, by file."""
-    told = _told(work / "input_error.json")
-    if told is None:
+    """Return the pipeline's message about an invalid input, or None.
+
+    `names` returns the caller's names by file.
+    """
+    message = _read_message(work / "input_error.json")
+    if message is None:
         return None
-    message, file, record = str(told["message"]), told.get("file"), told.get("record")
+    text, file, record = str(message["message"]), message.get("file"), message.get("record")
     known = {str(path): name for path, name in names().items()}
 
-    def in_callers_words(text: str) -> str:
-        # the longest first: one path may begin as another does
+    def with_callers_names(text: str) -> str:
+        # The longest first: one path may be a prefix of another.
         for local in sorted(known, key=len, reverse=True):
             text = text.replace(local, known[local])
         return without_paths(text, work.parents[2])
 
     return RunFailure(
-        message=in_callers_words(message),
-        hint="mend or replace the file and send the request again; nothing was published",
-        file=in_callers_words(file) if isinstance(file, str) else None,
+        message=with_callers_names(text),
+        hint="correct or replace the file and send the request again; nothing was published",
+        file=with_callers_names(file) if isinstance(file, str) else None,
         record=record if isinstance(record, int) else None,
     )
 
 
 def gpu_failure(work: Path) -> RunFailure | None:
-    """What a step on the GPU says of its failure, and what helps."""
-    told = _told(work / "accelerator_error.json")
-    if told is None:
+    """Return the message and hint of a failed GPU step, or None."""
+    message = _read_message(work / "accelerator_error.json")
+    if message is None:
         return None
-    hint = told.get("hint")
-    return RunFailure(str(told["message"]), hint=hint if isinstance(hint, str) else None)
+    hint = message.get("hint")
+    return RunFailure(str(message["message"]), hint=hint if isinstance(hint, str) else None)
 
 
-def _told(path: Path) -> dict[str, Any] | None:
-    """A step's message; None where it left none, or something else in its place."""
+def _read_message(path: Path) -> dict[str, Any] | None:
+    """Return a step's message, or None if it left none or an invalid one."""
     try:
-        told = read_json(path)
+        message = read_json(path)
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) and "message" in told else None
+    return message if isinstance(message, dict) and "message" in message else None
 
+
+# Checks of a request before it is queued.
 
 _SCHEME = re.compile("^s3://")
 _WILDCARD = re.compile(r"\{.*\}")
@@ -140,7 +140,7 @@ _WILDCARD = re.compile(r"\{.*\}")
 def check_names(
     params: MappingParams, inputs: set[Path | None], publications: Sequence[Publication]
 ) -> None:
-    """Raises InvalidRequest for an output that is an input or another output."""
+    """Raise InvalidRequest for an output that is an input or another output."""
     locations = [params.reference]
     for lane in params.reads:
         locations += [lane.first] if lane.second is None else [lane.first, lane.second]
@@ -161,8 +161,10 @@ def check_names(
 
 
 def check_read_groups(params: MappingParams, lanes: Sequence[LaneFiles]) -> None:
-    """Raises InvalidRequest for lanes of several samples and for two lanes with one ID. `lanes`
-    are those that lie here; of the others the given read groups are checked."""
+    """Raise InvalidRequest for lanes of several samples and for two lanes with one ID.
+
+    `lanes` are the local ones; if some are missing, only the given read groups are checked.
+    """
     entries = {f"reads.{number}": lane for number, lane in enumerate(params.reads)}
     if {lane.entry for lane in lanes} == entries.keys():
         complete_read_groups(
@@ -176,8 +178,10 @@ def check_read_groups(params: MappingParams, lanes: Sequence[LaneFiles]) -> None
 
 
 def check_wildcards(params: MappingParams, names: Mapping[Path, str]) -> None:
-    """Raises InvalidRequest for an input that Snakemake would take for a pattern. `names` are the
-    caller's, by file, for those that lie here."""
+    """Raise InvalidRequest for an input whose path Snakemake would take for a wildcard pattern.
+
+    `names` are the caller's names by file, for local files.
+    """
     named = {"reference": params.reference}
     for number, lane in enumerate(params.reads):
         named[f"reads.{number}.first"] = lane.first
@@ -201,7 +205,7 @@ def _wildcard(name: str, field: str) -> InvalidRequest:
 
 
 def check_long_contigs(params: MappingParams, *, cuda: bool) -> None:
-    """Raises InvalidRequest for what cannot index contigs that are too long for BAI and TBI."""
+    """Raise InvalidRequest for tools that cannot index contigs too long for BAI and TBI."""
     most = f"contigs of over {LONGEST_IN_BAI:,} bases"
     if cuda:
         raise InvalidRequest(
@@ -217,10 +221,11 @@ def check_long_contigs(params: MappingParams, *, cuda: bool) -> None:
 
 
 def check_tools(params: MappingParams, *, cuda: bool, commands: Mapping[str, str]) -> None:
-    """Raises InvalidRequest for a mapper, caller or report whose program is not installed, and
-    for a caller of a GPU without one; with a GPU deepvariant is Parabricks'.
+    """Raise InvalidRequest for a mapper, caller or report whose program is not installed.
 
-    `commands` are those of the setting `tools`."""
+    Also for a GPU caller without a GPU; with a GPU, deepvariant is Parabricks'. `commands` are
+    those of the setting `tools`.
+    """
     chosen = {"mapper": params.mapper}
     if isinstance(params, WgsParams):
         if not cuda:
@@ -256,8 +261,8 @@ def _check_command(tool: str, commands: Mapping[str, str]) -> None:
 
 
 def _check_bwa(mapper: str, commands: Mapping[str, str]) -> None:
-    """Raises InvalidRequest where bwa or bwa-mem3 was chosen and nothing here can map so."""
-    # on most machines the wheel of bwa is there, and no program has to be started to know
+    """Raise InvalidRequest if bwa or bwa-mem3 was chosen and cannot run here."""
+    # Usually the wheel of bwa is installed, and no program has to be started to find out.
     if mapper == "bwa-mem3" or (mapper == "bwa" and wheel_version("bwa mem") is None):
         try:
             resolve(commands).mapper(mapper)
@@ -266,7 +271,7 @@ def _check_bwa(mapper: str, commands: Mapping[str, str]) -> None:
 
 
 def check_caller(params: WgsParams) -> None:
-    """Raises InvalidRequest for a caller that needs a GPU: the run has none."""
+    """Raise InvalidRequest for a caller that needs a GPU."""
     if params.caller in GPU_CALLERS:
         raise InvalidRequest(
             f"the caller {params.caller} is Parabricks' and runs on a CUDA node only; choose "

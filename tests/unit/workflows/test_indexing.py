@@ -48,5 +48,5 @@ async def test_links_of_one_file_leave_threads_for_others(tmp_path: Path) -> Non
     finally:
         store.go_on.set()
     assert sorted(await asyncio.gather(*works)) == links
-    assert not indexer._turns
+    assert not indexer._file_locks
     await indexer.close()

@@ -8,7 +8,7 @@ from wesemu.core import _own_tools
 from wesemu.errors import InvalidRequest
 from wesemu.node import Gpu, Node
 from wesemu.settings import Settings
-from wesemu.workflows.bundled import ToolConfig, add_own_tools, check_mapper
+from wesemu.workflows.bundled import ToolConfig, add_tool_settings, check_mapper
 from wesemu.workflows.params import MappingParams, WgsParams
 from wesemu.workflows.results import check_caller, check_tools
 
@@ -26,14 +26,14 @@ def test_settings_reach_the_configuration_on_a_gpu_only(
 ) -> None:
     (tmp_path / "docker").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert add_own_tools({"caller": "bcftools"}, wgs(), TOOLS) == {"caller": "bcftools"}
-    config = add_own_tools(CUDA, wgs(), TOOLS)
+    assert add_tool_settings({"caller": "bcftools"}, wgs(), TOOLS) == {"caller": "bcftools"}
+    config = add_tool_settings(CUDA, wgs(), TOOLS)
     assert config["parabricks"] == TOOLS.parabricks
     assert config["caller"] == "haplotypecaller"
 
 
 def test_a_caller_that_was_asked_for_stays() -> None:
-    assert add_own_tools(CUDA, wgs(caller="bcftools"), TOOLS)["caller"] == "bcftools"
+    assert add_tool_settings(CUDA, wgs(caller="bcftools"), TOOLS)["caller"] == "bcftools"
 
 
 def test_a_gpu_caller_on_the_cpu_is_refused() -> None:
@@ -46,7 +46,7 @@ def test_a_gpu_caller_on_the_cpu_is_refused() -> None:
 def test_a_mapper_of_the_settings_is_chosen_by_its_name() -> None:
     params = MappingParams.model_validate({"reads": READS, "mapper": "mine"})
     check_mapper(params, TOOLS)
-    config = add_own_tools({"mapper": "mine"}, params, TOOLS)
+    config = add_tool_settings({"mapper": "mine"}, params, TOOLS)
     assert config == {"mapper": "bwa", "own_mapper": {"name": "mine", "command": "m {reads}"}}
     with pytest.raises(
         InvalidRequest, match="there are bwa, bwa-mem2, bwa-mem3, minimap2"
@@ -76,7 +76,7 @@ def test_settings_become_the_object_parabricks() -> None:
 def test_the_commands_of_the_settings_reach_the_pipeline() -> None:
     params = MappingParams.model_validate({"reads": READS})
     tools = ToolConfig(commands={"samtools": "/opt/samtools"})
-    assert add_own_tools({}, params, tools) == {"tools": {"samtools": "/opt/samtools"}}
+    assert add_tool_settings({}, params, tools) == {"tools": {"samtools": "/opt/samtools"}}
 
 
 def test_a_command_that_is_not_there_is_refused_before_anything_runs() -> None:

@@ -53,20 +53,20 @@ def test_auto_takes_gpus_where_there_are_some_and_the_workflow_can_use_them() ->
     placement = place({}, GPU_NODE)
     assert placement.resources == Resources(cores=8, gpus=4)
     assert placement.tags == {"wesemu.node": "auto"}
-    for other in (place({}, CPU_NODE), place({}, GPU_NODE, unable=UNABLE)):
+    for other in (place({}, CPU_NODE), place({}, GPU_NODE, gpu_problem=UNABLE)):
         assert other == Placement("cpu", Resources(cores=8))
 
 
 def test_auto_is_settled_for_a_pipeline_that_takes_an_accelerator() -> None:
-    placement = place({}, GPU_NODE, able=True)
+    placement = place({}, GPU_NODE, gpu_capable=True)
     assert placement.resources == Resources(cores=8, gpus=4, least_gpus=1)
     assert placement.tags == {"wesemu.node": "cuda"}
-    assert place({}, CPU_NODE, able=True).kind == "cpu"
+    assert place({}, CPU_NODE, gpu_capable=True).kind == "cpu"
 
 
 @pytest.mark.parametrize("kind", ["cpu", " CPU "])
 def test_cpu_leases_no_gpu(kind: str) -> None:
-    assert place({"node": kind}, GPU_NODE, able=True) == Placement("cpu", Resources(cores=8))
+    assert place({"node": kind}, GPU_NODE, gpu_capable=True) == Placement("cpu", Resources(cores=8))
 
 
 def test_cuda_gets_one_gpu_a_task_or_as_many_as_are_asked_for() -> None:
@@ -129,7 +129,7 @@ def test_without_a_gpu_the_cpu_does_it_if_the_settings_say_so_and_tells() -> Non
 
 
 def test_a_pipeline_without_steps_for_gpus_says_so() -> None:
-    placement = place({"node": "cuda"}, GPU_NODE, unable=UNABLE)
+    placement = place({"node": "cuda"}, GPU_NODE, gpu_problem=UNABLE)
     assert placement.kind == "cuda"
     assert placement.note == f"asked for cuda, but {UNABLE}"
 
