@@ -65,10 +65,14 @@ def _parabricks_problem(
 ) -> tuple[str | None, bool]:
     """Return why Parabricks cannot run, with the remedy, and whether it is installed."""
     from wesemu.genomics.parabricks import preflight as seen
-    from wesemu.genomics.parabricks.preflight import choose_place, options_from, parabricks_findings
+    from wesemu.genomics.parabricks.preflight import (
+        choose_runtime,
+        options_from,
+        parabricks_findings,
+    )
 
     options = options_from(settings.model_dump())
-    place, found = choose_place(options)
+    place, found = choose_runtime(options)
     if place is None:
         return found.text, False
     cards = [
@@ -151,10 +155,14 @@ def check_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[Healt
 
     Without Parabricks the check passes, because `mapping` and `wgs` then run on the CPU.
     """
-    from wesemu.genomics.parabricks.preflight import choose_place, options_from, parabricks_findings
+    from wesemu.genomics.parabricks.preflight import (
+        choose_runtime,
+        options_from,
+        parabricks_findings,
+    )
 
     options = options_from(settings.model_dump())
-    place, found = choose_place(options)
+    place, found = choose_runtime(options)
     wanted = settings.runtime != "none" and (settings.runtime != "auto" or bool(settings.image))
     if place is None and not wanted:
         yield HealthCheck("Parabricks", f"none: {found.text}", found.cure)

@@ -1,8 +1,9 @@
-"""`python -m wesemu.genomics.gpu_selftest READS --report FILE`: does this GPU count rightly?
+"""Self-test of a GPU: `python -m wesemu.genomics.gpu_selftest READS --report FILE`.
 
-Counts bases and qualities of a FASTQ by a CUDA kernel and by the CPU, compares them exactly, and
-writes a report (JSON; docs/gpu.md). Ends with status 0 if they are equal, 1 if they are not, 2 if
-there is no GPU to try or the reads are no FASTQ.
+Counts bases and qualities of a FASTQ with a CUDA kernel and on the CPU, compares the counts
+exactly, and writes a report (JSON; docs/gpu.md). numba is imported only for the test.
+
+Exit status: 0 the counts are equal; 1 they differ; 2 no usable GPU, or the reads are not FASTQ.
 """
 
 import argparse
@@ -24,13 +25,13 @@ _NO_COMPILER = (
     'pip install "wesemu[cuda]", or "numba-cuda[cu13]" for drivers from 580 on'
 )
 _NO_GPU = (
-    "CUDA finds no GPU here (CUDA_VISIBLE_DEVICES={visible!r}); `wesemu doctor --gpu` tells what "
+    "CUDA finds no GPU here (CUDA_VISIBLE_DEVICES={visible!r}); `wesemu doctor --gpu` shows what "
     "the driver sees"
 )
 
 
 class NoGpu(Exception):
-    """There is nothing to try: the sentence says why, and what to do."""
+    """There is no usable GPU; the message says why, and what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def examine(path: Path) -> dict[str, Any]:
-    """The report on the reads of a FASTQ. Raises NoGpu, InputError."""
+    """Return the report on the reads of a FASTQ. Raises NoGpu, InputError."""
     try:
         from numba import cuda
 
         from wesemu.genomics import gpu_histogram, histograms
     except (ImportError, OSError, RuntimeError) as error:
-        # numba-cuda looks for libcudart at import and raises a RuntimeError where there is none
+        # at import numba-cuda raises RuntimeError if it finds no libcudart
         raise NoGpu(_MISSING.format(error=error)) from error
     if not cuda.is_available():
         raise NoGpu(gpu_problem(cuda))
@@ -90,15 +91,14 @@ def examine(path: Path) -> dict[str, Any]:
 
 
 def gpu_problem(cuda: Any) -> str:
-    """Why the module `numba.cuda` says that it is not available: there is no GPU, or only nothing
-    to compile for it with."""
+    """Return why the module `numba.cuda` is not available: no GPU, or no compiler."""
     if cuda.cudadrv.driver.driver.is_available:
         return _NO_COMPILER
     return _NO_GPU.format(visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def summary(report: dict[str, Any]) -> str:
-    """One line for people."""
+    """Return the report as one line of text."""
     seconds = report["seconds"]
     verdict = "equal to the CPU's" if report["equal"] else "NOT EQUAL to the CPU's"
     where = "SIMULATED, no GPU" if report["simulated"] else report["device"]["name"]
@@ -111,7 +111,7 @@ def summary(report: dict[str, Any]) -> str:
 
 
 def _tables(counted: Any) -> dict[str, Any]:
-    """Only bins that are not empty; letters as letters."""
+    """Return the bins that are not empty, with letters as keys for the bases."""
     cycles = zip(counted.cycle_qualities.tolist(), counted.cycle_bases.tolist(), strict=True)
     return {
         "base_histogram": {

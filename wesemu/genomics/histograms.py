@@ -10,7 +10,7 @@ import numpy as np
 from wesemu.genomics.fastq_file import FastqFile, Unreadable
 
 VALUES = 256
-"""Every byte has its bin."""
+"""Bins of a histogram: one for each byte."""
 
 _PHRED = 33
 _ALPHABET: Any = np.frombuffer(b"ACGTN", np.uint8)
@@ -22,8 +22,11 @@ Array = Any
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """All reads, end to end: `bases` are the letters, `qualities` the Phred scores (uint8, one a
-    base); read i is from `starts[i]` to `starts[i + 1]` (int64)."""
+    """All reads, end to end.
+
+    `bases` are letters and `qualities` Phred scores (uint8, one for each base). Read i is from
+    `starts[i]` to `starts[i + 1]` (int64).
+    """
 
     bases: Array
     qualities: Array
@@ -40,8 +43,8 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Histograms:
-    """int64 counts: of each letter and of each quality (256 bins), and by cycle (from 0) how many
-    bases there are and the sum of their qualities."""
+    """int64 counts: of each letter and each quality (256 bins), and by cycle (from 0) the number of
+    bases and the sum of their qualities."""
 
     bases: Array
     qualities: Array
@@ -49,19 +52,19 @@ class Histograms:
     cycle_qualities: Array
 
     def differences(self, other: "Histograms") -> list[str]:
-        """The names of the tables that are not equal, with the first bin that is not."""
-        told = []
+        """Return one text for each table that differs: its name and first different bin."""
+        texts = []
         for name in ("bases", "qualities", "cycle_bases", "cycle_qualities"):
             mine, theirs = getattr(self, name), getattr(other, name)
             wrong = np.flatnonzero(mine != theirs)
             if len(wrong):
                 bin_ = int(wrong[0])
-                told.append(f"{name}[{bin_}]: {int(mine[bin_])}, {int(theirs[bin_])}")
-        return told
+                texts.append(f"{name}[{bin_}]: {int(mine[bin_])}, {int(theirs[bin_])}")
+        return texts
 
 
 def load(path: Path) -> Reads:
-    """All reads of a FASTQ, plain or gzip. Raises InputError."""
+    """Load all reads of a FASTQ, plain or gzip. Raises InputError."""
     file = FastqFile(str(path))
     bases, qualities, starts = bytearray(), bytearray(), [0]
     try:
@@ -81,7 +84,7 @@ def load(path: Path) -> Reads:
 
 
 def count(reads: Reads) -> Histograms:
-    """On the CPU, by numpy."""
+    """Count with numpy on the CPU."""
     cycles = np.arange(len(reads.bases)) - np.repeat(reads.starts[:-1], np.diff(reads.starts))
     sums: Array = np.zeros(reads.longest, np.int64)
     np.add.at(sums, cycles, reads.qualities)
@@ -94,7 +97,7 @@ def count(reads: Reads) -> Histograms:
 
 
 def write_random(path: Path, reads: int, length: int = 150, seed: int = 1) -> None:
-    """A FASTQ of so many reads with the letters and qualities of a sequencer, always the same."""
+    """Write a FASTQ with letters and qualities like a sequencer's; the same for the same seed."""
     draws = np.random.default_rng(seed)
     with path.open("wb") as file:
         for first in range(0, reads, _CHUNK):

@@ -14,7 +14,7 @@ import yaml
 
 from wesemu.engine_parameters import engines_own
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.parabricks.preflight import choose_place, options_from
+from wesemu.genomics.parabricks.preflight import choose_runtime, options_from
 from wesemu.genomics.ploidy import can_call
 from wesemu.genomics.reference_records import index_format, listed_index_format, may_need_csi
 from wesemu.runs.model import (
@@ -158,7 +158,7 @@ def parabricks_problem(params: MappingParams, tools: ToolConfig) -> str | None:
     named = isinstance(params, WgsParams) and params.caller in ("haplotypecaller", "deepvariant")
     if params.mapper in tools.mappers and not named:
         return None
-    runtime, checked = choose_place(options_from(tools.parabricks))
+    runtime, checked = choose_runtime(options_from(tools.parabricks))
     return None if runtime else f"there is no Parabricks ({checked.text}): the CPU does it"
 
 
@@ -183,7 +183,7 @@ def add_tool_settings(config: JsonObject, params: MappingParams, tools: ToolConf
     if cuda:
         added["parabricks"] = dict(tools.parabricks)
     if isinstance(params, WgsParams) and cuda and _uses_gpu_default(params):
-        runtime, _ = choose_place(options_from(tools.parabricks))
+        runtime, _ = choose_runtime(options_from(tools.parabricks))
         if runtime is not None:
             added["caller"] = GPU_CALLERS[0]
     return config | added

@@ -1,5 +1,5 @@
-"""NVIDIA Parabricks as a tool of the pipelines: command lines, checks before, causes after.
+"""NVIDIA Parabricks as a tool of the pipelines: preflight checks, command lines, failure reasons.
 
-`python -m wesemu.genomics.parabricks` carries out one step. Nothing here has run against the real
-`pbrun`: see docs/parabricks.md.
+`python -m wesemu.genomics.parabricks` runs one step. Nothing here has run with the real `pbrun`:
+see docs/parabricks.md.
 """

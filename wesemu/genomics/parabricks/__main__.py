@@ -1,7 +1,7 @@
-"""`python -m wesemu.genomics.parabricks fq2bam|call`: one step in the current directory.
+"""Run one step in the current directory: `python -m wesemu.genomics.parabricks fq2bam|call`.
 
-Exit status: 0; 65 bad reads (`--error` holds the sentence); that of pbrun where it failed, 78
-where it was not started (`--fault` holds what to do).
+Exit status: 0; 65 bad reads (`--error` holds the message); the status of pbrun if it failed; 78 if
+it was not started (`--fault` holds the advice).
 """
 
 import argparse
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.align import Counting, check_lanes
+from wesemu.errors import InvalidRequest
+from wesemu.genomics.align import BAD_INPUT, Counting, check_lanes, describe_fault
 from wesemu.genomics.mappers import Lane
 from wesemu.genomics.parabricks.container import Running
 from wesemu.genomics.parabricks.failures import CURES, StepFailure
@@ -31,12 +31,11 @@ from wesemu.genomics.parabricks.step import (
 )
 from wesemu.genomics.read_groups import parse_read_group
 
-BAD_INPUT = 65
 NOT_STARTED = 78
 
 
-class Beside:
-    """Counts the reads; at the first bad one it stops the processes it was told of."""
+class ReadCheck:
+    """Counts the reads in a thread, and stops the watched processes at the first bad read."""
 
     def __init__(self, lanes: Sequence[Lane], quality_offset: int | None) -> None:
         self._processes: list[Running] = []
@@ -44,7 +43,7 @@ class Beside:
 
     def watch(self, running: Running) -> None:
         self._processes.append(running)
-        if self.counting.error is not None:  # it was faster
+        if self.counting.error is not None:  # found before the process started
             running.stop()
 
     def _stop(self) -> None:
@@ -53,7 +52,7 @@ class Beside:
 
 
 def map_reads(arguments: argparse.Namespace) -> None:
-    """Raises InputError for bad reads, Failed."""
+    """Map, sort and mark duplicates. Raises InputError for bad reads, Failed."""
     options, known = _options(arguments)
     lanes = [
         Lane(_resolved(first), second and _resolved(second), parse_read_group(group).line)
@@ -65,36 +64,36 @@ def map_reads(arguments: argparse.Namespace) -> None:
         machine = prepare(options, arguments.gpus, known, files, temporary)
         reference = lay_out(arguments.reference, here / "reference")
         bam, metrics = here / "aligned.bam", here / "duplicates.txt"
-        means = _means(arguments, options, temporary, len(machine.devices))
-        step = Step("fq2bam", options, machine, means, tuple(files))
-        beside = Beside(lanes, arguments.quality_offset)
+        resources = _resources(arguments, options, temporary, len(machine.devices))
+        step = Step("fq2bam", options, machine, resources, tuple(files))
+        check = ReadCheck(lanes, arguments.quality_offset)
         try:
             step.run(
-                lambda means: fq2bam(
+                lambda resources: fq2bam(
                     str(reference),
                     lanes,
                     str(bam),
-                    means,
+                    resources,
                     metrics=str(metrics) if arguments.metrics else None,
                     optical_distance=arguments.optical_distance,
                 ),
-                beside.watch,
+                check.watch,
             )
         except Failed as error:
-            # what pbrun makes of bad reads is not known: it may have failed for them
-            if error.failure.kind in ("other", "crash") or beside.counting.error is not None:
-                beside.counting.finish()
+            # pbrun may have failed because of bad reads: then their fault is the one to report
+            if error.failure.kind in ("other", "crash") or check.counting.error is not None:
+                check.counting.finish()
             raise
-        tally = beside.counting.finish()
+        counts = check.counting.finish()
         _move(bam, arguments.bam)
         _move(Path(f"{bam}.bai"), Path(f"{arguments.bam}.bai"))
         if arguments.metrics:
             _move(metrics, arguments.metrics)
-    arguments.counts.write_text(json.dumps(tally.report(), indent=1) + "\n", encoding="utf-8")
+    arguments.counts.write_text(json.dumps(counts.report(), indent=1) + "\n", encoding="utf-8")
 
 
 def call_variants(arguments: argparse.Namespace) -> None:
-    """Raises Failed."""
+    """Call variants. Raises Failed."""
     options, known = _options(arguments)
     name = _step_name(arguments)
     with scratch(name, options) as (here, temporary):
@@ -106,17 +105,17 @@ def call_variants(arguments: argparse.Namespace) -> None:
             name,
             options,
             machine,
-            _means(arguments, options, temporary, len(machine.devices)),
+            _resources(arguments, options, temporary, len(machine.devices)),
             tuple(file for file in (arguments.bam, arguments.targets) if file),
         )
         out = here / "calls.g.vcf" if only_gvcf else variants
         step.run(
-            lambda means: call(
+            lambda resources: call(
                 arguments.caller,
                 str(reference),
                 str(arguments.bam.resolve()),
                 str(out),
-                means,
+                resources,
                 gvcf=bool(arguments.gvcf),
                 ploidy=arguments.ploidy,
                 targets=arguments.targets and str(arguments.targets.resolve()),
@@ -135,19 +134,20 @@ def _step_name(arguments: argparse.Namespace) -> str:
     return f"{arguments.caller}{'' if arguments.vcf else '-gvcf'}"
 
 
-def _forget(fault: Path, name: str) -> None:
-    """An earlier attempt's fault; that of another step, which may be the run's end, stays."""
+def _remove_fault(fault: Path, name: str) -> None:
+    """Remove the fault of an earlier attempt at this step; the fault of another step stays."""
     if fault.is_file() and json.loads(fault.read_text()).get("step") == name:
         fault.unlink()
 
 
 def _move(made: Path, target: Path) -> None:
+    """Rename a result. Raises Failed if pbrun did not write it."""
     if not made.is_file() or not made.stat().st_size:
-        there = ", ".join(sorted(path.name for path in made.parent.iterdir() if path.is_file()))
+        files = ", ".join(sorted(path.name for path in made.parent.iterdir() if path.is_file()))
         raise Failed(
             StepFailure(
                 "other",
-                f"pbrun ended well but left no {made.name} (it left: {there or 'nothing'})",
+                f"pbrun succeeded but wrote no {made.name} (it wrote: {files or 'nothing'})",
                 CURES["other"],
             )
         )
@@ -164,7 +164,7 @@ def _options(arguments: argparse.Namespace) -> tuple[ParabricksOptions, NodeFact
     return options, NodeFacts(arguments.gpu_memory_mb, arguments.gpu_driver)
 
 
-def _means(
+def _resources(
     arguments: argparse.Namespace, options: ParabricksOptions, temporary: Path, gpus: int
 ) -> StepResources:
     return StepResources(
@@ -175,7 +175,7 @@ def _means(
     )
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wesemu.genomics.parabricks", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     mapping = steps.add_parser("fq2bam")
@@ -183,7 +183,11 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     mapping.add_argument("--read-group", action="append", required=True, metavar="@RG…")
     mapping.add_argument("--quality-offset", type=int)
     mapping.add_argument("--optical-distance", type=int, default=0)
-    mapping.add_argument("--metrics", type=Path, help="of the duplicates; without: not marked")
+    mapping.add_argument(
+        "--metrics",
+        type=Path,
+        help="file for figures of the duplicates, which are not marked without it",
+    )
     mapping.add_argument("--counts", type=Path, required=True, help="JSON: reads and bases")
     mapping.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
     calling = steps.add_parser("call")
@@ -201,17 +205,17 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         step.add_argument("--gpu-driver")
         step.add_argument("--threads", type=int, default=1)
         step.add_argument("--fault", type=Path, required=True, help="JSON, on a failure of pbrun")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     if arguments.step == "fq2bam":
         arguments.reads = [(*files, None)[:2] for files in arguments.reads]
     return arguments
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status."""
-    arguments = _arguments(words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
+    arguments = _arguments(argv)
     name = _step_name(arguments)
-    _forget(arguments.fault, name)
+    _remove_fault(arguments.fault, name)
     try:
         if arguments.step == "fq2bam":
             arguments.error.unlink(missing_ok=True)
@@ -219,10 +223,9 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             call_variants(arguments)
     except InvalidRequest as error:
-        file, record = (error.file, error.record) if isinstance(error, InputError) else (None, None)
-        fault = {"message": error.message, "file": file, "record": record}
+        fault = describe_fault(error)
         target = arguments.error if arguments.step == "fq2bam" else arguments.fault
-        if target == arguments.fault:  # no reads here: it is the reference
+        if target == arguments.fault:  # a calling step has no reads: the reference is at fault
             fault |= {"hint": CURES["index"], "kind": "index", "step": name}
         target.write_text(json.dumps(fault) + "\n", encoding="utf-8")
         sys.stderr.write(f"parabricks: {error.message}\n")
@@ -242,7 +245,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # at once: the reads may still be being read
+    # does not wait for the thread that reads
     status = main()
     sys.stderr.flush()
     os._exit(status)

@@ -1,5 +1,6 @@
-"""Where `pbrun` runs: on PATH, in docker, in apptainer. The exact words of each, and no images
-fetched: docker is told `--pull never`, apptainer gets a file.
+"""Run `pbrun` from PATH, in docker or in apptainer: processes, and command lines of containers.
+
+Images are never fetched: docker gets `--pull never`, apptainer gets a file.
 """
 
 import contextlib
@@ -19,9 +20,6 @@ import psutil
 
 from wesemu.errors import InvalidRequest
 
-# A running `pbrun`: its talk passed on and its end kept, and its end brought about.
-
-
 _TAIL_BYTES = 65_536
 _BLOCK = 8192
 _STOP_SECONDS = 30
@@ -29,24 +27,27 @@ _KILL_SECONDS = 10.0
 
 
 class Running:
-    """One command. `container` is the name of its docker container, which does not end with the
-    command that started it. Raises OSError where it cannot be started."""
+    """A running command. Its output goes to stderr, and its last part is kept.
+
+    `container` is the name of its docker container, which outlives the docker command. Raises
+    OSError if the command cannot be started.
+    """
 
     def __init__(
-        self, words: Sequence[str], environment: Mapping[str, str], container: str = ""
+        self, argv: Sequence[str], environment: Mapping[str, str], container: str = ""
     ) -> None:
         self._container = container
         self._stopped = threading.Event()
-        if container:  # of an attempt whose end nobody could see to
+        if container:  # from an attempt that was killed
             _remove(container)
         self._process = subprocess.Popen(
-            words,
+            argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             bufsize=0,
-            # the GPU's lease is an open file, and stays taken as long as anybody has it
+            # The lease on a GPU is an open file: it lasts until every process has closed it.
             close_fds=False,
         )
 
@@ -55,7 +56,7 @@ class Running:
         return self._stopped.is_set()
 
     def wait(self) -> tuple[int, str]:
-        """Exit status (128 and more: a signal) and the last words."""
+        """Return the exit status (from 128 on: a signal) and the last output."""
         assert self._process.stdout is not None
         tail = b""
         while block := self._process.stdout.read(_BLOCK):
@@ -67,7 +68,7 @@ class Running:
         return (status if status >= 0 else 128 - status), tail.decode(errors="replace")
 
     def stop(self) -> None:
-        """End it, from any thread or signal handler; harmless for one that has ended."""
+        """Stop the command, from any thread or signal handler. Harmless after its end."""
         self._stopped.set()
         if self._container:
             _remove(self._container)
@@ -77,7 +78,7 @@ class Running:
         killer.start()
 
     def _send(self, number: signal.Signals) -> None:
-        """To it and all that it has started."""
+        """Send a signal to the process and its descendants."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self._process.pid)
             for each in (*process.children(recursive=True), process):
@@ -86,7 +87,7 @@ class Running:
 
 
 def _remove(container: str) -> None:
-    """SIGKILL and away; no such container is no fault."""
+    """Kill and remove a container; do nothing if it does not exist."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             ["docker", "rm", "--force", container],
@@ -98,33 +99,36 @@ def _remove(container: str) -> None:
         )
 
 
+# Command lines of containers.
+
+
 RuntimeKind = Literal["native", "docker", "apptainer"]
 
 ORDER = "PCI_BUS_ID"
-"""CUDA counts the fastest GPU first unless told; the driver's indexes, which leases are for, go
-by the bus. CUDA C++ Programming Guide, environment variables."""
+"""Leases use the driver's indexes, in the order of the bus. By default CUDA numbers the fastest GPU
+first (CUDA C++ Programming Guide, environment variables)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder that a container sees under its own path."""
+    """A folder that has the same path inside a container."""
 
     path: Path
     writable: bool = False
 
 
 def mounts(*, readable: Iterable[Path], writable: Iterable[Path]) -> tuple[Mount, ...]:
-    """The folders of files and folders, links resolved; none that lies in another one."""
-    open_ones = {_folder(path) for path in writable}
-    closed = {_folder(path) for path in readable}
-    kept = [Mount(path, writable=True) for path in sorted(open_ones) if not _below(path, open_ones)]
+    """Return the folders of files and folders, links resolved, without folders inside others."""
+    read_write = {_folder(path) for path in writable}
+    read_only = {_folder(path) for path in readable} - read_write
+    folders = read_write | read_only
     return (
-        *kept,
         *(
-            Mount(path)
-            for path in sorted(closed - open_ones)
-            if not _below(path, open_ones) and not _below(path, closed)
+            Mount(path, writable=True)
+            for path in sorted(read_write)
+            if not _below(path, read_write)
         ),
+        *(Mount(path) for path in sorted(read_only) if not _below(path, folders)),
     )
 
 
@@ -138,13 +142,13 @@ def _below(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def visible(devices: Sequence[str]) -> dict[str, str]:
-    """What shows a program on this machine these GPUs and no others."""
+    """Return the variables that limit a program on this machine to these GPUs."""
     return {"CUDA_DEVICE_ORDER": ORDER, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
 
 
-def environment(place: RuntimeKind, devices: Sequence[str]) -> dict[str, str]:
-    """What the command's own environment must hold besides; docker's container gets none of it."""
-    match place:
+def environment(runtime: RuntimeKind, devices: Sequence[str]) -> dict[str, str]:
+    """Return additional variables for the command; docker's container gets none of them."""
+    match runtime:
         case "native":
             return visible(devices)
         case "apptainer":
@@ -155,9 +159,12 @@ def environment(place: RuntimeKind, devices: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container of one step: `image`, the GPUs `devices` as this machine counts them, `folders`,
-    the working `directory`, `home` for what programs write there, and for docker a `name` to end it
-    by and the `user` as uid:gid."""
+    """The container of one step.
+
+    `devices` are GPUs by their numbers on this machine; `directory` is the working directory, and
+    `home` the home of the programs. docker also needs a `name`, by which the container can be
+    removed, and the `user` as uid:gid.
+    """
 
     image: str
     devices: tuple[str, ...]
@@ -168,11 +175,11 @@ class Container:
     user: str = ""
 
 
-def docker(container: Container, words: Sequence[str]) -> list[str]:
-    """Docker shows the container the chosen GPUs only, and there they count from 0."""
+def docker(container: Container, argv: Sequence[str]) -> list[str]:
+    """Return the command line. The container has only the chosen GPUs, numbered from 0."""
     numbers = ",".join(str(number) for number in range(len(container.devices)))
     command = ["docker", "run", "--rm", "--init", "--pull", "never", "--name", container.name]
-    # docker reads this option as CSV: without the inner quotes a comma would end the devices
+    # docker parses this option as CSV: without the inner quotes a comma would end the devices
     command += ["--gpus", f'"device={",".join(container.devices)}"']
     command += ["--user", container.user]
     for folder in container.folders:
@@ -181,7 +188,7 @@ def docker(container: Container, words: Sequence[str]) -> list[str]:
     command += ["--env", f"CUDA_VISIBLE_DEVICES={numbers}"]
     command += ["--env", f"CUDA_DEVICE_ORDER={ORDER}"]
     command += ["--env", f"HOME={container.home}"]
-    return [*command, container.image, *words]
+    return [*command, container.image, *argv]
 
 
 def _bind(folder: Mount) -> str:
@@ -193,9 +200,9 @@ def _bind(folder: Mount) -> str:
     return line.getvalue()
 
 
-def apptainer(container: Container, words: Sequence[str]) -> list[str]:
-    """Apptainer shows the container all GPUs under the numbers that they have here; `environment`
-    tells which to use. InvalidRequest for a folder whose name the option cannot carry."""
+def apptainer(container: Container, argv: Sequence[str]) -> list[str]:
+    """Return the command line. The container has all GPUs with their numbers on this machine;
+    `environment` selects some. Raises InvalidRequest for a folder whose name cannot be bound."""
     command = ["apptainer", "exec", "--nv", "--cleanenv", "--no-home"]
     for folder in container.folders:
         if {",", ":"} & set(str(folder.path)):
@@ -206,4 +213,4 @@ def apptainer(container: Container, words: Sequence[str]) -> list[str]:
         mode = "rw" if folder.writable else "ro"
         command += ["--bind", f"{folder.path}:{folder.path}:{mode}"]
     command += ["--pwd", str(container.directory)]
-    return [*command, container.image, *words]
+    return [*command, container.image, *argv]

@@ -1,8 +1,8 @@
-"""The duplicates of a BAM as `samtools markdup --json` tells them, where another program marked
-them: `python -m wesemu.genomics.parabricks.duplicates`.
+"""Report duplicates in the form of `samtools markdup --json`, if another program marked them:
+`python -m wesemu.genomics.parabricks.duplicates`.
 
-What the flags of the BAM say is counted; optical duplicates and the library's size come from the
-program's own metrics (columns as in Picard's DuplicationMetrics), as far as they can be read.
+Duplicates are counted by the flags of the BAM. Optical duplicates and the size of the library come
+from the program's metrics (columns of Picard's DuplicationMetrics), as far as they can be parsed.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def duplicate_figures(flagstat: Mapping[str, Mapping[str, int]], metrics: str) -> dict[str, int]:
-    """`flagstat` is samtools' JSON; `metrics` the text of the metrics file."""
+    """Return the figures of samtools markdup from samtools' JSON and the text of the metrics."""
     rows = _rows(metrics)
     optical = 2 * sum(_whole(row.get("READ_PAIR_OPTICAL_DUPLICATES")) for row in rows)
     size = _whole(rows[0].get("ESTIMATED_LIBRARY_SIZE")) if len(rows) == 1 else 0
@@ -26,7 +26,7 @@ def duplicate_figures(flagstat: Mapping[str, Mapping[str, int]], metrics: str) -
 
 
 def _rows(metrics: str) -> list[dict[str, str]]:
-    """The libraries: what follows the line of column names, up to a blank line."""
+    """Return the rows of libraries: from the line of column names to a blank line."""
     lines = metrics.splitlines()
     names = next((line for line in lines if line.startswith("LIBRARY\t")), None)
     if names is None:
@@ -43,12 +43,12 @@ def _whole(text: str | None) -> int:
     return int(text) if text and text.isdigit() else 0
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flagstat", type=Path, required=True, help="JSON of samtools")
     parser.add_argument("--metrics", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     figures = duplicate_figures(
         json.loads(arguments.flagstat.read_text()), arguments.metrics.read_text(errors="replace")
     )

@@ -1,7 +1,7 @@
-"""Why `pbrun` failed, told from its last words and its exit status, and what helps.
+"""Find out from its output and exit status why `pbrun` failed, and what helps.
 
-The words are those of the CUDA runtime, the container tools and the kernel; pbrun's own are
-closed source and may change, so that an unknown end is told with its last line.
+The patterns match messages of the CUDA runtime, the container tools and the kernel. Messages of
+pbrun itself are closed source and may change; an unknown failure is reported with its last line.
 """
 
 import re
@@ -15,14 +15,14 @@ Kind = Literal[
 CURES: dict[Kind, str] = {
     "gpu_memory": (
         'set parabricks.low_memory = "always", ask for more GPUs (gpus), or use a card with more '
-        "memory; see whether another program is on the card (nvidia-smi)"
+        "memory; check for other programs on the card (nvidia-smi)"
     ),
     "driver": (
         "install a newer NVIDIA driver (R535 or later for Parabricks 4.6 and 4.7, R580 or later "
         "for 4.8), or name an older image in parabricks.image"
     ),
     "no_gpu": (
-        "see that nvidia-smi shows the card on this machine and in the container: docker needs "
+        "check that nvidia-smi shows the card on this machine and in the container: docker needs "
         "the NVIDIA Container Toolkit, apptainer the option --nv, which wesemu gives"
     ),
     "disk_full": (
@@ -46,12 +46,12 @@ CURES: dict[Kind, str] = {
         "(node = cpu), look for GPU errors in the kernel's log (dmesg, Xid), and try another "
         "version of the image"
     ),
-    "other": "read what pbrun said in the task's log; its words may name the reason",
+    "other": "read the messages of pbrun in the task's log; they may name the reason",
 }
 
 _INDEX = r"\.(?:fai|bwt|sa|pac|ann|amb)\b"
 _ABSENT = r"(?:not found|not exist|No such file|missing|not open)"
-_WORDS: tuple[tuple[Kind, str], ...] = (
+_MESSAGES: tuple[tuple[Kind, str], ...] = (
     ("disk_full", r"No space left on device|Disk quota exceeded"),
     (
         "gpu_memory",
@@ -76,7 +76,7 @@ _WORDS: tuple[tuple[Kind, str], ...] = (
     ),
     ("image", r"No such image|Unable to find image|pull access denied|manifest unknown"),
 )
-_PATTERNS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _WORDS)
+_PATTERNS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _MESSAGES)
 _STATUSES: dict[int, Kind] = {137: "host_memory", 139: "crash"}
 _CRASH = re.compile(r"Segmentation fault|SIGSEGV", re.IGNORECASE)
 _LINE_LIMIT = 240
@@ -84,7 +84,8 @@ _LINE_LIMIT = 240
 
 @dataclass(frozen=True, slots=True)
 class StepFailure:
-    """`status` is pbrun's own exit status, 128 and more for a signal; None if it never ran."""
+    """Why a step failed. `status` is the exit status of pbrun, from 128 on for a signal; None if it
+    never ran."""
 
     kind: Kind
     message: str
@@ -92,26 +93,26 @@ class StepFailure:
     status: int | None = None
 
 
-def recognise(command: str, status: int, words: str) -> StepFailure:
-    """What `words`, the end of its output, and the status say of a failed `command`."""
-    kind, reason = _kind(status, words)
-    told = f": {reason[:_LINE_LIMIT]}" if reason else ""
+def recognise(command: str, status: int, output: str) -> StepFailure:
+    """Return the reason of a failed `command`, from the end of its output and its status."""
+    kind, reason = _kind(status, output)
+    detail = f": {reason[:_LINE_LIMIT]}" if reason else ""
     return StepFailure(
-        kind, f"{command} ended with exit status {status}{told}", CURES[kind], status
+        kind, f"{command} ended with exit status {status}{detail}", CURES[kind], status
     )
 
 
-def _kind(status: int, words: str) -> tuple[Kind, str]:
-    """The kind, and the line that tells it; else the last line."""
+def _kind(status: int, output: str) -> tuple[Kind, str]:
+    """Return the kind, and the line that shows it, or the last line."""
     for kind, pattern in _PATTERNS:
-        if found := pattern.search(words):
-            return kind, _line_at(words, found.start())
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+        if match := pattern.search(output):
+            return kind, _line_at(output, match.start())
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = lines[-1] if lines else ""
     if status in _STATUSES:
         return _STATUSES[status], last
-    if found := _CRASH.search(words):
-        return "crash", _line_at(words, found.start())
+    if match := _CRASH.search(output):
+        return "crash", _line_at(output, match.start())
     return "other", last
 
 
@@ -122,5 +123,5 @@ def _line_at(text: str, position: int) -> str:
 
 
 def may_retry(failure: StepFailure, *, low_memory: bool, allowed: bool) -> bool:
-    """Whether the low-memory flags, not yet given, could help."""
+    """Return whether another attempt with the low-memory flags could help."""
     return failure.kind == "gpu_memory" and allowed and not low_memory

@@ -1,4 +1,4 @@
-"""One step of Parabricks from the checks before it to the files that it leaves."""
+"""One step of Parabricks: the reference's files, command lines, checks, attempts and clean-up."""
 
 import hashlib
 import os
@@ -21,18 +21,18 @@ from wesemu.genomics.parabricks import preflight
 from wesemu.genomics.parabricks.container import Running
 from wesemu.genomics.parabricks.failures import CURES, StepFailure, may_retry, recognise
 from wesemu.genomics.parabricks.preflight import (
+    GPU_QUERY,
     NOT_FOUND,
     LeasedGpu,
     ParabricksOptions,
     PreflightCheck,
-    ask,
     leased,
     parse,
-    question,
+    query,
 )
 from wesemu.util.text import os_reason
 
-# A reference as pbrun wants it: FASTA and indexes as regular files in one folder.
+# The reference for pbrun: FASTA and indexes as regular files in one folder.
 
 
 FASTA_INDEX = ".fai"
@@ -41,12 +41,13 @@ FASTA_INDEX = ".fai"
 def lay_out(
     reference: Path, folder: Path, suffixes: Iterable[str] = (FASTA_INDEX, *SUFFIXES)
 ) -> Path:
-    """Hard links in `folder` (copies where the disk is another one) of the FASTA, its indexes and
-    the list of alternate contigs, if there is one. Raises InputError for an index that is missing.
+    """Hard-link the FASTA, its indexes and its list of ALT contigs (if any) into `folder`.
+
+    Copies files from another file system. Raises InputError for a missing index.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "genome.fa"
-    _put(reference, target)
+    _link_or_copy(reference, target)
     for suffix in suffixes:
         source = Path(f"{reference}{suffix}")
         if not source.exists():
@@ -55,34 +56,34 @@ def lay_out(
                 "`wesemu reference add`, or samtools faidx and bwa index.",
                 file=str(reference),
             )
-        _put(source, Path(f"{target}{suffix}"))
+        _link_or_copy(source, Path(f"{target}{suffix}"))
     alternates = Path(f"{reference}.alt")
     if alternates.exists():
-        _put(alternates, Path(f"{target}.alt"))
+        _link_or_copy(alternates, Path(f"{target}.alt"))
     return target
 
 
-def _put(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     source = source.resolve()
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links, or somebody else's file
+    except OSError:  # another file system, no support for links, or a file of another user
         shutil.copyfile(source, target)
 
 
-# The words of every `pbrun` command, as NVIDIA's toolkit reference of 4.7 has them.
+# Command lines of `pbrun`, by NVIDIA's reference of Parabricks 4.7.
 
 
 Caller = Literal["haplotypecaller", "deepvariant"]
 
 BWA_OPTIONS = "-K 10000000 -Y"
-"""Those of the CPU's bwa."""
+"""The same as for bwa on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResources:
-    """What a step may use: `gpus` devices, `threads` of the CPU, the folder `temporary`, and host
-    memory up to `memory_limit` GB (None: pbrun's own choice)."""
+    """Resources of a step: `gpus` devices, `threads` of the CPU, the folder `temporary`, and host
+    memory up to `memory_limit` GB (None: pbrun decides)."""
 
     gpus: int
     threads: int
@@ -95,29 +96,29 @@ def fq2bam(
     reference: str,
     lanes: Sequence[Lane],
     bam: str,
-    means: StepResources,
+    resources: StepResources,
     *,
     metrics: str | None,
     optical_distance: int = 0,
 ) -> list[str]:
-    """Map all lanes, sort and mark duplicates; `metrics` is None where they are not marked."""
-    words = ["pbrun", "fq2bam", "--ref", reference]
+    """Return the command that maps all lanes and sorts; it marks duplicates if `metrics` is set."""
+    argv = ["pbrun", "fq2bam", "--ref", reference]
     for lane in lanes:
         group = lane.read_group.replace("\t", "\\t")
-        words += ["--in-fq", lane.first, lane.second or "", group]
-    words += ["--out-bam", bam, f"--bwa-options={BWA_OPTIONS}"]
+        argv += ["--in-fq", lane.first, lane.second or "", group]
+    argv += ["--out-bam", bam, f"--bwa-options={BWA_OPTIONS}"]
     if metrics is None:
-        words.append("--no-markdups")
+        argv.append("--no-markdups")
     else:
-        words += ["--out-duplicate-metrics", metrics]
+        argv += ["--out-duplicate-metrics", metrics]
         if optical_distance:
-            words += ["--optical-duplicate-pixel-distance", str(optical_distance)]
-    words += ["--bwa-cpu-thread-pool", str(means.threads)]
-    if means.low_memory:
-        words.append("--low-memory")
-    if means.memory_limit is not None:
-        words += ["--memory-limit", str(means.memory_limit)]
-    return [*words, *_common(means)]
+            argv += ["--optical-duplicate-pixel-distance", str(optical_distance)]
+    argv += ["--bwa-cpu-thread-pool", str(resources.threads)]
+    if resources.low_memory:
+        argv.append("--low-memory")
+    if resources.memory_limit is not None:
+        argv += ["--memory-limit", str(resources.memory_limit)]
+    return [*argv, *_common(resources)]
 
 
 def call(
@@ -125,39 +126,42 @@ def call(
     reference: str,
     bam: str,
     variants: str,
-    means: StepResources,
+    resources: StepResources,
     *,
     gvcf: bool = False,
     ploidy: int = 2,
     targets: str | None = None,
 ) -> list[str]:
-    """Call variants. With `gvcf` haplotypecaller writes a gVCF to `variants` instead of a VCF,
-    deepvariant one beside it. `targets` is a BED file; a `ploidy` of 1 is haplotypecaller's."""
-    words = ["pbrun", caller, "--ref", reference, "--in-bam", bam, "--out-variants", variants]
+    """Return the command that calls variants.
+
+    With `gvcf`, haplotypecaller writes a gVCF to `variants` instead of a VCF; deepvariant writes
+    one beside the VCF. `targets` is a BED file. Only haplotypecaller takes a `ploidy` of 1.
+    """
+    argv = ["pbrun", caller, "--ref", reference, "--in-bam", bam, "--out-variants", variants]
     if gvcf:
-        words.append("--gvcf")
+        argv.append("--gvcf")
     if ploidy != 2:
-        words += ["--ploidy", str(ploidy)]
+        argv += ["--ploidy", str(ploidy)]
     if targets is not None:
-        words += ["--interval-file", targets]
-    if means.low_memory:
+        argv += ["--interval-file", targets]
+    if resources.low_memory:
         slim = {
             "haplotypecaller": ["--htvc-low-memory"],
             "deepvariant": ["--num-streams-per-gpu", "1"],
         }
-        words += slim[caller]
-    return [*words, *_common(means)]
+        argv += slim[caller]
+    return [*argv, *_common(resources)]
 
 
-def _common(means: StepResources) -> list[str]:
-    return ["--num-gpus", str(means.gpus), "--tmp-dir", means.temporary]
+def _common(resources: StepResources) -> list[str]:
+    return ["--num-gpus", str(resources.gpus), "--tmp-dir", resources.temporary]
 
 
-TERMINATED = 128 + signal.SIGTERM
+# Run a step.
 
 
 class Failed(Exception):
-    """The step failed; nothing of it is left."""
+    """The step failed, and its files were removed."""
 
     def __init__(self, failure: StepFailure) -> None:
         super().__init__(failure.message)
@@ -166,17 +170,16 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a step runs and on which GPUs; `low_memory`: with which flags it begins."""
+    """Where a step runs, on which GPUs, and whether it begins with the low-memory flags."""
 
-    place: containers.RuntimeKind
+    runtime: containers.RuntimeKind
     devices: tuple[str, ...]
     low_memory: bool
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What the node is said to have, so that nobody needs to ask: MiB of the smallest card, and
-    the driver. None: nvidia-smi is asked."""
+    """Settings of the node: MiB of the smallest card, and the driver. None: ask nvidia-smi."""
 
     memory_mb: int | None = None
     driver: str | None = None
@@ -189,46 +192,49 @@ def prepare(
     reads: Sequence[Path],
     temporary: Path,
 ) -> Machine:
-    """Look at everything before anything starts, and tell it. Raises Failed when refused."""
+    """Run and print all checks. Raises Failed if one refuses."""
     devices = leased(os.environ, wanted)
     if not devices:
         raise Failed(
             StepFailure("no_gpu", "no GPU was leased to this task", "declare the GPUs in node.gpus")
         )
-    place, finding = preflight.choose_place(options)
-    _tell(finding)
-    assert place is not None
-    if place != "native":
-        _tell(preflight.check_image(place, options.image or ""))
-    gpus, words = _gpus(place, options, devices, known)
-    _tell(preflight.check_gpus(gpus, len(devices), words))
+    runtime, finding = preflight.choose_runtime(options)
+    _report(finding)
+    assert runtime is not None
+    if runtime != "native":
+        _report(preflight.check_image(runtime, options.image or ""))
+    gpus, message = _gpus(runtime, options, devices, known)
+    _report(preflight.check_gpus(gpus, len(devices), message))
     version = preflight.find_version(
-        preflight.probe(place, options.image, ["pbrun", "version"], devices), options.image
+        preflight.probe(runtime, options.image, ["pbrun", "version"], devices), options.image
     )
-    _tell(preflight.check_driver(version, gpus[0].driver))
+    _report(preflight.check_driver(version, gpus[0].driver))
     low_memory, finding = preflight.choose_low_memory(options, gpus)
-    _tell(finding)
-    _tell(preflight.check_host_memory(options, len(devices)))
+    _report(finding)
+    _report(preflight.check_host_memory(options, len(devices)))
     if reads:
-        _tell(preflight.check_space(reads, temporary))
-    return Machine(place, devices, low_memory)
+        _report(preflight.check_space(reads, temporary))
+    return Machine(runtime, devices, low_memory)
 
 
 def _gpus(
-    place: containers.RuntimeKind,
+    runtime: containers.RuntimeKind,
     options: ParabricksOptions,
     devices: tuple[str, ...],
     known: NodeFacts,
 ) -> tuple[list[LeasedGpu], str]:
-    """The step's GPUs: what is known of the node first; in a container they must be seen."""
-    answer = ask(
-        preflight.probe(place, options.image, question(), devices),
-        containers.environment(place, devices),
+    """Return the step's GPUs, with the known facts of the node, and the last line of a failure.
+
+    Queries nvidia-smi, because a container may see fewer GPUs than the machine has.
+    """
+    result = query(
+        preflight.probe(runtime, options.image, GPU_QUERY, devices),
+        containers.environment(runtime, devices),
     )
-    seen = parse(answer.words)
-    if place != "docker":  # nvidia-smi shows all that there are
+    seen = parse(result.text)
+    if runtime != "docker":  # nvidia-smi shows all GPUs of the machine
         seen = [gpu for gpu in seen if gpu.index in devices] or seen[: len(devices)]
-    if place == "native" and answer.status == NOT_FOUND:
+    if runtime == "native" and result.status == NOT_FOUND:
         seen = [LeasedGpu(device, None, None) for device in devices]
     return [
         replace(
@@ -237,10 +243,10 @@ def _gpus(
             driver=known.driver or gpu.driver,
         )
         for gpu in seen
-    ], answer.words.strip().splitlines()[-1] if answer.status and answer.words.strip() else ""
+    ], result.text.strip().splitlines()[-1] if result.status and result.text.strip() else ""
 
 
-def _tell(finding: PreflightCheck) -> None:
+def _report(finding: PreflightCheck) -> None:
     if finding.verdict == "refused":
         raise Failed(StepFailure(finding.kind, finding.text, finding.cure))
     cure = f" ({finding.cure})" if finding.cure else ""
@@ -249,53 +255,53 @@ def _tell(finding: PreflightCheck) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of `pbrun`, by its `name`, in the run's working directory."""
+    """One command of `pbrun` in the working directory."""
 
     name: str
     options: ParabricksOptions
     machine: Machine
-    means: StepResources
+    resources: StepResources
     readable: tuple[Path, ...]
 
     def run(
         self, command: Callable[[StepResources], list[str]], watch: Callable[[Running], None]
     ) -> None:
-        """Run it, once more with the low-memory flags where that can help. Raises Failed.
+        """Run the command, and again with the low-memory flags if that can help. Raises Failed.
 
-        `watch` is told of every process that is started.
+        `watch` is called with every process that is started.
         """
-        means = replace(self.means, low_memory=self.machine.low_memory)
+        resources = replace(self.resources, low_memory=self.machine.low_memory)
         while True:
-            failure = self._attempt(command(means), watch)
+            failure = self._attempt(command(resources), watch)
             if failure is None:
                 return
             allowed = self.options.low_memory != "never" and self.options.retry_low_memory
-            if not may_retry(failure, low_memory=means.low_memory, allowed=allowed):
+            if not may_retry(failure, low_memory=resources.low_memory, allowed=allowed):
                 raise Failed(failure)
-            sys.stderr.write("parabricks: out of GPU memory; once more with low-memory flags\n")
-            means = replace(means, low_memory=True)
+            sys.stderr.write("parabricks: out of GPU memory; retrying with low-memory flags\n")
+            resources = replace(resources, low_memory=True)
 
-    def _attempt(self, words: list[str], watch: Callable[[Running], None]) -> StepFailure | None:
+    def _attempt(self, argv: list[str], watch: Callable[[Running], None]) -> StepFailure | None:
         directory = Path.cwd()
         container = ""
-        command = words
-        if self.machine.place != "native":
+        command = argv
+        if self.machine.runtime != "native":
             container = container_name(directory, self.name)
-            command = self._in_container(words, container, directory)
-        if self.machine.place != "docker":
+            command = self._in_container(argv, container, directory)
+        if self.machine.runtime != "docker":
             container = ""
         sys.stderr.write(f"parabricks: {' '.join(command)}\n")
         sys.stderr.flush()
-        environment = containers.environment(self.machine.place, self.machine.devices)
-        with ending_with_us() as note:
+        environment = containers.environment(self.machine.runtime, self.machine.devices)
+        with stopped_by_signals() as register:
             running = Running(command, environment, container)
-            note(running)
+            register(running)
             watch(running)
-            status, last = running.wait()
-        return recognise(" ".join(words[:2]), status, last) if status else None
+            status, output = running.wait()
+        return recognise(" ".join(argv[:2]), status, output) if status else None
 
-    def _in_container(self, words: list[str], name: str, directory: Path) -> list[str]:
-        temporary = Path(self.means.temporary)
+    def _in_container(self, argv: list[str], name: str, directory: Path) -> list[str]:
+        temporary = Path(self.resources.temporary)
         container = containers.Container(
             image=self.options.image or "",
             devices=self.machine.devices,
@@ -305,22 +311,22 @@ class Step:
             name=name,
             user=f"{os.getuid()}:{os.getgid()}",
         )
-        wrap = containers.docker if self.machine.place == "docker" else containers.apptainer
+        wrap = containers.docker if self.machine.runtime == "docker" else containers.apptainer
         try:
-            return wrap(container, words)
+            return wrap(container, argv)
         except InvalidRequest as error:
             raise Failed(StepFailure("other", error.message, CURES["other"])) from error
 
 
 def container_name(directory: Path, step: str) -> str:
-    """The same for every attempt at a step of a run, so that no two can be at work."""
+    """Return one name for all attempts at a step of a run, so that two cannot run at once."""
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
     return f"wesemu-{digest}-{step}"
 
 
 @contextmanager
-def ending_with_us() -> Iterator[Callable[[Running], None]]:
-    """Until its end, SIGTERM and SIGINT stop the process noted here and then this one."""
+def stopped_by_signals() -> Iterator[Callable[[Running], None]]:
+    """While the context lasts, SIGTERM and SIGINT stop the registered process, then this one."""
     running: list[Running] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -338,8 +344,10 @@ def ending_with_us() -> Iterator[Callable[[Running], None]]:
 
 @contextmanager
 def scratch(name: str, options: ParabricksOptions) -> Iterator[tuple[Path, Path]]:
-    """A folder in the working directory for what becomes a result, and one for temporary files
-    where the settings say. Both go at the end."""
+    """Make a folder for results in the working directory, and one for temporary files.
+
+    The settings choose the place of the latter. Both are removed at the end.
+    """
     here = Path.cwd() / f".parabricks-{name}"
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir()
@@ -351,7 +359,7 @@ def scratch(name: str, options: ParabricksOptions) -> Iterator[tuple[Path, Path]
         raise Failed(
             StepFailure(
                 "other",
-                f"no temporary folder can be made in {parent}: {os_reason(error)}",
+                f"a temporary folder cannot be made in {parent}: {os_reason(error)}",
                 "correct parabricks.temporary",
             )
         ) from error

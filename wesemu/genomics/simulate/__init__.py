@@ -1,1 +1,1 @@
-"""Simulated genomes, reads and the fixtures that are made of them."""
+"""Simulated genomes and reads, and fixtures made of them."""

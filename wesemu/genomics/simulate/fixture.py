@@ -1,4 +1,4 @@
-"""Fixtures with a known truth: a small diploid genome, its variants and its paired reads."""
+"""Write fixtures with a known truth: a small diploid genome, its variants and paired reads."""
 
 import hashlib
 import json
@@ -30,10 +30,10 @@ INDEX_SEQUENCE = "ACGTACGT"
 class FixtureSettings:
     """What to simulate.
 
-    `length` is that of the whole reference in bp; `depth` counts all reads, duplicates
-    included; `snps` and `indels` are exact numbers (None: one SNP a kb, one indel every 3 kb);
-    `duplicates` is the share of the pairs that are PCR duplicates; inserts are in bp, between
-    the outer ends.
+    `length` is that of the whole reference in bp. `depth` counts all reads, duplicates included.
+    `snps` and `indels` are exact numbers (None: one SNP for each kb, one indel for each 3 kb).
+    `duplicates` is the share of PCR duplicates among the pairs. Insert sizes are in bp, between the
+    outer ends.
 
     Raises InvalidRequest for a value outside its range.
     """
@@ -83,7 +83,7 @@ class FixtureSettings:
         return max(1, round(self.length * self.depth / (2 * self.read_length)))
 
     def command(self) -> str:
-        """The command line that makes this fixture again, all that matters spelt out."""
+        """Return the command line that makes this fixture again."""
         flags = [
             f"--{field.name.replace('_', '-')} {str(value).removesuffix('.0')}"
             for field in fields(self)
@@ -94,11 +94,11 @@ class FixtureSettings:
 
 @dataclass(frozen=True)
 class FixtureSummary:
-    """The exact figures of a fixture, as `fixture.json` has them.
+    """The exact figures of a fixture, as in `fixture.json`.
 
-    `reads` and `bases` count both files together; `duplicate_reads` those that a duplicate
-    marker has to flag; `contigs` gives lengths in bp; `sha256` is of each file's text, without
-    its compression: two builds of zlib may pack the same text differently.
+    `reads` and `bases` count both files together. `duplicate_reads` counts the reads that a
+    duplicate marker has to flag. `contigs` has lengths in bp. `sha256` is that of each file's
+    uncompressed text: two builds of zlib may compress the same text differently.
     """
 
     command: str
@@ -128,15 +128,15 @@ class Fixture:
 
 
 class _TextFile:
-    """Text on its way to a file, hashed as it was before packing.
+    """Writes text to a file, with gzip by the suffix, and hashes the uncompressed text.
 
-    Packed files have no name, no time and no operating system in their header.
+    The gzip header has no name, no time and no operating system, so equal text gives equal bytes.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self._hash = hashlib.sha256()
-        self._packer: _Gzip | None = _Gzip() if path.suffix == ".gz" else None
+        self._gzip: _Gzip | None = _Gzip() if path.suffix == ".gz" else None
 
     def __enter__(self) -> Self:
         return self
@@ -148,13 +148,13 @@ class _TextFile:
         trace: TracebackType | None,
     ) -> None:
         with self._file:
-            if self._packer:
-                self._file.write(self._packer.finish())
+            if self._gzip:
+                self._file.write(self._gzip.finish())
 
     def write(self, text: str) -> None:
         data = text.encode("ascii")
         self._hash.update(data)
-        self._file.write(self._packer.pack(data) if self._packer else data)
+        self._file.write(self._gzip.compress(data) if self._gzip else data)
 
     @property
     def sha256(self) -> str:
@@ -162,14 +162,14 @@ class _TextFile:
 
 
 class _Gzip:
-    """One gzip member (RFC 1952), tuned for bases: Z_FILTERED leaves out the shortest matches."""
+    """One gzip member (RFC 1952), tuned for bases: Z_FILTERED avoids the shortest matches."""
 
     def __init__(self) -> None:
         self._deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_FILTERED)
         self._header = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
         self._crc = self._size = 0
 
-    def pack(self, data: bytes) -> bytes:
+    def compress(self, data: bytes) -> bytes:
         header, self._header = self._header, b""
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
@@ -178,7 +178,7 @@ class _Gzip:
     def finish(self) -> bytes:
         size = self._size & 0xFFFFFFFF
         trailer = self._crc.to_bytes(4, "little") + size.to_bytes(4, "little")
-        return self.pack(b"") + self._deflate.flush() + trailer
+        return self.compress(b"") + self._deflate.flush() + trailer
 
 
 def _refuse_overwriting(directory: Path) -> None:
@@ -187,8 +187,8 @@ def _refuse_overwriting(directory: Path) -> None:
     present = [name for name in _WRITTEN if (directory / name).exists()]
     if present:
         raise Conflict(
-            f"{directory / present[0]} is there already and was not written by a fixture; choose "
-            "another folder, or move it away"
+            f"{directory / present[0]} exists already and does not belong to a fixture; choose "
+            "another folder, or move the file away"
         )
 
 
@@ -196,11 +196,11 @@ def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
     """Simulate and write reference.fa, reads_1.fq.gz, reads_2.fq.gz, truth.vcf, fixture.json.
 
     The same settings give the same text on every Python and platform. The genome depends on
-    `seed`, `length` and `contigs` alone, the variants on these and their numbers: another depth
-    reads the same sample.
+    `seed`, `length` and `contigs` alone, the variants also on their numbers: with another depth the
+    sample is the same.
 
-    An earlier fixture in `directory` is replaced. Raises InvalidRequest where the variants or the
-    reads do not fit into the reference, Conflict where a file is in the way that is no fixture's.
+    Replaces an earlier fixture in `directory`. Raises InvalidRequest if the variants or the reads
+    do not fit into the reference, Conflict if the directory has such files of another origin.
     """
     _refuse_overwriting(directory)
     contigs = build_contigs(RandomSource(settings.seed, 1), settings.length, settings.contigs)
@@ -219,9 +219,8 @@ def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
     pairs = sequence_pairs(RandomSource(settings.seed, 4), fragments, settings.read_length)
 
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / _SUMMARY).write_text(
-        "{}\n"
-    )  # marks what follows as a fixture's, also if broken off
+    # marks the files as a fixture, also if this call is interrupted
+    (directory / _SUMMARY).write_text("{}\n")
     reference, truth = directory / "reference.fa", directory / "truth.vcf"
     reads_1, reads_2 = directory / "reads_1.fq.gz", directory / "reads_2.fq.gz"
     hashes = {

@@ -1,4 +1,7 @@
-"""The genome behind a fixture: contigs with repeats, a diploid sample, and its truth VCF."""
+"""The genome of a fixture: contigs with repeats, a diploid sample, and its truth VCF.
+
+`RandomSource` gives draws that are the same on every Python and platform.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -9,25 +12,22 @@ from typing import TypeVar
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.compare import anchored
 
-# Random draws that are the same on every Python and platform.
-
-
 T = TypeVar("T")
 
 
 class RandomSource:
-    """A seeded stream of draws; streams of one seed are independent of each other.
+    """A seeded stream of random draws; the streams of one seed are independent.
 
     Built on `Random.random` alone: Python promises to keep that method and integer seeding
     (documentation of `random`, "Notes on reproducibility"), not `choice`, `shuffle` or `gauss`.
-    No function of the C mathematics library is used, since those differ in the last bit.
+    Functions of the C mathematics library are avoided: platforms differ in the last bit.
     """
 
     def __init__(self, seed: int, stream: int) -> None:
         self.uniform = Random((seed << 8) | stream).random  # noqa: S311 - no secret
 
     def below(self, limit: int) -> int:
-        """An integer of 0 .. limit - 1."""
+        """Return an integer from 0 to limit - 1."""
         return int(self.uniform() * limit)
 
     def chance(self, probability: float) -> bool:
@@ -37,9 +37,9 @@ class RandomSource:
         return items[self.below(len(items))]
 
     def normal(self, mean: float, deviation: float) -> float:
-        """Nearly normal, never beyond six deviations: the sum of twelve uniform draws."""
+        """Return a nearly normal number within six deviations: a sum of twelve uniform draws."""
         total = 0.0
-        for _ in range(12):  # not sum(): Python 3.12 made it compensate rounding errors
+        for _ in range(12):  # not sum(): it compensates rounding errors since Python 3.12
             total += self.uniform()
         return mean + deviation * (total - 6.0)
 
@@ -50,7 +50,7 @@ class RandomSource:
             items[last], items[other] = items[other], items[last]
 
     def bases(self, length: int, gc: float = 0.5) -> str:
-        """A sequence of independent bases, `gc` of them G or C."""
+        """Return independent bases; `gc` is the share of G and C."""
         half = gc / 2
         return "".join(
             "G" if u < half else "C" if u < gc else "A" if u < 0.5 + half else "T"
@@ -80,7 +80,7 @@ class SimulatedContig:
     repeats: tuple[tuple[int, int], ...]
 
     def mask(self, margin: int = 0) -> bytearray:
-        """One byte a base: 1 within `margin` bp of a repeat, else 0."""
+        """Return one byte for each base: 1 within `margin` bp of a repeat, else 0."""
         mask = bytearray(len(self.sequence))
         for start, end in self.repeats:
             start, end = max(0, start - margin), min(len(mask), end + margin)
@@ -108,7 +108,7 @@ class Variant:
 
 
 class Haplotype:
-    """One copy of a contig with its variants applied, and the way back to the reference."""
+    """One copy of a contig with its variants applied; maps positions back to the reference."""
 
     def __init__(self, contig: SimulatedContig, variants: Sequence[Variant]) -> None:
         pieces: list[str] = []
@@ -125,19 +125,18 @@ class Haplotype:
         self.sequence = "".join(pieces)
 
     def lift(self, place: int) -> int:
-        """The 0-based reference position of a base; inserted bases count on from the left."""
+        """Return the 0-based reference position of a base; inserted bases count from their left."""
         block = bisect_right(self._starts, place) - 1
         return self._references[block] + place - self._starts[block]
 
 
 def build_contigs(draws: RandomSource, length: int, count: int) -> list[SimulatedContig]:
-    """`count` contigs of together `length` bp, each shorter than the one before.
+    """Make `count` contigs of `length` bp in all, each shorter than the one before.
 
-    Dispersed repeats (two families, copies 3 % from their consensus, never 46 bp without a
-    difference), short tandem repeats, one longer tandem and homopolymers lie in a unique
-    background.
+    A unique background has dispersed repeats (two families, copies 3 % from their consensus, never
+    46 bp without a difference), short tandem repeats, one longer tandem and homopolymers.
 
-    Raises InvalidRequest where a contig would be too short for its repeats.
+    Raises InvalidRequest if a contig is too short for its repeats.
     """
     shares = count * (count + 1) // 2
     lengths = [length * (count - i) // shares for i in range(1, count)]
@@ -188,12 +187,12 @@ def _diverged_copy(draws: RandomSource, consensus: str) -> str:
 def place_variants(
     draws: RandomSource, contigs: Sequence[SimulatedContig], snps: int, indels: int
 ) -> list[Variant]:
-    """Exactly so many SNPs and indels in unique sequence, in the order of the reference.
+    """Place exactly `snps` SNPs and `indels` indels in unique sequence, in reference order.
 
-    Two of three SNPs are transitions; two of three variants of each kind are heterozygous;
-    insertions and deletions take turns, and half of the short insertions are tandem copies.
+    Two of three SNPs are transitions. Two of three variants of each kind are heterozygous.
+    Insertions and deletions alternate, and half of the short insertions are tandem copies.
 
-    Raises InvalidRequest where they do not fit.
+    Raises InvalidRequest if they do not fit.
     """
     sites = _choose_sites(draws, contigs, snps + indels)
     draws.shuffle(sites)
@@ -271,7 +270,7 @@ def _make_indel(
 def apply_variants(
     contigs: Sequence[SimulatedContig], variants: Sequence[Variant]
 ) -> list[tuple[Haplotype, Haplotype]]:
-    """The two haplotypes of each contig; `variants` in the order of the reference."""
+    """Return the two haplotypes of each contig; `variants` are in reference order."""
 
     def carried(contig: SimulatedContig, copy: int) -> list[Variant]:
         return [v for v in variants if v.contig == contig.name and v.genotype[copy]]
@@ -283,7 +282,7 @@ def apply_variants(
 
 
 def vcf_lines(contigs: Sequence[SimulatedContig], variants: Sequence[Variant]) -> Iterator[str]:
-    """The lines of a VCF 4.2 with phased genotypes; no date and no path, so it is stable."""
+    """Yield the lines of a VCF 4.2 with phased genotypes, without a date or a path."""
     yield "##fileformat=VCFv4.2"
     yield '##FILTER=<ID=PASS,Description="All filters passed">'
     for contig in contigs:

@@ -1,4 +1,4 @@
-"""An emulated sequencing run: fragments, PCR duplicates, binned qualities and their errors."""
+"""A simulated sequencing run: fragments, PCR duplicates, binned qualities and errors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ WELL_STEP, ROW_STEP, ROW_END = 18, 16, 32_000  # the grid of a patterned flow ce
 
 @dataclass(frozen=True)
 class Library:
-    """What is sequenced; lengths in bp, `duplicate_pairs` are among `pairs`."""
+    """What to sequence: lengths are in bp; `pairs` includes `duplicate_pairs`."""
 
     pairs: int
     duplicate_pairs: int
@@ -25,7 +25,7 @@ class Library:
 
 
 class Fragment(NamedTuple):
-    """A piece of one haplotype, 0-based; if flipped, the first read is the right one."""
+    """A piece of one haplotype, 0-based. If flipped, the first read comes from the right end."""
 
     haplotype: Haplotype
     start: int
@@ -34,7 +34,7 @@ class Fragment(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The name without `@` and number, and bases and qualities of both reads."""
+    """A name without `@` and mate number; bases and qualities of both reads."""
 
     name: str
     bases: tuple[str, str]
@@ -47,14 +47,14 @@ def draw_fragments(
     haplotypes: Sequence[tuple[Haplotype, Haplotype]],
     library: Library,
 ) -> list[Fragment]:
-    """The fragments in random order, duplicates included.
+    """Return fragments in random order, duplicates included.
 
-    Two fragments that are no duplicates of each other never share both outer ends on the
-    reference, on whichever haplotype they lie and whichever way an aligner treats an indel near
-    an end. Duplicates are copies of fragments whose reads touch neither an indel nor a repeat,
-    so that a duplicate marker has to find exactly `duplicate_pairs` of them.
+    Two fragments that are not duplicates never share both outer ends on the reference, whatever
+    their haplotypes, and however an aligner treats an indel near an end. Duplicates are copies of
+    fragments whose reads touch neither an indel nor a repeat. So a duplicate marker has to find
+    exactly `duplicate_pairs` of them.
 
-    Raises InvalidRequest where the reference is too small for so many.
+    Raises InvalidRequest if the reference is too small.
     """
     total = sum(len(contig.sequence) for contig in contigs)
     masks = [contig.mask() for contig in contigs]
@@ -81,7 +81,7 @@ def draw_fragments(
             unambiguous.append(fragment)
     if len(fragments) < wanted or (library.duplicate_pairs and not unambiguous):
         raise InvalidRequest(
-            f"{total} bp hold no {library.pairs} pairs that can be told apart: "
+            f"{total} bp are too few for {library.pairs} pairs that differ: "
             "ask for less depth, or for a longer reference",
             field="depth",
         )
@@ -93,7 +93,7 @@ def draw_fragments(
 def _draw_fragment(
     draws: RandomSource, haplotypes: tuple[Haplotype, Haplotype], place: int, library: Library
 ) -> Fragment | None:
-    """A fragment from `place` on; None where it would reach over the end of the contig."""
+    """Return a fragment that begins at `place`; None if it would cross the end of the contig."""
     haplotype = draws.pick(haplotypes)
     size = round(draws.normal(library.insert_mean, library.insert_deviation))
     size = max(size, library.read_length)
@@ -103,7 +103,7 @@ def _draw_fragment(
 
 
 def _possible_ends(fragment: Fragment, read_length: int) -> set[tuple[int, int]]:
-    """The outer ends on the reference, aligned through an indel or clipped at it."""
+    """Return the outer ends on the reference: aligned through an indel, or clipped at it."""
     lift = fragment.haplotype.lift
     inside = read_length - 1
     first, last = fragment.start, fragment.start + fragment.size - 1
@@ -115,6 +115,7 @@ def _possible_ends(fragment: Fragment, read_length: int) -> set[tuple[int, int]]
 
 
 def _is_unique(fragment: Fragment, mask: bytearray, read_length: int) -> bool:
+    """Return whether neither read touches a repeat."""
     lift = fragment.haplotype.lift
     first, last = fragment.start, fragment.start + fragment.size - 1
     reads = ((first, first + read_length - 1), (last - read_length + 1, last))
@@ -124,7 +125,7 @@ def _is_unique(fragment: Fragment, mask: bytearray, read_length: int) -> bool:
 def sequence_pairs(
     draws: RandomSource, fragments: Sequence[Fragment], read_length: int
 ) -> Iterator[Pair]:
-    """Read each fragment from both ends, every time with qualities and errors of its own."""
+    """Read each fragment from both ends, with new qualities and errors for each read."""
     many = _error_counts(read_length)
     tile, row, well = 1101, 1000, 1000
     for fragment in fragments:
@@ -146,7 +147,7 @@ def sequence_pairs(
 
 
 def _error_counts(length: int) -> list[float]:
-    """Cumulative probabilities of 0, 1, 2, … errors in `length` bases of the top quality."""
+    """Return cumulative probabilities of 0, 1, 2, … errors in `length` bases of top quality."""
     rate = ERROR_RATES[TOP]
     term = 1.0
     for _ in range(length):
@@ -161,7 +162,7 @@ def _error_counts(length: int) -> list[float]:
 def _sequence_read(
     draws: RandomSource, bases: str, many: list[float], mate: int
 ) -> tuple[str, str]:
-    """The bases with errors, and their qualities."""
+    """Return the bases with errors, and their qualities."""
     low = _draw_low_qualities(draws, len(bases), mate)
     wrong = {place for place, quality in low.items() if draws.chance(ERROR_RATES[quality])}
     u = draws.uniform()
@@ -177,9 +178,9 @@ def _sequence_read(
 
 
 def _draw_low_qualities(draws: RandomSource, length: int, mate: int) -> dict[int, str]:
-    """Qualities below the top by 0-based cycle: rarely early, often late, oftener in read 2."""
+    """Return qualities below the top by 0-based cycle: more often late, and in read 2."""
     low: dict[int, str] = {}
-    while draws.chance(0.25 + 0.1 * mate):  # a passing dip
+    while draws.chance(0.25 + 0.1 * mate):  # a short dip
         start = max(draws.below(length), draws.below(length))
         quality = "8" if draws.chance(0.7) else "-"
         for place in range(start, min(length, start + 1 + draws.below(3))):

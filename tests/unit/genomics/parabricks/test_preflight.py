@@ -16,7 +16,7 @@ from wesemu.genomics.parabricks.preflight import (
     check_gpus,
     check_space,
     choose_low_memory,
-    choose_place,
+    choose_runtime,
     leased,
     options_from,
     parabricks_findings,
@@ -101,20 +101,21 @@ def test_nothing_to_run_is_told(doubles: Doubles) -> None:
     (finding,) = parabricks_findings(ParabricksOptions())
     assert (finding.verdict, finding.kind) == ("refused", "image")
     assert "parabricks.image" in finding.cure
-    assert choose_place(ParabricksOptions(runtime="docker"))[1].text == "docker is not on PATH"
+    assert choose_runtime(ParabricksOptions(runtime="docker"))[1].text == "docker is not on PATH"
     doubles.install("docker")
     assert (
-        choose_place(ParabricksOptions(runtime="docker"))[1].text == "no image is named for docker"
+        choose_runtime(ParabricksOptions(runtime="docker"))[1].text
+        == "no image is named for docker"
     )
 
 
 def test_pbrun_on_path_comes_first_then_the_image(doubles: Doubles) -> None:
     doubles.install("docker", "apptainer")
-    assert choose_place(ParabricksOptions(image=IMAGE))[0] == "docker"
-    assert choose_place(ParabricksOptions(image=str(doubles.image)))[0] == "apptainer"
+    assert choose_runtime(ParabricksOptions(image=IMAGE))[0] == "docker"
+    assert choose_runtime(ParabricksOptions(image=str(doubles.image)))[0] == "apptainer"
     doubles.install("pbrun")
-    assert choose_place(ParabricksOptions(image=IMAGE))[0] == "native"
-    assert choose_place(ParabricksOptions(runtime="docker", image=IMAGE))[0] == "docker"
+    assert choose_runtime(ParabricksOptions(image=IMAGE))[0] == "native"
+    assert choose_runtime(ParabricksOptions(runtime="docker", image=IMAGE))[0] == "docker"
 
 
 @pytest.mark.parametrize("runtime", ["native", "docker", "apptainer"])
