@@ -1,4 +1,7 @@
-"""What the emulator's own controls may do, and no owner: see and end the runs of everybody."""
+"""Services of the control API over the runs of all owners.
+
+`AdminService` reads, watches, ends and deletes runs; `Retention` prunes old ones.
+"""
 
 import asyncio
 import time
@@ -29,17 +32,13 @@ from wesemu.runs.service import RunService
 from wesemu.runs.sla import RunTallies
 from wesemu.runs.store import RunStore
 
-# The terms that this server gives its runs, and the faults that wait for the next ones.
-
-
-_ROUND_SECONDS = 0.5
+_DRAIN_SECONDS = 0.5
 
 ACTIVE = tuple(state for state in RunState if state.active)
 
 
 class AdminService:
-    """Looks after all runs of a server. `wait_idle` waits so many seconds until none is carried out
-    any more, and tells whether that is so."""
+    """All runs of a server. `wait_idle` is `Scheduler.wait_idle`."""
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class AdminService:
         self._runs = runs
 
     async def counts(self) -> dict[RunState, int]:
-        """All owners' runs by state, every state named."""
+        """Count the runs of all owners by state; every state has an entry."""
         return await self._store.all_state_counts()
 
     async def queue(self) -> list[tuple[str, int, datetime]]:
@@ -69,7 +68,7 @@ class AdminService:
         return await self._store.active_tasks()
 
     async def active(self) -> list[Run]:
-        """All runs that have not ended, in the order of service."""
+        """Return all runs that have not ended, in queue order."""
         return await self._store.in_states(*ACTIVE)
 
     @property
@@ -78,39 +77,42 @@ class AdminService:
         return self._changes.number
 
     def event_id(self, number: int | None) -> str | None:
-        """The word by which a watcher goes on behind a change (`changed_since`)."""
+        """Return the event id of a change, for `changed_since`."""
         return None if number is None else self._changes.position(number)
 
     def changed_since(self, event_id: str) -> list[tuple[RunId, int | None]] | None:
-        """The runs that have changed behind an event; None where that is not known any more."""
+        """Return the runs that changed after an event; None if the event is too old."""
         missed = self._changes.since(event_id)
         return None if missed is None else [*missed]
 
     @contextmanager
     def watch(self) -> Iterator[ChangedRuns]:
-        """All runs that change from now on."""
+        """Collect the runs that change from now on."""
         with self._changes.watch() as changed:
             yield changed
 
     async def find(self, run_id: RunId) -> Run | None:
-        """None for a run that was removed."""
+        """Return a run; None if it was removed."""
         try:
             return await self._store.get(run_id)
         except RunNotFound:
             return None
 
     async def end_all(self, seconds: float) -> None:
-        """Cancel what is queued or under way until nothing is. Raises EngineFault for runs that
-        do not end within `seconds`."""
+        """Cancel all queued and active runs and wait for their end.
+
+        Raises EngineFault for runs that do not end within `seconds`.
+        """
         deadline = time.monotonic() + seconds
         while True:
             active = await self.active()
             for run in active:
                 with suppress(RunNotFound):
                     await self._service.cancel(run.owner, run.id)
-            drained = await self._wait_idle(_ROUND_SECONDS)
+            idle = await self._wait_idle(_DRAIN_SECONDS)
             late = time.monotonic() > deadline
-            if drained and (late or not active):  # late ones that nobody carries out may stay
+            # A queued run may wait for a GPU for ever. It stays if it is not canceled in time.
+            if idle and (late or not active):
                 return
             if late:
                 raise EngineFault(
@@ -119,10 +121,10 @@ class AdminService:
                 )
 
     async def wipe(self) -> int:
-        """Forget all runs and their directories; returns how many those were.
+        """Delete all runs and their directories. Return how many.
 
-        What they published stays, and so does what else lies beside the run directories. Call it
-        after `end_all`, while nothing is submitted.
+        Published results and foreign files in `runs/` stay. Call it after `end_all`, while the
+        server accepts no submissions.
         """
         removed = await self._store.clear()
         for run_id in removed:
@@ -131,26 +133,22 @@ class AdminService:
         return len(removed)
 
 
-_ROUND_SECONDS = 3600.0
-
+_PRUNE_SECONDS = 3600.0
 
 log = structlog.get_logger("wesemu.retention")
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was removed, or would be. `freed_bytes` leaves out files that have another hard link,
-    such as results in a bucket."""
+    """Result of a pruning. `freed_bytes` leaves out files with a hard link outside, such as
+    results in a bucket."""
 
     runs: int
     freed_bytes: int
 
 
 class Retention:
-    """Prunes runs by the time since their end on this machine's clock.
-
-    With `days` it does so by itself, every hour.
-    """
+    """Prunes runs by the time since their end on the wall clock; with `days`, every hour."""
 
     def __init__(
         self, store: RunStore, service: RunService, runs: Path, *, days: float = 0
@@ -164,10 +162,10 @@ class Retention:
     async def prune(
         self, older_than: timedelta, *, keep_outputs: bool = False, dry_run: bool = False
     ) -> Pruned:
-        """Forget runs that ended longer ago than `older_than`, and delete their directories.
+        """Delete runs that ended longer ago than `older_than`, with their directories.
 
-        With `keep_outputs` the runs stay listed, with their requests, logs and outputs; only
-        their working directories go. Results in buckets always stay.
+        With `keep_outputs`, only working directories are deleted; runs, requests, logs and outputs
+        stay. Results in buckets always stay.
         """
         number = freed = 0
         for folder in await asyncio.to_thread(_ended_before, self._runs, older_than):
@@ -179,7 +177,7 @@ class Retention:
         return Pruned(number, freed)
 
     async def _prune_one(self, folder: Path, keep_outputs: bool, dry_run: bool) -> int:
-        """The bytes that were freed."""
+        """Return the freed bytes. Raises RunNotFound, RunActive."""
         run = await self._store.get(RunId(folder.name))
         if run.state.active:
             raise RunActive(f"run {run.id} has not ended")
@@ -191,7 +189,7 @@ class Retention:
         return freed
 
     async def start(self) -> None:
-        """Begin to prune by itself, if it is to."""
+        """Start regular pruning if `days` is set."""
         if self._days:
             self._pruning = asyncio.create_task(self._prune_regularly(), name="retention")
 
@@ -205,12 +203,12 @@ class Retention:
             try:
                 await self.prune(timedelta(days=self._days))
             except Exception:
-                log.exception("pruning failed; it is tried again in an hour")
-            await asyncio.sleep(_ROUND_SECONDS)
+                log.exception("pruning failed; trying again in an hour")
+            await asyncio.sleep(_PRUNE_SECONDS)
 
 
 def _ended_before(runs: Path, age: timedelta) -> list[Path]:
-    """The directories of runs that ended at least `age` ago."""
+    """Return the directories of runs that ended at least `age` ago."""
     latest = time.time() - age.total_seconds()
     return [
         folder
@@ -227,8 +225,9 @@ def _ended(folder: Path) -> float:
 
 
 def _free_work(folder: Path, *, dry_run: bool) -> int:
-    """Delete what only the run's processes needed; the bytes that were freed."""
+    """Delete the folders that only the run's processes needed. Return the freed bytes."""
     workspace = Workspace(folder)
+    # A workflow may have replaced a folder by a link.
     candidates = [workspace.work, workspace.inputs, folder / "tmp", folder / "cache"]
     unneeded = [each for each in candidates if each.is_dir() and not each.is_symlink()]
     freed = tree_size(*unneeded)

@@ -95,21 +95,21 @@ def check_room(folder: Path) -> None:
 
 
 async def retry_on_full_disk(
-    write: Callable[[], Awaitable[_T]], *, hurry: asyncio.Event | None = None
+    write: Callable[[], Awaitable[_T]], *, give_up: asyncio.Event | None = None
 ) -> _T:
     """Write to the index; where the disk is full, once somebody has made room. Raises DiskFull
-    only in a `hurry`."""
-    hurry = hurry or asyncio.Event()
+    only in a `give_up`."""
+    give_up = give_up or asyncio.Event()
     while True:
         try:
             return await write()
         except DiskFull as error:
-            if hurry.is_set():
+            if give_up.is_set():
                 raise
             log.error("the index waits for room", error=error.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE_SECONDS):
-                    await hurry.wait()
+                    await give_up.wait()
 
 
 # The index database's tables, and the steps that bring an older file up to date.

@@ -1,7 +1,8 @@
-"""Deletes run directories, and nothing that this server did not certainly make.
+"""Maintenance of the data directory: index repair, clean-up of run directories, backups.
 
-The folder of the runs may hold what others have put there. A run directory is recognised by its
-name and by what lies in it; everything else stays.
+Index repair adds runs from their directories, which are the source of truth. Clean-up deletes only
+entries of `runs/` that a server certainly created. A backup is one tar file; a server may be
+running while it is written.
 """
 
 import asyncio
@@ -23,21 +24,18 @@ from wesemu.errors import (
     SystemFault,
 )
 from wesemu.runs.data_directory import (
-    _REMOVED,
+    TRASH_PREFIX,
     DataDirectory,
     IdSource,
-    _is_draft,
-    _is_put_away,
-    is_ours,
+    is_draft,
+    is_own_entry,
     is_run_directory,
+    is_trash,
 )
 from wesemu.runs.model import Run, RunId, RunState, TaskLog
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import read_run, run_folders
 from wesemu.runs.store import HandleTaken, RunStore
-
-# The index held against the run directories, which are the truth.
-
 
 log = structlog.get_logger("wesemu.rebuild")
 
@@ -45,38 +43,44 @@ _ACTIVE = tuple(state for state in RunState if state.active)
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-async def rebuild_index(store: RunStore, runs: Path) -> int:
-    """Put every run that the index lacks into it, oldest first; returns how many those were.
+# Index repair.
 
-    A run that had not ended is queued again, and taken up where its process is or was. Runs that
-    have ended since the index was written are brought up to date.
+
+async def rebuild_index(store: RunStore, runs: Path) -> int:
+    """Add the runs that the index lacks, oldest first. Return how many.
+
+    Runs that had not ended are queued again; the supervisor resumes them. Runs that ended after
+    the index was written are updated.
     """
     folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-    return await _put_back(store, folders, await store.ids())
+    return await _add_missing(store, folders, await store.ids())
 
 
 async def reconcile(store: RunStore, runs: Path) -> None:
-    """At start-up: notice an index that is missing, empty or older than the run directories, and
-    put back what it lacks. Before `clean_up`."""
+    """Repair an index that is missing, empty or older than the run directories.
+
+    Call it at start-up, before `clean_up`.
+    """
     known = await store.ids()
     folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-    # a submission that was never accepted may lack in an index that has others
+    # A directory with a draft mark may be a submission that was interrupted before its commit. If
+    # the index has other runs, it lacks this one rightly.
     lost = await asyncio.to_thread(
         lambda: [folder for folder in folders if not known or not folder.draft.exists()]
     )
-    if added := await _put_back(store, lost, known):
-        log.warning("the index lacked runs; they are put back from their directories", runs=added)
+    if added := await _add_missing(store, lost, known):
+        log.warning("the index lacked runs; added them from their directories", runs=added)
     gone = known - {folder.root.name for folder in folders}
     if gone:
         log.warning(
-            "the directories of runs are gone; 'wesemu rebuild' drops these runs from the index",
+            "run directories are missing; 'wesemu rebuild' drops these runs from the index",
             runs=len(gone),
             example=min(gone),
         )
 
 
 async def drop_missing(store: RunStore, runs: Path) -> int:
-    """Drop the runs whose directories are gone; returns how many those were."""
+    """Delete the runs without a directory from the index. Return how many."""
     known = await store.ids()
     gone = await asyncio.to_thread(
         lambda: [run_id for run_id in known if not (runs / run_id).is_dir()]
@@ -86,20 +90,25 @@ async def drop_missing(store: RunStore, runs: Path) -> int:
     return len(gone)
 
 
-async def _put_back(store: RunStore, folders: Iterable[Workspace], known: Collection[RunId]) -> int:
+async def _add_missing(
+    store: RunStore, folders: Iterable[Workspace], known: Collection[RunId]
+) -> int:
     missing = [folder for folder in folders if folder.root.name not in known]
-    await _refresh(store, [folder for folder in folders if folder.root.name in known])
-    read = [await asyncio.to_thread(_read, folder) for folder in missing]
-    found = [pair for pair in read if pair is not None]
-    for run, tasks in sorted(found, key=lambda pair: pair[0].created):
+    await _update_ended(store, [folder for folder in folders if folder.root.name in known])
+    pairs = [await asyncio.to_thread(_read, folder) for folder in missing]
+    readable = [pair for pair in pairs if pair is not None]
+    # by creation, because the order of insertion is the order of the queue
+    for run, tasks in sorted(readable, key=lambda pair: pair[0].created):
         await _insert(store, run)
         await store.put_tasks(run.id, tasks)
-    return len(found)
+    return len(readable)
 
 
-async def _refresh(store: RunStore, folders: Iterable[Workspace]) -> None:
-    """A directory tells of a run's end after the index does, so an index that does not know the
-    end is an older one."""
+async def _update_ended(store: RunStore, folders: Iterable[Workspace]) -> None:
+    """Copy the ends of runs that the index still has as active.
+
+    The supervisor writes an end to the index first, so such an index is an older copy.
+    """
     active = {run.id for run in await store.in_states(*_ACTIVE)}
     for workspace in folders:
         if workspace.root.name not in active:
@@ -114,10 +123,10 @@ def _read(workspace: Workspace) -> tuple[Run, list[TaskLog]] | None:
     try:
         run, tasks = read_run(workspace)
     except _UNREADABLE as error:
-        log.warning("a run directory is unreadable", folder=workspace.root.name, error=f"{error}")
+        log.warning("run directory is unreadable", folder=workspace.root.name, error=f"{error}")
         return None
     if run.id != workspace.root.name:
-        log.warning("a run directory is another run's", folder=workspace.root.name, run_id=run.id)
+        log.warning("run directory has another run's id", folder=workspace.root.name, run_id=run.id)
         return None
     return run, tasks
 
@@ -129,29 +138,33 @@ async def _insert(store: RunStore, run: Run) -> None:
             await store.insert(run)
         except HandleTaken:
             handle = ids.handle()
-            log.warning("a run's handle belongs to another run", run_id=run.id, new=handle)
+            log.warning("handle of a run is taken; renaming it", run_id=run.id, new=handle)
             run = replace(run, handle=handle)
         else:
             return
 
 
+# Clean-up of run directories.
+
 _NAMES_SHOWN = 3
 
 
 def trash(workspace: Workspace) -> Path:
-    """Rename a run directory, the first half of removing it. Returns where it is now."""
-    away = workspace.root.with_name(_REMOVED + workspace.root.name)
+    """Rename a run directory so that a crash cannot leave half of it. Return the new path."""
+    away = workspace.root.with_name(TRASH_PREFIX + workspace.root.name)
     return workspace.root.rename(away) if workspace.root.exists() else away
 
 
 def delete(folder: Path) -> None:
-    """Delete a run directory that was put away. A link is not followed."""
+    """Delete a folder with its content. Links are not followed, errors are ignored."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 async def clean_up(runs: Path, store: RunStore) -> None:
-    """At start-up: delete what was put away, submissions that were never accepted, and what runs
-    that have ended hold of fetched inputs. Call it once the index is known to be whole."""
+    """Delete trash, submissions that were not accepted, and fetched inputs of ended runs.
+
+    Call it at start-up, after `reconcile`: a draft that is not in the index is deleted.
+    """
     drafts = await asyncio.to_thread(_clean_up_ended, runs)
     known = await store.many([RunId(folder.name) for folder in drafts])
     for folder in drafts:
@@ -162,49 +175,44 @@ async def clean_up(runs: Path, store: RunStore) -> None:
 
 
 def delete_all(runs: Path, run_ids: Collection[str]) -> None:
-    """Delete the directories of these runs, of runs that the index does not know, and drafts."""
+    """Delete the directories of these runs, of runs that are not in the index, and drafts."""
     indexed = set(run_ids)
-    strange = []
-    for folder in _entries(runs):
-        if folder.name in indexed or is_ours(folder):
+    foreign = []
+    for folder in sorted(runs.iterdir()):
+        if folder.name in indexed or is_own_entry(folder):
             delete(folder)
         else:
-            strange.append(folder.name)
-    _warn(strange)
+            foreign.append(folder.name)
+    _warn(foreign)
 
 
 def _clean_up_ended(runs: Path) -> list[Path]:
-    """Returns the drafts, which are for the index to confirm."""
-    drafts, strange = [], []
-    for folder in _entries(runs):
+    """Delete trash and inputs of ended runs. Return the drafts; the index decides about them."""
+    drafts, foreign = [], []
+    for folder in sorted(runs.iterdir()):
         workspace = Workspace(folder)
-        if _is_put_away(folder):
+        if is_trash(folder):
             delete(folder)
-        elif _is_draft(folder):
+        elif is_draft(folder):
             drafts.append(folder)
         elif not is_run_directory(folder):
-            strange.append(folder.name)
+            foreign.append(folder.name)
         elif workspace.state.is_file():
             delete(workspace.inputs)
-    _warn(strange)
+    _warn(foreign)
     return drafts
 
 
-def _entries(runs: Path) -> Iterator[Path]:
-    yield from sorted(runs.iterdir())
-
-
-def _warn(strange: list[str]) -> None:
-    if strange:
+def _warn(foreign: list[str]) -> None:
+    if foreign:
         log.warning(
-            "entries of the folder of the runs are no run directories; they are left alone",
-            count=len(strange),
-            names=strange[:_NAMES_SHOWN],
+            "unknown entries in the folder of the runs; leaving them alone",
+            count=len(foreign),
+            names=foreign[:_NAMES_SHOWN],
         )
 
 
-# Removes runs that ended long ago, or what they no longer need, to free the disk.
-
+# Backups.
 
 _RUN_FILES_LEFT_OUT = frozenset({"work", "tmp", "inputs", "cache", "run.lock", "events.fifo"})
 _SMALL_FILES = ("secret", "clock.json", ".wesemu-data")
@@ -212,9 +220,9 @@ _TOP = frozenset({"wesemu.db", "runs", "buckets", "references", *_SMALL_FILES})
 
 
 def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> int:
-    """Write the backup; the number of runs in it. With `buckets` it has all buckets and references.
+    """Write a backup and return the number of its runs. `buckets`: also buckets and references.
 
-    The file appears whole or not at all. Raises SystemFault, OSError.
+    The file appears complete or not at all. Raises SystemFault, OSError.
     """
     if not data.index.is_file():
         raise SystemFault(f"{data.root} has no index (wesemu.db); is it a data directory?")
@@ -222,7 +230,7 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
     try:
         with (
             os.fdopen(_create(partial), "wb") as stream,
-            # hard links as files: a result lies in a bucket, too, which may be left out
+            # Store hard links as files: the other name may lie in a bucket that is left out.
             tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, dereference=True) as archive,
         ):
             runs = _add_all(archive, data, buckets=buckets)
@@ -233,9 +241,10 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
 
 
 def restore_backup(file: Path, data: DataDirectory) -> int:
-    """Unpack a backup into an absent or empty directory; the number of runs in it.
+    """Unpack a backup into an absent or empty directory. Return the number of its runs.
 
-    Raises InvalidRequest for a file that is no backup, SystemFault for a directory in use, OSError.
+    Raises InvalidRequest for a file that is no backup, SystemFault for a directory that is not
+    empty, OSError. After an error, the directory is empty.
     """
     if data.root.exists() and any(data.root.iterdir()):
         raise SystemFault(
@@ -245,6 +254,8 @@ def restore_backup(file: Path, data: DataDirectory) -> int:
     try:
         with tarfile.open(file) as archive:
             for member in archive:
+                # Unpack only names that `save_backup` writes: an archive from elsewhere could have
+                # links or paths that lead out of the directory.
                 path = PurePosixPath(member.name)
                 safe = ".." not in path.parts and path.parts[:1] and path.parts[0] in _TOP
                 if not safe or not (member.isfile() or member.isdir()):
@@ -276,11 +287,12 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> 
 
 
 def _create(path: Path) -> int:
-    """Backups hold what the data directory holds, and are as private."""
+    """Open a file that only this user can read: a backup contains the secret."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
 
 def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool) -> int:
+    # SQLite's backup API copies a consistent database, even while the server writes to it.
     with tempfile.TemporaryDirectory(dir=data.root, prefix=".backup-") as temporary:
         copy = Path(temporary) / "wesemu.db"
         with closing(sqlite3.connect(data.index)) as source, closing(sqlite3.connect(copy)) as to:
@@ -310,7 +322,7 @@ def _run_files(folder: Path) -> Iterator[Path]:
 
 
 def _below(path: Path) -> Iterator[Path]:
-    """Regular files and folders, `path` first; no links."""
+    """Yield `path` and everything below it. Links to folders are not followed."""
     yield path
     if path.is_dir() and not path.is_symlink():
         for entry in sorted(path.iterdir()):
@@ -318,7 +330,7 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: Path) -> None:
-    """What vanishes meanwhile is left out, and so is what is neither file nor folder."""
+    """Add a file or folder; skip links, special files and files that have vanished."""
     try:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             return

@@ -1,4 +1,8 @@
-"""Who waits for runs to change is woken here."""
+"""Changes of runs: notification of watchers, and write-behind of tasks and tags to the index.
+
+`RunNotifier` wakes API requests that wait for a run. `WriteBehind` collects frequent changes and
+writes them in one commit.
+"""
 
 import asyncio
 import contextlib
@@ -17,13 +21,13 @@ from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.store import RunStore
 
 _REMEMBERED = 10_000
-"""Runs whose latest change is known, for watchers that come again."""
+"""Number of runs whose latest change is stored for watchers that reconnect."""
 
 
 class RunNotifier:
-    """A bell for each run. `ring` after a change is committed; `wait` for the next ring.
+    """Notifies subscribers of a run and watchers of all runs.
 
-    Changes are numbered, so that a watcher can go on where an earlier one has stopped.
+    Changes are numbered, so a watcher that reconnects can continue where it stopped.
     """
 
     def __init__(self) -> None:
@@ -33,9 +37,10 @@ class RunNotifier:
         self._latest: OrderedDict[RunId, int] = OrderedDict()
         self._dropped = 0
         self.number = 0
-        """Of the latest change."""
+        """The number of the latest change."""
 
     def notify(self, run_id: RunId) -> None:
+        """Wake everyone who waits for this run. Call it after the change is committed."""
         self.number += 1
         self._latest[run_id] = self.number
         self._latest.move_to_end(run_id)
@@ -48,26 +53,28 @@ class RunNotifier:
             watcher.add(run_id, self.number)
 
     def position(self, number: int) -> str:
-        """A word for the place behind the change of this number."""
+        """Return a token for the position after the change of this number."""
         return f"{self._token}-{number}"
 
     def since(self, position: str) -> list[tuple[RunId, int]] | None:
-        """The runs that have changed behind `position`, with the numbers of their latest changes;
-        None where the position is of another server's life or too long ago."""
+        """Return the runs that changed after `position`, with the numbers of their latest changes.
+
+        None: the position is from an earlier server process, or too old.
+        """
         token, _, number = position.partition("-")
         if token != self._token or not number.isdecimal() or int(number[:20]) < self._dropped:
             return None
         return [(run, latest) for run, latest in self._latest.items() if latest > int(number[:20])]
 
     def subscribe(self, run_id: RunId) -> asyncio.Future[None]:
-        """A future that is done at the next ring; take it before reading the run."""
+        """Return a future that is done at the next change. Subscribe before reading the run."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[run_id].add(future)
         return future
 
     @contextmanager
     def watch(self) -> Iterator["ChangedRuns"]:
-        """All runs that change from now on."""
+        """Collect the runs that change from now on."""
         watcher = ChangedRuns()
         self._watchers.add(watcher)
         try:
@@ -77,39 +84,40 @@ class RunNotifier:
 
 
 class ChangedRuns:
-    """Runs that have changed and were not taken yet; several changes of one run are one."""
+    """Changed runs that were not taken yet; several changes of one run count as one."""
 
     def __init__(self) -> None:
         self._changed: dict[RunId, int] = {}
-        self._grown = asyncio.Event()
+        self._added = asyncio.Event()
 
     def add(self, run_id: RunId, number: int) -> None:
         self._changed.pop(run_id, None)
         self._changed[run_id] = number
-        self._grown.set()
+        self._added.set()
 
     async def take(self) -> list[tuple[RunId, int]]:
-        """Wait until there are some; each with the number of its latest change, ascending."""
-        await self._grown.wait()
-        self._grown.clear()
+        """Wait for changes. Return the runs with the numbers of their latest changes, ascending."""
+        await self._added.wait()
+        self._added.clear()
         taken, self._changed = list(self._changed.items()), {}
         return taken
 
 
-# What is told often about a run and written to the index now and then.
-
-
 class WriteBehind:
-    """Its kinds say what is pending (`_flush` writes all of it) and when it is written (`_later`).
-    The rest is written at the end. A full disk is waited for, unless the server stops."""
+    """Collects changes of one run and writes them later; use it as an async context manager.
+
+    Subclasses define what is pending and when it is written (`_write_later`); `_flush` writes
+    everything. The exit of the context flushes. On a full disk, writes wait for free space, except
+    when the server stops.
+    """
 
     def __init__(self, changes: RunNotifier, run_id: RunId) -> None:
         self._run_id = run_id
         self._changes = changes
         self._writing: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._hurry = asyncio.Event()
-        """The server stops: what a full disk does not take is told anew by the next one."""
+        self._give_up = asyncio.Event()
+        """Set when the server stops: the next server reads the same changes from the event log."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,43 +130,41 @@ class WriteBehind:
     ) -> None:
         self._closing.set()
         if kind is asyncio.CancelledError:
-            self._hurry.set()
-        with contextlib.suppress(*([DiskFull] if self._hurry.is_set() else [])):
+            self._give_up.set()
+        with contextlib.suppress(*([DiskFull] if self._give_up.is_set() else [])):
             if self._writing is not None:
                 await self._writing
             await self._flush()
 
-    def _begin(self) -> None:
-        """Something is pending."""
+    def _schedule(self) -> None:
+        """Start the task that writes, unless it is already running."""
         if self._writing is None or self._writing.done():
             name = f"{type(self).__name__} {self._run_id}"
-            self._writing = asyncio.create_task(self._later(), name=name)
+            self._writing = asyncio.create_task(self._write_later(), name=name)
 
     async def _wait(self, seconds: float) -> None:
-        """So long, or until the end."""
+        """Wait `seconds`, or until the context exits."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
 
     async def _write(self, write: Callable[[], Awaitable[object]]) -> None:
-        await retry_on_full_disk(write, hurry=self._hurry)
+        await retry_on_full_disk(write, give_up=self._give_up)
         self._changes.notify(self._run_id)
 
-    async def _later(self) -> None:
+    async def _write_later(self) -> None:
         raise NotImplementedError
 
     async def _flush(self) -> None:
         raise NotImplementedError
 
 
-# Task logs on their way to the store: many quick changes become one commit.
-
-
-_DELAY_SECONDS = 0.05
+_TASK_DELAY_SECONDS = 0.05
+_TAG_DELAY_SECONDS = 0.5
 
 
 class TaskWriteBehind(WriteBehind):
-    """Collects changed tasks of one run and writes them a moment later; the rest at the end."""
+    """Writes changed tasks 0.05 s later: many quick changes become one commit."""
 
     def __init__(self, store: RunStore, changes: RunNotifier, run_id: RunId) -> None:
         super().__init__(changes, run_id)
@@ -167,10 +173,10 @@ class TaskWriteBehind(WriteBehind):
 
     def add(self, task: TaskLog) -> None:
         self._pending[task.id, task.attempt] = task
-        self._begin()
+        self._schedule()
 
-    async def _later(self) -> None:
-        await self._wait(_DELAY_SECONDS)
+    async def _write_later(self) -> None:
+        await self._wait(_TASK_DELAY_SECONDS)
         await self._flush()
 
     async def _flush(self) -> None:
@@ -179,14 +185,8 @@ class TaskWriteBehind(WriteBehind):
             await self._write(partial(self._store.put_tasks, self._run_id, tasks))
 
 
-# Figures that change while a run goes on, as its tags: told often, written twice a second.
-
-
-_TAG_DELAY_SECONDS = 0.5
-
-
 class TagWriteBehind(WriteBehind):
-    """Collects tags of one run and writes them a moment later; the rest at the end."""
+    """Writes tags that change during a run (progress figures), at most twice a second."""
 
     def __init__(self, store: RunStore, changes: RunNotifier, run: Run) -> None:
         super().__init__(changes, run.id)
@@ -197,9 +197,9 @@ class TagWriteBehind(WriteBehind):
     def add(self, tags: Mapping[str, str]) -> None:
         self.tags |= tags
         self._pending = True
-        self._begin()
+        self._schedule()
 
-    async def _later(self) -> None:
+    async def _write_later(self) -> None:
         while self._pending and not self._closing.is_set():
             await self._flush()
             await self._wait(_TAG_DELAY_SECONDS)

@@ -1,4 +1,7 @@
-"""How a run's end is reckoned from what its engine and its tasks tell. Pure."""
+"""Outcome of a run: final state and failure, from the engine's outcome, tasks and errors.
+
+Also the count of crashes of the run process, which is stored in the run directory.
+"""
 
 import json
 from collections.abc import Sequence
@@ -12,15 +15,12 @@ from wesemu.runs.ports import Outcome
 from wesemu.runs.run_directory import Workspace, read_regular, write_json
 from wesemu.util.text import os_reason
 
-# How often the process of a run has vanished, counted over all servers that carried it out.
-
-
 CRASH_LIMIT = 5
-"""A run whose process has vanished so often is given up."""
+"""After so many crashes, over all servers, a run is not launched again."""
 
 
 def count_crash(workspace: Workspace) -> None:
-    """One more. Raises EngineFault where the run is to be given up. Blocks."""
+    """Count one more crash. Raises EngineFault at `CRASH_LIMIT`. Blocks."""
     crashes = _read(workspace) + 1
     write_json(workspace.crashes, {"crashes": crashes})
     if crashes >= CRASH_LIMIT:
@@ -38,14 +38,17 @@ def _read(workspace: Workspace) -> int:
 
 
 def cause(
-    outcome: Outcome, failures: Sequence[RunFailure], explained: RunFailure | None
+    outcome: Outcome, failures: Sequence[RunFailure], described: RunFailure | None
 ) -> RunFailure:
-    """The original failure: what the workflow says itself, else the engine's first word."""
+    """Return the original failure: the workflow's own description, else the engine's first error.
+
+    `described` is the result of `Planner.describe_failure`.
+    """
     first = failures[0] if failures else None
-    if explained is not None and first is not None:
-        return replace(explained, task=first.task, exit_code=first.exit_code, stderr=first.stderr)
+    if described is not None and first is not None:
+        return replace(described, task=first.task, exit_code=first.exit_code, stderr=first.stderr)
     return (
-        explained
+        described
         or first
         or RunFailure(
             message=f"the workflow ended with exit status {outcome.exit_code}",
@@ -60,7 +63,7 @@ _MOST_NAMED = 50
 
 
 def refused_outputs(outcome: Outcome) -> RunFailure | None:
-    """The failure of a run that was successful but for outputs that cannot be published."""
+    """Return the failure of a successful run with declared outputs that cannot be published."""
     declared = [each for each in outcome.unpublished if each.declared]
     if not declared:
         return None
@@ -75,7 +78,7 @@ def refused_outputs(outcome: Outcome) -> RunFailure | None:
 
 
 def unpublished_note(outcome: Outcome) -> str:
-    """One line for each result that cannot be published; "" for none."""
+    """Return one line for each result that cannot be published; "" for none."""
     lines = [f"{each.path} is not published: {each.reason}" for each in outcome.unpublished]
     if len(lines) > _MOST_NAMED:
         lines[_MOST_NAMED:] = [f"{len(lines) - _MOST_NAMED} more files are not published"]
@@ -83,9 +86,9 @@ def unpublished_note(outcome: Outcome) -> str:
 
 
 def cancel_open_tasks(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:
-    """Of the tasks of a canceled run those that had not ended, ended; `now` is on the wall clock.
+    """Return the open tasks of a canceled run as CANCELED; `now` is wall clock time.
 
-    One that never began has no end.
+    Tasks that never started get no end time.
     """
     return [
         replace(
@@ -99,30 +102,32 @@ def cancel_open_tasks(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:
 
 
 def real_seconds(tasks: Sequence[TaskLog]) -> float | None:
-    """From the first task's start to the last one's end; None where no task has run."""
+    """Return the seconds from the first start to the last end of a task; None without tasks."""
     started = [task.started for task in tasks if task.started is not None]
     ended = [task.ended for task in tasks if task.ended is not None]
     return (max(ended) - min(started)).total_seconds() if started and ended else None
 
 
 class FailAtTask:
-    """Tells when a run has come to the task at which it is made to fail (`Fault.fails_at_task`)."""
+    """Finds the task at which an injected fault ends the run (`InjectedFault.fails_at_task`)."""
 
     def __init__(self, fails_at_task: int | None) -> None:
-        self._left = fails_at_task
-        self._begun: set[str] = set()
+        self._number = fails_at_task
+        self._started: set[str] = set()
 
     def match(self, task: TaskLog) -> bool:
-        """True once, for the task that is to fail; give it every change of every task."""
-        if task.started is None or task.id in self._begun:
+        """Return True once: when the task that must fail starts. Call it with every change."""
+        if task.started is None or task.id in self._started:
             return False
-        self._begun.add(task.id)
-        return len(self._begun) == self._left
+        self._started.add(task.id)
+        return len(self._started) == self._number
 
 
 def fault(error: Exception) -> tuple[RunState, RunFailure]:
-    """How a run ends that an error broke off: its request or its inputs were at fault, or this
-    machine was."""
+    """Return the final state and the failure of a run that an exception ended.
+
+    EXECUTOR_ERROR: the request or its inputs are wrong. SYSTEM_ERROR: this machine failed.
+    """
     match error:
         case WesemuError():
             state = RunState.EXECUTOR_ERROR
@@ -137,12 +142,12 @@ def fault(error: Exception) -> tuple[RunState, RunFailure]:
             hint = "check the disk's free space and rights"
             return RunState.SYSTEM_ERROR, RunFailure(message=_without_folder(error), hint=hint)
         case _:
-            told = f"{type(error).__name__}: {error}"
-            return RunState.SYSTEM_ERROR, RunFailure(message=told)
+            return RunState.SYSTEM_ERROR, RunFailure(message=f"{type(error).__name__}: {error}")
 
 
 def _without_folder(error: OSError) -> str:
-    """The error with the name of its file; where that lies is the server's matter."""
+    """Return the error with the name of its file, without the folder: callers must not see paths
+    of the server."""
     if not isinstance(error.filename, str):
         return os_reason(error)
     return f"{PurePath(error.filename).name}: {os_reason(error)}"

@@ -1,7 +1,7 @@
-"""The queue: by service level, then age.
+"""Scheduler: starts queued runs by service level, then by age.
 
-Runs begin beyond what the node has room for: their tasks take turns there (docs/leases.md), so
-that the narrow end of one run overlaps with the next one.
+More runs start than fit on the node. Their tasks wait for leases (docs/leases.md), so the next run
+uses the cores that the last tasks of a run leave idle.
 """
 
 import asyncio
@@ -22,16 +22,18 @@ log = structlog.get_logger("wesemu.scheduler")
 
 
 def startable(queued: Sequence[Run], active: Iterable[Run], slots: int, gpus: int = 0) -> list[Run]:
-    """Which of `queued` (in order of service) begin now beside `active`. Pure.
+    """Return the runs of `queued` (in queue order) that can start beside `active`. Pure.
 
-    At most `slots` runs are active at a time, but a run waits for none of a lower service level,
-    nor for one that needs more than the node's `gpus`.
+    `slots` limits the active runs of the same or a better service level. Runs that need more than
+    the node's `gpus` stay in the queue and do not hold up the others.
     """
     ranks = [run.service_level.rank for run in active]
     chosen: list[Run] = []
     for run in queued:
+        # This node can never start it. It waits for a server with more GPUs.
         if run.resources.least_gpus > gpus:
             continue
+        # A lower rank is a better service level: runs of worse levels take no slot from this run.
         if sum(rank <= run.service_level.rank for rank in ranks) < slots:
             ranks.append(run.service_level.rank)
             chosen.append(run)
@@ -39,10 +41,10 @@ def startable(queued: Sequence[Run], active: Iterable[Run], slots: int, gpus: in
 
 
 class Scheduler:
-    """Begins queued runs, so many at a time.
+    """Starts queued runs; at most `slots` of a service level are active at a time.
 
-    `drive` carries one run through to its end; it calls what it is given once the run needs no
-    room any more, though it has not ended.
+    `drive` executes one run to its end. It calls its second argument when the tools of the run have
+    ended; the run then frees its slot, although it is still publishing or waiting for its SLA time.
     """
 
     def __init__(
@@ -59,83 +61,85 @@ class Scheduler:
         self._slots = slots
         self._gpus = gpus
         self._clock = clock
-        self._driven: dict[RunId, tuple[Run, asyncio.Task[None]]] = {}
-        self._roomless: set[RunId] = set()
-        self._bell = asyncio.Event()
+        self._active: dict[RunId, tuple[Run, asyncio.Task[None]]] = {}
+        self._without_slot: set[RunId] = set()
+        self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Take over what an earlier server left under way, then begin to serve the queue."""
+        """Resume the runs that an earlier server left active, then start to serve the queue."""
         for run in await self._store.in_states(RunState.QUEUED):
             if run.resources.least_gpus > self._gpus:
                 log.warning(
-                    "a run waits for a server with more GPUs",
+                    "run waits for a server with more GPUs",
                     run_id=run.id,
                     needs=run.resources.least_gpus,
                     gpus=self._gpus,
                 )
+        # Started runs never wait again, even if there are more of them than slots. CANCELING runs
+        # are driven too: the supervisor ends them.
         for run in await self._store.in_states(
             RunState.INITIALIZING, RunState.RUNNING, RunState.CANCELING
         ):
-            self._begin(run)
-        self._bell.set()
+            self._start_task(run)
+        self._wake.set()
         self._loop = asyncio.create_task(self._serve(), name="scheduler")
 
     async def close(self) -> None:
-        """Stop following; what the runs' own processes do is the supervisor's affair."""
-        tasks = [task for _, task in self._driven.values()]
+        """Stop. The supervisor decides whether the processes of the runs go on."""
+        tasks = [task for _, task in self._active.values()]
         tasks += [self._loop] if self._loop else []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
-        """A run was queued or has ended."""
-        self._bell.set()
+        """Look at the queue again: a run was queued or has ended."""
+        self._wake.set()
 
     async def wait_idle(self, seconds: float) -> bool:
-        """Wait until no run is under way, but no longer; whether that is so."""
+        """Wait until no run is active, at most `seconds`. Return whether that is the case."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._driven:
-                    await asyncio.wait({task for _, task in self._driven.values()})
-        return not self._driven
+                while self._active:
+                    await asyncio.wait({task for _, task in self._active.values()})
+        return not self._active
 
     async def _serve(self) -> None:
         while True:
-            await self._bell.wait()
-            self._bell.clear()
+            await self._wake.wait()
+            self._wake.clear()  # before reading the queue, so a run queued meanwhile is not missed
             try:
                 await self._start_runs()
             except Exception:
-                log.exception("the queue could not be served")
+                log.exception("serving the queue failed")
 
     async def _start_runs(self) -> None:
         queued = await self._store.in_states(RunState.QUEUED)
-        running = [run for run, _ in self._driven.values() if run.id not in self._roomless]
+        running = [run for run, _ in self._active.values() if run.id not in self._without_slot]
         for run in startable(queued, running, self._slots, self._gpus):
             try:
-                begun = await retry_on_full_disk(partial(self._take_up, run))
-            except TransitionRefused:
+                initializing = await retry_on_full_disk(partial(self._initialize, run))
+            except TransitionRefused:  # canceled since the queue was read
                 continue
-            self._begin(begun)
+            self._start_task(initializing)
 
-    async def _take_up(self, run: Run) -> Run:
+    async def _initialize(self, run: Run) -> Run:
         started = serialization.format_timestamp(self._clock.now())
         return await self._store.move(run.id, RunState.INITIALIZING, started=started)
 
-    def _begin(self, run: Run) -> None:
-        task = asyncio.create_task(self._carry(run), name=f"run {run.id}")
-        self._driven[run.id] = (run, task)
+    def _start_task(self, run: Run) -> None:
+        task = asyncio.create_task(self._drive_to_end(run), name=f"run {run.id}")
+        self._active[run.id] = (run, task)
 
-    async def _carry(self, run: Run) -> None:
+    async def _drive_to_end(self, run: Run) -> None:
         try:
-            await self._drive(run, lambda: self._leave_room(run.id))
+            await self._drive(run, lambda: self._free_slot(run.id))
         finally:
-            del self._driven[run.id]
-            self._roomless.discard(run.id)
+            del self._active[run.id]
+            self._without_slot.discard(run.id)
             self.wake()
 
-    def _leave_room(self, run_id: RunId) -> None:
-        self._roomless.add(run_id)
+    def _free_slot(self, run_id: RunId) -> None:
+        self._without_slot.add(run_id)
         self.wake()

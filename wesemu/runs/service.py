@@ -1,4 +1,8 @@
-"""RunService: all that a dialect can ask of the core."""
+"""RunService: the interface of the core to the APIs: submit, read, cancel and remove runs.
+
+Its parts: SLA terms and injected faults (`ServicePolicy`), idempotency keys (`SubmissionKey`), and
+limits of runs and owners (`RunLimits`).
+"""
 
 import asyncio
 import time
@@ -47,9 +51,9 @@ from wesemu.runs.store import EVERYTHING, HandleTaken, Head, HeadPage, Page, Run
 
 
 class ServicePolicy:
-    """Gives every run `terms`, changed by what its request asks for.
+    """Computes the SLA terms of a run from the server's `terms` and the request.
 
-    A fault that was ordered strikes one run, the next that is accepted.
+    Each injected fault applies to one run: the next accepted one that it can happen to.
     """
 
     def __init__(self, terms: SlaTerms) -> None:
@@ -58,7 +62,7 @@ class ServicePolicy:
 
     @property
     def pending(self) -> tuple[InjectedFault, ...]:
-        """The faults that still wait for a run, the next one's first."""
+        """The injected faults that no run has yet, first one first."""
         return tuple(self._pending)
 
     def inject(self, fault: InjectedFault) -> None:
@@ -68,7 +72,10 @@ class ServicePolicy:
         self._pending.clear()
 
     def check(self, request: RunRequest, workflow: str) -> SlaTerms:
-        """The terms of a run of `workflow`, a bundled pipeline or "". Raises InvalidRequest."""
+        """Return the terms for a run of `workflow`, a bundled pipeline or "".
+
+        Raises InvalidRequest.
+        """
         bases = pretended_bases(request.tags)
         if bases is not None and not workflow:
             raise InvalidRequest(
@@ -78,8 +85,10 @@ class ServicePolicy:
         return replace(self._terms, bases=bases)
 
     def accept(self, request: RunRequest, workflow: str) -> SlaTerms:
-        """As `check`, for a run that is accepted: the first fault that can happen to it is now
-        its own. A workflow without a service level cannot miss one."""
+        """As `check`, for an accepted run; also assign it the first fault that can happen to it.
+
+        A workflow without a service level cannot be late.
+        """
         terms = self.check(request, workflow)
         for fault in self._pending:
             if workflow or fault.fails_at_task is not None or fault.out_of_disk:
@@ -88,26 +97,23 @@ class ServicePolicy:
         return terms
 
 
-# Submissions that may be sent twice: a key stands for one request and for the run it became.
-
-
 _DIGEST = "submission_digest"
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionKey:
-    """`name` is the caller's own; `digest` tells one request from another."""
+    """Idempotency key of a submission: the caller's `name` and a `digest` of the request."""
 
     name: str
     digest: str
 
     def mark(self, request: RunRequest) -> RunRequest:
-        """The request as it is kept: in the index and in the run directory."""
+        """Return the request with the key, as it is stored."""
         own = {"submission_key": self.name, _DIGEST: self.digest}
         return replace(request, marks={**request.marks, **own})
 
     def check(self, run: Run) -> None:
-        """Raises KeyReused unless `run` came of the same request."""
+        """Raise KeyReused unless `run` was submitted with the same request."""
         if run.request.marks.get(_DIGEST) != self.digest:
             raise KeyReused(
                 f"the key {self.name!r} was used for another request, which became run {run.id}; "
@@ -117,7 +123,7 @@ class SubmissionKey:
 
 
 class KeyedLocks:
-    """One submission at a time for each key of an owner."""
+    """One lock for each key of an owner: submissions with the same key run one after another."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[tuple[Owner, str], asyncio.Lock] = WeakValueDictionary()
@@ -126,27 +132,24 @@ class KeyedLocks:
         return self._locks.setdefault((owner, key.name), asyncio.Lock())
 
 
-# What a run may use and how many runs an owner may have at a time.
-
-
-_LOOK_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """0 stands for no limit.
+    """Limits of runs and owners; 0: no limit.
 
-    `minutes` are real ones, of one launch; `size` counts the bytes in the run directory, without
-    hard links to files outside it; `runs_per_owner` counts queued and active runs.
+    `minutes`: wall clock time of one launch. `size`: bytes in the run directory, without hard links
+    to files outside it. `runs_per_owner`: queued and active runs.
     """
 
     minutes: float = 0
     size: int = 0
     runs_per_owner: int = 0
-    look_seconds: float = _LOOK_SECONDS
+    check_seconds: float = _CHECK_SECONDS
 
     async def check_owner(self, store: RunStore, owner: Owner) -> None:
-        """Before one more run is accepted. Raises TooManyRuns."""
+        """Raise TooManyRuns if the owner may not submit one more run."""
         if not self.runs_per_owner:
             return
         counts = await store.state_counts(owner)
@@ -159,7 +162,7 @@ class RunLimits:
 
     @asynccontextmanager
     async def enforced(self, workspace: Workspace, execution: Execution) -> AsyncIterator[None]:
-        """Cancel the execution once it exceeds a limit. Raises RunLimitExceeded at the end."""
+        """Cancel the execution when it exceeds a limit; raise RunLimitExceeded on exit."""
         exceeded: list[str] = []
         watching = asyncio.create_task(
             self._watch(workspace, execution, exceeded), name="run limits"
@@ -185,41 +188,40 @@ class RunLimits:
             elif self.size and await asyncio.to_thread(tree_size, workspace.root) > self.size:
                 exceeded.append(f"the run wrote more than {self.size} bytes (limits.bytes)")
             else:
-                await asyncio.sleep(min(left, self.look_seconds) if self.size else left)
+                await asyncio.sleep(min(left, self.check_seconds) if self.size else left)
         await execution.cancel()
 
 
 log = structlog.get_logger("wesemu.runs")
 
-
 _OWN_TAGS = (PLACE_NOTE, SHARED)
-"""Tags that only the server gives."""
+"""Tags that only the server sets; callers' tags of these names are dropped."""
 
 
 class Dispatcher(Protocol):
-    """Who carries runs out, as the service sees it."""
+    """Scheduler and supervisor, as far as the service uses them."""
 
     def wake(self) -> None:
-        """There may be something to start."""
+        """Look at the queue again."""
         ...
 
     def cancel(self, run_id: RunId) -> None:
-        """A run has become CANCELING: begin to end its tools."""
+        """Start to end the tools of a run that is now CANCELING."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RunDraft:
-    """A submission in the making: its id is known, its files arrive."""
+    """A submission that receives its files: the id and the directory of the future run."""
 
     id: RunId
     files: RunDirectoryDraft
 
 
 class RunService:
-    """Submit, read, cancel and remove runs, each on behalf of an owner.
+    """Submits, reads, cancels and removes runs on behalf of their owners.
 
-    A run of another owner raises Forbidden, an unknown one RunNotFound.
+    A run of another owner raises Forbidden, an unknown run RunNotFound.
     """
 
     def __init__(
@@ -236,7 +238,7 @@ class RunService:
         gpu_status: Callable[[], GpuStatus] = GpuStatus,
         limits: RunLimits | None = None,
     ) -> None:
-        """`gpu_status` tells of the node's GPUs as they are when it is called; it may block."""
+        """`gpu_status` returns the current state of the node's GPUs; it may block."""
         self._store = store
         self._planner = planner
         self._dispatcher = dispatcher
@@ -248,18 +250,18 @@ class RunService:
         self._gpu_status = gpu_status
         self._limits = limits or RunLimits()
         self._accepting = asyncio.Lock()
-        self._turns = KeyedLocks()
+        self._key_locks = KeyedLocks()
         self._targets = ActiveTargets(store, runs)
-        self._unmarking: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     async def draft(self) -> RunDraft:
-        """A new run directory that attachments can be streamed into before `submit`."""
+        """Create a run directory; attachments are streamed into it before `submit`."""
         while True:
             run_id = RunId(self._ids.run_id())
             draft = RunDirectoryDraft(self._runs / run_id)
             try:
                 await asyncio.to_thread(draft.create)
-            except FileExistsError:  # a seeded source of ids that began anew
+            except FileExistsError:  # a seeded IdSource draws ids of earlier runs again
                 continue
             return RunDraft(run_id, draft)
 
@@ -274,17 +276,17 @@ class RunService:
         *,
         key: SubmissionKey | None = None,
     ) -> Run:
-        """Check a request, put it on disk, commit it, and queue it; in this order.
+        """Check a request, write it to disk, commit it to the index, and queue it, in this order.
 
-        A request that came before under the same `key` is the run that it became then. Raises
-        InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound or KeyReused, and then
-        nothing is left of the submission.
+        A request that was submitted before with the same `key` returns the earlier run. Raises
+        InvalidRequest, BucketNotFound, ObjectNotFound, ReferenceNotFound or KeyReused; the draft is
+        then deleted.
         """
         draft = draft or await self.draft()
         try:
             if key is None:
                 return await self._accept(owner, request, draft)
-            async with self._turns.of(owner, key):
+            async with self._key_locks.of(owner, key):
                 earlier = await self._store.by_submission_key(owner, key.name)
                 if earlier is None:
                     return await self._accept(owner, key.mark(request), draft)
@@ -298,9 +300,9 @@ class RunService:
     async def dry_run(
         self, owner: Owner, request: RunRequest, draft: RunDraft | None = None
     ) -> DryRunResult:
-        """Check a request as `submit` does, plan its workflow, and leave nothing of it.
+        """Check a request as `submit` does, plan its workflow, and delete the draft.
 
-        Raises as `submit` does; also InvalidRequest for a workflow that cannot be planned.
+        Raises as `submit` does, and InvalidRequest for a workflow that cannot be planned.
         """
         draft = draft or await self.draft()
         workspace = draft.files.workspace
@@ -319,14 +321,14 @@ class RunService:
         return _visible(owner, await self._store.get(run_id))
 
     async def head(self, owner: Owner, run_id: str) -> Head:
-        """The state and little more, which is cheaper than the run."""
-        found, head = await self._store.head(run_id)
-        if found != owner:
+        """Return id, sequence and state only, which is cheaper than the whole run."""
+        run_owner, head = await self._store.head(run_id)
+        if run_owner != owner:
             raise _foreign(run_id)
         return head
 
     async def many(self, owner: Owner, run_ids: Sequence[RunId]) -> dict[RunId, Run]:
-        """Those of them that are there and the owner's."""
+        """Return those runs that exist and belong to the owner."""
         found = await self._store.many(run_ids)
         return {run_id: run for run_id, run in found.items() if run.owner == owner}
 
@@ -341,7 +343,7 @@ class RunService:
         before: int | None = None,
         selection: Selection = EVERYTHING,
     ) -> Page:
-        """At most `size` runs, newest first; go on with `before` = the last page's `before`."""
+        """Return at most `size` runs, newest first. `before` is `Page.before` of the last page."""
         return await self._store.page(owner, size=size, before=before, selection=selection)
 
     async def heads(
@@ -352,7 +354,7 @@ class RunService:
         before: int | None = None,
         selection: Selection = EVERYTHING,
     ) -> HeadPage:
-        """As `page`, with no more of each run than its head."""
+        """As `page`, with the heads of the runs only."""
         return await self._store.heads(owner, size=size, before=before, selection=selection)
 
     async def tasks(self, run: Run) -> list[TaskLog]:
@@ -362,8 +364,8 @@ class RunService:
         return await self._store.state_counts(owner)
 
     async def cancel(self, owner: Owner, run_id: str) -> Run:
-        """Cancel a run that is queued or under way; a run that has ended stays as it is."""
-        while True:
+        """Cancel a queued or active run and return it; a run that has ended does not change."""
+        while True:  # until a compare-and-set succeeds: the scheduler may move the run meanwhile
             run = await self.get(owner, run_id)
             if run.state.ended or run.state is RunState.CANCELING:
                 return run
@@ -383,7 +385,7 @@ class RunService:
             return run
 
     async def remove(self, owner: Owner, run_id: str) -> None:
-        """Forget a run and its directory, never what it published. Raises RunActive."""
+        """Delete a run and its directory; published results stay. Raises RunActive."""
         run = await self.get(owner, run_id)
         if run.state is RunState.CANCELING:
             raise RunActive(f"run {run.id} is being cancelled; remove it once it has ended")
@@ -391,17 +393,20 @@ class RunService:
             raise RunActive(
                 f"run {run.id} is {run.state}; cancel it or wait for its end before removing it"
             )
-        away = await asyncio.to_thread(trash, self.workspace(run))
+        # Rename, delete the row, delete the files: a crash in between leaves a row without a
+        # directory or trash, which the next start cleans up, and never half a directory.
+        trashed = await asyncio.to_thread(trash, self.workspace(run))
         await self._store.delete(run.id)
         self._changes.notify(run.id)
-        await asyncio.to_thread(delete, away)
+        await asyncio.to_thread(delete, trashed)
 
     def workspace(self, run: Run) -> Workspace:
         return Workspace(self._runs / run.id)
 
     async def follow(self, owner: Owner, run_id: str) -> AsyncGenerator[Run]:
-        """The run now and after each change, the last time when it has ended."""
+        """Yield the run now and after each change; stop when it has ended."""
         while True:
+            # Subscribe before reading, so a change in between is not missed.
             changed = self._changes.subscribe(RunId(run_id))
             run = await self.get(owner, run_id)
             yield run
@@ -415,7 +420,7 @@ class RunService:
         async with self._accepting if self._limits.runs_per_owner else nullcontext():
             await self._limits.check_owner(self._store, owner)
             run = await self._claim_and_queue(owner, request, plan, draft.id)
-        self._unmark(run)
+        self._delete_draft_mark(run)
         log.info(
             "run accepted",
             run_id=run.id,
@@ -437,15 +442,17 @@ class RunService:
             self._targets.release(run_id)
             raise
 
-    def _unmark(self, run: Run) -> None:
-        """The directory is no draft any more. Nobody waits for this: what was accepted cannot be
-        given up, and the index is asked first."""
-        unmarking = asyncio.create_task(
+    def _delete_draft_mark(self, run: Run) -> None:
+        """Delete the draft mark in the background.
+
+        A mark that stays after a crash does no harm: the clean-up looks in the index first.
+        """
+        task = asyncio.create_task(
             asyncio.to_thread(self.workspace(run).draft.unlink, missing_ok=True),
             name=f"accept {run.id}",
         )
-        self._unmarking.add(unmarking)
-        unmarking.add_done_callback(self._unmarking.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _new_run(self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId) -> Run:
         return Run(
@@ -474,7 +481,7 @@ class RunService:
                 run = replace(run, handle=self._ids.handle())
 
     async def _insert(self, run: Run) -> Run:
-        """A submission that is given up while its row is committed leaves no row either."""
+        """Insert the row; delete it again if the submission is cancelled during the commit."""
         inserting = asyncio.create_task(self._store.insert(run), name=f"insert {run.id}")
         try:
             return await asyncio.shield(inserting)

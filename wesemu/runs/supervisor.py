@@ -1,4 +1,7 @@
-"""One run's life: prepare, launch, follow its events, publish, settle; also after a restart."""
+"""Supervisor: prepares, launches, follows and publishes one run and records its end.
+
+It also resumes runs that an earlier server started.
+"""
 
 import asyncio
 import errno
@@ -53,15 +56,15 @@ from wesemu.runs.service import RunLimits
 from wesemu.runs.sla import due
 from wesemu.runs.store import RunStore
 
-# Work on a thread that ends when whoever waits for it is cancelled.
-
-
 _T = TypeVar("_T")
 
 
 async def in_thread(work: Callable[[threading.Event], _T]) -> _T:
-    """What `work` returns or raises. When this is cancelled, the event that `work` was given is
-    set, and the thread is waited for, so that it changes nothing any more."""
+    """Run `work` in a thread and return its result.
+
+    Cancellation sets the event that `work` receives and waits for the thread to end, so the thread
+    changes nothing afterwards.
+    """
     stop = threading.Event()
     thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:
@@ -70,26 +73,26 @@ async def in_thread(work: Callable[[threading.Event], _T]) -> _T:
         stop.set()
         await asyncio.wait({thread})
         if not thread.cancelled():
-            thread.exception()  # it was told to stop, and has
+            thread.exception()  # retrieve it, or asyncio logs it as never retrieved
         raise
 
 
 _RESUMES = 1
-"""How often a server resumes a run whose process vanished before it is given up."""
+"""How often one server launches a run again after its process vanished."""
 
 _FILES_PAUSE_SECONDS = 1.0
 
-_TOLD_AT_THE_END = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
+_END_COLUMNS = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
 
 log = structlog.get_logger("wesemu.supervisor")
 
 
 class Supervisor:
-    """Carries runs from INITIALIZING to an end. One `drive` a run; `cancel` from anywhere.
+    """Executes runs from INITIALIZING to a terminal state: one `drive` per run.
 
-    Runs end by `clock`, the emulated one; their tasks' times are told by `wall`. Tasks take their
-    leases in the folder `leases`; without one they start at once. `declare_leases` is called before
-    each launch, should somebody have removed it.
+    `clock` is the emulated clock, which sets the end of a run; `wall` sets the times of its tasks.
+    Tasks take leases in the folder `leases`; without a folder they start at once. `declare_leases`
+    is called before each launch and creates the folder again if it is missing.
     """
 
     def __init__(
@@ -121,103 +124,116 @@ class Supervisor:
         self._leases = leases
         self._declare_leases = declare_leases
         self._executions: dict[RunId, Execution] = {}
-        self._stoppable: dict[RunId, asyncio.Task[Any]] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._cancellable: dict[RunId, asyncio.Task[Any]] = {}
+        self._cancels: set[asyncio.Task[None]] = set()
 
-    async def drive(self, run: Run, leave_room: Callable[[], None]) -> None:
-        """Carry `run` to a terminal state. Never raises but CancelledError (at shut-down).
+    async def drive(self, run: Run, free_slot: Callable[[], None]) -> None:
+        """Execute `run` to a terminal state. Raises only CancelledError (at shutdown).
 
-        `leave_room` is called where the run waits for its end after its tools'.
+        `free_slot` is called when the tools of the run have ended.
         """
         try:
-            await self._live_with_files(run, leave_room)
+            await self._drive_with_files(run, free_slot)
         except asyncio.CancelledError:
             if not self._keep_runs:
                 await self._suspend(run.id)
             raise
-        except TransitionRefused:
-            await self._settle_canceled(run.id)
+        except TransitionRefused:  # the run became CANCELING while a step was in progress
+            await self._end_canceled(run.id)
         except Exception as error:
-            with suppress(RunNotFound):  # it was forgotten meanwhile
-                await self._settle_fault(run, error)
+            with suppress(RunNotFound):  # it was removed meanwhile
+                await self._end_failed(run, error)
         finally:
             self._executions.pop(run.id, None)
             self._changes.notify(run.id)
 
     def cancel(self, run_id: RunId) -> None:
-        """Begin to end the tools of a run that has become CANCELING; `drive` then settles it."""
-        if (work := self._stoppable.get(run_id)) is not None:
+        """Start to end the tools of a run that is now CANCELING; `drive` then ends the run."""
+        if (work := self._cancellable.get(run_id)) is not None:
             work.cancel()
         if (execution := self._executions.get(run_id)) is not None:
-            ending = asyncio.create_task(execution.cancel(), name=f"cancel {run_id}")
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            cancel = asyncio.create_task(execution.cancel(), name=f"cancel {run_id}")
+            self._cancels.add(cancel)  # asyncio keeps only weak references to tasks
+            cancel.add_done_callback(self._cancels.discard)
 
-    async def _live_with_files(self, run: Run, leave_room: Callable[[], None]) -> None:
-        """Where no file can be opened, wait and go on, as after a restart of the server: the run
-        and its results are none the worse for that."""
+    async def _drive_with_files(self, run: Run, free_slot: Callable[[], None]) -> None:
+        """Drive the run; when the process has no free file descriptors, wait and resume it.
+
+        Resuming works as after a restart of the server, so the run loses nothing.
+        """
         while True:
             try:
-                return await self._live(run, leave_room)
+                return await self._drive_once(run, free_slot)
             except TransitionRefused:
                 raise
             except Exception as error:
                 if (lack := out_of_files(error)) is None:
                     raise
-                log.error("a run waits", run_id=run.id, reason=lack.message)
+                log.error("run waits for file descriptors", run_id=run.id, reason=lack.message)
             self._executions.pop(run.id, None)
             await asyncio.sleep(_FILES_PAUSE_SECONDS)
             run = await self._store.get(run.id)
 
-    async def _live(self, run: Run, leave_room: Callable[[], None]) -> None:
+    async def _drive_once(self, run: Run, free_slot: Callable[[], None]) -> None:
         workspace = Workspace(self._runs / run.id)
         plan = await asyncio.to_thread(read_plan, workspace)
         engine = self._engines.get(plan.engine)
         if engine is None:
-            raise EngineFault(f"this server has no engine {plan.engine!r} any more")
+            raise EngineFault(f"this server no longer has the engine {plan.engine!r}")
         run, outcome, failures = await self._execute(run, engine, workspace)
         self._executions.pop(run.id, None)
-        leave_room()
-        await self._settle(run, workspace, plan, outcome, failures)
+        free_slot()
+        await self._finish(run, workspace, plan, outcome, failures)
 
     async def _execute(
         self, run: Run, engine: Engine, workspace: Workspace
     ) -> tuple[Run, Outcome, list[RunFailure]]:
-        """Launch the run, or follow an earlier server's launch, until the workflow has ended.
+        """Launch the run, or attach to the launch of an earlier server, and wait for its end.
 
-        A run that a signal has ended is launched again, unless it is being canceled: once after
-        its process has vanished under this server, and after each stop of an earlier server.
-        Raises EngineFault for a run whose process has vanished too often.
+        A run that a signal ended is launched again unless it is being canceled: once after its
+        process vanished under this server, and after each shutdown of an earlier server.
+        Raises EngineFault if the process has vanished too often.
         """
+        # 1. The process of an earlier server may still be running, or may have ended meanwhile.
         execution = await engine.attach(run, workspace)
         if execution is not None:
             log.info("run resumed", run_id=run.id, name=run.handle, launched_again=False)
         elif run.state is RunState.RUNNING:
             log.info("run resumed", run_id=run.id, name=run.handle, launched_again=True)
-        followed_earlier = execution is not None
+        attached = execution is not None
+        # 2. A lock file without a process or exit code: the process vanished. The count is on disk,
+        #    so a workflow that kills the whole machine cannot restart for ever.
         if execution is None and await asyncio.to_thread(workspace.lock.exists):
             await asyncio.to_thread(count_crash, workspace)
         resumes_left = _RESUMES
         while True:
+            # 3. Launch, then follow the events to the end of the process.
             if execution is None:
                 await self._refuse_canceled(run.id)
                 execution = await self._launch(run, engine, workspace)
-            run, failures = await self._carry(run, execution)
+            run, failures = await self._follow_execution(run, execution)
             outcome = await execution.outcome()
+            # 4. An exit code of the workflow itself is final; a signal is not.
             if not outcome.by_signal or await self._is_canceling(run.id):
                 break
-            if not (followed_earlier and outcome.stopped):
+            # SIGTERM in an attached process came from the shutdown of the earlier server, so it
+            # does not count as a crash.
+            if not (attached and outcome.stopped):
                 if not resumes_left:
                     break
                 resumes_left -= 1
                 await asyncio.to_thread(count_crash, workspace)
+            # A full disk may have killed it, and another launch would only fail again.
             await asyncio.to_thread(check_room, self._runs)
-            log.warning("a run was interrupted; it is resumed", run_id=run.id)
-            execution, followed_earlier = None, False
+            log.warning("run was interrupted; resuming it", run_id=run.id)
+            execution, attached = None, False
         return run, outcome, failures
 
-    async def _carry(self, run: Run, execution: Execution) -> tuple[Run, list[RunFailure]]:
-        """Follow one execution to its end."""
+    async def _follow_execution(
+        self, run: Run, execution: Execution
+    ) -> tuple[Run, list[RunFailure]]:
+        # Registered first: from here on `cancel` reaches the process. A cancel that came earlier
+        # is found by the check below.
         self._executions[run.id] = execution
         try:
             await self._refuse_canceled(run.id)
@@ -241,80 +257,85 @@ class Supervisor:
 
     async def _launch(self, run: Run, engine: Engine, workspace: Workspace) -> Execution:
         self._changes.notify(run.id)
+        # Stage the inputs and warm up the engine. A cancel interrupts this step at any point.
         async with TagWriteBehind(self._store, self._changes, run) as tags:
             preparing = self._prepare(run, engine, workspace, tags.add)
-            job = await self._stoppably(run.id, preparing)
+            job = await self._run_cancellable(run.id, preparing)
+        # Remote inputs have a size only now; the SLA prediction uses it.
         if run.input_bytes is None and job.input_bytes is not None:
             size = job.input_bytes
             await retry_on_full_disk(partial(self._store.amend, run.id, input_bytes=size))
-        job = replace(job, priority=self._standing(run))
+        job = replace(job, priority=self._priority(run))
         await asyncio.to_thread(self._declare_leases)
+        # The launch is shielded: a process that starts after a cancellation would otherwise have no
+        # owner. The execution is registered before the cancellation goes on, so it can be ended.
         launch = asyncio.create_task(engine.launch(job), name=f"launch {run.id}")
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
-            self._executions[run.id] = await launch  # so that it can be ended
+            self._executions[run.id] = await launch
             raise
 
     async def _prepare(
         self, run: Run, engine: Engine, workspace: Workspace, tell: ProgressCallback
     ) -> LaunchRequest:
-        """All that may be broken off: a launch that has begun has to be waited for."""
         job = await self._planner.prepare(run, workspace, tell)
-        with suppress(EngineFault):  # the launch tells of it, or does without
+        with suppress(EngineFault):  # the launch reports it, or starts a cold process
             await engine.warm()
         return job
 
-    def _standing(self, run: Run) -> QueuePriority | None:
+    def _priority(self, run: Run) -> QueuePriority | None:
         if self._leases is None:
             return None
         return QueuePriority(self._leases, rank=run.service_level.rank, age=run.sequence)
 
-    async def _stoppably(self, run_id: RunId, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do what a cancel may simply break off. Raises TransitionRefused when it did."""
-        task = asyncio.create_task(work, name=f"run {run_id}, stoppable")
-        self._stoppable[run_id] = task
+    async def _run_cancellable(self, run_id: RunId, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await `work`, which `cancel` may interrupt. Raises TransitionRefused if it did."""
+        task = asyncio.create_task(work, name=f"run {run_id}, cancellable")
+        self._cancellable[run_id] = task
         try:
-            await self._refuse_canceled(run_id)  # before there was anything to stop
-            done = await task
+            await self._refuse_canceled(run_id)  # a cancel came before the task was registered
+            result = await task
         except asyncio.CancelledError:
-            await self._refuse_canceled(run_id)
+            await self._refuse_canceled(run_id)  # a cancel of the run, or else of the server
             raise
         finally:
             task.cancel()
-            del self._stoppable[run_id]
-        await self._refuse_canceled(run_id)
-        return done
+            del self._cancellable[run_id]
+        await self._refuse_canceled(run_id)  # a cancel came when the work was already done
+        return result
 
     async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
         failures: list[RunFailure] = []
-        doom = FailAtTask(run.terms.fault.fails_at_task)
-        doomed: str | None = None
+        fail_at = FailAtTask(run.terms.fault.fails_at_task)
+        failed_task: str | None = None
         async with TaskWriteBehind(self._store, self._changes, run.id) as tasks:
             async for event in execution.events():
                 match event:
                     case TaskChanged(task=task):
                         tasks.add(task)
-                        if doom.match(task):
-                            doomed = task.name
+                        if fail_at.match(task):
+                            failed_task = task.name
                             await execution.cancel()
                     case EngineError(failure=failure):
                         failures.append(failure)
                     case Launched():
-                        failures.clear()
+                        failures.clear()  # those of earlier launches
                     case RunStarted() | Progress():
                         self._changes.notify(run.id)
-        if doomed is not None:
-            raise FaultInjected(f"the task {doomed} failed, as was asked of the control API")
+        if failed_task is not None:
+            raise FaultInjected(f"the task {failed_task} failed, as was asked of the control API")
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
-        """At shut-down: end the tools. The next server resumes the run, also where this one is
-        killed meanwhile: its exit status is that of a signal."""
+        """End the tools at shutdown.
+
+        The process exits by a signal, so the next server resumes the run.
+        """
         if (execution := self._executions.get(run_id)) is not None:
             await execution.cancel()
 
-    async def _settle(
+    async def _finish(
         self,
         run: Run,
         workspace: Workspace,
@@ -324,7 +345,7 @@ class Supervisor:
     ) -> None:
         current = await self._store.get(run.id)
         if current.state is RunState.CANCELING:
-            await self._settle_canceled(run.id)
+            await self._end_canceled(run.id)
         elif outcome.crashed:
             raise EngineFault(
                 f"the engine's process vanished {_RESUMES + 1} times without an exit status; "
@@ -333,28 +354,28 @@ class Supervisor:
         elif outcome.exit_code == 0:
             await self._complete(run, workspace, plan, outcome)
         else:
-            explained = await self._planner.describe_failure(run, workspace)
-            failure = cause(outcome, failures, explained)
+            described = await self._planner.describe_failure(run, workspace)
+            failure = cause(outcome, failures, described)
             if plan.publications is None:
                 run = await self._publish_partial(run, workspace, outcome)
             await self._end(run, RunState.EXECUTOR_ERROR, failure, outcome.exit_code)
 
     async def _publish_partial(self, run: Run, workspace: Workspace, outcome: Outcome) -> Run:
-        """Publish what a failed run has made into its own directory. Never raises."""
+        """Publish the outputs of a failed run into its own directory. Never raises."""
         wanted = [Publication(path, path, optional=True) for path in outcome.outputs]
         try:
             outputs = await self._publish(run.id, workspace, wanted)
         except (OSError, WesemuError) as error:
-            log.warning("partial outputs are not published", run_id=run.id, error=str(error))
+            log.warning("publishing partial outputs failed", run_id=run.id, error=str(error))
             return run
         return replace(run, outputs=outputs, tags={**run.tags, **_note(outcome)})
 
     async def _publish(
         self, run_id: RunId, workspace: Workspace, wanted: Sequence[Publication]
     ) -> tuple[OutputFile, ...]:
-        """Publish, until the run is canceled or the server stops."""
+        """Publish in a thread; a cancel of the run or a shutdown interrupts it."""
         work = partial(self._publisher.publish, workspace, wanted)
-        return await self._stoppably(run_id, in_thread(work))
+        return await self._run_cancellable(run_id, in_thread(work))
 
     async def _complete(self, run: Run, workspace: Workspace, plan: Plan, outcome: Outcome) -> None:
         results = await self._planner.results(run, workspace)
@@ -367,13 +388,13 @@ class Supervisor:
             return
         tags = {**run.tags, **results.tags, **_note(outcome)}
         run = replace(run, counts=results.counts, tags=tags)
-        ended = await self._keep_pace(run)
-        if run.terms.fault.out_of_disk:
+        ended = await self._wait_for_sla_end(run)
+        if run.terms.fault.out_of_disk:  # an injected fault
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         outputs = await self._publish(run.id, workspace, wanted)
         async with TagWriteBehind(self._store, self._changes, run) as buffer:
             delivering = self._planner.deliver(run, workspace, outputs, buffer.add)
-            delivery = await self._stoppably(run.id, delivering)
+            delivery = await self._run_cancellable(run.id, delivering)
         run = replace(run, outputs=delivery.outputs, tags=buffer.tags)
         if delivery.failure is not None:
             await self._end(run, RunState.SYSTEM_ERROR, delivery.failure, outcome.exit_code)
@@ -382,30 +403,32 @@ class Supervisor:
             replace(run, state=RunState.COMPLETE, ended=ended or self._clock.now(), exit_code=0)
         )
 
-    async def _keep_pace(self, run: Run) -> datetime | None:
-        """Stay RUNNING for as long as the service level says; the moment at which `run` ends,
-        None for one that ends with its tools. Nothing of it is lost in a restart: the next
-        server reckons the same moment."""
+    async def _wait_for_sla_end(self, run: Run) -> datetime | None:
+        """Stay RUNNING for the minutes of the service level and return the end of `run`.
+
+        Return None for a run that ends with its tools. After a restart, the next server computes
+        the same time from the stored counts.
+        """
         if (end := due(run)) is None:
             return None
         counts = serialization.run_to_row(run)["counts"]
         await retry_on_full_disk(lambda: self._store.amend(run.id, counts=counts))
         self._changes.notify(run.id)
-        await self._stoppably(run.id, self._clock.wait_until(end))
+        await self._run_cancellable(run.id, self._clock.wait_until(end))
         return end
 
     async def _end(
         self, run: Run, state: RunState, failure: RunFailure, exit_code: int | None = None
     ) -> None:
-        told = {key: value for key, value in asdict(failure).items() if value is not None}
+        content = {key: value for key, value in asdict(failure).items() if value is not None}
         path = Workspace(self._runs / run.id).error
-        with _told_if_lost("error.json", run):
-            await asyncio.to_thread(write_json, path, told)
+        with _log_write_errors("error.json", run):
+            await asyncio.to_thread(write_json, path, content)
         await self._write_end(
             replace(run, state=state, ended=self._clock.now(), exit_code=exit_code, failure=failure)
         )
 
-    async def _settle_canceled(self, run_id: RunId) -> None:
+    async def _end_canceled(self, run_id: RunId) -> None:
         run = await self._store.get(run_id)
         if run.state.ended:
             return
@@ -413,42 +436,42 @@ class Supervisor:
         await retry_on_full_disk(lambda: self._store.put_tasks(run_id, tasks))
         await self._write_end(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
 
-    async def _settle_fault(self, run: Run, error: Exception) -> None:
-        """The request or its inputs were at fault, or this machine was."""
-        run = await self._store.get(run.id)  # its tags and counts were amended meanwhile
+    async def _end_failed(self, run: Run, error: Exception) -> None:
+        """End the run with an error of the request, its inputs, or this machine."""
+        run = await self._store.get(run.id)  # its tags and counts have changed since it started
         if not isinstance(error, (WesemuError, OSError)):
-            log.exception("a run ended by an internal error", run_id=run.id)
+            log.exception("run ended by an internal error", run_id=run.id)
         state, failure = fault(error)
         try:
             await self._end(run, state, failure)
         except TransitionRefused:
-            await self._settle_canceled(run.id)
+            await self._end_canceled(run.id)
 
     async def _write_end(self, run: Run) -> None:
-        """The index first decides (compare-and-set), then the directory tells.
+        """Write the end to the index (compare-and-set), then to the run directory.
 
-        Where the disk is full, the end is written once there is room.
+        On a full disk, wait until there is space.
         """
         tasks = await self._store.tasks(run.id)
         run = replace(run, real_seconds=real_seconds(tasks))
         row = serialization.run_to_row(run)
-        values = {name: row[name] for name in _TOLD_AT_THE_END}
+        values = {name: row[name] for name in _END_COLUMNS}
         await retry_on_full_disk(lambda: self._store.move(run.id, run.state, **values))
         _log_end(run)
         self._changes.notify(run.id)
         workspace = Workspace(self._runs / run.id)
-        with _told_if_lost("state.json", run):
-            # the index has the end: a shut-down waits until the directory has it, too
-            await _to_its_end(asyncio.to_thread(write_end, workspace, run, tasks))
+        with _log_write_errors("state.json", run):
+            # The index already has the end, so a shutdown waits until the directory has it too.
+            await _finish_despite_cancel(asyncio.to_thread(write_end, workspace, run, tasks))
             await asyncio.to_thread(self._publisher.clean_up, workspace)
         try:
             await self._planner.cleanup(run, workspace)
         except Exception:
-            log.exception("what a run held is not let go of", run_id=run.id)
+            log.exception("releasing run resources failed", run_id=run.id)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of `work`, which goes on when the caller is cancelled; the caller waits for it."""
+async def _finish_despite_cancel(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of `work`. A cancelled caller waits until `work` has ended."""
     task = asyncio.create_task(work, name="not to be cancelled")
     try:
         return await asyncio.shield(task)
@@ -470,9 +493,9 @@ def _note(outcome: Outcome) -> dict[str, str]:
 
 
 @contextmanager
-def _told_if_lost(name: str, run: Run) -> Iterator[None]:
-    """The index has it; a file that the disk has no room for is not worth a run's end."""
+def _log_write_errors(name: str, run: Run) -> Iterator[None]:
+    """Log an OSError and go on: the index has the same facts, so the run can end."""
     try:
         yield
     except OSError as error:
-        log.error("a record could not be written", file=name, run_id=run.id, error=str(error))
+        log.error("writing a run file failed", file=name, run_id=run.id, error=str(error))
