@@ -1,4 +1,8 @@
-"""The clocks that are passed in, so that tests never sleep and emulated time never leaks."""
+"""Clocks: wall clock, manual clock (tests), and the emulated clock with its speed.
+
+Components receive a clock, so tests never sleep. `PersistentClock` stores the emulated time in the
+data directory.
+"""
 
 import asyncio
 import json
@@ -15,42 +19,42 @@ from wesemu.errors import InvalidRequest
 from wesemu.runs.run_directory import write_json
 
 FASTEST = 86_400.0
-"""The highest speed: a day a second."""
+"""The highest speed: one day per second."""
 
 END_OF_TIME = datetime(9000, 1, 1, tzinfo=UTC)
-"""Where emulated time stands still: beyond it, dates cannot be written down any more."""
+"""Emulated time stops here, before dates overflow."""
 
 _MICROSECOND = timedelta(microseconds=1)
-_GLANCE_SECONDS = 60.0
-"""How long the wall clock is left alone while somebody waits for it: it may be set, or sleep."""
+_CHECK_SECONDS = 60.0
+"""A wait reads the wall clock at least this often: the clock may be set, or the machine sleep."""
 
 
 class Clock(Protocol):
-    """Tells the time. All times in wesemu are aware and in UTC."""
+    """A clock. All times in wesemu are timezone-aware and in UTC."""
 
     def now(self) -> datetime: ...
 
-    async def wait_until(self, moment: datetime) -> None:
-        """Return once `now()` is `moment` or later; at once where it is already."""
+    async def wait_until(self, timestamp: datetime) -> None:
+        """Return when `now()` is `timestamp` or later."""
         ...
 
 
 class WallClock:
-    """This machine's clock."""
+    """The clock of this machine."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    async def wait_until(self, moment: datetime) -> None:
+    async def wait_until(self, timestamp: datetime) -> None:
         while True:
-            left = (moment - self.now()).total_seconds()
+            left = (timestamp - self.now()).total_seconds()
             if left <= 0:
                 return
-            await asyncio.sleep(min(left, _GLANCE_SECONDS))
+            await asyncio.sleep(min(left, _CHECK_SECONDS))
 
 
 class ManualClock:
-    """A clock that moves only when told to."""
+    """A clock that moves only by `advance`."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start
@@ -59,8 +63,8 @@ class ManualClock:
     def now(self) -> datetime:
         return self._now
 
-    async def wait_until(self, moment: datetime) -> None:
-        while self._now < moment:
+    async def wait_until(self, timestamp: datetime) -> None:
+        while self._now < timestamp:
             await self._moved.wait()
 
     def advance(self, step: timedelta) -> None:
@@ -71,37 +75,41 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True)
 class ClockRate:
-    """How emulated time runs: it was `emulated` when the wall clock showed `wall`, and `speed`
-    emulated seconds have passed for each second since. A speed of 0 is a clock that stands."""
+    """The relation of emulated time to wall time.
+
+    At wall time `wall` it was `emulated`; since then, `speed` emulated seconds pass per second.
+    A speed of 0 stops the clock.
+    """
 
     wall: datetime
     emulated: datetime
     speed: float = 1.0
 
     def at(self, wall: datetime) -> datetime:
-        """Emulated time when the wall clock shows `wall`; never after `END_OF_TIME`."""
+        """Return the emulated time at wall time `wall`, at most `END_OF_TIME`."""
         since = max(wall - self.wall, timedelta())  # the wall clock may have been set back
+        # Fractions: floats would make `reaches` and `at` disagree by a microsecond.
         passed = math.floor(Fraction(self.speed) * (since // _MICROSECOND))
         return _later(self.emulated, passed)
 
-    def reaches(self, moment: datetime) -> datetime | None:
-        """The first wall time whose emulated time is `moment` or later; None for never."""
-        if not self.speed or moment > END_OF_TIME:
+    def reaches(self, timestamp: datetime) -> datetime | None:
+        """Return the first wall time with an emulated time of `timestamp` or later; None: never."""
+        if not self.speed or timestamp > END_OF_TIME:
             return None
-        left = Fraction((moment - self.emulated) // _MICROSECOND)
+        left = Fraction((timestamp - self.emulated) // _MICROSECOND)
         return _later(self.wall, math.ceil(left / Fraction(self.speed)))
 
     def changed(
         self, wall: datetime, *, speed: float | None = None, step: timedelta = timedelta()
     ) -> "ClockRate":
-        """The rate from `wall` on, `step` ahead of where this one is then.
+        """Return the rate from `wall` on, with another `speed` and `step` ahead.
 
-        Raises InvalidRequest for a speed below 0 or above `FASTEST`, for a step back and for
-        one that leads beyond `END_OF_TIME`.
+        Raises InvalidRequest for a speed below 0 or above `FASTEST`, for a negative step, and for
+        a step beyond `END_OF_TIME`.
         """
         if speed is not None and not 0 <= speed <= FASTEST:
             raise InvalidRequest(
-                f"{speed} is no speed; write emulated seconds a second, from 0 (time stands "
+                f"{speed} is no speed; write emulated seconds per second, from 0 (time stands "
                 f"still) to {FASTEST:.0f}",
                 field="speed",
             )
@@ -116,15 +124,15 @@ class ClockRate:
 
 
 class EmulatedClock:
-    """A clock on a `Course`; whoever waits for it is woken when the rate changes.
+    """A clock that runs at a `ClockRate`. A change of the rate wakes everyone who waits.
 
-    It never goes back, also where the wall clock does: it stands still until that has caught up.
+    It never goes back: if the wall clock is set back, it stands still until that has caught up.
     """
 
     def __init__(self, wall: Clock, rate: ClockRate) -> None:
         self._wall = wall
         self._rate = rate
-        self._turned = asyncio.Event()
+        self._rate_changed = asyncio.Event()
         self._latest = rate.emulated
 
     @property
@@ -135,29 +143,29 @@ class EmulatedClock:
         self._latest = max(self._latest, self._rate.at(self._wall.now()))
         return self._latest
 
-    async def wait_until(self, moment: datetime) -> None:
-        while self.now() < moment:
-            turned, due = self._turned, self._rate.reaches(moment)
+    async def wait_until(self, timestamp: datetime) -> None:
+        while self.now() < timestamp:
+            changed, due = self._rate_changed, self._rate.reaches(timestamp)
             if due is None:
-                await turned.wait()
+                await changed.wait()
             else:
-                await _first(turned, self._wall, due)
+                await _first(changed, self._wall, due)
 
-    def not_before(self, moment: datetime) -> None:
-        """Tell no time earlier than `moment`, which was told in an earlier life."""
-        self._latest = max(self._latest, min(moment, END_OF_TIME))
+    def not_before(self, timestamp: datetime) -> None:
+        """Set the earliest time that `now` returns: the latest time that a run has stored."""
+        self._latest = max(self._latest, min(timestamp, END_OF_TIME))
 
     def follow(self, rate: ClockRate) -> None:
-        """Go on by another rate, from now on."""
+        """Run at another rate from now on."""
         self._rate = rate
-        self._turned.set()
-        self._turned = asyncio.Event()
+        self._rate_changed.set()
+        self._rate_changed = asyncio.Event()
 
 
 async def _first(event: asyncio.Event, clock: Clock, due: datetime) -> None:
     """Wait for `event`, but no longer than until `clock` shows `due`."""
     tasks = {
-        asyncio.create_task(event.wait(), name="a new rate"),
+        asyncio.create_task(event.wait(), name="clock rate changed"),
         asyncio.create_task(clock.wait_until(due), name=f"{due:%H:%M:%S}"),
     }
     try:
@@ -168,53 +176,50 @@ async def _first(event: asyncio.Event, clock: Clock, due: datetime) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _later(moment: datetime, microseconds: int) -> datetime:
+def _later(timestamp: datetime, microseconds: int) -> datetime:
     try:
-        return min(moment + timedelta(microseconds=microseconds), END_OF_TIME)
+        return min(timestamp + timedelta(microseconds=microseconds), END_OF_TIME)
     except OverflowError:
         return END_OF_TIME
-
-
-# Who steers the emulated clock, and remembers its rate in the data directory.
 
 
 log = structlog.get_logger("wesemu.runs.clock")
 
 
 class PersistentClock:
-    """Owns `clock`. Open it with `open`, close it with `close` (idempotent)."""
+    """The emulated `clock`, stored in a file. Open with `open`, close with `close` (idempotent)."""
 
     def __init__(self, path: Path, wall: Clock, rate: ClockRate) -> None:
         self.clock = EmulatedClock(wall, rate)
         self._path = path
         self._wall = wall
-        self._steering = asyncio.Lock()
+        self._adjusting = asyncio.Lock()
         self._closed = False
 
     @classmethod
     async def open(cls, path: Path, wall: Clock, speed: float) -> "PersistentClock":
-        """Take up the rate that `path` remembers, at `speed` from now on. Raises OSError."""
+        """Continue from the time in `path` at `speed`. Raises OSError."""
         now = wall.now()
-        past = await asyncio.to_thread(_load, path) or ClockRate(now, now)
-        keeper = cls(path, wall, past)
-        await keeper.adjust(speed=speed)
-        return keeper
+        stored = await asyncio.to_thread(_load, path) or ClockRate(now, now)
+        clock = cls(path, wall, stored)
+        await clock.adjust(speed=speed)
+        return clock
 
     async def adjust(
         self, *, speed: float | None = None, step: timedelta = timedelta()
     ) -> ClockRate:
-        """Change the speed, and be `step` ahead; returns once that is on disk and in force.
+        """Change the speed and advance by `step`; return when the file is written.
 
-        Raises InvalidRequest as `Course.turned`.
+        Raises InvalidRequest as `ClockRate.changed`.
         """
-        async with self._steering:
+        async with self._adjusting:
             rate = self.clock.rate.changed(self._wall.now(), speed=speed, step=step)
             await asyncio.to_thread(_save, self._path, rate)
             self.clock.follow(rate)
             return rate
 
     async def close(self) -> None:
-        """Remember where emulated time stands; the clock itself runs on."""
+        """Store the emulated time, with speed 1 while the server is down."""
         if not self._closed:
             self._closed = True
             rate = self.clock.rate.changed(self._wall.now())
@@ -222,18 +227,18 @@ class PersistentClock:
 
 
 def _load(path: Path) -> ClockRate | None:
-    """None where nothing usable is remembered: emulated time is then the wall clock's."""
+    """Return None if the file is missing or invalid: emulated time then starts at wall time."""
     try:
-        told = json.loads(path.read_text())
+        content = json.loads(path.read_text())
         return ClockRate(
-            wall=datetime.fromisoformat(told["wall"]),
-            emulated=datetime.fromisoformat(told["emulated"]),
-            speed=float(told["speed"]),
+            wall=datetime.fromisoformat(content["wall"]),
+            emulated=datetime.fromisoformat(content["emulated"]),
+            speed=float(content["speed"]),
         )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("emulated time begins anew", file=path.name, error=str(error))
+        log.warning("reading the emulated time failed", file=path.name, error=str(error))
         return None
 
 

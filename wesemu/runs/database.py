@@ -1,4 +1,8 @@
-"""The index database: SQLite in WAL mode, one connection that writes, one that reads."""
+"""The index database: SQLite in WAL mode with one writing and one reading connection.
+
+Also the errors of a full disk and of missing file descriptors, the disk reserve, and the schema
+with its migrations.
+"""
 
 import asyncio
 import contextlib
@@ -16,15 +20,14 @@ import structlog
 
 from wesemu.errors import DiskFull, OutOfFiles, StoreError
 
-# Room on the disk: what is kept for the moment when there is none, and what is said then.
-
+# Full disks and missing file descriptors.
 
 _RESERVE = 4 << 20
 _AMPLE = 4 * _RESERVE
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
 _CAUSES = 10
 _SCARCE = 1 << 20
-_PATIENCE_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 _FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = "make room on the disk of the data directory"
 
@@ -34,15 +37,17 @@ log = structlog.get_logger("wesemu.room")
 
 
 class DiskReserve:
-    """A file of 4 MiB that is deleted when the disk is full, so that ends can still be written,
-    and made again once there is ample room. All methods block, briefly."""
+    """A file of 4 MiB that is deleted on a full disk, so the ends of runs can still be written.
+
+    It is created again when there is enough free space. All methods block briefly.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.held = False
 
-    def take(self) -> None:
-        """Hold the room, if there is enough of it."""
+    def allocate(self) -> None:
+        """Create the file if there is enough free space."""
         with contextlib.suppress(OSError):
             if not self._path.exists() and shutil.disk_usage(self._path.parent).free < _AMPLE:
                 return
@@ -53,15 +58,15 @@ class DiskReserve:
             finally:
                 os.close(descriptor)
 
-    def give(self) -> bool:
-        """Give the room back; False when it was given already."""
+    def release(self) -> bool:
+        """Delete the file. Return False if it was already deleted."""
         held, self.held = self.held, False
         self._path.unlink(missing_ok=True)
         return held
 
 
 def disk_full(error: BaseException) -> DiskFull | None:
-    """What to say of an error that a full disk is to blame for; None for any other."""
+    """Return a DiskFull for an error that a full disk caused; None for any other error."""
     if isinstance(error, DiskFull):
         return error
     if isinstance(error, OSError) and error.errno in _FULL_DISK_ERRORS:
@@ -70,8 +75,8 @@ def disk_full(error: BaseException) -> DiskFull | None:
 
 
 def out_of_files(error: BaseException) -> OutOfFiles | None:
-    """What to say of an error that a lack of file descriptors is to blame for, directly or as its
-    cause; None for any other."""
+    """Return an OutOfFiles for an error that missing file descriptors caused, directly or through
+    its causes; None for any other error."""
     seen: BaseException | None = error
     for _ in range(_CAUSES):
         if isinstance(seen, OutOfFiles):
@@ -88,7 +93,7 @@ def out_of_files(error: BaseException) -> OutOfFiles | None:
 
 
 def check_room(folder: Path) -> None:
-    """Raises DiskFull where next to nothing is left on the disk of `folder`. Blocks."""
+    """Raise DiskFull if the disk of `folder` has less than 1 MiB of free space. Blocks."""
     free = shutil.disk_usage(folder).free
     if free < _SCARCE:
         raise DiskFull(f"the disk is full ({free:,} bytes are free); {_ADVICE}, then submit again")
@@ -97,8 +102,10 @@ def check_room(folder: Path) -> None:
 async def retry_on_full_disk(
     write: Callable[[], Awaitable[_T]], *, give_up: asyncio.Event | None = None
 ) -> _T:
-    """Write to the index; where the disk is full, once somebody has made room. Raises DiskFull
-    only in a `give_up`."""
+    """Call `write` and return its result; on a full disk, try again every 5 s.
+
+    Raises DiskFull only after `give_up` is set.
+    """
     give_up = give_up or asyncio.Event()
     while True:
         try:
@@ -106,17 +113,17 @@ async def retry_on_full_disk(
         except DiskFull as error:
             if give_up.is_set():
                 raise
-            log.error("the index waits for room", error=error.message)
+            log.error("index waits for disk space", error=error.message)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE_SECONDS):
+                async with asyncio.timeout(_RETRY_SECONDS):
                     await give_up.wait()
 
 
-# The index database's tables, and the steps that bring an older file up to date.
+# Schema and migrations.
 
 
 def _tags_of(run: str, source: str = "") -> str:
-    """The rows of run_tags for `run`; 256 letters is `listing.TAG_LIMIT`."""
+    """Return a query for the rows of run_tags of `run`; 256 characters is `store.TAG_LIMIT`."""
     return (
         f"SELECT {run}.sequence, tag.key, tag.value, {run}.owner, {run}.state "  # noqa: S608
         f"FROM {source}json_each({run}.tags) AS tag "
@@ -190,7 +197,7 @@ MIGRATIONS: tuple[str, ...] = (
             ON CONFLICT (owner, state) DO UPDATE SET runs = runs + 1;
     END;
     """,
-    # Lists by state and by tag: a tag's rows carry the state, so that one range holds both.
+    # Lists by state and by tag: the rows of a tag contain the state, so one index range has both.
     f"""
     CREATE INDEX runs_by_state ON runs (owner, state, sequence);
     CREATE TABLE run_tags (
@@ -217,13 +224,13 @@ MIGRATIONS: tuple[str, ...] = (
     END;
     INSERT INTO run_tags {_tags_of("runs", "runs, ")};
     """,  # noqa: S608
-    # A submission's key lives in the run's request, so that the run directory has it, too.
+    # Idempotency keys: they are stored in the request, so the run directory has them, too.
     """
     CREATE UNIQUE INDEX runs_by_key
         ON runs (owner, json_extract(request, '$.marks.submission_key'))
         WHERE json_extract(request, '$.marks.submission_key') IS NOT NULL;
     """,
-    # Who wants to be told of a run's states: written with the state itself, so that none is lost.
+    # Callbacks: a trigger writes them in the transaction that changes the state, so none is lost.
     # `due` is Unix time.
     """
     CREATE TABLE callbacks (
@@ -243,7 +250,7 @@ MIGRATIONS: tuple[str, ...] = (
             VALUES (NEW.id, json_extract(NEW.request, '$.marks.callback_url'), NEW.state);
     END;
     """,
-    # The terms of the service level, and how long the tools really took.
+    # SLA terms, and the wall clock time of the tools.
     """
     ALTER TABLE runs ADD COLUMN terms TEXT;
     ALTER TABLE runs ADD COLUMN real_seconds REAL;
@@ -255,16 +262,18 @@ MIGRATIONS: tuple[str, ...] = (
 T = TypeVar("T")
 
 _QUICKLY_CHECKED = 32 << 20
-"""Bytes: an index of some thousand runs is checked in a moment."""
+"""Bytes. Larger indexes are not checked at start-up, because it would take too long."""
 
 _FULL_DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
-"""What SQLite says on a full disk: the others where it cannot make its files beside the index."""
+"""SQLite's errors on a full disk. The last two: it cannot create its files beside the index."""
 
 
 class Database:
-    """Open it with `open`, close it with `close` (idempotent). Every call is one hop to SQLite's
-    thread. When the disk is full, a write is tried once more with the room of `reserve`; it raises
-    DiskFull when there is none even so."""
+    """SQLite connections. Open with `open`, close with `close` (idempotent).
+
+    Each call runs in SQLite's thread. On a full disk, a write releases `reserve` and tries once
+    more; it raises DiskFull if that fails, too.
+    """
 
     def __init__(
         self,
@@ -282,7 +291,7 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path) -> "Database":
-        """Raises StoreError for a file that is damaged or written by a newer wesemu."""
+        """Raises StoreError for a damaged file and for one of a newer wesemu."""
         async with AsyncExitStack() as opening:
             try:
                 writer = await _connect(path, opening)
@@ -291,7 +300,7 @@ class Database:
                 reader = await _connect(path, opening)
                 await reader.execute("PRAGMA query_only = ON")
                 reserve = DiskReserve(path.with_name(f"{path.name}.reserve"))
-                await asyncio.to_thread(reserve.take)
+                await asyncio.to_thread(reserve.allocate)
             except sqlite3.DatabaseError as error:
                 raise _damaged(path, error) from error
             opening.pop_all()
@@ -306,13 +315,13 @@ class Database:
                 await self._writer.close()
 
     async def write(self, statement: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One statement, committed by itself; the rows of its RETURNING."""
-        rows = await self._with_room(lambda: self._writer.execute_fetchall(statement, values))
+        """Execute and commit one statement. Return the rows of its RETURNING clause."""
+        rows = await self._with_reserve(lambda: self._writer.execute_fetchall(statement, values))
         return [dict(row) for row in rows]
 
     async def write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """One statement for each of `rows`, in one commit."""
-        await self._with_room(lambda: self._write_many(statement, rows))
+        """Execute one statement for each of `rows`, in one commit."""
+        await self._with_reserve(lambda: self._write_many(statement, rows))
 
     async def _write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
         try:
@@ -324,36 +333,34 @@ class Database:
                 await self._writer.execute("ROLLBACK")
             raise
 
-    async def _with_room(self, act: Callable[[], Awaitable[T]]) -> T:
+    async def _with_reserve(self, act: Callable[[], Awaitable[T]]) -> T:
         async with self._transaction:
             try:
-                done = await _told(act, self._path)
+                result = await _translate_errors(act, self._path)
             except DiskFull:
-                if not await asyncio.to_thread(self._reserve.give):
+                if not await asyncio.to_thread(self._reserve.release):
                     raise
-                return await _told(act, self._path)
+                return await _translate_errors(act, self._path)
             if not self._reserve.held:
-                await asyncio.to_thread(self._reserve.take)
-            return done
+                await asyncio.to_thread(self._reserve.allocate)
+            return result
 
     async def rows(self, query: str, values: Iterable[object] = ()) -> list[dict[str, Any]]:
-        """Raises StoreError for pages that are damaged."""
+        """Execute a query. Raises StoreError for a damaged file."""
         try:
-            found = await self._reader.execute_fetchall(query, list(values))
+            rows = await self._reader.execute_fetchall(query, list(values))
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) if _is_damage(error) else error from error
-        return [dict(row) for row in found]
+        return [dict(row) for row in rows]
 
 
-async def _told(act: Callable[[], Awaitable[T]], path: Path) -> T:
+async def _translate_errors(act: Callable[[], Awaitable[T]], path: Path) -> T:
     try:
         return await act()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in _FULL_DISK_CODES:
             raise
-        raise DiskFull(
-            f"the index cannot be written ({error}); make room on the disk of the data directory"
-        ) from error
+        raise DiskFull(f"the index cannot be written ({error}); {_ADVICE}") from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) if _is_damage(error) else error from error
 
@@ -383,8 +390,10 @@ async def _connect(path: Path, opening: AsyncExitStack) -> aiosqlite.Connection:
 
 
 async def _check(connection: aiosqlite.Connection, path: Path) -> None:
-    """Raises StoreError for another program's database; sqlite3.DatabaseError for damage that is
-    found in a small one."""
+    """Raise StoreError for a database of another program, sqlite3.DatabaseError for damage.
+
+    Only small files are checked for damage.
+    """
     tables = await connection.execute_fetchall("SELECT name FROM sqlite_master")
     version = await connection.execute_fetchall("PRAGMA user_version")
     if list(tables) and not next(iter(version))[0]:
@@ -393,9 +402,9 @@ async def _check(connection: aiosqlite.Connection, path: Path) -> None:
             "away"
         )
     if (await asyncio.to_thread(path.stat)).st_size <= _QUICKLY_CHECKED:
-        [found] = await connection.execute_fetchall("PRAGMA quick_check(1)")
-        if found[0] != "ok":
-            raise sqlite3.DatabaseError(found[0])
+        [result] = await connection.execute_fetchall("PRAGMA quick_check(1)")
+        if result[0] != "ok":
+            raise sqlite3.DatabaseError(result[0])
 
 
 async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:

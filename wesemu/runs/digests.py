@@ -1,4 +1,7 @@
-"""Digests of large files: computed in one pass that can be broken off, and kept over a restart."""
+"""Digests of large files, computed in one pass and stored in the run directory.
+
+Also interruptible copying and flushing of files. All functions block.
+"""
 
 import ctypes
 import hashlib
@@ -15,7 +18,7 @@ from typing import Any
 from wesemu.runs.run_directory import Workspace, read_regular, write_json
 
 Crc64 = Callable[[bytes, int], int]
-"""The checksum of all bytes so far, from the next ones and the checksum of those before (0)."""
+"""(chunk, checksum of the bytes before it, 0 at the start) -> checksum including the chunk."""
 
 _CHUNK = 1 << 20
 _FLUSH = 64 << 20
@@ -26,7 +29,7 @@ _WAIT_BEFORE_WRITE_WAIT_AFTER = 7
 
 
 class HashingStopped(Exception):
-    """Work on files was broken off, because it was asked to stop."""
+    """Work on files was interrupted by its stop event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,10 @@ class FileDigests:
 
 
 class DigestStore:
-    """The digests of one run's results, each computed once; those that took long are kept in the
-    run directory, so that the next server need not read the files again.
+    """Digests of the results of one run; each is computed once.
 
-    All methods block. `stop` breaks them off with Stopped.
+    Digests that took over a second are stored in the run directory, so the next server need not
+    read the files again. `stop` interrupts the work with HashingStopped.
     """
 
     def __init__(self, workspace: Workspace, stop: threading.Event, crc64: Crc64 | None) -> None:
@@ -53,7 +56,7 @@ class DigestStore:
         self._known = _read(self._path)
 
     def of(self, name: str, file: Path) -> FileDigests:
-        """Of the file at `file`, which is kept as `name`. Raises OSError, Stopped."""
+        """Return the digests of `file`, stored as `name`. Raises OSError, HashingStopped."""
         began = time.monotonic()
         with file.open("rb", buffering=0) as opened:
             identity = _identity(os.fstat(opened.fileno()))
@@ -76,7 +79,7 @@ class DigestStore:
 
 
 def compute(descriptor: int, crc64: Crc64 | None, stop: threading.Event) -> FileDigests:
-    """Reads the open file from where it is. Raises OSError, Stopped."""
+    """Read the open file from its position. Raises OSError, HashingStopped."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     crc = size = 0
     while chunk := os.read(descriptor, _CHUNK):
@@ -91,7 +94,7 @@ def compute(descriptor: int, crc64: Crc64 | None, stop: threading.Event) -> File
 
 
 def copy(source: Path, target: Path, stop: threading.Event) -> None:
-    """Copy a file's bytes. Raises OSError, Stopped."""
+    """Copy the content of a file. Raises OSError, HashingStopped."""
     with source.open("rb", buffering=0) as read, target.open("xb", buffering=0) as written:
         while chunk := read.read(_CHUNK):
             check(stop)
@@ -101,10 +104,10 @@ def copy(source: Path, target: Path, stop: threading.Event) -> None:
 
 
 def flush(path: Path, stop: threading.Event) -> None:
-    """Make a file durable, piece by piece, so that this can be broken off. Raises OSError,
-    Stopped."""
+    """Make a file durable. Raises OSError, HashingStopped."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        # fsync of a large file cannot be interrupted, so write 64 MiB at a time first.
         if (call := _sync_file_range()) is not None:
             for offset in range(0, os.fstat(descriptor).st_size, _FLUSH):
                 check(stop)
@@ -115,8 +118,10 @@ def flush(path: Path, stop: threading.Event) -> None:
 
 
 def flush_file_system(folder: Path) -> bool:
-    """Make all of a file system durable, which is quicker than many files one by one; False where
-    this system cannot."""
+    """Make a whole file system durable (syncfs), which is faster than fsync of many files.
+
+    Return False if this system cannot.
+    """
     call = _function("syncfs")
     if call is None:
         return False
@@ -128,7 +133,7 @@ def flush_file_system(folder: Path) -> bool:
 
 
 def check(stop: threading.Event) -> None:
-    """Raises Stopped."""
+    """Raise HashingStopped if `stop` is set."""
     if stop.is_set():
         raise HashingStopped
 

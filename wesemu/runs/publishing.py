@@ -1,7 +1,8 @@
-"""Results leave the working directory: into the run's `outputs/`, and to where they were asked.
+"""Publishing: results go from `work/` to the run's `outputs/` and to the places callers named.
 
-Everything is made under temporary names first and renamed at the end, so that a reader sees a
-whole file or none, and a failed run publishes nothing into buckets.
+`Publisher` writes all files under temporary names and renames them at the end. A reader sees a
+complete file or none, and a failed run publishes nothing into buckets. Also the check which files
+can be published, and the names that active runs publish under (`ActiveTargets`).
 """
 
 import asyncio
@@ -25,14 +26,13 @@ from wesemu.runs.run_directory import Workspace, read_regular, sync_folder, writ
 from wesemu.runs.serialization import read_plan
 from wesemu.runs.store import RunStore
 
-# Which files below a run directory can be published, and why another one cannot.
+# Files that can be published.
 
 
 def unpublishable_reason(workspace: Workspace, path: Path) -> str | None:
-    """Why the file at `path` cannot be published; None if it can. Blocks on the disk.
+    """Return why the file at `path` cannot be published; None if it can. Blocks.
 
-    A link is published as the file it leads to, if that file is one of the run: it lies in
-    `work/` or among the inputs that were fetched for the run.
+    A link is published as its target if that lies in `work/` or in the inputs of the run.
     """
     if not is_utf8(path):
         return "its name is not UTF-8"
@@ -54,7 +54,7 @@ def unpublishable_reason(workspace: Workspace, path: Path) -> str | None:
 
 
 def is_own(workspace: Workspace, real: Path) -> bool:
-    """Whether a path without links lies in `work/` or among the run's inputs."""
+    """Return whether a path without links lies in `work/` or in the inputs of the run."""
     return any(
         real.is_relative_to(folder.resolve()) for folder in (workspace.work, workspace.inputs)
     )
@@ -69,15 +69,14 @@ def is_utf8(path: Path) -> bool:
 
 
 def printable_path(path: str) -> str:
-    r"""A path as text; a byte that is not UTF-8 becomes `\xff`."""
+    r"""Return a path as text; a byte that is not UTF-8 becomes `\xff`."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-# Names that results of active runs are published under, so that two runs of one name are told.
-
+# Locations of active runs.
 
 SHARED = "wesemu.outputs.shared"
-"""The tag of a run that says which other active run publishes under a name of its own."""
+"""The tag that names another active run with the same output location."""
 
 log = structlog.get_logger("wesemu.targets")
 
@@ -85,8 +84,10 @@ _ACTIVE = tuple(state for state in RunState if state.active)
 
 
 class ActiveTargets:
-    """The names of the runs in `store` that have not ended; those of runs of an earlier server
-    are read from the run directories below `runs` when they are first needed."""
+    """Output locations of the active runs in `store`.
+
+    Those of runs of an earlier server are read from their directories at first use.
+    """
 
     def __init__(self, store: RunStore, runs: Path) -> None:
         self._store = store
@@ -98,9 +99,9 @@ class ActiveTargets:
         store.watch(self._moved)
 
     async def claim(self, run_id: RunId, owner: Owner, plan: Plan) -> dict[str, str]:
-        """Register the names of a new run; the tag that says who else has one of them.
+        """Register the locations of a new run. Return the tag `SHARED` if another run has one.
 
-        Of several names the first is told, of runs of other owners only that they exist.
+        The tag has the first shared location, and the run's id only if it has the same owner.
         """
         await self._load()
         names = await asyncio.to_thread(_names_of, plan)
@@ -109,13 +110,13 @@ class ActiveTargets:
         return {} if shared is None else {SHARED: shared}
 
     async def shared(self, owner: Owner, plan: Plan) -> dict[str, str]:
-        """As `claim`, for a dry run: nothing is registered."""
+        """As `claim`, without registering (for a dry run)."""
         await self._load()
-        told = self._shared(await asyncio.to_thread(_names_of, plan), owner)
-        return {} if told is None else {SHARED: told}
+        shared = self._shared(await asyncio.to_thread(_names_of, plan), owner)
+        return {} if shared is None else {SHARED: shared}
 
     def release(self, run_id: RunId) -> None:
-        """The run has ended, or was not accepted. Idempotent."""
+        """Remove a run that has ended or was not accepted. Idempotent."""
         for name in self._names.pop(run_id, frozenset()):
             self._users[name].pop(run_id, None)
             if not self._users[name]:
@@ -155,12 +156,12 @@ def _names_on_disk(folder: Path) -> dict[str, str]:
     try:
         return _names_of(read_plan(Workspace(folder)))
     except (OSError, ValueError, KeyError) as error:
-        log.warning("the outputs of a run are not known", run_id=folder.name, error=str(error))
+        log.warning("reading the plan of a run failed", run_id=folder.name, error=str(error))
         return {}
 
 
 def _names_of(plan: Plan) -> dict[str, str]:
-    """Each location with the name by which it is compared: a file's path without links."""
+    """Return each location with the name it is compared by: for a file, its path without links."""
     return {
         each.url: str(each.destination.resolve()) if each.destination is not None else each.url
         for each in plan.publications or ()
@@ -168,14 +169,16 @@ def _names_of(plan: Plan) -> dict[str, str]:
     }
 
 
+# Publishing.
+
 _FEW = 64
-"""Beyond so many files or folders, the whole file system is made durable at once."""
+"""With more files or folders than this, one syncfs replaces the single fsyncs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """A result under its temporary name; `commit` gives it the final one. `earlier` is the name of
-    what it replaces, until all results have theirs."""
+    """A result under its temporary name. `earlier` is the name of the file that it replaces, until
+    all results have their final names."""
 
     source: Path
     target: Path
@@ -184,7 +187,8 @@ class _Staged:
 
     @classmethod
     def of(cls, workspace: Workspace, source: Path, number: int, target: Path) -> "_Staged":
-        """Its names are short, so that results may have the longest that there are."""
+        """Build the temporary names. They are short: the result's own name may be 255 bytes long,
+        so nothing can be appended to it."""
         mark = f".{workspace.root.name}-{number}"
         return cls(
             source,
@@ -195,9 +199,9 @@ class _Staged:
 
 
 class Publisher:
-    """Publishes results; into buckets by `adopter`, which records their digests.
+    """Publishes results. `adopter` adds objects to buckets and records their digests.
 
-    One run at a time renames its files, so that a BAM and its index are always of one run.
+    Only one run at a time renames its files, so a BAM and its index are from the same run.
     """
 
     def __init__(self, adopter: ObjectAdopter | None = None) -> None:
@@ -210,21 +214,23 @@ class Publisher:
         publications: Sequence[Publication],
         stop: threading.Event | None = None,
     ) -> tuple[OutputFile, ...]:
-        """Publish all or nothing; returns what there is now. Blocks, until `stop` is set.
+        """Publish all results or none. Return the published ones. Blocks; `stop` interrupts it.
 
-        Raises EngineFault when a result that is not optional is missing, OSError when the disk
-        is full or a folder cannot be written, Stopped.
+        Raises EngineFault if a required result is missing, OSError on a full disk or an unwritable
+        folder, HashingStopped.
         """
         self.clean_up(workspace)
-        if workspace.outputs.is_symlink():  # a workflow's doing
+        if workspace.outputs.is_symlink():  # made by the workflow; could lead anywhere
             workspace.outputs.unlink()
-        return _Publishing(workspace, self._adopter, stop or threading.Event()).carry_out(
+        return _Publishing(workspace, self._adopter, stop or threading.Event()).publish(
             publications, self._renaming
         )
 
     def clean_up(self, workspace: Workspace) -> None:
-        """After a server that was killed while it published: remove the temporary files, and undo
-        what was not all renamed. Blocks."""
+        """Clean up after a server that was killed while it published. Blocks.
+
+        Delete temporary files, and restore the earlier files unless all were renamed.
+        """
         record = _read_record(workspace)
         if record is None:
             return
@@ -240,8 +246,8 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """The file `publishing` of a run directory: what is being published, in order, and whether
-    all of it has its final name."""
+    """The file `publishing` of a run directory: the targets in order, and whether all of them have
+    their final names."""
 
     targets: tuple[Path, ...]
     committed: bool
@@ -259,7 +265,7 @@ def _read_record(workspace: Workspace) -> _Record | None:
 
 
 class _Publishing:
-    """One publication of one run's results."""
+    """The publishing of one run's results."""
 
     def __init__(
         self, workspace: Workspace, adopter: ObjectAdopter | None, stop: threading.Event
@@ -270,9 +276,10 @@ class _Publishing:
         crc64 = None if adopter is None else adopter.crc64
         self._digests = DigestStore(workspace, stop, crc64)
 
-    def carry_out(
+    def publish(
         self, publications: Sequence[Publication], renaming: threading.Lock
     ) -> tuple[OutputFile, ...]:
+        # 1. Compute digests of the results that exist.
         present = []
         for publication in dict.fromkeys(publications):
             check(self._stop)
@@ -285,18 +292,23 @@ class _Publishing:
             for number, (publication, target) in enumerate(pairs)
         ]
         outputs = tuple(self._describe(publication) for publication in present)
+        # 2. Record the targets: a later `clean_up` finds the temporary files by this record.
         self._record(staged, committed=False)
         try:
+            # 3. Link or copy under temporary names beside the targets.
             for each in staged:
                 check(self._stop)
                 each.target.parent.mkdir(parents=True, exist_ok=True)
                 each.temporary.unlink(missing_ok=True)
                 self._link_or_copy(each)
+            # 4. Make the content durable before any rename, or a power cut could leave a final name
+            #    with an empty file.
             _make_durable(staged, self._stop)
             commits = [
                 self._commit_of(publication, each)
                 for (publication, _), each in zip(pairs, staged, strict=True)
             ]
+            # 5. Rename all. From here on the work cannot be interrupted.
             with renaming:
                 check(self._stop)
                 _commit_all(staged, commits)
@@ -306,6 +318,7 @@ class _Publishing:
         finally:
             for each in staged:
                 each.temporary.unlink(missing_ok=True)
+        # 6. Make the renames durable, then delete the record.
         _sync_folders({each.target.parent for each in staged})
         self._workspace.publishing.unlink(missing_ok=True)
         return outputs
@@ -319,8 +332,7 @@ class _Publishing:
         write_json(self._workspace.publishing, {"targets": targets, "committed": committed})
 
     def _link_or_copy(self, staged: _Staged) -> None:
-        """A hard link where the file system allows one (no second copy of a genome), else a
-        copy."""
+        """Create a hard link, or a copy if the file system does not allow one."""
         resolved = staged.source.resolve()
         try:
             os.link(resolved, staged.temporary)
@@ -338,7 +350,7 @@ class _Publishing:
         return partial(staged.temporary.replace, staged.target)
 
     def _describe(self, publication: Publication) -> OutputFile:
-        """Reads the whole file: about 0.5 GB a second, little beside what it took to write it."""
+        """Describe a result. Reads the whole file at about 0.5 GB/s for its digests."""
         file = self._workspace.work / publication.result
         digests = self._digests.of(publication.result, file)
         return OutputFile(
@@ -351,7 +363,7 @@ class _Publishing:
 
 
 def _make_durable(staged: Sequence[_Staged], stop: threading.Event) -> None:
-    """Two names of one file are one file."""
+    """Flush each file once, also if it has several names."""
     files = {}
     for each in staged:
         status = each.temporary.stat()
@@ -373,7 +385,7 @@ def _sync_folders(folders: set[Path]) -> None:
 
 
 def _commit_all(staged: Sequence[_Staged], commits: Sequence[Callable[[], object]]) -> None:
-    """Give every file its final name; if one fails, undo those before it."""
+    """Give every file its final name; if one fails, restore all earlier files."""
     replaced: list[tuple[_Staged, bool]] = []
     try:
         for each, commit in zip(staged, commits, strict=True):
@@ -389,7 +401,7 @@ def _commit_all(staged: Sequence[_Staged], commits: Sequence[Callable[[], object
 
 
 def _set_aside(staged: _Staged) -> bool:
-    """Give the file at the target, if there is one, a second name; whether there is one."""
+    """Give an existing file at the target a second name. Return whether there was one."""
     if staged.target.is_dir():
         raise IsADirectoryError(
             errno.EISDIR, "a folder has the name of a result", str(staged.target)
@@ -406,7 +418,8 @@ def _set_aside(staged: _Staged) -> bool:
 
 def _restore(staged: _Staged) -> None:
     staged.earlier.replace(staged.target)
-    staged.earlier.unlink(missing_ok=True)  # two names of one file: rename(2) does nothing
+    # If both names are the same file, rename(2) does nothing and `earlier` stays.
+    staged.earlier.unlink(missing_ok=True)
 
 
 def _present(workspace: Workspace, publication: Publication) -> bool:

@@ -1,4 +1,8 @@
-"""The run directory: what lies where, and names that cannot leave it."""
+"""The run directory: its paths, its drafts, and safe reading and writing of files.
+
+A workflow can write anything into its run directory. The functions that read and write here follow
+no links and never wait for a FIFO. docs/run-directory.md describes the files.
+"""
 
 import asyncio
 import errno
@@ -34,7 +38,7 @@ class Workspace:
 
     @property
     def draft(self) -> Path:
-        """An empty file that marks a submission which has not been accepted yet."""
+        """An empty file that marks a submission that is not accepted yet."""
         return self.root / ".draft"
 
     @property
@@ -47,7 +51,7 @@ class Workspace:
 
     @property
     def inputs(self) -> Path:
-        """What was fetched for the run; gone when it has ended."""
+        """Inputs that were fetched for the run; deleted at its end."""
         return self.root / "inputs"
 
     @property
@@ -61,7 +65,7 @@ class Workspace:
 
     @property
     def events(self) -> Path:
-        """One JSON object a line, appended by the engine's process."""
+        """One JSON object per line, appended by the run process."""
         return self.root / "events.jsonl"
 
     @property
@@ -83,12 +87,12 @@ class Workspace:
 
     @property
     def lock(self) -> Path:
-        """Held by flock for as long as the engine's process lives."""
+        """The run process holds a lock (flock) on this file while it lives."""
         return self.root / "run.lock"
 
     @property
     def exit_code(self) -> Path:
-        """Written atomically as the last act of the engine's process."""
+        """Written atomically by the run process just before it exits."""
         return self.root / "exit_code"
 
     @property
@@ -98,25 +102,25 @@ class Workspace:
 
     @property
     def publishing(self) -> Path:
-        """The temporary files of results that are being published, one a line."""
+        """JSON record of results that are being published (`publishing._Record`)."""
         return self.root / "publishing"
 
     @property
     def crashes(self) -> Path:
-        """How often the engine's process has vanished."""
+        """How often the run process has vanished."""
         return self.root / "crashes.json"
 
     @property
     def state(self) -> Path:
-        """The run and its tasks as they ended."""
+        """The final state of the run and its tasks."""
         return self.root / "state.json"
 
 
 def safe_name(name: str) -> PurePosixPath:
-    """The relative path that an attachment or output name stands for.
+    """Return the relative path of an attachment or output name.
 
-    Raises InvalidRequest for an empty or absolute name, `..`, control characters, backslashes
-    and names longer than a file system takes (WES: "implementations should guard against
+    Raises InvalidRequest for an empty or absolute name, `..`, control characters, backslashes and
+    names that are too long for a file system (WES: "implementations should guard against
     maliciously constructed filenames").
     """
     shown = repr(name[:80])
@@ -138,21 +142,21 @@ def safe_name(name: str) -> PurePosixPath:
 
 
 class RunDirectoryDraft:
-    """A run directory in the making: attachments arrive before the run has been accepted."""
+    """A new run directory that receives attachments before the run is accepted."""
 
     def __init__(self, root: Path) -> None:
         self.workspace = Workspace(root)
         self._taken: set[str] = set()
 
     def create(self) -> None:
-        """Make the empty run directory. Raises FileExistsError where there is one already."""
+        """Create the run directory. Raises FileExistsError if it already exists."""
         self.workspace.root.parent.mkdir(parents=True, exist_ok=True)
         self.workspace.root.mkdir()
         self.workspace.draft.touch()
         self.workspace.attachments.mkdir()
 
     def names(self) -> list[str]:
-        """The attachments so far, in order of arrival."""
+        """Return the names of the attachments so far, sorted."""
         return sorted(
             str(path.relative_to(self.workspace.attachments))
             for path in self.workspace.attachments.rglob("*")
@@ -162,7 +166,7 @@ class RunDirectoryDraft:
     async def attach(self, name: str, chunks: AsyncIterator[bytes]) -> None:
         """Stream one attachment to disk. Raises InvalidRequest for an unsafe or repeated name.
 
-        Names that differ by case only are two files, if they are for the file system.
+        Names that differ only in case are allowed if the file system distinguishes them.
         """
         relative = safe_name(name)
         folded = unicodedata.normalize("NFC", str(relative))
@@ -188,7 +192,7 @@ class RunDirectoryDraft:
             await asyncio.to_thread(file.close)
 
     def discard(self) -> None:
-        """Remove everything, for a submission that was refused."""
+        """Delete the run directory."""
         shutil.rmtree(self.workspace.root, ignore_errors=True)
 
 
@@ -199,9 +203,9 @@ def _create(target: Path) -> io.FileIO:
 
 
 def read_regular(path: Path, offset: int = 0, size: int = -1) -> bytes:
-    """Bytes of a file that a workflow might have replaced: no link is followed, no FIFO waited on.
+    """Read a file that a workflow may have replaced: follows no link, waits for no FIFO.
 
-    Raises FileNotFoundError where there is no regular file, OSError.
+    Raises FileNotFoundError if it is not a regular file, OSError.
     """
     with os.fdopen(_open_regular(path), "rb") as file:
         file.seek(offset)
@@ -223,17 +227,20 @@ def _open_regular(path: Path) -> int:
 
 
 def make_executable(path: Path) -> None:
-    """Let everybody who may read a file execute it."""
+    """Set the execute bit for everyone who has the read bit."""
     mode = path.stat().st_mode
     path.chmod(mode | (mode & 0o444) >> 2)
 
 
 def tree_size(*folders: Path) -> int:
-    """The bytes on disk that deleting `folders` would free: files with a hard link outside them
-    are left out. Links are not followed; what vanishes meanwhile counts nothing."""
+    """Return the bytes on disk that deleting `folders` would free.
+
+    Files with a hard link outside `folders` do not count. Links are not followed; files that vanish
+    meanwhile count 0.
+    """
     sizes = dict[tuple[int, int], int]()
-    links = dict[tuple[int, int], int]()
-    outside = dict[tuple[int, int], int]()
+    links_seen = dict[tuple[int, int], int]()
+    links_total = dict[tuple[int, int], int]()
     pending = [str(folder) for folder in folders]
     while pending:
         try:
@@ -242,20 +249,21 @@ def tree_size(*folders: Path) -> int:
             continue
         for entry in entries:
             try:
-                found = entry.stat(follow_symlinks=False)
+                status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue
-            if stat.S_ISDIR(found.st_mode):
+            if stat.S_ISDIR(status.st_mode):
                 pending.append(entry.path)
-            key = (found.st_dev, found.st_ino)
-            sizes[key] = found.st_blocks * 512
-            links[key] = links.get(key, 0) + 1
-            outside[key] = 0 if stat.S_ISDIR(found.st_mode) else found.st_nlink
-    return sum(size for key, size in sizes.items() if links[key] >= outside[key])
+            key = (status.st_dev, status.st_ino)
+            sizes[key] = status.st_blocks * 512
+            links_seen[key] = links_seen.get(key, 0) + 1
+            links_total[key] = 0 if stat.S_ISDIR(status.st_mode) else status.st_nlink
+    # fewer links seen than the file has: another link lies outside
+    return sum(size for key, size in sizes.items() if links_seen[key] >= links_total[key])
 
 
 def read_end(path: Path, size: int) -> bytes:
-    """The last bytes of a file, at most `size`. As `read_regular`."""
+    """Return the last bytes of a file, at most `size`. As `read_regular`."""
     descriptor = _open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
         file.seek(max(0, os.fstat(descriptor).st_size - size))
@@ -263,9 +271,9 @@ def read_end(path: Path, size: int) -> bytes:
 
 
 def read_json(path: Path, limit: int = _JSON_LIMIT) -> Any:
-    """What a file says that a workflow may have written. As `read_regular`.
+    """Return the content of a JSON file that a workflow may have written. As `read_regular`.
 
-    Raises ValueError for what is no JSON, or longer or deeper than anything of ours.
+    Raises ValueError for a file that is not JSON, longer than `limit` bytes, or nested too deeply.
     """
     content = read_regular(path, size=limit + 1)
     if len(content) > limit:
@@ -277,7 +285,7 @@ def read_json(path: Path, limit: int = _JSON_LIMIT) -> Any:
 
 
 def write_json(path: Path, value: JsonObject) -> None:
-    """Write atomically and durably: temporary name, fsync, rename, fsync of the folder."""
+    """Write JSON atomically and durably: temporary name, fsync, rename, fsync of the folder."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, text.encode())
 
@@ -285,7 +293,7 @@ def write_json(path: Path, value: JsonObject) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """As `write_json`, for bytes."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # it might be a link or a FIFO, which nobody reads
+    temporary.unlink(missing_ok=True)  # a workflow may have put a link or a FIFO there
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
         file.write(content)
@@ -296,7 +304,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
+    """Make renames inside `folder` durable (fsync of the folder)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
-"""The index of runs.
+"""RunStore: the index of runs and tasks.
 
-States move by compare-and-set against the transition table, so two actors can never both win.
+States change by compare-and-set against the transition table, so of two actors only one wins.
+Also the selection of lists (`Selection`, `page_query`) and the cache of ended runs (`RunCache`).
 """
 
 import sqlite3
@@ -17,17 +18,16 @@ from wesemu.runs.database import Database
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
 from wesemu.runs.webhooks import Outbox
 
-# Which of an owner's runs a list shows, and how the index finds one page of them.
-
+# Lists of runs.
 
 TAG_LIMIT = 256
-"""A tag can be asked for if its key and value have no more letters than this together."""
+"""Most characters of a tag, key and value together, that lists can be filtered by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What runs must have to be listed: one of `workflows` (names of bundled pipelines), one of
-    `states`, and every one of `tags` (key, value). Empty: no matter."""
+    """Filter of a list of runs: one of `workflows` (names of bundled pipelines), one of `states`,
+    and all of `tags` (key, value). An empty field does not filter."""
 
     workflows: tuple[str, ...] = ()
     states: tuple[RunState, ...] = ()
@@ -39,7 +39,7 @@ EVERYTHING = Selection()
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Runs, newest first; `before` is the sequence to go on from, None at the end."""
+    """Runs, newest first. `before` is the sequence to continue from; None: no more runs."""
 
     runs: tuple[Run, ...]
     before: int | None
@@ -47,7 +47,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What tells one run in one state from any other."""
+    """Id, sequence and state of a run."""
 
     id: RunId
     sequence: int
@@ -56,7 +56,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class HeadPage:
-    """As `Page`, with no more of each run than its head."""
+    """As `Page`, with the heads of the runs only."""
 
     heads: tuple[Head, ...]
     before: int | None
@@ -64,7 +64,7 @@ class HeadPage:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """A range of an index that holds an owner's runs by sequence, and what else must hold."""
+    """An index range with an owner's runs by sequence, and further conditions."""
 
     table: str
     clauses: Sequence[str] = ()
@@ -74,11 +74,11 @@ class _Range:
 def page_query(
     owner: Owner, selection: Selection, before: int | None, limit: int, columns: str = "*"
 ) -> tuple[str, list[object]]:
-    """The query and its values for `limit` runs with sequences below `before`, newest first.
+    """Return the query and its values for `limit` runs with sequences below `before`, newest first.
 
-    It reads `limit` rows of one index range for each state or workflow, however many runs there
-    are. Only where it has several conditions on tags, or tags or states beside workflows, are
-    rows looked at that do not fit.
+    The query reads `limit` rows of one index range for each state or workflow, so the cost does not
+    grow with the number of runs. Only several tags, or tags or states together with workflows,
+    read rows that do not match.
     """
     queries: list[str] = []
     bound: list[object] = []
@@ -97,7 +97,7 @@ def page_query(
 
 
 def _ranges(selection: Selection) -> list[_Range]:
-    """No run is in two of them."""
+    """Return disjoint ranges."""
     states = [state.value for state in dict.fromkeys(selection.states)]
     workflows = list(dict.fromkeys(selection.workflows))
     if selection.tags:
@@ -131,87 +131,89 @@ def _tagged(selection: Selection, state: str) -> _Range:
     return _Range("run_tags", clauses, values)
 
 
-# Runs that have ended never change: the ones asked for last are kept as objects.
-
+# Cache of ended runs, which never change.
 
 _RUNS = 2_000
 _HEADS = 10_000
 _LARGEST_ROW = 32_000
-"""Letters of a row; what is larger is read again, so that memory stays bounded."""
+"""Characters of a row. Larger rows are not cached, which limits the memory."""
 
 T = TypeVar("T")
 
 
 class RunCache:
-    """A run that was removed while it was being read is not kept: who remembers one tells the
-    `removals` of before the reading."""
+    """LRU caches of ended runs and their heads.
+
+    `removals` counts removed runs. Pass its value from before the read to `remember`: a run that
+    was removed while it was read is then not cached.
+    """
 
     def __init__(self) -> None:
-        self._runs = _Latest[Run](_RUNS)
-        self._heads = _Latest[tuple[Owner, Head]](_HEADS)
+        self._runs = _LruCache[Run](_RUNS)
+        self._heads = _LruCache[tuple[Owner, Head]](_HEADS)
         self.removals = 0
 
     def get(self, run_id: str) -> Run | None:
         return self._runs.get(run_id)
 
     def remember(self, run: Run, size: int, removals: int) -> None:
-        """`size` is that of the run's row, in letters."""
+        """Cache an ended run. `size` is the size of its row in characters."""
         if run.state.active or size > _LARGEST_ROW or removals != self.removals:
             return
-        self._runs.keep(run.id, run)
+        self._runs.put(run.id, run)
 
     def head(self, run_id: str) -> tuple[Owner, Head] | None:
-        """Whose the run is, and its head."""
+        """Return the owner and the head of the run."""
         return self._heads.get(run_id)
 
     def remember_head(self, owner: Owner, head: Head, removals: int) -> None:
         if head.state.active or removals != self.removals:
             return
-        self._heads.keep(head.id, (owner, head))
+        self._heads.put(head.id, (owner, head))
 
     def forget(self, run_id: str) -> None:
-        """The run is being removed."""
+        """Drop a run that is being removed."""
         self.removals += 1
         self._runs.forget(run_id)
         self._heads.forget(run_id)
 
     def forget_all(self) -> None:
         self.removals += 1
-        self._runs.forget_all()
-        self._heads.forget_all()
+        self._runs.clear()
+        self._heads.clear()
 
 
-class _Latest(Generic[T]):
-    """What was kept or asked for last, by its run; `most` of it."""
+class _LruCache(Generic[T]):
+    """The `most` values that were used last, by run id."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[str, T] = OrderedDict()
+        self._values: OrderedDict[str, T] = OrderedDict()
 
     def get(self, run_id: str) -> T | None:
-        found = self._kept.get(run_id)
-        if found is not None:
-            self._kept.move_to_end(run_id)
-        return found
+        value = self._values.get(run_id)
+        if value is not None:
+            self._values.move_to_end(run_id)
+        return value
 
-    def keep(self, run_id: str, value: T) -> None:
-        self._kept[run_id] = value
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+    def put(self, run_id: str, value: T) -> None:
+        self._values[run_id] = value
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
 
     def forget(self, run_id: str) -> None:
-        self._kept.pop(run_id, None)
+        self._values.pop(run_id, None)
 
-    def forget_all(self) -> None:
-        self._kept.clear()
+    def clear(self) -> None:
+        self._values.clear()
 
 
 class HandleTaken(StoreError):
-    """The drawn handle belongs to another run; draw again."""
+    """The handle belongs to another run; draw another one."""
 
 
 class RunStore:
-    """All runs and their tasks. Open it with `open`, close it with `close` (idempotent)."""
+    """All runs and their tasks. Open with `open`, close with `close` (idempotent)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -221,15 +223,15 @@ class RunStore:
 
     @classmethod
     async def open(cls, path: Path) -> "RunStore":
-        """Raises StoreError for a file that is damaged or written by a newer wesemu."""
+        """Raises StoreError for a damaged file and for one of a newer wesemu."""
         return cls(await Database.open(path))
 
     async def close(self) -> None:
         await self._database.close()
 
-    def watch(self, told: Callable[[Run], None]) -> None:
-        """Call `told` with each run that has moved to another state, once it is committed."""
-        self._watchers.append(told)
+    def watch(self, callback: Callable[[Run], None]) -> None:
+        """Call `callback` with each run that changes its state, after the commit."""
+        self._watchers.append(callback)
 
     async def insert(self, run: Run) -> Run:
         """Commit a new run and return it with its sequence. Raises HandleTaken."""
@@ -251,9 +253,9 @@ class RunStore:
         return self._ended.get(run_id) or await self._one("SELECT * FROM runs WHERE id = ?", run_id)
 
     async def head(self, run_id: str) -> tuple[Owner, Head]:
-        """Whose a run is and its head, which is cheaper than all of it. Raises RunNotFound."""
-        if (kept := self._ended.head(run_id)) is not None:
-            return kept
+        """Return the owner and head of a run, which is cheaper than `get`. Raises RunNotFound."""
+        if (cached := self._ended.head(run_id)) is not None:
+            return cached
         removals = self._ended.removals
         rows = await self._database.rows(
             "SELECT owner, id, sequence, state FROM runs WHERE id = ?", [run_id]
@@ -265,23 +267,23 @@ class RunStore:
         return owner, head
 
     async def many(self, run_ids: Sequence[RunId]) -> dict[RunId, Run]:
-        """Those that are there."""
-        found = {run_id: run for run_id in run_ids if (run := self._ended.get(run_id)) is not None}
-        missing = [run_id for run_id in run_ids if run_id not in found]
+        """Return those runs that exist."""
+        runs = {run_id: run for run_id in run_ids if (run := self._ended.get(run_id)) is not None}
+        missing = [run_id for run_id in run_ids if run_id not in runs]
         if missing:
             removals = self._ended.removals
             rows = await self._database.rows(
                 f"SELECT * FROM runs WHERE id IN ({', '.join('?' * len(missing))})", missing
             )
-            found |= {run.id: run for run in (self._read(row, removals) for row in rows)}
-        return found
+            runs |= {run.id: run for run in (self._read(row, removals) for row in rows)}
+        return runs
 
     async def by_handle(self, handle: str) -> Run:
         """Raises RunNotFound."""
         return await self._one("SELECT * FROM runs WHERE handle = ?", handle)
 
     async def by_submission_key(self, owner: Owner, key: str) -> Run | None:
-        """The run that was submitted under this key (`submissions.SubmissionKey`)."""
+        """Return the run that was submitted with this key (`service.SubmissionKey`)."""
         rows = await self._database.rows(
             "SELECT * FROM runs WHERE owner = ? "
             "AND json_extract(request, '$.marks.submission_key') = ?",
@@ -297,8 +299,10 @@ class RunStore:
         before: int | None = None,
         selection: Selection = EVERYTHING,
     ) -> Page:
-        """At most `size` runs of an owner, newest first, by keyset: cost does not grow with
-        the number of runs."""
+        """Return at most `size` runs of an owner, newest first.
+
+        Keyset pagination: the cost does not grow with the number of runs.
+        """
         query, values = page_query(owner, selection, before, size + 1)
         rows = await self._database.rows(query, values)
         runs = tuple(serialization.row_to_run(row) for row in rows[:size])
@@ -319,10 +323,13 @@ class RunStore:
         return HeadPage(heads, heads[-1].sequence if len(rows) > size else None)
 
     async def in_states(self, *states: RunState) -> list[Run]:
-        """Runs of all owners in active states, the best service level first, then the oldest."""
+        """Return runs of all owners in these active states: best service level, then oldest first.
+
+        States of ended runs find nothing.
+        """
         rows = await self._database.rows(
             f"SELECT * FROM runs WHERE state IN ({', '.join('?' * len(states))}) "
-            # as the partial index says it, or SQLite would read the whole table
+            # the condition of the partial index, or SQLite would read the whole table
             "AND state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING') "
             "ORDER BY service_rank, sequence",
             states,
@@ -330,7 +337,7 @@ class RunStore:
         return [serialization.row_to_run(row) for row in rows]
 
     async def latest_time(self) -> datetime | None:
-        """The latest emulated time that any run has; None where there are no runs."""
+        """Return the latest emulated time of the last 1000 runs; None without runs."""
         rows = await self._database.rows(
             "SELECT max(coalesce(ended, started, created)) AS latest FROM "
             "(SELECT * FROM runs ORDER BY sequence DESC LIMIT 1000)"
@@ -339,7 +346,7 @@ class RunStore:
         return serialization.parse_timestamp(latest)
 
     async def queue(self) -> list[tuple[str, int, datetime]]:
-        """All owners' runs that wait: service level, how many, and when the oldest came."""
+        """Return service level, number of queued runs, and creation time of the oldest one."""
         rows = await self._database.rows(
             "SELECT service_level, count(*) AS runs, min(created) AS oldest FROM runs "
             "WHERE state = 'QUEUED' GROUP BY service_level"
@@ -350,7 +357,7 @@ class RunStore:
         ]
 
     async def active_tasks(self) -> dict[TaskState, int]:
-        """The tasks of all runs that have not ended, by state; every state is named."""
+        """Count the tasks of all active runs by state; every state has an entry."""
         rows = await self._database.rows(
             "SELECT tasks.state AS state, count(*) AS tasks FROM runs "
             "JOIN tasks ON tasks.run_id = runs.id "
@@ -361,7 +368,7 @@ class RunStore:
         return {state: counted.get(state, 0) for state in TaskState}
 
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
-        """Runs of an owner by state, every state named."""
+        """Count the runs of an owner by state; every state has an entry."""
         rows = await self._database.rows(
             "SELECT state, runs FROM state_counts WHERE owner = ?", [owner]
         )
@@ -369,7 +376,7 @@ class RunStore:
         return {state: counted.get(state, 0) for state in RunState}
 
     async def all_state_counts(self) -> dict[RunState, int]:
-        """Runs of all owners by state, every state named."""
+        """Count the runs of all owners by state; every state has an entry."""
         rows = await self._database.rows(
             "SELECT state, sum(runs) AS runs FROM state_counts GROUP BY state"
         )
@@ -379,9 +386,10 @@ class RunStore:
     async def move(self, run_id: RunId, to: RunState, **values: Any) -> Run:
         """Move a run to another state if the transition table allows it, and set `values`.
 
-        `values` are columns as `codec.run_to_row` names them. Raises TransitionRefused when
-        the run's state has no such step any more, RunNotFound when the run is gone.
+        `values` are columns as in `serialization.run_to_row`. Raises TransitionRefused if the
+        table has no step from the current state, RunNotFound.
         """
+        # Compare-and-set in one statement: the WHERE clause has the allowed source states.
         sources = [state for state, targets in TRANSITIONS.items() if to in targets]
         changes = "".join(f", {name} = :{name}" for name in values)
         marks = ", ".join(f"'{state}'" for state in sources)
@@ -394,12 +402,12 @@ class RunStore:
             run = await self.get(run_id)
             raise TransitionRefused(f"run {run_id} is {run.state} and cannot become {to}")
         moved = serialization.row_to_run(rows[0])
-        for told in self._watchers:
-            told(moved)
+        for callback in self._watchers:
+            callback(moved)
         return moved
 
     async def amend(self, run_id: RunId, **values: Any) -> None:
-        """Set columns of a run that has not ended; its state stays. As `move` names them."""
+        """Set columns of an active run, as in `move`; the state stays."""
         changes = ", ".join(f"{name} = :{name}" for name in values)
         marks = ", ".join(f"'{state}'" for state in RunState if state.active)
         await self._database.write(
@@ -408,7 +416,7 @@ class RunStore:
         )
 
     async def overwrite(self, run: Run) -> None:
-        """Set a run to what its directory tells of it; its sequence stays."""
+        """Replace all columns of a run except its sequence."""
         row = serialization.run_to_row(run)
         changes = ", ".join(f"{name} = :{name}" for name in row)
         await self._database.write(f"UPDATE runs SET {changes} WHERE id = :id", row)
@@ -423,14 +431,14 @@ class RunStore:
         self._ended.forget(run_id)
 
     async def clear(self) -> list[RunId]:
-        """Remove all runs of all owners, and what was to be told of them."""
+        """Delete all runs of all owners and their callbacks. Return the ids of the runs."""
         await self._database.write("DELETE FROM callbacks", {})
         rows = await self._database.write("DELETE FROM runs RETURNING id", {})
         self._ended.forget_all()
         return [RunId(row["id"]) for row in rows]
 
     async def put_tasks(self, run_id: RunId, tasks: Iterable[TaskLog]) -> None:
-        """Insert or update attempts of tasks, in one commit."""
+        """Insert or update task attempts in one commit."""
         rows = [serialization.task_to_row(run_id, task) for task in tasks]
         if rows:
             columns = ", ".join(rows[0])
@@ -443,7 +451,7 @@ class RunStore:
             )
 
     async def tasks(self, run_id: RunId) -> list[TaskLog]:
-        """All attempts: those that have begun in the order they did, then the others."""
+        """Return all task attempts: started ones by start time, then the others."""
         rows = await self._database.rows(
             "SELECT * FROM tasks WHERE run_id = ? ORDER BY started IS NULL, started, rowid",
             [run_id],

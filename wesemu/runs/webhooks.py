@@ -1,7 +1,7 @@
-"""Callbacks: who asked for it is told of each state of a run, by a signed POST.
+"""Callbacks: a signed POST to the `callback_url` of a run for each of its states.
 
-Sent as Standard Webhooks (https://www.standardwebhooks.com) has it. Nothing waits for a callback:
-messages lie in the index until they are taken, through restarts, too.
+The format is Standard Webhooks (https://www.standardwebhooks.com). Messages stay in the index
+(`Outbox`) until they are delivered, also over restarts; runs never wait for them.
 """
 
 import asyncio
@@ -24,13 +24,14 @@ from wesemu.runs.model import Run, RunId, RunState
 from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.util.text import network_reason
 
-# Changes of state that somebody asked to be told of, until they have been told.
-
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A run's state for `url`. `number` grows from message to message, `moved` is when it
-    happened (ISO 8601, UTC, wall clock), `due` when to try next (Unix time)."""
+    """One state change of a run for `url`.
+
+    `number` ascends. `moved` is the time of the change (ISO 8601, UTC, wall clock), `due` the time
+    of the next attempt (Unix time).
+    """
 
     number: int
     run_id: RunId
@@ -42,14 +43,14 @@ class Message:
 
 
 class Outbox:
-    """Filled by the index itself, in the transaction that moves a run
-    (`RunRequest.marks["callback_url"]`)."""
+    """Undelivered messages. A trigger in the index adds them in the transaction that moves a run
+    with `RunRequest.marks["callback_url"]`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def waiting(self, limit: int) -> list[Message]:
-        """The oldest message of each run, those that are due first at the front."""
+        """Return the oldest message of each run, ordered by due time."""
         rows = await self._database.rows(
             "SELECT * FROM callbacks WHERE number IN "
             "(SELECT min(number) FROM callbacks GROUP BY run_id) ORDER BY due, number LIMIT ?",
@@ -63,7 +64,7 @@ class Outbox:
         )
 
     async def postpone(self, message: Message, due: float) -> None:
-        """One more attempt has failed."""
+        """Count a failed attempt and set the time of the next one."""
         await self._database.write(
             "UPDATE callbacks SET attempts = attempts + 1, due = :due WHERE number = :number",
             {"number": message.number, "due": due},
@@ -71,20 +72,20 @@ class Outbox:
 
 
 DELAYS = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0)
-"""Seconds from each failed attempt to the next; a message that fails once more is dropped."""
+"""Seconds after each failed attempt; a message that fails once more is dropped."""
 
 _AT_ONCE = 16
 _TIMEOUT_SECONDS = 10.0
-_TROUBLE_SECONDS = 30.0
+_ERROR_PAUSE_SECONDS = 30.0
 _GONE = 410
 
 log = structlog.get_logger("wesemu.runs.webhooks")
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """`webhook-signature`: HMAC-SHA256 over id, time and body, with the scheme's version.
+    """Return the header `webhook-signature`: version and HMAC-SHA256 of id, time and body.
 
-    A secret that begins with `whsec_` is base64 after it, any other is taken as it is written.
+    A secret that begins with `whsec_` continues in base64; any other secret is plain text.
     """
     key = secret.encode()
     if secret.startswith("whsec_"):
@@ -94,9 +95,9 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 
 class Callbacks:
-    """Empties an outbox; the messages of one run in their order, those of different runs at once.
+    """Delivers the messages of an outbox: in order within a run, in parallel across runs.
 
-    `clock` is the wall clock. Without a `secret` messages are not signed.
+    `clock` is the wall clock. Without a `secret`, messages are not signed.
     """
 
     def __init__(
@@ -113,24 +114,24 @@ class Callbacks:
         self._clock = clock
         self._secret = secret
         self._delays = delays
-        self._bell = asyncio.Event()
+        self._wake = asyncio.Event()
         self._sending: dict[RunId, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Begin with what an earlier server has left."""
+        """Start delivery, including the messages of earlier servers."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=GuardedResolver(self._guard), force_close=True),
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"wesemu/{__version__}"},
         )
-        self._bell.set()
+        self._wake.set()
         self._loop = asyncio.create_task(self._serve(self._session), name="callbacks")
 
     async def close(self) -> None:
-        """Stop; what has not arrived is sent by the next server. Idempotent."""
+        """Stop delivery; the next server sends the remaining messages. Idempotent."""
         tasks = [*self._sending.values(), *([self._loop] if self._loop else [])]
         for task in tasks:
             task.cancel()
@@ -139,7 +140,7 @@ class Callbacks:
             await self._session.close()
 
     def check(self, url: str) -> None:
-        """Raises InvalidRequest for a callback_url to which nothing would be sent."""
+        """Raise InvalidRequest for a callback_url that the address guard refuses."""
         try:
             self._guard.check(url)
         except AddressRefused as error:
@@ -149,23 +150,25 @@ class Callbacks:
             ) from error
 
     def moved(self, run: Run) -> None:
-        """A run has another state; for `RunStore.watch`."""
+        """Look for messages: the run has another state. A callback for `RunStore.watch`."""
         if "callback_url" in run.request.marks:
-            self._bell.set()
+            self._wake.set()
 
     async def _serve(self, session: aiohttp.ClientSession) -> None:
         while True:
-            self._bell.clear()
+            self._wake.clear()
             try:
-                due = await self._send_what_is_due(session)
+                due = await self._send_due(session)
             except Exception:
-                log.exception("callbacks could not be sent")
-                due = self._now() + _TROUBLE_SECONDS
+                log.exception("sending callbacks failed")
+                due = self._now() + _ERROR_PAUSE_SECONDS
             await self._sleep(due)
 
-    async def _send_what_is_due(self, session: aiohttp.ClientSession) -> float | None:
-        """Returns when to look again, None for when the bell rings."""
-        busy = set(self._sending)  # may be done when the index answers, with what was read before
+    async def _send_due(self, session: aiohttp.ClientSession) -> float | None:
+        """Start to send due messages. Return when to look again; None: when `_wake` is set."""
+        # Taken before the query: a message that is delivered during the query is still among its
+        # rows and must not be sent twice.
+        busy = set(self._sending)
         for message in await self._outbox.waiting(_AT_ONCE * 2):
             if message.run_id in busy:
                 continue
@@ -180,10 +183,10 @@ class Callbacks:
         return None
 
     async def _sleep(self, due: float | None) -> None:
-        """Until the bell rings, or until `due`."""
+        """Wait for `_wake`, at most until `due`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(None if due is None else max(0.0, due - self._now())):
-                await self._bell.wait()
+                await self._wake.wait()
 
     async def _send(self, session: aiohttp.ClientSession, message: Message) -> None:
         try:
@@ -197,16 +200,16 @@ class Callbacks:
                 delay = self._delays[message.attempts]
                 await self._outbox.postpone(message, self._now() + delay)
         except Exception:
-            log.exception("the index does not keep a callback's fate", number=message.number)
-            await asyncio.sleep(_TROUBLE_SECONDS)
+            log.exception("recording a callback in the index failed", number=message.number)
+            await asyncio.sleep(_ERROR_PAUSE_SECONDS)
         finally:
             del self._sending[message.run_id]
-            self._bell.set()
+            self._wake.set()
 
     async def _attempt(
         self, session: aiohttp.ClientSession, message: Message
     ) -> tuple[str | None, bool]:
-        """What went wrong, if anything, and whether it will go wrong again."""
+        """Return the problem (None: delivered) and whether further attempts are useless."""
         try:
             self._guard.check(message.url)
             async with session.post(
@@ -214,10 +217,10 @@ class Callbacks:
                 data=(body := _body(message)),
                 headers=self._headers(message, body),
                 allow_redirects=False,
-            ) as answer:
-                if answer.ok and answer.status < 300:
+            ) as response:
+                if response.ok and response.status < 300:
                     return None, True
-                return f"answered {answer.status}", answer.status == _GONE
+                return f"answered {response.status}", response.status == _GONE
         except AddressRefused as error:
             return str(error), True
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -242,7 +245,7 @@ class Callbacks:
 
 def _give_up(message: Message, problem: str) -> None:
     log.warning(
-        "a callback is given up",
+        "callback given up",
         run_id=message.run_id,
         state=message.state,
         attempts=message.attempts + 1,
@@ -251,9 +254,9 @@ def _give_up(message: Message, problem: str) -> None:
 
 
 def _body(message: Message) -> bytes:
-    told = {
+    payload = {
         "type": "run.state",
         "timestamp": message.moved,
         "data": {"run_id": message.run_id, "state": message.state.value},
     }
-    return json.dumps(told, separators=(",", ":")).encode()
+    return json.dumps(payload, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""All settings. Flags win over `WESEMU_*` variables, these over `./wesemu.toml`, it over defaults.
+"""All settings: command-line flags win, then `WESEMU_*` variables, then `./wesemu.toml`.
 
 Unknown keys are errors. In the environment, two underscores separate nested keys:
 `WESEMU_AUTH__TOKENS='{"secret": "alice"}'`. `server` and `runs` declare the groups.

@@ -57,7 +57,7 @@ async def test_what_the_index_lacks_is_put_back_at_the_start(
     fresh = scripted_engine(clock)
     with capture_logs() as logs:
         server = await served(settings, fresh)
-    assert any("put back" in entry["event"] for entry in logs)
+    assert any("the index lacked runs" in entry["event"] for entry in logs)
     runs = runs_of(server)
     assert (await runs.get(LOCAL_OWNER, first.id)).state is RunState.COMPLETE
     assert (await runs.get(LOCAL_OWNER, done.id)).outputs == done.outputs
