@@ -1,1 +1,1 @@
-"""Measurements of a running server against other ways to do the same: `python -m benchmarks`."""
+"""Benchmarks of a running server and of alternatives: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME …`: tables on stdout, talk on stderr."""
+"""`python -m benchmarks NAME …`: tables on stdout, messages on stderr."""
 
 import argparse
 import importlib
@@ -29,9 +29,9 @@ NAMES = (
 )
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Answers the exit status: 1 where a target was missed."""
-    arguments = _parser().parse_args(words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the named benchmarks. Return the exit status: 1 if a target was missed."""
+    arguments = _parser().parse_args(argv)
     names = NAMES if "all" in arguments.names else tuple(dict.fromkeys(arguments.names))
     folder = arguments.work or Path(tempfile.mkdtemp(prefix="wesemu-benchmarks-"))
     options = Options(
@@ -64,29 +64,31 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Measure this checkout (benchmarks/README.md)."
     )
     parser.add_argument("names", nargs="+", choices=(*NAMES, "all"), metavar="NAME")
-    parser.add_argument("--rounds", type=_positive, help="how often each way is measured")
+    parser.add_argument("--rounds", type=_positive, help="rounds of each variant")
     parser.add_argument(
         "--count",
         type=_positive,
-        help="many: runs at once; start_workflow: jobs that wait; soak: scripted runs",
+        help="many: concurrent runs; start_workflow: queued jobs; soak: scripted runs",
     )
     parser.add_argument(
-        "--pairs", type=_positive, help="mapping, counting, stress, wgs: pairs of reads"
+        "--pairs", type=_positive, help="mapping, counting, stress, wgs: read pairs"
     )
     parser.add_argument("--tools", choices=("native", "wheels", "bwa-mem3", "all"), default="all")
     parser.add_argument(
         "--sizes", type=_positive, nargs="+", default=Options.sizes, help="listing: stored runs"
     )
-    parser.add_argument("--seconds", type=float, default=Options.seconds, help="listing: each load")
-    parser.add_argument("--work", type=Path, help="keep fixtures, indexes and data there")
-    parser.add_argument("--json", type=Path, help="write rows and samples there")
+    parser.add_argument(
+        "--seconds", type=float, default=Options.seconds, help="listing: seconds per load"
+    )
+    parser.add_argument("--work", type=Path, help="folder that keeps fixtures, indexes and data")
+    parser.add_argument("--json", type=Path, help="file for rows and samples")
     return parser
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("it must be 1 or more")
+        raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 

@@ -1,4 +1,4 @@
-"""An index full of runs that have ended, written straight into the database."""
+"""Fills an index with ended runs, by direct writes to the database."""
 
 import asyncio
 import random
@@ -30,9 +30,9 @@ from wesemu.runs.model import (
 from wesemu.runs.service_levels import ServiceLevel
 from wesemu.runs.store import RunStore
 
-_FIRST = datetime(2024, 1, 1, tzinfo=UTC)
-_EVERY = timedelta(seconds=47)
-_TOOK = timedelta(minutes=12)
+_FIRST_CREATED = datetime(2024, 1, 1, tzinfo=UTC)
+_INTERVAL = timedelta(seconds=47)
+_DURATION = timedelta(minutes=12)
 _BATCH = 20_000
 _OUTPUTS = ("bam", "bam_index", "flagstat", "stats", "reads", "markdup")
 _RULES = ("link_reference", "map", "statistics")
@@ -49,23 +49,25 @@ _COMMAND = (
 
 
 def fill(data: Path, count: int) -> list[str]:
-    """Have `count` runs of `mapping`, most of them complete, and no others in the index of the
-    data directory `data`; what is there already is used again. Answers 200 of their ids."""
+    """Fill the index of the data directory `data` with exactly `count` runs of `mapping`.
+
+    Most runs are complete. Reuse an index with the right number. Return 200 run ids.
+    """
     directory = DataDirectory(data)
     directory.create()
-    asyncio.run(_make_index(directory.index))
+    asyncio.run(_create_index(directory.index))
     with closing(_open(directory.index)) as connection:
-        present = _tidy(connection)
+        present = _delete_other_runs(connection)
     if present != count:
         say(f"writing {count:,} runs into an index")
         for path in data.glob(f"{directory.index.name}*"):
             path.unlink()
-        asyncio.run(_make_index(directory.index))
+        asyncio.run(_create_index(directory.index))
         with closing(_open(directory.index)) as connection:
             _write(connection, count)
-    picked = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
+    query = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
     with closing(_open(directory.index)) as connection:
-        return [run_id for (run_id,) in connection.execute(picked, (max(1, count // 200),))]
+        return [run_id for (run_id,) in connection.execute(query, (max(1, count // 200),))]
 
 
 def _open(index: Path) -> sqlite3.Connection:
@@ -75,24 +77,24 @@ def _open(index: Path) -> sqlite3.Connection:
     return connection
 
 
-def _tidy(connection: sqlite3.Connection) -> int:
-    """Take away what other benchmarks have run here; the number of those that are left."""
+def _delete_other_runs(connection: sqlite3.Connection) -> int:
+    """Delete the runs of other benchmarks. Return the number of remaining runs."""
     with connection:
         connection.execute("DELETE FROM runs WHERE workflow = ''")
     (present,) = connection.execute("SELECT count(*) FROM runs").fetchone()
     return int(present)
 
 
-async def _make_index(path: Path) -> None:
+async def _create_index(path: Path) -> None:
     store = await RunStore.open(path)
     await store.close()
 
 
 def _write(connection: sqlite3.Connection, count: int) -> None:
-    draws = random.Random(1)
+    rng = random.Random(1)
     for start in range(0, count, _BATCH):
         numbers = range(start, min(count, start + _BATCH))
-        ids = [str(uuid.UUID(int=draws.getrandbits(128), version=4)) for _ in numbers]
+        ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in numbers]
         with connection:
             _insert(connection, "runs", _runs(numbers, ids))
             _insert(connection, "tasks", _tasks(ids))
@@ -109,13 +111,13 @@ def _insert(connection: sqlite3.Connection, table: str, rows: Iterator[Mapping[s
 def _runs(numbers: range, ids: list[str]) -> Iterator[dict[str, Any]]:
     templates = [serialization.run_to_row(_run(state)) for state in _STATES]
     for number, run_id in zip(numbers, ids, strict=True):
-        created = _FIRST + number * _EVERY
+        created = _FIRST_CREATED + number * _INTERVAL
         yield templates[number % len(templates)] | {
             "id": run_id,
             "handle": handle(number),
             "created": serialization.format_timestamp(created),
-            "started": serialization.format_timestamp(created + _EVERY),
-            "ended": serialization.format_timestamp(created + _EVERY + _TOOK),
+            "started": serialization.format_timestamp(created + _INTERVAL),
+            "ended": serialization.format_timestamp(created + _INTERVAL + _DURATION),
         }
 
 
@@ -127,7 +129,7 @@ def _tasks(ids: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def handle(number: int) -> str:
-    """A different one for each number, as short handles look."""
+    """Return a unique handle for `number`."""
     letters = ""
     for _ in range(HANDLE_LENGTH):
         number, letter = divmod(number, len(HANDLE_ALPHABET))
@@ -136,7 +138,7 @@ def handle(number: int) -> str:
 
 
 _STATES = (*[RunState.COMPLETE] * 18, RunState.EXECUTOR_ERROR, RunState.CANCELED)
-"""Of twenty runs, one fails and one is canceled."""
+"""Of twenty runs, one has failed and one is canceled."""
 
 
 def _run(state: RunState) -> Run:
@@ -158,10 +160,10 @@ def _run(state: RunState) -> Run:
         service_level=ServiceLevel.GOLD,
         request=RunRequest("mapping", "SMK", "9", params=params, tags=tags),
         resources=Resources(cores=8, memory_mb=16_384),
-        created=_FIRST,
+        created=_FIRST_CREATED,
         tags=tags,
-        started=_FIRST,
-        ended=_FIRST,
+        started=_FIRST_CREATED,
+        ended=_FIRST_CREATED,
         input_bytes=68_719_476_736,
     )
     if state is RunState.EXECUTOR_ERROR:
@@ -194,8 +196,8 @@ def _task(rule: str) -> TaskLog:
         state=TaskState.COMPLETE,
         command=_COMMAND,
         threads=8,
-        started=_FIRST,
-        ended=_FIRST + _TOOK,
+        started=_FIRST_CREATED,
+        ended=_FIRST_CREATED + _DURATION,
         exit_code=0,
         stdout=f"tasks/{number}-1/stdout",
         stderr=f"tasks/{number}-1/stderr",

@@ -1,4 +1,4 @@
-"""Mapping as a careful person writes it in bash: the same tools with the same options."""
+"""Mapping by hand in bash, with the tools and options of the pipeline."""
 
 import shlex
 import shutil
@@ -14,27 +14,30 @@ _GROUP = r"@RG\tID:hand\tSM:sample\tLB:sample\tPL:ILLUMINA"
 
 
 class HandMapping:
-    """`align` is a command that writes alignments to stdout; the results go to `folder`."""
+    """Runs `align`, a command that writes alignments to stdout, and the tools after it.
+
+    Results go to `folder`.
+    """
 
     def __init__(self, align: Sequence[str], samtools: Tool, *, threads: int, folder: Path) -> None:
         self.folder = folder
         self.mapping_cpu: list[float] = []
-        """CPU seconds of each `run` up to the indexed BAM, without the statistics."""
+        """CPU seconds of each `run` until the BAM is indexed, without the statistics."""
         self._align = shlex.join(align)
         self._samtools = samtools.shell
         self._threads = threads
 
     def run(self) -> None:
-        """Raises RuntimeError with what the tools said."""
+        """Map the reads once. Raise RuntimeError with the stderr of the tools if one fails."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        used = cpu_seconds()
+        before = cpu_seconds()
         self._map()
-        self.mapping_cpu.append(cpu_seconds() - used)
-        self._describe()
+        self.mapping_cpu.append(cpu_seconds() - before)
+        self._compute_statistics()
 
     def _map(self) -> None:
-        """Align, fix mates, sort, mark duplicates, index."""
+        """Align, fix mates, sort, mark duplicates and index."""
         samtools, threads = self._samtools, self._threads
         self._bash(
             f"{self._align} | {samtools} fixmate -m -u - - |"
@@ -43,8 +46,8 @@ class HandMapping:
             " out.bam##idx##out.bam.bai"
         )
 
-    def _describe(self) -> None:
-        """The statistics that the pipeline makes as well."""
+    def _compute_statistics(self) -> None:
+        """Compute the statistics of the pipeline."""
         samtools = self._samtools
         self._bash(
             f"{samtools} flagstat -O json out.bam > flagstat.json & flagstat=$!;"
@@ -53,12 +56,12 @@ class HandMapping:
 
     def _bash(self, script: str) -> None:
         log = self.folder / "log.txt"
-        with log.open("ab") as talk:
+        with log.open("ab") as stderr:
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", script],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
-                stderr=talk,
+                stderr=stderr,
                 check=False,
             )
         if done.returncode:
@@ -66,7 +69,7 @@ class HandMapping:
 
 
 def hand_samtools() -> Tool:
-    """The one on PATH, whatever its version; else that of the wheel."""
+    """Return the samtools on PATH, of any version, or that of the wheel."""
     path = shutil.which("samtools")
     if path is None:
         return resolve().samtools
@@ -75,13 +78,13 @@ def hand_samtools() -> Tool:
 
 
 def bwa_mem(bwa: Sequence[str], threads: int, fasta: Path, reads: Path) -> list[str]:
-    """A native bwa over the two files of the folder `reads`."""
+    """Return the command of a native bwa for the two files in the folder `reads`."""
     command = [*bwa, "mem", "-t", str(threads), "-K", "10000000", "-Y", "-R", _GROUP]
     return [*command, str(fasta), *map(str, _mates(reads))]
 
 
 def pybwa_mem(threads: int, fasta: Path, reads: Path) -> list[str]:
-    """pybwa's own interface over the two files of the folder `reads`."""
+    """Return the command of `pybwa_mem.py` for the two files in the folder `reads`."""
     script = Path(__file__).with_name("pybwa_mem.py")
     return [sys.executable, str(script), str(threads), str(fasta), *map(str, _mates(reads)), _GROUP]
 

@@ -1,4 +1,4 @@
-"""From CancelRun to CANCELED, for each kind of rule, while its tool runs."""
+"""Time from CancelRun to CANCELED while a tool runs, for each kind of rule."""
 
 import time
 
@@ -11,9 +11,9 @@ from benchmarks.workflows import SCRIPT, slow_rule
 
 KINDS = ("shell", "run", "script", "pipe")
 _ROUNDS = 5
-_SECONDS = 1.0
-_LOOK_SECONDS = 0.005
-_PATIENCE_SECONDS = 60.0
+_TARGET_SECONDS = 1.0
+_POLL_SECONDS = 0.005
+_TIMEOUT_SECONDS = 60.0
 
 
 def measure(options: Options) -> Report:
@@ -24,7 +24,7 @@ def measure(options: Options) -> Report:
             for kind in KINDS:
                 took[kind].append(_cancel_once(server, kind))
             say(f"{number}/{rounds}: {', '.join(f'{took[kind][-1]:.3f} s' for kind in KINDS)}")
-    slowest = max(seconds for found in took.values() for seconds in found)
+    slowest = max(seconds for each in took.values() for seconds in each)
     return Report(
         "cancel: CancelRun to CANCELED while a tool runs",
         [
@@ -32,23 +32,23 @@ def measure(options: Options) -> Report:
                 figure(f"`{kind}`, median", median(took[kind]), unit="s", digits=3)
                 for kind in KINDS
             ),
-            at_most("the slowest of all", slowest, _SECONDS, unit="s", digits=3),
+            at_most("the slowest of all", slowest, _TARGET_SECONDS, unit="s", digits=3),
         ],
         took,
     )
 
 
 def _cancel_once(server: Server, kind: str) -> float:
-    """Raises RuntimeError where the run does not begin, or ends otherwise."""
+    """Return the seconds of one cancellation. Raise RuntimeError for an unexpected state."""
     wes = server.wes
     run_id = wes.submit("Snakefile", attachments={"Snakefile": slow_rule(kind), "slow.py": SCRIPT})
-    begun = server.data / "runs" / run_id / "work" / "begun"
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not begun.exists():
+    marker = server.data / "runs" / run_id / "work" / "begun"
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while not marker.exists():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"run {run_id} does not begin")
-        time.sleep(_LOOK_SECONDS)
-    began = time.perf_counter()
+            raise RuntimeError(f"run {run_id} does not start")
+        time.sleep(_POLL_SECONDS)
+    start = time.perf_counter()
     wes.cancel(run_id)
-    wes.wait(run_id, every=_LOOK_SECONDS, wanted="CANCELED")
-    return time.perf_counter() - began
+    wes.wait(run_id, every=_POLL_SECONDS, wanted="CANCELED")
+    return time.perf_counter() - start

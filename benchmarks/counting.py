@@ -1,4 +1,4 @@
-"""What it costs to check and count the reads on their way to the mapper."""
+"""Cost of checking and counting the reads before the mapper."""
 
 import subprocess
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks import fixtures
 from benchmarks.figures import median, ratio
 from benchmarks.machine import cores
-from benchmarks.mappers import chosen
+from benchmarks.mappers import select_mappers
 from benchmarks.options import Options
 from benchmarks.report import Report, Row, at_most, figure
 from benchmarks.rounds import in_turns
@@ -24,33 +24,43 @@ def measure(options: Options) -> Report:
     fasta = fixtures.stock(options.work / "counting", folder)
     rows: list[Row] = []
     walls: dict[str, Sequence[float]] = {}
-    for mapper in chosen(options):
+    for mapper in select_mappers(options):
         if mapper.parameter != "bwa":
-            continue  # it cannot be had without the checks
+            continue  # this mapper always runs with the checks
         alone = mapper.by_hand(fasta, folder)
         checked = mapper.checked(fasta, folder, options.work)
-        ways = {ALONE: partial(to_nowhere, alone), CHECKED: partial(to_nowhere, checked)}
-        found = in_turns(ways, options.rounds or _ROUNDS, warm_up=0)
-        one, two = found[ALONE], found[CHECKED]
+        variants = {
+            ALONE: partial(discard_output, alone),
+            CHECKED: partial(discard_output, checked),
+        }
+        samples_by_variant = in_turns(variants, options.rounds or _ROUNDS, warm_up=0)
+        alone_samples, checked_samples = samples_by_variant[ALONE], samples_by_variant[CHECKED]
         rows += [
-            figure(f"{mapper.name}: {way}, wall, median", median(samples.wall), unit="s")
-            for way, samples in found.items()
+            figure(f"{mapper.name}: {variant}, wall, median", median(samples.wall), unit="s")
+            for variant, samples in samples_by_variant.items()
         ]
         rows += [
             at_most(
                 f"{mapper.name}: with checks / alone, wall",
-                ratio(two.wall, one.wall),
+                ratio(checked_samples.wall, alone_samples.wall),
                 _TIMES_ALONE,
                 unit="x",
             ),
-            figure(f"{mapper.name}: with checks / alone, CPU", ratio(two.cpu, one.cpu), unit="x"),
+            figure(
+                f"{mapper.name}: with checks / alone, CPU",
+                ratio(checked_samples.cpu, alone_samples.cpu),
+                unit="x",
+            ),
         ]
-        walls |= {f"{mapper.name}: {way}": samples.wall for way, samples in found.items()}
-    return Report(f"counting: {pairs:,} pairs, {cores()} threads, to nowhere", rows, walls)
+        walls |= {
+            f"{mapper.name}: {variant}": samples.wall
+            for variant, samples in samples_by_variant.items()
+        }
+    return Report(f"counting: {pairs:,} pairs, {cores()} threads, output discarded", rows, walls)
 
 
-def to_nowhere(command: Sequence[str]) -> None:
-    """Raises RuntimeError with what the command said."""
+def discard_output(command: Sequence[str]) -> None:
+    """Run a command and discard its stdout. Raise RuntimeError with its stderr if it fails."""
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

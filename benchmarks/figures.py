@@ -1,4 +1,4 @@
-"""The arithmetic behind the tables. Pure."""
+"""Arithmetic for the tables."""
 
 import math
 import re
@@ -12,7 +12,7 @@ _SPAN = re.compile(rf"^span (\d+) {_NUMBER} {_NUMBER}$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A task that held `threads` cores from `start` to `end`, in seconds of one clock."""
+    """A task that used `threads` cores from `start` to `end`, in seconds of one clock."""
 
     threads: int
     start: float
@@ -24,21 +24,21 @@ def median(values: Sequence[float]) -> float:
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """The median of the ratios pair by pair: what slowed both of a pair falls out.
+    """Return the median of the ratios of neighbours, which cancels a slow machine.
 
-    Raises ValueError for lists of different length.
+    Raise ValueError for lists of different length.
     """
     return median([a / b for a, b in zip(over, under, strict=True)])
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that is not below `share` (0 to 1) of all of them (nearest rank)."""
+    """Return the nearest-rank percentile. `share` is in 0 to 1."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def parse_spans(text: str) -> list[Span]:
-    """Every line "span THREADS START END"; bash writes the decimal mark of its locale."""
+    """Parse all lines "span THREADS START END". Accept the decimal comma of bash's locale."""
     return [
         Span(int(threads), float(start.replace(",", ".")), float(end.replace(",", ".")))
         for threads, start, end in _SPAN.findall(text)
@@ -46,7 +46,10 @@ def parse_spans(text: str) -> list[Span]:
 
 
 def most_at_once(spans: Iterable[Span]) -> int:
-    """The most cores that were held at any moment; one that ends makes room for one that starts."""
+    """Return the maximum number of cores in use at the same time.
+
+    A task that ends when another starts does not overlap it.
+    """
     changes: list[tuple[float, int]] = []
     for span in spans:
         changes += [(span.start, span.threads), (span.end, -span.threads)]

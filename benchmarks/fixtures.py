@@ -1,4 +1,4 @@
-"""Simulated samples, made once in the work folder."""
+"""Simulated samples, which the work folder keeps."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ _LETTERS = (b"ACGT", b"TCGA", b"AGCT", b"TGCA", b"CATG", b"CTAG", b"GATC", b"GTA
 
 
 def sample(work: Path, pairs: int) -> Path:
-    """A folder with reference.fa, reads_1.fq.gz and reads_2.fq.gz at the demo's depth of 30."""
+    """Return a folder with reference.fa, reads_1.fq.gz and reads_2.fq.gz, at a depth of 30."""
     settings = FixtureSettings()
     length = round(2 * settings.read_length * pairs / settings.depth)
     folder = work / "fixtures" / f"{pairs}-pairs"
@@ -28,43 +28,43 @@ def sample(work: Path, pairs: int) -> Path:
 
 
 def sample_of(work: Path, pairs: int) -> Path:
-    """`sample` or `large_sample`, whichever is made sooner."""
+    """Return `sample` or `large_sample`, the faster of the two."""
     return large_sample(work, pairs) if pairs >= _MANY_PAIRS else sample(work, pairs)
 
 
 def large_sample(work: Path, pairs: int) -> Path:
-    """The same as `sample`, in seconds for millions: a sample of an eighth, eight times over, each
-    time with other letters for the four bases. No two contigs or reads are alike.
+    """Return a sample of millions of pairs, made in seconds.
 
-    The letters are exchanged so that complements stay complements: a read of the other strand is
-    one still.
+    Copy a sample of an eighth of the size eight times, with other letters for the four bases.
+    No two contigs or reads are equal. Complements stay complements, so reads of both strands
+    still match the reference.
     """
     part = sample(work, pairs // len(_LETTERS))
     folder = work / "fixtures" / f"{pairs}-pairs-in-parts"
     if not (folder / "reference.fa").is_file():
-        say(f"making {pairs:,} pairs of them")
+        say(f"copying them to {pairs:,} pairs")
         folder.mkdir(parents=True, exist_ok=True)
         for mate in (1, 2):
             name = f"reads_{mate}.fq.gz"
-            _exchange_reads(part / name, folder / name)
-        _exchange_contigs(part / "reference.fa", folder / "reference.fa")
+            _recode_reads(part / name, folder / name)
+        _recode_contigs(part / "reference.fa", folder / "reference.fa")
     return folder
 
 
-def _exchange_reads(source: Path, target: Path) -> None:
+def _recode_reads(source: Path, target: Path) -> None:
     with gzip.open(source) as file:
         lines = file.read().splitlines()
     names, bases, qualities = lines[::4], b"\n".join(lines[1::4]), lines[3::4]
     with gzip.open(target, "wb", compresslevel=1) as file:
         for number, letters in enumerate(_LETTERS):
-            exchanged = bases.translate(bytes.maketrans(b"ACGT", letters)).split(b"\n")
+            recoded = bases.translate(bytes.maketrans(b"ACGT", letters)).split(b"\n")
             file.writelines(
                 b"@%d.%b\n%b\n+\n%b\n" % (number, name[1:], read, quality)
-                for name, read, quality in zip(names, exchanged, qualities, strict=True)
+                for name, read, quality in zip(names, recoded, qualities, strict=True)
             )
 
 
-def _exchange_contigs(source: Path, target: Path) -> None:
+def _recode_contigs(source: Path, target: Path) -> None:
     lines = source.read_bytes().splitlines()
     with target.open("wb") as file:
         for number, letters in enumerate(_LETTERS):
@@ -77,14 +77,16 @@ def _exchange_contigs(source: Path, target: Path) -> None:
 
 
 def real_sample(work: Path) -> Path | None:
-    """10,507 real pairs of HG002, 19 times: each time another base less at the start of both
-    reads, so that copies are not duplicates. None where `../shared/data` is not there."""
+    """Return 19 copies of 10,507 real pairs of HG002, or None without `../shared/data`.
+
+    Each copy cuts one more base at the start of both reads, so copies are not duplicates.
+    """
     source = Path(__file__).resolve().parents[2] / "shared" / "data" / "hg002_chr20_10mb"
     if not source.is_dir():
         return None
     folder = work / "fixtures" / "hg002-19-times"
     if not (folder / "reference.fa").is_file():
-        say("making 399,266 reads of 21,014 real ones")
+        say("copying 21,014 real reads to 399,266")
         folder.mkdir(parents=True, exist_ok=True)
         for mate in (1, 2):
             _repeat_reads(source / f"reads_{mate}.fq.gz", folder / f"reads_{mate}.fq.gz", 19)
@@ -104,14 +106,16 @@ def _repeat_reads(source: Path, target: Path, times: int) -> None:
 
 
 def counted(folder: Path) -> tuple[int, int]:
-    """Reads and bases of a sample."""
+    """Return the numbers of reads and bases of a sample."""
     summary = json.loads((folder / "fixture.json").read_text())
     return int(summary["reads"]), int(summary["bases"])
 
 
 def stock(data: Path, folder: Path, mapper: str = "bwa") -> Path:
-    """Put a sample into a server's bucket and register its reference, indexed for bwa and for
-    `mapper`; answers the FASTA."""
+    """Copy a sample to a server's bucket and register its reference for bwa and `mapper`.
+
+    Return the FASTA.
+    """
     bucket = data / "buckets" / BUCKET
     bucket.mkdir(parents=True, exist_ok=True)
     for mate in (1, 2):
@@ -126,7 +130,7 @@ def stock(data: Path, folder: Path, mapper: str = "bwa") -> Path:
 
 
 def _write_dictionary(fasta: Path) -> None:
-    """What pybwa's own interface wants beside an index."""
+    """Write the sequence dictionary that pybwa needs beside an index."""
     lines = ["@HD\tVN:1.6\tSO:unsorted"]
     for line in fasta.with_name(f"{fasta.name}.fai").read_text().splitlines():
         name, length, *_ = line.split("\t")
@@ -135,6 +139,6 @@ def _write_dictionary(fasta: Path) -> None:
 
 
 def params(mapper: str = "bwa") -> dict[str, object]:
-    """Of `mapping` and `wgs` on a stocked sample."""
+    """Return the parameters of `mapping` and `wgs` for the sample in the bucket."""
     reads = {mate: f"oss://{BUCKET}/reads_{n}.fq.gz" for n, mate in ((1, "first"), (2, "second"))}
     return {"reads": [reads], "reference": REFERENCE, "mapper": mapper}

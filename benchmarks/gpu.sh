@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: doctor's self-test, the demo on the node `cuda`, the tests that need a
-# GPU, and figures. No network.
-# It needs what `pip install -e '.[test,cuda]'` installs, in .venv or for the Python in PYTHON.
+# Checks a machine with a GPU: the self-test of doctor, the demo on the node `cuda`, the tests that
+# need a GPU, and figures. Needs no network.
+# Requires `pip install -e '.[test,cuda]'`, in .venv or for the Python in PYTHON.
 # Usage: benchmarks/gpu.sh [READS...]   (counts of simulated reads; 100000 and 1000000 if none)
-# Ends with status 0 only if everything ran on a GPU and was right.
+# Ends with status 0 only if everything ran on a GPU and succeeded.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -11,7 +11,7 @@ python=${PYTHON:-.venv/bin/python}
 unset NUMBA_ENABLE_CUDASIM
 failed=0
 "$python" -c 'import numba_cuda, pynvml, pytest, wesemu.cli' || {
-  echo "not all is installed for $python; before the network is left: pip install -e '.[test,cuda]'"
+  echo "some packages are missing for $python; while online: pip install -e '.[test,cuda]'"
   exit 1
 }
 
@@ -21,12 +21,12 @@ echo "== doctor"
 echo "== demo"
 log=$(mktemp)
 "$python" -m wesemu.cli demo --node cuda --no-keep | tee "$log" || failed=1
-grep -q SIMULATED "$log" && { echo "the demo has used no GPU"; failed=1; }
+grep -q SIMULATED "$log" && { echo "the demo used no GPU"; failed=1; }
 
 echo "== tests/gpu"
-# -rs shows what was skipped: on a machine with a GPU that is a failure, too
+# a skipped test is a failure on a machine with a GPU; -rs shows the reasons
 "$python" -m pytest -q -rs -p no:cacheprovider tests/gpu | tee "$log" || failed=1
-grep -q skipped "$log" && { echo "some tests were skipped: nothing is shown of them"; failed=1; }
+grep -q skipped "$log" && { echo "some tests were skipped"; failed=1; }
 rm -f "$log"
 
 echo "== figures"
@@ -38,7 +38,7 @@ for reads in "$@"; do
 import sys
 from pathlib import Path
 
-from wesemu.genomics.histograms import write_random
+from wesemu.genomics.gpu_selftest import write_random
 
 write_random(Path(sys.argv[1]), int(sys.argv[2]))
 PYTHON
@@ -49,9 +49,9 @@ import json
 import sys
 from pathlib import Path
 
-told = json.loads(Path(sys.argv[1]).read_text())
-print(json.dumps({name: told[name] for name in ("device", "reads", "bases", "equal", "seconds")}))
-sys.exit(0 if told["equal"] and not told["simulated"] else 1)
+report = json.loads(Path(sys.argv[1]).read_text())
+print(json.dumps({name: report[name] for name in ("device", "reads", "bases", "equal", "seconds")}))
+sys.exit(0 if report["equal"] and not report["simulated"] else 1)
 PYTHON
 done
 exit $failed

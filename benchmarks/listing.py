@@ -1,4 +1,4 @@
-"""What reading costs with a thousand, a hundred thousand and a million stored runs."""
+"""Cost of reading with 1,000, 100,000 and 1,000,000 stored runs."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,14 +18,18 @@ from benchmarks.wes import ROOT
 
 _ROUNDS = 3
 _TIMES_BEST_PEER = 5.0
-_OF_ONES_OWN = 0.8
+_LEAST_RATIO = 0.8
 _WARM_UP_SECONDS = 0.5
 _STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`peer` is the best of the peers at 1,000 runs, requests a second (docs/benchmarks.md)."""
+    """A request to measure.
+
+    `peer` is the rate of the best peer with 1,000 runs, in requests per second
+    (docs/benchmarks.md).
+    """
 
     name: str
     paths: tuple[str, ...]
@@ -34,8 +38,11 @@ class Question:
 
 @dataclass(slots=True)
 class Answers:
-    """Of one question to one server, round by round: requests a second, and the CPU seconds of
-    the server for one; `latencies` of all rounds in s."""
+    """Measurements of one question on one server.
+
+    `per_second` are requests per second and `cpu` CPU seconds of the server per request, one
+    value per round. `latencies` are those of all rounds, in seconds.
+    """
 
     per_second: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -43,7 +50,7 @@ class Answers:
 
 
 def questions(ids: Sequence[str]) -> list[Question]:
-    """The first page twice: with this server's own 100 runs, and with 10 as the peers give."""
+    """Return the questions. The first page comes with 10 runs, as the peers send, and with 100."""
     return [
         Question("`service-info`", (f"{ROOT}/service-info",), 636),
         Question("`runs`, 10 a page", (f"{ROOT}/runs?page_size=10",), 143),
@@ -63,10 +70,10 @@ def measure(options: Options) -> Report:
         rounds = options.rounds or _ROUNDS
         for number in range(rounds + 1):
             seconds = options.seconds if number else _WARM_UP_SECONDS
-            asked = {size: questions(some) for size, some in ids.items()}
-            for place in range(len(questions(()))):
+            questions_by_size = {size: questions(some) for size, some in ids.items()}
+            for index in range(len(questions(()))):
                 for size, server in servers.items():
-                    question = asked[size][place]
+                    question = questions_by_size[size][index]
                     answer = answers.setdefault((question.name, size), Answers())
                     _ask(server, question, seconds, answer if number else Answers())
             say(f"{number}/{rounds}")
@@ -101,7 +108,7 @@ def _start_rows(starts: Mapping[int, Samples]) -> list[Row]:
             at_most(
                 f"three rules: {most:,} runs against {least:,}",
                 ratio(starts[most].wall, starts[least].wall),
-                1 / _OF_ONES_OWN,
+                1 / _LEAST_RATIO,
                 unit="x",
             )
         )
@@ -118,7 +125,7 @@ def _rows(
             at_least(
                 f"{question.name}: {max(sizes):,} runs against {min(sizes):,}",
                 ratio(most.per_second, least.per_second),
-                _OF_ONES_OWN,
+                _LEAST_RATIO,
                 unit="x",
             )
         )
@@ -129,9 +136,9 @@ def _row(question: Question, size: int, answers: Answers) -> Row:
     rate = median(answers.per_second)
     p50, p99 = (percentile(answers.latencies, share) * 1000 for share in (0.5, 0.99))
     each = median(answers.cpu) * 1e6
-    told = f"{rate:,.0f} req/s, {each:,.0f} µs CPU each; p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    text = f"{rate:,.0f} req/s, {each:,.0f} µs CPU each; p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     what = f"{question.name}, {size:,} runs"
     if question.peer is None or size > 1_000:
-        return Row(what, told)
+        return Row(what, text)
     wanted = question.peer * _TIMES_BEST_PEER
-    return Row(what, told, f"≥ {wanted:,.0f} req/s", rate >= wanted)
+    return Row(what, text, f"≥ {wanted:,.0f} req/s", rate >= wanted)

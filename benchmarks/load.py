@@ -1,4 +1,4 @@
-"""Bounded load on a server of this machine: 8 connections, each asks again once it is answered."""
+"""Bounded load on a local server: 8 connections, each with one request at a time."""
 
 import asyncio
 import time
@@ -16,8 +16,8 @@ _OK = b"HTTP/1.1 200 "
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """`latencies` in seconds, one a request; `seconds` is how long all took together."""
+class LoadResult:
+    """The result of a load. `latencies` are in seconds, `seconds` is the total duration."""
 
     latencies: Sequence[float]
     seconds: float
@@ -29,27 +29,27 @@ class Answered:
 
 def load(
     port: int, paths: Sequence[str], seconds: float, *, most: int = _MOST_REQUESTS
-) -> Answered:
+) -> LoadResult:
     """GET `paths` in turns for `seconds`, at most `most` requests.
 
-    Raises RuntimeError for an answer that is not 200, ConnectionError when one is broken off.
+    Raise RuntimeError for a response other than 200, ConnectionError for a lost connection.
     """
     return asyncio.run(_load(port, paths, seconds, most))
 
 
-async def _load(port: int, paths: Sequence[str], seconds: float, most: int) -> Answered:
+async def _load(port: int, paths: Sequence[str], seconds: float, most: int) -> LoadResult:
     loop = asyncio.get_running_loop()
-    asked = _Questions(paths, most, time.perf_counter() + seconds)
+    source = _RequestSource(paths, most, time.perf_counter() + seconds)
     ended = [loop.create_future() for _ in range(_CONNECTIONS)]
-    began = time.perf_counter()
+    start = time.perf_counter()
     for future in ended:
-        await loop.create_connection(partial(_Caller, asked, future), LOOPBACK, port)
+        await loop.create_connection(partial(_Connection, source, future), LOOPBACK, port)
     await asyncio.gather(*ended)
-    return Answered(asked.latencies, time.perf_counter() - began)
+    return LoadResult(source.latencies, time.perf_counter() - start)
 
 
-class _Questions:
-    """What is asked next, until time or number are up; what the answers took."""
+class _RequestSource:
+    """Yields the next request until the time or the number is exhausted; collects latencies."""
 
     def __init__(self, paths: Sequence[str], most: int, deadline: float) -> None:
         self.latencies: list[float] = []
@@ -66,18 +66,18 @@ class _Questions:
         return next(self._requests)
 
 
-class _Caller(asyncio.Protocol):
-    def __init__(self, questions: _Questions, ended: "asyncio.Future[None]") -> None:
-        self._questions = questions
+class _Connection(asyncio.Protocol):
+    def __init__(self, source: _RequestSource, ended: "asyncio.Future[None]") -> None:
+        self._source = source
         self._ended = ended
         self._received = bytearray()
-        self._asked = 0.0
+        self._sent = 0.0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._ask()
+        self._send()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -87,21 +87,21 @@ class _Caller(asyncio.Protocol):
         if not self._received.startswith(_OK):
             self._end(RuntimeError(self._received[:500].decode(errors="replace")))
             return
-        self._questions.latencies.append(time.perf_counter() - self._asked)
+        self._source.latencies.append(time.perf_counter() - self._sent)
         del self._received[:length]
-        self._ask()
+        self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end(ConnectionError(f"the server has closed a connection: {error}"))
+        self._end(ConnectionError(f"the server closed a connection: {error}"))
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         assert self._transport is not None
-        question = self._questions.next()
-        if question is None:
+        request = self._source.next()
+        if request is None:
             self._end(None)
             return
-        self._asked = time.perf_counter()
-        self._transport.write(question)
+        self._sent = time.perf_counter()
+        self._transport.write(request)
 
     def _end(self, error: Exception | None) -> None:
         if self._ended.done():
@@ -115,9 +115,9 @@ class _Caller(asyncio.Protocol):
 
 
 def response_length(received: bytes | bytearray) -> int | None:
-    """Bytes of the first answer in `received`, head and body; None while its head is not whole.
+    """Return the length of the first response in `received`, None while its head is incomplete.
 
-    Raises ValueError for an answer that does not tell its length.
+    Raise ValueError for a response without Content-Length.
     """
     end = received.find(_END_OF_HEAD)
     if end < 0:
@@ -125,5 +125,5 @@ def response_length(received: bytes | bytearray) -> int | None:
     head = bytes(received[:end]).lower()
     start = head.find(_LENGTH)
     if start < 0:
-        raise ValueError("the answer has no Content-Length")
+        raise ValueError("the response has no Content-Length")
     return end + len(_END_OF_HEAD) + int(head[start + len(_LENGTH) :].split(b"\r\n", 1)[0])

@@ -1,4 +1,4 @@
-"""This machine in words."""
+"""A description of this machine."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _GIBIBYTE = 1 << 30
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

@@ -1,4 +1,4 @@
-"""Sixty runs of three rules, all at once."""
+"""Sixty concurrent runs of three rules."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +25,14 @@ def measure(options: Options) -> Report:
     with serving(fresh(options.work / "many")) as server:
         start_once(server)
         for number in range(1, rounds + 1):
-            answered, took = _at_once(server, three_timed_rules(0), count, 1 + number * count)
+            answered, took = _run_concurrently(
+                server, three_timed_rules(0), count, 1 + number * count
+            )
             rates.append(count / took)
             accepted.append(answered)
             say(f"{number}/{rounds}: {count} runs in {took:.2f} s, accepted in {answered:.2f} s")
-        # tasks that take a while meet each other, if anything lets them
-        _at_once(server, three_timed_rules(_TASK_SECONDS), count, 1 + (rounds + 1) * count)
+        # longer tasks overlap if the server lets them
+        _run_concurrently(server, three_timed_rules(_TASK_SECONDS), count, 1 + (rounds + 1) * count)
         spans = parse_spans(read_spans(server.data))
     if len(spans) != count * (rounds + 1) * _TASKS:
         raise RuntimeError(f"{len(spans)} tasks ran for {count * (rounds + 1)} runs of {_TASKS}")
@@ -38,7 +40,7 @@ def measure(options: Options) -> Report:
         f"many: {count} runs of three rules at once",
         [
             at_least("runs a second, median", median(rates), _RUNS_PER_SECOND, digits=1),
-            figure("until all were accepted, median", median(accepted), unit="s"),
+            figure("until all are accepted, median", median(accepted), unit="s"),
             at_most(
                 "tasks at the same time (the node's cores)",
                 most_at_once(spans),
@@ -50,15 +52,18 @@ def measure(options: Options) -> Report:
     )
 
 
-def _at_once(server: Server, workflow: str, count: int, completed: int) -> tuple[float, float]:
-    """Seconds until all are accepted, and until `completed` runs of the server are COMPLETE."""
+def _run_concurrently(
+    server: Server, workflow: str, count: int, completed: int
+) -> tuple[float, float]:
+    """Submit `count` runs. Return the seconds until all are accepted, and until `completed` runs
+    of the server are COMPLETE."""
 
     def submit(_: int) -> str:
         return server.wes.again().submit("Snakefile", attachments={"Snakefile": workflow})
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     with ThreadPoolExecutor(count) as threads:
         list(threads.map(submit, range(count)))
-    answered = time.perf_counter() - began
+    answered = time.perf_counter() - start
     server.wes.wait_for_all(completed)
-    return answered, time.perf_counter() - began
+    return answered, time.perf_counter() - start

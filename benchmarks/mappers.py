@@ -1,4 +1,4 @@
-"""The ways to map: a native bwa, the one in the wheel, and bwa-mem3."""
+"""The mappers to compare: a native bwa, the bwa in the wheel, and bwa-mem3."""
 
 import os
 import sys
@@ -15,8 +15,12 @@ from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_version
 
 @dataclass(frozen=True, slots=True)
 class Mapper:
-    """`bwa` is the native one, None for the wheel's; `environment` makes a server use it. Requests
-    name the mapper `parameter`; `target` is the most CPU that it may take against by hand."""
+    """One mapper.
+
+    `bwa` is the native tool, None for the wheel. `environment` makes a server use the mapper,
+    `parameter` is its name in requests. `target` is the maximum ratio of CPU time to mapping by
+    hand.
+    """
 
     name: str
     bwa: Tool | None
@@ -25,13 +29,13 @@ class Mapper:
     target: float = 1.10
 
     def by_hand(self, fasta: Path, reads: Path) -> list[str]:
-        """The command that aligns the reads and does nothing else."""
+        """Return the command that only aligns the reads."""
         if self.bwa is None:
             return pybwa_mem(cores(), fasta, reads)
         return bwa_mem(self.bwa.command, cores(), fasta, reads)
 
     def checked(self, fasta: Path, reads: Path, folder: Path) -> Sequence[str]:
-        """The pipeline's own first program: it checks and counts the reads as well."""
+        """Return the first command of the pipeline, which also checks and counts the reads."""
         first, second = (str(reads / f"reads_{mate}.fq.gz") for mate in (1, 2))
         command = [sys.executable, "-P", "-m", "wesemu.genomics.align"]
         command += ["--reference", str(fasta), "--reads", first, second]
@@ -40,27 +44,27 @@ class Mapper:
         return command if self.bwa is None else [*command, "--bwa", self.bwa.shell]
 
 
-def chosen(options: Options) -> list[Mapper]:
-    """Raises RuntimeError where none of those that are wanted is here."""
+def select_mappers(options: Options) -> list[Mapper]:
+    """Return the mappers of --tools that are installed. Raise RuntimeError if there is none."""
     bwa = resolve().bwa
     native = None if bwa.source == "wheel" else bwa
     wheel = wheel_version("bwa mem") is not None
-    here = {}
+    installed = {}
     if native is not None:
-        here["native"] = Mapper("native bwa", native, {})
+        installed["native"] = Mapper("native bwa", native, {})
     if wheel:
-        here["wheels"] = Mapper("wheels", None, _without_bwa(options.work))
+        installed["wheels"] = Mapper("wheels", None, _without_bwa(options.work))
     if bwa_mem3_fault() is None and (native is not None or wheel):
-        # by hand it is bwa, native where there is one
-        here["bwa-mem3"] = Mapper("bwa-mem3", native, {}, parameter="bwa-mem3", target=0.65)
-    found = [each for name, each in here.items() if options.tools in (name, "all")]
+        # by hand this is bwa, the native one if installed
+        installed["bwa-mem3"] = Mapper("bwa-mem3", native, {}, parameter="bwa-mem3", target=0.65)
+    found = [each for name, each in installed.items() if options.tools in (name, "all")]
     if not found:
-        raise RuntimeError(f"{options.tools}: there is no such mapper here to compare with bwa")
+        raise RuntimeError(f"{options.tools}: no such mapper is installed")
     return found
 
 
 def _without_bwa(work: Path) -> dict[str, str]:
-    """A PATH whose bwa is too old to be chosen."""
+    """Return a PATH with a bwa that is too old for the server to use."""
     folder = work / "no-bwa"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bwa").write_text("#!/bin/sh\necho Version: 0.0.0\n")

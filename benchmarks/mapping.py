@@ -1,5 +1,7 @@
-"""`mapping` by a warm server against the same tools by hand: simulated reads, and real ones where
-they are there."""
+"""`mapping` on a warm server compared with the same tools by hand.
+
+The reads are simulated, and real if available.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +10,9 @@ from benchmarks import fixtures
 from benchmarks.by_hand import HandMapping, hand_samtools
 from benchmarks.figures import median, ratio
 from benchmarks.machine import cores
-from benchmarks.mappers import Mapper, chosen
+from benchmarks.mappers import Mapper, select_mappers
 from benchmarks.options import Options
-from benchmarks.processes import Peaks, stored_bytes, watched
+from benchmarks.processes import Peaks, sample_peaks, stored_bytes
 from benchmarks.report import Report, Row, at_most, figure
 from benchmarks.rounds import Samples, in_turns, say
 from benchmarks.server import Server, fresh, serving
@@ -27,10 +29,13 @@ _MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """`mapping_cpu` is by hand, up to the indexed BAM, `rule_cpu` the server's rule `map`, which
-    does the same; `peaks` come from a round of their own;
-    `result` is the size of the BAM in bytes."""
+class Comparison:
+    """Measurements of one mapper.
+
+    `mapping_cpu` is by hand, until the BAM is indexed. `rule_cpu` is that of the server's rule
+    `map`, which does the same. `peaks` come from a separate round. `result` is the size of the
+    BAM in bytes.
+    """
 
     samples: dict[str, Samples]
     mapping_cpu: list[float]
@@ -47,17 +52,17 @@ def measure(options: Options) -> Report:
     rows: list[Row] = []
     walls: dict[str, list[float]] = {}
     for sample, (folder, size) in samples.items():
-        for mapper in chosen(options):
+        for mapper in select_mappers(options):
             name = f"{sample}{mapper.name}"
             found = _compare(options, folder, mapper)
-            rows += [*_time(name, found, size, mapper.target), *_space(name, found)]
-            walls |= {f"{name}: {way}": list(s.wall) for way, s in found.samples.items()}
+            rows += [*_time_rows(name, found, size, mapper.target), *_space_rows(name, found)]
+            walls |= {f"{name}: {variant}": list(s.wall) for variant, s in found.samples.items()}
     samtools = hand_samtools()
     by_hand = f"by hand samtools {samtools.version} ({samtools.source})"
     return Report(f"mapping: {pairs:,} pairs, {cores()} threads, {by_hand}", rows, walls)
 
 
-def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
+def _compare(options: Options, folder: Path, mapper: Mapper) -> Comparison:
     rounds = options.rounds or _ROUNDS
     data = fresh(options.work / f"mapping-{mapper.name.replace(' ', '-')}")
     fasta = fixtures.stock(data, folder, mapper.parameter)
@@ -69,29 +74,35 @@ def _compare(options: Options, folder: Path, mapper: Mapper) -> Compared:
     )
     rule_cpu: list[float] = []
     with serving(data, environment=mapper.environment) as server:
-        ways = {SERVER: lambda: rule_cpu.append(map_once(server, mapper.parameter)), HAND: hand.run}
+        variants = {
+            SERVER: lambda: rule_cpu.append(map_once(server, mapper.parameter)),
+            HAND: hand.run,
+        }
         peaks = {}
-        for way, where in ((SERVER, data / "runs"), (HAND, hand.folder)):
-            say(f"peaks of {way}, {mapper.name}")
+        for variant, where in ((SERVER, data / "runs"), (HAND, hand.folder)):
+            say(f"peaks of {variant}, {mapper.name}")
             before = stored_bytes(where, ())
-            with watched(where) as peaks[way]:
-                ways[way]()
-            peaks[way].stored -= before
-        samples = in_turns(ways, rounds, warm_up=0)
+            with sample_peaks(where) as peaks[variant]:
+                variants[variant]()
+            peaks[variant].stored -= before
+        samples = in_turns(variants, rounds, warm_up=0)
     result = (hand.folder / "out.bam").stat().st_size
-    return Compared(samples, hand.mapping_cpu[-rounds:], rule_cpu[-rounds:], peaks, result)
+    return Comparison(samples, hand.mapping_cpu[-rounds:], rule_cpu[-rounds:], peaks, result)
 
 
 def map_once(server: Server, mapper: str = "bwa") -> float:
-    """CPU seconds of the rule `map` alone, which makes what by hand makes up to the BAM."""
+    """Run `mapping`. Return the CPU seconds of its rule `map`."""
     server.wes.reconnect()
     run_id = server.wes.submit("mapping", fixtures.params(mapper))
     server.wes.wait(run_id, every=_POLL_SECONDS)
     return next(used for name, used in server.wes.cpu_of_tasks(run_id) if name == "map")
 
 
-def _time(name: str, found: Compared, pairs: int, target: float) -> list[Row]:
-    """CPU has a target from 100,000 pairs on: below it is the starts of programs."""
+def _time_rows(name: str, found: Comparison, pairs: int, target: float) -> list[Row]:
+    """Return the rows of time. CPU has a target from 100,000 pairs on.
+
+    Below that number, program starts dominate.
+    """
     server, hand = found.samples[SERVER], found.samples[HAND]
     ratios = {
         f"{name}: CPU, the rule `map` / by hand to the BAM": found.rule_cpu,
@@ -124,11 +135,15 @@ def _time(name: str, found: Compared, pairs: int, target: float) -> list[Row]:
     ]
 
 
-def _space(name: str, found: Compared) -> list[Row]:
+def _space_rows(name: str, found: Comparison) -> list[Row]:
     rows = []
-    for way, peaks in found.peaks.items():
+    for variant, peaks in found.peaks.items():
         rows += [
-            figure(f"{name}: peak memory, {way}", peaks.memory / _MEBIBYTE, unit="MiB", digits=0),
-            figure(f"{name}: peak on disk, {way}", peaks.stored / _MEBIBYTE, unit="MiB", digits=1),
+            figure(
+                f"{name}: peak memory, {variant}", peaks.memory / _MEBIBYTE, unit="MiB", digits=0
+            ),
+            figure(
+                f"{name}: peak on disk, {variant}", peaks.stored / _MEBIBYTE, unit="MiB", digits=1
+            ),
         ]
     return [*rows, figure(f"{name}: the BAM", found.result / _MEBIBYTE, unit="MiB", digits=1)]

@@ -1,6 +1,6 @@
-"""Four runs on a node of two cores, half of whose work is wide and half narrow.
+"""Four runs on a node of two cores; half of their work needs both cores, half needs one.
 
-The tasks sleep, so that only the order in which they are let in counts.
+The tasks sleep, so only the order of the leases matters.
 """
 
 import time
@@ -21,32 +21,32 @@ _ROUNDS = 3
 _TIMES_IDEAL = 1.4
 
 IDEAL_SECONDS = _RUNS * (_CORES + _NARROW) * _TASK_SECONDS / _CORES
-"""Every core busy all the time. It can be had: the narrow tasks of two runs side by side."""
+"""The makespan with all cores always busy, with narrow tasks of two runs side by side."""
 
 
 def measure(options: Options) -> Report:
     workflow = wide_and_narrow(_TASK_SECONDS, _CORES, _NARROW)
     rounds = options.rounds or _ROUNDS
-    took = []
+    makespans = []
     with serving(fresh(options.work / "mixed"), cores=_CORES) as server:
         start_once(server)
         for number in range(1, rounds + 1):
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(_RUNS):
                 server.wes.submit("Snakefile", cores=_CORES, attachments={"Snakefile": workflow})
             server.wes.wait_for_all(1 + number * _RUNS)
-            took.append(time.perf_counter() - began)
-            say(f"{number}/{rounds}: {took[-1]:.2f} s")
+            makespans.append(time.perf_counter() - start)
+            say(f"{number}/{rounds}: {makespans[-1]:.2f} s")
         spans = parse_spans(read_spans(server.data))
-    used = core_seconds(spans) / _CORES / rounds
+    busy = core_seconds(spans) / _CORES / rounds
     return Report(
         f"mixed: {_RUNS} runs of a wide and {_NARROW} narrow tasks on {_CORES} cores",
         [
             figure("ideal", IDEAL_SECONDS, unit="s"),
-            figure("first POST to last COMPLETE, median", median(took), unit="s"),
-            at_most("times the ideal", median(took) / IDEAL_SECONDS, _TIMES_IDEAL, unit="x"),
+            figure("first POST to last COMPLETE, median", median(makespans), unit="s"),
+            at_most("times the ideal", median(makespans) / IDEAL_SECONDS, _TIMES_IDEAL, unit="x"),
             at_most("cores held at the same time", most_at_once(spans), _CORES, digits=0),
-            figure("tasks alone, every core busy", used, unit="s"),
+            figure("tasks alone, every core busy", busy, unit="s"),
         ],
-        {"makespan": took},
+        {"makespan": makespans},
     )

@@ -1,4 +1,4 @@
-"""What can be chosen on the command line."""
+"""Options of the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,11 @@ Tools = Literal["native", "wheels", "bwa-mem3", "all"]
 
 @dataclass(frozen=True)
 class Options:
-    """None leaves a benchmark its own number. `work` is a folder for fixtures and servers;
-    `sizes` are numbers of stored runs, `seconds` is how long each load lasts."""
+    """The options of the command line. None selects the default of a benchmark.
+
+    `work` is the folder for fixtures and servers, `sizes` are numbers of stored runs, `seconds`
+    is the duration of each load.
+    """
 
     work: Path
     rounds: int | None = None

@@ -1,7 +1,7 @@
-"""What this process's descendants cost: CPU seconds, memory, bytes on disk. Linux.
+"""CPU time, memory and disk space of the descendants of this process (Linux).
 
-A server's forks are its own processes; whatever ends is added to the one that waited for it. So
-the sum over all descendants, dead and alive, grows by exactly what was used.
+The CPU time of an ended process is added to the process that waited for it. So the sum done all
+descendants, alive and ended, grows by exactly the time that they used.
 """
 
 import contextlib
@@ -20,8 +20,10 @@ _KIBIBYTE = 1024
 
 
 def descendants(root: int | None = None) -> dict[int, list[str]]:
-    """The fields of /proc/PID/stat after the name, of every process below `root` (default:
-    this process), zombies included."""
+    """Return the fields of /proc/PID/stat after the name, for every descendant of `root`.
+
+    The default is this process. Zombies are included.
+    """
     stats: dict[int, list[str]] = {}
     for entry in _PROC.iterdir():
         if entry.name.isdigit():
@@ -31,16 +33,16 @@ def descendants(root: int | None = None) -> dict[int, list[str]]:
     for pid, fields in stats.items():
         children.setdefault(int(fields[1]), []).append(pid)
     found: dict[int, list[str]] = {}
-    waiting = children.get(root or os.getpid(), [])
-    while waiting:
-        pid = waiting.pop()
+    pending = children.get(root or os.getpid(), [])
+    while pending:
+        pid = pending.pop()
         found[pid] = stats[pid]
-        waiting += children.get(pid, [])
+        pending += children.get(pid, [])
     return found
 
 
 def cpu_seconds() -> float:
-    """User and system time of all descendants so far. Call it while none is ending."""
+    """Return user and system time of all descendants so far. Call it while none is ending."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     # proc(5): utime, stime, cutime, cstime
     ticks = sum(sum(map(int, fields[11:15])) for fields in descendants().values())
@@ -48,18 +50,17 @@ def cpu_seconds() -> float:
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """User and system time of one process so far, in steps of 10 ms."""
+    """Return user and system time of one process so far, in steps of 10 ms."""
     return sum(map(int, _stat(pid)[11:13])) / _TICKS
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name."""
     text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     return text[text.rindex(")") + 2 :].split()
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """What these processes have in memory, shared pages divided among those that share (PSS)."""
+    """Return the proportional set size (PSS) of the processes: shared pages count once."""
     total = 0
     for pid in pids:
         with contextlib.suppress(*_GONE):
@@ -70,7 +71,7 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 
 def stored_bytes(folder: Path, pids: Iterable[int]) -> int:
-    """The files below `folder`, each once, and those that `pids` hold open without a name."""
+    """Return the size of all files below `folder` and of deleted files that `pids` hold open."""
     files: dict[tuple[int, int], int] = {}
     for directory, _, names in os.walk(folder):
         for name in names:
@@ -88,31 +89,31 @@ def stored_bytes(folder: Path, pids: Iterable[int]) -> int:
 
 
 class Peaks:
-    """The most that was seen: `memory` of all descendants, `stored` below a folder, in bytes."""
+    """The maxima of `memory` of all descendants and `stored` below a folder, in bytes."""
 
     def __init__(self) -> None:
         self.memory = 0
         self.stored = 0
 
-    def look(self, folder: Path) -> None:
+    def update(self, folder: Path) -> None:
         pids = descendants()
         self.memory = max(self.memory, memory_bytes(pids))
         self.stored = max(self.stored, stored_bytes(folder, pids))
 
 
 @contextmanager
-def watched(folder: Path, *, every_seconds: float = 0.05) -> Iterator[Peaks]:
-    """Look again and again while the context lasts. It costs CPU: not in a round that is timed."""
-    peaks, over = Peaks(), threading.Event()
+def sample_peaks(folder: Path, *, every_seconds: float = 0.05) -> Iterator[Peaks]:
+    """Sample peaks within the context. Sampling uses CPU, so do not time such a round."""
+    peaks, done = Peaks(), threading.Event()
 
-    def watch() -> None:
-        while not over.wait(every_seconds):
-            peaks.look(folder)
+    def sample() -> None:
+        while not done.wait(every_seconds):
+            peaks.update(folder)
 
-    thread = threading.Thread(target=watch, name="peaks", daemon=True)
+    thread = threading.Thread(target=sample, name="peaks", daemon=True)
     thread.start()
     try:
         yield peaks
     finally:
-        over.set()
+        done.set()
         thread.join()

@@ -1,6 +1,6 @@
-"""bwa mem by pybwa's own interface: THREADS FASTA READS_1 READS_2 READ_GROUP, BAM to stdout.
+"""bwa mem through pybwa: THREADS FASTA READS_1 READS_2 READ_GROUP, BAM to stdout.
 
-What a person would write who has the wheel and its documentation; it checks and counts nothing.
+A script as the documentation of pybwa suggests, without checks and counts.
 """
 
 import queue
@@ -32,7 +32,7 @@ def main(threads: str, fasta: str, first: str, second: str, group: str) -> None:
         )
     name = dict(field.split(":", 1) for field in group.split(r"\t")[1:])["ID"]
     with pysam.AlignmentFile("-", "wbu", header=header) as output:
-        for reads in _ahead(first, second):
+        for reads in _prefetched_batches(first, second):
             for alignments in aligner.align(reads, options):
                 for alignment in alignments:
                     alignment.set_tag("RG", name)
@@ -53,17 +53,17 @@ def _batches(first: str, second: str) -> Iterator[list[pysam.FastxRecord]]:
         yield batch
 
 
-def _ahead(first: str, second: str) -> Iterator[list[pysam.FastxRecord]]:
-    """The next batch is read while the last one is aligned."""
-    made: queue.Queue[list[pysam.FastxRecord] | None] = queue.Queue(maxsize=1)
+def _prefetched_batches(first: str, second: str) -> Iterator[list[pysam.FastxRecord]]:
+    """Yield batches. Read the next batch while the caller aligns the previous one."""
+    batches: queue.Queue[list[pysam.FastxRecord] | None] = queue.Queue(maxsize=1)
 
     def read() -> None:
         for batch in _batches(first, second):
-            made.put(batch)
-        made.put(None)
+            batches.put(batch)
+        batches.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    while (batch := made.get()) is not None:
+    while (batch := batches.get()) is not None:
         yield batch
 
 

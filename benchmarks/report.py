@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table for people and as JSON."""
+"""Results of a benchmark as a Markdown table and as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table. `met` is None for a figure that has no target."""
+    """One line of a table. `met` is None for a figure without a target."""
 
     what: str
     figure: str
@@ -22,7 +22,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The rows of one benchmark and the samples that they came from, round by round."""
+    """The rows of one benchmark and their samples, one per round."""
 
     title: str
     rows: Sequence[Row]
@@ -37,24 +37,28 @@ class Report:
 
 
 def at_most(what: str, value: float, limit: float, *, unit: str = "", digits: int = 2) -> Row:
-    return Row(what, _told(value, unit, digits), f"≤ {_told(limit, unit, digits)}", value <= limit)
+    return Row(
+        what, _format(value, unit, digits), f"≤ {_format(limit, unit, digits)}", value <= limit
+    )
 
 
 def at_least(what: str, value: float, limit: float, *, unit: str = "", digits: int = 2) -> Row:
-    return Row(what, _told(value, unit, digits), f"≥ {_told(limit, unit, digits)}", value >= limit)
+    return Row(
+        what, _format(value, unit, digits), f"≥ {_format(limit, unit, digits)}", value >= limit
+    )
 
 
 def figure(what: str, value: float, *, unit: str = "", digits: int = 2) -> Row:
-    return Row(what, _told(value, unit, digits))
+    return Row(what, _format(value, unit, digits))
 
 
-def _told(value: float, unit: str, digits: int) -> str:
+def _format(value: float, unit: str, digits: int) -> str:
     number = f"{value:,.{digits}f}"
     return f"{number}{unit}" if unit == "x" else f"{number} {unit}".rstrip()
 
 
 def write_json(path: Path, machine: str, reports: Sequence[Report]) -> None:
-    told = {
+    document = {
         "machine": machine,
         "benchmarks": [
             {
@@ -65,4 +69,4 @@ def write_json(path: Path, machine: str, reports: Sequence[Report]) -> None:
             for report in reports
         ],
     }
-    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Ways to do the same thing, measured in turns."""
+"""Measures variants of the same work in turns."""
 
 import sys
 import time
@@ -8,39 +8,39 @@ from typing import TypeVar
 
 from benchmarks.processes import cpu_seconds
 
-Way = TypeVar("Way", bound=Hashable)
+Variant = TypeVar("Variant", bound=Hashable)
 
-_CALM_SECONDS = 0.1
-"""After a way has answered, what it started still ends and is waited for."""
+_SETTLE_SECONDS = 0.1
+"""Time for processes of a variant to end after it has returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Seconds of one way, round by round; `cpu` is of all processes that took part."""
+    """Seconds of one variant, one value per round. `cpu` is the sum over all its processes."""
 
     wall: Sequence[float]
     cpu: Sequence[float]
 
 
 def in_turns(
-    ways: Mapping[Way, Callable[[], object]], rounds: int, *, warm_up: int = 1
-) -> dict[Way, Samples]:
-    """A B A B …: each of `rounds` does every way once. `warm_up` rounds before do not count."""
-    wall: dict[Way, list[float]] = {name: [] for name in ways}
-    cpu: dict[Way, list[float]] = {name: [] for name in ways}
+    variants: Mapping[Variant, Callable[[], object]], rounds: int, *, warm_up: int = 1
+) -> dict[Variant, Samples]:
+    """Run each variant once per round (A B A B …). Ignore the first `warm_up` rounds."""
+    wall: dict[Variant, list[float]] = {name: [] for name in variants}
+    cpu: dict[Variant, list[float]] = {name: [] for name in variants}
     for number in range(-warm_up, rounds):
-        for name, way in ways.items():
-            used, began = cpu_seconds(), time.perf_counter()
-            way()
-            took = time.perf_counter() - began
-            time.sleep(_CALM_SECONDS)
+        for name, variant in variants.items():
+            used, start = cpu_seconds(), time.perf_counter()
+            variant()
+            took = time.perf_counter() - start
+            time.sleep(_SETTLE_SECONDS)
             if number >= 0:
                 wall[name].append(took)
                 cpu[name].append(cpu_seconds() - used)
                 say(f"{number + 1}/{rounds} {name}: {took:.3f} s, CPU {cpu[name][-1]:.2f} s")
-    return {name: Samples(wall[name], cpu[name]) for name in ways}
+    return {name: Samples(wall[name], cpu[name]) for name in variants}
 
 
 def say(text: str) -> None:
-    """Talk, on stderr."""
+    """Print a message on stderr."""
     print(text, file=sys.stderr, flush=True)

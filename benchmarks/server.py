@@ -1,4 +1,4 @@
-"""A `wesemu serve` of one's own, as a process, with nothing of the caller's settings."""
+"""Starts `wesemu serve` as a process, without the settings of the caller."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ _STOP_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """`wes` talks to it; `pid` is the server's own process."""
+    """A running server. `wes` is a client, `pid` its process."""
 
     wes: Wes
     pid: int
@@ -32,10 +32,11 @@ def serving(
     pinned: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A server over `data` on a free port; `cores` are its node's (0: the machine's). If `pinned`,
-    it and all that it starts have no more than those to run on.
+    """Start a server over `data` on a free port. Stop it at the end.
 
-    Raises RuntimeError where it does not start; its own words are in `data`/server.log.
+    `cores` is the number of cores of its node (0: all of the machine). With `pinned`, the server
+    and its child processes run on these cores only. Raise RuntimeError if it does not start; it
+    logs to `data`/server.log.
     """
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
@@ -54,7 +55,7 @@ def serving(
 
 
 def fresh(data: Path) -> Path:
-    """An empty directory, whatever an earlier benchmark has left there."""
+    """Create an empty directory. Delete an existing one."""
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     return data
@@ -65,7 +66,7 @@ def serve_command(data: Path) -> list[str]:
 
 
 def pin_command(cores: int) -> list[str]:
-    """Linux's `taskset`, to be put before a command."""
+    """Return the `taskset` command to put before another command (Linux)."""
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     return ["taskset", "--cpu-list", ",".join(map(str, allowed))]
 

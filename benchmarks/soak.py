@@ -1,8 +1,7 @@
-"""Two thousand scripted runs and twenty real ones by twenty clients at once: what is lost, and what
-the server holds afterwards. Then the start of a server that has 100 runs, also after `kill -9`.
+"""2,000 scripted and 20 real runs of 20 concurrent clients: lost runs and held resources.
 
-`python -m benchmarks.soak DATA` is the server: the usual one with the scripted engine beside the
-others.
+Then the start of a server with 100 runs, after a stop and after `kill -9`.
+`python -m benchmarks.soak DATA` is the server: the usual one plus the scripted engine.
 """
 
 import asyncio
@@ -59,43 +58,43 @@ def _soak(options: Options) -> tuple[list[Row], dict[str, list[float]]]:
     data, temporary = fresh(options.work / "soak"), fresh(options.work / "soak-tmp")
     fixtures.stock(data, fixtures.sample(options.work, options.pairs or _PAIRS))
     count = options.count or _COUNT
-    held = list[Held]()
+    measurements = list[HeldResources]()
     with _serving(data, temporary, [sys.executable, "-m", "benchmarks.soak", str(data)]) as server:
         server.wes.wait(server.wes.submit("mapping", fixtures.params()))
-        ended = _at_once(server, _WARM_UP, real=False)
-        began = time.perf_counter()
-        held.append(Held.settled(server))
+        ended = _run_concurrently(server, _WARM_UP, real=False)
+        start = time.perf_counter()
+        measurements.append(HeldResources.settled(server))
         for part in range(4):
-            ended += _at_once(server, count // 4, real=part == 0)
-            held.append(Held.settled(server))
-            say(f"{(part + 1) * count // 4} runs: {held[-1]}")
-        took = time.perf_counter() - began
+            ended += _run_concurrently(server, count // 4, real=part == 0)
+            measurements.append(HeldResources.settled(server))
+            say(f"{(part + 1) * count // 4} runs: {measurements[-1]}")
+        duration = time.perf_counter() - start
         counts = server.wes.get("/service-info")["system_state_counts"]
-    first, half, last = held[0], held[2], held[-1]
+    first, half, last = measurements[0], measurements[2], measurements[-1]
     rows = [
-        figure("all runs ended after", took, unit="s", digits=0),
+        figure("all runs ended after", duration, unit="s", digits=0),
+        at_most("runs lost or not COMPLETE", 1 + len(ended) - counts["COMPLETE"], 0, digits=0),
+        at_most("… as seen by the clients", len(ended) - ended.count("COMPLETE"), 0, digits=0),
         at_most(
-            "runs that are lost or not COMPLETE", 1 + len(ended) - counts["COMPLETE"], 0, digits=0
-        ),
-        at_most("… by what the clients saw", len(ended) - ended.count("COMPLETE"), 0, digits=0),
-        at_most(
-            "open files, after all runs more than before",
+            "additional open files after all runs",
             last.descriptors - first.descriptors,
             _MORE_DESCRIPTORS,
             digits=0,
         ),
-        at_most("processes, the same", last.processes - first.processes, 0, digits=0),
+        at_most(
+            "additional processes after all runs", last.processes - first.processes, 0, digits=0
+        ),
         at_most("temporary files", len(list(temporary.iterdir())), 0, digits=0),
         figure("memory before", first.memory / _MEBIBYTE, unit="MiB", digits=0),
         figure("memory after half of the runs", half.memory / _MEBIBYTE, unit="MiB", digits=0),
         figure("memory after all runs", last.memory / _MEBIBYTE, unit="MiB", digits=0),
         at_most("after all / after half", last.memory / half.memory, _MEMORY_TIMES, unit="x"),
     ]
-    return rows, {"memory": [each.memory / _MEBIBYTE for each in held]}
+    return rows, {"memory": [each.memory / _MEBIBYTE for each in measurements]}
 
 
-class Held:
-    """What the server holds while nothing runs; `memory` in bytes, its own process alone."""
+class HeldResources:
+    """Resources of the idle server. `memory` is in bytes, of the process of the server only."""
 
     def __init__(self, pid: int) -> None:
         self.memory = memory_bytes([pid])
@@ -103,8 +102,8 @@ class Held:
         self.processes = len(descendants(pid))
 
     @classmethod
-    def settled(cls, server: Server) -> "Held":
-        """After the ends of connections and processes."""
+    def settled(cls, server: Server) -> "HeldResources":
+        """Measure after connections and processes have ended."""
         server.wes.reconnect()
         time.sleep(_SETTLED_SECONDS)
         return cls(server.pid)
@@ -116,17 +115,17 @@ class Held:
         )
 
 
-def _at_once(server: Server, count: int, *, real: bool) -> list[str]:
-    """How the runs of all clients have ended; each client waits for its own, one after another."""
+def _run_concurrently(server: Server, count: int, *, real: bool) -> list[str]:
+    """Run `count` scripted runs in all clients, one after another in each. Return their states."""
 
     def run(_: int) -> list[str]:
         wes = server.wes.again()
-        found = [_end_of(wes, wes.submit("mapping", fixtures.params()))] if real else []
+        found = [_wait_for_end(wes, wes.submit("mapping", fixtures.params()))] if real else []
         for _ in range(count // _CLIENTS):
             run_id = wes.submit(
                 "play", _SCRIPT, attachments={"play": "."}, language=("SCRIPTED", "1.0")
             )
-            found.append(_end_of(wes, run_id))
+            found.append(_wait_for_end(wes, run_id))
         wes.reconnect()
         return found
 
@@ -134,14 +133,14 @@ def _at_once(server: Server, count: int, *, real: bool) -> list[str]:
         return [state for states in threads.map(run, range(_CLIENTS)) for state in states]
 
 
-def _end_of(wes: Wes, run_id: str) -> str:
+def _wait_for_end(wes: Wes, run_id: str) -> str:
     while (state := str(wes.get(f"/runs/{run_id}/status")["state"])) not in ENDED:
         time.sleep(_POLL_SECONDS)
     return state
 
 
 def _restart(options: Options) -> tuple[list[Row], dict[str, list[float]]]:
-    """Seconds from exec to `ready`, with the engine warm."""
+    """Measure the seconds from exec to `ready`, which includes the warm engine."""
     data, temporary = fresh(options.work / "restart"), fresh(options.work / "restart-tmp")
     command = serve_command(data)
     with _serving(data, temporary, command) as server:
@@ -152,10 +151,10 @@ def _restart(options: Options) -> tuple[list[Row], dict[str, list[float]]]:
     for _ in range(options.rounds or _ROUNDS):
         for how, seconds in found.items():
             next_is_kill = how == "after a stop"
-            began = time.perf_counter()
+            start = time.perf_counter()
             with _serving(data, temporary, command, kill=next_is_kill) as server:
                 server.wes.wait_until_ready()
-                seconds.append(time.perf_counter() - began)
+                seconds.append(time.perf_counter() - start)
     return [
         figure(f"exec to ready with {_STORED} runs, {how}", median(seconds), unit="s")
         for how, seconds in found.items()
@@ -166,7 +165,7 @@ def _restart(options: Options) -> tuple[list[Row], dict[str, list[float]]]:
 def _serving(
     data: Path, temporary: Path, command: Sequence[str], *, kill: bool = False
 ) -> Iterator[Server]:
-    """A server over `data`, which ends by `kill -9`, if so asked."""
+    """Start a server over `data`. End it with `kill -9` if `kill` is set."""
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -185,7 +184,7 @@ def _serving(
 
 
 class ForgetfulEngine(ScriptedEngine):
-    """The other one keeps all its runs, to be asked for by tests."""
+    """A scripted engine that does not keep its runs. The other one keeps them for tests."""
 
     async def launch(self, job: LaunchRequest) -> Any:
         play = await super().launch(job)

@@ -1,4 +1,4 @@
-"""From POST to COMPLETE of three shell rules, against Snakemake's command line started cold."""
+"""Time from POST to COMPLETE of three shell rules, compared with a cold `snakemake`."""
 
 import subprocess
 import sys
@@ -13,22 +13,22 @@ from benchmarks.workflows import THREE_RULES
 
 SERVER, COLD = "server", "snakemake"
 _ROUNDS = 20
-_SECONDS = 0.25
+_TARGET_SECONDS = 0.25
 _TIMES_FASTER = 10.0
 
 
 def measure(options: Options) -> Report:
     with serving(fresh(options.work / "start")) as server:
-        ways = {
+        variants = {
             SERVER: lambda: start_once(server),
             COLD: lambda: start_cold(options.work / "cold"),
         }
-        found = in_turns(ways, options.rounds or _ROUNDS)
+        found = in_turns(variants, options.rounds or _ROUNDS)
     ours, cold = found[SERVER], found[COLD]
     return Report(
         "start: three shell rules, POST to COMPLETE",
         [
-            at_most("warm server, median", median(ours.wall), _SECONDS, unit="s", digits=3),
+            at_most("warm server, median", median(ours.wall), _TARGET_SECONDS, unit="s", digits=3),
             figure("warm server, slowest", max(ours.wall), unit="s", digits=3),
             figure("`snakemake` cold, median", median(cold.wall), unit="s", digits=3),
             at_least("faster than cold", ratio(cold.wall, ours.wall), _TIMES_FASTER, unit="x"),
@@ -40,12 +40,12 @@ def measure(options: Options) -> Report:
 
 
 def start_once(server: Server) -> None:
-    """The three rules from POST to COMPLETE. Raises RuntimeError."""
+    """Run the three rules from POST to COMPLETE. Raise RuntimeError if they fail."""
     server.wes.wait(server.wes.submit("Snakefile", attachments={"Snakefile": THREE_RULES}))
 
 
 def start_cold(folder: Path) -> None:
-    """The same workflow in a new directory. Raises RuntimeError with what Snakemake said."""
+    """Run the workflow in a new directory. Raise RuntimeError with the stderr of Snakemake."""
     (fresh(folder) / "Snakefile").write_text(THREE_RULES)
     done = subprocess.run(
         [sys.executable, "-P", "-m", "snakemake", "--cores", "1", "--quiet", "all"],

@@ -1,5 +1,7 @@
-"""StartWorkflow while a hundred jobs wait: signed, each on a connection of its own, as the SDKs
-send it; the reads were uploaded through the bucket door."""
+"""StartWorkflow with 100 queued jobs, signed and on new connections like those of the SDKs.
+
+The reads are uploaded through the OSS API.
+"""
 
 import base64
 import hashlib
@@ -26,7 +28,7 @@ _QUEUE = 100
 _ROUNDS = 300
 _WARM_UP = 20
 _LIMIT_MS = 50.0
-_HOLDS_SECONDS = 3600.0
+_OCCUPIED_SECONDS = 3600.0
 _PAIRS = 10_000
 _BUCKET = "uploaded"
 _KEY_ID, _SECRET, _TOKEN = "LTAIbenchmark", "a secret", "a token"
@@ -34,9 +36,12 @@ _OK = 200
 
 
 def measure(options: Options) -> Report:
-    """A run that sleeps holds the only place; each job that was timed is cancelled at once, so
-    that as many wait for the next one."""
-    waiting, rounds = options.count or _QUEUE, options.rounds or _ROUNDS
+    """Measure StartWorkflow.
+
+    A sleeping run occupies the only place. Each measured job is cancelled at once, so the queue
+    has the same length for the next one.
+    """
+    queued, rounds = options.count or _QUEUE, options.rounds or _ROUNDS
     data = fresh(options.work / "start-workflow")
     folder = fixtures.sample(options.work, _PAIRS)
     fixtures.stock(data, folder)
@@ -44,55 +49,58 @@ def measure(options: Options) -> Report:
         "WESEMU_NODE__RUNS": "1",
         "WESEMU_AUTH__AGS_KEYS": json.dumps({_KEY_ID: _SECRET}),
         "WESEMU_AUTH__TOKENS": json.dumps({_TOKEN: _KEY_ID}),
+        "WESEMU_WORKFLOWS__OWNERS": json.dumps([_KEY_ID]),
     }
-    took: list[float] = []
+    milliseconds: list[float] = []
     with serving(data, environment=environment) as server:
-        _hold(Wes(server.wes.url, token=_TOKEN))
+        _occupy_node(Wes(server.wes.url, token=_TOKEN))
         client = _Sdk(server.wes.url)
         client.upload("", b"")
         for name in ("reads_1.fq.gz", "reads_2.fq.gz"):
             client.upload(name, (folder / name).read_bytes())
-        for number in range(waiting):
+        for number in range(queued):
             client.start(f"waits/{number}.bam")
         for number in range(_WARM_UP + rounds):
-            began = time.perf_counter()
+            start = time.perf_counter()
             name = client.start("timed.bam")
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
             client.call("PUT", f"/gs/workflow/{name}", {"action": "cancel"})
             if number >= _WARM_UP:
-                took.append(seconds * 1000)
+                milliseconds.append(seconds * 1000)
         jobs = client.call("GET", "/gs/workflows")["jobs"]
     pending = sum(job["status"] == "Pending" for job in jobs)
-    if pending != waiting:
-        raise RuntimeError(f"{pending} jobs wait, not {waiting}")
-    say(f"{rounds} calls, {pending} jobs waiting")
+    if pending != queued:
+        raise RuntimeError(f"{pending} jobs are pending, not {queued}")
+    say(f"{rounds} calls, {pending} pending jobs")
     return Report(
-        f"start_workflow: {waiting} jobs in the queue, {rounds} calls",
+        f"start_workflow: {queued} jobs in the queue, {rounds} calls",
         [
-            figure("StartWorkflow, median", median(took), unit="ms", digits=1),
-            at_most("StartWorkflow, p99", percentile(took, 0.99), _LIMIT_MS, unit="ms", digits=1),
-            figure("StartWorkflow, the longest", max(took), unit="ms", digits=1),
+            figure("StartWorkflow, median", median(milliseconds), unit="ms", digits=1),
+            at_most(
+                "StartWorkflow, p99", percentile(milliseconds, 0.99), _LIMIT_MS, unit="ms", digits=1
+            ),
+            figure("StartWorkflow, the longest", max(milliseconds), unit="ms", digits=1),
         ],
-        {"StartWorkflow, ms": took},
+        {"StartWorkflow, ms": milliseconds},
     )
 
 
-def _hold(wes: Wes) -> None:
-    run = wes.submit("Snakefile", attachments={"Snakefile": three_timed_rules(_HOLDS_SECONDS)})
+def _occupy_node(wes: Wes) -> None:
+    run = wes.submit("Snakefile", attachments={"Snakefile": three_timed_rules(_OCCUPIED_SECONDS)})
     while wes.get(f"/runs/{run}/status")["state"] != "RUNNING":
         time.sleep(0.01)
 
 
 class _Sdk:
-    """Signs as Alibaba's SDKs do, and like them opens a connection for each request."""
+    """Signs requests like Alibaba's SDKs and opens a connection for each request."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = str(parts.hostname), int(parts.port or 80)
 
     def start(self, bam: str) -> str:
-        """The job's name."""
-        order = {
+        """Start a job. Return its name."""
+        fields = {
             "workflow_type": "mapping",
             "mapping_bucket_name": _BUCKET,
             "mapping_fastq_first_name": "reads_1.fq.gz",
@@ -101,12 +109,12 @@ class _Sdk:
             "mapping_bam_file_name": bam,
             "mapping_service": "s",
         }
-        return str(self.call("POST", "/gs/workflow", order)["JobName"])
+        return str(self.call("POST", "/gs/workflow", fields)["JobName"])
 
     def call(
         self, method: str, path: str, content: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
-        """An operation of AGS. Raises RuntimeError."""
+        """Call an operation of AGS. Raise RuntimeError if it fails."""
         body = b"" if content is None else json.dumps(content).encode()
         headers = {
             "accept": "application/json",
@@ -121,7 +129,7 @@ class _Sdk:
         return dict(json.loads(answer)) if answer else {}
 
     def upload(self, key: str, data: bytes) -> None:
-        """PutObject, or for an empty key PutBucket. Raises RuntimeError."""
+        """PutObject, or PutBucket for an empty key. Raise RuntimeError if it fails."""
         date = formatdate(usegmt=True)
         text = f"PUT\n\n\n{date}\n/{_BUCKET}/{key}"
         self._send("PUT", f"/oss/{_BUCKET}/{key}", data, {"date": date} | _authorized("OSS ", text))

@@ -1,4 +1,4 @@
-"""`wesemu serve` from exec to its first 200, and what it holds in memory while it idles."""
+"""Time of `wesemu serve` from exec to the first 200, and its idle memory."""
 
 import subprocess
 import time
@@ -24,21 +24,23 @@ def measure(options: Options) -> Report:
     empty, full = options.work / "index-0", options.work / f"index-{_RUNS}"
     fill(empty, 0)
     fill(full, _RUNS)
-    ways = {"0 runs": empty, f"{_RUNS:,} runs": full}
+    directories = {"0 runs": empty, f"{_RUNS:,} runs": full}
     rounds = options.rounds or _ROUNDS
-    starts = {name: Starts(data) for name, data in ways.items()}
+    starts = {name: Starts(data) for name, data in directories.items()}
     found = in_turns({name: start.once for name, start in starts.items()}, rounds)
     seconds = {name: start.seconds[-rounds:] for name, start in starts.items()}
     rows = []
-    for name, data in ways.items():
-        alone, all_of_it = idle(data)
+    for name, data in directories.items():
+        server_only, all_processes = idle(data)
         rows += [
             figure(f"exec to first 200, {name}", median(seconds[name]), unit="s"),
             figure(f"CPU, start to stop, {name}", median(found[name].cpu), unit="s"),
-            figure(f"idle memory of the server, {name}", alone / _MEBIBYTE, unit="MiB", digits=0),
+            figure(
+                f"idle memory of the server, {name}", server_only / _MEBIBYTE, unit="MiB", digits=0
+            ),
             figure(
                 f"idle memory with its helpers, {name}",
-                all_of_it / _MEBIBYTE,
+                all_processes / _MEBIBYTE,
                 unit="MiB",
                 digits=0,
             ),
@@ -49,31 +51,31 @@ def measure(options: Options) -> Report:
 
 
 class Starts:
-    """`seconds` from exec to the first answer of service-info, one for each start."""
+    """Starts a server repeatedly. `seconds` are the times from exec to the first response."""
 
     def __init__(self, data: Path) -> None:
         self.seconds: list[float] = []
         self._data = data
 
     def once(self) -> None:
-        """Start a server, ask it, stop it."""
-        began = time.perf_counter()
+        """Start a server, send a request, and stop it."""
+        start = time.perf_counter()
         process = _start(self._data)
         try:
             Wes(read_url(process)).get("/service-info")
-            self.seconds.append(time.perf_counter() - began)
+            self.seconds.append(time.perf_counter() - start)
         finally:
             stop(process)
 
 
 def idle(data: Path) -> tuple[int, int]:
-    """Bytes that a server holds some seconds after its start: its own process, and all."""
+    """Return the idle memory of the server process and of all processes, in bytes."""
     process = _start(data)
     try:
         read_url(process)
         time.sleep(_IDLE_SECONDS)
-        alone = memory_bytes([process.pid])
-        return alone, alone + memory_bytes(descendants(process.pid))
+        server_only = memory_bytes([process.pid])
+        return server_only, server_only + memory_bytes(descendants(process.pid))
     finally:
         stop(process)
 

@@ -1,4 +1,4 @@
-"""`mapping` of two million pairs by a warm server, against a tenth of them: is memory bounded?"""
+"""`mapping` of two million pairs and of a tenth: is memory bounded?"""
 
 import json
 import re
@@ -10,7 +10,7 @@ from benchmarks import fixtures
 from benchmarks.machine import cores
 from benchmarks.mapping import map_once
 from benchmarks.options import Options
-from benchmarks.processes import Peaks, cpu_seconds, stored_bytes, watched
+from benchmarks.processes import Peaks, cpu_seconds, sample_peaks, stored_bytes
 from benchmarks.report import Report, Row, at_most, figure
 from benchmarks.rounds import say
 from benchmarks.server import fresh, serving
@@ -18,19 +18,22 @@ from benchmarks.server import fresh, serving
 _PAIRS = 2_000_000
 _TENTH = 10
 _MEBIBYTE = 1 << 20
-_ASKED = re.compile(r"rule map:\n.*?\bmem_mb=(\d+)", re.DOTALL)
-"""As Snakemake tells it in its log."""
+_REQUESTED = re.compile(r"rule map:\n.*?\bmem_mb=(\d+)", re.DOTALL)
+"""The memory of the rule, as Snakemake logs it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
-    """Seconds of wall time and of all processes' CPU; `asked` is the `mem_mb` of the rule `map`,
-    `result` the size of the BAM in bytes, `reads` what the run has counted."""
+class Measurement:
+    """Measurements of one run.
+
+    `wall` and `cpu` (of all processes) are in seconds. `requested` is the `mem_mb` of the rule
+    `map`, `result` the size of the BAM in bytes, `reads` the number that the run has counted.
+    """
 
     wall: float
     cpu: float
     peaks: Peaks
-    asked: int
+    requested: int
     result: int
     reads: int
 
@@ -41,15 +44,15 @@ def measure(options: Options) -> Report:
     rows: list[Row] = []
     for number, found in ((pairs // _TENTH, few), (pairs, many)):
         if found.reads != 2 * number:
-            raise RuntimeError(f"{found.reads:,} reads were counted of {2 * number:,}")
+            raise RuntimeError(f"{found.reads:,} reads counted of {2 * number:,}")
         name = f"{number:,} pairs"
         rows += [
             figure(f"{name}: POST to COMPLETE", found.wall, unit="s"),
             figure(f"{name}: CPU, all processes", found.cpu, unit="s"),
             figure(f"{name}: peak memory", found.peaks.memory / _MEBIBYTE, unit="MiB", digits=0),
             at_most(
-                f"{name}: peak memory / what the rule `map` asked for",
-                found.peaks.memory / _MEBIBYTE / found.asked,
+                f"{name}: peak memory / request of the rule `map`",
+                found.peaks.memory / _MEBIBYTE / found.requested,
                 1.0,
                 unit="x",
             ),
@@ -59,29 +62,29 @@ def measure(options: Options) -> Report:
     return Report(f"stress: {pairs:,} pairs, {cores()} threads", rows, {})
 
 
-def _map(options: Options, pairs: int) -> Mapped:
+def _map(options: Options, pairs: int) -> Measurement:
     folder = fixtures.large_sample(options.work, pairs)
     data = fresh(options.work / "stress")
     fixtures.stock(data, folder)
     runs = data / "runs"
     with serving(data) as server:
         say(f"mapping {pairs:,} pairs")
-        used, began = cpu_seconds(), time.perf_counter()
+        used, start = cpu_seconds(), time.perf_counter()
         before = stored_bytes(runs, ())
-        with watched(runs, every_seconds=0.25) as peaks:
+        with sample_peaks(runs, every_seconds=0.25) as peaks:
             map_once(server)
-        wall, cpu = time.perf_counter() - began, cpu_seconds() - used
+        wall, cpu = time.perf_counter() - start, cpu_seconds() - used
     peaks.stored -= before
     (run,) = runs.iterdir()
-    return Mapped(wall, cpu, peaks, _asked(run), *_result(run / "work" / "results"))
+    return Measurement(wall, cpu, peaks, _requested_memory(run), *_result(run / "work" / "results"))
 
 
-def _asked(run: Path) -> int:
-    """MiB, as the lease was asked for."""
+def _requested_memory(run: Path) -> int:
+    """Return the requested memory of the rule `map` in MiB."""
     log = run / "stderr.log"
-    found = _ASKED.search(log.read_text())
+    found = _REQUESTED.search(log.read_text())
     if found is None:
-        raise RuntimeError(f"{log} does not tell the memory of the rule map")
+        raise RuntimeError(f"{log} does not contain the memory of the rule map")
     return int(found[1])
 
 

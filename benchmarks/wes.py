@@ -1,4 +1,4 @@
-"""The few WES calls that the benchmarks make, with as little of their own cost as possible."""
+"""A minimal WES client for the benchmarks, with little cost of its own."""
 
 import http.client
 import json
@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 ROOT = "/ga4gh/wes/v1"
 ENDED = frozenset({"COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED"})
 _POLL_SECONDS = 0.01
-_PATIENCE_SECONDS = 3600.0
+_TIMEOUT_SECONDS = 3600.0
 _OK = 200
 
 
 class Wes:
-    """One connection that is kept. Not for several threads: each takes its own `again()`."""
+    """A client with one persistent connection. It is not thread-safe; threads use `again()`."""
 
     def __init__(self, url: str, *, token: str | None = None) -> None:
         self.url = url
@@ -26,14 +26,15 @@ class Wes:
         self._connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
 
     def again(self) -> "Wes":
+        """Return a client with another connection, without the token."""
         return Wes(self.url)
 
     def reconnect(self) -> None:
-        """The server may have closed a connection that was not used for a while."""
+        """Reconnect before the next request. The server closes idle connections."""
         self._connection.close()
 
     def get(self, path: str) -> dict[str, Any]:
-        """The JSON object at `path` below the WES root. Raises RuntimeError."""
+        """Return the JSON object at `path` below the WES root. Raise RuntimeError if it fails."""
         return self._call("GET", path)
 
     def submit(
@@ -45,7 +46,7 @@ class Wes:
         attachments: Mapping[str, str] | None = None,
         language: tuple[str, str] = ("SMK", "9"),
     ) -> str:
-        """RunWorkflow; `attachments` are names and texts. Returns the run's id."""
+        """RunWorkflow. `attachments` are names and texts. Return the run's id."""
         engine = {} if cores is None else {"cores": str(cores)}
         fields = {
             "workflow_url": workflow_url,
@@ -60,13 +61,16 @@ class Wes:
         return str(self._call("POST", "/runs", body, headers)["run_id"])
 
     def cancel(self, run_id: str) -> None:
-        """CancelRun. Raises RuntimeError."""
+        """CancelRun. Raise RuntimeError if it fails."""
         self._call("POST", f"/runs/{run_id}/cancel", b"")
 
     def wait(self, run_id: str, every: float = _POLL_SECONDS, *, wanted: str = "COMPLETE") -> None:
-        """Until the run has ended, looked at every so many seconds: looking takes time from what
-        runs on the same cores. Raises RuntimeError if it ends otherwise than `wanted`."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        """Wait until the run ends, and poll its state in the interval `every`.
+
+        Polling competes with the run for cores. Raise RuntimeError for an end other than
+        `wanted`.
+        """
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while (state := self.get(f"/runs/{run_id}/status")["state"]) not in ENDED:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"run {run_id} does not end")
@@ -75,29 +79,29 @@ class Wes:
             raise self._failed(run_id, state)
 
     def wait_until_ready(self) -> None:
-        """Until the server can run workflows. Raises RuntimeError."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        """Wait until the server can run workflows. Raise RuntimeError if that takes too long."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while True:
             self._connection.request("GET", "/_wesemu/ready", headers=self._headers)
             response = self._connection.getresponse()
-            why = response.read()
+            reason = response.read()
             if response.status == _OK:
                 return
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the server does not get ready: {why.decode()}")
+                raise RuntimeError(f"the server does not become ready: {reason.decode()}")
             time.sleep(_POLL_SECONDS)
 
     def cpu_of_tasks(self, run_id: str) -> list[tuple[str, float]]:
-        """Name and CPU seconds of each task of a run, as the server tells them."""
+        """Return name and CPU seconds of each task of a run, as the server reports them."""
         found = []
         for task in self.get(f"/runs/{run_id}")["task_logs"]:
-            facts = dict(line.split(": ", 1) for line in task["system_logs"])
-            found.append((str(task["name"]), float(facts.get("cpu_seconds", 0))))
+            values = dict(line.split(": ", 1) for line in task["system_logs"])
+            found.append((str(task["name"]), float(values.get("cpu_seconds", 0))))
         return found
 
     def wait_for_all(self, count: int) -> None:
-        """Until `count` runs of the server are COMPLETE. Raises RuntimeError if one fails."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        """Wait until `count` runs of the server are COMPLETE. Raise RuntimeError if one fails."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while (counts := self.get("/service-info")["system_state_counts"])["COMPLETE"] < count:
             if any(counts[state] for state in ENDED if state != "COMPLETE"):
                 for run in self.get("/runs?page_size=1000")["runs"]:
@@ -108,8 +112,8 @@ class Wes:
             time.sleep(_POLL_SECONDS)
 
     def _failed(self, run_id: str, state: str) -> RuntimeError:
-        why = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")
-        return RuntimeError(f"run {run_id} is {state}: {why}")
+        notes = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")
+        return RuntimeError(f"run {run_id} is {state}: {notes}")
 
     def _call(
         self,

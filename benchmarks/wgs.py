@@ -1,4 +1,4 @@
-"""`wgs` on one core and on two: servers that have no more of the machine than that."""
+"""`wgs` on one core and on two, on servers that are pinned to them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -55,6 +55,6 @@ def measure(options: Options) -> Report:
 
 
 def _tasks(server: Server, name: str, run_id: str) -> Iterator[Row]:
-    """CPU seconds task by task, of the last run, as the server tells them."""
+    """Yield the CPU seconds of each task of the last run, as the server reports them."""
     for task, used in server.wes.cpu_of_tasks(run_id):
         yield figure(f"{name}: CPU of the task {task}, last run", used, unit="s")

@@ -1,4 +1,4 @@
-"""Workflows that do next to nothing, and say when."""
+"""Minimal workflows that log when their tasks run."""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ rule c:
     output: "c.txt"
     shell: "wc -l < {input} > {output}"
 """
-"""A chain: each rule waits for the one before."""
+"""A chain: each rule needs the output of the previous one."""
 
 _START = "start=$EPOCHREALTIME"
 _END = 'printf "span {threads} %s %s\\n" $start $EPOCHREALTIME > {output}'
 
 
 def three_timed_rules(seconds: float) -> str:
-    """The same chain; every task sleeps and writes when it began and ended (bash 5)."""
+    """Return the chain with tasks that sleep and write their start and end (bash 5)."""
     work = f"{_START}; sleep {seconds}; {_END}" if seconds else f"{_START}; {_END}"
     return f"""\
 rule c:
@@ -42,7 +42,7 @@ rule a:
 
 
 def wide_and_narrow(seconds: float, cores: int, narrow: int) -> str:
-    """One task that takes all `cores`, then `narrow` of one thread, one after the other."""
+    """Return a workflow: one task on all `cores`, then a chain of `narrow` tasks of one thread."""
     rules = [
         f"""\
 rule wide:
@@ -72,8 +72,10 @@ subprocess.run(["sleep", "600"])
 
 
 def slow_rule(kind: str) -> str:
-    """One rule of that kind (shell, run, script, pipe) that notes `begun` and starts a tool that
-    takes minutes; for "script" it is `slow.py` with the text of SCRIPT."""
+    """Return a rule of `kind` (shell, run, script or pipe) that runs a tool for minutes.
+
+    The rule touches `begun` first. The kind "script" needs `slow.py` with the text of SCRIPT.
+    """
     shell = 'shell: "touch begun; sleep 600; touch {output}"'
     block = "run:\n" + "".join(f"        {line}\n" for line in SCRIPT.splitlines())
     work = {"shell": shell, "run": block, "script": 'script: "slow.py"'}
@@ -91,5 +93,5 @@ rule slow:
 
 
 def read_spans(data: Path) -> str:
-    """What all tasks of all runs of a server have written."""
+    """Return the spans of all tasks of all runs of a server."""
     return "".join(path.read_text() for path in sorted(data.glob("runs/*/work/*.span")))

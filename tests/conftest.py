@@ -43,7 +43,7 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# how long an example takes says more about the machine than about the code
+# no deadline: durations depend on the machine
 hypothesis.settings.register_profile(
     "wesemu", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -51,12 +51,12 @@ hypothesis.settings.load_profile("wesemu")
 
 
 def pytest_configure() -> None:
-    """Makes the environment of what the tests start the same everywhere.
+    """Set up the environment of child processes independently of the caller.
 
-    It may keep bytecode: otherwise each of some thousand processes compiles hundreds of modules.
-    It gets the default handlers of signals that a CI runner or nohup ignores. A child inherits an
-    ignored signal, but a signal with a handler in its parent is reset to the default. So the tests
-    themselves still ignore SIGHUP under nohup.
+    Bytecode may be cached: otherwise thousands of processes each compile hundreds of modules.
+    Children get default handlers for signals that a CI runner or nohup ignores. A child inherits
+    an ignored signal, but a signal with a handler in the parent is reset to the default. So the
+    tests themselves still ignore SIGHUP under nohup.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
@@ -64,12 +64,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, _carry_on)
+            signal.signal(number, _ignore)
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else no child's exit status can be read
 
 
-def _carry_on(number: int, frame: object) -> None:
+def _ignore(number: int, frame: object) -> None:
     pass
 
 
@@ -81,8 +81,10 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 @pytest.fixture(autouse=True)
 def plain_logs() -> Iterator[None]:
-    """Without rich tracebacks, which read source files on the event loop. What `wesemu serve` sets
-    for its whole process, the log and the umask, is put back after each test."""
+    """Log without rich tracebacks, which read source files on the event loop.
+
+    Restore the umask after each test, because `wesemu serve` sets it for its process.
+    """
     umask = os.umask(0o022)
     os.umask(umask)
     structlog.configure(
@@ -96,7 +98,7 @@ def plain_logs() -> Iterator[None]:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real reads with a real truth set, where they lie beside the checkout."""
+    """Return the folder with real reads and a real truth set beside the checkout, or skip."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
@@ -105,7 +107,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Two cores, no GPU, whatever the machine has; a bucket `genes` with reads; no web."""
+    """Return settings with two cores, no GPU, no web access, and a bucket `genes` with reads."""
     data = tmp_path / "data"
     fill_bucket(data)
     return Settings.model_validate(
@@ -129,7 +131,7 @@ def engine(clock: ManualClock) -> ScriptedEngine:
 
 @pytest.fixture
 async def app(settings: Settings, clock: ManualClock, engine: ScriptedEngine) -> web.Application:
-    """The whole server over the scripted engine, ids drawn from seed 1."""
+    """Return the whole server with the scripted engine and ids from seed 1."""
     return await create_app(settings, clock=clock, ids=IdSource(seed=1), engines=[engine])
 
 
@@ -158,7 +160,7 @@ async def side(
     numbers: Iterator[int],
     s3_service: tuple[str, RemoteStore],
 ) -> AsyncIterator[Side]:
-    """A remote bucket on this machine: S3 (moto) and OSS (this project's own door), with keys."""
+    """Yield a remote bucket on this machine: S3 of moto and OSS of wesemu, with keys."""
     name = f"there-{next(numbers)}"
     if request.param == "s3":
         yield await asyncio.to_thread(S3Side, s3_service[0], name, s3_service[1])

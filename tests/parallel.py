@@ -1,9 +1,9 @@
-"""Runs whole folders of tests in several processes where pytest-xdist is installed.
+"""Runs whole folders of tests in several processes if pytest-xdist is installed.
 
-Without a selection, or with folders only, there are three processes for two cores, because tests
-wait for disks and for what they start about half of the time; at most MOST. Tests
-named by file or node run in this process, so that a debugger and `-s` behave as usual. `-n 0` keeps
-everything in this process, `-n 4` asks for four, and `--cov` stays in this process without `-n`.
+Without a selection, or with folders only, there are three processes per two cores, at most MOST,
+because tests wait for disks and child processes about half of the time. Tests selected by file or
+node run in this process, so a debugger and `-s` work. `-n 0` keeps everything in this process,
+`-n 4` starts four, and `--cov` stays in this process without `-n`.
 """
 
 import os
@@ -14,10 +14,10 @@ import pytest
 
 MOST = 8
 TOGETHER = ("tests/slurm", "tests/gpu")
-"""Folders whose tests share one thing of the machine: never two of them at a time."""
+"""Folders whose tests share a resource of the machine: each runs in one process."""
 
 APART = "tests/suites/test_snakemake.py"
-"""Takes minutes; its tests need nothing of each other: each goes to whichever process is free."""
+"""Takes minutes; its tests are independent, so each goes to the next free process."""
 
 LONG = (
     "tests/suites",
@@ -29,12 +29,12 @@ LONG = (
     "tests/conformance",
     "tests/unit/test_layers.py",
 )
-"""What takes longest begins first, so that no process is left with it at the end."""
+"""The longest tests start first, so all processes end at about the same time."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Decides before pytest-xdist does."""
+    """Set the number of processes before pytest-xdist reads it."""
     option = config.option
     if not config.pluginmanager.has_plugin("xdist") or hasattr(config, "workerinput"):
         return
@@ -54,14 +54,15 @@ def _cores() -> int:
 def _whole_folders(config: pytest.Config) -> bool:
     option = config.option
     alone = option.usepdb or option.trace or option.collectonly or option.capture == "no"
-    alone = alone or getattr(option, "cov_source", None)  # it has asked for `-n` before this hook
+    alone = alone or getattr(
+        option, "cov_source", None
+    )  # pytest-cov has read `-n` before this hook
     return not alone and all(Path(argument).is_dir() for argument in config.args)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """As `--dist loadfile`: the tests of a file share a process, as do those of TOGETHER; those of
-    APART do not."""
+    """Distribute like `--dist loadfile`, except for TOGETHER and APART."""
     if config.option.dist != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
@@ -88,9 +89,9 @@ def _begin(nodeid: str) -> int:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Binary data is not part of a test's name: gzip data, for one, holds the time.
+    """Keep binary data out of test names, because gzip data contains the time.
 
-    pytest-xdist ends at once where the names differ between its processes.
+    pytest-xdist aborts if the names differ between its processes.
     """
     if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()):
         return argname

@@ -64,7 +64,7 @@ def test_all_defaults_of_service_info_may_be_sent_back(
     assert {"cores", "gpus", "callback_url", "targets", "keep_going"} <= set(listed)
     echoed = {form.format(name.replace("_", "-")): value for name, value in listed.items()}
     run = server.run(kind, WORKFLOWS[kind], engine=echoed)
-    assert run.state == "COMPLETE", run.told
+    assert run.state == "COMPLETE", run.run_log
 
 
 SHAPES: list[dict[str, Any]] = [
@@ -112,7 +112,7 @@ def test_snakemake_s_options_as_on_its_command_line(
     server: LiveServer, engine: dict[str, str], made: str
 ) -> None:
     run = server.run("SMK", SNAKEFILE, {"folder/config.yaml": PROFILE}, engine=engine)
-    assert run.state == "COMPLETE", run.told
+    assert run.state == "COMPLETE", run.run_log
     assert run.text("a.txt").strip() == made
     if "folder" in str(engine):
         assert "the server's: jobs" in run.log("stderr")

@@ -67,7 +67,7 @@ def files_of(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def reported(run: LiveRun) -> Any:
     """outputs.json, after a check of each published file against it."""
-    assert run.state == "COMPLETE", run.told
+    assert run.state == "COMPLETE", run.run_log
     told = json.loads(run.text("out/outputs.json"))
     files = list(files_of(told))
     for file in files:
@@ -166,7 +166,7 @@ WDL_FOLDERS = """
 def test_wdl_publishes_inputs_and_files_whole(server: LiveServer) -> None:
     workflow = WDL_FOLDERS.replace("LINK", "ln -s d/a other")
     run = server.run("WDL", workflow, {"x.bam": BAM}, params={"bam": "x.bam"})
-    assert run.state == "COMPLETE", run.told
+    assert run.state == "COMPLETE", run.run_log
     told = json.loads(run.text("out/outputs.json"))
     contents = {name: run.content(f"out/{path}") for name, path in told.items()}
     assert contents == {"t.same": BAM, "t.made": b"a\n", "t.other": b"a\n"}
@@ -189,7 +189,7 @@ NESTED = """
 
 def test_outputs_inside_each_other_are_published_once(server: LiveServer) -> None:
     run = server.run("SMK", NESTED)
-    assert run.state == "COMPLETE", run.told
+    assert run.state == "COMPLETE", run.run_log
     names = {"qc/one.txt", "qc/summary.txt", "d/done", "d/other", "outer/o", "outer/inner/i"}
     assert set(run.outputs) == names
     for name in names:
@@ -216,7 +216,7 @@ ASTRAY = """
 
 def test_what_can_be_published_is_and_what_cannot_is_named(server: LiveServer) -> None:
     run = server.run("SMK", ASTRAY)
-    assert run.state == "COMPLETE", run.told
+    assert run.state == "COMPLETE", run.run_log
     published = {"qc/one.txt", "qc/link.txt", "qc/near/two.txt", "qc/sub/two.txt", "qc/new\nline"}
     assert set(run.outputs) == published | {"good.txt"}
     assert run.text("qc/link.txt") == "1\n"

@@ -89,7 +89,7 @@ def test_many_failing_pipes_on_a_server_that_has_just_started(server: LiveServer
 
 def test_each_attempt_at_a_group_is_ended(server: LiveServer) -> None:
     run = play(server, FAILING_WRITER, retries="2", cores="2")
-    writers = [task for task in run.told["task_logs"] if task["name"] == "writer"]
+    writers = [task for task in run.run_log["task_logs"] if task["name"] == "writer"]
     assert {task["id"].rpartition("-")[2] for task in writers} == {"1", "2", "3"}
     assert_nothing_is_held(server)
 

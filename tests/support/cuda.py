@@ -10,12 +10,12 @@ import pytest
 
 
 def need_numba_cuda() -> None:
-    """Enough for numba's simulator. Some versions want CUDA's libraries for it, too."""
+    """Skip unless numba's simulator works. Some versions need CUDA's libraries for it."""
     _need(simulator=True)
 
 
 def need_cuda_libraries() -> None:
-    """For what runs without the simulator; no GPU is needed for that."""
+    """Skip unless CUDA's libraries are installed. A GPU is not required."""
     _need(simulator=False)
 
 
@@ -30,6 +30,6 @@ def _need(*, simulator: bool) -> None:
 def _import_problem(*, simulator: bool) -> str:
     environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
     environment |= {"NUMBA_ENABLE_CUDASIM": "1"} if simulator else {}
-    words = [sys.executable, "-c", "import numba.cuda"]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-c", "import numba.cuda"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     return done.stderr.strip().rpartition("\n")[2][:200] if done.returncode else ""

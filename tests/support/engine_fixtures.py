@@ -1,4 +1,4 @@
-"""Engines of Snakemake, and nothing left of their runs after a test that failed half way."""
+"""Fixtures of Snakemake engines and of the clean-up of their runs."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -39,7 +39,9 @@ async def any_engine(request: pytest.FixtureRequest) -> AsyncIterator[SnakemakeE
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def module_engine() -> AsyncIterator[SnakemakeEngine]:
-    """One forkserver for a module, whose tests then share an event loop:
-    `pytestmark = pytest.mark.asyncio(loop_scope="module")`."""
+    """Yield an engine with one forkserver for the module.
+
+    Its tests share an event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+    """
     async with running("warm") as engine:
         yield engine

@@ -1,4 +1,4 @@
-"""Workflows for the tests of engines, and waiting without sleeping for luck."""
+"""Run directories for tests of engines, and helpers that wait for events of a run."""
 
 import asyncio
 import signal
@@ -47,7 +47,7 @@ def make_job(
     resources: Resources | None = None,
     scripts: Mapping[str, str] | None = None,
 ) -> LaunchRequest:
-    """A run directory with a Snakefile among its attachments."""
+    """Create a run directory with an attached Snakefile."""
     workspace = Workspace(folder)
     workspace.attachments.mkdir(parents=True)
     for name, text in {"Snakefile": workflow, **(scripts or {})}.items():
@@ -64,14 +64,14 @@ def make_job(
 
 @dataclass(frozen=True)
 class Story:
-    """A run from its first event to its outcome."""
+    """The events and the outcome of a run."""
 
     events: list[Event]
     outcome: Outcome
 
     @property
     def tasks(self) -> dict[tuple[str, int], TaskLog]:
-        """The last state of each attempt, by the task's id and the attempt's number."""
+        """The last state of each attempt, by task id and attempt number."""
         changes = [event.task for event in self.events if isinstance(event, TaskChanged)]
         return {(task.id, task.attempt): task for task in changes}
 
@@ -90,32 +90,32 @@ async def follow(execution: Execution, seconds: float = DEADLINE_SECONDS) -> Sto
 
 
 async def until(look: Callable[[], Found], seconds: float = DEADLINE_SECONDS) -> Found:
-    """What `look` finds, as soon as it finds something."""
+    """Return the result of `look` when it is true. Fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := await asyncio.to_thread(look)):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         await asyncio.sleep(0.01)
     return found
 
 
 async def started(execution: Execution, name: str) -> TaskLog:
-    """The task `name`, once it runs."""
+    """Return the task `name` when it runs."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         async for event in execution.events():
             match event:
                 case TaskChanged(task=task) if task.name == name:
                     if task.state is TaskState.RUNNING:
                         return task
-    raise AssertionError(f"the run ended before {name} had started")
+    raise AssertionError(f"the run ended before {name} started")
 
 
 async def tools(job: LaunchRequest) -> list[int]:
-    """The live processes of a run's tools."""
+    """Return the ids of live processes of a run's tools."""
     return await asyncio.to_thread(marked, job.workspace.root)
 
 
 def end_runs(folder: Path) -> None:
-    """After a test that failed half way: kill its runs."""
+    """Kill the runs that a failed test has left."""
     for lock in folder.glob("*/run.lock"):
         process = holder(lock) if is_held(lock) else None
         if process is not None and process.alive:

@@ -1,4 +1,4 @@
-"""A real issuer of JSON Web Tokens on 127.0.0.1; its keys are made when it starts."""
+"""An OpenID Connect issuer on 127.0.0.1 with new keys."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -22,14 +22,14 @@ def new_rsa_key() -> Any:
 
 
 def jwk(key: Any, algorithm: str, **members: str) -> dict[str, Any]:
-    """The public half of a private key."""
+    """Return the public key of a private key as a JSON Web Key."""
     public = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key())
     return {**json.loads(public), "alg": algorithm, "use": "sig", **members}
 
 
 @dataclass
 class Issuer:
-    """`keys` are what it publishes; `asked` are the paths of requests, `status` is the answer."""
+    """Publishes `keys`, answers with `status` and records the paths of requests in `asked`."""
 
     key: Any = field(default_factory=new_rsa_key)
     url: str = ""
@@ -44,7 +44,7 @@ class Issuer:
     def token(
         self, claims: Mapping[str, Any], *, key: Any = None, algorithm: str = "RS256", **header: Any
     ) -> str:
-        """Claims that are None are left out."""
+        """Return a signed token. Omit claims and header fields that are None."""
         given = {name: value for name, value in claims.items() if value is not None}
         headers = {"kid": "first", **header}
         headers = {name: value for name, value in headers.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Programs for the tests of leases, and reading what they did."""
+"""Programs for tests of leases, and parsers of their output."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ if sys.argv[2]:
     print(tool.pid, flush=True)
 time.sleep(300)
 """
-"""Takes the whole of a node of two cores: its folder, and "tool" for a child that inherits."""
+"""Leases a whole node of two cores. Arguments: its folder, and "tool" for a child that inherits."""
 
 STRESS = """
 import os, random, sys, threading, time
@@ -47,11 +47,11 @@ for thread in threads:
 for thread in threads:
     thread.join()
 """
-"""Four threads take 160 leases of a node of three cores: its folder, a file, a seed."""
+"""Takes 160 leases in four threads. Arguments: folder of a node of three cores, file, seed."""
 
 
 async def take_node(leases: Path, cores: int) -> Lease:
-    """All cores of a node, before anybody else."""
+    """Lease all cores of a node with the highest priority."""
     client = LeaseClient(QueuePriority(leases, 0, 0))
     return await asyncio.to_thread(client.take, Resources(cores=cores))
 
@@ -61,13 +61,13 @@ async def release(lease: Lease) -> None:
 
 
 def read_spans(text: str) -> list[tuple[int, float, float]]:
-    """`span CORES START END` lines."""
+    """Parse `span CORES START END` lines."""
     lines = [line.split() for line in text.splitlines() if line.startswith("span ")]
     return [(int(cores), float(start), float(end)) for _, cores, start, end in lines]
 
 
 def most_at_once(text: str) -> int:
-    """The most cores that were in use at a time."""
+    """Return the maximum number of cores in use at the same time."""
     changes = [
         change
         for cores, start, end in read_spans(text)
@@ -81,13 +81,13 @@ def most_at_once(text: str) -> int:
 
 
 def read_holds(text: str) -> list[tuple[tuple[str, ...], float, float]]:
-    """`gpu DEVICES START END` lines, with the devices as the task saw them: `0,3`."""
+    """Parse `gpu DEVICES START END` lines, with the visible devices of the task: `0,3`."""
     lines = [line.split() for line in text.splitlines() if line.startswith("gpu ")]
     return [(tuple(seen.split(",")), float(start), float(end)) for _, seen, start, end in lines]
 
 
 def held_twice(text: str) -> list[tuple[str, float]]:
-    """Each device that two tasks had at the same time, and since when."""
+    """Return each device that two tasks had at the same time, with the start of the overlap."""
     spans = sorted((device, start, end) for seen, start, end in read_holds(text) for device in seen)
     following = itertools.pairwise(spans)
     return [

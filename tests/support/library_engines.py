@@ -1,4 +1,4 @@
-"""What the tests of CWL and of WDL share: jobs, workflows that mean the same, submitting by WES."""
+"""Helpers for tests of CWL and WDL: jobs, equivalent workflows, submission through WES."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from wesemu.runs.service_levels import ServiceLevel
 Client = TestClient[web.Request, web.Application]
 
 ROOT = "/ga4gh/wes/v1"
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 CWL_FOUND = probe_cwl()
 WDL_FOUND = probe_wdl()
@@ -129,10 +129,10 @@ WDL_SCATTER = """
 
 @dataclass(frozen=True)
 class Language:
-    """One of the two, with what differs in the same workflow.
+    """CWL or WDL, with equivalent workflows.
 
-    `gated`: `second` waits for a file `gate` in the input `folder`; both count their starts there.
-    `scatter`: a task `each` for every one of `numbers`, which its COMMAND has as $0.
+    `gated`: the task `second` waits for a file `gate` in the input `folder`. Both tasks count their
+    starts there. `scatter`: a task `each` per item of `numbers`, which is $0 of its COMMAND.
     """
 
     kind: type[LibraryEngine]
@@ -187,7 +187,7 @@ def make_job(
     parameters: Mapping[str, str] | None = None,
     resources: Resources | None = None,
 ) -> LaunchRequest:
-    """A run directory as the planner leaves it, with `words.txt` attached."""
+    """Create a run directory like the planner does, with `words.txt` attached."""
     workspace = Workspace(folder)
     workspace.work.mkdir(parents=True)
     (workspace.work / name).write_text(dedent(workflow).lstrip())
@@ -209,7 +209,7 @@ async def play(engine: LibraryEngine, job: LaunchRequest) -> Story:
 async def launch_gated(
     language: Language, engine: LibraryEngine, folder: Path
 ) -> tuple[LaunchRequest, DetachedExecution]:
-    """A run whose second task waits for its gate."""
+    """Start a run whose second task waits for its gate."""
     job = make_job(folder, language.gated, {"folder": str(folder / "work")}, name=language.file)
     execution = await engine.launch(job)
     await until((job.workspace.work / "second.count").exists)
@@ -232,7 +232,7 @@ def run_of(job: LaunchRequest) -> Run:
 
 
 async def submit(server: Client, language: Language, params: Any, files: Mapping[str, str]) -> str:
-    """The id of a run over WES."""
+    """Submit a run through WES. Return its id."""
     form = FormData(default_to_multipart=True)
     [kind] = language.kind.types
     form.add_field("workflow_type", kind)
@@ -242,13 +242,13 @@ async def submit(server: Client, language: Language, params: Any, files: Mapping
     for name, text in files.items():
         form.add_field("workflow_attachment", text.encode(), filename=name)
     async with server.post(f"{ROOT}/runs", data=form) as answer:
-        told = await answer.json()
-        assert answer.status == 200, told
-    return str(told["run_id"])
+        payload = await answer.json()
+        assert answer.status == 200, payload
+    return str(payload["run_id"])
 
 
 async def ended(server: Client, run_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while True:
             async with server.get(f"{ROOT}/runs/{run_id}") as answer:
                 run: dict[str, Any] = await answer.json()

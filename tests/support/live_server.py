@@ -1,4 +1,4 @@
-"""A `wesemu serve` process for a whole module of tests, and runs through its WES API."""
+"""A `wesemu serve` process for a module of tests, and runs through its WES API."""
 
 import json
 import os
@@ -17,55 +17,55 @@ import pytest
 import requests
 
 ENDED = ("COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED")
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run that has ended. `told` is its RunLog."""
+    """A run that has ended. `run_log` is its WES RunLog."""
 
     url: str
     folder: Path
-    told: dict[str, Any]
+    run_log: dict[str, Any]
 
     @property
     def state(self) -> str:
-        return str(self.told["state"])
+        return str(self.run_log["state"])
 
     @property
     def outputs(self) -> dict[str, Any]:
-        return dict(self.told["outputs"])
+        return dict(self.run_log["outputs"])
 
     @property
     def partial(self) -> dict[str, Any]:
-        return dict(self.told["wesemu"].get("partial_outputs", {}))
+        return dict(self.run_log["wesemu"].get("partial_outputs", {}))
 
     @property
     def error(self) -> dict[str, Any]:
-        return dict(self.told["wesemu"].get("error", {}))
+        return dict(self.run_log["wesemu"].get("error", {}))
 
     @property
     def notes(self) -> str:
-        return "\n".join(self.told["run_log"].get("system_logs", []))
+        return "\n".join(self.run_log["run_log"].get("system_logs", []))
 
     def content(self, name: str) -> bytes:
-        """Of an output, as the server sends it."""
-        told = {**self.outputs, **self.partial}[name]
-        answer = requests.get(told["url"], timeout=PATIENCE_SECONDS)
+        """Return the content of an output."""
+        output = {**self.outputs, **self.partial}[name]
+        answer = requests.get(output["url"], timeout=TIMEOUT_SECONDS)
         answer.raise_for_status()
-        assert len(answer.content) == told["size"]
+        assert len(answer.content) == output["size"]
         return answer.content
 
     def text(self, name: str) -> str:
         return self.content(name).decode()
 
     def log(self, name: str) -> str:
-        answer = requests.get(f"{self.url}/{name}", timeout=PATIENCE_SECONDS)
+        answer = requests.get(f"{self.url}/{name}", timeout=TIMEOUT_SECONDS)
         return answer.content.decode(errors="replace")
 
 
 class LiveServer:
-    """`url` is the root of the WES API, `data` the data directory."""
+    """A running server. `url` is the root of the WES API, `data` the data directory."""
 
     def __init__(self, url: str, data: Path) -> None:
         self.home = url
@@ -82,7 +82,7 @@ class LiveServer:
         engine: Mapping[str, Any] | None = None,
         url: str | None = None,
     ) -> requests.Response:
-        """Submit `workflow`, attached as `url` or under its language's usual name."""
+        """Submit `workflow`, attached as `url` or with the usual name of its language."""
         names = {"SMK": "Snakefile", "CWL": "flow.cwl", "WDL": "flow.wdl"}
         versions = {"SMK": "9", "CWL": "v1.2", "WDL": "1.1"}
         name = url or names[kind]
@@ -101,7 +101,7 @@ class LiveServer:
             )
             for path, text in attached.items()
         ]
-        return requests.post(f"{self.url}/runs", data=fields, files=parts, timeout=PATIENCE_SECONDS)
+        return requests.post(f"{self.url}/runs", data=fields, files=parts, timeout=TIMEOUT_SECONDS)
 
     def start(
         self, kind: str, workflow: str, files: Mapping[str, Any] | None = None, **more: Any
@@ -113,20 +113,20 @@ class LiveServer:
     def run(
         self, kind: str, workflow: str, files: Mapping[str, Any] | None = None, **more: Any
     ) -> LiveRun:
-        """Submit, and wait for the end."""
+        """Submit a workflow and wait until the run ends."""
         return self.wait(self.start(kind, workflow, files, **more))
 
-    def wait(self, run_id: str, seconds: float = PATIENCE_SECONDS) -> LiveRun:
+    def wait(self, run_id: str, seconds: float = TIMEOUT_SECONDS) -> LiveRun:
         deadline = time.monotonic() + seconds
         while self.state(run_id) not in ENDED:
             assert time.monotonic() < deadline, f"run {run_id} does not end"
             time.sleep(0.05)
         url = f"{self.url}/runs/{run_id}"
-        told = requests.get(url, timeout=PATIENCE_SECONDS).json()
-        return LiveRun(url, self.data / "runs" / run_id, told)
+        run_log = requests.get(url, timeout=TIMEOUT_SECONDS).json()
+        return LiveRun(url, self.data / "runs" / run_id, run_log)
 
     def state(self, run_id: str) -> str:
-        answer = requests.get(f"{self.url}/runs/{run_id}/status", timeout=PATIENCE_SECONDS)
+        answer = requests.get(f"{self.url}/runs/{run_id}/status", timeout=TIMEOUT_SECONDS)
         return str(answer.json()["state"])
 
 
@@ -146,7 +146,7 @@ def live_server_fixture(**environment: str) -> Any:
 
 @contextmanager
 def live_server(folder: Path, *flags: str, **environment: str) -> Iterator[LiveServer]:
-    """A server on a free port over `folder`/data."""
+    """Start a server on a free port over `folder`/data. Stop it at the end."""
     data = folder / "data"
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A reference with a contig of any length that takes no room on the disk."""
+"""A reference with a contig of any length, without disk space."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from wesemu.genomics.bwa_index import _index_sizes
 
 
 def write_long_reference(fasta: Path, length: int) -> Path:
-    """An indexed FASTA as far as names and sizes go; the other files are holes."""
+    """Write an indexed FASTA with names and sizes only. The large files are sparse."""
     contigs = [("c1", length), ("c2", 1000)]
     bases = sum(length for _, length in contigs)
     lines = [f"{bases} {len(contigs)} 11"]

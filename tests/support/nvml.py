@@ -1,6 +1,6 @@
-"""A double of the module `pynvml`, for machines without a GPU: handed in, never patched in.
+"""A double of the module `pynvml` for machines without a GPU. Tests pass it in as an argument.
 
-It answers what NVML answers for the cards that it is told of, with pynvml's names and types.
+It answers like NVML for the given cards, with the names and types of pynvml.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ MEBIBYTE = 1 << 20
 
 @dataclass
 class Card:
-    """A card as NVML sees it; `error` (a number of nvmlReturn_t) is raised for all of it."""
+    """A card as NVML reports it. Every query raises `error` (a number of nvmlReturn_t) if set."""
 
     name: str = "NVIDIA Double"
     memory_mb: int = 16_384
@@ -23,7 +23,7 @@ class Card:
 
 
 class DoubleNvmlError(Exception):
-    """NVMLError: a number, and the library's own sentence for it."""
+    """NVMLError: a number and the message of the library."""
 
     def __init__(self, value: int) -> None:
         super().__init__(f"NVML error {value}")
@@ -31,7 +31,7 @@ class DoubleNvmlError(Exception):
 
 
 class NvmlDouble:
-    """`error` is raised by nvmlInit; with `old` texts are bytes, as in older releases."""
+    """A double of pynvml. nvmlInit raises `error`. With `old`, texts are bytes."""
 
     NVMLError = DoubleNvmlError
     NVML_DEVICE_MIG_ENABLE = 1

@@ -1,4 +1,4 @@
-"""A folder of stand-ins on PATH: pbrun, nvidia-smi, docker, apptainer (tests/doubles)."""
+"""Stand-ins for pbrun, nvidia-smi, docker and apptainer on PATH (tests/doubles)."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _SCRIPTS = {
 
 
 class Doubles:
-    """What is on PATH before anything else; `calls` are the command lines of pbrun."""
+    """A folder of stand-ins, first on PATH. `calls` are the command lines of pbrun."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -38,8 +38,8 @@ class Doubles:
 
     def install(self, *names: str) -> None:
         for name in names:
-            script, *words = _SCRIPTS[name]
-            command = shlex.join([sys.executable, "-P", str(DOUBLES / script), *words])
+            script, *arguments = _SCRIPTS[name]
+            command = shlex.join([sys.executable, "-P", str(DOUBLES / script), *arguments])
             path = self.folder / name
             path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
             path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What tests of the pipelines share."""
+"""Helpers for tests of the pipelines: stand-ins for tools, and the schema of summaries."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def stand_in(tool: str) -> dict[str, object]:
 
 
 def check_summary(snakefile: Path, results: Path) -> dict:
-    """The summary, once it is found to be as its schema says."""
+    """Validate the summary against its schema and return it."""
     schemas = snakefile.parents[2] / "mapping" / "workflow" / "schemas"
     summary = json.loads((results / "summary.json").read_text())
     schema = yaml.safe_load((schemas / "summary.schema.yaml").read_text())

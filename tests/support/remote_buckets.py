@@ -1,4 +1,4 @@
-"""Remote buckets on this machine: moto's S3, and this project's own bucket door as an OSS."""
+"""Remote buckets on this machine: S3 of moto, and OSS of wesemu."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ SECRET = "a secret that nobody may read"
 
 
 class Side(Protocol):
-    """The other side, as somebody who works there sees it; `there` is the bucket's name."""
+    """Direct access to a remote bucket with the name `there`."""
 
     kind: str
     there: str
@@ -39,7 +39,7 @@ def access(side: Side, secret: str = SECRET) -> BucketAccess:
 
 
 def settings_of(side: Side, **more: Any) -> dict[str, Any]:
-    """As it stands in wesemu.toml."""
+    """Return the settings of the bucket, as in wesemu.toml."""
     return {
         "type": side.kind,
         "bucket": side.there,
@@ -54,7 +54,7 @@ def settings_of(side: Side, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class S3Side:
-    """`first` is a store of another bucket there: making a client takes boto3 its time."""
+    """A bucket of S3. `first` is another store, whose client is reused, because boto3 is slow."""
 
     endpoint: str
     there: str
@@ -86,7 +86,7 @@ class S3Side:
 
 @dataclass
 class OssSide:
-    """The bucket's folder lies below `root`."""
+    """A bucket of OSS in a folder below `root`."""
 
     endpoint: str
     root: Path
@@ -118,7 +118,7 @@ class OssSide:
 
 @contextmanager
 def moto() -> Iterator[tuple[str, RemoteStore]]:
-    """A running S3 of moto on a free port; the address, and a store of a bucket there."""
+    """Start moto's S3 on a free port. Yield its address and the store of a bucket."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)

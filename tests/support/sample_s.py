@@ -1,7 +1,8 @@
-"""Sample "S": a genome of 10 kb with nine SNPs and 1,200 read pairs, small enough to make anew in
-every test, and exact: bcftools and freebayes both find all nine and nothing else.
+"""Sample "S": a genome of 10 kb with nine SNPs and 1,200 read pairs.
 
-How to use it::
+It is small enough to write in every test. bcftools and freebayes find all nine SNPs and no others.
+
+Usage::
 
     from support.sample_s import SAMPLE_S, called
 
@@ -10,14 +11,14 @@ How to use it::
     ... run wgs ...
     assert called(folder / "results/calls.vcf.gz") == SAMPLE_S.sites   # QUAL >= 20
 
-Variations: `write_reads(folder, "lane2", pairs=SAMPLE_S.pairs[:600])` writes some of the pairs;
-`rename=lambda number, name: f"M00123 run=12 read={number}"` other names (number from 0, without
-"@"); `quality="?"` another base quality; `compress=False` plain text. `fastq(...)` gives the same
-as two byte strings. With `alternate=True`, `write_reference` adds the contig `c1_alt`, a copy of
-c1:2001-3000, and writes `ref.fa.alt` beside the FASTA: without that file the SNP at c1:2500 is
-lost, since the reads there map twice. `contigs` and `haplotypes` are plain strings to edit.
+Variations: `write_reads(folder, "lane2", pairs=SAMPLE_S.pairs[:600])` writes some of the pairs.
+`rename=lambda number, name: f"M00123 run=12 read={number}"` sets other names (number from 0,
+without "@"), `quality="?"` another base quality, `compress=False` plain text. `fastq(...)` returns
+the same as two byte strings. With `alternate=True`, `write_reference` adds the contig `c1_alt`, a
+copy of c1:2001-3000, and writes `ref.fa.alt` beside the FASTA. Without that file callers miss the
+SNP at c1:2500, because the reads there map twice. `contigs` and `haplotypes` are plain strings.
 
-No reads are duplicates, none have sequencing errors. Everything comes from one seed.
+The reads have no duplicates and no sequencing errors. Everything comes from one seed.
 """
 
 import gzip
@@ -44,7 +45,7 @@ _SEED = 20_260_101
 
 
 class Snp(NamedTuple):
-    """`position` is 1-based, `genotype` 0/1 or 1/1."""
+    """One SNP. `position` is 1-based, `genotype` is 0/1 or 1/1."""
 
     contig: str
     position: int
@@ -54,7 +55,7 @@ class Snp(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Name and the sequences of both mates, as the sequencer reads them."""
+    """The name and the sequences of both mates, as in FASTQ."""
 
     name: str
     first: str
@@ -66,7 +67,7 @@ Rename = Callable[[int, str], str]
 
 @dataclass(frozen=True)
 class SampleS:
-    """`haplotypes` are two of each contig, and `pairs` are drawn from both."""
+    """The sample. There are two `haplotypes` per contig; `pairs` come from both."""
 
     contigs: Mapping[str, str]
     haplotypes: Mapping[str, tuple[str, str]]
@@ -75,7 +76,7 @@ class SampleS:
 
     @property
     def sites(self) -> dict[tuple[str, int], str]:
-        """The true genotypes by contig and position, as `called` gives those of a VCF."""
+        """The true genotypes by contig and position, in the form of `called`."""
         return {(snp.contig, snp.position): snp.genotype for snp in self.snps}
 
     def write_reference(self, path: Path, *, width: int = 60, alternate: bool = False) -> Path:
@@ -95,7 +96,7 @@ class SampleS:
         rename: Rename = lambda _, name: name,
         quality: str = "I",
     ) -> tuple[bytes, bytes]:
-        """The text of both mates' files."""
+        """Return the content of both FASTQ files."""
         qualities = quality * READ_LENGTH
         mates: tuple[list[str], list[str]] = ([], [])
         for number, pair in enumerate(self.pairs if pairs is None else pairs):
@@ -114,7 +115,7 @@ class SampleS:
         quality: str = "I",
         compress: bool = True,
     ) -> tuple[Path, Path]:
-        """The two files; the folder is made."""
+        """Write both FASTQ files and return their paths. Create the folder."""
         folder.mkdir(parents=True, exist_ok=True)
         ending = "fq.gz" if compress else "fq"
         paths = (folder / f"{stem}_1.{ending}", folder / f"{stem}_2.{ending}")
@@ -133,8 +134,10 @@ def fasta(contigs: Mapping[str, str], width: int = 60) -> str:
 
 
 def called(vcf: Path, least: float = 20) -> dict[tuple[str, int], str]:
-    """The genotypes of a VCF's records from a quality on, by contig and position. Alleles are
-    put in order: 0|1 and 1/0 are 0/1; one allele of a haploid call stays one."""
+    """Return the genotypes of a VCF by contig and position, from the quality `least` on.
+
+    Alleles are sorted: 0|1 and 1/0 are 0/1. A haploid call keeps its single allele.
+    """
     with pysam.VariantFile(str(vcf)) as records:
         return {
             (record.contig, record.pos): "/".join(map(str, sorted(_alleles(record))))
@@ -169,20 +172,20 @@ def _make() -> SampleS:
 
 
 def _draw_pairs(haplotypes: Mapping[str, tuple[str, str]]) -> list[Pair]:
-    """Fragments at different places, so that none looks like a duplicate of another."""
-    draws = RandomSource(_SEED, 2)
-    places: list[tuple[str, int, int, int]] = []
+    """Return pairs of fragments at different positions, so none looks like a duplicate."""
+    rng = RandomSource(_SEED, 2)
+    fragments: list[tuple[str, int, int, int]] = []
     for name, wanted in PAIRS_OF.items():
         taken: set[tuple[int, int]] = set()
         while len(taken) < wanted:
-            size = round(draws.normal(300, 30))
-            start = draws.below(len(haplotypes[name][0]) - size)
+            size = round(rng.normal(300, 30))
+            start = rng.below(len(haplotypes[name][0]) - size)
             if (start, size) not in taken:
                 taken.add((start, size))
-                places.append((name, start, size, draws.below(4)))
-    draws.shuffle(places)
+                fragments.append((name, start, size, rng.below(4)))
+    rng.shuffle(fragments)
     pairs = []
-    for number, (name, start, size, side) in enumerate(places, 1):
+    for number, (name, start, size, side) in enumerate(fragments, 1):
         fragment = haplotypes[name][side % 2][start : start + size]
         backwards = fragment.translate(_COMPLEMENT)[::-1]
         mates = (fragment[:READ_LENGTH], backwards[:READ_LENGTH])

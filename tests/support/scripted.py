@@ -1,4 +1,4 @@
-"""What tests of several kinds share: a server over the scripted engine, small files to send."""
+"""The scripted engine that stands in for Snakemake, and a bucket with small files."""
 
 import json
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ REFERENCE = ">chr1\nACGTACGTACGTACGTACGTACGT\n"
 
 
 def scripted_engine(clock: ManualClock) -> ScriptedEngine:
-    """Stands in for Snakemake; plays the bundled pipelines' parts with files of a few bytes.
+    """Return an engine in place of Snakemake, which writes tiny results of the bundled pipelines.
 
-    A sample called `wait-…` waits for `engine.release("wait-…")`; one called `fail` fails.
+    A sample with a name `wait-…` waits for `engine.release("wait-…")`; the sample `fail` fails.
     """
     return ScriptedEngine(
         clock, name="snakemake", script=script_of, workflow_types={"SMK": ("9.27.1",)}
@@ -52,7 +52,7 @@ def script_of(job: LaunchRequest) -> Script:
 
 
 def fill_bucket(data: Path, bucket: str = "genes") -> Path:
-    """A bucket with `fastq/a_1.fq.gz`, `fastq/a_2.fq.gz` and `reference/tiny/genome.fa`."""
+    """Create a bucket with `fastq/a_1.fq.gz`, `fastq/a_2.fq.gz` and `reference/tiny/genome.fa`."""
     folder = data / "buckets" / bucket
     (folder / "fastq").mkdir(parents=True)
     (folder / "fastq" / "a_1.fq.gz").write_bytes(b"one")

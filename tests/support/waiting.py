@@ -1,24 +1,24 @@
-"""Waiting for what happens soon, and never for longer than it takes."""
+"""Waiting for conditions, with a timeout."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-PATIENCE_SECONDS = 60.0
-"""For what takes no time but on a machine that has none."""
+TIMEOUT_SECONDS = 60.0
+"""A generous limit, which only a busy machine needs."""
 
-_GLANCE = 0.01
+_POLL_SECONDS = 0.01
 
 
 def soon() -> asyncio.Timeout:
-    """Around what ends by itself if all is well: the test then fails instead of hanging."""
-    return asyncio.timeout(PATIENCE_SECONDS)
+    """Return a timeout for a block, so the test fails instead of hanging."""
+    return asyncio.timeout(TIMEOUT_SECONDS)
 
 
 async def eventually(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Raises TimeoutError if it does not hold within a minute."""
+    """Wait until `holds` is true. Raise TimeoutError after a minute."""
     async with soon():
         while True:
-            told = holds()
-            if told if isinstance(told, bool) else await told:
+            result = holds()
+            if result if isinstance(result, bool) else await result:
                 return
-            await asyncio.sleep(_GLANCE)
+            await asyncio.sleep(_POLL_SECONDS)

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     data: Data = None,
     gpu: Annotated[
-        bool, typer.Option("--gpu", help="Check GPUs as well; none is a failure.")
+        bool, typer.Option("--gpu", help="Check GPUs as well; having none is a failure.")
     ] = False,
     selftest: Annotated[
         bool, typer.Option("--selftest", help="Run a CUDA kernel on each GPU; implies --gpu.")
