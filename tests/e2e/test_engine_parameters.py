@@ -115,7 +115,7 @@ def test_snakemake_s_options_as_on_its_command_line(
     assert run.state == "COMPLETE", run.run_log
     assert run.text("a.txt").strip() == made
     if "folder" in str(engine):
-        assert "the server's: jobs" in run.log("stderr")
+        assert "which the server decides: jobs" in run.log("stderr")
 
 
 @pytest.mark.parametrize(
