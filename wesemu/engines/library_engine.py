@@ -134,9 +134,6 @@ class LibraryEngine:
         self._launcher.close()
 
 
-# CWL.
-
-
 def probe_cwl() -> Probe:
     """Return whether cwltool is installed. Blocks on the disk."""
     return probe_package("cwltool", "cwltool", "cwl")
@@ -154,9 +151,6 @@ class CwlEngine(LibraryEngine):
     language = "cwl"
     types: ClassVar[Mapping[str, tuple[str, ...]]] = {"CWL": ("v1.0", "v1.1", "v1.2")}
     readers: ClassVar[Readers] = {"keep_going": flag}
-
-
-# WDL.
 
 
 def probe_wdl() -> Probe:

@@ -42,7 +42,7 @@ def identifier(value: str) -> str:
     return value
 
 
-def words(value: str) -> tuple[str, ...]:
+def split_words(value: str) -> tuple[str, ...]:
     """Parse a JSON array of strings, or words separated by blanks with shell quoting."""
     text = value.strip()
     if text.startswith("["):
@@ -60,10 +60,10 @@ def words(value: str) -> tuple[str, ...]:
         raise ValueError(f"has an open quote: {error}") from None
 
 
-def names(value: str) -> tuple[str, ...]:
-    """Parse like `words`; without quotes, commas separate as well."""
+def split_names(value: str) -> tuple[str, ...]:
+    """Parse like `split_words`; without quotes, commas separate as well."""
     if re.search(r"""["'\\[]""", value):
-        return words(value)
+        return split_words(value)
     return tuple(name for name in re.split(r"[,\s]+", value) if name)
 
 
@@ -111,8 +111,8 @@ def check_parameters(parameters: Mapping[str, str]) -> SnakemakeOptions:
     return SnakemakeOptions(**read_parameters(parameters, _READERS, "snakemake"))
 
 
-def _inside(value: str) -> tuple[str, ...]:
-    found = names(value)
+def _rules_or_files(value: str) -> tuple[str, ...]:
+    found = split_names(value)
     for name in found:
         outside = name.startswith(("-", "/", "~")) or ".." in name.split("/")
         if outside or not name or not name.isprintable():
@@ -129,7 +129,7 @@ def _count(value: str) -> int:
 
 
 def _triggers(value: str) -> tuple[str, ...]:
-    found = tuple(name.lower() for name in names(value))
+    found = tuple(name.lower() for name in split_names(value))
     for name in found:
         if name not in _TRIGGERS:
             raise ValueError(f"has {name[:40]!r}; there are {', '.join(sorted(_TRIGGERS))}")
@@ -145,7 +145,7 @@ def _pairs(shape: str, example: str) -> Callable[[str], tuple[str, ...]]:
 
     def read(value: str) -> tuple[str, ...]:
         simple = _PAIRS.fullmatch(value.strip())
-        found = tuple(re.split(r"[,\s]+", value.strip())) if simple else words(value)
+        found = tuple(re.split(r"[,\s]+", value.strip())) if simple else split_words(value)
         if "(" in value and begins.fullmatch(value.strip()) and not _all(begins, found):
             found = (value.strip(),)  # one expression with blanks
         for word in found:
@@ -161,13 +161,13 @@ def _all(shape: re.Pattern[str], found: tuple[str, ...]) -> bool:
 
 
 _READERS: Readers = {
-    "targets": _inside,
+    "targets": _rules_or_files,
     "force": flag,
     "forceall": flag,
-    "forcerun": _inside,
-    "until": _inside,
-    "omit_from": _inside,
-    "allowed_rules": _inside,
+    "forcerun": _rules_or_files,
+    "until": _rules_or_files,
+    "omit_from": _rules_or_files,
+    "allowed_rules": _rules_or_files,
     "rerun_triggers": _triggers,
     "keep_going": flag,
     "keep_incomplete": flag,
@@ -178,6 +178,6 @@ _READERS: Readers = {
     "set_resources": _pairs(f"{_NAME}:{_NAME}", "sort:mem_mb=2000"),
     "set_threads": _pairs(_NAME, "sort=4"),
     "set_scatter": _pairs(_NAME, "split=8"),
-    "profile": _inside,
-    "workflow_profile": _inside,
+    "profile": _rules_or_files,
+    "workflow_profile": _rules_or_files,
 }

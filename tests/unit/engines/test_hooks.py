@@ -37,7 +37,7 @@ def parameters(function: Any) -> list[str]:
 def test_shell_starts_commands_by_sp_popen() -> None:
     shell = import_module("snakemake.script").shell
     names = hooks.module_globals(shell)
-    assert names["sp"] is subprocess or isinstance(names["sp"], hooks._ModuleProxy)
+    assert names["sp"] is subprocess or isinstance(names["sp"], hooks.ModuleProxy)
     source = inspect.getsource(shell.__new__)
     assert "sp.Popen(" in source
     assert "proc.wait()" in source
@@ -168,12 +168,12 @@ def test_log_events_reach_the_watcher() -> None:
 
 
 PROBE = """
-from wesemu.engines.snakemake import forkserver, hooks
+from wesemu.engines.snakemake import forkserver
 from wesemu.engines.snakemake.forkserver import PreloadedModules
 from wesemu.composition import PIPELINES_IMPORT
 import psutil, threading
 with forkserver._one_thread():
-    hooks.load()
+    forkserver.load()
     PreloadedModules(PIPELINES_IMPORT)
 assert threading.active_count() == 1, threading.enumerate()
 assert psutil.Process().num_threads() == 1
@@ -191,7 +191,7 @@ def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:
 
 YAML_PROBE = """
 import io, yaml, yte
-from wesemu.engines.snakemake import hooks
+from wesemu.engines.snakemake import forkserver
 documents = [
     "a: {b: [1, 2.5, yes, null, '7'], c: 2026-11-25}\\nd: >\\n  x\\n  y\\n",
     "header: |\\n  \\tcount\\tname\\n", "a:\\t4\\n", "a: 1\\t\\n", "[a:]", "a: [1", "a: b: c",
@@ -203,8 +203,8 @@ def read(document, kind):
         return str(error)
 cases = [(document, kind) for document in documents for kind in (str, io.StringIO)]
 slow = [read(*case) for case in cases]
-hooks.load()
-assert yte.yaml.load is hooks.load_yaml
+forkserver.load()
+assert yte.yaml.load is forkserver.load_yaml
 assert [read(*case) for case in cases] == slow
 assert slow[0]["a"]["b"] == [1, 2.5, True, None, "7"]
 assert "line 1" in slow[-1]

@@ -1,8 +1,8 @@
-"""CWL by cwltool, inside the process of a run.
+"""CWL with cwltool, in the worker of a run.
 
-worker     a run: cwltool's command line as a function, its outputs, why it failed
-hooks      all that touches cwltool's internals
-dry_run    the tasks of a workflow, without running it
+worker     a run: calls cwltool's `main`, keeps the outputs, describes failures
+hooks      all access to cwltool's internals
+dry_run    plans the tasks of a workflow
 
-`wesemu.engines.library_engine` has the server's side.
+`wesemu.engines.library_engine` has the engine for the server.
 """

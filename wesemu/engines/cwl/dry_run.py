@@ -1,7 +1,7 @@
-"""`python -m wesemu.engines.cwl.dry_run RUN_DIRECTORY`: what cwltool would do.
+"""Plans the tasks of a CWL workflow.
 
-cwltool validates the document and the inputs as it does for a run, and is then given an executor
-that only looks.
+cwltool validates document and inputs as for a run, and then calls an executor that only reads the
+steps.
 """
 
 import io
@@ -19,29 +19,29 @@ from wesemu.runs.model import Graph, PlannedTask, RunFailure, graph_of
 def inspect_workflow(worker: WorkerContext) -> Graph | None:
     inputs = worker.workspace.work / INPUTS
     write_job_order(inputs, worker.spec.inputs)
-    complaints = ErrorCollector(worker.workspace, worker.tasks)
-    logging.getLogger("cwltool").addHandler(complaints)
-    found: list[Graph] = []
+    errors = ErrorCollector(worker.workspace, worker.tasks)
+    logging.getLogger("cwltool").addHandler(errors)
+    graphs: list[Graph] = []
     missing: list[str] = []
 
     def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
         tool._init_job(job_order, runtime)  # noqa: SLF001  # checks the inputs; makes nothing
-        missing.extend(_missing(job_order, worker.workspace.work))
-        found.append(_graph(tool))
+        missing.extend(_missing_files(job_order, worker.workspace.work))
+        graphs.append(_graph(tool))
         return {}, "success"
 
     code = call_main(worker, inputs, io.StringIO(), execute)
-    if code == 0 and found and not missing:
-        return found[0]
-    worker.fail(_not_there(missing[0]) if missing else complaints.failure())
+    if code == 0 and graphs and not missing:
+        return graphs[0]
+    worker.fail(_missing_failure(missing[0]) if missing else errors.failure())
     return None
 
 
-def _missing(value: Any, work: Path) -> Iterator[str]:
-    """Files and directories of a job order that are not on this machine; of URLs nobody knows."""
+def _missing_files(value: Any, work: Path) -> Iterator[str]:
+    """Yield missing local files and directories of a job order; URLs are not checked."""
     if isinstance(value, list):
         for item in value:
-            yield from _missing(item, work)
+            yield from _missing_files(item, work)
     elif isinstance(value, dict):
         location = str(value.get("location", ""))
         if value.get("class") in ("File", "Directory") and location.startswith("file://"):
@@ -49,10 +49,10 @@ def _missing(value: Any, work: Path) -> Iterator[str]:
             if not path.exists():
                 yield str(path.relative_to(work) if path.is_relative_to(work) else path)
         for item in value.values():
-            yield from _missing(item, work)
+            yield from _missing_files(item, work)
 
 
-def _not_there(name: str) -> RunFailure:
+def _missing_failure(name: str) -> RunFailure:
     return RunFailure(
         f"the input {name} is not there",
         hint="attach the file, and name it in workflow_params as it was attached",
@@ -60,7 +60,10 @@ def _not_there(name: str) -> RunFailure:
 
 
 def _graph(tool: Any) -> Graph:
-    """Steps of nested workflows by their path; a scatter or a condition makes the number open."""
+    """Return the steps, those of nested workflows by path.
+
+    With a scatter or a condition the number of tasks is unknown, so the graph is incomplete.
+    """
     if tool.tool["class"] != "Workflow":
         name = str(tool.tool["id"]).rpartition("#")[2] or "main"
         return graph_of([PlannedTask("1", name.rpartition("/")[2])])
@@ -86,15 +89,15 @@ def _steps(workflow: Any, prefix: str) -> Iterator[tuple[str, list[str], bool]]:
 
 
 def _sources(step: Mapping[str, Any]) -> list[str]:
-    """The steps whose outputs this one takes: `#main/upper/big` is of `upper`."""
-    found: dict[str, None] = {}
+    """Return the steps whose outputs this one uses: `#main/upper/big` belongs to `upper`."""
+    steps: dict[str, None] = {}
     for port in step["inputs"]:
-        told = port.get("source", [])
-        for source in [told] if isinstance(told, str) else told:
+        sources = port.get("source", [])
+        for source in [sources] if isinstance(sources, str) else sources:
             parts = str(source).rpartition("#")[2].split("/")
             if len(parts) > 1:
-                found[parts[-2]] = None
-    return list(found)
+                steps[parts[-2]] = None
+    return list(steps)
 
 
 def _short(identifier: str) -> str:
@@ -102,7 +105,7 @@ def _short(identifier: str) -> str:
 
 
 def _sorted(tasks: list[PlannedTask]) -> list[PlannedTask]:
-    """None before what it needs; a document's steps come in any spec."""
+    """Sort tasks after their dependencies; a document lists steps in any order."""
     ordered: list[PlannedTask] = []
     left = {task.id: task for task in tasks}
     while left:

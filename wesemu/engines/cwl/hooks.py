@@ -1,11 +1,11 @@
-"""All that touches cwltool's internals; each has a contract test.
+"""Hooks into cwltool; each has a contract test.
 
-loading_context       public: cwltool asks us to make each tool
-tool.job              a tool's failure is heard by wrapping it, with a process or without
-job.output_callback   a job's end is heard by wrapping it
-job.run               what it raises before there is a process is made such an end
-_job_popen            a tool's process is started by us: own group, own logs, measured
-flock helpers         two jobs of one run may not wait for each other's cache entry
+loading_context       public: cwltool calls us to create each tool
+tool.job              wrapped to notice failures, also without a process
+job.output_callback   wrapped to notice the end of a job
+job.run               wrapped to turn exceptions before the process into a failed job
+_job_popen            replaced to start tools with own process group and logs, and to measure them
+flock helpers         replaced so that jobs of one run never wait for each other's cache entry
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from wesemu.runs.model import Resources
 
 log = logging.getLogger("cwltool")
 
-_FINE = ("success", "skipped")
+_SUCCEEDED = ("success", "skipped")
 _NOT_FOUND = 127
 _KILL_SECONDS = 10.0
 _GRACE_SECONDS = 5.0
@@ -38,12 +38,11 @@ Jobs = Callable[..., Iterator[Any]]
 
 
 class CacheBusy(Exception):
-    """Another job of this run is making the same cache entry."""
+    """Another job of this run is creating the same cache entry."""
 
 
 class Hooks:
-    """cwltool in this process, watched for one run. With `keep_going` a step that failed does not
-    make the others needless that wait for their leases."""
+    """Hooks of one run. With `keep_going`, steps wait for leases even after another has failed."""
 
     def __init__(self, tasks: LibraryTasks, *, keep_going: bool = False) -> None:
         self._tasks = tasks
@@ -53,7 +52,7 @@ class Hooks:
         self._made = set[str]()
         self._containers = dict[str, str]()
         self.tools = 0
-        """Command-line tools made so far: at least as many tasks will run."""
+        """Number of command-line tools so far: the minimum number of tasks."""
 
     def install(self) -> None:
         jobs: Any = import_module("cwltool.job")
@@ -73,16 +72,16 @@ class Hooks:
         tool = import_module("cwltool.workflow").default_make_tool(document, context)
         if isinstance(tool, import_module("cwltool.command_line_tool").CommandLineTool):
             self.tools += 1
-            tool.job = self._watched(tool.job)
-        tool.job = self._minded(tool.job)
+            tool.job = self._record_jobs(tool.job)
+        tool.job = self._watch_failures(tool.job)
         return tool
 
-    def _minded(self, jobs: Jobs) -> Jobs:
-        """A step can fail without a process: its expression, or making its jobs."""
+    def _watch_failures(self, jobs: Jobs) -> Jobs:
+        """Notice failures without a process: in an expression, or while creating jobs."""
 
-        def minded(job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
+        def watched(job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
             def ended(outputs: Any, status: str) -> None:
-                self._failed |= status not in _FINE
+                self._failed |= status not in _SUCCEEDED
                 callback(outputs, status)
 
             try:
@@ -91,25 +90,29 @@ class Hooks:
                 self._failed = True
                 raise
 
-        return minded
+        return watched
 
-    def _watched(self, jobs: Jobs) -> Jobs:
+    def _record_jobs(self, jobs: Jobs) -> Jobs:
         runs = import_module("cwltool.job").JobBase
 
         def watched(job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
-            for job in self._not_twice(jobs, job_order, callback, runtime):
+            for job in self._without_reuse(jobs, job_order, callback, runtime):
                 if isinstance(job, runs):
                     self._jobs[job.name] = job
                     self._made.add(job.outdir)
-                    job.output_callback = self._ending(job.name, job.output_callback)
-                    job.run = self._surviving(job)
+                    job.output_callback = self._record_end(job.name, job.output_callback)
+                    job.run = self._fail_as_job(job)
                 yield job
 
         return watched
 
-    def _not_twice(self, jobs: Jobs, job_order: Any, callback: Any, runtime: Any) -> Iterator[Any]:
-        """Results come from earlier launches only: the same job again in this one (a scatter
-        over equal values) runs uncached."""
+    def _without_reuse(
+        self, jobs: Jobs, job_order: Any, callback: Any, runtime: Any
+    ) -> Iterator[Any]:
+        """Reuse only results of earlier launches.
+
+        The same job again in this launch (a scatter over equal values) runs without the cache.
+        """
         cached = import_module("cwltool.command_line_tool").CallbackJob
         with contextlib.suppress(CacheBusy):
             for job in jobs(job_order, callback, runtime):
@@ -122,7 +125,7 @@ class Hooks:
         runtime.cachedir = None
         yield from jobs(job_order, callback, runtime)
 
-    def _ending(self, name: str, callback: Any) -> Any:
+    def _record_end(self, name: str, callback: Any) -> Any:
         def ended(outputs: Any, status: str) -> None:
             self._tasks.end(name, succeeded=status == "success")
             self._jobs.pop(name, None)
@@ -130,22 +133,24 @@ class Hooks:
 
         return ended
 
-    def _surviving(self, job: Any) -> Callable[..., None]:
-        """A job that cannot be prepared fails as one does whose process failed: its exception
-        would have cwltool wait for the others with the lock that they need for their ends."""
+    def _fail_as_job(self, job: Any) -> Callable[..., None]:
+        """Turn an exception of `job.run` into a failed job.
+
+        cwltool would otherwise wait for the other jobs with a lock that they need to end.
+        """
         run = job.run
 
-        def survive(runtime: Any, tmpdir_lock: Any = None) -> None:
+        def guarded(runtime: Any, tmpdir_lock: Any = None) -> None:
             try:
                 run(runtime, tmpdir_lock)
             except Exception as error:
-                if job.name not in self._jobs:  # its end has been told
+                if job.name not in self._jobs:  # its end is recorded
                     raise
                 log.error("[job %s] Job error:\n%s", job.name, error)
                 with runtime.workflow_eval_lock:
                     job.output_callback({}, "permanentFail")
 
-        return survive
+        return guarded
 
     def start_process(
         self,
@@ -163,11 +168,11 @@ class Hooks:
         default_stdout: object = None,
         default_stderr: object = None,
     ) -> int:
-        """In place of cwltool's own; returns as `Popen.returncode` does."""
+        """Replace cwltool's `_job_popen`; return a value like `Popen.returncode`."""
         assert name is not None
         job = self._jobs[name]
-        command = shlex.join(map(str, job.command_line))  # without secrets
-        attempt = self._begin(name, command, _wanted(job.builder.resources))
+        command = shlex.join(map(str, job.command_line))  # cwltool has masked the secrets in it
+        attempt = self._begin(name, command, _resources(job.builder.resources))
         self._note_container(name, commands)
         with contextlib.ExitStack() as files:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "cwd": cwd}
@@ -177,24 +182,24 @@ class Hooks:
                 options["stdout"] = files.enter_context(Path(stdout_path).open("wb"))
             if stderr_path is not None:
                 options["stderr"] = files.enter_context(Path(stderr_path).open("wb"))
-                _share(Path(stderr_path), attempt)
+                _link_log(Path(stderr_path), attempt)
             process = self._spawn(attempt, commands, options)
-            with _limit(process, timelimit) as overran:
+            with _time_limit(process, timelimit) as timed_out:
                 process.wait()
         self._containers.pop(name, None)
-        if overran.is_set():
+        if timed_out.is_set():
             self._tasks.set_reason(name, f"it ran longer than its ToolTimeLimit of {timelimit} s")
-        return int(process.returncode) or (-signal.SIGTERM if overran.is_set() else 0)
+        return int(process.returncode) or (-signal.SIGTERM if timed_out.is_set() else 0)
 
     def _begin(self, name: str, command: str, wanted: Resources) -> Attempt:
         try:
             return self._tasks.begin(name, command, wanted, self._is_needed)
-        except LeaseAbandoned as forgone:
+        except LeaseAbandoned as abandoned:
             error = import_module("cwltool.errors").WorkflowException
-            raise error("not started, because another step has failed") from forgone
+            raise error("not started, because another step has failed") from abandoned
 
     def _is_needed(self) -> bool:
-        """cwltool itself makes no further jobs then, but starts those that it has made."""
+        """After a failure cwltool creates no jobs, but still starts the created ones."""
         return self._keep_going or not self._failed
 
     def _spawn(self, attempt: Attempt, commands: list[str], options: Any) -> TaskProcess:
@@ -213,7 +218,10 @@ class Hooks:
                 self._containers[name] = f"{commands[0]}\0{word.removeprefix('--cidfile=')}"
 
     def kill_containers(self) -> bool:
-        """On cancel: a daemon's containers are no processes of ours. False: end at once."""
+        """Kill containers on cancel; those of a daemon are not our processes.
+
+        Returns False: the worker need not wait for cwltool.
+        """
         for known in list(self._containers.values()):
             tool, file = known.split("\0")
             with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -222,8 +230,8 @@ class Hooks:
         return False
 
 
-def _wanted(resources: Mapping[str, float]) -> Resources:
-    """As `select_resources` has granted them: cores may be fractions, `ram` is in MiB."""
+def _resources(resources: Mapping[str, float]) -> Resources:
+    """Convert values of `select_resources`: cores may be fractions, `ram` is in MiB."""
     return Resources(
         cores=math.ceil(resources["cores"]),
         memory_mb=math.ceil(resources["ram"]),
@@ -239,8 +247,8 @@ def _lock(file: Any, kind: int) -> None:
         raise CacheBusy from None
 
 
-def _share(log: Path, attempt: Attempt) -> None:
-    """A tool's standard error that the workflow wants as a file is the task's log as well."""
+def _link_log(log: Path, attempt: Attempt) -> None:
+    """Make a standard error file of the workflow the log of the task as well."""
     own = attempt.folder / "stderr"
     with contextlib.suppress(OSError):
         own.unlink()
@@ -248,15 +256,17 @@ def _share(log: Path, attempt: Attempt) -> None:
 
 
 @contextlib.contextmanager
-def _limit(process: TaskProcess, seconds: int | None) -> Iterator[threading.Event]:
-    """CWL's ToolTimeLimit: SIGTERM, and SIGKILL if the tool goes on nevertheless. The event tells
-    that the limit was reached."""
-    overran, ended = threading.Event(), threading.Event()
+def _time_limit(process: TaskProcess, seconds: int | None) -> Iterator[threading.Event]:
+    """Apply CWL's ToolTimeLimit: SIGTERM, and SIGKILL after a grace period.
+
+    The event is set if the limit was reached.
+    """
+    timed_out, ended = threading.Event(), threading.Event()
 
     def watch() -> None:
         if ended.wait(seconds):
             return
-        overran.set()
+        timed_out.set()
         send_group(process.pid, signal.SIGTERM)
         if not ended.wait(_GRACE_SECONDS):
             send_group(process.pid, signal.SIGKILL)
@@ -264,6 +274,6 @@ def _limit(process: TaskProcess, seconds: int | None) -> Iterator[threading.Even
     if seconds:
         threading.Thread(target=watch, name="time limit", daemon=True).start()
     try:
-        yield overran
+        yield timed_out
     finally:
         ended.set()

@@ -1,4 +1,7 @@
-"""One CWL workflow, run by cwltool's `main` with options that no caller can add to."""
+"""Runs one CWL workflow with cwltool's `main` and fixed options.
+
+Parts: output files, failures from cwltool's log, the run itself.
+"""
 
 import io
 import json
@@ -22,24 +25,22 @@ from wesemu.runs.model import JsonObject, JsonValue, RunFailure
 from wesemu.runs.publishing import is_utf8, printable_path
 from wesemu.runs.run_directory import Workspace, write_json
 
-# cwltool's output object, as files in `work/out/`.
-
+# Outputs: cwltool's output object as files in `work/out/`.
 
 _URL_SCHEMES = ("http", "https")
 
 
 def keep_outputs(workspace: Workspace, outputs: Mapping[str, Any]) -> LibraryResults:
-    """Keep all files of the object, and write outputs.json: the object with paths.
+    """Keep all files of the output object, and write outputs.json: the object with paths.
 
-    Every File has its size and SHA-1. A file that differs from what cwltool says of it is a
-    problem of the results.
+    Every File has its size and SHA-1. A file that differs from cwltool's values becomes a problem.
     """
     results = LibraryResults(workspace)
-    _Stage(results).close(outputs)
+    _OutputStager(results).close(outputs)
     return results
 
 
-class _Stage:
+class _OutputStager:
     def __init__(self, results: LibraryResults) -> None:
         self._results = results
         self._taken: dict[PurePosixPath, str] = {PurePosixPath(NAME): ""}
@@ -68,10 +69,10 @@ class _Stage:
         if kept is not None:
             self._kept[name] = kept
             self._verify(file, kept)
-        told = self._described(file, name, kept)
+        entry = self._described(file, name, kept)
         if file.get("secondaryFiles"):
-            told["secondaryFiles"] = self._value(file["secondaryFiles"], folder)
-        return told
+            entry["secondaryFiles"] = self._value(file["secondaryFiles"], folder)
+        return entry
 
     def _keep(self, file: Mapping[str, Any], name: PurePosixPath) -> KeptOutputs | None:
         location, path = str(file.get("location", "")), Path(name)
@@ -85,7 +86,7 @@ class _Stage:
         return None
 
     def _fetch(self, url: str, name: Path) -> KeptOutputs | None:
-        """A file that the workflow passes through by its URL; fetched as cwltool fetches inputs."""
+        """Fetch an input URL that the workflow passes through as an output."""
         try:
             fetched, _ = import_module("cwltool.utils").downloadHttpFile(url)
         except Exception as error:
@@ -116,33 +117,35 @@ class _Stage:
         else:
             (self._results.folder / name).mkdir(parents=True, exist_ok=True)
             listing = [self._value(item, name) for item in directory.get("listing", ())]
-        told = self._described(directory, name, None)
-        told["listing"] = listing
-        return told
+        entry = self._described(directory, name, None)
+        entry["listing"] = listing
+        return entry
 
     def _listing(self, folder: PurePosixPath) -> list[JsonValue]:
-        """What a kept folder has on the disk."""
-        found: list[JsonValue] = []
+        """Return the content of a kept folder on the disk."""
+        entries: list[JsonValue] = []
         for path in sorted((self._results.folder / folder).iterdir()):
             name = folder / path.name
             if path.is_dir():
                 inner = self._described({"class": "Directory"}, name, None)
-                found.append(inner | {"listing": self._listing(name)})
+                entries.append(inner | {"listing": self._listing(name)})
             elif (kept := self._kept.get(name)) is not None:
-                found.append(self._described({"class": "File"}, name, kept))
-        return found
+                entries.append(self._described({"class": "File"}, name, kept))
+        return entries
 
     def _described(
         self, item: Mapping[str, Any], name: PurePosixPath, kept: KeptOutputs | None
     ) -> dict[str, JsonValue]:
-        told: dict[str, JsonValue] = {key: item[key] for key in ("class", "format") if key in item}
+        entry: dict[str, JsonValue] = {key: item[key] for key in ("class", "format") if key in item}
         if kept is not None:
-            told |= {"size": kept.size, "checksum": f"sha1${kept.sha1}"}
-        return told | {"path": str(name), "basename": name.name}
+            entry |= {"size": kept.size, "checksum": f"sha1${kept.sha1}"}
+        return entry | {"path": str(name), "basename": name.name}
 
     def _name(self, folder: PurePosixPath, item: Mapping[str, Any]) -> PurePosixPath:
-        """The item's name in `folder`. The same file named again keeps its name; another file of
-        that name becomes `base_2`, as with cwltool."""
+        """Return the name of an item in `folder`.
+
+        The same file keeps its name; another file with this name becomes `base_2`, like in cwltool.
+        """
         base, identity = _basename(item), _identity(item)
         name, number = folder / base, 1
         while self._taken.get(name, identity) != identity:
@@ -154,7 +157,7 @@ class _Stage:
 
 
 def _identity(item: Mapping[str, Any]) -> str:
-    """What makes two items of an output object the same file or folder."""
+    """Return a key that is equal for items that are the same file or folder."""
     location = item.get("location")
     if location:
         local = _local(str(location))
@@ -172,22 +175,23 @@ def _basename(item: Mapping[str, Any]) -> str:
 
 
 def _local(location: str) -> Path | None:
-    """cwltool's locations of local files are `file:` URLs, and plain paths of files that a tool
-    stages and passes through."""
+    """Return the path of a local file, or None for other locations.
+
+    cwltool uses `file:` URLs, and plain paths for staged files that a tool passes through.
+    """
     if location.startswith("/"):
         return Path(location)
     parts = urlsplit(location)
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
-# What cwltool says about a failed run: its log, because it raises nothing.
-
+# Failures: cwltool raises nothing, so its log is read.
 
 INPUTS = ".inputs.json"
-"""The job spec, below `work/`; relative paths in it start from its folder."""
+"""The job order below `work/`; its relative paths start there."""
 
 _NOISE = (", try again with --debug for more information", "Unexpected exception: ")
-_PLACE = re.compile(r"([^\s:/]+):(\d+):\d+:")
+_POSITION = re.compile(r"([^\s:/]+):(\d+):\d+:")
 _MARGIN = re.compile(r"^[^\s:/]+:\d+:\d+: ?", re.MULTILINE)
 _EXPRESSION = re.compile(
     r"(?:Failed to evaluate expression:\s*)?"
@@ -206,24 +210,26 @@ _HINTS = {
 
 
 def plain_expression_error(text: str) -> str:
-    """cwltool's text, with the message of a failing expression instead of its whole script."""
+    """Return cwltool's text with the message of a failed expression instead of its script."""
     lines = _MARGIN.sub("", text)
-    found = _EXPRESSION.search(lines)
-    if found is None:
+    match = _EXPRESSION.search(lines)
+    if match is None:
         return text
-    told = [line.strip() for line in found["stderr"].replace("\\n", "\n").splitlines()]
-    error = next((line for line in told if _JS_ERROR.match(line)), None)
-    message = error or next((line for line in reversed(told) if line), "see stderr")
-    place = _PLACE.search(text)
-    where = f"{place[0]} " if place is not None else ""
-    before = lines[: found.start()].strip()
-    before = f"{before} " if before and place is None else ""
+    stderr = [line.strip() for line in match["stderr"].replace("\\n", "\n").splitlines()]
+    error = next((line for line in stderr if _JS_ERROR.match(line)), None)
+    message = error or next((line for line in reversed(stderr) if line), "see stderr")
+    position = _POSITION.search(text)
+    where = f"{position[0]} " if position is not None else ""
+    before = lines[: match.start()].strip()
+    before = f"{before} " if before and position is None else ""
     return f"{before}{where}the expression failed: {message}"
 
 
 class ErrorCollector(logging.Handler):
-    """Keeps cwltool's errors, those about a task with the task. That an expression of an
-    ExpressionTool fails is a warning of cwltool's."""
+    """Collects cwltool's errors, and assigns those of tasks to the task.
+
+    cwltool logs a failed expression of an ExpressionTool as a warning.
+    """
 
     def __init__(self, workspace: Workspace, tasks: LibraryTasks) -> None:
         super().__init__(logging.WARNING)
@@ -238,21 +244,21 @@ class ErrorCollector(logging.Handler):
         if record.exc_info and (error := record.exc_info[1]) is not None:
             text = f"{text}: {error}"
         if str(record.msg).startswith("[job %s]") and isinstance(record.args, tuple):
-            complaint = text.partition("Job error:")[2] or text
-            self._tasks.add_error(str(record.args[0]), plain_expression_error(complaint))
+            reason = text.partition("Job error:")[2] or text
+            self._tasks.add_error(str(record.args[0]), plain_expression_error(reason))
         self._first = self._first or text
 
     def failure(self) -> RunFailure:
-        """Of a run none of whose tasks is to blame."""
-        text = plain_expression_error(self._first or "cwltool ended without a word")
+        """Return the failure of a run without failed tasks."""
+        text = plain_expression_error(self._first or "cwltool ended without an error message")
         for noise in (*_NOISE, f"file://{self._workspace.work}/", f"{self._workspace.work}/"):
             text = text.replace(noise, "")
         if "surrogates not allowed" in text and (name := self._broken_name()) is not None:
             text = f"the output {name} cannot be published: its name is not UTF-8"
-        place = _PLACE.search(text)
-        file = place[1] if place is not None and place[1] != INPUTS else None
-        hint = next((told for words, told in _HINTS.items() if words in text), None)
-        if place is not None and hint is None:
+        position = _POSITION.search(text)
+        file = position[1] if position is not None and position[1] != INPUTS else None
+        hint = next((hint for phrase, hint in _HINTS.items() if phrase in text), None)
+        if position is not None and hint is None:
             hint = f"correct {'the workflow' if file else 'workflow_params'} and submit it again"
         return RunFailure(
             message=shorten(text.replace(INPUTS, "workflow_params"), self._workspace.root),
@@ -262,7 +268,7 @@ class ErrorCollector(logging.Handler):
         )
 
     def _broken_name(self) -> str | None:
-        """A file of a tool whose name is not UTF-8; cwltool says only that there is one."""
+        """Return a file name that is not UTF-8; cwltool does not name the file."""
         for folder in sorted((self._workspace.work / ".cwl" / "cache").glob("*")):
             for path in folder.rglob("*"):
                 if not is_utf8(path):
@@ -271,88 +277,88 @@ class ErrorCollector(logging.Handler):
 
 
 _OVERRIDES = {"cwl:requirements", "https://w3id.org/cwl/cwl#requirements", "cwltool:overrides"}
-"""Inputs that change the requirements of tools."""
+"""Inputs that override the requirements of tools."""
 
 _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
-"""CWL gives a tool HOME, TMPDIR and PATH only; these are ours."""
+"""Variables for tools in addition to HOME, TMPDIR and PATH of the CWL specification."""
 
 
 def run_workflow(worker: WorkerContext) -> int:
-    """The exit status: 0, or 1 with the reason in the event_log."""
+    """Return the exit status: 0, or 1 with the failure in the event log."""
     inputs = worker.workspace.work / INPUTS
     write_job_order(inputs, worker.spec.inputs)
     hooks = Hooks(worker.tasks, keep_going=bool(worker.spec.options.get("keep_going")))
     hooks.install()
     os.environ["XDG_CACHE_HOME"] = str(worker.workspace.work / ".cwl" / "web")  # for inputs by URL
     worker.stop = hooks.kill_containers
-    complaints = ErrorCollector(worker.workspace, worker.tasks)
-    logging.getLogger("cwltool").addHandler(complaints)
-    answer = io.StringIO()
-    code = _main(worker, inputs, hooks, answer)
-    if answer.getvalue():
-        sys.stdout.write(answer.getvalue() + "\n")
-        results = keep_outputs(worker.workspace, json.loads(answer.getvalue()))
+    errors = ErrorCollector(worker.workspace, worker.tasks)
+    logging.getLogger("cwltool").addHandler(errors)
+    output = io.StringIO()
+    code = _main(worker, inputs, hooks, output)
+    if output.getvalue():
+        sys.stdout.write(output.getvalue() + "\n")
+        results = keep_outputs(worker.workspace, json.loads(output.getvalue()))
         worker.tasks.event_log.outputs(results.files, results.problems)
-    return 0 if code == 0 else worker.fail(complaints.failure())
+    return 0 if code == 0 else worker.fail(errors.failure())
 
 
 def write_job_order(path: Path, inputs: JsonObject) -> None:
-    """Write the order's inputs with a `file:` URL for each file of the run.
+    """Write the job order with a `file:` URL for each file of the run.
 
-    cwltool reads a relative `path` as a URL, in which `#` begins a fragment.
+    cwltool reads a relative `path` as a URL, where `#` starts a fragment.
     """
-    located = _located(inputs, path.parent)
+    located = _with_urls(inputs, path.parent)
     write_json(path, located if isinstance(located, dict) else {})
 
 
-def _located(value: JsonValue, work: Path) -> JsonValue:
+def _with_urls(value: JsonValue, work: Path) -> JsonValue:
     if isinstance(value, list):
-        return [_located(item, work) for item in value]
+        return [_with_urls(item, work) for item in value]
     if not isinstance(value, dict):
         return value
-    told = {key: _located(item, work) for key, item in value.items()}
+    located = {key: _with_urls(item, work) for key, item in value.items()}
     if value.get("class") in ("File", "Directory"):
         for key in ("path", "location"):
             name = value.get(key)
             if isinstance(name, str) and "\0" not in name and os.path.lexists(work / name):
-                told.pop(key)
-                told["location"] = Path(os.path.normpath(work / name)).as_uri()
-    return told
+                located.pop(key)
+                located["location"] = Path(os.path.normpath(work / name)).as_uri()
+    return located
 
 
-def _main(worker: WorkerContext, inputs: Path, hooks: Hooks, answer: io.StringIO) -> int:
+def _main(worker: WorkerContext, inputs: Path, hooks: Hooks, output: io.StringIO) -> int:
     executor = _executor(worker.spec)
 
     def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
         worker.tasks.plan(hooks.tools)
         return executor(tool, job_order, runtime, logger)
 
-    return call_main(worker, inputs, answer, execute, executor=executor, hooks=hooks)
+    return call_main(worker, inputs, output, execute, executor=executor, hooks=hooks)
 
 
 def call_main(
     worker: WorkerContext,
     inputs: Path,
-    answer: io.StringIO,
+    output: io.StringIO,
     execute: Callable[[Any, Any, Any, logging.Logger], Any],
     *,
     executor: Any = None,
     hooks: Hooks | None = None,
 ) -> int:
-    """cwltool's own command line; `execute` gets the tool and its job order once both are valid.
+    """Call cwltool's `main`; it calls `execute` with the tool and job order once both are valid.
 
-    The exit status: cwltool raises nothing.
+    Returns the exit status.
     """
     context = _runtime(worker.workspace, worker.spec, executor or _executor(worker.spec))
     hooks = hooks or Hooks(worker.tasks)
-    words = ["--skip-schemas", "--disable-color", "--timestamps"]
+    options = ["--skip-schemas", "--disable-color", "--timestamps"]
     document = worker.spec.workflow_file.as_uri()
     if worker.spec.fragment:
         document += f"#{quote(worker.spec.fragment)}"
     try:
         code = import_module("cwltool.main").main(
-            [*words, document, str(inputs)],
-            stdout=answer,
+            [*options, document, str(inputs)],
+            stdout=output,
             logger_handler=logging.StreamHandler(sys.stderr),
             executor=execute,
             loadingContext=hooks.loading_context(context),
@@ -364,7 +370,7 @@ def call_main(
 
 
 def _executor(spec: LibraryLaunchSpec) -> Any:
-    """Steps run side by side, as many as the run's share of the node allows."""
+    """Return an executor that runs steps in parallel within the resources of the run."""
     executor = import_module("cwltool.executors").MultithreadedJobExecutor(spec.resources.cores)
     if spec.resources.memory_mb:
         executor.max_ram = spec.resources.memory_mb
@@ -377,14 +383,14 @@ def _runtime(workspace: Workspace, spec: LibraryLaunchSpec, executor: Any) -> An
     private.mkdir(exist_ok=True)
 
     def select(request: Mapping[str, Any], runtime: Any) -> Any:
-        """A step that asks for more than the run's share gets the share."""
+        """Limit the request of a step to the resources of the run."""
         fitting = dict(request)
         limits = {"coresMin": executor.max_cores, "ramMin": executor.max_ram}
         limits["cudaDeviceCountMin"] = executor.max_cuda
         fitting |= {name: min(fitting[name], limits[name]) for name in limits if name in fitting}
         return executor.select_resources(fitting, runtime)
 
-    # with requirements from the job spec, cwltool's cache would run the tool without them
+    # the key of cwltool's cache ignores requirements from the job order
     cached = not _OVERRIDES & set(spec.inputs)
     defaults = import_module("cwltool.argparser").get_default_args()
     own = {
@@ -392,16 +398,13 @@ def _runtime(workspace: Workspace, spec: LibraryLaunchSpec, executor: Any) -> An
         "podman": spec.containers == "podman",
         "singularity": spec.containers == "apptainer",
         "cachedir": str(private / "cache") if cached else None,
-        "rm_tmpdir": cached,  # outputs lie there otherwise
+        "rm_tmpdir": cached,  # without a cache the outputs are there
         "tmpdir_prefix": f"{private / 'tmp'}/",
-        "tmp_outdir_prefix": f"{private}/cache/job-",  # below the cache nothing is cleared away
+        "tmp_outdir_prefix": f"{private}/cache/job-",  # cwltool does not delete below the cache
         "cidfile_dir": str(private),
-        "move_outputs": "leave",  # so that the cache stays whole; `outputs` links them
+        "move_outputs": "leave",  # keeps the cache complete; `keep_outputs` makes links
         "preserve_environment": [name for name in _PRESERVED if name in os.environ],
         "on_error": "continue" if spec.options.get("keep_going") else "stop",
         "select_resources": select,
     }
     return import_module("cwltool.context").RuntimeContext(defaults | own)
-
-
-# `python -m wesemu.engines.cwl.worker RUN_DIRECTORY`: the process of a CWL run.

@@ -1,10 +1,10 @@
 """Snakemake as an engine; docs/run-directory.md describes what its runs leave on disk.
 
-engine, forkserver_client    the server's side, asyncio
-forkserver, worker           the mode "warm": runs are forked where Snakemake is imported already
-cli_worker                   the mode "cli": a run starts Snakemake's command line; Slurm by plugin
-executor, hooks              inside a warm run: hooks is all that touches Snakemake's internals
-backends                     where the commands of a warm run's tasks run: here, or on Slurm
+engine, forkserver_client    the part in the server, asyncio
+forkserver, worker           mode "warm": forks runs from a process that has imported Snakemake
+cli_worker                   mode "cli": runs Snakemake's command line; also for its Slurm plugin
+executor, hooks              inside a warm run; only hooks uses Snakemake's internals
+backends                     run the commands of tasks: on this machine or on Slurm
 """
 
 from wesemu.engines.options import SnakemakeOptions, check_parameters

@@ -1,4 +1,4 @@
-"""Where the commands of a run's tasks run: on this machine, or on a cluster's nodes."""
+"""Backends that run the commands of tasks: local processes, or srun on a cluster."""
 
 import json
 import os
@@ -31,41 +31,41 @@ from wesemu.runs.model import Resources
 from wesemu.runs.run_directory import Workspace
 
 Ended = Callable[[int, Usage], None]
-"""Told once: the exit status, and what was used."""
+"""Callback with exit status and usage; called once."""
 
 
 class Backend(Protocol):
-    """Thread-safe."""
+    """Runs the commands of tasks. Thread-safe."""
 
     def is_remote(self, job: JobFacts) -> bool:
-        """Whether the job, once it is ready, does not run in this machine's own processes."""
+        """Return whether a ready job runs on another machine."""
         ...
 
     def start(
         self, job: JobFacts, attempt: Attempt, command: str, ended: Ended, options: dict[str, Any]
     ) -> TaskProcess:
-        """Start a shell command; `options` are those of Popen."""
+        """Start a shell command with Popen `options`."""
         ...
 
     def enter_group(
         self, jobids: Iterable[int], wanted: Resources | None, requested: Mapping[str, str]
     ) -> None:
-        """Blocks until jobs that run together may start. Raises PlaceRefused."""
+        """Block until a group of jobs may start. Raises BackendRefused."""
         ...
 
     def leave_group(self, jobids: Iterable[int]) -> None: ...
 
     def cancel(self) -> None:
-        """Whoever waits in `enter_group` gets PlaceRefused."""
+        """Raise BackendRefused in calls that wait in `enter_group`."""
         ...
 
 
 class BackendRefused(RuntimeError):
-    """Jobs that run together were given no place."""
+    """The backend cannot start a group of jobs."""
 
 
 class LocalBackend:
-    """Implements Place."""
+    """Runs commands as processes of this machine."""
 
     def is_remote(self, job: JobFacts) -> bool:
         return False
@@ -78,24 +78,25 @@ class LocalBackend:
     def enter_group(
         self, jobids: Iterable[int], wanted: Resources | None, requested: Mapping[str, str]
     ) -> None:
-        """They share this machine."""
+        """Do nothing: the jobs run on this machine."""
 
     def leave_group(self, jobids: Iterable[int]) -> None:
-        """Nothing was taken."""
+        """Do nothing: `enter_group` has taken nothing."""
 
     def cancel(self) -> None:
-        """Nobody waits."""
+        """Do nothing: `enter_group` does not wait."""
 
 
-# srun in front of the tasks of a run.
-
+# Slurm.
 
 _GRANTED = re.compile(r"job allocation (\d+)")
 
 
 class SlurmBackend:
-    """Implements `places.Place`: a job of Slurm for each task, one for those of a pipe together.
-    Local rules run here."""
+    """Runs each task as a Slurm job, and the jobs of a pipe as steps of one job.
+
+    Local rules run on this machine.
+    """
 
     def __init__(self, workspace: Workspace, cluster: Cluster) -> None:
         self._run_id = workspace.root.name
@@ -124,23 +125,23 @@ class SlurmBackend:
             ended(code, Usage(facts.get("cpu_seconds"), facts.get("peak_memory")))
 
         shell = options.pop("executable", None) or "/bin/sh"
-        words = [
-            *self._words(job, attempt),
+        argv = [
+            *self._argv(job, attempt),
             *(sys.executable, "-I", "-S", slurm_task.__file__, str(report), shell, "-c", command),
         ]
         changed = {"shell": False, "env": job_environment(options.get("env") or {})}
-        with os.fdopen(attempt.open("srun"), "wb") as talk:
-            return SrunProcess(words, reported, **{**options, **changed, "stderr": talk})
+        with os.fdopen(attempt.open("srun"), "wb") as stderr:
+            return SrunProcess(argv, reported, **{**options, **changed, "stderr": stderr})
 
-    def _words(self, job: JobFacts, attempt: Attempt) -> list[str]:
+    def _argv(self, job: JobFacts, attempt: Attempt) -> list[str]:
         assert job.wanted is not None
-        need, stderr = _need(job.wanted, job.requested), attempt.folder / "stderr"
+        needed, stderr = _slurm_resources(job.wanted, job.requested), attempt.folder / "stderr"
         with self._lock:
             allocation = self._allocations.get(job.jobid)
         if allocation is not None:
-            return step_argv(allocation, need, stderr=stderr)
+            return step_argv(allocation, needed, stderr=stderr)
         name = f"{self._run_id}/{job.rule}-{attempt.folder.name}"
-        return srun_argv(self._cluster, need, name=name, stderr=stderr)
+        return srun_argv(self._cluster, needed, name=name, stderr=stderr)
 
     def enter_group(
         self, jobids: Iterable[int], wanted: Resources | None, requested: Mapping[str, str]
@@ -149,16 +150,18 @@ class SlurmBackend:
             return
         members = list(jobids)
         name = f"{self._run_id}/group-{min(members)}"
-        allocation = self._allocate(salloc_argv(self._cluster, _need(wanted, requested), name=name))
+        allocation = self._allocate(
+            salloc_argv(self._cluster, _slurm_resources(wanted, requested), name=name)
+        )
         with self._lock:
             self._allocations |= dict.fromkeys(members, allocation)
 
-    def _allocate(self, words: list[str]) -> str:
+    def _allocate(self, argv: list[str]) -> str:
         with self._lock:
             if self._canceled:
                 raise BackendRefused("the run was canceled")
             process = subprocess.Popen(
-                words,
+                argv,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -166,12 +169,12 @@ class SlurmBackend:
                 process_group=0,
             )
             self._waiting.add(process.pid)
-        _, told = process.communicate()
+        _, stderr = process.communicate()
         with self._lock:
             self._waiting.discard(process.pid)
-        granted = _GRANTED.search(told) if process.returncode == 0 else None
+        granted = _GRANTED.search(stderr) if process.returncode == 0 else None
         if granted is None:
-            raise BackendRefused(told.strip() or f"salloc ended with {process.returncode}")
+            raise BackendRefused(stderr.strip() or f"salloc ended with {process.returncode}")
         return granted[1]
 
     def leave_group(self, jobids: Iterable[int]) -> None:
@@ -191,19 +194,22 @@ class SlurmBackend:
 
 
 class SrunProcess(TaskProcess):
-    """On SIGTERM srun has Slurm kill the task and waits for that; were it killed itself, the task
-    would run on."""
+    """srun for one task.
+
+    On SIGTERM, srun lets Slurm kill the task and waits for its end. A killed srun would leave the
+    task running, so SIGKILL becomes SIGTERM.
+    """
 
     def send_signal(self, number: int) -> None:
         super().send_signal(signal.SIGTERM if number == signal.SIGKILL else number)
 
 
-def _need(wanted: Resources, requested: Mapping[str, str]) -> SlurmResources:
+def _slurm_resources(wanted: Resources, requested: Mapping[str, str]) -> SlurmResources:
     return SlurmResources(wanted.cores, wanted.memory_mb, wanted.gpus, requested)
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """What `slurm.task` has written; nothing where it was killed early."""
+    """Return the report of `slurm_task`; empty if it was killed before it could write."""
     try:
         facts: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -212,7 +218,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def note_node(attempt: Attempt, facts: Mapping[str, Any]) -> None:
-    """Where the attempt ran; it began when its first command did, not while that was queued."""
+    """Set node and start time of the attempt: time in the queue of Slurm does not count."""
     if not facts or attempt.node:
         return
     attempt.node = {"node": str(facts["node"]), "slurm_job": str(facts["job"])}

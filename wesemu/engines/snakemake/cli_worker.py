@@ -1,4 +1,8 @@
-"""The worker of the mode "cli": Snakemake's command line, listened to by a logger plugin."""
+"""The worker of the mode "cli": runs Snakemake's command line with our logger plugin.
+
+Parts: options and logs of Snakemake's Slurm plugin, `CliRecorder` (messages of the logger plugin to
+events), `CliWorker` (the process) and its command line.
+"""
 
 import contextlib
 import json
@@ -41,15 +45,14 @@ from wesemu.engines.task_recorder import TaskHistory, job_key
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
-# Snakemake's own executor plugin for Slurm, by its command line.
-
+# The Slurm executor plugin of Snakemake.
 
 _MODULE = "snakemake_executor_plugin_slurm"
 _LONGEST_PREFIX = 50
 _LATENCY_SECONDS = 30
 _STATUS_SECONDS = 10
-"""Short tasks have ended by then, each being a cold start of Snakemake; the plugin then waits ten
-seconds more between any two checks."""
+"""Short tasks have ended by then, as each is a cold start of Snakemake. The plugin adds ten seconds
+after each check."""
 
 _READ_SIZE = 1 << 16
 _RULE_ERROR = "\nRuleException:"
@@ -57,12 +60,12 @@ _EXIT_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signa
 
 
 def plugin_installed() -> bool:
-    """Without importing it. Blocks on the disk."""
+    """Return whether the plugin is installed, without importing it. Blocks on the disk."""
     return find_spec(_MODULE) is not None
 
 
 def plugin_argv(cluster: Cluster, run_id: str, jobs: int) -> list[str]:
-    """Options of Snakemake for `jobs` jobs at a time; default resources are `plugin_resources`."""
+    """Return Snakemake options for `jobs` jobs at a time, without `plugin_resources`."""
     prefix = "".join(sign if sign.isalnum() else "-" for sign in run_id)[:_LONGEST_PREFIX]
     argv = [
         *("--executor", "slurm", "--jobs", str(jobs)),
@@ -77,21 +80,21 @@ def plugin_argv(cluster: Cluster, run_id: str, jobs: int) -> list[str]:
 
 
 def plugin_resources(cluster: Cluster) -> list[str]:
-    """Default resources that send a rule where the administrator wants it, as expressions."""
+    """Return default resources (expressions) with the Slurm settings of the administrator."""
     named = {"slurm_partition": cluster.partition, "slurm_account": cluster.account}
     named["slurm_extra"] = " ".join(cluster.options)
     return [f"{name}={value!r}" for name, value in named.items() if value]
 
 
 def exit_status(text: str) -> int | None:
-    """Of the command that Snakemake complains about; 128 + n for signal n."""
-    if (found := _EXIT_STATUS.search(text)) is None:
+    """Return the exit status in an error message of Snakemake; 128 + n for signal n."""
+    if (match := _EXIT_STATUS.search(text)) is None:
         return None
-    return int(found[1]) if found[1] else 128 + int(found[2])
+    return int(match[1]) if match[1] else 128 + int(match[2])
 
 
 def job_log(logs: Iterable[str], root: Path) -> str | None:
-    """Of a failed job's logs the one that the plugin has added, below `root`."""
+    """Return the log that the plugin added to a failed job, as a path below `root`."""
     for log in map(Path, logs):
         if "slurm_logs" in log.parts and log.is_relative_to(root) and log.is_file():
             return str(log.relative_to(root))
@@ -99,17 +102,16 @@ def job_log(logs: Iterable[str], root: Path) -> str | None:
 
 
 def read_job_log(path: Path) -> tuple[int | None, str]:
-    """The exit status of a job's command and the last line before Snakemake's error of it."""
+    """Return exit status and last line of a job, from the text before Snakemake's error."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _READ_SIZE))
         text = file.read().decode(errors="replace")
-    words, found, _ = text.partition(_RULE_ERROR)
-    lines = words.splitlines() if found else []
+    before, error, _ = text.partition(_RULE_ERROR)
+    lines = before.splitlines() if error else []
     return exit_status(text), lines[-1].strip() if lines else ""
 
 
-# What Snakemake's log events tell of tasks: fewer details than `recorder` learns from its hooks.
-
+# Events from the log events of Snakemake; they have fewer details than the hooks of warm runs.
 
 _INCOMPLETE = re.compile(r"Job (\d+)\s+completed successfully, but some output files are missing")
 
@@ -117,7 +119,7 @@ Message = dict[str, Any]
 
 
 class CliRecorder:
-    """Turns the plugin's messages into the event_log."""
+    """Converts messages of the logger plugin to events."""
 
     def __init__(
         self, workspace: Workspace, event_log: EventLog, earlier: list[JsonObject]
@@ -130,7 +132,7 @@ class CliRecorder:
         self._errors = list[str]()
         self._canceled = False
         self.has_orphaned_service = False
-        """Jobs of a group have failed, and Snakemake would wait for its service for ever."""
+        """Jobs of a group have failed, and Snakemake would wait forever for their service."""
         self._failures = dict[int, RunFailure]()
         self._finished = dict[str, None]()
         self._made, self._consumed, self._wanted = dict[str, None](), set[str](), set[str]()
@@ -206,20 +208,20 @@ class CliRecorder:
         task, message = self._running[jobid]
         error = self._error_of(message)
         code = exit_status(error)
-        root, words = self._workspace.root, ""
+        root, text = self._workspace.root, ""
         if (remote := job_log(logs, root)) is not None:
-            code, words = read_job_log(root / remote)
+            code, text = read_job_log(root / remote)
         state = TaskState.CANCELED if self._canceled else TaskState.EXECUTOR_ERROR
         self._ended(jobid, state, timestamp, code)
         wildcards = ", ".join(f"{name}={value}" for name, value in task.wildcards.items())
         evidence = [*relative_logs(self._workspace, tuple(logs)), remote or "stderr.log"]
         failure = task_failure(task.name, wildcards, code, error, root, evidence)
-        if words and failure.stderr == remote:
-            failure = replace(failure, message=f"rule {task.name} ended: {words}")
+        if text and failure.stderr == remote:
+            failure = replace(failure, message=f"rule {task.name} ended: {text}")
         self._failures[jobid] = failure
 
     def _error_of(self, message: Message) -> str:
-        """The message that shows the job's command, else the newest one."""
+        """Return the error that contains the command of the job, else the newest error."""
         command = (message["shellcmd"] or "").strip()
         for text in reversed(self._errors):
             if command and command in text:
@@ -230,19 +232,21 @@ class CliRecorder:
         self._canceled = True
 
     def ended(self, code: int) -> None:
-        """The command has ended: the outputs, or the failure of each job that stayed failed."""
+        """Record the outputs, or the failure of each job that stayed failed."""
         if code == 0:
             final = [p for p in self._made if p in self._wanted or p not in self._consumed]
             self._write_outputs(final)
             return
         if not self._canceled:
-            self._write_outputs(self._finished)  # which of them are targets is not known yet
+            self._write_outputs(
+                self._finished
+            )  # the targets are unknown before all jobs have started
         root = self._workspace.root
         for failure in self._failures.values():
             self._event_log.error(failure)
         if not self._failures:
-            words = self._errors[0] if self._errors else log_tail(root / "stderr.log")
-            message = shorten(words, root) or f"Snakemake ended with exit status {code}"
+            text = self._errors[0] if self._errors else log_tail(root / "stderr.log")
+            message = shorten(text, root) or f"Snakemake ended with exit status {code}"
             self._event_log.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
 
     def _write_outputs(self, paths: Iterable[str]) -> None:
@@ -252,16 +256,15 @@ class CliRecorder:
         self._event_log.outputs(outputs.files, outputs.problems)
 
 
-# A caller's options as words of Snakemake's command line, and as its own parser reads them.
-
+# The process.
 
 _PLUGIN_PATH = Path(__file__).parent / "plugin_path"
 _SERVICE_SECONDS = "5"
-"""For a `service()` to make its file. Snakemake waits as long for any output that is missing."""
+"""Time for a `service()` to create its file; applies to every missing output."""
 
 
 class CliWorker:
-    """Implements `run_process.Worker`. The tools share the command's process group."""
+    """Implements `run_process.Worker`. The tools are in the process group of the command."""
 
     def __init__(self, context: RunContext, spec: SnakemakeLaunchSpec) -> None:
         self._recorder = CliRecorder(
@@ -307,17 +310,20 @@ class CliWorker:
                 self._recorder.handle(message)
         if self._recorder.has_orphaned_service and not self._ending:
             self._ending = True
-            # not Snakemake: its handler of SIGTERM may wait for itself for ever
+            # not to Snakemake: its SIGTERM handler may deadlock (see hooks.keep_signals)
             send(descendants(self.pid), signal.SIGTERM)
 
     def cancel(self) -> None:
-        """Snakemake's own way: on SIGTERM it starts no more, and the tools' ends are failures; the
-        plugin cancels its jobs on SIGINT."""
+        """Signal the process group: SIGTERM, or SIGINT for the Slurm plugin.
+
+        On SIGTERM, Snakemake starts no more jobs and treats ended tools as failures. The Slurm
+        plugin cancels its jobs on SIGINT.
+        """
         self._recorder.cancel()
         send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
-        """An adopted orphan; nothing is to be done."""
+        """Do nothing: the child is an adopted orphan."""
 
     def ended(self, code: int) -> None:
         while self._open and select.select([self._pipe], [], [], 0)[0]:
@@ -328,13 +334,13 @@ class CliWorker:
 def _begin(parent: int, workspace: Workspace, spec: SnakemakeLaunchSpec) -> None:
     die_with_parent(parent)
     offer_to_oom_killer()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the run's process ignores
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the run process ignores it
     if spec.sandbox is not None and not spec.sandbox.program:
         enter_sandbox(spec.sandbox, workspace, spec.priority)
 
 
 def leased_command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
-    """When a task starts is Snakemake's affair here, so the run as a whole has a lease."""
+    """Return the command line with one lease for the whole run: Snakemake starts the tasks."""
     command = command_line(workspace, spec)
     if spec.sandbox is not None and spec.sandbox.program:
         command = in_bubblewrap(spec.sandbox, workspace, command)
@@ -361,9 +367,6 @@ def command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
         pairs = tuple(plugin_resources(spec.cluster))
         options = replace(options, default_resources=(*options.default_resources, *pairs))
     return [*argv, *option_argv(options), "--", *options.targets]
-
-
-# `python -m wesemu.engines.snakemake.cli_worker RUN_DIRECTORY`: a run in the mode "cli".
 
 
 def run_cli(workspace: Workspace, announce: Announce) -> None:

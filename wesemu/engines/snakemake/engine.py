@@ -1,4 +1,4 @@
-"""Snakemake as an engine of the server."""
+"""Snakemake as an engine: chooses the mode, launches and attaches runs, dry runs."""
 
 import asyncio
 import logging
@@ -31,18 +31,18 @@ log = logging.getLogger("wesemu.engines.snakemake")
 
 
 class SnakemakeEngine:
-    """Implements `runs.ports.Engine`. Each run is a process of its own.
+    """Implements `runs.ports.Engine`. Each run has its own process.
 
-    In the mode "warm" it is forked from a process that has imported Snakemake; "cli" starts the
-    command line interface for each run: slower, with fewer details on tasks. Versions of
-    Snakemake that "warm" was not tested with, and systems other than Linux, get "cli".
+    The mode "warm" forks it from a process that has imported Snakemake. "cli" starts Snakemake's
+    command line for each run: slower, with fewer details about tasks. Untested versions of
+    Snakemake and systems other than Linux always use "cli".
 
-    `executor` other than "local" sends the tasks to the `cluster`: "slurm" needs "warm", the
-    plugin gets "cli". Such runs take no leases of this machine.
+    An `executor` other than "local" sends the tasks to the `cluster`: "slurm" requires "warm",
+    "slurm-plugin" uses "cli". These runs take no leases of this machine.
 
-    `environment` is added to what the tools see; settings (WESEMU_*) are taken away from it.
-    `grace_seconds` are the tools' on cancel, before SIGKILL. `version` is Snakemake's. `modules`
-    are what the Snakefiles import, so that not every warm run has to.
+    `environment` extends that of the tools, which has no settings (WESEMU_*). `grace_seconds`: time
+    for the tools between SIGTERM and SIGKILL after a cancel. `version`: that of Snakemake.
+    `modules`: imports of the Snakefiles, preloaded for warm runs.
     """
 
     name = "snakemake"
@@ -82,16 +82,18 @@ class SnakemakeEngine:
 
     @property
     def forkserver(self) -> int | None:
-        """The process id of the forkserver, while there is one."""
+        """Process id of the forkserver, or None without one."""
         return self._client.pid
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
-        """Raises InvalidRequest, naming the parameter."""
+        """Raise InvalidRequest with the name of an invalid parameter."""
         check_parameters(parameters)
 
     async def warm(self) -> None:
-        """Start the forkserver now, so that the next run need not wait, and ask for the cluster
-        that tasks go to, until it has answered once. Raises EngineFault."""
+        """Start the forkserver ahead of the next run; query the cluster until it answers once.
+
+        Raises EngineFault.
+        """
         if not self._answered:
             await self._measured()
             self._answered = True
@@ -99,7 +101,7 @@ class SnakemakeEngine:
             await self._client.start()
 
     async def launch(self, job: LaunchRequest) -> DetachedExecution:
-        """As the port says. A run that is alive is followed instead."""
+        """Launch a run, or follow it if its process is alive (see `runs.ports.Engine`)."""
         job = replace(job, workspace=await absolute(job.workspace))
         cluster = await self._measured()
         if self.executor != "local":
@@ -108,7 +110,7 @@ class SnakemakeEngine:
         return await self._launcher.follow(job.workspace, reply)
 
     async def _measured(self) -> Cluster:
-        """The cluster, if there is one, with what Slurm says of it. Raises EngineFault."""
+        """Return the cluster with the properties that Slurm reports. Raises EngineFault."""
         if self.executor == "local":
             return self._cluster
         if self.executor == "slurm" and self.mode != "warm":
@@ -131,6 +133,7 @@ class SnakemakeEngine:
     async def _launch(self, job: LaunchRequest, cluster: Cluster) -> Reply:
         if self.mode == "warm" and not self._wrapped(job):
             await self._write_spec(job, "warm", cluster)
+            # a forkserver may die between two launches; the second attempt starts a new one
             for attempt in (1, 2):
                 try:
                     return await self._client.launch(job.workspace.root)
@@ -164,12 +167,12 @@ class SnakemakeEngine:
         return self._sandbox if job.untrusted and self.executor == "local" else None
 
     def _wrapped(self, job: LaunchRequest) -> bool:
-        """Only a command can be put into bubblewrap."""
+        """Return whether the run needs bubblewrap, which wraps commands but not forks."""
         sandbox = self._sandbox_of(job)
         return sandbox is not None and bool(sandbox.program)
 
     async def dry_run(self, job: LaunchRequest) -> Graph | None:
-        """As the port says; None with a version whose internals nobody here knows."""
+        """Plan a run (see `runs.ports.Engine`). Return None for untested Snakemake versions."""
         if not is_tested(self.version):
             return None
         await self._write_spec(job, self.mode, self._cluster)

@@ -1,5 +1,7 @@
-"""What a run's worker does when something happens inside Snakemake: it writes the event_log, gives
-each task its files and process group, and ends the tools when the run is canceled.
+"""Records and controls the tasks of a warm run, as the `Watcher` of the hooks.
+
+Parts: `TaskLeases` (leases of jobs and groups) and `SnakemakeRecorder`, which writes the event log,
+gives each task its files and process group, and ends the tools on cancel.
 """
 
 import os
@@ -24,19 +26,19 @@ from wesemu.engines.task_recorder import Attempt, TaskHistory, TaskProcess, Usag
 from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
-# The leases of a run's jobs, in its worker: one each, or one for jobs that run together.
+# Leases: one for each job, or one for a group of jobs.
 
 
 @dataclass(slots=True)
 class _SharedLease:
-    """A lease and how many (members, and their group) still need it."""
+    """A lease and the number of its users: the members, and the group itself."""
 
     lease: Lease
     users: int = 1
 
 
 class TaskLeases:
-    """Thread-safe. Without a client nobody waits and there are no leases."""
+    """Leases of jobs and groups. Thread-safe. Without a client, there are no leases."""
 
     def __init__(self, client: LeaseClient | None) -> None:
         self._client = client
@@ -45,8 +47,10 @@ class TaskLeases:
         self._entered = dict[int, _SharedLease]()
 
     def enter(self, jobid: int, wanted: Resources | None) -> Lease | None:
-        """Blocks until the job may start; at once with a lease of its group, and for a job that
-        wants none. Raises LeasesClosed, OSError."""
+        """Block until the job may start; return its lease, or None if it needs none.
+
+        Does not block for a member of a group. Raises LeasesClosed, OSError.
+        """
         with self._lock:
             share = self._groups.get(jobid)
             if share is not None:
@@ -60,27 +64,29 @@ class TaskLeases:
         return share.lease
 
     def leave(self, jobid: int) -> None:
-        """The job needs its lease no more; harmless for one that has none."""
+        """Release the lease of the job, if it has one."""
         with self._lock:
             share = self._entered.pop(jobid, None)
         self._release(share)
 
     def enter_group(self, jobids: Iterable[int], wanted: Resources | None) -> None:
-        """Blocks until jobs that run together may start: one lease, or they could wait for each
-        other for ever. Raises as `enter` does."""
+        """Block until a group may start. Its jobs share one lease, so they cannot deadlock.
+
+        Raises like `enter`.
+        """
         share = self._take(wanted)
         if share is not None:
             with self._lock:
                 self._groups |= dict.fromkeys(jobids, share)
 
     def leave_group(self, jobids: Iterable[int]) -> None:
-        """The lease goes when the last member, who may be about to be killed, has left too."""
+        """Release the lease of the group once all its members have left as well."""
         with self._lock:
             shares = [self._groups.pop(jobid, None) for jobid in jobids]
         self._release(shares[0] if shares else None)
 
     def close(self) -> None:
-        """Whoever waits gets LeasesClosed."""
+        """Raise LeasesClosed in waiting and later calls of `enter`."""
         if self._client is not None:
             self._client.close()
 
@@ -104,7 +110,7 @@ def _amounts(wanted: Resources) -> tuple[int, int, int]:
 
 
 def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
-    """For sorting the jobs of a pipe: whoever failed first, but for a mere broken pipe."""
+    """Sort key for failed jobs of a pipe: by time, but broken pipes (SIGPIPE) last."""
     attempt = failed[1]
     return attempt.task.exit_code == _BROKEN_PIPE, attempt.ended_at
 
@@ -118,15 +124,15 @@ _BROKEN_PIPE = 128 + signal.SIGPIPE
 _BROKEN_PIPE_SECONDS = 1.0
 
 StartPython = Callable[[list[str], str, Attempt, Callable[[int], None]], int]
-"""Arguments, directory, the attempt, and who wants to know the process group: the exit status."""
+"""(arguments, directory, attempt, callback with the process group) -> exit status."""
 
 
 class SnakemakeRunCanceled(RuntimeError):
-    """No task is started any more."""
+    """The run was canceled; no more tasks start."""
 
 
 class GroupEnded(RuntimeError):
-    """Another job of the group has failed, so this one does not start."""
+    """Another job of the group has failed; this one does not start."""
 
 
 class SnakemakeRecorder:
@@ -152,7 +158,7 @@ class SnakemakeRecorder:
         self._attempts = dict[int, Attempt]()
         self._groups = set[int]()
         self._processes = dict[int, TaskProcess]()
-        self._ended_together = set[int]()
+        self._ended_groups = set[int]()
         self._error = ""
         self._stop: Callable[[], None] | None = None
         self._canceled = False
@@ -219,7 +225,7 @@ class SnakemakeRecorder:
         self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
     ) -> None:
         with self._lock:
-            self._ended_together.difference_update(jobids)  # of an earlier attempt
+            self._ended_groups.difference_update(jobids)  # from an earlier attempt
             self._thread.members = jobids
         self._leases.enter_group(jobids, wanted)
         try:
@@ -229,18 +235,20 @@ class SnakemakeRecorder:
             self._report_refusal(str(refusal))
             raise
 
-    def _report_refusal(self, told: str) -> None:
+    def _report_refusal(self, reason: str) -> None:
         with self._lock:
             self.task_failed = True
             if not self._canceled:
-                message = f"jobs that run together could not start: {told.splitlines()[-1]}"
-                self._event_log.error(RunFailure(message, hint=slurm_hint(told)))
+                message = f"a group of jobs could not start: {reason.splitlines()[-1]}"
+                self._event_log.error(RunFailure(message, hint=slurm_hint(reason)))
 
     def end_group(self, jobids: list[int]) -> None:
-        """Where all failures are broken pipes so far, the reader has a moment to end by itself:
-        it may have failed first."""
+        """End a group. After mere broken pipes, wait a moment: the reader may have failed first.
+
+        It then ends by itself with an exit status that shows the cause.
+        """
         with self._lock:
-            self._ended_together.update(jobids)
+            self._ended_groups.update(jobids)
             attempts = [self._attempts[jobid] for jobid in jobids if jobid in self._attempts]
             codes = {attempt.task.exit_code for attempt in attempts} - {None, 0}
             if codes != {_BROKEN_PIPE}:
@@ -252,14 +260,14 @@ class SnakemakeRecorder:
 
     def _kill(self, jobids: list[int]) -> None:
         with self._lock:
-            for jobid in self._ended_together.intersection(jobids):
+            for jobid in self._ended_groups.intersection(jobids):
                 if (process := self._processes.get(jobid)) is not None:
                     process.kill()
 
     def _raise_if_ended(self, jobid: int) -> None:
-        if jobid in self._ended_together:
+        if jobid in self._ended_groups:
             if (attempt := self._attempts.get(jobid)) is not None:
-                attempt.signaled = True  # so it is not to blame
+                attempt.signaled = True  # so it is CANCELED, not failed
             raise GroupEnded("another job of its group has failed")
 
     def group_left(self, jobids: list[int]) -> None:
@@ -345,10 +353,10 @@ class SnakemakeRecorder:
                     del self._processes[jobid]
 
     def pause(self, seconds: float) -> bool:
-        """Snakemake looks once a second whether the jobs of a pipe have ended: too seldom."""
+        """Replace the executor's sleep of one second between two polls of the jobs of a pipe."""
         time.sleep(min(seconds, _PAUSE_SECONDS))
         members = getattr(self._thread, "members", [])
-        return not self._canceled and self._ended_together.isdisjoint(members)
+        return not self._canceled and self._ended_groups.isdisjoint(members)
 
     def logged_error(self, message: str) -> None:
         attempt: Attempt | None = getattr(self._thread, "attempt", None)
@@ -395,10 +403,10 @@ class SnakemakeRecorder:
         )
 
     def cancel(self) -> None:
-        """End the tools; Snakemake then fails those jobs and removes their partial outputs."""
+        """End the tools. Snakemake then removes the partial outputs of these failed jobs."""
         with self._lock:
-            self._canceled = self.task_failed = True  # so the workflow is not to blame
-            if self._stop is None:
+            self._canceled = self.task_failed = True  # so no failure of the workflow is reported
+            if self._stop is None:  # still planning: there are no tools and no outputs
                 os._exit(CANCELED)
             for group in self._groups:
                 send_group(group, signal.SIGTERM)
@@ -410,5 +418,5 @@ class SnakemakeRecorder:
 
 
 def plain_command(command: str) -> str:
-    """A shell command without the strict mode that Snakemake puts in front."""
+    """Return a shell command without the strict mode prefix of Snakemake."""
     return command.removeprefix("set -euo pipefail;").strip()

@@ -1,16 +1,17 @@
-"""The warm process: it has imported Snakemake and forks a run's process for each launch.
+"""The forkserver: imports Snakemake once and forks a run process for each launch.
 
-`python -m wesemu.engines.snakemake.forkserver FD [MODULE …]`, where FD is one end of a socket pair
-(SOCK_SEQPACKET, JSON) and MODULEs are imported as well. It is sent {"id", "root"}; it sends
-{"ready"}, or {"failed": reason} before it ends, then for each launch what `run_process.execute`
-announces, and {"id", "exited"} once that process has ended. It ends when the other end is closed;
-the runs go on.
+`python -m wesemu.engines.snakemake.forkserver FD [MODULE …]`. FD is one end of a socket pair
+(SOCK_SEQPACKET, JSON); MODULEs are imported as well. It receives {"id", "root"}. It sends
+{"ready"}, or {"failed": reason} before it exits. For each launch it sends the announcement of
+`run_process.execute`, and {"id", "exited"} when that process has ended. It exits when the other
+end is closed; the runs continue.
 """
 
 import contextlib
 import gc
 import json
 import os
+import platform
 import select
 import signal
 import socket
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
+import yaml
 
 from wesemu.engines import run_process
 from wesemu.engines.launch_spec import launch_details, read_snakemake_spec
@@ -30,11 +32,11 @@ from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.worker import WarmWorker
 from wesemu.runs.run_directory import Workspace
 
-# Modules that the warm process has imported for the workflows that it forks runs of.
+# Preloaded modules: imported before the fork, so runs need not.
 
 
 class PreloadedModules:
-    """Imports `names`. Those that cannot be, a run will import, or say why it cannot."""
+    """Imports the modules `names`. Ignores failures: the run that needs one reports the error."""
 
     def __init__(self, names: Sequence[str]) -> None:
         before = {*sys.modules}
@@ -49,9 +51,9 @@ class PreloadedModules:
         }
 
     def forget_changed(self) -> None:
-        """Where one's file has changed since, let whoever imports any of them read it anew.
+        """Remove all preloaded modules from sys.modules if the file of one has changed.
 
-        For a run's own process: workflows and the modules that they import change together.
+        The process of a run calls this; its imports then read the new files.
         """
         if any(_stamp(name) != stamp for name, stamp in self._stamps.items()):
             for name in self._stamps:
@@ -59,7 +61,7 @@ class PreloadedModules:
 
 
 def _stamp(name: str) -> tuple[int, int] | None:
-    """Time of change and size of a module's file."""
+    """Return modification time and size of the file of a module."""
     file = getattr(sys.modules.get(name), "__file__", None)
     try:
         status = Path(file or "").stat() if file else None
@@ -68,13 +70,67 @@ def _stamp(name: str) -> tuple[int, int] | None:
     return (status.st_mtime_ns, status.st_size) if status else None
 
 
+_PRELOADED = (
+    "snakemake.api",
+    "snakemake.cli",
+    "snakemake.executors.local",
+    "snakemake.scheduling.job_scheduler",
+    "snakemake.script",
+    "snakemake.storage",
+    "smart_open",
+    "yte",
+    "dpath",
+    "platformdirs",
+    "jsonschema",
+    "getpass",
+    "graphlib",
+    "encodings.idna",
+)
+
+
+def load() -> None:
+    """Import the modules of a run, and fill caches that all runs share.
+
+    These are the plugin registries, and the processor name, for which Snakemake runs a program.
+    """
+    for name in _PRELOADED:
+        with contextlib.suppress(ImportError):  # the run then imports it itself
+            import_module(name)
+    for kind in ("executor", "storage", "scheduler", "logger"):
+        registry = import_module(f"snakemake_interface_{kind}_plugins.registry")
+        vars(registry)[f"{kind.capitalize()}PluginRegistry"]()
+    platform.processor()
+    _read_yaml_by_libyaml()
+
+
+def _read_yaml_by_libyaml() -> None:
+    """Let yte parse with libyaml: the Python parser takes longer than planning a workflow."""
+    if hasattr(yaml, "CFullLoader"):
+        vars(import_module("yte"))["yaml"] = hooks.ModuleProxy(yaml, load=load_yaml)
+
+
+def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it
+    """Parse YAML with libyaml; give the same results and errors as PyYAML's Python parser.
+
+    libyaml treats tabs differently and rejects some valid input, so those cases use the other
+    parser.
+    """
+    text = stream if isinstance(stream, str) else stream.read()
+    if "\t" not in text:
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.load(text, yaml.CFullLoader)  # noqa: S506  # same loader, in C
+    if not isinstance(stream, str):
+        stream.seek(0)
+    return yaml.load(stream, Loader)  # noqa: S506  # the caller's choice
+
+
 _MESSAGE_LIMIT = 1 << 16
 _REASON_LIMIT = 1000
 _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
 class ForkServer:
-    """Has no threads and no event loop: whatever it forks must be whole."""
+    """Forks run processes. Has no threads: after fork(2) only the calling thread exists."""
 
     def __init__(self, channel: socket.socket, modules: Sequence[str]) -> None:
         self._channel = channel
@@ -88,6 +144,7 @@ class ForkServer:
         except BaseException as error:
             self._send({"failed": f"{type(error).__name__}: {error}"[:_REASON_LIMIT]})
             raise
+        # frozen objects are not touched by the collector, so their pages stay shared after forks
         gc.collect()
         gc.freeze()
         signal.set_wakeup_fd(self._wakeup_writer, warn_on_full_buffer=False)
@@ -105,10 +162,12 @@ class ForkServer:
 
     def _load(self) -> None:
         with _one_thread():
-            hooks.load()
+            load()
             self._preloaded = PreloadedModules(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
-            raise RuntimeError("modules imported ahead start threads; they cannot be forked")
+            raise RuntimeError(
+                "preloaded modules have started threads, so this process cannot fork"
+            )
 
     def _fork_run(self) -> bool:
         content = self._channel.recv(_MESSAGE_LIMIT)
@@ -165,15 +224,15 @@ class ForkServer:
         )
 
     def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the server has gone; the runs go on
+        with contextlib.suppress(OSError):  # the server has gone; the runs continue
             self._channel.send(json.dumps(message).encode())
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep numpy, which Snakemake imports where it is installed, from starting BLAS's threads.
+    """Stop numpy, which Snakemake imports if installed, from starting BLAS threads.
 
-    The runs' own processes have the environment as it was.
+    Restores the environment for the processes of runs.
     """
     before = {name: os.environ.get(name) for name in _THREAD_COUNTS}
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))

@@ -1,4 +1,4 @@
-"""The server's end of the forkserver: starts it when it is needed, and again when it has died."""
+"""Client of the forkserver in the server: starts it on demand, and again after its death."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ except BaseException as error:
     raise
 main()
 """
-"""Sends why its own modules cannot be imported."""
+"""Program of the forkserver; reports if wesemu itself cannot be imported."""
 
 _START_SECONDS = 60.0
 _LAUNCH_SECONDS = 30.0
@@ -34,13 +34,13 @@ log = logging.getLogger("wesemu.engines.snakemake")
 
 
 class NotStarted(EngineFault):
-    """There is no forkserver, and it is no use to try again at once."""
+    """The forkserver did not start. An immediate retry would fail as well."""
 
 
 class ForkserverClient:
-    """One forkserver at a time. Its runs do not need it once they are launched.
+    """Manages one forkserver at a time. Launched runs do not depend on it.
 
-    It imports `modules` beside Snakemake.
+    The forkserver imports `modules` and Snakemake.
     """
 
     def __init__(
@@ -60,12 +60,14 @@ class ForkserverClient:
 
     @property
     def pid(self) -> int | None:
-        """The forkserver's, while there is one."""
+        """Process id of the forkserver, or None without one."""
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Returns once the forkserver is warm; broken off, it leaves it starting. Raises
-        NotStarted, which is logged; the next call tries again."""
+        """Wait until the forkserver is ready. A cancellation does not stop its start.
+
+        Logs and raises NotStarted; the next call tries again.
+        """
         under_way = self._starting is not None and not self._starting.done()
         if self._starting is None or not (under_way or self._channel is not None):
             self._starting = asyncio.create_task(self._start(), name="forkserver's start")
@@ -91,8 +93,8 @@ class ForkserverClient:
             raise NotStarted(f"Snakemake's forkserver cannot be started: {reason}") from error
 
     def _describe_death(self) -> str:
-        """With the forkserver's own words, where it could still send them."""
-        reason = f": {self._reason}" if self._reason else "; the server's stderr tells why"
+        """Return the error message, with the reason that the forkserver sent, if any."""
+        reason = f": {self._reason}" if self._reason else "; see stderr of the server"
         return f"Snakemake's forkserver died while it was starting{reason}"
 
     async def _spawn(self) -> None:
@@ -102,7 +104,7 @@ class ForkserverClient:
         try:
             self._process = await asyncio.shield(spawning)
         except asyncio.CancelledError:
-            self._process = await spawning  # so that it can be ended
+            self._process = await spawning  # `_end` needs the process
             raise
         finally:
             theirs.close()
@@ -118,10 +120,10 @@ class ForkserverClient:
         )
 
     async def launch(self, root: Path) -> Reply:
-        """What the run's process announces: {"pid", "identity"} or {"locked"}.
+        """Launch a run; return its announcement: {"pid", "identity"} or {"locked"}.
 
-        Raises NotStarted; EngineFault where the forkserver, or the run's process, died before it
-        did. A forkserver that does not answer in time is killed: the next launch starts another.
+        Raises NotStarted; EngineFault if the forkserver or the run process died before the
+        announcement. Kills a forkserver that does not answer in time.
         """
         await self.start()
         if (channel := self._channel) is None:
@@ -168,12 +170,12 @@ class ForkserverClient:
         if reply is None or reply.done():
             return
         if "exited" in message:
-            reply.set_exception(EngineFault("the run's process ended before it had begun"))
+            reply.set_exception(EngineFault("the run process ended before its announcement"))
         else:
             reply.set_result(message)
 
     def _disconnect(self) -> None:
-        """The forkserver is gone: whoever waits for it is told, the next launch starts another."""
+        """Close the channel and fail all waiting calls. The next launch starts a forkserver."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -187,11 +189,11 @@ class ForkserverClient:
         if (process := self._process) is not None:
             process.kill()
             await asyncio.to_thread(process.wait)
-            if self._process is process:  # only now: a cancelled wait has to be done again
+            if self._process is process:  # after the wait: if canceled, `close` reaps again
                 self._process = None
 
     async def close(self) -> None:
-        """End the forkserver, even one that is starting. Its runs go on."""
+        """End the forkserver, even during its start. Its runs continue."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
@@ -208,6 +210,6 @@ class ForkserverClient:
 
 
 def _log_fault(start: "asyncio.Task[None]") -> None:
-    """Whoever waited for it may be gone."""
+    """Log the error of a start; all callers may have been canceled."""
     if not start.cancelled() and (fault := start.exception()) is not None:
         log.warning("%s", fault)

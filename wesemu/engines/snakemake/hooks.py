@@ -1,14 +1,13 @@
-"""All that reaches into Snakemake's internals, for the versions in TESTED.
+"""Hooks into the internals of Snakemake, for the versions in TESTED.
 
-Everything here is for what Snakemake's logger events do not tell (docs/run-directory.md) or what
-its command line cannot do. Each hook has its contract test in tests/unit/engines/test_hooks.py, or
-in test_rehearsal.py beside it; a version outside TESTED gets none of them (mode "cli").
+They provide what Snakemake's logger events do not contain (docs/run-directory.md) and what its
+command line cannot do. Contract tests are in tests/unit/engines/test_hooks.py and test_dry_run.py.
+Other versions run without hooks (mode "cli"). Parts: `Watcher` (receives the notifications),
+`install` and its hooks, conversion of jobs, log events, errors.
 """
 # ruff: noqa: SLF001
 
-import contextlib
 import logging
-import platform
 import shlex
 import signal
 import subprocess
@@ -24,21 +23,19 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Protocol
 
-import yaml
-
 from wesemu.engines.failures import deepest_frame
 from wesemu.runs.model import Graph, PlannedTask, Resources, graph_of
 
 TESTED = ((9, 27), (9, 28))
-"""From the first version on, below the second one."""
+"""The first supported version, and the first unsupported one."""
 
 INSTALLED = version("snakemake")
-"""Looked up when this is imported, because no engine may block once the server runs."""
+"""Read at import time, because engines must not block the running server."""
 
 _SERVICE_SECONDS = 60
 _GRACE_SECONDS = 5
 GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
-"""The names under which rules ask for GPUs."""
+"""Resource names with which rules request GPUs."""
 
 _INNER_COMMAND = ("cd", None, "&&", None, "-m", "snakemake")
 
@@ -50,10 +47,12 @@ def is_tested(release: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What is known of a job at the moment. `command` is None before the job is ready to run and
-    where it is no shell command; `works` is false for targets that only collect. `wanted` is what
-    its lease is for, once it is ready; None for local rules, which take none. `requested` are all
-    its resources by name, once it is ready."""
+    """Snapshot of a job. Until the job is ready to run, the last four fields have their defaults.
+
+    `works` is false for targets that only collect files. `command` is None without a shell
+    command. `wanted` are the resources of the lease; None for local rules, which take no lease.
+    `requested` are all resources by name.
+    """
 
     jobid: int
     attempt: int
@@ -69,68 +68,65 @@ class JobFacts:
 
 
 class Watcher(Protocol):
-    """Who is told what happens inside Snakemake, from several threads."""
+    """Receives notifications from the hooks, in several threads."""
 
     def scheduled(self, jobs: Iterable[JobFacts], stop: Callable[[], None]) -> None:
-        """The jobs are planned; `stop` makes the scheduler start no more."""
+        """The jobs are planned. `stop` makes the scheduler start no more jobs."""
         ...
 
     def replanned(self, jobs: Iterable[JobFacts]) -> None:
-        """More jobs may have come up (checkpoints)."""
+        """Jobs may have been added by a checkpoint."""
         ...
 
     def entered(self, job: JobFacts) -> None:
-        """The calling thread is about to run the job, and will report its errors."""
+        """The calling thread is about to run the job. Its later errors belong to the job."""
         ...
 
     def left(self, jobid: int) -> None:
-        """The job that the calling thread has entered has run, well or not."""
+        """The job of the calling thread has ended, successfully or not."""
         ...
 
     def group_entered(
         self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
     ) -> None:
-        """Jobs that run together, as those of a pipe, are about to be entered."""
+        """A group of jobs that run at the same time (a pipe) is about to start."""
         ...
 
     def end_group(self, jobids: list[int]) -> None:
-        """End the processes of jobs that run together, and let them start no others: a reader of
-        a pipe whose writer has failed would wait for ever."""
+        """End the processes of a group, and start no more: readers of a pipe would hang."""
         ...
 
     def group_left(self, jobids: list[int]) -> None: ...
 
     def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
-        """Start a shell command; `options` are those of Popen."""
+        """Start a shell command with Popen `options`."""
         ...
 
     def run_remotely(self, command: str) -> int | None:
-        """Run the command that stands for the `run:` block of the thread's job, and return its
-        exit status; None if that job runs on this machine."""
+        """Run a `run:` block on the cluster; return the exit status, or None for a local job."""
         ...
 
     def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
-        """Run the job of a `run:` block by Snakemake's command line; returns its exit status."""
+        """Run a `run:` block with Snakemake's command line; return the exit status."""
         ...
 
     def pause(self, seconds: float) -> bool:
-        """Wait at most so long for tasks that run together; false once they, or the run, are
-        ended."""
+        """Wait at most `seconds` for a group. Return False once the group or run is ended."""
         ...
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
-        """An attempt at jobs that run together (mostly one) failed; the last if `final`."""
+        """An attempt of a job, or of a group, failed; `final`: there is no retry."""
         ...
 
     def finished(self, jobid: int) -> None: ...
 
     def logged_error(self, message: str) -> None:
-        """Snakemake prints an error, of the calling thread's job where it has one."""
+        """Snakemake logged an error about the job of the calling thread, or about the run."""
         ...
 
 
-class _ModuleProxy:
-    """Stands for a module inside another one, with some names replaced."""
+class ModuleProxy:
+    """Replaces a module inside one other module, with some attributes changed."""
 
     def __init__(self, module: Any, **replaced: Any) -> None:
         self._module = module
@@ -141,7 +137,7 @@ class _ModuleProxy:
 
 
 def install(watcher: Watcher) -> None:
-    """Set all hooks in this process, for good."""
+    """Install all hooks in this process. They cannot be removed."""
     keep_signals()
     _hook_shell(watcher)
     _hook_executor(watcher)
@@ -151,28 +147,42 @@ def install(watcher: Watcher) -> None:
 
 
 def keep_signals() -> None:
-    """Let the scheduler leave SIGTERM alone: its handler takes a lock that the interrupted code
-    may hold, and then neither tools nor Snakemake end."""
+    """Disable the SIGTERM handler of Snakemake's scheduler.
+
+    The handler takes a lock. If the interrupted code holds that lock, the process hangs and a
+    cancel has no effect. The hook makes `signal.signal` a no-op in the module of the scheduler.
+    """
     scheduling = import_module("snakemake.scheduling.job_scheduler")
-    vars(scheduling)["signal"] = _ModuleProxy(signal, signal=lambda number, handler: None)
+    vars(scheduling)["signal"] = ModuleProxy(signal, signal=lambda number, handler: None)
 
 
 def _hook_shell(watcher: Watcher) -> None:
-    """`shell:`, `script:`, notebooks and wrappers all start their commands here."""
+    """Start the commands of jobs in `Watcher.spawn`.
+
+    Snakemake's `shell` starts all commands of `shell:`, `script:`, notebooks and wrappers with
+    `sp.Popen`. The hook replaces it so that each task has its own logs, process group, lease
+    and resource usage. Snakemake offers no option for that.
+    """
     shell = import_module("snakemake.script").shell  # `import snakemake.shell` is the class
 
     def popen(command: str, **options: Any) -> "subprocess.Popen[Any]":
         return watcher.spawn(command, options)
 
-    module_globals(shell)["sp"] = _ModuleProxy(subprocess, Popen=popen)
+    module_globals(shell)["sp"] = ModuleProxy(subprocess, Popen=popen)
 
 
 def module_globals(cls: Any) -> dict[str, Any]:
-    """The namespace of the module that defines a class."""
+    """Return the namespace of the module that defines a class."""
     return vars(sys.modules[cls.__module__])
 
 
 def _hook_executor(watcher: Watcher) -> None:
+    """Notify the start and end of jobs, and run `run:` blocks in forked processes.
+
+    The local executor calls `cached_or_run` in the thread of a job, where the hook can wait for
+    a lease. Log events name no thread, and a handler must not block. `spawn_job` starts a
+    new Snakemake for a `run:` block, which takes seconds. The run process forks one instead.
+    """
     local = import_module("snakemake.executors.local")
     executor = local.Executor
     run, spawn = executor.cached_or_run, executor.spawn_job
@@ -185,7 +195,7 @@ def _hook_executor(watcher: Watcher) -> None:
             watcher.left(job.jobid)
 
     def spawn_job(self: Any, job: Any) -> None:
-        if job.is_norun:  # a shadow directory for nothing but `touch()`
+        if job.is_norun:  # a shadow directory without a command
             spawn(self, job)
             return
         command = self.format_job_exec(job)
@@ -200,10 +210,17 @@ def _hook_executor(watcher: Watcher) -> None:
             raise local.SpawnedJobError()
 
     executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
-    vars(local)["time"] = _ModuleProxy(local.time, sleep=watcher.pause)
+    # the executor polls the jobs of a pipe once a second, which is too slow for short tasks
+    vars(local)["time"] = ModuleProxy(local.time, sleep=watcher.pause)
 
 
 def _hook_groups(watcher: Watcher) -> None:
+    """Take one lease for a group (the jobs of a pipe or service), and end all of a failed group.
+
+    Snakemake runs each member in a thread. With a lease for each they could wait for each other.
+    When one fails, Snakemake kills the others, but it misses members whose process starts later.
+    The hook ends those as well and waits for all members.
+    """
     executor = import_module("snakemake.executors.local").Executor
     together, single, group = executor.run_group_job, executor.run_single_job, threading.local()
 
@@ -215,8 +232,6 @@ def _hook_groups(watcher: Watcher) -> None:
         return future
 
     def run_group_job(self: Any, job: Any) -> None:
-        """Snakemake kills the other members when one fails, but misses those that have not
-        started their process yet. They are ended whenever they start, and waited for."""
         members = [member.jobid for member in job]
         watcher.group_entered(members, wanted(job, list(job)), requested(job))
         group.futures = []
@@ -240,8 +255,7 @@ def _hook_groups(watcher: Watcher) -> None:
 
 
 def _await_members(futures: list[Future[Any]], end: Callable[[], None]) -> None:
-    """Wait for all members of a group. Those that still run have failed, or they are services
-    that nobody needs."""
+    """Wait for all members of a group. After a grace period, end the rest: unused services."""
     for future in futures:
         future.cancel()
     if wait(futures, _GRACE_SECONDS).not_done:
@@ -250,20 +264,26 @@ def _await_members(futures: list[Future[Any]], end: Callable[[], None]) -> None:
 
 
 def inner_arguments(command: str) -> tuple[str, list[str]] | None:
-    """Directory and arguments of the Snakemake that a `run:` job is handed to; None for a
-    command of another shape (a precommand). What is exported (`envvars:`) is this process's own
-    environment, which that Snakemake has anyway."""
-    words = shlex.split(command)
-    if words[3:4] == ["export"] and "&&" in words[3:]:
-        del words[3 : words.index("&&", 3) + 1]
-    shape = tuple(zip(_INNER_COMMAND, words, strict=False))
-    if "&&" in words[3:] or any(word != expected for expected, word in shape if expected):
+    """Return directory and arguments of the Snakemake command of a `run:` job.
+
+    None for other commands (a precommand). Ignores exported variables (`envvars:`): the forked
+    process has the environment of this one.
+    """
+    argv = shlex.split(command)
+    if argv[3:4] == ["export"] and "&&" in argv[3:]:
+        del argv[3 : argv.index("&&", 3) + 1]
+    shape = tuple(zip(_INNER_COMMAND, argv, strict=False))
+    if "&&" in argv[3:] or any(word != expected for expected, word in shape if expected):
         return None
-    return words[1], words[len(_INNER_COMMAND) :]
+    return argv[1], argv[len(_INNER_COMMAND) :]
 
 
 def _hook_services(watcher: Watcher) -> None:
-    """Who uses a service waits for its file, though no other file is waited for (latency_wait)."""
+    """Wait for the files of services.
+
+    Runs on this machine have `latency_wait` 0, since files appear at once. Snakemake uses the same
+    limit for the file of a `service()`, which appears some time after the start of the service.
+    """
     jobs = import_module("snakemake.jobs")
     wait = jobs.wait_for_files
 
@@ -275,7 +295,7 @@ def _hook_services(watcher: Watcher) -> None:
 
 
 def _await_services(paths: Iterable[str], watcher: Watcher) -> None:
-    """Those of pipes are there already."""
+    """Wait until the files exist; pipes exist from the start."""
     deadline = time.monotonic() + _SERVICE_SECONDS
     while not all(Path(path).exists() for path in paths) and watcher.pause(1):
         if time.monotonic() > deadline:
@@ -283,6 +303,11 @@ def _await_services(paths: Iterable[str], watcher: Watcher) -> None:
 
 
 def _hook_scheduler(watcher: Watcher) -> None:
+    """Notify the plan and failed attempts.
+
+    Snakemake creates the scheduler when the DAG is complete; log events name only jobs that start.
+    `_handle_error` decides about a retry, and no event says whether a failure is final.
+    """
     scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
     initialize, handle = scheduler.__init__, scheduler._handle_error
 
@@ -298,31 +323,35 @@ def _hook_scheduler(watcher: Watcher) -> None:
     scheduler.__init__, scheduler._handle_error = initialized, handled
 
 
-def on_plan(tell: Callable[[Any], None]) -> None:
-    """Have `tell` called with the DAG once it is planned and before anything of it is run."""
+def on_plan(callback: Callable[[Any], None]) -> None:
+    """Call `callback` with the complete DAG before the scheduler starts (dry runs).
+
+    The public interface prints the plan of a dry run but does not return it.
+    """
     scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
     initialize = scheduler.__init__
 
     def initialized(self: Any, workflow: Any, *arguments: Any, **options: Any) -> None:
-        tell(workflow.dag)
+        callback(workflow.dag)
         initialize(self, workflow, *arguments, **options)
 
     scheduler.__init__ = initialized
 
 
 def _stop(scheduler: Any) -> None:
+    # what Snakemake's SIGTERM handler does, but outside of a signal handler (`keep_signals`)
     with scheduler._lock:
         scheduler._user_kill = "graceful"
     scheduler._open_jobs.release()
 
 
 def planned(dag: Any) -> list[JobFacts]:
-    """The jobs that are still to be run."""
+    """Return the jobs that need to run."""
     return [facts(job) for job in dag.needrun_jobs()]
 
 
 def facts(job: Any, *, ready: bool = False) -> JobFacts:
-    """`ready`: the job's inputs are there, so that its command can be told."""
+    """Return a snapshot of a job. `ready`: its inputs exist, so its command can be formatted."""
     return JobFacts(
         jobid=job.jobid,
         attempt=job.attempt,
@@ -339,7 +368,7 @@ def facts(job: Any, *, ready: bool = False) -> JobFacts:
 
 
 def graph(dag: Any) -> Graph:
-    """The jobs that would be run; targets that only collect are left out."""
+    """Return the graph of the jobs that would run, without targets that only collect files."""
     needed = {job for job in dag.needrun_jobs() if not job.is_norun}
     ordered = [
         job
@@ -363,7 +392,7 @@ def _planned_task(job: Any, dependencies: Iterable[Any], needed: set[Any]) -> Pl
 
 
 def wanted(job: Any, members: list[Any]) -> Resources | None:
-    """What a job, or a group of `members`, uses while it runs; None where all rules are local."""
+    """Return the resources of a job or a group of `members`; None if all rules are local."""
     if all(_is_local(member.rule) for member in members):
         return None
     resources = dict(job.resources.items())
@@ -375,7 +404,7 @@ def wanted(job: Any, members: list[Any]) -> Resources | None:
 
 
 def requested(job: Any) -> dict[str, str]:
-    """The resources of a job or group as words."""
+    """Return the resources of a job or group as strings."""
     return {
         name: str(value)
         for name, value in job.resources.items()
@@ -384,7 +413,10 @@ def requested(job: Any) -> dict[str, str]:
 
 
 def _is_local(rule: Any) -> bool:
-    """As with remote executors; Snakemake's own `is_local` calls every rule of this machine so."""
+    """Return whether a remote executor would run the rule locally.
+
+    Snakemake's `is_local` is true for every rule of a local executor.
+    """
     ours = rule.name in rule.workflow._localrules or rule.norun or rule.is_template_engine
     return ours and rule.group is None
 
@@ -394,8 +426,10 @@ def _whole(value: Any) -> int:
 
 
 def final_outputs(dag: Any, *, only_made: bool = False) -> list[str]:
-    """The files that no other job consumed, and those that the targets ask for; temporary ones,
-    pipes and logs left out. With `only_made`, those of jobs that have ended well."""
+    """Return outputs that no other job consumes, and those that targets request.
+
+    Without temporary files, pipes and logs. `only_made`: only outputs of successful jobs.
+    """
     flagged = import_module("snakemake.io").is_flagged
     made, consumed, wanted = dict[str, None](), set[str](), set[str]()
     for job in dag.jobs:
@@ -410,7 +444,10 @@ def final_outputs(dag: Any, *, only_made: bool = False) -> list[str]:
 
 
 class EventHandler(logging.Handler):
-    """Hears Snakemake's log events at once (a plugin's handler would through a queue)."""
+    """Handles Snakemake's log events in the thread that logs them.
+
+    The handler of a logger plugin gets them later, through a queue.
+    """
 
     def __init__(self, watcher: Watcher, dag: Callable[[], Any]) -> None:
         super().__init__()
@@ -435,18 +472,18 @@ class EventHandler(logging.Handler):
 
 
 def workflow_of(planning: Any) -> Any:
-    """The workflow of a WorkflowApi; parses the Snakefile where nobody has yet."""
+    """Return the workflow of a WorkflowApi; parses the Snakefile if necessary."""
     return planning._workflow
 
 
 def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]:
-    """The file and the line of the Snakefile that an error stems from, where it tells."""
+    """Return file and line of the Snakefile that caused an error, if known."""
     workflow = getattr(planning, "_workflow_store", None)
     linemaps: Mapping[str, Mapping[int, int]] = workflow.linemaps if workflow else {}
     file, line = getattr(error, "snakefile", None), getattr(error, "lineno", None)
     file = file or (getattr(error, "filename", None) if line else None)
     if isinstance(error, SyntaxError) and error.text is None:
-        # from Snakemake's parser, which sees the source; Python's own tokenizer knows better where
+        # Snakemake's parser raised it; the tokenizer error in its context has the exact line
         cause = error.__context__
         line = cause.args[1][0] if isinstance(cause, TokenError) else error.lineno
         return error.filename, line
@@ -455,52 +492,3 @@ def origin(planning: Any, error: BaseException) -> tuple[str | None, int | None]
     if file is None or line is None:
         return None, None
     return str(file), linemaps.get(str(file), {}).get(line, line)
-
-
-def load() -> None:
-    """Import what a run imports, and look up what is the same for every run: the plugins, and the
-    processor's name, which Snakemake asks a program for."""
-    for name in _PRELOADED:
-        with contextlib.suppress(ImportError):  # at worst, the run imports something else itself
-            import_module(name)
-    for kind in ("executor", "storage", "scheduler", "logger"):
-        registry = import_module(f"snakemake_interface_{kind}_plugins.registry")
-        vars(registry)[f"{kind.capitalize()}PluginRegistry"]()
-    platform.processor()
-    _read_yaml_by_libyaml()
-
-
-def _read_yaml_by_libyaml() -> None:
-    """Schemas and configurations; the parser in Python takes longer than to plan a workflow."""
-    if hasattr(yaml, "CFullLoader"):
-        vars(import_module("yte"))["yaml"] = _ModuleProxy(yaml, load=load_yaml)
-
-
-def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it
-    """What PyYAML's own parser reads, and in its words where it refuses: libyaml takes tabs
-    otherwise, and refuses what that one reads."""
-    text = stream if isinstance(stream, str) else stream.read()
-    if "\t" not in text:
-        with contextlib.suppress(yaml.YAMLError):
-            return yaml.load(text, yaml.CFullLoader)  # noqa: S506  # what yte takes, in C
-    if not isinstance(stream, str):
-        stream.seek(0)
-    return yaml.load(stream, Loader)  # noqa: S506  # the caller's choice
-
-
-_PRELOADED = (
-    "snakemake.api",
-    "snakemake.cli",
-    "snakemake.executors.local",
-    "snakemake.scheduling.job_scheduler",
-    "snakemake.script",
-    "snakemake.storage",
-    "smart_open",
-    "yte",
-    "dpath",
-    "platformdirs",
-    "jsonschema",
-    "getpass",
-    "graphlib",
-    "encodings.idna",
-)

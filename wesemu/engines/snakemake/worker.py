@@ -1,5 +1,8 @@
-"""The worker of the mode "warm": forked from the run's process, which forks for its `run:` jobs
-as well, because only a process without threads can.
+"""The worker of the mode "warm", forked from the run process; also dry runs.
+
+Parts: `WorkflowRun` and planning with Snakemake's Python interface, `tool_environment`, `plan_run`
+(a dry run), `WarmWorker` and its messages. The run process also forks the children for `run:`
+blocks: the worker has threads, and only a process without threads can fork safely.
 """
 
 import contextlib
@@ -38,15 +41,12 @@ from wesemu.engines.task_recorder import Attempt, Usage, exit_code_of, measure
 from wesemu.runs.model import RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace, make_executable
 
-# One workflow run by Snakemake's programming interface, in a process of its own.
-
-
 SHARED_DISK_SECONDS = 30
-"""How long a file that another machine has written may take to be seen here."""
+"""Time until a file that another machine has written is visible here."""
 
 
 class WorkflowRun:
-    """Plans and executes the workflow of an order; never returns before all jobs have ended."""
+    """Plans and executes the workflow of a launch. `run` returns after all jobs have ended."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class WorkflowRun:
         self._workflow: Any = None
 
     def run(self) -> int:
-        """The exit status: 0, or 1 with the reason in the event_log."""
+        """Return the exit status: 0, or 1 with the failure in the event log."""
         tempfile.tempdir = None
         os.chdir(self._workspace.work)
         os.environ.update(tool_environment(self._workspace, self._spec))
@@ -112,7 +112,7 @@ class WorkflowRun:
             return 0
         try:
             snakemake.print_exception(error)
-        except KeyError:  # Snakemake's own, for a syntax error
+        except KeyError:  # raised by Snakemake for syntax errors
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         if not self._recorder.task_failed:
             self._event_log.error(self._failure(error))
@@ -128,10 +128,9 @@ class WorkflowRun:
 def plan_workflow(
     snakemake: Any, settings: Any, workspace: Workspace, spec: SnakemakeLaunchSpec, options: Any
 ) -> Any:
-    """Snakemake's WorkflowApi of an order and its `parsed_options`; nothing is parsed yet.
+    """Return Snakemake's WorkflowApi for `parsed_options`. It has not parsed the Snakefile yet.
 
-    A run without parameters has no `--configfile`, which would hide that the workflow's own is
-    missing.
+    A run without parameters gets no `--configfile`: that would hide a missing one of the workflow.
     """
     return snakemake.workflow(
         resource_settings=settings.ResourceSettings(
@@ -153,7 +152,7 @@ def plan_workflow(
 
 
 def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
-    """Snakemake's DAGApi for what `parsed_options` ask for."""
+    """Return Snakemake's DAGApi for `parsed_options`."""
     triggers = options.rerun_triggers
     return planning.dag(
         settings.DAGSettings(
@@ -171,8 +170,11 @@ def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
 
 
 def resource_limits(spec: SnakemakeLaunchSpec) -> dict[str, int]:
-    """Memory only where the run has a share of it; GPUs always, as none is a limit too, but for
-    a cluster's, which are not this machine's to give."""
+    """Return Snakemake's resource limits.
+
+    Memory only if the run has a limit. GPUs always, because 0 is a limit; except on a cluster,
+    where Slurm assigns them.
+    """
     here = spec.executor == "local"
     limits = dict.fromkeys(hooks.GPU_RESOURCES, spec.resources.gpus) if here else {}
     if spec.resources.memory_mb:
@@ -181,12 +183,16 @@ def resource_limits(spec: SnakemakeLaunchSpec) -> dict[str, int]:
 
 
 def tool_environment(workspace: Workspace, spec: SnakemakeLaunchSpec) -> dict[str, str]:
-    """GPUs are seen by tasks with a lease on them, or by the whole run where there are no leases
-    and it has a share; a run without a home has a cache nevertheless. `python` is Snakemake's."""
+    """Return variables to add to the environment of tools.
+
+    Tasks see the GPUs of their lease; without leases, a run with GPUs sees all of them. The cache
+    folder is in the run directory if the one of the user is not writable. `python` on PATH is
+    Snakemake's interpreter.
+    """
     shared = spec.resources.gpus and spec.priority is None
     environment = {} if shared else devices_environment([])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    if spec.executor == "local":  # beside the work, as large, and gone with the run
+    if spec.executor == "local":  # same file system as `work/`, deleted with the run
         temporary = workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
         environment["TMPDIR"] = str(temporary)
@@ -195,16 +201,16 @@ def tool_environment(workspace: Workspace, spec: SnakemakeLaunchSpec) -> dict[st
         environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
     elif not os.access(existing, os.W_OK):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
-    if (found := _python_folder(workspace, spec)) is not None:
-        environment["PATH"] = os.pathsep.join([str(found), os.environ.get("PATH", os.defpath)])
+    if (folder := _python_folder(workspace, spec)) is not None:
+        environment["PATH"] = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
     return environment
 
 
 def _python_folder(workspace: Workspace, spec: SnakemakeLaunchSpec) -> Path | None:
-    """A folder in which `python` and `python3` are the interpreter that runs Snakemake, as in an
-    activated environment; None where PATH already finds that one, or has been set before.
+    """Return a folder where `python` and `python3` start the interpreter of Snakemake.
 
-    Scripts instead of links: an interpreter looks for its environment beside its own name.
+    None if PATH finds that interpreter already. The files are scripts, not links: an interpreter
+    searches for its environment next to the name with which it was started.
     """
     own = Path(spec.python)
     folder = workspace.root / "tmp" / "bin"
@@ -220,11 +226,11 @@ def _python_folder(workspace: Workspace, spec: SnakemakeLaunchSpec) -> Path | No
     return folder
 
 
-# `python -m wesemu.engines.snakemake.worker RUN_DIRECTORY`: what Snakemake would do.
+# Dry runs.
 
 
 def plan_run(workspace: Workspace) -> None:
-    """Write what Snakemake would do; the process of a dry run."""
+    """Write the task graph, or the failure, as the process of a dry run."""
     spec = read_snakemake_spec(workspace)
     os.chdir(workspace.work)
     if spec.sandbox is not None:
@@ -233,7 +239,7 @@ def plan_run(workspace: Workspace) -> None:
             enter_sandbox(spec.sandbox, workspace, None, workspace.root)
     tie_to_server()
     planning: Any = None
-    graph = graph_of([])  # of a workflow that has nothing to do
+    graph = graph_of([])  # stays empty if there is nothing to do
 
     def planned(dag: Any) -> None:
         nonlocal graph
@@ -268,8 +274,10 @@ Message = dict[str, Any]
 
 
 class WarmWorker:
-    """Implements `run_process.Worker`. Messages are JSON, one a datagram:
-    the worker sends {"fork"}, and is sent {"forked"}, {"ended"} and {"cancel"}."""
+    """Implements `run_process.Worker`. Messages are JSON, one per datagram.
+
+    The child sends {"fork"}; the run process sends {"forked"}, {"ended"} and {"cancel"}.
+    """
 
     def __init__(self, context: RunContext, spec: SnakemakeLaunchSpec) -> None:
         self._context = context
@@ -307,7 +315,10 @@ class WarmWorker:
         self._send({"forked": message["fork"], "pid": pid})
 
     def cancel(self) -> None:
-        """A sandboxed worker cannot signal the `run:` jobs, which have sandboxes of their own."""
+        """Cancel the worker, and signal `run:` jobs if they are sandboxed.
+
+        Landlock keeps the worker from signaling them: they have separate sandboxes.
+        """
         self._send({"cancel": True})
         if self._spec.sandbox is not None:
             for pid in self._forks:
@@ -341,7 +352,7 @@ class WarmWorker:
 
 
 def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
-    """Everything that a forked child does. Never comes back into its parent's code."""
+    """Run a forked child and exit. Never returns into the code of the parent."""
     code = 1
     try:
         leave()
@@ -356,6 +367,7 @@ def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
 
 
 def _run_workflow(context: RunContext, spec: SnakemakeLaunchSpec, channel: socket.socket) -> int:
+    # the sandbox comes before the first thread: Landlock and unshare affect only the caller
     earlier = events.history(context.workspace)
     channel_end = _ForkChannel(channel, tool_environment(context.workspace, spec))
     _enter_sandbox(context, spec)
@@ -370,7 +382,7 @@ def _run_workflow(context: RunContext, spec: SnakemakeLaunchSpec, channel: socke
 
 
 class _ForkChannel:
-    """The worker's end of the channel, shared by its threads."""
+    """The channel end in the worker, shared by its threads."""
 
     def __init__(self, channel: socket.socket, environment: Mapping[str, str]) -> None:
         self._channel = channel
@@ -398,7 +410,7 @@ class _ForkChannel:
         attempt: Attempt,
         started: Callable[[int], None],
     ) -> int:
-        """Have the run's process fork a child that is the Snakemake of one `run:` job."""
+        """Let the run process fork a child that executes one `run:` job; return its exit status."""
         answers = SimpleQueue[Message]()
         with self._lock:
             number = len(self._answers) + 1
@@ -423,7 +435,7 @@ def _enter_sandbox(context: RunContext, spec: SnakemakeLaunchSpec) -> None:
 
 
 def _run_python(context: RunContext, spec: SnakemakeLaunchSpec, request: Message) -> int:
-    """Be the Snakemake of one `run:` job."""
+    """Execute one `run:` job in a forked child with Snakemake's command line."""
     os.setpgid(0, 0)
     _enter_sandbox(context, spec)
     for target, name in ((1, "stdout"), (2, "stderr")):

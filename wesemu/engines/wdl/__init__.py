@@ -1,7 +1,7 @@
-"""WDL by miniwdl, inside the process of a run.
+"""WDL with miniwdl, in the worker of a run.
 
-worker     a run: the document, its inputs, its outputs, why it failed; the tasks of a dry run
-backend    tasks as local processes, or in miniwdl's own containers
+worker     a run: document, inputs, outputs, failures; also dry runs
+backend    tasks as local processes, or in miniwdl's containers
 
-`wesemu.engines.library_engine` has the server's side.
+`wesemu.engines.library_engine` has the engine for the server.
 """

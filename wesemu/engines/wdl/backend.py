@@ -1,6 +1,7 @@
-"""miniwdl's task containers: one that is no container, and its own, recorded.
+"""Backends of miniwdl: local processes, and containers with records of their tasks.
 
-Only imported in a run's process, where miniwdl is there.
+Only the worker of a run imports this module, because it imports miniwdl. Parts: container images,
+`local_backend`, `recorded` (miniwdl's container backends), `chosen` (one of both for each task).
 """
 
 import contextlib
@@ -23,8 +24,7 @@ from wesemu.engines.leases import LeaseAbandoned
 from wesemu.engines.task_recorder import Attempt, LibraryTasks, RunCanceled, TaskProcess
 from wesemu.runs.model import Resources
 
-# Container images of WDL tasks: which one a task names, and whether this machine can have it.
-
+# Container images.
 
 _NAMES = ("container", "docker")
 _FOUND: Mapping[str, list[str]] = {
@@ -37,7 +37,7 @@ _REASON_LIMIT = 300
 
 
 def names_image(task: Any, inputs: Any) -> bool:
-    """Whether a task's `runtime`, or an input that overrides it, asks for an image."""
+    """Return whether a task's `runtime`, or an input that overrides it, names an image."""
     keys = {*_NAMES, "inlineDockerfile"}
     given = {
         binding.name
@@ -48,7 +48,7 @@ def names_image(task: Any, inputs: Any) -> bool:
 
 
 def image_of(task: Any, inputs: Any) -> str | None:
-    """The image by its name, as far as constants and inputs tell it."""
+    """Return the name of the image if it follows from constants and inputs."""
     for key in _NAMES:
         for namespace in ("runtime", "requirements"):
             for binding in inputs.enter_namespace(namespace):
@@ -57,14 +57,14 @@ def image_of(task: Any, inputs: Any) -> str | None:
         expression = task.runtime.get(key)
         value = getattr(expression, "literal", None)
         if value is None and expression is not None:
-            value = _of_input(str(expression), task, inputs)
+            value = _input_value(str(expression), task, inputs)
         if isinstance(name := getattr(value, "value", None), str):
             return name
     return None
 
 
-def _of_input(name: str, task: Any, inputs: Any) -> Any:
-    """An input, or its default."""
+def _input_value(name: str, task: Any, inputs: Any) -> Any:
+    """Return the value of an input, or its default."""
     for binding in inputs:
         if binding.name == name:
             return binding.value
@@ -75,7 +75,7 @@ def _of_input(name: str, task: Any, inputs: Any) -> Any:
 
 
 class Images:
-    """Images of one container tool. Thread-safe; each image is looked for once."""
+    """Images of one container tool. Thread-safe; looks for each image once."""
 
     def __init__(self, tool: ContainerTool) -> None:
         self._tool = tool
@@ -83,9 +83,9 @@ class Images:
         self._known = dict[str, str | None]()
 
     def obtain(self, image: str) -> str | None:
-        """None once the image is on this machine; else the reason why it cannot be had. Blocks.
+        """Fetch an image. Return None for success, else the reason of the failure. Blocks.
 
-        apptainer is not asked: it fetches an image when it is used.
+        Does nothing for apptainer, which fetches an image on its first use.
         """
         with self._lock:
             if image not in self._known:
@@ -95,13 +95,13 @@ class Images:
     def _fetch(self, image: str) -> str | None:
         if self._tool not in _FOUND:
             return None
-        if _call([*_FOUND[self._tool], image], _LOOK_SECONDS) is None:
+        if _run_command([*_FOUND[self._tool], image], _LOOK_SECONDS) is None:
             return None
-        return _call([*_PULL[self._tool], image], _PULL_SECONDS)
+        return _run_command([*_PULL[self._tool], image], _PULL_SECONDS)
 
 
-def _call(command: list[str], seconds: float) -> str | None:
-    """None for success; else the last line of what the command says."""
+def _run_command(command: list[str], seconds: float) -> str | None:
+    """Run a command. Return None for success, else the last line of its output."""
     try:
         done = subprocess.run(
             command,
@@ -127,7 +127,7 @@ _errors: Any = import_module("WDL.runtime.error")
 
 
 class Cores:
-    """The run's share of the node, given out to tasks; one that asks for all of it waits."""
+    """The cores of the run, shared by its tasks. `take` waits until enough are free."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -147,22 +147,22 @@ class Cores:
 
 
 def task_name(run_id: str, folder: Path) -> str:
-    """`align`, `align-0-NA12878` in a scatter, `sub.align` in a sub-workflow."""
+    """Return `align`, `align-0-NA12878` in a scatter, `sub.align` in a sub-workflow."""
     calls = [part for part in folder.parts if part.startswith("call-")]
     return ".".join(call.removeprefix("call-") for call in calls) or run_id
 
 
 def local_backend(tasks: LibraryTasks, share: Resources) -> type:
-    """A `TaskContainer` that runs a task as a local process in the task's own directory.
+    """Return a `TaskContainer` that runs a task as a local process in its directory.
 
-    The image that a task asks for is not looked at. A task's `note` goes into its stderr.
+    It ignores the image. It writes the `note` of a task to stderr of the task.
     """
     cores = Cores(share.cores)
 
     class LocalTask(_containers.TaskContainer):  # type: ignore[misc]
         @classmethod
         def global_init(cls, config: Any, logger: Logger) -> None:
-            """Nothing is needed."""
+            """Do nothing."""
 
         @classmethod
         def detect_resource_limits(cls, config: Any, logger: Logger) -> dict[str, int]:
@@ -175,7 +175,7 @@ def local_backend(tasks: LibraryTasks, share: Resources) -> type:
             self._name = task_name(run_id, Path(host_dir))
 
         def host_work_dir(self) -> str:
-            """The same for every attempt: the command has its paths from the first one."""
+            """Return the same folder for every attempt: the command contains its paths."""
             return str(Path(self.host_dir, "work"))
 
         def reset(self, logger: Logger) -> None:
@@ -184,7 +184,7 @@ def local_backend(tasks: LibraryTasks, share: Resources) -> type:
             super().reset(logger)
 
         def _run(self, logger: Logger, terminating: Callable[[], bool], command: str) -> int:
-            _bring_inputs(self.input_path_map)
+            _link_inputs(self.input_path_map)
             script = Path(self.host_dir, "command")
             script.write_text(_exports(self.runtime_values.get("env", {})) + command)
             shell = shlex.split(self.cfg.get("task_runtime", "command_shell"))
@@ -192,7 +192,7 @@ def local_backend(tasks: LibraryTasks, share: Resources) -> type:
             wanted = wanted_by(self.runtime_values, share)
             with cores.take(wanted.cores):
                 attempt = _begin(tasks, self._name, command, wanted, terminating)
-                _tell(attempt, self.note)
+                _write_note(attempt, self.note)
                 try:
                     process = tasks.spawn(attempt, [*shell, str(script)], cwd=self.host_work_dir())
                     code = _wait(process, terminating)
@@ -209,7 +209,7 @@ def local_backend(tasks: LibraryTasks, share: Resources) -> type:
 
 
 def recorded(backend: Any, tasks: LibraryTasks, share: Resources, images: Images) -> type:
-    """One of miniwdl's backends whose tasks are told of."""
+    """Return a backend of miniwdl that records its tasks."""
 
     class RecordedTask(backend):  # type: ignore[misc]
         def _run(self, logger: Logger, terminating: Callable[[], bool], command: str) -> int:
@@ -246,14 +246,16 @@ def recorded(backend: Any, tasks: LibraryTasks, share: Resources, images: Images
 
 
 def chosen(local: Any, container: Any, images: Images) -> type:
-    """A backend that runs a task in a container if the task names an image that can be had, and
-    on this machine otherwise."""
-    here = threading.local()
+    """Return a backend that runs a task in a container if its image is available.
+
+    Other tasks run as local processes.
+    """
+    current = threading.local()
     lock = threading.Lock()
     started = dict[str, str | None]()
 
     def start(config: Any, logger: Logger) -> str | None:
-        """Start the container backend once; why it does not start."""
+        """Start the container backend once; return the reason if it cannot start."""
         with lock:
             if "reason" not in started:
                 try:
@@ -264,8 +266,8 @@ def chosen(local: Any, container: Any, images: Images) -> type:
             return started["reason"]
 
     def note(config: Any, logger: Logger) -> str | None:
-        """None for a task that runs in a container, else why it does not ("" for no image)."""
-        task, inputs = here.task, here.inputs
+        """Return None for a container, else the reason for a local process ("": no image)."""
+        task, inputs = current.task, current.inputs
         if not names_image(task, inputs):
             return ""
         image = image_of(task, inputs)
@@ -279,36 +281,36 @@ def chosen(local: Any, container: Any, images: Images) -> type:
     class Chosen(_containers.TaskContainer):  # type: ignore[misc]
         def __new__(cls, config: Any, run_id: str, host_dir: str) -> Any:
             logger = getLogger("wdl")
-            if (told := note(config, logger)) is None:
+            if (reason := note(config, logger)) is None:
                 return container(config, run_id, host_dir)
             made = local(config, run_id, host_dir)
-            made.note = told
-            if told:
-                logger.warning("%s: %s", task_name(run_id, Path(host_dir)), told)
+            made.note = reason
+            if reason:
+                logger.warning("%s: %s", task_name(run_id, Path(host_dir)), reason)
             return made
 
         @classmethod
         def global_init(cls, config: Any, logger: Logger) -> None:
-            """The container backend starts with the first task that needs it."""
+            """Do nothing: the container backend starts with the first task that needs it."""
 
-    _remember_tasks(here)
+    _remember_tasks(current)
     return Chosen
 
 
-def _remember_tasks(here: threading.local) -> None:
-    """miniwdl tells a backend no more of a task than its name."""
+def _remember_tasks(current: threading.local) -> None:
+    """Store task and inputs of a thread: miniwdl gives a backend only the task name."""
     modules = [import_module(f"WDL.runtime{name}") for name in ("", ".task", ".workflow")]
     run: Any = vars(modules[1])["run_local_task"]
 
     def run_local_task(config: Any, task: Any, inputs: Any, *more: Any, **options: Any) -> Any:
-        here.task, here.inputs = task, inputs
+        current.task, current.inputs = task, inputs
         return run(config, task, inputs, *more, **options)
 
     for module in modules:
         vars(module)["run_local_task"] = run_local_task
 
 
-def _tell(attempt: Attempt, note: str) -> None:
+def _write_note(attempt: Attempt, note: str) -> None:
     if note:
         descriptor = attempt.open("stderr")
         os.write(descriptor, f"wesemu: {note}\n".encode())
@@ -316,8 +318,10 @@ def _tell(attempt: Attempt, note: str) -> None:
 
 
 def wanted_by(runtime: Mapping[str, Any], share: Resources) -> Resources:
-    """Of a task's runtime values (`memory_reservation` is in bytes); more than the run's share
-    means the share."""
+    """Return the resources of a task, limited to those of the run.
+
+    `memory_reservation` of the runtime values is in bytes.
+    """
     memory_mb = -(-runtime.get("memory_reservation", 0) // (1 << 20))
     return Resources(
         cores=max(1, min(runtime.get("cpu", 1), share.cores)),
@@ -335,9 +339,12 @@ def _begin(
         raise _errors.Terminated(quiet=True) from None
 
 
-def _bring_inputs(paths: dict[str, str]) -> None:
-    """Files where a container would have mounts: hard links, so that `tar` and `cp -a` see no
-    links. What lies on another file system is a symbolic link."""
+def _link_inputs(paths: dict[str, str]) -> None:
+    """Link inputs to the paths where a container would mount them.
+
+    These are hard links, because `tar` and `cp -a` would keep symbolic links. Files on another file
+    system become symbolic links.
+    """
     for host, inside in paths.items():
         target, source = Path(inside.rstrip("/")), Path(host.rstrip("/"))
         if target.exists() or target.is_symlink():
@@ -363,21 +370,21 @@ def _exports(variables: dict[str, str]) -> str:
 
 
 def _wait(process: TaskProcess, terminating: Callable[[], bool]) -> int:
-    """As a shell tells it. Another task's failure ends this one."""
+    """Wait; return the exit status of a shell. Ends the process when miniwdl terminates."""
     waiting = threading.Thread(target=process.wait, name="wait", daemon=True)
     waiting.start()
-    told = False
+    terminated = False
     while waiting.is_alive():
         waiting.join(_TICK_SECONDS)
-        if terminating() and not told:
-            told = True
+        if terminating() and not terminated:
+            terminated = True
             process.terminate()
     code = int(process.returncode)
     return code if code >= 0 else 128 - code
 
 
 def _copy(attempt: Attempt, stdout: str, stderr: str) -> None:
-    """miniwdl's own place of the task's streams, for `stdout()` and `stderr()`."""
+    """Link the logs to the files that `stdout()` and `stderr()` of WDL read."""
     for stream, target in (("stdout", stdout), ("stderr", stderr)):
         try:
             os.link(attempt.folder / stream, target)

@@ -1,4 +1,7 @@
-"""One WDL document, run by miniwdl's library; no configuration but ours counts."""
+"""Runs one WDL document with miniwdl's library and a fixed configuration; also dry runs.
+
+Parts: failures, the run itself, its outputs, the dry run.
+"""
 
 import logging
 import os
@@ -16,11 +19,11 @@ from wesemu.engines.wdl.backend import Images
 from wesemu.runs.model import Graph, JsonValue, PlannedTask, RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace
 
-# What miniwdl's errors tell the caller.
+# Failures.
 
 
 def describe_failure(error: BaseException, workspace: Workspace) -> RunFailure:
-    """Of a run none of whose tasks is to blame by its exit status."""
+    """Return the failure of a run without a task that failed by its exit status."""
     library = import_module("WDL")
     task, cause = _original(error)
     several = getattr(cause, "exceptions", None)
@@ -46,7 +49,7 @@ def describe_failure(error: BaseException, workspace: Workspace) -> RunFailure:
 
 
 def _original(error: BaseException) -> tuple[str | None, BaseException]:
-    """The task that a failure came out of, if any, and the first failure itself."""
+    """Return the task that caused a failure, if any, and the original error."""
     library = import_module("WDL")
     task: str | None = None
     while isinstance(error, library.runtime.RunFailed) and error.__cause__ is not None:
@@ -70,7 +73,7 @@ _LOCAL = "wesemu"
 
 
 def run_workflow(worker: WorkerContext) -> int:
-    """The exit status: 0, or 1 with the reason in the event_log."""
+    """Return the exit status: 0, or 1 with the failure in the event log."""
     library = import_module("WDL")
     import_module("WDL.runtime")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
@@ -85,7 +88,7 @@ def run_workflow(worker: WorkerContext) -> int:
         _, outputs = library.runtime.run(config, target, inputs, run_dir=f"{launch}/.")
     except Exception as error:
         if not isinstance(error, library.runtime.RunFailed):
-            logging.getLogger("wdl").error("%s", error)  # of the others it has told itself
+            logging.getLogger("wdl").error("%s", error)  # miniwdl logs RunFailed itself
         return worker.fail(describe_failure(error, worker.workspace))
     results = _keep_outputs(worker.workspace, target, outputs)
     worker.tasks.event_log.outputs(results.files, results.problems)
@@ -93,7 +96,7 @@ def run_workflow(worker: WorkerContext) -> int:
 
 
 def target_of(document: Any, spec: LibraryLaunchSpec) -> Any:
-    """The task that was named, else the workflow, else the only task."""
+    """Return the task named by the parameter, else the workflow, else the only task."""
     wanted = spec.options.get("task")
     tasks = {task.name: task for task in document.tasks}
     if wanted is not None and wanted in tasks:
@@ -110,7 +113,7 @@ def target_of(document: Any, spec: LibraryLaunchSpec) -> Any:
 
 
 def inputs_of(worker: WorkerContext, target: Any) -> Any:
-    """The order's inputs as miniwdl wants them. Raises its own errors."""
+    """Return the inputs as miniwdl's environment. Raises errors of miniwdl."""
     library = import_module("WDL")
 
     def locate(value: Any) -> str:
@@ -118,13 +121,13 @@ def inputs_of(worker: WorkerContext, target: Any) -> Any:
         if "://" in name:
             if worker.spec.containers is None:
                 raise library.Error.InputError(
-                    f"the input {name} is a URL, which needs containers to be fetched; attach it"
+                    f"the input {name} is a URL; fetching it needs containers; attach the file"
                 )
             return name
         path = worker.workspace.work / name
         if not (path.is_dir() if directory else path.is_file()):
             kind = "directory" if directory else "file"
-            raise library.Error.InputError(f"the input {kind} {name} is not there; attach it")
+            raise library.Error.InputError(f"the input {kind} {name} does not exist; attach it")
         return f"{os.path.normpath(path)}/" if directory else os.path.normpath(path)
 
     given = library.values_from_json(
@@ -137,8 +140,10 @@ def inputs_of(worker: WorkerContext, target: Any) -> Any:
 
 
 def _config(launch: Path, spec: LibraryLaunchSpec) -> Any:
-    """Results of earlier launches are taken from the call cache; no call of this launch takes
-    another's."""
+    """Return the configuration of miniwdl.
+
+    The call cache returns results of earlier launches only, so the first launch does not read it.
+    """
     cores, memory = spec.resources.cores, spec.resources.memory_mb
     return import_module("WDL.runtime.config").Loader(
         logging.getLogger("wdl"),
@@ -163,7 +168,7 @@ def _config(launch: Path, spec: LibraryLaunchSpec) -> Any:
 
 
 def _use_backend(worker: WorkerContext, config: Any) -> None:
-    """miniwdl finds its backend under the configured name, and nowhere else."""
+    """Register the backend under the configured name, where miniwdl looks it up."""
     backend = import_module("wesemu.engines.wdl.backend")
     known = dict(import_module("WDL.runtime.config").load_plugins(config, "container_backend"))
     name = config["scheduler"]["container_backend"]
@@ -181,14 +186,16 @@ def _use_backend(worker: WorkerContext, config: Any) -> None:
 
 
 def _terminate() -> bool:
-    """miniwdl itself ends its containers on SIGTERM, and then the run; the tasks on this machine
-    have been asked to end."""
+    """Send SIGTERM to this process: miniwdl then ends its containers and the run.
+
+    `LibraryTasks.cancel` has already signaled local tasks.
+    """
     os.kill(os.getpid(), signal.SIGTERM)
     return True
 
 
 def _count(target: Any) -> int:
-    """Calls of tasks in the source; a scatter makes more of them, a condition fewer."""
+    """Count the calls of tasks in the source. Scatters and conditions change the number."""
     library = import_module("WDL")
     if isinstance(target, library.Task):
         return 1
@@ -203,7 +210,7 @@ def _count_node(node: Any) -> int:
 
 
 def _next_launch(folder: Path) -> Path:
-    """A folder of this launch's own, by its number: miniwdl wants its run directories new."""
+    """Create a numbered folder for this launch: miniwdl requires a new run directory."""
     number = 1
     while (folder / str(number)).exists():
         number += 1
@@ -212,7 +219,7 @@ def _next_launch(folder: Path) -> Path:
 
 
 def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> LibraryResults:
-    """miniwdl's `out/` (one folder an output), as files, and the outputs JSON."""
+    """Keep the files of miniwdl's `out/` (one folder per output) and write the outputs JSON."""
     library = import_module("WDL")
     results = LibraryResults(workspace)
     runs = workspace.work / ".wdl"
@@ -229,18 +236,15 @@ def _keep_outputs(workspace: Workspace, target: Any, outputs: Any) -> LibraryRes
             results.keep(path, name)
         return str(name)
 
-    told = library.values_to_json(
+    outputs_json = library.values_to_json(
         library.Value.rewrite_env_paths(outputs, keep), namespace=target.name
     )
-    values: JsonValue = dict(told)
+    values: JsonValue = dict(outputs_json)
     results.close(values)
     return results
 
 
-# `python -m wesemu.engines.wdl.worker RUN_DIRECTORY`: the process of a WDL run.
-
-
-# `python -m wesemu.engines.wdl.worker RUN_DIRECTORY`: what miniwdl would do.
+# Dry runs.
 
 
 def inspect_workflow(worker: WorkerContext) -> Graph | None:
@@ -262,8 +266,10 @@ def inspect_workflow(worker: WorkerContext) -> Graph | None:
 
 
 def _calls(body: Any, prefix: str, *, is_open: bool) -> Iterator[tuple[str, bool]]:
-    """Calls of tasks, those of nested workflows by their path; inside a scatter or a condition
-    their number is open."""
+    """Yield the calls of tasks, those of nested workflows by path.
+
+    The flag is true inside a scatter or a condition, where the number of tasks is unknown.
+    """
     library = import_module("WDL")
     for node in body:
         if not isinstance(node, library.Call):

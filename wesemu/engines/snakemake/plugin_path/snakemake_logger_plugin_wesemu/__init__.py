@@ -1,8 +1,8 @@
-"""A logger plugin for Snakemake: hands the log events on as JSON lines.
+"""A logger plugin for Snakemake that writes log events as JSON lines to a pipe.
 
-It lies on a path of its own, so that no other Snakemake of the user finds it, and uses nothing
-of wesemu: the Snakemake that loads it may live in another environment. WESEMU_EVENTS_FD is the
-pipe that it writes to.
+WESEMU_EVENTS_FD is the descriptor of the pipe. The plugin has a separate folder, so no other
+Snakemake of the user loads it. It imports nothing from wesemu: the Snakemake that loads it may
+belong to another environment.
 """
 
 import json
@@ -39,10 +39,10 @@ _PAUSE_SECONDS = 0.1
 
 
 class _Ended:
-    """Kills the processes of groups that have failed, also those that start late.
+    """Kills the processes of failed groups, including processes that start later.
 
-    Snakemake kills the other members of a group once. One that starts later would wait for ever
-    for the other end of its pipe.
+    Snakemake kills the other members of a group only once. A process that starts later would wait
+    forever for the other end of its pipe.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class _Ended:
                 threading.Thread(target=self._kill, name="ended groups", daemon=True).start()
 
     def starts_again(self, job: int) -> None:
-        """A new attempt."""
+        """Stop killing the job: a new attempt starts."""
         with self._lock:
             self._jobs.discard(job)
 
@@ -74,7 +74,7 @@ class _Ended:
 
 
 class LogHandler(LogHandlerBase):
-    """Sees all events, whatever the verbosity is."""
+    """Receives all events, independent of the verbosity."""
 
     writes_to_stream = False
     writes_to_file = False
@@ -86,6 +86,7 @@ class LogHandler(LogHandlerBase):
         self._ended = _Ended()
         self._pipe = int(os.environ.pop("WESEMU_EVENTS_FD"))
         os.set_inheritable(self._pipe, False)
+        # tools of the workflow must not find this plugin
         own = str(Path(__file__).parent.parent)
         others = [
             part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part != own
@@ -118,11 +119,11 @@ class LogHandler(LogHandlerBase):
             while content:
                 content = content[os.write(self._pipe, content) :]
         except OSError:
-            return  # nobody listens any more; the workflow goes on
+            return  # the reader has gone; the workflow continues
 
 
 def _plain(value: Any) -> Any:
-    """Snakemake's lists and mappings as Python's own."""
+    """Convert Snakemake's lists and mappings to plain Python values."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
