@@ -94,6 +94,10 @@ def _works(command: list[str]) -> bool:
     return done.returncode == 0
 
 
+def launch_spec_file(workspace: Workspace) -> Path:
+    return workspace.root / "engine.json"
+
+
 # Specification of library engines (CWL, WDL).
 
 
@@ -157,11 +161,11 @@ def write_library_spec(workspace: Workspace, spec: LibraryLaunchSpec) -> None:
         "sandbox": sandbox_to_json(spec.sandbox),
     }
     del record["priority"]  # under its name in the file, "standing"
-    write_json(_file(workspace), record)
+    write_json(launch_spec_file(workspace), record)
 
 
 def read_library_spec(workspace: Workspace) -> LibraryLaunchSpec:
-    record: dict[str, Any] = json.loads(_file(workspace).read_text())
+    record: dict[str, Any] = json.loads(launch_spec_file(workspace).read_text())
     priority = priority_from_json(record.pop("standing"))
     return LibraryLaunchSpec(
         **record
@@ -172,10 +176,6 @@ def read_library_spec(workspace: Workspace) -> LibraryLaunchSpec:
             "sandbox": sandbox_from_json(record.get("sandbox")),
         }
     )
-
-
-def _file(workspace: Workspace) -> Path:
-    return workspace.root / "engine.json"
 
 
 Mode = Literal["warm", "cli"]
@@ -210,10 +210,6 @@ def launch_details(spec: SnakemakeLaunchSpec) -> dict[str, Any]:
     }
 
 
-def snakemake_spec_file(workspace: Workspace) -> Path:
-    return workspace.root / "engine.json"
-
-
 def write_snakemake_spec(
     job: LaunchRequest,
     *,
@@ -236,7 +232,7 @@ def write_snakemake_spec(
     if not workspace.config.exists():
         write_atomically(workspace.config, _config_text(job.config).encode())
     write_json(
-        snakemake_spec_file(workspace),
+        launch_spec_file(workspace),
         {
             "engine": "snakemake",
             "version": version,
@@ -268,7 +264,7 @@ def _config_text(config: JsonObject) -> str:
 
 
 def read_snakemake_spec(workspace: Workspace) -> SnakemakeLaunchSpec:
-    record: dict[str, Any] = json.loads(snakemake_spec_file(workspace).read_text())
+    record: dict[str, Any] = json.loads(launch_spec_file(workspace).read_text())
     return SnakemakeLaunchSpec(
         workflow_file=Path(record["workflow_file"]),
         resources=Resources(**record["resources"]),

@@ -9,14 +9,12 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from resource import struct_rusage
-from typing import NoReturn
 
 from wesemu.engines import run_process
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
@@ -25,7 +23,7 @@ from wesemu.engines.launch_spec import LibraryLaunchSpec, read_library_spec
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent
-from wesemu.engines.run_process import CANCELED, Announce, RunContext
+from wesemu.engines.run_process import CANCELED, Announce, RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.task_recorder import LibraryTasks
 from wesemu.runs.model import Graph, JsonValue, RunFailure
@@ -71,7 +69,7 @@ class LibraryWorker:
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            self._run_child(parent, reader, run_workflow)
+            run_child(lambda: self._run_child(parent, reader, run_workflow))
         os.close(reader)
 
     @property
@@ -92,19 +90,10 @@ class LibraryWorker:
         """Do nothing: the child is an adopted orphan."""
 
     def ended(self, code: int) -> None:
-        if code > 128:
-            self._context.event_log.error(
-                RunFailure(
-                    message=f"{self._spec.engine} itself was ended by signal {code - 128}",
-                    hint="most often because memory ran out" if code == 137 else None,
-                    exit_code=code,
-                    stderr="stderr.log",
-                )
-            )
+        self._context.record_signal(self._spec.engine, code)
 
-    def _run_child(self, parent: int, reader: int, run_workflow: RunWorkflow) -> NoReturn:
-        """Run the workflow in the forked child. Never returns."""
-        code = 1
+    def _run_child(self, parent: int, reader: int, run_workflow: RunWorkflow) -> int:
+        """Run the workflow in the forked child; return the exit status."""
         try:
             self._context.enter_child()
             os.close(self._writer)
@@ -122,16 +111,12 @@ class LibraryWorker:
             os.chdir(self._context.workspace.work)
             if spec.priority or not spec.resources.gpus:  # then tasks see leased GPUs only
                 os.environ |= devices_environment(())
-            code = run_workflow(worker)
+            return run_workflow(worker)
         except BaseException as error:
             traceback.print_exc()
             name = type(error).__name__
             self._context.event_log.error(RunFailure(f"{name}: {error}", stderr="stderr.log"))
-        finally:
-            with contextlib.suppress(BaseException):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+            return 1
 
 
 def _await_cancel(reader: int, worker: WorkerContext) -> None:

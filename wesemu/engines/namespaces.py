@@ -71,20 +71,20 @@ def replace_temporary(
     # without this the mounts below would reach the rest of the machine (mount_namespaces(7))
     _check(_library().mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC_SLAVE), None))
     kept_tops = {top for path in (*shown, *writable) for top in tops(path, covered)}
-    closed = [path for path in hidden if _is_below(path, kept_tops) and path.exists()]
+    closed = [path for path in hidden if is_below(path, kept_tops) and path.exists()]
     changeable = {path.resolve() for path in writable}
-    kept = {path.resolve() for path in shown if _is_below(path.resolve(), closed)} | changeable
+    kept = {path.resolve() for path in shown if is_below(path.resolve(), closed)} | changeable
     # clone first: the next mounts cover these paths
     clones = {
         path: _clone(path, read_only=path not in changeable)
         for path in sorted(kept)  # folders before their content
-        if _is_below(path, kept_tops) and path.exists()
+        if is_below(path, kept_tops) and path.exists()
     }
     _replace(folder, covered, kept_tops)
     for path in closed:
         _cover(path)
     for path, clone in clones.items():
-        if _is_below(path, closed):
+        if is_below(path, closed):
             _make_mount_point(path, clone)
         _attach(clone, path)
     for path in closed:
@@ -108,7 +108,7 @@ def tops(path: Path, covered: set[Path]) -> set[Path]:
     }
 
 
-def _is_below(path: Path, folders: Iterable[Path]) -> bool:
+def is_below(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 

@@ -127,6 +127,17 @@ def send_group(group: int, number: signal.Signals) -> None:
         return
 
 
+def terminate_group(group: int) -> None:
+    """Send SIGTERM, and SIGCONT because a stopped process handles no SIGTERM."""
+    send_group(group, signal.SIGTERM)
+    send_group(group, signal.SIGCONT)
+
+
+def exit_code_of(returncode: int) -> int:
+    """Return the exit status as a shell does: 128 + n for signal n."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
 def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> None:
     """SIGKILL what `find` returns until it returns nothing and all processes are gone. Blocks.
 

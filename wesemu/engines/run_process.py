@@ -29,6 +29,7 @@ from wesemu.engines.processes import (
     adopt_orphans,
     descendants,
     end_all,
+    exit_code_of,
     identify,
     offer_to_oom_killer,
     send,
@@ -116,8 +117,8 @@ _KILL_AFTER_SECONDS = 2.0
 Announce = Callable[[dict[str, Any]], None]
 
 
-def detach(live: Callable[[Announce], None]) -> NoReturn:
-    """Call `live` in a forked process, print its announcement as JSON, and exit.
+def detach(run: Callable[[Announce], None]) -> NoReturn:
+    """Call `run` in a forked process, print its announcement as JSON, and exit.
 
     The exit status is 1 without an announcement. The caller must have no threads.
     """
@@ -131,7 +132,7 @@ def detach(live: Callable[[Announce], None]) -> NoReturn:
         code = 1
         try:
             os.close(reader)
-            live(announce)
+            run(announce)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -180,6 +181,17 @@ class RunContext:
     event_log: EventLog
     lock: RunLock
 
+    def record_signal(self, program: str, code: int) -> None:
+        """Record the failure of a worker that a signal has ended (exit status above 128)."""
+        if code > 128:
+            failure = RunFailure(
+                message=f"{program} itself was ended by signal {code - 128}",
+                hint="most often because memory ran out" if code == 137 else None,
+                exit_code=code,
+                stderr="stderr.log",
+            )
+            self.event_log.error(failure)
+
     def enter_child(self) -> None:
         """Undo the settings of the run process in a forked child: signals and the lock."""
         signal.set_wakeup_fd(-1)
@@ -187,6 +199,20 @@ class RunContext:
             signal.signal(number, signal.SIG_DFL)
         self.lock.close()
         offer_to_oom_killer()
+
+
+def run_child(run: Callable[[], int]) -> NoReturn:
+    """Call `run` in a forked child and exit with its result. Never returns into parent code."""
+    code = 1
+    try:
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 def execute(
@@ -259,7 +285,7 @@ def _fork_from_subreaper() -> None:
         code = os.waitstatus_to_exitcode(_wait_for(child))
         end_all(_remaining_children)
     finally:
-        os._exit(code if code >= 0 else 128 - code)
+        os._exit(exit_code_of(code))
 
 
 def _wait_for(child: int) -> int:
@@ -336,8 +362,7 @@ class RunProcess:
         while self._status is None:
             ready = [descriptor for descriptor, _ in poll.poll(self._poll_timeout())]
             self._handle_ready(ready, poll)
-        code = os.waitstatus_to_exitcode(self._status)
-        code = code if code >= 0 else 128 - code
+        code = exit_code_of(os.waitstatus_to_exitcode(self._status))
         self._clean_up()
         if code != 0 and self._cancel_asked:  # even if it failed just before the signal
             self._context.event_log.write("canceled")

@@ -82,7 +82,7 @@ def bubblewrap(
         else:
             options += ["--ro-bind", "/dev/null", str(path)]
     # later binds win: first the visible paths, then the writable ones inside them
-    for path in sorted({run, *(path for path in shown if _is_below(path, closed))}):
+    for path in sorted({run, *(path for path in shown if namespaces.is_below(path, closed))}):
         options += ["--ro-bind-try", str(path), str(path)]
     for path in sorted(writable):
         options += ["--bind-try", str(path), str(path)]
@@ -100,15 +100,10 @@ def bubblewrap(
     return [*ignoring, program, *options, "--", *resetting, *command]
 
 
-def _is_below(path: Path, folders: Sequence[Path]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
-
-
 def _bwrap_devices() -> Iterator[str]:
     """Yield the options for GPU devices; `--dev` has only the basic ones."""
-    for pattern in ("nvidia*", "dri", "kfd", "infiniband"):
-        for path in Path("/dev").glob(pattern):
-            yield from ("--dev-bind-try", str(path), str(path))
+    for path in _gpu_devices():
+        yield from ("--dev-bind-try", path, path)
 
 
 def _temporary(run: Path, shown: Sequence[Path]) -> Iterator[str]:
@@ -341,9 +336,13 @@ def _devices() -> Iterator[tuple[str, FileAccess]]:
     for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts"):
         yield f"/dev/{name}", DEVICES
     yield "/dev/shm", WRITE  # noqa: S108  POSIX shared memory and semaphores
-    for pattern in ("nvidia*", "dri", "kfd", "infiniband"):
-        for path in Path("/dev").glob(pattern):
-            yield str(path), DEVICES
+    for path in _gpu_devices():
+        yield path, DEVICES
+
+
+def _gpu_devices() -> list[str]:
+    patterns = ("nvidia*", "dri", "kfd", "infiniband")
+    return [str(path) for pattern in patterns for path in Path("/dev").glob(pattern)]
 
 
 def _drop_capabilities() -> None:

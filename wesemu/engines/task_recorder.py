@@ -22,7 +22,7 @@ from wesemu.engines.event_log import EventLog, log_warning, now
 from wesemu.engines.failures import LINE_LIMIT, hint, log_tail, shorten
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
-from wesemu.engines.processes import identify, send_group
+from wesemu.engines.processes import exit_code_of, identify, send_group, terminate_group
 from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 from wesemu.util.text import failure_reason
@@ -115,11 +115,6 @@ class TaskHistory:
 _STDERR_BYTES = 4096
 _PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
 """ru_maxrss is in KiB on Linux, in bytes elsewhere."""
-
-
-def exit_code_of(returncode: int) -> int:
-    """Return the exit status as a shell does: 128 + n for signal n."""
-    return returncode if returncode >= 0 else 128 - returncode
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,8 +489,7 @@ class LibraryTasks:
         with self._changed:
             self._canceled = True
             for group in self._groups:
-                send_group(group, signal.SIGTERM)
-                send_group(group, signal.SIGCONT)  # a stopped process handles no SIGTERM
+                terminate_group(group)
         if self._leases is not None:
             self._leases.close()
 

@@ -18,11 +18,18 @@ from typing import Any
 from wesemu.engines.event_log import EventLog
 from wesemu.engines.failures import relative_logs, slurm_hint, task_failure
 from wesemu.engines.leases import Lease, LeaseClient
-from wesemu.engines.processes import identify, send_group
+from wesemu.engines.processes import identify, send_group, terminate_group
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake.backends import Backend, BackendRefused
 from wesemu.engines.snakemake.hooks import JobFacts
-from wesemu.engines.task_recorder import Attempt, TaskHistory, TaskProcess, Usage, job_key
+from wesemu.engines.task_recorder import (
+    Attempt,
+    RunCanceled,
+    TaskHistory,
+    TaskProcess,
+    Usage,
+    job_key,
+)
 from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
@@ -125,10 +132,6 @@ _BROKEN_PIPE_SECONDS = 1.0
 
 StartPython = Callable[[list[str], str, Attempt, Callable[[int], None]], int]
 """(arguments, directory, attempt, callback with the process group) -> exit status."""
-
-
-class SnakemakeRunCanceled(RuntimeError):
-    """The run was canceled; no more tasks start."""
 
 
 class GroupEnded(RuntimeError):
@@ -333,7 +336,7 @@ class SnakemakeRecorder:
 
     def _raise_if_canceled(self) -> None:
         if self._canceled:
-            raise SnakemakeRunCanceled("the run was canceled")
+            raise RunCanceled("the run was canceled")
 
     def _register(self, attempt: Attempt, group: int) -> None:
         self._groups.add(group)
@@ -409,8 +412,7 @@ class SnakemakeRecorder:
             if self._stop is None:  # still planning: there are no tools and no outputs
                 os._exit(CANCELED)
             for group in self._groups:
-                send_group(group, signal.SIGTERM)
-                send_group(group, signal.SIGCONT)
+                terminate_group(group)
             stop = self._stop
         self._leases.close()
         self._backend.cancel()

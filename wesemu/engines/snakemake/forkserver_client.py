@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wesemu.engines.execution import Reply
 from wesemu.errors import EngineFault
 from wesemu.util.text import os_sentence
 
@@ -27,8 +28,6 @@ main()
 
 _START_SECONDS = 60.0
 _LAUNCH_SECONDS = 30.0
-
-Reply = dict[str, Any]
 
 log = logging.getLogger("wesemu.engines.snakemake")
 

@@ -15,14 +15,13 @@ import socket
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from resource import struct_rusage
-from typing import Any, NoReturn
+from typing import Any
 
 from wesemu.engines import event_log as events
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
@@ -31,13 +30,13 @@ from wesemu.engines.failures import workflow_failure
 from wesemu.engines.launch_spec import SnakemakeLaunchSpec, parsed_options, read_snakemake_spec
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
-from wesemu.engines.processes import die_with_parent, send_group
-from wesemu.engines.run_process import RunContext
+from wesemu.engines.processes import die_with_parent, exit_code_of, send_group
+from wesemu.engines.run_process import RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.backends import LocalBackend, SlurmBackend
 from wesemu.engines.snakemake.executor import SnakemakeRecorder, TaskLeases
-from wesemu.engines.task_recorder import Attempt, Usage, exit_code_of, measure
+from wesemu.engines.task_recorder import Attempt, Usage, measure
 from wesemu.runs.model import RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace, make_executable
 
@@ -284,10 +283,7 @@ class WarmWorker:
         self._spec = spec
         self._forks = dict[int, int]()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _in_child(lambda: self._leave(parent), lambda: _run_workflow(context, spec, theirs))
+        self._pid = self._fork(lambda: _run_workflow(context, spec, theirs))
         theirs.close()
         self._open = True
 
@@ -304,13 +300,7 @@ class WarmWorker:
             self._open = False
             return
         message = json.loads(content)
-        spec = self._spec
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _in_child(
-                lambda: self._leave(parent), lambda: _run_python(self._context, spec, message)
-            )
+        pid = self._fork(lambda: _run_python(self._context, self._spec, message))
         self._forks[pid] = message["fork"]
         self._send({"forked": message["fork"], "pid": pid})
 
@@ -330,40 +320,26 @@ class WarmWorker:
             self._send({"ended": number, "exit_code": code, "usage": asdict(measure(usage))})
 
     def ended(self, code: int) -> None:
-        if code > 128:
-            name = f"signal {code - 128}"
-            self._context.event_log.error(
-                RunFailure(
-                    message=f"Snakemake itself was ended by {name}",
-                    hint="most often because memory ran out" if code == 137 else None,
-                    exit_code=code,
-                    stderr="stderr.log",
-                )
-            )
+        self._context.record_signal("Snakemake", code)
 
     def _send(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # the worker has just ended
             self._channel.send(json.dumps(message).encode())
 
-    def _leave(self, parent: int) -> None:
-        self._context.enter_child()
-        self._channel.close()
-        die_with_parent(parent)
+    def _fork(self, run: Callable[[], int]) -> int:
+        """Fork a child that calls `run`; return its process id."""
+        parent = os.getpid()
 
+        def run_in_child() -> int:
+            self._context.enter_child()
+            self._channel.close()
+            die_with_parent(parent)
+            return run()
 
-def _in_child(leave: Callable[[], None], run: Callable[[], int]) -> NoReturn:
-    """Run a forked child and exit. Never returns into the code of the parent."""
-    code = 1
-    try:
-        leave()
-        code = run()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        pid = os.fork()
+        if pid == 0:
+            run_child(run_in_child)
+        return pid
 
 
 def _run_workflow(context: RunContext, spec: SnakemakeLaunchSpec, channel: socket.socket) -> int:

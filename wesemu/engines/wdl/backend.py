@@ -21,6 +21,7 @@ import psutil
 
 from wesemu.engines.launch_spec import ContainerTool
 from wesemu.engines.leases import LeaseAbandoned
+from wesemu.engines.processes import exit_code_of
 from wesemu.engines.task_recorder import Attempt, LibraryTasks, RunCanceled, TaskProcess
 from wesemu.runs.model import Resources
 
@@ -379,8 +380,7 @@ def _wait(process: TaskProcess, terminating: Callable[[], bool]) -> int:
         if terminating() and not terminated:
             terminated = True
             process.terminate()
-    code = int(process.returncode)
-    return code if code >= 0 else 128 - code
+    return exit_code_of(int(process.returncode))
 
 
 def _copy(attempt: Attempt, stdout: str, stderr: str) -> None:
