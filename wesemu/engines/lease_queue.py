@@ -106,26 +106,28 @@ def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
     tickets = [ticket.clamped(capacity) for ticket in tickets]
     held = [ticket for ticket in tickets if ticket.held]
     waiting = sorted((ticket for ticket in tickets if not ticket.held), key=in_order)
-    free = [index for index in capacity.devices if not any(index in t.devices for t in held)]
-    room = _Room(capacity, held)
-    # `first` is the first ticket that does not fit; it gets the next resources that become free
+    free_devices = [
+        index for index in capacity.devices if not any(index in t.devices for t in held)
+    ]
+    unused = _FreeResources(capacity, held)
+    # `first`: the first ticket that does not fit. `free_for_first`: what will be free for it
+    # once all tickets before it are released; tickets that have overtaken it still count.
     first: Ticket | None = None
-    left_for_first = room
+    free_for_first = unused
     granted = list[Ticket]()
     for ticket in waiting:
-        if not room.fits(ticket):
+        if not unused.fits(ticket):
             if first is None:
-                # of the holders, those before it will end first; only later ones can delay it
-                passed = [other for other in held if other.order > ticket.order]
-                first, left_for_first = ticket, _Room(capacity, passed)
+                later = [other for other in held if other.order > ticket.order]
+                first, free_for_first = ticket, _FreeResources(capacity, later)
             continue
         if first is not None:
-            # overtaking is allowed if both fit beside the holders that can delay the first
-            if not left_for_first.fits(first, ticket):
+            # a later ticket may overtake only if `first` would still fit beside it
+            if not free_for_first.fits(first, ticket):
                 continue
-            left_for_first.take(ticket)
-        room.take(ticket)
-        devices, free = tuple(free[: ticket.gpus]), free[ticket.gpus :]
+            free_for_first.take(ticket)
+        unused.take(ticket)
+        devices, free_devices = tuple(free_devices[: ticket.gpus]), free_devices[ticket.gpus :]
         granted.append(replace(ticket, held=True, devices=devices))
     return granted
 
@@ -135,7 +137,7 @@ def in_order(ticket: Ticket) -> tuple[int, int, int]:
     return ticket.order
 
 
-class _Room:
+class _FreeResources:
     """Free resources of a node beside some tickets."""
 
     def __init__(self, capacity: Capacity, beside: Iterable[Ticket]) -> None:
