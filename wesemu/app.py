@@ -1,4 +1,8 @@
-"""create_app: with `wiring`, the only place that puts concrete parts together."""
+"""create_app: builds the server from its settings and runs it in aiohttp's lifecycle.
+
+`core` opens the store, scheduler and engines; this module adds the APIs (WES, AGS, OSS, control).
+`composition` builds single parts. No other module puts concrete parts together.
+"""
 
 import asyncio
 import hashlib
@@ -13,7 +17,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import structlog
 from aiohttp import web
 from yarl import URL
 
@@ -59,13 +62,8 @@ from wesemu.storage.buckets import Buckets
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.params import PARAMS
 
-# The core over one data directory, with its planner, engines and clock.
-
-
-log = structlog.get_logger("wesemu.node")
-
-
 RUNS: web.AppKey[RunService] = web.AppKey("runs", RunService)
+UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
 
 
 async def create_app(
@@ -75,11 +73,12 @@ async def create_app(
     ids: IdSource | None = None,
     engines: Sequence[Engine] | None = None,
 ) -> web.Application:
-    """A server over `settings.data`, which it holds until the application's clean-up.
+    """Return a server over `settings.data`, which it locks until the clean-up of the application.
 
-    `clock` stands for the wall clock, on which the emulated one runs; `engines` replaces the
-    engines that the settings ask for. Raises DataDirectoryLocked, StoreError.
+    `clock` replaces the wall clock below the emulated one; `engines` replaces the engines of the
+    settings (both for tests). Raises DataDirectoryRefused, DataDirectoryLocked, StoreError.
     """
+    # `opening` closes everything if a step fails; on success, the clean-up of the application does.
     async with AsyncExitStack() as opening:
         sandbox = await asyncio.to_thread(find_sandbox, settings)
         core = await open_core(
@@ -91,12 +90,14 @@ async def create_app(
         opening.push_async_callback(readiness.close)
         if (verifier := await asyncio.to_thread(build_verifier, settings.auth.oidc)) is not None:
             opening.push_async_callback(verifier.close)
-        reception = RequestGate(core.wall)
-        app = await build_apis(settings, core, core.objects, callbacks, reception, verifier)
-        add_controls(app, settings, core, core.objects, reception, readiness, sandbox.kind)
+        request_gate = RequestGate(core.wall)
+        app = await build_apis(settings, core, core.objects, callbacks, request_gate, verifier)
+        add_controls(app, settings, core, core.objects, request_gate, readiness, sandbox.kind)
         app[RUNS] = core.runs
         resources = opening.pop_all()
 
+    # The engines warm up and the queue is served only while the server listens. At shutdown the
+    # scheduler stops before `resources` closes the store that it uses.
     async def serve_queue(_: web.Application) -> AsyncIterator[None]:
         async with resources:
             readiness.begin()
@@ -112,7 +113,7 @@ async def create_app(
 
 
 def open_connections(settings: Settings, app: web.Application, files: int) -> Connections:
-    """The connections of a server that may open so many `files`."""
+    """Return the connection manager of a server whose limit of open files is `files`."""
     wanted = settings.server
     return Connections(
         wanted.connections or connection_limit(files),
@@ -123,12 +124,64 @@ def open_connections(settings: Settings, app: web.Application, files: int) -> Co
     )
 
 
-def _callbacks(settings: Settings, core: Core) -> Callbacks:
-    guard = AddressGuard(settings.callbacks.networks)
-    secret = settings.callbacks.secret
-    callbacks = Callbacks(core.store.outbox, guard, WallClock(), secret=secret)
-    core.store.watch(callbacks.moved)
-    return callbacks
+async def build_apis(
+    settings: Settings,
+    core: Core,
+    objects: ObjectServices,
+    callbacks: Callbacks,
+    request_gate: RequestGate,
+    verifier: Verifier | None,
+) -> web.Application:
+    """Return an application with the WES, AGS and OSS APIs; `add_controls` adds the control API.
+
+    Signatures are checked with the wall clock. Credentials of one API protect the others, too.
+    """
+    auth, keys = settings.auth, settings.auth.ags_keys
+    by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
+    bearer = by_token.find_or_verify if auth.bearers else None
+    apis: list[Dialect] = [
+        WesDialect(by_token),
+        AgsDialect(AgsAuthenticator(keys, WallClock(), bearer=bearer)),
+        AdminDialect(AdminAccess(auth.admin_token, enabled=settings.controls)),
+    ]
+    oss = OssDialect(
+        OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
+        objects.buckets,
+        apis,
+        OssHandlers(objects),
+    )
+    dialects = [oss, *apis]
+    origins = CrossOrigins(settings.server.cors_origins)
+    app = web.Application(
+        middlewares=[
+            api_middleware(
+                dialects,
+                core.ids,
+                request_gate,
+                _request_guard(settings, origins),
+                proxies=Proxies(settings.server.trusted_proxies, settings.server.public_url),
+                origins=origins,
+            )
+        ]
+    )
+    app.on_response_prepare.append(origins.add_headers)
+    app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
+    secret = await asyncio.to_thread(core.data.secret)
+    created = await asyncio.to_thread(core.data.created)
+    app.add_routes(
+        wes_routes(
+            core.runs,
+            _service_info(core, settings.node.default, created),
+            page_key=secret,
+            version=settings.wes.version,
+            check_callback=callbacks.check,
+            crates=await asyncio.to_thread(_crate_builder, core),
+            events=(events := RunEvents(core.runs)),
+        )
+    )
+    app.on_shutdown.append(events.close)
+    app.add_routes(_ags_handlers(core, secret).routes())
+    return app
 
 
 def add_controls(
@@ -136,20 +189,20 @@ def add_controls(
     settings: Settings,
     core: Core,
     objects: ObjectServices,
-    reception: RequestGate,
+    request_gate: RequestGate,
     readiness: Readiness,
     sandbox: str,
 ) -> None:
-    """Add the controls' routes to `app`; open event streams end when it shuts down.
+    """Add the routes of the control API to `app`; open event streams end at its shutdown.
 
-    `sandbox` says which one users' own workflows run in.
+    `sandbox` is the kind of sandbox that users' own workflows run in.
     """
-    overseer = AdminService(
+    admin = AdminService(
         core.store, core.runs, core.changes, core.scheduler.wait_idle, core.data.runs
     )
     pace = settings.sla.pace.value
-    faults = FaultHandlers(reception.faults, core.policy)
-    events = EventHandlers(overseer)
+    faults = FaultHandlers(request_gate.faults, core.policy)
+    events = EventHandlers(admin)
 
     async def restore() -> None:
         faults.clear_all()
@@ -163,15 +216,15 @@ def add_controls(
         "sandbox": sandbox,
     }
     resets = ResetHandlers(
-        overseer,
-        reception.gate,
+        admin,
+        request_gate.gate,
         core.ids,
         restore=restore,
         empty_buckets=objects.buckets.empty,
     )
 
     async def problems() -> list[str]:
-        resetting = ["the server is being reset"] if reception.gate.is_closed else []
+        resetting = ["the server is being reset"] if request_gate.gate.is_closed else []
         return resetting + await readiness.problems()
 
     for part in (
@@ -180,7 +233,10 @@ def add_controls(
         faults,
         events,
         MetricsHandlers(
-            overseer, reception.metrics, core.clock_control.clock, partial(_machine, core, settings)
+            admin,
+            request_gate.metrics,
+            core.clock_control.clock,
+            partial(_machine_figures, core, settings),
         ),
         resets,
         PruneHandlers(core.retention),
@@ -190,7 +246,15 @@ def add_controls(
     app.on_shutdown.append(events.close)
 
 
-def _machine(core: Core, settings: Settings) -> MachineFigures:
+def _callbacks(settings: Settings, core: Core) -> Callbacks:
+    guard = AddressGuard(settings.callbacks.networks)
+    secret = settings.callbacks.secret
+    callbacks = Callbacks(core.store.outbox, guard, WallClock(), secret=secret)
+    core.store.watch(callbacks.moved)
+    return callbacks
+
+
+def _machine_figures(core: Core, settings: Settings) -> MachineFigures:
     tickets = live_tickets(core.data.leases)
     held = [ticket for ticket in tickets if ticket.held]
     disk = shutil.disk_usage(core.data.root)
@@ -216,13 +280,13 @@ def _machine(core: Core, settings: Settings) -> MachineFigures:
 
 
 def _open_files() -> int:
-    """0 where the system does not tell."""
+    """Return the number of open files; 0 on systems without /proc."""
     folder = Path("/proc/self/fd")
     return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
 
 
 def _size_below(folder: Path) -> int:
-    """Bytes of the files in the folders of `folder`; those that go meanwhile do not count."""
+    """Return the bytes of the files in the folders of `folder`; vanished files do not count."""
     size = 0
     for path in folder.glob("*/*"):
         with suppress(OSError):
@@ -231,13 +295,13 @@ def _size_below(folder: Path) -> int:
 
 
 def _node(node: Node) -> JsonValue:
-    """What this machine offers, as it was found when the server started."""
-    told: JsonObject = json.loads(json.dumps(asdict(node)))
-    return told
+    """Return the node as JSON, as detected when the server started."""
+    content: JsonObject = json.loads(json.dumps(asdict(node)))
+    return content
 
 
 def _tools(commands: Mapping[str, str]) -> list[JsonValue]:
-    """The tools that runs would use, as `info` tells them; what is missing is told instead."""
+    """Return the tools that runs use, for `info`; the error if a tool is missing."""
     try:
         tools = installed_tools(commands)
     except ToolMissing as error:
@@ -246,96 +310,34 @@ def _tools(commands: Mapping[str, str]) -> list[JsonValue]:
 
 
 def _tool(tool: Tool) -> JsonObject:
-    told: JsonObject = {"name": tool.name, "version": tool.version, "source": tool.source}
-    return told | {"note": tool.note} if tool.note else told
+    content: JsonObject = {"name": tool.name, "version": tool.version, "source": tool.source}
+    return content | {"note": tool.note} if tool.note else content
 
 
-UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
-
-
-async def build_apis(
-    settings: Settings,
-    core: Core,
-    objects: ObjectServices,
-    callbacks: Callbacks,
-    reception: RequestGate,
-    verifier: Verifier | None,
-) -> web.Application:
-    """WES, AGS and the bucket door; the controls come on top.
-
-    Signatures are checked on the wall clock. Credentials of one API close the others, too.
-    """
-    auth, keys = settings.auth, settings.auth.ags_keys
-    by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
-    bearer = by_token.find_or_verify if auth.bearers else None
-    apis: list[Dialect] = [
-        WesDialect(by_token),
-        AgsDialect(AgsAuthenticator(keys, WallClock(), bearer=bearer)),
-        AdminDialect(AdminAccess(auth.admin_token, enabled=settings.controls)),
-    ]
-    oss = OssDialect(
-        OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
-        objects.buckets,
-        apis,
-        OssHandlers(objects),
-    )
-    dialects = [oss, *apis]
-    origins = CrossOrigins(settings.server.cors_origins)
-    app = web.Application(
-        middlewares=[
-            api_middleware(
-                dialects,
-                core.ids,
-                reception,
-                _visitors(settings, origins),
-                proxies=Proxies(settings.server.trusted_proxies, settings.server.public_url),
-                origins=origins,
-            )
-        ]
-    )
-    app.on_response_prepare.append(origins.add_headers)
-    app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
-    secret = await asyncio.to_thread(core.data.secret)
-    created = await asyncio.to_thread(core.data.created)
-    app.add_routes(
-        wes_routes(
-            core.runs,
-            _facts(core, settings.node.default, created),
-            page_key=secret,
-            version=settings.wes.version,
-            check_callback=callbacks.check,
-            crates=await asyncio.to_thread(_crates, core),
-            events=(events := RunEvents(core.runs)),
-        )
-    )
-    app.on_shutdown.append(events.close)
-    app.add_routes(_ags(core, secret).routes())
-    return app
-
-
-def _names(settings: Settings) -> list[str]:
+def _host_names(settings: Settings) -> list[str]:
     public = URL(settings.server.public_url).host if settings.server.public_url else None
     return [*settings.hosts, *([public] if public else [])]
 
 
-def _visitors(settings: Settings, origins: CrossOrigins) -> RequestGuard:
+def _request_guard(settings: Settings, origins: CrossOrigins) -> RequestGuard:
     return RequestGuard(
         is_open=not settings.auth.closed,
-        hosts=_names(settings) if names_loopback(settings.host) else None,
+        hosts=_host_names(settings) if names_loopback(settings.host) else None,
         insecure=settings.insecure,
         origins=origins,
     )
 
 
-def _crates(core: Core) -> CrateBuilder | None:
-    """None where the extra `crate` is not installed."""
+def _crate_builder(core: Core) -> CrateBuilder | None:
+    """Return the builder of RO-Crates; None if the extra `crate` is not installed."""
     if find_spec("rocrate") is None:
         return None
     return CrateBuilder(Buckets(core.data.buckets), core.pipelines)
 
 
-def _ags(core: Core, secret: bytes) -> AgsHandlers:
-    """The account and cluster that jobs are said to belong to are this data directory's own."""
+def _ags_handlers(core: Core, secret: bytes) -> AgsHandlers:
+    """Build the AGS handlers. Account and cluster id are derived from the data directory's secret,
+    so they stay the same over restarts."""
     account = hashlib.sha256(secret).hexdigest()
     return AgsHandlers(
         core.runs,
@@ -345,7 +347,7 @@ def _ags(core: Core, secret: bytes) -> AgsHandlers:
     )
 
 
-def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
+def _service_info(core: Core, place: str, created: datetime) -> ServiceFacts:
     engines, node = core.engines, core.node
     types = {
         kind: versions for engine in engines for kind, versions in engine.workflow_types.items()
@@ -364,18 +366,18 @@ def _facts(core: Core, place: str, created: datetime) -> ServiceFacts:
 
 
 def _parameters(core: Core, place: str) -> list[EngineParameter]:
-    """Those of the table that one of this server's engines takes, with this node's defaults."""
+    """Return the parameters of this server's engines, with the defaults of this node."""
     defaults = {"cores": str(core.node.cores), "node": place}
-    found = {engine.name for engine in core.engines}
+    engines = {engine.name for engine in core.engines}
     return [
         EngineParameter(each.name, each.kind, defaults.get(each.name, each.default))
         for each in PARAMETERS
-        if not each.engines or found.intersection(each.engines)
+        if not each.engines or engines.intersection(each.engines)
     ]
 
 
 def _node_tags(node: Node) -> dict[str, str]:
-    """The GPUs that tasks may lease, for clients that choose where to send a run."""
+    """Return tags of the GPUs that tasks may lease, for clients that choose between servers."""
     tags = {"wesemu.node.gpus": str(len(node.gpus))}
     tags |= {f"wesemu.node.gpu.{gpu.index}": str(gpu) for gpu in node.gpus}
     if node.gpu_driver is not None:

@@ -1,4 +1,7 @@
-"""What lies elsewhere, out of the settings: remote buckets, HTTP, the cache of fetched inputs."""
+"""Builders that turn settings into parts: token verifier, GPUs, engines, remote storage.
+
+The command line uses some of them without a server.
+"""
 
 import asyncio
 import os
@@ -36,22 +39,22 @@ if TYPE_CHECKING:
     from wesemu.auth.oidc import TokenVerifier
 
 
-# Who verifies JSON Web Tokens, where an issuer is set.
+# OpenID Connect.
 
 
 def build_verifier(settings: OidcSettings) -> "TokenVerifier | None":
-    """None without an issuer. Raises ToolMissing where the extra `oidc` is not installed."""
+    """Return None without an issuer. Raises ToolMissing if the extra `oidc` is not installed."""
     if not settings.issuer:
         return None
     try:
         from wesemu.auth.oidc import TokenPolicy, TokenVerifier
     except ImportError as error:
         raise ToolMissing(
-            "auth.oidc.issuer is set, but what verifies its tokens is not installed: "
-            "pip install 'wesemu[oidc]'"
+            "auth.oidc.issuer is set, but the extra 'oidc', which verifies its tokens, is not "
+            "installed: pip install 'wesemu[oidc]'"
         ) from error
     clock = WallClock()
-    demands = TokenPolicy(
+    policy = TokenPolicy(
         issuer=settings.issuer,
         audiences=tuple(settings.audiences),
         owner_claim=settings.owner_claim,
@@ -59,25 +62,25 @@ def build_verifier(settings: OidcSettings) -> "TokenVerifier | None":
         leeway=settings.leeway_seconds,
     )
     return TokenVerifier(
-        JwksCache(key_source(settings.issuer, settings.jwks), clock), demands, clock
+        JwksCache(key_source(settings.issuer, settings.jwks), clock), policy, clock
     )
 
 
-# The GPUs that the settings have lent; also for the command line, which has no server.
+# GPUs.
 
 
 def find_gpus() -> Inventory:
-    """What NVML tells, where there is a driver; it is not even loaded where there is none."""
+    """Query NVML if there is a driver; without one, the library is not even loaded."""
     return take_inventory() if has_driver() else Inventory()
 
 
 def leased(leases: Path) -> set[int]:
-    """The indexes of the GPUs that tasks of this data directory have now."""
+    """Return the indexes of the GPUs that tasks of this data directory lease now."""
     return {device for ticket in live_tickets(leases) for device in ticket.devices}
 
 
 def gpu_status(node: Node, leases: Path) -> GpuStatus:
-    """The node's GPUs, and which of them no task of this data directory has now."""
+    """Return the node's GPUs, and those that no task of this data directory leases now."""
     taken = leased(leases)
     return GpuStatus(node.devices, tuple(each for each in node.devices if each not in taken))
 
@@ -88,7 +91,10 @@ def choose_gpus(
     ours: Collection[int] = (),
     look: Callable[[], Inventory] = find_gpus,
 ) -> Choice:
-    """`ours` are leased at the moment: who computes on them is no stranger."""
+    """Choose the GPUs that the settings offer to tasks.
+
+    Tasks of this server lease the GPUs `ours`, so processes on them are not foreign.
+    """
     wanted = _wanted(settings)
     if wanted == 0:
         return Choice()
@@ -102,7 +108,7 @@ def choose_gpus(
 
 
 def _wanted(settings: NodeSettings) -> Wanted:
-    """With a cluster's executor the GPUs are the cluster's: this machine's do not count."""
+    """Return the GPUs that the settings name. With Slurm, `auto` means none of this machine."""
     if settings.gpus == "auto" and settings.executor != "local":
         return 0
     if not isinstance(settings.gpus, list):
@@ -115,8 +121,7 @@ def _wanted(settings: NodeSettings) -> Wanted:
     ]
 
 
-# The engines that the settings ask for and that a probe has found.
-
+# Engines and sandbox.
 
 log = structlog.get_logger("wesemu.engines")
 
@@ -137,10 +142,10 @@ PIPELINES_IMPORT = (
 
 
 async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engine]:
-    """Snakemake, and the engines of the extras `cwl` and `wdl` where they are installed."""
+    """Return Snakemake, and the engines of the extras `cwl` and `wdl` if they are installed."""
     sandbox = chosen.sandbox
     if sandbox is None and settings.engine.sandbox != "none":
-        log.warning("users' own workflows run without a sandbox", reason=chosen.kind)
+        log.warning("workflows of users run without a sandbox", reason=chosen.kind)
     engines: list[Engine] = [
         SnakemakeEngine(
             settings.engine.snakemake,
@@ -151,13 +156,14 @@ async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engi
             passed=settings.engine.environment,
         )
     ]
+    # The workers of CWL and WDL restrict themselves with Landlock; bubblewrap cannot start them.
     within = replace(sandbox, program="") if sandbox and landlock.version() else sandbox
     if within and within.program:
-        log.warning("CWL and WDL are not offered: bubblewrap cannot run them, and no Landlock")
+        log.warning("CWL and WDL are off: they need Landlock, and bubblewrap cannot replace it")
         return engines
-    hosted = [(probe_cwl, CwlEngine), (probe_wdl, WdlEngine)]
-    found = [(await asyncio.to_thread(probe), kind) for probe, kind in hosted]
-    usable = [(probe.version, kind) for probe, kind in found if probe.version is not None]
+    candidates = [(probe_cwl, CwlEngine), (probe_wdl, WdlEngine)]
+    probes = [(await asyncio.to_thread(probe), kind) for probe, kind in candidates]
+    usable = [(probe.version, kind) for probe, kind in probes if probe.version is not None]
     containers = await asyncio.to_thread(find_container_tool) if usable else None
     use = settings.engine.wdl.containers
     engines += [
@@ -174,7 +180,7 @@ async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engi
 
 
 def find_sandbox(settings: Settings) -> SandboxChoice:
-    """As `choose_sandbox`, by the settings."""
+    """Call `choose_sandbox` with the settings."""
     engine = settings.engine
     return choose_sandbox(
         engine.sandbox,
@@ -189,13 +195,15 @@ def _cluster(node: NodeSettings) -> Cluster:
     return Cluster(node.slurm_partition, node.slurm_account, tuple(node.slurm_options))
 
 
+# Remote storage.
+
 _GIB = 1 << 30
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteTransfers:
-    """The ways in and out."""
+    """Remote locations, the stager of inputs from them, and the deliveries of outputs to them."""
 
     elsewhere: RemoteLocations
     stage: InputStager
@@ -205,7 +213,10 @@ class RemoteTransfers:
 async def open_transfers(
     settings: Settings, cache: Path, opening: AsyncExitStack
 ) -> RemoteTransfers:
-    """`cache` is the data directory's; `opening` ends what is being fetched. Asks nobody."""
+    """Build the remote transfers without a connection. `opening` ends running downloads.
+
+    `cache` is the cache folder of the data directory.
+    """
     inputs = settings.inputs
     guard = AddressGuard(inputs.networks, setting="inputs.networks")
     elsewhere = RemoteLocations(
@@ -226,7 +237,7 @@ async def open_transfers(
 
 
 def remote_bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
-    """Asks nobody."""
+    """Build a remote bucket without a connection."""
     return RemoteBucket(
         name,
         connector(name, settings),
@@ -237,18 +248,21 @@ def remote_bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
 
 
 def _server(settings: RemoteBucketSettings) -> str:
-    """By the endpoint, of which oss2 takes a mere host too; else by the service and its region."""
+    """Return a name for the bucket's server: of the endpoint, or else the service and region.
+
+    oss2 accepts an endpoint without a scheme, too.
+    """
     endpoint = settings.endpoint
     if not endpoint:
         return f"{settings.type} {settings.region}".rstrip()
     try:
         return server_of(endpoint if "://" in endpoint else f"http://{endpoint}")
     except ValueError:
-        return endpoint  # the run that needs it is told what is wrong
+        return endpoint  # the SDK reports the invalid endpoint when a run needs the bucket
 
 
 def connector(name: str, settings: RemoteBucketSettings) -> Callable[[], RemoteStore]:
-    """Connects to a bucket; the SDK is imported when a run first needs it."""
+    """Return a function that connects to the bucket. It imports the SDK, which is slow."""
     access = BucketAccess(
         bucket=settings.bucket or name,
         endpoint=settings.endpoint,

@@ -1,4 +1,7 @@
-"""The core of the server, put together: store, scheduler, engines, planner, services."""
+"""open_core: opens the data directory and builds store, scheduler, supervisor, engines and planner.
+
+`Core` has the parts that the APIs use.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -50,16 +53,13 @@ from wesemu.workflows.planner import AttachedWorkflows, WorkflowPlanner
 
 log = structlog.get_logger("wesemu.node")
 
-_CORES_A_GPU = 16
-"""What fq2bam asks for by itself."""
+_MOST_THREADS_PER_STEP = 16
+"""Threads that fq2bam uses by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """The parts that the APIs and the controls are built on.
-
-    `wall` is this machine's clock, `clock_control` the emulated one's.
-    """
+    """The parts that the APIs use. `wall` is the wall clock; `clock_control` the emulated one."""
 
     data: DataDirectory
     wall: Clock
@@ -86,10 +86,11 @@ async def open_core(
     sandbox: SandboxChoice,
     opening: AsyncExitStack,
 ) -> Core:
-    """Open everything that `opening` closes again.
+    """Open all parts; `opening` closes them in reverse order.
 
     Raises DataDirectoryRefused, DataDirectoryLocked, StoreError.
     """
+    # The lock comes before everything that reads or changes the data.
     data = DataDirectory(settings.data.absolute())
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     opening.enter_context(data.lock())
@@ -98,8 +99,10 @@ async def open_core(
     objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
     opening.push_async_callback(store.close)
+    # After a crash the stored clock may be older than the latest run: time must not go back.
     if (latest := await store.latest_time()) is not None:
         clock_control.clock.not_before(latest)
+    # First repair the index, then delete what it does not know.
     await reconcile(store, data.runs)
     await clean_up(data.runs, store)
     if engines is None:
@@ -161,7 +164,7 @@ async def open_core(
 
 
 class _Dispatcher:
-    """The scheduler starts runs, the supervisor ends them; the service sees one thing."""
+    """`Dispatcher` of the service: the scheduler starts runs, the supervisor cancels them."""
 
     def __init__(self, scheduler: Scheduler, supervisor: Supervisor) -> None:
         self.wake = scheduler.wake
@@ -169,7 +172,7 @@ class _Dispatcher:
 
 
 def _node(settings: NodeSettings, leases: Path) -> Node:
-    """This machine, declared as the place of its tasks' leases."""
+    """Detect this machine and declare its capacity in the folder of the leases."""
     chosen = choose_gpus(settings, ours=leased(leases))
     node = node_inventory.detect(
         settings.cores,
@@ -179,7 +182,7 @@ def _node(settings: NodeSettings, leases: Path) -> Node:
         runs=settings.runs,
     )
     for note in node.notes:
-        log.warning("about this machine's GPUs", note=note)
+        log.warning("note about GPUs", note=note)
     declare(leases, _capacity(node))
     return node
 
@@ -188,7 +191,7 @@ def _capacity(node: Node) -> Capacity:
     return Capacity(node.cores, node.memory_mb, node.devices)
 
 
-def _offer(settings: NodeSettings, node: Node) -> NodeOffer:
+def _node_offer(settings: NodeSettings, node: Node) -> NodeOffer:
     return NodeOffer(
         node.resources,
         default=settings.default,
@@ -207,7 +210,7 @@ def _planner(
     transfers: RemoteTransfers,
     opening: AsyncExitStack,
 ) -> Planner:
-    offer = _offer(settings.node, node)
+    offer = _node_offer(settings.node, node)
     references = ReferenceStore(
         data.references,
         data.cache,
@@ -226,17 +229,17 @@ def _planner(
         transfers.elsewhere,
         transfers.stage,
         transfers.deliveries,
-        _own_tools(settings, node),
+        _tool_config(settings, node),
     )
     return WorkflowPlanner(
         bundled,
         AttachedWorkflows(offer, _senders(settings)),
         engines,
-        _remote(settings.workflows, opening),
+        _remote_workflows(settings.workflows, opening),
     )
 
 
-def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:
+def _remote_workflows(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkflows:
     guard = AddressGuard(settings.networks, setting="workflows.networks")
     web = WorkflowWeb(guard, settings.hosts) if settings.fetch else None
     remote = RemoteWorkflows(web, settings.folders)
@@ -245,23 +248,23 @@ def _remote(settings: WorkflowSettings, opening: AsyncExitStack) -> RemoteWorkfl
 
 
 def _senders(settings: Settings) -> list[str]:
-    """The owners who may send workflows."""
+    """Return the owners who may send workflows of their own."""
     if settings.workflows.owners == "auto":
         return [] if settings.auth.closed or not names_loopback(settings.host) else ["*"]
     return settings.workflows.owners
 
 
-def _own_tools(settings: Settings, node: Node) -> ToolConfig:
+def _tool_config(settings: Settings, node: Node) -> ToolConfig:
     parabricks = settings.parabricks.model_dump()
     given: JsonObject = {name: value or None for name, value in parabricks.items()}
-    # tasks run elsewhere
+    # Tasks run in other folders, so relative paths of the settings become absolute.
     if settings.parabricks.image.endswith(".sif"):
         given["image"] = str(Path(settings.parabricks.image).absolute())
     if settings.parabricks.temporary:
         given["temporary"] = str(Path(settings.parabricks.temporary).absolute())
-    # so that every card can be at work
-    cores_a_card = node.cores // max(1, len(node.devices))
-    given["threads"] = max(1, min(_CORES_A_GPU, cores_a_card))
+    # Threads per step, such that steps on all GPUs fit on the node at the same time.
+    cores_per_gpu = node.cores // max(1, len(node.devices))
+    given["threads"] = max(1, min(_MOST_THREADS_PER_STEP, cores_per_gpu))
     given["retry_low_memory"] = settings.parabricks.retry_low_memory
     return ToolConfig(parabricks=given, mappers=settings.mappers, commands=settings.tools)
 
@@ -283,7 +286,7 @@ def _terms(settings: Settings) -> SlaTerms:
 
 
 def pipelines_folder() -> Path:
-    """Where the bundled pipelines lie: in an installed wheel, or beside the package."""
+    """Return the folder of the bundled pipelines: in the wheel, or beside the package."""
     package = Path(__file__).parent
     installed = package / "_pipelines"
     return installed if installed.is_dir() else package.parent / "pipelines"

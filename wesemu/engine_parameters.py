@@ -1,7 +1,7 @@
-"""Engine parameters (WES `workflow_engine_parameters`): one table of their names.
+"""Engine parameters (WES `workflow_engine_parameters`): the table of all names, and their lookup.
 
-service-info, the check of a request, the messages of errors and docs/engines.md go by this table.
-How a value is read is the affair of whoever takes the parameter.
+service-info, request validation, error messages and docs/engines.md use this table. The code that
+uses a parameter parses its value.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,11 @@ FALSE = frozenset({"0", "false", "no", "off"})
 
 @dataclass(frozen=True, slots=True)
 class ParameterName:
-    """One parameter. `kind` is its type as service-info tells it, `default` its default as text;
-    "" means that it is not set. Without an `engine` it is the server's own, for all engines.
-    `option` is a short option of the engine's command line."""
+    """One engine parameter.
+
+    `kind` is its type in service-info; `default` is text, "" means not set. Without `engines`, the
+    server itself uses it, for all engines. `option` is a short command-line option.
+    """
 
     name: str
     kind: str
@@ -88,8 +90,10 @@ _SHORT |= {"-j": "cores"}
 
 
 def canonical(written: str) -> str:
-    """The table's spelling: `--keep-going`, `keep-going` and `Keep_Going` are `keep_going`, and
-    `-k`, too. Of a name that the table lacks, the same form."""
+    """Return the spelling of the table: `--keep-going`, `Keep_Going` and `-k` give `keep_going`.
+
+    Unknown names are converted in the same way.
+    """
     stripped = written.strip()
     if stripped in _SHORT:
         return _SHORT[stripped]
@@ -98,15 +102,15 @@ def canonical(written: str) -> str:
 
 
 def allowed_names(engine: str) -> list[str]:
-    """What a run of this engine takes, sorted."""
+    """Return the parameters that a run of this engine accepts, sorted."""
     return sorted(each.name for each in PARAMETERS if not each.engines or engine in each.engines)
 
 
 def given_parameters(parameters: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The parameters that are set, by their names in the table: as written, and the value.
+    """Return the parameters that are set, by table name: (name as written, value).
 
-    An empty value means "not set", but for flags, where it means true. Raises InvalidRequest for
-    one that is given twice.
+    An empty value means "not set", except for flags, where it means true. Raises InvalidRequest
+    for a parameter that is given twice.
     """
     given: dict[str, tuple[str, str]] = {}
     for written, value in parameters.items():
@@ -121,13 +125,13 @@ def given_parameters(parameters: Mapping[str, str]) -> dict[str, tuple[str, str]
 
 
 def engines_own(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Without those that the server takes itself."""
+    """Return the parameters without those of the server."""
     servers = {each.name for each in PARAMETERS if not each.engines}
     return {key: value for key, value in parameters.items() if canonical(key) not in servers}
 
 
 def value_of(parameters: Mapping[str, str], name: str) -> str | None:
-    """The value of one parameter; None where it is not set."""
+    """Return the value of one parameter; None if it is not set."""
     given = given_parameters(parameters).get(name)
     return None if given is None else given[1]
 
@@ -135,10 +139,10 @@ def value_of(parameters: Mapping[str, str], name: str) -> str | None:
 def engine_values(
     parameters: Mapping[str, str], engine: str, names: Iterable[str]
 ) -> dict[str, tuple[str, str]]:
-    """Of the set parameters those that the engine reads itself (`names`).
+    """Return the parameters that are set and that the engine reads itself (`names`).
 
-    The server's own are left out, and so are other engines' parameters that have their default:
-    a client may send back all that service-info names. Raises InvalidRequest for others.
+    Parameters of the server are left out, and those of other engines if they have their default: a
+    client may send all parameters of service-info. Raises InvalidRequest for others.
     """
     values: dict[str, tuple[str, str]] = {}
     for name, (written, value) in given_parameters(parameters).items():
@@ -162,7 +166,7 @@ def _is_default(known: ParameterName, value: str) -> bool:
 
 
 def read_flag(value: str) -> bool:
-    """Raises ValueError with the rest of the sentence."""
+    """Parse a flag. Raises ValueError; its text continues "the parameter NAME …"."""
     folded = value.strip().casefold()
     if folded in TRUE:
         return True

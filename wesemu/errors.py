@@ -1,45 +1,47 @@
-"""The one error tree. Services raise these; each API dialect renders them in one place.
+"""All errors of wesemu, in one tree. Services raise them; each API renders them in one place.
 
-WesemuError                 message: what was wrong, where, what to do next
-├── InvalidRequest          the caller's request is wrong (names the field)
-│   ├── BucketNameRefused   no bucket can be called so
+WesemuError                 message: what is wrong, where, and what to do next
+├── InvalidRequest          the request is wrong (names the field)
+│   ├── BucketNameRefused   the name is not allowed for buckets
 │   └── InputError          an input file is wrong (names the file and the record)
-├── Unauthorized            no or unknown credentials
-│   └── TokenRefused        a token was shown, and is not good
+├── Unauthorized            missing or unknown credentials
+│   └── TokenRefused        the token is not valid
 ├── Forbidden               known caller, not allowed
-│   └── ScopeMissing        the token is good, for something else
-├── NotFound                no such thing
+│   └── ScopeMissing        valid token without the necessary scope
+├── NotFound                it does not exist
 │   ├── RunNotFound
 │   ├── BucketNotFound
 │   ├── ObjectNotFound
 │   └── ReferenceNotFound
-├── Conflict                not in this state
-│   ├── RunActive           a run that has not ended cannot be removed
-│   ├── KeyReused           a submission key stands for another request
-│   └── TransitionRefused   the state table has no such step (somebody else was faster)
-├── TooManyRuns             the owner has as many runs as the settings allow
+├── Conflict                the current state does not allow it
+│   ├── RunActive           the run has not ended, so it cannot be removed
+│   ├── KeyReused           the idempotency key belongs to another request
+│   └── TransitionRefused   no such state transition (another actor was faster)
+├── TooManyRuns             the owner has as many active runs as the settings allow
 ├── RunLimitExceeded        the run took longer or wrote more than the settings allow
-├── FaultInjected           the control API asked for it
-└── SystemFault             this machine, not the request
+├── FaultInjected           the control API injected this failure
+└── SystemFault             this machine failed, not the request
     ├── DataDirectoryLocked another server uses the data directory
-    ├── DataDirectoryRefused the data directory is not empty and not wesemu's
-    ├── ServerReset         the control API has reset the server meanwhile
+    ├── DataDirectoryRefused the data directory contains files of others
+    ├── ServerReset         the control API reset the server during the request
     ├── StoreError          the index is unreadable or newer than this program
-    ├── DiskFull            no room in the data directory
-    ├── OutOfFiles          no more files can be opened at the moment
-    ├── IssuerUnreachable   who signs the tokens cannot be asked for the keys
+    ├── DiskFull            no free space in the data directory
+    ├── OutOfFiles          no free file descriptors
+    ├── IssuerUnreachable   the keys of the token issuer cannot be read
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
-    └── EngineFault         the engine's own process failed to start or vanished
+    ├── EngineFault         the run process failed to start or vanished
+    └── RemoteFault         a remote server fails (names the file)
 
-`objects.errors` adds leaves for what the bucket door refuses.
+The OSS API has more leaves, at the end of this module. `TransientError` and `PermanentError` are
+outside the tree: retries use them internally.
 """
 
 
 class WesemuError(Exception):
-    """Base of all errors that wesemu raises on purpose.
+    """Base class of wesemu's own errors.
 
-    `field` names the request's parameter that is to blame, where there is one: in the words of
-    `workflows.params` when the core raises it, in the caller's when a dialect does.
+    `field` is the wrong parameter of the request, if there is one: named as in `workflows.params`
+    if the core raises it, as in the request if an API does.
     """
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
@@ -49,17 +51,17 @@ class WesemuError(Exception):
 
 
 class InvalidRequest(WesemuError):
-    """A request that cannot be carried out as sent."""
+    """The request is wrong."""
 
 
 class BucketNameRefused(InvalidRequest):
-    """A name that no bucket can have."""
+    """The name is not allowed for buckets."""
 
 
 class InputError(InvalidRequest):
-    """An input file that is not what it should be.
+    """An input file is wrong.
 
-    `file` is the name the user gave; `record` counts from 1, where a record is to blame.
+    `file` is the name that the user gave; `record` is the number of the wrong record, from 1.
     """
 
     def __init__(self, message: str, *, file: str, record: int | None = None) -> None:
@@ -69,22 +71,22 @@ class InputError(InvalidRequest):
 
 
 class Unauthorized(WesemuError):
-    """The caller has shown no credentials, or ones that nobody here knows."""
+    """The credentials are missing or unknown."""
 
 
 class TokenRefused(Unauthorized):
-    """A token that stands for nobody, or for nobody any more."""
+    """The token is not valid, or no longer valid."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"this token is refused: {reason}")
 
 
 class Forbidden(WesemuError):
-    """The caller is known and may not do this."""
+    """The caller is known but not allowed to do this."""
 
 
 class ScopeMissing(Forbidden):
-    """A token that is valid and does not open this server; `scopes` are those that do."""
+    """The token is valid but lacks a scope; `scopes` are the necessary ones."""
 
     def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -92,7 +94,7 @@ class ScopeMissing(Forbidden):
 
 
 class NotFound(WesemuError):
-    """The named thing does not exist for this caller."""
+    """It does not exist for this caller."""
 
 
 class RunNotFound(NotFound):
@@ -100,19 +102,19 @@ class RunNotFound(NotFound):
 
 
 class BucketNotFound(NotFound):
-    """No folder of this name lies under `buckets/`."""
+    """No folder in `buckets/` has this name."""
 
 
 class ObjectNotFound(NotFound):
-    """The bucket has no such key."""
+    """The bucket has no object with this key."""
 
 
 class ReferenceNotFound(NotFound):
-    """Neither a key, a folder with one FASTA, nor a registered reference."""
+    """The name is not a key, a folder with one FASTA file, or a registered reference."""
 
 
 class Conflict(WesemuError):
-    """The thing exists but is not in a state that allows this."""
+    """The current state does not allow this."""
 
 
 class RunActive(Conflict):
@@ -120,11 +122,11 @@ class RunActive(Conflict):
 
 
 class KeyReused(Conflict):
-    """A submission's key was used before, for another request."""
+    """The idempotency key was used for another request."""
 
 
 class TransitionRefused(Conflict):
-    """The run is not in a state from which the step leads; another actor was faster."""
+    """The transition table has no step from the current state; another actor was faster."""
 
 
 class TooManyRuns(WesemuError):
@@ -132,27 +134,27 @@ class TooManyRuns(WesemuError):
 
 
 class RunLimitExceeded(WesemuError):
-    """A run took longer or wrote more than the settings allow."""
+    """The run took longer or wrote more than the settings allow."""
 
 
 class FaultInjected(WesemuError):
-    """Nothing is wrong: a fault was ordered by the control API."""
+    """The control API injected this failure."""
 
 
 class SystemFault(WesemuError):
-    """This machine is to blame, not the request."""
+    """This machine failed, not the request."""
 
 
 class DataDirectoryLocked(SystemFault):
-    """Another server holds the data directory."""
+    """Another server uses the data directory."""
 
 
 class DataDirectoryRefused(SystemFault):
-    """The data directory holds files of others, and no server has used it before."""
+    """The data directory contains files of others, and no server has used it before."""
 
 
 class ServerReset(SystemFault):
-    """A request that was under way when the server was reset."""
+    """The control API reset the server during the request."""
 
 
 class StoreError(SystemFault):
@@ -160,32 +162,32 @@ class StoreError(SystemFault):
 
 
 class DiskFull(SystemFault):
-    """The disk of the data directory has no room; somebody has to make some."""
+    """The disk of the data directory is full; somebody has to free space."""
 
 
 class OutOfFiles(SystemFault):
-    """The limit of open files is reached; it passes once others are closed."""
+    """The limit of open files is reached; a later attempt may succeed."""
 
 
 class IssuerUnreachable(SystemFault):
-    """The issuer of tokens does not tell its keys; it may be down for a while only."""
+    """The keys of the token issuer cannot be read; a later attempt may succeed."""
 
 
 class ToolMissing(SystemFault):
-    """A tool that is needed is neither on PATH nor in a wheel."""
+    """A necessary tool is neither on PATH nor in a wheel."""
 
 
 class EngineFault(SystemFault):
-    """The engine's own process could not start or vanished without an exit status."""
+    """The run process failed to start or vanished without an exit status."""
 
 
-# What can go wrong between this machine and another one.
+# Remote servers.
 
 
 class RemoteFault(SystemFault):
-    """The other side cannot be reached or fails, however often it was asked.
+    """The remote server cannot be reached or fails, also after retries.
 
-    `file` is the name of the object there, without credentials.
+    `file` is the name of the remote object, without credentials.
     """
 
     def __init__(self, message: str, *, file: str) -> None:
@@ -194,7 +196,7 @@ class RemoteFault(SystemFault):
 
 
 class TransientError(Exception):
-    """A failure that may be gone at the next attempt, not before `after` seconds."""
+    """A failure that another attempt may not have. `after`: seconds to wait before it."""
 
     def __init__(self, reason: str, *, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -203,58 +205,58 @@ class TransientError(Exception):
 
 
 class PermanentError(Exception):
-    """The other side's last word about a request to a bucket: an HTTP status and its code."""
+    """A failure of a request to a bucket that retries cannot fix: HTTP status and error code."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-# What can be wrong with an object on its way in: leaves of `wesemu.errors`' tree.
+# Uploads of objects.
 
 
 class DigestMismatch(InvalidRequest):
-    """The bytes that came are not those that the sender announced."""
+    """The received bytes do not have the announced digest."""
 
 
 class TooLarge(InvalidRequest):
-    """More bytes than one request may bring."""
+    """The request body is too large."""
 
 
 class PartMissing(InvalidRequest):
-    """A part that was never uploaded, or whose content is another by now."""
+    """A part was not uploaded, or was replaced since."""
 
 
 class PartTooSmall(InvalidRequest):
-    """A part below the least size, and not the last one."""
+    """A part other than the last one is smaller than the minimum."""
 
 
 class PartsUnordered(InvalidRequest):
-    """Part numbers that do not ascend."""
+    """The part numbers do not ascend."""
 
 
 class UploadNotFound(NotFound):
-    """There is no multipart upload of this id for this key: never, no more, or completed."""
+    """The key has no multipart upload with this id; it may be completed or aborted."""
 
 
 class BucketTaken(Conflict):
-    """A file has the name that the bucket's folder would have."""
+    """A file has the name of the bucket's folder."""
 
 
 class BucketNotEmpty(Conflict):
-    """Objects or unfinished uploads are left in the bucket."""
+    """The bucket has objects or unfinished uploads."""
 
 
 class ObjectExists(Conflict):
-    """The key has an object that the caller does not want overwritten."""
+    """The key has an object, and the request forbids overwriting it."""
 
 
 class NotAppendable(Conflict):
-    """The object was not made by appending, so nothing can be appended to it."""
+    """The object was not created by appending, so nothing can be appended."""
 
 
 class WrongPosition(Conflict):
-    """Appending goes on at another position: `length`."""
+    """The append position is wrong; it must be `length`."""
 
     def __init__(self, message: str, *, length: int) -> None:
         super().__init__(message)
