@@ -48,7 +48,7 @@ from wesemu.engines.leases import live_tickets
 from wesemu.errors import ToolMissing
 from wesemu.genomics.tools import Tool, installed_tools
 from wesemu.node import Node
-from wesemu.provenance.ro_crate import CrateBuilder
+from wesemu.provenance.collect import CrateBuilder
 from wesemu.runs.admin_service import AdminService
 from wesemu.runs.clock import Clock, WallClock
 from wesemu.runs.data_directory import IdSource, Readiness

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from wesemu.auth.oidc import JwksCache, key_source
 from wesemu.engines import landlock
 from wesemu.engines.launch_spec import find_container_tool
 from wesemu.engines.leases import live_tickets
@@ -47,7 +46,7 @@ def build_verifier(settings: OidcSettings) -> "TokenVerifier | None":
     if not settings.issuer:
         return None
     try:
-        from wesemu.auth.oidc import TokenPolicy, TokenVerifier
+        from wesemu.auth.oidc import JwksCache, TokenPolicy, TokenVerifier, key_source
     except ImportError as error:
         raise ToolMissing(
             "auth.oidc.issuer is set, but the extra 'oidc', which verifies its tokens, is not "

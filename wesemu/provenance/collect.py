@@ -1,11 +1,16 @@
-"""Facts of a finished run for its crate, without credentials. All functions block."""
+"""Facts of a finished run for its crate, without credentials; and `CrateBuilder`, which streams the
+crate as a ZIP.
+"""
 
+import asyncio
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -271,3 +276,47 @@ def _digest(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+# The crate as a stream.
+
+_CHUNK = 256 << 10
+
+
+class CrateBuilder:
+    """Builds crates in threads.
+
+    Reads inputs from `buckets`, and bundled workflows from `pipelines`.
+    """
+
+    def __init__(self, buckets: Buckets, pipelines: Path) -> None:
+        self._buckets = buckets
+        self._pipelines = pipelines
+
+    async def chunks(
+        self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
+    ) -> AsyncGenerator[bytes]:
+        """Yield the ZIP of the crate of a finished run while it is made. Raise OSError."""
+
+        def make() -> Iterator[bytes]:
+            facts = gather(
+                run,
+                workspace,
+                url=url,
+                log=log,
+                inclusion=inclusion,
+                buckets=self._buckets,
+                pipelines=self._pipelines,
+            )
+            # Imported here: the extra `crate` may be missing, and the import takes long.
+            crate = import_module("wesemu.provenance.ro_crate").build(facts)
+            stream: Iterator[bytes] = crate.stream_zip(chunk_size=_CHUNK)
+            return stream
+
+        stream = await asyncio.to_thread(make)
+        try:
+            while chunk := await asyncio.to_thread(next, stream, b""):
+                yield chunk
+        finally:
+            with suppress(ValueError):  # zipfile raises it for an unfinished archive
+                await asyncio.to_thread(getattr(stream, "close", bool))

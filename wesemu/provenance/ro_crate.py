@@ -4,18 +4,14 @@ The crate conforms to RO-Crate 1.1 and the profiles Process Run Crate, Workflow 
 Workflow RO-Crate. Its main entity is the workflow with formal parameters; one CreateAction, the
 run, has agent, inputs, results and times. Needs ro-crate-py.
 
-The parts of this module are the files in the crate, `CrateBuilder`, which streams it as a ZIP,
-media types, and `build`.
+The parts of this module are the files in the crate, media types, and `build`.
 """
 
-import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -29,17 +25,13 @@ from rocrate.rocrate import ROCrate
 from wesemu import __version__
 from wesemu.provenance.collect import (
     CrateFacts,
-    Inclusion,
     InputFile,
     PartFile,
     ResultFile,
-    gather,
     redacted_content,
 )
 from wesemu.provenance.redaction import REDACTED
-from wesemu.runs.model import JsonValue, Run, RunState
-from wesemu.runs.run_directory import Workspace
-from wesemu.storage.buckets import Buckets
+from wesemu.runs.model import JsonValue, RunState
 
 # Files in the crate.
 
@@ -78,49 +70,7 @@ class CrateWorkflow(_UnquotedName, ComputationalWorkflow):  # type: ignore[misc]
     pass
 
 
-_CHUNK = 256 << 10
-
-
-class CrateBuilder:
-    """Builds crates in threads.
-
-    Reads inputs from `buckets`, and bundled workflows from `pipelines`.
-    """
-
-    def __init__(self, buckets: Buckets, pipelines: Path) -> None:
-        self._buckets = buckets
-        self._pipelines = pipelines
-
-    async def chunks(
-        self, run: Run, workspace: Workspace, *, url: str, log: str, inclusion: Inclusion
-    ) -> AsyncGenerator[bytes]:
-        """Yield the ZIP of the crate of a finished run while it is made. Raise OSError."""
-
-        def make() -> Iterator[bytes]:
-            facts = gather(
-                run,
-                workspace,
-                url=url,
-                log=log,
-                inclusion=inclusion,
-                buckets=self._buckets,
-                pipelines=self._pipelines,
-            )
-            crate = import_module("wesemu.provenance.ro_crate").build(facts)
-            stream: Iterator[bytes] = crate.stream_zip(chunk_size=_CHUNK)
-            return stream
-
-        stream = await asyncio.to_thread(make)
-        try:
-            while chunk := await asyncio.to_thread(next, stream, b""):
-                yield chunk
-        finally:
-            with suppress(ValueError):  # zipfile raises it for an unfinished archive
-                await asyncio.to_thread(getattr(stream, "close", bool))
-
-
 # Media types and home pages.
-
 
 _AFTER_PATH = re.compile(r"(?<=://)([^?#]*)[?#].*", re.DOTALL)
 

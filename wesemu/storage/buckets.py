@@ -59,7 +59,6 @@ def remove_empty(folder: Path) -> bool:
 
 # Lanes of a sample: pairs of FASTQ files in one folder.
 
-
 _FASTQ = re.compile(r"\.(fq|fastq)(\.gz)?$", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(fq|fastq)\.(bz2|xz|zst|zip|lz4|7z|z)$", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z0-9]+")
@@ -208,7 +207,7 @@ def _mate_digits(words: Sequence[tuple[str, int]]) -> list[list[int]]:
         return [[candidates[-1][0]]] if candidates else []
     position, mate = trimmed[-1]
     earlier = [each for each in (marked or plain) if each[0] < position and each[1] == mate]
-    return [*([position, place] for place, _ in earlier[-1:]), [position]]
+    return [*([position, index] for index, _ in earlier[-1:]), [position]]
 
 
 def _digit(word: str, start: int) -> tuple[int, str]:
@@ -412,7 +411,7 @@ def check_key(key: str, *, field: str | None = None) -> list[str]:
     """Return the path components of a key. Raise InvalidRequest for an invalid key."""
     parts = key.split("/")
     if any(unicodedata.category(letter).startswith("C") for letter in key):
-        problem = "has a control character or one that is no character"
+        problem = "has a control character or a code point that is no character"
     elif key.startswith(("/", "\\")):
         problem = "is absolute; a key begins with a name"
     elif "" in parts:

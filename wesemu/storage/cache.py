@@ -288,7 +288,7 @@ class InputCache:
         def finish(task: asyncio.Task[CachedInput]) -> None:
             del self._downloads[name]
             if not task.cancelled():
-                task.exception()  # retrieve it: without callers nobody would, and asyncio logs that
+                task.exception()  # mark it as retrieved, or asyncio logs it
 
         return finish
 
@@ -304,6 +304,8 @@ class InputCache:
             size = await asyncio.to_thread(self._blobs.size, pinned)
             return CachedInput(size, pinned, cached=True)
         async with self._server_slot(source), self._slots:
+            # Remote buckets state an ETag (no download if it is known); web servers get a
+            # conditional request instead.
             expected = await source.describe()
             entry = await asyncio.to_thread(self._blobs.find, source.cache_key)
             if entry is not None and source.sha256 not in (None, entry.sha256):

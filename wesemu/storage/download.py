@@ -37,8 +37,8 @@ _CONNECT_SECONDS = 15.0
 _MAX_RETRY_AFTER = 60.0
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _ADVICE = {
-    301: "it lies in another region: correct the bucket's region or endpoint",
-    307: "it lies in another region: correct the bucket's region or endpoint",
+    301: "it is in another region: correct the bucket's region or endpoint",
+    307: "it is in another region: correct the bucket's region or endpoint",
     401: "it needs credentials: use a signed URL",
     403: "it is not public, or its signed URL has expired: sign it again",
     404: "check the address",
@@ -126,7 +126,7 @@ class HttpFetcher:
                     await attempt.resume(response, offset)
                 case 200:
                     await self._start(attempt, response)
-                case 416 if offset:
+                case 416 if offset:  # the file is shorter than what has been received
                     await asyncio.to_thread(partial.discard)
                     raise TransientError("has changed while it was fetched")
                 case status:
@@ -189,6 +189,7 @@ class HttpFetcher:
         for _ in range(_MAX_REDIRECTS + 1):
             async with self._request(source, url, headers) as response:
                 target = response.headers.get("Location")
+                # Only callers' addresses may redirect: signed URLs of settings do not.
                 if (
                     response.status not in _REDIRECT_STATUSES
                     or target is None

@@ -72,7 +72,7 @@ class MultipartUploads:
         folder.mkdir(parents=True)
         description = folder / "upload.new"
         description.write_text(json.dumps({"key": key, "record": asdict(record)}))
-        description.replace(folder / _DESCRIPTION)
+        description.replace(folder / _DESCRIPTION)  # from here on the upload exists
         return upload_id
 
     def put_part(
@@ -134,7 +134,7 @@ class MultipartUploads:
                     upload.append(part.path)
                 upload.sync()
                 info = self._store.put(bucket, key, upload, record, overwrite=overwrite)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder)  # only now: the object is durable
         return info
 
     def abort(self, bucket: str, key: str, upload_id: str) -> None:

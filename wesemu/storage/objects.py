@@ -42,8 +42,7 @@ class ObjectRecord:
 
     `etag` is the upper-case MD5 of the object; for multipart uploads the MD5 of the parts' MD5s,
     `-` and the number of parts. `headers` are returned unchanged (Content-Type, …). `metadata` is
-    the user's own, without the header prefix. `upload` is the id of the multipart upload that
-    created the object.
+    the user's own, without prefix. `upload` is the id of the multipart upload.
     """
 
     kind: Kind = "Normal"
@@ -109,7 +108,6 @@ def _stamp(key: str, stat: os.stat_result) -> list[str | int]:
 
 # Paths: the file of a key, its record and its folders.
 
-
 KEY = "key"
 """The `field` of errors about the key."""
 
@@ -118,8 +116,8 @@ KEY = "key"
 class ObjectInfo:
     """The current state of an object.
 
-    Without a matching record, `record` is empty, and the ETag is computed from size and mtime; it
-    ends with `-1`, so clients do not take it for an MD5.
+    Without a matching record, `record` is empty, and the ETag is a hash of size and mtime with the
+    suffix `-1`, so clients do not take it for an MD5.
     """
 
     key: str
@@ -136,10 +134,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class ObjectPath:
-    """The path of a key in the bucket `folder`.
-
-    A key with a final `/` is a folder that is an object itself.
-    """
+    """The path of a key in the bucket `folder`; a key with a final `/` is a folder object."""
 
     key: str
     folder: Path
@@ -223,10 +218,8 @@ _LOCKS = 64
 class ObjectStore:
     """Reads and writes the objects below `root`.
 
-    `limit` is the largest upload in bytes. Without `crc64`, objects have no CRC.
-
-    A lock per key keeps a file consistent with its record. Lock order: the key's lock, then
-    `_folders_lock`, which guards the folders.
+    `limit` is the largest upload in bytes. Without `crc64`, objects have no CRC. Lock order: the
+    lock of the key (file and record), then `_folders_lock`.
     """
 
     def __init__(self, root: Path, crc64: Crc64 | None, *, limit: int = 5 << 30) -> None:
@@ -257,7 +250,7 @@ class ObjectStore:
             return target.info(target.status())
 
     def open(self, bucket: str, key: str) -> tuple[ObjectInfo, io.FileIO]:
-        """Return the object and its open file, whose bytes stay the same if the key is overwritten.
+        """Return the object and its open file, whose bytes survive an overwrite of the key.
 
         Raise ObjectNotFound.
         """
@@ -278,10 +271,9 @@ class ObjectStore:
         *,
         overwrite: bool = True,
     ) -> ObjectInfo:
-        """Make a finished upload the object.
+        """Make a finished upload the object, durably and atomically, and return its info.
 
-        The object is durable on return. Readers see the old or the new object, never a mix. The
-        result describes this write, even if another follows at once. Raise ObjectExists if
+        The result describes this write, even if another follows at once. Raise ObjectExists if
         `overwrite` is False and the key exists.
         """
         target = self._locate(bucket, key)
@@ -297,10 +289,10 @@ class ObjectStore:
         return self._crc64
 
     def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], ObjectInfo]:
-        """Prepare the file `path` to become the object at the oss:// `url`.
+        """Return a function that makes `path`, a file in the bucket, the object at the oss://
+        `url`.
 
-        The file lies in the bucket's file system. Calling the result replaces the object. Both
-        raise OSError.
+        Both raise OSError.
         """
         bucket, key = parse(url)
         target = self._locate(bucket, key)
@@ -331,9 +323,9 @@ class ObjectStore:
         digests: Digests,
         record: ObjectRecord,
     ) -> ObjectInfo:
-        """Append a finished upload to an appendable object, or create one.
+        """Append a finished upload to an appendable object, or create one with `record`.
 
-        `record` applies to a new object only. Raise WrongPosition, NotAppendable.
+        Raise WrongPosition, NotAppendable.
         """
         target = self._locate(bucket, key)
         with self._key_lock(target):

@@ -53,7 +53,6 @@ async def run_in_own_thread(work: Callable[[], _T], name: str) -> _T:
 
 # The port to the SDKs of remote buckets.
 
-
 DIGEST = "wesemu-sha256"
 """Metadata key for the SHA-256 of objects that this server has uploaded."""
 
@@ -138,7 +137,6 @@ class RemoteStore(Protocol):
 
 
 # Sources: what the download needs to know about a remote file.
-
 
 ByteCallback = Callable[[int, int | None], None]
 """Receives bytes so far and total bytes (None if unknown). Called often."""

@@ -32,7 +32,7 @@ class Retry:
                 "Try again later, or check that the remote server is running",
                 file=self._name,
             ) from failure
-        # `after` is the server's own wish (Retry-After).
+        # `after` is the server's Retry-After.
         delay = max(self._delays[self._failed], failure.after)
         self._failed += 1
         await asyncio.sleep(delay)

@@ -177,6 +177,7 @@ def add_tool_settings(config: JsonObject, params: MappingParams, tools: ToolConf
     if tools.commands:
         added["tools"] = dict(tools.commands)
     if (template := tools.mappers.get(params.mapper)) is not None:
+        # The pipeline runs the command in place of bwa and uses bwa's index.
         added["mapper"] = "bwa"
         added["own_mapper"] = {"name": params.mapper, "command": template}
     cuda = config.get("accelerator") == "cuda"
@@ -235,6 +236,7 @@ class BundledPipelines:
     ) -> Plan:
         check_mapper(params, self._tools)
         files = RunFiles(attachments)
+        # Until a run starts, remote inputs are not fetched: the checks cover the local ones.
         lanes = self._inputs.lanes(params, files)
         reference = self._inputs.reference(params.reference, files)
         short = reference is not None and not may_need_csi(reference)
@@ -284,10 +286,11 @@ class BundledPipelines:
         params = parse_params(run.request)
         resources = resources_at_start(run, self._node)
         await self._stager.stage(params, workspace.inputs, report)
+        # Everything is local now: find all files, and repeat the checks that `_plan` skipped.
         files = _run_files(workspace)
         lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
         fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
-        assert fasta is not None, "what is remote has been fetched"
+        assert fasta is not None, "remote inputs have been fetched"
         check_wildcards(params, _names(lanes))  # the files of a remote folder are known only now
         check_read_groups(params, lanes)
         more_files = await asyncio.to_thread(self._inputs.more, params, files)

@@ -133,7 +133,6 @@ def redacted_url(url: str) -> str:
 
 # Workflows by TRS address (GA4GH Tool Registry Service 2.0).
 
-
 NAMES = {"SMK": "Snakefile", "CWL": "workflow.cwl", "WDL": "workflow.wdl"}
 """File names of descriptors from registries that do not state one."""
 

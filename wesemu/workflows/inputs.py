@@ -135,8 +135,8 @@ class LaneFiles:
 class Inputs:
     """Finds the files that a request names. Synchronous and quick.
 
-    Errors carry the parameter's name. Before the run starts, remote locations are checked without
-    network access only.
+    Errors carry the parameter's name. Before the run starts, remote locations are checked, but
+    without network access.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Inputs:
 
         Raise ObjectNotFound, and InvalidRequest, for example for a file that is in two lanes.
         """
-        found: list[LaneFiles] = []
+        lanes: list[LaneFiles] = []
         remote: list[list[NamedFile]] = []
         for number, lane in enumerate(params.reads):
             field = f"reads.{number}"
@@ -167,24 +167,24 @@ class Inputs:
                 self._check_mates(lane, field, files)
                 remote.append([*self._remote_named_files(lane, field, files)])
             else:
-                found += self._lane(lane, field, files)
-        check_files_differ([*remote, *map(_named_files, found)])
-        return found
+                lanes += self._lane(lane, field, files)
+        check_files_differ([*remote, *map(_named_files, lanes)])
+        return lanes
 
     def more(self, params: MappingParams, files: RunFiles) -> dict[str, Path]:
         """Return the files of `params.more_files`; before the start only the local ones.
 
         Raise ObjectNotFound, InvalidRequest.
         """
-        found = {}
+        paths = {}
         for name, location in params.more_files.items():
             if files.staged is None and self._locations.is_remote(location):
                 self._locations.remote(location, field=name)
                 continue
-            found[name] = self._existing(location, name, files)
-            if not found[name].is_file():
+            paths[name] = self._existing(location, name, files)
+            if not paths[name].is_file():
                 raise InvalidRequest(f"{name}: {location} is a folder; name a file", field=name)
-        return found
+        return paths
 
     def reference(self, location: str, files: RunFiles) -> Path | None:
         """Return the FASTA of a reference parameter (see the docstring of `params`).

@@ -89,7 +89,7 @@ class RemoteLocations:
         path = Path(unquote(parsed.path))
         if parsed.netloc not in ("", "localhost") or parsed.query or parsed.fragment:
             raise InvalidRequest(
-                f"{redacted_url(location)} is no file of this machine; write file:///folder/file",
+                f"{redacted_url(location)} is not a file of this machine; write file:///folder/file",
                 field=field,
             )
         try:

@@ -115,6 +115,7 @@ class Deliveries:
         assert output.sha256 is not None
         remote = self._locations.key(output.published)
         record = _record_path(workspace, output.published)
+        # The .location file marks an unfinished upload, for `abort_uploads`.
         await asyncio.to_thread(_save_location, record, output.published)
         upload = RemoteUpload(
             workspace.outputs / output.path, remote.key, output.size, output.sha256, record

@@ -206,9 +206,10 @@ def _requested_gpus(parameters: Mapping[str, str]) -> int | None:
 def _no_gpu(parameters: Mapping[str, str]) -> InvalidRequest:
     return _parameter_error(
         GPUS if value_of(parameters, NODE) is None and value_of(parameters, GPUS) else NODE,
-        "asks for a GPU, and this node has none; leave it out or write node = cpu. Whoever runs "
-        "the server: `wesemu doctor --gpu` tells why, and the setting node.without_gpu has such "
-        "runs queued or carried out on the CPU",
+        "asks for a GPU, and this node has none; leave it out or write node = cpu. On the "
+        "server, `wesemu doctor --gpu` shows the reason, and the setting node.without_gpu lets "
+        "such "
+        "runs wait or use the CPU",
     )
 
 
