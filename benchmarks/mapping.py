@@ -54,9 +54,9 @@ def measure(options: Options) -> Report:
     for sample, (folder, size) in samples.items():
         for mapper in select_mappers(options):
             name = f"{sample}{mapper.name}"
-            found = _compare(options, folder, mapper)
-            rows += [*_time_rows(name, found, size, mapper.target), *_space_rows(name, found)]
-            walls |= {f"{name}: {variant}": list(s.wall) for variant, s in found.samples.items()}
+            measured = _compare(options, folder, mapper)
+            rows += [*_time_rows(name, measured, size, mapper.target), *_space_rows(name, measured)]
+            walls |= {f"{name}: {variant}": list(s.wall) for variant, s in measured.samples.items()}
     samtools = hand_samtools()
     by_hand = f"by hand samtools {samtools.version} ({samtools.source})"
     return Report(f"mapping: {pairs:,} pairs, {cores()} threads, {by_hand}", rows, walls)
@@ -98,17 +98,17 @@ def map_once(server: Server, mapper: str = "bwa") -> float:
     return next(used for name, used in server.wes.cpu_of_tasks(run_id) if name == "map")
 
 
-def _time_rows(name: str, found: Comparison, pairs: int, target: float) -> list[Row]:
+def _time_rows(name: str, measured: Comparison, pairs: int, target: float) -> list[Row]:
     """Return the rows of time. CPU has a target from 100,000 pairs on.
 
     Below that number, program starts dominate.
     """
-    server, hand = found.samples[SERVER], found.samples[HAND]
+    server, hand = measured.samples[SERVER], measured.samples[HAND]
     ratios = {
-        f"{name}: CPU, the rule `map` / by hand to the BAM": found.rule_cpu,
+        f"{name}: CPU, the rule `map` / by hand to the BAM": measured.rule_cpu,
         f"{name}: CPU, server / by hand to the BAM": server.cpu,
     }
-    cpu = [(what, ratio(used, found.mapping_cpu)) for what, used in ratios.items()]
+    cpu = [(what, ratio(used, measured.mapping_cpu)) for what, used in ratios.items()]
     shortened = [seconds - _PLUS_SECONDS for seconds in server.wall]
     return [
         figure(f"{name}: server, POST to COMPLETE, median", median(server.wall), unit="s"),
@@ -120,7 +120,7 @@ def _time_rows(name: str, found: Comparison, pairs: int, target: float) -> list[
             unit="x",
         ),
         figure(f"{name}: CPU, server (all processes), median", median(server.cpu), unit="s"),
-        figure(f"{name}: CPU by hand to the BAM, median", median(found.mapping_cpu), unit="s"),
+        figure(f"{name}: CPU by hand to the BAM, median", median(measured.mapping_cpu), unit="s"),
         *(
             at_most(what, times, target, unit="x")
             if pairs >= _MANY_PAIRS
@@ -135,9 +135,9 @@ def _time_rows(name: str, found: Comparison, pairs: int, target: float) -> list[
     ]
 
 
-def _space_rows(name: str, found: Comparison) -> list[Row]:
+def _space_rows(name: str, measured: Comparison) -> list[Row]:
     rows = []
-    for variant, peaks in found.peaks.items():
+    for variant, peaks in measured.peaks.items():
         rows += [
             figure(
                 f"{name}: peak memory, {variant}", peaks.memory / _MEBIBYTE, unit="MiB", digits=0
@@ -146,4 +146,4 @@ def _space_rows(name: str, found: Comparison) -> list[Row]:
                 f"{name}: peak on disk, {variant}", peaks.stored / _MEBIBYTE, unit="MiB", digits=1
             ),
         ]
-    return [*rows, figure(f"{name}: the BAM", found.result / _MEBIBYTE, unit="MiB", digits=1)]
+    return [*rows, figure(f"{name}: the BAM", measured.result / _MEBIBYTE, unit="MiB", digits=1)]

@@ -23,8 +23,8 @@ def measure(options: Options) -> Report:
             SERVER: lambda: start_once(server),
             COLD: lambda: start_cold(options.work / "cold"),
         }
-        found = in_turns(variants, options.rounds or _ROUNDS)
-    ours, cold = found[SERVER], found[COLD]
+        measured = in_turns(variants, options.rounds or _ROUNDS)
+    ours, cold = measured[SERVER], measured[COLD]
     return Report(
         "start: three shell rules, POST to COMPLETE",
         [

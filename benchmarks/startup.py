@@ -27,14 +27,14 @@ def measure(options: Options) -> Report:
     directories = {"0 runs": empty, f"{_RUNS:,} runs": full}
     rounds = options.rounds or _ROUNDS
     starts = {name: Starts(data) for name, data in directories.items()}
-    found = in_turns({name: start.once for name, start in starts.items()}, rounds)
+    measured = in_turns({name: start.once for name, start in starts.items()}, rounds)
     seconds = {name: start.seconds[-rounds:] for name, start in starts.items()}
     rows = []
     for name, data in directories.items():
         server_only, all_processes = idle(data)
         rows += [
             figure(f"exec to first 200, {name}", median(seconds[name]), unit="s"),
-            figure(f"CPU, start to stop, {name}", median(found[name].cpu), unit="s"),
+            figure(f"CPU, start to stop, {name}", median(measured[name].cpu), unit="s"),
             figure(
                 f"idle memory of the server, {name}", server_only / _MEBIBYTE, unit="MiB", digits=0
             ),

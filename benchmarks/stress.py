@@ -42,22 +42,24 @@ def measure(options: Options) -> Report:
     pairs = options.pairs or _PAIRS
     few, many = (_map(options, number) for number in (pairs // _TENTH, pairs))
     rows: list[Row] = []
-    for number, found in ((pairs // _TENTH, few), (pairs, many)):
-        if found.reads != 2 * number:
-            raise RuntimeError(f"{found.reads:,} reads counted of {2 * number:,}")
+    for number, measured in ((pairs // _TENTH, few), (pairs, many)):
+        if measured.reads != 2 * number:
+            raise RuntimeError(f"{measured.reads:,} reads counted of {2 * number:,}")
         name = f"{number:,} pairs"
         rows += [
-            figure(f"{name}: POST to COMPLETE", found.wall, unit="s"),
-            figure(f"{name}: CPU, all processes", found.cpu, unit="s"),
-            figure(f"{name}: peak memory", found.peaks.memory / _MEBIBYTE, unit="MiB", digits=0),
+            figure(f"{name}: POST to COMPLETE", measured.wall, unit="s"),
+            figure(f"{name}: CPU, all processes", measured.cpu, unit="s"),
+            figure(f"{name}: peak memory", measured.peaks.memory / _MEBIBYTE, unit="MiB", digits=0),
             at_most(
                 f"{name}: peak memory / request of the rule `map`",
-                found.peaks.memory / _MEBIBYTE / found.requested,
+                measured.peaks.memory / _MEBIBYTE / measured.requested,
                 1.0,
                 unit="x",
             ),
-            figure(f"{name}: most on disk", found.peaks.stored / _MEBIBYTE, unit="MiB", digits=0),
-            figure(f"{name}: the BAM", found.result / _MEBIBYTE, unit="MiB", digits=0),
+            figure(
+                f"{name}: most on disk", measured.peaks.stored / _MEBIBYTE, unit="MiB", digits=0
+            ),
+            figure(f"{name}: the BAM", measured.result / _MEBIBYTE, unit="MiB", digits=0),
         ]
     return Report(f"stress: {pairs:,} pairs, {cores()} threads", rows, {})
 
@@ -82,10 +84,10 @@ def _map(options: Options, pairs: int) -> Measurement:
 def _requested_memory(run: Path) -> int:
     """Return the requested memory of the rule `map` in MiB."""
     log = run / "stderr.log"
-    found = _REQUESTED.search(log.read_text())
-    if found is None:
+    match = _REQUESTED.search(log.read_text())
+    if match is None:
         raise RuntimeError(f"{log} does not contain the memory of the rule map")
-    return int(found[1])
+    return int(match[1])
 
 
 def _result(folder: Path) -> tuple[int, int]:

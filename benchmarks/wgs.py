@@ -32,7 +32,7 @@ def measure(options: Options) -> Report:
             last[name] = servers[name].wes.submit("wgs", fixtures.params())
             servers[name].wes.wait(last[name], every=_POLL_SECONDS)
 
-        found = in_turns(
+        measured = in_turns(
             {ONE: lambda: call(ONE), TWO: lambda: call(TWO)},
             options.rounds or _ROUNDS,
             warm_up=0,
@@ -40,7 +40,7 @@ def measure(options: Options) -> Report:
         tasks = [
             row for name, run_id in last.items() for row in _tasks(servers[name], name, run_id)
         ]
-    one, two = found[ONE], found[TWO]
+    one, two = measured[ONE], measured[TWO]
     return Report(
         f"wgs: {pairs:,} pairs",
         [

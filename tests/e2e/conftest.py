@@ -1,4 +1,4 @@
-"""Real `wesemu` processes, in a folder without settings."""
+"""Real `wesemu` processes in a folder without settings."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ Ended = subprocess.CompletedProcess[str]
 
 
 class Server:
-    """A `wesemu serve` that answers at `url`, its first line; `talk` is what it says."""
+    """A `wesemu serve` process. `url` is its first line on stdout, `stderr` its log so far."""
 
     def __init__(self, process: Process, log: Path) -> None:
         assert process.stdout is not None
@@ -22,7 +22,7 @@ class Server:
         self._log = log
 
     @property
-    def talk(self) -> str:
+    def stderr(self) -> str:
         return self._log.read_text()
 
 
@@ -31,12 +31,12 @@ Spawn = Callable[..., Process]
 
 @pytest.fixture(autouse=True)
 def clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the person who runs the tests has set for their own servers does not count."""
+    """Remove the developer's own settings of wesemu."""
     clear_surroundings(monkeypatch, tmp_path)
 
 
 def clear_surroundings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """No settings of wesemu; `folder` is the working directory, with the temporary files in it."""
+    """Remove all settings. Make `folder` the working directory, with the temporary files in it."""
     for name in list(os.environ):
         if name.startswith("WESEMU_"):
             monkeypatch.delenv(name)
@@ -47,16 +47,16 @@ def clear_surroundings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @pytest.fixture
 def spawn(tmp_path: Path) -> Iterator[Spawn]:
-    """Starts a command, stderr to a file; what is still alive at the end is killed."""
+    """Start commands with stderr in a file. Kill those that are alive at the end."""
     started: list[Process] = []
 
     def start(*arguments: object, log: Path = tmp_path / "stderr.log") -> Process:
-        with log.open("w") as talk:
+        with log.open("w") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "wesemu.cli", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=talk,
+                stderr=stderr,
                 text=True,
             )
         started.append(process)
@@ -71,7 +71,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
 
 @pytest.fixture
 def serve(spawn: Spawn, tmp_path: Path) -> Callable[..., Server]:
-    """Starts a server on a free port over `data`."""
+    """Start a server on a free port over `data`."""
 
     def start(*flags: object) -> Server:
         log = tmp_path / "serve.log"
@@ -82,7 +82,7 @@ def serve(spawn: Spawn, tmp_path: Path) -> Callable[..., Server]:
 
 @pytest.fixture
 def wesemu() -> Callable[..., Ended]:
-    """Runs one command to its end."""
+    """Run one command to its end."""
     return run_wesemu
 
 

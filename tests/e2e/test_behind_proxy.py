@@ -92,8 +92,8 @@ def test_addresses_are_those_of_the_client(serve, proxy, settings) -> None:
     assert ask(f"{address}/ga4gh/wes/v1/runs", headers=refused)[0] == 401
     assert ask(f"{address}/_wesemu/reset", {}, headers={"Authorization": ""})[0] == 401
     deadline = time.monotonic() + PATIENCE
-    while "192.0.2.7" not in server.talk:
-        assert time.monotonic() < deadline, server.talk
+    while "192.0.2.7" not in server.stderr:
+        assert time.monotonic() < deadline, server.stderr
         time.sleep(0.05)
 
 

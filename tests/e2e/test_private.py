@@ -79,9 +79,9 @@ def test_a_new_token_is_asked_for_and_the_log_tells_the_life_of_a_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = serve("--new-token")
-    wait_for(lambda: "Ctrl-C stops" in server.talk)
+    wait_for(lambda: "Ctrl-C stops" in server.stderr)
     token = next(
-        line.partition("=")[2] for line in server.talk.splitlines() if "WESEMU_TOKEN=" in line
+        line.partition("=")[2] for line in server.stderr.splitlines() if "WESEMU_TOKEN=" in line
     )
     refused = wesemu("list", "--server", server.url)
     assert refused.returncode == 4
@@ -93,16 +93,18 @@ def test_a_new_token_is_asked_for_and_the_log_tells_the_life_of_a_run(
     monkeypatch.setenv("WESEMU_TOKEN", token)
     assert wesemu("logs", "-f", run_id, "--server", server.url).returncode == 0
 
-    wait_for(lambda: "run ended" in server.talk)
-    lines = [line for line in server.talk.splitlines() if run_id in line]
+    wait_for(lambda: "run ended" in server.stderr)
+    lines = [line for line in server.stderr.splitlines() if run_id in line]
     assert ["run accepted" in lines[0], "run started" in lines[1], "run ended" in lines[2]] == [
         True,
         True,
         True,
     ]
     assert "state=COMPLETE" in lines[2]
-    assert any("credentials refused" in x and "127.0.0.1" in x for x in server.talk.splitlines())
-    assert token not in "".join(line for line in server.talk.splitlines() if "WESEMU_" not in line)
+    assert any("credentials refused" in x and "127.0.0.1" in x for x in server.stderr.splitlines())
+    assert token not in "".join(
+        line for line in server.stderr.splitlines() if "WESEMU_" not in line
+    )
 
 
 def test_json_logs_are_one_object_a_line(
@@ -113,8 +115,8 @@ def test_json_logs_are_one_object_a_line(
     monkeypatch.setenv("WESEMU_AUTH__ADMIN_TOKEN", "admin")
     server = serve()
     assert wesemu("list", "--server", server.url).returncode == 4
-    wait_for(lambda: server.talk.endswith("\n"))
-    events = [json.loads(line) for line in server.talk.splitlines()]
+    wait_for(lambda: server.stderr.endswith("\n"))
+    events = [json.loads(line) for line in server.stderr.splitlines()]
     assert [event["event"] for event in events].count("credentials refused") >= 1
     refusals = [event for event in events if event["event"] == "credentials refused"]
     assert {"address", "path", "reason", "timestamp", "level"} <= set(refusals[0])
@@ -125,4 +127,4 @@ def test_an_existing_directory_keeps_its_mode_and_warns(serve: Callable[..., Ser
     Path("data").chmod(0o755)
     server = serve()
     assert stat.S_IMODE(Path("data").stat().st_mode) == 0o755
-    wait_for(lambda: "can read the data directory" in server.talk)
+    wait_for(lambda: "can read the data directory" in server.stderr)

@@ -65,6 +65,6 @@ async def test_reads_in_s3_are_mapped_and_the_bam_goes_there(
     with pysam.AlignmentFile(str(bam)) as records:
         assert sum(record.is_duplicate for record in records.fetch(until_eof=True)) == DUPLICATES
         assert sum(each.mapped for each in records.get_index_statistics()) >= READS
-    assert SECRET not in server.talk
+    assert SECRET not in server.stderr
     said = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     assert [path for path in said if SECRET.encode() in path.read_bytes()] == []

@@ -25,18 +25,18 @@ def test_the_first_line_is_a_url_that_answers(serve) -> None:
 
 def test_the_banner_names_both_apis_and_the_data(serve) -> None:
     server = serve()
-    _until(lambda: "Ctrl-C" in server.talk)
-    assert f"{server.url}/ga4gh/wes/v1" in server.talk
-    assert f"{server.url}/gs/workflow" in server.talk
-    assert "data/buckets" in server.talk
-    assert f"WESEMU_SERVER={server.url}" in server.talk
+    _until(lambda: "Ctrl-C" in server.stderr)
+    assert f"{server.url}/ga4gh/wes/v1" in server.stderr
+    assert f"{server.url}/gs/workflow" in server.stderr
+    assert "data/buckets" in server.stderr
+    assert f"WESEMU_SERVER={server.url}" in server.stderr
 
 
 def test_the_commands_of_the_banner_work_as_written(serve, tmp_path: Path) -> None:
     """In one shell, after its `export`: they end with a job that has succeeded."""
     server = serve()
-    _until(lambda: "Ctrl-C" in server.talk)
-    following = server.talk.partition("in another terminal:\n")[2].partition("Ctrl-C")[0]
+    _until(lambda: "Ctrl-C" in server.stderr)
+    following = server.stderr.partition("in another terminal:\n")[2].partition("Ctrl-C")[0]
     name = Path(sys.executable).with_name("wesemu")
     commands = f"set -e\n{following}".replace("  wesemu ", f"  {name} ")
     done = subprocess.run(
@@ -64,7 +64,7 @@ def test_a_signal_ends_it_with_status_0_and_leaves_no_process(serve, number) -> 
     assert server.process.wait(PATIENCE) == 0
     _, alive = psutil.wait_procs(family, timeout=PATIENCE)
     assert alive == []
-    assert "Traceback" not in server.talk
+    assert "Traceback" not in server.stderr
 
 
 def test_a_second_server_on_the_same_data_refuses(serve, wesemu) -> None:

@@ -1,4 +1,4 @@
-"""What needs a real GPU; skipped, with the reason, where there is none."""
+"""Fixtures of tests that need a real GPU. Without one they skip with the reason."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def inventory() -> Inventory:
-    """What NVML tells of this machine; at least one GPU that can be used as a whole."""
+    """Return NVML's inventory of this machine, with at least one undivided GPU, or skip."""
     if not has_driver():
         pytest.skip("no NVIDIA driver: there is no /dev/nvidiactl")
     found = take_inventory()
@@ -33,7 +33,7 @@ def inventory() -> Inventory:
 
 @pytest.fixture
 def lent(inventory: Inventory) -> tuple[Gpu, ...]:
-    """Those that a server of this environment lends: a batch system may have hidden others."""
+    """Return the GPUs that a server would lend. A batch system may hide others."""
     found = choose("auto", inventory, visible=os.environ.get("CUDA_VISIBLE_DEVICES")).gpus
     if not found:
         pytest.skip("CUDA_VISIBLE_DEVICES hides every GPU")
@@ -42,7 +42,7 @@ def lent(inventory: Inventory) -> tuple[Gpu, ...]:
 
 @pytest.fixture
 def index(lent: tuple[Gpu, ...]) -> int:
-    """The last of the GPUs: where there are several, not the one that CUDA would take itself."""
+    """Return the index of the last GPU. Of several GPUs, CUDA would use another one by default."""
     return max(gpu.index for gpu in lent)
 
 

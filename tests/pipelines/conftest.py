@@ -1,4 +1,4 @@
-"""Run the workflows as a user would: by Snakemake's command line, without the server."""
+"""Run the pipelines with Snakemake's command line, without the server."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Workflow:
-    """One workflow run in a directory of its own."""
+    """A workflow that runs in its own directory."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.directory = directory
@@ -27,16 +27,16 @@ class Workflow:
         self.directory.mkdir(parents=True, exist_ok=True)
         file = self.directory / "config.yaml"
         file.write_text(yaml.safe_dump(config))
-        words = [sys.executable, "-m", "snakemake", "-s", str(self.snakefile)]
-        words += ["--directory", str(self.directory), "--configfile", str(file)]
-        words += ["-c", str(cores), "--latency-wait", "0", *more]
+        argv = [sys.executable, "-m", "snakemake", "-s", str(self.snakefile)]
+        argv += ["--directory", str(self.directory), "--configfile", str(file)]
+        argv += ["-c", str(cores), "--latency-wait", "0", *more]
         path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         environment["XDG_CACHE_HOME"] = str(self.directory.with_name(".cache"))
-        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+        return subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
 
     def succeed(self, config: dict[str, object], *, cores: int = 2) -> Path:
-        """Run it; answers the folder of the results."""
+        """Run the workflow. Return the folder of the results."""
         done = self.run(config, cores=cores)
         logs = "".join(log.read_text() for log in self.directory.glob("logs/**/*.log"))
         assert done.returncode == 0, done.stderr + logs
@@ -48,7 +48,7 @@ class Workflow:
 
 @pytest.fixture
 def workflow(tmp_path: Path) -> Callable[..., Workflow]:
-    """`workflow("wgs")`, or `workflow("wgs", "folder")` for a second one."""
+    """Return a function: `workflow("wgs")`, or `workflow("wgs", "folder")` for a second one."""
 
     def make(name: str, folder: str = "run") -> Workflow:
         return Workflow(name, tmp_path / folder)
@@ -58,13 +58,13 @@ def workflow(tmp_path: Path) -> Callable[..., Workflow]:
 
 @pytest.fixture(scope="session")
 def shared_workflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workflow]:
-    """As `workflow`, for a run whose results several tests look at."""
+    """Like `workflow`, for a run whose results several tests use."""
     return lambda name: Workflow(name, tmp_path_factory.mktemp(name) / "run")
 
 
 @pytest.fixture(scope="session")
 def fixture_folder() -> Path:
-    """The repository's small fixture with a known truth."""
+    """Return the folder of the small fixture with a known truth."""
     return ROOT / "testdata" / "diploid"
 
 
@@ -75,7 +75,7 @@ def config(fixture_folder: Path) -> dict[str, object]:
 
 @pytest.fixture
 def copied_lane(config: dict[str, Any], tmp_path: Path) -> dict[str, str]:
-    """The lane of `config` in files of its own: the same reads once more."""
+    """Return the lane of `config`, copied to other files."""
     lane = {}
     for mate, path in config["reads"][0].items():
         lane[mate] = str(tmp_path / f"lane2_{Path(path).name}")
@@ -85,7 +85,7 @@ def copied_lane(config: dict[str, Any], tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def real_config(shared_data: Path) -> dict[str, object]:
-    """10,507 real pairs of HG002 on 1.1 Mb of chr20."""
+    """Return the configuration of 10,507 real pairs of HG002 on 1.1 Mb of chr20."""
     return lanes_of(shared_data / "hg002_chr20_10mb") | {"sample": "HG002"}
 
 

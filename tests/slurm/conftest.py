@@ -1,4 +1,4 @@
-"""A Slurm cluster of this machine for the tests of this folder, where one can be had."""
+"""A Slurm cluster on this machine for the tests of this folder, if possible."""
 
 import asyncio
 import fcntl
@@ -16,19 +16,19 @@ from support.engine_runs import end_runs
 SCRIPT = Path(__file__).parent / "slurm-up.sh"
 STATE = Path("/run/wesemu-slurm")
 NEEDED = ("slurmctld", "slurmd", "srun", "munged")
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """Started for the session and stopped with it; other sessions of this machine wait."""
+    """Start a cluster for the session. Other sessions on this machine wait."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)} on PATH (Debian: slurm-wlm, munge)")
     if os.geteuid() != 0:
         pytest.skip("only root can start Slurm's daemons")
     with (Path(tempfile.gettempdir()) / "wesemu-slurm.lock").open("w") as lock:
-        wait_for_turn(lock.fileno())
+        wait_for_lock(lock.fileno())
         subprocess.run([SCRIPT, "--stop", STATE], check=False)
         try:
             started = subprocess.run(
@@ -42,8 +42,8 @@ def cluster() -> Iterator[None]:
             subprocess.run([SCRIPT, "--stop", STATE], check=True)
 
 
-def wait_for_turn(descriptor: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_for_lock(descriptor: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ def wait_for_turn(descriptor: int) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_cluster(cluster: None, tmp_path: Path) -> Iterator[None]:
-    """No test leaves a job to the next one."""
+    """Cancel all jobs after each test."""
     yield
     end_runs(tmp_path)
     subprocess.run(["scancel", "--me"], check=True)
@@ -66,10 +66,10 @@ def clean_cluster(cluster: None, tmp_path: Path) -> Iterator[None]:
 
 
 def queue(*options: str) -> list[str]:
-    """The names of the jobs that wait or run."""
+    """Return the names of pending and running jobs."""
     options = options or ("--states=PENDING,RUNNING",)
-    words = ["squeue", "--noheader", "--format=%j", *options]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    argv = ["squeue", "--noheader", "--format=%j", *options]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
     return done.stdout.split()
 
 
@@ -79,5 +79,5 @@ async def jobs() -> list[str]:
 
 @pytest.fixture(name="queue")
 def queue_fixture() -> object:
-    """`await queue()` gives the names of the jobs that wait or run."""
+    """Return a coroutine function that returns the names of pending and running jobs."""
     return jobs

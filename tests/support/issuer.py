@@ -54,8 +54,8 @@ class Issuer:
     async def answer(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
         discovered = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.document}
-        told = discovered if request.path == DISCOVERY else {"keys": self.keys}
-        return web.json_response(told, status=self.status)
+        document = discovered if request.path == DISCOVERY else {"keys": self.keys}
+        return web.json_response(document, status=self.status)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Helpers for the control API's tests."""
+"""Fixtures for tests of the control API."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,7 +13,10 @@ Control = Callable[..., Awaitable[dict[str, Any]]]
 
 @pytest.fixture
 def control(client: Client) -> Control:
-    """Calls `/_wesemu/<path>`: a GET, or a POST where there is a body; the answer's JSON."""
+    """Return a function that calls `/_wesemu/<path>` and returns the JSON of the response.
+
+    It sends a GET, or a POST with a body.
+    """
 
     async def control(
         path: str, body: Any = None, *, method: str = "", status: int = 200

@@ -1,4 +1,4 @@
-"""A server whose jobs do what their reads are called: `wait-…` waits, `fail…` fails."""
+"""A server whose jobs depend on the name of their reads: `wait-…` waits, `fail…` fails."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ MAPPING: JsonObject = {
 
 
 def reads(name: str) -> JsonObject:
-    """The fields of `WGS` that name other reads."""
+    """Return fields of `WGS` for other reads."""
     return {
         "wgs_fastq_first_name": f"fastq/{name}_1.fq.gz",
         "wgs_fastq_second_name": f"fastq/{name}_2.fq.gz",
@@ -55,7 +55,7 @@ def reads(name: str) -> JsonObject:
 
 @pytest.fixture
 def bucket(settings: Settings) -> Path:
-    """The folder of the bucket `genes`, with reads that wait and reads that fail."""
+    """Return the folder of the bucket `genes`, with reads that wait and reads that fail."""
     folder = settings.data / "buckets" / "genes"
     for name in ("wait-1", "fail"):
         for mate in (1, 2):
@@ -77,7 +77,7 @@ def engine(clock: ManualClock) -> ScriptedEngine:
 
 @pytest.fixture
 def start(client: Client) -> Start:
-    """Starts a job and returns its name."""
+    """Return a function that starts a job and returns its name."""
 
     async def start(body: JsonObject) -> str:
         response = await client.post("/gs/workflow", json=body)
@@ -90,7 +90,7 @@ def start(client: Client) -> Start:
 
 @pytest.fixture
 def reach(runs: RunService) -> Reach:
-    """Waits until a job, by its name, is in one of the states; by default until it has ended."""
+    """Return a function that waits until a job is in one of the states (default: has ended)."""
 
     async def reach(name: str, *states: RunState) -> Run:
         run_id = (await runs.by_handle(LOCAL_OWNER, name.rpartition("-")[2])).id

@@ -1,4 +1,4 @@
-"""A server over the scripted engine whose inputs and results lie elsewhere."""
+"""A server with the scripted engine and remote inputs and results."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -27,7 +27,7 @@ Serve = Callable[..., Awaitable[RunService]]
 async def serve(
     settings: Settings, clock: ManualClock, engine: ScriptedEngine
 ) -> AsyncIterator[Serve]:
-    """Starts servers one after the other over one data directory; inputs may lie on loopback."""
+    """Start servers one after the other over one data directory. They may fetch from loopback."""
     async with AsyncExitStack() as running:
 
         async def serve(**more: Any) -> RunService:
@@ -47,7 +47,7 @@ async def serve(
 
 @pytest.fixture
 def remote(side: Side) -> Mapping[str, Any]:
-    """The setting that maps the bucket `lab` to the other side."""
+    """Return the setting that maps the bucket `lab` to the remote bucket."""
     return {"lab": settings_of(side, prefix="p")}
 
 

@@ -1,4 +1,4 @@
-"""The bucket `genes` on a server that asks for no credentials."""
+"""The bucket `genes` on a server without credentials."""
 
 from pathlib import Path
 

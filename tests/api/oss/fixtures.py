@@ -1,4 +1,4 @@
-"""The bucket door by itself: a server without runs, over a folder of buckets."""
+"""The OSS API alone: a server without runs, over a folder of buckets."""
 
 import asyncio
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def oss_application(
     clock: Clock | None = None,
     limit: int | None = None,
 ) -> web.Application:
-    """A server that has nothing but the buckets below `root`; `limit` is that of one request."""
+    """Return a server with only the buckets below `root`. `limit` is the size limit of requests."""
     ids = IdSource(seed=1)
     objects = ObjectServices.open(root, ids)
     if limit is not None:
@@ -55,7 +55,7 @@ def oss_application(
 
 
 async def start_oss_server(root: Path, *, unpacking: bool = False, **options: Any) -> TestServer:
-    """A started server of `oss_application`, set up as `wesemu serve` does it."""
+    """Start a server of `oss_application` with the options of `wesemu serve`."""
     app = await asyncio.to_thread(oss_application, root, **options)
     server = TestServer(app, host="127.0.0.1")
     await server.start_server(auto_decompress=unpacking)

@@ -1,4 +1,4 @@
-"""A server in a thread of its own: many clients that block can ask it, one test after another."""
+"""A server in a thread, for blocking clients."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Background:
-    """A running server, and what tests need to set its stage. `endpoint` is "127.0.0.1:PORT"."""
+    """A running server with helpers for tests. `endpoint` is "127.0.0.1:PORT"."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, runs: RunService, port: int) -> None:
         self.endpoint = f"127.0.0.1:{port}"
@@ -31,11 +31,11 @@ class Background:
         self._runs = runs
 
     def job(self, owner: Owner, sample: str) -> str:
-        """The name of a new job; one whose sample is called `wait-…` never ends."""
+        """Start a job and return its name. A job with a sample `wait-…` never ends."""
         return self._do(self._job(owner, sample))
 
     def order_fault(self, fault: dict[str, Any]) -> None:
-        """Over the control API."""
+        """Inject a fault through the control API."""
         url = f"http://{self.endpoint}/_wesemu/faults"
         body = json.dumps(fault).encode()
         sent = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -57,7 +57,7 @@ class Background:
 
 @contextmanager
 def serving(data: Path, keys: dict[str, str]) -> Iterator[Background]:
-    """A server over `data` with the scripted engine, a bucket `genes` and these access keys."""
+    """Start a server over `data` with the scripted engine, a bucket `genes` and access keys."""
     fill_bucket(data)
     settings = Settings.model_validate(
         {

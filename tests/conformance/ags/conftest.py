@@ -1,4 +1,4 @@
-"""A server on a free port of the loopback address, for the real SDKs; one access key."""
+"""A server on a free loopback port for the real SDKs, with one access key."""
 
 from collections.abc import Awaitable, Callable
 
@@ -24,14 +24,14 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def endpoint(aiohttp_server: AiohttpServer, app: web.Application) -> str:
-    """The server's "127.0.0.1:PORT"."""
+    """Return "127.0.0.1:PORT" of the server."""
     server = await aiohttp_server(app, host="127.0.0.1")
     return f"{server.host}:{server.port}"
 
 
 @pytest.fixture
 def end(runs: RunService) -> Callable[[str], Awaitable[None]]:
-    """Waits until a job, by its name, has ended."""
+    """Return a function that waits until a job ends."""
 
     async def end(name: str) -> None:
         run = await runs.by_handle(Owner(KEY_ID), name.rpartition("-")[2])
@@ -43,13 +43,13 @@ def end(runs: RunService) -> Callable[[str], Awaitable[None]]:
 
 @pytest.fixture
 def schemes(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The signature schemes that the server has met."""
-    met: set[str] = set()
+    """Return the set of signature schemes that the server has received."""
+    received: set[str] = set()
 
     def read(header: str) -> AgsSignature | None:
         signature = read_authorization(header)
-        met.add(signature.scheme if signature else "none")
+        received.add(signature.scheme if signature else "none")
         return signature
 
     monkeypatch.setattr(auth, "read_authorization", read)
-    return met
+    return received

@@ -1,4 +1,4 @@
-"""The bucket door on a free port of the loopback address, for the real clients; one access key."""
+"""The OSS API on a free loopback port for the real clients, with one access key."""
 
 import gc
 import warnings
@@ -10,7 +10,7 @@ from api.oss.fixtures import KEY_ID, SECRET, start_oss_server
 
 
 def collect() -> None:
-    """Let go of the connections that the SDKs leave open, before another test is blamed."""
+    """Close connections that the SDKs leave open, so no other test fails for them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
@@ -32,7 +32,7 @@ async def endpoint(bucket: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 def reads(tmp_path: Path) -> Path:
-    """A file that takes 15 parts of 200 KiB."""
+    """Return a file of 15 parts of 200 KiB."""
     path = tmp_path / "a.fq"
     path.write_bytes(b"@r\nACGT\n+\nIIII\n" * 200_000)
     return path

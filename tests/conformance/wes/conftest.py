@@ -1,4 +1,4 @@
-"""Makes the fixtures of the WES tests known here."""
+"""Registers the fixtures of WES tests."""
 
 from api.wes.fixtures import core, ended, serve, submit, wes
 

@@ -1,4 +1,4 @@
-"""The command line in this process: its status, its data, its talk."""
+"""Runs the command line in this process and captures its output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Wesemu = Callable[..., Ended]
 
 @pytest.fixture
 def wesemu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Wesemu:
-    """Runs one command line without colours, as a script sees it."""
+    """Return a function that runs one command without colors, as in a script."""
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("WESEMU_SERVER", "WESEMU_TOKEN"):

@@ -1,4 +1,4 @@
-"""Makes the fixtures of engines known here."""
+"""Registers the fixtures of engines."""
 
 from support.engine_fixtures import any_engine, engine, module_engine, no_leftovers
 

@@ -1,4 +1,4 @@
-"""A web server with one file, and a fetcher that may go to this machine and never waits."""
+"""A web server with one file, and a fetcher for loopback without delays."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""A web server whose next answers are written beforehand."""
+"""A web server with scripted responses."""
 
 import asyncio
 import hashlib
