@@ -1,4 +1,8 @@
-"""What this machine offers to runs."""
+"""The node: cores, memory and GPUs of this machine that runs can use.
+
+GPUs come from NVIDIA's management library (NVML) or from the settings; `choose` selects those that
+tasks may lease.
+"""
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,17 +15,16 @@ import psutil
 
 from wesemu.runs.model import Resources
 
-# The GPUs of this machine: asked of NVIDIA's management library (NVML), or declared.
-
+# GPUs.
 
 _MEBIBYTE = 1 << 20
-_SIGNS = ("nvidiactl", "dxg")
-"""What a driver leaves in /dev; `dxg` is that of the Windows Subsystem for Linux."""
+_DRIVER_FILES = ("nvidiactl", "dxg")
+"""Device files of a driver in /dev; `dxg` belongs to the Windows Subsystem for Linux."""
 
 _ADVICE = {
-    4: "this user may not ask the driver; check the rights of /dev/nvidia*",
+    4: "this user may not use the driver; check the permissions of /dev/nvidia*",
     9: "the driver is not loaded; `nvidia-smi` says more, and `modprobe nvidia` loads it",
-    12: "libnvidia-ml.so.1 is not there; install NVIDIA's driver, or pass the GPUs on to this "
+    12: "libnvidia-ml.so.1 is not there; install NVIDIA's driver, or pass the GPUs to this "
     "container (`docker run --gpus all`, `apptainer exec --nv`)",
     15: "a GPU has fallen off the bus; restart the machine",
     18: "the driver's library and its kernel module are of different versions, as after an update; "
@@ -40,10 +43,9 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device. Memory is in MiB; what is None is not known, as with a GPU that was declared.
+    """One GPU. Memory is in MiB. None: unknown, for example of a GPU from the settings.
 
-    `divided`: its memory and cores are cut into instances (MIG), so that its index means the
-    first of them only.
+    `divided`: the GPU is divided into MIG instances; its index then means only the first one.
     """
 
     index: int
@@ -56,18 +58,21 @@ class Gpu:
     processes: tuple[GpuProcess, ...] = ()
 
     def __str__(self) -> str:
-        words = [f"GPU {self.index}"]
+        parts = [f"GPU {self.index}"]
         if self.name is not None:
-            words.append(self.name)
+            parts.append(self.name)
         if self.memory_mb is not None:
-            words.append(f"{self.memory_mb} MiB")
-        return ", ".join(words)
+            parts.append(f"{self.memory_mb} MiB")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What NVML tells. `cuda` is the newest CUDA that the driver takes, as "12.8"; `problem` is
-    why nothing, or not everything, could be found."""
+    """The result of an NVML query.
+
+    `cuda` is the newest CUDA version that the driver supports, such as "12.8"; `problem` says why
+    information is missing.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
@@ -77,33 +82,33 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The GPUs that are lent to tasks, and what there is to tell about the others."""
+    """The GPUs that tasks may lease, and notes about problems and other GPUs."""
 
     gpus: tuple[Gpu, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 Wanted = Literal["auto"] | int | Sequence[int] | Sequence[Gpu]
-"""Those found; the first so many; those of these indexes; those declared."""
+"""All that NVML finds; the first N; those with these indexes; these declared ones."""
 
 
 def has_driver(devices: Path = Path("/dev")) -> bool:
-    """Whether a driver is there, which costs nothing to see. NVML is asked only then."""
-    return any((devices / name).exists() for name in _SIGNS)
+    """Return whether an NVIDIA driver is installed, without loading NVML."""
+    return any((devices / name).exists() for name in _DRIVER_FILES)
 
 
 def load_nvml() -> Any:
-    """The module `pynvml` of the package nvidia-ml-py. Raises ImportError."""
+    """Import the module `pynvml` of the package nvidia-ml-py. Raises ImportError."""
     return import_module("pynvml")
 
 
 def take_inventory(load: Callable[[], Any] = load_nvml) -> Inventory:
-    """Ask NVML; never raises for what is wrong with the machine. Takes some 20 ms to seconds."""
+    """Query NVML. Problems of the machine are in the result. Takes 20 ms to seconds."""
     try:
         nvml = load()
     except ImportError:
         return Inventory(
-            problem="there is an NVIDIA driver, but its library cannot be asked: "
+            problem="there is an NVIDIA driver, but the package that queries it is missing: "
             'pip install "wesemu[cuda]" (or nvidia-ml-py)'
         )
     try:
@@ -111,7 +116,7 @@ def take_inventory(load: Callable[[], Any] = load_nvml) -> Inventory:
     except nvml.NVMLError as error:
         return Inventory(problem=_problem("NVML does not start", error))
     try:
-        return _ask(nvml)
+        return _query(nvml)
     except nvml.NVMLError as error:
         return Inventory(problem=_problem("NVML does not answer", error))
     finally:
@@ -126,10 +131,10 @@ def choose(
     lend_busy: bool = True,
     ours: Collection[int] = (),
 ) -> Choice:
-    """Which GPUs are lent. What `inventory` knows of a declared one completes it.
+    """Choose the GPUs that tasks may lease. `inventory` completes declared ones.
 
-    `visible` is this process's own CUDA_VISIBLE_DEVICES, which narrows what "auto" finds. Without
-    `lend_busy` those that somebody computes on are left out, but for `ours`, which are leased.
+    `visible` is CUDA_VISIBLE_DEVICES of this process, which limits "auto". Without `lend_busy`,
+    GPUs with compute processes are left out, except `ours`, which tasks of this server lease.
     """
     notes = [] if inventory.problem is None else [inventory.problem]
     if wanted == "auto":
@@ -140,18 +145,17 @@ def choose(
     else:
         gpus = [_complete(gpu, inventory) for gpu in _declared(wanted)]
         notes += _unknown(gpus, inventory)
-    lent = list[Gpu]()
+    chosen = list[Gpu]()
     for gpu in gpus:
         if gpu.divided:
             notes.append(f"{gpu} is divided into instances (MIG), which are not lent")
             continue
         if gpu.processes and gpu.index not in ours:
-            told = _told(gpu, lend_busy)
-            notes.append(told)
+            notes.append(_busy_note(gpu, lend_busy))
             if not lend_busy:
                 continue
-        lent.append(gpu)
-    return Choice(tuple(lent), tuple(notes))
+        chosen.append(gpu)
+    return Choice(tuple(chosen), tuple(notes))
 
 
 def _declared(wanted: int | Sequence[int] | Sequence[Gpu]) -> list[Gpu]:
@@ -161,34 +165,37 @@ def _declared(wanted: int | Sequence[int] | Sequence[Gpu]) -> list[Gpu]:
 
 
 def _complete(gpu: Gpu, inventory: Inventory) -> Gpu:
-    """What was declared stands; the rest is as it was found."""
-    found = next((each for each in inventory.gpus if each.index == gpu.index), None)
-    if found is None:
+    """Add the properties that NVML reports; declared ones win."""
+    detected = next((each for each in inventory.gpus if each.index == gpu.index), None)
+    if detected is None:
         return gpu
     return replace(
-        found,
-        name=gpu.name or found.name,
-        memory_mb=gpu.memory_mb or found.memory_mb,
-        driver=gpu.driver or found.driver,
+        detected,
+        name=gpu.name or detected.name,
+        memory_mb=gpu.memory_mb or detected.memory_mb,
+        driver=gpu.driver or detected.driver,
     )
 
 
 def _unknown(gpus: Sequence[Gpu], inventory: Inventory) -> Iterator[str]:
-    found = [gpu.index for gpu in inventory.gpus]
+    indexes = [gpu.index for gpu in inventory.gpus]
     for gpu in gpus:
-        if found and gpu.index not in found:
-            has = ", ".join(map(str, found))
+        if indexes and gpu.index not in indexes:
+            has = ", ".join(map(str, indexes))
             yield f"GPU {gpu.index} of the setting node.gpus is not there: this machine has {has}"
 
 
-def _told(gpu: Gpu, lend_busy: bool) -> str:
+def _busy_note(gpu: Gpu, lend_busy: bool) -> str:
     pids = ", ".join(str(process.pid) for process in gpu.processes)
     lent = "it is lent nevertheless" if lend_busy else "it is not lent (node.lend_busy_gpus)"
     return f"{gpu} is used by others (pid {pids}); {lent}"
 
 
 def _is_named(gpu: Gpu, visible: str) -> bool:
-    """As CUDA reads the variable: indexes and beginnings of UUIDs, up to the first wrong one."""
+    """Return whether CUDA_VISIBLE_DEVICES names the GPU.
+
+    As CUDA reads it: indexes and prefixes of UUIDs, up to the first invalid entry.
+    """
     for word in visible.split(","):
         name = word.strip()
         if name.isdecimal():
@@ -201,23 +208,23 @@ def _is_named(gpu: Gpu, visible: str) -> bool:
     return False
 
 
-def _ask(nvml: Any) -> Inventory:
+def _query(nvml: Any) -> Inventory:
     driver = _text(nvml.nvmlSystemGetDriverVersion())
     number = nvml.nvmlSystemGetCudaDriverVersion()  # 12080 is 12.8
     gpus, problem = list[Gpu](), None
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
-            gpus.append(_look(nvml, index, driver))
+            gpus.append(_query_gpu(nvml, index, driver))
         except nvml.NVMLError as error:
             problem = _problem(f"GPU {index} does not answer", error)
     return Inventory(tuple(gpus), driver, f"{number // 1000}.{number % 1000 // 10}", problem)
 
 
-def _look(nvml: Any, index: int, driver: str) -> Gpu:
+def _query_gpu(nvml: Any, index: int, driver: str) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = _or(nvml, None, nvml.nvmlDeviceGetMemoryInfo, handle)
-    mode, _ = _or(nvml, (0, 0), nvml.nvmlDeviceGetMigMode, handle)
-    processes = _or(nvml, [], nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    memory = _query_optional(nvml, None, nvml.nvmlDeviceGetMemoryInfo, handle)
+    mode, _ = _query_optional(nvml, (0, 0), nvml.nvmlDeviceGetMigMode, handle)
+    processes = _query_optional(nvml, [], nvml.nvmlDeviceGetComputeRunningProcesses, handle)
     return Gpu(
         index=index,
         name=_text(nvml.nvmlDeviceGetName(handle)),
@@ -233,14 +240,14 @@ def _look(nvml: Any, index: int, driver: str) -> Gpu:
     )
 
 
-def _or(nvml: Any, otherwise: Any, ask: Callable[[Any], Any], handle: Any) -> Any:
-    """What many cards, and machines with unified memory, do not tell."""
+def _query_optional(nvml: Any, default: Any, query: Callable[[Any], Any], handle: Any) -> Any:
+    """Query a property that many GPUs, and machines with unified memory, do not support."""
     try:
-        return ask(handle)
+        return query(handle)
     except nvml.NVMLError as error:
         if error.value == nvml.NVML_ERROR_GPU_IS_LOST:
             raise
-        return otherwise
+        return default
 
 
 def _problem(what: str, error: Any) -> str:
@@ -253,10 +260,12 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+# The node.
+
 _FEWEST_RUNS = 4
-_RUNS_A_CORE = 2
+_RUNS_PER_CORE = 2
 _RUN_MEMORY_MB = 256
-"""What a run's own processes may need, apart from its tasks."""
+"""Memory of the processes of a run, without its tasks."""
 
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -266,8 +275,8 @@ _CGROUP_LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`gpus` are those that tasks may lease, `runs` how many runs are active at a time; `notes`
-    tell of GPUs that are not lent, or lent in spite of something."""
+    """Capacity of this machine. `gpus`: those that tasks may lease. `runs`: most active runs.
+    `notes`: problems of GPUs."""
 
     cores: int
     memory_mb: int
@@ -277,7 +286,7 @@ class Node:
 
     @property
     def devices(self) -> tuple[int, ...]:
-        """The indexes of its GPUs."""
+        """The indexes of the GPUs."""
         return tuple(gpu.index for gpu in self.gpus)
 
     @property
@@ -286,7 +295,7 @@ class Node:
 
     @property
     def gpu_memory_mb(self) -> int | None:
-        """MiB that every one of its GPUs has; None where that is not known of all of them."""
+        """The memory of the smallest GPU in MiB; None without GPUs, or if one is unknown."""
         known = [gpu.memory_mb for gpu in self.gpus if gpu.memory_mb is not None]
         return min(known) if known and len(known) == len(self.gpus) else None
 
@@ -303,13 +312,13 @@ def detect(
     notes: Sequence[str] = (),
     runs: int = 0,
 ) -> Node:
-    """This machine's node; a figure that is not 0 stands instead of what would be found.
+    """Detect the cores and memory of this machine; values other than 0 replace the detection.
 
-    GPUs are chosen by `gpus.choose`.
+    `gpus` and `notes` come from `choose`.
     """
     cores = cores or _cores()
     memory_mb = memory_mb or _memory() // _MEBIBYTE
-    usual = max(_FEWEST_RUNS, _RUNS_A_CORE * cores)
+    usual = max(_FEWEST_RUNS, _RUNS_PER_CORE * cores)
     return Node(
         cores=cores,
         memory_mb=memory_mb,
@@ -320,7 +329,7 @@ def detect(
 
 
 def _cores() -> int:
-    """The cores that this process may use, which a container or `taskset` may have cut."""
+    """Return the number of cores that this process may use; a container may limit them."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -328,7 +337,7 @@ def _cores() -> int:
 
 
 def _memory() -> int:
-    """Bytes of memory, the container's limit included."""
+    """Return the bytes of memory, limited by the container (cgroup)."""
     total = int(psutil.virtual_memory().total)
     for path in _CGROUP_LIMITS:
         try:

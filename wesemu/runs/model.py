@@ -1,4 +1,4 @@
-"""What a run is: its request, its states, its tasks and its outputs."""
+"""The data model: runs with their requests, states and outputs; tasks; task graphs; SLA terms."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,10 @@ from typing import Any, NewType, TypeAlias
 from wesemu.errors import InvalidRequest
 from wesemu.runs.service_levels import ServiceLevel
 
-# On what terms a run is carried out: fixed at submission, so that later settings change nothing.
-
+# SLA terms.
 
 PRETENDED = "wesemu_bases"
-"""The tag (WES) or field (AGS) by which a run stands for a larger sample: "120e9"."""
+"""The tag (WES) or field (AGS) that replaces the counted base pairs of a run: "120e9"."""
 
 MOST_BASES = 10**15
 
@@ -23,7 +22,7 @@ _NUMBER = re.compile(r"\d{1,16}(\.\d{1,16})?([eE]\+?\d{1,2})?", re.ASCII)
 
 
 class Pacing(StrEnum):
-    """When a run ends: with its tools, or after its service level's minutes."""
+    """When a run ends: with its tools (REAL), or after the minutes of its service level (SLA)."""
 
     REAL = "real"
     SLA = "sla"
@@ -31,11 +30,10 @@ class Pacing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """What is made to go wrong with a run.
+    """A failure that the control API injects into a run.
 
-    It ends `late_minutes` after its service level's time, fails when its task number
-    `fails_at_task` (from 1, in the order of their starts) begins, or finds the disk full when its
-    results are published.
+    `late_minutes`: it ends so long after its service level's time. `fails_at_task`: it fails when
+    its Nth task (from 1, by start) starts. `out_of_disk`: publishing finds a full disk.
     """
 
     late_minutes: int = 0
@@ -45,8 +43,11 @@ class InjectedFault:
 
 @dataclass(frozen=True, slots=True)
 class SlaTerms:
-    """`bases` is the size that the run's service level goes by, both mates together; None: as
-    counted, times `factor`. With `read_length_penalty` short reads get more time."""
+    """SLA terms of a run. Fixed at submission, so later settings do not change them.
+
+    `bases`: base pairs for the service level, both mates together; None: the counted ones times
+    `factor`. `read_length_penalty`: short reads get more time.
+    """
 
     pace: Pacing = Pacing.REAL
     bases: int | None = None
@@ -56,12 +57,12 @@ class SlaTerms:
 
     @property
     def pretends(self) -> bool:
-        """Whether the service level goes by another size than the counted one."""
+        """Whether the service level uses another size than the counted one."""
         return self.bases is not None or self.factor != 1
 
 
 def pretended_bases(tags: Mapping[str, str]) -> int | None:
-    """The tag `wesemu_bases` as a number of base pairs. Raises InvalidRequest."""
+    """Return the tag `wesemu_bases` as a number of base pairs. Raises InvalidRequest."""
     if (text := tags.get(PRETENDED)) is None:
         return None
     bases = Decimal(text) if _NUMBER.fullmatch(text) else Decimal(0)
@@ -74,6 +75,8 @@ def pretended_bases(tags: Mapping[str, str]) -> int | None:
     return int(bases)
 
 
+# Runs.
+
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
 
@@ -81,17 +84,17 @@ RunId = NewType("RunId", str)
 Owner = NewType("Owner", str)
 
 LOCAL_OWNER = Owner("local")
-"""Who everybody is while no credentials are configured."""
+"""The owner of all runs if no credentials are configured."""
 
 PLACE, PLACE_NOTE = "wesemu.node", "wesemu.node.note"
-"""The server's own tags for where a run is carried out, and what is to be known about that."""
+"""Tags of the server: the placement of a run (CPU or GPU), and a note about it."""
 
 UNPUBLISHED = "wesemu.unpublished"
-"""The server's own tag for results that cannot be published: a line each."""
+"""Tag of the server: the results that cannot be published, one per line."""
 
 
 class RunState(StrEnum):
-    """The states of a run, by the names of WES."""
+    """The states of a run, with their WES names."""
 
     QUEUED = "QUEUED"
     INITIALIZING = "INITIALIZING"
@@ -123,27 +126,26 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.SYSTEM_ERROR: frozenset(),
     RunState.CANCELED: frozenset(),
 }
-"""The one transition table. A run keeps its state while the server is down."""
-
+"""The transition table. A run keeps its state while the server is down."""
 
 _KINDS = {"SNAKEMAKE": "SMK", "SNAKEFILE": "SMK"}
 
 
 def workflow_kind(workflow_type: str) -> str:
-    """One name for a workflow_type however it is spelled: SMK, CWL, WDL, or what there is not."""
+    """Return the short name of a workflow_type: SMK, CWL, WDL; others in upper case."""
     name = workflow_type.upper()
     return _KINDS.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller asked for, in WES's words; every dialect translates into this.
+    """A request in WES terms; every API translates its requests into this.
 
     `workflow_url` is the name of a bundled pipeline ("mapping", "wgs"), the name of an attachment,
-    or a URL from which one is fetched. `params` are the workflow's own. `echo` is the request as
-    the caller's dialect wants it back, where it has fields that the others lack. `marks` are what
-    the server keeps of a submission for itself: `submission_key`, `submission_digest`,
-    `callback_url`, and of a workflow by URL `workflow_file` and `workflow_sources`.
+    or a URL. `params` are the parameters of the workflow. `echo` has fields of an API that it must
+    return and that the other APIs lack. `marks` are internal: `submission_key`,
+    `submission_digest`, `callback_url`, and for a workflow by URL `workflow_file` and
+    `workflow_sources`.
     """
 
     workflow_url: str
@@ -158,9 +160,9 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a run asks of a node: `cores`, `memory_mb` (MiB), `gpus`.
+    """Resources of a run: `cores`, `memory_mb` (MiB), `gpus`.
 
-    It waits in the queue while the node has not even `least_gpus`.
+    The run stays in the queue if the node has fewer than `least_gpus`.
     """
 
     cores: int = 1
@@ -171,7 +173,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class ReadCounts:
-    """Counted from the FASTQ: both mates, exactly."""
+    """Exact counts from the FASTQ files, both mates together."""
 
     total_reads: int
     total_bases: int
@@ -179,9 +181,8 @@ class ReadCounts:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One result: `name` in the outputs object, `path` below the run directory's `outputs/`,
-    `size` in bytes, where it was published ("oss://bucket/key"), if anywhere, and the SHA-256 of
-    its content in hexadecimal."""
+    """One result: `name` in the outputs object, `path` below `outputs/`, `size` in bytes, location
+    ("oss://bucket/key") if it was published to one, and SHA-256 in hexadecimal."""
 
     name: str
     path: str
@@ -192,10 +193,10 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:
-    """Why a run did not complete: one sentence, and what leads to the original failure.
+    """Why a run failed: one sentence, and pointers to the cause.
 
-    `hint` says what to do next; `file` and `record` (from 1) point into a bad input; `task`,
-    `exit_code` and `stderr` (below the run directory) lead to the task that failed.
+    `hint` says what to do next; `file` and `record` (from 1) locate a bad input; `task`,
+    `exit_code` and `stderr` (path below the run directory) describe the task that failed.
     """
 
     message: str
@@ -209,12 +210,12 @@ class RunFailure:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as the store knows it.
+    """One run.
 
-    `sequence` orders runs by submission; `handle` is the short unique name. `workflow` is the
-    bundled pipeline's name or "" for a user's own workflow. `tags` are the caller's and ours.
-    `created`, `started` and `ended` are told by the emulated clock; `real_seconds` passed on the
-    wall clock from the first task's start to the last one's end.
+    `sequence` orders runs by submission; `handle` is the short unique name. `workflow` is the name
+    of the bundled pipeline, "" for a user's own workflow. `tags` are those of the caller and the
+    server. `created`, `started` and `ended` are emulated time; `real_seconds` is wall clock time
+    from the first start to the last end of a task.
     """
 
     id: RunId
@@ -273,17 +274,16 @@ class TaskLog:
     peak_memory: int | None = None
 
 
-# What a run would do, task by task, as a dry run tells it.
-
+# Task graphs of dry runs.
 
 LARGEST = 1000
-"""Of a graph with more tasks the first so many are told."""
+"""Graphs list at most so many tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTask:
-    """`inputs` and `outputs` are paths below `work/`, or names that the caller gave; `after` are
-    the ids of tasks whose outputs it needs."""
+    """One task of a dry run. `inputs` and `outputs` are paths below `work/` or names of the caller;
+    `after` has the ids of the tasks whose outputs it needs."""
 
     id: str
     name: str
@@ -296,8 +296,10 @@ class PlannedTask:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """At most `LARGEST` of the `total` tasks, none before what it needs; `counts` has all of them
-    by name. `complete` is false where more may come up while it runs."""
+    """The first `LARGEST` tasks in topological order; `counts` counts all tasks by name.
+
+    `complete` is False if the run may add tasks, as Snakemake's checkpoints do.
+    """
 
     tasks: tuple[PlannedTask, ...]
     counts: Mapping[str, int]
@@ -308,7 +310,7 @@ class Graph:
         return sum(self.counts.values())
 
     def renamed(self, names: Mapping[str, str]) -> "Graph":
-        """With files that lie at a path of `names`, or beside it, as the caller calls them."""
+        """Return the graph with paths replaced by the caller's `names`, also as prefixes."""
 
         def rename(files: Sequence[str]) -> tuple[str, ...]:
             return tuple(_renamed(file, names) for file in files)
@@ -340,7 +342,7 @@ def graph_from_json(values: Mapping[str, Any]) -> Graph:
 
 
 def _renamed(file: str, names: Mapping[str, str]) -> str:
-    """`genome.fa.fai` lies beside `genome.fa`."""
+    """Replace a path or its prefix: `genome.fa.fai` belongs to `genome.fa`."""
     for path, name in names.items():
         if file == path or file.startswith((f"{path}.", f"{path}/")):
             return name + file.removeprefix(path)

@@ -1,9 +1,10 @@
-"""What the core needs from outside: a planner that understands workflows, engines that run them.
+"""Ports of the core: the protocols that planners, engines and object stores implement.
 
-The run directory is the contract between an engine and the rest (docs/run-directory.md): an
-engine's process writes `events.jsonl`, `tasks/…`, `stdout.log`, `stderr.log` and at its end
-`exit_code`; whoever wants to know reads those files. An engine's process is never needed alive
-by the server, nor the server by it.
+Also the values that they exchange: plans, launch requests, events, outcomes.
+
+The run directory is the contract between an engine and the server (docs/run-directory.md). The run
+process writes `events.jsonl`, `tasks/…`, `stdout.log`, `stderr.log` and finally `exit_code`; the
+server reads these files. Each of them can be restarted or can end without the other.
 """
 
 import signal
@@ -34,12 +35,12 @@ _TERMINATED = _SIGNAL + signal.SIGTERM
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One result that is put where the caller asked for it.
+    """One result to publish.
 
-    `result` is a path below the run directory's `work/`; `name` is its key in the outputs
-    object; `destination` is the file that will hold it and `url` the name that callers see,
-    both None for a result that stays with the run. With a `url` and no `destination` it is the
-    planner that delivers it. An `optional` result may be missing.
+    `result` is a path below `work/`; `name` is its key in the outputs object. `destination` is the
+    target file and `url` the location that callers see; both are None for a result that stays in
+    the run directory. With a `url` and no `destination`, the planner delivers the result to a
+    remote bucket. An `optional` result may be missing.
     """
 
     name: str
@@ -51,10 +52,10 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a request is carried out, decided at submission without touching the inputs.
+    """The plan of a run, made at submission without reading the inputs.
 
-    `workflow` is the bundled pipeline's name or "". `publications` is None where the outputs
-    are whatever files the workflow's last jobs leave. `input_bytes` is the size of the reads.
+    `workflow` is the name of the bundled pipeline or "". `publications` is None if the outputs are
+    the files of the workflow's last jobs. `input_bytes` is the size of the reads.
     """
 
     engine: str
@@ -68,7 +69,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """A node's GPUs by their indexes: all that are lent to tasks, and those that no task has."""
+    """Indexes of a node's GPUs: those that tasks may lease (`lent`), and those that are free."""
 
     lent: tuple[int, ...] = ()
     free: tuple[int, ...] = ()
@@ -76,8 +77,8 @@ class GpuStatus:
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """What a dry run has found: the plan, what the engine says it would do, if it can tell, and
-    the GPUs as they are at the moment."""
+    """The result of a dry run: the plan, the task graph (None if the engine has none), and the
+    current state of the GPUs."""
 
     plan: Plan
     graph: Graph | None
@@ -85,16 +86,16 @@ class DryRunResult:
 
     @property
     def waits(self) -> bool:
-        """Whether a task that takes GPUs would have to wait for them at the moment."""
+        """Whether a GPU task would have to wait for a GPU now."""
         return max(1, self.plan.resources.least_gpus) > len(self.gpus.free)
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePriority:
-    """Where a run's tasks wait for their share of the node, and who goes first there.
+    """Priority of a run's tasks in the queue for leases; `folder` contains the node's leases.
 
-    `folder` has the node's leases. Tasks of the lowest `rank` (of the service level) go first,
-    then those of the lowest `age` (the oldest run), then who came first.
+    The lowest `rank` (service level) goes first, then the lowest `age` (oldest run), then the
+    earliest request.
     """
 
     folder: Path
@@ -104,12 +105,12 @@ class QueuePriority:
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """What an engine is given: the workflow's file, its configuration, its share of the node.
+    """Input of `Engine.launch`: the workflow file, its configuration, its resources.
 
-    `resources` is the most that the run uses at a time. With a `priority` each task takes a lease
-    before it starts; without one it starts at once. `input_bytes` is the size of the reads where
-    that was not known at submission. An `untrusted` workflow is a user's own; it runs in the
-    engine's sandbox, if there is one. `fragment` names the process of a packed CWL document.
+    `resources` limits what the run uses at a time. With a `priority`, each task takes a lease
+    before it starts; without one, tasks start at once. `input_bytes` is the size of the reads if it
+    was unknown at submission. An `untrusted` workflow belongs to a user and runs in the engine's
+    sandbox, if there is one. `fragment` names the process of a packed CWL document.
     """
 
     run_id: str
@@ -126,10 +127,8 @@ class LaunchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What the planner reads out of a finished working directory.
-
-    `counts` are the reads of a bundled pipeline, `tags` more figures for the run.
-    """
+    """Figures from a finished working directory: `counts` are the reads of a bundled pipeline,
+    `tags` are further figures."""
 
     counts: ReadCounts | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -137,109 +136,113 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The outputs as they are published now, and why some of them are not."""
+    """The outputs after delivery, and the failure if some were not delivered."""
 
     outputs: tuple[OutputFile, ...]
     failure: RunFailure | None = None
 
 
 ProgressCallback = Callable[[Mapping[str, str]], None]
-"""Takes figures that grow while something goes on, as tags of the run; may be called often."""
+"""Receives progress figures as tags of the run; may be called often."""
 
 
 class Planner(Protocol):
-    """Understands which workflow a request means, what it needs and what comes out of it."""
+    """Knows workflows: what a request means, what it needs, and what it produces."""
 
     async def fetch_workflow(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
-        """Put what the request names elsewhere on the web among its attachments; the request as
-        it is to be kept. Raises InvalidRequest."""
+        """Download a workflow from its URL into the attachments. Return the request to store.
+
+        Raises InvalidRequest.
+        """
         ...
 
     async def plan(self, owner: Owner, request: RunRequest, attachments: Path | None) -> Plan:
-        """Check the whole request, without side effects.
+        """Check the whole request and return its plan, without side effects.
 
-        `attachments` is the folder of the files that came with it. Raises InvalidRequest,
-        BucketNotFound, ObjectNotFound or ReferenceNotFound, each naming the field.
+        `attachments` is the folder of the attached files. Raises InvalidRequest, BucketNotFound,
+        ObjectNotFound or ReferenceNotFound; each names the field.
         """
         ...
 
     async def dry_run(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
-        """What the run would do; its directory may be spoilt. None where nobody can tell.
+        """Return the tasks of the run without staging inputs; None if the engine cannot tell.
 
-        Nothing is staged. Raises InvalidRequest for a workflow that cannot be planned,
-        EngineFault.
+        Discard the run directory afterwards. Raises InvalidRequest for a workflow that cannot be
+        planned, EngineFault.
         """
         ...
 
     async def prepare(
         self, run: Run, workspace: Workspace, tell: ProgressCallback
     ) -> LaunchRequest:
-        """Stage what the run needs (references indexed, remote inputs fetched), slowly.
+        """Stage the inputs: index references, download remote inputs. Slow; may be cancelled.
 
-        Raises InputError for a broken reference and for an input that cannot be had, NotFound for
-        one that is gone since, SystemFault. A cancel breaks it off.
+        Raises InputError for a broken reference and an unreadable input, NotFound for an input that
+        was deleted since, SystemFault.
         """
         ...
 
     async def deliver(
         self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: ProgressCallback
     ) -> Delivery:
-        """Send results that were published in the run directory to where they were asked for
-        elsewhere. Done again after a restart, it goes on where it was. A cancel breaks it off."""
+        """Upload published results to remote buckets. May be cancelled.
+
+        After a restart, another call continues the upload.
+        """
         ...
 
     async def cleanup(self, run: Run, workspace: Workspace) -> None:
-        """The run has ended: let go of what was held for it."""
+        """Release the resources of a run that has ended."""
         ...
 
     async def results(self, run: Run, workspace: Workspace) -> Results:
-        """Read the figures of a run whose tools ended well. Raises InputError or EngineFault."""
+        """Read the figures of a run whose tools succeeded. Raises InputError or EngineFault."""
         ...
 
     async def describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
-        """What the workflow itself says about its failure (a bad input file), if anything."""
+        """Return the workflow's own description of its failure (a bad input file), or None."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The run was launched again; the failures of earlier launches are past."""
+    """The run was launched again; failures of earlier launches no longer count."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The engine knows the plan: how many tasks there will be."""
+    """The engine has planned the run: number of tasks."""
 
     total: int
 
 
 class ObjectAdopter(Protocol):
-    """The server's own buckets, as publishing sees them. Synchronous."""
+    """The local buckets, as far as publishing uses them. Synchronous."""
 
     @property
     def crc64(self) -> Crc64 | None:
-        """Computes the checksum that objects have on record; None where this machine cannot."""
+        """The CRC-64 function of object records; None if this machine cannot compute it."""
         ...
 
     def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], object]:
-        """For the file `path` with these digests, which lies in the bucket of the oss:// `url`.
+        """Return a function that makes the file `path` the object at `url`, with its digests.
 
-        Calling the result makes the file the object at `url`, with its digests on record.
-        Raises InvalidRequest, BucketNotFound, OSError, as the result does.
+        The file lies in the folder of the bucket of the oss:// `url`. Both this method and the
+        function raise InvalidRequest, BucketNotFound, OSError.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TaskChanged:
-    """A task was planned, started or ended; the newest state of that attempt, whole."""
+    """A task was planned, started or ended: the complete new state of the attempt."""
 
     task: TaskLog
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tasks done and in all; `total` may grow."""
+    """Number of finished tasks, and of all tasks; `total` may grow."""
 
     done: int
     total: int
@@ -247,7 +250,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class EngineError:
-    """Something failed; the first one of a run is usually the cause of the rest."""
+    """A failure. The first one of a run usually caused the others."""
 
     failure: RunFailure
 
@@ -259,7 +262,7 @@ Event = Launched | RunStarted | TaskChanged | Progress | EngineError
 class Unpublished:
     """A result that cannot be published: its path below `work/`, and the reason.
 
-    `declared`: the workflow names it as an output. Others lie in a folder that is an output.
+    `declared`: the workflow names it as an output; otherwise it lies in a folder that is one.
     """
 
     path: str
@@ -269,11 +272,11 @@ class Unpublished:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an engine's process ended.
+    """The end of a run process.
 
-    `exit_code` 0 is success. `outputs` are the files that no other job of the workflow
-    consumed, below `work/`; of a failed run, those that were made. `crashed` is set when the
-    process vanished without an exit status. An `exit_code` beyond 128 is that of a signal.
+    `exit_code`: 0 is success, more than 128 a signal. `outputs`: files below `work/` that no other
+    job of the workflow consumed; of a failed run, those that exist. `crashed`: the process vanished
+    without an exit code.
     """
 
     exit_code: int
@@ -283,37 +286,37 @@ class Outcome:
 
     @property
     def stopped(self) -> bool:
-        """Whether the engine's process was asked to end, by a server or somebody else."""
+        """Whether SIGTERM ended the run process: a shutdown of the server, or a user."""
         return self.exit_code == _TERMINATED and not self.crashed
 
     @property
     def by_signal(self) -> bool:
-        """Whether a signal has ended it, so that nothing is known of the workflow."""
+        """Whether a signal ended the run process; the workflow itself may be fine."""
         return self.crashed or self.exit_code > _SIGNAL
 
 
 class Execution(Protocol):
-    """One launched job, seen from the server; may be seen again after a restart."""
+    """One launched run. A server can attach to it again after a restart."""
 
     def events(self) -> AsyncIterator[Event]:
-        """All events from the first one on; ends when the engine's process has ended."""
+        """Yield all events from the first one on; stop when the run process has ended."""
         ...
 
     async def outcome(self) -> Outcome:
-        """Wait for the end of the engine's process."""
+        """Wait for the end of the run process."""
         ...
 
     async def cancel(self) -> None:
-        """End all tools of the run; returns once they are gone. Harmless when it has ended."""
+        """End all processes of the run and wait for them. Does nothing after the end."""
         ...
 
 
 class Engine(Protocol):
-    """Runs workflows of one language. Everything about a run lies in its run directory."""
+    """Runs workflows of one language. All state of a run is in its run directory."""
 
     @property
     def name(self) -> str:
-        """As in WES's workflow_engine, lower case: "snakemake"."""
+        """Lower-case name as in WES's workflow_engine: "snakemake"."""
         ...
 
     @property
@@ -321,39 +324,40 @@ class Engine(Protocol):
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:
-        """The WES workflow_type names that it takes, each with its versions."""
+        """The supported WES workflow_type names with their versions."""
         ...
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
-        """Raises InvalidRequest, naming the parameter, for one that may not be passed on."""
+        """Raise InvalidRequest, naming the parameter, for one that is not allowed."""
         ...
 
     async def warm(self) -> None:
-        """Get ready, so that a launch need not wait: at the server's start, and before each
-        launch. May be broken off. Raises EngineFault."""
+        """Prepare for fast launches. Called at start-up and before each launch; may be cancelled.
+
+        Raises EngineFault.
+        """
         ...
 
     async def launch(self, job: LaunchRequest) -> Execution:
-        """Start the job in a process that outlives the server. Raises EngineFault.
+        """Start the run in a process that outlives the server. Raises EngineFault.
 
-        Launching again in a directory where an earlier process ended early resumes from
-        finished work.
+        Another launch in the same directory continues from finished work.
         """
         ...
 
     async def dry_run(self, job: LaunchRequest) -> Graph | None:
-        """What the job would do, planned in its run directory, of which nothing is kept.
+        """Plan the workflow in a run directory that is discarded afterwards; return the tasks.
 
-        None where the engine cannot tell. Raises InvalidRequest for a workflow that cannot be
-        planned, EngineFault.
+        None: the engine cannot tell. Raises InvalidRequest for a workflow that cannot be planned,
+        EngineFault.
         """
         ...
 
     async def attach(self, run: Run, workspace: Workspace) -> Execution | None:
-        """The execution of an earlier server's launch: still alive, or ended with an exit
-        status. None where there is neither, and nothing of it is left running."""
+        """Return the execution that an earlier server launched: running, or ended with an exit
+        code. None: it was never launched, or vanished; its remaining processes are then killed."""
         ...
 
     async def close(self) -> None:
-        """Let go of helpers; the launched jobs go on."""
+        """Close helper processes; launched runs go on."""
         ...

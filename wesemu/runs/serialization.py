@@ -1,4 +1,4 @@
-"""Runs and tasks as JSON and as database rows; the only place that knows both shapes."""
+"""Runs, tasks and plans as database rows and as JSON files of the run directory."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +32,9 @@ from wesemu.runs.service_levels import ServiceLevel
 Row = Mapping[str, Any]
 
 
-def format_timestamp(moment: datetime | None) -> str | None:
-    """ISO 8601 in UTC with microseconds; sorts as text."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds") if moment else None
+def format_timestamp(timestamp: datetime | None) -> str | None:
+    """Return ISO 8601 in UTC with microseconds, which sorts as text."""
+    return timestamp.astimezone(UTC).isoformat(timespec="microseconds") if timestamp else None
 
 
 def parse_timestamp(text: str | None) -> datetime | None:
@@ -59,7 +59,7 @@ def request_to_json(request: RunRequest) -> JsonObject:
 
 
 def run_to_row(run: Run) -> dict[str, Any]:
-    """Everything but `sequence`, which the database gives."""
+    """Return all columns except `sequence`, which the database assigns."""
     return {
         "id": run.id,
         "handle": run.handle,
@@ -111,16 +111,16 @@ def row_to_run(row: Row) -> Run:
 
 
 def _terms(text: str | None) -> SlaTerms:
-    """Runs of earlier versions have none: they end with their tools."""
+    """Parse SLA terms; runs of earlier versions have none and end with their tools."""
     if text is None:
         return SlaTerms()
-    told = json.loads(text)
+    values = json.loads(text)
     return SlaTerms(
-        **told
+        **values
         | {
-            "pace": Pacing(told["pace"]),
-            "factor": Decimal(told["factor"]),
-            "fault": InjectedFault(**told["fault"]),
+            "pace": Pacing(values["pace"]),
+            "factor": Decimal(values["factor"]),
+            "fault": InjectedFault(**values["fault"]),
         }
     )
 
@@ -149,14 +149,13 @@ def row_to_task(row: Row) -> TaskLog:
     )
 
 
-# What a run directory tells of its run: enough to carry it out, and to make the index anew.
-
+# JSON files of the run directory: enough to execute the run and to rebuild the index.
 
 _NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "terms")
 
 
 def write_submission(workspace: Workspace, run: Run, plan: Plan) -> None:
-    """A restart does not plan anew: it carries out what was accepted."""
+    """Write `request.json`. It has the plan too, so a restart executes what was accepted."""
     write_json(workspace.request, {"run": _nest(run), "plan": _plan_to_json(plan)})
 
 
@@ -180,9 +179,9 @@ def read_plan(workspace: Workspace) -> Plan:
 
 
 def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
-    """The run as its directory knows it: as it ended, else as it was queued.
+    """Return the run and its tasks as they ended, or else as the run was queued.
 
-    Raises OSError, ValueError or KeyError for a directory that no submission filled.
+    Raises OSError, ValueError or KeyError for a directory without a submission.
     """
     ended = workspace.state.is_file()
     record = json.loads(read_regular(workspace.state if ended else workspace.request))
@@ -194,7 +193,7 @@ def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
 
 
 def run_folders(runs: Path) -> Iterator[Workspace]:
-    """Every run directory that a submission has filled."""
+    """Yield every directory of an accepted submission."""
     for folder in sorted(runs.iterdir()):
         if not folder.name.startswith(".") and (folder / "request.json").is_file():
             yield Workspace(folder)

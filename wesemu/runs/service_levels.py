@@ -1,10 +1,10 @@
 """AGS's service levels: minutes, deadline and price from base pairs.
 
-Figures: Alibaba Cloud's billing page of the genomics service (document 159502): a base time up
-to 90 Gbp, a rate beyond it, a price per Gbp for each workflow type. 1 Gbp = 10^9 base pairs. A
-run that misses its service level is free of charge. Fractions of a minute stand: the page does
-not say how they are rounded. It measured with reads of 150 bp, and says that 100 or 50 bp take
-15 to 30 % longer and still count as the same tier.
+Source: Alibaba Cloud's billing page of the genomics service (document 159502): a base time up to
+90 Gbp, a rate beyond it, a price per Gbp for each workflow type. 1 Gbp = 10^9 base pairs. A run
+that misses its service level is free of charge. The page does not say how fractions of a minute
+are rounded, so they are not. It measured with reads of 150 bp, and says that reads of 100 or 50 bp
+take 15 to 30 % longer at the same tier.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,10 @@ SHORTEST_READ_LENGTH = 50
 
 
 class ServiceLevel(StrEnum):
-    """The service levels, by the letter that the API uses; their names are accepted too, in any
-    case. AGS's command pages list `n`, but no page gives minutes or a price for it."""
+    """The service levels with the letters of the API; their names are accepted too, in any case.
+
+    AGS's command pages list `n`, but no page has minutes or a price for it.
+    """
 
     SILVER = "s"
     GOLD = "g"
@@ -30,23 +32,23 @@ class ServiceLevel(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 is served first."""
+        """The position in the queue; 0 is first."""
         return ("p", "g", "s", "n").index(self.value)
 
     @property
     def has_promise(self) -> bool:
-        """Whether minutes, a deadline and a price exist."""
+        """Whether the level has minutes, a deadline and a price."""
         return self in TIERS
 
     @classmethod
     def _missing_(cls, value: object) -> "ServiceLevel | None":
-        word = value.casefold() if isinstance(value, str) else None
-        return next((level for level in cls if word in (level.value, level.name.casefold())), None)
+        name = value.casefold() if isinstance(value, str) else None
+        return next((level for level in cls if name in (level.value, level.name.casefold())), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One row of the billing page: minutes, Gbp for each further minute, CNY per Gbp."""
+    """One row of the billing page: base minutes, Gbp per further minute, CNY per Gbp."""
 
     base_minutes: int
     gbp_per_minute: Fraction
@@ -63,7 +65,7 @@ TIERS: dict[ServiceLevel, Tier] = {
 
 @dataclass(frozen=True, slots=True)
 class Sla:
-    """What a service level promises for one run: `minutes` of run time, `price` in CNY."""
+    """The SLA of one run: `minutes` of run time, `price` in CNY."""
 
     level: ServiceLevel
     minutes: Fraction
@@ -74,24 +76,24 @@ class Sla:
         return timedelta(microseconds=round(self.minutes * 60_000_000))
 
     def deadline(self, start: datetime) -> datetime:
-        """When a run that began at `start` has to be done."""
+        """Return the deadline of a run that started at `start`."""
         return start + self.duration
 
     def met(self, took: timedelta) -> bool:
         return took <= self.duration
 
     def charged(self, took: timedelta) -> Decimal:
-        """The price after the fact, in CNY: nothing when the promise was missed."""
+        """Return the price in CNY after the run; 0 if it missed the deadline."""
         return self.price if self.met(took) else Decimal(0)
 
 
 def promise(
     level: ServiceLevel, workflow: str, bases: int, *, read_length: Fraction | None = None
 ) -> Sla:
-    """The promise of a service level that has one, for `bases` base pairs (both mates counted).
+    """Return the SLA of a level with a promise, for `bases` base pairs (both mates together).
 
-    `workflow` is "mapping" or "wgs"; the time is the same for both, the price is not. Reads of
-    `read_length` base pairs get `stretch` times as long; None: as long as any.
+    `workflow` is "mapping" or "wgs"; only the price depends on it. `read_length` (base pairs)
+    multiplies the time by `stretch`; None: no change.
     """
     tier = TIERS[level]
     beyond = max(Fraction(bases, GIGABASE) - BASE_SIZE_GBP, Fraction(0))
@@ -105,7 +107,9 @@ def promise(
 
 
 def stretch(read_length: Fraction) -> Fraction:
-    """How many times as long reads of this length take: 1 from 150 bp on, 1.15 at 100 bp, 1.3 at
-    50 bp and below. In between on straight lines, which is ours: the page gives the range."""
+    """Return the time factor of a read length: 1 from 150 bp, 1.15 at 100 bp, 1.3 up to 50 bp.
+
+    The linear interpolation is wesemu's choice; the page has only the range.
+    """
     missing = FULL_READ_LENGTH - max(read_length, Fraction(SHORTEST_READ_LENGTH))
     return 1 + max(missing, Fraction(0)) * Fraction(3, 1000)

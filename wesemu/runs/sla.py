@@ -1,6 +1,7 @@
-"""What a run's service level promises, by the emulated clock. Pure.
+"""SLA figures of runs: promise, deadline, elapsed time, prediction, tags and histograms.
 
-Only the bundled pipelines have a service level that goes by their size.
+All times are emulated unless they say real. Only the bundled pipelines have a service level that
+depends on the size of their input. All functions are pure.
 """
 
 from collections import Counter, defaultdict
@@ -13,23 +14,20 @@ from wesemu.runs.model import MOST_BASES, Pacing, Run, RunState, workflow_kind
 from wesemu.runs.service_levels import Sla, promise
 from wesemu.runs.store import RunStore
 
-# AGS's service levels: minutes, deadline and price from base pairs.
-
-
 ESTIMATED_BASES_PER_BYTE = Fraction(3, 2)
-"""Of compressed FASTQ, whose qualities take most of it; between 1 and 2.5 by the sequencer."""
+"""Base pairs per byte of compressed FASTQ; 1 to 2.5, depending on the sequencer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """When a run that is under way will end, if its size is `bases` base pairs."""
+    """Predicted end of an active run, for a size of `bases` base pairs."""
 
     finish: datetime
     bases: int
 
 
 def count_reads(run: Run) -> int | None:
-    """The base pairs that the service level goes by; None until they are known."""
+    """Return the base pairs for the service level; None while they are unknown."""
     if not run.workflow:
         return None
     if run.terms.bases is not None:
@@ -38,8 +36,7 @@ def count_reads(run: Run) -> int | None:
 
 
 def promised(run: Run) -> Sla | None:
-    """What the run is promised; None until its size is known, and at a service level without
-    promises."""
+    """Return the SLA of the run; None while its size is unknown, and without a promise."""
     bases = count_reads(run)
     if bases is None or not run.service_level.has_promise:
         return None
@@ -47,11 +44,10 @@ def promised(run: Run) -> Sla | None:
 
 
 def due(run: Run) -> datetime | None:
-    """When the run ends though its tools are done earlier; None where it ends with them.
+    """Return the emulated end of a run with SLA pacing; None if it ends with its tools.
 
-    A run that keeps the service level's pace ends at this moment also where its tools need
-    longer: how fast this machine is and how fast the emulated clock runs is not the service's
-    lateness. Only a fault makes it late.
+    The run gets this end even if its tools need longer: the speed of this machine must not make
+    the service late. Only an injected fault does.
     """
     late = timedelta(minutes=run.terms.fault.late_minutes)
     sla = promised(run)
@@ -61,8 +57,10 @@ def due(run: Run) -> datetime | None:
 
 
 def elapsed(run: Run, now: datetime) -> timedelta:
-    """How long the run has taken at `now`, or took; nothing for one that has not begun. It never
-    shrinks: of a run whose tools are slow it is at most what the service level promises."""
+    """Return the duration of the run until its end or `now`; 0 before its start.
+
+    It never shrinks. With SLA pacing it is at most the promised time, even if the tools are slow.
+    """
     if run.started is None:
         return timedelta()
     if run.ended is not None:
@@ -71,8 +69,10 @@ def elapsed(run: Run, now: datetime) -> timedelta:
 
 
 def _least_due(run: Run) -> datetime | None:
-    """Before the size is known: the earliest moment at which the run may end. Nothing later is
-    told, or the duration could shrink once the size is known."""
+    """Return the earliest possible end while the size is unknown.
+
+    `elapsed` stops there, or it would shrink when the size becomes known.
+    """
     late = timedelta(minutes=run.terms.fault.late_minutes)
     if run.started is None or not run.workflow or not run.service_level.has_promise:
         return None
@@ -82,8 +82,11 @@ def _least_due(run: Run) -> datetime | None:
 
 
 def predict(run: Run) -> Prediction | None:
-    """For a run that is under way. What is neither told nor counted yet is reckoned from the
-    size of its reads' files; up to 90 Gbp that makes no difference."""
+    """Predict the end of an active run; None for others.
+
+    An unknown size is estimated from the size of the FASTQ files; up to 90 Gbp, the size makes no
+    difference.
+    """
     if run.started is None or run.ended is not None or not run.workflow:
         return None
     if not run.service_level.has_promise:
@@ -106,16 +109,15 @@ def _promise(run: Run, bases: int) -> Sla:
     return promise(run.service_level, run.workflow, bases, read_length=length)
 
 
-# What has become of runs since the server started, counted as they end.
-
+# Histograms for the metrics.
 
 BUCKETS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
-"""Upper bounds in seconds of how long the tools of runs took."""
+"""Upper bounds of the duration histogram in seconds."""
 
 
 @dataclass(slots=True)
 class Durations:
-    """A histogram: how many took at most each of BUCKETS, all of them, and their sum."""
+    """A cumulative histogram: count for each of BUCKETS, total number, sum in seconds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * len(BUCKETS))
     number: int = 0
@@ -124,16 +126,16 @@ class Durations:
     def add(self, seconds: float) -> None:
         self.number += 1
         self.seconds += seconds
-        for place, bound in enumerate(BUCKETS):
-            self.counts[place] += seconds <= bound
+        for index, bound in enumerate(BUCKETS):
+            self.counts[index] += seconds <= bound
 
 
 class RunTallies:
     """Counts the runs of `store` that end from now on.
 
-    `durations` are by workflow (a bundled pipeline, or the type of a user's own) and end; they
-    are real seconds, from the first task's start to the last one's end. `sla` is by service
-    level and whether its promise was met, of runs that completed.
+    `durations`: real seconds from the first start to the last end of a task, by workflow (bundled
+    pipeline, or type of a user's workflow) and final state. `sla`: completed runs by service level
+    and whether the deadline was met.
     """
 
     def __init__(self, store: RunStore) -> None:
@@ -152,8 +154,7 @@ class RunTallies:
             self.sla[run.service_level.name.lower(), met] += 1
 
 
-# What a run is worth telling in numbers: its reads, its service level, its failure. Pure.
-
+# Figures as tags.
 
 NAMES = frozenset(
     {
@@ -174,34 +175,34 @@ NAMES = frozenset(
         "wesemu.error",
     }
 )
-"""Every key that `figures` may give; a caller's tag of such a name is never shown."""
+"""All keys of `figures`. Tags of the caller with such a name are never shown."""
 
 
 def figures(run: Run) -> dict[str, str]:
-    """The figures that exist by now, as tags, keys out of `NAMES`.
+    """Return the figures that are known now, as tags with keys of `NAMES`.
 
-    `total_reads` and `total_bases` are counted, always. The service level's minutes and price
-    need a bundled pipeline and its size, which `sla.bases` tells: counted or pretended. Its
-    deadline (ISO 8601, UTC) needs a start; `met` ("true", "false") and `charged_cny` a completed
-    run. The prediction is there while the run is under way. All times are the emulated clock's
-    but `real.seconds`. `pace` is told where it is not the tools' own.
+    `total_reads` and `total_bases` are counted. Minutes and price exist for bundled pipelines of
+    known size; `sla.bases` is that size, counted or set by the caller. The deadline (ISO 8601, UTC)
+    exists after the start, `met` ("true", "false") and `charged_cny` after completion, the
+    prediction while the run is active. All times but `real.seconds` are emulated. `pace` exists
+    only with SLA pacing.
     """
-    told = {"wesemu.handle": run.handle, "wesemu.sla.level": run.service_level.value}
+    tags = {"wesemu.handle": run.handle, "wesemu.sla.level": run.service_level.value}
     if run.terms.pace is not Pacing.REAL:
-        told["wesemu.pace"] = run.terms.pace.value
+        tags["wesemu.pace"] = run.terms.pace.value
     if run.counts is not None:
-        told["wesemu.total_reads"] = str(run.counts.total_reads)
-        told["wesemu.total_bases"] = str(run.counts.total_bases)
-    told |= _sla(run) | _prediction(run)
+        tags["wesemu.total_reads"] = str(run.counts.total_reads)
+        tags["wesemu.total_bases"] = str(run.counts.total_bases)
+    tags |= _sla(run) | _prediction(run)
     if run.real_seconds is not None:
-        told["wesemu.real.seconds"] = f"{run.real_seconds:.3f}"
+        tags["wesemu.real.seconds"] = f"{run.real_seconds:.3f}"
     if run.failure is not None:
-        told["wesemu.error"] = run.failure.message
-    return told
+        tags["wesemu.error"] = run.failure.message
+    return tags
 
 
 def labels(run: Run) -> dict[str, str]:
-    """The caller's tags and the figures."""
+    """Return the tags of the caller and the server, and the figures."""
     return {name: value for name, value in run.tags.items() if name not in NAMES} | figures(run)
 
 
@@ -209,18 +210,18 @@ def _sla(run: Run) -> dict[str, str]:
     sla, bases = promised(run), count_reads(run)
     if sla is None or bases is None:
         return {}
-    told = {
+    tags = {
         "wesemu.sla.bases": str(bases),
         "wesemu.sla.minutes": _plain(sla.minutes),
         "wesemu.sla.price_cny": _plain(sla.price),
     }
     if run.started is not None:
-        told["wesemu.sla.deadline"] = _stamp(sla.deadline(run.started))
+        tags["wesemu.sla.deadline"] = _stamp(sla.deadline(run.started))
         if run.ended is not None and run.state is RunState.COMPLETE:
             took = run.ended - run.started
-            told["wesemu.sla.met"] = "true" if sla.met(took) else "false"
-            told["wesemu.sla.charged_cny"] = _plain(sla.charged(took))
-    return told
+            tags["wesemu.sla.met"] = "true" if sla.met(took) else "false"
+            tags["wesemu.sla.charged_cny"] = _plain(sla.charged(took))
+    return tags
 
 
 def _prediction(run: Run) -> dict[str, str]:
@@ -232,12 +233,12 @@ def _prediction(run: Run) -> dict[str, str]:
     }
 
 
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _stamp(timestamp: datetime) -> str:
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _plain(value: Fraction | Decimal) -> str:
-    """A decimal number without exponent or trailing zeros; fractions to six places."""
+    """Format a number without exponent or trailing zeros; fractions to six decimal places."""
     if isinstance(value, Fraction):
         value = round(Decimal(value.numerator) / Decimal(value.denominator), 6)
     return f"{value.normalize():f}"
