@@ -69,7 +69,7 @@ NARROW = b"<Delete>" + b"<Object><Key>k</Key></Object>" * 1000 + b"</Delete>"
     [
         (DEEP, 400, "nested too deeply"),
         (WIDE_XML, 400, "too many elements"),
-        (b"<Delete><Object>", 400, "no XML from line 1"),
+        (b"<Delete><Object>", 400, "not XML from line 1"),
         (NARROW, 200, "DeleteResult"),
     ],
     ids=["deep", "wide", "broken", "as large as may be"],

@@ -134,22 +134,22 @@ class RequestGuard:
         )
         if foreign and not (self._is_open and self._origins.allows(request)):
             raise Forbidden(
-                "a web page of another origin may not act on a server without keys"
+                "web pages of other origins must not use a server without credentials"
                 if self._is_open
-                else "a web page of another origin may not act by a password; show a bearer token"
+                else "web pages of other origins must not use a password; send a bearer token"
             )
         if not self._is_open:
             return
         if self._hosts is not None and not self._insecure and is_forwarded(request):
             raise Forbidden(
-                "a proxy has passed this request on, and a server without credentials serves its "
+                "a proxy has forwarded this request, but a server without credentials serves its "
                 "own machine only; set credentials, or start it with --insecure"
             )
         host = host_of(request)
         if self._hosts is not None and not names_loopback(host) and not self._knows(host):
             raise Forbidden(
-                f"this server does not go by the name {host[:80]!r}; use http://127.0.0.1, or add "
-                "the name to the setting hosts"
+                f"the host name {host[:80]!r} is not allowed; use http://127.0.0.1, or add the "
+                "name to the setting hosts"
             )
 
     def _knows(self, host: str) -> bool:

@@ -249,7 +249,7 @@ def _pattern(operation: str) -> _Pattern:
     if call is None or any("*" in part and part not in ("*", "**") for part in parts):
         names = ", ".join((*OPERATIONS, *BUCKET_OPERATIONS))
         raise InvalidRequest(
-            f"{operation[:80]!r} is no operation; write one of {names}, or a "
+            f"{operation[:80]!r} is not an operation; write one of {names}, or a "
             'method and a path, as "GET /gs/workflow/*" ("*" is one part, "**" any number)',
             field="operation",
         )
@@ -261,7 +261,7 @@ def _pattern(operation: str) -> _Pattern:
 def _why_impossible(method: str, path: str) -> str | None:
     """Return why no request can match, or None if one can."""
     if method not in _METHODS:
-        return f"{method[:20]} is no method"
+        return f"{method[:20]} is not a method"
     if path.startswith("/_wesemu/") or path == "/_wesemu":
         return "the control API has no faults"
     if _NEVER_IN_PATH.search(path):

@@ -265,7 +265,7 @@ async def test_an_engine_that_runs_other_workflows_is_400(
     sent = {"workflow_url": "mapping", "workflow_type": kind}
     sent["workflow_params"] = json.dumps(BUNDLED)
     told = await post(wes, sent | {"workflow_engine": "cwltool"}, 400)
-    named = f"{kind or 'SMK'} is carried out by snakemake"
+    named = f"{kind or 'SMK'} runs with snakemake"
     assert told["msg"] == f"workflow_engine is 'cwltool'; {named}"
     sent["workflow_params"] = json.dumps(BUNDLED | {"bam": "oss://genes/o/a.bam"})
     await post(wes, sent | {"workflow_engine": "Snakemake"})

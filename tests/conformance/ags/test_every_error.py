@@ -132,7 +132,7 @@ SIGNATURES: dict[str, tuple[int, str, str]] = {
     ),
     "too late": (400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired"),
     "too early": (400, "InvalidTimeStamp.Expired", "Specified time stamp or date value is expired"),
-    "no date": (400, "IncompleteSignature", f"{NO_STANDARD}'tomorrow' is no date"),
+    "no date": (400, "IncompleteSignature", f"{NO_STANDARD}'tomorrow' is not a date"),
     "nonce used again": (400, "SignatureNonceUsed", "Specified signature nonce was used already"),
     "unsigned": (400, "IncompleteSignature", f"{NO_STANDARD}sign with 'acs'"),
 }

@@ -39,6 +39,6 @@ async def test_boto3_is_told_which_door_this_is(endpoint: str, bucket: Path) -> 
 
     for error in await asyncio.to_thread(act):
         assert error.response["Error"]["Code"] == "NotImplemented"
-        assert "Alibaba Cloud OSS and not that of S3" in error.response["Error"]["Message"]
+        assert "Alibaba Cloud OSS, not that of S3" in error.response["Error"]["Message"]
     assert not (bucket / "a").exists()
     collect()

@@ -59,22 +59,21 @@ class AdminAccess:
         if self._token:
             if not self._has_token(request):
                 raise Unauthorized(
-                    "the emulator's own controls need the admin token here; send "
+                    "the controls need the admin token; send "
                     "'Authorization: Bearer …' with the setting auth.admin_token"
                 )
             return
         if not _is_local(request):
             raise Unauthorized(
-                "the emulator's own controls are for the machine that it runs on; for another "
-                "one or through a proxy, set auth.admin_token and send it as "
-                "'Authorization: Bearer …'"
+                "the controls accept requests from the server's own machine only; for other "
+                "machines and proxies, set auth.admin_token and send 'Authorization: Bearer …'"
             )
         origin = request.headers.get("Origin")
         foreign = origin is not None and not same_origin(origin, request)
         if foreign or not names_loopback(host_of(request)):
             raise Forbidden(
-                "this request comes from a web page of another site or by another name than this "
-                "machine's own; use http://127.0.0.1, or the admin token"
+                "this request comes from a web page of another site, or its Host is not a name of "
+                "this machine; use http://127.0.0.1, or the admin token"
             )
 
     def _has_token(self, request: web.Request) -> bool:
@@ -140,7 +139,7 @@ class AdminDialect:
             if isinstance(error, InjectedResponse):
                 message = error.message or message
             elif status == 404:
-                message = "nothing lives here; try /ga4gh/wes/v1/service-info or /gs/workflows"
+                message = "there is no such path; try /ga4gh/wes/v1/service-info or /gs/workflows"
         elif isinstance(error, WesemuError):
             message, field = error.message, error.field
             status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
@@ -280,7 +279,9 @@ def _check_headers(request: web.Request) -> None:
             f"the body is {kind[:80]}; send application/json", field="Content-Type"
         )
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise InvalidRequest("the body is compressed; send it as it is", field="Content-Encoding")
+        raise InvalidRequest(
+            "the body is compressed; send it uncompressed", field="Content-Encoding"
+        )
 
 
 def _parse(content: bytes) -> JsonObject:

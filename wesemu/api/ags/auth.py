@@ -280,10 +280,12 @@ def _check_digests(request: SignedRequest) -> None:
     """Compare the body with Content-MD5 and x-acs-content-sha256, if they were sent."""
     sent = request.headers.get("content-md5")
     if sent is not None and _decoded(sent) != _md5(request.body):
-        raise _mismatch("the body is another than Content-MD5 says: send the body that was signed")
+        raise _mismatch("the body does not match Content-MD5: send the body that was signed")
     sent = request.headers.get("x-acs-content-sha256")
     if sent is not None and sent.lower() != hashlib.sha256(request.body).hexdigest():
-        raise _mismatch("the body is another than x-acs-content-sha256 says: send the same body")
+        raise _mismatch(
+            "the body does not match x-acs-content-sha256: send the body that was signed"
+        )
 
 
 def _md5(body: bytes) -> bytes:
@@ -303,7 +305,7 @@ def _parse_time(text: str) -> datetime:
         parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
         timestamp = parse(text)
     except (ValueError, TypeError, OverflowError) as error:
-        raise _incomplete(f"{text[:40]!r} is no date") from error
+        raise _incomplete(f"{text[:40]!r} is not a date") from error
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 

@@ -277,7 +277,7 @@ class OssAuthenticator:
                 },
             )
         if signature.version == 4 and not signature.scope.startswith(signature.time[:8] + "/"):
-            raise _denied("The date in Credential is another than x-oss-date.")
+            raise _denied("The date in Credential differs from x-oss-date.")
 
 
 def _expiry(signature: OssSignature) -> datetime:
@@ -299,7 +299,7 @@ def _parse_time(text: str) -> datetime:
         timestamp = parse(text)
     except (ValueError, TypeError, OverflowError) as error:
         raise _denied(
-            f"OSS authentication requires a valid Date, and {text[:40]!r} is none."
+            f"OSS authentication requires a valid Date, and {text[:40]!r} is not one."
         ) from error
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 

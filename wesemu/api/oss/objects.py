@@ -87,7 +87,7 @@ class ObjectHandlers:
         call = request[CALL]
         position = call.query.get("position", "")
         if not position.isascii() or not position.isdecimal():
-            raise InvalidRequest("give the parameter position: where the bytes are to begin")
+            raise InvalidRequest("position must be the offset of the first byte, a whole number")
         record = record_from_headers(request)
         await asyncio.to_thread(self._store.check, call.bucket, call.key)
         async with upload_file(self._store, call.bucket) as target:

@@ -192,9 +192,9 @@ class OssDialect:
             raise OssRefused(
                 501,
                 "NotImplemented",
-                "This is wesemu's bucket door, which speaks the protocol of Alibaba Cloud OSS and "
-                "not that of S3. Use an OSS client (oss2, alibabacloud-oss-v2, ossutil) with this "
-                "endpoint, or plain HTTP at /oss/<bucket>/<key>.",
+                "This endpoint speaks the protocol of Alibaba Cloud OSS, not that of S3. Use "
+                "an OSS client (oss2, alibabacloud-oss-v2, ossutil) with this endpoint, "
+                "or plain HTTP at /oss/<bucket>/<key>.",
             )
         request[CALL] = call = await asyncio.to_thread(self._call, request)
         return self._authenticator.owner(request, call)

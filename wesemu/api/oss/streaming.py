@@ -87,7 +87,7 @@ def copied_range(sent: str, size: int) -> tuple[int, int]:
         raise OssRefused(
             400,
             "InvalidArgument",
-            f"x-oss-copy-source-range {sent[:80]!r} is no range of {size} bytes",
+            f"x-oss-copy-source-range {sent[:80]!r} is not a range within {size} bytes",
         )
     return span
 
@@ -214,7 +214,7 @@ async def body(request: web.Request) -> AsyncIterator[bytes]:
             yield chunk
     except (ConnectionError, web.RequestPayloadError) as error:
         raise OssRefused(
-            400, "RequestTimeout", "The connection was closed before all bytes had come."
+            400, "RequestTimeout", "The connection was closed before the end of the body."
         ) from error
 
 
@@ -334,7 +334,7 @@ def _was_decompressed(request: web.Request) -> bool:
 
 def _clean(value: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
-        raise InvalidRequest(f"the header value {value[:80]!r} is no text that could be sent back")
+        raise InvalidRequest(f"the header value {value[:80]!r} contains control characters")
     return value
 
 
@@ -381,7 +381,7 @@ async def _read_document(request: web.Request, tag: str) -> Element:
             raise _malformed(f"longer than {_LIMIT} bytes")
     md5 = content_md5(request)
     if md5 is not None and md5 != hashlib.md5(sent, usedforsecurity=False).digest():
-        raise DigestMismatch("the document that came is another than Content-MD5 says")
+        raise DigestMismatch("the document does not match Content-MD5")
     return await asyncio.to_thread(_parse, bytes(sent), tag)
 
 
@@ -409,7 +409,7 @@ def _parse(sent: bytes, tag: str) -> Element:
     try:
         text = sent.decode()
         if "<!DOCTYPE" in text:
-            raise _malformed("a document type is not taken")
+            raise _malformed("a document type is not allowed")
         parser = ET.XMLParser(target=_BoundedBuilder())  # noqa: S314 - nothing could expand
         for begin in range(0, len(text), _PIECE):
             parser.feed(text[begin : begin + _PIECE])
@@ -418,7 +418,7 @@ def _parse(sent: bytes, tag: str) -> Element:
         raise _malformed("it is not UTF-8") from error
     except ET.ParseError as error:
         line, column = error.position
-        raise _malformed(f"it is no XML from line {line}, column {column + 1} on") from error
+        raise _malformed(f"it is not XML from line {line}, column {column + 1} on") from error
     for found in root.iter():
         found.tag = found.tag.rpartition("}")[2]
     if root.tag != tag:
@@ -435,11 +435,11 @@ def _text(parent: Element, tag: str) -> str:
 
 def _number(text: str) -> int:
     if not text.strip().isdecimal():
-        raise _malformed(f"{text[:80]!r} is no number")
+        raise _malformed(f"{text[:80]!r} is not a number")
     return int(text[:20])
 
 
 def _malformed(what: str) -> OssRefused:
     return OssRefused(
-        400, "MalformedXML", f"The XML that you provided is not as the operation has it: {what}."
+        400, "MalformedXML", f"The XML that you provided is invalid for this operation: {what}."
     )

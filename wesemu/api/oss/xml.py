@@ -62,7 +62,7 @@ def decode_token(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        raise InvalidRequest("this continuation-token was not given here") from error
+        raise InvalidRequest("this continuation-token is not from this server") from error
 
 
 def _quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""WES authentication: tokens in the forms that WES clients send (WES 1.1.0, "Authorization and
+"""WES authentication: tokens in the forms that WES clients send (WES 1.1.0, "Authorization &
 Authentication")."""
 
 import base64
@@ -62,7 +62,7 @@ class TokenAuthenticator:
             if self._verifier is not None and token.count(".") == _DOTS:
                 return await self._verifier.owner(token)
         if sent:
-            raise TokenRefused("nobody here knows it")
+            raise TokenRefused("it is unknown")
         raise Unauthorized("credentials are missing; send 'Authorization: Bearer <token>'")
 
     async def find_or_verify(self, token: str) -> Owner | None:

@@ -99,7 +99,7 @@ def range_applies(request: web.Request, file: os.stat_result) -> bool:
     if not is_satisfiable:
         raise web.HTTPRequestRangeNotSatisfiable(
             headers={"Content-Range": f"bytes */{file.st_size}"},
-            text=f"there is nothing at {match[0]}; the file has {file.st_size} bytes",
+            text=f"the range {match[0]} is outside the file, which has {file.st_size} bytes",
         )
     return True
 
@@ -117,7 +117,7 @@ def _check_preconditions(request: web.Request, file: os.stat_result) -> None:
         has_changed = since is not None and file.st_mtime > since.timestamp()
     if has_changed:
         raise web.HTTPPreconditionFailed(
-            text=f'the file is another one by now; its ETag is now "{etag(file)}"'
+            text=f'the file has changed; its ETag is now "{etag(file)}"'
         )
 
 
@@ -189,13 +189,13 @@ class CrateResponse(web.StreamResponse):
 
 def no_crates() -> NotFound:
     """Return the error of a server without the crate dependencies."""
-    return NotFound("this server makes no RO-Crates; pip install 'wesemu[crate]' where it runs")
+    return NotFound("this server makes no RO-Crates; run pip install 'wesemu[crate]' on the server")
 
 
 def refuse_active(run: Run) -> None:
     """Raise RunActive (409) if the run has not ended."""
     if run.state.active:
-        raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is there once it has ended")
+        raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is available after its end")
 
 
 def metadata_type(accept: str) -> str | None:
@@ -230,8 +230,7 @@ def inclusion(query: Mapping[str, str], default: Inclusion = "small") -> Inclusi
             return "none"
         case other:
             raise InvalidRequest(
-                f"outputs is {other[:40]!r}; it is small (what is small lies in the crate), all "
-                "or none",
+                f"outputs is {other[:40]!r}; write small (only small files), all or none",
                 field="outputs",
             )
 

@@ -159,7 +159,7 @@ class FormReader:
         for field in ("content-transfer-encoding", "content-encoding"):
             if headers.get(field, "").lower() not in _IDENTITY:
                 raise InvalidRequest(
-                    f"part {number} has a {field}, which is not supported; send it as it is"
+                    f"part {number} has a {field}, which is not supported; send it unencoded"
                 )
         parameters = parse_disposition(headers.get("content-disposition", ""))
         if not parameters.get("name"):

@@ -36,7 +36,7 @@ def page_size(query: Mapping[str, str]) -> int:
         return DEFAULT_SIZE
     if not _NUMBER.fullmatch(text) or text.startswith("-") or not text.strip("+0"):
         raise InvalidRequest(
-            f"page_size is {text[:40]!r}; it must be a whole number from 1 on", field="page_size"
+            f"page_size is {text[:40]!r}; write a whole number of at least 1", field="page_size"
         )
     return LARGEST_SIZE if len(text) > _LONGEST_NUMBER else min(int(text), LARGEST_SIZE)
 
@@ -70,7 +70,7 @@ class PageTokens:
         position, signature = packed[:_POSITION_BYTES], packed[_POSITION_BYTES:]
         if not hmac.compare_digest(signature, self._sign(scope, position)):
             raise InvalidRequest(
-                "page_token is not one that this list gave; begin without one", field="page_token"
+                "page_token is not from this list; begin without one", field="page_token"
             )
         return int.from_bytes(position, "big")
 
@@ -150,7 +150,7 @@ def _tag(text: str) -> tuple[str, str]:
         )
     if name in NAMES:
         raise InvalidRequest(
-            f"tag {name} is the server's own, worked out when it is shown; ask for one of yours",
+            f"the server computes the tag {name}; filter by one of your own tags",
             field="tag",
         )
     return name, value

@@ -248,7 +248,7 @@ def _check_engine(texts: Mapping[str, str], kind: str, facts: ServiceFacts) -> N
         raise _invalid("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
     carrier = facts.carriers.get(workflow_kind(kind))
     if engine and carrier is not None and carrier.casefold() != engine.casefold():
-        raise _invalid("workflow_engine", f"is {engine!r}; {kind} is carried out by {carrier}")
+        raise _invalid("workflow_engine", f"is {engine!r}; {kind} runs with {carrier}")
     if texts["workflow_engine_version"] and not engine:
         raise _invalid("workflow_engine", "is required beside workflow_engine_version")
 
@@ -425,7 +425,7 @@ def _refuse_encoded(request: web.Request) -> None:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise InvalidRequest(
-            f"the body has the Content-Encoding {encoding[:40]!r}; send it as it is",
+            f"the body has the Content-Encoding {encoding[:40]!r}; send it uncompressed",
             field="Content-Encoding",
         )
 
