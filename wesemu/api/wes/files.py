@@ -195,7 +195,7 @@ def no_crates() -> NotFound:
 def refuse_active(run: Run) -> None:
     """Raise RunActive (409) if the run has not ended."""
     if run.state.active:
-        raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is available after its end")
+        raise RunActive(f"run {run.id} is {run.state}; its RO-Crate is available once it has ended")
 
 
 def metadata_type(accept: str) -> str | None:

@@ -150,7 +150,7 @@ def _tag(text: str) -> tuple[str, str]:
         )
     if name in NAMES:
         raise InvalidRequest(
-            f"the server computes the tag {name}; filter by one of your own tags",
+            f"tag {name} is computed by the server; filter by one of your own tags",
             field="tag",
         )
     return name, value
