@@ -38,7 +38,7 @@ for reads in "$@"; do
 import sys
 from pathlib import Path
 
-from wesemu.genomics.gpu_selftest import write_random
+from wesemu.genomics.histograms import write_random
 
 write_random(Path(sys.argv[1]), int(sys.argv[2]))
 PYTHON
