@@ -45,7 +45,7 @@ _FAST_POLL_SECONDS = 0.03
 
 
 class DetachedExecution:
-    """Implements `runs.ports.Execution` for a run with a process of its own.
+    """Implements `runs.ports.Execution` for a run process.
 
     The process writes to a FIFO after every record, and a pidfd becomes readable at its end.
     Without FIFO or pidfd this class polls the files every 30 ms.

@@ -21,7 +21,7 @@ _SLURM_HINTS = (
     ("Out Of Memory", "it used more memory than it asked for; raise the rule's mem_mb"),
     ("DUE TO NODE FAILURE", "the node failed; submit again"),
     ("DUE TO PREEMPTION", "a job of higher priority took its place; submit again"),
-    ("CANCELLED AT", "somebody canceled the job in Slurm (scancel)"),
+    ("CANCELLED AT", "the job was canceled in Slurm (scancel)"),
     ("Unable to contact slurm controller", "slurmctld does not answer; see that it runs"),
     ("nvalid partition", "correct node.slurm_partition, or the rule's slurm_partition"),
     ("nvalid account", "correct node.slurm_account, or the rule's slurm_account"),

@@ -120,7 +120,7 @@ class LeaseClient:
             ticket, is_first = self._folder.poll(number)
             if ticket.held:
                 return ticket
-            # a killed process notifies nobody, so the first in the queue looks for the dead often
+            # a killed process sends no notification, so the first waiter polls more often
             _wait_for_notification(descriptor, _FIRST_SECONDS if is_first else _OTHERS_SECONDS)
 
     def close(self) -> None:

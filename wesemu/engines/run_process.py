@@ -223,7 +223,7 @@ def execute(
     details: dict[str, Any],
     grace_seconds: float,
 ) -> None:
-    """Run one workflow in a session of its own, from taking the lock to writing exit_code.
+    """Run one workflow in a new session, from taking the lock to writing exit_code.
 
     Calls `announce` with {"pid", "identity"} once it holds the lock, or with {"locked": True}.
     `details` goes into the `launched` record.

@@ -44,10 +44,7 @@ class _Entry:
 
 
 class TaskHistory:
-    """Assigns task ids (numbers) and counts tasks. Not thread-safe.
-
-    Attempts count from 1 over all launches.
-    """
+    """Assigns task ids (numbers); counts tasks, and attempts of all launches. Not thread-safe."""
 
     def __init__(self, earlier: Iterable[JsonObject]) -> None:
         """`earlier`: the records of earlier launches."""
@@ -325,10 +322,7 @@ class LibraryTasks:
         wanted: Resources,
         needed: Callable[[], bool] = lambda: True,
     ) -> Attempt:
-        """Start an attempt; blocks until its lease is granted.
-
-        Raises RunCanceled; LeaseAbandoned once `needed` returns False.
-        """
+        """Start an attempt; blocks for its lease. Raises RunCanceled, LeaseAbandoned."""
         task, key = self._queue(name, command, wanted.cores)
         lease = self._take(wanted, needed)
         with self._changed:
@@ -494,9 +488,6 @@ class LibraryTasks:
             self._leases.close()
 
     def wait_for_groups(self) -> None:
-        """Wait until all tools have ended and no task waits for a lease.
-
-        The run process kills tools that ignore SIGTERM.
-        """
+        """Wait until all tools have ended (the run process kills them) and no task waits."""
         with self._changed:
             self._changed.wait_for(lambda: not self._groups and not self._waiting)
