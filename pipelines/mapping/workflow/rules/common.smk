@@ -9,21 +9,28 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.reference_records import find_alternates
-from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault, indexing_memory_mb
+from wesemu.genomics.bwa_index import (
+    SUFFIXES_OF,
+    fingerprint,
+    index_fault,
+    indexing_memory_mb,
+)
 from wesemu.genomics.fastq import LONGEST_READ
-from wesemu.genomics.bwa_index import fingerprint
-from wesemu.genomics.reference_records import CALLERS_WITH_CSI, LONGEST_IN_BAI, index_format
+from wesemu.genomics.mappers import uses_gpu
+from wesemu.genomics.parabricks.preflight import parabricks_tool
 from wesemu.genomics.read_groups import NamedFile, check_files_differ, file_identity
 from wesemu.genomics.read_groups import complete_read_groups, libraries
-from wesemu.genomics.reference_records import default_folder
+from wesemu.genomics.reference_records import (
+    CALLERS_WITH_CSI,
+    LONGEST_IN_BAI,
+    index_format,
+)
+from wesemu.genomics.reference_records import default_folder, find_alternates
 from wesemu.genomics.reports import check_reports
-from wesemu.genomics.parabricks.preflight import parabricks_tool
-from wesemu.genomics.mappers import uses_gpu
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, Tool, resolve
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
-# fails with whichever of its programs fails.
+# fails if any of its programs fails.
 shell.executable("bash")
 
 
@@ -31,7 +38,7 @@ check_reports(config["reports"])
 
 
 def check_paths():
-    """Snakemake knows no way to write such a path for an input."""
+    """Raise WorkflowError for paths with braces, which Snakemake cannot have as inputs."""
     reads = [lane[mate] for lane in config["reads"] for mate in MATES if mate in lane]
     others = [config.get(name) for name in ("targets", "ploidy")]
     others = [path for path in others if isinstance(path, str)]
@@ -49,7 +56,7 @@ ON_GPU = config["accelerator"] == "cuda"
 def choose_tools():
     settings = dict(config["tools"])
     more = {config["mapper"], config.get("caller")} & set(OPTIONAL)
-    if ON_GPU:  # there it is Parabricks'
+    if ON_GPU:  # there Parabricks has deepvariant
         more -= {"deepvariant"}
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
         settings = {name: name for name in (*REQUIRED, *more)} | settings
@@ -57,8 +64,8 @@ def choose_tools():
 
 
 def choose_index_format():
-    """Of the index of a BAM, known before anything runs: BAI, and TBI beside a VCF, cannot hold
-    contigs that are too long for them."""
+    """Choose the format of the BAM index before anything runs. BAI, and TBI for a VCF, have a limit
+    for the length of contigs."""
     if config["index_format"] != "auto":
         return config["index_format"]
     try:
@@ -71,9 +78,9 @@ TOOLS = choose_tools()
 SAMTOOLS = TOOLS.samtools.shell
 OWN_MAPPER = config.get("own_mapper")
 PARABRICKS = parabricks_tool(config["parabricks"]) if ON_GPU else None
-# fq2bam is bwa's; who asks for another mapper gets that one
+# fq2bam replaces bwa only; another mapper runs on the CPU
 FQ2BAM = ON_GPU and config["mapper"] == "bwa" and not OWN_MAPPER
-if FQ2BAM or OWN_MAPPER:  # both read bwa's index
+if FQ2BAM or OWN_MAPPER:  # both use bwa's index
     MAPPER = INDEXER = TOOLS.bwa
 else:
     MAPPER = TOOLS.mapper(config["mapper"])
@@ -85,7 +92,7 @@ else:
     MAPPED_BY = PARABRICKS if FQ2BAM else MAPPER
 PYTHON = shlex.join([sys.executable, "-P"])
 THREADS = config.get("threads") or workflow.cores or 8
-# kept apart: the directory holds nothing of the user's, and goes when a rule ends
+# a directory for temporary files only, which is removed when a rule ends
 TEMPORARY = ".mapping"
 REFERENCE = "resources/genome.fa"
 REFERENCE_STATE = "resources/reference.json"
@@ -98,13 +105,13 @@ ALTERNATES = find_alternates(Path(config["reference"]))
 REFERENCE_INDEX = multiext(
     REFERENCE, ".fai", *SUFFIXES, *([".alt"] if ALTERNATES else [])
 )
-# fails where the reference was replaced since the run began
+# fails if the reference was replaced since the run began
 REFERENCE_UNCHANGED = (
     f"{PYTHON} -m wesemu.genomics.reference_state {REFERENCE_STATE} input_error.json"
 )
 INDEX_FORMAT = choose_index_format()
 BAM_INDEX = f"results/aligned.bam.{INDEX_FORMAT}"
-# wgs adds the variants to it
+# wgs adds the variants to this summary
 SUMMARY = "results/mapping.json" if "caller" in config else "results/summary.json"
 MATES = ("first", "second")
 MEBIBYTE = 1 << 20
@@ -114,8 +121,8 @@ check_paths()
 
 
 def check_lanes():
-    """The read groups of all lanes. Raises WorkflowError for a file that is read twice, a bad
-    read group, and lanes that do not belong to one sample."""
+    """Return the read groups of all lanes. Raise WorkflowError for a file in two lanes, a bad read
+    group, and lanes of different samples."""
     try:
         check_files_differ(
             [
@@ -143,7 +150,7 @@ else:
 
 
 def reads_and_groups(groups=READ_GROUPS):
-    """Options of the programs that map: each lane's files, and its @RG line with tabs as \\t."""
+    """Return options for mappers: the files of each lane, and its @RG line with tabs as \\t."""
     words = []
     for lane, group in zip(config["reads"], groups):
         words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
@@ -163,33 +170,33 @@ def lane_options():
 
 
 def markdup_options():
-    """With several libraries each record carries its own in the tag LB."""
+    """Return options for markdup. With several libraries, each record has its own in the tag LB."""
     distance = config["optical_distance"]
     options = f"-l {LONGEST_READ}" + (f" -d {distance}" if distance else "")
     return options + (" --barcode-tag LB" if len(LIBRARIES) > 1 else "")
 
 
 def finishing():
-    """The programs at the end of the pipe that maps; markdup needs mate scores and the order."""
+    """Return the end of the mapping pipe. markdup needs mate scores and sorted records."""
     if not config["markdup"]:
         return "sort"
     return "markdup" if len(LIBRARIES) == 1 else "markdup-by-library"
 
 
 def map_memory_mb(wildcards, input, threads):
-    """MiB at most: the mapper's index, what the sort keeps, reads under way, the programs."""
+    """Return the MiB of mapping: the mapper's index, the sort, batches of reads, programs."""
     fasta = Path(config["reference"])
     bases = size_of([fasta]) * (4 if fasta.suffix == ".gz" else 1)
     index = bases * {"bwa": 1.75, "bwa-mem2": 6, "bwa-mem3": 3.35}.get(MAPPER.name, 4)
-    # batches under way: bwa's threads share one, each thread of bwa-mem3 has its own
+    # bwa's threads share one batch; each thread of bwa-mem3 has its own
     batch = 300 if MAPPER.name == "bwa-mem3" else 50
-    # the records of all reads, where they are few
+    # a small input does not fill the memory of the sort
     kept = min(config["sort_memory_mb"], 16 * size_of(input.reads) // MEBIBYTE)
     return round(index / MEBIBYTE) + max(64 * threads, kept) + batch * threads + 400
 
 
 def index_memory_mb(wildcards):
-    """MiB of the indexer; little where there is an index already."""
+    """Return the MiB of the indexer; little if an index exists."""
     reference = config["reference"]
     if index_fault(reference, INDEXER.name) is None:
         return 200
@@ -200,12 +207,12 @@ def index_memory_mb(wildcards):
 
 
 def size_of(paths):
-    """Bytes of those that are there."""
+    """Return the bytes of the files that exist."""
     return sum(Path(path).stat().st_size for path in paths if Path(path).exists())
 
 
 def later_programs():
-    """What the alignments pass through after the mapper, for the header."""
+    """Return options with the programs after the mapper, for the header."""
     steps = "samtools fixmate -m | samtools sort"
     if config["markdup"]:
         steps += f" | samtools markdup {markdup_options()}"
@@ -213,7 +220,7 @@ def later_programs():
 
 
 def bam_level():
-    """Of the BAM that the rule map writes; fast where it is an intermediate file."""
+    """Return the compression level of the mapped BAM: fast if the BAM is only intermediate."""
     return config["bam_level"] if config["alignment"] == "aligned.bam" else 1
 
 
@@ -231,8 +238,8 @@ def mapping_results():
     return [f"results/{name}" for name in names]
 
 
-# Keys of the configuration that change no alignment: where, how fast and in what form it is made,
-# and what else is made. A key that is not listed here changes all results.
+# Keys of the configuration that change no alignment: place, speed and format of the results, and
+# further results. A change of any other key makes all results out of date.
 NOT_IN_ALIGNMENTS = {
     *("threads", "sort_memory_mb", "gpus", "gpu_memory_mb", "gpu_driver", "parabricks"),
     *(
@@ -248,11 +255,11 @@ NOT_IN_ALIGNMENTS = {
 
 
 def depends_on(*tools, **more):
-    """What a rule's results depend on beside its code and input files, as one parameter.
+    """Return one parameter with all that a rule's results depend on besides code and input files.
 
-    Snakemake runs a rule again when a parameter has changed. It compares parameters as a set of
-    single values (two that swap places are not noticed), and not at all those that are functions
-    of input, output, threads or resources. So every rule has this one parameter.
+    Snakemake runs a rule again when a parameter has changed. But it compares parameters as a set of
+    single values (a swap of two goes unnoticed), and ignores functions of input, output, threads or
+    resources. So every rule has this one parameter.
     """
     known = more | {tool.name: [tool.version, tool.shell] for tool in tools}
     text = json.dumps(known, sort_keys=True)
@@ -260,7 +267,7 @@ def depends_on(*tools, **more):
 
 
 def reference_key():
-    """A changed FASTA may have the old one's name, size and time."""
+    """Return what the reference depends on. A changed FASTA may keep its name, size and time."""
     fasta = config["reference"]
     return depends_on(
         TOOLS.samtools,
@@ -271,7 +278,7 @@ def reference_key():
 
 
 def alignment_key():
-    """Everything that the alignments depend on."""
+    """Return everything that the alignments depend on."""
     kept = {
         name: value for name, value in config.items() if name not in NOT_IN_ALIGNMENTS
     }
@@ -292,7 +299,7 @@ def alignment_key():
 
 
 def package_version(name):
-    """Of a Python package; "none" where it is not installed."""
+    """Return the version of a Python package; "none" if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -30,7 +30,7 @@ rule map:
         finish=finishing(),
         label=f"{PYTHON} -m wesemu.genomics.read_groups",
         duplicates=markdup_options(),
-        # CRAM from the same alignments does not need them again
+        # a function, so that a change to CRAM does not map again
         level=lambda wildcards, threads: bam_level(),
     shell:
         "("
@@ -45,7 +45,7 @@ rule map:
         " markdup() {{ {params.samtools} markdup --no-PG -@ {threads} {params.duplicates}"
         " -T {params.temporary}/markdup -s --json -f {params.temporary}/markdup.json"
         ' "$@"; }};'
-        # the command line that it notes would differ with the number of threads
+        # the recorded command line differs with the number of threads
         " figures() {{ grep -v '\"COMMAND\"' {params.temporary}/markdup.json; }};"
         " case {params.finish} in"
         " markdup) align | fixmate | sort -u |"
@@ -61,7 +61,7 @@ rule map:
         ") 2> {log}"
 
 
-# Two readers side by side; the BAM counts only when it holds every read that was counted.
+# Two programs read the BAM in parallel. The rule fails unless the BAM has every counted read.
 rule statistics:
     input:
         bam="results/aligned.bam",
@@ -112,7 +112,8 @@ rule statistics:
         ") 2> {log}"
 
 
-# Made from the BAM that was checked. htslib writes where the reference lies into the header (UR).
+# Made from the checked BAM. htslib writes the path of the reference into the header (UR), which
+# must not depend on the machine: reheader removes it.
 rule cram:
     input:
         bam="results/aligned.bam",

@@ -1,4 +1,4 @@
-# A mapper that the user brings, by its command line, in bwa's place in the same pipe.
+# A mapper that the user brings as a command line replaces bwa in the same pipe.
 USES_GPU = uses_gpu(OWN_MAPPER["name"], OWN_MAPPER["command"])
 OWN_GPUS = config["gpus"] if ON_GPU and USES_GPU else 0
 
@@ -22,7 +22,7 @@ use rule map as own_map with:
         depends_on=ALIGNMENT_KEY,
         align=f"{PYTHON} -m wesemu.genomics.own_mapper",
         samtools=SAMTOOLS,
-        # with the number of GPUs, which changes no result
+        # a function, so that another number of GPUs does not map again
         lanes=lambda wildcards, threads: own_mapper_options(),
         later=later_programs(),
         longest=LONGEST_READ,
@@ -32,5 +32,5 @@ use rule map as own_map with:
         finish=finishing(),
         label=f"{PYTHON} -m wesemu.genomics.read_groups",
         duplicates=markdup_options(),
-        # CRAM from the same alignments does not need them again
+        # a function, so that a change to CRAM does not map again
         level=lambda wildcards, threads: bam_level(),

@@ -1,4 +1,4 @@
-# On a GPU: NVIDIA Parabricks' fq2bam in the place of bwa, fixmate, sort and markdup.
+# On a GPU: fq2bam of NVIDIA Parabricks replaces bwa, fixmate, sort and markdup.
 
 
 include: "parabricks_options.smk"
@@ -12,7 +12,7 @@ if INDEX_FORMAT == "csi":
 
 
 def fq2bam_lanes():
-    """The lanes; their @RG lines have every field that pbrun may ask for."""
+    """Return the options of the lanes; each @RG line has all fields that pbrun may need."""
     usual = [{"LB": x.library, "PL": "ILLUMINA", "PU": x.id} for x in READ_GROUPS]
     return reads_and_groups(
         [
@@ -67,7 +67,8 @@ if config["markdup"]:
 
     ruleorder: count_duplicates > map
 
-    # as samtools markdup tells them, for the same reports; not on the GPU's time
+    # In the form of samtools markdup, for the same reports. A rule of its own, so that no GPU is
+    # leased meanwhile.
     rule count_duplicates:
         input:
             bam="results/aligned.bam",

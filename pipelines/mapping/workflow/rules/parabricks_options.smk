@@ -1,13 +1,13 @@
-# What every step of Parabricks is told.
+# Options of all steps of Parabricks.
 GPUS = config["gpus"]
-# each of them is fed by so many threads; a node's other cards want their share
+# threads for each GPU; the other GPUs of a node need threads too
 GPU_THREADS = min(THREADS, config["parabricks"].get("threads", 16) * GPUS)
 GPU_HOST_MEMORY_MB = 50_000 * GPUS
 PARABRICKS_STEP = f"{PYTHON} -m wesemu.genomics.parabricks"
 
 
 def parabricks_options():
-    """They say where a step runs and change no result: given as functions of `threads`, which
+    """Return options that change no result. Rules pass them as functions of `threads`, which
     Snakemake does not compare."""
     words = ["--settings", json.dumps(config["parabricks"], sort_keys=True)]
     words += ["--gpus", str(GPUS), "--fault", "accelerator_error.json"]

@@ -1,5 +1,5 @@
-# The reference under one name in the working directory, whatever it is called elsewhere: so no
-# path of a machine gets into a header. An index beside the FASTA is used if it was made of it.
+# The reference has one name in the working directory, whatever its path, so that no path of a
+# machine gets into a header. An index beside the FASTA is used if it was made from it.
 rule prepare_reference:
     input:
         fasta=config["reference"],
@@ -19,7 +19,7 @@ rule prepare_reference:
         prepare=f"{PYTHON} -m wesemu.genomics.prepare_reference",
         samtools=SAMTOOLS,
         indexer=[INDEXER.name, INDEXER.shell],
-        # a function, so that another folder is no reason to run again
+        # a function, so that another folder does not run the rule again
         records=lambda wildcards, output: str(REFERENCE_RECORDS),
     shell:
         "{params.prepare} --fasta {input.fasta:q} --output {output.fasta:q}"

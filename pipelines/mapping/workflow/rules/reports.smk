@@ -1,4 +1,4 @@
-# Reports for people, on demand. RESULTS are the files of a run without them.
+# Reports for people, on demand. RESULTS are the other files of a run.
 REPORT_FILES = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html"}
 
 
@@ -23,7 +23,7 @@ rule multiqc:
         "{params.reports} --sample {params.sample:q} --output {output:q} {input:q} 2> {log}"
 
 
-# Snakemake makes its report of jobs that have ended, so a second one is called for it in the end.
+# Snakemake reports on jobs that have ended: the last rule starts a second Snakemake for it.
 rule run_report:
     input:
         RESULTS,
@@ -40,7 +40,7 @@ rule run_report:
         depends_on=depends_on(snakemake=package_version("snakemake")),
         snakemake=f"{PYTHON} -m snakemake --cores 1 --nolock",
         workflow=str(workflow.main_snakefile),
-        # what of it changes a result is in the files of the report
+        # a function: keys that change a result change the input files of this rule too
         config=lambda wildcards, input: json.dumps(
             config
             | {"reports": [name for name in config["reports"] if name != "snakemake"]}

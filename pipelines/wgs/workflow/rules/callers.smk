@@ -1,14 +1,15 @@
-# The callers. Each function answers a shell command that calls the BAM's variants to `vcf`, and to
-# `gvcf` if given, both compressed. `regions` and `wide` are BED files of a slice, or None for the
-# whole genome: records begin in `regions`, and the caller sees `wide`, so that a cluster of
-# variants at a cut is the same on both sides of it, and in one slice only.
-# One thread. Headers hold versions and options, no dates and no paths of this machine.
+# The callers. Each function returns a shell command that calls the variants of the BAM. It writes
+# `vcf`, and `gvcf` if given, both compressed. `regions` and `wide` are BED files of a slice, or
+# None for the whole genome. Records begin in `regions`, but the caller reads `wide`. So a cluster
+# of variants at a cut is called the same in both slices, and is in one of them only. Callers use
+# one thread. Headers have versions and options, but no dates and no paths of this machine.
 
 
 def call_with_bcftools(vcf, gvcf, regions, wide):
-    """Allele depths and genotype qualities as GATK's callers write them. For a gVCF the pileup is
-    made once and read by two callers. It starts early, since it realigns a read at the first indel
-    that it comes to.
+    """Write allele depths and genotype qualities as GATK does.
+
+    With a gVCF, one pileup feeds two callers through a named pipe. The pileup covers `wide`, since
+    mpileup realigns a read at the first indel that it meets.
     """
     pileup = f"{BCFTOOLS} {PILEUP} -f {REFERENCE} {BAM}"
     if regions:
@@ -19,7 +20,7 @@ def call_with_bcftools(vcf, gvcf, regions, wide):
     output = f"-Oz -o {vcf}"
     if PLOIDY_FILE:
         ploidy = f"--ploidy-file {PLOIDY_FILES['bcftools']}"
-        # where there is no copy, bcftools writes records without a genotype
+        # for ploidy 0 bcftools writes records without a genotype
         output = f"-Ou | {BCFTOOLS} view --no-version -e 'GT=\"mis\"' -Oz -o {vcf} -"
     call = f"{BCFTOOLS} call --no-version {ploidy} -a GQ -m"
     variants = f"{call} -v - {output}"
@@ -39,7 +40,7 @@ def call_with_freebayes(vcf, gvcf, regions, wide):
     ploidy = f"-p {PLOIDY}"
     if PLOIDY_FILE:
         ploidy = f"-p $(cat {PLOIDY_FILES['default']})"
-        # an empty map is an error to freebayes
+        # freebayes refuses an empty map
         copies = PLOIDY_FILES["freebayes"]
         ploidy += f" $([ ! -s {copies} ] || echo --cnv-map {copies})"
     return (
@@ -50,7 +51,7 @@ def call_with_freebayes(vcf, gvcf, regions, wide):
 
 
 def call_with_gatk(vcf, gvcf, regions, wide):
-    """HaplotypeCaller. Where there is a gVCF, the VCF is made of it by GenotypeGVCFs."""
+    """Run HaplotypeCaller; with a gVCF, GenotypeGVCFs makes the VCF from it."""
     folder, take = scratch(vcf)
     gatk = f"{CALLER.shell} --java-options {shlex.quote(JAVA_OPTIONS)}"
     within = f"-L {regions}" if regions else ""
@@ -73,8 +74,7 @@ def call_with_gatk(vcf, gvcf, regions, wide):
 
 
 def call_with_deepvariant(vcf, gvcf, regions, wide):
-    """The model for whole genomes of short reads. Records that it found to equal the reference
-    are left out of the VCF."""
+    """Run the model for whole genomes of short reads; the VCF leaves out its reference calls."""
     folder, take = scratch(vcf)
     within = f"--regions={regions}" if regions else ""
     more = f"--output_gvcf={folder}/raw.g.vcf.gz" if gvcf else ""
@@ -92,18 +92,18 @@ variants_only = "-e 'FILTER=\"RefCall\"'"
 
 
 def beginning_in(regions):
-    """Options of `bcftools view`."""
+    """Return options of `bcftools view`."""
     return f"-T {regions} --targets-overlap pos" if regions else ""
 
 
 def scratch(vcf):
-    """A folder of the call's own, and the commands that make it; `tidy` removes it."""
+    """Return a temporary folder of the call and the commands that make it; `tidy` removes it."""
     folder = f"{vcf}.scratch"
     return folder, f"rm -rf {folder}; mkdir {folder};"
 
 
 def tidy(folder, target, regions, options=""):
-    """bcftools writes every caller's VCF, so that slices have one form and can be joined."""
+    """Return a command that rewrites a VCF with bcftools, so that slices can be joined."""
     return (
         f"{BCFTOOLS} view --no-version {options} {beginning_in(regions)} -Oz -o {target} {folder}/raw.vcf.gz;"
         f" rm -rf {folder}"
@@ -123,13 +123,13 @@ CALLERS = {
 
 
 def call_command(vcf, gvcf=None, regions=None, wide=None):
-    if GPU_CALLER:  # the rules of Parabricks call instead
+    if GPU_CALLER:  # the rules of Parabricks replace this command
         return "false"
     return CALLERS[config["caller"]](vcf, gvcf, regions, wide)
 
 
-# Shell functions. `join TO VCF…` makes one file of slices, or of one: compressed ones are joined
-# as they are, under the first one's header without its region and with the ploidy.
+# Shell functions. `join TO VCF…` joins the files of one or more slices. Compressed files are joined
+# without decompression, under the header of the first one, with the ploidy and without its region.
 JOIN = (
     f'export PLOIDY="$({PLOIDY_TEXT})";'
     " complete() { awk '"
@@ -145,7 +145,7 @@ JOIN = (
 )
 
 
-# Everything that the variants depend on, the text of the commands included.
+# Everything that the variants depend on, with the text of the commands.
 CALLING_KEY = depends_on(
     TOOLS.bcftools,
     CALLER,

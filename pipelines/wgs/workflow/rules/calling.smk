@@ -8,7 +8,7 @@ if PLOIDY_FILE:
             **PLOIDY_FILES,
         log:
             "logs/ploidy.log",
-        # before the mapping, which takes long
+        # a bad file ends the run before the mapping, which takes long
         priority: 100
         conda:
             "../envs/calling.yaml"
@@ -47,7 +47,7 @@ if TARGETS:
             "{params.prepare} targets --file {input.file:q} --reference {params.reference}"
             " --output {output} --error input_error.json 2> {log}"
 
-    # As samtools counts them, without duplicates, secondary and failed records.
+    # Counted by samtools, without duplicates, secondary and failed records.
     rule target_coverage:
         input:
             bam=BAM,
@@ -68,7 +68,7 @@ if TARGETS:
             " {params.samtools} depth -a -J -b {input.targets} {input.bam} |"
             " awk '{{ bases[$3]++ }} END {{ for (depth in bases) print depth, bases[depth] }}' |"
             " sort -n > {output.depths};"
-            # neither unmapped, secondary, failed, duplicate nor supplementary
+            # 0xF04: unmapped, secondary, failed, duplicate, supplementary
             " {params.samtools} view -c -F 0xF04 -L {input.targets} {input.bam} > {output.reads}"
             ") 2> {log}"
 
@@ -100,7 +100,7 @@ if SLICES == 1 and not TARGETS:
             bcftools=BCFTOOLS,
             kind=VCF_INDEX_FORMAT,
             temporary=".calling",
-            # not made where a caller on the GPU takes this rule's place
+            # a function, because a caller on the GPU may replace this rule
             call=lambda wildcards: call_command(
                 ".calling/1.vcf.gz", *[".calling/1.g.vcf.gz" for _ in GVCF]
             ),
@@ -120,8 +120,8 @@ if SLICES == 1 and not TARGETS:
 
 else:
 
-    # Slice n of N is bases (n-1)/N to n/N of the genome or of the targets, contigs end to end. A
-    # list of regions and not a region's name: names such as HLA-A*01:01:01:01 are no regions.
+    # Slice n of N has bases (n-1)/N to n/N of the genome or of the targets, contigs end to end. It
+    # is a BED file, because names such as HLA-A*01:01:01:01 cannot be written as regions.
     rule call_slice:
         input:
             bam=BAM,
@@ -239,7 +239,7 @@ rule summary:
         caller=[CALLER.name, CALLER.version],
         unchanged=REFERENCE_UNCHANGED,
         ploidy=PLOIDY_TEXT,
-        # bcftools stats has haploid SNPs and indels in one figure
+        # bcftools stats counts haploid SNPs and indels together
         haploid="no" if PLOIDY == DIPLOID else "yes",
         targets=lambda wildcards, input: (
             ["--targets", *input.targets] if input.targets else []

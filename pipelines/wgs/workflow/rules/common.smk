@@ -23,7 +23,7 @@ GVCF_INDEX = [f"{name}.{VCF_INDEX_FORMAT}" for name in GVCF if name.endswith(".g
 
 
 def refused(check, *values):
-    """What `check` returns; what it refuses ends the workflow before anything runs."""
+    """Return the result of `check`; its errors end the workflow before anything runs."""
     try:
         return check(*values)
     except WesemuError as error:
@@ -38,8 +38,8 @@ TARGETS = ["resources/targets.bed"] if config["targets"] else []
 
 
 def bases_to_call():
-    """Those of the targets, else of the genome, about: by the bytes of the FASTA, which are known
-    before it is indexed."""
+    """Return the bases of the targets or, roughly, of the genome: the bytes of the FASTA, which are
+    known before indexing."""
     targets = Path(config["targets"] or "")
     if targets.is_file():
         return count_bases(refused(read_targets, targets, str(targets)))
@@ -51,28 +51,28 @@ def fasta_size():
     return fasta.stat().st_size if fasta.is_file() else 0
 
 
-# Slices of a small genome: enough for eight cores, none so small that its start costs more.
+# Slices of a small genome: enough for eight cores, but not so small that their start costs more.
 LEAST_SLICES = 8
 SMALLEST_SLICE = 200_000
 
 
 def count_slices():
-    """How many pieces the genome is called in: by its size alone, so that the same genome is
-    always cut at the same places."""
+    """Return the number of slices. It depends on the size of the genome alone, so that cuts are
+    always at the same positions."""
     size = bases_to_call()
     least = min(LEAST_SLICES, size // SMALLEST_SLICE)
     return max(1, least, round(size / (config["slice_size_mb"] * 1_000_000)))
 
 
 SLICES = count_slices()
-# Bases on both sides of a slice that a caller sees as well: more than a cluster of variants and
-# the reads on it have.
+# Bases on both sides of a slice that a caller reads too: more than a cluster of variants and its
+# reads span.
 MARGIN = 1000
 BAM = "results/aligned.bam"
 PILEUP = "mpileup -Ou -X illumina -F 0.1 -a AD,DP"
 
 
-# MiB of one call: what the caller takes for itself; bcftools and freebayes also hold a contig.
+# MiB of one call: the caller itself, and a contig, which bcftools and freebayes keep in memory.
 HEAP_MB = 3500
 JAVA_OPTIONS = f"-Xmx{HEAP_MB}m -XX:ParallelGCThreads=1"
 CALL_MEMORY = {
@@ -81,9 +81,9 @@ CALL_MEMORY = {
     "gatk": HEAP_MB + 1000,
     "deepvariant": 8000,
 }.get(config["caller"], 0) + min(300, fasta_size() // 1_000_000)
-# GATK wants to know the contigs
+# GATK needs a dictionary of the contigs
 DICTIONARY = ["resources/genome.dict"] if config["caller"] == "gatk" else []
-# a ploidy file as the callers take it, and in words
+# a ploidy file in the formats of the callers, and as text
 PLOIDY_FILES = (
     {
         "bcftools": "resources/ploidy.txt",
@@ -98,7 +98,7 @@ PLOIDY_TEXT = f"cat {PLOIDY_FILES['text']}" if PLOIDY_FILE else f"echo {PLOIDY}"
 
 
 def check_sample():
-    """freebayes takes a blank in its map of copy numbers for the end of the name."""
+    """Raise WorkflowError for a blank in the name, which freebayes reads as its end in a map."""
     if PLOIDY_FILE and config["caller"] == "freebayes" and " " in SAMPLE:
         raise WorkflowError(
             f"freebayes cannot call with a ploidy file for the sample {SAMPLE!r}: take "

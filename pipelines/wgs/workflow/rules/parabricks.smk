@@ -1,5 +1,5 @@
-# On a GPU: Parabricks' callers. What they write is read, compressed and indexed by bcftools, and
-# so found whole or not. haplotypecaller writes a VCF or a gVCF, deepvariant both at once.
+# On a GPU: the callers of Parabricks. bcftools reads, compresses and indexes their files, and so
+# finds cut ones. haplotypecaller writes a VCF or a gVCF, deepvariant writes both at once.
 CALL_TWICE = config["gvcf"] and config["caller"] == "haplotypecaller"
 RAW_VCF = "results/parabricks/calls.vcf"
 RAW_GVCF = ["results/parabricks/calls.g.vcf"] if config["gvcf"] else []
@@ -7,7 +7,7 @@ RAW_GVCF = ["results/parabricks/calls.g.vcf"] if config["gvcf"] else []
 
 if not FQ2BAM:
 
-    # the reads were mapped otherwise
+    # another mapper has mapped, so mapping's rules for Parabricks are not there
     include: "../../../mapping/workflow/rules/parabricks_options.smk"
 
 
@@ -82,7 +82,7 @@ if CALL_TWICE:
             " --gvcf {output.gvcf:q} 2> {log}"
 
 
-# Header lines that name this run's directory are left out.
+# Removes header lines with the directory of this run.
 rule gpu_variants:
     input:
         vcf=RAW_VCF,
@@ -109,7 +109,7 @@ rule gpu_variants:
         "("
         ' clean() {{ HERE="$PWD" awk \'/^#CHROM/ {{ print "##wesemu_ploidy={params.ploidy}" }}'
         ' !/^##/ || !index($0, ENVIRON["HERE"])\' "$1"; }};'
-        # what deepvariant found to equal the reference is no variant
+        # reference calls of deepvariant are not variants
         " clean {input.vcf:q} | awk -F '\\t' '/^#/ || $7 != \"RefCall\"' |"
         " {params.bcftools} view --no-version {params.kept} {params.form} -o {output.vcf:q} -;"
         " for gvcf in {output.gvcf:q}; do"
