@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Protocol, runtime_checkable
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
@@ -23,10 +26,8 @@ _INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def element(tag: str, *content: str | int | Element) -> Element:
-    """Return an element with a text or with child elements.
-
-    Characters that XML 1.0 does not allow (section 2.2) become `?`.
-    """
+    """Return an element with a text or with child elements. Characters that XML 1.0 does not allow
+    (section 2.2) become `?`."""
     made = Element(tag)
     for part in content:
         if isinstance(part, Element):
@@ -170,10 +171,8 @@ class Dialect(Protocol):
 
     @property
     def operation(self) -> Callable[[web.Request], Awaitable[str]] | None:
-        """Return the name of a request's operation, "" if there is none.
-
-        None if method and path identify the operation.
-        """
+        """Return the name of a request's operation, "" if there is none. None if method and path
+        identify the operation."""
         ...
 
     def owns(self, request: web.Request) -> bool:
@@ -181,10 +180,7 @@ class Dialect(Protocol):
         ...
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Return the caller. May read the request's body.
-
-        Raises Unauthorized or Forbidden.
-        """
+        """Return the caller. May read the request's body. Raises Unauthorized or Forbidden."""
         ...
 
     def render_error(self, error: Exception, request: web.Request) -> web.Response:
@@ -198,6 +194,38 @@ class Dialect(Protocol):
     def headers(self, request_id: str) -> dict[str, str]:
         """Return the headers that all responses of this API have."""
         ...
+
+
+# Request signatures: what Alibaba Cloud's signatures of AGS and OSS have in common
+
+
+def collect_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by lower-case name. Repeated headers are joined: none can hide another."""
+    collected: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.lower(), value.strip()
+        collected[key] = f"{collected[key]},{text}" if key in collected else text
+    return collected
+
+
+def parse_time(text: str) -> datetime:
+    """Return an ISO 8601 or HTTP date, in UTC by default. Raises ValueError."""
+    parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
+    try:
+        timestamp = parse(text)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"{text[:40]!r} is not a date") from error
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+
+
+def percent_encode(text: str) -> str:
+    """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
+    return quote(text, safe="-_.~", errors="surrogateescape")
+
+
+def to_bytes(text: str) -> bytes:
+    """Return the bytes that aiohttp decoded to `text`, also if they are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 # Request metrics

@@ -106,10 +106,8 @@ def base_url(request: web.Request) -> str:
 
 
 def check_public_url(text: str) -> str:
-    """Return the URL without a trailing slash; "" is allowed.
-
-    Raises ValueError for other schemes than http and https, a query, a fragment or a password.
-    """
+    """Return the URL without a trailing slash; "" is allowed. Raises ValueError for other schemes
+    than http and https, a query, a fragment or a password."""
     if not text:
         return ""
     url = URL(text)
@@ -121,10 +119,8 @@ def check_public_url(text: str) -> str:
 
 
 def _hops(headers: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the keys `for`, `proto` and `host` of each proxy, the nearest one last.
-
-    Reads Forwarded (RFC 7239, section 4), or else X-Forwarded-* or X-Real-IP.
-    """
+    """Return the keys `for`, `proto` and `host` of each proxy, the nearest one last. Reads
+    Forwarded (RFC 7239, section 4), or else X-Forwarded-* or X-Real-IP."""
     if "Forwarded" in headers and "X-Forwarded-For" not in headers:
         return [_element(text) for text in _split(_joined(headers, "Forwarded"))]
     hops = [{"for": text} for text in _listed(headers, "X-Forwarded-For")]
@@ -374,10 +370,8 @@ class ConnectionSite(web.SockSite):
 
 
 def quiet_when_out_of_files(loop: asyncio.AbstractEventLoop) -> None:
-    """Log one line a minute if the process is out of descriptors.
-
-    By default, asyncio logs a traceback every second.
-    """
+    """Log one line a minute if the process is out of descriptors. By default, asyncio logs a
+    traceback every second."""
     warned = [float("-inf")]
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

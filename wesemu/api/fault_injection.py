@@ -40,10 +40,8 @@ class MaintenanceGate:
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
-        """Count the request as active while it is handled.
-
-        Raises ServerReset if a reset cancels it.
-        """
+        """Count the request as active while it is handled. Raises ServerReset if a reset cancels
+        it."""
         await self._open.wait()
         task = asyncio.current_task()
         assert task is not None
@@ -209,10 +207,8 @@ class RequestFaults:
         return any(pattern is _BY_NAME for _, pattern, _ in self._pending)
 
     def inject(self, fault: RequestFault, times: int) -> None:
-        """Apply the fault to the next `times` matching requests.
-
-        Raises InvalidRequest for an unknown operation and for a fault that can never occur.
-        """
+        """Apply the fault to the next `times` matching requests. Raises InvalidRequest for an
+        unknown operation and for a fault that can never occur."""
         pattern = _pattern(fault.operation)
         if fault.code is not None and _WITHOUT_CODES.fullmatch(
             OPERATIONS.get(fault.operation, fault.operation)
@@ -227,10 +223,8 @@ class RequestFaults:
         self._pending.clear()
 
     def match(self, method: str, path: str, operation: str = "") -> RequestFault | None:
-        """Return the oldest fault that matches the request, and count it down.
-
-        `operation` is the OSS name of the operation, if the request is for OSS.
-        """
+        """Return the oldest fault that matches the request, and count it down. `operation` is the
+        OSS name of the operation, if the request is for OSS."""
         for number, (fault, pattern, times) in enumerate(self._pending):
             if pattern.matches(method, path) or fault.operation == operation:
                 if times == 1:
@@ -314,11 +308,8 @@ class RequestGate:
         is_control: bool,
         operation: Callable[[], Awaitable[str]] | None = None,
     ) -> AsyncIterator[None]:
-        """Handle one request behind the gate and its fault.
-
-        Raises InjectedResponse if a fault matches. `operation` returns the OSS name of the
-        operation.
-        """
+        """Handle one request behind the gate and its fault. Raises InjectedResponse if a fault
+        matches. `operation` returns the OSS name of the operation."""
         if is_control:
             yield
             return

@@ -13,8 +13,9 @@ import pytest
 from unit.ags.signer import KEY_ID, Headers, sign_acs3, sign_roa
 
 from wesemu.api.ags import auth as module
-from wesemu.api.ags.auth import AgsAuthenticator, SignedRequest, collect_headers
+from wesemu.api.ags.auth import AgsAuthenticator, SignedRequest
 from wesemu.api.ags.responses import AgsSignatureRefused
+from wesemu.api.base import collect_headers
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import Owner
 

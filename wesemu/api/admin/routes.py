@@ -84,10 +84,8 @@ class AdminAccess:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Return whether the peer is on loopback or on a Unix socket, and no proxy.
-
-    Proxies that add no header speak HTTP/1.0 to the server. A Unix socket has no remote address.
-    """
+    """Return whether the peer is on loopback or on a Unix socket, and no proxy. Proxies that add no
+    header speak HTTP/1.0 to the server. A Unix socket has no remote address."""
     if is_forwarded(request) or request.version < HttpVersion11:
         return False
     return not request.remote or names_loopback(request.remote)
@@ -121,10 +119,8 @@ class AdminDialect:
         return request.path.startswith(CONTROL)
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Check the caller. Paths outside the control API need no credentials here.
-
-        Raises NotFound, Unauthorized or Forbidden.
-        """
+        """Check the caller. Paths outside the control API need no credentials here. Raises
+        NotFound, Unauthorized or Forbidden."""
         if not self.owns(request):
             return Owner("")
         if request.path not in PUBLIC:
@@ -236,10 +232,7 @@ _TYPES = frozenset(
 
 async def read(request: web.Request, kind: type[_Body]) -> _Body:
     """Parse the body as `kind`, strictly: no conversions, unknown or repeated members, and no
-    query.
-
-    Raises InvalidRequest that names the first invalid member.
-    """
+    query. Raises InvalidRequest that names the first invalid member."""
     _check_headers(request)
     content = await request.read()
     if len(content) > _LONGEST:

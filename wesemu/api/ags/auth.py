@@ -9,13 +9,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from urllib.parse import parse_qsl, quote, unquote
+from datetime import datetime, timedelta
+from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
 from wesemu.api.ags.responses import AgsSignatureRefused
+from wesemu.api.base import collect_headers, parse_time, percent_encode, to_bytes
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import LOCAL_OWNER, Owner
 
@@ -65,15 +65,6 @@ class AgsSignature:
     signed: tuple[str, ...] = ()
 
 
-def collect_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return the headers with lower-case names and trimmed values; see `SignedRequest`."""
-    collected: dict[str, str] = {}
-    for name, value in headers:
-        key, text = name.lower(), value.strip()
-        collected[key] = f"{collected[key]},{text}" if key in collected else text
-    return collected
-
-
 def read_authorization(header: str) -> AgsSignature | None:
     """Parse an Authorization header. Return None if it has neither of the two formats."""
     if roa := _ROA_AUTHORIZATION.fullmatch(header):
@@ -92,7 +83,7 @@ def unsigned_headers(request: SignedRequest, signature: AgsSignature) -> list[st
 def verify(request: SignedRequest, signature: AgsSignature, secret: str) -> bool:
     """Return whether the secret produces this signature of the request."""
     return any(
-        hmac.compare_digest(_bytes(expected), _bytes(signature.value))
+        hmac.compare_digest(to_bytes(expected), to_bytes(signature.value))
         for expected in _expected(request, signature, secret)
     )
 
@@ -105,13 +96,13 @@ def string_to_sign(request: SignedRequest, signature: AgsSignature) -> str:
 
 
 def _expected(request: SignedRequest, signature: AgsSignature, secret: str) -> Iterator[str]:
-    key = _bytes(secret)
+    key = to_bytes(secret)
     if signature.scheme == ACS3:
-        text = _bytes(_acs3_string(request, signature.signed))
+        text = to_bytes(_acs3_string(request, signature.signed))
         yield hmac.new(key, text, hashlib.sha256).hexdigest()
         return
     for candidate in _roa_strings(request):
-        digest = hmac.new(key, _bytes(candidate), hashlib.sha1).digest()
+        digest = hmac.new(key, to_bytes(candidate), hashlib.sha1).digest()
         yield base64.b64encode(digest).decode()
 
 
@@ -141,7 +132,7 @@ def _roa_strings(request: SignedRequest) -> Iterator[str]:
 
 def _acs3_string(request: SignedRequest, signed: Sequence[str]) -> str:
     query = "&".join(
-        f"{_percent_encode(name)}={_percent_encode(value)}" for name, value in request.parameters
+        f"{percent_encode(name)}={percent_encode(value)}" for name, value in request.parameters
     )
     canonical = "\n".join(
         [
@@ -154,16 +145,7 @@ def _acs3_string(request: SignedRequest, signed: Sequence[str]) -> str:
             hashlib.sha256(request.body).hexdigest(),
         ]
     )
-    return f"{ACS3}\n{hashlib.sha256(_bytes(canonical)).hexdigest()}"
-
-
-def _percent_encode(text: str) -> str:
-    """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
-    return quote(text, safe="-_.~", errors="surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return f"{ACS3}\n{hashlib.sha256(to_bytes(canonical)).hexdigest()}"
 
 
 # Authentication
@@ -198,10 +180,8 @@ class AgsAuthenticator:
         self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
 
     async def owner(self, request: web.Request) -> Owner:
-        """Return the caller. Reads the body if keys are configured.
-
-        Raises AgsSignatureRefused, and what `bearer` raises.
-        """
+        """Return the caller. Reads the body if keys are configured. Raises AgsSignatureRefused, and
+        what `bearer` raises."""
         if not self._keys and self._bearer is None:
             return LOCAL_OWNER
         authorization = request.headers.get("Authorization", "")
@@ -211,7 +191,7 @@ class AgsAuthenticator:
             SignedRequest(
                 method=request.method,
                 target=request.raw_path,
-                headers=collect_headers(list(request.headers.items())),
+                headers=collect_headers(request.headers.items()),
                 body=await request.read(),
             )
         )
@@ -302,11 +282,9 @@ def _decoded(text: str) -> bytes | None:
 def _parse_time(text: str) -> datetime:
     """Parse an ISO 8601 or HTTP date. Raises AgsSignatureRefused."""
     try:
-        parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
-        timestamp = parse(text)
-    except (ValueError, TypeError, OverflowError) as error:
+        return parse_time(text)
+    except ValueError as error:
         raise _incomplete(f"{text[:40]!r} is not a date") from error
-    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
 def _incomplete(reason: str) -> AgsSignatureRefused:

@@ -94,10 +94,8 @@ class StartFields:
 
 
 def parse_body(body: bytes) -> JsonObject:
-    """Return the JSON object in a request's body, whatever its Content-Type is.
-
-    Raises InvalidRequest for anything else.
-    """
+    """Return the JSON object in a request's body, whatever its Content-Type is. Raises
+    InvalidRequest for anything else."""
     try:
         value = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

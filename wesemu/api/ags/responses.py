@@ -243,10 +243,8 @@ class AgsSignatureRefused(Unauthorized):
 
 
 def render(error: Exception, request: web.Request) -> web.Response:
-    """Return the response for an error, as JSON or XML.
-
-    Unknown exceptions become an internal error without details.
-    """
+    """Return the response for an error, as JSON or XML. Unknown exceptions become an internal error
+    without details."""
     match error:
         case AgsSignatureRefused():
             return _answer(request, error.status, error.code, error.message)

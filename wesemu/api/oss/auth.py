@@ -8,12 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import quote
 
 from aiohttp import web
 
+from wesemu.api.base import collect_headers, parse_time, percent_encode, to_bytes
 from wesemu.api.oss.errors import OssSignatureRefused
 from wesemu.api.oss.request import OssRequest
 from wesemu.runs.clock import Clock
@@ -88,21 +88,21 @@ def verify(
     call: OssRequest, headers: Mapping[str, str], signature: OssSignature, secret: str
 ) -> bool:
     """Return whether the secret produces this signature of the request."""
-    text = _bytes(string_to_sign(call, headers, signature))
+    text = to_bytes(string_to_sign(call, headers, signature))
     match signature.version:
         case 1:
-            digest = hmac.new(_bytes(secret), text, hashlib.sha1).digest()
+            digest = hmac.new(to_bytes(secret), text, hashlib.sha1).digest()
             expected = base64.b64encode(digest).decode()
         case 2:
-            digest = hmac.new(_bytes(secret), text, hashlib.sha256).digest()
+            digest = hmac.new(to_bytes(secret), text, hashlib.sha256).digest()
             expected = base64.b64encode(digest).decode()
         case 4:
-            key = _bytes(f"aliyun_v4{secret}")
+            key = to_bytes(f"aliyun_v4{secret}")
             # V4 derives the signing key from the secret and each part of the scope.
             for step in signature.scope.split("/"):
-                key = hmac.new(key, _bytes(step), hashlib.sha256).digest()
+                key = hmac.new(key, to_bytes(step), hashlib.sha256).digest()
             expected = hmac.new(key, text, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(_bytes(expected), _bytes(signature.value))
+    return hmac.compare_digest(to_bytes(expected), to_bytes(signature.value))
 
 
 def string_to_sign(call: OssRequest, headers: Mapping[str, str], signature: OssSignature) -> str:
@@ -116,7 +116,7 @@ def string_to_sign(call: OssRequest, headers: Mapping[str, str], signature: OssS
     else:
         names = _signed_names(headers, signature, ())
         pairs = _signed_query(call)
-        tail = f"{';'.join(signature.additional)}\n{_percent_encode(resource)}{_query(pairs)}"
+        tail = f"{';'.join(signature.additional)}\n{percent_encode(resource)}{_query(pairs)}"
     lines = [
         call.method,
         headers.get("content-md5", ""),
@@ -144,7 +144,7 @@ def _v4_string(
             headers.get("x-oss-content-sha256", "UNSIGNED-PAYLOAD"),
         ]
     )
-    digest = hashlib.sha256(_bytes(canonical)).hexdigest()
+    digest = hashlib.sha256(to_bytes(canonical)).hexdigest()
     return "\n".join([V4, signature.time, signature.scope, digest])
 
 
@@ -179,7 +179,7 @@ def _signed_names(
 def _signed_query(call: OssRequest) -> list[tuple[str, str]]:
     """Return the parameters that V2 and V4 sign, percent-encoded."""
     return [
-        (_percent_encode(name), _percent_encode(value))
+        (percent_encode(name), percent_encode(value))
         for name, value in call.parameters
         if name != "x-oss-signature"
     ]
@@ -189,14 +189,6 @@ def _query(pairs: list[tuple[str, str]]) -> str:
     """Join sorted pairs. An empty value has no equals sign."""
     texts = [f"{name}={value}" if value else name for name, value in sorted(pairs)]
     return "?" + "&".join(texts) if texts else ""
-
-
-def _percent_encode(text: str) -> str:
-    return quote(text, safe="-_.~", errors="surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 # Authentication
@@ -223,13 +215,13 @@ class OssAuthenticator:
 
     def owner(self, request: web.Request, call: OssRequest) -> Owner:
         """Return the caller. Raises OssSignatureRefused."""
-        return LOCAL_OWNER if self._is_open else self.check(call, _collect_headers(request))
+        if self._is_open:
+            return LOCAL_OWNER
+        return self.check(call, collect_headers(request.headers.items()))
 
     def check(self, call: OssRequest, headers: Mapping[str, str]) -> Owner:
-        """Return the owner of a signed request. Header names are in lower case.
-
-        Raises OssSignatureRefused.
-        """
+        """Return the owner of a signed request. Header names are in lower case. Raises
+        OssSignatureRefused."""
         signature = read_signature(call, headers)
         if signature is None:
             raise _denied("You have no right to access this object: sign the request.")
@@ -294,23 +286,12 @@ def _expiry(signature: OssSignature) -> datetime:
 
 def _parse_time(text: str) -> datetime:
     """Parse an ISO 8601 or HTTP date. Raises OssSignatureRefused."""
-    parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
     try:
-        timestamp = parse(text)
-    except (ValueError, TypeError, OverflowError) as error:
+        return parse_time(text)
+    except ValueError as error:
         raise _denied(
             f"OSS authentication requires a valid Date, and {text[:40]!r} is not one."
         ) from error
-    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
-
-
-def _collect_headers(request: web.Request) -> dict[str, str]:
-    """Return headers with lower-case names. Repeated headers are joined: none can hide another."""
-    collected: dict[str, str] = {}
-    for name, value in request.headers.items():
-        key, text = name.lower(), value.strip()
-        collected[key] = f"{collected[key]},{text}" if key in collected else text
-    return collected
 
 
 def _denied(message: str) -> OssSignatureRefused:

@@ -104,11 +104,8 @@ class BucketHandlers:
         return web.Response(status=204)
 
     async def delete_many(self, request: web.Request) -> web.Response:
-        """DeleteMultipleObjects. Missing objects count as deleted.
-
-        OSS documents no format for keys that cannot be deleted; they are listed in `Error`
-        elements, like in S3.
-        """
+        """DeleteMultipleObjects. Missing objects count as deleted. OSS documents no format for keys
+        that cannot be deleted; they are listed in `Error` elements, like in S3."""
         call = request[CALL]
         encode = xml.key_encoder(call.query)
         await asyncio.to_thread(self._store.folder, call.bucket)

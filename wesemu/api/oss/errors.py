@@ -128,10 +128,8 @@ def not_implemented(what: str) -> OssRefused:
 
 
 def render(error: Exception, request_id: str, level: Level = "object") -> web.Response:
-    """Return the response for an error at `level`.
-
-    Unknown exceptions become an internal error without details.
-    """
+    """Return the response for an error at `level`. Unknown exceptions become an internal error
+    without details."""
     match error:
         case OssRefused():
             return _answer(

@@ -128,11 +128,8 @@ def _with(*subresources: str) -> frozenset[str]:
 
 
 def _is_subresource(call: OssRequest, name: str) -> bool:
-    """Return whether a parameter selects another operation.
-
-    For writes, any parameter without a value counts: to ignore an unknown one could change the
-    wrong thing.
-    """
+    """Return whether a parameter selects another operation. For writes, any parameter without a
+    value counts: to ignore an unknown one could change the wrong thing."""
     if name in _MODIFIERS or name.startswith(("response-", "x-oss-ac-")):
         return False
     if name in SUBRESOURCES:
@@ -184,10 +181,8 @@ class OssDialect:
         return is_marked(request) or is_s3(request)
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Set CALL and return the caller.
-
-        Raises OssSignatureRefused, or OssRefused for an S3 client.
-        """
+        """Set CALL and return the caller. Raises OssSignatureRefused, or OssRefused for an S3
+        client."""
         if is_s3(request):
             raise OssRefused(
                 501,

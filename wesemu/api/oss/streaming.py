@@ -35,10 +35,8 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: str = "") -> None:
-    """Check `If-…` headers; with `prefix=COPY`, those of a copy's source (CopyObject).
-
-    Raises OssRefused: 304 if the client has this version already, 412 if the object has changed.
-    """
+    """Check `If-…` headers; with `prefix=COPY`, those of a copy's source (CopyObject). Raises
+    OssRefused: 304 if the client has this version already, 412 if the object has changed."""
     match = headers.get(f"{prefix}If-Match")
     # RFC 9110, section 13.2.2: an ETag condition replaces the date condition
     if match is not None and not _matches(match, info):
@@ -159,10 +157,8 @@ def source_name(request: web.Request) -> tuple[str, str]:
 
 @asynccontextmanager
 async def open_source(store: ObjectStore, request: web.Request) -> AsyncIterator[CopySource]:
-    """Open the source of a copy.
-
-    Raises InvalidRequest, BucketNotFound, ObjectNotFound, or OssRefused if a condition fails.
-    """
+    """Open the source of a copy. Raises InvalidRequest, BucketNotFound, ObjectNotFound, or
+    OssRefused if a condition fails."""
     info, file = await asyncio.to_thread(store.open, *source_name(request))
     with file:
         check_conditions(request.headers, info, prefix=COPY)
@@ -219,10 +215,8 @@ async def body(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def receive(request: web.Request, target: UploadFile) -> Digests:
-    """Write the body to `target` in chunks and check its Content-MD5.
-
-    Raises TooLarge, DigestMismatch, OssRefused.
-    """
+    """Write the body to `target` in chunks and check its Content-MD5. Raises TooLarge,
+    DigestMismatch, OssRefused."""
     if request.content_length is None and "Transfer-Encoding" not in request.headers:
         raise OssRefused(
             411, "MissingContentLength", "You must provide the Content-Length HTTP header."
@@ -284,10 +278,8 @@ def checksums(info: ObjectInfo) -> dict[str, str]:
 
 
 def response_overrides(call: OssRequest) -> dict[str, str]:
-    """Return the headers that GetObject's query overrides (`response-content-type` …).
-
-    Raises InvalidRequest.
-    """
+    """Return the headers that GetObject's query overrides (`response-content-type` …). Raises
+    InvalidRequest."""
     return {
         name: _clean(call.query[f"response-{name.lower()}"])
         for name in _KEPT
@@ -348,10 +340,8 @@ _MAX_ELEMENTS = 100_000
 
 
 async def read_parts(request: web.Request) -> list[tuple[int, str]]:
-    """Read CompleteMultipartUpload's document: part numbers and ETags without quotes.
-
-    Raises OssRefused, DigestMismatch.
-    """
+    """Read CompleteMultipartUpload's document: part numbers and ETags without quotes. Raises
+    OssRefused, DigestMismatch."""
     root = await _read_document(request, "CompleteMultipartUpload")
     return [
         (_number(_text(part, "PartNumber")), _text(part, "ETag").strip('"').upper())
@@ -360,10 +350,8 @@ async def read_parts(request: web.Request) -> list[tuple[int, str]]:
 
 
 async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
-    """Read DeleteMultipleObjects's document: the keys, and whether the response is quiet.
-
-    Raises OssRefused, DigestMismatch.
-    """
+    """Read DeleteMultipleObjects's document: the keys, and whether the response is quiet. Raises
+    OssRefused, DigestMismatch."""
     if "Content-MD5" not in request.headers:
         raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
     root = await _read_document(request, "Delete")

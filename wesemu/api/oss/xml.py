@@ -42,10 +42,8 @@ def number(query: Mapping[str, str], name: str) -> int:
 
 
 def key_encoder(query: Mapping[str, str]) -> Callable[[str], str]:
-    """Return the function that writes keys: percent-encoded with `encoding-type=url`.
-
-    Raises InvalidRequest.
-    """
+    """Return the function that writes keys: percent-encoded with `encoding-type=url`. Raises
+    InvalidRequest."""
     encoding = query.get("encoding-type", "")
     if encoding not in ("", "url"):
         raise InvalidRequest(f"encoding-type is url, not {encoding[:40]!r}")

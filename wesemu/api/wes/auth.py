@@ -48,10 +48,8 @@ class TokenAuthenticator:
         self._owners = [(_digest(token), Owner(owner)) for token, owner in tokens.items()]
 
     async def __call__(self, request: web.Request) -> Owner:
-        """Return the owner.
-
-        Raises Unauthorized, or the verifier's Forbidden or IssuerUnreachable.
-        """
+        """Return the owner. Raises Unauthorized, or the verifier's Forbidden or
+        IssuerUnreachable."""
         if self._is_open:
             return LOCAL_OWNER
         sent = list(_tokens(request))

@@ -81,9 +81,7 @@ _ONE = re.compile(r"bytes=(\d{0,20})-(\d{0,20})", re.ASCII)
 
 def range_applies(request: web.Request, file: os.stat_result) -> bool:
     """Return whether the Range applies. If it does not, the response is the whole file or a 304.
-
-    Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable.
-    """
+    Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable."""
     _check_preconditions(request, file)
     match = _ONE.fullmatch(request.headers.get("Range", ""))
     # RFC 9110, section 14.2: ignore Range in other methods and in unknown units; several ranges
@@ -246,10 +244,7 @@ class OpenedFile(web.FileResponse):
     """
 
     def __init__(self, request: web.Request, file: io.FileIO, headers: dict[str, str]) -> None:
-        """Take over an open file.
-
-        Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable.
-        """
+        """Take over an open file. Raises HTTPPreconditionFailed, HTTPRequestRangeNotSatisfiable."""
         try:
             self._sends_range = range_applies(request, os.fstat(file.fileno()))
         except web.HTTPException:

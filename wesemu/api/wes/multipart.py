@@ -126,10 +126,8 @@ class FormReader:
         self._parts = parts
 
     async def __aiter__(self) -> AsyncIterator[FormPart]:
-        """Yield the parts.
-
-        Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge (413).
-        """
+        """Yield the parts. Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge
+        (413)."""
         await self._read_until(self._delimiter, _PREAMBLE_LIMIT, "preamble")
         number = 0
         while await self._has_next():

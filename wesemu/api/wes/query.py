@@ -27,10 +27,8 @@ _LONGEST_NUMBER = 18
 
 
 def page_size(query: Mapping[str, str]) -> int:
-    """Return the page size, at most `LARGEST_SIZE`: WES allows shorter pages.
-
-    Raises InvalidRequest for anything but a positive whole number.
-    """
+    """Return the page size, at most `LARGEST_SIZE`: WES allows shorter pages. Raises InvalidRequest
+    for anything but a positive whole number."""
     text = query.get("page_size", "")
     if not text:
         return DEFAULT_SIZE
@@ -80,10 +78,8 @@ class PageTokens:
 
 
 def task_page(tokens: PageTokens, scope: str, query: Mapping[str, str]) -> tuple[int, int]:
-    """Return the start and the size of a page of tasks.
-
-    Raises NotFound instead of InvalidRequest: WES 1.1.0 documents no 400 for ListTasks.
-    """
+    """Return the start and the size of a page of tasks. Raises NotFound instead of InvalidRequest:
+    WES 1.1.0 documents no 400 for ListTasks."""
     try:
         return tokens.read(scope, query) or 0, page_size(query)
     except InvalidRequest as error:

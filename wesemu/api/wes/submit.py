@@ -38,11 +38,8 @@ class WesemuParameters:
 
 
 def split_parameters(parameters: Mapping[str, str]) -> WesemuParameters:
-    """Separate the server's parameters from the engine's.
-
-    `dry_run`, `dry-run` and `--dry-run` are equivalent, like for the engines' own parameters.
-    Raises InvalidRequest with the field.
-    """
+    """Separate the server's parameters from the engine's. `dry_run`, `dry-run` and `--dry-run` are
+    equivalent, like for the engines' own parameters. Raises InvalidRequest with the field."""
     try:
         given = {name: value for name, (_, value) in given_parameters(parameters).items()}
     except InvalidRequest as error:
