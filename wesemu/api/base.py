@@ -1,5 +1,5 @@
 """The parts that all APIs share: the `Dialect` protocol, request keys, server-sent events, request
-metrics and XML output.
+metrics, request signatures and XML output.
 """
 
 import asyncio
@@ -20,26 +20,55 @@ from aiohttp.typedefs import Handler
 
 from wesemu.runs.model import Owner
 
-# XML output
-
-_INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-def element(tag: str, *content: str | int | Element) -> Element:
-    """Return an element with a text or with child elements. Characters that XML 1.0 does not allow
-    (section 2.2) become `?`."""
-    made = Element(tag)
-    for part in content:
-        if isinstance(part, Element):
-            made.append(part)
-        else:
-            made.text = _INVALID.sub("?", str(part))
-    return made
+OWNER: web.RequestKey[Owner] = web.RequestKey("owner", Owner)
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 
 
-def document(root: Element) -> bytes:
-    """Return the document in UTF-8, with an XML declaration."""
-    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+@runtime_checkable
+class Releasable(Protocol):
+    """A response that holds a resource (such as an open file) until it is sent."""
+
+    async def release(self) -> None:
+        """Free the resource of a response that is not sent."""
+        ...
+
+
+class Dialect(Protocol):
+    """One API.
+
+    Handlers contain no `try`: `render_error` is the only place that renders errors.
+    """
+
+    @property
+    def handle(self) -> Handler | None:
+        """The handler of all requests of this dialect, or None to use the application's routes."""
+        ...
+
+    @property
+    def operation(self) -> Callable[[web.Request], Awaitable[str]] | None:
+        """Return the name of a request's operation, "" if there is none. None if method and path
+        identify the operation."""
+        ...
+
+    def owns(self, request: web.Request) -> bool:
+        """Return whether this dialect answers the request. This includes unknown routes."""
+        ...
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Return the caller. May read the request's body. Raises Unauthorized or Forbidden."""
+        ...
+
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        """Return the response for an error; `request` has its REQUEST_ID.
+
+        `error` is a WesemuError, an aiohttp HTTPException (404, 405, 413 …) or any other exception.
+        The last one is an internal error, and its details are not shown.
+        """
+        ...
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        """Return the headers that all responses of this API have."""
+        ...
 
 
 # Server-sent events (WHATWG HTML, section 9.2)
@@ -145,89 +174,6 @@ async def _next(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
 
 
-OWNER: web.RequestKey[Owner] = web.RequestKey("owner", Owner)
-REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
-
-
-@runtime_checkable
-class Releasable(Protocol):
-    """A response that holds a resource (such as an open file) until it is sent."""
-
-    async def release(self) -> None:
-        """Free the resource of a response that is not sent."""
-        ...
-
-
-class Dialect(Protocol):
-    """One API.
-
-    Handlers contain no `try`: `render_error` is the only place that renders errors.
-    """
-
-    @property
-    def handle(self) -> Handler | None:
-        """The handler of all requests of this dialect, or None to use the application's routes."""
-        ...
-
-    @property
-    def operation(self) -> Callable[[web.Request], Awaitable[str]] | None:
-        """Return the name of a request's operation, "" if there is none. None if method and path
-        identify the operation."""
-        ...
-
-    def owns(self, request: web.Request) -> bool:
-        """Return whether this dialect answers the request. This includes unknown routes."""
-        ...
-
-    async def authenticate(self, request: web.Request) -> Owner:
-        """Return the caller. May read the request's body. Raises Unauthorized or Forbidden."""
-        ...
-
-    def render_error(self, error: Exception, request: web.Request) -> web.Response:
-        """Return the response for an error; `request` has its REQUEST_ID.
-
-        `error` is a WesemuError, an aiohttp HTTPException (404, 405, 413 …) or any other exception.
-        The last one is an internal error, and its details are not shown.
-        """
-        ...
-
-    def headers(self, request_id: str) -> dict[str, str]:
-        """Return the headers that all responses of this API have."""
-        ...
-
-
-# Request signatures: what Alibaba Cloud's signatures of AGS and OSS have in common
-
-
-def collect_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return headers by lower-case name. Repeated headers are joined: none can hide another."""
-    collected: dict[str, str] = {}
-    for name, value in headers:
-        key, text = name.lower(), value.strip()
-        collected[key] = f"{collected[key]},{text}" if key in collected else text
-    return collected
-
-
-def parse_time(text: str) -> datetime:
-    """Return an ISO 8601 or HTTP date, in UTC by default. Raises ValueError."""
-    parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
-    try:
-        timestamp = parse(text)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"{text[:40]!r} is not a date") from error
-    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
-
-
-def percent_encode(text: str) -> str:
-    """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
-    return quote(text, safe="-_.~", errors="surrogateescape")
-
-
-def to_bytes(text: str) -> bytes:
-    """Return the bytes that aiohttp decoded to `text`, also if they are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape")
-
-
 # Request metrics
 
 
@@ -266,3 +212,57 @@ def _route(request: web.Request) -> RouteMetrics:
     resource = request.match_info.route.resource
     method = request.method if resource is not None else ""
     return RouteMetrics(method, resource.canonical if resource is not None else "")
+
+
+# Request signatures: what Alibaba Cloud's signatures of AGS and OSS have in common
+
+
+def collect_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers by lower-case name. Repeated headers are joined: none can hide another."""
+    collected: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.lower(), value.strip()
+        collected[key] = f"{collected[key]},{text}" if key in collected else text
+    return collected
+
+
+def parse_time(text: str) -> datetime:
+    """Return an ISO 8601 or HTTP date, in UTC by default. Raises ValueError."""
+    parse = datetime.fromisoformat if text[:1].isdigit() else parsedate_to_datetime
+    try:
+        timestamp = parse(text)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"{text[:40]!r} is not a date") from error
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
+
+
+def percent_encode(text: str) -> str:
+    """Percent-encode all but the unreserved characters (RFC 3986, section 2.3)."""
+    return quote(text, safe="-_.~", errors="surrogateescape")
+
+
+def to_bytes(text: str) -> bytes:
+    """Return the bytes that aiohttp decoded to `text`, also if they are not UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+# XML output
+
+_INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def element(tag: str, *content: str | int | Element) -> Element:
+    """Return an element with a text or with child elements. Characters that XML 1.0 does not allow
+    (section 2.2) become `?`."""
+    made = Element(tag)
+    for part in content:
+        if isinstance(part, Element):
+            made.append(part)
+        else:
+            made.text = _INVALID.sub("?", str(part))
+    return made
+
+
+def document(root: Element) -> bytes:
+    """Return the document in UTF-8, with an XML declaration."""
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))

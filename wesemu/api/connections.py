@@ -167,6 +167,8 @@ def _address(text: str) -> Address | None:
     return mapped or address
 
 
+# Limits on connections
+
 log = structlog.get_logger("wesemu.connections")
 
 Unreadable = Callable[[web.BaseRequest, bytes, str], web.Response]

@@ -90,6 +90,8 @@ class MaintenanceGate:
             task.cancel()
 
 
+# Faults
+
 _WES = "/**/ga4gh/wes/v1"
 
 OPERATIONS = {

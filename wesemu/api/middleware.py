@@ -23,65 +23,6 @@ from wesemu.runs.clock import WallClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.database import disk_full, out_of_files
 
-# Unreadable requests
-
-_LINE = re.compile(rb"([A-Z]{1,20}) (\S+)")
-_LONGEST = 8190
-_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
-_TOO_LONG = "Got more than"
-
-
-class UnreadableRequests:
-    """Lets the addressed dialect answer a request that aiohttp cannot parse.
-
-    414 for a long request line, 431 for large headers (RFC 6585, section 5), 400 otherwise.
-    """
-
-    def __init__(self, dialects: Sequence[Dialect], ids: IdSource) -> None:
-        self._dialects = dialects
-        self._ids = ids
-
-    def __call__(self, request: web.BaseRequest, head: bytes, why: str) -> web.Response:
-        """Return the response. `head` is the start of the request, `why` aiohttp's message."""
-        partial_request = _partial_request(request, head)
-        partial_request[REQUEST_ID] = request_id = self._ids.request_id()
-        dialect = next((d for d in self._dialects if d.owns(partial_request)), self._dialects[-1])
-        response = dialect.render_error(_error(head, why), partial_request)
-        response.headers.update(dialect.headers(request_id))
-        return response
-
-
-def _error(head: bytes, why: str) -> web.HTTPException:
-    if why.lstrip().startswith(_TOO_LONG) or "too many headers" in why.casefold():
-        if b"\r\n" not in head:
-            return web.HTTPRequestURITooLong(
-                reason=f"the request line is longer than {_LONGEST} bytes"
-            )
-        return web.HTTPRequestHeaderFieldsTooLarge(
-            reason=f"a header is longer than {_LONGEST} bytes, or there are more than 128"
-        )
-    return web.HTTPBadRequest(reason="this is not an HTTP request that can be read")
-
-
-def _partial_request(request: web.BaseRequest, head: bytes) -> web.Request:
-    """Return a request with the method, path and headers that can be read from `head`."""
-    line, *rest = head.split(b"\r\n")
-    match = _LINE.match(line)
-    method, target = (match[1].decode(), match[2].decode("latin-1")) if match else ("GET", "/")
-    headers: CIMultiDict[str] = CIMultiDict()
-    for text in rest:
-        name, colon, value = text.decode("latin-1").partition(":")
-        if colon and _NAME.fullmatch(name) and value.strip().isprintable():
-            headers[name] = value.strip()
-    path = target if target.startswith("/") else "/"
-    try:
-        url = URL(path, encoded=True)
-    except ValueError:
-        url = URL("/")
-    partial_request = request.clone(method=method, rel_url=url, headers=headers)
-    assert isinstance(partial_request, web.Request)
-    return partial_request
-
 
 def api_middleware(
     dialects: Sequence[Dialect],
@@ -160,3 +101,63 @@ def api_middleware(
         return response
 
     return middleware
+
+
+# Unreadable requests
+
+_LINE = re.compile(rb"([A-Z]{1,20}) (\S+)")
+_LONGEST = 8190
+_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_TOO_LONG = "Got more than"
+
+
+class UnreadableRequests:
+    """Lets the addressed dialect answer a request that aiohttp cannot parse.
+
+    414 for a long request line, 431 for large headers (RFC 6585, section 5), 400 otherwise.
+    """
+
+    def __init__(self, dialects: Sequence[Dialect], ids: IdSource) -> None:
+        self._dialects = dialects
+        self._ids = ids
+
+    def __call__(self, request: web.BaseRequest, head: bytes, why: str) -> web.Response:
+        """Return the response. `head` is the start of the request, `why` aiohttp's message."""
+        partial_request = _partial_request(request, head)
+        partial_request[REQUEST_ID] = request_id = self._ids.request_id()
+        dialect = next((d for d in self._dialects if d.owns(partial_request)), self._dialects[-1])
+        response = dialect.render_error(_error(head, why), partial_request)
+        response.headers.update(dialect.headers(request_id))
+        return response
+
+
+def _error(head: bytes, why: str) -> web.HTTPException:
+    if why.lstrip().startswith(_TOO_LONG) or "too many headers" in why.casefold():
+        if b"\r\n" not in head:
+            return web.HTTPRequestURITooLong(
+                reason=f"the request line is longer than {_LONGEST} bytes"
+            )
+        return web.HTTPRequestHeaderFieldsTooLarge(
+            reason=f"a header is longer than {_LONGEST} bytes, or there are more than 128"
+        )
+    return web.HTTPBadRequest(reason="this is not an HTTP request that can be read")
+
+
+def _partial_request(request: web.BaseRequest, head: bytes) -> web.Request:
+    """Return a request with the method, path and headers that can be read from `head`."""
+    line, *rest = head.split(b"\r\n")
+    match = _LINE.match(line)
+    method, target = (match[1].decode(), match[2].decode("latin-1")) if match else ("GET", "/")
+    headers: CIMultiDict[str] = CIMultiDict()
+    for text in rest:
+        name, colon, value = text.decode("latin-1").partition(":")
+        if colon and _NAME.fullmatch(name) and value.strip().isprintable():
+            headers[name] = value.strip()
+    path = target if target.startswith("/") else "/"
+    try:
+        url = URL(path, encoded=True)
+    except ValueError:
+        url = URL("/")
+    partial_request = request.clone(method=method, rel_url=url, headers=headers)
+    assert isinstance(partial_request, web.Request)
+    return partial_request

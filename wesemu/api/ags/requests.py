@@ -53,10 +53,10 @@ class StartFields:
 
     def require(self, *names: str) -> Field:
         """Like `get`, but raise InvalidRequest for the first of `names` if all are absent."""
-        found = self.get(*names)
-        if found is None:
+        field = self.get(*names)
+        if field is None:
             raise self._missing(names)
-        return found
+        return field
 
     def location(self, whole: str, folder: str, name: str) -> Location | None:
         """Return a key: sent whole (dialect 2), or as a folder and a file name (dialect 1)."""
@@ -73,10 +73,10 @@ class StartFields:
 
     def require_location(self, whole: str, folder: str, name: str) -> Location:
         """Like `location`, but raise InvalidRequest if the key is absent."""
-        found = self.location(whole, folder, name)
-        if found is None:
+        location = self.location(whole, folder, name)
+        if location is None:
             raise self._missing((whole, name))
-        return found
+        return location
 
     def _kind(self) -> str:
         self.kind = ""
@@ -220,12 +220,12 @@ class _Translation:
     def reads(self) -> None:
         lane: JsonObject = {}
         for mate in ("first", "second"):
-            found = self._fields.require_location(
+            location = self._fields.require_location(
                 f"{{kind}}_fastq_{mate}_name",
                 "{kind}_fastq_path",
                 f"{{kind}}_fastq_{mate}_filename",
             )
-            lane[mate] = self._url(found, f"reads.0.{mate}", f"fastq_{mate}_name")
+            lane[mate] = self._url(location, f"reads.0.{mate}", f"fastq_{mate}_name")
         self.names["reads.0"] = self.names["reads.0.first"]
         if (group := self._fields.get("{kind}_reference_group")) is not None:
             lane["read_group"] = group.value
@@ -251,14 +251,14 @@ class _Translation:
             needed = kind == kinds[0] if len(kinds) == 1 else kind == "vcf"
             needed = needed and "gvcf" not in self.params
             find = self._fields.require_location if needed else self._fields.location
-            found = find(
+            location = find(
                 f"{{kind}}_{kind}_file_name",
                 f"{{kind}}_{kind}_out_path",
                 f"{{kind}}_{kind}_out_filename",
             )
-            if found is not None:
-                self.params[kind] = self._url(found, kind, f"{kind}_file_name")
-                self.names[f"{kind}_index"] = found.field
+            if location is not None:
+                self.params[kind] = self._url(location, kind, f"{kind}_file_name")
+                self.names[f"{kind}_index"] = location.field
 
     def choices(self) -> None:
         if (markdup := self._fields.get("{kind}_is_mark_dup", "{kind}_mark_dup")) is not None:

@@ -181,8 +181,8 @@ def wants_xml(request: web.Request) -> bool:
 def _range(text: str) -> tuple[float, str]:
     """Return the quality and the type of a media range (RFC 9110, section 12.5.1)."""
     kind, *parameters = (part.strip() for part in text.split(";"))
-    found = [_QUALITY.fullmatch(parameter) for parameter in parameters]
-    quality = next((float(match[1]) for match in found if match), 1.0)
+    matches = [_QUALITY.fullmatch(parameter) for parameter in parameters]
+    quality = next((float(match[1]) for match in matches if match), 1.0)
     return quality, kind.casefold()
 
 
@@ -194,7 +194,7 @@ def _elements(members: JsonObject) -> list[Element]:
     ]
 
 
-# Errors. One object serves both generations of SDKs: old ones read `Code`, new ones `code`.
+# Errors. One object has the keys of both generations of SDKs, such as `Code` and `code`.
 
 _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (InvalidRequest, 400, "InvalidParameter"),

@@ -70,17 +70,17 @@ class BucketHandlers:
 
     async def statistics(self, request: web.Request) -> web.Response:
         """GetBucketStat."""
-        found = await asyncio.to_thread(self._buckets.statistics, request[CALL].bucket)
-        modified = 0 if found.modified is None else int(found.modified.timestamp())
+        statistics = await asyncio.to_thread(self._buckets.statistics, request[CALL].bucket)
+        modified = 0 if statistics.modified is None else int(statistics.modified.timestamp())
         return xml.answer(
             "BucketStat",
-            xml.element("Storage", found.size),
-            xml.element("ObjectCount", found.objects),
-            xml.element("MultipartUploadCount", found.uploads),
+            xml.element("Storage", statistics.size),
+            xml.element("ObjectCount", statistics.objects),
+            xml.element("MultipartUploadCount", statistics.uploads),
             xml.element("LiveChannelCount", 0),
             xml.element("LastModifiedTime", modified),
-            xml.element("StandardStorage", found.size),
-            xml.element("StandardObjectCount", found.objects),
+            xml.element("StandardStorage", statistics.size),
+            xml.element("StandardObjectCount", statistics.objects),
         )
 
     async def location(self, request: web.Request) -> web.Response:

@@ -140,9 +140,9 @@ class MultipartHandlers:
             for upload in await asyncio.to_thread(self._uploads.all, call.bucket)
             if upload.key.startswith(prefix) and _is_after(upload, key_marker, id_marker)
         ]
-        found = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
+        listed = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
         common = {_common(upload.key, prefix, delimiter) for upload in uploads} - {""}
-        last = found[limit - 1] if len(found) > limit else None
+        last = listed[limit - 1] if len(listed) > limit else None
         return xml.answer(
             "ListMultipartUploadsResult",
             xml.encoding_type(query),
@@ -155,7 +155,7 @@ class MultipartHandlers:
             xml.element("Delimiter", encode(delimiter)),
             xml.element("MaxUploads", limit),
             xml.element("IsTruncated", str(last is not None).lower()),
-            [_listed_upload(upload, encode) for upload in found[:limit]],
+            [_listed_upload(upload, encode) for upload in listed[:limit]],
             xml.common_prefixes(encode(name) for name in sorted(common)),
         )
 

@@ -355,7 +355,7 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
     if "Content-MD5" not in request.headers:
         raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
     root = await _read_document(request, "Delete")
-    keys = [_text(found, "Key") for found in root.iter("Object")]
+    keys = [_text(entry, "Key") for entry in root.iter("Object")]
     if not 0 < len(keys) <= _KEYS_LIMIT:
         raise _malformed(f"a request deletes 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
     return keys, (root.findtext("Quiet") or "").strip() == "true"
@@ -407,8 +407,8 @@ def _parse(sent: bytes, tag: str) -> Element:
     except ET.ParseError as error:
         line, column = error.position
         raise _malformed(f"it is not XML from line {line}, column {column + 1} on") from error
-    for found in root.iter():
-        found.tag = found.tag.rpartition("}")[2]
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
     if root.tag != tag:
         raise _malformed(f"the root is {root.tag[:80]!r}, not {tag!r}")
     return root

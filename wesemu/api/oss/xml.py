@@ -68,6 +68,8 @@ def _quoted(text: str) -> str:
 
 
 # Documents
+
+
 def answer(tag: str, *content: str | Element | Iterable[Element]) -> web.Response:
     """Return a document as a response. Lists of elements are flattened."""
     flat: list[str | Element] = []

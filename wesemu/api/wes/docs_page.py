@@ -156,8 +156,8 @@ def _resolve(document: Node, node: Node) -> Node:
     if "$ref" not in node:
         return node
     *_, section, name = node["$ref"].split("/")
-    found: Node = document["components"][section][name]
-    return found
+    target: Node = document["components"][section][name]
+    return target
 
 
 def _text(value: object) -> str:

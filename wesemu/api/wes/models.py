@@ -40,6 +40,9 @@ VERSIONS: dict[VersionName, Version] = {
 }
 
 
+# Bodies
+
+
 class ErrorResponse(TypedDict):
     msg: str
     status_code: int

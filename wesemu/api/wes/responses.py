@@ -431,9 +431,9 @@ class RunResponses:
         """Return a RunSummary for each of `heads`, except for runs removed meanwhile."""
         kept = {head: self._summaries.get(head) for head in heads}
         missing = [head.id for head, text in kept.items() if text is None]
-        found = await self._runs.many(owner, missing) if missing else {}
+        runs = await self._runs.many(owner, missing) if missing else {}
         for head, text in kept.items():
-            if text is None and (run := found.get(head.id)) is not None:
+            if text is None and (run := runs.get(head.id)) is not None:
                 kept[head] = self._summary(version, head, run)
         return [text for text in kept.values() if text is not None]
 
