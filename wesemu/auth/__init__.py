@@ -1,1 +1,1 @@
-"""Verification of credentials that need more than a list in the settings."""
+"""Verification of tokens that are not listed in the settings."""

@@ -1,4 +1,8 @@
-"""JSON Web Tokens of one issuer (RFC 7519), checked as RFC 8725 advises. Needs PyJWT."""
+"""OpenID Connect: verifies JSON Web Tokens of one issuer (RFC 7519, RFC 8725). Needs PyJWT.
+
+`JwksCache` caches the issuer's public keys (JWK Set, RFC 7517), a `KeySource` reads them from a
+file, a URL or the discovery document, and `TokenVerifier` checks tokens.
+"""
 
 import asyncio
 import json
@@ -17,33 +21,32 @@ from wesemu.errors import IssuerUnreachable, ScopeMissing, TokenRefused
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import JsonObject, Owner
 
-# An issuer's public keys (JWK Set, RFC 7517): read when they are needed, kept for an hour.
-
+# Public keys.
 
 FRESH_SECONDS = 3600.0
-"""After that the keys are read again."""
+"""Keys older than this are read again."""
 
 STALE_SECONDS = 24 * 3600.0
-"""So long they are used nevertheless while the issuer does not answer."""
+"""Keys up to this age stay valid while the issuer does not answer."""
 
 PAUSE_SECONDS = 30.0
-"""Between two readings, whatever tokens come: an unknown key id must not become a flood."""
+"""Least time between two reads, so tokens with unknown key ids cannot flood the issuer."""
 
 RETRY_SECONDS = 5.0
-"""The same after a reading that failed."""
+"""Least time after a failed read."""
 
 _KEYS_LIMIT = 100
 _TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
-"""The `kty` that an algorithm needs, by its first two letters. No symmetric one is among them."""
+"""The `kty` of an algorithm, by its first two letters. Symmetric algorithms are not allowed."""
 
 log = structlog.get_logger("wesemu.identity")
 
 
 class KeySource(Protocol):
-    """Where a JWK Set is read."""
+    """A place to read a JWK Set from."""
 
     async def read(self) -> JsonObject:
-        """Raises OSError, TimeoutError or ValueError, whose text says what was wrong."""
+        """Raises OSError, TimeoutError or ValueError with a message for the log."""
         ...
 
     async def close(self) -> None: ...
@@ -51,7 +54,7 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key for signatures. `jwk` has its own members; `id` is its `kid`."""
+    """A public key for signatures. `jwk` is the JSON Web Key; `id` is its `kid`."""
 
     id: str | None
     type: str
@@ -63,7 +66,7 @@ class Key:
 
 
 def read_keys(document: JsonObject) -> tuple[Key, ...]:
-    """The usable keys of a JWK Set; others are passed over (RFC 7517, 5). Raises ValueError."""
+    """Return the usable keys of a JWK Set; ignore others (RFC 7517, 5). Raises ValueError."""
     listed = document.get("keys")
     if not isinstance(listed, list):
         raise ValueError("it has no list of keys")
@@ -85,8 +88,11 @@ def _key(jwk: Mapping[str, Any]) -> Key | None:
 
 
 class JwksCache:
-    """Finds keys by id. However many ask, the source is read once at a time, and not again
-    within `PAUSE_SECONDS`, or `RETRY_SECONDS` of a failure. `clock` is the wall clock."""
+    """Finds keys by id and reads them from `source` when necessary.
+
+    Concurrent callers share one read. Reads are at least `PAUSE_SECONDS` apart, `RETRY_SECONDS`
+    after a failure. `clock` is the wall clock.
+    """
 
     def __init__(self, source: KeySource, clock: Clock) -> None:
         self._source = source
@@ -101,10 +107,10 @@ class JwksCache:
         """Raises TokenRefused for a key that the issuer does not have, IssuerUnreachable."""
         if not self._within(self._read, FRESH_SECONDS):
             await self._refresh()
-        found = _matching(self._keys, key_id, algorithm)
-        if not found and await self._refresh():
-            found = _matching(self._keys, key_id, algorithm)
-        match found:
+        keys = _matching(self._keys, key_id, algorithm)
+        if not keys and await self._refresh():  # the issuer may have rotated its keys
+            keys = _matching(self._keys, key_id, algorithm)
+        match keys:
             case [key]:
                 return key
             case []:
@@ -116,11 +122,11 @@ class JwksCache:
         await self._source.close()
 
     async def _refresh(self) -> bool:
-        """Whether the keys were read anew. Raises IssuerUnreachable where there are none."""
+        """Return whether new keys were read. Raises IssuerUnreachable if there are none."""
         before = self._read
         async with self._reading:
             if self._read != before:
-                return True  # somebody else's reading
+                return True  # another caller has read them
             pause = RETRY_SECONDS if self._problem else PAUSE_SECONDS
             if not self._within(self._tried, pause):
                 await self._try()
@@ -136,28 +142,28 @@ class JwksCache:
             self._keys = read_keys(await self._source.read())
         except (OSError, TimeoutError, ValueError) as error:
             self._problem = str(error) or "no answer in time"
-            log.warning("an issuer's keys cannot be read", problem=self._problem)
+            log.warning("reading the issuer's keys failed", problem=self._problem)
             return
         finally:
-            self._tried = self._now()  # at its end: who waited meanwhile does not read once more
+            # The end of the read: callers that waited for it must not read again.
+            self._tried = self._now()
         self._read, self._problem = self._tried, ""
 
-    def _within(self, moment: float | None, seconds: float) -> bool:
-        """A clock that was set back makes nothing fresh."""
-        return moment is not None and 0 <= self._now() - moment < seconds
+    def _within(self, timestamp: float | None, seconds: float) -> bool:
+        """Return whether `timestamp` is less than `seconds` ago; False for one in the future."""
+        return timestamp is not None and 0 <= self._now() - timestamp < seconds
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
 
 
 def _matching(keys: Sequence[Key], key_id: str | None, algorithm: str) -> list[Key]:
-    """With an id the key of that id; without one every key that fits (OpenID Connect, 10.1)."""
+    """Return the key with the id, or without an id all keys that fit (OpenID Connect, 10.1)."""
     fitting = [key for key in keys if key.fits(algorithm)]
     return fitting if key_id is None else [key for key in fitting if key.id == key_id][:1]
 
 
-# Where an issuer's keys are read: by its discovery document, at a URL, or in a file.
-
+# Sources of keys.
 
 _DISCOVERY = "/.well-known/openid-configuration"
 _TIMEOUT_SECONDS = 5.0
@@ -165,14 +171,14 @@ _LONGEST_DOCUMENT = 1 << 20
 
 
 def key_source(issuer: str, jwks: str) -> KeySource:
-    """`jwks` is the URL of a key set or a file with one; empty: the issuer says where it is."""
+    """Return the source for `jwks`, a URL or a file; empty: the issuer's discovery document."""
     if not jwks:
         return DiscoveredKeys(issuer)
     return KeyUrl(jwks) if "://" in jwks else KeyFile(Path(jwks))
 
 
 class KeyFile:
-    """A JWK Set on this machine."""
+    """A JWK Set in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -181,11 +187,11 @@ class KeyFile:
         return _parse(await asyncio.to_thread(self._path.read_bytes), str(self._path))
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class KeyUrl:
-    """A JWK Set on the web. Redirects are not followed: the operator has named the place."""
+    """A JWK Set at a URL. Redirects are not followed: the operator has named the location."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -206,11 +212,11 @@ class KeyUrl:
                 headers={"User-Agent": f"wesemu/{__version__}", "Accept": "application/json"},
             )
         try:
-            async with self._session.get(url, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    raise ValueError(f"{url} answered {answer.status}")
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise ValueError(f"{url} answered {response.status}")
                 content = bytearray()
-                async for chunk in answer.content.iter_any():
+                async for chunk in response.content.iter_any():
                     content += chunk
                     if len(content) > _LONGEST_DOCUMENT:
                         raise ValueError(f"{url} sends more than {_LONGEST_DOCUMENT} bytes")
@@ -222,7 +228,7 @@ class KeyUrl:
 
 
 class DiscoveredKeys(KeyUrl):
-    """As OpenID Connect Discovery 1.0 has it: the issuer's document says where its keys are."""
+    """A JWK Set that the issuer's discovery document locates (OpenID Connect Discovery 1.0)."""
 
     def __init__(self, issuer: str) -> None:
         super().__init__(issuer.rstrip("/") + _DISCOVERY)
@@ -235,11 +241,11 @@ class DiscoveredKeys(KeyUrl):
                 f"{self._url} is of the issuer {str(document.get('issuer'))[:200]!r}, not of "
                 f"{self._issuer!r}"
             )
-        return await self._get(_usable(str(document.get("jwks_uri")), self._issuer))
+        return await self._get(_check_scheme(str(document.get("jwks_uri")), self._issuer))
 
 
-def _usable(url: str, issuer: str) -> str:
-    """What was asked for safely is not gone on with unsafely."""
+def _check_scheme(url: str, issuer: str) -> str:
+    """Return `url`. Raises ValueError for an http URL of an https issuer."""
     schemes = ("https",) if URL(issuer).scheme == "https" else ("https", "http")
     if URL(url).scheme not in schemes:
         raise ValueError(f"the issuer's jwks_uri is {url[:200]!r}, no {' or '.join(schemes)} URL")
@@ -256,11 +262,13 @@ def _parse(content: bytes, place: str) -> JsonObject:
     return document
 
 
+# Tokens.
+
 ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 )  # fmt: skip
-"""Signatures by a private key only: with `none` anybody could make tokens, with HS* whoever knows
-what verifies them."""
+"""Asymmetric signatures only. With `none` anybody could create tokens; with HS*, the public key
+would be the secret."""
 
 _LONGEST = 16 << 10
 _LONGEST_OWNER = 255
@@ -268,8 +276,10 @@ _LONGEST_OWNER = 255
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """What a token has to say. `audiences`: one of them; `scopes`: all of them; `owner_claim`
-    names its bearer. Times may be wrong by `leeway` seconds."""
+    """Requirements of a token: one of `audiences` and all of `scopes`.
+
+    `owner_claim` is the claim with the owner. `leeway` is the tolerance of times in seconds.
+    """
 
     issuer: str
     audiences: Sequence[str]
@@ -279,36 +289,35 @@ class TokenPolicy:
 
 
 class TokenVerifier:
-    """Tells the owner that a token stands for. `clock` is the wall clock, never the emulated one:
-    issuers know no other."""
+    """Verifies tokens and returns their owners. `clock` is the wall clock, as the issuer's."""
 
-    def __init__(self, ring: JwksCache, demands: TokenPolicy, clock: Clock) -> None:
-        self._ring = ring
-        self._demands = demands
+    def __init__(self, keys: JwksCache, policy: TokenPolicy, clock: Clock) -> None:
+        self._keys = keys
+        self._policy = policy
         self._clock = clock
 
     async def owner(self, token: str) -> Owner:
-        """Raises TokenRefused, ScopeMissing (of a valid token), IssuerUnreachable."""
+        """Return the owner. Raises TokenRefused, ScopeMissing (valid token), IssuerUnreachable."""
         claims = await self._claims(token)
         self._check_times(claims)
         self._check_scopes(claims)
-        owner = claims.get(self._demands.owner_claim)
+        owner = claims.get(self._policy.owner_claim)
         if not isinstance(owner, str) or not owner or not owner.isprintable():
             raise ScopeMissing(
-                f"the token is valid, but its claim {self._demands.owner_claim!r} names nobody"
+                f"the token is valid, but its claim {self._policy.owner_claim!r} names nobody"
             )
         if len(owner) > _LONGEST_OWNER:
             raise ScopeMissing(
-                f"the token's claim {self._demands.owner_claim!r} has more than "
+                f"the token's claim {self._policy.owner_claim!r} has more than "
                 f"{_LONGEST_OWNER} letters"
             )
         return Owner(owner)
 
     async def close(self) -> None:
-        await self._ring.close()
+        await self._keys.close()
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
-        """Of a token that the issuer has signed for this server."""
+        """Check signature, issuer and audience. Return the claims."""
         if len(token) > _LONGEST:
             raise TokenRefused("it is too long")
         try:
@@ -319,14 +328,14 @@ class TokenVerifier:
                     f"its algorithm is {str(algorithm)[:20]!r}; it must be one of "
                     f"{', '.join(ALGORITHMS)}"
                 )
-            key = await self._ring.find(key_id, algorithm)
+            key = await self._keys.find(key_id, algorithm)
             claims: Mapping[str, Any] = jwt.decode(
                 token,
                 jwt.PyJWK(dict(key.jwk), algorithm=algorithm),
                 algorithms=[algorithm],
-                audience=list(self._demands.audiences),
-                issuer=self._demands.issuer,
-                options={  # times are told by this server's clock, below
+                audience=list(self._policy.audiences),
+                issuer=self._policy.issuer,
+                options={  # `_check_times` checks times with this server's clock
                     "require": ["exp", "iss", "aud"],
                     "verify_exp": False,
                     "verify_nbf": False,
@@ -337,39 +346,39 @@ class TokenVerifier:
         except jwt.InvalidAudienceError as error:
             raise TokenRefused(
                 f"it is not for this server: its audience is none of "
-                f"{', '.join(self._demands.audiences)}"
+                f"{', '.join(self._policy.audiences)}"
             ) from error
         except jwt.InvalidIssuerError as error:
-            raise TokenRefused(f"it is not of the issuer {self._demands.issuer}") from error
+            raise TokenRefused(f"it is not of the issuer {self._policy.issuer}") from error
         except (jwt.PyJWTError, ValueError) as error:
             raise TokenRefused(str(error) or "it cannot be read") from error
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
-        now, leeway = self._clock.now().timestamp(), self._demands.leeway
-        if now >= _moment(claims, "exp", 0.0) + leeway:
+        now, leeway = self._clock.now().timestamp(), self._policy.leeway
+        if now >= _numeric_date(claims, "exp", 0.0) + leeway:
             raise TokenRefused("it has expired; get a new one")
         for name in ("nbf", "iat"):
-            if now + leeway < _moment(claims, name, now):
+            if now + leeway < _numeric_date(claims, name, now):
                 raise TokenRefused(
                     f"it is not valid yet ({name}); do the issuer's clock and this machine's agree?"
                 )
 
     def _check_scopes(self, claims: Mapping[str, Any]) -> None:
-        """RFC 8693, 4.2: words in `scope`; some issuers send a list, or call it `scp`."""
-        told = claims.get("scope", claims.get("scp", ""))
-        granted = told.split() if isinstance(told, str) else told
+        """RFC 8693, 4.2: `scope` has names and spaces; some issuers send a list, or use `scp`."""
+        scope = claims.get("scope", claims.get("scp", ""))
+        granted = scope.split() if isinstance(scope, str) else scope
         if not isinstance(granted, list):
             granted = []
-        missing = [scope for scope in self._demands.scopes if scope not in granted]
+        missing = [scope for scope in self._policy.scopes if scope not in granted]
         if missing:
             raise ScopeMissing(
                 f"the token is valid, but lacks the scope {' '.join(missing)}",
-                scopes=tuple(self._demands.scopes),
+                scopes=tuple(self._policy.scopes),
             )
 
 
-def _moment(claims: Mapping[str, Any], name: str, default: float) -> float:
-    """NumericDate: seconds since 1970."""
+def _numeric_date(claims: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a NumericDate: seconds since 1970. Raises TokenRefused."""
     value = claims.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TokenRefused(f"its claim {name} is no time")

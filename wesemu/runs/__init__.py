@@ -1,1 +1,1 @@
-"""The core: runs, their states, their store, their life. Knows no HTTP and no Snakemake."""
+"""The core: runs, their store, scheduling and publishing. No HTTP, no engine, no genomics."""

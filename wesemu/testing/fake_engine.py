@@ -1,10 +1,10 @@
-"""An engine that plays a script of events in no time: for tests of clients and dry runs.
+"""ScriptedEngine: an engine for tests that plays a script instead of running tools.
 
-A script is a list of steps, played in order:
-`{"task": "align"}` runs a task of that name, with optional `exit_code`, `wildcards`, `stdout`,
-`stderr`; `{"write": "results/a.txt", "text": "…"}` makes an output; `{"wait": "name"}` goes on
-once somebody calls `release("name")`; `{"crash": "name"}` vanishes without an exit status the
-first time; `{"exit": 1, "message": "…"}` ends the run early.
+A script is a list of steps, executed in order:
+`{"task": "align"}` runs a task with optional `exit_code`, `wildcards`, `stdout`, `stderr`;
+`{"write": "results/a.txt", "text": "…"}` writes an output; `{"wait": "name"}` waits for
+`release("name")`; `{"crash": "name"}` vanishes without an exit code the first time;
+`{"exit": 1, "message": "…"}` ends the run early.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ _KILLED = 137
 
 
 class ScriptedEngine:
-    """Implements `runs.ports.Engine` inside the server's own process.
+    """Implements `runs.ports.Engine` inside the server process.
 
-    `script` gives the script of a job; by default it is the run's own parameter `script`.
-    `name` and `workflow_types` let it stand in for another engine.
+    `script` returns the script of a job; by default it is the run's parameter `script`. `name` and
+    `workflow_types` let it replace another engine.
     """
 
     version = "1.0"
@@ -59,14 +59,14 @@ class ScriptedEngine:
         self.launches = 0
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
-        """A script takes none and minds none."""
+        """Accept all parameters."""
 
     def release(self, gate: str) -> None:
-        """Let every run go on that waits, or will wait, at `{"wait": gate}`."""
+        """Let every run continue that waits, or will wait, at `{"wait": gate}`."""
         self._gate(gate).set()
 
     async def warm(self) -> None:
-        """Nothing to get ready."""
+        """Do nothing."""
 
     async def launch(self, job: LaunchRequest) -> "_Play":
         play = _Play(job.workspace, self._script(job), self._gate, self._clock)
@@ -95,7 +95,7 @@ class ScriptedEngine:
 
 
 class _Play:
-    """One performance of a script; implements `runs.ports.Execution`."""
+    """One execution of a script; implements `runs.ports.Execution`."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class _Play:
         self._gate = gate
         self._clock = clock
         self._events: list[Event] = []
-        self._grown = asyncio.Event()
+        self._added = asyncio.Event()
         self._outputs: list[str] = []
         self._task = asyncio.create_task(self._play(script), name="scripted run")
 
@@ -120,10 +120,10 @@ class _Play:
                 seen += 1
             if self._task.done():
                 return
-            self._grown.clear()
-            grown = asyncio.create_task(self._grown.wait())
-            await asyncio.wait({grown, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            grown.cancel()
+            self._added.clear()
+            added = asyncio.create_task(self._added.wait())
+            await asyncio.wait({added, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            added.cancel()
 
     async def outcome(self) -> Outcome:
         await asyncio.wait({self._task})
@@ -134,13 +134,13 @@ class _Play:
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self._events.append(event)
-        self._grown.set()
+        self._added.set()
 
     async def _play(self, script: Script) -> int:
         total = sum("task" in step for step in script)
-        self._tell(RunStarted(total))
+        self._emit(RunStarted(total))
         done = 0
         for number, step in enumerate(script, start=1):
             if "wait" in step:
@@ -155,13 +155,13 @@ class _Play:
                 self._outputs.append(step["write"])
             elif "exit" in step:
                 message = str(step.get("message", "the script said so"))
-                self._tell(EngineError(RunFailure(message, exit_code=step["exit"])))
+                self._emit(EngineError(RunFailure(message, exit_code=step["exit"])))
                 return int(step["exit"])
             elif (code := await self._run_task(number, step)) != 0:
                 return code
             else:
                 done += 1
-                self._tell(Progress(done, total))
+                self._emit(Progress(done, total))
         return 0
 
     async def _run_task(self, number: int, step: Mapping[str, Any]) -> int:
@@ -180,20 +180,20 @@ class _Play:
             stdout=f"{folder}/stdout",
             stderr=f"{folder}/stderr",
         )
-        self._tell(TaskChanged(task))
+        self._emit(TaskChanged(task))
         code = int(step.get("exit_code", 0))
         state = TaskState.COMPLETE if code == 0 else TaskState.EXECUTOR_ERROR
-        self._tell(TaskChanged(replace(task, state=state, ended=self._clock.now(), exit_code=code)))
+        self._emit(TaskChanged(replace(task, state=state, ended=self._clock.now(), exit_code=code)))
         if code:
             message = f"the task {task.name} ended with exit status {code}"
-            self._tell(
+            self._emit(
                 EngineError(RunFailure(message, task=task.name, exit_code=code, stderr=task.stderr))
             )
         return code
 
 
 def own_script(job: LaunchRequest) -> Script:
-    """The script that came as the run's parameter. Raises EngineFault."""
+    """Return the script in the run's parameter `script`. Raises EngineFault."""
     script = job.config.get("script", [])
     if not isinstance(script, list) or not all(isinstance(step, dict) for step in script):
         raise EngineFault("the parameter 'script' is not a list of steps")

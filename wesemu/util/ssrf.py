@@ -1,5 +1,7 @@
-"""Where a URL that a caller names may lead: to public addresses, and to networks that the settings
-allow. Against server-side request forgery."""
+"""Protection against server-side request forgery (SSRF).
+
+URLs of callers may lead only to public addresses and to networks that the settings allow.
+"""
 
 import re
 import socket
@@ -18,9 +20,9 @@ _NOT_PUBLIC_V4 = tuple(
         *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
     )
 )
-"""IANA's IPv4 special-purpose registry and multicast. The anycast addresses of protocols
-(192.0.0.9, 192.0.0.10) and of the deprecated relays for 6to4 (192.88.99.0/24) end near this
-machine, so they are none either."""
+"""IANA's IPv4 special-purpose registry, and multicast. The anycast addresses of protocols
+(192.0.0.9, 192.0.0.10) and of the deprecated 6to4 relays (192.88.99.0/24) count, too: they end in
+networks near this machine."""
 
 _PUBLIC_V6 = IPv6Network("2000::/3")
 """Global unicast; everything else is reserved, local or multicast."""
@@ -29,8 +31,8 @@ _NOT_PUBLIC_V6 = tuple(
     IPv6Network(text)
     for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "2620:4f:8000::/48")
 )
-"""What IANA's IPv6 special-purpose registry takes out of it. Teredo and 6to4 lie in there; they
-are judged by the IPv4 addresses that they carry."""
+"""IANA's IPv6 special-purpose registry within `_PUBLIC_V6`. Teredo and 6to4 are among them; the
+IPv4 addresses that they contain decide."""
 
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 """NAT64 (RFC 6052): the last 32 bits are an IPv4 address."""
@@ -39,20 +41,20 @@ _COMPATIBLE = IPv6Network("::/96")
 """IPv4-compatible addresses (RFC 4291, 2.5.5.1, deprecated)."""
 
 _ISATAP = (0x00005EFE, 0x02005EFE)
-"""The upper half of an interface identifier whose lower half is an IPv4 address (RFC 5214)."""
+"""Upper half of an interface identifier whose lower half is an IPv4 address (RFC 5214)."""
 
 _NUMERIC = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
-"""No top-level domain: resolvers take such a name for an IPv4 address (WHATWG URL, 3.5)."""
+"""A last label that makes resolvers parse the host as an IPv4 address (WHATWG URL, 3.5)."""
 
 _LONGEST = 2048
 
 
 class AddressRefused(OSError):
-    """A URL that leads to where this server does not go."""
+    """The URL leads to an address that is not allowed."""
 
 
 class AddressGuard:
-    """`networks` are open beside the public addresses; they are in the setting `setting`."""
+    """Allows public addresses and `networks`, which come from the setting `setting`."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class AddressGuard:
         self._setting = setting
 
     def check(self, url: str) -> None:
-        """What can be told of a URL without asking the DNS. Raises AddressRefused."""
+        """Check a URL without DNS. Raises AddressRefused."""
         try:
             parsed = URL(url)
             host = parsed.host
@@ -87,8 +89,8 @@ class AddressGuard:
 
     def check_address(self, address: IPv4Address | IPv6Address) -> None:
         """Raises AddressRefused."""
-        meant = _carried(address) or [address]
-        if all(self._allows(each) or _is_public(each) for each in meant):
+        targets = _embedded_addresses(address) or [address]
+        if all(self._allows(each) or _is_public(each) for each in targets):
             return
         raise AddressRefused(
             f"it leads to {address}, which is no public address; the setting "
@@ -100,8 +102,11 @@ class AddressGuard:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves a name once, and only if all that it stands for is allowed: the connection is made
-    to those very addresses, so that a name cannot come to mean another one in between."""
+    """Resolves names and checks all their addresses.
+
+    The connection uses the checked addresses, so a later DNS answer cannot replace them (DNS
+    rebinding).
+    """
 
     def __init__(self, guard: AddressGuard) -> None:
         self._guard = guard
@@ -111,10 +116,10 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Raises AddressRefused, OSError."""
-        found = await self._resolver.resolve(host, port, family)
-        for result in found:
+        results = await self._resolver.resolve(host, port, family)
+        for result in results:
             self._guard.check_address(ip_address(result["host"]))
-        return found
+        return results
 
     async def close(self) -> None:
         await self._resolver.close()
@@ -126,9 +131,11 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
     return address in _PUBLIC_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
 
 
-def _carried(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """The addresses inside an IPv6 one that stands for them, or where its packets go; none for
-    one that stands for itself."""
+def _embedded_addresses(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+    """Return the addresses that packets to an IPv6 address with embedded ones reach.
+
+    Empty for an address without embedded ones.
+    """
     if isinstance(address, IPv4Address):
         return []
     last = IPv4Address(int(address) & 0xFFFFFFFF)

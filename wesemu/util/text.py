@@ -1,4 +1,4 @@
-"""Whole numbers that callers write."""
+"""Text helpers: reasons in the output of tools, plain error messages, whole numbers. Pure."""
 
 import errno
 import json
@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-# What tools print, for people: the line that says why a tool failed, and no paths of a server.
-# Pure.
-
+# Output of tools.
 
 _ERROR = re.compile(r"\[E::")
-# printed by htslib on the way to another try
+# htslib prints it before it tries something else
 _HARMLESS = re.compile(r"\[E::idx_find_and_load\]")
 _NO_REASON = re.compile(
     r"\[[WMID]::"  # htslib and bwa: warnings, messages, information, debugging
@@ -25,10 +23,10 @@ _NO_REASON = re.compile(
 
 
 def failure_reason(text: str) -> str:
-    """The line that tells the reason of a failure, "" if no line does.
+    """Return the line with the reason of a failure, or "".
 
-    htslib says first what is wrong ([E::…]), and then what it could not do for that reason; of
-    other tools it is the last line. Warnings and progress are never a reason.
+    htslib prints the cause first ([E::…]) and its consequences after it; other tools print it in
+    the last line. Warnings and progress messages are never the reason.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)]
@@ -39,12 +37,11 @@ def failure_reason(text: str) -> str:
 
 
 def without_paths(text: str, folder: Path) -> str:
-    """The text with the names of files below `folder` in the place of their paths."""
+    """Return the text with paths below `folder` shortened to file names."""
     return re.sub(re.escape(f"{folder}/") + r"(?:[^\s/'\":,;]+/)*", "", text)
 
 
-# Plain words for errors that come from elsewhere: the system, JSON, pydantic.
-
+# Plain messages for errors of the system, the network, JSON and pydantic.
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -80,8 +77,8 @@ _REASONS = {
 }
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
 _UNION_MEMBER = re.compile(r"[\[\](]|^(constrained-)?(str|int|float|bool)$")
-_SHOWN = 80
-_PLACE_LIMIT = 200
+_VALUE_LIMIT = 80
+_FIELD_LIMIT = 200
 
 
 class ValidationFailed(Protocol):
@@ -91,7 +88,7 @@ class ValidationFailed(Protocol):
 
 
 def os_reason(error: OSError) -> str:
-    """Why the system refused something, as half a sentence without the file's name."""
+    """Return the reason of a system error as a clause, without the name of the file."""
     if error.errno in _REASONS:
         return _REASONS[error.errno]
     if error.errno is not None and error.errno in errno.errorcode:
@@ -101,7 +98,7 @@ def os_reason(error: OSError) -> str:
 
 
 def os_sentence(error: OSError) -> str:
-    """As `os_reason`, with the file in front where the error names one."""
+    """As `os_reason`, preceded by the file if the error has one."""
     name = error.filename
     if name is None or isinstance(name, int):
         return os_reason(error)
@@ -109,8 +106,10 @@ def os_sentence(error: OSError) -> str:
 
 
 def network_reason(error: BaseException) -> str:
-    """Why something could not be fetched or sent, also for aiohttp's errors, which are told by
-    their names: this module imports little."""
+    """Return the reason of a network error as a clause.
+
+    aiohttp's errors are recognised by their class names, to avoid a slow import.
+    """
     cause = getattr(error, "os_error", None)
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ClientConnectorDNSError" in names:
@@ -133,7 +132,7 @@ def network_reason(error: BaseException) -> str:
 
 
 def json_reason(error: ValueError | RecursionError) -> str:
-    """Where a text stops to be JSON, as "not JSON from line 3, column 7 on"."""
+    """Return why a text is not JSON, such as "not JSON from line 3, column 7 on"."""
     match error:
         case json.JSONDecodeError():
             return f"not JSON from line {error.lineno}, column {error.colno} on"
@@ -148,27 +147,27 @@ def json_reason(error: ValueError | RecursionError) -> str:
 
 
 def validation_reason(error: ValidationFailed) -> tuple[str, str]:
-    """The first field that is wrong, as a dotted path ("" for the whole), and what is wrong."""
-    faults = error.errors()
-    field = _field(faults[0])
-    # of a value that may be one of several things, each of them has a fault of its own
-    reasons = dict.fromkeys(_reason(fault) for fault in faults if _field(fault) == field)
-    told = [reason.partition(", not ")[0].removeprefix("must be ") for reason in reasons]
-    if len(told) > 1 and all(reason.startswith("must be ") for reason in reasons):
-        return field[:_PLACE_LIMIT], f"must be {' or '.join(told)}"
-    return field[:_PLACE_LIMIT], next(iter(reasons))
+    """Return the first wrong field as a dotted path ("" for the whole), and what is wrong."""
+    errors = error.errors()
+    field = _field(errors[0])
+    # a value of a union type has one error for each member of the union
+    reasons = dict.fromkeys(_reason(each) for each in errors if _field(each) == field)
+    kinds = [reason.partition(", not ")[0].removeprefix("must be ") for reason in reasons]
+    if len(kinds) > 1 and all(reason.startswith("must be ") for reason in reasons):
+        return field[:_FIELD_LIMIT], f"must be {' or '.join(kinds)}"
+    return field[:_FIELD_LIMIT], next(iter(reasons))
 
 
-def _field(fault: Mapping[str, object]) -> str:
-    """The dotted path, without what pydantic calls the members of a union."""
-    location = fault.get("loc")
+def _field(error: Mapping[str, object]) -> str:
+    """Return the dotted path without pydantic's names for members of a union."""
+    location = error.get("loc")
     parts = map(str, location) if isinstance(location, tuple) else ()
     return ".".join(part for part in parts if not _UNION_MEMBER.search(part))
 
 
-def _reason(fault: Mapping[str, object]) -> str:
-    kind = str(fault.get("type", ""))
-    context = fault.get("ctx")
+def _reason(error: Mapping[str, object]) -> str:
+    kind = str(error.get("type", ""))
+    context = error.get("ctx")
     limits = context if isinstance(context, dict) else {}
     if kind in ("value_error", "assertion_error"):
         return str(limits.get("error", "")) or "cannot be used"
@@ -176,10 +175,10 @@ def _reason(fault: Mapping[str, object]) -> str:
     if template is None:
         template = next((text for end, text in _ENDINGS if kind.endswith(end)), "cannot be used")
     try:
-        told = template.format(**limits)
+        reason = template.format(**limits)
     except (KeyError, IndexError):
-        told = "cannot be used"
-    return told if kind in _WITHOUT_VALUE else f"{told}, not {_shown(fault.get('input'))}"
+        reason = "cannot be used"
+    return reason if kind in _WITHOUT_VALUE else f"{reason}, not {_shorten(error.get('input'))}"
 
 
 _SENTENCES = {
@@ -228,8 +227,8 @@ _WITHOUT_VALUE = frozenset(
 )
 
 
-def _shown(value: object) -> str:
-    """A value as the user wrote it, bounded; of an object or a list only what it is."""
+def _shorten(value: object) -> str:
+    """Return a value as the user wrote it, shortened; for an object or a list only its type."""
     match value:
         case dict():
             return "an object"
@@ -245,11 +244,11 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # a number of too many digits
         return "a very long number"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _VALUE_LIMIT else f"{text[:_VALUE_LIMIT]}…"
 
 
 def whole_number(text: str, *, most_digits: int = 9) -> int | None:
-    """The number that plain decimal digits say; None for anything else, and for longer ones."""
+    """Parse plain decimal digits; None for anything else and for more than `most_digits`."""
     digits = text.lstrip("0") or "0"
     if not text.isascii() or not text.isdecimal() or len(digits) > most_digits:
         return None
