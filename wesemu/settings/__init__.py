@@ -77,35 +77,36 @@ class Settings(BaseSettings):
     )
 
     data: Path = Path(".wesemu")
-    """The data directory: buckets, references, runs, the index. One server at a time."""
+    """The data directory with buckets, references, runs and the index. One server at a time."""
 
     adopt_data: bool = False
-    """Use `data` although it holds files of others and no server has used it before."""
+    """Use `data` although it contains files of others and no server has used it before."""
 
     host: str = "127.0.0.1"
-    """The address to listen on; another than loopback wants credentials or `insecure`."""
+    """The address to listen on; addresses other than loopback need credentials or `insecure`."""
 
     port: int = Field(default=8070, ge=0, le=65535)
-    """The port to listen on; 0 takes a free one."""
+    """The port to listen on; 0: a free one."""
 
     socket: Path | None = None
-    """A unix socket to listen on instead of `host` and `port`; only this user reaches it."""
+    """A unix socket to listen on instead of `host` and `port`; only this user can use it."""
 
     log_format: Literal["text", "json"] = "text"
-    """The lines on stderr: for people, or one JSON object a line."""
+    """Format of the log on stderr: text, or one JSON object per line."""
 
     insecure: bool = False
-    """Listen beyond loopback although nobody has to show credentials."""
+    """Listen beyond loopback without credentials."""
 
     hosts: list[str] = Field(default_factory=lambda: ["*.aliyuncs.com"])
-    """Names that a server without credentials on loopback answers to, besides loopback's own:
-    those that a hosts file points here. Others are refused, for a web page might be behind them."""
+    """Host names, besides those of loopback, that a server without credentials on loopback accepts.
+    Other names are refused: a web page could use them for DNS rebinding."""
 
     controls: bool = True
-    """Offer the emulator's own controls below `/_wesemu/`; `health` and `ready` always answer."""
+    """Offer the control API below `/_wesemu/`; `health` and `ready` are always there."""
 
     keep_runs: bool = False
-    """Let running workflows go on when the server stops; otherwise they end and are resumed."""
+    """Let workflows go on when the server stops; otherwise they stop and the next server resumes
+    them."""
 
     auth: AuthSettings = Field(default_factory=AuthSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
@@ -123,17 +124,16 @@ class Settings(BaseSettings):
     remote_buckets: dict[
         Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")], RemoteBucketSettings
     ] = Field(default_factory=dict)
-    """Buckets that lie elsewhere, by the name that they have here; such a name wins over a folder
-    of the same name."""
+    """Remote buckets by their local names; they take precedence over folders of the same name."""
     parabricks: ParabricksSettings = Field(default_factory=ParabricksSettings)
 
     tools: dict[str, str] = Field(default_factory=dict)
-    """Commands of the bundled pipelines' tools instead of those that are found: `bwa`, `samtools`,
-    `bcftools`, `minimap2`, `bwa-mem2`, `freebayes`, `gatk`, `deepvariant`; `wheel`: the one in the
-    Python wheel."""
+    """Commands for tools of the bundled pipelines, instead of those on PATH: `bwa`, `samtools`,
+    `bcftools`, `minimap2`, `bwa-mem2`, `freebayes`, `gatk`, `deepvariant`. The command `wheel` is
+    the tool in the Python wheel."""
 
     mappers: dict[str, str] = Field(default_factory=dict)
-    """Mappers that you bring: a name that requests may choose = a command template."""
+    """Additional mappers: name in requests = command template."""
 
     @field_validator("tools")
     @classmethod
@@ -161,21 +161,22 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        if isinstance(env_settings, EnvSettingsSource):  # WESEMU_SERVER is no table `server`
+        # WESEMU_SERVER and WESEMU_TOKEN belong to the client, not to the group `server`.
+        if isinstance(env_settings, EnvSettingsSource):
             variables = env_settings.env_vars.items()
             env_settings.env_vars = {
-                name: value for name, value in variables if name.upper() not in _OF_CLIENTS
+                name: value for name, value in variables if name.upper() not in _CLIENT_VARIABLES
             }
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
-_OF_CLIENTS = {"WESEMU_SERVER", "WESEMU_TOKEN"}
-"""Variables of the command line's client verbs."""
+_CLIENT_VARIABLES = {"WESEMU_SERVER", "WESEMU_TOKEN"}
+"""Variables of the client commands."""
 
 
 def unknown_variables() -> list[str]:
-    """`WESEMU_*` variables of the environment that name no setting."""
-    known = {f"WESEMU_{name.upper()}" for name in Settings.model_fields} | _OF_CLIENTS
+    """Return the `WESEMU_*` environment variables that are not settings."""
+    known = {f"WESEMU_{name.upper()}" for name in Settings.model_fields} | _CLIENT_VARIABLES
     return sorted(
         name
         for name in os.environ

@@ -12,51 +12,51 @@ from wesemu.runs.model import Pacing
 
 
 class WorkflowSettings(BaseModel):
-    """Workflows that a request names by URL."""
+    """Workflows of users and workflows by URL."""
 
     model_config = ConfigDict(extra="forbid")
 
     fetch: bool = True
     """Fetch `http:`, `https:` and `trs:` URLs in `workflow_url`."""
     hosts: list[str] = Field(default_factory=lambda: ["*"])
-    """Where from, with `*` for any letters: `["raw.githubusercontent.com", "dockstore.org"]`."""
+    """Allowed hosts, with `*` as wildcard: `["raw.githubusercontent.com", "dockstore.org"]`."""
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
-    """Networks that are not public where workflows may be fetched: `["10.0.0.0/8"]`."""
+    """Networks that workflows may come from although they are not public: `["10.0.0.0/8"]`."""
     folders: list[Path] = Field(default_factory=list)
-    """Folders of this machine below which `file:` URLs in `workflow_url` may lead."""
+    """Folders of this machine for `file:` URLs in `workflow_url`."""
     owners: Literal["auto"] | list[str] = "auto"
-    """The owners who may send workflows of their own, which are programs: `["alice"]`, `["*"]`
-    for all, `[]` for nobody. `auto`: all on a loopback address without credentials, else nobody.
-    The bundled pipelines are open to every owner."""
+    """Owners who may send their own workflows, which are programs: `["alice"]`, `["*"]` for all,
+    `[]` for none. `auto`: all on a loopback address without credentials, otherwise none. Every
+    owner may use the bundled pipelines."""
 
 
 class ClockSettings(BaseModel):
-    """The emulated clock, which tells when runs were created, begun and ended."""
+    """The emulated clock, which sets the times of runs."""
 
     model_config = ConfigDict(extra="forbid")
 
     speed: float = Field(default=1.0, ge=0, le=FASTEST, allow_inf_nan=False)
-    """Emulated seconds a real second when the server starts; 600: ten minutes a second."""
+    """Emulated seconds per real second at start-up; 600: ten minutes per second."""
 
 
 class SlaSettings(BaseModel):
-    """How AGS's service levels are emulated."""
+    """Emulation of AGS's service levels."""
 
     model_config = ConfigDict(extra="forbid")
 
     pace: Pacing = Pacing.REAL
-    """`real`: a job ends when its tools do; `sla`: after its service level's minutes on the
-    emulated clock, once its tools are done."""
+    """`real`: a job ends with its tools; `sla`: after the minutes of its service level on the
+    emulated clock, but not before its tools."""
 
     bases_factor: Decimal = Field(default=Decimal(1), gt=0, le=10**9, allow_inf_nan=False)
-    """Every counted base pair stands for this many in the service level and the price."""
+    """Factor for the counted base pairs in service level and price."""
 
     read_length_penalty: bool = False
-    """Reads below 150 bp get up to 30 % more time, as the billing page says."""
+    """Give reads below 150 bp up to 30 % more time, as on the billing page."""
 
 
 class InputSettings(BaseModel):
-    """What runs may name as inputs beside buckets and attachments; see docs/inputs.md."""
+    """Inputs from outside the buckets; docs/inputs.md."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,21 +64,21 @@ class InputSettings(BaseModel):
     """Fetch `http://` and `https://` inputs from public addresses."""
 
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
-    """Networks that are not public where inputs may be fetched nevertheless: `["10.0.0.0/8"]`."""
+    """Networks that inputs may come from although they are not public: `["10.0.0.0/8"]`."""
 
     file_roots: list[Path] = Field(default_factory=list)
-    """Folders below which `file://` inputs may lie; without any there are no such inputs."""
+    """Folders for `file://` inputs; empty: no such inputs."""
 
     largest_gib: float = Field(default=1024, gt=0, allow_inf_nan=False)
-    """The largest file that is fetched, in GiB."""
+    """Largest file to download, in GiB."""
 
     cache_gib: float = Field(default=200, ge=0, allow_inf_nan=False)
-    """How much fetched inputs may take in the data directory, in GiB; what was used longest ago
-    goes first, and nothing that a run still uses."""
+    """Size of the cache of downloaded inputs in GiB; the least recently used files are deleted
+    first, but none that a run uses."""
 
 
 class RemoteBucketSettings(BaseModel):
-    """One bucket that lies elsewhere, by the name that it has here."""
+    """A remote bucket; its key in `remote_buckets` is its local name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,19 +86,19 @@ class RemoteBucketSettings(BaseModel):
     """The service: `s3` needs the extra `s3`, `oss` the extra `oss`."""
 
     bucket: str = ""
-    """The bucket's name there; empty: the same."""
+    """The remote name; empty: the local name."""
 
     prefix: str = ""
-    """Keys lie below this folder there, and no key leads out of it."""
+    """The remote folder that contains the keys; keys cannot leave it."""
 
     endpoint: str = ""
-    """The service's URL; empty: Amazon's or Alibaba's own, by the region."""
+    """The service's URL; empty: Amazon's or Alibaba's, by region."""
 
     region: str = ""
-    """The region, which signatures of version 4 need; empty for OSS: version 1."""
+    """The region, for signatures of version 4; OSS without a region uses version 1."""
 
     access_key_id: SecretStr = SecretStr("")
-    """Empty: boto3's chain for `s3`, OSS_ACCESS_KEY_ID … in the environment for `oss`."""
+    """Empty: boto3's credential chain (`s3`), or OSS_ACCESS_KEY_ID … in the environment (`oss`)."""
 
     access_key_secret: SecretStr = SecretStr("")
     """The secret of `access_key_id`."""
@@ -107,13 +107,13 @@ class RemoteBucketSettings(BaseModel):
     """The token of temporary credentials."""
 
     anonymous: bool = False
-    """Ask without credentials, as for public data."""
+    """Send no credentials, for public data."""
 
     path_style: bool = False
-    """Write the bucket into the path and not into the host, as many services of one's own want."""
+    """Put the bucket into the path instead of the host, as many self-hosted services need."""
 
     part_mib: int = Field(default=16, ge=5, le=5120)
-    """Files beyond this are sent in parts of it, in MiB."""
+    """Part size of multipart uploads in MiB; larger files are sent in parts."""
 
     @model_validator(mode="after")
     def _has_whole_credentials(self) -> Self:
@@ -126,73 +126,73 @@ class RemoteBucketSettings(BaseModel):
 
 
 class WdlSettings(BaseModel):
-    """How WDL tasks are run."""
+    """WDL tasks."""
 
     model_config = ConfigDict(extra="forbid")
 
     containers: Literal["auto", "always", "never"] = "auto"
-    """Where docker, podman or apptainer is found. `auto`: tasks that name an image run in it, if
-    it is there or can be pulled, and on this machine otherwise; `always`: all tasks run in
-    containers, those without an image in miniwdl's default image; `never`: on this machine."""
+    """Use of docker, podman or apptainer. `auto`: tasks with an image run in it if it is present or
+    can be pulled, otherwise on this machine; `always`: all tasks run in containers, those without
+    an image in miniwdl's default image; `never`: on this machine."""
 
 
 class EngineSettings(BaseModel):
-    """How workflows are run."""
+    """Execution of workflows."""
 
     model_config = ConfigDict(extra="forbid")
 
     snakemake: Literal["warm", "cli"] = "warm"
-    """`warm`: forked from a process that has Snakemake loaded; `cli`: a cold start each."""
+    """`warm`: fork each run from a process with Snakemake loaded; `cli`: start a new process."""
 
     sandbox: Literal["auto", "landlock", "bubblewrap", "none"] = "auto"
-    """What keeps users' own workflows inside their run directory. `auto`: Landlock where the
-    kernel has it (Linux 5.13), else none; `landlock`: refuse to start without it; `bubblewrap`:
-    the program bwrap, which hides other processes as well, with a cold start of each workflow."""
+    """Sandbox that keeps workflows of users in their run directory. `auto`: Landlock if the kernel
+    has it (Linux 5.13), otherwise none; `landlock`: do not start without it; `bubblewrap`: the
+    program bwrap, which also hides other processes, with a cold start of each workflow."""
 
     network: bool = True
-    """Let users' own workflows use the network."""
+    """Allow workflows of users to use the network."""
 
     readable: list[Path] = Field(default_factory=list)
     """Files and folders that sandboxed workflows may read although they lie in the data directory
-    or hold credentials."""
+    or contain credentials."""
 
     writable: list[Path] = Field(default_factory=list)
-    """Folders that sandboxed workflows may write to beside their run directory."""
+    """Folders that sandboxed workflows may write to, besides their run directory."""
 
     environment: list[str] = Field(default_factory=list)
-    """Environment variables that tasks get although their names or values look like secrets, with
-    `*` for any letters: `["AWS_*"]`."""
+    """Environment variables that tasks get although they look like secrets, with `*` as wildcard:
+    `["AWS_*"]`."""
 
     wdl: WdlSettings = Field(default_factory=WdlSettings)
 
 
 class LimitSettings(BaseModel):
-    """What a run may use, and how many an owner may have; 0: no limit."""
+    """Limits of runs and owners; 0: no limit."""
 
     model_config = ConfigDict(extra="forbid")
 
     run_minutes: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Minutes of this machine's clock that a run may take once it has started."""
+    """Most wall clock minutes of a run after its start."""
 
     bytes: int = Field(default=0, ge=0)
-    """Bytes that a run may write into its run directory."""
+    """Most bytes in a run directory."""
 
     runs_per_owner: int = Field(default=0, ge=0)
-    """Runs of an owner that may be queued or active at a time."""
+    """Most queued and active runs of an owner."""
 
 
 class RetentionSettings(BaseModel):
-    """When ended runs are removed."""
+    """Removal of ended runs."""
 
     model_config = ConfigDict(extra="forbid")
 
     days: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Runs that ended longer ago are removed, with their directories; results in buckets stay.
+    """Remove runs that ended so many days ago, with their directories; results in buckets stay.
     0: never."""
 
 
 class GpuSettings(BaseModel):
-    """A GPU that is declared."""
+    """A declared GPU."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -222,39 +222,37 @@ def _no_index_twice(gpus: GpuList) -> GpuList:
 
 
 class NodeSettings(BaseModel):
-    """What this machine offers to runs."""
+    """Resources of this machine for runs."""
 
     model_config = ConfigDict(extra="forbid")
 
     cores: int = Field(default=0, ge=0)
-    """Cores for all runs together; 0: those that this process may use."""
+    """Cores for all runs together; 0: all that this process may use."""
 
     memory_mb: int = Field(default=0, ge=0)
-    """MiB for all runs together; 0: what the machine or its container has."""
+    """MiB of memory for all runs together; 0: all of the machine or its container."""
 
     gpus: Annotated[GpuList, AfterValidator(_no_index_twice)] = "auto"
-    """The GPUs that the tasks of all runs may use: `auto` for those that are found, a number, a
-    list of indexes, or a list of tables with `index`, `name`, `memory_mb` and `driver`. With
-    Slurm `auto` is none."""
+    """GPUs for tasks: `auto` for all that are found, a number, a list of indexes, or a list of
+    tables with `index`, `name`, `memory_mb` and `driver`. With Slurm, `auto` means none."""
 
     lend_busy_gpus: bool = True
-    """Lend GPUs that processes of others compute on when the server starts."""
+    """Also use GPUs on which other processes compute when the server starts."""
 
     default: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where a run is carried out that does not say: `auto` takes GPUs where there are some and
-    the workflow can use them."""
+    """Default placement of runs. `auto`: on GPUs if there are any and the workflow can use them."""
 
     without_gpu: Literal["queue", "refuse", "cpu"] = "refuse"
-    """What becomes of a run for `cuda` where there is no GPU: it waits for one, is refused, or
-    is carried out on the CPU and says so."""
+    """What happens to a run for `cuda` without a GPU: it waits for one, is refused, or runs on the
+    CPU with a note."""
 
     runs: int = Field(default=0, ge=0)
-    """Runs of a service level that are active at a time; 0: twice the cores, at least 4, as
-    far as the memory allows. Their tasks take turns on the cores."""
+    """Most active runs of a service level; 0: twice the cores, at least 4, as far as the memory
+    allows. Their tasks share the cores by leases."""
 
     executor: Literal["local", "slurm", "slurm-plugin"] = "local"
-    """Where Snakemake's tasks run: here; by `srun` in front of each one; by Snakemake's executor
-    plugin. With Slurm `cores` are those that a run may ask for in all."""
+    """Where Snakemake's tasks run: on this machine, each with `srun`, or with Snakemake's executor
+    plugin for Slurm. With Slurm, `cores` limits the cores of a run."""
 
     slurm_partition: str = ""
     """Slurm's partition; empty: the cluster's default one. A rule's `slurm_partition` wins."""
@@ -263,28 +261,28 @@ class NodeSettings(BaseModel):
     """Slurm's account; empty: the user's default one. A rule's `slurm_account` wins."""
 
     slurm_options: list[Annotated[str, Field(pattern=r"^--[a-z]")]] = Field(default_factory=list)
-    """More words for srun, salloc or the plugin's sbatch: `["--qos=long", "--exclusive"]`."""
+    """Further options of srun, salloc or the plugin's sbatch: `["--qos=long", "--exclusive"]`."""
 
 
 class ParabricksSettings(BaseModel):
-    """How NVIDIA Parabricks runs on a CUDA node; docs/parabricks.md."""
+    """NVIDIA Parabricks on a CUDA node; docs/parabricks.md."""
 
     model_config = ConfigDict(extra="forbid")
 
     runtime: Literal["auto", "native", "docker", "apptainer", "none"] = "auto"
-    """`auto`: `pbrun` on PATH, else the image; `none`: never."""
+    """`auto`: `pbrun` on PATH, otherwise the image; `none`: never."""
 
     image: str = ""
-    """Docker's name of an image that is on this machine, or a .sif file; none is ever fetched."""
+    """A Docker image on this machine, or a .sif file. Images are never downloaded."""
 
     low_memory: Literal["auto", "always", "never"] = "auto"
-    """The low-memory flags; `auto`: for cards below 24 GB."""
+    """Low-memory flags; `auto`: for GPUs below 24 GB."""
 
     retry_low_memory: bool = True
-    """Run once more with the low-memory flags when the card's memory ran out."""
+    """Retry with the low-memory flags when the GPU ran out of memory."""
 
     temporary: str = ""
     """A folder on a fast local disk for temporary files; empty: the run's directory."""
 
     memory_limit: int = Field(default=0, ge=0)
-    """GB of host memory for fq2bam; 0: its own choice, half of what there is."""
+    """GB of host memory for fq2bam; 0: its default, half of the memory."""

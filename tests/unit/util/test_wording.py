@@ -51,7 +51,11 @@ def test_where_a_text_stops_to_be_json(text: str, told: str) -> None:
         ({"sla": {"pace": "slow"}}, "sla.pace", "must be 'real' or 'sla', not 'slow'"),
         ({"nothing": 1}, "nothing", "is not known; leave it out or correct its name"),
         ({"server": {"connections": -1}}, "server.connections", "must be 0 or more, not -1"),
-        ({"callbacks": {"secret": "whsec_!"}}, "callbacks.secret", "whsec_ is followed by base64"),
+        (
+            {"callbacks": {"secret": "whsec_!"}},
+            "callbacks.secret",
+            "the text after whsec_ must be base64",
+        ),
         ({"remote_buckets": {"Bad": {}}}, "remote_buckets.Bad", "must have the form "),
         ({"node": {"gpus": "many"}}, "node.gpus", "must be 'auto' or a whole number or a list"),
         (
