@@ -101,16 +101,16 @@ def match(
 ) -> Verdict:
     """Match the changes of one contig; with a wrong genotype both sides stay unmatched."""
     verdict = Verdict([], [], [], [])
-    for expected, found in _windows(truth, calls):
-        common = set(expected) & set(found)
+    for expected, called in _windows(truth, calls):
+        common = set(expected) & set(called)
         missed = [change for change in expected if change not in common]
-        invented = [change for change in found if change not in common]
-        if _same_haplotypes(sequence, expected, found) or _same_haplotypes(
+        invented = [change for change in called if change not in common]
+        if _same_haplotypes(sequence, expected, called) or _same_haplotypes(
             sequence, missed, invented
         ):
             missed, invented = [], []
         verdict.truth_matched.extend(change for change in expected if change not in missed)
-        verdict.calls_matched.extend(change for change in found if change not in invented)
+        verdict.calls_matched.extend(change for change in called if change not in invented)
         verdict.missed.extend(missed)
         verdict.invented.extend(invented)
     return verdict
@@ -383,14 +383,14 @@ def compare(
     Raises InputError for a file that is cut or of another type, and where alleles do not agree
     with the reference.
     """
-    expected, found = read_vcf(truth), read_vcf(calls, min_quality)
+    expected, called = read_vcf(truth), read_vcf(calls, min_quality)
     regions = None if bed is None else read_bed(bed)
     total = Comparison(Score(0, 0, 0, 0), Score(0, 0, 0, 0), 0)
     for contig, sequence in read_fasta(reference):
         verdict = match(
             sequence,
             _changes(sequence, expected.pop(contig, []), truth, reference),
-            _changes(sequence, found.pop(contig, []), calls, reference),
+            _changes(sequence, called.pop(contig, []), calls, reference),
         )
         if regions is not None:
             verdict = _restrict(verdict, regions.get(contig, []))
@@ -399,7 +399,7 @@ def compare(
             total.indels + _score(verdict, of_snps=False),
             total.wrong_genotypes + len(verdict.wrong_genotypes()),
         )
-    for path, left in ((truth, expected), (calls, found)):
+    for path, left in ((truth, expected), (calls, called)):
         for contig, records in left.items():
             raise _disagreement(path, records[0], f"{reference.name} has no contig {contig}")
     return total

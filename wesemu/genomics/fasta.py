@@ -252,12 +252,12 @@ class FastaReader:
         return bases
 
     def _refuse_letter(self, part: bytes) -> None:
-        found = _NO_LETTER.search(part)
-        assert found is not None
-        before = part[: found.start()]
+        match = _NO_LETTER.search(part)
+        assert match is not None
+        before = part[: match.start()]
         position = self.lengths[-1] + len(before.translate(None, _BLANKS + b"\n")) + 1
         line = self._line + before.count(b"\n")
-        letter = found[0].decode("latin-1")
+        letter = match[0].decode("latin-1")
         hint = next((hint for letters, hint in _HINTS.items() if letter in letters), "Correct it")
         raise self._fault(
             f"{self._path}: the sequence {self.names[-1]!r} (number {len(self.names)}) has "

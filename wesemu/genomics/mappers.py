@@ -102,7 +102,9 @@ def check_template(name: str, template: str) -> None:
     for word in _arguments(name, template):
         names = _placeholders(name, word)
         if READS in names and word != f"{{{READS}}}":
-            raise InvalidRequest(f"mapper {name}: {{reads}} must be a word of its own in {word!r}")
+            raise InvalidRequest(
+                f"mapper {name}: {{reads}} must be a separate argument, not part of {word!r}"
+            )
         used |= names
     for missing in ({"reference"} - used, {"read_group"} - used):
         if missing:

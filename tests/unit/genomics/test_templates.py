@@ -52,7 +52,7 @@ def test_only_a_mapper_that_is_told_of_gpus_wants_one() -> None:
         ("m {read_group} {reads}", r"no \{reference\}"),
         ("m {reference} {reads}", r"no \{read_group\}"),
         ("m {reference} {read_group} {first}", "names no reads"),
-        ("m {reference} {read_group} --in={reads}", "a word of its own"),
+        ("m {reference} {read_group} --in={reads}", "a separate argument"),
         ("m 'it", "cannot be read"),
         ("", "is empty"),
     ],

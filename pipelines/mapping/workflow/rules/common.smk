@@ -151,22 +151,22 @@ else:
 
 def reads_and_groups(groups=READ_GROUPS):
     """Return options for mappers: the files of each lane, and its @RG line with tabs as \\t."""
-    words = []
+    options = []
     for lane, group in zip(config["reads"], groups):
-        words += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
-        words += ["--read-group", group.line.replace("\t", "\\t")]
-    return words
+        options += ["--reads", *(lane[mate] for mate in MATES if mate in lane)]
+        options += ["--read-group", group.line.replace("\t", "\\t")]
+    return options
 
 
 def lane_options():
-    words = reads_and_groups()
+    options = reads_and_groups()
     if MAPPER.name == "bwa-mem3":
-        words.append("--bwa-mem3")
+        options.append("--bwa-mem3")
     elif MAPPER.source != "wheel":
-        words += [f"--{MAPPER.name}", MAPPER.shell]
+        options += [f"--{MAPPER.name}", MAPPER.shell]
     if MAPPER.note:
-        words += ["--note", MAPPER.note]
-    return words
+        options += ["--note", MAPPER.note]
+    return options
 
 
 def markdup_options():

@@ -4,9 +4,9 @@ OWN_GPUS = config["gpus"] if ON_GPU and USES_GPU else 0
 
 
 def own_mapper_options():
-    words = ["--name", OWN_MAPPER["name"], "--command", OWN_MAPPER["command"]]
-    words += ["--gpus", str(OWN_GPUS)]
-    return words + reads_and_groups()
+    options = ["--name", OWN_MAPPER["name"], "--command", OWN_MAPPER["command"]]
+    options += ["--gpus", str(OWN_GPUS)]
+    return options + reads_and_groups()
 
 
 ruleorder: own_map > map

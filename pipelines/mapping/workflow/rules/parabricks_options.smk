@@ -9,10 +9,10 @@ PARABRICKS_STEP = f"{PYTHON} -m wesemu.genomics.parabricks"
 def parabricks_options():
     """Return options that change no result. Rules pass them as functions of `threads`, which
     Snakemake does not compare."""
-    words = ["--settings", json.dumps(config["parabricks"], sort_keys=True)]
-    words += ["--gpus", str(GPUS), "--fault", "accelerator_error.json"]
+    options = ["--settings", json.dumps(config["parabricks"], sort_keys=True)]
+    options += ["--gpus", str(GPUS), "--fault", "accelerator_error.json"]
     if config.get("gpu_memory_mb"):
-        words += ["--gpu-memory-mb", str(config["gpu_memory_mb"])]
+        options += ["--gpu-memory-mb", str(config["gpu_memory_mb"])]
     if config.get("gpu_driver"):
-        words += ["--gpu-driver", config["gpu_driver"]]
-    return words
+        options += ["--gpu-driver", config["gpu_driver"]]
+    return options
