@@ -36,31 +36,33 @@ class ParameterName:
 _SNAKEMAKE = ("snakemake",)
 
 PARAMETERS = (
-    ParameterName("cores", "int", "", "the most cores that the run uses at a time", option="-c"),
-    ParameterName("node", "string", "auto", "`auto`, `cpu` or `cuda`: where the run belongs"),
-    ParameterName("gpus", "int", "", "GPUs that each task for GPUs gets"),
-    ParameterName("dry_run", "boolean", "false", "tell the plan, run nothing", option="-n"),
-    ParameterName("callback_url", "string", "", "is told each state of the run"),
+    ParameterName("cores", "int", "", "most cores that the run uses at a time", option="-c"),
+    ParameterName("node", "string", "auto", "`auto`, `cpu` or `cuda`: placement of the run"),
+    ParameterName("gpus", "int", "", "GPUs of each GPU task"),
+    ParameterName("dry_run", "boolean", "false", "return the plan, run nothing", option="-n"),
+    ParameterName("callback_url", "string", "", "receives each state of the run"),
     ParameterName(
         "keep_going",
         "boolean",
         "false",
-        "tasks that do not depend on a failed one go on",
+        "continue with tasks that do not depend on a failed one",
         ("snakemake", "cwltool", "miniwdl"),
         "-k",
     ),
-    ParameterName("task", "string", "", "the task to run, where there are several", ("miniwdl",)),
+    ParameterName("task", "string", "", "the task to run if there are several", ("miniwdl",)),
     ParameterName("targets", "list", "", "rules or files to make", _SNAKEMAKE),
-    ParameterName("force", "boolean", "false", "make the targets anew", _SNAKEMAKE, "-f"),
-    ParameterName("forceall", "boolean", "false", "make everything anew", _SNAKEMAKE, "-F"),
-    ParameterName("forcerun", "list", "", "rules or files to make anew", _SNAKEMAKE, "-R"),
+    ParameterName("force", "boolean", "false", "make the targets again", _SNAKEMAKE, "-f"),
+    ParameterName("forceall", "boolean", "false", "make everything again", _SNAKEMAKE, "-F"),
+    ParameterName("forcerun", "list", "", "rules or files to make again", _SNAKEMAKE, "-R"),
     ParameterName("until", "list", "", "stop at these rules or files", _SNAKEMAKE, "-U"),
-    ParameterName("omit_from", "list", "", "leave these and what follows out", _SNAKEMAKE, "-O"),
+    ParameterName(
+        "omit_from", "list", "", "leave out these and what depends on them", _SNAKEMAKE, "-O"
+    ),
     ParameterName("allowed_rules", "list", "", "use no other rules", _SNAKEMAKE),
     ParameterName("retries", "int", "0", "attempts after a failure, 0 to 100", _SNAKEMAKE, "-T"),
     ParameterName("notemp", "boolean", "false", "keep `temp()` files", _SNAKEMAKE),
     ParameterName(
-        "keep_incomplete", "boolean", "false", "keep what a failed job has written", _SNAKEMAKE
+        "keep_incomplete", "boolean", "false", "keep the outputs of failed jobs", _SNAKEMAKE
     ),
     ParameterName("config", "list", "", "`name=value`, over `workflow_params`", _SNAKEMAKE, "-C"),
     ParameterName(

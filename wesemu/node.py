@@ -187,7 +187,7 @@ def _unknown(gpus: Sequence[Gpu], inventory: Inventory) -> Iterator[str]:
 
 def _busy_note(gpu: Gpu, lend_busy: bool) -> str:
     pids = ", ".join(str(process.pid) for process in gpu.processes)
-    lent = "it is lent nevertheless" if lend_busy else "it is not lent (node.lend_busy_gpus)"
+    lent = "it is lent anyway" if lend_busy else "it is not lent (node.lend_busy_gpus)"
     return f"{gpu} is used by others (pid {pids}); {lent}"
 
 

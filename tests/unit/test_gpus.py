@@ -43,7 +43,7 @@ def test_all_that_is_known_of_a_card(old: bool) -> None:
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (4, "rights of /dev/nvidia"),
+        (4, "permissions of /dev/nvidia"),
         (9, "modprobe nvidia"),
         (12, "libnvidia-ml.so.1"),
         (18, "different versions"),
@@ -144,7 +144,7 @@ def test_a_busy_gpu_is_told_and_with_the_setting_not_lent(wanted: Any) -> None:
     found = inventory(Card(processes=[(4242, 100)]), Card())
     lent = choose(wanted, found)
     assert indexes(lent.gpus) == [0, 1]
-    assert "used by others (pid 4242); it is lent nevertheless" in lent.notes[0]
+    assert "used by others (pid 4242); it is lent anyway" in lent.notes[0]
     spared = choose(wanted, found, lend_busy=False)
     assert indexes(spared.gpus) == [1]
     assert "used by others (pid 4242); it is not lent" in spared.notes[0]

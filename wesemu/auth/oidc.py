@@ -304,7 +304,7 @@ class TokenVerifier:
         owner = claims.get(self._policy.owner_claim)
         if not isinstance(owner, str) or not owner or not owner.isprintable():
             raise ScopeMissing(
-                f"the token is valid, but its claim {self._policy.owner_claim!r} names nobody"
+                f"the token is valid, but its claim {self._policy.owner_claim!r} names no owner"
             )
         if len(owner) > _LONGEST_OWNER:
             raise ScopeMissing(

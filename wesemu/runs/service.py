@@ -72,10 +72,7 @@ class ServicePolicy:
         self._pending.clear()
 
     def check(self, request: RunRequest, workflow: str) -> SlaTerms:
-        """Return the terms for a run of `workflow`, a bundled pipeline or "".
-
-        Raises InvalidRequest.
-        """
+        """Return the terms of a run; `workflow`: bundled pipeline or "". Raises InvalidRequest."""
         bases = pretended_bases(request.tags)
         if bases is not None and not workflow:
             raise InvalidRequest(
@@ -329,8 +326,8 @@ class RunService:
 
     async def many(self, owner: Owner, run_ids: Sequence[RunId]) -> dict[RunId, Run]:
         """Return those runs that exist and belong to the owner."""
-        found = await self._store.many(run_ids)
-        return {run_id: run for run_id, run in found.items() if run.owner == owner}
+        runs = await self._store.many(run_ids)
+        return {run_id: run for run_id, run in runs.items() if run.owner == owner}
 
     async def by_handle(self, owner: Owner, handle: str) -> Run:
         return _visible(owner, await self._store.by_handle(handle))
@@ -443,10 +440,8 @@ class RunService:
             raise
 
     def _delete_draft_mark(self, run: Run) -> None:
-        """Delete the draft mark in the background.
-
-        A mark that stays after a crash does no harm: the clean-up looks in the index first.
-        """
+        # In the background: a mark that stays after a crash does no harm, because the clean-up
+        # looks in the index first.
         task = asyncio.create_task(
             asyncio.to_thread(self.workspace(run).draft.unlink, missing_ok=True),
             name=f"accept {run.id}",

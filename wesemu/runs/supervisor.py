@@ -328,10 +328,7 @@ class Supervisor:
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
-        """End the tools at shutdown.
-
-        The process exits by a signal, so the next server resumes the run.
-        """
+        """End the tools at shutdown by a signal; the next server therefore resumes the run."""
         if (execution := self._executions.get(run_id)) is not None:
             await execution.cancel()
 

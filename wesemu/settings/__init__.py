@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     def _usable(cls, mappers: dict[str, str]) -> dict[str, str]:
         for name, template in mappers.items():
             if name in MAPPERS:
-                raise ValueError(f"{name} is a mapper of its own; choose another name")
+                raise ValueError(f"{name} is a built-in mapper; choose another name")
             try:
                 check_template(name, template)
             except InvalidRequest as error:
