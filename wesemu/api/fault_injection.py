@@ -1,5 +1,5 @@
 """Controls over the requests of all other APIs: the maintenance gate for resets, injected faults
-(setting by `/_wesemu/faults`) and `RequestGate`, which applies both.
+(`/_wesemu/faults`) and `RequestGate`, which applies both.
 """
 
 import asyncio
