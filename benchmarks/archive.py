@@ -27,7 +27,7 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore
 
 _FIRST_CREATED = datetime(2024, 1, 1, tzinfo=UTC)

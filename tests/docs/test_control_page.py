@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient
 from wesemu.api.admin import models
 from wesemu.api.ags.responses import Description
 from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS
-from wesemu.runs.sla import NAMES
+from wesemu.runs.run_figures import NAMES
 from wesemu.settings import ClockSettings, SlaSettings
 
 DOCS = Path(__file__).parents[2] / "docs"

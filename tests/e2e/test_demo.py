@@ -15,7 +15,7 @@ from wesemu.cli.output import ExitStatus
 from wesemu.demo.checks import REQUESTS, DemoRequest, FinishedRequest, run_checks
 from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
 from wesemu.runs.model import RunState
-from wesemu.runs.service_levels import ServiceLevel, promise
+from wesemu.runs.sla import ServiceLevel, promise
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_an_index_of_other_lines_beside_an_older_fasta_is_not_used(workflow, sam
     run = workflow("wgs")
     assert called(run.succeed(sample(reference)) / "calls.vcf.gz") == SAMPLE_S.sites
     log = run.read("logs/reference.log")
-    assert "indexed for this run: ref.fa.fai has another line length" in log
+    assert "indexing the reference for this run: ref.fa.fai has another line length" in log
 
 
 def test_an_index_of_other_bases_beside_an_older_fasta_is_not_used(workflow, sample, tmp_path):

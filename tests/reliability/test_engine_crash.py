@@ -20,7 +20,7 @@ from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState, TaskState
 from wesemu.runs.ports import LaunchRequest
 from wesemu.runs.run_directory import Workspace
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 GATED = """
     rule all:

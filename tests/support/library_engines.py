@@ -19,7 +19,7 @@ from wesemu.engines.library_engine import CwlEngine, LibraryEngine, WdlEngine, p
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.ports import LaunchRequest
 from wesemu.runs.run_directory import Workspace
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 Client = TestClient[web.Request, web.Application]
 

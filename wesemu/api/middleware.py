@@ -21,7 +21,7 @@ from wesemu.api.fault_injection import RequestGate
 from wesemu.errors import SystemFault, Unauthorized, WesemuError
 from wesemu.runs.clock import WallClock
 from wesemu.runs.data_directory import IdSource
-from wesemu.runs.database import disk_full, out_of_files
+from wesemu.runs.disk_full import disk_full, out_of_files
 
 
 def api_middleware(

@@ -14,7 +14,7 @@ from wesemu.genomics.compare import Comparison, Score, compare
 from wesemu.genomics.simulate.fixture import Fixture
 from wesemu.genomics.tools import resolve
 from wesemu.runs.model import JsonObject, RunState
-from wesemu.runs.service_levels import ServiceLevel, promise
+from wesemu.runs.sla import ServiceLevel, promise
 
 # --- the four requests ---
 

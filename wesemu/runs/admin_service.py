@@ -28,8 +28,8 @@ from wesemu.runs.model import (
 )
 from wesemu.runs.notifications import ChangedRuns, RunNotifier
 from wesemu.runs.run_directory import Workspace, tree_size
+from wesemu.runs.run_figures import RunTallies
 from wesemu.runs.service import RunService
-from wesemu.runs.sla import RunTallies
 from wesemu.runs.store import RunStore
 
 _DRAIN_SECONDS = 0.5

@@ -1,14 +1,9 @@
 """The index database: SQLite in WAL mode with one writing and one reading connection.
 
-Also the errors of a full disk and of missing file descriptors, the disk reserve, and the schema
-with its migrations.
+It has the schema with its migrations, too.
 """
 
 import asyncio
-import contextlib
-import errno
-import os
-import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -16,108 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
-import structlog
 
-from wesemu.errors import DiskFull, OutOfFiles, StoreError
-
-# Full disks and missing file descriptors.
-
-_RESERVE = 4 << 20
-_AMPLE = 4 * _RESERVE
-_NO_FILES = (errno.EMFILE, errno.ENFILE)
-_CAUSES = 10
-_SCARCE = 1 << 20
-_RETRY_SECONDS = 5.0
-_FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-_ADVICE = "make room on the disk of the data directory"
-
-_T = TypeVar("_T")
-
-log = structlog.get_logger("wesemu.room")
-
-
-class DiskReserve:
-    """A file of 4 MiB that is deleted on a full disk, so the ends of runs can still be written.
-
-    It is created again when there is enough free space. All methods block briefly.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.held = False
-
-    def allocate(self) -> None:
-        """Create the file if there is enough free space."""
-        with contextlib.suppress(OSError):
-            if not self._path.exists() and shutil.disk_usage(self._path.parent).free < _AMPLE:
-                return
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, _RESERVE)
-                self.held = True
-            finally:
-                os.close(descriptor)
-
-    def release(self) -> bool:
-        """Delete the file. Return False if it was already deleted."""
-        held, self.held = self.held, False
-        self._path.unlink(missing_ok=True)
-        return held
-
-
-def disk_full(error: BaseException) -> DiskFull | None:
-    """Return a DiskFull for an error that a full disk caused; None for any other error."""
-    if isinstance(error, DiskFull):
-        return error
-    if isinstance(error, OSError) and error.errno in _FULL_DISK_ERRORS:
-        return DiskFull(f"the server's disk is full; {_ADVICE}, then try again")
-    return None
-
-
-def out_of_files(error: BaseException) -> OutOfFiles | None:
-    """Return an OutOfFiles for an error that missing file descriptors caused, directly or through
-    its causes; None for any other error."""
-    seen: BaseException | None = error
-    for _ in range(_CAUSES):
-        if isinstance(seen, OutOfFiles):
-            return seen
-        if isinstance(seen, OSError) and seen.errno in _NO_FILES:
-            return OutOfFiles(
-                "too many files are open in this server; try again, or raise its limit "
-                "(ulimit -n, LimitNOFILE=)"
-            )
-        if seen is None:
-            return None
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
-def check_room(folder: Path) -> None:
-    """Raise DiskFull if the disk of `folder` has less than 1 MiB of free space. Blocks."""
-    free = shutil.disk_usage(folder).free
-    if free < _SCARCE:
-        raise DiskFull(f"the disk is full ({free:,} bytes are free); {_ADVICE}, then submit again")
-
-
-async def retry_on_full_disk(
-    write: Callable[[], Awaitable[_T]], *, give_up: asyncio.Event | None = None
-) -> _T:
-    """Call `write` and return its result; on a full disk, try again every 5 s.
-
-    Raises DiskFull only after `give_up` is set.
-    """
-    give_up = give_up or asyncio.Event()
-    while True:
-        try:
-            return await write()
-        except DiskFull as error:
-            if give_up.is_set():
-                raise
-            log.error("index waits for disk space", error=error.message)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RETRY_SECONDS):
-                    await give_up.wait()
-
+from wesemu.errors import DiskFull, StoreError
+from wesemu.runs.disk_full import FULL_DISK_ADVICE, DiskReserve
 
 # Schema and migrations.
 
@@ -360,7 +256,7 @@ async def _translate_errors(act: Callable[[], Awaitable[T]], path: Path) -> T:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in _FULL_DISK_CODES:
             raise
-        raise DiskFull(f"the index cannot be written ({error}); {_ADVICE}") from error
+        raise DiskFull(f"the index cannot be written ({error}); {FULL_DISK_ADVICE}") from error
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) if _is_damage(error) else error from error
 

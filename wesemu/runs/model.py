@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, NewType, TypeAlias
 
 from wesemu.errors import InvalidRequest
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 # SLA terms.
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from wesemu.errors import DiskFull
-from wesemu.runs.database import retry_on_full_disk
+from wesemu.runs.disk_full import retry_on_full_disk
 from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.store import RunStore
 

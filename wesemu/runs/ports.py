@@ -27,7 +27,7 @@ from wesemu.runs.model import (
     TaskLog,
 )
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 _SIGNAL = 128
 _TERMINATED = _SIGNAL + signal.SIGTERM

@@ -14,7 +14,7 @@ import structlog
 from wesemu.errors import TransitionRefused
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
-from wesemu.runs.database import retry_on_full_disk
+from wesemu.runs.disk_full import retry_on_full_disk
 from wesemu.runs.model import Run, RunId, RunState
 from wesemu.runs.store import RunStore
 

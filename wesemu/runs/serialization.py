@@ -27,7 +27,7 @@ from wesemu.runs.model import (
 )
 from wesemu.runs.ports import Plan, Publication
 from wesemu.runs.run_directory import Workspace, read_regular, write_json
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 Row = Mapping[str, Any]
 

@@ -20,7 +20,7 @@ import structlog
 from wesemu.errors import EngineFault, FaultInjected, RunNotFound, TransitionRefused, WesemuError
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
-from wesemu.runs.database import check_room, out_of_files, retry_on_full_disk
+from wesemu.runs.disk_full import check_room, out_of_files, retry_on_full_disk
 from wesemu.runs.model import UNPUBLISHED, OutputFile, Run, RunFailure, RunId, RunState
 from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
 from wesemu.runs.outcome import (
@@ -51,9 +51,9 @@ from wesemu.runs.ports import (
 )
 from wesemu.runs.publishing import Publisher
 from wesemu.runs.run_directory import Workspace, write_json
+from wesemu.runs.run_figures import due
 from wesemu.runs.serialization import read_plan, write_end
 from wesemu.runs.service import RunLimits
-from wesemu.runs.sla import due
 from wesemu.runs.store import RunStore
 
 _T = TypeVar("_T")

@@ -23,7 +23,7 @@ from wesemu.errors import InvalidRequest
 from wesemu.genomics.ploidy import DIPLOID, parse_ploidy
 from wesemu.genomics.read_groups import parse_read_group
 from wesemu.runs.model import RunRequest
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.util.text import validation_reason
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")

@@ -24,7 +24,7 @@ from wesemu.runs.model import (
 )
 from wesemu.runs.ports import Delivery, Engine, LaunchRequest, Plan, ProgressCallback, Results
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, make_executable, safe_name
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.fetch import FILE, RemoteWorkflows, is_file, is_remote
 from wesemu.workflows.params import PARAMS

@@ -20,7 +20,7 @@ from support.waiting import eventually
 
 from wesemu.runs.clock import WallClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore
 from wesemu.runs.webhooks import Callbacks, Message, signature
 from wesemu.settings import Settings

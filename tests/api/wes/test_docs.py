@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wesemu.api.wes.models import PREFIX, VERSIONS
-from wesemu.runs.sla import NAMES
+from wesemu.runs.run_figures import NAMES
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "wes.md").read_text(encoding="utf-8")
 

@@ -12,7 +12,7 @@ from support.scripted import START
 
 from wesemu.runs.database import MIGRATIONS, Database
 from wesemu.runs.model import LOCAL_OWNER, Owner, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore, Selection, page_query
 
 OTHER = Owner("other")

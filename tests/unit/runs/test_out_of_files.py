@@ -16,7 +16,7 @@ from unit.runs.test_service import ended, mapping
 from wesemu.app import RUNS, create_app
 from wesemu.errors import EngineFault
 from wesemu.runs.clock import ManualClock
-from wesemu.runs.database import out_of_files
+from wesemu.runs.disk_full import out_of_files
 from wesemu.runs.model import LOCAL_OWNER, Pacing, RunState
 from wesemu.settings import Settings, SlaSettings
 from wesemu.testing.fake_engine import ScriptedEngine

@@ -9,7 +9,7 @@ from support.scripted import START
 
 from wesemu.errors import RunNotFound
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import Head, RunCache, RunStore
 
 

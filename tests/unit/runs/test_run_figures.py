@@ -18,8 +18,8 @@ from wesemu.runs.model import (
     RunState,
     SlaTerms,
 )
-from wesemu.runs.service_levels import ServiceLevel
-from wesemu.runs.sla import NAMES, figures, labels
+from wesemu.runs.run_figures import NAMES, figures, labels
+from wesemu.runs.sla import ServiceLevel
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 QUEUED = Run(

@@ -7,7 +7,7 @@ from support.scripted import START
 
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.scheduler import startable
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 
 def a_run(sequence: int, level: str = "s", cores: int = 1) -> Run:

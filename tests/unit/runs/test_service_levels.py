@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesemu.runs.service_levels import ServiceLevel, promise, stretch
+from wesemu.runs.sla import ServiceLevel, promise, stretch
 
 SILVER, GOLD, PLATINUM = ServiceLevel.SILVER, ServiceLevel.GOLD, ServiceLevel.PLATINUM
 sizes = st.integers(min_value=0, max_value=10**13)

@@ -24,9 +24,9 @@ from wesemu.runs.model import (
     SlaTerms,
     pretended_bases,
 )
+from wesemu.runs.run_figures import count_reads, due, elapsed, predict
 from wesemu.runs.service import ServicePolicy
-from wesemu.runs.service_levels import TIERS, ServiceLevel
-from wesemu.runs.sla import count_reads, due, elapsed, predict
+from wesemu.runs.sla import TIERS, ServiceLevel
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 RUNNING = Run(

@@ -23,7 +23,7 @@ from wesemu.runs.model import (
     TaskState,
 )
 from wesemu.runs.notifications import RunNotifier, TaskWriteBehind
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import HandleTaken, RunStore
 
 

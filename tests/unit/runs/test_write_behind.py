@@ -19,7 +19,7 @@ from wesemu.runs.model import (
     TaskState,
 )
 from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 
 RUN = Run(
     id=RunId("run"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.core import _own_tools
+from wesemu.core import _tool_config
 from wesemu.errors import InvalidRequest
 from wesemu.node import Gpu, Node
 from wesemu.settings import Settings
@@ -60,7 +60,7 @@ def test_settings_become_the_object_parabricks() -> None:
         {"parabricks": {"image": "pb.sif", "memory_limit": 80, "retry_low_memory": False}}
     )
     node = Node(cores=24, memory_mb=1, gpus=(Gpu(0), Gpu(1), Gpu(2)), runs=1)
-    assert _own_tools(settings, node).parabricks == {
+    assert _tool_config(settings, node).parabricks == {
         "runtime": "auto",
         "image": str(Path("pb.sif").absolute()),
         "low_memory": "auto",
@@ -70,7 +70,7 @@ def test_settings_become_the_object_parabricks() -> None:
         "threads": 8,
     }
     lone = Node(cores=64, memory_mb=1, gpus=(Gpu(0),), runs=1)
-    assert _own_tools(settings, lone).parabricks["threads"] == 16
+    assert _tool_config(settings, lone).parabricks["threads"] == 16
 
 
 def test_the_commands_of_the_settings_reach_the_pipeline() -> None:

@@ -10,7 +10,7 @@ from support.scripted import START
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.run_directory import Workspace
-from wesemu.runs.service_levels import ServiceLevel
+from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import gpu_problem
 from wesemu.workflows.placement import (
     NodeOffer,

@@ -32,8 +32,8 @@ from wesemu.errors import (
     WesemuError,
 )
 from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, JsonValue, Owner, Run, RunState
+from wesemu.runs.run_figures import elapsed, figures, predict, promised
 from wesemu.runs.service import RunService
-from wesemu.runs.sla import elapsed, figures, predict, promised
 
 # Times and durations as Go prints them
 

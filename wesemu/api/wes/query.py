@@ -12,7 +12,7 @@ from multidict import MultiMapping
 from wesemu.api.wes.models import Version
 from wesemu.errors import InvalidRequest, NotFound
 from wesemu.runs.model import RunState
-from wesemu.runs.sla import NAMES
+from wesemu.runs.run_figures import NAMES
 from wesemu.runs.store import TAG_LIMIT, Selection
 
 # Paging: page_size and page_token (WES 1.1.0, ListRuns)

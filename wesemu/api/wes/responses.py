@@ -28,8 +28,8 @@ from wesemu.runs.model import (
 )
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.publishing import SHARED
+from wesemu.runs.run_figures import labels
 from wesemu.runs.service import RunService
-from wesemu.runs.sla import labels
 from wesemu.runs.store import Head
 
 # Facts and limits of the server
