@@ -29,8 +29,13 @@ from wesemu.runs.ports import (
     TaskChanged,
     Unpublished,
 )
-from wesemu.runs.publishing import is_own, printable_path, unpublishable_reason
-from wesemu.runs.run_directory import Workspace, read_regular
+from wesemu.runs.run_directory import (
+    Workspace,
+    is_own,
+    printable_path,
+    read_regular,
+    unpublishable_reason,
+)
 
 # Preallocation of disk blocks, so that appends succeed on a full disk.
 

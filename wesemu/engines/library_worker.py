@@ -28,8 +28,7 @@ from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.task_recorder import LibraryTasks
 from wesemu.runs.model import Graph, JsonValue, RunFailure
 from wesemu.runs.ports import EngineError, Unpublished
-from wesemu.runs.publishing import is_utf8, printable_path, unpublishable_reason
-from wesemu.runs.run_directory import Workspace
+from wesemu.runs.run_directory import Workspace, is_utf8, printable_path, unpublishable_reason
 
 
 @dataclass(slots=True)

@@ -310,3 +310,47 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unpublishable_reason(workspace: Workspace, path: Path) -> str | None:
+    """Return why the file at `path` cannot be published; None if it can. Blocks.
+
+    A link is published as its target if that lies in `work/` or in the inputs of the run.
+    """
+    if not is_utf8(path):
+        return "its name is not UTF-8"
+    try:
+        real = path.resolve(strict=True)
+    except FileNotFoundError:
+        return "it is a link to a file that does not exist" if path.is_symlink() else "it is gone"
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+        return "it is a link that leads to itself"
+    if not is_own(workspace, real):
+        return "it is a link that leads out of the run's directory"
+    if real.is_dir():
+        return "it is a link to a folder that contains it"
+    if not real.is_file():
+        return "it is not a regular file"
+    if not os.access(real, os.R_OK):
+        return "it may not be read"
+    return None
+
+
+def is_own(workspace: Workspace, real: Path) -> bool:
+    """Return whether a path without links lies in `work/` or in the inputs of the run."""
+    return any(
+        real.is_relative_to(folder.resolve()) for folder in (workspace.work, workspace.inputs)
+    )
+
+
+def is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable_path(path: str) -> str:
+    r"""Return a path as text; a byte that is not UTF-8 becomes `\xff`."""
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -22,8 +22,7 @@ from wesemu.engines.library_worker import NAME, KeptOutputs, LibraryResults, Wor
 from wesemu.engines.processes import MARK
 from wesemu.engines.task_recorder import LibraryTasks
 from wesemu.runs.model import JsonObject, JsonValue, RunFailure
-from wesemu.runs.publishing import is_utf8, printable_path
-from wesemu.runs.run_directory import Workspace, write_json
+from wesemu.runs.run_directory import Workspace, is_utf8, printable_path, write_json
 
 # Outputs: cwltool's output object as files in `work/out/`.
 

@@ -15,7 +15,6 @@ from typing import Any
 from wesemu.engines.failures import shorten
 from wesemu.engines.launch_spec import LibraryLaunchSpec
 from wesemu.engines.library_worker import LibraryResults, WorkerContext
-from wesemu.engines.wdl.backend import Images
 from wesemu.runs.model import Graph, JsonValue, PlannedTask, RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace
 
@@ -176,7 +175,7 @@ def _use_backend(worker: WorkerContext, config: Any) -> None:
     if name == _LOCAL:
         chosen = backend.local_backend(tasks, share)
     else:
-        images = Images(worker.spec.containers or "docker")
+        images = backend.Images(worker.spec.containers or "docker")
         chosen = backend.recorded(known[name], tasks, share, images)
         if not worker.spec.always_contained:
             chosen = backend.chosen(backend.local_backend(tasks, share), chosen, images)
