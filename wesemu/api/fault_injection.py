@@ -255,7 +255,7 @@ def _pattern(operation: str) -> _Pattern:
 
 
 def _why_impossible(method: str, path: str) -> str | None:
-    """Return why no request can match, or None if one can."""
+    """Return why no request can match `method` and `path`; None if one can."""
     if method not in _METHODS:
         return f"{method[:20]} is not a method"
     if path.startswith("/_wesemu/") or path == "/_wesemu":

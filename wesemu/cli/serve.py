@@ -269,7 +269,7 @@ def _other_users() -> list[str]:
 def create_data_directory(settings: "Settings") -> None:
     """Create the data directory for this user only, and set the umask to its mode.
 
-    The umask makes new files as private as the directory, also those of child processes. An
+    The umask makes new files, also those of child processes, as private as the directory. An
     existing directory keeps its mode.
     """
     from wesemu.runs.data_directory import DataDirectory

@@ -101,7 +101,10 @@ class Transport:
         return answer
 
     async def chunks(self, url: str, *, start: int = 0) -> AsyncIterator[bytes]:
-        """Yield the bytes of a path or an absolute URL of this server, from byte `start` on."""
+        """Yield the response body of `url` from byte `start` on.
+
+        `url` is a path or an absolute URL of this server.
+        """
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
             async with self._request("GET", url, headers=headers, timeout=_NO_TOTAL) as response:

@@ -56,7 +56,10 @@ RunWorkflow = Callable[[WorkerContext], int]
 
 
 class LibraryWorker:
-    """Implements `run_process.Worker`. A byte on its pipe means cancel."""
+    """The parent's side of a forked worker (`run_process.Worker`).
+
+    `cancel` writes a byte to the worker's pipe.
+    """
 
     def __init__(
         self, context: RunContext, spec: LibraryLaunchSpec, run_workflow: RunWorkflow

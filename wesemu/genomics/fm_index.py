@@ -101,7 +101,7 @@ def _has_bwa_index(reference: str) -> bool:
 
 
 def _load(library: ctypes.CDLL, reference: str) -> _BwtFile:
-    """Return bwa's transform with a denser suffix array."""
+    """Return the Burrows-Wheeler transform of bwa's index, with a denser suffix array."""
     address = library.bwt_restore_bwt(os.fsencode(reference + ".bwt"))
     transform = _BwtFile.from_address(address)
     bases = sum(contig.length for contig in read_contigs(reference))

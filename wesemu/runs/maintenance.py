@@ -150,7 +150,10 @@ _NAMES_SHOWN = 3
 
 
 def trash(workspace: Workspace) -> Path:
-    """Rename a run directory so that a crash cannot leave half of it. Return the new path."""
+    """Rename a run directory before it is deleted, and return the new path.
+
+    A crash while it is deleted then leaves no half of a run.
+    """
     away = workspace.root.with_name(TRASH_PREFIX + workspace.root.name)
     return workspace.root.rename(away) if workspace.root.exists() else away
 

@@ -123,7 +123,7 @@ def _names_on_disk(folder: Path) -> dict[str, str]:
 
 
 def _names_of(plan: Plan) -> dict[str, str]:
-    """Return each location with the name it is compared by: for a file, its path without links."""
+    """Map each location to what it is compared by: a file's path without links, else itself."""
     return {
         each.url: str(each.destination.resolve()) if each.destination is not None else each.url
         for each in plan.publications or ()

@@ -263,7 +263,7 @@ def tree_size(*folders: Path) -> int:
 
 
 def read_end(path: Path, size: int) -> bytes:
-    """Return the last bytes of a file, at most `size`. As `read_regular`."""
+    """Return the last `size` bytes of a file, or all of it. Raises as `read_regular` does."""
     descriptor = _open_regular(path)
     with os.fdopen(descriptor, "rb") as file:
         file.seek(max(0, os.fstat(descriptor).st_size - size))

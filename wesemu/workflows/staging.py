@@ -235,7 +235,10 @@ def _input_folder(folder: Path, location: str) -> Path:
 
 
 def _file_name(file: WebFile) -> str:
-    """Return the last part of the URL's path with safe letters; its suffix gives the format."""
+    """Return the last part of the URL's path in safe letters.
+
+    The suffix stays, because the format is read from it.
+    """
     name = unquote(URL(file.url, encoded=True).raw_path.rpartition("/")[2])
     return _UNSAFE.sub("_", name).lstrip(".")[-100:] or "input"
 

@@ -152,7 +152,10 @@ class BucketHandlers:
         )
 
     def _remove_all(self, bucket: str, keys: list[str]) -> dict[str, tuple[str, str]]:
-        """Remove objects; return code and message of each refused key. Raise server errors."""
+        """Remove objects; return code and message for each refused key.
+
+        Raises errors of status 500 and above.
+        """
         refused: dict[str, tuple[str, str]] = {}
         for key in keys:
             try:

@@ -197,8 +197,10 @@ def _copied(part: UploadPart) -> web.Response:
 
 
 def _is_after(upload: MultipartUpload, key_marker: str, id_marker: str) -> bool:
-    """Return whether an upload comes after the markers. Without `upload-id-marker`, uploads of the
-    marker's own key are skipped."""
+    """Return whether an upload comes after the markers.
+
+    Without `upload-id-marker`, all uploads of the key `key-marker` are skipped.
+    """
     if id_marker:
         return (upload.key, upload.id) > (key_marker, id_marker)
     return upload.key > key_marker

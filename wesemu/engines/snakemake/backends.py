@@ -218,7 +218,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def note_node(attempt: Attempt, facts: Mapping[str, Any]) -> None:
-    """Set node and start time of the attempt: time in the queue of Slurm does not count."""
+    """Set the attempt's node and start time; the time in Slurm's queue does not count."""
     if not facts or attempt.node:
         return
     attempt.node = {"node": str(facts["node"]), "slurm_job": str(facts["job"])}

@@ -110,7 +110,7 @@ class SnakemakeEngine:
         return await self._launcher.follow(job.workspace, reply)
 
     async def _measured(self) -> Cluster:
-        """Return the cluster with the properties that Slurm reports. Raises EngineFault."""
+        """Return the cluster; for a Slurm executor with what Slurm reports. Raises EngineFault."""
         if self.executor == "local":
             return self._cluster
         if self.executor == "slurm" and self.mode != "warm":

@@ -56,7 +56,8 @@ class TaskLeases:
     def enter(self, jobid: int, wanted: Resources | None) -> Lease | None:
         """Block until the job may start; return its lease, or None if it needs none.
 
-        Does not block for a member of a group. Raises LeasesClosed, OSError.
+        A job of a group that has its lease already shares it and does not block. Raises
+        LeasesClosed, OSError.
         """
         with self._lock:
             share = self._groups.get(jobid)

@@ -208,8 +208,8 @@ def tool_environment(workspace: Workspace, spec: SnakemakeLaunchSpec) -> dict[st
 def _python_folder(workspace: Workspace, spec: SnakemakeLaunchSpec) -> Path | None:
     """Return a folder where `python` and `python3` start the interpreter of Snakemake.
 
-    None if PATH finds that interpreter already. The files are scripts, not links: an interpreter
-    searches for its environment next to the name with which it was started.
+    None if PATH finds that interpreter already. The files are scripts, because an
+    interpreter that is started through a link looks for its environment beside the link.
     """
     own = Path(spec.python)
     folder = workspace.root / "tmp" / "bin"

@@ -255,7 +255,7 @@ def _report(finding: PreflightCheck) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of `pbrun` in the working directory."""
+    """One `pbrun` command in the working directory, run again with less memory if that helps."""
 
     name: str
     options: ParabricksOptions
