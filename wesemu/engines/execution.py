@@ -237,7 +237,8 @@ def end_leftovers(workspace: Workspace) -> None:
         # a workflow can forge records, so only groups in the session of the run are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
-    session = process.pid if process else None
+    # no session if another process has the id of the run process by now
+    session = process.pid if process and identify(process.pid) is None else None
     end_all(lambda: marked(workspace.root, session))
     executors = (record.get("executor", "local") for record in event_log.records(workspace))
     if any(executor != "local" for executor in executors):

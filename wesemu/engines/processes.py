@@ -95,19 +95,19 @@ def session_of(pid: int) -> int | None:
 def marked(directory: Path, session: int | None = None) -> list[int]:
     """Return the processes of this user that carry the mark of a run directory.
 
-    With `session`, includes the processes of that session with an empty environment: a process
-    has no readable environment during execve(2).
+    With `session`, also the processes of that session without the mark: while a process executes
+    another program (execve(2)), its environment reads as empty or cut off.
     """
     wanted, found = str(directory), []
     for process in psutil.process_iter():
         try:
-            environment = process.environ()
+            mark = process.environ().get(MARK)
         except (psutil.Error, OSError):
-            environment = {}
-        hidden = not environment and session is not None and session_of(process.pid) == session
-        if hidden and identify(process.pid) is None:
-            continue
-        if hidden or environment.get(MARK) == wanted:
+            mark = None
+        if mark is None and session is not None and session_of(process.pid) == session:
+            if identify(process.pid) is not None:
+                found.append(process.pid)
+        elif mark == wanted:
             found.append(process.pid)
     return found
 
