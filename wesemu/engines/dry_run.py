@@ -114,7 +114,7 @@ def write_failure(workspace: Workspace, failure: RunFailure) -> None:
 def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:
     """End the process and all that it started; daemons are found by the mark."""
     send_group(process.pid, signal.SIGKILL)
-    end_all(lambda: [*members(process.pid), *marked(root)])
+    end_all(lambda: [*members(process.pid), *marked(root, process.pid)])
     process.wait()
     if process.stdin is not None:
         process.stdin.close()
