@@ -162,7 +162,7 @@ class StoreError(SystemFault):
 
 
 class DiskFull(SystemFault):
-    """The disk of the data directory is full; somebody has to free space."""
+    """The disk of the data directory is full; an administrator has to free space."""
 
 
 class OutOfFiles(SystemFault):

@@ -328,7 +328,7 @@ class Readiness:
         return f"the engine {engine.name} did not get ready: {failure}; it is tried again"
 
     async def _warm(self, engine: Engine) -> None:
-        """Try until it succeeds: somebody may fix the problem while the server runs."""
+        """Try until it succeeds: the problem may be fixed while the server runs."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
