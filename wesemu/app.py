@@ -38,10 +38,7 @@ from wesemu.api.wes.files import RunEvents
 from wesemu.api.wes.responses import EngineParameter, ServiceFacts
 from wesemu.api.wes.routes import WesDialect
 from wesemu.api.wes.routes import routes as wes_routes
-from wesemu.composition import (
-    build_verifier,
-    find_sandbox,
-)
+from wesemu.composition import build_verifier, find_sandbox
 from wesemu.core import Core, open_core
 from wesemu.engine_parameters import PARAMETERS
 from wesemu.engines.leases import live_tickets

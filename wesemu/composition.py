@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from wesemu.engines import landlock
+from wesemu.engines import isolation
 from wesemu.engines.launch_spec import find_container_tool
 from wesemu.engines.leases import live_tickets
 from wesemu.engines.library_engine import CwlEngine, WdlEngine, probe_cwl, probe_wdl
@@ -156,7 +156,7 @@ async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engi
         )
     ]
     # The workers of CWL and WDL restrict themselves with Landlock; bubblewrap cannot start them.
-    within = replace(sandbox, program="") if sandbox and landlock.version() else sandbox
+    within = replace(sandbox, program="") if sandbox and isolation.landlock_version() else sandbox
     if within and within.program:
         log.warning("CWL and WDL are off: they need Landlock, and bubblewrap cannot replace it")
         return engines

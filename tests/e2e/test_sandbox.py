@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 from e2e.conftest import Server
 
-from wesemu.engines.landlock import NETWORK_SINCE, SIGNALS_SINCE, version
-from wesemu.engines.namespaces import allowed
+from wesemu.engines.isolation import (
+    NETWORK_SINCE,
+    SIGNALS_SINCE,
+    landlock_version,
+    namespace_allowed,
+)
 
 pytestmark = pytest.mark.skipif(
-    version() < SIGNALS_SINCE, reason="needs Landlock of Linux 6.12 or newer"
+    landlock_version() < SIGNALS_SINCE, reason="needs Landlock of Linux 6.12 or newer"
 )
 
 ATTACKS = {
@@ -229,7 +233,7 @@ def test_the_attacks_get_through_without_the_sandbox(
     assert sorted(work(run_id, "run.txt").splitlines()) == succeeded
 
 
-@pytest.mark.skipif(version() < NETWORK_SINCE, reason="needs Landlock of Linux 6.7 or newer")
+@pytest.mark.skipif(landlock_version() < NETWORK_SINCE, reason="needs Landlock of Linux 6.7")
 def test_without_network_a_workflow_does_not_reach_the_controls(
     guarded: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +343,7 @@ workflow main {
 
 @pytest.fixture
 def private_temporary() -> None:
-    if not allowed("mounts"):
+    if not namespace_allowed("mounts"):
         pytest.skip("needs mount namespaces, which this user may not have")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from wesemu import __version__
-from wesemu.cli import admin, configuration, data, demo, doctor, jobs, maintenance, run, serve
+from wesemu.cli import admin, configuration, data, demo, doctor, jobs, run, serve
 from wesemu.cli.output import ExitStatus, describe_os_error, print_note, print_result, status_of
 from wesemu.errors import WesemuError
 
@@ -28,7 +28,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_wesemu)
-    for group in (demo, serve, run, jobs, configuration, admin, data, doctor, maintenance):
+    for group in (demo, serve, run, jobs, configuration, admin, data, doctor):
         group.register(app)
     return app
 

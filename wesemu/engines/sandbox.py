@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from wesemu.engines import landlock, namespaces
-from wesemu.engines.landlock import DEVICES, READ, WRITE, FileAccess
+from wesemu.engines import isolation
+from wesemu.engines.isolation import DEVICES, READ, WRITE, FileAccess
 from wesemu.errors import EngineFault
 from wesemu.runs.ports import QueuePriority
 from wesemu.runs.run_directory import Workspace
@@ -82,7 +82,7 @@ def bubblewrap(
         else:
             options += ["--ro-bind", "/dev/null", str(path)]
     # later binds win: first the visible paths, then the writable ones inside them
-    for path in sorted({run, *(path for path in shown if namespaces.is_below(path, closed))}):
+    for path in sorted({run, *(path for path in shown if isolation.is_below(path, closed))}):
         options += ["--ro-bind-try", str(path), str(path)]
     for path in sorted(writable):
         options += ["--bind-try", str(path), str(path)]
@@ -108,10 +108,10 @@ def _bwrap_devices() -> Iterator[str]:
 
 def _temporary(run: Path, shown: Sequence[Path]) -> Iterator[str]:
     """Yield the options that mount `tmp/` over /tmp and keep the paths to `shown` visible."""
-    covered = namespaces.covered_folders(shown)
+    covered = isolation.covered_folders(shown)
     for folder in sorted(covered):
         yield from ("--bind", str(run / "tmp"), str(folder))
-    tops = {top for path in shown for top in namespaces.tops(path, covered)}
+    tops = {top for path in shown for top in isolation.tops(path, covered)}
     for top in sorted(top for top in tops if top.exists()):
         if (run / "tmp" / top.name).is_symlink():
             raise EngineFault(f"{run / 'tmp' / top.name} is a link; remove it")
@@ -183,9 +183,9 @@ def choose_sandbox(
         readable=tuple(str(path.expanduser().resolve()) for path in readable),
         writable=tuple(str(path.expanduser().resolve()) for path in writable),
         network=network,
-        private_temporary=namespaces.allowed("mounts"),
+        private_temporary=isolation.namespace_allowed("mounts"),
     )
-    newest = landlock.version()
+    newest = isolation.landlock_version()
     if mode == "bubblewrap":
         program, version = find_bubblewrap()
         sandbox = replace(sandbox, program=program)
@@ -197,13 +197,17 @@ def choose_sandbox(
                 'engine.sandbox = "none" and engine.network = true, or use another kernel'
             )
         return SandboxChoice(None, "none: this kernel has no Landlock")
-    if not network and newest < landlock.NETWORK_SINCE and not namespaces.allowed("network"):
+    if (
+        not network
+        and newest < isolation.NETWORK_SINCE
+        and not isolation.namespace_allowed("network")
+    ):
         raise EngineFault(
             "engine.network = false needs Linux 6.7 or newer, or user namespaces; "
             "this machine has neither"
         )
     notes = [f"landlock {newest}"]
-    notes += [] if newest >= landlock.SIGNALS_SINCE else ["signals are not kept inside"]
+    notes += [] if newest >= isolation.SIGNALS_SINCE else ["signals are not kept inside"]
     notes += [] if sandbox.private_temporary else ["runs have no /tmp of their own"]
     notes += [] if network else ["no network"]
     return SandboxChoice(sandbox, "; ".join(notes))
@@ -249,7 +253,7 @@ def enter_sandbox(
     _drop_capabilities()
     # `echo … > /dev/stderr` opens these again in processes that have no log of their own
     logs = (workspace.stdout, workspace.stderr)
-    landlock.restrict(
+    isolation.restrict_access(
         _rules(sandbox, workspace.root, [*writable, *logs]),
         deny_tcp=not sandbox.network and not without_network,
     )
@@ -285,7 +289,7 @@ def _shown(sandbox: Sandbox, workspace: Workspace) -> list[Path]:
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     needed = (*path, *sys.path, sys.prefix, sys.base_prefix, str(Path.home()))
     folders = {path for path in map(Path, needed) if path.is_absolute()}.difference(
-        namespaces.TEMPORARY  # as a home folder of system users
+        isolation.TEMPORARY  # as a home folder of system users
     )
     return [workspace.root, *map(Path, sandbox.readable), *folders]
 
@@ -361,7 +365,7 @@ def _drop_capabilities() -> None:
 
 def _leave_network() -> bool:
     try:
-        namespaces.leave_network()
+        isolation.leave_network()
     except OSError:
         return False
     return True
@@ -369,7 +373,7 @@ def _leave_network() -> bool:
 
 def _replace_temporary(sandbox: Sandbox, workspace: Workspace, writable: Sequence[Path]) -> None:
     try:
-        namespaces.replace_temporary(
+        isolation.replace_temporary(
             workspace.root / "tmp",
             shown=_shown(sandbox, workspace),
             writable=[*writable, *map(Path, sandbox.writable)],

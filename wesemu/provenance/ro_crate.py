@@ -23,13 +23,7 @@ from rocrate.model.file import File
 from rocrate.rocrate import ROCrate
 
 from wesemu import __version__
-from wesemu.provenance.collect import (
-    CrateFacts,
-    InputFile,
-    PartFile,
-    ResultFile,
-    redacted_content,
-)
+from wesemu.provenance.collect import CrateFacts, InputFile, PartFile, ResultFile, redacted_content
 from wesemu.provenance.redaction import REDACTED
 from wesemu.runs.model import JsonValue, RunState
 

@@ -13,19 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from wesemu.errors import (
-    EngineFault,
-    RunActive,
-    RunNotFound,
-)
+from wesemu.errors import EngineFault, RunActive, RunNotFound
 from wesemu.runs.data_directory import is_run_directory
 from wesemu.runs.maintenance import delete, delete_all
-from wesemu.runs.model import (
-    Run,
-    RunId,
-    RunState,
-    TaskState,
-)
+from wesemu.runs.model import Run, RunId, RunState, TaskState
 from wesemu.runs.notifications import ChangedRuns, RunNotifier
 from wesemu.runs.run_directory import Workspace, tree_size
 from wesemu.runs.run_figures import RunTallies

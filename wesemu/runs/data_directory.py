@@ -19,10 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wesemu.errors import (
-    DataDirectoryLocked,
-    DataDirectoryRefused,
-)
+from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused
 from wesemu.runs.ports import Engine
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.store import RunStore

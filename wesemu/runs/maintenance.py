@@ -19,10 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
-from wesemu.errors import (
-    InvalidRequest,
-    SystemFault,
-)
+from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.runs.data_directory import (
     TRASH_PREFIX,
     DataDirectory,

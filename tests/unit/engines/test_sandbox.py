@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines import landlock, namespaces
+from wesemu.engines import isolation
 from wesemu.engines.sandbox import (
     Sandbox,
     choose_sandbox,
@@ -18,7 +18,7 @@ from wesemu.engines.sandbox import (
 from wesemu.errors import EngineFault
 from wesemu.runs.run_directory import Workspace
 
-needs_landlock = pytest.mark.skipif(landlock.version() == 0, reason="needs Landlock")
+needs_landlock = pytest.mark.skipif(isolation.landlock_version() == 0, reason="needs Landlock")
 
 
 def in_child(attempt: Callable[[], object]) -> bool:
@@ -101,7 +101,7 @@ def test_a_link_to_the_data_leads_nowhere(workspace: Workspace, tmp_path: Path) 
 
 
 @needs_landlock
-@pytest.mark.skipif(not namespaces.allowed("mounts"), reason="needs mount namespaces")
+@pytest.mark.skipif(not isolation.namespace_allowed("mounts"), reason="needs mount namespaces")
 def test_a_home_in_tmp_does_not_open_it(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +126,7 @@ def test_none_is_none(tmp_path: Path) -> None:
 
 
 def test_a_kernel_without_landlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landlock, "version", lambda: 0)
+    monkeypatch.setattr(isolation, "landlock_version", lambda: 0)
     sandbox, kind = choose_sandbox("auto", tmp_path)
     assert sandbox is None
     assert "no Landlock" in kind

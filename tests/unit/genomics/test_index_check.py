@@ -14,8 +14,7 @@ from support.sample_s import SAMPLE_S, fasta
 from wesemu.errors import InputError
 from wesemu.genomics import fm_index
 from wesemu.genomics.bwa_index import SUFFIXES_OF
-from wesemu.genomics.index_check import index_mismatch
-from wesemu.genomics.reference_records import ReferenceRecords
+from wesemu.genomics.reference_records import ReferenceRecords, index_mismatch
 from wesemu.genomics.simulate.genome import RandomSource
 
 CONTIGS = dict(SAMPLE_S.contigs)

@@ -18,8 +18,8 @@ from wesemu.engines.lease_queue import Capacity, Ticket
 from wesemu.engines.leases import LeaseClient, SystemLeases, declare, list_tickets
 from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, ToolMissing
 from wesemu.genomics.bwa_index import SUFFIXES, index_fault, read_contigs
-from wesemu.genomics.index_check import index_mismatch
 from wesemu.genomics.reference import ReferenceStore
+from wesemu.genomics.reference_records import index_mismatch
 from wesemu.genomics.tools import Toolset, resolve, wheel_command
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import QueuePriority

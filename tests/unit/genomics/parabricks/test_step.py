@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.parabricks import IMAGE, Doubles
 
-from wesemu.genomics.parabricks.__main__ import BAD_INPUT, NOT_STARTED, main
+from wesemu.genomics.align import BAD_INPUT
+from wesemu.genomics.parabricks.__main__ import NOT_STARTED, main
 from wesemu.genomics.parabricks.failures import CURES
 from wesemu.genomics.parabricks.step import container_name
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines import namespaces
+from wesemu.engines import isolation
 
 pytestmark = pytest.mark.skipif(
-    not namespaces.allowed("mounts"), reason="needs mount namespaces, which this user may not have"
+    not isolation.namespace_allowed("mounts"),
+    reason="this user may not have mount namespaces",
 )
 
 
@@ -21,7 +22,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (machine / folder).mkdir(parents=True)
     for file in ("tmp/other", "tmp/data/index", "tmp/data/reference", "tmp/tools/samtools"):
         (machine / file).write_text(file)
-    monkeypatch.setattr(namespaces, "TEMPORARY", (machine / "tmp",))
+    monkeypatch.setattr(isolation, "TEMPORARY", (machine / "tmp",))
     return machine
 
 
@@ -31,7 +32,7 @@ def replaced(machine: Path, look: Callable[[], str], **changes: list[Path]) -> s
     hear, tell = os.pipe()
     if (pid := os.fork()) == 0:
         try:
-            namespaces.replace_temporary(machine / "own", **given)
+            isolation.replace_temporary(machine / "own", **given)
             os.write(tell, look().encode())
         except OSError as error:
             os.write(tell, type(error).__name__.encode())
