@@ -5,12 +5,13 @@ Also the selection of lists (`Selection`, `page_query`) and the cache of ended r
 """
 
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
+
+from cachetools import LRUCache
 
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import serialization
@@ -138,8 +139,6 @@ _HEADS = 10_000
 _LARGEST_ROW = 32_000
 """Characters of a row. Larger rows are not cached, which limits the memory."""
 
-T = TypeVar("T")
-
 
 class RunCache:
     """LRU caches of ended runs and their heads.
@@ -149,8 +148,8 @@ class RunCache:
     """
 
     def __init__(self) -> None:
-        self._runs = _LruCache[Run](_RUNS)
-        self._heads = _LruCache[tuple[Owner, Head]](_HEADS)
+        self._runs: LRUCache[str, Run] = LRUCache(_RUNS)
+        self._heads: LRUCache[str, tuple[Owner, Head]] = LRUCache(_HEADS)
         self.removals = 0
 
     def get(self, run_id: str) -> Run | None:
@@ -160,7 +159,7 @@ class RunCache:
         """Cache an ended run. `size` is the size of its row in characters."""
         if run.state.active or size > _LARGEST_ROW or removals != self.removals:
             return
-        self._runs.put(run.id, run)
+        self._runs[run.id] = run
 
     def head(self, run_id: str) -> tuple[Owner, Head] | None:
         """Return the owner and the head of the run."""
@@ -169,43 +168,18 @@ class RunCache:
     def remember_head(self, owner: Owner, head: Head, removals: int) -> None:
         if head.state.active or removals != self.removals:
             return
-        self._heads.put(head.id, (owner, head))
+        self._heads[head.id] = owner, head
 
     def forget(self, run_id: str) -> None:
         """Drop a run that is being removed."""
         self.removals += 1
-        self._runs.forget(run_id)
-        self._heads.forget(run_id)
+        self._runs.pop(run_id, None)
+        self._heads.pop(run_id, None)
 
     def forget_all(self) -> None:
         self.removals += 1
         self._runs.clear()
         self._heads.clear()
-
-
-class _LruCache(Generic[T]):
-    """The `most` values that were used last, by run id."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[str, T] = OrderedDict()
-
-    def get(self, run_id: str) -> T | None:
-        value = self._values.get(run_id)
-        if value is not None:
-            self._values.move_to_end(run_id)
-        return value
-
-    def put(self, run_id: str, value: T) -> None:
-        self._values[run_id] = value
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)
-
-    def forget(self, run_id: str) -> None:
-        self._values.pop(run_id, None)
-
-    def clear(self) -> None:
-        self._values.clear()
 
 
 class HandleTaken(StoreError):

@@ -31,6 +31,10 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def door(clock: ManualClock) -> AgsAuthenticator:
+    return authenticator(clock)
+
+
+def authenticator(clock: ManualClock) -> AgsAuthenticator:
     return AgsAuthenticator({KEY_ID: "a secret for tests", "LTAIother": "another"}, clock)
 
 
@@ -248,20 +252,28 @@ def test_a_refused_request_does_not_use_its_nonce_up(door: AgsAuthenticator) -> 
     assert door.check(acs3(nonce="a")) == Owner(KEY_ID)
 
 
-def test_old_nonces_are_forgotten(
-    door: AgsAuthenticator, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_nonces_are_forgotten(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_NONCES", 3)
+    door = authenticator(clock)
     for nonce in "abcde":
         door.check(acs3(nonce=nonce))
     assert [nonce for _, nonce in door._nonces] == ["c", "d", "e"]
     clock.advance(timedelta(minutes=31))
-    fresh: Headers = [
-        ("x-acs-date", f"{clock.now():%Y-%m-%dT%H:%M:%SZ}"),
-        ("x-acs-signature-nonce", "f"),
-    ]
-    door.check(roa(date=None, more=fresh))
+    door.check(roa(date=None, more=fresh(clock.now(), nonce="f")))
     assert [nonce for _, nonce in door._nonces] == ["f"]
+
+
+def test_a_nonce_is_kept_as_long_as_its_time_stamp_is_accepted(
+    door: AgsAuthenticator, clock: ManualClock
+) -> None:
+    ahead = roa(date=None, more=fresh(clock.now() + timedelta(minutes=15), nonce="a"))
+    door.check(ahead)
+    clock.advance(timedelta(minutes=30))
+    assert refusal(door, ahead).code == "SignatureNonceUsed"
+
+
+def fresh(moment: datetime, *, nonce: str) -> Headers:
+    return [("x-acs-date", f"{moment:%Y-%m-%dT%H:%M:%SZ}"), ("x-acs-signature-nonce", nonce)]
 
 
 def _captured() -> list[Any]:

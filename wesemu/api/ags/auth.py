@@ -6,13 +6,13 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
+from cachetools import TTLCache
 
 from wesemu.api.ags.responses import AgsSignatureRefused
 from wesemu.api.base import collect_headers, parse_time, percent_encode, to_bytes
@@ -177,7 +177,10 @@ class AgsAuthenticator:
         self._keys = dict(keys)
         self._bearer = bearer
         self._clock = clock
-        self._nonces: OrderedDict[tuple[str, str], datetime] = OrderedDict()
+        # A time stamp may be 15 minutes ahead, so a request is accepted for 30.
+        self._nonces: TTLCache[tuple[str, str], None, datetime] = TTLCache(
+            _NONCES, ttl=2 * SKEW + timedelta.resolution, timer=clock.now
+        )
 
     async def owner(self, request: web.Request) -> Owner:
         """Return the caller. Reads the body if keys are configured. Raises AgsSignatureRefused, and
@@ -241,19 +244,12 @@ class AgsAuthenticator:
         nonce = request.headers.get("x-acs-signature-nonce")
         if nonce is None:
             return
-        now = self._clock.now()
-        # nonces are in order of arrival; a time stamp may be 15 minutes ahead, so it stays valid
-        # for 30
-        while self._nonces and next(iter(self._nonces.values())) < now - 2 * SKEW:
-            self._nonces.popitem(last=False)
         used = (signature.key_id, nonce)
         if used in self._nonces:
             raise AgsSignatureRefused(
                 400, "SignatureNonceUsed", f"Specified signature nonce was used already: {nonce}."
             )
-        self._nonces[used] = now
-        if len(self._nonces) > _NONCES:
-            self._nonces.popitem(last=False)
+        self._nonces[used] = None
 
 
 def _check_digests(request: SignedRequest) -> None:

@@ -3,12 +3,13 @@ runs."""
 
 import json
 import secrets
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
+
+from cachetools import LRUCache
 
 from wesemu.api.wes import models
 from wesemu.api.wes.models import VERSIONS, Version
@@ -389,29 +390,16 @@ _LARGEST_SHARE = 256
 Key = TypeVar("Key")
 
 
-class ResponseCache(Generic[Key]):
+class ResponseCache(LRUCache[Key, str]):
     """Caches the most recently used texts, up to `letters` characters in total."""
 
     def __init__(self, letters: int) -> None:
-        self._letters = letters
-        self._held = 0
-        self._texts: OrderedDict[Key, str] = OrderedDict()
-
-    def get(self, key: Key) -> str | None:
-        text = self._texts.get(key)
-        if text is not None:
-            self._texts.move_to_end(key)
-        return text
+        super().__init__(letters, getsizeof=len)
 
     def put(self, key: Key, text: str) -> None:
         """Add a text, unless it is so large that it would evict many others."""
-        if key in self._texts or len(text) > self._letters // _LARGEST_SHARE:
-            return
-        self._texts[key] = text
-        self._held += len(text)
-        while self._held > self._letters:
-            _, dropped = self._texts.popitem(last=False)
-            self._held -= len(dropped)
+        if len(text) <= self.maxsize // _LARGEST_SHARE:
+            self[key] = text
 
 
 class RunResponses:
