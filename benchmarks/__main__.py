@@ -17,6 +17,7 @@ NAMES = (
     "start",
     "cancel",
     "many",
+    "queue",
     "mixed",
     "mapping",
     "counting",
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--count",
         type=_positive,
-        help="many: concurrent runs; start_workflow: queued jobs; soak: scripted runs",
+        help="many: concurrent runs; queue, start_workflow: queued runs; soak: scripted runs",
     )
     parser.add_argument(
         "--pairs", type=_positive, help="mapping, counting, stress, wgs: read pairs"

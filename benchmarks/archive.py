@@ -55,14 +55,14 @@ def fill(data: Path, count: int) -> list[str]:
     """
     directory = DataDirectory(data)
     directory.create()
-    asyncio.run(_create_index(directory.index))
+    asyncio.run(create_index(directory.index))
     with closing(_open(directory.index)) as connection:
         present = _delete_other_runs(connection)
     if present != count:
         say(f"writing {count:,} runs into an index")
         for path in data.glob(f"{directory.index.name}*"):
             path.unlink()
-        asyncio.run(_create_index(directory.index))
+        asyncio.run(create_index(directory.index))
         with closing(_open(directory.index)) as connection:
             _write(connection, count)
     query = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
@@ -85,7 +85,8 @@ def _delete_other_runs(connection: sqlite3.Connection) -> int:
     return int(present)
 
 
-async def _create_index(path: Path) -> None:
+async def create_index(path: Path) -> None:
+    """Create an index without runs, unless there is one."""
     store = await RunStore.open(path)
     await store.close()
 
@@ -96,11 +97,14 @@ def _write(connection: sqlite3.Connection, count: int) -> None:
         numbers = range(start, min(count, start + _BATCH))
         ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in numbers]
         with connection:
-            _insert(connection, "runs", _runs(numbers, ids))
-            _insert(connection, "tasks", _tasks(ids))
+            insert_rows(connection, "runs", _runs(numbers, ids))
+            insert_rows(connection, "tasks", _tasks(ids))
 
 
-def _insert(connection: sqlite3.Connection, table: str, rows: Iterator[Mapping[str, Any]]) -> None:
+def insert_rows(
+    connection: sqlite3.Connection, table: str, rows: Iterator[Mapping[str, Any]]
+) -> None:
+    """Insert at least one row; all have the columns of the first."""
     first = next(rows)
     columns, marks = ", ".join(first), ", ".join(f":{name}" for name in first)
     statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"

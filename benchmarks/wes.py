@@ -44,6 +44,7 @@ class Wes:
         *,
         cores: int | None = None,
         attachments: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
         language: tuple[str, str] = ("SMK", "9"),
     ) -> str:
         """RunWorkflow. `attachments` are names and texts. Return the run's id."""
@@ -54,6 +55,7 @@ class Wes:
             "workflow_type_version": language[1],
             "workflow_params": json.dumps(params or {}),
             "workflow_engine_parameters": json.dumps(engine),
+            "tags": json.dumps(tags or {}),
         }
         boundary = uuid.uuid4().hex
         body = _form(boundary, fields, attachments or {})
@@ -99,7 +101,7 @@ class Wes:
             found.append((str(task["name"]), float(values.get("cpu_seconds", 0))))
         return found
 
-    def wait_for_all(self, count: int) -> None:
+    def wait_for_all(self, count: int, every: float = _POLL_SECONDS) -> None:
         """Wait until `count` runs of the server are COMPLETE. Raise RuntimeError if one fails."""
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         while (counts := self.get("/service-info")["system_state_counts"])["COMPLETE"] < count:
@@ -109,7 +111,7 @@ class Wes:
                         raise self._failed(run["run_id"], run["state"])
             if time.monotonic() > deadline:
                 raise RuntimeError(f"these runs do not end: {counts}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(every)
 
     def _failed(self, run_id: str, state: str) -> RuntimeError:
         notes = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")

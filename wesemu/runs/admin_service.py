@@ -51,8 +51,8 @@ class AdminService:
         return await self._store.all_state_counts()
 
     async def queue(self) -> list[tuple[str, int, datetime]]:
-        """As `RunStore.queue`."""
-        return await self._store.queue()
+        """As `RunQueue.levels`."""
+        return await self._store.queue.levels()
 
     async def active_tasks(self) -> dict[TaskState, int]:
         """As `RunStore.active_tasks`."""

@@ -151,6 +151,12 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE runs ADD COLUMN terms TEXT;
     ALTER TABLE runs ADD COLUMN real_seconds REAL;
     """,
+    # The queue by service level and GPUs: runs that need more GPUs than the node has are not read.
+    """
+    CREATE INDEX runs_queued
+        ON runs (service_rank, coalesce(json_extract(resources, '$.least_gpus'), 0), sequence)
+        WHERE state = 'QUEUED';
+    """,
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""
 

@@ -20,7 +20,7 @@ import structlog
 
 from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.digests import DigestStore, check, copy, flush, flush_file_system
-from wesemu.runs.model import JsonValue, OutputFile, Owner, Run, RunId, RunState
+from wesemu.runs.model import JsonValue, OutputFile, Owner, Run, RunId
 from wesemu.runs.ports import ObjectAdopter, Plan, Publication
 from wesemu.runs.run_directory import (
     Workspace,
@@ -41,8 +41,6 @@ SHARED = "wesemu.outputs.shared"
 """The tag that names another active run with the same output location."""
 
 log = structlog.get_logger("wesemu.targets")
-
-_ACTIVE = tuple(state for state in RunState if state.active)
 
 
 class ActiveTargets:
@@ -65,16 +63,19 @@ class ActiveTargets:
 
         The tag has the first shared location, and the run's id only if it has the same owner.
         """
-        await self._load()
         names = await asyncio.to_thread(_names_of, plan)
+        if names:
+            await self._load()
         shared = self._shared(names, owner)
         self._add(run_id, owner, names.values())
         return {} if shared is None else {SHARED: shared}
 
     async def shared(self, owner: Owner, plan: Plan) -> dict[str, str]:
         """As `claim`, without registering (for a dry run)."""
-        await self._load()
-        shared = self._shared(await asyncio.to_thread(_names_of, plan), owner)
+        names = await asyncio.to_thread(_names_of, plan)
+        if names:
+            await self._load()
+        shared = self._shared(names, owner)
         return {} if shared is None else {SHARED: shared}
 
     def release(self, run_id: RunId) -> None:
@@ -107,10 +108,13 @@ class ActiveTargets:
         async with self._loading:
             if self._loaded:
                 return
-            for run in await self._store.in_states(*_ACTIVE):
-                if run.id not in self._names:
-                    names = await asyncio.to_thread(_names_on_disk, self._runs / run.id)
-                    self._add(run.id, run.owner, names.values())
+            owners = await self._store.active_owners()
+            missing = [run_id for run_id in owners if run_id not in self._names]
+            names = await asyncio.to_thread(
+                lambda: [_names_on_disk(self._runs / run_id).values() for run_id in missing]
+            )
+            for run_id, locations in zip(missing, names, strict=True):
+                self._add(run_id, owners[run_id], locations)
             self._loaded = True
 
 

@@ -5,37 +5,40 @@ uses the cores that the last tasks of a run leave idle.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
 import structlog
 
-from wesemu.errors import TransitionRefused
+from wesemu.errors import RunNotFound, TransitionRefused
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
 from wesemu.runs.disk_full import retry_on_full_disk
 from wesemu.runs.model import Run, RunId, RunState
+from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore
 
 log = structlog.get_logger("wesemu.scheduler")
 
 
-def startable(queued: Sequence[Run], active: Iterable[Run], slots: int, gpus: int = 0) -> list[Run]:
-    """Return the runs of `queued` (in queue order) that can start beside `active`. Pure.
+def free_slots(active: Iterable[Run], slots: int) -> dict[int, int]:
+    """Return how many more runs of each service rank can start, without ranks that have none.
 
-    `slots` limits the active runs of the same or a better service level. Runs that need more than
-    the node's `gpus` stay in the queue and do not hold up the others.
+    `slots` limits the active runs of the same or a better service level: runs of worse levels take
+    no slot from a run.
     """
-    ranks = [run.service_level.rank for run in active]
+    ranks = [run.service_level.rank for run in active]  # a lower rank is a better level
+    free = {level.rank: slots - sum(rank <= level.rank for rank in ranks) for level in ServiceLevel}
+    return {rank: number for rank, number in free.items() if number > 0}
+
+
+def startable(queued: Iterable[Run], active: Iterable[Run], slots: int) -> list[Run]:
+    """Return the runs of `queued` (in queue order) that can start beside `active`. Pure."""
+    running = [*active]
     chosen: list[Run] = []
     for run in queued:
-        # This node can never start it. It waits for a server with more GPUs.
-        if run.resources.least_gpus > gpus:
-            continue
-        # A lower rank is a better service level: runs of worse levels take no slot from this run.
-        if sum(rank <= run.service_level.rank for rank in ranks) < slots:
-            ranks.append(run.service_level.rank)
+        if run.service_level.rank in free_slots([*running, *chosen], slots):
             chosen.append(run)
     return chosen
 
@@ -68,14 +71,8 @@ class Scheduler:
 
     async def start(self) -> None:
         """Resume the runs that an earlier server left active, then start to serve the queue."""
-        for run in await self._store.in_states(RunState.QUEUED):
-            if run.resources.least_gpus > self._gpus:
-                log.warning(
-                    "run waits for a server with more GPUs",
-                    run_id=run.id,
-                    needs=run.resources.least_gpus,
-                    gpus=self._gpus,
-                )
+        if (number := await self._store.queue.count_beyond(self._gpus)) > 0:
+            log.warning("runs wait for a server with more GPUs", runs=number, gpus=self._gpus)
         # Started runs never wait again, even if there are more of them than slots. CANCELING runs
         # are driven too: the supervisor ends them.
         for run in await self._store.in_states(
@@ -115,12 +112,15 @@ class Scheduler:
                 log.exception("serving the queue failed")
 
     async def _start_runs(self) -> None:
-        queued = await self._store.in_states(RunState.QUEUED)
         running = [run for run, _ in self._active.values() if run.id not in self._without_slot]
-        for run in startable(queued, running, self._slots, self._gpus):
+        if not (free := free_slots(running, self._slots)):
+            return
+        queued = await self._store.queue.next(free, self._gpus)
+        for run in startable(queued, running, self._slots):
             try:
                 initializing = await retry_on_full_disk(partial(self._initialize, run))
-            except TransitionRefused:  # canceled since the queue was read
+            except (TransitionRefused, RunNotFound):  # canceled or removed since the queue was read
+                self.wake()  # its slot is free for another run
                 continue
             self._start_task(initializing)
 

@@ -17,6 +17,7 @@ from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import serialization
 from wesemu.runs.database import Database
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
+from wesemu.runs.run_queue import RunQueue
 from wesemu.runs.webhooks import Outbox
 
 # Lists of runs.
@@ -194,6 +195,7 @@ class RunStore:
         self._ended = RunCache()
         self._watchers: list[Callable[[Run], None]] = []
         self.outbox = Outbox(database)
+        self.queue = RunQueue(database)
 
     @classmethod
     async def open(cls, path: Path) -> "RunStore":
@@ -310,6 +312,14 @@ class RunStore:
         )
         return [serialization.row_to_run(row) for row in rows]
 
+    async def active_owners(self) -> dict[RunId, Owner]:
+        """Return the owners of all runs that have not ended."""
+        rows = await self._database.rows(
+            "SELECT id, owner FROM runs "
+            "WHERE state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING')"
+        )
+        return {RunId(row["id"]): Owner(row["owner"]) for row in rows}
+
     async def latest_time(self) -> datetime | None:
         """Return the latest emulated time of the last 1000 runs; None without runs."""
         rows = await self._database.rows(
@@ -318,17 +328,6 @@ class RunStore:
         )
         latest = rows[0]["latest"] if rows else None
         return serialization.parse_timestamp(latest)
-
-    async def queue(self) -> list[tuple[str, int, datetime]]:
-        """Return service level, number of queued runs, and creation time of the oldest one."""
-        rows = await self._database.rows(
-            "SELECT service_level, count(*) AS runs, min(created) AS oldest FROM runs "
-            "WHERE state = 'QUEUED' GROUP BY service_level"
-        )
-        return [
-            (row["service_level"], int(row["runs"]), datetime.fromisoformat(row["oldest"]))
-            for row in rows
-        ]
 
     async def active_tasks(self) -> dict[TaskState, int]:
         """Count the tasks of all active runs by state; every state has an entry."""

@@ -1,13 +1,21 @@
 """Which queued runs begin: by service level, then age; none waits for a lower level."""
 
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.scripted import START
+from support.waiting import eventually
+from unit.runs.test_run_queue import queued
 
+from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
-from wesemu.runs.scheduler import startable
+from wesemu.runs.scheduler import Scheduler, startable
 from wesemu.runs.sla import ServiceLevel
+from wesemu.runs.store import RunStore
 
 
 def a_run(sequence: int, level: str = "s", cores: int = 1) -> Run:
@@ -49,6 +57,34 @@ def test_a_run_waits_for_none_of_a_lower_service_level() -> None:
 def test_a_run_waits_for_those_of_higher_service_levels() -> None:
     above = [a_run(1, "p"), a_run(2, "g")]
     assert numbers(startable([a_run(3, "p"), a_run(4, "g"), a_run(5)], above, 2)) == [3]
+
+
+async def test_a_run_that_is_canceled_meanwhile_leaves_its_slot_to_the_next(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    store = await RunStore.open(tmp_path / "index.db")
+    for name in "ab":
+        await store.insert(queued(name))
+    driven: list[str] = []
+    read = store.queue.next
+
+    async def read_then_cancel(most: Mapping[int, int], gpus: int) -> list[Run]:
+        runs = await read(most, gpus)
+        if runs[0].handle == "a":
+            await store.move(runs[0].id, RunState.CANCELED)
+        return runs
+
+    async def drive(run: Run, free_slot: Callable[[], None]) -> None:
+        driven.append(run.handle)
+        await asyncio.Event().wait()
+
+    store.queue.next = read_then_cancel  # type: ignore[method-assign]
+    scheduler = Scheduler(store, drive, 1, clock)
+    await scheduler.start()
+    await eventually(lambda: bool(driven))
+    assert driven == ["b"]
+    await scheduler.close()
+    await store.close()
 
 
 LEVELS = st.lists(st.sampled_from("pgs"), max_size=8)
