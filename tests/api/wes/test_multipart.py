@@ -69,6 +69,21 @@ async def test_parts_that_are_not_read_are_skipped() -> None:
     assert names == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the multipart body ends before its closing boundary"),
+        (encode([("a", None, b"x")])[:-6], "the multipart body ends before its closing boundary"),
+        (b"--Bx\r\n", "the multipart body is malformed before its first part: "),
+        (encode([("a", None, b"x")])[:-4] + b"\r\nno colon\r\n", "malformed after part 1: "),
+        (encode([("a", None, b"x")])[:-4] + b"\r\n" + b"x" * 17_000, "malformed after part 1: "),
+    ],
+)
+async def test_the_error_says_where_the_body_is_malformed(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        await read(body, 70)
+
+
 async def test_the_upload_is_bounded() -> None:
     body = encode([("a", "f", b"x" * 1000)])
     assert await read(body, 100, upload=len(body))

@@ -1,7 +1,7 @@
 """Streaming reader of multipart/form-data (RFC 7578, RFC 2046) with size limits.
 
 aiohttp's reader strips leading slashes from file names, so "/etc/x" looks like "etc/x". It also
-limits neither the preamble nor the number of parts.
+does not limit the number of parts.
 """
 
 import re
@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.streams import StreamReader
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from wesemu.errors import InvalidRequest
 
@@ -76,9 +77,10 @@ def _malformed(header: str) -> InvalidRequest:
 # Body
 
 _HEADERS_LIMIT = 16 << 10
-_PREAMBLE_LIMIT = 16 << 10
 _BOUNDARY_LIMIT = 70
 _IDENTITY = frozenset({"", "binary", "7bit", "8bit", "identity"})
+
+_Events = AsyncIterator[MultipartSegment | bytes | None]
 
 
 class FormPart:
@@ -118,93 +120,59 @@ class FormReader:
         if not 0 < len(boundary) <= _BOUNDARY_LIMIT or not boundary.isascii():
             raise InvalidRequest("the multipart boundary is missing or longer than 70 letters")
         self._stream = stream
-        self._delimiter = b"\r\n--" + boundary.encode()
-        # The first delimiter has no line break if there is no preamble (RFC 2046, section 5.1.1).
-        self._buffer = bytearray(b"\r\n")
-        self._left = upload
+        self._parser = PushMultipartParser(boundary, max_header_size=_HEADERS_LIMIT)
         self._upload = upload
         self._parts = parts
+        self._number = 0
 
     async def __aiter__(self) -> AsyncIterator[FormPart]:
         """Yield the parts. Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge
         (413)."""
-        await self._read_until(self._delimiter, _PREAMBLE_LIMIT, "preamble")
-        number = 0
-        while await self._has_next():
-            number += 1
-            if number > self._parts:
+        events = self._events()
+        async for segment in events:
+            assert isinstance(segment, MultipartSegment)
+            self._number += 1
+            if self._number > self._parts:
                 raise InvalidRequest(f"the form has more than {self._parts} parts")
-            part = await self._next(number)
+            part = self._part(segment, events)
             yield part
             async for _ in part.chunks:
                 pass
 
-    async def _has_next(self) -> bool:
-        """Return whether a part follows the delimiter. "--" ends the form."""
-        while len(self._buffer) < 2:
-            await self._fill()
-        if self._buffer.startswith(b"--"):
-            return False
-        padding = await self._read_until(b"\r\n", _PREAMBLE_LIMIT, "boundary line")
-        if padding.strip(b" \t"):
-            raise InvalidRequest("a multipart boundary is followed by other text on its line")
-        return True
+    async def _events(self) -> _Events:
+        """Yield each part's header, its content in chunks, and None at its end."""
+        left = self._upload
+        try:
+            while chunk := await self._stream.readany():
+                left -= len(chunk)
+                if left < 0:
+                    raise web.HTTPRequestEntityTooLarge(self._upload)
+                for event in self._parser.parse(chunk):
+                    yield event
+        except MultipartError as error:
+            where = f"after part {self._number}" if self._number else "before its first part"
+            raise InvalidRequest(f"the multipart body is malformed {where}: {error}") from error
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise InvalidRequest("the multipart body ends before its closing boundary") from error
 
-    async def _next(self, number: int) -> FormPart:
-        self._buffer[:0] = b"\r\n"  # an empty header ends with a blank line, too
-        block = await self._read_until(b"\r\n\r\n", _HEADERS_LIMIT, f"header of part {number}")
-        headers = _parse_headers(block)
+    def _part(self, segment: MultipartSegment, events: _Events) -> FormPart:
+        headers = {name.lower(): value.strip() for name, value in segment.headerlist}
         for field in ("content-transfer-encoding", "content-encoding"):
             if headers.get(field, "").lower() not in _IDENTITY:
                 raise InvalidRequest(
-                    f"part {number} has a {field}, which is not supported; send it unencoded"
+                    f"part {self._number} has a {field}, which is not supported; send it unencoded"
                 )
-        parameters = parse_disposition(headers.get("content-disposition", ""))
+        parameters = parse_disposition(headers["content-disposition"])
         if not parameters.get("name"):
-            raise InvalidRequest(f"part {number} has no name in its Content-Disposition")
-        return FormPart(parameters["name"], parameters.get("filename"), self._content())
-
-    async def _content(self) -> AsyncIterator[bytes]:
-        # Keep bytes that may be the start of a delimiter, which continues in the next chunk.
-        keep = len(self._delimiter) - 1
-        while (end := self._buffer.find(self._delimiter)) < 0:
-            if (ready := len(self._buffer) - keep) > 0:
-                yield bytes(self._buffer[:ready])
-                del self._buffer[:ready]
-            await self._fill()
-        if end:
-            yield bytes(self._buffer[:end])
-        del self._buffer[: end + len(self._delimiter)]
-
-    async def _read_until(self, mark: bytes, limit: int, what: str) -> bytes:
-        while (end := self._buffer.find(mark, 0, limit)) < 0:
-            if len(self._buffer) >= limit:
-                raise InvalidRequest(f"the multipart {what} is longer than {limit} bytes")
-            await self._fill()
-        content = bytes(self._buffer[:end])
-        del self._buffer[: end + len(mark)]
-        return content
-
-    async def _fill(self) -> None:
-        chunk = await self._stream.readany()
-        if not chunk:
-            raise InvalidRequest("the multipart body ends before its closing boundary")
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise web.HTTPRequestEntityTooLarge(self._upload)
-        self._buffer += chunk
+            raise InvalidRequest(f"part {self._number} has no name in its Content-Disposition")
+        return FormPart(parameters["name"], parameters.get("filename"), _content(events))
 
 
-def _parse_headers(block: bytes) -> dict[str, str]:
-    """Return headers by lower-case name. Folded lines and lines without a colon are invalid."""
-    headers: dict[str, str] = {}
-    try:
-        lines = block.decode().split("\r\n")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("the header of a part is not UTF-8") from error
-    for line in filter(None, lines):
-        name, colon, value = line.partition(":")
-        if not colon or name != name.strip():
-            raise InvalidRequest(f"a part has the malformed header line {line[:80]!r}")
-        headers[name.lower()] = value.strip()
-    return headers
+async def _content(events: _Events) -> AsyncIterator[bytes]:
+    """Yield the rest of a part's content."""
+    async for chunk in events:
+        if not isinstance(chunk, bytes):
+            return
+        yield chunk
