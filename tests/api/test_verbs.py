@@ -161,7 +161,7 @@ async def test_cancel_and_remove(wesemu, engine, client) -> None:
     run_id = (await answer.json())["run_id"]
     status, _, err = await wesemu("remove", run_id[:8])
     assert status == ExitStatus.REFUSED
-    status, _, err = await wesemu("cancel", run_id[:8])
+    status, _, err = await wesemu("cancel", run_id)
     assert status == 0
     assert "being cancelled" in err
     await wesemu("logs", run_id, "--follow")

@@ -258,25 +258,24 @@ def add(
     """Inject a fault into the next calls of an operation, or into the next runs."""
     from wesemu.cli.remote import call
 
-    fault = fault_from_flags(
-        operation,
-        times,
-        {
-            "status": status,
-            "delay": delay,
-            "drop": drop,
-            "code": code,
-            "message": message,
-            "after": after,
-        },
-        {
-            "misses_sla": misses_sla,
-            "late_minutes": late_minutes,
-            "fails_at_task": fails_at_task,
-            "runs_out_of_disk": runs_out_of_disk,
-        },
-    )
-    _print_faults(call(server, token, lambda client: client.control.order(fault)), as_json=as_json)
+    of_calls: JsonObject = {
+        "status": status,
+        "delay": delay,
+        "drop": drop,
+        "code": code,
+        "message": message,
+        "after": after,
+    }
+    of_runs: JsonObject = {
+        "misses_sla": misses_sla,
+        "late_minutes": late_minutes,
+        "fails_at_task": fails_at_task,
+        "runs_out_of_disk": runs_out_of_disk,
+    }
+    fault = fault_from_flags(operation, times, of_calls, of_runs)
+    flags = {name: f"--{name.replace('_', '-')}" for name in (*of_calls, *of_runs, "times")}
+    left = call(server, token, lambda client: client.control.order(fault), flags)
+    _print_faults(left, as_json=as_json)
 
 
 def clear(server: Server = DEFAULT_SERVER, token: Token = None) -> None:

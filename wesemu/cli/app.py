@@ -7,8 +7,15 @@ from typing import Annotated
 import typer
 
 from wesemu import __version__
-from wesemu.cli import admin, configuration, data, demo, doctor, jobs, run, serve
-from wesemu.cli.output import ExitStatus, describe_os_error, print_note, print_result, status_of
+from wesemu.cli import admin, configuration, data, demo, doctor, jobs, run, serve, submit
+from wesemu.cli.output import (
+    ExitStatus,
+    describe_os_error,
+    on_terminal,
+    print_note,
+    print_result,
+    status_of,
+)
 from wesemu.errors import WesemuError
 
 _HELP = (
@@ -28,7 +35,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_wesemu)
-    for group in (demo, serve, run, jobs, configuration, admin, data, doctor):
+    for group in (demo, serve, run, submit, jobs, configuration, admin, data, doctor):
         group.register(app)
     return app
 
@@ -36,10 +43,14 @@ def build() -> typer.Typer:
 def execute(arguments: Sequence[str] | None = None) -> None:
     """Parse the arguments (default: those of this process), run the verb and exit.
 
-    An expected error is one line on stderr, without a traceback.
+    An expected error is one line on stderr, without a traceback. A usage error is one line, too,
+    unless stderr is a terminal.
     """
     try:
-        build()(args=arguments, prog_name="wesemu")
+        if on_terminal():
+            build()(args=arguments, prog_name="wesemu")
+        else:
+            _execute_in_script(arguments)
     except WesemuError as error:
         print_note(f"wesemu: {error.message}")
         sys.exit(status_of(error))
@@ -49,6 +60,25 @@ def execute(arguments: Sequence[str] | None = None) -> None:
             raise
         print_note(f"wesemu: {message}")
         sys.exit(ExitStatus.MACHINE)
+
+
+_UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
+"""click's class, or typer's own copy of it; `typer.BadParameter` is the only public subclass."""
+
+
+def _execute_in_script(arguments: Sequence[str] | None) -> None:
+    command = typer.main.get_command(build())
+    try:
+        status = command.main(args=arguments, prog_name="wesemu", standalone_mode=False)
+    except _UsageError as error:
+        message = " ".join(error.format_message().split()).removeprefix("Invalid value: ")
+        if message and error.ctx is not None:  # without one, typer has printed the help already
+            verb = error.ctx.command_path
+            print_note(f"wesemu: {message.rstrip('.')}; see '{verb} --help'")
+        sys.exit(ExitStatus.USAGE)
+    except typer.Abort:
+        sys.exit(ExitStatus.FAILED)
+    sys.exit(status if isinstance(status, int) else ExitStatus.SUCCESS)
 
 
 def _show_version(wanted: bool) -> None:

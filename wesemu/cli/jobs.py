@@ -1,16 +1,18 @@
-"""`wesemu list`, `get`, `logs`, `crate`, `cancel` and `remove`: the runs of both APIs."""
+"""The verbs that read, wait for, cancel and remove runs of both APIs."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, AsJson, JobName, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, JobName, Server, Token, WholeJobName
 
 if TYPE_CHECKING:
     from wesemu.cli.remote import Target
-    from wesemu.client import Client, JobDetail, RunDetail
+    from wesemu.client import Client, JobDetail, Log, RunDetail
+    from wesemu.runs.model import JsonObject, RunState
 
 
 class Inclusion(StrEnum):
@@ -29,6 +31,9 @@ def register(app: typer.Typer) -> None:
     panel = "Jobs"
     app.command("list", rich_help_panel=panel)(list_jobs)
     app.command("get", rich_help_panel=panel)(get)
+    app.command("wait", rich_help_panel=panel)(wait)
+    app.command("tasks", rich_help_panel=panel)(tasks)
+    app.command("outputs", rich_help_panel=panel)(outputs)
     app.command("logs", rich_help_panel=panel)(logs)
     app.command("crate", rich_help_panel=panel)(crate)
     app.command("cancel", rich_help_panel=panel)(cancel)
@@ -52,6 +57,7 @@ def list_jobs(
                 {
                     "name": target.name,
                     "run_id": target.run.id,
+                    "workflow": _workflow(target),
                     "state": target.run.state.value,
                     "create_time": target.job.created if target.job else None,
                     "start_time": target.run.started,
@@ -62,9 +68,9 @@ def list_jobs(
             ]
         )
     elif found:
-        print_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), map(_row, found))
+        print_table(("JOB NAME", "STATE", "START TIME", "DURATION"), map(_line, found))
     else:
-        print_note("no runs yet; submit one with 'wesemu run mapping' or 'wesemu run wgs'")
+        print_note("no runs yet; send one with 'wesemu run mapping', 'run wgs' or 'submit'")
 
 
 def get(
@@ -101,8 +107,130 @@ def get(
         print_note(f"{target.name}: {run.error}")
 
 
+class WaitState(StrEnum):
+    """The states that `wait --for` takes, in the words of WES."""
+
+    QUEUED = "QUEUED"
+    INITIALIZING = "INITIALIZING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    EXECUTOR_ERROR = "EXECUTOR_ERROR"
+    SYSTEM_ERROR = "SYSTEM_ERROR"
+    CANCELED = "CANCELED"
+
+
+def wait(
+    job: JobName,
+    state: Annotated[
+        WaitState, typer.Option("--for", help="The state to wait for.", case_sensitive=False)
+    ] = WaitState.COMPLETE,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="The longest wait: 90s, 10m, 2h.", metavar="LENGTH", show_default="none"),
+    ] = None,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """Wait until a run is in a state, by default COMPLETE; print its state.
+
+    Ends with status 1 if the run ends in another state, or at the timeout.
+    """
+    from datetime import timedelta
+
+    from wesemu.cli.admin import parse_length
+    from wesemu.cli.output import ExitStatus, print_note, print_result
+    from wesemu.cli.remote import call, find, reached, wait_for
+    from wesemu.runs.model import RunState
+
+    wanted = RunState(state.value)
+    limit = timedelta(**parse_length(timeout)).total_seconds() if timeout else float("inf")
+
+    async def act(client: "Client") -> "tuple[str, RunState, str | None]":
+        target = await find(client, job)
+        current = await wait_for(client, target.run.id, wanted, limit)
+        failed = current.ended and not reached(current, wanted)
+        error = (await client.wes.run(target.run.id)).error if failed else None
+        return target.name, current, error
+
+    name, current, error = call(server, token, act)
+    print_result(current.value)
+    if not reached(current, wanted):
+        reason = error or ("it has ended" if current.ended else f"not {wanted} after {timeout}")
+        print_note(f"{name}: {current}: {reason}")
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def tasks(
+    job: JobName, as_json: AsJson = False, server: Server = DEFAULT_SERVER, token: Token = None
+) -> None:
+    """List the tasks of a run, with their times, exit statuses, CPU time and memory."""
+    from wesemu.cli.output import print_json, print_note, print_table
+    from wesemu.cli.remote import call, find
+    from wesemu.client.transport import nested_list
+
+    async def act(client: "Client") -> "RunDetail":
+        return await client.wes.run((await find(client, job)).run.id)
+
+    run = call(server, token, act)
+    logs = nested_list(run.raw, "task_logs")
+    if as_json:
+        print_json(logs)
+    elif run.tasks:
+        print_table(
+            ("TASK", "STATE", "START TIME", "DURATION", "EXIT", "CPU", "MEMORY"),
+            [
+                _task_row(task, _measurements(log))
+                for task, log in zip(run.tasks, logs, strict=True)
+            ],
+        )
+    else:
+        print_note("the run has no tasks yet")
+
+
+def outputs(
+    job: JobName,
+    download: Annotated[
+        Path | None,
+        typer.Option(help="Download all results into this folder.", metavar="DIR"),
+    ] = None,
+    as_json: AsJson = False,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """List the results of a run with their sizes and places, or download them."""
+    from wesemu.cli.output import print_json, print_note, print_result, print_table
+    from wesemu.cli.remote import call, download_outputs, find
+    from wesemu.client.transport import nested
+
+    async def act(client: "Client") -> "tuple[RunDetail, list[Path]]":
+        run = await client.wes.run((await find(client, job)).run.id)
+        files = [] if download is None else await download_outputs(client, run, download)
+        return run, files
+
+    run, files = call(server, token, act)
+    if as_json:
+        print_json(nested(run.raw, "outputs"))
+    elif download is not None:
+        for file in files:
+            print_result(str(file))
+    elif run.outputs:
+        print_table(
+            ("OUTPUT", "BYTES", "PLACE"),
+            [
+                (name, f"{output.size:,}", output.published or output.url)
+                for name, output in run.outputs.items()
+            ],
+        )
+    if not run.outputs:
+        print_note(f"the run has no results; it is {run.state}")
+
+
 def logs(
     job: JobName,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Print the stderr of this task, also if it succeeded.", metavar="NAME"),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log until the run ends.")
     ] = False,
@@ -110,13 +238,18 @@ def logs(
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
-    """Print the stderr of a run's engine and tools."""
+    """Print the stderr of a run's engine and of its failed tasks, or of one task."""
     from wesemu.cli.output import print_json
-    from wesemu.cli.remote import call, find, follow_log, read_logs
+    from wesemu.cli.remote import call, find, follow_log, print_task_logs, read_logs
+
+    if task is not None and (follow or as_json):
+        raise typer.BadParameter("--task excludes --follow and --json")
 
     async def act(client: "Client") -> None:
         target = await find(client, job)
-        if as_json:
+        if task is not None:
+            await print_task_logs(client, target.run.id, task)
+        elif as_json:
             print_json(await read_logs(client, target.run.id))
         else:
             await follow_log(client, target.run.id, to_the_end=follow)
@@ -149,13 +282,13 @@ def crate(
     print_result(str(call(server, token, act)))
 
 
-def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
+def cancel(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Cancel a queued or running run."""
     from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> str:
-        target = await find(client, job)
+        target = await find(client, job, whole=True)
         if target.run.state.ended:
             return f"{target.name} has already ended: {target.run.state}"
         await client.wes.cancel(target.run.id)
@@ -164,17 +297,62 @@ def cancel(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -
     print_note(call(server, token, act))
 
 
-def remove(job: JobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
+def remove(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Remove an ended run and its logs; published results stay."""
     from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
     async def act(client: "Client") -> str:
-        target = await find(client, job)
+        target = await find(client, job, whole=True)
         await client.wes.remove(target.run.id)
         return f"{target.name} is removed"
 
     print_note(call(server, token, act))
+
+
+def _line(target: "Target") -> tuple[str, ...]:
+    run = target.run
+    return target.name, run.state.value, run.started or "", _duration(run.started, run.ended)
+
+
+def _workflow(target: "Target") -> str:
+    """Return the name of the workflow: mapping, wgs, or that of a user's own workflow."""
+    own = target.run.tags.get("wesemu.workflow")
+    return own or (target.job.name.partition("-")[0] if target.job else "")
+
+
+def _duration(start: str | None, end: str | None) -> str:
+    """Return the time between two times of the API as "1h02m03s", "" if one is missing."""
+    from datetime import datetime
+
+    if start is None or end is None:
+        return ""
+    length = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    minutes, seconds = divmod(int(length.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02}m{seconds:02}s"
+    return f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"
+
+
+def _measurements(log: "JsonObject") -> dict[str, str]:
+    """Parse the lines "name: value" in a task's `system_logs`."""
+    lines = log.get("system_logs")
+    pairs = (str(line).partition(": ") for line in (lines if isinstance(lines, list) else []))
+    return {name: value for name, _, value in pairs}
+
+
+def _task_row(task: "Log", measured: Mapping[str, str]) -> tuple[str, ...]:
+    cpu, memory = measured.get("cpu_seconds"), measured.get("peak_memory_bytes")
+    return (
+        task.name,
+        measured.get("state", ""),
+        task.started or "",
+        _duration(task.started, task.ended),
+        "" if task.exit_code is None else str(task.exit_code),
+        f"{float(cpu):.1f} s" if cpu else "",
+        f"{int(memory) / (1 << 20):.0f} MiB" if memory else "",
+    )
 
 
 def _row(target: "Target") -> tuple[str, ...]:
@@ -183,11 +361,20 @@ def _row(target: "Target") -> tuple[str, ...]:
 
 
 def _print_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -> None:
-    """Print the columns of `ags remote get`, or fewer if AGS does not know the run."""
+    """Print the columns of `ags remote get`, or fewer if AGS does not know the run.
+
+    Scripts cut these columns, so the table fits the width of terminals only.
+    """
+    import sys
+
     from wesemu.cli.output import print_table
 
+    fit = sys.stdout.isatty()
+
     if detail is None:
-        print_table(("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), [_row(target)])
+        print_table(
+            ("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), [_row(target)], fit=fit
+        )
         return
     print_table(
         (
@@ -212,6 +399,7 @@ def _print_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -
                 str(detail.total_bases),
             )
         ],
+        fit=fit,
     )
 
 

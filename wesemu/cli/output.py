@@ -7,10 +7,13 @@ import codecs
 import errno
 import json
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from enum import IntEnum, StrEnum
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Protocol, Self
@@ -104,8 +107,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobName = Annotated[
     str,
     typer.Argument(
-        metavar="JOB", help="Job name, run id, or the start of one.", show_default=False
+        metavar="JOB", help="Job name, run id, the start of one, or @last.", show_default=False
     ),
+]
+
+WholeJobName = Annotated[
+    str, typer.Argument(metavar="JOB", help="Complete job name or run id.", show_default=False)
 ]
 
 
@@ -190,19 +197,73 @@ def print_json(value: object) -> None:
     typer.echo(sanitized_json(value))
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table in the format of Alibaba's `ags` command line, with `|` between columns."""
-    lines = [[sanitize_cell(cell) for cell in row] for row in (headings, *rows)]
-    columns = list(zip(*lines, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+def print_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, fit: bool = True
+) -> None:
+    """Print a table in the format of Alibaba's `ags` command line, with `|` between columns.
+
+    With `fit`, a table that is wider than the terminal (80 columns without one) wraps its widest
+    cells. If that is not enough, each row becomes a table of its own with one line per column.
+    """
+    cells = [[sanitize_cell(cell) for cell in row] for row in rows]
+    widths = _column_widths([headings, *cells], output_width() if fit else _UNLIMITED)
+    if widths is not None:
+        _print_lines(headings, cells, widths)
+        return
+    name = max(map(len, headings))
+    for row in cells or [[""] * len(headings)]:
+        value = max(max(map(len, row)), 1)
+        room = max(output_width() - name - len("|  |  |"), _NARROWEST)
+        _print_lines(None, list(zip(headings, row, strict=True)), [name, min(value, room)])
+
+
+_UNLIMITED = 1 << 30
+
+_NARROWEST = 14
+"""Columns are not wrapped to fewer characters: "EXECUTOR_ERROR" has as many."""
+
+
+def output_width() -> int:
+    """Return the columns of the terminal (or of the variable COLUMNS); 80 without a terminal."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def _column_widths(lines: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    """Return the widths of the columns of a table, None if it does not fit."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    excess = sum(widths) + 3 * len(widths) + 1 - width
+    while excess > 0:
+        widest = max(widths)
+        if widest <= _NARROWEST:
+            return None
+        column = widths.index(widest)
+        others = max((each for each in widths if each < widest), default=0)
+        step = min(excess, widest - max(others, _NARROWEST))
+        widths[column] -= max(step, 1)
+        excess -= max(step, 1)
+    return widths
+
+
+def _print_lines(
+    headings: Sequence[str] | None, rows: Sequence[Sequence[str]], widths: Sequence[int]
+) -> None:
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
     print_result(rule)
-    for number, row in enumerate(lines):
-        cells = (f" {cell:<{width}} " for cell, width in zip(row, widths, strict=True))
-        print_result("|" + "|".join(cells) + "|")
-        if number == 0:
+    for number, row in enumerate(rows if headings is None else (headings, *rows)):
+        wrapped = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in zip_longest(*wrapped, fillvalue=""):
+            cells = (f" {cell:<{width}} " for cell, width in zip(line, widths, strict=True))
+            print_result("|" + "|".join(cells) + "|")
+        if number == 0 and headings is not None:
             print_result(rule)
     print_result(rule)
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+    """Split a cell into lines at its spaces, or within words that are longer than a line."""
+    if len(cell) <= width:
+        return [cell]
+    return textwrap.wrap(cell, width, break_on_hyphens=False)
 
 
 def on_terminal() -> bool:

@@ -1,10 +1,14 @@
 """What verbs do with a server: calls, finding runs by name, following runs and logs."""
 
 import asyncio
+import re
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from wesemu.cli.output import (
     CommandRefused,
@@ -17,6 +21,7 @@ from wesemu.cli.output import (
 )
 from wesemu.client import Client, ClientError, JobLine, RunDetail, RunLine, connect
 from wesemu.runs.model import PLACE_NOTE, JsonObject, RunState
+from wesemu.runs.run_directory import safe_name
 
 # --- service level and progress of a run ---
 
@@ -77,6 +82,44 @@ def _print_outcome(run: RunDetail, name: str) -> bool:
     return True
 
 
+_STEPS = (RunState.QUEUED, RunState.INITIALIZING, RunState.RUNNING, RunState.COMPLETE)
+
+
+async def wait_for(client: Client, run_id: str, state: RunState, seconds: float) -> RunState:
+    """Wait until a run is in `state` or has ended, at most `seconds`. Return its state."""
+    deadline = time.monotonic() + seconds
+    while True:
+        current = await client.wes.state(run_id)
+        if current.ended or reached(current, state) or time.monotonic() > deadline:
+            return current
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def reached(current: RunState, wanted: RunState) -> bool:
+    """Whether a run in `current` is in the state `wanted`, or was on its way to success."""
+    if current in _STEPS and wanted in _STEPS:
+        return _STEPS.index(current) >= _STEPS.index(wanted)
+    return current is wanted
+
+
+# --- results ---
+
+
+async def download_outputs(client: Client, run: RunDetail, folder: Path) -> list[Path]:
+    """Download all results of a run into `folder`, which may be new. Return the files.
+
+    Raise InvalidRequest for a name that leads out of the folder.
+    """
+    files = []
+    for output in run.outputs.values():
+        name = unquote(output.url.partition("/outputs/")[2])
+        file = folder / safe_name(name)
+        await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
+        await client.wes.download(output, file)
+        files.append(file)
+    return files
+
+
 # --- logs ---
 
 _PAUSE_SECONDS = 0.5
@@ -103,6 +146,23 @@ async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
         if task.exit_code and (log := await _text(client, task.stderr)):
             name = sanitize_cell(task.name)
             sys.stdout.write(f"==> {name}, exit status {task.exit_code} <==\n{sanitize(log)}")
+
+
+async def print_task_logs(client: Client, run_id: str, name: str) -> None:
+    """Print the stderr of the tasks called `name`, also of tasks that succeeded.
+
+    Raise CommandRefused if the run has no such task.
+    """
+    run = await client.wes.run(run_id)
+    found = [task for task in run.tasks if task.name == name]
+    if not found:
+        names = ", ".join(dict.fromkeys(task.name for task in run.tasks)) or "none yet"
+        raise CommandRefused(f"the run has no task {name!r}; its tasks: {names}")
+    for task in found:
+        if len(found) > 1:
+            code = "running" if task.exit_code is None else f"exit status {task.exit_code}"
+            sys.stdout.write(f"==> {sanitize_cell(task.name)}, {code} <==\n")
+        sys.stdout.write(sanitize(await _text(client, task.stderr) or ""))
 
 
 async def read_logs(client: Client, run_id: str) -> JsonObject:
@@ -149,17 +209,27 @@ class Target:
 
     @property
     def name(self) -> str:
-        return self.run.handle if self.job is None else self.job.name
+        """The job's name of AGS; for other workflows NAME-HANDLE."""
+        if self.job is not None:
+            return self.job.name
+        workflow = self.run.tags.get("wesemu.workflow", "")
+        return f"{workflow}-{self.run.handle}" if workflow else self.run.handle
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.run.id, self.run.handle, self.name
 
 
-def call(server: str, token: str | None, action: Callable[[Client], Awaitable[T]]) -> T:
+def call(
+    server: str,
+    token: str | None,
+    action: Callable[[Client], Awaitable[T]],
+    flags: Mapping[str, str] | None = None,
+) -> T:
     """Run `action` in an event loop, with a client of `server` that sends `token`.
 
-    Raise CommandRefused for each ClientError, with the exit status.
+    Raise CommandRefused for each ClientError, with the exit status. `flags` are the flags for
+    fields of the API; the message names them instead of the fields.
     """
 
     async def act() -> T:
@@ -171,7 +241,12 @@ def call(server: str, token: str | None, action: Callable[[Client], Awaitable[T]
     except ClientError as error:
         answered = error.status is not None
         status = ExitStatus.REFUSED if answered else ExitStatus.UNREACHABLE
-        raise CommandRefused(error.message, status) from error
+        raise CommandRefused(_with_flags(error.message, flags or {}), status) from error
+
+
+def _with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace the names of an API's fields by those of flags."""
+    return re.sub(r"\b\w+\b", lambda word: flags.get(word[0], word[0]), message)
 
 
 async def targets(client: Client, limit: int | None = None) -> list[Target]:
@@ -182,23 +257,38 @@ async def targets(client: Client, limit: int | None = None) -> list[Target]:
     return [Target(run, by_handle.get(run.handle)) for run in runs]
 
 
-async def find(client: Client, text: str) -> Target:
+LAST = "@last"
+
+
+async def find(client: Client, text: str, *, whole: bool = False) -> Target:
     """Return the run with this job name, handle or id, or with a unique name that starts so.
 
-    Raise CommandRefused if there is no such run or more than one.
+    `@last` is the newest run. With `whole`, only complete names count: a verb that cancels or
+    deletes must not guess. Raise CommandRefused if there is no such run or more than one.
     """
-    return choose(await targets(client), text)
+    if text == LAST and not whole:
+        newest = await targets(client, 1)
+        if not newest:
+            raise CommandRefused("there are no runs yet")
+        return newest[0]
+    return choose(await targets(client), text, whole=whole)
 
 
-def choose(candidates: Sequence[Target], text: str) -> Target:
+def choose(candidates: Sequence[Target], text: str, *, whole: bool = False) -> Target:
     """Select the run from `candidates`, as `find` does."""
     found = [target for target in candidates if text in target.names]
     if not found and text:
         found = [t for t in candidates if any(name.startswith(text) for name in t.names)]
+        if found and whole:
+            raise CommandRefused(
+                f"{text!r} is no complete name; type {' or '.join(t.name for t in found[:3])}"
+            )
     match found:
         case [target]:
             return target
         case []:
+            if text == LAST:
+                raise CommandRefused("type the name of the run; this verb does not take @last")
             raise CommandRefused(f"there is no run {text!r}; 'wesemu list' shows all runs")
     names = ", ".join(target.name for target in found[:5]) + (", …" if found[5:] else "")
     raise CommandRefused(f"{text!r} matches {len(found)} runs: {names}; type more of the name")

@@ -218,6 +218,36 @@ def _placement_fields(node: NodeChoice | None, gpus: int | None) -> dict[str, st
     }
 
 
+_FLAGS = {
+    "oss_region": "--region",
+    "bucket_name": "--bucket",
+    "fastq_first_name": "--fastq1",
+    "fastq_second_name": "--fastq2",
+    "fastq_path": "--fastq1",
+    "reference_file": "--reference",
+    "reference_group": "--reference-group",
+    "bam_file_name": "--output-bam",
+    "vcf_file_name": "--output-vcf",
+    "gvcf_file_name": "--output-gvcf",
+    "mark_dup": "--markdup",
+    "service": "--service",
+}
+_OWN_FLAGS = {
+    "wesemu_quality_offset": "--quality-offset",
+    "wesemu_cram_version": "--cram-version",
+    "wesemu_ploidy": "--ploidy",
+    "wesemu_sex": "--sex",
+    "wesemu_targets": "--targets",
+    "wesemu_node": "--node",
+    "wesemu_gpus": "--gpus",
+}
+
+
+def flags_of(kind: str) -> dict[str, str]:
+    """Return the flags for the fields of a `mapping` or `wgs` job, as errors name them."""
+    return {f"{kind}_{field}": flag for field, flag in _FLAGS.items()} | _OWN_FLAGS
+
+
 def _send(
     server: str, token: str | None, kind: str, fields: Mapping[str, str | None], *, watch: bool
 ) -> None:
@@ -240,5 +270,5 @@ def _send(
         target = await find(client, name)
         return await follow(client, target.run.id, name)
 
-    if not call(server, token, act):
+    if not call(server, token, act, flags_of(kind)):
         raise typer.Exit(ExitStatus.FAILED)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from wesemu.runs.model import MOST_BASES, Pacing, Run, RunState, workflow_kind
+from wesemu.runs.model import MOST_BASES, Pacing, Run, RunRequest, RunState, workflow_kind
 from wesemu.runs.sla import Sla, promise
 from wesemu.runs.store import RunStore
 
@@ -159,6 +159,7 @@ class RunTallies:
 NAMES = frozenset(
     {
         "wesemu.handle",
+        "wesemu.workflow",
         "wesemu.pace",
         "wesemu.total_reads",
         "wesemu.total_bases",
@@ -181,6 +182,7 @@ NAMES = frozenset(
 def figures(run: Run) -> dict[str, str]:
     """Return the figures that are known now, as tags with keys of `NAMES`.
 
+    `workflow` is the name of a user's own workflow: the tag of the caller, or the file's name.
     `total_reads` and `total_bases` are counted. Minutes and price exist for bundled pipelines of
     known size; `sla.bases` is that size, counted or set by the caller. The deadline (ISO 8601, UTC)
     exists after the start, `met` ("true", "false") and `charged_cny` after completion, the
@@ -188,6 +190,8 @@ def figures(run: Run) -> dict[str, str]:
     only with SLA pacing.
     """
     tags = {"wesemu.handle": run.handle, "wesemu.sla.level": run.service_level.value}
+    if not run.workflow:
+        tags["wesemu.workflow"] = _workflow_name(run.request)
     if run.terms.pace is not Pacing.REAL:
         tags["wesemu.pace"] = run.terms.pace.value
     if run.counts is not None:
@@ -199,6 +203,11 @@ def figures(run: Run) -> dict[str, str]:
     if run.failure is not None:
         tags["wesemu.error"] = run.failure.message
     return tags
+
+
+def _workflow_name(request: RunRequest) -> str:
+    path = request.workflow_url.partition("?")[0].partition("#")[0]
+    return request.tags.get("wesemu.workflow") or path.rstrip("/").rpartition("/")[2]
 
 
 def labels(run: Run) -> dict[str, str]:

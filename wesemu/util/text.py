@@ -148,14 +148,23 @@ def json_reason(error: ValueError | RecursionError) -> str:
 
 def validation_reason(error: ValidationFailed) -> tuple[str, str]:
     """Return the first wrong field as a dotted path ("" for the whole), and what is wrong."""
-    errors = error.errors()
-    field = _field(errors[0])
-    # a value of a union type has one error for each member of the union
-    reasons = dict.fromkeys(_reason(each) for each in errors if _field(each) == field)
+    return next(iter(validation_reasons(error).items()))
+
+
+def validation_reasons(error: ValidationFailed) -> dict[str, str]:
+    """Return what is wrong with each wrong field, by the field's dotted path."""
+    reasons: dict[str, dict[str, None]] = {}
+    for each in error.errors():
+        reasons.setdefault(_field(each), {})[_reason(each)] = None
+    return {field[:_FIELD_LIMIT]: _joined(list(each)) for field, each in reasons.items()}
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    """Join the errors of one field: a value of a union type has one for each member."""
     kinds = [reason.partition(", not ")[0].removeprefix("must be ") for reason in reasons]
     if len(kinds) > 1 and all(reason.startswith("must be ") for reason in reasons):
-        return field[:_FIELD_LIMIT], f"must be {' or '.join(kinds)}"
-    return field[:_FIELD_LIMIT], next(iter(reasons))
+        return f"must be {' or '.join(kinds)}"
+    return reasons[0]
 
 
 def _field(error: Mapping[str, object]) -> str:

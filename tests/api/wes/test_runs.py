@@ -38,6 +38,7 @@ async def test_a_whole_life(wes: Client, submit: Submit, ended: Ended) -> None:
                 "wesemu.node": "cpu",
                 "wesemu.real.seconds": "0.000",
                 "wesemu.sla.level": "s",
+                "wesemu.workflow": "Snakefile",
             },
             "workflow_engine_parameters": {},
         },

@@ -45,6 +45,15 @@ def test_a_queued_run_has_a_name_and_a_level() -> None:
     assert figures(QUEUED) == {"wesemu.handle": "bcdfg", "wesemu.sla.level": "s"}
 
 
+def test_a_workflow_of_the_user_has_a_name() -> None:
+    own = replace(QUEUED, workflow="", request=RunRequest("workflow/Snakefile"))
+    assert figures(own)["wesemu.workflow"] == "Snakefile"
+    url = "https://example.org/a/hello.cwl?raw=1#main"
+    assert figures(replace(own, request=RunRequest(url)))["wesemu.workflow"] == "hello.cwl"
+    named = RunRequest("Snakefile", tags={"wesemu.workflow": "calling"})
+    assert labels(replace(own, request=named))["wesemu.workflow"] == "calling"
+
+
 def test_the_billing_pages_example() -> None:
     """120 Gbp at silver: 80 minutes."""
     told = figures(COUNTED)
@@ -90,7 +99,8 @@ def test_every_figure_has_a_reserved_name() -> None:
     over = replace(
         ended(1), failure=RunFailure("x"), terms=SlaTerms(pace=Pacing.SLA), real_seconds=1.5
     )
-    assert set(figures(over)) | set(figures(COUNTED)) == NAMES
+    own = replace(QUEUED, workflow="")
+    assert set(figures(over)) | set(figures(COUNTED)) | set(figures(own)) == NAMES
 
 
 def test_counted_and_pretended_sizes_are_told_apart() -> None:

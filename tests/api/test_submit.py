@@ -1,0 +1,228 @@
+"""`wesemu submit` and the verbs that read its runs, against the whole server."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from api.test_verbs import wesemu
+
+from wesemu.cli import submit
+from wesemu.cli.output import ExitStatus
+
+__all__ = ["wesemu"]
+
+HELLO = [
+    {"task": "greet", "stderr": "a tool's words\n"},
+    {"write": "out/hello.txt", "text": "hello"},
+]
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    """Return a folder in Snakemake's layout, whose name is `greeting`."""
+    folder = tmp_path / "greeting"
+    for name in ("workflow/Snakefile", "workflow/rules/a.smk", "config/config.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("# nothing\n")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref")
+    return folder
+
+
+async def submitted(wesemu, *arguments: object) -> str:
+    """Submit, wait for the end, and return the run's id."""
+    script = f"script={json.dumps(HELLO)}"
+    status, out, err = await wesemu("submit", *map(str, arguments), "--param", script, "--watch")
+    assert status == 0, err
+    return str(json.loads(out)["run_id"])
+
+
+def attached(settings, run_id: str) -> set[str]:
+    folder = settings.data / "runs" / run_id / "attachments"
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_a_folder_is_sent_without_hidden_files(wesemu, workflow, settings) -> None:
+    run_id = await submitted(wesemu, workflow)
+    assert attached(settings, run_id) == {
+        "workflow/Snakefile",
+        "workflow/rules/a.smk",
+        "config/config.yaml",
+    }
+
+
+async def test_a_file_is_sent_with_its_attachments(wesemu, workflow, settings, tmp_path) -> None:
+    other = tmp_path / "samples.tsv"
+    other.write_text("a\n")
+    main = workflow / "workflow" / "Snakefile"
+    rules = workflow / "workflow" / "rules"
+    run_id = await submitted(wesemu, main, "--attach", rules, "--attach", other)
+    assert attached(settings, run_id) == {"Snakefile", "rules/a.smk", "samples.tsv"}
+
+
+async def test_own_workflows_are_listed_by_name(wesemu, workflow) -> None:
+    run_id = await submitted(wesemu, workflow)
+    _, out, _ = await wesemu("list")
+    assert "| greeting-" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    _, out, _ = await wesemu("list", "--json")
+    [run] = json.loads(out)
+    assert (run["run_id"], run["workflow"]) == (run_id, "greeting")
+    assert (await wesemu("get", run["name"]))[0] == 0
+
+
+async def test_parameters_come_from_a_file_and_from_flags(wesemu, workflow, tmp_path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("script: []\nsize: 3\nname: x\n")
+    main = workflow / "workflow" / "Snakefile"
+    flags = ("--params", str(file), "--param", "size=4", "--param", "text=a=b", "--tag", "k=v")
+    _, out, _ = await wesemu("submit", str(main), *flags)
+    _, out, _ = await wesemu("get", json.loads(out)["run_id"], "--json")
+    request = json.loads(out)["wes"]["request"]
+    assert request["workflow_params"] == {"script": [], "size": 4, "name": "x", "text": "a=b"}
+    assert request["tags"]["k"] == "v"
+
+
+async def test_wait_ends_with_the_state(wesemu, workflow) -> None:
+    run_id = await submitted(wesemu, workflow)
+    assert await wesemu("wait", "@last") == (0, "COMPLETE\n", "")
+    assert (await wesemu("wait", run_id, "--for", "running"))[:2] == (0, "COMPLETE\n")
+    status, out, err = await wesemu("wait", run_id, "--for", "canceled")
+    assert (status, out) == (ExitStatus.FAILED, "COMPLETE\n")
+    assert "it has ended" in err
+
+
+async def test_wait_gives_up_at_its_timeout(wesemu, workflow, engine) -> None:
+    script = json.dumps([{"wait": "gate"}])
+    _, out, _ = await wesemu("submit", str(workflow), "--param", f"script={script}")
+    run_id = json.loads(out)["run_id"]
+    status, _, err = await wesemu("wait", run_id, "--timeout", "0s")
+    assert (status, "not COMPLETE after 0s" in err) == (ExitStatus.FAILED, True)
+    engine.release("gate")
+    assert (await wesemu("wait", run_id))[0] == 0
+
+
+async def test_tasks_and_the_stderr_of_one_that_succeeded(wesemu, workflow) -> None:
+    run_id = await submitted(wesemu, workflow)
+    _, out, _ = await wesemu("tasks", run_id)
+    assert "| greet | COMPLETE |" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    _, out, _ = await wesemu("tasks", run_id, "--json")
+    assert [task["name"] for task in json.loads(out)] == ["greet"]
+    assert await wesemu("logs", run_id, "--task", "greet") == (0, "a tool's words\n", "")
+    status, _, err = await wesemu("logs", run_id, "--task", "nobody")
+    assert (status, "its tasks: greet" in err) == (ExitStatus.REFUSED, True)
+    assert (await wesemu("logs", run_id, "--task", "greet", "--json"))[0] == ExitStatus.USAGE
+
+
+async def test_outputs_are_listed_and_downloaded(wesemu, workflow, tmp_path) -> None:
+    run_id = await submitted(wesemu, workflow)
+    _, out, _ = await wesemu("outputs", run_id)
+    assert "out/hello.txt" in out
+    _, out, _ = await wesemu("outputs", run_id, "--json")
+    assert json.loads(out)["out/hello.txt"]["size"] == 5
+    folder = tmp_path / "new" / "folder"
+    status, out, _ = await wesemu("outputs", run_id, "--download", str(folder))
+    assert (status, Path(out.strip())) == (0, folder / "out" / "hello.txt")
+    assert (folder / "out" / "hello.txt").read_text() == "hello"
+
+
+async def test_what_destroys_takes_complete_names_only(wesemu, workflow) -> None:
+    run_id = await submitted(wesemu, workflow)
+    for text in ("@last", run_id[:8], "greeting"):
+        assert (await wesemu("remove", text))[0] == ExitStatus.REFUSED
+    assert (await wesemu("get", run_id[:8]))[0] == 0
+    assert (await wesemu("remove", run_id))[0] == 0
+    status, _, err = await wesemu("get", "@last")
+    assert (status, "no runs yet" in err) == (ExitStatus.REFUSED, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere.smk",), "there is no file or folder nowhere.smk"),
+        ((".",), "has no workflow"),
+        (("github:x",), "github:OWNER/REPO"),
+        (("Snakefile", "--param", "x"), "--param: 'x' is not KEY=VALUE"),
+        (("Snakefile", "--attach", "nowhere"), "--attach: there is no file nowhere"),
+        (("Snakefile", "--params", "Snakefile"), "--params: Snakefile"),
+    ],
+)
+async def test_what_cannot_be_sent_is_one_line(
+    wesemu, tmp_path, monkeypatch, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    if arguments[0] == "Snakefile":
+        Path("Snakefile").write_text("rule: [\n")
+    status, out, err = await wesemu("submit", *arguments)
+    assert (status, out, err.count("\n")) == (ExitStatus.USAGE, "", 1)
+    assert said in err
+
+
+async def test_errors_name_flags_and_not_fields(wesemu, workflow) -> None:
+    main = str(workflow / "workflow" / "Snakefile")
+    _, _, err = await wesemu("submit", main, "--type", "CWL")
+    assert ("--type" in err, "workflow_type" in err) == (True, False)
+    _, _, err = await wesemu("submit", "https://example.org/x.smk")
+    assert ("WORKFLOW" in err, "workflow_url" in err) == (True, False)
+
+
+@pytest.fixture
+async def github(aiohttp_server, monkeypatch):
+    """A server in place of GitHub: its archives, by path, are what a test puts there."""
+    archives: dict[str, bytes] = {}
+
+    async def answer(request: web.Request) -> web.Response:
+        content = archives.get(request.path)
+        return web.Response(body=content or b"", status=200 if content else 404)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    server = await aiohttp_server(app)
+    monkeypatch.setattr(submit, "_ARCHIVES", str(server.make_url("/")).rstrip("/"))
+    return archives
+
+
+def archive(*members: tarfile.TarInfo) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as file:
+        for member in members:
+            file.addfile(member, io.BytesIO(bytes(member.size)))
+    return content.getvalue()
+
+
+def regular(name: str, size: int = 10) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
+
+
+async def test_a_repository_is_sent_at_its_tag(wesemu, github, settings) -> None:
+    github["/own/calling/tar.gz/v1.2"] = archive(
+        regular("calling-1.2/workflow/Snakefile"), regular("calling-1.2/.github/x.yml")
+    )
+    run_id = await submitted(wesemu, "github:own/calling@v1.2")
+    assert attached(settings, run_id) == {"workflow/Snakefile"}
+    _, out, _ = await wesemu("list")
+    assert "| calling-" in out
+
+
+async def test_a_repository_that_is_not_there_or_hostile_is_refused(
+    wesemu, github, monkeypatch
+) -> None:
+    status, _, err = await wesemu("submit", "github:own/none")
+    assert (status, "no public repository own/none with HEAD" in err) == (4, True)
+    link = tarfile.TarInfo("r/Snakefile")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    for member in (regular("../../out"), link):
+        github["/own/bad/tar.gz/HEAD"] = archive(member)
+        status, _, err = await wesemu("submit", "github:own/bad")
+        assert (status, "is damaged" in err) == (4, True)
+    monkeypatch.setattr(submit, "_LARGEST_ARCHIVE", 1000)
+    github["/own/bad/tar.gz/HEAD"] = archive(regular("r/Snakefile", 2000))
+    status, _, err = await wesemu("submit", "github:own/bad")
+    assert (status, "is larger than" in err) == (4, True)

@@ -1,0 +1,333 @@
+"""`wesemu submit`: send a workflow of one's own: a file, a folder, a URL, or a GitHub repository.
+
+Files are sent as attachments. A folder is sent whole, without hidden files, so a workflow finds its
+rules, scripts and configuration by their relative paths.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, ExitStatus, Server, Token
+
+if TYPE_CHECKING:
+    from wesemu.client import Client
+    from wesemu.runs.model import JsonObject, JsonValue
+
+MAIN_FILES = (
+    *("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile"),
+    *("main.cwl", "workflow.cwl", "main.wdl", "workflow.wdl"),
+)
+"""Names of the workflow in a folder, in the order in which they are looked up."""
+
+FLAGS = {
+    "workflow_url": "WORKFLOW",
+    "workflow_type": "--type",
+    "workflow_params": "--params",
+    "workflow_attachment": "--attach",
+    "workflow_engine_parameters": "--engine-parameter",
+    "tags": "--tag",
+}
+"""The flags for the fields of RunWorkflow."""
+
+_URL = re.compile(r"(https?|trs|file)://?", re.IGNORECASE)
+_GITHUB = re.compile(r"github:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<ref>[\w./-]+))?")
+_ARCHIVES = "https://codeload.github.com"
+_LARGEST_ARCHIVE = 256 << 20
+"""Bytes of a repository's archive, packed and unpacked."""
+
+
+class WorkflowType(StrEnum):
+    """The workflow types of WES."""
+
+    SMK = "SMK"
+    CWL = "CWL"
+    WDL = "WDL"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWorkflow:
+    """A workflow to send: its name for people, `workflow_url`, and its files by attachment name."""
+
+    name: str
+    url: str
+    files: Mapping[str, Path]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("submit", rich_help_panel="Jobs")(submit)
+
+
+def submit(
+    workflow: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKFLOW",
+            help="A file, a folder, a URL, or github:OWNER/REPO[@TAG].",
+            show_default=False,
+        ),
+    ],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter; JSON, or else text. May be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="A JSON or YAML file of parameters.", metavar="FILE")
+    ] = None,
+    attach: Annotated[
+        list[Path] | None,
+        typer.Option(help="A further file or folder to send. May be repeated.", metavar="PATH"),
+    ] = None,
+    kind: Annotated[
+        WorkflowType | None,
+        typer.Option(
+            "--type",
+            help="The type of the workflow.",
+            show_default="from the file's name, else SMK",
+            case_sensitive=False,
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="A tag of the run. May be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    engine_parameter: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter of the engine. May be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait for the end; exit with status 1 if it fails.")
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """Send a workflow of your own and print its run id.
+
+    A folder is sent whole, without hidden files; its workflow is Snakefile, workflow/Snakefile,
+    main.cwl or main.wdl.
+    """
+    import json
+
+    from wesemu.cli.output import print_result
+    from wesemu.cli.remote import call
+    from wesemu.cli.remote import watch as follow
+
+    values = _parameters(params, param or ())
+    tags, engine = _pairs(tag or (), "--tag"), _pairs(engine_parameter or (), "--engine-parameter")
+
+    with ExitStack() as temporary:
+        own = _locate(workflow, temporary)
+        files = {**own.files, **_attachments(attach or (), workflow)}
+
+        async def act(client: "Client") -> bool:
+            run_id = await client.wes.submit(
+                own.url,
+                values,
+                workflow_type=kind.value if kind else type_of(own.url),
+                workflow_type_version="",
+                tags={"wesemu.workflow": own.name, **tags},
+                engine_parameters=engine,
+                attachments=list(files.items()),
+            )
+            print_result(json.dumps({"run_id": run_id}))
+            return await follow(client, run_id, own.name) if watch else True
+
+        if not call(server, token, act, FLAGS):
+            raise typer.Exit(ExitStatus.FAILED)
+
+
+def type_of(url: str) -> str:
+    """Return the workflow type that a file name or URL tells, SMK if it tells none."""
+    path = url.partition("?")[0].partition("#")[0].lower()
+    return next((kind for kind in ("CWL", "WDL") if path.endswith(f".{kind.lower()}")), "SMK")
+
+
+# --- where a workflow is ---
+
+
+def _locate(workflow: str, temporary: ExitStack) -> OwnWorkflow:
+    """Find the workflow and its files. `temporary` deletes a downloaded repository."""
+    if (repository := _GITHUB.fullmatch(workflow)) is not None:
+        folder = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="wesemu-")))
+        name, ref = repository["name"], repository["ref"] or "HEAD"
+        return _in_folder(_download(name, ref, folder), name.partition("/")[2])
+    if workflow.startswith("github:"):
+        raise CommandRefused(
+            f"{workflow!r} is no repository; write github:OWNER/REPO or github:OWNER/REPO@TAG",
+            ExitStatus.USAGE,
+        )
+    if _URL.match(workflow):
+        name = workflow.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
+        return OwnWorkflow(name or workflow, workflow, {})
+    file, hash_sign, process = workflow.partition("#")
+    path = Path(workflow if Path(workflow).exists() else file)
+    if path.is_dir():
+        return _in_folder(path, path.resolve().name)
+    if not path.is_file():
+        raise CommandRefused(f"there is no file or folder {workflow}", ExitStatus.USAGE)
+    fragment = f"{hash_sign}{process}" if path == Path(file) else ""
+    name = path.name if path.suffix else path.resolve().parent.name
+    return OwnWorkflow(name, f"{path.name}{fragment}", {path.name: path})
+
+
+def _in_folder(folder: Path, name: str) -> OwnWorkflow:
+    main = next((main for main in MAIN_FILES if (folder / main).is_file()), None)
+    if main is None:
+        raise CommandRefused(
+            f"{name} has no workflow; it has one of {', '.join(MAIN_FILES)}, or you name the file "
+            "itself and send the others with --attach",
+            ExitStatus.USAGE,
+        )
+    return OwnWorkflow(name, main, dict(_files_below(folder)))
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield names and paths of all files that are not hidden, sorted; follow no linked folder."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        for name in sorted(names):
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file():
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _attachments(paths: Sequence[Path], workflow: str) -> dict[str, Path]:
+    """Return further files by name: relative to the workflow's folder, or else their own name."""
+    own = Path(workflow)
+    top = (own if own.is_dir() else own.parent).resolve()
+    files: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise CommandRefused(f"--attach: there is no file {path}", ExitStatus.USAGE)
+        real = path.resolve()
+        inside = real.is_relative_to(top) and real != top
+        name = real.relative_to(top).as_posix() if inside else path.resolve().name
+        if path.is_dir():
+            files |= {f"{name}/{below}": file for below, file in _files_below(path)}
+        else:
+            files[name] = path
+    return files
+
+
+# --- repositories of GitHub ---
+
+
+def _download(name: str, ref: str, folder: Path) -> Path:
+    """Download and unpack a repository. Return the folder with its files."""
+    import asyncio
+
+    archive = folder / "archive.tar.gz"
+    asyncio.run(_fetch(f"{_ARCHIVES}/{name}/tar.gz/{ref}", name, ref, archive))
+    unpacked = folder / "unpacked"
+    _unpack(archive, unpacked, name)
+    return next(unpacked.iterdir(), unpacked)  # the archive has one folder, REPO-REF
+
+
+async def _fetch(url: str, name: str, ref: str, archive: Path) -> None:
+    import asyncio
+
+    import aiohttp
+
+    from wesemu.util.text import network_reason
+
+    size = 0
+    try:
+        async with (
+            aiohttp.ClientSession(trust_env=True) as session,
+            session.get(url, timeout=aiohttp.ClientTimeout(total=300, sock_connect=10)) as response,
+        ):
+            if response.status != 200:
+                raise CommandRefused(
+                    f"GitHub has no public repository {name} with {ref} "
+                    f"(status {response.status}); for a private one, submit a clone's folder"
+                )
+            with await asyncio.to_thread(archive.open, "wb") as file:
+                async for chunk in response.content.iter_chunked(1 << 20):
+                    size += await asyncio.to_thread(file.write, chunk)
+                    if size > _LARGEST_ARCHIVE:
+                        raise _too_large(name)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise CommandRefused(
+            f"github:{name} cannot be downloaded: {network_reason(error)}", ExitStatus.UNREACHABLE
+        ) from error
+
+
+def _unpack(archive: Path, folder: Path, name: str) -> None:
+    import tarfile
+    import zlib
+
+    folder.mkdir()
+    try:
+        with tarfile.open(archive) as content:
+            left = _LARGEST_ARCHIVE
+            for member in content:
+                left -= member.size
+                if left < 0:
+                    raise _too_large(name)
+                # the filter refuses paths and links that lead out of the folder
+                content.extract(member, folder, filter="data")
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise CommandRefused(f"the archive of github:{name} is damaged: {error}") from error
+
+
+def _too_large(name: str) -> CommandRefused:
+    return CommandRefused(
+        f"github:{name} is larger than {_LARGEST_ARCHIVE >> 20} MiB; clone it and submit the folder"
+    )
+
+
+# --- parameters ---
+
+
+def _parameters(file: Path | None, given: Sequence[str]) -> "JsonObject":
+    """Return the parameters of the file, with those of --param added or replaced."""
+    return {
+        **(_read_parameters(file) if file else {}),
+        **{name: _value(text) for name, text in _pairs(given, "--param").items()},
+    }
+
+
+def _read_parameters(file: Path) -> "JsonObject":
+    import json
+
+    import yaml
+
+    try:
+        # through JSON, because YAML has dates, which no parameter can be
+        values = json.loads(json.dumps(yaml.safe_load(file.read_text(encoding="utf-8")) or {}))
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        reason = str(error).replace("\n", " ")
+        raise CommandRefused(
+            f"--params: {file} is neither JSON nor YAML: {reason}", ExitStatus.USAGE
+        ) from error
+    if not isinstance(values, dict):
+        raise CommandRefused(f"--params: {file} has no names and values", ExitStatus.USAGE)
+    return values
+
+
+def _value(text: str) -> "JsonValue":
+    import json
+
+    try:
+        value: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise CommandRefused(f"{flag}: {text!r} is not KEY=VALUE", ExitStatus.USAGE)
+        pairs[name] = value
+    return pairs
