@@ -8,7 +8,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -25,30 +25,20 @@ _T = TypeVar("_T")
 async def run_in_own_thread(work: Callable[[], _T], name: str) -> _T:
     """Call `work` in a new daemon thread and return its result.
 
-    Unlike executor threads, a daemon thread that hangs in an SDK does not delay the server's exit.
+    A daemon thread that hangs in an SDK does not delay the server's exit. The worker threads of
+    asyncio.to_thread and anyio do.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def set_result(result: _T | None, error: BaseException | None) -> None:
-        if future.done():  # the caller was cancelled
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
+    future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()  # a cancelled caller leaves the future as it is
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(set_result, result, error)
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)
 
 
 # The port to the SDKs of remote buckets.

@@ -1,10 +1,13 @@
 """What a source tells of itself before anybody is asked."""
 
+import asyncio
+import threading
+
 import pytest
 
 from wesemu.composition import remote_bucket
 from wesemu.settings import RemoteBucketSettings
-from wesemu.storage.remote import RemoteFile, WebFile
+from wesemu.storage.remote import RemoteFile, WebFile, run_in_own_thread
 
 
 def bucket_server(name: str, **settings: str) -> str:
@@ -43,3 +46,25 @@ def test_server_of_a_bucket_without_an_endpoint_is_its_service_in_its_region() -
 
 def test_endpoint_that_is_no_url_is_for_the_first_run_to_find() -> None:
     assert bucket_server("one", type="s3", endpoint="http://lab:port") == "http://lab:port"
+
+
+def test_a_cancelled_call_leaves_its_thread_to_end(caplog: pytest.LogCaptureFixture) -> None:
+    begun, ending = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        ending.wait()
+
+    async def cancel() -> None:
+        call = asyncio.create_task(run_in_own_thread(work, "hanging"))
+        await asyncio.to_thread(begun.wait)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(cancel())
+    ending.set()  # after the loop was closed
+    threads[0].join()
+    assert not caplog.records

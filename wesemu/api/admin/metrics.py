@@ -179,6 +179,7 @@ def _labels(route: RouteMetrics) -> dict[str, str]:
     return {"method": route.method, "route": route.path}
 
 
+# prometheus-client would replace these few lines, but it prints 1 as 1.0 and sorts the labels.
 def _family(name: str, kind: str, description: str, samples: Iterable[Sample]) -> Iterator[str]:
     full = f"wesemu_{name}"
     yield f"# HELP {full} {description}"
