@@ -15,8 +15,8 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from wesemu.storage.checksums import Crc64
-from wesemu.storage.download import HttpFetcher
-from wesemu.storage.partial_download import PartialFile, Validators
+from wesemu.storage.download import HttpFetcher, Validators
+from wesemu.storage.partial_download import PartialFile
 from wesemu.storage.remote import ByteCallback, Source
 
 # Blobs: contents by their SHA-256, and records of the content of each source.

@@ -1,59 +1,16 @@
-"""State of one download: minimum throughput, the partial file, and requests with their
-validation.
-"""
+"""The partial file of one download, which a later attempt resumes."""
 
-import asyncio
 import json
 import os
-import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import aiohttp
-
-from wesemu.errors import InputError, SystemFault, TransientError
-from wesemu.storage.checksums import SHA256, Checksum, Crc64, RunningChecksums
-from wesemu.storage.remote import ByteCallback, Expected, Source
+from wesemu.errors import SystemFault
+from wesemu.storage.checksums import Checksum, Crc64, RunningChecksums
 from wesemu.util.text import os_reason
-
-WINDOW_SECONDS = 60.0
-LEAST_BYTES = 60 << 10
-"""The least bytes per window: 1 KiB per second."""
-
-
-class ThroughputGuard:
-    """Enforces a minimum throughput of one response. `now` returns seconds."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._began = now()
-        self._bytes = 0
-        self._error: TransientError | None = None
-
-    def add(self, size: int, *, is_last: bool) -> None:
-        """Count received bytes. Raise TransientError for data after a window that was too slow.
-
-        The last bytes of a file are not judged; `is_last` is True for them, as far as known.
-        """
-        if self._error is not None and not is_last:
-            raise self._error
-        self._bytes += size
-        seconds = self._now() - self._began
-        if seconds < WINDOW_SECONDS:
-            return
-        if self._bytes * WINDOW_SECONDS < LEAST_BYTES * seconds:
-            self._error = TransientError(
-                f"sends too slowly: {self._bytes} bytes in {seconds:.0f} seconds"
-            )
-        self._began += seconds
-        self._bytes = 0
-
-
-# Partial files.
 
 _BLOCK = 1 << 20
 
@@ -172,121 +129,3 @@ def _check_free_space(folder: Path, needed: int) -> None:
             f"an input needs {needed} bytes and the data directory's disk has {free} free; make "
             "room and send the request again"
         )
-
-
-# Requests and responses of one download.
-
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """The headers with which a server recognises an unchanged file."""
-
-    etag: str | None
-    modified: str | None
-
-
-class DownloadAttempt:
-    """Builds the requests of one download and validates the responses."""
-
-    def __init__(
-        self,
-        source: Source,
-        partial: PartialFile,
-        report: ByteCallback,
-        expected: Expected,
-        known: Validators | None,
-    ) -> None:
-        self.source = source
-        self.partial = partial
-        self.report = report
-        self.expected = expected
-        self._known = known
-        self._resumed = False
-        self._mismatched = False
-
-    def headers(self, offset: int) -> dict[str, str]:
-        if offset:
-            return {"Range": f"bytes={offset}-", "If-Range": self.partial.expected.etag or ""}
-        if self._known is None:
-            return {}
-        if self._known.etag is not None:
-            return {"If-None-Match": self._known.etag}
-        if self._known.modified is not None:
-            return {"If-Modified-Since": self._known.modified}
-        return {}
-
-    def is_conditional(self, offset: int) -> bool:
-        """Return True if the request allows the response 304 Not Modified."""
-        return offset == 0 and bool(self.headers(0))
-
-    async def resume(self, response: aiohttp.ClientResponse, offset: int) -> None:
-        """Resume with a 206 response. Raise TransientError if it is not the missing rest."""
-        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        expected = self.partial.expected
-        is_rest = (
-            match is not None
-            and int(match[1]) == offset
-            and (expected.size is None or match[2] in ("*", str(expected.size)))
-            and strong_etag(response.headers) == expected.etag
-        )
-        if not is_rest:
-            await asyncio.to_thread(self.partial.discard)
-            raise TransientError("has changed while it was fetched")
-        if expected.size is None and match is not None and match[2] != "*":
-            self.partial.expected = replace(expected, size=int(match[2]))
-        self._resumed = True
-        await asyncio.to_thread(self.partial.resume)
-
-    async def check(self) -> None:
-        """Verify size and checksums.
-
-        Raise TransientError, or InputError if a further attempt would not help.
-        """
-        checksums, expected = self.partial.checksums, self.partial.expected
-        if expected.size is not None and checksums.size < expected.size:
-            raise TransientError(f"broke off after {checksums.size} of {expected.size} bytes")
-        too_long = expected.size is not None and checksums.size > expected.size
-        pinned = self.source.sha256
-        pinned_checksums = () if pinned is None else (Checksum(SHA256, bytes.fromhex(pinned)),)
-        wrong = checksums.first_mismatch((*pinned_checksums, *expected.checksums))
-        if wrong is None and not too_long:
-            return
-        await asyncio.to_thread(self.partial.close)
-        await asyncio.to_thread(self.partial.discard)
-        if too_long:
-            raise TransientError(
-                f"sent {checksums.size} bytes where {expected.size} were announced"
-            )
-        assert wrong is not None
-        # A mismatch after a resume may come from a damaged partial file: start again once.
-        last = self._mismatched or (wrong in pinned_checksums and not self._resumed)
-        self._mismatched, self._resumed = True, False
-        reason = (
-            f"arrived with the {wrong.algorithm} "
-            f"{(checksums.value(wrong.algorithm) or b'').hex()}, "
-            f"not {wrong.value.hex()} as "
-            f"{'the request' if wrong in pinned_checksums else 'its server'} says"
-        )
-        if not last:
-            raise TransientError(reason)
-        advice = (
-            "correct the checksum, or the address"
-            if wrong in pinned_checksums
-            else "it is damaged there"
-        )
-        raise InputError(
-            f"{self.source.display_name} {reason}; {advice}", file=self.source.display_name
-        )
-
-
-def unquoted_etag(etag: str | None) -> str:
-    """Return the ETag without quotes, in lower case; SDKs and servers differ in both."""
-    return (etag or "").strip('"').lower()
-
-
-def strong_etag(headers: Mapping[str, str]) -> str | None:
-    """Return the strong ETag (RFC 9110, 8.8.3) in the response headers, or None."""
-    etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') and etag.endswith('"') and len(etag) > 2 else None

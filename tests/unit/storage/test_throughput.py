@@ -3,7 +3,7 @@
 import pytest
 
 from wesemu.errors import TransientError
-from wesemu.storage.partial_download import LEAST_BYTES, WINDOW_SECONDS, ThroughputGuard
+from wesemu.storage.download import LEAST_BYTES, WINDOW_SECONDS, ThroughputGuard
 
 
 class Seconds:
