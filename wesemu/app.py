@@ -21,7 +21,13 @@ from aiohttp import web
 from yarl import URL
 
 from wesemu import __version__
-from wesemu.api.admin.controls import ClockHandlers, FaultHandlers, PruneHandlers, ResetHandlers
+from wesemu.api.admin.controls import (
+    ClockHandlers,
+    FaultHandlers,
+    PruneHandlers,
+    RequestLogHandlers,
+    ResetHandlers,
+)
 from wesemu.api.admin.metrics import MachineFigures, MetricsHandlers
 from wesemu.api.admin.routes import AdminAccess, AdminDialect, EventHandlers, StateHandlers
 from wesemu.api.ags.auth import AgsAuthenticator
@@ -203,6 +209,7 @@ def add_controls(
 
     async def restore() -> None:
         faults.clear_all()
+        request_gate.requests.clear()
         await core.clock_control.adjust(speed=settings.clock.speed)
 
     places: dict[str, JsonValue] = {
@@ -228,6 +235,7 @@ def add_controls(
         StateHandlers(core.engines, problems, partial(_tools, settings.tools), places),
         ClockHandlers(core.clock_control, core.wall, pace),
         faults,
+        RequestLogHandlers(request_gate.requests),
         events,
         MetricsHandlers(
             admin,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.client import Client, ClientError, connect
+from wesemu.client import AsyncClient, ClientError
 from wesemu.runs.model import RunState
 
 MAPPING = {
@@ -30,17 +30,17 @@ def url(client) -> str:
 
 @pytest.fixture
 async def wesemu(url: str):
-    async with connect(url) as connected:
+    async with AsyncClient(url) as connected:
         yield connected
 
 
-async def ended(wesemu: Client, run_id: str):
+async def ended(wesemu: AsyncClient, run_id: str):
     async for run in wesemu.wes.follow(run_id):
         last = run
     return last
 
 
-async def test_a_job_of_ags_is_a_run_of_wes(wesemu: Client) -> None:
+async def test_a_job_of_ags_is_a_run_of_wes(wesemu: AsyncClient) -> None:
     name = await wesemu.ags.start(MAPPING)
     assert name.startswith("mapping-gpu-")
     [line] = await wesemu.wes.runs()
@@ -55,7 +55,7 @@ async def test_a_job_of_ags_is_a_run_of_wes(wesemu: Client) -> None:
     assert (job.sla_minutes, job.sla_price_cny, job.error) == ("60", "0.0003", None)
 
 
-async def test_a_run_of_wes_is_a_job_of_ags(wesemu: Client) -> None:
+async def test_a_run_of_wes_is_a_job_of_ags(wesemu: AsyncClient) -> None:
     run_id = await wesemu.wes.submit("mapping", PARAMS, tags={"project": "p"})
     run = await ended(wesemu, run_id)
     assert run.tags["project"] == "p"
@@ -63,21 +63,21 @@ async def test_a_run_of_wes_is_a_job_of_ags(wesemu: Client) -> None:
     assert await wesemu.wes.state(run_id) is RunState.COMPLETE
 
 
-async def test_logs_and_outputs_come_down(wesemu: Client, tmp_path: Path) -> None:
+async def test_logs_and_outputs_come_down(wesemu: AsyncClient, tmp_path: Path) -> None:
     run = await ended(wesemu, await wesemu.wes.submit("mapping", PARAMS))
     assert [task.name for task in run.tasks] == ["align"]
     assert run.tasks_done == 1
     assert await wesemu.wes.text(run.tasks[0].stdout or "") == ""
     await wesemu.wes.download(run.outputs["bam"], tmp_path / "down.bam")
     assert (tmp_path / "down.bam").read_bytes() == b"BAM"
-    rest = [chunk async for chunk in wesemu.wes.read(run.outputs["bam"].url, start=2)]
+    rest = [chunk async for chunk in wesemu.wes.read(run.outputs["bam"].download_url, start=2)]
     assert b"".join(rest) == b"M"
-    beyond = [chunk async for chunk in wesemu.wes.read(run.outputs["bam"].url, start=3)]
+    beyond = [chunk async for chunk in wesemu.wes.read(run.outputs["bam"].download_url, start=3)]
     assert beyond == []
     assert [path.name for path in tmp_path.glob("*down*")] == ["down.bam"]
 
 
-async def test_attachments_go_up(wesemu: Client, tmp_path: Path) -> None:
+async def test_attachments_go_up(wesemu: AsyncClient, tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text("rule all: input: []\n")
     script = [{"write": "a.txt", "text": "hello"}]
     run_id = await wesemu.wes.submit(
@@ -89,7 +89,7 @@ async def test_attachments_go_up(wesemu: Client, tmp_path: Path) -> None:
     assert await wesemu.ags.jobs() == []
 
 
-async def test_a_failure_tells_its_reason(wesemu: Client) -> None:
+async def test_a_failure_tells_its_reason(wesemu: AsyncClient) -> None:
     run = await ended(wesemu, await wesemu.wes.submit("mapping", PARAMS | {"sample": "fail"}))
     assert run.state is RunState.EXECUTOR_ERROR
     assert "align" in (run.error or "")
@@ -98,7 +98,7 @@ async def test_a_failure_tells_its_reason(wesemu: Client) -> None:
 
 
 @pytest.mark.parametrize("api", ["ags", "wes"])
-async def test_runs_are_cancelled_and_removed(wesemu: Client, api: str) -> None:
+async def test_runs_are_cancelled_and_removed(wesemu: AsyncClient, api: str) -> None:
     run_id = await wesemu.wes.submit("mapping", PARAMS | {"sample": "wait-for-ever"})
     name = (await wesemu.ags.jobs())[0].name
     with pytest.raises(ClientError) as refused:
@@ -110,7 +110,9 @@ async def test_runs_are_cancelled_and_removed(wesemu: Client, api: str) -> None:
     assert await wesemu.wes.runs() == []
 
 
-async def test_lists_are_read_over_pages_and_cut_at_a_limit(wesemu: Client, monkeypatch) -> None:
+async def test_lists_are_read_over_pages_and_cut_at_a_limit(
+    wesemu: AsyncClient, monkeypatch
+) -> None:
     ids = [
         await wesemu.wes.submit("mapping", PARAMS | {"bam": f"oss://genes/{n}.bam"})
         for n in range(5)
@@ -121,11 +123,11 @@ async def test_lists_are_read_over_pages_and_cut_at_a_limit(wesemu: Client, monk
     assert len(await wesemu.ags.jobs(limit=2)) == 2
 
 
-async def test_service_info_comes_as_it_is(wesemu: Client) -> None:
+async def test_service_info_comes_as_it_is(wesemu: AsyncClient) -> None:
     assert "1.1.0" in (await wesemu.wes.service_info())["supported_wes_versions"]
 
 
-async def test_both_apis_refuse_in_their_own_words(wesemu: Client) -> None:
+async def test_both_apis_refuse_in_their_own_words(wesemu: AsyncClient) -> None:
     with pytest.raises(ClientError, match="mapping_bucket_name") as by_ags:
         await wesemu.ags.start(MAPPING | {"mapping_bucket_name": "nowhere"})
     assert (by_ags.value.status, by_ags.value.code) == (404, "ErrorBucketNotFound")
@@ -138,7 +140,7 @@ async def test_both_apis_refuse_in_their_own_words(wesemu: Client) -> None:
 
 
 async def test_nobody_at_home_is_a_client_error_without_status() -> None:
-    async with connect("http://127.0.0.1:1") as client:
+    async with AsyncClient("http://127.0.0.1:1") as client:
         with pytest.raises(ClientError, match="wesemu serve") as refused:
             await client.wes.runs()
     assert refused.value.status is None
@@ -153,7 +155,7 @@ async def test_something_else_at_home_is_told(aiohttp_server) -> None:
     app = web.Application()
     app.router.add_get("/{any:.*}", page)
     server = await aiohttp_server(app)
-    async with connect(str(server.make_url("/"))) as client:
+    async with AsyncClient(str(server.make_url("/"))) as client:
         with pytest.raises(ClientError, match="is it a wesemu server"):
             await client.ags.jobs()
 
@@ -161,5 +163,5 @@ async def test_something_else_at_home_is_told(aiohttp_server) -> None:
 @pytest.mark.parametrize("address", ["", "ftp://x", "http://", "http://[::1"])
 async def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ClientError, match="not the address of a server"):
-        async with connect(address):
+        async with AsyncClient(address):
             pass

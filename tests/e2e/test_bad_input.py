@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from wesemu.client import Client, ClientError, connect
+from wesemu.client import AsyncClient, ClientError
 from wesemu.runs.model import RunState
 
 TESTDATA = Path(__file__).resolve().parents[2] / "testdata" / "diploid"
@@ -50,7 +50,7 @@ REFUSED = {
 
 async def test_requests_that_cannot_be_carried_out_are_refused(serve, bucket: Path) -> None:
     server = await asyncio.to_thread(serve)
-    async with connect(server.url) as client:
+    async with AsyncClient(server.url) as client:
         for name, (change, told) in REFUSED.items():
             with pytest.raises(ClientError) as caught:
                 await client.ags.start(GOOD | change)
@@ -119,7 +119,7 @@ async def test_spoiled_reads_end_the_run_with_file_and_reason(
 ) -> None:
     spoil(bucket / "fastq/reads_1.fq.gz", bucket / "fastq/reads_2.fq.gz")
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(180), connect(server.url) as client:
+    async with asyncio.timeout(180), AsyncClient(server.url) as client:
         name = await client.ags.start(GOOD)
         failure = await failure_of(client, name)
         assert (await client.ags.job(name)).status == "Failed"
@@ -131,7 +131,7 @@ async def test_spoiled_reads_end_the_run_with_file_and_reason(
     assert not (bucket / "out").exists()
 
 
-async def failure_of(client: Client, name: str) -> str:
+async def failure_of(client: AsyncClient, name: str) -> str:
     (line,) = await client.wes.runs()
     assert name.endswith(line.handle)
     async for detail in client.wes.follow(line.id):

@@ -8,7 +8,7 @@ import pysam
 import pytest
 from support.sample_s import SAMPLE_S, called
 
-from wesemu.client import connect
+from wesemu.client import AsyncClient
 from wesemu.runs.model import JsonObject, RunState
 
 HOMOZYGOUS = {site for site, genotype in SAMPLE_S.sites.items() if genotype == "1/1"}
@@ -67,7 +67,7 @@ async def test_targets_and_a_ploidy_file_by_both_apis(serve, bucket: Path) -> No
         "ploidy": "oss://genes/ploidy.txt",
         "sex": "M",
     }
-    async with asyncio.timeout(300), connect(server.url) as client:
+    async with asyncio.timeout(300), AsyncClient(server.url) as client:
         name = await client.ags.start(
             {
                 "workflow_type": "wgs",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.waiting import eventually
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.client.transport import ClientError
 from wesemu.client.wes import RunDetail
 from wesemu.runs.model import RunState
@@ -65,7 +65,7 @@ async def test_a_run_that_fills_the_disk_ends_with_the_reason(
     small_disk: Path, serve, tmp_path: Path
 ) -> None:
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(180), connect(server.url) as client:
+    async with asyncio.timeout(180), AsyncClient(server.url) as client:
         greedy = await end_of(client, tmp_path, "greedy", GREEDY)
         assert greedy.state is RunState.EXECUTOR_ERROR, greedy.raw
         assert greedy.error is not None
@@ -81,7 +81,7 @@ async def test_a_disk_that_somebody_else_fills(small_disk: Path, serve, tmp_path
     """Nothing more is taken, and a run whose process is killed then is not resumed into it."""
     server = await asyncio.to_thread(serve)
     filler = small_disk / "filler"
-    async with asyncio.timeout(180), connect(server.url) as client:
+    async with asyncio.timeout(180), AsyncClient(server.url) as client:
         run_id = await submit(client, tmp_path, "waiting", WAITING)
         work = small_disk / "runs" / run_id / "work"
         await eventually((work / "begun").exists)
@@ -100,7 +100,7 @@ async def test_a_disk_that_somebody_else_fills(small_disk: Path, serve, tmp_path
         assert modest.state is RunState.COMPLETE
 
 
-async def told(client: Client, run_id: str) -> bool:
+async def told(client: AsyncClient, run_id: str) -> bool:
     """Whether the index knows that the task runs, and so has nothing more to write."""
     return [task.started is not None for task in (await client.wes.run(run_id)).tasks] == [True]
 
@@ -116,15 +116,15 @@ def fill(path: Path) -> None:
             continue
 
 
-async def submit(client: Client, folder: Path, name: str, text: str) -> str:
+async def submit(client: AsyncClient, folder: Path, name: str, text: str) -> str:
     path = folder / name
     path.write_text(text)
     return await client.wes.submit(name, {}, attachments=[(name, path)])
 
 
-async def followed(client: Client, run_id: str) -> RunDetail:
+async def followed(client: AsyncClient, run_id: str) -> RunDetail:
     return [detail async for detail in client.wes.follow(run_id)][-1]
 
 
-async def end_of(client: Client, folder: Path, name: str, text: str) -> RunDetail:
+async def end_of(client: AsyncClient, folder: Path, name: str, text: str) -> RunDetail:
     return await followed(client, await submit(client, folder, name, text))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.leases import held_twice, read_holds
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.runs.model import RunState
 
 WORKFLOW = """
@@ -32,19 +32,19 @@ async def test_gpus_survive_the_server_and_are_freed(
     snakefile.write_text(WORKFLOW)
     runs, leases = tmp_path / "data" / "runs", tmp_path / "data" / "leases"
 
-    async def send(client: Client) -> str:
+    async def send(client: AsyncClient) -> str:
         params = {"gate": str(gate)}
         return await client.wes.submit("Snakefile", params, attachments=[("Snakefile", snakefile)])
 
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(SECONDS), connect(server.url) as client:
+    async with asyncio.timeout(SECONDS), AsyncClient(server.url) as client:
         first = await send(client)
         while not (runs / first / "work" / "began").exists():
             await asyncio.sleep(0.01)
     server.process.kill()
     await asyncio.to_thread(server.process.wait)
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(SECONDS), connect(server.url) as client:
+    async with asyncio.timeout(SECONDS), AsyncClient(server.url) as client:
         second = await send(client)
         while not list(leases.glob("waits.*")):
             await asyncio.sleep(0.01)

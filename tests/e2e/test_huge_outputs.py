@@ -9,7 +9,7 @@ import psutil
 from support.engine_runs import until
 from support.waiting import soon
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.runs.model import RunState
 
 WORKFLOW = """
@@ -19,7 +19,7 @@ rule huge:
 """
 
 
-async def publishing(client: Client, snakefile: Path, runs: Path) -> str:
+async def publishing(client: AsyncClient, snakefile: Path, runs: Path) -> str:
     """A run whose tools have ended."""
     run = await client.wes.submit("Snakefile", {}, attachments=[("Snakefile", snakefile)])
     await until((runs / run / "exit_code").exists)
@@ -30,7 +30,7 @@ async def test_hashing_is_broken_off(serve, tmp_path: Path) -> None:
     snakefile, runs = tmp_path / "Snakefile", tmp_path / "data" / "runs"
     snakefile.write_text(WORKFLOW)
     server = await asyncio.to_thread(serve)
-    async with connect(server.url) as client:
+    async with AsyncClient(server.url) as client:
         run = await publishing(client, snakefile, runs)
         await client.wes.cancel(run)
         async with soon():
@@ -59,7 +59,7 @@ async def test_staging_a_huge_reference_is_broken_off(serve, tmp_path: Path) -> 
         "bam": "oss://genes/a.bam",
     }
     server = await asyncio.to_thread(serve)
-    async with connect(server.url) as client:
+    async with AsyncClient(server.url) as client:
         for cancels in (True, False):
             run = await client.wes.submit("mapping", params)
             await until(lambda pid=server.process.pid: reads_the_reference(pid))  # type: ignore[misc]

@@ -11,7 +11,7 @@ import pytest
 from support.engine_runs import until
 from support.library_engines import needs_cwltool, needs_miniwdl
 
-from wesemu.client import connect
+from wesemu.client import AsyncClient
 from wesemu.engines.run_process import holder, is_held
 from wesemu.runs.model import RunState
 from wesemu.runs.run_directory import Workspace
@@ -83,7 +83,7 @@ async def test_a_run_that_a_signal_ended_is_launched_again(
         await until(lambda: count.exists() and len(count.read_text().split()) == times)
 
     server = await asyncio.to_thread(serve)
-    async with connect(server.url) as client:
+    async with AsyncClient(server.url) as client:
         run = await client.wes.submit(
             name,
             {},
@@ -106,7 +106,7 @@ async def test_a_run_that_a_signal_ended_is_launched_again(
     os.kill(process.pid, signal.SIGTERM)
     await begun(len(stops) + 2)
     gate.touch()
-    async with asyncio.timeout(STOP_SECONDS), connect(server.url) as client:
+    async with asyncio.timeout(STOP_SECONDS), AsyncClient(server.url) as client:
         async for detail in client.wes.follow(run):
             state = detail.state
     assert state is RunState.COMPLETE, detail.raw

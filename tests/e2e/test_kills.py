@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from wesemu.client import ClientError, connect
+from wesemu.client import AsyncClient, ClientError
 from wesemu.engines.processes import MARK
 from wesemu.engines.run_process import holder, is_held
 from wesemu.runs.model import RunState
@@ -62,7 +62,7 @@ class Siege:
     async def submit(self) -> None:
         sent = [(name, self.folder / name) for name in ("Snakefile", "seed.txt")]
         try:
-            async with connect(self.server.url) as client:
+            async with AsyncClient(self.server.url) as client:
                 run = await client.wes.submit("Snakefile", {}, attachments=sent)
         except ClientError:
             return  # not acknowledged
@@ -70,7 +70,7 @@ class Siege:
 
     async def look(self) -> None:
         """Note how often runs were launched that are complete."""
-        async with connect(self.server.url) as client:
+        async with AsyncClient(self.server.url) as client:
             for line in await client.wes.runs():
                 if line.state is RunState.COMPLETE:
                     launched = launches(self.runs / line.id)
@@ -176,7 +176,7 @@ async def test_nothing_is_lost_nothing_runs_twice_nothing_is_left(
         await siege.look()
     with capsys.disabled():
         sys.stderr.write(f"kills: {kills}; runs: {len(siege.acknowledged)}\n")
-    async with asyncio.timeout(END_SECONDS), connect(siege.server.url) as client:
+    async with asyncio.timeout(END_SECONDS), AsyncClient(siege.server.url) as client:
         known = [line.id for line in await client.wes.runs()]
         assert set(siege.acknowledged) <= set(known)
         for run in known:

@@ -8,7 +8,7 @@ import pysam
 import pytest
 from support.sample_s import SAMPLE_S, called
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.runs.model import JsonObject, RunState
 
 PAIRS = SAMPLE_S.pairs[:600]
@@ -37,7 +37,7 @@ def lane(name: str, group: str) -> JsonObject:
     return {"first": first, "second": second, "read_group": group}
 
 
-async def completed(client: Client, run_id: str) -> None:
+async def completed(client: AsyncClient, run_id: str) -> None:
     async for detail in client.wes.follow(run_id):
         if detail.state.ended:
             assert detail.state is RunState.COMPLETE, detail.raw
@@ -61,7 +61,7 @@ async def test_libraries_by_wes_and_a_folder_by_ags(serve, bucket: Path) -> None
         "bam": "oss://genes/out/libraries.bam",
         "quality_offset": 33,
     }
-    async with asyncio.timeout(300), connect(server.url) as client:
+    async with asyncio.timeout(300), AsyncClient(server.url) as client:
         by_wes = await client.wes.submit("mapping", params)
         name = await client.ags.start(
             {

@@ -13,7 +13,7 @@ import pytest
 from support.engine_runs import until
 from support.library_engines import needs_cwltool, needs_miniwdl
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.engines.processes import MARK
 from wesemu.runs.model import RunState
 
@@ -74,7 +74,7 @@ def _sessions(processes: Iterable[psutil.Process]) -> list[int]:
     return found
 
 
-async def running(client: Client, kin: Kin, kind: str) -> str:
+async def running(client: AsyncClient, kin: Kin, kind: str) -> str:
     """A run whose two tools are there: the one that left its session has no child's place."""
     name, text, version = SENT[kind]
     await asyncio.to_thread(Path(name).write_text, text)
@@ -90,7 +90,7 @@ async def running(client: Client, kin: Kin, kind: str) -> str:
     return run
 
 
-async def canceled(client: Client, run: str) -> RunState:
+async def canceled(client: AsyncClient, run: str) -> RunState:
     await client.wes.cancel(run)
     async for detail in client.wes.follow(run):
         state = detail.state
@@ -122,7 +122,7 @@ async def test_nothing_is_left_after_cancel_reset_and_shutdown(
     server = await asyncio.to_thread(serve)
     await until(lambda: is_ready(server.url))
     alone = kin.now()
-    async with connect(server.url) as client:
+    async with AsyncClient(server.url) as client:
         run = await running(client, kin, kind)
         assert await canceled(client, run) is RunState.CANCELED
         await until(lambda: kin.now() == alone)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pysam
 import pytest
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.client.wes import RunDetail
 from wesemu.genomics.compare import compare
 from wesemu.runs.model import JsonObject, RunState
@@ -35,7 +35,7 @@ def bucket(tmp_path: Path, case: Path) -> Path:
     return folder
 
 
-async def submit_by_ags(client: Client, kind: str, **outputs: str) -> str:
+async def submit_by_ags(client: AsyncClient, kind: str, **outputs: str) -> str:
     """Dialect 1, the parameter table. Returns the WES id of the same run."""
     name = await client.ags.start(
         {
@@ -54,7 +54,7 @@ async def submit_by_ags(client: Client, kind: str, **outputs: str) -> str:
     return run_id
 
 
-async def submit_by_wes(client: Client, kind: str, **outputs: str) -> str:
+async def submit_by_wes(client: AsyncClient, kind: str, **outputs: str) -> str:
     reads = "oss://giab/fastq/reads_"
     params: JsonObject = {
         "reads": [{"first": f"{reads}1.fq.gz", "second": f"{reads}2.fq.gz"}],
@@ -64,7 +64,7 @@ async def submit_by_wes(client: Client, kind: str, **outputs: str) -> str:
     return await client.wes.submit(kind, params)
 
 
-async def completed(client: Client, run_id: str) -> RunDetail:
+async def completed(client: AsyncClient, run_id: str) -> RunDetail:
     async for detail in client.wes.follow(run_id):
         if detail.state.ended:
             assert detail.state is RunState.COMPLETE, detail.raw
@@ -84,7 +84,7 @@ def check_alignment(bam: Path) -> None:
 
 async def test_both_apis_give_the_known_alignment_and_variants(serve, bucket: Path, case: Path):
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(300), connect(server.url) as client:
+    async with asyncio.timeout(300), AsyncClient(server.url) as client:
         runs = [
             await submit_by_ags(
                 client,

@@ -9,7 +9,7 @@ from typing import Any
 
 from support.sample_s import SAMPLE_S, called, fasta
 
-from wesemu.client import Client, connect
+from wesemu.client import AsyncClient
 from wesemu.runs.model import RunState
 
 
@@ -31,7 +31,7 @@ def fill(bucket: Path) -> None:
     (bucket / "foreign.fa.alt").write_text("chr1_alt\t0\tchr1\n")
 
 
-async def run(client: Client, reference: str, name: str) -> Any:
+async def run(client: AsyncClient, reference: str, name: str) -> Any:
     params = {
         "reads": [{"first": "oss://genes/reads_1.fq.gz", "second": "oss://genes/reads_2.fq.gz"}],
         "reference": f"oss://genes/{reference}",
@@ -49,7 +49,7 @@ async def test_references_in_a_bucket(serve, tmp_path: Path) -> None:
     bucket.mkdir(parents=True)
     fill(bucket)
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(240), connect(server.url) as client:
+    async with asyncio.timeout(240), AsyncClient(server.url) as client:
         right, gapped, foreign = await asyncio.gather(
             run(client, "stale.fa", "right"),
             run(client, "gapped.fa", "gapped"),

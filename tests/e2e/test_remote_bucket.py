@@ -10,7 +10,7 @@ import pytest
 from e2e.conftest import Server
 from support.remote_buckets import SECRET, S3Side, settings_of
 
-from wesemu.client import connect
+from wesemu.client import AsyncClient
 from wesemu.client.wes import RunDetail
 from wesemu.storage.remote import RemoteStore
 
@@ -30,7 +30,7 @@ def side(s3_service: tuple[str, RemoteStore]) -> S3Side:
 
 
 async def mapped(url: str) -> RunDetail:
-    async with asyncio.timeout(180), connect(url) as client:
+    async with asyncio.timeout(180), AsyncClient(url) as client:
         reads = "s3://lab/fixture/reads_"
         run_id = await client.wes.submit(
             "mapping",

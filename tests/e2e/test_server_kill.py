@@ -5,7 +5,7 @@ import random
 import signal
 from pathlib import Path
 
-from wesemu.client import ClientError, connect
+from wesemu.client import AsyncClient, ClientError
 from wesemu.runs.model import RunState
 
 WORKFLOW = """
@@ -51,7 +51,7 @@ async def test_every_acknowledged_run_ends_once_with_the_right_outputs(serve, tm
         # between an instant after the first submission and the end of the batch's last run
         killing = asyncio.create_task(kill_after(server.process, moments.uniform(0.0, 0.9)))
         try:
-            async with connect(server.url) as client:
+            async with AsyncClient(server.url) as client:
                 for _ in range(BATCH):
                     run_id = await client.wes.submit("Snakefile", {}, attachments=sent)
                     acknowledged.append(run_id)
@@ -59,7 +59,7 @@ async def test_every_acknowledged_run_ends_once_with_the_right_outputs(serve, tm
             pass  # not acknowledged
         await killing
     server = await asyncio.to_thread(serve)
-    async with asyncio.timeout(120), connect(server.url) as client:
+    async with asyncio.timeout(120), AsyncClient(server.url) as client:
         known = [line.id for line in await client.wes.runs()]
         assert len(known) == len(set(known))
         assert set(acknowledged) <= set(known)

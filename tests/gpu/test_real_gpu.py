@@ -12,7 +12,7 @@ import pytest
 from support.engine_runs import end_runs, follow, make_job
 from support.leases import held_twice, read_holds
 
-from wesemu.client import connect
+from wesemu.client import AsyncClient
 from wesemu.composition import choose_gpus
 from wesemu.core import pipelines_folder
 from wesemu.engines.lease_queue import Capacity
@@ -130,7 +130,7 @@ async def test_a_server_runs_the_self_test_on_its_cuda_node(
     """Four runs at once, by WES, on as many GPUs as there are."""
     server = await asyncio.to_thread(serve)
     sent = [(name, WORKFLOW / name) for name in FILES]
-    async with asyncio.timeout(300), connect(server.url) as client:
+    async with asyncio.timeout(300), AsyncClient(server.url) as client:
         runs = [
             await client.wes.submit(
                 "Snakefile",

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from support.waiting import eventually
 
 from wesemu.app import create_app
-from wesemu.client import Client, RunDetail, connect
+from wesemu.client import AsyncClient, RunDetail
 from wesemu.engines.processes import marked
 from wesemu.runs.model import RunState
 from wesemu.settings import Settings
@@ -49,13 +49,13 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def client(settings: Settings, aiohttp_client) -> AsyncIterator[Client]:
+async def client(settings: Settings, aiohttp_client) -> AsyncIterator[AsyncClient]:
     served = await aiohttp_client(await create_app(settings))
-    async with connect(str(served.make_url("/"))) as connected:
+    async with AsyncClient(str(served.make_url("/"))) as connected:
         yield connected
 
 
-async def submit(client: Client, folder: Path, workflow: str, **params: str) -> str:
+async def submit(client: AsyncClient, folder: Path, workflow: str, **params: str) -> str:
     folder.mkdir()
     (folder / "Snakefile").write_text(workflow)
     return await client.wes.submit(
@@ -66,7 +66,7 @@ async def submit(client: Client, folder: Path, workflow: str, **params: str) -> 
     )
 
 
-async def ended(client: Client, run_id: str) -> RunDetail:
+async def ended(client: AsyncClient, run_id: str) -> RunDetail:
     async with asyncio.timeout(120):
         async for run in client.wes.follow(run_id):
             if run.state.ended:
@@ -74,14 +74,14 @@ async def ended(client: Client, run_id: str) -> RunDetail:
     raise AssertionError("the run was not followed to its end")
 
 
-async def test_mapping_runs_on_the_cluster(client: Client, settings: Settings, queue: Queue):
+async def test_mapping_runs_on_the_cluster(client: AsyncClient, settings: Settings, queue: Queue):
     reads = {"first": "oss://genes/reads_1.fq.gz", "second": "oss://genes/reads_2.fq.gz"}
     reference = "oss://genes/reference.fa"
     params = {"reads": [reads], "reference": reference, "bam": "oss://genes/out/mapped.bam"}
     run = await ended(client, await client.wes.submit("mapping", params))
     assert run.state is RunState.COMPLETE, run.raw
     assert run.tags["wesemu.total_reads"] == "8334"
-    flagstat = json.loads(await client.wes.text(run.outputs["flagstat"].url))
+    flagstat = json.loads(await client.wes.text(run.outputs["flagstat"].download_url))
     assert flagstat["QC-passed reads"]["primary mapped"] == 8334
     assert (settings.data / "buckets/genes/out/mapped.bam").stat().st_size > 100_000
     usages = [
@@ -96,7 +96,7 @@ async def test_mapping_runs_on_the_cluster(client: Client, settings: Settings, q
 
 
 async def test_a_canceled_run_leaves_the_queue(
-    client: Client, settings: Settings, tmp_path: Path, queue: Queue
+    client: AsyncClient, settings: Settings, tmp_path: Path, queue: Queue
 ):
     run_id = await submit(client, tmp_path / "flow", SLOW)
     work = settings.data / "runs" / run_id / "work"
@@ -116,7 +116,7 @@ async def test_reset_and_shutdown_leave_neither_jobs_nor_processes(
     served = TestServer(await create_app(settings))
     await served.start_server()
     runs = settings.data / "runs"
-    async with connect(str(served.make_url("/"))) as client:
+    async with AsyncClient(str(served.make_url("/"))) as client:
         run_id = await submit(client, tmp_path / "one", SLOW)
         await eventually((runs / run_id / "work" / "out.txt").exists)
         assert len(await queue()) == 1
@@ -131,7 +131,7 @@ async def test_reset_and_shutdown_leave_neither_jobs_nor_processes(
     assert await asyncio.to_thread(marked, runs / run_id) == []
 
 
-async def test_a_failing_task_tells_its_exit_status_and_stderr(client: Client, tmp_path: Path):
+async def test_a_failing_task_tells_its_exit_status_and_stderr(client: AsyncClient, tmp_path: Path):
     run = await ended(client, await submit(client, tmp_path / "flow", FAILING))
     assert run.state is RunState.EXECUTOR_ERROR
     assert run.error is not None
@@ -142,7 +142,7 @@ async def test_a_failing_task_tells_its_exit_status_and_stderr(client: Client, t
     assert await client.wes.text(task.stderr) == "no such index\n"
 
 
-async def test_two_runs_are_on_the_cluster_at_a_time(client: Client, tmp_path: Path):
+async def test_two_runs_are_on_the_cluster_at_a_time(client: AsyncClient, tmp_path: Path):
     """Each waits for a file of the other one."""
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     first = await submit(client, tmp_path / "one", MEETING, mine=here, other=there)

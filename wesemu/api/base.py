@@ -5,8 +5,16 @@ metrics, request signatures and XML output.
 import asyncio
 import contextlib
 import re
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +30,12 @@ from wesemu.runs.model import Owner
 
 OWNER: web.RequestKey[Owner] = web.RequestKey("owner", Owner)
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+OPERATION: web.RequestKey[str] = web.RequestKey("operation", str)
+"""The OSS name of a request's operation; absent for the other APIs."""
+
+UNREAD: web.RequestKey[list[str]] = web.RequestKey("unread", list)
+"""The fields of a request's body that nothing read; absent if unknown."""
 
 
 @runtime_checkable
@@ -212,6 +226,59 @@ def _route(request: web.Request) -> RouteMetrics:
     resource = request.match_info.route.resource
     method = request.method if resource is not None else ""
     return RouteMetrics(method, resource.canonical if resource is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """One request, after its response. `operation` is the OSS name, "" for the other APIs.
+
+    `milliseconds` is wall time. `owner` is "" if the credentials were refused. `client` is the
+    User-Agent, `error` the message of an error response.
+    """
+
+    at: datetime
+    method: str
+    path: str
+    operation: str
+    status: int
+    milliseconds: float
+    owner: str
+    client: str
+    unread: tuple[str, ...]
+    error: str | None
+
+
+class RequestLog:
+    """Keeps the last requests, for tests that check what a client sent."""
+
+    def __init__(self, most: int = 500) -> None:
+        self._requests: deque[ReceivedRequest] = deque(maxlen=most)
+
+    def add(self, request: web.Request, status: int, seconds: float, error: str | None) -> None:
+        self._requests.append(
+            ReceivedRequest(
+                at=datetime.now(UTC),
+                method=request.method,
+                path=request.path[:_LONGEST_TEXT],
+                operation=request.get(OPERATION, ""),
+                status=status,
+                milliseconds=round(seconds * 1000, 1),
+                owner=request.get(OWNER, ""),
+                client=request.headers.get("User-Agent", "")[:_LONGEST_TEXT],
+                unread=tuple(name[:_LONGEST_TEXT] for name in request.get(UNREAD, ())),
+                error=error,
+            )
+        )
+
+    def clear(self) -> None:
+        self._requests.clear()
+
+    def __iter__(self) -> Iterator[ReceivedRequest]:
+        """Yield the requests, oldest first."""
+        return iter(tuple(self._requests))
+
+
+_LONGEST_TEXT = 1000
 
 
 # Request signatures: what Alibaba Cloud's signatures of AGS and OSS have in common

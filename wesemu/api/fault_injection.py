@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from wesemu.api.base import RequestMetrics
+from wesemu.api.base import RequestLog, RequestMetrics
 from wesemu.errors import InvalidRequest, ServerReset, WesemuError
 from wesemu.runs.clock import Clock
 
@@ -254,6 +254,14 @@ def _pattern(operation: str) -> _Pattern:
     return _Pattern(call[1], tuple(parts))
 
 
+def operation_name(method: str, path: str) -> str:
+    """Return the name of an AGS or WES operation, or method and path if it has no name."""
+    for name, pattern in _PATTERNS.items():
+        if pattern.matches(method, path):
+            return name
+    return f"{method} {path}"
+
+
 def _why_impossible(method: str, path: str) -> str | None:
     """Return why no request can match `method` and `path`; None if one can."""
     if method not in _METHODS:
@@ -285,6 +293,9 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return all(part == "**" for part in pattern[wanted:])
 
 
+_PATTERNS = {name: _pattern(name) for name in OPERATIONS}
+
+
 # Request gate
 
 CONTROL = "/_wesemu/"
@@ -300,6 +311,7 @@ class RequestGate:
         self.gate = MaintenanceGate()
         self.faults = RequestFaults()
         self.metrics = RequestMetrics()
+        self.requests = RequestLog()
         self._wall = wall
 
     @asynccontextmanager

@@ -4,7 +4,7 @@ unreadable requests.
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import structlog
@@ -56,6 +56,7 @@ def api_middleware(
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         made: list[web.StreamResponse] = []
+        message: str | None = None
         try:
             operation = partial(dialect.operation, request) if dialect.operation else None
             async with gate.admitted(request, is_control=is_control, operation=operation):
@@ -65,9 +66,7 @@ def api_middleware(
                 response = await (dialect.handle or handler)(request)
                 made.append(response)
         except (WesemuError, web.HTTPException) as error:
-            for lost in made:  # a fault replaced the response
-                if isinstance(lost, Releasable):
-                    await lost.release()
+            await _release(made)  # a fault replaced the response
             if isinstance(error, SystemFault):
                 log.error("request failed", request_id=request_id, error=str(error))
             elif isinstance(error, Unauthorized):
@@ -78,17 +77,21 @@ def api_middleware(
                     request_id=request_id,
                     reason=error.message,
                 )
+            message = _message(error)
             response = dialect.render_error(error, request)
         except Exception as error:
             if (full := disk_full(error) or out_of_files(error)) is not None:
                 log.error("request failed", request_id=request_id, error=str(error))
             else:
                 log.exception("internal error", request_id=request_id, path=request.path)
+            message = _message(full or error)
             response = dialect.render_error(full or error, request)
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
         seconds = time.perf_counter() - began
         gate.metrics.count(request, response.status, seconds)
+        if not is_control:
+            gate.requests.add(request, response.status, seconds, message)
         log.debug(
             "request",
             method=request.method,
@@ -101,6 +104,19 @@ def api_middleware(
         return response
 
     return middleware
+
+
+async def _release(responses: Iterable[web.StreamResponse]) -> None:
+    for response in responses:
+        if isinstance(response, Releasable):
+            await response.release()
+
+
+def _message(error: Exception) -> str:
+    """Return the message for the log of requests."""
+    if isinstance(error, WesemuError):
+        return error.message
+    return error.reason if isinstance(error, web.HTTPException) else "internal error"
 
 
 # Unreadable requests

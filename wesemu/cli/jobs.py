@@ -11,7 +11,7 @@ from wesemu.cli.output import DEFAULT_SERVER, AsJson, JobName, Server, Token, Wh
 
 if TYPE_CHECKING:
     from wesemu.cli.remote import Target
-    from wesemu.client import Client, JobDetail, Log, RunDetail
+    from wesemu.client import AsyncClient, JobDetail, Log, RunDetail
     from wesemu.runs.model import JsonObject, RunState
 
 
@@ -87,7 +87,7 @@ def get(
     from wesemu.cli.remote import call, find, sla_text
     from wesemu.runs.model import PLACE_NOTE
 
-    async def act(client: "Client") -> "tuple[Target, JobDetail | None, RunDetail]":
+    async def act(client: "AsyncClient") -> "tuple[Target, JobDetail | None, RunDetail]":
         target = await find(client, job)
         detail = await client.ags.job(target.job.name) if target.job else None
         return target, detail, await client.wes.run(target.run.id)
@@ -145,7 +145,7 @@ def wait(
     wanted = RunState(state.value)
     limit = timedelta(**parse_length(timeout)).total_seconds() if timeout else float("inf")
 
-    async def act(client: "Client") -> "tuple[str, RunState, str | None]":
+    async def act(client: "AsyncClient") -> "tuple[str, RunState, str | None]":
         target = await find(client, job)
         current = await wait_for(client, target.run.id, wanted, limit)
         failed = current.ended and not reached(current, wanted)
@@ -168,7 +168,7 @@ def tasks(
     from wesemu.cli.remote import call, find
     from wesemu.client.transport import nested_list
 
-    async def act(client: "Client") -> "RunDetail":
+    async def act(client: "AsyncClient") -> "RunDetail":
         return await client.wes.run((await find(client, job)).run.id)
 
     run = call(server, token, act)
@@ -202,7 +202,7 @@ def outputs(
     from wesemu.cli.remote import call, download_outputs, find
     from wesemu.client.transport import nested
 
-    async def act(client: "Client") -> "tuple[RunDetail, list[Path]]":
+    async def act(client: "AsyncClient") -> "tuple[RunDetail, list[Path]]":
         run = await client.wes.run((await find(client, job)).run.id)
         files = [] if download is None else await download_outputs(client, run, download)
         return run, files
@@ -216,10 +216,7 @@ def outputs(
     elif run.outputs:
         print_table(
             ("OUTPUT", "BYTES", "PLACE"),
-            [
-                (name, f"{output.size:,}", output.published or output.url)
-                for name, output in run.outputs.items()
-            ],
+            [(name, f"{output.size:,}", output.url) for name, output in run.outputs.items()],
         )
     if not run.outputs:
         print_note(f"the run has no results; it is {run.state}")
@@ -245,7 +242,7 @@ def logs(
     if task is not None and (follow or as_json):
         raise typer.BadParameter("--task excludes --follow and --json")
 
-    async def act(client: "Client") -> None:
+    async def act(client: "AsyncClient") -> None:
         target = await find(client, job)
         if task is not None:
             await print_task_logs(client, target.run.id, task)
@@ -273,7 +270,7 @@ def crate(
     from wesemu.cli.output import print_result
     from wesemu.cli.remote import call, find
 
-    async def act(client: "Client") -> Path:
+    async def act(client: "AsyncClient") -> Path:
         target = await find(client, job)
         file = output or Path(f"{target.name}.crate.zip")
         await client.wes.crate(target.run.id, file, outputs=outputs.value)
@@ -287,7 +284,7 @@ def cancel(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = No
     from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
-    async def act(client: "Client") -> str:
+    async def act(client: "AsyncClient") -> str:
         target = await find(client, job, whole=True)
         if target.run.state.ended:
             return f"{target.name} has already ended: {target.run.state}"
@@ -302,7 +299,7 @@ def remove(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = No
     from wesemu.cli.output import print_note
     from wesemu.cli.remote import call, find
 
-    async def act(client: "Client") -> str:
+    async def act(client: "AsyncClient") -> str:
         target = await find(client, job, whole=True)
         await client.wes.remove(target.run.id)
         return f"{target.name} is removed"
@@ -421,4 +418,4 @@ def _print_details(run: "RunDetail") -> None:
             f"task    {task.name:<20} {task.started or '-':<20} {task.ended or '-':<20} {code}"
         )
     for name, output in run.outputs.items():
-        print_result(f"output  {name:<20} {output.size:>12,}  {output.published or output.url}")
+        print_result(f"output  {name:<20} {output.size:>12,}  {output.url}")

@@ -19,7 +19,7 @@ from wesemu.cli.output import (
     sanitize,
     sanitize_cell,
 )
-from wesemu.client import Client, ClientError, JobLine, RunDetail, RunLine, connect
+from wesemu.client import AsyncClient, ClientError, JobLine, RunDetail, RunLine
 from wesemu.runs.model import PLACE_NOTE, JsonObject, RunState
 from wesemu.runs.run_directory import safe_name
 
@@ -52,7 +52,7 @@ def sla_text(tags: Mapping[str, str]) -> str | None:
     return "; ".join(parts)
 
 
-async def watch(client: Client, run_id: str, name: str) -> bool:
+async def watch(client: AsyncClient, run_id: str, name: str) -> bool:
     """Show the progress of a run on stderr until it ends. Return whether it succeeded."""
     with progress_display() as progress:
         async for run in client.wes.follow(run_id):
@@ -85,7 +85,7 @@ def _print_outcome(run: RunDetail, name: str) -> bool:
 _STEPS = (RunState.QUEUED, RunState.INITIALIZING, RunState.RUNNING, RunState.COMPLETE)
 
 
-async def wait_for(client: Client, run_id: str, state: RunState, seconds: float) -> RunState:
+async def wait_for(client: AsyncClient, run_id: str, state: RunState, seconds: float) -> RunState:
     """Wait until a run is in `state` or has ended, at most `seconds`. Return its state."""
     deadline = time.monotonic() + seconds
     while True:
@@ -105,14 +105,14 @@ def reached(current: RunState, wanted: RunState) -> bool:
 # --- results ---
 
 
-async def download_outputs(client: Client, run: RunDetail, folder: Path) -> list[Path]:
+async def download_outputs(client: AsyncClient, run: RunDetail, folder: Path) -> list[Path]:
     """Download all results of a run into `folder`, which may be new. Return the files.
 
     Raise InvalidRequest for a name that leads out of the folder.
     """
     files = []
     for output in run.outputs.values():
-        name = unquote(output.url.partition("/outputs/")[2])
+        name = unquote(output.download_url.partition("/outputs/")[2])
         file = folder / safe_name(name)
         await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
         await client.wes.download(output, file)
@@ -125,7 +125,7 @@ async def download_outputs(client: Client, run: RunDetail, folder: Path) -> list
 _PAUSE_SECONDS = 0.5
 
 
-async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
+async def follow_log(client: AsyncClient, run_id: str, *, to_the_end: bool) -> None:
     """Copy the run's stderr to stdout, once or until the run ends.
 
     Then print the stderr of each failed task.
@@ -148,7 +148,7 @@ async def follow_log(client: Client, run_id: str, *, to_the_end: bool) -> None:
             sys.stdout.write(f"==> {name}, exit status {task.exit_code} <==\n{sanitize(log)}")
 
 
-async def print_task_logs(client: Client, run_id: str, name: str) -> None:
+async def print_task_logs(client: AsyncClient, run_id: str, name: str) -> None:
     """Print the stderr of the tasks called `name`, also of tasks that succeeded.
 
     Raise CommandRefused if the run has no such task.
@@ -165,7 +165,7 @@ async def print_task_logs(client: Client, run_id: str, name: str) -> None:
         sys.stdout.write(sanitize(await _text(client, task.stderr) or ""))
 
 
-async def read_logs(client: Client, run_id: str) -> JsonObject:
+async def read_logs(client: AsyncClient, run_id: str) -> JsonObject:
     """Return stdout and stderr of the run and its tasks as one JSON object."""
     run = await client.wes.run(run_id)
     tasks: list[JsonObject] = [
@@ -183,7 +183,7 @@ async def read_logs(client: Client, run_id: str) -> JsonObject:
     }
 
 
-async def _text(client: Client, url: str | None) -> str | None:
+async def _text(client: AsyncClient, url: str | None) -> str | None:
     """Return a log, or None if the task has not written to it yet."""
     if url is None:
         return None
@@ -223,7 +223,7 @@ class Target:
 def call(
     server: str,
     token: str | None,
-    action: Callable[[Client], Awaitable[T]],
+    action: Callable[[AsyncClient], Awaitable[T]],
     flags: Mapping[str, str] | None = None,
 ) -> T:
     """Run `action` in an event loop, with a client of `server` that sends `token`.
@@ -233,7 +233,7 @@ def call(
     """
 
     async def act() -> T:
-        async with connect(server, token=token) as client:
+        async with AsyncClient(server, token=token) as client:
             return await action(client)
 
     try:
@@ -249,7 +249,7 @@ def _with_flags(message: str, flags: Mapping[str, str]) -> str:
     return re.sub(r"\b\w+\b", lambda word: flags.get(word[0], word[0]), message)
 
 
-async def targets(client: Client, limit: int | None = None) -> list[Target]:
+async def targets(client: AsyncClient, limit: int | None = None) -> list[Target]:
     """Return the runs of both APIs, newest first."""
     runs = await client.wes.runs(limit=limit)
     jobs = await client.ags.jobs(limit=limit)
@@ -260,7 +260,7 @@ async def targets(client: Client, limit: int | None = None) -> list[Target]:
 LAST = "@last"
 
 
-async def find(client: Client, text: str, *, whole: bool = False) -> Target:
+async def find(client: AsyncClient, text: str, *, whole: bool = False) -> Target:
     """Return the run with this job name, handle or id, or with a unique name that starts so.
 
     `@last` is the newest run. With `whole`, only complete names count: a verb that cancels or

@@ -257,12 +257,12 @@ def _send(
     from wesemu.cli.output import ExitStatus, print_result
     from wesemu.cli.remote import call, find
     from wesemu.cli.remote import watch as follow
-    from wesemu.client import Client
+    from wesemu.client import AsyncClient
 
     sent = {name: value for name, value in fields.items() if value is not None}
     body = {"workflow_type": kind, "cli_version": f"wesemu {__version__}", **sent}
 
-    async def act(client: Client) -> bool:
+    async def act(client: AsyncClient) -> bool:
         name = await client.ags.start(body)
         print_result(json.dumps({"JobName": name}))
         if not watch:

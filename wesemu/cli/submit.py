@@ -19,7 +19,7 @@ import typer
 from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, ExitStatus, Server, Token
 
 if TYPE_CHECKING:
-    from wesemu.client import Client
+    from wesemu.client import AsyncClient
     from wesemu.runs.model import JsonObject, JsonValue
 
 MAIN_FILES = (
@@ -127,7 +127,7 @@ def submit(
         own = _locate(workflow, temporary)
         files = {**own.files, **_attachments(attach or (), workflow)}
 
-        async def act(client: "Client") -> bool:
+        async def act(client: "AsyncClient") -> bool:
             run_id = await client.wes.submit(
                 own.url,
                 values,

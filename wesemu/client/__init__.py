@@ -1,52 +1,38 @@
-"""A small typed client of the HTTP APIs: AGS, WES, the control API, downloads.
+"""A small typed client of the HTTP APIs: WES, AGS, OSS and the control API (docs/client.md).
 
 Every failure raises `ClientError` with the server's message.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import aiohttp
-
-from wesemu.client.ags import AgsOperations, ClockReading, ControlOperations, JobDetail, JobLine
-from wesemu.client.transport import QUICK, ClientError, Transport, server_url, socket_path
-from wesemu.client.wes import Log, Output, RunDetail, RunLine, WesOperations
+from wesemu.client.ags import AgsOperations, JobDetail, JobLine
+from wesemu.client.async_client import AsyncClient, AsyncOutput, AsyncRun
+from wesemu.client.buckets import AsyncBucket, ObjectEntry
+from wesemu.client.control import ClockReading, ControlOperations, ReceivedRequest
+from wesemu.client.sync_client import Bucket, Client, Run, RunOutput
+from wesemu.client.transport import ClientError
+from wesemu.client.wes import Counts, Log, Output, RunDetail, RunLine, SlaFigures, WesOperations
 
 __all__ = [
+    "AgsOperations",
+    "AsyncBucket",
+    "AsyncClient",
+    "AsyncOutput",
+    "AsyncRun",
+    "Bucket",
     "Client",
     "ClientError",
     "ClockReading",
+    "ControlOperations",
+    "Counts",
     "JobDetail",
     "JobLine",
     "Log",
+    "ObjectEntry",
     "Output",
+    "ReceivedRequest",
+    "Run",
     "RunDetail",
     "RunLine",
-    "connect",
+    "RunOutput",
+    "SlaFigures",
+    "WesOperations",
 ]
-
-
-class Client:
-    """The APIs of one server. `connect` creates it."""
-
-    def __init__(self, transport: Transport) -> None:
-        self.ags = AgsOperations(transport)
-        self.wes = WesOperations(transport)
-        self.control = ControlOperations(transport)
-
-
-@asynccontextmanager
-async def connect(server: str, *, token: str | None = None) -> AsyncIterator[Client]:
-    """Yield a client of `server`, which sends `token` as a bearer token.
-
-    No connection is opened before the first request. `server` is an http URL, HOST:PORT or
-    unix:PATH. Raise ClientError for anything else.
-    """
-    url = server_url(server)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    path = socket_path(server)
-    connector = aiohttp.UnixConnector(path) if path is not None else None
-    async with aiohttp.ClientSession(
-        headers=headers, timeout=QUICK, connector=connector
-    ) as session:
-        yield Client(Transport(session, url))

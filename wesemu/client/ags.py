@@ -1,4 +1,4 @@
-"""The five operations of AGS (product CS, version 2015-12-15) and the control API of wesemu."""
+"""The five operations of AGS (product CS, version 2015-12-15)."""
 
 import json
 from collections.abc import Mapping
@@ -115,80 +115,3 @@ class AgsOperations:
 
 def _path(name: str) -> str:
     return f"/gs/workflow/{quote(name, safe='')}"
-
-
-# --- the control API, below /_wesemu/ ---
-
-_ROOT = "/_wesemu"
-
-
-@dataclass(frozen=True, slots=True)
-class ClockReading:
-    """`now` is emulated time and `wall` real time, in ISO 8601.
-
-    `speed` is in emulated seconds per real second.
-    """
-
-    now: str
-    wall: str
-    speed: float
-    pace: str
-    raw: JsonObject
-
-
-class ControlOperations:
-    """The operations of docs/control.md. Each raises ClientError."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def clock(self) -> ClockReading:
-        return _reading(await self._transport.call("GET", f"{_ROOT}/clock"))
-
-    async def set_speed(self, speed: float) -> ClockReading:
-        body: JsonObject = {"speed": speed}
-        return _reading(await self._transport.call("PUT", f"{_ROOT}/clock", body=body))
-
-    async def advance(self, step: Mapping[str, float]) -> ClockReading:
-        """Advance the clock by the sum of `days`, `hours`, `minutes` and `seconds`."""
-        return _reading(
-            await self._transport.call("POST", f"{_ROOT}/clock/advance", body=dict(step))
-        )
-
-    async def faults(self) -> list[JsonObject]:
-        """Return the faults that have not been injected yet."""
-        return nested_list(await self._transport.call("GET", f"{_ROOT}/faults"), "faults")
-
-    async def order(self, fault: JsonObject) -> list[JsonObject]:
-        """Add a fault. Return all faults that have not been injected yet."""
-        answer = await self._transport.call("POST", f"{_ROOT}/faults", body=fault)
-        return nested_list(answer, "faults")
-
-    async def forget_faults(self) -> None:
-        await self._transport.call("DELETE", f"{_ROOT}/faults")
-
-    async def reset(self, *, buckets: bool = False) -> int:
-        """Remove all runs, and the buckets if asked. Return the number of removed runs."""
-        body: JsonObject = {"buckets": buckets}
-        return number(await self._transport.call("POST", f"{_ROOT}/reset", body=body), "runs")
-
-    async def prune(
-        self, older_than_days: float, *, keep_outputs: bool = False, dry_run: bool = False
-    ) -> JsonObject:
-        """Remove old runs. Return `runs` and `freed_bytes`; with `dry_run`, as they would be."""
-        body: JsonObject = {
-            "older_than_days": older_than_days,
-            "keep_outputs": keep_outputs,
-            "dry_run": dry_run,
-        }
-        return await self._transport.call("POST", f"{_ROOT}/prune", body=body)
-
-
-def _reading(answer: JsonObject) -> ClockReading:
-    return ClockReading(
-        now=text(answer, "now"),
-        wall=text(answer, "wall"),
-        speed=float(text(answer, "speed") or 1),
-        pace=text(answer, "pace"),
-        raw=answer,
-    )

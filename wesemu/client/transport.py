@@ -1,12 +1,16 @@
 """HTTP requests to one server: JSON, downloads, and `ClientError` for every failure."""
 
+import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
+from wesemu import __version__
 from wesemu.errors import WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.util.text import network_reason
@@ -49,9 +53,10 @@ def text_values(values: JsonObject, key: str) -> dict[str, str]:
 
 # --- requests ---
 
-QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
+_QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _NO_TOTAL = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 _CHUNK = 1 << 20
+_XML = re.compile("<(Code|Message)>([^<]*)</")
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 
 
@@ -68,11 +73,30 @@ class ClientError(WesemuError):
 
 
 class Transport:
-    """Sends requests to paths below `url`."""
+    """Sends requests to paths of `server`: an http URL, HOST:PORT or unix:PATH.
 
-    def __init__(self, session: aiohttp.ClientSession, url: URL) -> None:
-        self._session = session
-        self._url = url
+    `token` is sent as a bearer token. Between `open` and `close`, requests share connections.
+    Otherwise each request opens its own connection, so there is nothing to close.
+
+    Raises ClientError for any other address.
+    """
+
+    def __init__(self, server: str, token: str | None = None) -> None:
+        self.url = server_url(server)
+        self._socket = socket_path(server)
+        self._headers = {"User-Agent": f"wesemu-client/{__version__}"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._kept: aiohttp.ClientSession | None = None
+
+    def open(self) -> None:
+        if self._kept is None:
+            self._kept = self._new_session()
+
+    async def close(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            await kept.close()
 
     async def call(
         self,
@@ -84,9 +108,9 @@ class Transport:
         form: aiohttp.FormData | None = None,
     ) -> JsonObject:
         """Return the JSON object of the response, {} for an empty body."""
-        timeout = QUICK if form is None else _NO_TOTAL
+        timeout = _QUICK if form is None else _NO_TOTAL
         async with self._request(
-            method, path, query=query, body=body, form=form, timeout=timeout
+            method, path, query=query, body=body, data=form, timeout=timeout
         ) as response:
             text = await response.text(errors="replace")
         if not text.strip():
@@ -94,11 +118,47 @@ class Transport:
         answer = _parse(text)
         if answer is None:
             raise ClientError(
-                f"{self._url} answered {method} {path} with something that is not a JSON object; "
+                f"{self.url} answered {method} {path} with something that is not a JSON object; "
                 "is it a wesemu server?",
                 status=response.status,
             )
         return answer
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        data: bytes | Path | None = None,
+    ) -> bytes:
+        """Send bytes or the content of a file. Return the body of the response."""
+        content: bytes | AsyncIterator[bytes] | None = None
+        if data is not None:
+            content = _file_chunks(data) if isinstance(data, Path) else data
+        async with self._request(
+            method, path, query=query, data=content, timeout=_NO_TOTAL
+        ) as response:
+            return await response.read()
+
+    async def download(self, url: str, target: Path, name: str) -> Path:
+        """Write the response body of `url` to the file `target`.
+
+        If `target` is a folder, the file gets the last part of `name`. The file appears when it is
+        complete. Return its path.
+        """
+        if await asyncio.to_thread(target.is_dir):
+            target /= name.rstrip("/").rpartition("/")[2]
+        temporary = target.with_name(f".{target.name}.part")
+        file = await asyncio.to_thread(temporary.open, "wb")
+        try:
+            with file:
+                async for chunk in self.chunks(url):
+                    await asyncio.to_thread(file.write, chunk)
+            await asyncio.to_thread(temporary.replace, target)
+        finally:
+            await asyncio.to_thread(temporary.unlink, missing_ok=True)
+        return target
 
     async def chunks(self, url: str, *, start: int = 0) -> AsyncIterator[bytes]:
         """Yield the response body of `url` from byte `start` on.
@@ -128,28 +188,51 @@ class Transport:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: JsonObject | None = None,
-        form: aiohttp.FormData | None = None,
-        timeout: aiohttp.ClientTimeout = QUICK,
+        data: aiohttp.FormData | bytes | AsyncIterator[bytes] | None = None,
+        timeout: aiohttp.ClientTimeout = _QUICK,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = self._url.join(URL(path))
+        url = self.url.join(URL(path))
         if query:
             url = url.with_query(query)
         try:
-            async with self._session.request(
-                method, url, headers=headers, data=form, json=body, timeout=timeout
-            ) as response:
+            async with (
+                self._session() as session,
+                session.request(
+                    method, url, headers=headers, data=data, json=body, timeout=timeout
+                ) as response,
+            ):
                 if not response.ok:
                     raise _error_of(response.status, await response.text(errors="replace"), url)
                 yield response
         except aiohttp.ClientConnectorError as error:
             raise ClientError(
-                f"no server answers at {self._url}; start one with 'wesemu serve', or name "
+                f"no server answers at {self.url}; start one with 'wesemu serve', or name "
                 "another with --server or WESEMU_SERVER"
             ) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClientError(
-                f"the connection to {self._url} failed: {network_reason(error)}"
+                f"the connection to {self.url} failed: {network_reason(error)}"
             ) from error
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Yield the open session, or one for a single request."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        async with self._new_session() as session:
+            yield session
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.UnixConnector(self._socket) if self._socket is not None else None
+        return aiohttp.ClientSession(headers=self._headers, connector=connector)
+
+
+async def _file_chunks(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    with file:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            yield chunk
 
 
 def socket_path(server: str) -> str | None:
@@ -175,8 +258,12 @@ def server_url(server: str) -> URL:
 
 
 def _error_of(status: int, text: str, url: URL) -> ClientError:
-    """Build the error of a response: WES sends `msg`, AGS `Message` and `Code`, control `error`."""
-    payload = _parse(text) or {}
+    """Build the error of a response.
+
+    WES sends `msg`, AGS `Message` and `Code`, the control API `error`, OSS the XML elements
+    `Message` and `Code`.
+    """
+    payload: JsonObject | dict[str, str] = _parse(text) or dict(_XML.findall(text))
     message = payload.get("Message") or payload.get("msg") or payload.get("error")
     code = payload.get("Code")
     return ClientError(

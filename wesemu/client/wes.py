@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,8 +24,9 @@ from wesemu.runs.model import JsonObject, RunState
 
 _ROOT = "/ga4gh/wes/v1"
 _PAGE = 1000
-_PAUSE_SECONDS = 0.4
-_HANDLE = "wesemu.handle"
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.4
+_TAG = "wesemu."
+_HANDLE = f"{_TAG}handle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,46 @@ class Log:
     stderr: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Output:
-    """One result. `size` is in bytes, `published` is its location in a bucket, if it has one."""
+    """One result. `size` is in bytes, `published` is its location in a bucket, if it has one.
 
-    url: str
+    `download_url` is its HTTP address, `sha256` its digest in hexadecimal.
+    """
+
+    name: str
+    download_url: str
     size: int
     published: str | None
+    sha256: str | None
+
+    @property
+    def url(self) -> str:
+        """The location in a bucket, or else the HTTP address."""
+        return self.published or self.download_url
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Reads and base pairs of the FASTQ files, both mates together."""
+
+    reads: int
+    bases: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlaFigures:
+    """The service level of a run (docs/sla.md): `minutes` of run time, prices in CNY.
+
+    `met` and `charged_cny` are None until the run is complete.
+    """
+
+    level: str
+    bases: int
+    minutes: Decimal
+    price_cny: Decimal
+    met: bool | None
+    charged_cny: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +112,33 @@ class RunDetail:
     @property
     def tasks_done(self) -> int:
         return sum(task.ended is not None for task in self.tasks)
+
+    @property
+    def counts(self) -> Counts | None:
+        """None until the reads are counted, and for users' own workflows."""
+        if f"{_TAG}total_reads" not in self.tags:
+            return None
+        return Counts(*(int(self.tags[f"{_TAG}total_{name}"]) for name in ("reads", "bases")))
+
+    @property
+    def sla(self) -> SlaFigures | None:
+        """None until the reads are counted, and for runs without a promise."""
+        if f"{_TAG}sla.minutes" not in self.tags:
+            return None
+        figures = {
+            name.removeprefix(f"{_TAG}sla."): value
+            for name, value in self.tags.items()
+            if name.startswith(f"{_TAG}sla.")
+        }
+        charged = figures.get("charged_cny")
+        return SlaFigures(
+            level=figures["level"],
+            bases=int(figures["bases"]),
+            minutes=Decimal(figures["minutes"]),
+            price_cny=Decimal(figures["price_cny"]),
+            met=figures["met"] == "true" if "met" in figures else None,
+            charged_cny=None if charged is None else Decimal(charged),
+        )
 
 
 class WesOperations:
@@ -98,9 +160,12 @@ class WesOperations:
         workflow_type_version: str = "9",
         tags: Mapping[str, str] | None = None,
         engine_parameters: Mapping[str, str] | None = None,
-        attachments: Sequence[tuple[str, Path]] = (),
+        attachments: Sequence[tuple[str, Path | bytes]] = (),
     ) -> str:
-        """RunWorkflow. `attachments` are pairs of a name and a file. Return the id of the run."""
+        """RunWorkflow. Return the id of the run.
+
+        `attachments` are pairs of a name and a file or its content.
+        """
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("workflow_url", workflow_url)
         form.add_field("workflow_params", json.dumps(params))
@@ -109,9 +174,12 @@ class WesOperations:
         form.add_field("tags", json.dumps(dict(tags or {})))
         form.add_field("workflow_engine_parameters", json.dumps(dict(engine_parameters or {})))
         with ExitStack() as files:
-            for name, path in attachments:
-                file = files.enter_context(await asyncio.to_thread(path.open, "rb"))
-                form.add_field("workflow_attachment", file, filename=name)
+            for name, content in attachments:
+                if isinstance(content, Path):
+                    file = files.enter_context(await asyncio.to_thread(content.open, "rb"))
+                    form.add_field("workflow_attachment", file, filename=name)
+                else:
+                    form.add_field("workflow_attachment", content, filename=name)
             return text(await self._transport.call("POST", f"{_ROOT}/runs", form=form), "run_id")
 
     async def runs(self, *, limit: int | None = None) -> list[RunLine]:
@@ -135,12 +203,12 @@ class WesOperations:
 
     async def follow(self, run_id: str) -> AsyncIterator[RunDetail]:
         """Poll GetRunLog and yield each response. The last one is of the ended run."""
-        while True:
+        for pause in pauses():
             run = await self.run(run_id)
             yield run
             if run.state.ended:
                 return
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
 
     async def cancel(self, run_id: str) -> None:
         """CancelRun."""
@@ -156,7 +224,11 @@ class WesOperations:
 
     async def text(self, url: str) -> str:
         """Return a whole log."""
-        return b"".join([chunk async for chunk in self.read(url)]).decode(errors="replace")
+        return (await self.content(url)).decode(errors="replace")
+
+    async def content(self, url: str) -> bytes:
+        """Return the whole content of the URL of a log or an output."""
+        return b"".join([chunk async for chunk in self.read(url)])
 
     async def crate(self, run_id: str, target: Path, *, outputs: str = "small") -> None:
         """Write the RO-Crate of an ended run to `target`, a ZIP.
@@ -164,22 +236,25 @@ class WesOperations:
         `outputs` selects the outputs that the ZIP contains: "small", "all" or "none".
         """
         url = f"{_path(run_id)}/ro-crate?outputs={quote(outputs, safe='')}"
-        await self._write(url, target)
+        await self._transport.download(url, target, target.name)
 
-    async def download(self, output: Output, target: Path) -> None:
-        """Write an output to `target`. The file appears when it is complete."""
-        await self._write(output.url, target)
+    async def download(self, output: Output, target: Path) -> Path:
+        """Write an output to the file `target`, or into the folder `target`. Return the file.
 
-    async def _write(self, url: str, target: Path) -> None:
-        temporary = target.with_name(f".{target.name}.part")
-        file = await asyncio.to_thread(temporary.open, "wb")
-        try:
-            with file:
-                async for chunk in self.read(url):
-                    await asyncio.to_thread(file.write, chunk)
-            await asyncio.to_thread(temporary.replace, target)
-        finally:
-            await asyncio.to_thread(temporary.unlink, missing_ok=True)
+        The file appears when it is complete. In a folder, its name is that of the location.
+        """
+        return await self._transport.download(output.download_url, target, output.url)
+
+
+def pauses() -> Iterator[float]:
+    """Yield seconds between two requests about a run, without end.
+
+    They grow: short runs end without a delay, long runs cause few requests.
+    """
+    pause = _SHORTEST_PAUSE
+    while True:
+        yield pause
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def _path(run_id: str) -> str:
@@ -211,7 +286,7 @@ def _detail(answer: JsonObject) -> RunDetail:
         tags=tags,
         log=_log(nested(answer, "run_log")),
         tasks=tuple(_log(task) for task in nested_list(answer, "task_logs")),
-        outputs={name: _output(nested(outputs, name)) for name in outputs},
+        outputs={name: _output(name, nested(outputs, name)) for name in outputs},
         error=optional_text(nested(nested(answer, "wesemu"), "error"), "message"),
         raw=answer,
     )
@@ -229,5 +304,11 @@ def _log(log: JsonObject) -> Log:
     )
 
 
-def _output(output: JsonObject) -> Output:
-    return Output(text(output, "url"), number(output, "size"), optional_text(output, "published"))
+def _output(name: str, output: JsonObject) -> Output:
+    return Output(
+        name,
+        text(output, "url"),
+        number(output, "size"),
+        optional_text(output, "published"),
+        optional_text(output, "sha256"),
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from wesemu.client import Client, JobDetail, RunDetail
+from wesemu.client import AsyncClient, JobDetail, RunDetail
 from wesemu.genomics.compare import Comparison, Score, compare
 from wesemu.genomics.simulate.fixture import Fixture
 from wesemu.genomics.tools import resolve
@@ -60,7 +60,7 @@ REQUESTS = tuple(
 
 
 async def run_requests(
-    client: Client, show: ShowProgress, *, cuda: bool = False
+    client: AsyncClient, show: ShowProgress, *, cuda: bool = False
 ) -> list[FinishedRequest]:
     """Submit all requests at once, for the node `cuda` if set, and wait until the runs end.
 
@@ -80,7 +80,7 @@ async def run_requests(
 
 
 async def _run_request(
-    client: Client, request: DemoRequest, show: ShowProgress, cuda: bool
+    client: AsyncClient, request: DemoRequest, show: ShowProgress, cuda: bool
 ) -> FinishedRequest:
     send = _submit_ags if request.api == "ags" else _submit_wes
     run_id = await send(client, request, cuda)
@@ -90,7 +90,7 @@ async def _run_request(
     return FinishedRequest(request, job, run)
 
 
-async def _submit_ags(client: Client, request: DemoRequest, cuda: bool) -> str:
+async def _submit_ags(client: AsyncClient, request: DemoRequest, cuda: bool) -> str:
     place = {"wesemu_node": "cuda"} if cuda else {}
     name = await client.ags.start(_ags_fields(request) | place)
     handle = name.rpartition("-")[2]
@@ -129,7 +129,7 @@ def _ags_fields(request: DemoRequest) -> dict[str, str]:
     }
 
 
-async def _submit_wes(client: Client, request: DemoRequest, cuda: bool) -> str:
+async def _submit_wes(client: AsyncClient, request: DemoRequest, cuda: bool) -> str:
     params: JsonObject = {
         "reads": [
             {"first": f"oss://{BUCKET}/reads_1.fq.gz", "second": f"oss://{BUCKET}/reads_2.fq.gz"}

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wesemu.client import Client, RunDetail, connect
+from wesemu.client import AsyncClient, RunDetail
 from wesemu.demo.checks import (
     BUCKET,
     REFERENCE,
@@ -131,7 +131,7 @@ class SelfTestRun:
 
 
 async def run_selftest(
-    client: Client, selftest: SelfTest, reads: Path, show: ShowProgress
+    client: AsyncClient, selftest: SelfTest, reads: Path, show: ShowProgress
 ) -> SelfTestRun:
     """Submit the self-test as an attached workflow through WES and wait until it ends.
 
@@ -151,7 +151,7 @@ async def run_selftest(
         show(_NAME, run.state, run.tasks_done, len(run.tasks))
     for name, output in run.outputs.items():
         if name.endswith("gpu.json"):
-            return SelfTestRun(run, json.loads(await client.wes.text(output.url)))
+            return SelfTestRun(run, json.loads(await client.wes.text(output.download_url)))
     return SelfTestRun(run, None)
 
 
@@ -212,7 +212,7 @@ async def run_demo(data: Path, show: ShowProgress, node: CudaNode | None = None)
         reads = data / "selftest.fq"
         # the self-test is an attached workflow: its sandbox hides the data directory
         settings = {**settings, "WESEMU_ENGINE__READABLE": json.dumps([str(reads)])}
-        async with running(data, settings) as server, connect(server) as client:
+        async with running(data, settings) as server, AsyncClient(server) as client:
             fixture = await preparing
             done = await run_requests(client, show, cuda=node is not None)
             selftest_run = None

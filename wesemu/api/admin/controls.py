@@ -1,7 +1,10 @@
-"""Handlers that change the server: `/_wesemu/prune`, `clock`, `faults`, `reset` and `seed`."""
+"""Handlers that change the server: `/_wesemu/prune`, `clock`, `faults`, `reset` and `seed`; and
+the log of requests, `/_wesemu/requests`.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Protocol
 
@@ -9,7 +12,8 @@ from aiohttp import web
 
 from wesemu.api.admin import models
 from wesemu.api.admin.routes import answer, read, read_nothing
-from wesemu.api.fault_injection import MaintenanceGate, RequestFault, RequestFaults
+from wesemu.api.base import RequestLog
+from wesemu.api.fault_injection import MaintenanceGate, RequestFault, RequestFaults, operation_name
 from wesemu.errors import InvalidRequest
 from wesemu.runs.admin_service import AdminService, Retention
 from wesemu.runs.clock import Clock, ClockRate, EmulatedClock
@@ -176,6 +180,43 @@ def _from_run_fault(fault: InjectedFault) -> models.NextRun:
         fails_at_task=fault.fails_at_task,
         runs_out_of_disk=fault.out_of_disk,
     )
+
+
+# `/_wesemu/requests`
+
+
+class RequestLogHandlers:
+    """Shows and clears the log of the last requests."""
+
+    def __init__(self, requests: RequestLog) -> None:
+        self._requests = requests
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/_wesemu/requests", self.show),
+            web.delete("/_wesemu/requests", self.clear),
+        ]
+
+    async def show(self, request: web.Request) -> web.Response:
+        return self._answer()
+
+    async def clear(self, request: web.Request) -> web.Response:
+        await read_nothing(request)
+        self._requests.clear()
+        return self._answer()
+
+    def _answer(self) -> web.Response:
+        return answer(
+            models.RequestList(
+                requests=[
+                    models.LoggedRequest(
+                        **asdict(each)
+                        | {"operation": each.operation or operation_name(each.method, each.path)}
+                    )
+                    for each in self._requests
+                ]
+            )
+        )
 
 
 # `/_wesemu/reset` and `/_wesemu/seed`

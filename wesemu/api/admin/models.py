@@ -129,6 +129,27 @@ class FaultList(BaseModel):
     faults: list[FaultBody]
 
 
+class LoggedRequest(BaseModel):
+    """A request of one of the other APIs (`api.base.ReceivedRequest`)."""
+
+    at: datetime
+    operation: str
+    method: str
+    path: str
+    status: int
+    milliseconds: float
+    owner: str
+    client: str
+    unread: list[str]
+    error: str | None
+
+
+class RequestList(BaseModel):
+    """The last requests, oldest first."""
+
+    requests: list[LoggedRequest]
+
+
 class ResetReport(BaseModel):
     """The number of removed runs, and whether the buckets were emptied."""
 

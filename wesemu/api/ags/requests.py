@@ -4,7 +4,7 @@ the core's request. Dialect 1 sends folders and file names, dialect 2 sends whol
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,12 +41,15 @@ class StartFields:
 
     def __init__(self, body: JsonObject) -> None:
         self._sent = _fold(body)
+        self._read: set[str] = set()
         self.kind = self._kind()
 
     def get(self, *names: str) -> Field | None:
         """Return the first of `names` that is present. Raises InvalidRequest if it is not text."""
         for name in names:
-            sent = self._sent.get(name.format(kind=self.kind))
+            key = name.format(kind=self.kind)
+            self._read.add(key)
+            sent = self._sent.get(key)
             if sent is not None and (text := _text(*sent)):
                 return Field(sent[0], text)
         return None
@@ -77,6 +80,14 @@ class StartFields:
         if location is None:
             raise self._missing((whole, name))
         return location
+
+    def unread(self) -> list[str]:
+        """Return the fields with a value that nothing read, in the caller's spelling."""
+        return [
+            name
+            for key, (name, value) in self._sent.items()
+            if key not in self._read and value not in (None, "")
+        ]
 
     def _kind(self) -> str:
         self.kind = ""
@@ -157,10 +168,14 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True)
 class StartWorkflow:
-    """The translated request. `names` maps the core's parameters to the caller's fields."""
+    """The translated request. `names` maps the core's parameters to the caller's fields.
+
+    `unread` has the caller's fields that mean nothing here.
+    """
 
     request: RunRequest
     names: Mapping[str, str]
+    unread: Sequence[str] = ()
 
     @contextmanager
     def with_caller_fields(self) -> Iterator[None]:
@@ -201,7 +216,7 @@ def translate(body: JsonObject) -> StartWorkflow:
         engine_parameters=start.engine_parameters,
         echo=start.echo(),
     )
-    return StartWorkflow(request, start.names)
+    return StartWorkflow(request, start.names, fields.unread())
 
 
 class _Translation:

@@ -19,7 +19,7 @@ from wesemu.api.ags.responses import (
     render,
     status,
 )
-from wesemu.api.base import OWNER
+from wesemu.api.base import OWNER, UNREAD
 from wesemu.errors import Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Owner, Run, RunState
@@ -86,6 +86,7 @@ class AgsHandlers:
     async def start_workflow(self, request: web.Request) -> web.Response:
         """Queue a run and return at once: SDKs time out after 10 s."""
         start = await asyncio.to_thread(_start, await request.read())
+        request[UNREAD] = list(start.unread)
         with start.with_caller_fields():
             run = await self._runs.submit(request[OWNER], start.request)
         warning = await self._in_job_names(request[OWNER], run.tags.get(SHARED))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from wesemu.api.base import REQUEST_ID, Dialect
+from wesemu.api.base import OPERATION, REQUEST_ID, Dialect
 from wesemu.api.oss.auth import SUBRESOURCES, OssAuthenticator
 from wesemu.api.oss.buckets import BucketHandlers
 from wesemu.api.oss.errors import OssRefused, not_implemented, render
@@ -66,6 +66,7 @@ class OssHandlers:
         """Call the operation. Raises OssRefused if it is not emulated."""
         call = request[CALL]
         subresources = _subresources(call)
+        request[OPERATION] = self.name(call, request.headers)
         operation = self._operations.get((call.level, call.method, subresources))
         if operation is None:
             raise _unknown(call, subresources)

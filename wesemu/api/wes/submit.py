@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from wesemu.api.base import UNREAD
 from wesemu.api.wes.multipart import FormPart, FormReader
 from wesemu.api.wes.responses import CALLBACK, ECHOED, Limits, ServiceFacts
 from wesemu.engine_parameters import canonical, given_parameters, read_flag
@@ -294,6 +295,7 @@ class RunSubmission:
         Files of refused requests and of dry runs are removed. Raises what RunService.submit raises,
         and HTTPRequestEntityTooLarge (413).
         """
+        request[UNREAD] = []
         key = read_key(request.headers)
         _refuse_encoded(request)
         match request.content_type:
@@ -363,6 +365,8 @@ class RunSubmission:
                         f"as {ATTACHMENT}",
                         field=part.name,
                     )
+                else:
+                    request[UNREAD].append(part.name)
         except web.RequestPayloadError as error:
             raise _unreadable() from error
         return await self._parse_form(fields, attachments)
@@ -384,6 +388,8 @@ class RunSubmission:
                 raise _attachments_need_form()
             if name in _FIELDS:
                 _set(fields, name, value)
+            else:
+                request[UNREAD].append(name)
         return fields
 
     async def _read_json(self, request: web.Request) -> dict[str, JsonValue]:
@@ -392,6 +398,7 @@ class RunSubmission:
             raise InvalidRequest("the body must be a JSON object with the fields of RunRequest")
         if any(body.get(name) for name in _ATTACHMENTS):
             raise _attachments_need_form()
+        request[UNREAD] += [name for name in body if name not in _FIELDS]
         return body
 
     async def _read_text(self, request: web.Request) -> str:

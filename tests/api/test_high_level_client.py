@@ -1,0 +1,184 @@
+"""AsyncClient and Client against the whole server; the engine plays scripts."""
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+from threading import enumerate as threads
+
+import pytest
+
+from wesemu.client import AsyncClient, Client, ClientError
+from wesemu.client.runs import workflow
+from wesemu.runs.model import RunState
+
+READS = ("fastq/a_1.fq.gz", "fastq/a_2.fq.gz")
+SAMPLE = {"bucket": "genes", "reads": READS, "reference": "oss://genes/reference/tiny"}
+
+
+@pytest.fixture
+def there(client) -> AsyncClient:
+    """A client without `async with`: each request has its own connection."""
+    return AsyncClient(str(client.make_url("/")))
+
+
+@pytest.fixture
+def act(client):
+    """Call a function with the sync client in a thread; the test's loop runs the server."""
+    sync = Client(str(client.make_url("/")))
+
+    async def call(function):
+        return await asyncio.to_thread(function, sync)
+
+    return call
+
+
+async def test_a_bundled_pipeline_runs_and_its_results_come_down(
+    there: AsyncClient, tmp_path: Path
+) -> None:
+    run = await there.run("mapping", **SAMPLE, bam="out/a.bam", tags={"project": "p"})
+    seen: list[RunState] = []
+    await run.wait(30, progress=lambda run: seen.append(run.state))
+    assert seen[-1] is run.state is RunState.COMPLETE
+    assert (run.counts.reads, run.counts.bases) == (4000, 600_000)
+    assert (run.sla.minutes, run.sla.price_cny, run.sla.met) == (60, Decimal("0.0003"), True)
+    bam = run.outputs["bam"]
+    assert bam.url == "oss://genes/out/a.bam"
+    assert await bam.download(tmp_path) == tmp_path / "a.bam"
+    assert await bam.read() == (tmp_path / "a.bam").read_bytes() == b"BAM"
+    assert run.tags["project"] == "p"
+    assert await run.logs("align") == ""
+    with pytest.raises(KeyError):
+        await run.logs("no-such-task")
+    assert (await there.get(run.tags["wesemu.handle"])).id == run.id
+    assert "<td>COMPLETE</td>" in run._repr_html_()
+
+
+async def test_a_wait_that_is_too_long_names_the_state(there: AsyncClient) -> None:
+    run = await there.run("mapping", **SAMPLE, bam="out/a.bam", sample="wait-for-ever")
+    with pytest.raises(TimeoutError, match=r"has not ended after 0\.2 s"):
+        await run.wait(0.2)
+    run.raise_for_state()
+    await run.cancel()
+    with pytest.raises(ClientError, match="ended as CANCELED"):
+        (await run.wait(30)).raise_for_state()
+
+
+async def test_buckets_store_and_list_objects(there: AsyncClient, tmp_path: Path) -> None:
+    bucket = there.bucket("inputs")
+    with pytest.raises(ClientError, match="bucket") as missing:
+        await bucket.get("a")
+    assert (missing.value.status, missing.value.code) == (404, "NoSuchBucket")
+    await bucket.create()
+    (tmp_path / "file").write_bytes(b"from a file")
+    assert await bucket.put("a/b c+ä.txt", "text ä") == "oss://inputs/a/b c+ä.txt"
+    await bucket.put("a/file", tmp_path / "file")
+    await bucket.put("z", b"")
+    assert await bucket.get("a/b c+ä.txt") == "text ä".encode()
+    assert await bucket.download("a/file", tmp_path / "copy") == tmp_path / "copy"
+    assert (tmp_path / "copy").read_bytes() == b"from a file"
+    assert [(each.key, each.size) for each in await bucket.list("a/")] == [
+        ("a/b c+ä.txt", 7),
+        ("a/file", 11),
+    ]
+    await bucket.delete("z")
+    assert len(await bucket.list()) == 2
+    assert await there.buckets() == ["genes", "inputs"]
+
+
+async def test_clock_and_faults_are_controlled(there: AsyncClient) -> None:
+    before = await there.clock.now()
+    assert ((await there.clock.advance(minutes=80)) - before).total_seconds() >= 4800
+    await there.faults.add(operation="RunWorkflow", status=503, message="later")
+    assert len(await there.faults.pending()) == 1
+    with pytest.raises(ClientError, match="later"):
+        await there.submit("rule all:\n")
+    await there.faults.add(next_run={"fails_at_task": 1})
+    await there.faults.clear()
+    assert await there.faults.pending() == []
+
+
+async def test_the_sync_client_has_the_same_methods(act, tmp_path: Path) -> None:
+    def story(client: Client) -> None:
+        assert client.ready()
+        states: list[RunState] = []
+        run = client.run("mapping", **SAMPLE, bam="out/a.bam")
+        run.wait(30, progress=lambda run: states.append(run.state))
+        assert states[-1] is RunState.COMPLETE
+        assert [each.state for each in run.follow()] == [RunState.COMPLETE]
+        assert run.outputs["bam"].download(tmp_path / "x").read_bytes() == b"BAM"
+        assert run.outputs["bam"].read() == b"BAM"
+        assert client.get(run.id).state is RunState.COMPLETE
+        assert [line.id for line in client.runs()] == [run.id]
+        job = client.ags.job(client.ags.jobs()[0].name)
+        assert job.total_reads == run.counts.reads
+        assert client.requests()[0].operation == "RunWorkflow"
+        assert client.requests()[0].client.startswith("wesemu-client/")
+        bucket = client.bucket("more").create()
+        assert bucket.put("k", b"v") == bucket.url("k")
+        assert (bucket.get("k"), bucket.list()[0].size) == (b"v", 1)
+        assert client.buckets() == ["genes", "more"]
+        before = client.clock.now()
+        client.clock.set_speed(0)
+        assert (client.clock.advance(hours=1) - before).total_seconds() >= 3600
+        client.faults.add(operation="ListRuns", status=500)
+        with pytest.raises(ClientError):
+            client.runs()
+        run.remove()
+        assert client.reset(buckets=True) == 0
+        assert client.buckets() == []
+
+    before = set(threads())
+    await act(story)
+    assert {each for each in threads() if each.name == "wesemu client"} <= before
+
+
+async def test_a_sync_wait_times_out(act) -> None:
+    def story(client: Client) -> None:
+        run = client.run("mapping", **SAMPLE, bam="out/a.bam", sample="wait-for-ever")
+        with pytest.raises(TimeoutError, match=r"has not ended after 0\.1 s"):
+            run.wait(0.1)
+        run.cancel()
+        assert run.wait(30).state is RunState.CANCELED
+
+    await act(story)
+
+
+async def test_the_text_of_a_workflow_is_enough(there: AsyncClient) -> None:
+    script = {"script": [{"write": "a.txt", "text": "hello"}]}
+    run = await (await there.submit("rule all:\n    input: []\n", script)).wait(30)
+    assert await run.outputs["a.txt"].read() == b"hello"
+
+
+def test_nobody_at_home_is_not_ready() -> None:
+    client = Client("http://127.0.0.1:1")
+    assert not client.ready()
+    with pytest.raises(ClientError, match="wesemu serve"):
+        client.runs()
+
+
+def test_the_environment_names_the_server(monkeypatch) -> None:
+    monkeypatch.setenv("WESEMU_SERVER", "http://there:1")
+    assert Client().server == "http://there:1"
+    monkeypatch.delenv("WESEMU_SERVER")
+    assert Client().server == "http://127.0.0.1:8070"
+
+
+def test_folders_files_and_urls_are_workflows(tmp_path: Path) -> None:
+    (tmp_path / "workflow" / "rules").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
+    for name in ("workflow/Snakefile", "workflow/rules/a.smk", ".git/config", "main.cwl"):
+        (tmp_path / name).write_text("x")
+    folder = workflow(tmp_path, {}, {"more.txt": "x"}, None, None)
+    assert folder.workflow_url == "workflow/Snakefile"
+    assert [name for name, _ in folder.attachments] == [
+        "main.cwl",
+        "workflow/Snakefile",
+        "workflow/rules/a.smk",
+        "more.txt",
+    ]
+    cwl = workflow(tmp_path / "main.cwl", {}, {}, None, None)
+    assert (cwl.workflow_url, cwl.workflow_type) == ("main.cwl", "CWL")
+    url = workflow("https://example.org/Snakefile", {}, {}, None, None)
+    assert (url.workflow_url, url.attachments) == ("https://example.org/Snakefile", ())
+    with pytest.raises(FileNotFoundError, match="workflow/Snakefile"):
+        workflow(tmp_path / "nowhere", {}, {}, None, None)

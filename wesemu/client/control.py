@@ -1,0 +1,180 @@
+"""The control API of the server, below `/_wesemu/` (docs/control.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from wesemu.client.transport import ClientError, Transport, nested_list, number, text
+from wesemu.runs.model import JsonObject, JsonValue
+
+_ROOT = "/_wesemu"
+_UNAVAILABLE = 503
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """`now` is emulated time and `wall` real time, in ISO 8601.
+
+    `speed` is in emulated seconds per real second.
+    """
+
+    now: str
+    wall: str
+    speed: float
+    pace: str
+    raw: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """One request that the server received (GET /_wesemu/requests).
+
+    `operation` is the name of the operation, or method and path. `milliseconds` is the time of the
+    response. `unread` has the fields of the body that nothing read. `error` is the message of a
+    refused request. `client` is the User-Agent.
+    """
+
+    operation: str
+    method: str
+    path: str
+    status: int
+    milliseconds: float
+    owner: str
+    client: str
+    unread: tuple[str, ...]
+    error: str | None
+    at: datetime
+
+
+class ControlOperations:
+    """The operations of docs/control.md. Each raises ClientError."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def ready(self) -> bool:
+        """Return whether runs can start; False also if no server answers."""
+        try:
+            await self._transport.call("GET", f"{_ROOT}/ready")
+        except ClientError as error:
+            if error.status in (None, _UNAVAILABLE):
+                return False
+            raise
+        return True
+
+    async def requests(self) -> list[ReceivedRequest]:
+        """Return the last requests to the other APIs, oldest first."""
+        answer = await self._transport.call("GET", f"{_ROOT}/requests")
+        return [_received(each) for each in nested_list(answer, "requests")]
+
+    async def clock(self) -> ClockReading:
+        return _reading(await self._transport.call("GET", f"{_ROOT}/clock"))
+
+    async def set_speed(self, speed: float) -> ClockReading:
+        body: JsonObject = {"speed": speed}
+        return _reading(await self._transport.call("PUT", f"{_ROOT}/clock", body=body))
+
+    async def advance(self, step: Mapping[str, float]) -> ClockReading:
+        """Advance the clock by the sum of `days`, `hours`, `minutes` and `seconds`."""
+        return _reading(
+            await self._transport.call("POST", f"{_ROOT}/clock/advance", body=dict(step))
+        )
+
+    async def faults(self) -> list[JsonObject]:
+        """Return the faults that have not been injected yet."""
+        return nested_list(await self._transport.call("GET", f"{_ROOT}/faults"), "faults")
+
+    async def order(self, fault: JsonObject) -> list[JsonObject]:
+        """Add a fault. Return all faults that have not been injected yet."""
+        answer = await self._transport.call("POST", f"{_ROOT}/faults", body=fault)
+        return nested_list(answer, "faults")
+
+    async def forget_faults(self) -> None:
+        await self._transport.call("DELETE", f"{_ROOT}/faults")
+
+    async def reset(self, *, buckets: bool = False) -> int:
+        """Remove all runs, and the buckets if asked. Return the number of removed runs."""
+        body: JsonObject = {"buckets": buckets}
+        return number(await self._transport.call("POST", f"{_ROOT}/reset", body=body), "runs")
+
+    async def prune(
+        self, older_than_days: float, *, keep_outputs: bool = False, dry_run: bool = False
+    ) -> JsonObject:
+        """Remove old runs. Return `runs` and `freed_bytes`; with `dry_run`, as they would be."""
+        body: JsonObject = {
+            "older_than_days": older_than_days,
+            "keep_outputs": keep_outputs,
+            "dry_run": dry_run,
+        }
+        return await self._transport.call("POST", f"{_ROOT}/prune", body=body)
+
+
+def _reading(answer: JsonObject) -> ClockReading:
+    return ClockReading(
+        now=text(answer, "now"),
+        wall=text(answer, "wall"),
+        speed=float(text(answer, "speed") or 1),
+        pace=text(answer, "pace"),
+        raw=answer,
+    )
+
+
+def _received(values: JsonObject) -> ReceivedRequest:
+    unread = values.get("unread")
+    return ReceivedRequest(
+        operation=text(values, "operation"),
+        method=text(values, "method"),
+        path=text(values, "path"),
+        status=number(values, "status"),
+        milliseconds=float(text(values, "milliseconds") or 0),
+        owner=text(values, "owner"),
+        client=text(values, "client"),
+        unread=tuple(map(str, unread)) if isinstance(unread, list) else (),
+        error=text(values, "error") or None,
+        at=datetime.fromisoformat(text(values, "at")),
+    )
+
+
+class AsyncClock:
+    """The emulated clock. Each method raises ClientError."""
+
+    def __init__(self, control: ControlOperations) -> None:
+        self._control = control
+
+    async def now(self) -> datetime:
+        """Return emulated time."""
+        return datetime.fromisoformat((await self._control.clock()).now)
+
+    async def advance(
+        self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> datetime:
+        """Advance emulated time by the sum. Return the new time."""
+        steps = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        wanted = {name: value for name, value in steps.items() if value}
+        return datetime.fromisoformat((await self._control.advance(wanted)).now)
+
+    async def set_speed(self, speed: float) -> None:
+        """Set the emulated seconds per real second; 0 stops emulated time."""
+        await self._control.set_speed(speed)
+
+
+class AsyncFaults:
+    """Faults to inject. Each method raises ClientError."""
+
+    def __init__(self, control: ControlOperations) -> None:
+        self._control = control
+
+    async def add(self, **fault: JsonValue) -> None:
+        """Add a fault with the members of POST /_wesemu/faults.
+
+        `operation="StartWorkflow", status=503, times=1` refuses a request,
+        `next_run={"fails_at_task": 1}` lets a run fail.
+        """
+        await self._control.order(fault)
+
+    async def pending(self) -> list[JsonObject]:
+        """Return the faults that have not occurred yet."""
+        return await self._control.faults()
+
+    async def clear(self) -> None:
+        await self._control.forget_faults()
