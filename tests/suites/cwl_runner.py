@@ -4,7 +4,7 @@
 
 It attaches the document, the job's files and all files that these name, waits for the end of the
 run, fetches its outputs into FOLDER and prints the output object, as cwltool does. The exit status
-is 0, 1 where the run fails, or 33 where it needs a container that the server cannot start.
+is 0, 1 if the run fails, or 33 if it needs a container that the server cannot start.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import yaml
 _ENDED = ("COMPLETE", "EXECUTOR_ERROR", "SYSTEM_ERROR", "CANCELED")
 _DOCUMENTS = (".cwl", ".yml", ".yaml", ".json")
 _SECONDS = 300.0
+_NEEDS_CONTAINER = "DockerRequirement under 'requirements'"
 FAILED, UNSUPPORTED = 1, 33
 
 
@@ -183,12 +184,12 @@ def main() -> int:
     answer = _submit(asked.wes, document, mark + process, asked.job and asked.job.absolute())
     if not answer.ok:
         sys.stderr.write(answer.text)
-        return UNSUPPORTED if "Docker" in answer.text else FAILED
+        return FAILED
     run = _wait(f"{asked.wes}/runs/{answer.json()['run_id']}")
     if run["state"] != "COMPLETE":
         error = json.dumps(run["wesemu"].get("error", {}))
         sys.stderr.write(f"{run['state']} {error}\n")
-        return UNSUPPORTED if "Docker" in error else FAILED
+        return UNSUPPORTED if _NEEDS_CONTAINER in error else FAILED
     json.dump(_fetch(run, asked.outdir.absolute()), sys.stdout, indent=2)
     return 0
 

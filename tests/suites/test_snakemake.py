@@ -56,8 +56,8 @@ def plainly(case: Case, folder: Path) -> tuple[bool, dict[str, str]]:
 @pytest.mark.parametrize("name", CASES)
 def test_the_server_does_as_snakemake_does(server: LiveServer, tmp_path: Path, name: str) -> None:
     case = CASES[name]
-    if name == "pep":
-        pytest.importorskip("peppy", reason="needs the extra workflows")
+    for module in case.needs:
+        pytest.importorskip(module, reason="needs the extra workflows")
     succeeded, files = plainly(case, tmp_path)
     run = server.run("SMK", case.snakefile, case.files, params=case.params, engine=case.engine)
     assert (run.state == "COMPLETE") is succeeded, run.log("stderr")

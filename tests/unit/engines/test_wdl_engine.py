@@ -227,6 +227,23 @@ async def test_wrong_inputs_are_named(
     assert str(tmp_path) not in failure.message
 
 
+async def test_a_path_in_a_document_before_wdl_1_2_is_explained(
+    engine: WdlEngine, tmp_path: Path
+) -> None:
+    workflow = """
+        version 1.1
+        workflow same {
+          input { File text = "words.txt" }
+          output { File same = text }
+        }
+    """
+    story = await play(engine, make_job(tmp_path / "run", workflow, {}))
+    [failure] = story.failures
+    assert "words.txt" in failure.message
+    assert "allow_any_input" not in failure.message
+    assert "declare the file as an input" in (failure.hint or "")
+
+
 async def test_scatter_and_subworkflow_have_names_of_their_own(
     engine: WdlEngine, tmp_path: Path
 ) -> None:

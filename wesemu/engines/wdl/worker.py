@@ -20,6 +20,9 @@ from wesemu.runs.run_directory import Workspace
 
 # Failures.
 
+_NOT_AN_INPUT = " (to allow, set [file_io] allow_any_input = true)"
+"""The advice of miniwdl about its configuration, which has no effect here."""
+
 
 def describe_failure(error: BaseException, workspace: Workspace) -> RunFailure:
     """Return the failure of a run without a task that failed by its exit status."""
@@ -35,7 +38,7 @@ def describe_failure(error: BaseException, workspace: Workspace) -> RunFailure:
     if cause.__cause__ is not None and isinstance(cause, library.Error.ImportError):
         text = f"{text}: {cause.__cause__}"
     text = shorten(text, workspace.root).replace("work/", "")
-    text = text.partition(" Expected one of")[0]
+    text = text.partition(" Expected one of")[0].replace(_NOT_AN_INPUT, "")
     kind = "" if isinstance(cause, library.Error.InputError) else type(cause).__name__
     title = f"task {task}" if task else f"{kind}{where}".strip()
     return RunFailure(
@@ -60,6 +63,11 @@ def _original(error: BaseException) -> tuple[str | None, BaseException]:
 
 
 def _hint(library: Any, cause: BaseException, file: str | None) -> str | None:
+    if _NOT_AN_INPUT in str(cause):
+        return (
+            "declare the file as an input without a default, attach it and name it in "
+            "workflow_params; only WDL 1.2 accepts a path in the document"
+        )
     if isinstance(cause, library.Error.InputError):
         return "correct workflow_params, or attach what they name"
     if isinstance(cause, library.runtime.DownloadFailed):
