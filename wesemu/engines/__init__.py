@@ -2,7 +2,7 @@
 
 These modules serve every workflow language:
 
-    main            command line of run processes and dry runs
+    main            the table of engines; command line of run processes and dry runs
     run_process     the detached process of one run: lock, worker, cancel, exit status
     execution       starts and follows run processes from the server
     event_log       events.jsonl: the run process appends, the server follows

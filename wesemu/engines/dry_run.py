@@ -38,15 +38,13 @@ class DryRuns:
         self._seconds = seconds
         self._semaphore = asyncio.Semaphore(_AT_ONCE)
 
-    async def perform(
-        self, engine: str, workspace: Workspace, sandbox: Sandbox | None = None
-    ) -> Graph:
+    async def perform(self, workspace: Workspace, sandbox: Sandbox | None = None) -> Graph:
         """Return the task graph. Uses bubblewrap if `sandbox` names its program.
 
         Raises InvalidRequest if the workflow cannot be planned; EngineFault.
         """
         async with self._semaphore:
-            process = await asyncio.to_thread(self._spawn, engine, workspace, sandbox)
+            process = await asyncio.to_thread(self._spawn, workspace, sandbox)
             try:
                 async with asyncio.timeout(self._seconds):
                     await asyncio.to_thread(process.wait)
@@ -60,11 +58,8 @@ class DryRuns:
                 await asyncio.to_thread(_end, process, workspace.root)
         return await asyncio.to_thread(_read, workspace)
 
-    def _spawn(
-        self, engine: str, workspace: Workspace, sandbox: Sandbox | None
-    ) -> "subprocess.Popen[bytes]":
-        command = [self._python, "-P", "-m", "wesemu.engines.main", "plan", engine]
-        command.append(str(workspace.root))
+    def _spawn(self, workspace: Workspace, sandbox: Sandbox | None) -> "subprocess.Popen[bytes]":
+        command = [self._python, "-P", "-m", "wesemu.engines.main", "plan", str(workspace.root)]
         if sandbox is not None and sandbox.program:
             command = in_bubblewrap(sandbox, workspace, command, workspace.root)
         temporary = workspace.root / "tmp"

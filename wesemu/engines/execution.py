@@ -233,28 +233,32 @@ def end_leftovers(workspace: Workspace) -> None:
     Blocks. Raises EngineFault if the cluster does not answer.
     """
     process = holder(workspace.lock)
-    for group, identity in _task_groups(event_log.records(workspace)):
+    groups, remote = _open_tasks(event_log.records(workspace))
+    for group, identity in groups:
         # a workflow can forge records, so only groups in the session of the run are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
     # no session if another process has the id of the run process by now
     session = process.pid if process and identify(process.pid) is None else None
     end_all(lambda: marked(workspace.root, session))
-    executors = (record.get("executor", "local") for record in event_log.records(workspace))
-    if any(executor != "local" for executor in executors):
+    if remote:
         end_jobs(workspace.work)
 
 
-def _task_groups(records: Iterable[JsonObject]) -> list[tuple[int, str]]:
-    """Return the process group of each unfinished task with the identity of its leader."""
-    groups = dict[str, tuple[int, str]]()
+def _open_tasks(records: Iterable[JsonObject]) -> tuple[list[tuple[int, str]], bool]:
+    """Return the process groups of unfinished tasks, and whether the run used a cluster.
+
+    A group comes with the identity of its leader.
+    """
+    groups, remote = dict[str, tuple[int, str]](), False
     for record in records:
+        remote |= record.get("executor", "local") != "local"
         match record:
             case {"event": "process", "task": str(id), "group": int(pid), "identity": str(who)}:
                 groups[id] = (pid, who)
             case {"event": "task", "task": {"id": str(id), "ended": str()}}:
                 groups.pop(id, None)
-    return list(groups.values())
+    return list(groups.values()), remote
 
 
 _START_SECONDS = 60.0
@@ -311,13 +315,11 @@ async def absolute(workspace: Workspace) -> Workspace:
     return Workspace(await asyncio.to_thread(workspace.root.absolute))
 
 
-def start_runner(
-    python: str, engine: str, workspace: Workspace, environment: Mapping[str, str]
-) -> Reply:
+def start_runner(python: str, workspace: Workspace, environment: Mapping[str, str]) -> Reply:
     """Start a run process with `wesemu.engines.main`. Blocks. Raises EngineFault."""
     try:
         done = subprocess.run(
-            [python, "-P", "-m", "wesemu.engines.main", "run", engine, str(workspace.root)],
+            [python, "-P", "-m", "wesemu.engines.main", "run", str(workspace.root)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environment,

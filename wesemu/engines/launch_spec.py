@@ -1,7 +1,7 @@
 """engine.json: the launch specification that an engine writes for the run process.
 
-Parts: detection of secrets in the environment, container tools of this machine, the specification
-of library engines (CWL, WDL), that of Snakemake, and Snakemake options from it.
+Parts: detection of secrets in the environment, container tools of this machine, `LaunchSpec`,
+config.yaml, and the options of Snakemake's command line.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 
 from wesemu.engines.lease_queue import priority_from_json, priority_to_json
-from wesemu.engines.options import SnakemakeOptions, check_parameters
+from wesemu.engines.options import SnakemakeOptions, check_parameters, read_parameters
 from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
 from wesemu.engines.slurm import Cluster, Executor
 from wesemu.runs.model import JsonObject, Resources
@@ -94,161 +94,139 @@ def _works(command: list[str]) -> bool:
     return done.returncode == 0
 
 
-def launch_spec_file(workspace: Workspace) -> Path:
-    return workspace.root / "engine.json"
-
-
-# Specification of library engines (CWL, WDL).
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryLaunchSpec:
-    """One launch. `inputs`: parameters of the workflow; `options`: parsed engine parameters.
-
-    With a `priority` each task takes a lease before it starts. `resources` limit what the run uses
-    at a time. Without `containers` tools run as local processes. `fragment` is CWL's `#main`,
-    without `#`. `always_contained`: WDL tasks without an image run in miniwdl's default image.
-    """
-
-    engine: str
-    version: str
-    workflow_file: Path
-    inputs: JsonObject
-    resources: Resources
-    options: Mapping[str, Any]
-    containers: ContainerTool | None
-    grace_seconds: float
-    priority: QueuePriority | None = None
-    sandbox: Sandbox | None = None
-    fragment: str = ""
-    always_contained: bool = False
-
-
-def library_launch_spec(
-    job: LaunchRequest,
-    *,
-    engine: str,
-    version: str,
-    options: Mapping[str, Any],
-    containers: ContainerTool | None,
-    grace_seconds: float,
-    sandbox: Sandbox | None = None,
-    always_contained: bool = False,
-) -> LibraryLaunchSpec:
-    return LibraryLaunchSpec(
-        engine=engine,
-        version=version,
-        workflow_file=job.workflow_file.absolute(),
-        inputs=job.config,
-        resources=job.resources,
-        options=options,
-        containers=containers,
-        grace_seconds=grace_seconds,
-        priority=job.priority,
-        sandbox=sandbox,
-        fragment=job.fragment,
-        always_contained=always_contained,
-    )
-
-
-def write_library_spec(workspace: Workspace, spec: LibraryLaunchSpec) -> None:
-    """Write engine.json; create `work/` and `tasks/`."""
-    workspace.work.mkdir(parents=True, exist_ok=True)
-    workspace.tasks.mkdir(exist_ok=True)
-    record = asdict(spec) | {
-        "workflow_file": str(spec.workflow_file),
-        "standing": priority_to_json(spec.priority),
-        "sandbox": sandbox_to_json(spec.sandbox),
-    }
-    del record["priority"]  # under its name in the file, "standing"
-    write_json(launch_spec_file(workspace), record)
-
-
-def read_library_spec(workspace: Workspace) -> LibraryLaunchSpec:
-    record: dict[str, Any] = json.loads(launch_spec_file(workspace).read_text())
-    priority = priority_from_json(record.pop("standing"))
-    return LibraryLaunchSpec(
-        **record
-        | {
-            "workflow_file": Path(record["workflow_file"]),
-            "resources": Resources(**record["resources"]),
-            "priority": priority,
-            "sandbox": sandbox_from_json(record.get("sandbox")),
-        }
-    )
-
+# The launch specification.
 
 Mode = Literal["warm", "cli"]
 
 
 @dataclass(frozen=True, slots=True)
-class SnakemakeLaunchSpec:
-    """One launch. `python` runs Snakemake in the mode "cli". `configured`: the request has
-    parameters."""
+class LaunchSpec:
+    """One launch of a run.
 
+    `mode` is "warm" or "cli" for Snakemake; for CWL and WDL the container tool, or "local".
+    `inputs` are the parameters of the workflow; Snakemake reads them from config.yaml instead.
+    `configured`: the request has parameters. `fragment` is CWL's `#main`, without `#`.
+
+    `resources` limit what the run uses at a time. With a `priority` each task takes a lease before
+    it starts. Without `containers` tools run as local processes. `always_contained`: WDL tasks
+    without an image run in miniwdl's default image. `python` runs Snakemake in the mode "cli".
+    """
+
+    engine: str
+    version: str
+    mode: str
     workflow_file: Path
     resources: Resources
-    options: SnakemakeOptions
-    mode: Mode
-    version: str
-    python: str
     grace_seconds: float
-    priority: QueuePriority | None = None
+    engine_parameters: Mapping[str, str] = field(default_factory=dict)
+    inputs: JsonObject = field(default_factory=dict)
     configured: bool = True
+    fragment: str = ""
+    priority: QueuePriority | None = None
+    sandbox: Sandbox | None = None
+    python: str = sys.executable
     executor: Executor = "local"
     cluster: Cluster = field(default_factory=Cluster)
-    sandbox: Sandbox | None = None
+    containers: ContainerTool | None = None
+    always_contained: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The parsed engine parameters by name; without those that are not set."""
+        return read_parameters(self.engine_parameters, self.engine)
 
 
-def launch_details(spec: SnakemakeLaunchSpec) -> dict[str, Any]:
+def launch_spec(
+    job: LaunchRequest, *, engine: str, version: str, mode: str, grace_seconds: float
+) -> LaunchSpec:
+    """Return the members that all engines share; an engine adds its own with `replace`."""
+    return LaunchSpec(
+        engine=engine,
+        version=version,
+        mode=mode,
+        workflow_file=job.workflow_file.absolute(),
+        resources=job.resources,
+        grace_seconds=grace_seconds,
+        engine_parameters=job.engine_parameters,
+        configured=bool(job.config),
+        fragment=job.fragment,
+        priority=job.priority,
+    )
+
+
+def launch_details(spec: LaunchSpec) -> dict[str, Any]:
     """Return the members of the `launched` record."""
     return {
-        "engine": "snakemake",
+        "engine": spec.engine,
         "version": spec.version,
         "mode": spec.mode,
         "executor": spec.executor,
     }
 
 
-def write_snakemake_spec(
-    job: LaunchRequest,
-    *,
-    mode: Mode,
-    version: str,
-    python: str,
-    grace_seconds: float,
-    executor: Executor = "local",
-    cluster: Cluster | None = None,
-    sandbox: Sandbox | None = None,
-) -> None:
-    """Write engine.json, and config.yaml unless it exists; create `work/` and `tasks/`.
+def launch_spec_file(workspace: Workspace) -> Path:
+    return workspace.root / "engine.json"
 
-    Raises InvalidRequest for engine parameters that `check_parameters` rejects.
+
+def write_spec(workspace: Workspace, spec: LaunchSpec) -> None:
+    """Write engine.json; create `work/` and `tasks/`.
+
+    Raises InvalidRequest for engine parameters that the engine does not allow.
     """
-    check_parameters(job.engine_parameters)
-    workspace = job.workspace
+    read_parameters(spec.engine_parameters, spec.engine)
     workspace.work.mkdir(parents=True, exist_ok=True)
     workspace.tasks.mkdir(exist_ok=True)
-    if not workspace.config.exists():
-        write_atomically(workspace.config, _config_text(job.config).encode())
-    write_json(
-        launch_spec_file(workspace),
-        {
-            "engine": "snakemake",
-            "version": version,
-            "mode": mode,
-            "python": python,
-            "workflow_file": str(job.workflow_file.absolute()),
-            "resources": asdict(job.resources),
-            "engine_parameters": dict(job.engine_parameters),
-            "grace_seconds": grace_seconds,
-            "configured": bool(job.config),
-            "leases": priority_to_json(job.priority),
-            "executor": executor,
-            "cluster": asdict(cluster) if cluster else None,
-            "sandbox": sandbox_to_json(sandbox),
-        },
+    record = {field.name: getattr(spec, field.name) for field in fields(spec)}
+    del record["priority"]  # its name in the file is "leases"
+    record |= {
+        "workflow_file": str(spec.workflow_file),
+        "engine_parameters": dict(spec.engine_parameters),
+        "resources": asdict(spec.resources),
+        "leases": priority_to_json(spec.priority),
+        "cluster": asdict(spec.cluster),
+        "sandbox": sandbox_to_json(spec.sandbox),
+    }
+    write_json(launch_spec_file(workspace), record)
+
+
+def read_spec(workspace: Workspace) -> LaunchSpec:
+    """Read engine.json, also that of an earlier version of wesemu."""
+    record = _upgraded(json.loads(launch_spec_file(workspace).read_text()))
+    known = {field.name for field in fields(LaunchSpec)}
+    return LaunchSpec(
+        **{name: value for name, value in record.items() if name in known}
+        | {
+            "workflow_file": Path(record["workflow_file"]),
+            "resources": Resources(**record["resources"]),
+            "priority": priority_from_json(record.get("leases")),
+            "cluster": _cluster_from_json(record.get("cluster")),
+            "sandbox": sandbox_from_json(record.get("sandbox")),
+        }
     )
+
+
+def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """Rename the members of CWL and WDL that earlier versions wrote under other names."""
+    if "options" not in record:
+        return record
+    return record | {
+        "mode": record["containers"] or "local",
+        "leases": record["standing"],
+        "engine_parameters": {name: str(value) for name, value in record["options"].items()},
+    }
+
+
+def _cluster_from_json(values: dict[str, Any] | None) -> Cluster:
+    return Cluster(**{**values, "options": tuple(values["options"])}) if values else Cluster()
+
+
+# config.yaml, the parameters of a Snakemake workflow.
+
+
+def write_config(job: LaunchRequest) -> None:
+    """Write config.yaml unless an earlier launch has written it."""
+    if not job.workspace.config.exists():
+        write_atomically(job.workspace.config, _config_text(job.config).encode())
 
 
 def _config_text(config: JsonObject) -> str:
@@ -263,27 +241,7 @@ def _config_text(config: JsonObject) -> str:
     return text
 
 
-def read_snakemake_spec(workspace: Workspace) -> SnakemakeLaunchSpec:
-    record: dict[str, Any] = json.loads(launch_spec_file(workspace).read_text())
-    return SnakemakeLaunchSpec(
-        workflow_file=Path(record["workflow_file"]),
-        resources=Resources(**record["resources"]),
-        options=check_parameters(record["engine_parameters"]),
-        mode=record["mode"],
-        version=record["version"],
-        python=record["python"],
-        grace_seconds=float(record["grace_seconds"]),
-        priority=priority_from_json(record.get("leases")),
-        configured=record.get("configured", True),
-        executor=record.get("executor", "local"),
-        cluster=_cluster_from_json(record.get("cluster")),
-        sandbox=sandbox_from_json(record.get("sandbox")),
-    )
-
-
-def _cluster_from_json(values: dict[str, Any] | None) -> Cluster:
-    return Cluster(**{**values, "options": tuple(values["options"])}) if values else Cluster()
-
+# Options of Snakemake's command line.
 
 _SETS = ("targets", "forcerun", "until", "omit_from", "allowed_rules")
 _FLAGS = ("force", "forceall", "keep_going", "keep_incomplete", "notemp")
@@ -312,15 +270,15 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def parsed_options(spec: SnakemakeLaunchSpec) -> Any:
+def parsed_options(spec: LaunchSpec) -> Any:
     """Return the options by the names of Snakemake's parser, including settings of profiles.
 
     Ignores profile settings that belong to the server (executor, directories, …) with a note in
     stderr. The working directory must be that of the run. Raises ValueError.
     """
-    options = spec.options
+    options = check_parameters(spec.engine_parameters)
     # Snakemake's parser takes longer than planning a small workflow, so most runs skip it
-    if not _needs_parser(spec):
+    if not _needs_parser(options, spec.workflow_file.parent):
         return SimpleNamespace(
             **{name: frozenset(getattr(options, name)) for name in _SETS},
             **{name: getattr(options, name) for name in _FLAGS},
@@ -333,7 +291,7 @@ def parsed_options(spec: SnakemakeLaunchSpec) -> Any:
             config={},
             cores=spec.resources.cores,
         )
-    _refuse_missing(spec)
+    _refuse_missing(options, spec.workflow_file.parent)
     os.environ.pop("SNAKEMAKE_PROFILE", None)
     file = ["--snakefile", str(spec.workflow_file), "--executor", "local"]
     targets = ["--", *options.targets] if options.targets else []
@@ -356,22 +314,21 @@ def parsed_options(spec: SnakemakeLaunchSpec) -> Any:
     return parsed
 
 
-def _refuse_missing(spec: SnakemakeLaunchSpec) -> None:
+def _refuse_missing(options: SnakemakeOptions, folder: Path) -> None:
     """Raise ValueError for a profile that is no attachment.
 
     Snakemake would also search the configuration folder of the server's user.
     """
-    beside = spec.workflow_file.parent / "profiles"
-    for name in (*spec.options.profile, *spec.options.workflow_profile):
+    beside = folder / "profiles"
+    for name in (*options.profile, *options.workflow_profile):
         paths = (Path(name), Path("profiles", name), beside / name)
         if name != "none" and not any(path.exists() for path in paths):
             raise ValueError(f"there is no profile {name} among the attachments")
 
 
-def _needs_parser(spec: SnakemakeLaunchSpec) -> bool:
-    options = spec.options
+def _needs_parser(options: SnakemakeOptions, folder: Path) -> bool:
     rich = (*_PARSED, "rerun_triggers", "profile", "workflow_profile")
-    paths = (_PROFILE, spec.workflow_file.parent / _PROFILE, Path("default"))
+    paths = (_PROFILE, folder / _PROFILE, Path("default"))
     return any(getattr(options, name) for name in rich) or any(path.exists() for path in paths)
 
 

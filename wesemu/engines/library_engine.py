@@ -16,8 +16,8 @@ from wesemu.engines.execution import (
     start_runner,
     tools_environment,
 )
-from wesemu.engines.launch_spec import ContainerTool, library_launch_spec, write_library_spec
-from wesemu.engines.options import Readers, flag, identifier, read_parameters
+from wesemu.engines.launch_spec import ContainerTool, launch_spec, write_spec
+from wesemu.engines.options import read_parameters
 from wesemu.engines.sandbox import Sandbox
 from wesemu.runs.model import Graph, Run
 from wesemu.runs.ports import LaunchRequest
@@ -63,10 +63,7 @@ class LibraryEngine:
     """
 
     name: ClassVar[str]
-    language: ClassVar[str]
-    """Name of the engine in `wesemu.engines.main`."""
     types: ClassVar[Mapping[str, tuple[str, ...]]]
-    readers: ClassVar[Readers]
 
     def __init__(
         self,
@@ -96,7 +93,7 @@ class LibraryEngine:
 
     def check_parameters(self, parameters: Mapping[str, str]) -> None:
         """Raise InvalidRequest with the name of an invalid parameter."""
-        read_parameters(parameters, self.readers, self.name)
+        read_parameters(parameters, self.name)
 
     async def warm(self) -> None:
         """Do nothing: each run imports the library itself."""
@@ -108,24 +105,28 @@ class LibraryEngine:
 
     async def dry_run(self, job: LaunchRequest) -> Graph:
         await asyncio.to_thread(self._write_spec, job)
-        return await self._dry_runs.perform(self.language, job.workspace)
+        return await self._dry_runs.perform(job.workspace)
 
     def _write_spec(self, job: LaunchRequest) -> None:
-        spec = library_launch_spec(
+        spec = launch_spec(
             job,
             engine=self.name,
             version=self.version,
-            options=read_parameters(job.engine_parameters, self.readers, self.name),
-            containers=self.containers,
+            mode=self.containers or "local",
             grace_seconds=self._grace,
-            sandbox=self._sandbox if job.untrusted else None,
-            always_contained=self._always_contained,
         )
-        write_library_spec(job.workspace, spec)
+        spec = replace(
+            spec,
+            inputs=job.config,
+            containers=self.containers,
+            always_contained=self._always_contained,
+            sandbox=self._sandbox if job.untrusted else None,
+        )
+        write_spec(job.workspace, spec)
 
     def _start(self, job: LaunchRequest) -> Reply:
         self._write_spec(job)
-        return start_runner(self._python, self.language, job.workspace, self._environment)
+        return start_runner(self._python, job.workspace, self._environment)
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._launcher.attach(await absolute(workspace))
@@ -148,9 +149,7 @@ class CwlEngine(LibraryEngine):
     """
 
     name = "cwltool"
-    language = "cwl"
     types: ClassVar[Mapping[str, tuple[str, ...]]] = {"CWL": ("v1.0", "v1.1", "v1.2")}
-    readers: ClassVar[Readers] = {"keep_going": flag}
 
 
 def probe_wdl() -> Probe:
@@ -167,6 +166,4 @@ class WdlEngine(LibraryEngine):
     """
 
     name = "miniwdl"
-    language = "wdl"
     types: ClassVar[Mapping[str, tuple[str, ...]]] = {"WDL": ("draft-2", "1.0", "1.1", "1.2")}
-    readers: ClassVar[Readers] = {"keep_going": flag, "task": identifier}

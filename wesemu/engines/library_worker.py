@@ -1,6 +1,6 @@
 """The worker of a library engine, forked from the run process: calls cwltool or miniwdl.
 
-Parts: `LibraryWorker` and `run_library` (a run), `plan_library` (a dry run), `LibraryResults`
+Parts: `LibraryWorker` (a run), `plan_library` (a dry run), `LibraryResults`
 (the output folder `work/out/`).
 """
 
@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from resource import struct_rusage
 
-from wesemu.engines import run_process
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
 from wesemu.engines.event_log import EventLog, history, to_event, walk
-from wesemu.engines.launch_spec import LibraryLaunchSpec, read_library_spec
+from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent
-from wesemu.engines.run_process import CANCELED, Announce, RunContext, run_child
+from wesemu.engines.run_process import CANCELED, RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.task_recorder import LibraryTasks
 from wesemu.runs.model import Graph, JsonValue, RunFailure
@@ -40,7 +39,7 @@ class WorkerContext:
     """
 
     workspace: Workspace
-    spec: LibraryLaunchSpec
+    spec: LaunchSpec
     tasks: LibraryTasks
     stop: Callable[[], bool] = field(default=lambda: False)
 
@@ -61,9 +60,7 @@ class LibraryWorker:
     `cancel` writes a byte to the worker's pipe.
     """
 
-    def __init__(
-        self, context: RunContext, spec: LibraryLaunchSpec, run_workflow: RunWorkflow
-    ) -> None:
+    def __init__(self, context: RunContext, spec: LaunchSpec, run_workflow: RunWorkflow) -> None:
         self._context = context
         self._spec = spec
         reader, self._writer = os.pipe()
@@ -130,31 +127,14 @@ def _await_cancel(reader: int, worker: WorkerContext) -> None:
         os._exit(CANCELED)
 
 
-def run_library(workspace: Workspace, run_workflow: RunWorkflow, announce: Announce) -> None:
-    """Execute a run as its run process; the worker calls `run_workflow`."""
-    spec = read_library_spec(workspace)
-    run_process.execute(
-        workspace,
-        lambda context: LibraryWorker(context, spec, run_workflow),
-        announce,
-        details={
-            "engine": spec.engine,
-            "version": spec.version,
-            "mode": spec.containers or "local",
-        },
-        grace_seconds=spec.grace_seconds,
-    )
-
-
 # Dry runs.
 
 InspectWorkflow = Callable[[WorkerContext], Graph | None]
 """Returns the task graph; None after it has recorded the failure (`WorkerContext.fail`)."""
 
 
-def plan_library(workspace: Workspace, inspect_workflow: InspectWorkflow) -> None:
+def plan_library(workspace: Workspace, spec: LaunchSpec, inspect_workflow: InspectWorkflow) -> None:
     """Execute a dry run as its process; `inspect_workflow` plans the workflow."""
-    spec = read_library_spec(workspace)
     if spec.sandbox is not None:
         enter_sandbox(spec.sandbox, workspace, None, workspace.root)
     tie_to_server()

@@ -1,64 +1,89 @@
-"""`python -m wesemu.engines.main run|plan ENGINE RUN_DIRECTORY`: the process of a run or a dry run.
+"""`python -m wesemu.engines.main run|plan RUN_DIRECTORY`: the process of a run or a dry run.
 
 `run` prints the announcement of `run_process.execute` as JSON and exits. The run process continues
-detached. Warm Snakemake runs start in the forkserver instead. `plan` writes the task graph, or
-the reason for its absence, into the run directory (`wesemu.engines.dry_run`).
+detached. `plan` writes the task graph, or the reason for its absence, into the run directory
+(`wesemu.engines.dry_run`). Forkservers call `run` for the runs that start warm.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from wesemu.engines import run_process
+from wesemu.engines.launch_spec import LaunchSpec, launch_details, read_spec
+from wesemu.engines.library_worker import InspectWorkflow, LibraryWorker, RunWorkflow, plan_library
+from wesemu.engines.run_process import Announce, RunContext, Worker
 from wesemu.runs.run_directory import Workspace
 
 
+class EngineProgram(NamedTuple):
+    """What the processes of an engine execute.
+
+    `start_worker` starts the worker of a run; `plan` writes the result of a dry run.
+    """
+
+    start_worker: Callable[[RunContext, LaunchSpec], Worker]
+    plan: Callable[[Workspace, LaunchSpec], None]
+
+
+def program_of(engine: str) -> EngineProgram:
+    """Return the program of an engine. Imports no other engine."""
+    match engine:
+        case "snakemake":
+            from wesemu.engines.snakemake import cli_worker, worker
+
+            def start(context: RunContext, spec: LaunchSpec) -> Worker:
+                kind = cli_worker.CliWorker if spec.mode == "cli" else worker.WarmWorker
+                return kind(context, spec)
+
+            return EngineProgram(start, worker.plan_run)
+        case "cwltool":
+            from wesemu.engines.cwl import dry_run as cwl_dry_run
+            from wesemu.engines.cwl import worker as cwl_worker
+
+            return _library(cwl_worker.run_workflow, cwl_dry_run.inspect_workflow)
+        case "miniwdl":
+            from wesemu.engines.wdl import worker as wdl_worker
+
+            return _library(wdl_worker.run_workflow, wdl_worker.inspect_workflow)
+        case _:
+            sys.exit(f"there is no engine {engine!r}")
+
+
+def _library(run_workflow: RunWorkflow, inspect_workflow: InspectWorkflow) -> EngineProgram:
+    return EngineProgram(
+        lambda context, spec: LibraryWorker(context, spec, run_workflow),
+        lambda workspace, spec: plan_library(workspace, spec, inspect_workflow),
+    )
+
+
+def run(workspace: Workspace, announce: Announce) -> None:
+    """Execute a run as its run process."""
+    spec = read_spec(workspace)
+    program = program_of(spec.engine)
+    run_process.execute(
+        workspace,
+        lambda context: program.start_worker(context, spec),
+        announce,
+        details=launch_details(spec),
+        grace_seconds=spec.grace_seconds,
+    )
+
+
+def plan(workspace: Workspace) -> None:
+    """Execute a dry run as its process."""
+    spec = read_spec(workspace)
+    program_of(spec.engine).plan(workspace, spec)
+
+
 def main() -> None:
-    action, engine, directory = sys.argv[1:]
+    action, directory = sys.argv[1:]
     workspace = Workspace(Path(directory))
     if action == "run":
-        _run(engine, workspace)
+        run_process.detach(lambda announce: run(workspace, announce))
     else:
-        _plan(engine, workspace)
-
-
-def _run(engine: str, workspace: Workspace) -> None:
-    match engine:
-        case "snakemake":
-            from wesemu.engines.snakemake.cli_worker import run_cli
-
-            run_process.detach(lambda announce: run_cli(workspace, announce))
-        case "cwl":
-            from wesemu.engines.cwl.worker import run_workflow as run_cwl
-            from wesemu.engines.library_worker import run_library
-
-            run_process.detach(lambda announce: run_library(workspace, run_cwl, announce))
-        case "wdl":
-            from wesemu.engines.library_worker import run_library
-            from wesemu.engines.wdl.worker import run_workflow as run_wdl
-
-            run_process.detach(lambda announce: run_library(workspace, run_wdl, announce))
-        case _:
-            sys.exit(f"there is no engine {engine!r}")
-
-
-def _plan(engine: str, workspace: Workspace) -> None:
-    match engine:
-        case "snakemake":
-            from wesemu.engines.snakemake.worker import plan_run
-
-            plan_run(workspace)
-        case "cwl":
-            from wesemu.engines.cwl.dry_run import inspect_workflow as inspect_cwl
-            from wesemu.engines.library_worker import plan_library
-
-            plan_library(workspace, inspect_cwl)
-        case "wdl":
-            from wesemu.engines.library_worker import plan_library
-            from wesemu.engines.wdl.worker import inspect_workflow as inspect_wdl
-
-            plan_library(workspace, inspect_wdl)
-        case _:
-            sys.exit(f"there is no engine {engine!r}")
+        plan(workspace)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,13 @@ from wesemu.errors import InvalidRequest
 Readers = Mapping[str, Callable[[str], Any]]
 """Parsers by parameter name. A parser raises ValueError with the rest of the error sentence."""
 
-flag = read_flag
 
-
-def read_parameters(parameters: Mapping[str, str], readers: Readers, engine: str) -> dict[str, Any]:
+def read_parameters(parameters: Mapping[str, str], engine: str) -> dict[str, Any]:
     """Return the parsed values by their names in `wesemu.engine_parameters`.
 
     Raises InvalidRequest; its field is the parameter as the caller spelled it.
     """
-    values: dict[str, Any] = {}
+    readers, values = _READERS[engine], dict[str, Any]()
     for name, (written, value) in engine_values(parameters, engine, readers).items():
         try:
             values[name] = readers[name](value)
@@ -108,7 +106,7 @@ def check_parameters(parameters: Mapping[str, str]) -> SnakemakeOptions:
 
     Raises InvalidRequest; its field is the parameter as the caller spelled it.
     """
-    return SnakemakeOptions(**read_parameters(parameters, _READERS, "snakemake"))
+    return SnakemakeOptions(**read_parameters(parameters, "snakemake"))
 
 
 def _rules_or_files(value: str) -> tuple[str, ...]:
@@ -160,19 +158,19 @@ def _all(shape: re.Pattern[str], found: tuple[str, ...]) -> bool:
     return all(shape.fullmatch(word) for word in found)
 
 
-_READERS: Readers = {
+_SNAKEMAKE: Readers = {
     "targets": _rules_or_files,
-    "force": flag,
-    "forceall": flag,
+    "force": read_flag,
+    "forceall": read_flag,
     "forcerun": _rules_or_files,
     "until": _rules_or_files,
     "omit_from": _rules_or_files,
     "allowed_rules": _rules_or_files,
     "rerun_triggers": _triggers,
-    "keep_going": flag,
-    "keep_incomplete": flag,
+    "keep_going": read_flag,
+    "keep_incomplete": read_flag,
     "retries": _count,
-    "notemp": flag,
+    "notemp": read_flag,
     "config": _pairs(_NAME, "sample=s1"),
     "default_resources": _pairs(_NAME, "mem_mb=2000"),
     "set_resources": _pairs(f"{_NAME}:{_NAME}", "sort:mem_mb=2000"),
@@ -180,4 +178,10 @@ _READERS: Readers = {
     "set_scatter": _pairs(_NAME, "split=8"),
     "profile": _rules_or_files,
     "workflow_profile": _rules_or_files,
+}
+
+_READERS: Mapping[str, Readers] = {
+    "snakemake": _SNAKEMAKE,
+    "cwltool": {"keep_going": read_flag},
+    "miniwdl": {"keep_going": read_flag, "task": identifier},
 }

@@ -15,6 +15,7 @@ from unit.engines.test_cwl_engine import TWO_STEPS
 from unit.engines.test_wdl_engine import TWO_TASKS
 
 from wesemu.engines.dry_run import DryRuns
+from wesemu.engines.launch_spec import launch_spec, launch_spec_file, write_spec
 from wesemu.engines.library_engine import CwlEngine, WdlEngine, probe_cwl, probe_wdl
 from wesemu.engines.processes import identify, marked
 from wesemu.engines.snakemake import SnakemakeEngine
@@ -128,10 +129,10 @@ async def test_planning_is_given_a_time(tmp_path: Path) -> None:
 async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
     engine = SnakemakeEngine()
     job = make_job(tmp_path / "run", "import time; time.sleep(600)\n")
-    await engine._write_spec(job, "cli", engine._cluster)
+    await asyncio.to_thread(engine._write_spec, job, "cli", engine._cluster)
 
     def lose_server() -> int:
-        process = engine._dry_runs._spawn("snakemake", job.workspace, None)
+        process = engine._dry_runs._spawn(job.workspace, None)
         assert process.stdin is not None
         process.stdin.close()
         return process.wait(timeout=30)
@@ -140,10 +141,19 @@ async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
     await engine.close()
 
 
-async def test_a_process_without_a_result_is_a_fault(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
+async def test_a_process_without_a_result_is_a_fault(unknown_engine: Workspace) -> None:
     with pytest.raises(EngineFault, match="there is no engine 'nowhere'"):
-        await DryRuns(sys.executable, dict(os.environ)).perform("nowhere", workspace)
+        await DryRuns(sys.executable, dict(os.environ)).perform(unknown_engine)
+
+
+@pytest.fixture
+def unknown_engine(tmp_path: Path) -> Workspace:
+    job = make_job(tmp_path / "run", "")
+    spec = launch_spec(job, engine="snakemake", version="9", mode="cli", grace_seconds=1)
+    write_spec(job.workspace, spec)
+    file = launch_spec_file(job.workspace)
+    file.write_text(file.read_text().replace('"snakemake"', '"nowhere"'))
+    return job.workspace
 
 
 def hosted_job(folder: Path, name: str, text: str, inputs: Mapping[str, Any]) -> LaunchRequest:

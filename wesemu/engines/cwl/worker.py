@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from wesemu.engines.cwl.hooks import Hooks
 from wesemu.engines.failures import shorten
-from wesemu.engines.launch_spec import LibraryLaunchSpec
+from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.library_worker import NAME, KeptOutputs, LibraryResults, WorkerContext
 from wesemu.engines.processes import MARK
 from wesemu.engines.task_recorder import LibraryTasks
@@ -368,7 +368,7 @@ def call_main(
     return int(code)
 
 
-def _executor(spec: LibraryLaunchSpec) -> Any:
+def _executor(spec: LaunchSpec) -> Any:
     """Return an executor that runs steps in parallel within the resources of the run."""
     executor = import_module("cwltool.executors").MultithreadedJobExecutor(spec.resources.cores)
     if spec.resources.memory_mb:
@@ -377,7 +377,7 @@ def _executor(spec: LibraryLaunchSpec) -> Any:
     return executor
 
 
-def _runtime(workspace: Workspace, spec: LibraryLaunchSpec, executor: Any) -> Any:
+def _runtime(workspace: Workspace, spec: LaunchSpec, executor: Any) -> Any:
     private = workspace.work / ".cwl"
     private.mkdir(exist_ok=True)
 

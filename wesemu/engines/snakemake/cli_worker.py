@@ -20,16 +20,14 @@ from resource import struct_rusage
 from typing import Any
 
 from wesemu.engines import event_log as events
-from wesemu.engines import run_process
 from wesemu.engines.event_log import EventLog, OutputFiles
 from wesemu.engines.failures import log_tail, relative_logs, shorten, task_failure
 from wesemu.engines.launch_spec import (
-    SnakemakeLaunchSpec,
-    launch_details,
+    LaunchSpec,
     option_argv,
-    read_snakemake_spec,
 )
 from wesemu.engines.leases import lease_command
+from wesemu.engines.options import check_parameters
 from wesemu.engines.processes import (
     descendants,
     die_with_parent,
@@ -37,7 +35,7 @@ from wesemu.engines.processes import (
     send,
     send_group,
 )
-from wesemu.engines.run_process import Announce, RunContext
+from wesemu.engines.run_process import RunContext
 from wesemu.engines.sandbox import enter_sandbox, in_bubblewrap
 from wesemu.engines.slurm import Cluster
 from wesemu.engines.snakemake.worker import resource_limits, tool_environment
@@ -266,7 +264,7 @@ _SERVICE_SECONDS = "5"
 class CliWorker:
     """Implements `run_process.Worker`. The tools are in the process group of the command."""
 
-    def __init__(self, context: RunContext, spec: SnakemakeLaunchSpec) -> None:
+    def __init__(self, context: RunContext, spec: LaunchSpec) -> None:
         self._recorder = CliRecorder(
             context.workspace, context.event_log, events.history(context.workspace)
         )
@@ -331,7 +329,7 @@ class CliWorker:
         self._recorder.ended(code)
 
 
-def _begin(parent: int, workspace: Workspace, spec: SnakemakeLaunchSpec) -> None:
+def _begin(parent: int, workspace: Workspace, spec: LaunchSpec) -> None:
     die_with_parent(parent)
     offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the run process ignores it
@@ -339,7 +337,7 @@ def _begin(parent: int, workspace: Workspace, spec: SnakemakeLaunchSpec) -> None
         enter_sandbox(spec.sandbox, workspace, spec.priority)
 
 
-def leased_command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
+def leased_command_line(workspace: Workspace, spec: LaunchSpec) -> list[str]:
     """Return the command line with one lease for the whole run: Snakemake starts the tasks."""
     command = command_line(workspace, spec)
     if spec.sandbox is not None and spec.sandbox.program:
@@ -349,7 +347,7 @@ def leased_command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list
     return lease_command(spec.python, command, spec.priority, spec.resources)
 
 
-def command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
+def command_line(workspace: Workspace, spec: LaunchSpec) -> list[str]:
     argv = [
         *(spec.python, "-P", "-m", "snakemake", "--logger", "wesemu"),
         *("--snakefile", str(spec.workflow_file), "--directory", str(workspace.work)),
@@ -360,21 +358,10 @@ def command_line(workspace: Workspace, spec: SnakemakeLaunchSpec) -> list[str]:
     argv += ["--configfile", str(workspace.config)] if spec.configured else []
     limits = resource_limits(spec)
     argv += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
-    options = spec.options
+    options = check_parameters(spec.engine_parameters)
     argv += ["--executor", "local"] if spec.executor == "local" else []
     if spec.executor == "slurm-plugin":
         argv += plugin_argv(spec.cluster, workspace.root.name, spec.resources.cores)
         pairs = tuple(plugin_resources(spec.cluster))
         options = replace(options, default_resources=(*options.default_resources, *pairs))
     return [*argv, *option_argv(options), "--", *options.targets]
-
-
-def run_cli(workspace: Workspace, announce: Announce) -> None:
-    spec = read_snakemake_spec(workspace)
-    run_process.execute(
-        workspace,
-        lambda context: CliWorker(context, spec),
-        announce,
-        details=launch_details(spec),
-        grace_seconds=spec.grace_seconds,
-    )

@@ -15,7 +15,7 @@ from wesemu.engines.execution import (
     start_runner,
     tools_environment,
 )
-from wesemu.engines.launch_spec import Mode, write_snakemake_spec
+from wesemu.engines.launch_spec import Mode, launch_spec, write_config, write_spec
 from wesemu.engines.options import check_parameters
 from wesemu.engines.sandbox import Sandbox
 from wesemu.engines.slurm import Cluster, Executor, has_accounting, largest_node
@@ -132,7 +132,7 @@ class SnakemakeEngine:
 
     async def _launch(self, job: LaunchRequest, cluster: Cluster) -> Reply:
         if self.mode == "warm" and not self._wrapped(job):
-            await self._write_spec(job, "warm", cluster)
+            await asyncio.to_thread(self._write_spec, job, "warm", cluster)
             # a forkserver may die between two launches; the second attempt starts a new one
             for attempt in (1, 2):
                 try:
@@ -145,23 +145,23 @@ class SnakemakeEngine:
                     log.warning("launch %d of run %s failed: %s", attempt, job.run_id, fault)
                     if self.executor == "slurm" and attempt == 2:
                         raise
-        await self._write_spec(job, "cli", cluster)
-        return await asyncio.to_thread(
-            start_runner, self._python, "snakemake", job.workspace, self._environment
-        )
+        await asyncio.to_thread(self._write_spec, job, "cli", cluster)
+        return await asyncio.to_thread(start_runner, self._python, job.workspace, self._environment)
 
-    async def _write_spec(self, job: LaunchRequest, mode: Mode, cluster: Cluster) -> None:
-        await asyncio.to_thread(
-            write_snakemake_spec,
-            job,
-            mode=mode,
-            version=self.version,
+    def _write_spec(self, job: LaunchRequest, mode: Mode, cluster: Cluster) -> None:
+        """Write engine.json and config.yaml. Blocks on the disk."""
+        spec = launch_spec(
+            job, engine=self.name, version=self.version, mode=mode, grace_seconds=self._grace
+        )
+        spec = replace(
+            spec,
             python=self._python,
-            grace_seconds=self._grace,
             executor=self.executor,
             cluster=cluster,
             sandbox=self._sandbox_of(job),
         )
+        write_spec(job.workspace, spec)
+        write_config(job)
 
     def _sandbox_of(self, job: LaunchRequest) -> Sandbox | None:
         return self._sandbox if job.untrusted and self.executor == "local" else None
@@ -175,8 +175,8 @@ class SnakemakeEngine:
         """Plan a run (see `runs.ports.Engine`). Return None for untested Snakemake versions."""
         if not is_tested(self.version):
             return None
-        await self._write_spec(job, self.mode, self._cluster)
-        return await self._dry_runs.perform("snakemake", job.workspace, self._sandbox_of(job))
+        await asyncio.to_thread(self._write_spec, job, self.mode, self._cluster)
+        return await self._dry_runs.perform(job.workspace, self._sandbox_of(job))
 
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._launcher.attach(await absolute(workspace))

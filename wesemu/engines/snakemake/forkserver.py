@@ -26,10 +26,8 @@ from typing import Any, NoReturn
 import psutil
 import yaml
 
-from wesemu.engines import run_process
-from wesemu.engines.launch_spec import launch_details, read_snakemake_spec
+from wesemu.engines import main as engine_main
 from wesemu.engines.snakemake import hooks
-from wesemu.engines.snakemake.worker import WarmWorker
 from wesemu.runs.run_directory import Workspace
 
 # Preloaded modules: imported before the fork, so runs need not.
@@ -213,15 +211,7 @@ class ForkServer:
             self._send({"id": request["id"], **message})
             self._channel.close()
 
-        workspace = Workspace(Path(request["root"]))
-        spec = read_snakemake_spec(workspace)
-        run_process.execute(
-            workspace,
-            lambda context: WarmWorker(context, spec),
-            announce,
-            details=launch_details(spec),
-            grace_seconds=spec.grace_seconds,
-        )
+        engine_main.run(Workspace(Path(request["root"])), announce)
 
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server has gone; the runs continue

@@ -27,7 +27,7 @@ from wesemu.engines import event_log as events
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
 from wesemu.engines.event_log import EventLog, OutputFiles
 from wesemu.engines.failures import workflow_failure
-from wesemu.engines.launch_spec import SnakemakeLaunchSpec, parsed_options, read_snakemake_spec
+from wesemu.engines.launch_spec import LaunchSpec, parsed_options
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent, exit_code_of, send_group
@@ -50,7 +50,7 @@ class WorkflowRun:
     def __init__(
         self,
         workspace: Workspace,
-        spec: SnakemakeLaunchSpec,
+        spec: LaunchSpec,
         event_log: EventLog,
         recorder: SnakemakeRecorder,
     ) -> None:
@@ -125,7 +125,7 @@ class WorkflowRun:
 
 
 def plan_workflow(
-    snakemake: Any, settings: Any, workspace: Workspace, spec: SnakemakeLaunchSpec, options: Any
+    snakemake: Any, settings: Any, workspace: Workspace, spec: LaunchSpec, options: Any
 ) -> Any:
     """Return Snakemake's WorkflowApi for `parsed_options`. It has not parsed the Snakefile yet.
 
@@ -168,7 +168,7 @@ def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
     )
 
 
-def resource_limits(spec: SnakemakeLaunchSpec) -> dict[str, int]:
+def resource_limits(spec: LaunchSpec) -> dict[str, int]:
     """Return Snakemake's resource limits.
 
     Memory only if the run has a limit. GPUs always, because 0 is a limit; except on a cluster,
@@ -181,7 +181,7 @@ def resource_limits(spec: SnakemakeLaunchSpec) -> dict[str, int]:
     return limits
 
 
-def tool_environment(workspace: Workspace, spec: SnakemakeLaunchSpec) -> dict[str, str]:
+def tool_environment(workspace: Workspace, spec: LaunchSpec) -> dict[str, str]:
     """Return variables to add to the environment of tools.
 
     Tasks see the GPUs of their lease; without leases, a run with GPUs sees all of them. The cache
@@ -205,7 +205,7 @@ def tool_environment(workspace: Workspace, spec: SnakemakeLaunchSpec) -> dict[st
     return environment
 
 
-def _python_folder(workspace: Workspace, spec: SnakemakeLaunchSpec) -> Path | None:
+def _python_folder(workspace: Workspace, spec: LaunchSpec) -> Path | None:
     """Return a folder where `python` and `python3` start the interpreter of Snakemake.
 
     None if PATH finds that interpreter already. The files are scripts, because an
@@ -228,9 +228,8 @@ def _python_folder(workspace: Workspace, spec: SnakemakeLaunchSpec) -> Path | No
 # Dry runs.
 
 
-def plan_run(workspace: Workspace) -> None:
+def plan_run(workspace: Workspace, spec: LaunchSpec) -> None:
     """Write the task graph, or the failure, as the process of a dry run."""
-    spec = read_snakemake_spec(workspace)
     os.chdir(workspace.work)
     if spec.sandbox is not None:
         os.environ["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
@@ -278,7 +277,7 @@ class WarmWorker:
     The child sends {"fork"}; the run process sends {"forked"}, {"ended"} and {"cancel"}.
     """
 
-    def __init__(self, context: RunContext, spec: SnakemakeLaunchSpec) -> None:
+    def __init__(self, context: RunContext, spec: LaunchSpec) -> None:
         self._context = context
         self._spec = spec
         self._forks = dict[int, int]()
@@ -342,7 +341,7 @@ class WarmWorker:
         return pid
 
 
-def _run_workflow(context: RunContext, spec: SnakemakeLaunchSpec, channel: socket.socket) -> int:
+def _run_workflow(context: RunContext, spec: LaunchSpec, channel: socket.socket) -> int:
     # the sandbox comes before the first thread: Landlock and unshare affect only the caller
     earlier = events.history(context.workspace)
     channel_end = _ForkChannel(channel, tool_environment(context.workspace, spec))
@@ -405,12 +404,12 @@ class _ForkChannel:
         return int(ended["exit_code"])
 
 
-def _enter_sandbox(context: RunContext, spec: SnakemakeLaunchSpec) -> None:
+def _enter_sandbox(context: RunContext, spec: LaunchSpec) -> None:
     if spec.sandbox is not None:
         enter_sandbox(spec.sandbox, context.workspace, spec.priority)
 
 
-def _run_python(context: RunContext, spec: SnakemakeLaunchSpec, request: Message) -> int:
+def _run_python(context: RunContext, spec: LaunchSpec, request: Message) -> int:
     """Execute one `run:` job in a forked child with Snakemake's command line."""
     os.setpgid(0, 0)
     _enter_sandbox(context, spec)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.engines.failures import shorten
-from wesemu.engines.launch_spec import LibraryLaunchSpec
+from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.library_worker import LibraryResults, WorkerContext
 from wesemu.runs.model import Graph, JsonValue, PlannedTask, RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace
@@ -102,7 +102,7 @@ def run_workflow(worker: WorkerContext) -> int:
     return 0
 
 
-def target_of(document: Any, spec: LibraryLaunchSpec) -> Any:
+def target_of(document: Any, spec: LaunchSpec) -> Any:
     """Return the task named by the parameter, else the workflow, else the only task."""
     wanted = spec.options.get("task")
     tasks = {task.name: task for task in document.tasks}
@@ -146,7 +146,7 @@ def inputs_of(worker: WorkerContext, target: Any) -> Any:
     return library.Value.rewrite_env_paths(given, locate)
 
 
-def _config(launch: Path, spec: LibraryLaunchSpec) -> Any:
+def _config(launch: Path, spec: LaunchSpec) -> Any:
     """Return the configuration of miniwdl.
 
     The call cache returns results of earlier launches only, so the first launch does not read it.
