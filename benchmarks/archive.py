@@ -1,7 +1,8 @@
-"""Fills an index with ended runs, by direct writes to the database."""
+"""Fills an index with ended runs by direct writes to the database; writes their directories."""
 
 import asyncio
 import random
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
+from wesemu.runs.ports import Plan
+from wesemu.runs.run_directory import Workspace
 from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore
 
@@ -68,6 +71,35 @@ def fill(data: Path, count: int) -> list[str]:
     query = "SELECT id FROM runs WHERE sequence % ? = 0 LIMIT 200"
     with closing(_open(directory.index)) as connection:
         return [run_id for (run_id,) in connection.execute(query, (max(1, count // 200),))]
+
+
+def fill_directories(data: Path) -> None:
+    """Write the directories of all runs in the index of `data`, with request, state and outputs.
+
+    Reuse them if an earlier call has finished.
+    """
+    directory = DataDirectory(data)
+    done = data / "directories-written"
+    with closing(_open(directory.index)) as connection:
+        rows = connection.execute("SELECT id, handle FROM runs ORDER BY sequence").fetchall()
+    expected = f"{len(rows)} {rows[0][0] if rows else ''}"
+    if done.exists() and done.read_text() == expected:
+        return
+    say(f"writing {len(rows):,} run directories")
+    template = Workspace(data / "template")
+    template.root.mkdir(exist_ok=True)
+    run = replace(_run(RunState.COMPLETE), id=RunId("the-id"), handle="the-handle")
+    plan = Plan("snakemake", "mapping", run.service_level, run.resources, None)
+    serialization.write_submission(template, run, plan)
+    serialization.write_end(template, run, [*map(_task, _RULES)])
+    request, state = template.request.read_text(), template.state.read_text()
+    shutil.rmtree(template.root)
+    for run_id, handle in rows:
+        workspace = Workspace(directory.runs / run_id)
+        workspace.outputs.mkdir(parents=True, exist_ok=True)
+        for path, text in ((workspace.request, request), (workspace.state, state)):
+            path.write_text(text.replace("the-id", run_id).replace("the-handle", handle))
+    done.write_text(expected)
 
 
 def _open(index: Path) -> sqlite3.Connection:

@@ -129,6 +129,7 @@ def _occupy(server: Server) -> None:
 
 def _submit(server: Server) -> float:
     """Return the server's CPU seconds for one POST."""
+    server.wes.reconnect()
     used = cpu_seconds_of(server.pid)
     for _ in range(_POSTS):
         server.wes.submit("Snakefile", attachments={"Snakefile": _SNAKEFILE})

@@ -4,7 +4,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from benchmarks.archive import fill
+from benchmarks.archive import fill, fill_directories
 from benchmarks.figures import median, ratio
 from benchmarks.options import Options
 from benchmarks.processes import descendants, memory_bytes
@@ -15,16 +15,18 @@ from benchmarks.wes import Wes
 
 _RUNS = 100_000
 _ROUNDS = 7
-_TIMES_EMPTY = 1.25
+_TIMES_EMPTY = 1.2
 _IDLE_SECONDS = 3.0
 _MEBIBYTE = 1 << 20
 
 
 def measure(options: Options) -> Report:
-    empty, full = options.work / "index-0", options.work / f"index-{_RUNS}"
-    fill(empty, 0)
-    fill(full, _RUNS)
-    directories = {"0 runs": empty, f"{_RUNS:,} runs": full}
+    count = options.count or _RUNS
+    empty, full = options.work / "archive-0", options.work / f"archive-{count}"
+    for data, number in ((empty, 0), (full, count)):
+        fill(data, number)
+        fill_directories(data)
+    directories = {"0 runs": empty, f"{count:,} runs": full}
     rounds = options.rounds or _ROUNDS
     starts = {name: Starts(data) for name, data in directories.items()}
     measured = in_turns({name: start.once for name, start in starts.items()}, rounds)

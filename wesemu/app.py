@@ -107,7 +107,9 @@ async def create_app(
             await callbacks.start()
             await core.scheduler.start()
             await core.retention.start()
+            core.directory_check.start()
             yield
+            await core.directory_check.close()
             await core.retention.close()
             await core.scheduler.close()
 
@@ -201,7 +203,12 @@ def add_controls(
     `sandbox` is the kind of sandbox that users' own workflows run in.
     """
     admin = AdminService(
-        core.store, core.runs, core.changes, core.scheduler.wait_idle, core.data.runs
+        core.store,
+        core.runs,
+        core.changes,
+        core.scheduler.wait_idle,
+        core.directory_check.close,
+        core.data.runs,
     )
     pace = settings.sla.pace.value
     faults = FaultHandlers(request_gate.faults, core.policy)

@@ -31,7 +31,7 @@ from wesemu.node import Node
 from wesemu.runs.admin_service import Retention
 from wesemu.runs.clock import Clock, PersistentClock
 from wesemu.runs.data_directory import DataDirectory, IdSource
-from wesemu.runs.maintenance import clean_up, reconcile
+from wesemu.runs.maintenance import DirectoryCheck, repair_index
 from wesemu.runs.model import JsonObject, SlaTerms
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import Engine, Planner
@@ -75,6 +75,7 @@ class Core:
     scheduler: Scheduler
     policy: ServicePolicy
     runs: RunService
+    directory_check: DirectoryCheck
     retention: Retention
 
 
@@ -102,9 +103,7 @@ async def open_core(
     # After a crash the stored clock may be older than the latest run: time must not go back.
     if (latest := await store.latest_time()) is not None:
         clock_control.clock.not_before(latest)
-    # First repair the index, then delete what it does not know.
-    await reconcile(store, data.runs)
-    await clean_up(data.runs, store)
+    await repair_index(store, data.runs)
     if engines is None:
         engines = await detect_engines(settings, sandbox)
     for engine in engines:
@@ -159,6 +158,7 @@ async def open_core(
         scheduler,
         policy,
         runs,
+        DirectoryCheck(store, data.runs, is_open=runs.is_open, added=scheduler.wake),
         Retention(store, runs, data.runs, days=settings.retention.days),
     )
 

@@ -29,7 +29,8 @@ ACTIVE = tuple(state for state in RunState if state.active)
 
 
 class AdminService:
-    """All runs of a server. `wait_idle` is `Scheduler.wait_idle`."""
+    """All runs of a server. `wait_idle` is `Scheduler.wait_idle`; `stop_check` stops the check of
+    the run directories."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class AdminService:
         service: RunService,
         changes: RunNotifier,
         wait_idle: Callable[[float], Awaitable[bool]],
+        stop_check: Callable[[], Awaitable[None]],
         runs: Path,
     ) -> None:
         self._store = store
@@ -44,6 +46,7 @@ class AdminService:
         self._service = service
         self._changes = changes
         self._wait_idle = wait_idle
+        self._stop_check = stop_check
         self._runs = runs
 
     async def counts(self) -> dict[RunState, int]:
@@ -117,6 +120,7 @@ class AdminService:
         Published results and foreign files in `runs/` stay. Call it after `end_all`, while the
         server accepts no submissions.
         """
+        await self._stop_check()  # or it would add runs again whose rows are deleted first
         removed = await self._store.clear()
         for run_id in removed:
             self._changes.notify(run_id)

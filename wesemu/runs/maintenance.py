@@ -1,6 +1,6 @@
-"""Maintenance of the data directory: index repair, clean-up of run directories, backups.
+"""Maintenance of the data directory: index repair, check of the run directories, backups.
 
-Index repair adds runs from their directories, which are the source of truth. Clean-up deletes only
+Index repair adds runs from their directories, which are the source of truth. The check deletes only
 entries of `runs/` that a server certainly created. A backup is one tar file; a server may be
 running while it is written.
 """
@@ -11,10 +11,11 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
+import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import structlog
@@ -29,14 +30,13 @@ from wesemu.runs.data_directory import (
     is_run_directory,
     is_trash,
 )
-from wesemu.runs.model import Run, RunId, RunState, TaskLog
+from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import read_run, run_folders
 from wesemu.runs.store import HandleTaken, RunStore
 
 log = structlog.get_logger("wesemu.rebuild")
 
-_ACTIVE = tuple(state for state in RunState if state.active)
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -49,31 +49,23 @@ async def rebuild_index(store: RunStore, runs: Path) -> int:
     Runs that had not ended are queued again; the supervisor resumes them. Runs that ended after
     the index was written are updated.
     """
+    await _update_ended(store, runs)
     folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-    return await _add_missing(store, folders, await store.ids())
-
-
-async def reconcile(store: RunStore, runs: Path) -> None:
-    """Repair an index that is missing, empty or older than the run directories.
-
-    Call it at start-up, before `clean_up`.
-    """
     known = await store.ids()
-    folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-    # A directory with a draft mark may be a submission that was interrupted before its commit. If
-    # the index has other runs, it lacks this one rightly.
-    lost = await asyncio.to_thread(
-        lambda: [folder for folder in folders if not known or not folder.draft.exists()]
-    )
-    if added := await _add_missing(store, lost, known):
-        log.warning("the index lacked runs; added them from their directories", runs=added)
-    gone = known - {folder.root.name for folder in folders}
-    if gone:
-        log.warning(
-            "run directories are missing; 'wesemu rebuild' drops these runs from the index",
-            runs=len(gone),
-            example=min(gone),
-        )
+    return await _add_runs(store, [folder for folder in folders if folder.root.name not in known])
+
+
+async def repair_index(store: RunStore, runs: Path) -> None:
+    """Repair what must be right before runs start. `DirectoryCheck` does the rest later.
+
+    An empty index gets all runs. Runs that the index has as active although they have ended by
+    their directories are updated: otherwise they would be executed again.
+    """
+    if await store.is_empty():
+        folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
+        _warn_added(await _add_runs(store, folders))
+    else:
+        await _update_ended(store, runs)
 
 
 async def drop_missing(store: RunStore, runs: Path) -> int:
@@ -87,12 +79,9 @@ async def drop_missing(store: RunStore, runs: Path) -> int:
     return len(gone)
 
 
-async def _add_missing(
-    store: RunStore, folders: Iterable[Workspace], known: Collection[RunId]
-) -> int:
-    missing = [folder for folder in folders if folder.root.name not in known]
-    await _update_ended(store, [folder for folder in folders if folder.root.name in known])
-    pairs = [await asyncio.to_thread(_read, folder) for folder in missing]
+async def _add_runs(store: RunStore, folders: Iterable[Workspace]) -> int:
+    """Add runs that the index lacks. Return how many."""
+    pairs = [await asyncio.to_thread(_read, folder) for folder in folders]
     readable = [pair for pair in pairs if pair is not None]
     # by creation, because the order of insertion is the order of the queue
     for run, tasks in sorted(readable, key=lambda pair: pair[0].created):
@@ -101,15 +90,20 @@ async def _add_missing(
     return len(readable)
 
 
-async def _update_ended(store: RunStore, folders: Iterable[Workspace]) -> None:
+def _warn_added(number: int) -> None:
+    if number:
+        log.warning("the index lacked runs; added them from their directories", runs=number)
+
+
+async def _update_ended(store: RunStore, runs: Path) -> None:
     """Copy the ends of runs that the index still has as active.
 
     The supervisor writes an end to the index first, so such an index is an older copy.
     """
-    active = {run.id for run in await store.in_states(*_ACTIVE)}
-    for workspace in folders:
-        if workspace.root.name not in active:
-            continue
+    active = [Workspace(runs / run_id) for run_id in await store.active_owners()]
+    for workspace in await asyncio.to_thread(
+        lambda: [each for each in active if each.state.is_file()]
+    ):
         pair = await asyncio.to_thread(_read, workspace)
         if pair is not None and pair[0].state.ended:
             await store.overwrite(pair[0])
@@ -120,6 +114,8 @@ def _read(workspace: Workspace) -> tuple[Run, list[TaskLog]] | None:
     try:
         run, tasks = read_run(workspace)
     except _UNREADABLE as error:
+        if not workspace.root.is_dir():  # removed meanwhile
+            return None
         log.warning("run directory is unreadable", folder=workspace.root.name, error=f"{error}")
         return None
     if run.id != workspace.root.name:
@@ -160,20 +156,6 @@ def delete(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def clean_up(runs: Path, store: RunStore) -> None:
-    """Delete trash, submissions that were not accepted, and fetched inputs of ended runs.
-
-    Call it at start-up, after `reconcile`: a draft that is not in the index is deleted.
-    """
-    drafts = await asyncio.to_thread(_clean_up_ended, runs)
-    known = await store.many([RunId(folder.name) for folder in drafts])
-    for folder in drafts:
-        if folder.name not in known:
-            await asyncio.to_thread(delete, folder)
-        else:
-            await asyncio.to_thread(Workspace(folder).draft.unlink, missing_ok=True)
-
-
 def delete_all(runs: Path, run_ids: Collection[str]) -> None:
     """Delete the directories of these runs, of runs that are not in the index, and drafts."""
     indexed = set(run_ids)
@@ -183,33 +165,154 @@ def delete_all(runs: Path, run_ids: Collection[str]) -> None:
             delete(folder)
         else:
             foreign.append(folder.name)
-    _warn(foreign)
+    _warn_foreign(foreign)
 
 
-def _clean_up_ended(runs: Path) -> list[Path]:
-    """Delete trash and inputs of ended runs. Return the drafts; the index decides about them."""
-    drafts, foreign = [], []
-    for folder in sorted(runs.iterdir()):
-        workspace = Workspace(folder)
-        if is_trash(folder):
-            delete(folder)
-        elif is_draft(folder):
-            drafts.append(folder)
-        elif not is_run_directory(folder):
-            foreign.append(folder.name)
-        elif workspace.state.is_file():
-            delete(workspace.inputs)
-    _warn(foreign)
-    return drafts
-
-
-def _warn(foreign: list[str]) -> None:
+def _warn_foreign(foreign: list[str]) -> None:
     if foreign:
         log.warning(
             "unknown entries in the folder of the runs; leaving them alone",
             count=len(foreign),
             names=foreign[:_NAMES_SHOWN],
         )
+
+
+# Check of the run directories while the server runs.
+
+_BATCH = 500
+"""Directories, or runs of the index, that are looked at without a pause."""
+
+_REST = 4
+"""A pause is so many times as long as the work before it: the check uses a fifth of a core."""
+
+
+@dataclass(slots=True)
+class _Inspected:
+    """What entries of `runs/` seem to be; the index decides about `lost` and `drafts`."""
+
+    lost: list[Workspace] = field(default_factory=list)
+    drafts: list[Workspace] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+
+class DirectoryCheck:
+    """Compares `runs/` with the index after the start, in the background.
+
+    Adds runs that the index lacks; deletes trash, submissions that were not accepted, and inputs of
+    ended runs; warns about runs without a directory and about foreign files. It pauses after every
+    500 entries, so requests are served meanwhile.
+
+    `is_open` says whether this server is receiving the submission with this id. `added` is called
+    after runs were added.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        runs: Path,
+        *,
+        is_open: Callable[[RunId], bool] = lambda run_id: False,
+        added: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._is_open = is_open
+        self._added = added
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="check of the run directories")
+
+    async def close(self) -> None:
+        """Stop the check. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            await self.run()
+        except Exception:
+            log.exception("checking the run directories failed; the next start tries again")
+
+    async def run(self) -> None:
+        """Check all directories and all runs once."""
+        lost: list[Workspace] = []
+        foreign: list[str] = []
+        names = await asyncio.to_thread(os.listdir, self._runs)
+        for start in range(0, len(names), _BATCH):
+            began = time.monotonic()
+            inspected = await self._inspect(names[start : start + _BATCH])
+            lost += await self._decide(inspected)
+            foreign += inspected.foreign
+            await asyncio.sleep(_REST * (time.monotonic() - began))
+        if added := await _add_runs(self._store, lost):
+            _warn_added(added)
+            self._added()
+        _warn_foreign(sorted(foreign))
+        await self._warn_missing()
+
+    async def _inspect(self, names: Sequence[str]) -> _Inspected:
+        known = await self._store.known(names)
+        return await asyncio.to_thread(_inspect, self._runs, names, known)
+
+    async def _decide(self, inspected: _Inspected) -> list[Workspace]:
+        """Delete drafts that no run belongs to. Return the runs that the index lacks."""
+        # A submission is open until its run is in the index. So one that is neither open nor, asked
+        # for later, in the index was refused, or left behind by an earlier server.
+        drafts = [each for each in inspected.drafts if not self._is_open(RunId(each.root.name))]
+        known = await self._store.known([each.root.name for each in (*drafts, *inspected.lost)])
+        for draft in drafts:
+            if draft.root.name in known:
+                await asyncio.to_thread(draft.draft.unlink, missing_ok=True)
+            else:
+                await asyncio.to_thread(delete, draft.root)
+        return [each for each in inspected.lost if each.root.name not in known]
+
+    async def _warn_missing(self) -> None:
+        missing: list[RunId] = []
+        last = ""
+        while ids := await self._store.ids_after(last, _BATCH):
+            began = time.monotonic()
+            missing += await asyncio.to_thread(self._without_directory, ids)
+            last = ids[-1]
+            await asyncio.sleep(_REST * (time.monotonic() - began))
+        # A run that was removed meanwhile is not missing. Its directory goes before its row.
+        for start in range(0, len(missing), _BATCH):
+            known = await self._store.known(missing[start : start + _BATCH])
+            missing[start : start + _BATCH] = sorted(known)
+        if missing:
+            log.warning(
+                "run directories are missing; 'wesemu rebuild' drops these runs from the index",
+                runs=len(missing),
+                example=min(missing),
+            )
+
+    def _without_directory(self, ids: Iterable[RunId]) -> list[RunId]:
+        return [run_id for run_id in ids if not (self._runs / run_id).is_dir()]
+
+
+def _inspect(runs: Path, names: Iterable[str], known: Collection[str]) -> _Inspected:
+    """Look at entries of `runs/`; delete trash and inputs of ended runs. Blocks.
+
+    `known` are the names that are runs of the index.
+    """
+    found = _Inspected()
+    for name in names:
+        workspace, is_known = Workspace(runs / name), name in known
+        if is_trash(workspace.root):
+            delete(workspace.root)
+            continue
+        if workspace.draft.exists() if is_known else is_draft(workspace.root):
+            found.drafts.append(workspace)
+        elif not is_known and is_run_directory(workspace.root):
+            found.lost.append(workspace)
+        elif not is_known:
+            found.foreign.append(name)
+            continue
+        if workspace.inputs.exists() and workspace.state.is_file():
+            delete(workspace.inputs)
+    return found
 
 
 # Backups.

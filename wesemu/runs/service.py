@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -207,7 +207,7 @@ class Dispatcher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class RunDraft:
     """A submission that receives its files: the id and the directory of the future run."""
 
@@ -248,6 +248,7 @@ class RunService:
         self._limits = limits or RunLimits()
         self._accepting = asyncio.Lock()
         self._key_locks = KeyedLocks()
+        self._drafts: WeakValueDictionary[RunId, RunDraft] = WeakValueDictionary()
         self._targets = ActiveTargets(store, runs)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -255,12 +256,14 @@ class RunService:
         """Create a run directory; attachments are streamed into it before `submit`."""
         while True:
             run_id = RunId(self._ids.run_id())
-            draft = RunDirectoryDraft(self._runs / run_id)
-            try:
-                await asyncio.to_thread(draft.create)
-            except FileExistsError:  # a seeded IdSource draws ids of earlier runs again
-                continue
-            return RunDraft(run_id, draft)
+            draft = self._drafts[run_id] = RunDraft(run_id, RunDirectoryDraft(self._runs / run_id))
+            with suppress(FileExistsError):  # a seeded IdSource draws ids of earlier runs again
+                await asyncio.to_thread(draft.files.create)
+                return draft
+
+    def is_open(self, run_id: RunId) -> bool:
+        """Return whether a submission with this id is in progress."""
+        return run_id in self._drafts
 
     async def discard(self, draft: RunDraft) -> None:
         await asyncio.to_thread(draft.files.discard)

@@ -395,6 +395,24 @@ class RunStore:
         await self._database.write(f"UPDATE runs SET {changes} WHERE id = :id", row)
         self._ended.forget(run.id)
 
+    async def is_empty(self) -> bool:
+        return not await self._database.rows("SELECT 1 FROM runs LIMIT 1")
+
+    async def known(self, names: Iterable[str]) -> set[RunId]:
+        """Return those `names`, of files for example, that are ids of runs."""
+        ids = [name for name in names if name.isascii()]  # others may not be UTF-8
+        rows = await self._database.rows(
+            f"SELECT id FROM runs WHERE id IN ({', '.join('?' * len(ids))})", ids
+        )
+        return {RunId(row["id"]) for row in rows}
+
+    async def ids_after(self, last: str, limit: int) -> list[RunId]:
+        """Return the next `limit` ids after `last`, ascending."""
+        rows = await self._database.rows(
+            "SELECT id FROM runs WHERE id > ? ORDER BY id LIMIT ?", [last, limit]
+        )
+        return [RunId(row["id"]) for row in rows]
+
     async def ids(self) -> set[RunId]:
         """The ids of all runs."""
         return {RunId(row["id"]) for row in await self._database.rows("SELECT id FROM runs")}

@@ -1,6 +1,7 @@
 """Only what a server has certainly made is deleted from the folder of the runs."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from unit.runs.test_store import a_run
 
-from wesemu.runs.maintenance import clean_up, delete_all
+from wesemu.runs.maintenance import DirectoryCheck, delete_all
 from wesemu.runs.model import RunId
 from wesemu.runs.run_directory import RunDirectoryDraft
 from wesemu.runs.store import RunStore
@@ -71,10 +72,33 @@ async def store(tmp_path: Path) -> AsyncIterator[RunStore]:
 async def test_at_the_start_only_leftovers_go(runs: Path, store: RunStore) -> None:
     link = str(UUID(int=10, version=4))
     with capture_logs() as logs:
-        await clean_up(runs, store)
+        await DirectoryCheck(store, runs).run()
     assert await asyncio.to_thread(files, runs) == FOREIGN | OURS | {link}
-    assert [entry["log_level"] for entry in logs] == ["warning"]
+    # The two runs outside the index have empty requests.
+    assert [entry["event"] for entry in logs] == [
+        "run directory is unreadable",
+        "run directory is unreadable",
+        "unknown entries in the folder of the runs; leaving them alone",
+    ]
     assert (runs / link / "attachments" / "a").is_file()
+
+
+async def test_a_submission_in_progress_is_left_alone(runs: Path, store: RunStore) -> None:
+    draft = str(UUID(int=9, version=4))
+    check = DirectoryCheck(store, runs, is_open=lambda run_id: run_id == draft)
+    await check.run()
+    assert (runs / draft / ".draft").is_file()
+    await DirectoryCheck(store, runs).run()
+    assert not (runs / draft).exists()
+
+
+async def test_names_that_are_not_utf8_are_foreign(tmp_path: Path, store: RunStore) -> None:
+    (tmp_path / "runs").mkdir()
+    os.mkdir(os.fsencode(tmp_path / "runs") + b"/\xff")  # noqa: PTH102
+    with capture_logs() as logs:
+        await DirectoryCheck(store, tmp_path / "runs").run()
+    assert [entry.get("count") for entry in logs] == [1, None]
+    assert logs[1]["example"] == INDEXED
 
 
 async def test_forgetting_all_runs_leaves_what_is_no_run(runs: Path) -> None:

@@ -184,7 +184,7 @@ async def test_what_was_never_whole_is_swept_at_start(
     half = settings.data / "runs" / IdSource().run_id() / "attachments"
     await asyncio.to_thread(half.mkdir, parents=True)
     server = await served(settings, engine)
-    assert not await asyncio.to_thread(half.parent.exists)
+    await eventually(lambda: not half.parent.exists())
     await server.close()
 
 

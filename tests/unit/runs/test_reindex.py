@@ -9,6 +9,7 @@ import pytest
 from aiohttp import ClientSession
 from structlog.testing import capture_logs
 from support.scripted import scripted_engine
+from support.waiting import eventually
 from unit.runs.test_recovery import runs_of, served
 from unit.runs.test_service import ended, mapping, until
 
@@ -57,7 +58,7 @@ async def test_what_the_index_lacks_is_put_back_at_the_start(
     fresh = scripted_engine(clock)
     with capture_logs() as logs:
         server = await served(settings, fresh)
-    assert any("the index lacked runs" in entry["event"] for entry in logs)
+        await eventually(lambda: any("the index lacked runs" in entry["event"] for entry in logs))
     runs = runs_of(server)
     assert (await runs.get(LOCAL_OWNER, first.id)).state is RunState.COMPLETE
     assert (await runs.get(LOCAL_OWNER, done.id)).outputs == done.outputs
@@ -148,7 +149,7 @@ async def test_a_submission_that_was_never_accepted_does_not_come_back(
     await asyncio.to_thread(shutil.copytree, source, half)
     await asyncio.to_thread((half / ".draft").touch)
     server = await served(settings, engine)
-    assert not half.exists()
+    await eventually(lambda: not half.exists())
     assert not list((settings.data / "runs").glob("*/.draft"))
     await server.close()
 
@@ -177,7 +178,7 @@ async def test_runs_whose_directories_are_gone(
     await asyncio.to_thread(shutil.rmtree, settings.data / "runs" / done.id)
     with capture_logs() as logs:
         server = await served(settings, scripted_engine(clock))
-    assert any("wesemu rebuild" in entry["event"] for entry in logs)
+        await eventually(lambda: any("wesemu rebuild" in entry["event"] for entry in logs))
     run = f"ga4gh/wes/v1/runs/{done.id}"
     paths = [f"{run}/{rest}" for rest in ("stdout", "stderr", "outputs/aligned.bam", "ro-crate")]
     whole = [run, f"{run}/status", f"{run}/tasks", f"gs/workflow/mapping-gpu-{done.handle}"]
