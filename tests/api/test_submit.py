@@ -226,3 +226,30 @@ async def test_a_repository_that_is_not_there_or_hostile_is_refused(
     github["/own/bad/tar.gz/HEAD"] = archive(regular("r/Snakefile", 2000))
     status, _, err = await wesemu("submit", "github:own/bad")
     assert (status, "is larger than" in err) == (4, True)
+
+
+async def test_info_and_doctor_compare_the_servers_data(wesemu, settings, tmp_path) -> None:
+    status, out, _ = await wesemu("info")
+    assert (status, "engine snakemake" in out) == (0, True)
+    _, out, _ = await wesemu("info", "--json")
+    assert json.loads(out)["data"] == str(settings.data)
+
+    async def server_line(data: Path) -> str:
+        _, out, _ = await wesemu("doctor", "--data", str(data), "--json")
+        return next(str(each["source"]) for each in json.loads(out) if each["name"] == "server")
+
+    assert "its data is this directory" in await server_line(settings.data)
+    assert f"OTHER DATA: {settings.data}" in await server_line(tmp_path / "other")
+
+
+async def test_files_go_to_the_servers_buckets_and_back(wesemu, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("content")
+    for location in ("oss://new/b.txt", "oss://new/folder/", "oss://new"):
+        status, out, err = await wesemu("bucket", "put", str(tmp_path / "a.txt"), location)
+        assert status == 0, err
+    assert out == "oss://new/a.txt\n"
+    status, out, _ = await wesemu("bucket", "get", "oss://new/folder/a.txt", str(tmp_path / "c"))
+    assert (status, out, (tmp_path / "c").read_text()) == (0, f"{tmp_path}/c\n", "content")
+    assert (await wesemu("bucket", "get", "oss://new/nothing", str(tmp_path)))[0] == 4
+    assert (await wesemu("bucket", "get", "oss://new"))[0] == ExitStatus.USAGE
+    assert (await wesemu("bucket", "put", str(tmp_path / "z"), "oss://new"))[0] == ExitStatus.USAGE

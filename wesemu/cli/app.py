@@ -92,5 +92,6 @@ def _wesemu(
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
+    config: configuration.ConfigFile = None,
 ) -> None:
-    """Declare --version. typer does not show this text."""
+    """Declare the options of all verbs. typer does not show this text."""

@@ -1,41 +1,85 @@
-"""Settings of a verb, and the verb `wesemu env`.
+"""Settings of a verb, and the verbs `wesemu config` and `wesemu env`.
 
 Flags take precedence over environment variables, wesemu.toml and defaults, in this order.
 """
 
+import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, ExitStatus, Server, Token, print_note
+from wesemu.cli.output import (
+    DEFAULT_SERVER,
+    AsJson,
+    CommandRefused,
+    ExitStatus,
+    Server,
+    Token,
+    print_note,
+)
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from wesemu.settings import Settings
+
+DEFAULT_FILE = Path("wesemu.toml")
+
+_file: ContextVar[Path | None] = ContextVar("config file", default=None)
+
+
+def _use_file(context: typer.Context, file: Path | None) -> Path | None:
+    """Use `file` as the configuration file until the command has ended."""
+    if file is not None:
+        if not file.is_file():
+            raise CommandRefused(f"--config: there is no file {file}", ExitStatus.USAGE)
+        token = _file.set(file)
+        context.call_on_close(lambda: _file.reset(token))
+    return file
+
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="WESEMU_CONFIG",
+        callback=_use_file,
+        is_eager=True,
+        help="The configuration file.",
+        metavar="FILE",
+        show_default="./wesemu.toml",
+    ),
+]
+
+
+def configuration_file() -> Path:
+    """Return the file of --config or WESEMU_CONFIG, else ./wesemu.toml, which may be missing."""
+    return _file.get() or DEFAULT_FILE
 
 
 def load_settings(**flags: object) -> "Settings":
     """Return the settings. `flags` that are not None take precedence.
 
-    Print a warning for each unknown WESEMU_* variable. Raise CommandRefused for a setting that is
-    unknown or out of range.
+    Print a warning for each unknown WESEMU_* variable. Raise CommandRefused, which lists all
+    settings that are unknown or out of range.
     """
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from wesemu.settings import Settings, unknown_variables
-    from wesemu.util.text import validation_reason
+    from wesemu.settings import settings_from, unknown_variables
 
     for name in unknown_variables():
         print_note(f"wesemu: the environment variable {name} is not a setting and is ignored")
+    file = configuration_file()
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        settings = Settings(**given)  # type: ignore[arg-type]
+        settings = settings_from(file, **given)
     except ValidationError as error:
-        name, reason = validation_reason(error)
-        raise CommandRefused(f"the setting {name!r}: {reason}", ExitStatus.USAGE) from error
+        raise CommandRefused(_wrong_settings(error, given, file), ExitStatus.USAGE) from error
     except SettingsError as error:
         raise CommandRefused(
             "a WESEMU_* variable is not valid JSON; write lists and tables as JSON: "
@@ -43,8 +87,45 @@ def load_settings(**flags: object) -> "Settings":
             ExitStatus.USAGE,
         ) from error
     except ValueError as error:  # invalid TOML
-        raise CommandRefused(f"wesemu.toml cannot be read: {error}", ExitStatus.USAGE) from error
+        raise CommandRefused(f"{file.absolute()} is no TOML: {error}", ExitStatus.USAGE) from error
     return settings.model_copy(update={"data": settings.data.absolute()})
+
+
+def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file: Path) -> str:
+    """Return one sentence for one wrong setting, one line each for several."""
+    from wesemu.util.text import validation_reasons
+
+    lines = [
+        f"{source_of(key, flags, file)}: {key or 'the settings'}: {reason}"
+        for key, reason in validation_reasons(error).items()
+    ]
+    return (
+        lines[0] if len(lines) == 1 else "\n  ".join((f"{len(lines)} settings are wrong:", *lines))
+    )
+
+
+def source_of(key: str, flags: Mapping[str, object], file: Path) -> str:
+    """Return where a setting comes from: a flag, a variable, the file, or "default"."""
+    parts = key.split(".")
+    if parts[0] in flags:
+        return f"--{parts[0].replace('_', '-')}"
+    for length in range(len(parts), 0, -1):
+        variable = f"WESEMU_{'__'.join(parts[:length]).upper()}"
+        if any(name.upper() == variable for name in os.environ):
+            return variable
+    return str(file.absolute()) if _is_in(file, parts) else "default"
+
+
+def _is_in(file: Path, parts: Sequence[str]) -> bool:
+    """Whether the file sets the setting with this path."""
+    import tomllib
+
+    if not file.is_file():
+        return False
+    values: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+    for part in parts[:-1]:
+        values = values.get(part) if isinstance(values, dict) else None
+    return isinstance(values, dict) and parts[-1] in values
 
 
 def check_data(data: Path | None) -> None:
@@ -58,10 +139,120 @@ def check_data(data: Path | None) -> None:
     DataDirectory(settings.data).check(adopt=settings.adopt_data)
 
 
+# --- `wesemu config` ---
+
+
+def show(
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only settings that a variable or the file sets.")
+    ] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all settings, and whether a variable or the file sets them. Secrets are hidden."""
+    from wesemu.cli.output import print_json, print_table
+    from wesemu.settings.describe import groups
+
+    settings = load_settings()
+    file = configuration_file()
+    rows = []
+    for setting in (each for group in groups() for each in group.settings):
+        value = _value_of(settings, setting.key)
+        source = _short_source(setting.key, file)
+        if value is not None and not (changed and source == "default"):
+            rows.append((setting.key, value, source))
+    if as_json:
+        print_json([{"key": key, "value": value, "from": source} for key, value, source in rows])
+    else:
+        print_table(("SETTING", "VALUE", "FROM"), rows)
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = DEFAULT_FILE,
+) -> None:
+    """Write a configuration file with all settings, their meanings and defaults, as comments."""
+    from wesemu.cli.output import print_result
+
+    if file.exists():
+        raise CommandRefused(f"{file} exists already; move it away, or name another file")
+    file.write_text(template(), encoding="utf-8")
+    print_result(str(file))
+
+
+def explain(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="node.cores, or a group: node.", show_default=False)
+    ],
+    config: ConfigFile = None,
+) -> None:
+    """Explain a setting: its meaning, values, default, current value, and variable."""
+    from wesemu.cli.output import print_result
+    from wesemu.settings.describe import SettingDescription, find, groups
+
+    found = find(key)
+    if found is None:
+        known = [setting.key for group in groups() for setting in group.settings]
+        close = [each for each in known if key in each][:5]
+        hint = f"; there is {', '.join(close)}" if close else "; 'wesemu config show' lists all"
+        raise CommandRefused(f"there is no setting {key!r}{hint}", ExitStatus.USAGE)
+    if not isinstance(found, SettingDescription):
+        print_result(f"{found.name}: {found.meaning}")
+        for setting in found.settings:
+            print_result(f"  {setting.key}: {setting.meaning}")
+        return
+    value = _value_of(load_settings(), key)
+    print_result(f"{key}: {found.meaning}")
+    print_result(f"  values    {found.values}")
+    print_result(f"  default   {found.default or 'none'}")
+    if value is not None:
+        print_result(f"  now       {value} ({_short_source(key, configuration_file())})")
+    if found.variable:
+        print_result(f"  variable  {found.variable}")
+
+
+def template() -> str:
+    """Return the text of a configuration file whose settings are comments."""
+    from textwrap import wrap
+
+    from wesemu.settings.describe import groups
+
+    lines = ["# Settings of wesemu. Remove the '#' before a setting to change it.", ""]
+    for group in groups():
+        if group.name:
+            lines += [f"# {group.meaning}", f"#[{group.name.replace('<name>', 'NAME')}]", ""]
+        for setting in group.settings:
+            name = setting.key.removeprefix(f"{group.name}.")
+            lines += [f"# {line}" for line in wrap(setting.meaning, 96)]
+            lines += [f"#{name} = {setting.default}".rstrip(), ""]
+    return "\n".join(lines)
+
+
+def _value_of(settings: "Settings", key: str) -> str | None:
+    """Return the value of a setting as TOML, None for one below a user's name."""
+    from wesemu.settings.describe import SECRET, to_toml
+
+    if "<" in key:
+        return None
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return '"…"' if key in SECRET and value else to_toml(value)
+
+
+def _short_source(key: str, file: Path) -> str:
+    source = source_of(key, {}, file)
+    return file.name if source == str(file.absolute()) else source
+
+
 # --- `wesemu env`: variables that clients of a server read ---
 
 
 def register(app: typer.Typer) -> None:
+    settings = typer.Typer(no_args_is_help=True, help="The settings, and their file.")
+    settings.command("show")(show)
+    settings.command("init")(init)
+    settings.command("explain")(explain)
+    app.add_typer(settings, name="config", rich_help_panel="Server")
     group = typer.Typer(
         no_args_is_help=True, help='Print variables for a shell: eval "$(wesemu env ags)".'
     )

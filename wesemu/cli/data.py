@@ -1,6 +1,7 @@
 """`wesemu fixture`, `reference` and `bucket`: simulated reads, reference genomes, buckets.
 
-The verbs work on the data directory. They need no server, and a server may run meanwhile.
+The verbs work on the data directory. They need no server, and a server may run meanwhile. Only
+`bucket put` and `bucket get` talk to a server.
 """
 
 import os
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesemu.cli.output import AsJson, Data
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
 from wesemu.errors import BucketNotFound
 from wesemu.storage.buckets import is_reserved
 
 if TYPE_CHECKING:
+    from wesemu.client import AsyncClient
     from wesemu.genomics.reference import ReferenceStore, ReferenceSummary
     from wesemu.storage.buckets import Buckets
 
@@ -25,11 +27,15 @@ def register(app: typer.Typer) -> None:
     app.command("fixture", rich_help_panel="Data")(fixture)
     references = typer.Typer(no_args_is_help=True, help="Reference genomes for jobs.")
     references.command("add")(add_reference)
+    references.command("index")(index_reference)
     references.command("list")(list_references)
     app.add_typer(references, name="reference", rich_help_panel="Data")
     buckets = typer.Typer(no_args_is_help=True, help="Buckets: folders in the data directory.")
     buckets.command("ls")(list_buckets)
     buckets.command("cp")(copy_object)
+    buckets.command("rm")(remove_object)
+    buckets.command("put")(put_object)
+    buckets.command("get")(get_object)
     app.add_typer(buckets, name="bucket", rich_help_panel="Data")
 
 
@@ -118,6 +124,25 @@ def add_reference(
     check_data(data)
     print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
     print_result(str(_store(data).add(name, fasta, mapper)))
+
+
+def index_reference(
+    name: Annotated[str, typer.Argument(help="A registered reference.", show_default=False)],
+    mapper: Annotated[Mapper, typer.Option(help="The mapper that will use it.")] = "bwa",
+    data: Data = None,
+) -> None:
+    """Index a registered reference for another mapper; an index that exists stays."""
+    from wesemu.cli.configuration import check_data
+    from wesemu.cli.output import CommandRefused, print_note, print_result
+
+    check_data(data)
+    store = _store(data)
+    fasta = store.find(name)
+    if fasta is None:
+        known = ", ".join(store.names()) or "none yet"
+        raise CommandRefused(f"there is no reference {name!r}; registered: {known}")
+    print_note(f"indexing {fasta} for {mapper}")
+    print_result(str(store.add(fasta.parent.name, fasta, mapper)))
 
 
 def list_references(data: Data = None, as_json: AsJson = False) -> None:
@@ -222,6 +247,93 @@ def copy_object(
     finally:
         temporary.unlink(missing_ok=True)
     print_result(str(place))
+
+
+def remove_object(
+    location: Annotated[
+        str, typer.Argument(help="oss://BUCKET/KEY, or with --recursive a folder or bucket.")
+    ],
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Remove a folder, or a whole bucket.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Remove a file from a bucket, or a folder or bucket with all files."""
+    from wesemu.cli.configuration import check_data
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_note
+
+    check_data(data)
+    root = _root(data)
+    bucket, key = _bucket_and_key(location)
+    buckets = _buckets(root)
+    path = buckets.existing(f"{_SCHEME}{bucket}/{key}") if key else buckets.folder(bucket)
+    if not path.is_dir() or path.is_symlink():
+        path.unlink()
+        print_note(f"removed {location}")
+        return
+    if not recursive:
+        raise CommandRefused(
+            f"{location} is a {'folder' if key else 'bucket'}; --recursive removes it with all "
+            "its files",
+            ExitStatus.USAGE,
+        )
+    files = sum(1 for _ in _visible_files(path, root / bucket))
+    shutil.rmtree(path)
+    print_note(f"removed {location} with {files} {'file' if files == 1 else 'files'}")
+
+
+def put_object(
+    file: Annotated[Path, typer.Argument(help="The file to send.", show_default=False)],
+    location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """Send a file to a bucket of a server, which is created if it is missing."""
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_result
+    from wesemu.cli.remote import call
+
+    if not file.is_file():
+        raise CommandRefused(f"there is no file {file}", ExitStatus.USAGE)
+    bucket, key = _bucket_and_key(location)
+
+    async def act(client: "AsyncClient") -> str:
+        target = client.bucket(bucket)
+        await target.create()
+        return await target.put(f"{key}{file.name}" if not key or key.endswith("/") else key, file)
+
+    print_result(call(server, token, act))
+
+
+def get_object(
+    location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
+    target: Annotated[
+        Path, typer.Argument(help="The file to write, or a folder.", show_default="here")
+    ] = Path(),
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """Download a file from a bucket of a server."""
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_result
+    from wesemu.cli.remote import call
+
+    bucket, key = _bucket_and_key(location)
+    if not key:
+        raise CommandRefused(f"{location} is a bucket; name a file in it", ExitStatus.USAGE)
+
+    async def act(client: "AsyncClient") -> Path:
+        return await client.bucket(bucket).download(key, target)
+
+    print_result(str(call(server, token, act)))
+
+
+def _bucket_and_key(location: str) -> tuple[str, str]:
+    """Split oss://BUCKET/KEY; the key may be "". Raise CommandRefused for anything else."""
+    from wesemu.cli.output import CommandRefused, ExitStatus
+
+    bucket, _, key = location.removeprefix(_SCHEME).partition("/")
+    if not location.startswith(_SCHEME) or not bucket:
+        raise CommandRefused(f"{location!r} is not oss://BUCKET/KEY", ExitStatus.USAGE)
+    return bucket, key
 
 
 def _root(data: Path | None) -> Path:

@@ -103,7 +103,7 @@ def _report(result: "DemoResult", directory: Path | None) -> None:
     wrong = [check.name for check in result.checks if not check.ok]
     if directory is not None:
         print_result(f"results  {directory / 'buckets' / BUCKET}  (ags/, wes/, truth.vcf)")
-        print_result(f"server   {result.server}  (again: wesemu serve --data {directory})")
+        print_result(f"server   has stopped; start it again: wesemu serve --data {directory}")
     if wrong:
         print_note(f"wesemu: these checks failed: {', '.join(wrong)}")
     else:

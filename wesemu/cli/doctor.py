@@ -1,5 +1,6 @@
-"""`wesemu doctor`: check the software and the hardware that runs need."""
+"""`wesemu doctor` and `info`: check what runs need here, and show what a server has."""
 
+import os
 import platform
 import shutil
 import sys
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.output import AsJson, Data
+from wesemu.cli.configuration import ConfigFile, configuration_file
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
 
 if TYPE_CHECKING:
     from wesemu.settings import Settings
@@ -32,6 +34,7 @@ class HealthCheck:
 
 def register(app: typer.Typer) -> None:
     app.command("doctor", rich_help_panel="Server")(doctor)
+    app.command("info", rich_help_panel="Server")(info)
 
 
 def doctor(
@@ -42,9 +45,12 @@ def doctor(
     selftest: Annotated[
         bool, typer.Option("--selftest", help="Run a CUDA kernel on each GPU; implies --gpu.")
     ] = False,
+    config: ConfigFile = None,
     as_json: AsJson = False,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
 ) -> None:
-    """Show the versions of Python, Snakemake and the tools, and the resources of this machine.
+    """Show versions of engines and tools, resources, settings, and whether a server answers.
 
     Ends with status 1 if something is missing that runs need.
     """
@@ -53,6 +59,8 @@ def doctor(
 
     settings = load_settings(data=data)
     checks = [*check_installation(settings.data, settings.tools), _sandbox(settings)]
+    checks += check_extras()
+    checks += [_configuration(), _credentials(settings), _server(settings, server, token)]
     if gpu or selftest:
         from wesemu.cli.gpu import check_gpus, check_parabricks
         from wesemu.composition import leased
@@ -93,6 +101,92 @@ def check_installation(data: Path, commands: Mapping[str, str]) -> Iterator[Heal
     yield from _tools(commands)
     yield from _machine(data)
     yield from _references(data)
+
+
+_EXTRAS = {
+    "crate": "rocrate",
+    "cwl": "cwltool",
+    "wdl": "miniwdl",
+    "oidc": "PyJWT",
+    "reports": "multiqc",
+    "s3": "boto3",
+    "oss": "oss2",
+    "cuda": "numba-cuda",
+    "slurm": "snakemake-executor-plugin-slurm",
+}
+"""The main package of each extra of wesemu that adds a feature."""
+
+
+def check_extras() -> Iterator[HealthCheck]:
+    """Show which extras are installed. None of them is needed."""
+    for extra, package in _EXTRAS.items():
+        found = _package(package)
+        if found.ok:
+            yield HealthCheck(f"extra {extra}", found.found, package)
+        else:
+            yield HealthCheck(f"extra {extra}", "-", f"optional: pip install 'wesemu[{extra}]'")
+
+
+def _configuration() -> HealthCheck:
+    file = configuration_file()
+    found = str(file.absolute()) if file.is_file() else "none"
+    variables = [name for name in sorted(os.environ) if name.startswith("WESEMU_")]
+    source = f"variables: {', '.join(variables)}" if variables else "no variables"
+    return HealthCheck("configuration", found, source)
+
+
+def _credentials(settings: "Settings") -> HealthCheck:
+    auth = settings.auth
+    kinds = {
+        f"{len(auth.ags_keys)} access keys": auth.ags_keys,
+        f"{len(auth.tokens)} tokens": auth.tokens,
+        "OpenID Connect": auth.oidc.issuer,
+        "an admin token": auth.admin_token,
+    }
+    found = ", ".join(kind for kind, given in kinds.items() if given)
+    return HealthCheck("credentials", found or "none", "settings auth.*")
+
+
+def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck:
+    """Compare the data directory of the running server with that of this command."""
+    from wesemu.cli.output import CommandRefused
+    from wesemu.cli.remote import call
+
+    try:
+        facts = call(server, token, lambda client: client.control.info())
+    except CommandRefused as error:
+        return HealthCheck("server", "-", error.message)
+    data = str(facts.get("data", ""))
+    same = Path(data).resolve() == settings.data.resolve()
+    place = "its data is this directory" if same else f"OTHER DATA: {data}, not {settings.data}"
+    return HealthCheck("server", f"{facts.get('version')} answers", f"{server}; {place}")
+
+
+def info(as_json: AsJson = False, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
+    """Show a server's version, engines, tools, node and data directory."""
+    from wesemu.cli.output import print_json, print_table
+    from wesemu.cli.remote import call
+    from wesemu.client.transport import nested, nested_list, text
+
+    facts = call(server, token, lambda client: client.control.info())
+    if as_json:
+        print_json(facts)
+        return
+    node = nested(facts, "node")
+    gpus = ", ".join(text(gpu, "name") or "a GPU" for gpu in nested_list(node, "gpus"))
+    rows = [
+        ("server", f"wesemu {text(facts, 'version')}, Python {text(facts, 'python')}"),
+        ("data", text(facts, "data")),
+        ("node", f"{text(node, 'cores')} cores, {text(node, 'memory_mb')} MiB, {gpus or 'no GPU'}"),
+        ("pace", text(facts, "pace")),
+        ("sandbox", text(facts, "sandbox")),
+    ]
+    rows += [(f"engine {name}", str(version)) for name, version in nested(facts, "engines").items()]
+    rows += [
+        (text(tool, "name") or "tools", text(tool, "version") or text(tool, "error"))
+        for tool in nested_list(facts, "tools")
+    ]
+    print_table(("", "FOUND"), rows)
 
 
 def _references(data: Path) -> Iterator[HealthCheck]:

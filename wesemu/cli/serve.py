@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from wesemu.cli.configuration import ConfigFile
 from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, Data, ExitStatus
 from wesemu.util.text import os_reason
 
@@ -72,6 +73,7 @@ def serve(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log every request on stderr.")
     ] = False,
+    config: ConfigFile = None,
 ) -> None:
     """Serve both APIs until Ctrl-C.
 

@@ -67,6 +67,10 @@ class ControlOperations:
         answer = await self._transport.call("GET", f"{_ROOT}/requests")
         return [_received(each) for each in nested_list(answer, "requests")]
 
+    async def info(self) -> JsonObject:
+        """Return version, engines, tools, node and folders of the server (docs/control.md)."""
+        return await self._transport.call("GET", f"{_ROOT}/info")
+
     async def clock(self) -> ClockReading:
         return _reading(await self._transport.call("GET", f"{_ROOT}/clock"))
 

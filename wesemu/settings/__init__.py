@@ -9,7 +9,7 @@ import base64
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
@@ -185,6 +185,7 @@ __all__ = [
     "WdlSettings",
     "WesSettings",
     "WorkflowSettings",
+    "settings_from",
     "unknown_variables",
 ]
 
@@ -284,7 +285,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # WESEMU_SERVER and WESEMU_TOKEN belong to the client, not to the group `server`.
+        # Variables of the command line, such as WESEMU_SERVER, are no settings.
         if isinstance(env_settings, EnvSettingsSource):
             variables = env_settings.env_vars.items()
             env_settings.env_vars = {
@@ -293,8 +294,20 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
-_CLIENT_VARIABLES = {"WESEMU_SERVER", "WESEMU_TOKEN"}
-"""Variables of the client commands."""
+def settings_from(file: Path, **values: Any) -> Settings:
+    """Return the settings with `file` in place of ./wesemu.toml. `values` take precedence.
+
+    Raises pydantic's ValidationError, SettingsError for a variable, ValueError for the file.
+    """
+
+    class FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    return FileSettings(**values)
+
+
+_CLIENT_VARIABLES = {"WESEMU_SERVER", "WESEMU_TOKEN", "WESEMU_CONFIG"}
+"""Variables of the command line."""
 
 
 def unknown_variables() -> list[str]:

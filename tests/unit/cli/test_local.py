@@ -213,7 +213,7 @@ def test_an_unknown_setting_is_told(wesemu, tmp_path: Path, monkeypatch) -> None
     Path("wesemu.toml").write_text("prot = 80\n")
     ended = wesemu("doctor")
     assert ended.status == ExitStatus.USAGE
-    assert "'prot'" in ended.err
+    assert f"{tmp_path}/wesemu.toml: prot: is not known" in ended.err
 
 
 def test_an_unknown_variable_is_warned_about(wesemu, data: Path, monkeypatch) -> None:
@@ -221,3 +221,31 @@ def test_an_unknown_variable_is_warned_about(wesemu, data: Path, monkeypatch) ->
     ended = wesemu("bucket", "ls", "--data", data)
     assert ended.status == 0
     assert "WESEMU_PROT" in ended.err
+
+
+def test_a_reference_gets_the_index_of_another_mapper(wesemu, tmp_path: Path, data: Path) -> None:
+    fasta = tmp_path / "tiny.fa"
+    fasta.write_text(">chr1\n" + "ACGTTGCATGCAAC" * 50 + "\n")
+    assert wesemu("reference", "add", "tiny", fasta, "--data", data).status == 0
+    ended = wesemu("reference", "index", "TINY", "--mapper", "bwa-mem3", "--data", data)
+    assert ended.status == 0, ended.err
+    [listed] = json.loads(wesemu("reference", "list", "--data", data, "--json").out)
+    assert set(listed["indexes"]) == {*INDEXES, "bwa-mem3"}
+    ended = wesemu("reference", "index", "nothing", "--data", data)
+    assert (ended.status, "registered: tiny" in ended.err) == (ExitStatus.REFUSED, True)
+
+
+def test_files_folders_and_buckets_are_removed(wesemu, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "x").write_text("x")
+    for key in ("a/1", "a/2", "b"):
+        wesemu("bucket", "cp", tmp_path / "x", f"oss://genes/{key}", "--data", data)
+    assert wesemu("bucket", "rm", "oss://genes/b", "--data", data).status == 0
+    ended = wesemu("bucket", "rm", "oss://genes/a", "--data", data)
+    assert (ended.status, "--recursive" in ended.err) == (ExitStatus.USAGE, True)
+    ended = wesemu("bucket", "rm", "-r", "oss://genes/a", "--data", data)
+    assert (ended.status, "with 2 files" in ended.err) == (0, True)
+    assert json.loads(wesemu("bucket", "ls", "oss://genes", "--data", data, "--json").out) == []
+    assert wesemu("bucket", "rm", "-r", "oss://genes", "--data", data).status == 0
+    assert json.loads(wesemu("bucket", "ls", "--data", data, "--json").out) == []
+    for wrong in ("genes/b", "oss://", "oss://genes/../../runs"):
+        assert wesemu("bucket", "rm", "-r", wrong, "--data", data).status != 0

@@ -1,0 +1,101 @@
+"""`--config`, `wesemu config`, and errors of settings."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from wesemu.cli.output import ExitStatus
+from wesemu.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WESEMU_CONFIG", raising=False)
+    return tmp_path
+
+
+def test_all_wrong_settings_are_named_with_their_places(wesemu, folder, monkeypatch) -> None:
+    Path("wesemu.toml").write_text("port = 99999\nunknown = 1\n[node]\ncores = -1\n")
+    monkeypatch.setenv("WESEMU_CLOCK__SPEED", "-2")
+    ended = wesemu("serve", "--host", "localhost")
+    assert ended.status == ExitStatus.USAGE
+    assert ended.err.splitlines()[0] == "wesemu: 4 settings are wrong:"
+    assert [line.strip().partition(": ")[::2] for line in ended.err.splitlines()[1:]] == [
+        (f"{folder}/wesemu.toml", "port: must be 65535 or less, not 99999"),
+        ("WESEMU_CLOCK__SPEED", "clock.speed: must be 0.0 or more, not '-2'"),
+        (f"{folder}/wesemu.toml", "node.cores: must be 0 or more, not -1"),
+        (f"{folder}/wesemu.toml", "unknown: is not known; leave it out or correct its name"),
+    ]
+
+
+def test_a_wrong_flag_is_named(wesemu) -> None:
+    ended = wesemu("serve", "--port", "70000")
+    assert ended.err == "wesemu: --port: port: must be 65535 or less, not 70000\n"
+
+
+def test_a_file_that_is_no_toml_is_named(wesemu, folder) -> None:
+    Path("wesemu.toml").write_text("port = = 1\n")
+    ended = wesemu("config", "show")
+    assert ended.status == ExitStatus.USAGE
+    assert ended.err.startswith(f"wesemu: {folder}/wesemu.toml is no TOML: ")
+
+
+def changed(wesemu, *flags: str, before: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:
+    ended = wesemu(*before, "config", "show", "--changed", "--json", *flags)
+    assert ended.status == 0, ended.err
+    return {each["key"]: (each["value"], each["from"]) for each in json.loads(ended.out)}
+
+
+def test_another_file_is_read_by_flag_or_variable(wesemu, monkeypatch) -> None:
+    Path("wesemu.toml").write_text("port = 1111\n")
+    Path("other.toml").write_text("port = 2222\n")
+    assert changed(wesemu) == {"port": ("1111", "wesemu.toml")}
+    other = {"port": ("2222", "other.toml")}
+    assert changed(wesemu, "--config", "other.toml") == other
+    assert changed(wesemu, before=("--config", "other.toml")) == other
+    assert changed(wesemu) == {"port": ("1111", "wesemu.toml")}
+    monkeypatch.setenv("WESEMU_CONFIG", "other.toml")
+    assert changed(wesemu) == other
+    ended = wesemu("serve", "--config", "nowhere.toml")
+    assert (ended.status, "--config" in ended.err) == (ExitStatus.USAGE, True)
+
+
+def test_secrets_are_hidden(wesemu, monkeypatch) -> None:
+    monkeypatch.setenv("WESEMU_AUTH__TOKENS", '{"very-secret": "alice"}')
+    monkeypatch.setenv("WESEMU_AUTH__ADMIN_TOKEN", "very-secret")
+    Path("wesemu.toml").write_text('[callbacks]\nsecret = "very-secret"\n')
+    found = changed(wesemu)
+    assert {value for value, _ in found.values()} == {'"…"'}
+    assert set(found) == {"auth.tokens", "auth.admin_token", "callbacks.secret"}
+    assert "very-secret" not in wesemu("config", "explain", "auth.admin_token").out
+
+
+def test_init_writes_all_settings_as_comments(wesemu) -> None:
+    assert wesemu("config", "init").status == 0
+    text = Path("wesemu.toml").read_text()
+    assert tomllib.loads(text) == {}
+    again = wesemu("config", "init")
+    assert (again.status, "exists already" in again.err) == (ExitStatus.REFUSED, True)
+    # without the comment signs it has the defaults
+    lines = [line[1:] for line in text.splitlines() if line.startswith("#") and line[1:2] != " "]
+    lines = [line for line in lines if not line.endswith("=")]
+    values = tomllib.loads("\n".join(lines[: lines.index("[remote_buckets.NAME]")]))
+    assert Settings(**values) == Settings()
+
+
+def test_explain_tells_everything_about_a_setting(wesemu, monkeypatch) -> None:
+    monkeypatch.setenv("WESEMU_NODE__CORES", "3")
+    lines = wesemu("config", "explain", "node.cores").out.splitlines()
+    assert lines[0].startswith("node.cores: Cores for all runs together")
+    assert [line.split(maxsplit=1) for line in lines[1:]] == [
+        ["values", "whole number from 0"],
+        ["default", "0"],
+        ["now", "3 (WESEMU_NODE__CORES)"],
+        ["variable", "WESEMU_NODE__CORES"],
+    ]
+    assert "node.memory_mb:" in wesemu("config", "explain", "node").out
+    ended = wesemu("config", "explain", "cores")
+    assert (ended.status, "there is node.cores" in ended.err) == (ExitStatus.USAGE, True)
