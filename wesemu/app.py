@@ -371,7 +371,7 @@ def _service_info(core: Core, place: str, created: datetime) -> ServiceFacts:
         engines={engine.name: engine.version for engine in engines},
         bundled=dict.fromkeys(PARAMS, "SMK"),
         carriers={kind: engine.name for engine in engines for kind in engine.workflow_types},
-        protocols=core.remote_locations.protocols,
+        protocols=core.locations.protocols,
         parameters=_parameters(core, place),
         tags=_node_tags(node),
     )

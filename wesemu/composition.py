@@ -30,7 +30,7 @@ from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import HttpFetcher
 from wesemu.storage.remote import BucketAccess, RemoteBucket, RemoteStore, server_of
 from wesemu.util.ssrf import AddressGuard
-from wesemu.workflows.locations import RemoteLocations
+from wesemu.workflows.locations import Locations
 from wesemu.workflows.outputs import Deliveries
 from wesemu.workflows.staging import InputStager
 
@@ -202,9 +202,9 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RemoteTransfers:
-    """Remote locations, the stager of inputs from them, and the deliveries of outputs to them."""
+    """Locations, the stager of remote inputs, and the deliveries of outputs to remote buckets."""
 
-    elsewhere: RemoteLocations
+    locations: Locations
     stage: InputStager
     deliveries: Deliveries
 
@@ -218,7 +218,7 @@ async def open_transfers(
     """
     inputs = settings.inputs
     guard = AddressGuard(inputs.networks, setting="inputs.networks")
-    elsewhere = RemoteLocations(
+    locations = Locations(
         buckets={
             name: remote_bucket(name, bucket) for name, bucket in settings.remote_buckets.items()
         },
@@ -232,7 +232,7 @@ async def open_transfers(
     fetcher = HttpFetcher(guard, largest=int(inputs.largest_gib * _GIB))
     store = InputCache(shelf, fetcher, crc64)
     opening.push_async_callback(store.close)
-    return RemoteTransfers(elsewhere, InputStager(elsewhere, store), Deliveries(elsewhere, crc64))
+    return RemoteTransfers(locations, InputStager(store), Deliveries(locations, crc64))
 
 
 def remote_bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:

@@ -47,7 +47,7 @@ from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.bundled import BundledPipelines, ToolConfig
 from wesemu.workflows.fetch import RemoteWorkflows, WorkflowWeb
 from wesemu.workflows.inputs import Inputs, ReferenceIndexer
-from wesemu.workflows.locations import RemoteLocations
+from wesemu.workflows.locations import Locations
 from wesemu.workflows.placement import NodeOffer
 from wesemu.workflows.planner import AttachedWorkflows, WorkflowPlanner
 
@@ -66,7 +66,7 @@ class Core:
     clock_control: PersistentClock
     ids: IdSource
     node: Node
-    remote_locations: RemoteLocations
+    locations: Locations
     pipelines: Path
     engines: Sequence[Engine]
     objects: ObjectServices
@@ -149,7 +149,7 @@ async def open_core(
         clock_control,
         ids,
         node,
-        transfers.elsewhere,
+        transfers.locations,
         pipelines,
         engines,
         objects,
@@ -222,11 +222,11 @@ def _planner(
     buckets = Buckets(data.buckets)
     bundled = BundledPipelines(
         pipelines,
-        Inputs(buckets, references, transfers.elsewhere),
+        Inputs(buckets, references, transfers.locations),
         buckets,
         indexer,
         offer,
-        transfers.elsewhere,
+        transfers.locations,
         transfers.stage,
         transfers.deliveries,
         _tool_config(settings, node),

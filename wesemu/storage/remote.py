@@ -340,20 +340,21 @@ class RemoteBucket:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """An object of a remote bucket; implements `Source`.
+class RemoteKey:
+    """A key of a remote bucket; `sha256` is the pinned checksum of its content.
 
-    The settings have chosen its address. Download URLs are signed for an hour.
+    Implements `Source` for the object at the key. The settings have chosen its address. Download
+    URLs are signed for an hour.
     """
 
     bucket: RemoteBucket
-    object_key: str
+    key: str
     sha256: str | None = None
     guarded: bool = False
 
     @property
     def display_name(self) -> str:
-        return self.bucket.url(self.object_key)
+        return self.bucket.url(self.key)
 
     @property
     def cache_key(self) -> str:
@@ -368,7 +369,7 @@ class RemoteFile:
         return self.bucket.server
 
     async def describe(self) -> Expected:
-        remote = await self.bucket.find(self.object_key)
+        remote = await self.bucket.find(self.key)
         if remote is None:
             raise InputError(
                 f"{self.display_name} is not there; upload it, or correct the key",
@@ -378,5 +379,5 @@ class RemoteFile:
 
     async def address(self) -> str:
         return await self.bucket.call(
-            self.object_key, lambda store, remote_key: store.sign(remote_key, _SIGNED_SECONDS)
+            self.key, lambda store, remote_key: store.sign(remote_key, _SIGNED_SECONDS)
         )

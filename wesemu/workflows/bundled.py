@@ -29,9 +29,8 @@ from wesemu.runs.model import (
 from wesemu.runs.ports import Delivery, LaunchRequest, Plan, ProgressCallback, Results
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.buckets import Buckets
-from wesemu.storage.remote import redacted_url
 from wesemu.workflows.inputs import Inputs, LaneFiles, ReferenceIndexer, RunFiles
-from wesemu.workflows.locations import RemoteLocations
+from wesemu.workflows.locations import Locations, RunInputs
 from wesemu.workflows.outputs import Deliveries, Publications
 from wesemu.workflows.params import GPU_CALLERS, MAPPERS, MappingParams, WgsParams, parse_params
 from wesemu.workflows.placement import (
@@ -205,7 +204,7 @@ class BundledPipelines:
         buckets: Buckets,
         indexer: ReferenceIndexer,
         node: NodeOffer,
-        locations: RemoteLocations | None = None,
+        locations: Locations | None = None,
         stager: InputStager | None = None,
         deliveries: Deliveries | None = None,
         tools: ToolConfig | None = None,
@@ -214,10 +213,10 @@ class BundledPipelines:
         """`gpu_problem` returns why the pipeline in a folder cannot use GPUs here, or None."""
         self._pipelines = pipelines
         self._inputs = inputs
-        self._publications = Publications(buckets, locations or RemoteLocations())
+        self._publications = Publications(buckets, locations or Locations())
         self._indexer = indexer
-        self._locations = locations or RemoteLocations()
-        self._stager = stager or InputStager(self._locations, None)
+        self._locations = locations or Locations()
+        self._stager = stager or InputStager(None)
         self._deliveries = deliveries or Deliveries(self._locations)
         self._node = node
         self._gpu_problem = gpu_problem
@@ -235,16 +234,16 @@ class BundledPipelines:
         self, engine: str, request: RunRequest, params: MappingParams, attachments: Path | None
     ) -> Plan:
         check_mapper(params, self._tools)
-        files = RunFiles(attachments)
+        inputs, files = self._locations.inputs(params), RunFiles(attachments)
         # Until a run starts, remote inputs are not fetched: the checks cover the local ones.
-        lanes = self._inputs.lanes(params, files)
-        reference = self._inputs.reference(params.reference, files)
+        lanes = self._inputs.lanes(inputs.reads, files)
+        reference = self._inputs.reference(inputs.reference, files)
         short = reference is not None and not may_need_csi(reference)
         publications = self._publications.of(params, is_short=short)
         reads = [path for lane in lanes for path in lane.names]
-        more_files = self._inputs.more(params, files)
-        check_names(params, {reference, *reads, *more_files.values()}, publications)
-        check_wildcards(params, _names(lanes) | _names_of_more_files(params, more_files))
+        more_files = self._inputs.more(inputs.more_files, files)
+        check_names(inputs, {reference, *reads, *more_files.values()}, publications)
+        check_wildcards(inputs, _names(lanes) | _names_of_more_files(inputs, more_files))
         check_calling(params, more_files, reference)
         check_read_groups(params, lanes)
         gpu_problem = self._gpu_problem_of(params, request.workflow_url)
@@ -269,7 +268,7 @@ class BundledPipelines:
             publications=publications,
             input_bytes=(
                 None
-                if self._inputs.has_remote(params)
+                if any(pair.is_remote for pair in inputs.reads)
                 else sum(path.stat().st_size for path in reads)
             ),
             tags=placement.tags,
@@ -285,18 +284,19 @@ class BundledPipelines:
         """
         params = parse_params(run.request)
         resources = resources_at_start(run, self._node)
-        await self._stager.stage(params, workspace.inputs, report)
+        inputs = self._locations.inputs(params)
+        await self._stager.stage(inputs.remote, workspace.inputs, report)
         # Everything is local now: find all files, and repeat the checks that `_plan` skipped.
         files = _run_files(workspace)
-        lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
-        fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
+        lanes = await asyncio.to_thread(self._inputs.lanes, inputs.reads, files)
+        fasta = await asyncio.to_thread(self._inputs.reference, inputs.reference, files)
         assert fasta is not None, "remote inputs have been fetched"
-        check_wildcards(params, _names(lanes))  # the files of a remote folder are known only now
+        check_wildcards(inputs, _names(lanes))  # the files of a remote folder are known only now
         check_read_groups(params, lanes)
-        more_files = await asyncio.to_thread(self._inputs.more, params, files)
+        more_files = await asyncio.to_thread(self._inputs.more, inputs.more_files, files)
         gpu_config = await self._gpu_config(params, run.workflow, run.tags, resources)
         mapper = mapper_of(params, gpu_config)
-        reference = await self._indexer.ready(fasta, redacted_url(params.reference), mapper)
+        reference = await self._indexer.ready(fasta, inputs.reference.name, mapper)
         await asyncio.to_thread(check_calling, params, more_files, reference)
         input_bytes = await asyncio.to_thread(_input_bytes, lanes)
         await asyncio.to_thread(write_note, run, workspace)
@@ -311,20 +311,20 @@ class BundledPipelines:
         The reference is not indexed. Return None if an input is remote: a dry run fetches nothing.
         """
         params = parse_params(request)
-        others = (params.reference, *params.more_files.values())
-        if self._inputs.has_remote(params) or any(map(self._locations.is_remote, others)):
+        inputs = self._locations.inputs(params)
+        if inputs.remote:
             return None
         files = _run_files(workspace)
-        lanes = await asyncio.to_thread(self._inputs.lanes, params, files)
-        fasta = await asyncio.to_thread(self._inputs.reference, params.reference, files)
+        lanes = await asyncio.to_thread(self._inputs.lanes, inputs.reads, files)
+        fasta = await asyncio.to_thread(self._inputs.reference, inputs.reference, files)
         assert fasta is not None, "nothing is remote"
-        more_files = await asyncio.to_thread(self._inputs.more, params, files)
+        more_files = await asyncio.to_thread(self._inputs.more, inputs.more_files, files)
         gpu_config = await self._gpu_config(params, request.workflow_url, plan.tags, plan.resources)
         config = await self._configure(params, lanes, fasta, more_files, gpu_config)
         job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
         names = {
             **_names(lanes),
-            **_names_of_more_files(params, more_files),
+            **_names_of_more_files(inputs, more_files),
             fasta: params.reference,
         }
         return job, {str(path): name for path, name in names.items()}
@@ -397,17 +397,20 @@ class BundledPipelines:
 
     def _describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
         def names() -> dict[Path, str]:
-            params, files = parse_params(run.request), _run_files(workspace)
-            names = _names(self._inputs.lanes(params, files))
-            fasta = self._inputs.reference(params.reference, files)
-            return names if fasta is None else names | {fasta: redacted_url(params.reference)}
+            inputs = self._locations.inputs(parse_params(run.request))
+            files = _run_files(workspace)
+            names = _names(self._inputs.lanes(inputs.reads, files))
+            fasta = self._inputs.reference(inputs.reference, files)
+            return names if fasta is None else names | {fasta: inputs.reference.name}
 
         return input_failure(workspace.work, names) or gpu_failure(workspace.work)
 
 
-def _names_of_more_files(params: MappingParams, more_files: Mapping[str, Path]) -> dict[Path, str]:
+def _names_of_more_files(inputs: RunInputs, more_files: Mapping[str, Path]) -> dict[Path, str]:
     """Return the caller's names by file."""
-    return {path: redacted_url(params.more_files[field]) for field, path in more_files.items()}
+    return {
+        more_files[each.field]: each.name for each in inputs.more_files if each.field in more_files
+    }
 
 
 def _run_files(workspace: Workspace) -> RunFiles:

@@ -5,7 +5,7 @@ which finds the files of lanes, references and other parameters.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,10 +20,17 @@ from wesemu.genomics.read_groups import (
 )
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.runs.run_directory import safe_name
-from wesemu.storage.buckets import SCHEME, Buckets, parse, read_pairs
-from wesemu.storage.remote import WebFile, redacted_url
-from wesemu.workflows.locations import RemoteKey, RemoteLocations
-from wesemu.workflows.params import FASTA_SUFFIXES, LaneParams, MappingParams
+from wesemu.storage.buckets import Buckets, parse, read_pairs
+from wesemu.storage.remote import RemoteKey, WebFile, redacted_url
+from wesemu.workflows.locations import (
+    BucketKey,
+    FileUrl,
+    InputLocation,
+    Locations,
+    PlainName,
+    ReadPair,
+)
+from wesemu.workflows.params import FASTA_SUFFIXES
 from wesemu.workflows.staging import staged_path
 
 # Indexing of references, in threads.
@@ -140,187 +147,151 @@ class Inputs:
     """
 
     def __init__(
-        self, buckets: Buckets, references: ReferenceStore, locations: RemoteLocations | None = None
+        self, buckets: Buckets, references: ReferenceStore, locations: Locations | None = None
     ) -> None:
         self._buckets = buckets
         self._references = references
-        self._locations = locations or RemoteLocations()
+        self._locations = locations or Locations()
 
-    def has_remote(self, params: MappingParams) -> bool:
-        """Return True if any reads have to be fetched, so the input size is unknown."""
-        return any(
-            location is not None and self._locations.is_remote(location)
-            for lane in params.reads
-            for location in (lane.first, lane.second)
-        )
-
-    def lanes(self, params: MappingParams, files: RunFiles) -> list[LaneFiles]:
+    def lanes(self, reads: Sequence[ReadPair], files: RunFiles) -> list[LaneFiles]:
         """Return the lanes, with folders expanded; before the start only the local ones.
 
         Raise ObjectNotFound, and InvalidRequest, for example for a file that is in two lanes.
         """
         lanes: list[LaneFiles] = []
         remote: list[list[NamedFile]] = []
-        for number, lane in enumerate(params.reads):
-            field = f"reads.{number}"
-            if files.staged is None and self._has_remote_mate(lane):
-                self._check_mates(lane, field, files)
-                remote.append([*self._remote_named_files(lane, field, files)])
+        for pair in reads:
+            if files.staged is None and pair.is_remote:
+                self._check_mates(pair, files)
+                remote.append([*self._remote_named_files(pair, files)])
             else:
-                lanes += self._lane(lane, field, files)
+                lanes += self._lane(pair, files)
         check_files_differ([*remote, *map(_named_files, lanes)])
         return lanes
 
-    def more(self, params: MappingParams, files: RunFiles) -> dict[str, Path]:
-        """Return the files of `params.more_files`; before the start only the local ones.
+    def more(self, inputs: Sequence[InputLocation], files: RunFiles) -> dict[str, Path]:
+        """Return the files of `RunInputs.more_files` by parameter; before the start only the local
+        ones.
 
         Raise ObjectNotFound, InvalidRequest.
         """
         paths = {}
-        for name, location in params.more_files.items():
-            if files.staged is None and self._locations.is_remote(location):
-                self._locations.remote(location, field=name)
+        for each in inputs:
+            if files.staged is None and each.is_remote:
                 continue
-            paths[name] = self._existing(location, name, files)
-            if not paths[name].is_file():
-                raise InvalidRequest(f"{name}: {location} is a folder; name a file", field=name)
+            path = paths[each.field] = self._existing(each, files)
+            if not path.is_file():
+                raise InvalidRequest(
+                    f"{each.field}: {each.text} is a folder; name a file", field=each.field
+                )
         return paths
 
-    def reference(self, location: str, files: RunFiles) -> Path | None:
-        """Return the FASTA of a reference parameter (see the docstring of `params`).
+    def reference(self, reference: InputLocation, files: RunFiles) -> Path | None:
+        """Return the FASTA of the reference parameter (see the docstring of `params`).
 
         Return None for a remote reference that is not fetched yet.
         """
-        attachments = files.attachments
-        if self._locations.is_remote(location):
-            return self._remote_reference(location, files)
-        if self._locations.is_file(location):
-            path = self._locations.file(location, field="reference")
-            return path if path.is_file() else _only_fasta(path, location)
-        if not location.startswith(SCHEME):
-            if (registered := self._references.find(location)) is not None:
-                return registered
-            if attachments is not None and "/" not in location and "://" not in location:
-                attached = attachments / safe_name(location)
-                if attached.is_file():
-                    return attached
-            raise self._unknown_reference(location)
-        bucket, key = parse(location.rstrip("/"), field="reference")
+        match reference.location:
+            case WebFile():
+                return self._staged_reference(reference, "", files)
+            case RemoteKey(key=key):
+                return self._staged_reference(reference, _last_name(key), files)
+            case FileUrl() as file:
+                path = self._locations.file(file, field="reference")
+                return path if path.is_file() else _only_fasta(path, file.url)
+            case BucketKey(url):
+                return self._bucket_reference(url)
+            case PlainName(name):
+                if (registered := self._references.find(name)) is not None:
+                    return registered
+                if files.attachments is not None and "/" not in name and "://" not in name:
+                    attached = files.attachments / safe_name(name)
+                    if attached.is_file():
+                        return attached
+        raise self._unknown_reference(reference.text)
+
+    def _bucket_reference(self, url: str) -> Path:
+        bucket, key = parse(url.rstrip("/"), field="reference")
         path = self._buckets.locate(bucket, key, field="reference")
         if path.is_file():
             return path
         if path.is_dir():
-            return _only_fasta(path, location)
-        if (registered := self._references.find(key.rpartition("/")[2])) is not None:
+            return _only_fasta(path, url)
+        if (registered := self._references.find(_last_name(key))) is not None:
             return registered
-        raise self._unknown_reference(location)
+        raise self._unknown_reference(url)
 
-    def _has_remote_mate(self, lane: LaneParams) -> bool:
-        mates = [location for location in (lane.first, lane.second) if location is not None]
-        return any(self._locations.is_remote(location) for location in mates)
-
-    def _check_mates(self, lane: LaneParams, field: str, files: RunFiles) -> None:
-        """Check what can be checked before the start of a lane with a remote mate."""
-        for mate, location in (("first", lane.first), ("second", lane.second)):
-            if location is None:
-                continue
-            if not self._locations.is_remote(location):
-                self._existing(location, f"{field}.{mate}", files)
-                continue
-            remote = self._locations.remote(location, field=f"{field}.{mate}")
-            if lane.first == lane.second and not isinstance(remote, RemoteKey):
-                raise InvalidRequest(
-                    f"{redacted_url(location)} is named for both mates; name the second "
-                    "mate's file",
-                    field=f"{field}.second",
-                )
-
-    def _remote_named_files(
-        self, lane: LaneParams, field: str, files: RunFiles
-    ) -> Iterator[NamedFile]:
-        """Yield the files of a lane with a remote mate; a folder counts once."""
-        mates = {"first": lane.first}
-        if lane.second is not None and lane.second != lane.first:
-            mates["second"] = lane.second
-        for mate, location in mates.items():
-            entry = f"{field}.{mate}"
-            identity: Hashable
-            pin: str | None = None
-            if not self._locations.is_remote(location):
-                identity = file_identity(self._existing(location, entry, files))
-            else:
-                match self._locations.remote(location, field=entry):
-                    case WebFile() as file:
-                        identity, pin = file.cache_key, file.sha256
-                    case RemoteKey() as remote:
-                        identity = remote.bucket.url(remote.key.rstrip("/"))
-                        pin = remote.sha256
-            yield NamedFile(entry, redacted_url(location), identity)
-            if pin is not None:
-                yield NamedFile(entry, redacted_url(location), pin)
-
-    def _remote_reference(self, location: str, files: RunFiles) -> Path | None:
-        remote = self._locations.remote(location, field="reference")
+    def _staged_reference(
+        self, reference: InputLocation, name: str, files: RunFiles
+    ) -> Path | None:
+        """Return the fetched FASTA, or the registered reference called `name`."""
         if files.staged is None:
             return None
-        if (path := staged_path(files.staged, location)) is not None:
+        if (path := staged_path(files.staged, reference.text)) is not None:
             return path
-        if isinstance(remote, RemoteKey):
-            name = remote.key.rstrip("/").rpartition("/")[2]
-            if (registered := self._references.find(name)) is not None:
-                return registered
-        raise self._unknown_reference(location)
+        if name and (registered := self._references.find(name)) is not None:
+            return registered
+        raise self._unknown_reference(reference.text)
 
-    def _lane(self, lane: LaneParams, field: str, files: RunFiles) -> list[LaneFiles]:
-        first = self._existing(lane.first, f"{field}.first", files)
-        if lane.second is None:
-            if not first.is_file():
+    def _check_mates(self, pair: ReadPair, files: RunFiles) -> None:
+        """Check what can be checked before the start of a pair with a remote mate."""
+        for mate in pair.mates:
+            if not mate.is_remote:
+                self._existing(mate, files)
+            elif mate.for_both_mates and isinstance(mate.location, WebFile):
                 raise InvalidRequest(
-                    f"{lane.first} is a folder; name one interleaved file", field=f"{field}.first"
+                    f"{mate.name} is named for both mates; name the second mate's file",
+                    field=f"{pair.field}.second",
                 )
-            return [LaneFiles(field, first, None, redacted_url(lane.first), "", lane.read_group)]
-        second = self._existing(lane.second, f"{field}.second", files)
+
+    def _remote_named_files(self, pair: ReadPair, files: RunFiles) -> Iterator[NamedFile]:
+        """Yield the files of a pair with a remote mate; a folder counts once."""
+        for mate in pair.mates[:1] if pair.first.for_both_mates else pair.mates:
+            identity: Hashable
+            pin: str | None = None
+            match mate.location:
+                case WebFile() as file:
+                    identity, pin = file.cache_key, file.sha256
+                case RemoteKey() as remote:
+                    identity, pin = remote.bucket.url(remote.key.rstrip("/")), remote.sha256
+                case _:
+                    identity = file_identity(self._existing(mate, files))
+            yield NamedFile(mate.field, mate.name, identity)
+            if pin is not None:
+                yield NamedFile(mate.field, mate.name, pin)
+
+    def _lane(self, pair: ReadPair, files: RunFiles) -> list[LaneFiles]:
+        paths = [self._existing(mate, files) for mate in pair.mates]
+        first, second = paths[0], paths[1] if pair.second is not None else None
         if first.is_dir() and first == second:
-            return _folder_lanes(lane, field, first, read_pairs(first, field=f"{field}.first"))
-        for path, name, mate in ((first, lane.first, "first"), (second, lane.second, "second")):
+            return _folder_lanes(pair, first, read_pairs(first, field=pair.first.field))
+        advice = (
+            "one interleaved file"
+            if second is None
+            else "one file, or the same folder for both mates"
+        )
+        for path, mate in zip(paths, pair.mates, strict=True):
             if not path.is_file():
-                raise InvalidRequest(
-                    f"{name} is a folder; name one file, or the same folder for both mates",
-                    field=f"{field}.{mate}",
-                )
-        if first.resolve() == second.resolve():
+                raise InvalidRequest(f"{mate.text} is a folder; name {advice}", field=mate.field)
+        if second is not None and first.resolve() == second.resolve():
             raise InvalidRequest(
-                f"{lane.first} is named for both mates; name the second mate's file",
-                field=f"{field}.second",
+                f"{pair.first.text} is named for both mates; name the second mate's file",
+                field=f"{pair.field}.second",
             )
-        names = redacted_url(lane.first), redacted_url(lane.second)
-        return [LaneFiles(field, first, second, *names, lane.read_group)]
+        second_name = "" if pair.second is None else pair.second.name
+        return [LaneFiles(pair.field, first, second, pair.first.name, second_name, pair.read_group)]
 
-    def _existing(self, location: str, field: str, files: RunFiles) -> Path:
-        if self._locations.is_remote(location):
-            path = None if files.staged is None else staged_path(files.staged, location)
-            if path is None:
-                raise ObjectNotFound(f"{redacted_url(location)} was not fetched", field=field)
-            return path
-        if self._locations.is_file(location):
-            return self._locations.file(location, field=field)
-        attachments = files.attachments
-        if location.startswith(SCHEME):
-            return self._buckets.existing(location, field=field)
-        if "://" in location or location.startswith("/"):
-            raise InvalidRequest(
-                f"{redacted_url(location)[:80]!r} is not in a bucket; copy the file into a "
-                "bucket and write oss://<bucket>/<key>, or send it as an attachment and write its "
-                "name",
-                field=field,
-            )
-        path = (attachments or Path()) / safe_name(location)
-        if attachments is None or not path.is_file():
-            raise ObjectNotFound(
-                f"{location[:80]!r} is not an attachment of this request; send it along, or "
-                "write oss://<bucket>/<key>",
-                field=field,
-            )
+    def _existing(self, each: InputLocation, files: RunFiles) -> Path:
+        match each.location:
+            case FileUrl() as file:
+                return self._locations.file(file, field=each.field)
+            case BucketKey(url):
+                return self._buckets.existing(url, field=each.field)
+            case PlainName(name):
+                return _attached(name, each.field, files.attachments)
+        path = None if files.staged is None else staged_path(files.staged, each.text)
+        if path is None:
+            raise ObjectNotFound(f"{each.name} was not fetched", field=each.field)
         return path
 
     def _unknown_reference(self, location: str) -> ReferenceNotFound:
@@ -333,26 +304,45 @@ class Inputs:
         )
 
 
+def _attached(name: str, field: str, attachments: Path | None) -> Path:
+    if "://" in name or name.startswith("/"):
+        raise InvalidRequest(
+            f"{redacted_url(name)[:80]!r} is not in a bucket; copy the file into a bucket and "
+            "write oss://<bucket>/<key>, or send it as an attachment and write its name",
+            field=field,
+        )
+    path = (attachments or Path()) / safe_name(name)
+    if attachments is None or not path.is_file():
+        raise ObjectNotFound(
+            f"{name[:80]!r} is not an attachment of this request; send it along, or "
+            "write oss://<bucket>/<key>",
+            field=field,
+        )
+    return path
+
+
+def _last_name(key: str) -> str:
+    return key.rstrip("/").rpartition("/")[2]
+
+
 def _named_files(lane: LaneFiles) -> Iterator[NamedFile]:
     for mate, path in (("first", lane.first), ("second", lane.second)):
         if path is not None:
             yield NamedFile(f"{lane.entry}.{mate}", lane.names[path], file_identity(path))
 
 
-def _folder_lanes(
-    lane: LaneParams, entry: str, folder: Path, pairs: list[tuple[Path, Path]]
-) -> list[LaneFiles]:
+def _folder_lanes(pair: ReadPair, folder: Path, mates: list[tuple[Path, Path]]) -> list[LaneFiles]:
     """Return the lanes of a folder; a given read group's ID gets the lane's number."""
-    prefix = lane.first.rstrip("/")
+    prefix = pair.first.text.rstrip("/")
     lanes = []
-    for number, (first, second) in enumerate(pairs, start=1):
-        read_group = lane.read_group
-        if read_group and len(pairs) > 1:
+    for number, (first, second) in enumerate(mates, start=1):
+        read_group = pair.read_group
+        if read_group and len(mates) > 1:
             group = parse_read_group(read_group)
             read_group = group.with_fields(ID=f"{group.id}.L{number}").line
         lanes.append(
             LaneFiles(
-                entry,
+                pair.field,
                 first,
                 second,
                 f"{prefix}/{first.relative_to(folder)}",

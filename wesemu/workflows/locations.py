@@ -1,31 +1,122 @@
-"""Remote locations: web URLs, keys of remote buckets, and file:// URLs."""
+"""Locations of inputs and results: each text of a request is parsed once, into one kind.
 
-from collections.abc import Mapping, Sequence
+The parts of this module are the kinds of locations, the locations of all inputs of a run, and
+`Locations`, which parses them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from wesemu.errors import InvalidRequest, ObjectNotFound
-from wesemu.storage.remote import RemoteBucket, WebFile, redacted_url, split_pin, web_file
+from wesemu.storage.buckets import SCHEME
+from wesemu.storage.remote import (
+    RemoteBucket,
+    RemoteKey,
+    WebFile,
+    redacted_url,
+    split_pin,
+    web_file,
+)
 from wesemu.util.ssrf import AddressGuard, AddressRefused
+from wesemu.workflows.params import MappingParams
 
-_BUCKET_SCHEMES = ("oss://", "s3://")
+_S3 = "s3://"
 _WEB_SCHEMES = ("http://", "https://")
 _FILE = "file://"
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteKey:
-    """A key in a remote bucket; `sha256` is the pinned checksum of its content."""
+class BucketKey:
+    """An `oss://` URL of a local bucket; `Buckets` checks its key."""
 
-    bucket: RemoteBucket
-    key: str
-    sha256: str | None = None
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteLocations:
-    """Decides which locations are remote and which a caller may use.
+class FileUrl:
+    """A `file://` URL; `Locations.file` checks it."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainName:
+    """The name of an attachment or of a registered reference, or any other text."""
+
+    name: str
+
+
+Location = WebFile | RemoteKey | BucketKey | FileUrl | PlainName
+
+
+@dataclass(frozen=True, slots=True)
+class InputLocation:
+    """An input of a run: its parameter (`reads.0.first`), the text in the request and its meaning.
+
+    `for_both_mates` is True if both mates of a pair name it: it may be a folder of reads.
+    """
+
+    field: str
+    text: str
+    location: Location
+    for_both_mates: bool = False
+
+    @property
+    def name(self) -> str:
+        """The text without secrets, for messages."""
+        return redacted_url(self.text)
+
+    @property
+    def is_remote(self) -> bool:
+        """True for a location that is fetched after the start of the run."""
+        return isinstance(self.location, WebFile | RemoteKey)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPair:
+    """The files of one lane, or a folder of lanes; `second` is None for interleaved reads.
+
+    `field` is the parameter (`reads.0`).
+    """
+
+    field: str
+    first: InputLocation
+    second: InputLocation | None
+    read_group: str | None
+
+    @property
+    def mates(self) -> tuple[InputLocation, ...]:
+        return (self.first,) if self.second is None else (self.first, self.second)
+
+    @property
+    def is_remote(self) -> bool:
+        return any(mate.is_remote for mate in self.mates)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """All inputs of a run of a bundled pipeline."""
+
+    reads: Sequence[ReadPair]
+    reference: InputLocation
+    more_files: Sequence[InputLocation]
+
+    def __iter__(self) -> Iterator[InputLocation]:
+        for pair in self.reads:
+            yield from pair.mates
+        yield self.reference
+        yield from self.more_files
+
+    @property
+    def remote(self) -> list[InputLocation]:
+        return [each for each in self if each.is_remote]
+
+
+@dataclass(frozen=True, slots=True)
+class Locations:
+    """Parses locations, and decides which of them a caller may use.
 
     `buckets` are the remote buckets by local name, `roots` the folders for `file://`. `guard`
     checks http addresses.
@@ -42,23 +133,35 @@ class RemoteLocations:
         web = ("http", "https") if self.http else ()
         return ("oss", *(("s3",) if self.buckets else ()), *web, *(("file",) if self.roots else ()))
 
-    def is_remote(self, location: str) -> bool:
-        """Return True for a location that must be fetched, or is not allowed at all."""
-        if location.startswith(_WEB_SCHEMES) or location.startswith("s3://"):
-            return True
-        return self._bucket_of(location) is not None
+    def parse(self, text: str, *, field: str | None = None) -> Location:
+        """Parse a location, without access to network or disk.
 
-    def is_file(self, location: str) -> bool:
-        return location.startswith(_FILE)
-
-    def remote(self, location: str, *, field: str | None = None) -> "WebFile | RemoteKey":
-        """Parse a remote location, without network access.
-
-        Raise InvalidRequest for a location that is not allowed.
+        Raise InvalidRequest for a remote location that is not allowed.
         """
-        if location.startswith(_WEB_SCHEMES):
-            return self._web(location, field)
-        return self.key(location, field=field)
+        if text.startswith(_WEB_SCHEMES):
+            return self._web(text, field)
+        if text.startswith(_FILE):
+            return FileUrl(text)
+        if text.startswith(_S3) or self._bucket_of(text) is not None:
+            return self.key(text, field=field)
+        return BucketKey(text) if text.startswith(SCHEME) else PlainName(text)
+
+    def inputs(self, params: MappingParams) -> RunInputs:
+        """Parse all inputs. Raise InvalidRequest for a remote location that is not allowed."""
+
+        def parsed(field: str, text: str, *, for_both_mates: bool = False) -> InputLocation:
+            return InputLocation(field, text, self.parse(text, field=field), for_both_mates)
+
+        reads = []
+        for number, lane in enumerate(params.reads):
+            field, both = f"reads.{number}", lane.first == lane.second
+            first = parsed(f"{field}.first", lane.first, for_both_mates=both)
+            second = None
+            if lane.second is not None:
+                second = parsed(f"{field}.second", lane.second, for_both_mates=both)
+            reads.append(ReadPair(field, first, second, lane.read_group))
+        more_files = [parsed(name, text) for name, text in params.more_files.items()]
+        return RunInputs(reads, parsed("reference", params.reference), more_files)
 
     def key(self, location: str, *, field: str | None = None) -> RemoteKey:
         """Parse a location in a remote bucket. Raise InvalidRequest."""
@@ -77,19 +180,20 @@ class RemoteLocations:
         bucket.check(key.removesuffix("/"), field=field)
         return RemoteKey(bucket, key, pin)
 
-    def file(self, location: str, *, field: str | None = None) -> Path:
-        """Return the file or folder of a `file://` URL. Raise InvalidRequest, ObjectNotFound."""
+    def file(self, location: FileUrl, *, field: str | None = None) -> Path:
+        """Return the file or folder at a `file://` URL. Raise InvalidRequest, ObjectNotFound."""
+        url = location.url
         try:
-            parsed = urlsplit(location)
+            parsed = urlsplit(url)
         except ValueError as error:
             raise InvalidRequest(
-                f"{redacted_url(location)} cannot be understood: {error}; write file:///folder/file",
+                f"{redacted_url(url)} cannot be understood: {error}; write file:///folder/file",
                 field=field,
             ) from error
         path = Path(unquote(parsed.path))
         if parsed.netloc not in ("", "localhost") or parsed.query or parsed.fragment:
             raise InvalidRequest(
-                f"{redacted_url(location)} is not a file of this machine; write file:///folder/file",
+                f"{redacted_url(url)} is not a file of this machine; write file:///folder/file",
                 field=field,
             )
         try:
@@ -98,12 +202,12 @@ class RemoteLocations:
             inside = False
         if not inside:
             raise InvalidRequest(
-                f"{redacted_url(location)} is below no folder that the setting "
+                f"{redacted_url(url)} is below no folder that the setting "
                 "inputs.file_roots opens; add the folder there, or copy the file into a bucket",
                 field=field,
             )
         if not path.exists():
-            raise ObjectNotFound(f"{redacted_url(location)} is not there", field=field)
+            raise ObjectNotFound(f"{redacted_url(url)} is not there", field=field)
         return path.resolve()
 
     def _web(self, location: str, field: str | None) -> WebFile:
@@ -121,7 +225,7 @@ class RemoteLocations:
         return file
 
     def _bucket_of(self, location: str) -> RemoteBucket | None:
-        if not location.startswith(_BUCKET_SCHEMES):
+        if not location.startswith((SCHEME, _S3)):
             return None
         name, _, _ = location.partition("://")[2].partition("/")
         return self.buckets.get(name)

@@ -17,9 +17,9 @@ from wesemu.runs.serialization import read_plan
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.cache import source_hash
 from wesemu.storage.checksums import Crc64
-from wesemu.storage.remote import ByteCallback, redacted_url
+from wesemu.storage.remote import ByteCallback, RemoteKey, WebFile, redacted_url
 from wesemu.storage.upload import RemoteUpload, Uploader
-from wesemu.workflows.locations import RemoteKey, RemoteLocations
+from wesemu.workflows.locations import Locations
 from wesemu.workflows.params import MappingParams, WgsParams
 
 # Uploads of results to remote buckets.
@@ -33,7 +33,7 @@ log = structlog.get_logger("wesemu.delivery")
 class Deliveries:
     """Uploads outputs whose `published` location is in a remote bucket."""
 
-    def __init__(self, locations: RemoteLocations, crc64: Crc64 | None = None) -> None:
+    def __init__(self, locations: Locations, crc64: Crc64 | None = None) -> None:
         self._locations = locations
         self._crc64 = crc64
         self._location_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -176,7 +176,7 @@ _REPORTS = {"multiqc": "results/multiqc.html", "snakemake": "results/report.html
 class Publications:
     """Maps parameters to publications. Errors carry the parameter's name."""
 
-    def __init__(self, buckets: Buckets, locations: RemoteLocations) -> None:
+    def __init__(self, buckets: Buckets, locations: Locations) -> None:
         self._buckets = buckets
         self._locations = locations
 
@@ -244,18 +244,14 @@ class Publications:
         if url is None:
             return Publication(name, path)
         field = name.removesuffix("_index")
-        if self._locations.is_remote(url):
-            return Publication(name, path, None, self._remote_target(url, field))
+        match self._locations.parse(url, field=field):
+            case RemoteKey(sha256=None) as remote:
+                if url.endswith("/"):
+                    raise InvalidRequest(f"{url} is a folder; name the file to write", field=field)
+                return Publication(name, path, None, remote.display_name)
+            case RemoteKey() | WebFile():
+                raise InvalidRequest(
+                    f"{redacted_url(url)}: results go to buckets; write oss://<bucket>/<key>",
+                    field=field,
+                )
         return Publication(name, path, self._buckets.target(url, field=field), url)
-
-    def _remote_target(self, url: str, field: str) -> str:
-        """Return the normalised location of a result in a remote bucket."""
-        remote = self._locations.remote(url, field=field)
-        if not isinstance(remote, RemoteKey) or remote.sha256 is not None:
-            raise InvalidRequest(
-                f"{redacted_url(url)}: results go to buckets; write oss://<bucket>/<key>",
-                field=field,
-            )
-        if url.endswith("/"):
-            raise InvalidRequest(f"{url} is a folder; name the file to write", field=field)
-        return remote.bucket.url(remote.key)

@@ -28,7 +28,7 @@ from wesemu.util.text import validation_reason
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
-Location = Annotated[str, Field(min_length=1, max_length=2048)]
+LocationText = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
 MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3", "minimap2")
@@ -47,8 +47,8 @@ class LaneParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    first: Location
-    second: Location | None = None
+    first: LocationText
+    second: LocationText | None = None
     interleaved: bool = False
     read_group: str | None = Field(default=None, max_length=1000)
 
@@ -80,7 +80,7 @@ class MappingParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reads: list[LaneParams] = Field(min_length=1, max_length=1000)
-    reference: Location = "hs37d5"
+    reference: LocationText = "hs37d5"
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     quality_offset: Literal[33, 64] | None = None
     mapper: str = Field(default="bwa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -89,7 +89,7 @@ class MappingParams(BaseModel):
     bam_level: int = Field(default=4, ge=0, le=9)
     reports: list[Literal["multiqc", "snakemake"]] = Field(default=[], max_length=2)
     service: ServiceLevel = ServiceLevel.SILVER
-    bam: Location | None = None
+    bam: LocationText | None = None
     cram_version: Literal["3.0", "3.1"] = "3.0"
 
     @property
@@ -116,11 +116,11 @@ class WgsParams(MappingParams):
     location of a BED file.
     """
 
-    vcf: Location | None = None
-    gvcf: Location | None = None
-    ploidy: int | Location = DIPLOID
+    vcf: LocationText | None = None
+    gvcf: LocationText | None = None
+    ploidy: int | LocationText = DIPLOID
     sex: str | None = Field(default=None, pattern=r"^[!-~]{1,100}$")
-    targets: Location | None = None
+    targets: LocationText | None = None
     caller: Literal["bcftools", "freebayes", "gatk", "deepvariant", "haplotypecaller"] = "bcftools"
 
     @property

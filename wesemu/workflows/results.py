@@ -17,9 +17,10 @@ from wesemu.genomics.wheel_tools import wheel_version
 from wesemu.runs.model import ReadCounts, RunFailure
 from wesemu.runs.ports import Publication, Results
 from wesemu.runs.run_directory import Workspace, read_json
-from wesemu.storage.remote import redacted_url
+from wesemu.storage.remote import RemoteKey, WebFile, redacted_url
 from wesemu.util.text import without_paths
 from wesemu.workflows.inputs import LaneFiles
+from wesemu.workflows.locations import RunInputs
 from wesemu.workflows.params import GPU_CALLERS, MappingParams, WgsParams
 
 
@@ -133,20 +134,17 @@ def _read_message(path: Path) -> dict[str, Any] | None:
 
 # Checks of a request before it is queued.
 
-_SCHEME = re.compile("^s3://")
 _WILDCARD = re.compile(r"\{.*\}")
 
 
 def check_names(
-    params: MappingParams, inputs: set[Path | None], publications: Sequence[Publication]
+    inputs: RunInputs, files: set[Path | None], publications: Sequence[Publication]
 ) -> None:
     """Raise InvalidRequest for an output that is an input or another output."""
-    locations = [params.reference]
-    for lane in params.reads:
-        locations += [lane.first] if lane.second is None else [lane.first, lane.second]
-    locations += params.more_files.values()
-    taken: set[Path | str | None] = {*inputs}
-    taken |= {_SCHEME.sub("oss://", location) for location in locations}
+    taken: set[Path | str | None] = {*files}
+    for each in inputs:
+        if isinstance(each.location, RemoteKey):
+            taken.add(each.location.display_name)
     for publication in publications:
         target = publication.destination or publication.url
         if target is None:
@@ -177,20 +175,14 @@ def check_read_groups(params: MappingParams, lanes: Sequence[LaneFiles]) -> None
     complete_read_groups([*given.values()], params.sample, entries=[*given])
 
 
-def check_wildcards(params: MappingParams, names: Mapping[Path, str]) -> None:
+def check_wildcards(inputs: RunInputs, names: Mapping[Path, str]) -> None:
     """Raise InvalidRequest for an input whose path Snakemake would take for a wildcard pattern.
 
     `names` are the caller's names by file, for local files.
     """
-    named = {"reference": params.reference}
-    for number, lane in enumerate(params.reads):
-        named[f"reads.{number}.first"] = lane.first
-        if lane.second is not None:
-            named[f"reads.{number}.second"] = lane.second
-    named |= params.more_files
-    for field, location in named.items():
-        if not location.startswith(("http://", "https://")) and _WILDCARD.search(location):
-            raise _wildcard(location, field)
+    for each in inputs:
+        if not isinstance(each.location, WebFile) and _WILDCARD.search(each.text):
+            raise _wildcard(each.text, each.field)
     for path, name in names.items():
         if _WILDCARD.search(str(path)):
             raise _wildcard(name, "reads")

@@ -8,7 +8,8 @@ import asyncio
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,10 +20,10 @@ from wesemu.genomics.reference_records import ALTERNATE_SUFFIXES, stems
 from wesemu.runs.ports import ProgressCallback
 from wesemu.storage.buckets import check_key, is_reads
 from wesemu.storage.cache import CachedInput, InputCache
-from wesemu.storage.remote import RemoteFile, Source, WebFile
+from wesemu.storage.remote import RemoteKey, Source, WebFile
 from wesemu.storage.upload import run_all
-from wesemu.workflows.locations import RemoteKey, RemoteLocations
-from wesemu.workflows.params import FASTA_SUFFIXES, MappingParams
+from wesemu.workflows.locations import InputLocation
+from wesemu.workflows.params import FASTA_SUFFIXES
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -41,26 +42,26 @@ def staged_path(folder: Path, location: str) -> Path | None:
 class InputStager:
     """Fetches the remote inputs of runs through the cache."""
 
-    def __init__(self, locations: RemoteLocations, cache: InputCache | None) -> None:
-        self._locations = locations
+    def __init__(self, cache: InputCache | None) -> None:
         self._cache = cache
 
-    async def stage(self, params: MappingParams, folder: Path, report: ProgressCallback) -> None:
-        """Stage all remote inputs of a bundled pipeline in `folder`.
+    async def stage(
+        self, remote: Sequence[InputLocation], folder: Path, report: ProgressCallback
+    ) -> None:
+        """Stage the remote inputs of a bundled pipeline in `folder`.
 
         `report` receives `wesemu.staging.bytes` (so far), `.total` (once all sizes are known) and
         `.cached` (bytes that needed no download). Raise InputError, naming parameter and location,
         for inputs that cannot be fetched; RemoteFault, SystemFault, OSError.
         """
-        inputs = self._remote_inputs(params)
-        if not inputs:
+        if not remote:
             return
         assert self._cache is not None, "nothing is remote without a cache"
+        inputs: dict[str, InputLocation] = {}
+        for each in remote:
+            inputs.setdefault(each.text, each)
         progress = _Progress(report, len(inputs))
-        coroutines = [
-            self._stage(location, field, is_folder, folder, progress)
-            for location, (field, is_folder) in inputs.items()
-        ]
+        coroutines = [self._stage(each, folder, progress) for each in inputs.values()]
         await run_all(coroutines, f"stage {folder.parent.name}")
         progress.finish()
 
@@ -70,47 +71,27 @@ class InputStager:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             await self._cache.trim()
 
-    def _remote_inputs(self, params: MappingParams) -> Mapping[str, tuple[str, bool]]:
-        """Return the parameter by location, and whether it may be a folder of reads."""
-        inputs: dict[str, tuple[str, bool]] = {}
-        for number, lane in enumerate(params.reads):
-            same = lane.first == lane.second
-            for mate, location in (("first", lane.first), ("second", lane.second)):
-                if location is not None and self._locations.is_remote(location):
-                    inputs.setdefault(location, (f"reads.{number}.{mate}", same))
-        if self._locations.is_remote(params.reference):
-            inputs.setdefault(params.reference, ("reference", False))
-        for name, location in params.more_files.items():
-            if self._locations.is_remote(location):
-                inputs.setdefault(location, (name, False))
-        return inputs
-
-    async def _stage(
-        self, location: str, field: str, is_folder: bool, folder: Path, progress: "_Progress"
-    ) -> None:
-        target = _input_folder(folder, location)
-        if (staged := await asyncio.to_thread(staged_path, folder, location)) is not None:
+    async def _stage(self, each: InputLocation, folder: Path, progress: "_Progress") -> None:
+        target = _input_folder(folder, each.text)
+        if (staged := await asyncio.to_thread(staged_path, folder, each.text)) is not None:
             size = await asyncio.to_thread(_size, staged)
-            progress.add(location, CachedInput(size, "", cached=True))
+            progress.add(each.text, CachedInput(size, "", cached=True))
             return
         try:
-            match self._locations.remote(location, field=field):
+            match each.location:
                 case WebFile() as file:
                     await self._fetch(file, target / "file" / _file_name(file), progress)
-                case RemoteKey() as remote if field == "reference":
+                case RemoteKey() as remote if each.field == "reference":
                     await self._stage_reference(remote, target, progress)
-                case RemoteKey() as remote if is_folder:
+                case RemoteKey() as remote if each.for_both_mates:
                     await self._stage_folder(remote, target, progress)
                 case RemoteKey() as remote:
-                    await self._stage_key(remote, remote.key, target, progress)
+                    await self._stage_key(remote, target, progress)
         except WesemuError as error:
-            raise _with_field(error, field) from error
+            raise _with_field(error, each.field) from error
 
-    async def _stage_key(
-        self, remote: RemoteKey, key: str, target: Path, progress: "_Progress"
-    ) -> None:
-        source = RemoteFile(remote.bucket, key, remote.sha256)
-        await self._fetch(source, target / "file" / key.rpartition("/")[2], progress)
+    async def _stage_key(self, remote: RemoteKey, target: Path, progress: "_Progress") -> None:
+        await self._fetch(remote, target / "file" / remote.key.rpartition("/")[2], progress)
 
     async def _stage_reference(
         self, remote: RemoteKey, target: Path, progress: "_Progress"
@@ -121,14 +102,14 @@ class InputStager:
         A list of ALT contigs beside the FASTA is staged too.
         """
         if await self._is_object(remote):
-            return await self._stage_fasta(remote, remote.key, target, progress)
+            return await self._stage_fasta(remote, target, progress)
         names = [
             name
             for name in await remote.bucket.list_folder(remote.key)
             if "/" not in name and name.lower().endswith(FASTA_SUFFIXES)
         ]
         if len(names) > 1:
-            shown = remote.bucket.url(remote.key)
+            shown = remote.display_name
             raise InputError(
                 f"the folder {shown} holds {len(names)} FASTA files ({', '.join(names[:5])}); "
                 "name the file",
@@ -136,30 +117,27 @@ class InputStager:
             )
         if names:
             key = f"{remote.key.rstrip('/')}/{names[0]}"
-            await self._stage_fasta(remote, key, target, progress)
+            await self._stage_fasta(replace(remote, key=key), target, progress)
         return None
 
-    async def _stage_fasta(
-        self, remote: RemoteKey, key: str, target: Path, progress: "_Progress"
-    ) -> None:
+    async def _stage_fasta(self, remote: RemoteKey, target: Path, progress: "_Progress") -> None:
         """Stage a FASTA and its list of ALT contigs.
 
         The list comes first: once the FASTA is staged, a resumed run fetches nothing more.
         """
-        lists = [stem + suffix for stem in stems(key) for suffix in ALTERNATE_SUFFIXES]
+        lists = [stem + suffix for stem in stems(remote.key) for suffix in ALTERNATE_SUFFIXES]
         for name in lists:
             if await remote.bucket.find(name) is not None:
                 progress.more(1)
-                source = RemoteFile(remote.bucket, name)
-                await self._fetch(source, target / "file" / name.rpartition("/")[2], progress)
+                await self._stage_key(RemoteKey(remote.bucket, name), target, progress)
                 break
-        await self._stage_key(remote, key, target, progress)
+        await self._stage_key(remote, target, progress)
 
     async def _stage_folder(self, remote: RemoteKey, target: Path, progress: "_Progress") -> None:
         """Stage all FASTQ files of the folder; their names give the lanes later."""
         folder = remote.key.rstrip("/")
         names = [name for name in await remote.bucket.list_folder(folder) if is_reads(name)]
-        shown = remote.bucket.url(remote.key)
+        shown = remote.display_name
         if not names:
             raise ObjectNotFound(
                 f"{shown} is named for both mates and is no folder with FASTQ files; name a "
@@ -170,7 +148,7 @@ class InputStager:
         progress.more(len(names) - 1)
         coroutines = [
             self._fetch(
-                RemoteFile(remote.bucket, f"{folder}/{name}"),
+                RemoteKey(remote.bucket, f"{folder}/{name}"),
                 target / "coming" / name,
                 progress,
             )

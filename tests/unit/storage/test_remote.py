@@ -7,12 +7,12 @@ import pytest
 
 from wesemu.composition import remote_bucket
 from wesemu.settings import RemoteBucketSettings
-from wesemu.storage.remote import RemoteFile, WebFile, run_in_own_thread
+from wesemu.storage.remote import RemoteKey, WebFile, run_in_own_thread
 
 
 def bucket_server(name: str, **settings: str) -> str:
     bucket = remote_bucket(name, RemoteBucketSettings.model_validate(settings))
-    return RemoteFile(bucket, "reads/a.fq").server
+    return RemoteKey(bucket, "reads/a.fq").server
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from wesemu.settings import RemoteBucketSettings
 from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import HttpFetcher
-from wesemu.storage.remote import RemoteBucket, RemoteFile, RemoteStore
+from wesemu.storage.remote import RemoteBucket, RemoteKey, RemoteStore
 from wesemu.storage.upload import RemoteUpload, Uploader
 from wesemu.util.ssrf import AddressGuard
 
@@ -91,7 +91,7 @@ async def test_a_file_is_there_and_comes_back(
     fetcher = HttpFetcher(AddressGuard())  # the settings chose the address: nobody is in its way
     cache = InputCache(BlobCache(tmp_path / "cache", 1 << 30), fetcher, find_crc64())
     for cached in (False, True):
-        source = RemoteFile(bucket, "out/a.bam")
+        source = RemoteKey(bucket, "out/a.bam")
         fetched = await cache.fetch(source, tmp_path / "back" / "a", ignore)
         assert fetched.cached is cached
         assert await asyncio.to_thread((tmp_path / "back" / "a").read_bytes) == content
@@ -105,7 +105,7 @@ async def test_any_key_that_is_a_path_can_be_fetched(
     await asyncio.to_thread(side.put, f"lab/7/{key}", key.encode())
     cache = InputCache(BlobCache(tmp_path / "cache", 1 << 30), HttpFetcher(AddressGuard()))
     target = tmp_path / "run" / key.rpartition("/")[2]
-    await cache.fetch(RemoteFile(bucket, key), target, ignore)
+    await cache.fetch(RemoteKey(bucket, key), target, ignore)
     assert await asyncio.to_thread(target.read_bytes) == key.encode()
     await cache.close()
 
@@ -240,7 +240,7 @@ async def test_wrong_credentials_are_told_and_not_shown(side: Side, tmp_path: Pa
 
 async def test_a_missing_object_is_told(bucket: RemoteBucket, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"oss://genes/no\.fq is not there"):
-        await RemoteFile(bucket, "no.fq").describe()
+        await RemoteKey(bucket, "no.fq").describe()
 
 
 @pytest.mark.parametrize("kind", ["s3", "oss"])
