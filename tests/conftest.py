@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import entry_points
 from itertools import count
 from pathlib import Path
 
@@ -40,6 +41,9 @@ __all__ = [
     "pytest_make_parametrize_id",
     "pytest_xdist_make_scheduler",
 ]
+
+if not any(each.value == "wesemu.testing.plugin" for each in entry_points(group="pytest11")):
+    pytest_plugins = ["wesemu.testing.plugin"]  # the package was installed before it had a plugin
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -101,6 +101,10 @@ class ControlOperations:
         body: JsonObject = {"buckets": buckets}
         return number(await self._transport.call("POST", f"{_ROOT}/reset", body=body), "runs")
 
+    async def seed(self, seed: int | None) -> None:
+        """Set the seed of run ids and job names; None for random ones."""
+        await self._transport.call("POST", f"{_ROOT}/seed", body={"seed": seed})
+
     async def prune(
         self, older_than_days: float, *, keep_outputs: bool = False, dry_run: bool = False
     ) -> JsonObject:

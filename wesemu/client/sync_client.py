@@ -15,6 +15,7 @@ from wesemu.client.async_client import AsyncClient, AsyncRun, values
 from wesemu.client.buckets import AsyncBucket, ObjectEntry
 from wesemu.client.control import ReceivedRequest
 from wesemu.client.runs import Files, Lanes, RunView
+from wesemu.client.transport import ClientError
 from wesemu.client.wes import Output, RunDetail, RunLine, pauses
 from wesemu.runs.model import JsonObject, JsonValue
 
@@ -53,6 +54,9 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             loop.call_soon_threadsafe(task.cancel)
         thread.join()
         raise
+    error = result.exception()
+    if isinstance(error, ClientError):  # the frames below are those of the client, not of the error
+        raise error.with_traceback(None)
     return result.result()
 
 

@@ -1,7 +1,9 @@
 """ScriptedEngine: an engine for tests that plays a script instead of running tools.
 
 A script is a list of steps, executed in order:
-`{"task": "align"}` runs a task with optional `exit_code`, `wildcards`, `stdout`, `stderr`;
+`{"task": "align"}` runs a task with optional `exit_code`, `wildcards`, `stdout`, `stderr`, and
+`call`, a function that writes outputs and returns their paths, or raises WesemuError: the task
+fails;
 `{"write": "results/a.txt", "text": "…"}` writes an output; `{"wait": "name"}` waits for
 `release("name")`; `{"crash": "name"}` vanishes without an exit code the first time;
 `{"exit": 1, "message": "…"}` ends the run early.
@@ -10,10 +12,11 @@ A script is a list of steps, executed in order:
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wesemu.errors import EngineFault
+from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Graph, PlannedTask, Run, RunFailure, TaskLog, TaskState, graph_of
 from wesemu.runs.ports import (
@@ -69,7 +72,9 @@ class ScriptedEngine:
         """Do nothing."""
 
     async def launch(self, job: LaunchRequest) -> "_Play":
-        play = _Play(job.workspace, self._script(job), self._gate, self._clock)
+        # after a reset with a seed, another run may get the id of an ended one
+        forget = partial(self._launched.pop, job.run_id, None)
+        play = _Play(job.workspace, self._script(job), self._gate, self._clock, forget)
         self._launched[job.run_id] = play
         self.launches += 1
         return play
@@ -87,7 +92,7 @@ class ScriptedEngine:
         return self._launched.get(run.id)
 
     async def close(self) -> None:
-        for play in self._launched.values():
+        for play in tuple(self._launched.values()):
             await play.cancel()
 
     def _gate(self, name: str) -> asyncio.Event:
@@ -103,8 +108,10 @@ class _Play:
         script: Script,
         gate: Callable[[str], asyncio.Event],
         clock: Clock,
+        forget: Callable[[], object],
     ) -> None:
         self._workspace = workspace
+        self._forget = forget
         self._gate = gate
         self._clock = clock
         self._events: list[Event] = []
@@ -127,6 +134,7 @@ class _Play:
 
     async def outcome(self) -> Outcome:
         await asyncio.wait({self._task})
+        self._forget()
         code = _CANCELED if self._task.cancelled() else self._task.result()
         return Outcome(exit_code=code, outputs=tuple(self._outputs), crashed=code == _KILLED)
 
@@ -182,10 +190,15 @@ class _Play:
         )
         self._emit(TaskChanged(task))
         code = int(step.get("exit_code", 0))
+        message = f"the task {task.name} ended with exit status {code}"
+        if "call" in step:
+            try:
+                self._outputs += await asyncio.to_thread(step["call"])
+            except WesemuError as error:
+                code, message = 1, error.message
         state = TaskState.COMPLETE if code == 0 else TaskState.EXECUTOR_ERROR
         self._emit(TaskChanged(replace(task, state=state, ended=self._clock.now(), exit_code=code)))
         if code:
-            message = f"the task {task.name} ended with exit status {code}"
             self._emit(
                 EngineError(RunFailure(message, task=task.name, exit_code=code, stderr=task.stderr))
             )

@@ -1,0 +1,86 @@
+"""The fixture `wesemu` of the pytest plugin, with the scripted engine."""
+
+import pysam
+import pytest
+
+from wesemu.client import ClientError
+
+
+def test_scripted_wgs_finds_the_true_snps(wesemu, tmp_path) -> None:
+    sample = wesemu.reads(pairs=600, snps=5, duplicates=0.1)
+    outputs = {"vcf": "o/a.vcf.gz", "bam": "o/a.bam", "gvcf": "o/a.g.vcf"}
+    run = wesemu.run("wgs", reads=sample, reports=["multiqc"], **outputs).wait(30)
+    run.raise_for_state()
+    files = {name: output.download(tmp_path) for name, output in run.outputs.items()}
+    with pysam.VariantFile(str(files["vcf"])) as calls:
+        called = [
+            (call.chrom, call.pos, call.ref, call.alts[0])
+            for call in calls.fetch(sample.variants[0][0])
+        ]
+    assert called == [variant[:4] for variant in sample.variants]
+    with pysam.AlignmentFile(str(files["bam"])) as alignment:
+        assert alignment.mapped > 1000
+        assert sum(read.is_duplicate for read in alignment) == 120
+    assert [task.name for task in run.tasks] == ["map", "statistics", "call"]
+
+
+def test_scripted_crams_and_plain_vcfs_are_valid(wesemu, tmp_path) -> None:
+    sample = wesemu.reads(pairs=50, snps=0)
+    run = wesemu.run("wgs", reads=sample, vcf="a.vcf", bam="a.cram").wait(30)
+    run.raise_for_state()
+    assert run.outputs["vcf"].read().startswith(b"##fileformat=VCF")
+    assert run.outputs["bam"].read()[:4] == b"CRAM"
+
+
+def test_a_reset_server_gives_the_same_ids_and_no_old_answers(wesemu) -> None:
+    first = wesemu.submit("rule a:\n", {"script": [{"write": "a.txt", "text": "a"}]}).wait(30)
+    assert list(first.outputs) == ["a.txt"]
+    wesemu.bucket("inputs")
+    wesemu.reset()
+    assert wesemu.client.buckets() == []
+    second = wesemu.submit("rule b:\n", {"script": [{"write": "b.txt", "text": "b"}]}).wait(30)
+    assert second.id == first.id
+    assert list(second.outputs) == ["b.txt"]
+    assert second.outputs["b.txt"].read() == b"b"
+
+
+def test_rules_are_the_tasks_of_a_scripted_workflow(wesemu) -> None:
+    snakefile = (
+        "rule all:\n    input: 'b'\nrule one:\n    output: 'a'\ncheckpoint two:\n    output: 'b'\n"
+    )
+    run = wesemu.submit(snakefile).wait(30)
+    assert [task.name for task in run.tasks] == ["one", "two", "all"]
+    wesemu.faults.add(next_run={"fails_at_task": 2})
+    run = wesemu.submit(snakefile).wait(30)
+    assert run.state == "EXECUTOR_ERROR"
+
+
+@pytest.mark.wesemu(settings={"sla": {"pace": "sla"}})
+def test_a_run_with_a_pace_ends_on_the_emulated_clock(wesemu) -> None:
+    run = wesemu.run("mapping", reads=wesemu.reads(pairs=20, snps=0))
+    with pytest.raises(TimeoutError):
+        run.wait(0.3)
+    wesemu.clock.advance(minutes=60)
+    assert run.wait(30).sla.met
+
+
+def test_references_and_paths_are_inputs(wesemu, tmp_path) -> None:
+    sample = wesemu.reads(pairs=20, snps=0, bucket="mine")
+    fasta = wesemu.bucket("mine").download("reference.fa", tmp_path)
+    location = wesemu.reference("tiny", fasta)
+    reads = (sample.first, sample.second)
+    assert wesemu.run("mapping", reads=reads, reference=location).wait(30).counts.reads == 40
+    with pytest.raises(ValueError, match="reference"):
+        wesemu.run("mapping", reads=reads)
+    with pytest.raises(ClientError, match="bam"):
+        wesemu.run("mapping", reads=sample, bam="out/a.txt")
+
+
+class TestInARunningLoop:
+    @pytest.fixture
+    def blockbuster(self) -> None:
+        """The client blocks this loop on purpose."""
+
+    async def test_the_sync_client_works(self, wesemu) -> None:
+        assert wesemu.client.ready()
+        assert wesemu.submit("rule all:\n").wait(30).state == "COMPLETE"

@@ -1,0 +1,304 @@
+"""The fixtures' servers and `Emulator`, the object that tests get (docs/pytest.md)."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from select import select
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO
+
+from wesemu.client import AsyncClient, Bucket, Client, ClientError, ReceivedRequest, Run
+from wesemu.client.runs import Files, Lanes
+from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
+from wesemu.runs.model import JsonObject, JsonValue
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
+_SHORTEST_GENOME = 10_000
+_DEPTH = 30
+_LAST_REQUESTS, _LAST_RUNS, _LAST_LINES = 20, 3, 15
+
+
+class ServerFailed(Exception):
+    """The server of the tests did not start."""
+
+
+class EmulatorServer:
+    """A server in a process of its own, with an empty data directory.
+
+    `engine` is "scripted" or "real", `settings` are like wesemu.toml. The process ends with
+    `close`, and when this process ends in any way. Raise ServerFailed if it does not start.
+    """
+
+    def __init__(self, engine: str, settings: JsonObject) -> None:
+        self.engine = engine
+        self._log: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "wesemu.testing.server", engine, json.dumps(settings)],
+            env={name: value for name, value in os.environ.items() if name[:7] != "WESEMU_"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C reaches the tests only, which stop the server
+        )
+        try:
+            self.url = self._read_url()
+        except BaseException:
+            self._process.kill()
+            self.close()
+            raise
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Stop the server with its runs and remove its data. Idempotent."""
+        process = self._process
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        self._log.close()
+
+    def log(self) -> str:
+        """Return the end of what the server wrote to stderr."""
+        self._log.seek(0)
+        return self._log.read()[-4000:].decode(errors="replace")
+
+    def _read_url(self) -> str:
+        assert self._process.stdout is not None
+        ready, _, _ = select([self._process.stdout], [], [], _START_SECONDS)
+        line = self._process.stdout.readline() if ready else b""
+        if not line:
+            raise ServerFailed(f"the wesemu server did not start; its last output:\n{self.log()}")
+        return line.decode().strip()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Simulated paired reads with their reference and their true variants, in `bucket`.
+
+    `first`, `second`, `reference` and `truth` are locations (`oss://…`). `variants` are the records
+    of the truth VCF: contig, position (from 1), reference and alternate bases, genotype.
+    """
+
+    bucket: str
+    pairs: int
+    first: str
+    second: str
+    reference: str
+    truth: str
+    variants: tuple[tuple[str, int, str, str, str], ...]
+
+
+class SampleCache:
+    """Simulates samples once for a session."""
+
+    def __init__(self) -> None:
+        self._files: dict[FixtureSettings, dict[str, bytes]] = {}
+
+    def files(self, settings: FixtureSettings) -> dict[str, bytes]:
+        """Return the files of a sample by name. Raise InvalidRequest for impossible settings."""
+        if settings not in self._files:
+            with TemporaryDirectory(prefix="wesemu-sample-") as folder:
+                made = write_fixture(Path(folder), settings)
+                paths = (made.reads_1, made.reads_2, made.reference, made.truth)
+                self._files[settings] = {path.name: path.read_bytes() for path in paths}
+        return self._files[settings]
+
+
+class Emulator:
+    """A running server for tests.
+
+    `url` is its address; `wes`, `ags` and `oss` are the addresses of its APIs. `client` is a
+    `wesemu.Client`, `clock` and `faults` are the client's.
+    """
+
+    def __init__(self, server: EmulatorServer, samples: SampleCache) -> None:
+        self.url = server.url
+        self.wes = f"{server.url}/ga4gh/wes/v1"
+        self.ags = server.url
+        self.oss = server.url
+        self.client = Client(server.url)
+        self.clock = self.client.clock
+        self.faults = self.client.faults
+        self._server = server
+        self._samples = samples
+        self._made = 0
+
+    def __repr__(self) -> str:
+        return f"<wesemu at {self.url}, {self._server.engine} engine>"
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The last requests to WES, AGS and OSS, oldest first, those of this object too."""
+        return self.client.requests()
+
+    def bucket(self, name: str, files: Files | None = None) -> Bucket:
+        """Return a bucket, created if needed, with these objects: bytes, text, or files at
+        Paths."""
+
+        async def fill(client: AsyncClient) -> None:
+            bucket = client.bucket(name)
+            await bucket.create()
+            for key, content in (files or {}).items():
+                await bucket.put(key, content)
+
+        self.client.call(fill)
+        return self.client.bucket(name)
+
+    def reads(
+        self,
+        *,
+        pairs: int = 500,
+        snps: int = 3,
+        indels: int = 0,
+        duplicates: float = 0.0,
+        read_length: int = 150,
+        seed: int = 1,
+        bucket: str | None = None,
+    ) -> Sample:
+        """Simulate paired reads of a small genome, and store them with their reference and truth.
+
+        `snps` and `indels` are the numbers of true variants, `duplicates` the share of PCR
+        duplicates. The same arguments give the same reads. Raise InvalidRequest for an impossible
+        sample.
+        """
+        length = max(_SHORTEST_GENOME, 2 * read_length * pairs // _DEPTH)
+        settings = FixtureSettings(
+            seed=seed,
+            length=length,
+            contigs=1,
+            depth=2 * read_length * pairs / length,
+            snps=snps,
+            indels=indels,
+            duplicates=duplicates,
+            read_length=read_length,
+        )
+        files = self._samples.files(settings)
+        self._made += 1
+        stored = self.bucket(bucket or f"sample-{self._made}", files)
+        return Sample(
+            bucket=stored.name,
+            pairs=settings.pairs,
+            first=stored.url("reads_1.fq.gz"),
+            second=stored.url("reads_2.fq.gz"),
+            reference=stored.url("reference.fa"),
+            truth=stored.url("truth.vcf"),
+            variants=_variants(files["truth.vcf"].decode()),
+        )
+
+    def reference(self, name: str, fasta: bytes | str | Path) -> str:
+        """Store a FASTA (its content or a Path) and return its location for runs."""
+        return self.bucket("references").put(f"{name}/genome.fa", fasta)
+
+    def run(
+        self,
+        name: str,
+        *,
+        reads: Sample | Lanes,
+        reference: str | None = None,
+        bucket: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        engine_parameters: Mapping[str, str] | None = None,
+        **params: JsonValue,
+    ) -> Run:
+        """Submit a run of "mapping" or "wgs" through WES; see Client.run.
+
+        A Sample brings its reference and its bucket, where relative outputs go.
+        """
+        if isinstance(reads, Sample):
+            reference, bucket = reference or reads.reference, bucket or reads.bucket
+            reads = (reads.first, reads.second)
+        if reference is None:
+            raise ValueError("name a reference, or give reads that wesemu.reads() made")
+        return self.client.run(
+            name,
+            reads=reads,
+            reference=reference,
+            bucket=bucket,
+            tags=tags,
+            engine_parameters=engine_parameters,
+            **params,
+        )
+
+    def submit(
+        self,
+        snakefile: str | Path,
+        params: JsonObject | None = None,
+        *,
+        files: Files | None = None,
+        workflow_type: str | None = None,
+        workflow_type_version: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        engine_parameters: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Submit a workflow: its text, its file, a folder or a URL; see Client.submit."""
+        return self.client.submit(
+            snakefile,
+            params,
+            files=files,
+            workflow_type=workflow_type,
+            workflow_type_version=workflow_type_version,
+            tags=tags,
+            engine_parameters=engine_parameters,
+        )
+
+    def reset(self) -> None:
+        """Remove all runs, buckets, faults and logged requests. Emulated time goes on."""
+
+        async def reset(client: AsyncClient) -> None:
+            await client.control.reset(buckets=True)
+            await client.control.seed(1)  # so run ids do not depend on earlier tests
+
+        self.client.call(reset)
+        self._made = 0
+
+    def report(self) -> str:
+        """Return what helps to understand a failed test: the last runs and requests."""
+        try:
+            requests = self.requests  # before those of this report
+            lines = [*self._report_runs(), *_report_requests(requests)]
+        except (ClientError, OSError) as error:
+            lines = [f"no report: {error}", self._server.log()]
+        return "\n".join(lines)
+
+    def _report_runs(self) -> Sequence[str]:
+        lines = []
+        for line in self.client.runs(limit=_LAST_RUNS):
+            run = self.client.get(line.id)
+            lines.append(f"run {run.id}: {run.state}" + (f": {run.error}" if run.error else ""))
+            lines += [f"    {text}" for text in run.logs().splitlines()[-_LAST_LINES:]]
+        return lines
+
+
+def _variants(truth: str) -> tuple[tuple[str, int, str, str, str], ...]:
+    records = [line.split("\t") for line in truth.splitlines() if not line.startswith("#")]
+    return tuple((row[0], int(row[1]), row[3], row[4], row[9].partition(":")[0]) for row in records)
+
+
+def _report_requests(requests: Sequence[ReceivedRequest]) -> Sequence[str]:
+    """Describe the last requests; equal ones in a row are one line."""
+    lines: list[tuple[str, int]] = []
+    for each in requests:
+        text = f"{each.status} {each.operation}"
+        text += "" if each.operation.endswith(each.path) else f" {each.path}"
+        text += f" by {each.owner}" if each.owner else ""
+        text += f": {each.error}" if each.error else ""
+        text += f" (nothing read {', '.join(each.unread)})" if each.unread else ""
+        if lines and lines[-1][0] == text:
+            lines[-1] = text, lines[-1][1] + 1
+        else:
+            lines.append((text, 1))
+    shown = [f"{text} (x{times})" if times > 1 else text for text, times in lines]
+    return ["the last requests:", *(f"    {text}" for text in shown[-_LAST_REQUESTS:])]
