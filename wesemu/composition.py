@@ -21,14 +21,30 @@ from wesemu.engines.sandbox import SandboxChoice, choose_sandbox
 from wesemu.engines.slurm import Cluster
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.errors import SystemFault, ToolMissing
-from wesemu.node import Choice, Gpu, Inventory, Node, Wanted, choose, has_driver, take_inventory
+from wesemu.node import (
+    Choice,
+    Gpu,
+    GpuSettings,
+    Inventory,
+    Node,
+    NodeSettings,
+    Wanted,
+    choose,
+    has_driver,
+    take_inventory,
+)
 from wesemu.runs.clock import WallClock
 from wesemu.runs.ports import Engine, GpuStatus
-from wesemu.settings import GpuSettings, NodeSettings, OidcSettings, RemoteBucketSettings, Settings
+from wesemu.settings import OidcSettings, Settings
 from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import HttpFetcher
-from wesemu.storage.remote import BucketAccess, RemoteBucket, RemoteStore, server_of
+from wesemu.storage.remote import (
+    RemoteBucket,
+    RemoteBucketSettings,
+    RemoteStore,
+    server_of,
+)
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.locations import Locations
 from wesemu.workflows.outputs import Deliveries
@@ -262,26 +278,17 @@ def _server(settings: RemoteBucketSettings) -> str:
 
 def connector(name: str, settings: RemoteBucketSettings) -> Callable[[], RemoteStore]:
     """Return a function that connects to the bucket. It imports the SDK, which is slow."""
-    access = BucketAccess(
-        bucket=settings.bucket or name,
-        endpoint=settings.endpoint,
-        region=settings.region,
-        key_id=settings.access_key_id.get_secret_value(),
-        secret=settings.access_key_secret.get_secret_value(),
-        token=settings.security_token.get_secret_value(),
-        anonymous=settings.anonymous,
-        path_style=settings.path_style,
-    )
+    bucket = settings.bucket or name
 
     def connect() -> RemoteStore:
         try:
             if settings.type == "s3":
                 from wesemu.storage.s3 import S3Store
 
-                return S3Store(access)
+                return S3Store(bucket, settings)
             from wesemu.storage.oss import OssStore
 
-            return OssStore(access)
+            return OssStore(bucket, settings)
         except ImportError as error:
             raise SystemFault(
                 f"the bucket {name!r} needs the extra {settings.type!r}, which is not installed: "

@@ -27,7 +27,7 @@ from wesemu.engines.leases import SystemLeases, declare
 from wesemu.engines.sandbox import SandboxChoice
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import resolve
-from wesemu.node import Node
+from wesemu.node import Node, NodeSettings
 from wesemu.runs.admin_service import Retention
 from wesemu.runs.clock import Clock, PersistentClock
 from wesemu.runs.data_directory import DataDirectory, IdSource
@@ -40,7 +40,7 @@ from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunLimits, RunService, ServicePolicy
 from wesemu.runs.store import RunStore
 from wesemu.runs.supervisor import Supervisor
-from wesemu.settings import LimitSettings, NodeSettings, Settings, WorkflowSettings
+from wesemu.settings import LimitSettings, Settings, WorkflowSettings
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
 from wesemu.util.ssrf import AddressGuard

@@ -9,11 +9,88 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wesemu.runs.model import Resources
+
+# Settings.
+
+
+class GpuSettings(BaseModel):
+    """A declared GPU."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: int = Field(ge=0)
+    """Its number as in `nvidia-smi`."""
+
+    name: str | None = None
+    """Its name, as "NVIDIA H200"."""
+
+    memory_mb: int | None = Field(default=None, gt=0)
+    """All of its memory, in MiB."""
+
+    driver: str | None = None
+    """The version of the driver."""
+
+
+GpuIndex = Annotated[int, Field(ge=0)]
+GpuList = Literal["auto"] | GpuIndex | list[GpuIndex] | list[GpuSettings]
+
+
+def _no_index_twice(gpus: GpuList) -> GpuList:
+    if isinstance(gpus, list):
+        indexes = [gpu.index if isinstance(gpu, GpuSettings) else gpu for gpu in gpus]
+        if len(set(indexes)) < len(indexes):
+            raise ValueError("a GPU is named twice")
+    return gpus
+
+
+class NodeSettings(BaseModel):
+    """Resources of this machine for runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cores: int = Field(default=0, ge=0)
+    """Cores for all runs together; 0: all that this process may use."""
+
+    memory_mb: int = Field(default=0, ge=0)
+    """MiB of memory for all runs together; 0: all of the machine or its container."""
+
+    gpus: Annotated[GpuList, AfterValidator(_no_index_twice)] = "auto"
+    """GPUs for tasks: `auto` for all that are found, a number, a list of indexes, or a list of
+    tables with `index`, `name`, `memory_mb` and `driver`. With Slurm, `auto` means none."""
+
+    lend_busy_gpus: bool = True
+    """Also use GPUs on which other processes compute when the server starts."""
+
+    default: Literal["auto", "cpu", "cuda"] = "auto"
+    """Default placement of runs. `auto`: on GPUs if there are any and the workflow can use them."""
+
+    without_gpu: Literal["queue", "refuse", "cpu"] = "refuse"
+    """What happens to a run for `cuda` without a GPU: it waits for one, is refused, or runs on the
+    CPU with a note."""
+
+    runs: int = Field(default=0, ge=0)
+    """Most active runs of a service level; 0: twice the cores, at least 4, as far as the memory
+    allows. Their tasks share the cores by leases."""
+
+    executor: Literal["local", "slurm", "slurm-plugin"] = "local"
+    """Where Snakemake's tasks run: on this machine, each with `srun`, or with Snakemake's executor
+    plugin for Slurm. With Slurm, `cores` limits the cores of a run."""
+
+    slurm_partition: str = ""
+    """Slurm's partition; empty: the cluster's default one. A rule's `slurm_partition` wins."""
+
+    slurm_account: str = ""
+    """Slurm's account; empty: the user's default one. A rule's `slurm_account` wins."""
+
+    slurm_options: list[Annotated[str, Field(pattern=r"^--[a-z]")]] = Field(default_factory=list)
+    """Further options of srun, salloc or the plugin's sbatch: `["--qos=long", "--exclusive"]`."""
+
 
 # GPUs.
 

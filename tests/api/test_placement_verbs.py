@@ -6,7 +6,8 @@ import pytest
 from api.test_verbs import MAPPING, WGS, send, wesemu
 
 from wesemu.cli.output import ExitStatus
-from wesemu.settings import NodeSettings, Settings
+from wesemu.node import NodeSettings
+from wesemu.settings import Settings
 
 __all__ = ["wesemu"]
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from wesemu.settings import InputSettings, RemoteBucketSettings
+from wesemu.storage.remote import RemoteBucketSettings
+from wesemu.workflows.locations import InputSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")

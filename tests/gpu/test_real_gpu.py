@@ -18,10 +18,9 @@ from wesemu.core import pipelines_folder
 from wesemu.engines.lease_queue import Capacity
 from wesemu.engines.leases import declare
 from wesemu.engines.snakemake import SnakemakeEngine
-from wesemu.node import Gpu, Inventory, detect
+from wesemu.node import Gpu, Inventory, NodeSettings, detect
 from wesemu.runs.model import Resources, RunState
 from wesemu.runs.ports import QueuePriority
-from wesemu.settings import NodeSettings
 
 WORKFLOW = pipelines_folder() / "gpu-selftest" / "workflow"
 FILES = ("Snakefile", "schemas/config.schema.yaml", "envs/gpu.yaml")

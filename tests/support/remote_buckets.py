@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wesemu.storage.remote import BucketAccess, RemoteStore
+from pydantic import SecretStr
+
+from wesemu.storage.remote import RemoteBucketSettings, RemoteStore
 
 KEY_ID = "LTAIexample"
 SECRET = "a secret that nobody may read"
@@ -30,12 +32,6 @@ class Side(Protocol):
     def keys(self) -> list[str]: ...
 
     def store(self) -> RemoteStore: ...
-
-
-def access(side: Side, secret: str = SECRET) -> BucketAccess:
-    return BucketAccess(
-        side.there, side.endpoint, "us-east-1", KEY_ID, secret, path_style=side.kind == "s3"
-    )
 
 
 def settings_of(side: Side, **more: Any) -> dict[str, Any]:
@@ -113,7 +109,7 @@ class OssSide:
     def store(self) -> RemoteStore:
         from wesemu.storage.oss import OssStore
 
-        return OssStore(access(self))
+        return OssStore(self.there, RemoteBucketSettings.model_validate(settings_of(self)))
 
 
 @contextmanager
@@ -129,9 +125,17 @@ def moto() -> Iterator[tuple[str, RemoteStore]]:
     address = f"http://{host}:{port}"
     from wesemu.storage.s3 import S3Store
 
+    settings = RemoteBucketSettings(
+        type="s3",
+        endpoint=address,
+        region="us-east-1",
+        access_key_id=SecretStr(KEY_ID),
+        access_key_secret=SecretStr(SECRET),
+        path_style=True,
+    )
     yield (
         address,
-        S3Store(BucketAccess("any", address, "us-east-1", KEY_ID, SECRET, path_style=True)),
+        S3Store("any", settings),
     )
     server.stop()
 

@@ -10,8 +10,16 @@ import pytest
 from support.nvml import Card, NvmlDouble
 
 from wesemu.composition import choose_gpus
-from wesemu.node import Gpu, GpuProcess, Inventory, choose, has_driver, take_inventory
-from wesemu.settings import GpuSettings, NodeSettings
+from wesemu.node import (
+    Gpu,
+    GpuProcess,
+    GpuSettings,
+    Inventory,
+    NodeSettings,
+    choose,
+    has_driver,
+    take_inventory,
+)
 
 
 def inventory(*cards: Card, **options: Any) -> Inventory:

@@ -3,9 +3,9 @@
 import pytest
 
 from wesemu.engines.lease_queue import devices_environment
-from wesemu.node import Gpu, detect
+from wesemu.node import Gpu, GpuSettings, detect
 from wesemu.runs.model import Resources
-from wesemu.settings import GpuSettings, Settings
+from wesemu.settings import Settings
 
 
 def test_what_is_declared_stands() -> None:

@@ -16,8 +16,8 @@ from wesemu.composition import choose_gpus, find_gpus
 from wesemu.core import pipelines_folder
 from wesemu.demo.run import CudaNode, SelfTest
 from wesemu.errors import SystemFault
-from wesemu.node import Gpu, Inventory, has_driver, take_inventory
-from wesemu.settings import NodeSettings, ParabricksSettings, Settings
+from wesemu.node import Gpu, Inventory, NodeSettings, has_driver, take_inventory
+from wesemu.settings import ParabricksSettings, Settings
 
 # --- `wesemu demo --node cuda` ---
 

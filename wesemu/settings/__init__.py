@@ -1,12 +1,15 @@
 """All settings: command-line flags win, then `WESEMU_*` variables, then `./wesemu.toml`.
 
 Unknown keys are errors. In the environment, two underscores separate nested keys:
-`WESEMU_AUTH__TOKENS='{"secret": "alice"}'`. The groups of the server are
-declared here, those of runs in `runs`.
+`WESEMU_AUTH__TOKENS='{"secret": "alice"}'`.
+
+Groups are declared beside their consumers, or here: the core and the programs of run processes do
+not import pydantic.
 """
 
 import base64
 import os
+from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,20 +28,11 @@ from wesemu.api.csrf import check_origin
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.mappers import check_template
 from wesemu.genomics.tools import check_commands
-from wesemu.settings.runs import (
-    ClockSettings,
-    EngineSettings,
-    GpuSettings,
-    InputSettings,
-    LimitSettings,
-    NodeSettings,
-    ParabricksSettings,
-    RemoteBucketSettings,
-    RetentionSettings,
-    SlaSettings,
-    WdlSettings,
-    WorkflowSettings,
-)
+from wesemu.node import NodeSettings
+from wesemu.runs.clock import FASTEST
+from wesemu.runs.model import Pacing
+from wesemu.storage.remote import RemoteBucketSettings
+from wesemu.workflows.locations import InputSettings
 from wesemu.workflows.params import MAPPERS
 
 
@@ -166,28 +160,138 @@ class CallbackSettings(BaseModel):
         return secret
 
 
-__all__ = [
-    "AuthSettings",
-    "CallbackSettings",
-    "ClockSettings",
-    "EngineSettings",
-    "GpuSettings",
-    "InputSettings",
-    "LimitSettings",
-    "NodeSettings",
-    "OidcSettings",
-    "ParabricksSettings",
-    "RemoteBucketSettings",
-    "RetentionSettings",
-    "ServerSettings",
-    "Settings",
-    "SlaSettings",
-    "WdlSettings",
-    "WesSettings",
-    "WorkflowSettings",
-    "settings_from",
-    "unknown_variables",
-]
+class WorkflowSettings(BaseModel):
+    """Workflows of users and workflows by URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fetch: bool = True
+    """Fetch `http:`, `https:` and `trs:` URLs in `workflow_url`."""
+    hosts: list[str] = Field(default_factory=lambda: ["*"])
+    """Allowed hosts, with `*` as wildcard: `["raw.githubusercontent.com", "dockstore.org"]`."""
+    networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
+    """Networks that workflows may come from although they are not public: `["10.0.0.0/8"]`."""
+    folders: list[Path] = Field(default_factory=list)
+    """Folders of this machine for `file:` URLs in `workflow_url`."""
+    owners: Literal["auto"] | list[str] = "auto"
+    """Owners who may send their own workflows, which are programs: `["alice"]`, `["*"]` for all,
+    `[]` for none. `auto`: all on a loopback address without credentials, otherwise none. Every
+    owner may use the bundled pipelines."""
+
+
+class ClockSettings(BaseModel):
+    """The emulated clock, which sets the times of runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    speed: float = Field(default=1.0, ge=0, le=FASTEST, allow_inf_nan=False)
+    """Emulated seconds per real second at start-up; 600: ten minutes per second."""
+
+
+class SlaSettings(BaseModel):
+    """Emulation of AGS's service levels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pace: Pacing = Pacing.REAL
+    """`real`: a job ends with its tools; `sla`: after the minutes of its service level on the
+    emulated clock, but not before its tools."""
+
+    bases_factor: Decimal = Field(default=Decimal(1), gt=0, le=10**9, allow_inf_nan=False)
+    """Factor for the counted base pairs in service level and price."""
+
+    read_length_penalty: bool = False
+    """Give reads below 150 bp up to 30 % more time, as on the billing page."""
+
+
+class WdlSettings(BaseModel):
+    """WDL tasks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    containers: Literal["auto", "always", "never"] = "auto"
+    """Use of docker, podman or apptainer. `auto`: tasks with an image run in it if it is present or
+    can be pulled, otherwise on this machine; `always`: all tasks run in containers, those without
+    an image in miniwdl's default image; `never`: on this machine."""
+
+
+class EngineSettings(BaseModel):
+    """Execution of workflows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    snakemake: Literal["warm", "cli"] = "warm"
+    """`warm`: fork each run from a process with Snakemake loaded; `cli`: start a new process."""
+
+    sandbox: Literal["auto", "landlock", "bubblewrap", "none"] = "auto"
+    """Sandbox that keeps workflows of users in their run directory. `auto`: Landlock if the kernel
+    has it (Linux 5.13), otherwise none; `landlock`: do not start without it; `bubblewrap`: the
+    program bwrap, which also hides other processes, with a cold start of each workflow."""
+
+    network: bool = True
+    """Allow workflows of users to use the network."""
+
+    readable: list[Path] = Field(default_factory=list)
+    """Files and folders that sandboxed workflows may read although they lie in the data directory
+    or contain credentials."""
+
+    writable: list[Path] = Field(default_factory=list)
+    """Folders that sandboxed workflows may write to, besides their run directory."""
+
+    environment: list[str] = Field(default_factory=list)
+    """Environment variables that tasks get although they look like secrets, with `*` as wildcard:
+    `["AWS_*"]`."""
+
+    wdl: WdlSettings = Field(default_factory=WdlSettings)
+
+
+class LimitSettings(BaseModel):
+    """Limits of runs and owners; 0: no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_minutes: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """Most wall clock minutes of a run after its start."""
+
+    bytes: int = Field(default=0, ge=0)
+    """Most bytes in a run directory."""
+
+    runs_per_owner: int = Field(default=0, ge=0)
+    """Most queued and active runs of an owner."""
+
+
+class RetentionSettings(BaseModel):
+    """Removal of ended runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: float = Field(default=0, ge=0, allow_inf_nan=False)
+    """Remove runs that ended so many days ago, with their directories; results in buckets stay.
+    0: never."""
+
+
+class ParabricksSettings(BaseModel):
+    """NVIDIA Parabricks on a CUDA node; docs/parabricks.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    runtime: Literal["auto", "native", "docker", "apptainer", "none"] = "auto"
+    """`auto`: `pbrun` on PATH, otherwise the image; `none`: never."""
+
+    image: str = ""
+    """A Docker image on this machine, or a .sif file. Images are never downloaded."""
+
+    low_memory: Literal["auto", "always", "never"] = "auto"
+    """Low-memory flags; `auto`: for GPUs below 24 GB."""
+
+    retry_low_memory: bool = True
+    """Retry with the low-memory flags when the GPU ran out of memory."""
+
+    temporary: str = ""
+    """A folder on a fast local disk for temporary files; empty: the run's directory."""
+
+    memory_limit: int = Field(default=0, ge=0)
+    """GB of host memory for fq2bam; 0: its default, half of the memory."""
 
 
 class Settings(BaseSettings):

@@ -10,7 +10,7 @@ from oss2.credentials import EnvironmentVariableCredentialsProvider, StaticCrede
 
 from wesemu.errors import PermanentError, TransientError
 from wesemu.storage.checksums import stated_checksums
-from wesemu.storage.remote import DIGEST, RETRIED, BucketAccess, RemoteObject, RemotePart
+from wesemu.storage.remote import DIGEST, RETRIED, RemoteBucketSettings, RemoteObject, RemotePart
 
 _NOT_FOUND = 404
 _PAGE = 1000
@@ -25,16 +25,16 @@ class OssStore:
     OSS_SESSION_TOKEN. Requests are signed by version 4 if the region is known, else by version 1.
     """
 
-    def __init__(self, access: BucketAccess) -> None:
+    def __init__(self, bucket: str, settings: RemoteBucketSettings) -> None:
         self._bucket: Any = oss2.Bucket(
-            _auth(access),
-            access.endpoint or f"https://oss-{access.region or 'cn-hangzhou'}.aliyuncs.com",
-            access.bucket,
+            _auth(settings),
+            settings.endpoint or f"https://oss-{settings.region or 'cn-hangzhou'}.aliyuncs.com",
+            bucket,
             session=oss2.Session(pool_size=16),
             connect_timeout=_TIMEOUT_SECONDS,
             enable_crc=False,  # `Uploader` checks the object, Content-MD5 each part
-            region=access.region or None,
-            is_path_style=access.path_style,
+            region=settings.region or None,
+            is_path_style=settings.path_style,
         )
 
     def head(self, key: str) -> RemoteObject | None:
@@ -110,14 +110,18 @@ class OssStore:
             self._bucket.abort_multipart_upload(key, upload)
 
 
-def _auth(access: BucketAccess) -> Any:
-    if access.anonymous:
+def _auth(settings: RemoteBucketSettings) -> Any:
+    if settings.anonymous:
         return oss2.AnonymousAuth()
-    if access.key_id:
-        provider: Any = StaticCredentialsProvider(access.key_id, access.secret, access.token)
+    if key_id := settings.access_key_id.get_secret_value():
+        provider: Any = StaticCredentialsProvider(
+            key_id,
+            settings.access_key_secret.get_secret_value(),
+            settings.security_token.get_secret_value(),
+        )
     else:
         provider = EnvironmentVariableCredentialsProvider()
-    return (oss2.ProviderAuthV4 if access.region else oss2.ProviderAuth)(provider)
+    return (oss2.ProviderAuthV4 if settings.region else oss2.ProviderAuth)(provider)
 
 
 class _Missing(PermanentError):

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from yarl import URL
 
 from wesemu.errors import InputError, InvalidRequest, PermanentError
@@ -69,26 +70,52 @@ class RemotePart:
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
-class BucketAccess:
-    """Address and credentials of a bucket.
+class RemoteBucketSettings(BaseModel):
+    """A remote bucket; its key in `remote_buckets` is its local name."""
 
-    Without credentials the SDK's usual sources apply, unless `anonymous`. An empty `endpoint` means
-    the service's own.
-    """
+    model_config = ConfigDict(extra="forbid")
 
-    bucket: str
+    type: Literal["s3", "oss"]
+    """The service: `s3` needs the extra `s3`, `oss` the extra `oss`."""
+
+    bucket: str = ""
+    """The remote name; empty: the local name."""
+
+    prefix: str = ""
+    """The remote folder that contains the keys; keys cannot leave it."""
+
     endpoint: str = ""
-    region: str = ""
-    key_id: str = ""
-    secret: str = ""
-    token: str = ""
-    anonymous: bool = False
-    path_style: bool = False
+    """The service's URL; empty: Amazon's or Alibaba's, by region."""
 
-    def __repr__(self) -> str:
-        """Leave out the credentials, which must not appear in logs."""
-        return f"BucketAccess({self.bucket!r}, {self.endpoint!r})"
+    region: str = ""
+    """The region, for signatures of version 4; OSS without a region uses version 1."""
+
+    access_key_id: SecretStr = SecretStr("")
+    """Empty: boto3's credential chain (`s3`), or OSS_ACCESS_KEY_ID … in the environment (`oss`)."""
+
+    access_key_secret: SecretStr = SecretStr("")
+    """The secret of `access_key_id`."""
+
+    security_token: SecretStr = SecretStr("")
+    """The token of temporary credentials."""
+
+    anonymous: bool = False
+    """Send no credentials, for public data."""
+
+    path_style: bool = False
+    """Put the bucket into the path instead of the host, as many self-hosted services need."""
+
+    part_mib: int = Field(default=16, ge=5, le=5120)
+    """Part size of multipart uploads in MiB; larger files are sent in parts."""
+
+    @model_validator(mode="after")
+    def _has_whole_credentials(self) -> Self:
+        has_id = bool(self.access_key_id.get_secret_value())
+        if has_id != bool(self.access_key_secret.get_secret_value()):
+            raise ValueError("access_key_id and access_key_secret go together")
+        if has_id and self.anonymous:
+            raise ValueError("anonymous and access_key_id exclude each other")
+        return self
 
 
 class RemoteStore(Protocol):

@@ -13,7 +13,7 @@ from botocore.exceptions import ConnectionError as NoConnection
 
 from wesemu.errors import PermanentError, TransientError
 from wesemu.storage.checksums import stated_checksums
-from wesemu.storage.remote import DIGEST, RETRIED, BucketAccess, RemoteObject, RemotePart
+from wesemu.storage.remote import DIGEST, RETRIED, RemoteBucketSettings, RemoteObject, RemotePart
 
 _NOT_FOUND = 404
 
@@ -21,21 +21,21 @@ _NOT_FOUND = 404
 class S3Store:
     """Implements `RemoteStore`. Missing credentials come from boto3's own provider chain."""
 
-    def __init__(self, access: BucketAccess) -> None:
+    def __init__(self, bucket: str, settings: RemoteBucketSettings) -> None:
         session = boto3.session.Session(
-            aws_access_key_id=access.key_id or None,
-            aws_secret_access_key=access.secret or None,
-            aws_session_token=access.token or None,
-            region_name=access.region or None,
+            aws_access_key_id=settings.access_key_id.get_secret_value() or None,
+            aws_secret_access_key=settings.access_key_secret.get_secret_value() or None,
+            aws_session_token=settings.security_token.get_secret_value() or None,
+            region_name=settings.region or None,
         )
-        self._bucket = access.bucket
+        self._bucket = bucket
         self._client: Any = session.client(
             "s3",
-            endpoint_url=access.endpoint or None,
+            endpoint_url=settings.endpoint or None,
             region_name=session.region_name or "us-east-1",
             config=Config(
-                signature_version=UNSIGNED if access.anonymous else "s3v4",
-                s3={"addressing_style": "path" if access.path_style else "auto"},
+                signature_version=UNSIGNED if settings.anonymous else "s3v4",
+                s3={"addressing_style": "path" if settings.path_style else "auto"},
                 connect_timeout=10,
                 read_timeout=60,
                 max_pool_connections=16,

@@ -6,8 +6,11 @@ The parts of this module are the kinds of locations, the locations of all inputs
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from wesemu.errors import InvalidRequest, ObjectNotFound
 from wesemu.storage.buckets import SCHEME
@@ -112,6 +115,28 @@ class RunInputs:
     @property
     def remote(self) -> list[InputLocation]:
         return [each for each in self if each.is_remote]
+
+
+class InputSettings(BaseModel):
+    """Inputs from outside the buckets; docs/inputs.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    http: bool = True
+    """Fetch `http://` and `https://` inputs from public addresses."""
+
+    networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
+    """Networks that inputs may come from although they are not public: `["10.0.0.0/8"]`."""
+
+    file_roots: list[Path] = Field(default_factory=list)
+    """Folders for `file://` inputs; empty: no such inputs."""
+
+    largest_gib: float = Field(default=1024, gt=0, allow_inf_nan=False)
+    """Largest file to download, in GiB."""
+
+    cache_gib: float = Field(default=200, ge=0, allow_inf_nan=False)
+    """Size of the cache of downloaded inputs in GiB; the least recently used files are deleted
+    first, but none that a run uses."""
 
 
 @dataclass(frozen=True, slots=True)

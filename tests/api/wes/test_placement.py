@@ -12,11 +12,12 @@ from support.waiting import soon
 
 from wesemu.app import create_app
 from wesemu.engines.leases import LeaseClient
+from wesemu.node import NodeSettings
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import QueuePriority
-from wesemu.settings import NodeSettings, Settings
+from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]

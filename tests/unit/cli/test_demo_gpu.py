@@ -11,8 +11,8 @@ from wesemu.cli import gpu
 from wesemu.cli.gpu import cuda_node
 from wesemu.demo.run import CudaNode
 from wesemu.errors import SystemFault
-from wesemu.node import Inventory, take_inventory
-from wesemu.settings import NodeSettings, ParabricksSettings, Settings
+from wesemu.node import Inventory, NodeSettings, take_inventory
+from wesemu.settings import ParabricksSettings, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from support.parabricks import IMAGE, Doubles
 from wesemu.cli.doctor import HealthCheck
 from wesemu.cli.gpu import check_gpus, check_parabricks, run_selftests
 from wesemu.core import pipelines_folder
-from wesemu.node import Inventory, take_inventory
-from wesemu.settings import NodeSettings, ParabricksSettings
+from wesemu.node import Inventory, NodeSettings, take_inventory
+from wesemu.settings import ParabricksSettings
 
 
 @pytest.fixture(autouse=True)

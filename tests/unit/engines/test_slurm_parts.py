@@ -29,7 +29,7 @@ from wesemu.engines.slurm import (
 from wesemu.engines.snakemake import SnakemakeEngine
 from wesemu.engines.snakemake.cli_worker import job_log, plugin_argv, plugin_resources, read_job_log
 from wesemu.errors import EngineFault
-from wesemu.settings import NodeSettings
+from wesemu.node import NodeSettings
 
 STDERR = Path("/data/runs/r1/tasks/3-1/stderr")
 LAB = Cluster("long", "lab7", ("--qos=normal", "--mem-per-cpu=4G"))

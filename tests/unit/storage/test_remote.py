@@ -6,8 +6,7 @@ import threading
 import pytest
 
 from wesemu.composition import remote_bucket
-from wesemu.settings import RemoteBucketSettings
-from wesemu.storage.remote import RemoteKey, WebFile, run_in_own_thread
+from wesemu.storage.remote import RemoteBucketSettings, RemoteKey, WebFile, run_in_own_thread
 
 
 def bucket_server(name: str, **settings: str) -> str:

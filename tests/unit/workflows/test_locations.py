@@ -5,8 +5,7 @@ import pytest
 from wesemu.composition import remote_bucket
 from wesemu.errors import InvalidRequest
 from wesemu.runs.ports import Publication
-from wesemu.settings import RemoteBucketSettings
-from wesemu.storage.remote import RemoteKey, WebFile
+from wesemu.storage.remote import RemoteBucketSettings, RemoteKey, WebFile
 from wesemu.workflows.locations import BucketKey, FileUrl, Location, Locations, PlainName
 from wesemu.workflows.params import WgsParams
 from wesemu.workflows.results import check_names
