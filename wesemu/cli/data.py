@@ -15,7 +15,6 @@ import typer
 
 from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
 from wesemu.errors import BucketNotFound
-from wesemu.storage.buckets import is_reserved
 
 if TYPE_CHECKING:
     from wesemu.client import AsyncClient
@@ -343,6 +342,8 @@ def _root(data: Path | None) -> Path:
 
 
 def _visible_files(top: Path, bucket: Path) -> Iterator[Path]:
+    from wesemu.storage.buckets import is_reserved
+
     for path in top.rglob("*"):
         if path.is_file() and not is_reserved(path.relative_to(bucket).as_posix()):
             yield path

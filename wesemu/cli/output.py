@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum, StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Protocol, Self
 
 import typer
@@ -284,12 +283,7 @@ class ProgressDisplay(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None: ...
 
@@ -308,12 +302,7 @@ class ProgressLines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         return
 
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
@@ -347,12 +336,7 @@ class ProgressBars:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:

@@ -12,7 +12,6 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from wesemu.errors import DiskFull
@@ -122,12 +121,7 @@ class WriteBehind:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *details: object) -> None:
         self._closing.set()
         if kind is asyncio.CancelledError:
             self._give_up.set()

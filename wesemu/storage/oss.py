@@ -10,9 +10,15 @@ from oss2.credentials import EnvironmentVariableCredentialsProvider, StaticCrede
 
 from wesemu.errors import PermanentError, TransientError
 from wesemu.storage.checksums import stated_checksums
-from wesemu.storage.remote import DIGEST, RETRIED, RemoteBucketSettings, RemoteObject, RemotePart
+from wesemu.storage.remote import (
+    DIGEST,
+    ObjectMissing,
+    RemoteBucketSettings,
+    RemoteObject,
+    RemotePart,
+    status_error,
+)
 
-_NOT_FOUND = 404
 _PAGE = 1000
 _TIMEOUT_SECONDS = 60
 _METADATA = f"x-oss-meta-{DIGEST}"
@@ -41,7 +47,7 @@ class OssStore:
         try:
             with _translated():
                 response = self._bucket.head_object(key)
-        except _Missing:
+        except ObjectMissing:
             return None
         return RemoteObject(
             size=int(response.content_length),
@@ -97,7 +103,7 @@ class OssStore:
                     if not page.is_truncated:
                         return items
                     marker = page.next_marker
-        except _Missing:
+        except ObjectMissing:
             return None
 
     def complete(self, key: str, upload: str, parts: Sequence[RemotePart]) -> None:
@@ -124,10 +130,6 @@ def _auth(settings: RemoteBucketSettings) -> Any:
     return (oss2.ProviderAuthV4 if settings.region else oss2.ProviderAuth)(provider)
 
 
-class _Missing(PermanentError):
-    """The service responded 404."""
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     """Translate oss2's errors, whose texts quote signatures and key ids."""
@@ -143,6 +145,4 @@ def _translated() -> Iterator[None]:
         ) from None
     except oss2.exceptions.OssError as error:
         reason = f"answered {error.status} {error.code}".strip()
-        if error.status in RETRIED:
-            raise TransientError(reason) from None
-        raise (_Missing if error.status == _NOT_FOUND else PermanentError)(reason) from None
+        raise status_error(error.status, reason) from None

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from yarl import URL
 
-from wesemu.errors import InputError, InvalidRequest, PermanentError
+from wesemu.errors import InputError, InvalidRequest, PermanentError, TransientError
 from wesemu.storage.buckets import check_key
 from wesemu.storage.checksums import Checksum
 from wesemu.storage.retry import DELAYS, with_retry
@@ -49,6 +49,17 @@ DIGEST = "wesemu-sha256"
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of responses after which a request is retried."""
+
+
+class ObjectMissing(PermanentError):
+    """The service responded 404."""
+
+
+def status_error(status: int, reason: str) -> TransientError | PermanentError:
+    """Return the error for a response with an error status."""
+    if status in RETRIED:
+        return TransientError(reason)
+    return ObjectMissing(reason) if status == 404 else PermanentError(reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,14 @@ from botocore.exceptions import ConnectionError as NoConnection
 
 from wesemu.errors import PermanentError, TransientError
 from wesemu.storage.checksums import stated_checksums
-from wesemu.storage.remote import DIGEST, RETRIED, RemoteBucketSettings, RemoteObject, RemotePart
-
-_NOT_FOUND = 404
+from wesemu.storage.remote import (
+    DIGEST,
+    ObjectMissing,
+    RemoteBucketSettings,
+    RemoteObject,
+    RemotePart,
+    status_error,
+)
 
 
 class S3Store:
@@ -52,7 +57,7 @@ class S3Store:
                 response = self._client.head_object(
                     Bucket=self._bucket, Key=key, ChecksumMode="ENABLED"
                 )
-        except _Missing:
+        except ObjectMissing:
             return None
         headers: Mapping[str, str] = response["ResponseMetadata"]["HTTPHeaders"]
         return RemoteObject(
@@ -123,7 +128,7 @@ class S3Store:
                         RemotePart(int(each["PartNumber"]), int(each["Size"]), str(each["ETag"]))
                         for each in page.get("Parts", ())
                     ]
-        except _Missing:
+        except ObjectMissing:
             return None
         return items
 
@@ -139,10 +144,6 @@ class S3Store:
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
 
 
-class _Missing(PermanentError):
-    """The service responded 404."""
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     """Translate boto3's errors, without texts that may quote credentials."""
@@ -152,9 +153,7 @@ def _translated() -> Iterator[None]:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
         reason = f"answered {status}" + (f" {code}" if code and code != str(status) else "")
-        if status in RETRIED:
-            raise TransientError(reason) from None
-        raise (_Missing if status == _NOT_FOUND else PermanentError)(reason) from None
+        raise status_error(status, reason) from None
     except (HTTPClientError, NoConnection) as error:
         raise TransientError(f"cannot be reached ({type(error).__name__})") from None
     except BotoCoreError as error:

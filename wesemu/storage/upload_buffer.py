@@ -7,7 +7,6 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from wesemu.errors import DigestMismatch, SystemFault, TooLarge
 from wesemu.storage.checksums import Crc64
@@ -132,12 +131,7 @@ class UploadFile:
     def __enter__(self) -> "UploadFile":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from wesemu.errors import Conflict, InvalidRequest
@@ -141,12 +140,7 @@ class _TextFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._file:
             if self._gzip:
                 self._file.write(self._gzip.finish())
