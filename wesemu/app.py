@@ -9,6 +9,7 @@ import hashlib
 import json
 import resource
 import shutil
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from wesemu.api.admin.controls import (
     RequestLogHandlers,
     ResetHandlers,
 )
+from wesemu.api.admin.data import ReferenceHandlers, SnapshotHandlers
 from wesemu.api.admin.metrics import MachineFigures, MetricsHandlers
 from wesemu.api.admin.routes import AdminAccess, AdminDialect, EventHandlers, StateHandlers
 from wesemu.api.ags.auth import AgsAuthenticator
@@ -55,13 +57,16 @@ from wesemu.provenance.collect import CrateBuilder
 from wesemu.runs.admin_service import AdminService
 from wesemu.runs.clock import Clock, WallClock
 from wesemu.runs.data_directory import IdSource, Readiness
-from wesemu.runs.model import JsonObject, JsonValue
+from wesemu.runs.maintenance import add_runs
+from wesemu.runs.model import JsonObject, JsonValue, RunId
 from wesemu.runs.ports import Engine
+from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.webhooks import Callbacks
 from wesemu.settings import Settings
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
+from wesemu.storage.snapshots import PathMarks, SnapshotState
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.params import PARAMS
 
@@ -234,6 +239,8 @@ def add_controls(
         empty_buckets=objects.buckets.empty,
     )
 
+    references = ReferenceHandlers(core.references, core.data)
+
     async def problems() -> list[str]:
         resetting = ["the server is being reset"] if request_gate.gate.is_closed else []
         return resetting + await readiness.problems()
@@ -251,11 +258,43 @@ def add_controls(
             partial(_machine_figures, core, settings),
         ),
         resets,
+        _snapshots(core, admin, resets),
+        references,
         PruneHandlers(core.retention),
     ):
         app.add_routes(part.routes())
     app.on_shutdown.append(resets.close)
+    app.on_shutdown.append(references.close)
     app.on_shutdown.append(events.close)
+
+
+def _snapshots(core: Core, admin: AdminService, resets: ResetHandlers) -> SnapshotHandlers:
+    places = {"data": str(core.data.root), "pipelines": str(core.pipelines)}
+    if sys.prefix != sys.base_prefix:  # a virtual environment, whose tools logs name
+        places["python"] = sys.prefix
+
+    async def state() -> SnapshotState:
+        await admin.settled()
+        clock = core.clock_control.clock
+        runs = await core.store.ordered_ids()
+        return SnapshotState(clock.now(), clock.rate.speed, core.ids.state(), tuple(runs))
+
+    async def restore(state: SnapshotState) -> None:
+        await core.directory_check.close()  # it compares what is replaced here
+        await add_runs(core.store, [Workspace(core.data.runs / run_id) for run_id in state.runs])
+        for run_id in state.runs:
+            core.changes.notify(RunId(run_id))
+        await core.clock_control.restart(state.emulated, state.speed)
+        core.ids.restore(state.ids)
+
+    return SnapshotHandlers(
+        core.data,
+        PathMarks(places),
+        resets,
+        state=state,
+        check=lambda state: IdSource().restore(state.ids),
+        restore=restore,
+    )
 
 
 def _callbacks(settings: Settings, core: Core) -> Callbacks:

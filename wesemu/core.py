@@ -70,6 +70,7 @@ class Core:
     pipelines: Path
     engines: Sequence[Engine]
     objects: ObjectServices
+    references: ReferenceStore
     store: RunStore
     changes: RunNotifier
     scheduler: Scheduler
@@ -111,7 +112,13 @@ async def open_core(
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
     transfers = await open_transfers(settings, data.cache, opening)
-    planner = _planner(settings, data, pipelines, node, engines, transfers, opening)
+    references = ReferenceStore(
+        data.references,
+        data.cache,
+        tools=partial(resolve, settings.tools),
+        lease=SystemLeases(data.leases).lease,
+    )
+    planner = _planner(settings, data, pipelines, node, engines, references, transfers, opening)
     changes = RunNotifier()
     limits = _limits(settings.limits)
     supervisor = Supervisor(
@@ -153,6 +160,7 @@ async def open_core(
         pipelines,
         engines,
         objects,
+        references,
         store,
         changes,
         scheduler,
@@ -207,16 +215,11 @@ def _planner(
     pipelines: Path,
     node: Node,
     engines: Sequence[Engine],
+    references: ReferenceStore,
     transfers: RemoteTransfers,
     opening: AsyncExitStack,
 ) -> Planner:
     offer = _node_offer(settings.node, node)
-    references = ReferenceStore(
-        data.references,
-        data.cache,
-        tools=partial(resolve, settings.tools),
-        lease=SystemLeases(data.leases).lease,
-    )
     indexer = ReferenceIndexer(references)
     opening.push_async_callback(indexer.close)
     buckets = Buckets(data.buckets)

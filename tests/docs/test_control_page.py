@@ -33,7 +33,16 @@ async def test_every_endpoint_has_its_heading_and_every_heading_its_endpoint(
 
 
 @pytest.mark.parametrize(
-    "request_body", [models.Speed, models.Advance, models.Reset, models.FaultBody, models.NextRun]
+    "request_body",
+    [
+        models.Speed,
+        models.Advance,
+        models.Reset,
+        models.FaultBody,
+        models.NextRun,
+        models.ReferenceFromBucket,
+        models.ReferenceReport,
+    ],
 )
 def test_every_member_of_a_request_is_explained(request_body: type) -> None:
     names = list(request_body.model_fields)  # type: ignore[attr-defined]

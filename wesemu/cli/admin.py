@@ -146,6 +146,10 @@ def register(app: typer.Typer) -> None:
     clock.command("advance")(advance)
     clock.command("speed")(speed)
     app.add_typer(clock, name="clock", rich_help_panel=panel)
+    snapshots = typer.Typer(no_args_is_help=True, help="Snapshots of a server.")
+    snapshots.command("save")(save_snapshot)
+    snapshots.command("load")(load_snapshot)
+    app.add_typer(snapshots, name="snapshot", rich_help_panel=panel)
     faults = typer.Typer(no_args_is_help=True, help="Faults that the server injects.")
     faults.command("list")(list_faults)
     faults.command("add")(add)
@@ -164,6 +168,31 @@ def reset(
 
     runs = call(server, token, lambda client: client.control.reset(buckets=buckets))
     print_note(f"removed {runs} {'run' if runs == 1 else 'runs'}")
+
+
+SnapshotFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+
+
+def save_snapshot(file: SnapshotFile, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
+    """Write buckets, references, ended runs and emulated time of a server to a file."""
+    from wesemu.cli.output import print_result
+    from wesemu.cli.remote import call
+
+    print_result(str(call(server, token, lambda client: client.control.save_snapshot(file))))
+
+
+def load_snapshot(file: SnapshotFile, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
+    """Replace the runs, buckets and time of a server by those of a snapshot."""
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_note
+    from wesemu.cli.remote import call
+
+    if not file.is_file():
+        raise CommandRefused(f"there is no file {file}", ExitStatus.USAGE)
+    counts = call(server, token, lambda client: client.control.load_snapshot(file))
+    print_note(
+        f"loaded {counts['runs']} runs, {counts['buckets']} buckets, "
+        f"{counts['references']} references"
+    )
 
 
 def show(as_json: AsJson = False, server: Server = DEFAULT_SERVER, token: Token = None) -> None:

@@ -105,7 +105,7 @@ Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
 def add_reference(
     name: Annotated[str, typer.Argument(help="What jobs will call it: hg38.", show_default=False)],
     fasta: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
+        str, typer.Argument(metavar="FILE", help="A FASTA, plain or gzip.", show_default=False)
     ],
     mapper: Annotated[
         Mapper,
@@ -115,14 +115,51 @@ def add_reference(
         ),
     ] = "bwa",
     data: Data = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Send the FASTA to this server, instead of the data directory.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+    token: Token = None,
 ) -> None:
-    """Copy a FASTA, and FILE.alt if it exists, into the data directory and index it."""
+    """Copy a FASTA, and FILE.alt if it exists, into the data directory and index it.
+
+    With --server, send the FASTA to a running server, or name an oss:// location there.
+    """
     from wesemu.cli.configuration import check_data
     from wesemu.cli.output import print_note, print_result
 
+    if server is not None:
+        _add_to_server(server, token, name, fasta, mapper)
+        return
     check_data(data)
     print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
-    print_result(str(_store(data).add(name, fasta, mapper)))
+    print_result(str(_store(data).add(name, Path(fasta), mapper)))
+
+
+def _add_to_server(server: str, token: str | None, name: str, fasta: str, mapper: str) -> None:
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_result, progress_display
+    from wesemu.cli.remote import call
+    from wesemu.client.transport import text
+
+    source: Path | str = fasta if fasta.startswith(_SCHEME) else Path(fasta)
+    if isinstance(source, Path) and not source.is_file():
+        raise CommandRefused(f"there is no file {source}", ExitStatus.USAGE)
+
+    async def act(client: "AsyncClient") -> str:
+        with progress_display() as display:
+            added = await client.control.add_reference(
+                name,
+                source,
+                mapper=mapper,
+                progress=lambda each: display.show(name, text(each, "state"), 0, 0),
+            )
+        return text(added, "name")
+
+    print_result(call(server, token, act, {"location": "FILE", "name": "NAME"}))
 
 
 def index_reference(

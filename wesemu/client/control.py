@@ -1,10 +1,14 @@
 """The control API of the server, below `/_wesemu/` (docs/control.md)."""
 
-from collections.abc import Mapping
+import asyncio
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from wesemu.client.transport import ClientError, Transport, nested_list, number, text
+from wesemu.client.wes import pauses
 from wesemu.runs.model import JsonObject, JsonValue
 
 _ROOT = "/_wesemu"
@@ -115,6 +119,60 @@ class ControlOperations:
             "dry_run": dry_run,
         }
         return await self._transport.call("POST", f"{_ROOT}/prune", body=body)
+
+    async def save_snapshot(self, target: Path) -> Path:
+        """Write buckets, references, ended runs and emulated time to the file `target`."""
+        return await self._transport.download(
+            f"{_ROOT}/snapshots", target, "snapshot.tar", method="POST"
+        )
+
+    async def load_snapshot(self, source: Path) -> JsonObject:
+        """Replace the server's runs, buckets and time by those of a snapshot.
+
+        Return the numbers of `runs`, `buckets` and `references`.
+        """
+        return _object(await self._transport.send("PUT", f"{_ROOT}/snapshots", data=source))
+
+    async def references(self) -> list[JsonObject]:
+        """Return the registered references, and those that are being added."""
+        return nested_list(await self._transport.call("GET", f"{_ROOT}/references"), "references")
+
+    async def add_reference(
+        self,
+        name: str,
+        source: Path | str,
+        *,
+        mapper: str = "bwa",
+        progress: Callable[[JsonObject], None] = lambda reference: None,
+    ) -> JsonObject:
+        """Register a FASTA as `name`: a file to send, or a location such as oss://bucket/key.
+
+        Wait until it is indexed and return it, in the form of `references`. `progress` gets each
+        state before. Raise ClientError if it cannot be indexed.
+        """
+        path = f"{_ROOT}/references"
+        if isinstance(source, str):
+            body: JsonObject = {"name": name, "location": source, "mapper": mapper}
+            added = await self._transport.call("POST", path, body=body)
+        else:
+            query = {"name": name, "mapper": mapper}
+            added = _object(await self._transport.send("POST", path, query=query, data=source))
+        for pause in pauses():
+            found = [each for each in await self.references() if each["name"] == added["name"]]
+            reference = found[0] if found else added
+            if reference["state"] == "failed":
+                raise ClientError(f"the reference {name} was not added: {reference['error']}")
+            if reference["state"] == "ready":
+                return reference
+            progress(reference)
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses() does not end")
+
+
+def _object(content: bytes) -> JsonObject:
+    answer = json.loads(content)
+    assert isinstance(answer, dict)
+    return answer
 
 
 def _reading(answer: JsonObject) -> ClockReading:

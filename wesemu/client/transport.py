@@ -141,7 +141,7 @@ class Transport:
         ) as response:
             return await response.read()
 
-    async def download(self, url: str, target: Path, name: str) -> Path:
+    async def download(self, url: str, target: Path, name: str, *, method: str = "GET") -> Path:
         """Write the response body of `url` to the file `target`.
 
         If `target` is a folder, the file gets the last part of `name`. The file appears when it is
@@ -153,21 +153,23 @@ class Transport:
         file = await asyncio.to_thread(temporary.open, "wb")
         try:
             with file:
-                async for chunk in self.chunks(url):
+                async for chunk in self.chunks(url, method=method):
                     await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(temporary.replace, target)
         finally:
             await asyncio.to_thread(temporary.unlink, missing_ok=True)
         return target
 
-    async def chunks(self, url: str, *, start: int = 0) -> AsyncIterator[bytes]:
+    async def chunks(
+        self, url: str, *, start: int = 0, method: str = "GET"
+    ) -> AsyncIterator[bytes]:
         """Yield the response body of `url` from byte `start` on.
 
         `url` is a path or an absolute URL of this server.
         """
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
-            async with self._request("GET", url, headers=headers, timeout=_NO_TOTAL) as response:
+            async with self._request(method, url, headers=headers, timeout=_NO_TOTAL) as response:
                 # a server that ignores Range sends everything: skip what the caller has
                 skip = 0 if response.status == _PARTIAL else start
                 async for chunk in response.content.iter_chunked(_CHUNK):

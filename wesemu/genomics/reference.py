@@ -118,13 +118,8 @@ class ReferenceStore:
                 return fasta
         return None
 
-    def add(self, name: str, fasta: Path, mapper: str = "bwa") -> Path:
-        """Register an indexed copy of `fasta` (plain or gzip) as `name`, and return its path.
-
-        A reference that is registered with the same sequences gets the index for `mapper` if that
-        is missing. Raises `InvalidRequest` for the name, `InputError` for the FASTA, `Conflict` if
-        the name has other sequences, `SystemFault` if a tool fails, `ToolMissing`.
-        """
+    def check_name(self, name: str) -> str:
+        """Return the name in lower case. Raises `InvalidRequest` if it cannot name a reference."""
         name = name.lower()
         if not _NAME.fullmatch(name):
             raise InvalidRequest(
@@ -132,6 +127,16 @@ class ReferenceStore:
                 "the first a letter or digit.",
                 field="name",
             )
+        return name
+
+    def add(self, name: str, fasta: Path, mapper: str = "bwa") -> Path:
+        """Register an indexed copy of `fasta` (plain or gzip) as `name`, and return its path.
+
+        A reference that is registered with the same sequences gets the index for `mapper` if that
+        is missing. Raises `InvalidRequest` for the name, `InputError` for the FASTA, `Conflict` if
+        the name has other sequences, `SystemFault` if a tool fails, `ToolMissing`.
+        """
+        name = self.check_name(name)
         facts = self._records.facts(fasta)
         target = self._root / name / FASTA
         with _locked(self._root / f".{name}.lock"):

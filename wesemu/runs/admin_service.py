@@ -24,6 +24,7 @@ from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
 
 _DRAIN_SECONDS = 0.5
+_SETTLE_SECONDS, _SETTLE_PAUSE_SECONDS = 10.0, 0.02
 
 ACTIVE = tuple(state for state in RunState if state.active)
 
@@ -114,6 +115,19 @@ class AdminService:
                     "the server"
                 )
 
+    async def settled(self) -> None:
+        """Wait until the directories of all ended runs have their ends: the index has them first.
+
+        Gives up after a time, because a full disk can delay that for ever.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            folders = await asyncio.to_thread(_without_end, self._runs)
+            runs = await self._store.many([RunId(folder.name) for folder in folders])
+            if not any(run.state.ended for run in runs.values()):
+                return
+            await asyncio.sleep(_SETTLE_PAUSE_SECONDS)
+
     async def wipe(self) -> int:
         """Delete all runs and their directories. Return how many.
 
@@ -126,6 +140,14 @@ class AdminService:
             self._changes.notify(run_id)
         await asyncio.to_thread(delete_all, self._runs, removed)
         return len(removed)
+
+
+def _without_end(runs: Path) -> list[Path]:
+    return [
+        folder
+        for folder in runs.iterdir()
+        if is_run_directory(folder) and not Workspace(folder).state.is_file()
+    ]
 
 
 _PRUNE_SECONDS = 3600.0

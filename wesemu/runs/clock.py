@@ -155,6 +155,11 @@ class EmulatedClock:
         """Set the earliest time that `now` returns: the latest time that a run has stored."""
         self._latest = max(self._latest, min(timestamp, END_OF_TIME))
 
+    def restart(self, rate: ClockRate) -> None:
+        """Run at another rate, which may be at an earlier time: all runs must be removed before."""
+        self._latest = rate.emulated
+        self.follow(rate)
+
     def follow(self, rate: ClockRate) -> None:
         """Run at another rate from now on."""
         self._rate = rate
@@ -217,6 +222,14 @@ class PersistentClock:
             await asyncio.to_thread(_save, self._path, rate)
             self.clock.follow(rate)
             return rate
+
+    async def restart(self, emulated: datetime, speed: float) -> None:
+        """Continue from `emulated`, as `EmulatedClock.restart`. Raises InvalidRequest."""
+        async with self._adjusting:
+            now = self._wall.now()
+            rate = ClockRate(now, min(emulated, END_OF_TIME)).changed(now, speed=speed)
+            await asyncio.to_thread(_save, self._path, rate)
+            self.clock.restart(rate)
 
     async def close(self) -> None:
         """Store the emulated time, with speed 1 while the server is down."""

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused
+from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused, InvalidRequest
 from wesemu.runs.ports import Engine
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.store import RunStore
@@ -250,6 +251,26 @@ class IdSource:
     def seed(self, seed: int | None) -> None:
         """Draw the same ids after each call with the same seed; None: unpredictable ids."""
         self._random = self._chance if seed is None else random.Random(seed)
+
+    def state(self) -> Any:
+        """Return the state of the seeded generator as JSON, for `restore`; None without a seed."""
+        if self._random is self._chance:
+            return None
+        version, numbers, spare = self._random.getstate()
+        return [version, list(numbers), spare]
+
+    def restore(self, state: Any) -> None:
+        """Continue from an earlier `state`. Raises InvalidRequest for anything else."""
+        if state is None:
+            self.seed(None)
+            return
+        continued = random.Random()
+        try:
+            version, numbers, spare = state
+            continued.setstate((version, tuple(numbers), spare))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidRequest("the state of the ids is damaged") from error
+        self._random = continued
 
     def run_id(self) -> str:
         """Return a random UUID (RFC 9562, version 4)."""

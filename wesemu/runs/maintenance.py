@@ -52,7 +52,7 @@ async def rebuild_index(store: RunStore, runs: Path) -> int:
     await _update_ended(store, runs)
     folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
     known = await store.ids()
-    return await _add_runs(store, [folder for folder in folders if folder.root.name not in known])
+    return await add_runs(store, [folder for folder in folders if folder.root.name not in known])
 
 
 async def repair_index(store: RunStore, runs: Path) -> None:
@@ -63,7 +63,7 @@ async def repair_index(store: RunStore, runs: Path) -> None:
     """
     if await store.is_empty():
         folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-        _warn_added(await _add_runs(store, folders))
+        _warn_added(await add_runs(store, folders))
     else:
         await _update_ended(store, runs)
 
@@ -79,8 +79,11 @@ async def drop_missing(store: RunStore, runs: Path) -> int:
     return len(gone)
 
 
-async def _add_runs(store: RunStore, folders: Iterable[Workspace]) -> int:
-    """Add runs that the index lacks. Return how many."""
+async def add_runs(store: RunStore, folders: Iterable[Workspace]) -> int:
+    """Add runs that the index lacks, by their creation; runs of one moment in the given order.
+
+    Return how many.
+    """
     pairs = [await asyncio.to_thread(_read, folder) for folder in folders]
     readable = [pair for pair in pairs if pair is not None]
     # by creation, because the order of insertion is the order of the queue
@@ -246,7 +249,7 @@ class DirectoryCheck:
             lost += await self._decide(inspected)
             foreign += inspected.foreign
             await asyncio.sleep(_REST * (time.monotonic() - began))
-        if added := await _add_runs(self._store, lost):
+        if added := await add_runs(self._store, lost):
             _warn_added(added)
             self._added()
         _warn_foreign(sorted(foreign))

@@ -413,6 +413,11 @@ class RunStore:
         )
         return [RunId(row["id"]) for row in rows]
 
+    async def ordered_ids(self) -> list[RunId]:
+        """Return the ids of all runs of all owners in the order of their submissions."""
+        rows = await self._database.rows("SELECT id FROM runs ORDER BY sequence", [])
+        return [RunId(row["id"]) for row in rows]
+
     async def ids(self) -> set[RunId]:
         """The ids of all runs."""
         return {RunId(row["id"]) for row in await self._database.rows("SELECT id FROM runs")}

@@ -248,7 +248,7 @@ class ResetHandlers:
         self._ids = ids
         self._restore = restore
         self._empty_buckets = empty_buckets
-        self._resetting: set[asyncio.Task[web.Response]] = set()
+        self._resetting: set[asyncio.Task[int]] = set()
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -260,7 +260,15 @@ class ResetHandlers:
     async def reset(self, request: web.Request) -> web.Response:
         """Reset while other requests wait. The reset continues if the client disconnects."""
         body = await read(request, models.Reset)
-        resetting = asyncio.create_task(self._reset(body), name="reset")
+        removed = await self.run(_nothing, buckets=body.buckets)
+        return answer(models.ResetReport(runs=removed, buckets=body.buckets))
+
+    async def run(self, work: Callable[[], Awaitable[None]], *, buckets: bool) -> int:
+        """Reset, then do `work` while requests still wait. Return the number of removed runs.
+
+        Both continue if the caller is cancelled.
+        """
+        resetting = asyncio.create_task(self._reset(work, buckets), name="reset")
         self._resetting.add(resetting)
         resetting.add_done_callback(self._resetting.discard)
         return await asyncio.shield(resetting)
@@ -275,13 +283,18 @@ class ResetHandlers:
         self._ids.seed(body.seed)
         return answer(body)
 
-    async def _reset(self, body: models.Reset) -> web.Response:
+    async def _reset(self, work: Callable[[], Awaitable[None]], buckets: bool) -> int:
         async with self._gate.closed():
             # requests first: they may still submit runs, which end_all() then cancels
             await self._gate.emptied(_REQUEST_SECONDS)
             await self._service.end_all(_RUN_SECONDS)
             runs = await self._service.wipe()
             await self._restore()
-            if body.buckets:
+            if buckets:
                 await asyncio.to_thread(self._empty_buckets)
-        return answer(models.ResetReport(runs=runs, buckets=body.buckets))
+            await work()
+        return runs
+
+
+async def _nothing() -> None:
+    pass

@@ -157,6 +157,43 @@ class ResetReport(BaseModel):
     buckets: bool
 
 
+class SnapshotReport(BaseModel):
+    """The numbers of runs, buckets and references that a snapshot has brought."""
+
+    runs: int
+    buckets: int
+    references: int
+
+
+class ReferenceFromBucket(_Request):
+    """A FASTA in a bucket, to register as `name` with the index of `mapper`."""
+
+    name: str = Field(min_length=1, max_length=64)
+    location: str = Field(min_length=1, max_length=2048)
+    mapper: str = Field(default="bwa", pattern=r"^bwa(-mem2|-mem3)?$")
+
+
+class ReferenceReport(BaseModel):
+    """A reference: `state` is receiving, indexing, ready or failed (with `error`).
+
+    `bytes` is the size of what the server has received. `sequences` is null until it is ready.
+    """
+
+    name: str
+    state: str
+    bytes: int | None = None
+    sequences: int | None = None
+    alternates: int | None = None
+    indexes: list[str] | None = None
+    error: str | None = None
+
+
+class ReferenceList(BaseModel):
+    """The registered references, and those that are being added or could not be."""
+
+    references: list[ReferenceReport]
+
+
 class Prune(BaseModel):
     """Selects the runs that ended at least `older_than_days` ago."""
 

@@ -1,0 +1,117 @@
+"""`/_wesemu/references`: references that come over HTTP."""
+
+import asyncio
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api.admin.conftest import Client, Control
+from api.test_verbs import wesemu
+
+from wesemu.client import AsyncClient, ClientError
+from wesemu.settings import Settings
+
+__all__ = ["wesemu"]
+
+FASTA = ">chr1\n" + "ACGTTGCATGCAAC" * 50 + "\n"
+
+
+async def ready(control: Control, name: str) -> dict[str, Any]:
+    """Wait until the reference is there, or has failed."""
+    while True:
+        [found] = [
+            each for each in (await control("references"))["references"] if each["name"] == name
+        ]
+        if found["state"] in ("ready", "failed"):
+            return dict(found)
+        await asyncio.sleep(0.02)
+
+
+async def test_an_upload_becomes_a_reference(
+    client: Client, control: Control, settings: Settings
+) -> None:
+    assert await control("references") == {"references": []}
+    content = io.BytesIO(gzip.compress(FASTA.encode()))
+    response = await client.post("/_wesemu/references?name=Tiny", data=content)
+    assert response.status == 202, await response.text()
+    begun = await response.json()
+    assert (begun["name"], begun["state"]) == ("tiny", "indexing")
+    assert begun["bytes"] == len(content.getvalue())
+    found = await ready(control, "tiny")
+    assert (found["state"], found["sequences"], "bwa" in found["indexes"]) == ("ready", 1, True)
+    assert (settings.data / "references" / "tiny" / "genome.fa").read_text() == FASTA
+    assert not list((settings.data / "cache").glob("incoming-*"))
+
+
+async def test_a_key_becomes_a_reference(control: Control) -> None:
+    body = {"name": "from-bucket", "location": "oss://genes/reference/tiny/genome.fa"}
+    await control("references", body, status=202)
+    assert (await ready(control, "from-bucket"))["state"] == "ready"
+
+
+async def test_a_wrong_fasta_is_told_and_may_be_replaced(
+    client: Client, control: Control, settings: Settings
+) -> None:
+    await client.post("/_wesemu/references?name=bad", data=b"no FASTA")
+    failed = await ready(control, "bad")
+    assert failed["state"] == "failed"
+    assert str(settings.data) not in failed["error"]
+    await client.post("/_wesemu/references?name=bad", data=FASTA.encode())
+    assert (await ready(control, "bad"))["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"name": "../x", "location": "oss://genes/reference/tiny/genome.fa"}, 400, "cannot name"),
+        ({"name": "x", "location": "oss://genes/nothing"}, 404, "nothing"),
+        ({"name": "x", "location": "oss://genes/fastq"}, 404, "folder"),
+        ({"name": "x", "location": "/etc/passwd"}, 400, "oss://"),
+        ({"name": "x", "location": "oss://genes/a", "mapper": "minimap2"}, 400, "mapper"),
+        ({"location": "oss://genes/a"}, 400, "name"),
+    ],
+)
+async def test_wrong_requests_are_refused(
+    control: Control, body: dict[str, str], status: int, said: str
+) -> None:
+    answer = await control("references", body, status=status)
+    assert said in answer["error"]
+    assert await control("references") == {"references": []}
+
+
+@pytest.mark.parametrize("query", ["mapper=bwa", "name=x&mapper=star", "name=x&other=1", "name="])
+async def test_wrong_queries_are_refused(client: Client, control: Control, query: str) -> None:
+    response = await client.post(f"/_wesemu/references?{query}", data=FASTA.encode())
+    assert response.status == 400
+    assert await control("references") == {"references": []}
+
+
+async def test_the_client_waits_for_the_index(client: Client, tmp_path: Path) -> None:
+    fasta = tmp_path / "a.fa"
+    fasta.write_text(FASTA)
+    async with AsyncClient(str(client.make_url("/"))) as there:
+        added = await there.control.add_reference("a", fasta)
+        assert (added["name"], added["state"]) == ("a", "ready")
+        fasta.write_text("nothing")
+        with pytest.raises(ClientError, match="the reference b was not added"):
+            await there.control.add_reference("b", fasta)
+
+
+async def test_the_command_line_adds_to_a_server(wesemu, client: Client, tmp_path: Path) -> None:
+    fasta = tmp_path / "a.fa"
+    fasta.write_text(FASTA)
+    url = str(client.make_url("/"))
+    status, out, err = await wesemu("reference", "add", "tiny", str(fasta), "--server", url)
+    assert (status, out) == (0, "tiny\n"), err
+    location = "oss://genes/reference/tiny/genome.fa"
+    assert (await wesemu("reference", "add", "other", location, "--server", url))[0] == 0
+    response = await client.get("/_wesemu/references")
+    assert [each["name"] for each in json.loads(await response.text())["references"]] == [
+        "other",
+        "tiny",
+    ]
+    status, _, err = await wesemu("reference", "add", "no", str(tmp_path / "no"), "--server", url)
+    assert (status, "there is no file" in err) == (2, True)

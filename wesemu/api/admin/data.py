@@ -1,0 +1,262 @@
+"""Handlers that bring data to the server: `/_wesemu/snapshots` and `/_wesemu/references`."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from wesemu.api.admin import models
+from wesemu.api.admin.controls import ResetHandlers
+from wesemu.api.admin.routes import answer, read, read_nothing
+from wesemu.errors import Conflict, InvalidRequest, SystemFault, WesemuError
+from wesemu.runs.data_directory import LITTLE_DISK, DataDirectory
+from wesemu.storage import snapshots
+from wesemu.storage.buckets import Buckets
+from wesemu.storage.snapshots import PathMarks, SnapshotCounts, SnapshotState
+
+log = structlog.get_logger("wesemu.references")
+
+_CHUNK = 1 << 20
+_PREFIX = "incoming-"
+_MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3")
+
+
+@asynccontextmanager
+async def _temporary_folder(data: DataDirectory) -> AsyncIterator[Path]:
+    """Yield a new folder on the disk of the data directory, and delete it afterwards."""
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=data.cache))
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _receive(
+    request: web.Request, file: Path, progress: Callable[[int], None] = lambda size: None
+) -> None:
+    """Write the body of a request to a file. Raises SystemFault if the disk has too little space.
+
+    `progress` gets the number of bytes so far.
+    """
+    room = (await asyncio.to_thread(shutil.disk_usage, file.parent)).free - LITTLE_DISK
+    size = request.content_length or 0
+    received = 0
+    target = await asyncio.to_thread(file.open, "wb")
+    with target:
+        async for chunk in request.content.iter_chunked(_CHUNK):
+            received += len(chunk)
+            if max(size, received) > room:
+                raise SystemFault(f"the disk has {room} bytes left, too few for this file")
+            await asyncio.to_thread(target.write, chunk)
+            progress(received)
+
+
+class SnapshotHandlers:
+    """Saves and loads snapshots.
+
+    `state` returns what a snapshot has besides files. `check` raises InvalidRequest for a wrong
+    state; `restore` takes one over, with the runs that are now in the data directory.
+    """
+
+    def __init__(
+        self,
+        data: DataDirectory,
+        marks: PathMarks,
+        resets: ResetHandlers,
+        *,
+        state: Callable[[], Awaitable[SnapshotState]],
+        check: Callable[[SnapshotState], None],
+        restore: Callable[[SnapshotState], Awaitable[None]],
+    ) -> None:
+        self._data = data
+        self._marks = marks
+        self._resets = resets
+        self._state = state
+        self._check = check
+        self._restore = restore
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/_wesemu/snapshots", self.save),
+            web.put("/_wesemu/snapshots", self.load),
+        ]
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        """Send a snapshot of this moment. Runs that have not ended are left out."""
+        await read_nothing(request)
+        async with _temporary_folder(self._data) as folder:
+            file = folder / "snapshot.tar"
+            state = await self._state()
+            await asyncio.to_thread(snapshots.save, self._data, self._marks, file, state)
+            response = web.StreamResponse(headers={"Content-Type": snapshots.MEDIA_TYPE})
+            response.content_length = (await asyncio.to_thread(file.stat)).st_size
+            await response.prepare(request)
+            content = await asyncio.to_thread(file.open, "rb")
+            with content:
+                while chunk := await asyncio.to_thread(content.read, _CHUNK):
+                    await response.write(chunk)
+            await response.write_eof()
+        return response
+
+    async def load(self, request: web.Request) -> web.Response:
+        """Replace runs, buckets and time by those of a snapshot. A wrong one changes nothing."""
+        async with _temporary_folder(self._data) as folder:
+            file, unpacked = folder / "snapshot.tar", folder / "unpacked"
+            await _receive(request, file)
+            state = await asyncio.to_thread(snapshots.unpack, file, unpacked, self._marks)
+            self._check(state)
+            counts: list[SnapshotCounts] = []
+
+            async def install() -> None:
+                counts.append(await asyncio.to_thread(snapshots.install, unpacked, self._data))
+                await self._restore(state)
+
+            await self._resets.run(install, buckets=True)
+        [brought] = counts
+        return answer(
+            models.SnapshotReport(
+                runs=brought.runs, buckets=brought.buckets, references=brought.references
+            )
+        )
+
+
+class Summary(Protocol):
+    """A registered reference; see `genomics.reference.ReferenceSummary`."""
+
+    @property
+    def sequences(self) -> int | None: ...
+    @property
+    def alternates(self) -> int: ...
+    @property
+    def indexes(self) -> tuple[str, ...]: ...
+
+
+class References(Protocol):
+    """The store of references; see `genomics.reference.ReferenceStore`. Its methods block."""
+
+    def check_name(self, name: str) -> str: ...
+    def names(self) -> list[str]: ...
+    def describe(self, name: str) -> Summary: ...
+    def add(self, name: str, fasta: Path, mapper: str = "bwa") -> Path: ...
+
+
+class ReferenceHandlers:
+    """Registers references in the background. `close` waits for them at shutdown."""
+
+    def __init__(self, references: References, data: DataDirectory) -> None:
+        self._references = references
+        self._data = data
+        self._buckets = Buckets(data.buckets)
+        self._adding: dict[str, models.ReferenceReport] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/_wesemu/references", self.show),
+            web.post("/_wesemu/references", self.add),
+        ]
+
+    async def close(self, _: web.Application) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def show(self, request: web.Request) -> web.Response:
+        known = {report.name: report for report in await asyncio.to_thread(self._registered)}
+        reports = known | self._adding
+        return answer(models.ReferenceList(references=[reports[name] for name in sorted(reports)]))
+
+    async def add(self, request: web.Request) -> web.Response:
+        """Register a FASTA: an upload with the name in the query, or a location as JSON."""
+        if request.query_string:
+            return await self._add_upload(request)
+        body = await read(request, models.ReferenceFromBucket)
+        report = self._begin(body.name, "indexing")
+        try:
+            fasta = await asyncio.to_thread(
+                self._buckets.existing_file, body.location, field="location"
+            )
+        except WesemuError:
+            del self._adding[report.name]
+            raise
+        self._start(self._index(report, fasta, body.mapper), report.name)
+        return answer(report, 202)
+
+    async def _add_upload(self, request: web.Request) -> web.Response:
+        values = dict(request.query)
+        if set(values) - {"name", "mapper"} or not values.get("name"):
+            raise InvalidRequest("the query has `name`, and may have `mapper`", field="name")
+        mapper = values.get("mapper", "bwa")
+        if mapper not in _MAPPERS:
+            raise InvalidRequest(f"mapper is one of {', '.join(_MAPPERS)}", field="mapper")
+        report = self._begin(values["name"], "receiving")
+        folder = Path(
+            await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=self._data.cache)
+        )
+        fasta = folder / f"{report.name}.fa"
+
+        def received(size: int) -> None:
+            report.bytes = size
+
+        try:
+            await _receive(request, fasta, received)
+        except BaseException:
+            del self._adding[report.name]
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+        report.state = "indexing"
+        self._start(self._index(report, fasta, mapper, folder), report.name)
+        return answer(report, 202)
+
+    def _begin(self, name: str, state: str) -> models.ReferenceReport:
+        """Reserve a name. Raises InvalidRequest, and Conflict while it is being added."""
+        name = self._references.check_name(name)
+        previous = self._adding.get(name)
+        if previous is not None and previous.state != "failed":
+            raise Conflict(f"the reference {name} is being added; wait until it is ready")
+        report = self._adding[name] = models.ReferenceReport(name=name, state=state)
+        return report
+
+    def _start(self, work: Awaitable[None], name: str) -> None:
+        task = asyncio.ensure_future(work)
+        task.set_name(f"add reference {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _index(
+        self, report: models.ReferenceReport, fasta: Path, mapper: str, folder: Path | None = None
+    ) -> None:
+        """Index a reference. A failure stays in the list until the name is used again."""
+        try:
+            await asyncio.to_thread(self._references.add, report.name, fasta, mapper)
+        except WesemuError as error:
+            report.state, report.error = "failed", error.message.replace(f"{fasta.parent}/", "")
+        except OSError as error:
+            report.state, report.error = "failed", error.strerror or "the system gives no reason"
+        else:
+            del self._adding[report.name]
+        finally:
+            if folder is not None:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        log.info("reference added", name=report.name, state=report.state, reason=report.error)
+
+    def _registered(self) -> list[models.ReferenceReport]:
+        reports = []
+        for name in self._references.names():
+            found = self._references.describe(name)
+            reports.append(
+                models.ReferenceReport(
+                    name=name,
+                    state="ready",
+                    sequences=found.sequences,
+                    alternates=found.alternates,
+                    indexes=[*found.indexes],
+                )
+            )
+        return reports
