@@ -48,6 +48,9 @@ from wesemu.api.wes.routes import WesDialect
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.composition import build_verifier, find_sandbox
 from wesemu.core import Core, open_core
+from wesemu.dashboard.node import Machine
+from wesemu.dashboard.pages import Pages
+from wesemu.dashboard.routes import DashboardDialect, DashboardHandlers
 from wesemu.engine_parameters import PARAMETERS
 from wesemu.engines.leases import live_tickets
 from wesemu.errors import ToolMissing
@@ -71,6 +74,9 @@ from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.params import PARAMS
 
 RUNS: web.AppKey[RunService] = web.AppKey("runs", RunService)
+_COUNTED = ("cores", "gpus")
+"""Resources that are numbers; the others are bytes."""
+
 UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
 
 
@@ -99,7 +105,9 @@ async def create_app(
         if (verifier := await asyncio.to_thread(build_verifier, settings.auth.oidc)) is not None:
             opening.push_async_callback(verifier.close)
         request_gate = RequestGate(core.wall)
-        app = await build_apis(settings, core, core.objects, callbacks, request_gate, verifier)
+        app = await build_apis(
+            settings, core, core.objects, callbacks, request_gate, verifier, readiness
+        )
         add_controls(app, settings, core, core.objects, request_gate, readiness, sandbox.kind)
         app[RUNS] = core.runs
         resources = opening.pop_all()
@@ -141,15 +149,19 @@ async def build_apis(
     callbacks: Callbacks,
     request_gate: RequestGate,
     verifier: Verifier | None,
+    readiness: Readiness,
 ) -> web.Application:
-    """Return an application with the WES, AGS and OSS APIs; `add_controls` adds the control API.
+    """Return an application with the WES, AGS and OSS APIs and the dashboard; `add_controls` adds
+    the control API.
 
     Signatures are checked with the wall clock. Credentials of one API protect the others, too.
     """
     auth, keys = settings.auth, settings.auth.ags_keys
     by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
     bearer = by_token.find_or_verify if auth.bearers else None
+    pages = await asyncio.to_thread(partial(Pages, closed=auth.closed))
     apis: list[Dialect] = [
+        DashboardDialect(by_token, pages, closed=auth.closed),
         WesDialect(by_token),
         AgsDialect(AgsAuthenticator(keys, WallClock(), bearer=bearer)),
         AdminDialect(AdminAccess(auth.admin_token, enabled=settings.controls)),
@@ -191,6 +203,18 @@ async def build_apis(
     )
     app.on_shutdown.append(events.close)
     app.add_routes(_ags_handlers(core, secret).routes())
+    dashboard = DashboardHandlers(
+        core.runs,
+        core.changes,
+        objects,
+        Buckets(core.data.buckets),
+        core.clock_control.clock,
+        _machine(settings, core, readiness),
+        by_token,
+        pages,
+    )
+    app.on_shutdown.append(dashboard.close)
+    app.add_routes(dashboard.routes())
     return app
 
 
@@ -328,6 +352,32 @@ def _machine_figures(core: Core, settings: Settings) -> MachineFigures:
         open_files=_open_files(),
         open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     )
+
+
+def _machine(settings: Settings, core: Core, readiness: Readiness) -> Machine:
+    """Return what the dashboard shows of this machine."""
+
+    def resources() -> JsonObject:
+        figures = _machine_figures(core, settings)
+        disk_used = figures.disk_total - figures.disk_free
+        amounts = [
+            *((name, figures.leased[name], offered) for name, offered in figures.offered.items()),
+            ("disk", disk_used, figures.disk_total),
+            ("cache of inputs", figures.cache, figures.cache_limit),
+        ]
+        rows: list[JsonValue] = [
+            {"name": name, "leased": leased, "offered": offered, "bytes": name not in _COUNTED}
+            for name, leased, offered in amounts
+        ]
+        return {"resources": rows, "waiting_tasks": figures.waiting_tasks}
+
+    facts: JsonObject = {
+        "version": __version__,
+        **{f"engine {engine.name}": engine.version for engine in core.engines},
+        "data directory": str(core.data.root),
+        **{f"GPU {gpu.index}": str(gpu) for gpu in core.node.gpus},
+    }
+    return Machine(resources, core.store.queue.levels, readiness.problems, facts)
 
 
 def _open_files() -> int:

@@ -201,6 +201,7 @@ def _banner(url: str, data: str, version: str, token: str | None) -> str:
     return f"""
 wesemu {version}: a local GA4GH WES and Alibaba Cloud Genomics Service that runs real tools
 
+  pages {base}/
   WES   {base}/ga4gh/wes/v1
   AGS   {base}/gs/workflow
   data  {data}   (a folder in {data}/buckets is a bucket)

@@ -383,9 +383,27 @@ def compare(
     Raises InputError for a file that is cut or of another type, and where alleles do not agree
     with the reference.
     """
+    total = Comparison(Score(0, 0, 0, 0), Score(0, 0, 0, 0), 0)
+    for _, _, verdict in verdicts(truth, calls, reference, bed=bed, min_quality=min_quality):
+        total = Comparison(
+            total.snps + _score(verdict, of_snps=True),
+            total.indels + _score(verdict, of_snps=False),
+            total.wrong_genotypes + len(verdict.wrong_genotypes()),
+        )
+    return total
+
+
+def verdicts(
+    truth: Path,
+    calls: Path,
+    reference: Path,
+    *,
+    bed: Path | None = None,
+    min_quality: float = 20.0,
+) -> Iterator[tuple[str, str, Verdict]]:
+    """Yield name, sequence and verdict of each contig; arguments and errors as for `compare`."""
     expected, called = read_vcf(truth), read_vcf(calls, min_quality)
     regions = None if bed is None else read_bed(bed)
-    total = Comparison(Score(0, 0, 0, 0), Score(0, 0, 0, 0), 0)
     for contig, sequence in read_fasta(reference):
         verdict = match(
             sequence,
@@ -394,15 +412,10 @@ def compare(
         )
         if regions is not None:
             verdict = _restrict(verdict, regions.get(contig, []))
-        total = Comparison(
-            total.snps + _score(verdict, of_snps=True),
-            total.indels + _score(verdict, of_snps=False),
-            total.wrong_genotypes + len(verdict.wrong_genotypes()),
-        )
+        yield contig, sequence, verdict
     for path, left in ((truth, expected), (calls, called)):
         for contig, records in left.items():
             raise _disagreement(path, records[0], f"{reference.name} has no contig {contig}")
-    return total
 
 
 def _changes(

@@ -1,0 +1,256 @@
+"""The dashboard in a browser (Debian's chromium), over real runs of the sample in testdata."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from support.live_server import LiveServer, live_server
+
+from wesemu.dashboard import viewer_script
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
+
+CHROMIUM = shutil.which("chromium")
+SAMPLE = Path(__file__).resolve().parents[2] / "testdata" / "diploid"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
+]
+
+WAITING = """
+    rule all:
+        input: "b.txt"
+    rule first:
+        output: "a.txt"
+        shell: "echo 'line one' >&2; touch {output}"
+    rule second:
+        input: "a.txt"
+        output: "b.txt"
+        shell: "echo waiting >&2; while [ ! -e gate ]; do sleep 0.05; done; touch {output}"
+    """
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with the sample in the bucket `sample` and as the reference `diploid`."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    data = folder / "data"
+    shutil.copytree(SAMPLE, data / "buckets" / "sample")
+    (data / "buckets" / "sample" / "reference").mkdir()
+    shutil.copy(SAMPLE / "reference.fa", data / "buckets" / "sample" / "reference" / "genome.fa")
+    with live_server(folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def called(server: LiveServer) -> str:
+    """The id of a finished run of wgs."""
+    params = {
+        "reads": [{"first": "oss://sample/reads_1.fq.gz", "second": "oss://sample/reads_2.fq.gz"}],
+        "reference": "oss://sample/reference",
+        "bam": "oss://sample/out/a.bam",
+        "vcf": "oss://sample/out/a.vcf.gz",
+    }
+    answer = requests.post(
+        f"{server.url}/runs",
+        data={
+            "workflow_url": "wgs",
+            "workflow_type": "SMK",
+            "workflow_type_version": "9",
+            "workflow_params": json.dumps(params),
+        },
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    run = server.wait(answer.json()["run_id"])
+    assert run.state == "COMPLETE", run.notes
+    return run.url.rpartition("/")[2]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: LiveServer, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A page that accepts dialogs. The test fails after a console error or a request elsewhere."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(60_000)
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("dialog", lambda dialog: dialog.accept())
+    opened.on("request", lambda sent: faults.append(sent.url) if _elsewhere(sent, server) else None)
+    yield opened
+    context.close()
+    assert faults == []
+
+
+def _elsewhere(request: Any, server: LiveServer) -> bool:
+    return not request.url.startswith((server.home, "data:", "blob:"))
+
+
+def _open_gate(server: LiveServer, run: str) -> None:
+    (server.data / "runs" / run / "work" / "gate").touch()
+
+
+def test_the_page_of_a_run_follows_it(page: Any, server: LiveServer) -> None:
+    run = server.start("SMK", WAITING)
+    page.goto(f"{server.home}/ui/runs/{run}")
+    page.get_by_text("second: 1 of").wait_for()
+    _open_gate(server, run)
+    page.locator(".state", has_text="complete").wait_for()
+    page.locator(".lead", has_text="Complete").wait_for()
+
+
+def test_a_log_is_followed(page: Any, server: LiveServer) -> None:
+    run = server.start("SMK", WAITING)
+    page.goto(f"{server.home}/ui/runs/{run}/logs")
+    page.locator("option", has_text="second").wait_for(state="attached")
+    page.locator("#task").select_option(label="first")
+    page.get_by_text("line one").first.wait_for()
+    _open_gate(server, run)
+    page.locator(".state", has_text="complete").wait_for()
+
+
+def test_a_run_is_canceled_from_its_page(page: Any, server: LiveServer) -> None:
+    run = server.start("SMK", WAITING)
+    page.goto(f"{server.home}/ui/runs/{run}")
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".state", has_text="canceled").wait_for()
+    assert server.wait(run).state == "CANCELED"
+
+
+def test_the_table_shows_a_new_run_without_a_reload(page: Any, server: LiveServer) -> None:
+    page.goto(f"{server.home}/ui/?q=live%3Dyes")
+    page.get_by_text("No run matches").wait_for()
+    answer = requests.post(
+        f"{server.url}/runs",
+        data={
+            "workflow_url": "Snakefile",
+            "workflow_type": "SMK",
+            "workflow_type_version": "9",
+            "tags": json.dumps({"live": "yes"}),
+        },
+        files={"workflow_attachment": ("Snakefile", b"rule all:\n    output: touch('o')\n")},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    page.locator("tbody .state", has_text="complete").wait_for()
+
+
+def test_files_are_uploaded_by_the_form(page: Any, server: LiveServer) -> None:
+    page.goto(f"{server.home}/ui/buckets/sample?prefix=new/")
+    file = {"name": "ä b.txt", "mimeType": "text/plain", "buffer": b"hello"}
+    page.locator("#files").set_input_files([file])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.get_by_text("oss://sample/new/ä b.txt").wait_for()
+    assert (server.data / "buckets" / "sample" / "new" / "ä b.txt").read_bytes() == b"hello"
+
+
+def test_the_viewer_shows_a_known_variant_and_its_reads(
+    page: Any, server: LiveServer, called: str
+) -> None:
+    if not viewer_script.SCRIPT.exists():
+        viewer_script.fetch()
+        pytest.skip("the viewer was fetched only now; the server does not have it yet")
+    truth = [
+        line.split("\t")
+        for line in (SAMPLE / "truth.vcf").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    contig, position = next((row[0], row[1]) for row in truth if len(row[3]) == len(row[4]) == 1)
+    ranges: list[str] = []
+    page.on("request", lambda sent: ranges.append(sent.url) if "range" in sent.headers else None)
+    page.goto(f"{server.home}/ui/runs/{called}/variants")
+    page.get_by_role("link", name=f"{contig}:{position}", exact=True).click()
+    page.locator("#viewer[data-ready=true]").wait_for()
+    page.locator("#viewer .igv-track-label", has_text="Reads").wait_for()
+    shown = page.locator("#viewer .igv-search-input").input_value()
+    first, last = (int(number.replace(",", "")) for number in shown.split(":")[1].split("-"))
+    assert first <= int(position) <= last
+    assert any(url.endswith(".bam") for url in ranges)
+
+
+def test_missed_and_false_calls_of_a_fixture_are_listed(server: LiveServer, called: str) -> None:
+    content = requests.get(f"{server.home}/ui/runs/{called}/variants.json", timeout=60).json()
+    truth = content["truth"]
+    assert truth["error"] is None
+    expected = sum(
+        not line.startswith("#") for line in (SAMPLE / "truth.vcf").read_text().splitlines()
+    )
+    assert truth["found"] + len(truth["missed"]) == pytest.approx(expected, abs=3)
+    assert truth["found"] > 0.9 * expected
+
+
+def test_calls_are_filtered_and_paged(server: LiveServer, called: str) -> None:
+    address = f"{server.home}/ui/runs/{called}/variants.json"
+    every: list[tuple[str, int, str]] = []
+    following: str | None = address
+    while following:
+        body = requests.get(following, timeout=60).json()
+        every += [(call["contig"], call["position"], call["kind"]) for call in body["calls"]]
+        following = body["next"] and server.home + body["next"].replace(
+            "variants?", "variants.json?"
+        )
+    assert len(set(every)) == len(every) > 0
+    snps = requests.get(address, params={"kind": "snp"}, timeout=60).json()["calls"]
+    assert {call["kind"] for call in snps} == {"snp"}
+    contig, position, _ = every[3]
+    params: dict[str, str | int] = {"contig": contig, "start": position - 1}
+    later = requests.get(address, params=params, timeout=60).json()["calls"]
+    assert (later[0]["contig"], later[0]["position"]) == (contig, position)
+    for wrong in ({"contig": "nothing"}, {"kind": "nothing"}, {"quality": "x"}):
+        assert requests.get(address, params=wrong, timeout=60).status_code == 400
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_serious_fault_of_accessibility_or_scrolls_sideways(
+    browser: Any, server: LiveServer, called: str, width: int, scheme: str
+) -> None:
+    run = f"runs/{called}"
+    pages = ["", run, f"{run}/timeline", f"{run}/logs", f"{run}/results", f"{run}/variants"]
+    pages += [f"{run}/request", "buckets", "buckets/sample", "node", "login"]
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened = context.new_page()
+    found: list[str] = []
+    for path in pages:
+        opened.goto(f"{server.home}/ui/{path}")
+        # the viewer's own controls are igv.js's
+        result = axe_module.Axe().run(opened, context={"exclude": [["#viewer"]]})
+        found += [
+            f"{path}: {fault['id']}: {fault['nodes'][0]['html'][:100]}"
+            for fault in result.response["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+        if opened.evaluate("document.documentElement.scrollWidth") > width:
+            found.append(f"{path}: scrolls sideways")
+    context.close()
+    assert found == []
+
+
+def test_keys_search_and_open_a_run(page: Any, server: LiveServer, called: str) -> None:
+    page.goto(f"{server.home}/ui/")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "q"
+    page.keyboard.type(called)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/?q=*")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/ui/runs/{called}")
+    page.keyboard.press("g")
+    page.keyboard.press("b")
+    page.wait_for_url("**/ui/buckets")

@@ -1,0 +1,92 @@
+"""The pages of the buckets: list, objects of one folder, and uploads by form."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from aiohttp import BodyPartReader, MultipartReader
+
+from wesemu.dashboard.pages import Page, iso
+from wesemu.errors import InvalidRequest
+from wesemu.runs.model import JsonValue
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+
+_PAGE = 200
+_CHUNK = 1 << 20
+
+
+def overview(objects: ObjectServices) -> Page:
+    """Return the names of the buckets."""
+    found: list[JsonValue] = [
+        {"name": info.name, "created": iso(info.created)} for info in objects.buckets.all()
+    ]
+    return Page("buckets.html", "Buckets", {"buckets": found})
+
+
+def objects(objects: ObjectServices, bucket: str, query: Mapping[str, str]) -> Page:
+    """Return the folders and objects below `prefix`, at most 200; `after` continues.
+
+    Raises BucketNotFound.
+    """
+    prefix, after = query.get("prefix", ""), query.get("after", "")
+    listing, infos = objects.store.page(
+        bucket, prefix=prefix, delimiter="/", after=after, limit=_PAGE
+    )
+    following = None
+    if listing.after is not None:
+        following = f"?{urlencode({'prefix': prefix, 'after': listing.after})}"
+    content: dict[str, JsonValue] = {
+        "bucket": bucket,
+        "prefix": prefix,
+        "parents": [
+            {"name": part, "prefix": "/".join(prefix.split("/")[: number + 1]) + "/"}
+            for number, part in enumerate(prefix.split("/")[:-1])
+        ],
+        "folders": [
+            {"name": name.removeprefix(prefix), "prefix": name} for name in listing.prefixes
+        ],
+        "objects": [_entry(info, bucket, prefix) for info in infos if info.key != prefix],
+        "next": following,
+    }
+    return Page("objects.html", bucket, content)
+
+
+async def receive(store: ObjectStore, bucket: str, form: MultipartReader) -> str:
+    """Store the files of a form below its field `prefix`, which comes first. Return the prefix.
+
+    Raises InvalidRequest, BucketNotFound, TooLarge.
+    """
+    prefix = ""
+    async for part in form:
+        if not isinstance(part, BodyPartReader):
+            raise InvalidRequest("the form contains another form; send files only")
+        if part.name == "prefix":
+            prefix = await part.text()
+        elif part.filename:
+            await _store(store, bucket, prefix + part.filename, part)
+    return prefix
+
+
+async def _store(store: ObjectStore, bucket: str, key: str, part: BodyPartReader) -> None:
+    await asyncio.to_thread(store.check, bucket, key)
+    upload = await asyncio.to_thread(store.new_upload, bucket)
+    try:
+        while chunk := await part.read_chunk(_CHUNK):
+            await asyncio.to_thread(upload.write, chunk)
+        digests = await asyncio.to_thread(upload.finish)
+        record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
+        await asyncio.to_thread(store.put, bucket, key, upload, record)
+    finally:
+        await asyncio.to_thread(upload.close)
+
+
+def _entry(info: ObjectInfo, bucket: str, prefix: str) -> JsonValue:
+    return {
+        "name": info.key.removeprefix(prefix),
+        "key": info.key,
+        "url": f"oss://{bucket}/{info.key}",
+        "size": info.size,
+        "modified": iso(info.modified),
+        "etag": info.etag,
+    }

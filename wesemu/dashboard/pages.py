@@ -1,0 +1,180 @@
+"""Renders pages: content as HTML by a template, or as JSON; formats for people."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from wesemu import __version__
+from wesemu.api.base import OWNER
+from wesemu.dashboard.viewer_script import SCRIPT
+from wesemu.errors import NotFound
+from wesemu.runs.model import RunState
+
+_STATIC_TYPES = {
+    "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
+    "viewer.js": "text/javascript",
+    "igv.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+_NONE = "\N{EN DASH}"
+"""Stands for a value that does not exist (yet)."""
+
+STATE_WORDS: Mapping[RunState, str] = {
+    RunState.QUEUED: "queued",
+    RunState.INITIALIZING: "starting",
+    RunState.RUNNING: "running",
+    RunState.CANCELING: "canceling",
+    RunState.COMPLETE: "complete",
+    RunState.EXECUTOR_ERROR: "failed",
+    RunState.SYSTEM_ERROR: "system error",
+    RunState.CANCELED: "canceled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: the name of its template, its title, and its content, which is also its JSON."""
+
+    template: str
+    title: str
+    content: Mapping[str, object]
+
+
+class Pages:
+    """Renders pages and holds the static files. With `closed`, pages have a button to log out.
+
+    The constructor reads and compiles all templates, so it blocks; nothing is read afterwards.
+    """
+
+    def __init__(self, *, closed: bool) -> None:
+        self._closed = closed
+        self._environment = Environment(
+            loader=PackageLoader("wesemu.dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        formats = {"duration": duration, "size": size, "count": count, "time": time, "clip": clip}
+        self._environment.filters |= formats
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+        folder = files("wesemu.dashboard") / "static"
+        self._static = {
+            name: (folder / name).read_bytes() for name in _STATIC_TYPES if name != "igv.js"
+        }
+        if SCRIPT.exists():
+            self._static["igv.js"] = SCRIPT.read_bytes()
+
+    def render(self, page: Page, request: web.Request, *, status: int = 200) -> web.Response:
+        """Return the page as HTML, or as JSON if the path ends with `.json`."""
+        headers = {"Cache-Control": "no-store"}
+        if request.path.endswith(".json"):
+            text = json.dumps(page.content, ensure_ascii=False)
+            kind = "application/json"
+        else:
+            text = self._environment.get_template(page.template).render(
+                page.content,
+                title=page.title,
+                path=request.path,
+                query=f"?{request.query_string}" if request.query_string else "",
+                owner=request.get(OWNER, ""),
+                closed=self._closed,
+                version=__version__,
+            )
+            kind = "text/html"
+        return web.Response(text=text, content_type=kind, headers=headers, status=status)
+
+    async def static(self, request: web.Request) -> web.Response:
+        """Send the style sheet, the script or the icon."""
+        name = request.match_info["name"]
+        if name not in self._static:
+            raise NotFound(f"there is no file {name[:80]!r}")
+        headers = {"Cache-Control": "no-cache"}
+        return web.Response(
+            body=self._static[name], content_type=_STATIC_TYPES[name], headers=headers
+        )
+
+
+# Formats
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_STEP = 1000
+
+
+def duration(seconds: float | None) -> str:
+    """Format seconds: "0.4 s", "12 s", "3 min 20 s", "2 h 5 min", "1 d 3 h"."""
+    if seconds is None:
+        return _NONE
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    if seconds < 10:
+        return f"{sign}{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{sign}{whole} s"
+    if whole < _HOUR:
+        return f"{sign}{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{sign}{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{sign}{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def size(number: float | None) -> str:
+    """Format bytes with decimal units: "532 B", "1.2 MB"."""
+    return _NONE if number is None else _scaled(number, ("B", "kB", "MB", "GB", "TB", "PB"))
+
+
+def count(number: float | None) -> str:
+    """Format a number of reads or bases: "21,014", "2.1 M", "120 G"."""
+    if number is None:
+        return _NONE
+    if abs(number) < _STEP**2:
+        return f"{number:,.0f}"
+    return _scaled(number, ("", "k", "M", "G", "T", "P"))
+
+
+def time(stamp: str | None) -> str:
+    """Format an ISO 8601 time in UTC: "2026-01-15 08:30:25"."""
+    if stamp is None:
+        return _NONE
+    return datetime.fromisoformat(stamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clip(text: str, most: int = 40) -> str:
+    """Shorten a text in its middle to `most` characters."""
+    if len(text) <= most:
+        return text
+    head = math.ceil((most - 1) / 2)
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def iso(timestamp: datetime | None) -> str | None:
+    return None if timestamp is None else timestamp.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def seconds_of(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()
+
+
+def _scaled(number: float, units: tuple[str, ...]) -> str:
+    place = 0
+    while abs(number) >= _STEP and place < len(units) - 1:
+        number /= _STEP
+        place += 1
+    digits = 0 if place == 0 or abs(number) >= 100 else 1
+    return f"{number:.{digits}f} {units[place]}".rstrip()
+
+
+def text_of(value: Any) -> str:
+    """Return a parameter as text: strings as they are, other values as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,392 @@
+"""The dashboard's dialect, handlers and login. All pages are read with the rights of their owner.
+
+Every page has a JSON twin: its path with `.json` added returns the content that the page shows.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+
+from wesemu.api.base import OWNER, REQUEST_ID, Event, EventStreams
+from wesemu.api.connections import base_url
+from wesemu.api.csrf import same_origin
+from wesemu.api.wes.auth import TokenAuthenticator
+from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.dashboard import buckets, node, run_page, run_table, variants
+from wesemu.dashboard.pages import Page, Pages
+from wesemu.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    SystemFault,
+    TooLarge,
+    Unauthorized,
+    WesemuError,
+)
+from wesemu.runs.clock import Clock
+from wesemu.runs.model import LOCAL_OWNER, Owner, Run
+from wesemu.runs.notifications import RunNotifier
+from wesemu.runs.service import RunService
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.buckets import Buckets
+
+HOME = "/ui/"
+_LOGIN = f"{HOME}login"
+_STATIC = f"{HOME}static/"
+_PUBLIC = (_LOGIN, _STATIC)
+"""Paths that need no login."""
+
+_COOKIE = "wesemu_token"
+_COOKIE_SECONDS = 30 * 24 * 3600
+
+_VIEWER_STYLES = (
+    "'sha256-ITHmamcImsZ/Je1xrdtDLZVvRSpj1Zokb6uHXORB824='",
+    "'sha256-NTwDUA6nIvRRpI2lIBtHJqkV0TlTj4HVmI6vI81fIfM='",
+)
+"""The style sheets that igv.js 3.1.6 adds to a page. Its decoder of CRAM is WebAssembly."""
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    f"style-src 'self' {' '.join(_VIEWER_STYLES)}; img-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""Content-Security-Policy of all pages: no inline script, nothing from other hosts."""
+
+_STATUS: tuple[tuple[type[WesemuError], int], ...] = (
+    (TooLarge, 413),
+    (InvalidRequest, 400),
+    (Unauthorized, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (SystemFault, 503),
+)
+
+
+class DashboardDialect:
+    """Implements `wesemu.api.base.Dialect` for browsers: login by cookie, errors as pages.
+
+    The cookie contains the user's token. It is HttpOnly and SameSite=Strict, so neither scripts
+    nor other sites can use it. Without credentials in the settings, everyone is the owner `local`.
+    """
+
+    handle = None
+    operation = None
+
+    def __init__(self, tokens: TokenAuthenticator, pages: Pages, *, closed: bool) -> None:
+        self._tokens = tokens
+        self._pages = pages
+        self._closed = closed
+
+    def owns(self, request: web.Request) -> bool:
+        return request.path == "/" or request.path.startswith(HOME) or request.path == HOME[:-1]
+
+    async def authenticate(self, request: web.Request) -> Owner:
+        """Return the owner that the cookie or the Authorization header names.
+
+        Raises Unauthorized without a valid token, and Forbidden for a form that another site sent.
+        """
+        _check_origin(request)
+        if not self._closed:
+            return LOCAL_OWNER
+        if request.path == "/" or request.path.startswith(_PUBLIC):
+            return Owner("")
+        if "Authorization" in request.headers:
+            return await self._tokens(request)
+        owner = await self._tokens.find_or_verify(request.cookies.get(_COOKIE, ""))
+        if owner is None:
+            raise Unauthorized("log in with a token of this server")
+        return owner
+
+    def render_error(self, error: Exception, request: web.Request) -> web.Response:
+        if isinstance(error, Unauthorized) and _is_page(request):
+            target = f"{_LOGIN}?{urlencode({'next': request.path_qs})}"
+            return web.Response(status=303, headers={"Location": target})
+        status = 500
+        message = f"internal error; the server's log has it under {request[REQUEST_ID]}"
+        if isinstance(error, web.HTTPException):
+            status, message = error.status, error.reason
+            if status == 404:
+                message = f"There is no page {request.path}."
+        elif isinstance(error, WesemuError):
+            message = error.message
+            status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+        page = Page("error.html", str(status), {"status": status, "message": message})
+        return self._pages.render(page, request, status=status)
+
+    def headers(self, request_id: str) -> dict[str, str]:
+        return {
+            "Content-Security-Policy": _POLICY,
+            "Referrer-Policy": "same-origin",
+            "X-Content-Type-Options": "nosniff",
+            "X-Request-Id": request_id,
+        }
+
+
+def _is_page(request: web.Request) -> bool:
+    return request.method in ("GET", "HEAD") and not request.path.endswith(".json")
+
+
+def _check_origin(request: web.Request) -> None:
+    """Raise Forbidden if a form of another site sent a changing request."""
+    if request.method in ("GET", "HEAD"):
+        return
+    origin = request.headers.get("Origin")
+    if origin is not None and not same_origin(origin, request):
+        raise Forbidden("this form was sent by another site")
+
+
+class DashboardHandlers:
+    """The pages. `objects` and `local` are the local buckets, `machine` reports the node."""
+
+    def __init__(
+        self,
+        runs: RunService,
+        changes: RunNotifier,
+        objects: ObjectServices,
+        local: Buckets,
+        clock: Clock,
+        machine: node.Machine,
+        tokens: TokenAuthenticator,
+        pages: Pages,
+    ) -> None:
+        self._runs = runs
+        self._changes = changes
+        self._objects = objects
+        self._local = local
+        self._clock = clock
+        self._machine = machine
+        self._tokens = tokens
+        self._pages = pages
+        self._streams = EventStreams()
+
+    def routes(self) -> list[web.RouteDef]:
+        pages = {
+            "": self.run_table,
+            "runs/{run_id}": self.overview,
+            "runs/{run_id}/timeline": self.timeline,
+            "runs/{run_id}/logs": self.logs,
+            "runs/{run_id}/request": self.request,
+            "runs/{run_id}/results": self.results,
+            "runs/{run_id}/variants": self.variants,
+            "node": self.node,
+            "buckets": self.buckets,
+            "buckets/{bucket}": self.objects,
+        }
+        return [
+            web.get("/", self.home),
+            web.get(HOME[:-1], self.home),
+            # First the JSON: `{run_id}` would match `ID.json`, too.
+            *(web.get(f"{HOME}{path or 'index'}.json", handler) for path, handler in pages.items()),
+            *(web.get(HOME + path, handler) for path, handler in pages.items()),
+            web.get(f"{HOME}events", self.events),
+            web.get(_LOGIN, self.login_form),
+            web.post(_LOGIN, self.login),
+            web.post(f"{HOME}logout", self.logout),
+            web.post(HOME + "runs/{run_id}/cancel", self.cancel),
+            web.post(HOME + "runs/{run_id}/remove", self.remove),
+            web.get(HOME + "runs/{run_id}/outputs/{path:.+}", self.output),
+            web.get(HOME + "runs/{run_id}/log/{name}", self.log),
+            web.get(HOME + "runs/{run_id}/reference/{name}", self.reference),
+            web.get(HOME + "objects/{bucket}/{key:.+}", self.object),
+            web.post(f"{HOME}buckets", self.create_bucket),
+            web.post(HOME + "buckets/{bucket}", self.upload),
+            web.get(_STATIC + "{name}", self._pages.static),
+        ]
+
+    async def close(self, app: web.Application) -> None:
+        """End all event streams. For `web.Application.on_shutdown`."""
+        await self._streams.close(app)
+
+    # Login
+
+    async def home(self, request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": HOME})
+
+    async def login_form(self, request: web.Request) -> web.Response:
+        page = Page("login.html", "Log in", {"next": _local_path(request.query.get("next", ""))})
+        return self._pages.render(page, request)
+
+    async def login(self, request: web.Request) -> web.Response:
+        """Check the token of the form, store it in the cookie, and return to the wanted page."""
+        form = await request.post()
+        token, target = str(form.get("token", "")).strip(), _local_path(str(form.get("next", "")))
+        owner = await self._tokens.find_or_verify(token)
+        if owner is None:
+            content = {"next": target, "message": "The server does not know this token."}
+            return self._pages.render(Page("login.html", "Log in", content), request, status=401)
+        response = web.Response(status=303, headers={"Location": target})
+        response.set_cookie(
+            _COOKIE,
+            token,
+            max_age=_COOKIE_SECONDS,
+            path=HOME,
+            httponly=True,
+            samesite="Strict",
+            secure=base_url(request).startswith("https:"),
+        )
+        return response
+
+    async def logout(self, request: web.Request) -> web.Response:
+        response = web.Response(status=303, headers={"Location": _LOGIN})
+        response.del_cookie(_COOKIE, path=HOME)
+        return response
+
+    # Runs
+
+    async def run_table(self, request: web.Request) -> web.Response:
+        page = await run_table.page(self._runs, request[OWNER], request.query, self._clock.now())
+        return self._pages.render(page, request)
+
+    async def overview(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        tasks = await self._runs.tasks(run)
+        return self._pages.render(run_page.overview(run, tasks, self._clock.now()), request)
+
+    async def timeline(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        tasks = await self._runs.tasks(run)
+        return self._pages.render(run_page.timeline(run, tasks, self._clock.now()), request)
+
+    async def logs(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        tasks = await self._runs.tasks(run)
+        workspace = self._runs.workspace(run)
+        wanted = request.query.get("task", "")
+        page = await asyncio.to_thread(
+            run_page.logs, run, tasks, workspace, wanted, request.query.get("q", "")
+        )
+        return self._pages.render(page, request)
+
+    async def request(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        names = await asyncio.to_thread(_file_names, self._runs.workspace(run).attachments)
+        return self._pages.render(run_page.request(run, names, base_url(request)), request)
+
+    async def results(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        page = await asyncio.to_thread(run_page.results, run, self._runs.workspace(run))
+        return self._pages.render(page, request)
+
+    async def variants(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        page = await asyncio.to_thread(
+            variants.page, run, self._runs.workspace(run), self._local, request.query
+        )
+        return self._pages.render(page, request)
+
+    async def reference(self, request: web.Request) -> web.StreamResponse:
+        """Send the reference of the run or its index, with ranges."""
+        run = await self._run(request)
+        fasta = await asyncio.to_thread(variants.reference_file, run, self._runs.workspace(run))
+        if fasta is None:
+            raise NotFound(f"the run {run.id} has no indexed reference")
+        suffix = request.match_info["name"].removeprefix("genome.fa")
+        if suffix not in ("", ".fai"):
+            raise NotFound("there are only genome.fa and genome.fa.fai")
+        return await _file(request, fasta.parent, fasta.name + suffix, download=True)
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
+        return web.Response(status=303, headers={"Location": f"{HOME}runs/{run.id}"})
+
+    async def remove(self, request: web.Request) -> web.Response:
+        await self._runs.remove(request[OWNER], request.match_info["run_id"])
+        return web.Response(status=303, headers={"Location": HOME})
+
+    async def output(self, request: web.Request) -> web.StreamResponse:
+        """Send a result, with ranges."""
+        run = await self._run(request)
+        root = self._runs.workspace(run).outputs
+        return await _file(request, root, request.match_info["path"], download=True)
+
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        """Send a log: `stdout`, `stderr`, or that of a task (`ID-ATTEMPT.stderr`)."""
+        run = await self._run(request)
+        tasks = await self._runs.tasks(run)
+        path = run_page.log_path(tasks, request.match_info["name"])
+        return await _file(request, self._runs.workspace(run).root, path, download=False)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Stream the ids of the owner's runs that change."""
+        return await self._streams.send(request, self._changed(request[OWNER]))
+
+    async def _changed(self, owner: Owner) -> AsyncGenerator[Event]:
+        with self._changes.watch() as changed:
+            while True:
+                ids = [run_id for run_id, _ in await changed.take()]
+                for run_id in await self._runs.many(owner, ids):
+                    yield Event("run", run_id)
+
+    async def _run(self, request: web.Request) -> Run:
+        return await self._runs.get(request[OWNER], request.match_info["run_id"])
+
+    # Node and buckets
+
+    async def node(self, request: web.Request) -> web.Response:
+        return self._pages.render(await node.page(self._machine), request)
+
+    async def buckets(self, request: web.Request) -> web.Response:
+        page = await asyncio.to_thread(buckets.overview, self._objects)
+        return self._pages.render(page, request)
+
+    async def objects(self, request: web.Request) -> web.Response:
+        page = await asyncio.to_thread(
+            buckets.objects, self._objects, request.match_info["bucket"], request.query
+        )
+        return self._pages.render(page, request)
+
+    async def create_bucket(self, request: web.Request) -> web.Response:
+        name = str((await request.post()).get("name", ""))
+        await asyncio.to_thread(self._objects.buckets.create, name)
+        return web.Response(status=303, headers={"Location": f"{HOME}buckets/{quote(name)}"})
+
+    async def object(self, request: web.Request) -> web.StreamResponse:
+        """Send an object, with ranges."""
+        bucket, key = request.match_info["bucket"], request.match_info["key"]
+        _, file = await asyncio.to_thread(self._objects.store.open, bucket, key)
+        return OpenedFile(request, file, _headers(key, download=True))
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """Store the files of a multipart form in the bucket, below the form's `prefix`."""
+        bucket = request.match_info["bucket"]
+        prefix = await buckets.receive(self._objects.store, bucket, await request.multipart())
+        query = urlencode({"prefix": prefix}) if prefix else ""
+        target = f"{HOME}buckets/{quote(bucket)}" + (f"?{query}" if query else "")
+        return web.Response(status=303, headers={"Location": target})
+
+
+async def _file(
+    request: web.Request, root: Path, path: str, *, download: bool
+) -> web.StreamResponse:
+    """Send a file below `root`. A browser saves it if `download`, else shows it as plain text."""
+    file = await asyncio.to_thread(open_below, root, path)
+    if file is None:
+        raise NotFound(f"there is no file {path[:200]!r}")
+    return OpenedFile(request, file, _headers(path, download=download))
+
+
+def _headers(path: str, *, download: bool) -> dict[str, str]:
+    if not download:
+        return {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-cache"}
+    name = quote(path.rpartition("/")[2])
+    return {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Cache-Control": "no-cache",
+    }
+
+
+def _local_path(text: str) -> str:
+    """Return a path of the dashboard to return to; its home for anything else."""
+    return text if text.startswith(HOME) and "\\" not in text and "//" not in text else HOME
+
+
+def _file_names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

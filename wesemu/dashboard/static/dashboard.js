@@ -1,0 +1,92 @@
+// Live updates, keyboard and small conveniences. Every page works without this script.
+"use strict";
+
+const REFRESH_MS = 1000;
+
+// Pages with data-live are fetched again when a run changes: at most once a second, and only while
+// they are visible. With data-run, only changes of that run count.
+function watch(main) {
+  let due = false, busy = false;
+  async function refresh() {
+    if (busy || document.hidden) { due = true; return; }
+    busy = true; due = false;
+    try {
+      const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+      if (response.ok && !response.redirected) replace(await response.text());
+    } catch { /* the server is gone; the next event comes when it is back */ }
+    setTimeout(() => { busy = false; if (due) refresh(); }, REFRESH_MS);
+  }
+  const source = new EventSource(main.dataset.live);
+  source.addEventListener("run", (event) => {
+    const run = document.getElementById("main").dataset.run;
+    if (!run || run === event.data) refresh();
+  });
+  // what changed while the connection was being opened
+  source.addEventListener("open", refresh);
+  document.addEventListener("visibilitychange", () => { if (due) refresh(); });
+}
+
+// Replaces the content, unless the user is typing or choosing in it.
+function replace(html) {
+  const main = document.getElementById("main");
+  const focused = document.activeElement;
+  if (main.contains(focused) && focused.matches("input, select, textarea")) return;
+  const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("main");
+  if (fresh.innerHTML === main.innerHTML) return;
+  const offsets = [...main.querySelectorAll("pre")].map((pre) => [pre.scrollTop, atEnd(pre)]);
+  main.replaceWith(fresh);
+  prepare(fresh);
+  fresh.querySelectorAll("pre").forEach((pre, number) => {
+    const [top, followed] = offsets[number] ?? [0, false];
+    pre.scrollTop = followed ? pre.scrollHeight : top;
+  });
+}
+
+const atEnd = (pre) => pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 4;
+
+function prepare(main) {
+  for (const form of main.querySelectorAll("form[data-confirm]")) {
+    form.addEventListener("submit", (event) => {
+      if (!confirm(form.dataset.confirm)) event.preventDefault();
+    });
+  }
+  for (const choice of main.querySelectorAll("select[data-submit]")) {
+    choice.addEventListener("change", () => choice.form.requestSubmit());
+  }
+}
+
+// Keyboard: "/" search, "j" and "k" next and previous row, Enter opens it, "g" then "r", "b", "n".
+let chosen = -1, going = false;
+const PLACES = { r: "/ui/", b: "/ui/buckets", n: "/ui/node" };
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input, select, textarea")) return;
+  if (going) {
+    going = false;
+    if (PLACES[event.key]) location.href = PLACES[event.key];
+    return;
+  }
+  const rows = [...document.querySelectorAll(".rows tbody tr")];
+  switch (event.key) {
+    case "/": {
+      const search = document.querySelector("[data-search]");
+      if (search) { event.preventDefault(); search.focus(); }
+      break;
+    }
+    case "g": going = true; break;
+    case "j": case "k":
+      chosen = Math.max(0, Math.min(rows.length - 1, chosen + (event.key === "j" ? 1 : -1)));
+      rows.forEach((row, number) => row.classList.toggle("chosen", number === chosen));
+      rows[chosen]?.scrollIntoView({ block: "nearest" });
+      break;
+    case "Enter":
+      if (event.target === document.body) rows[chosen]?.querySelector("a")?.click();
+      break;
+  }
+});
+
+const main = document.getElementById("main");
+prepare(main);
+for (const pre of main.querySelectorAll("pre[data-follow]")) pre.scrollTop = pre.scrollHeight;
+if (main.dataset.live) watch(main);

@@ -1,0 +1,326 @@
+"""The page of variants and reads: calls of one region, comparison with a truth set, the viewer.
+
+The viewer is igv.js. It reads results and reference from this server by ranges.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from wesemu.dashboard import viewer_script
+from wesemu.dashboard.pages import Page
+from wesemu.dashboard.run_page import head
+from wesemu.errors import InputError, InvalidRequest, WesemuError
+from wesemu.genomics.compare import HaplotypeChange, anchored, verdicts
+from wesemu.runs.model import JsonObject, JsonValue, Run
+from wesemu.runs.run_directory import Workspace, read_regular
+from wesemu.storage.buckets import Buckets, parse
+
+_PAGE = 100
+_SCANNED = 50_000
+"""Records that one page reads at most; the next page continues there."""
+
+_TRUTH = "truth.vcf"
+_LARGEST_TRUTH = 64 << 20
+_LARGEST_REFERENCE = 128 << 20
+_MOST_DIFFERENCES = 200
+_AROUND = 40
+"""Base pairs that the viewer shows on either side of a variant."""
+
+_ERRORS_ONLY = 1
+"""htslib's level: without it, unusual headers fill the server's log."""
+
+_KINDS = ("snp", "indel", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which calls a page shows. `start` is 0-based; `quality` is the least QUAL."""
+
+    contig: str = ""
+    start: int = 0
+    kind: str = ""
+    quality: float = 0.0
+
+    def url(self, run: Run, **changed: str) -> str:
+        values = {
+            "contig": self.contig,
+            "start": str(self.start) if self.start else "",
+            "kind": self.kind,
+            "quality": f"{self.quality:g}" if self.quality else "",
+        }
+        query = urlencode({name: value for name, value in (values | changed).items() if value})
+        return f"/ui/runs/{run.id}/variants?{query}"
+
+
+def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, str]) -> Page:
+    """Return the calls that match the query, and the viewer's configuration.
+
+    Raises InvalidRequest for a bad filter or an unknown contig.
+    """
+    wanted = _filter(query)
+    calls = _output(run, workspace, "vcf")
+    content = head(run) | {
+        "kind": wanted.kind,
+        "quality": wanted.quality,
+        "contig": wanted.contig,
+        "kinds": list(_KINDS),
+        "calls": [],
+        "contigs": [],
+        "next": None,
+        "has_calls": calls is not None,
+        "truth": None,
+        "viewer": _viewer(run, workspace, query.get("locus", "")),
+        "viewer_command": None if viewer_script.SCRIPT.exists() else viewer_script.COMMAND,
+    }
+    if calls is not None:
+        content |= _calls(calls, wanted, run)
+        content["truth"] = _differences(run, workspace, calls, buckets)
+    return Page("variants.html", f"{run.handle}: variants and reads", content)
+
+
+def reference_file(run: Run, workspace: Workspace) -> Path | None:
+    """Return the indexed FASTA of a bundled pipeline's run; None if there is none (yet)."""
+    if not run.workflow:
+        return None
+    import yaml
+
+    try:
+        config = yaml.safe_load(read_regular(workspace.config))
+    except (OSError, yaml.YAMLError):
+        return None
+    named = config.get("reference") if isinstance(config, dict) else None
+    if not isinstance(named, str):
+        return None
+    fasta = Path(named)
+    return fasta if fasta.is_file() and Path(f"{named}.fai").is_file() else None
+
+
+def _filter(query: Mapping[str, str]) -> Filter:
+    kind = query.get("kind", "")
+    if kind and kind not in _KINDS:
+        raise InvalidRequest(f"{kind[:40]!r} is no kind of variant", field="kind")
+    try:
+        start = int(query.get("start") or 0)
+        quality = float(query.get("quality") or 0)
+    except ValueError as error:
+        raise InvalidRequest("start and quality are numbers") from error
+    if not 0 <= start < 1 << 40:
+        raise InvalidRequest("start is no position", field="start")
+    return Filter(query.get("contig", ""), start, kind, quality)
+
+
+def _output(run: Run, workspace: Workspace, name: str) -> Path | None:
+    """Return the file of the output `name`, for example `vcf`."""
+    found = next((output for output in run.outputs if output.name == name), None)
+    path = None if found is None else workspace.outputs / found.path
+    return path if path is not None and path.is_file() else None
+
+
+def _calls(path: Path, wanted: Filter, run: Run) -> JsonObject:
+    import pysam
+
+    pysam.set_verbosity(_ERRORS_ONLY)
+    with pysam.VariantFile(str(path)) as file:
+        contigs = [str(name) for name in file.header.contigs]
+        if wanted.contig and wanted.contig not in contigs:
+            raise InvalidRequest(
+                f"the reference has no contig {wanted.contig[:60]!r}", field="contig"
+            )
+        rows: list[JsonValue] = []
+        following = None
+        for number, record in enumerate(_records(file, contigs, wanted)):
+            if len(rows) == _PAGE or number == _SCANNED:
+                following = wanted.url(run, contig=record.contig, start=str(record.start))
+                break
+            row = _row(record, run, wanted)
+            if row is not None:
+                rows.append(row)
+    return {"calls": rows, "contigs": [*contigs[:1000]], "next": following}
+
+
+def _records(file: Any, contigs: list[str], wanted: Filter) -> Iterator[Any]:
+    """Yield the records from the filter's position on, by the index where the file has one."""
+    if not wanted.contig:
+        yield from file
+        return
+    if file.index is None:
+        yield from _from(file, contigs, wanted)
+        return
+    later = contigs[contigs.index(wanted.contig) :]
+    for contig in later:
+        if contig not in file.index:
+            continue
+        start = wanted.start if contig == wanted.contig else 0
+        # fetch() also returns records that begin before `start` and overlap it
+        yield from (record for record in file.fetch(contig, start) if record.start >= start)
+
+
+def _from(file: Any, contigs: list[str], wanted: Filter) -> Iterator[Any]:
+    first = contigs.index(wanted.contig)
+    for record in file:
+        place = contigs.index(record.contig)
+        if place > first or (place == first and record.start >= wanted.start):
+            yield record
+
+
+def _row(record: Any, run: Run, wanted: Filter) -> JsonObject | None:
+    """Return the row of a record, or None if the filter leaves it out."""
+    kind = _kind(record.ref or "", record.alts or ())
+    if wanted.kind and kind != wanted.kind:
+        return None
+    if wanted.quality and (record.qual is None or record.qual < wanted.quality):
+        return None
+    sample = record.samples[0] if len(record.samples) else {}
+    return {
+        "contig": record.contig,
+        "position": record.pos,
+        "ref": record.ref,
+        "alt": ",".join(record.alts or ()),
+        "kind": kind,
+        "quality": None if record.qual is None else round(record.qual, 1),
+        "filter": ";".join(record.filter.keys()) or None,
+        "genotype": _genotype(sample),
+        "depth": _number(sample.get("DP", record.info.get("DP"))),
+        "allele_depths": _numbers(sample.get("AD")),
+        "locus": wanted.url(run, locus=_locus(record.contig, record.pos, len(record.ref or ""))),
+    }
+
+
+def _kind(ref: str, alts: tuple[str, ...]) -> str:
+    if not alts or any(alt.startswith("<") or alt == "*" or "[" in alt for alt in alts):
+        return "other"
+    return "snp" if all(len(alt) == len(ref) for alt in alts) else "indel"
+
+
+def _genotype(sample: Any) -> str | None:
+    alleles = sample.get("GT")
+    if alleles is None:
+        return None
+    joint = "|" if getattr(sample, "phased", False) else "/"
+    return joint.join("." if allele is None else str(allele) for allele in alleles)
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _numbers(values: Any) -> str | None:
+    if not isinstance(values, tuple):
+        return None
+    return ",".join("." if value is None else str(value) for value in values)
+
+
+def _locus(contig: str, position: int, length: int = 1) -> str:
+    """Return the region that the viewer shows for a 1-based position."""
+    return f"{contig}:{max(1, position - _AROUND)}-{position + max(length, 1) + _AROUND}"
+
+
+def _differences(
+    run: Run, workspace: Workspace, calls: Path, buckets: Buckets
+) -> JsonObject | None:
+    """Compare the calls with the `truth.vcf` of a fixture, which lies beside the reads.
+
+    None without one, or if the genome is too large to compare while a page waits.
+    """
+    truth, fasta = _truth(run, buckets), reference_file(run, workspace)
+    if truth is None or fasta is None or fasta.stat().st_size > _LARGEST_REFERENCE:
+        return None
+    missed: list[JsonValue] = []
+    false: list[JsonValue] = []
+    found = 0
+    try:
+        for contig, sequence, verdict in verdicts(truth, calls, fasta):
+            found += len(verdict.truth_matched)
+            alleles = {change[:3] for change in verdict.wrong_genotypes()}
+            for changes, rows in ((verdict.missed, missed), (verdict.invented, false)):
+                rows += [
+                    _difference(run, contig, sequence, change, wrong=change[:3] in alleles)
+                    for change in islice(changes, _MOST_DIFFERENCES)
+                ]
+    except InputError as error:
+        return {"error": error.message}
+    return {"found": found, "missed": missed, "false": false, "error": None}
+
+
+def _difference(
+    run: Run, contig: str, sequence: str, change: HaplotypeChange, *, wrong: bool
+) -> JsonObject:
+    start, ref, alt = anchored(sequence, change.start, change.ref, change.alt)
+    return {
+        "contig": contig,
+        "position": start + 1,
+        "ref": ref,
+        "alt": alt,
+        "copies": change.copies,
+        "wrong_genotype": wrong,
+        "locus": Filter().url(run, locus=_locus(contig, start + 1, len(ref))),
+    }
+
+
+def _truth(run: Run, buckets: Buckets) -> Path | None:
+    reads = run.request.params.get("reads")
+    first = reads[0] if isinstance(reads, list) and reads else None
+    url = first.get("first") if isinstance(first, dict) else None
+    if not isinstance(url, str) or not url.startswith("oss://"):
+        return None
+    bucket, key = parse(url)
+    beside = f"{key.rpartition('/')[0]}/{_TRUTH}".lstrip("/")
+    try:
+        path = buckets.existing_file(f"oss://{bucket}/{beside}")
+    except WesemuError:
+        return None
+    return path if path.stat().st_size <= _LARGEST_TRUTH else None
+
+
+def _viewer(run: Run, workspace: Workspace, locus: str) -> JsonObject | None:
+    """Return the configuration of igv.js; None without a reference or anything to show."""
+    if reference_file(run, workspace) is None or not viewer_script.SCRIPT.exists():
+        return None
+    tracks: list[JsonValue] = [*_tracks(run)]
+    if not tracks:
+        return None
+    base = f"/ui/runs/{run.id}/reference"
+    config: JsonObject = {
+        "reference": {
+            "id": "reference",
+            "name": "reference",
+            "fastaURL": f"{base}/genome.fa",
+            "indexURL": f"{base}/genome.fa.fai",
+        },
+        "tracks": tracks,
+        "loadDefaultGenomes": False,
+        "showChromosomeWidget": True,
+    }
+    return config | ({"locus": locus} if locus else {})
+
+
+def _tracks(run: Run) -> Iterator[JsonObject]:
+    outputs = {output.name: output for output in run.outputs}
+    kinds = {
+        "vcf": ("variant", "vcf", "Calls"),
+        "gvcf": ("variant", "vcf", "gVCF"),
+        "bam": ("alignment", "bam", "Reads"),
+        "cram": ("alignment", "cram", "Reads"),
+    }
+    for name, (kind, form, title) in kinds.items():
+        output, index = outputs.get(name), outputs.get(f"{name}_index")
+        if output is None:
+            continue
+        form = "cram" if output.path.endswith(".cram") else form
+        track: JsonObject = {
+            "type": kind,
+            "format": form,
+            "name": title,
+            "url": f"/ui/runs/{run.id}/outputs/{quote(output.path)}",
+        }
+        if index is not None:
+            track["indexURL"] = f"/ui/runs/{run.id}/outputs/{quote(index.path)}"
+        elif kind == "alignment":
+            continue  # unindexed reads would be loaded whole
+        if kind == "alignment":
+            track["height"] = 400
+        yield track
