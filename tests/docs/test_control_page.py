@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient
 from wesemu.api.admin import models
 from wesemu.api.ags.responses import Description
 from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS
-from wesemu.runs.run_figures import NAMES
+from wesemu.runs.run_figures import FIGURE_TAGS
 from wesemu.settings import ClockSettings, SlaSettings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -61,7 +61,7 @@ def test_every_setting_of_the_service_level_is_on_its_page() -> None:
 
 
 def test_every_figure_of_the_service_level_is_on_its_page() -> None:
-    figures = [name for name in NAMES if name.startswith(("wesemu.sla.", "wesemu.real."))]
+    figures = [name for name in FIGURE_TAGS if name.startswith(("wesemu.sla.", "wesemu.real."))]
     figures += [name for name in Description.model_fields if name.startswith("sla_")]
     figures.remove("wesemu.sla.level")
     assert [name for name in figures if f"`{name}`" not in SLA_PAGE] == []

@@ -85,7 +85,6 @@ def get(
     """Show one run."""
     from wesemu.cli.output import print_json, print_note
     from wesemu.cli.remote import call, find, sla_text
-    from wesemu.runs.model import PLACE_NOTE
 
     async def act(client: "AsyncClient") -> "tuple[Target, JobDetail | None, RunDetail]":
         target = await find(client, job)
@@ -99,10 +98,10 @@ def get(
     _print_job(target, detail, run)
     if show:
         _print_details(run)
-    if (level := sla_text(run.tags)) is not None:
+    if (level := sla_text(run.figures)) is not None:
         print_note(f"{target.name}: {level}")
-    if (note := run.tags.get(PLACE_NOTE)) is not None:
-        print_note(f"{target.name}: {note}")
+    if run.placement is not None and run.placement.note is not None:
+        print_note(f"{target.name}: {run.placement.note}")
     if run.error:
         print_note(f"{target.name}: {run.error}")
 

@@ -20,35 +20,30 @@ from wesemu.cli.output import (
     sanitize_cell,
 )
 from wesemu.client import AsyncClient, ClientError, JobLine, RunDetail, RunLine
-from wesemu.runs.model import PLACE_NOTE, JsonObject, RunState
+from wesemu.runs.model import JsonObject, Pacing, RunState
 from wesemu.runs.run_directory import safe_name
+from wesemu.runs.run_figures import RunFigures
 
 # --- service level and progress of a run ---
 
-_SLA = "wesemu.sla."
 
-
-def sla_text(tags: Mapping[str, str]) -> str | None:
-    """Describe the service level in a run's tags (docs/sla.md); None if its size is unknown."""
-    if f"{_SLA}minutes" not in tags and f"{_SLA}predicted_finish" not in tags:
+def sla_text(figures: RunFigures) -> str | None:
+    """Describe the service level of a run (docs/sla.md); None if its size is unknown."""
+    texts = figures.texts
+    if figures.minutes is None and figures.predicted_finish is None:
         return None
-    parts = [f"service level {tags.get(f'{_SLA}level', '')}"]
-    if f"{_SLA}minutes" in tags:
-        parts.append(
-            f"{int(tags[f'{_SLA}bases']):,} bases: {tags[f'{_SLA}minutes']} min, "
-            f"{tags[f'{_SLA}price_cny']} CNY"
-        )
-    match tags.get(f"{_SLA}met"):
-        case "true":
-            parts.append("kept")
-        case "false":
-            parts.append(f"missed, {tags[f'{_SLA}charged_cny']} CNY are charged")
-    if f"{_SLA}predicted_finish" in tags:
-        parts.append(f"expected to end at {tags[f'{_SLA}predicted_finish']}")
-    if "wesemu.real.seconds" in tags:
-        parts.append(f"the tools took {tags['wesemu.real.seconds']} s")
-    if "wesemu.pace" in tags:
-        parts.append(f"pace {tags['wesemu.pace']}")
+    parts = [f"service level {texts.get('level', '')}"]
+    if figures.minutes is not None:
+        parts.append(f"{figures.sla_bases:,} bases: {texts['minutes']} min, {texts['price']} CNY")
+    if figures.met is not None:
+        charged = f"missed, {texts['charged']} CNY are charged"
+        parts.append("kept" if figures.met else charged)
+    if figures.predicted_finish is not None:
+        parts.append(f"expected to end at {texts['predicted_finish']}")
+    if figures.real_seconds is not None:
+        parts.append(f"the tools took {texts['real_seconds']} s")
+    if figures.pace is not None:
+        parts.append(f"pace {figures.pace}")
     return "; ".join(parts)
 
 
@@ -62,14 +57,14 @@ async def watch(client: AsyncClient, run_id: str, name: str) -> bool:
 
 def _promised_end(run: RunDetail) -> str:
     """Return the end that the service level sets, "" if the run ends with its tools."""
-    finish = run.tags.get("wesemu.sla.predicted_finish")
-    return f"until {finish}" if finish and run.tags.get("wesemu.pace") == "sla" else ""
+    finish = run.figures.texts.get("predicted_finish")
+    return f"until {finish}" if finish and run.figures.pace is Pacing.SLA else ""
 
 
 def _print_outcome(run: RunDetail, name: str) -> bool:
     """Print the outcome of a run. Return whether it succeeded."""
-    if (note := run.tags.get(PLACE_NOTE)) is not None:
-        print_note(f"{name}: {note}")
+    if run.placement is not None and run.placement.note is not None:
+        print_note(f"{name}: {run.placement.note}")
     if run.state is not RunState.COMPLETE:
         print_note(f"{name}: {run.state}" + (f": {run.error}" if run.error else ""))
         print_note(f"'wesemu logs {name}' shows the output of its tools")
@@ -77,8 +72,9 @@ def _print_outcome(run: RunDetail, name: str) -> bool:
     for output in run.outputs.values():
         if output.published:
             print_note(f"  {output.size:>12,}  {output.published}")
-    if (level := sla_text(run.tags)) is not None:
-        print_note(f"{name}: {int(run.tags['wesemu.total_reads']):,} reads; {level}")
+    figures = run.figures
+    if (level := sla_text(figures)) is not None:
+        print_note(f"{name}: {figures.total_reads:,} reads; {level}")
     return True
 
 

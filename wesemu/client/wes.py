@@ -20,13 +20,12 @@ from wesemu.client.transport import (
     text,
     text_values,
 )
-from wesemu.runs.model import JsonObject, RunState
+from wesemu.runs.model import JsonObject, Placement, RunState
+from wesemu.runs.run_figures import RunFigures, placement_of
 
 _ROOT = "/ga4gh/wes/v1"
 _PAGE = 1000
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.4
-_TAG = "wesemu."
-_HANDLE = f"{_TAG}handle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,34 +109,36 @@ class RunDetail:
     raw: JsonObject
 
     @property
+    def figures(self) -> RunFigures:
+        return RunFigures.from_tags(self.tags)
+
+    @property
+    def placement(self) -> Placement | None:
+        return placement_of(self.tags)
+
+    @property
     def tasks_done(self) -> int:
         return sum(task.ended is not None for task in self.tasks)
 
     @property
     def counts(self) -> Counts | None:
         """None until the reads are counted, and for users' own workflows."""
-        if f"{_TAG}total_reads" not in self.tags:
-            return None
-        return Counts(*(int(self.tags[f"{_TAG}total_{name}"]) for name in ("reads", "bases")))
+        reads, bases = self.figures.total_reads, self.figures.total_bases
+        return None if reads is None or bases is None else Counts(reads, bases)
 
     @property
     def sla(self) -> SlaFigures | None:
         """None until the reads are counted, and for runs without a promise."""
-        if f"{_TAG}sla.minutes" not in self.tags:
+        known = self.figures
+        if known.sla_bases is None or known.minutes is None or known.price is None:
             return None
-        figures = {
-            name.removeprefix(f"{_TAG}sla."): value
-            for name, value in self.tags.items()
-            if name.startswith(f"{_TAG}sla.")
-        }
-        charged = figures.get("charged_cny")
         return SlaFigures(
-            level=figures["level"],
-            bases=int(figures["bases"]),
-            minutes=Decimal(figures["minutes"]),
-            price_cny=Decimal(figures["price_cny"]),
-            met=figures["met"] == "true" if "met" in figures else None,
-            charged_cny=None if charged is None else Decimal(charged),
+            level=str(known.level),
+            bases=known.sla_bases,
+            minutes=known.minutes,
+            price_cny=known.price,
+            met=known.met,
+            charged_cny=known.charged,
         )
 
 
@@ -270,7 +271,7 @@ def _line(run: JsonObject) -> RunLine:
     return RunLine(
         id=text(run, "run_id"),
         state=_state(run),
-        handle=tags.get(_HANDLE, ""),
+        handle=tags.get("wesemu.handle", ""),
         tags=tags,
         started=optional_text(run, "start_time"),
         ended=optional_text(run, "end_time"),
@@ -282,7 +283,7 @@ def _detail(answer: JsonObject) -> RunDetail:
     return RunDetail(
         id=text(answer, "run_id"),
         state=_state(answer),
-        handle=tags.get(_HANDLE, ""),
+        handle=tags.get("wesemu.handle", ""),
         tags=tags,
         log=_log(nested(answer, "run_log")),
         tasks=tuple(_log(task) for task in nested_list(answer, "task_logs")),

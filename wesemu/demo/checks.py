@@ -220,8 +220,7 @@ def _counts(fixture: Fixture, both: Sequence[FinishedRequest]) -> Check:
     truth = (fixture.summary.reads, fixture.summary.bases)
     found = {(each.job.total_reads, each.job.total_bases) for each in both}
     found |= {
-        (int(each.run.tags["wesemu.total_reads"]), int(each.run.tags["wesemu.total_bases"]))
-        for each in both
+        (each.run.figures.total_reads or 0, each.run.figures.total_bases or 0) for each in both
     }
     counts = " and ".join(f"{reads:,} reads, {bases:,} bases" for reads, bases in sorted(found))
     counts += f"; simulated {truth[0]:,} and {truth[1]:,}"

@@ -26,7 +26,7 @@ from wesemu.errors import SystemFault
 from wesemu.genomics.gpu_selftest import summary
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
-from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, RunState
+from wesemu.runs.model import JsonObject, RunState
 
 # --- the server of the demo ---
 
@@ -159,8 +159,9 @@ def check_node(
     node: CudaNode, done: Sequence[FinishedRequest], selftest_run: SelfTestRun | None
 ) -> Iterator[Check]:
     """Check that both APIs report the node `cuda` for the runs, and that a GPU was used."""
-    placed = [each.run.tags.get(PLACE) == "cuda" == each.job.raw.get("node") for each in done]
-    notes = sorted({each.run.tags[PLACE_NOTE] for each in done if PLACE_NOTE in each.run.tags})
+    placed = [_on_cuda(each.run) and each.job.raw.get("node") == "cuda" for each in done]
+    placements = [each.run.placement for each in done]
+    notes = sorted({each.note for each in placements if each is not None and each.note is not None})
     node_text = f"cuda, by AGS and WES, for {sum(placed)} of {len(done)} runs"
     if node.selftest is None:
         mapped = [any(task.name == "fq2bam" for task in each.run.tasks) for each in done]
@@ -176,8 +177,12 @@ def check_node(
         ended = None if selftest_run is None else (selftest_run.run.state, selftest_run.run.error)
         yield Check(_NAME, False, f"no report: {ended}")
         return
-    ok = selftest_run.report["equal"] is True and selftest_run.run.tags.get(PLACE) == "cuda"
+    ok = selftest_run.report["equal"] is True and _on_cuda(selftest_run.run)
     yield Check(_NAME, ok, summary(selftest_run.report))
+
+
+def _on_cuda(run: RunDetail) -> bool:
+    return run.placement is not None and run.placement.kind == "cuda"
 
 
 # --- the demo ---

@@ -133,10 +133,19 @@ def _redacted_run(run: Run) -> Run:
         tags=_redacted_texts(request.tags),
         engine_parameters=_redacted_texts(request.engine_parameters),
         echo={},
-        marks={},
+        key=None,
+        callback_url=None,
+        workflow_file=None,
+        workflow_sources=(),
     )
     failure = run.failure and replace(run.failure, message=redact_text(run.failure.message))
-    return replace(run, request=request, failure=failure, tags=_redacted_texts(run.tags))
+    return replace(
+        run,
+        request=request,
+        failure=failure,
+        tags=_redacted_texts(run.tags),
+        tools=_redacted_texts(run.tools),
+    )
 
 
 def _redacted_texts(texts: Mapping[str, str]) -> dict[str, str]:
@@ -159,9 +168,8 @@ def _bundled(run: Run, pipelines: Path) -> list[PartFile]:
 
 
 def _attached(run: Run, workspace: Workspace) -> list[PartFile]:
-    main = run.request.marks.get("workflow_file", run.request.workflow_url)
-    sources: list[dict[str, str]] = json.loads(run.request.marks.get("workflow_sources", "[]"))
-    urls = {source["file"]: redact_urls(source["url"]) for source in sources}
+    main = run.request.workflow_file or run.request.workflow_url
+    urls = {source.file: redact_urls(source.url) for source in run.request.workflow_sources}
     root = workspace.attachments
     names = sorted(
         path.relative_to(root).as_posix()

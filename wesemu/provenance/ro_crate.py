@@ -140,7 +140,6 @@ _README = f"""\
 Credentials in parameters, URLs and commands are replaced by {REDACTED}.
 """
 _WEB = ("http://", "https://")
-_TOOLS = "wesemu.tools."
 _KNOWN_LANGUAGES = {"SMK": "snakemake", "CWL": "cwl"}
 
 
@@ -209,11 +208,7 @@ def _add_workflow(crate: Any, facts: CrateFacts) -> Any:
     workflow["conformsTo"] = {"@id": _WORKFLOW}
     if run.workflow:
         workflow["version"] = __version__
-    tools = {
-        tag.removeprefix(_TOOLS): version
-        for tag, version in run.tags.items()
-        if tag.startswith(_TOOLS)
-    }
+    tools = dict(run.tools)
     if facts.engine is not None:
         tools = {facts.engine[0]: facts.engine[1], **tools}
         workflow["runtimePlatform"] = f"{facts.engine[0]} {version}"

@@ -1,13 +1,15 @@
 """Services of the control API over the runs of all owners.
 
-`AdminService` reads, watches, ends and deletes runs; `Retention` prunes old ones.
+`RunTallies` counts ended runs for the metrics, `AdminService` reads, watches, ends and deletes
+runs, `Retention` prunes old ones.
 """
 
 import asyncio
 import time
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,12 +18,59 @@ import structlog
 from wesemu.errors import EngineFault, RunActive, RunNotFound
 from wesemu.runs.data_directory import is_run_directory
 from wesemu.runs.maintenance import delete, delete_all
-from wesemu.runs.model import Run, RunId, RunState, TaskState
+from wesemu.runs.model import Run, RunId, RunState, TaskState, workflow_kind
 from wesemu.runs.notifications import ChangedRuns, RunNotifier
 from wesemu.runs.run_directory import Workspace, tree_size
-from wesemu.runs.run_figures import RunTallies
+from wesemu.runs.run_figures import promised
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
+
+# Histograms for the metrics.
+
+BUCKETS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
+"""Upper bounds of the duration histogram in seconds."""
+
+
+@dataclass(slots=True)
+class Durations:
+    """A cumulative histogram: count for each of BUCKETS, total number, sum in seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * len(BUCKETS))
+    number: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.number += 1
+        self.seconds += seconds
+        for index, bound in enumerate(BUCKETS):
+            self.counts[index] += seconds <= bound
+
+
+class RunTallies:
+    """Counts the runs of `store` that end from now on.
+
+    `durations`: real seconds from the first start to the last end of a task, by workflow (bundled
+    pipeline, or type of a user's workflow) and final state. `sla`: completed runs by service level
+    and whether the deadline was met.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.durations: defaultdict[tuple[str, RunState], Durations] = defaultdict(Durations)
+        self.sla: Counter[tuple[str, bool]] = Counter()
+        store.watch(self._moved)
+
+    def _moved(self, run: Run) -> None:
+        if not run.state.ended:
+            return
+        workflow = run.workflow or workflow_kind(run.request.workflow_type)
+        self.durations[workflow, run.state].add(run.real_seconds or 0.0)
+        sla = promised(run)
+        if run.state is RunState.COMPLETE and sla and run.started and run.ended:
+            met = sla.met(run.ended - run.started)
+            self.sla[run.service_level.name.lower(), met] += 1
+
+
+# All runs.
 
 _DRAIN_SECONDS = 0.5
 _SETTLE_SECONDS, _SETTLE_PAUSE_SECONDS = 10.0, 0.02

@@ -157,6 +157,8 @@ MIGRATIONS: tuple[str, ...] = (
         ON runs (service_rank, coalesce(json_extract(resources, '$.least_gpus'), 0), sequence)
         WHERE state = 'QUEUED';
     """,
+    # What earlier versions stored in tags only (`run_figures.facts_of`).
+    "ALTER TABLE runs ADD COLUMN facts TEXT;",
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NewType, TypeAlias
+from typing import Any, Literal, NewType, TypeAlias
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.sla import ServiceLevel
@@ -86,12 +86,6 @@ Owner = NewType("Owner", str)
 LOCAL_OWNER = Owner("local")
 """The owner of all runs if no credentials are configured."""
 
-PLACE, PLACE_NOTE = "wesemu.node", "wesemu.node.note"
-"""Tags of the server: the placement of a run (CPU or GPU), and a note about it."""
-
-UNPUBLISHED = "wesemu.unpublished"
-"""Tag of the server: the results that cannot be published, one per line."""
-
 
 class RunState(StrEnum):
     """The states of a run, with their WES names."""
@@ -138,14 +132,31 @@ def workflow_kind(workflow_type: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """A fetched file of a workflow: its name among the attachments, its URL, size and SHA-256."""
+
+    file: str
+    url: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionKey:
+    """Idempotency key of a submission: the caller's `name` and a `digest` of the request."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
     """A request in WES terms; every API translates its requests into this.
 
     `workflow_url` is the name of a bundled pipeline ("mapping", "wgs"), the name of an attachment,
     or a URL. `params` are the parameters of the workflow. `echo` has fields of an API that it must
-    return and that the other APIs lack. `marks` are internal: `submission_key`,
-    `submission_digest`, `callback_url`, and for a workflow by URL `workflow_file` and
-    `workflow_sources`.
+    return and that the other APIs lack. `callback_url` receives the changes of state. A workflow by
+    URL has `workflow_sources`, and `workflow_file` is its main file.
     """
 
     workflow_url: str
@@ -155,7 +166,10 @@ class RunRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     engine_parameters: Mapping[str, str] = field(default_factory=dict)
     echo: JsonObject = field(default_factory=dict)
-    marks: Mapping[str, str] = field(default_factory=dict)
+    key: SubmissionKey | None = None
+    callback_url: str | None = None
+    workflow_file: str | None = None
+    workflow_sources: tuple[FetchedFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +183,36 @@ class Resources:
     memory_mb: int = 0
     gpus: int = 0
     least_gpus: int = 0
+
+
+NodeKind = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The node chosen for a run; `auto`: each task of a user's workflow may lease GPUs.
+
+    `note` is a message for the caller.
+    """
+
+    kind: NodeKind
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedOutput:
+    """An output of a run that another active run writes, too.
+
+    `run_id` is that run, or None if it has another owner.
+    """
+
+    url: str
+    run_id: RunId | None = None
+
+    def warning(self, other: str | None = None) -> str:
+        """Return the warning for the caller; `other` names the other run."""
+        other = other or (f"the run {self.run_id}" if self.run_id else "another owner's run")
+        return f"{self.url} is an output of {other}, too; the last one to end wins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +257,12 @@ class Run:
     """One run.
 
     `sequence` orders runs by submission; `handle` is the short unique name. `workflow` is the name
-    of the bundled pipeline, "" for a user's own workflow. `tags` are those of the caller and the
-    server. `created`, `started` and `ended` are emulated time; `real_seconds` is wall clock time
-    from the first start to the last end of a task.
+    of the bundled pipeline, "" for a user's own workflow. `tags` are those of the caller, and
+    messages and progress of the server; `run_figures.labels` adds what other fields contain.
+    `created`, `started` and `ended` are emulated time; `real_seconds` is wall clock time from the
+    first start to the last end of a task. `placement` is None for runs of early versions. `tools`
+    are versions by name; a caller may name those of its own workflow. `unpublished` has a
+    sentence for each result that cannot be published.
     """
 
     id: RunId
@@ -238,6 +285,10 @@ class Run:
     failure: RunFailure | None = None
     terms: SlaTerms = field(default_factory=SlaTerms)
     real_seconds: float | None = None
+    placement: Placement | None = None
+    shared_output: SharedOutput | None = None
+    tools: Mapping[str, str] = field(default_factory=dict)
+    unpublished: tuple[str, ...] = ()
 
 
 class TaskState(StrEnum):

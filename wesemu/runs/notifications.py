@@ -6,17 +6,18 @@ writes them in one commit.
 
 import asyncio
 import contextlib
-import json
 import secrets
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
 from wesemu.errors import DiskFull
 from wesemu.runs.disk_full import retry_on_full_disk
 from wesemu.runs.model import Run, RunId, TaskLog
+from wesemu.runs.serialization import run_to_row
 from wesemu.runs.store import RunStore
 
 _REMEMBERED = 10_000
@@ -186,6 +187,7 @@ class TagWriteBehind(WriteBehind):
         super().__init__(changes, run.id)
         self._store = store
         self._pending = False
+        self._run = run
         self.tags: dict[str, str] = dict(run.tags)
 
     def add(self, tags: Mapping[str, str]) -> None:
@@ -201,5 +203,5 @@ class TagWriteBehind(WriteBehind):
     async def _flush(self) -> None:
         while self._pending:
             self._pending = False
-            tags = json.dumps(self.tags, ensure_ascii=False)
+            tags = run_to_row(replace(self._run, tags=self.tags))["tags"]
             await self._write(partial(self._store.amend, self._run_id, tags=tags))

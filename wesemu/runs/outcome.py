@@ -77,12 +77,12 @@ def refused_outputs(outcome: Outcome) -> RunFailure | None:
     )
 
 
-def unpublished_note(outcome: Outcome) -> str:
-    """Return one line for each result that cannot be published; "" for none."""
+def unpublished_notes(outcome: Outcome) -> tuple[str, ...]:
+    """Return a sentence for each result that cannot be published."""
     lines = [f"{each.path} is not published: {each.reason}" for each in outcome.unpublished]
     if len(lines) > _MOST_NAMED:
         lines[_MOST_NAMED:] = [f"{len(lines) - _MOST_NAMED} more files are not published"]
-    return "\n".join(lines)
+    return tuple(lines)
 
 
 def cancel_open_tasks(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:

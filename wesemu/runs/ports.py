@@ -19,11 +19,13 @@ from wesemu.runs.model import (
     JsonObject,
     OutputFile,
     Owner,
+    Placement,
     ReadCounts,
     Resources,
     Run,
     RunFailure,
     RunRequest,
+    SharedOutput,
     TaskLog,
 )
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace
@@ -64,7 +66,8 @@ class Plan:
     resources: Resources
     publications: tuple[Publication, ...] | None
     input_bytes: int | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+    placement: Placement | None = None
+    shared_output: SharedOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +131,10 @@ class LaunchRequest:
 @dataclass(frozen=True, slots=True)
 class Results:
     """Figures from a finished working directory: `counts` are the reads of a bundled pipeline,
-    `tags` are further figures."""
+    `tools` versions by name, `tags` messages."""
 
     counts: ReadCounts | None = None
+    tools: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ import structlog
 
 from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.digests import DigestStore, check, copy, flush, flush_file_system
-from wesemu.runs.model import JsonValue, OutputFile, Owner, Run, RunId
+from wesemu.runs.model import JsonValue, OutputFile, Owner, Run, RunId, SharedOutput
 from wesemu.runs.ports import ObjectAdopter, Plan, Publication
 from wesemu.runs.run_directory import (
     Workspace,
@@ -36,9 +36,6 @@ from wesemu.runs.store import RunStore
 
 
 # Locations of active runs.
-
-SHARED = "wesemu.outputs.shared"
-"""The tag that names another active run with the same output location."""
 
 log = structlog.get_logger("wesemu.targets")
 
@@ -58,25 +55,21 @@ class ActiveTargets:
         self._loaded = False
         store.watch(self._moved)
 
-    async def claim(self, run_id: RunId, owner: Owner, plan: Plan) -> dict[str, str]:
-        """Register the locations of a new run. Return the tag `SHARED` if another run has one.
-
-        The tag has the first shared location, and the run's id only if it has the same owner.
-        """
+    async def claim(self, run_id: RunId, owner: Owner, plan: Plan) -> SharedOutput | None:
+        """Register the locations of a new run. Return the first one that another run has, too."""
         names = await asyncio.to_thread(_names_of, plan)
         if names:
             await self._load()
         shared = self._shared(names, owner)
         self._add(run_id, owner, names.values())
-        return {} if shared is None else {SHARED: shared}
+        return shared
 
-    async def shared(self, owner: Owner, plan: Plan) -> dict[str, str]:
+    async def shared(self, owner: Owner, plan: Plan) -> SharedOutput | None:
         """As `claim`, without registering (for a dry run)."""
         names = await asyncio.to_thread(_names_of, plan)
         if names:
             await self._load()
-        shared = self._shared(names, owner)
-        return {} if shared is None else {SHARED: shared}
+        return self._shared(names, owner)
 
     def release(self, run_id: RunId) -> None:
         """Remove a run that has ended or was not accepted. Idempotent."""
@@ -85,14 +78,12 @@ class ActiveTargets:
             if not self._users[name]:
                 del self._users[name]
 
-    def _shared(self, names: dict[str, str], owner: Owner) -> str | None:
+    def _shared(self, names: dict[str, str], owner: Owner) -> SharedOutput | None:
         for url, name in names.items():
             users = self._users.get(name, {})
             mine = [run_id for run_id, user in users.items() if user == owner]
-            if mine:
-                return f"{url} is an output of the run {mine[-1]}, too; the last one to end wins"
             if users:
-                return f"{url} is an output of somebody else's run, too; the last one to end wins"
+                return SharedOutput(url, mine[-1] if mine else None)
         return None
 
     def _add(self, run_id: RunId, owner: Owner, names: Iterable[str]) -> None:

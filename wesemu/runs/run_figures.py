@@ -1,18 +1,28 @@
-"""SLA figures of runs: promise, deadline, elapsed time, prediction, tags and histograms.
+"""Figures of runs: promise, deadline, elapsed time, prediction; and the tags of a run.
 
 All times are emulated unless they say real. Only the bundled pipelines have a service level that
 depends on the size of their input. All functions are pure.
 """
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
-from wesemu.runs.model import MOST_BASES, Pacing, Run, RunRequest, RunState, workflow_kind
-from wesemu.runs.sla import Sla, promise
-from wesemu.runs.store import RunStore
+from wesemu.runs.model import (
+    MOST_BASES,
+    Pacing,
+    Placement,
+    Run,
+    RunId,
+    RunRequest,
+    RunState,
+    SharedOutput,
+)
+from wesemu.runs.sla import ServiceLevel, Sla, promise
 
 ESTIMATED_BASES_PER_BYTE = Fraction(3, 2)
 """Base pairs per byte of compressed FASTQ; 1 to 2.5, depending on the sequencer."""
@@ -109,100 +119,117 @@ def _promise(run: Run, bases: int) -> Sla:
     return promise(run.service_level, run.workflow, bases, read_length=length)
 
 
-# Histograms for the metrics.
-
-BUCKETS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
-"""Upper bounds of the duration histogram in seconds."""
+# Figures of a run, and its tags.
 
 
-@dataclass(slots=True)
-class Durations:
-    """A cumulative histogram: count for each of BUCKETS, total number, sum in seconds."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * len(BUCKETS))
-    number: int = 0
-    seconds: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.number += 1
-        self.seconds += seconds
-        for index, bound in enumerate(BUCKETS):
-            self.counts[index] += seconds <= bound
+def _decimal_text(value: Decimal) -> str:
+    """Format a number without exponent or trailing zeros."""
+    return f"{value.normalize():f}"
 
 
-class RunTallies:
-    """Counts the runs of `store` that end from now on.
-
-    `durations`: real seconds from the first start to the last end of a task, by workflow (bundled
-    pipeline, or type of a user's workflow) and final state. `sla`: completed runs by service level
-    and whether the deadline was met.
-    """
-
-    def __init__(self, store: RunStore) -> None:
-        self.durations: defaultdict[tuple[str, RunState], Durations] = defaultdict(Durations)
-        self.sla: Counter[tuple[str, bool]] = Counter()
-        store.watch(self._moved)
-
-    def _moved(self, run: Run) -> None:
-        if not run.state.ended:
-            return
-        workflow = run.workflow or workflow_kind(run.request.workflow_type)
-        self.durations[workflow, run.state].add(run.real_seconds or 0.0)
-        sla = promised(run)
-        if run.state is RunState.COMPLETE and sla and run.started and run.ended:
-            met = sla.met(run.ended - run.started)
-            self.sla[run.service_level.name.lower(), met] += 1
+def _stamp(timestamp: datetime) -> str:
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# Figures as tags.
+_TAGS: Mapping[str, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
+    "handle": ("wesemu.handle", str, str),
+    "workflow": ("wesemu.workflow", str, str),
+    "pace": ("wesemu.pace", str, Pacing),
+    "total_reads": ("wesemu.total_reads", str, int),
+    "total_bases": ("wesemu.total_bases", str, int),
+    "level": ("wesemu.sla.level", str, ServiceLevel),
+    "sla_bases": ("wesemu.sla.bases", str, int),
+    "minutes": ("wesemu.sla.minutes", _decimal_text, Decimal),
+    "price": ("wesemu.sla.price_cny", _decimal_text, Decimal),
+    "deadline": ("wesemu.sla.deadline", _stamp, datetime.fromisoformat),
+    "predicted_finish": ("wesemu.sla.predicted_finish", _stamp, datetime.fromisoformat),
+    "predicted_bases": ("wesemu.sla.predicted_bases", str, int),
+    "met": ("wesemu.sla.met", lambda met: str(met).lower(), "true".__eq__),
+    "charged": ("wesemu.sla.charged_cny", _decimal_text, Decimal),
+    "real_seconds": ("wesemu.real.seconds", "{:.3f}".format, float),
+    "error": ("wesemu.error", str, str),
+}
+"""For each field of `RunFigures`: its tag, how to format it, and how to parse it."""
 
-NAMES = frozenset(
-    {
-        "wesemu.handle",
-        "wesemu.workflow",
-        "wesemu.pace",
-        "wesemu.total_reads",
-        "wesemu.total_bases",
-        "wesemu.sla.level",
-        "wesemu.sla.bases",
-        "wesemu.sla.minutes",
-        "wesemu.sla.price_cny",
-        "wesemu.sla.deadline",
-        "wesemu.sla.predicted_finish",
-        "wesemu.sla.predicted_bases",
-        "wesemu.sla.met",
-        "wesemu.sla.charged_cny",
-        "wesemu.real.seconds",
-        "wesemu.error",
-    }
-)
-"""All keys of `figures`. Tags of the caller with such a name are never shown."""
+FIGURE_TAGS = frozenset(tag for tag, _, _ in _TAGS.values())
+"""The tags of `RunFigures`. Tags of the caller with such a name are never shown."""
 
 
-def figures(run: Run) -> dict[str, str]:
-    """Return the figures that are known now, as tags with keys of `NAMES`.
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """Figures of a run; None while unknown.
 
     `workflow` is the name of a user's own workflow: the tag of the caller, or the file's name.
-    `total_reads` and `total_bases` are counted. Minutes and price exist for bundled pipelines of
-    known size; `sla.bases` is that size, counted or set by the caller. The deadline (ISO 8601, UTC)
-    exists after the start, `met` ("true", "false") and `charged_cny` after completion, the
-    prediction while the run is active. All times but `real.seconds` are emulated. `pace` exists
+    `total_reads` and `total_bases` are counted. `minutes` (to six decimal places) and `price` (CNY)
+    exist for bundled pipelines of known size; `sla_bases` is that size, counted or set by the
+    caller. `deadline` exists after the start, `met` and `charged` (CNY) after completion, the
+    prediction while the run is active. All times but `real_seconds` are emulated. `pace` exists
     only with SLA pacing.
     """
-    tags = {"wesemu.handle": run.handle, "wesemu.sla.level": run.service_level.value}
-    if not run.workflow:
-        tags["wesemu.workflow"] = _workflow_name(run.request)
-    if run.terms.pace is not Pacing.REAL:
-        tags["wesemu.pace"] = run.terms.pace.value
-    if run.counts is not None:
-        tags["wesemu.total_reads"] = str(run.counts.total_reads)
-        tags["wesemu.total_bases"] = str(run.counts.total_bases)
-    tags |= _sla(run) | _prediction(run)
-    if run.real_seconds is not None:
-        tags["wesemu.real.seconds"] = f"{run.real_seconds:.3f}"
-    if run.failure is not None:
-        tags["wesemu.error"] = run.failure.message
-    return tags
+
+    handle: str = ""
+    level: ServiceLevel | None = None
+    workflow: str | None = None
+    pace: Pacing | None = None
+    total_reads: int | None = None
+    total_bases: int | None = None
+    sla_bases: int | None = None
+    minutes: Decimal | None = None
+    price: Decimal | None = None
+    deadline: datetime | None = None
+    predicted_finish: datetime | None = None
+    predicted_bases: int | None = None
+    met: bool | None = None
+    charged: Decimal | None = None
+    real_seconds: float | None = None
+    error: str | None = None
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> "RunFigures":
+        """Parse the tags of a run. Raises ValueError."""
+        known = {name: entry for name, entry in _TAGS.items() if entry[0] in tags}
+        return cls(**{name: parse(tags[tag]) for name, (tag, _, parse) in known.items()})
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The known figures as text, by field."""
+        values = ((name, entry[1], getattr(self, name)) for name, entry in _TAGS.items())
+        return {name: text(value) for name, text, value in values if value is not None}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {_TAGS[name][0]: text for name, text in self.texts.items()}
+
+
+def figures(run: Run) -> RunFigures:
+    """Return the figures that are known now."""
+    sla, predicted = promised(run), predict(run)
+    known = RunFigures(
+        handle=run.handle,
+        level=run.service_level,
+        workflow=None if run.workflow else _workflow_name(run.request),
+        pace=None if run.terms.pace is Pacing.REAL else run.terms.pace,
+        total_reads=run.counts.total_reads if run.counts else None,
+        total_bases=run.counts.total_bases if run.counts else None,
+        predicted_finish=predicted.finish if predicted else None,
+        predicted_bases=predicted.bases if predicted else None,
+        real_seconds=run.real_seconds,
+        error=run.failure.message if run.failure else None,
+    )
+    if sla is None:
+        return known
+    took = None
+    if run.started and run.ended and run.state is RunState.COMPLETE:
+        took = run.ended - run.started
+    return replace(
+        known,
+        sla_bases=count_reads(run),
+        minutes=round(Decimal(sla.minutes.numerator) / Decimal(sla.minutes.denominator), 6),
+        price=sla.price,
+        deadline=sla.deadline(run.started) if run.started else None,
+        met=None if took is None else sla.met(took),
+        charged=None if took is None else sla.charged(took),
+    )
 
 
 def _workflow_name(request: RunRequest) -> str:
@@ -210,44 +237,56 @@ def _workflow_name(request: RunRequest) -> str:
     return request.tags.get("wesemu.workflow") or path.rstrip("/").rpartition("/")[2]
 
 
+_NODE, _NODE_NOTE = "wesemu.node", "wesemu.node.note"
+_SHARED = "wesemu.outputs.shared"
+_UNPUBLISHED = "wesemu.unpublished"
+_TOOL = "wesemu.tools."
+_SHARED_TEXT = re.compile(r"(.+) is an output of (?:the run ([0-9a-f-]+)|.+), too; .+")
+
+
 def labels(run: Run) -> dict[str, str]:
-    """Return the tags of the caller and the server, and the figures."""
-    return {name: value for name, value in run.tags.items() if name not in NAMES} | figures(run)
+    """Return all tags of a run, as callers see them."""
+    tags = {name: tag for name, tag in stored_labels(run).items() if name not in FIGURE_TAGS}
+    return tags | figures(run).tags
 
 
-def _sla(run: Run) -> dict[str, str]:
-    sla, bases = promised(run), count_reads(run)
-    if sla is None or bases is None:
-        return {}
-    tags = {
-        "wesemu.sla.bases": str(bases),
-        "wesemu.sla.minutes": _plain(sla.minutes),
-        "wesemu.sla.price_cny": _plain(sla.price),
-    }
-    if run.started is not None:
-        tags["wesemu.sla.deadline"] = _stamp(sla.deadline(run.started))
-        if run.ended is not None and run.state is RunState.COMPLETE:
-            took = run.ended - run.started
-            tags["wesemu.sla.met"] = "true" if sla.met(took) else "false"
-            tags["wesemu.sla.charged_cny"] = _plain(sla.charged(took))
+def stored_labels(run: Run) -> dict[str, str]:
+    """Return all tags but the figures. Lists of runs can be filtered by them."""
+    tags = dict(run.tags)
+    if run.placement is not None:
+        tags[_NODE] = run.placement.kind
+        if run.placement.note is not None:
+            tags[_NODE_NOTE] = run.placement.note
+    if run.shared_output is not None:
+        tags[_SHARED] = run.shared_output.warning()
+    tags |= {f"{_TOOL}{name}": version for name, version in run.tools.items()}
+    if run.unpublished:
+        tags[_UNPUBLISHED] = "\n".join(run.unpublished)
     return tags
 
 
-def _prediction(run: Run) -> dict[str, str]:
-    if (predicted := predict(run)) is None:
-        return {}
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that no other field of a run contains."""
+    others = {_NODE, _NODE_NOTE, _SHARED, _UNPUBLISHED}
+    return {n: tag for n, tag in tags.items() if n not in others and not n.startswith(_TOOL)}
+
+
+def placement_of(tags: Mapping[str, str]) -> Placement | None:
+    """Parse the placement in the tags of a run."""
+    match tags.get(_NODE):
+        case "auto" | "cpu" | "cuda" as kind:
+            return Placement(kind, tags.get(_NODE_NOTE))
+        case _:
+            return None
+
+
+def facts_of(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Parse the fields of `Run` that earlier versions stored in the tags only."""
+    shared = _SHARED_TEXT.fullmatch(tags.get(_SHARED, ""))
     return {
-        "wesemu.sla.predicted_finish": _stamp(predicted.finish),
-        "wesemu.sla.predicted_bases": str(predicted.bases),
+        "placement": placement_of(tags),
+        "shared_output": shared
+        and SharedOutput(shared[1], RunId(shared[2]) if shared[2] else None),
+        "tools": {n.removeprefix(_TOOL): tag for n, tag in tags.items() if n.startswith(_TOOL)},
+        "unpublished": tuple(tags.get(_UNPUBLISHED, "").splitlines()),
     }
-
-
-def _stamp(timestamp: datetime) -> str:
-    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _plain(value: Fraction | Decimal) -> str:
-    """Format a number without exponent or trailing zeros; fractions to six decimal places."""
-    if isinstance(value, Fraction):
-        value = round(Decimal(value.numerator) / Decimal(value.denominator), 6)
-    return f"{value.normalize():f}"

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.runs.model import (
+    FetchedFile,
     InjectedFault,
     JsonObject,
     OutputFile,
     Owner,
     Pacing,
+    Placement,
     ReadCounts,
     Resources,
     Run,
@@ -21,12 +23,15 @@ from wesemu.runs.model import (
     RunId,
     RunRequest,
     RunState,
+    SharedOutput,
     SlaTerms,
+    SubmissionKey,
     TaskLog,
     TaskState,
 )
 from wesemu.runs.ports import Plan, Publication
 from wesemu.runs.run_directory import Workspace, read_regular, write_json
+from wesemu.runs.run_figures import facts_of, own_tags, stored_labels
 from wesemu.runs.sla import ServiceLevel
 
 Row = Mapping[str, Any]
@@ -54,8 +59,36 @@ def request_to_json(request: RunRequest) -> JsonObject:
         "tags": dict(request.tags),
         "engine_parameters": dict(request.engine_parameters),
         "echo": request.echo,
-        "marks": dict(request.marks),
+        "marks": _marks(request),
     }
+
+
+def _marks(request: RunRequest) -> JsonObject:
+    """Return the internal fields. The index has SQL about `submission_key` and `callback_url`."""
+    sources = [asdict(source) for source in request.workflow_sources]
+    marks: dict[str, str | None] = {
+        "submission_key": request.key.name if request.key else None,
+        "submission_digest": request.key.digest if request.key else None,
+        "callback_url": request.callback_url,
+        "workflow_file": request.workflow_file,
+        "workflow_sources": json.dumps(sources, ensure_ascii=False) if sources else None,
+    }
+    return {name: value for name, value in marks.items() if value is not None}
+
+
+def request_from_json(values: dict[str, Any]) -> RunRequest:
+    marks: dict[str, str] = values.pop("marks")
+    key = None
+    if "submission_key" in marks:
+        key = SubmissionKey(marks["submission_key"], marks["submission_digest"])
+    sources = json.loads(marks.get("workflow_sources", "[]"))
+    return RunRequest(
+        **values,
+        key=key,
+        callback_url=marks.get("callback_url"),
+        workflow_file=marks.get("workflow_file"),
+        workflow_sources=tuple(FetchedFile(**source) for source in sources),
+    )
 
 
 def run_to_row(run: Run) -> dict[str, Any]:
@@ -70,7 +103,7 @@ def run_to_row(run: Run) -> dict[str, Any]:
         "service_level": run.service_level.value,
         "request": dump(request_to_json(run.request)),
         "resources": dump(asdict(run.resources)),
-        "tags": dump(dict(run.tags)),
+        "tags": dump(stored_labels(run)),
         "created": format_timestamp(run.created),
         "started": format_timestamp(run.started),
         "ended": format_timestamp(run.ended),
@@ -81,11 +114,19 @@ def run_to_row(run: Run) -> dict[str, Any]:
         "failure": dump(asdict(run.failure)) if run.failure else None,
         "terms": dump(asdict(run.terms) | {"factor": str(run.terms.factor)}),
         "real_seconds": run.real_seconds,
+        "facts": dump(
+            {
+                "placement": run.placement and asdict(run.placement),
+                "shared_output": run.shared_output and asdict(run.shared_output),
+                "tools": dict(run.tools),
+                "unpublished": run.unpublished,
+            }
+        ),
     }
 
 
 def row_to_run(row: Row) -> Run:
-    counts, failure = row["counts"], row["failure"]
+    counts, failure, tags = row["counts"], row["failure"], json.loads(row["tags"])
     return Run(
         id=RunId(row["id"]),
         sequence=row["sequence"],
@@ -94,10 +135,10 @@ def row_to_run(row: Row) -> Run:
         state=RunState(row["state"]),
         workflow=row["workflow"],
         service_level=ServiceLevel(row["service_level"]),
-        request=RunRequest(**json.loads(row["request"])),
+        request=request_from_json(json.loads(row["request"])),
         resources=Resources(**json.loads(row["resources"])),
         created=datetime.fromisoformat(row["created"]),
-        tags=json.loads(row["tags"]),
+        tags=own_tags(tags),
         started=parse_timestamp(row["started"]),
         ended=parse_timestamp(row["ended"]),
         exit_code=row["exit_code"],
@@ -107,7 +148,18 @@ def row_to_run(row: Row) -> Run:
         failure=RunFailure(**json.loads(failure)) if failure else None,
         terms=_terms(row.get("terms")),
         real_seconds=row.get("real_seconds"),
+        **(facts_of(tags) if row.get("facts") is None else _facts(json.loads(row["facts"]))),
     )
+
+
+def _facts(values: dict[str, Any]) -> dict[str, Any]:
+    placement, shared = values["placement"], values["shared_output"]
+    return {
+        "placement": placement and Placement(**placement),
+        "shared_output": shared and SharedOutput(**shared),
+        "tools": values["tools"],
+        "unpublished": tuple(values["unpublished"]),
+    }
 
 
 def _terms(text: str | None) -> SlaTerms:
@@ -151,7 +203,7 @@ def row_to_task(row: Row) -> TaskLog:
 
 # JSON files of the run directory: enough to execute the run and to rebuild the index.
 
-_NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "terms")
+_NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "terms", "facts")
 
 
 def write_submission(workspace: Workspace, run: Run, plan: Plan) -> None:
@@ -167,6 +219,7 @@ def write_end(workspace: Workspace, run: Run, tasks: Sequence[TaskLog]) -> None:
 def read_plan(workspace: Workspace) -> Plan:
     values = json.loads(read_regular(workspace.request))["plan"]
     publications = values["publications"]
+    placement, shared = values.get("placement"), values.get("shared_output")
     return Plan(
         engine=values["engine"],
         workflow=values["workflow"],
@@ -174,7 +227,8 @@ def read_plan(workspace: Workspace) -> Plan:
         resources=Resources(**values["resources"]),
         publications=None if publications is None else tuple(map(_publication, publications)),
         input_bytes=values["input_bytes"],
-        tags=values["tags"],
+        placement=placement and Placement(**placement),
+        shared_output=shared and SharedOutput(**shared),
     )
 
 

@@ -30,7 +30,6 @@ from wesemu.runs.clock import Clock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.maintenance import delete, trash
 from wesemu.runs.model import (
-    PLACE_NOTE,
     PRETENDED,
     InjectedFault,
     Owner,
@@ -39,13 +38,15 @@ from wesemu.runs.model import (
     RunRequest,
     RunState,
     SlaTerms,
+    SubmissionKey,
     TaskLog,
     pretended_bases,
 )
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import DryRunResult, Execution, GpuStatus, Plan, Planner
-from wesemu.runs.publishing import SHARED, ActiveTargets
+from wesemu.runs.publishing import ActiveTargets
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, tree_size
+from wesemu.runs.run_figures import facts_of, own_tags
 from wesemu.runs.serialization import write_submission
 from wesemu.runs.store import EVERYTHING, HandleTaken, Head, HeadPage, Page, RunStore, Selection
 
@@ -94,29 +95,14 @@ class ServicePolicy:
         return terms
 
 
-_DIGEST = "submission_digest"
-
-
-@dataclass(frozen=True, slots=True)
-class SubmissionKey:
-    """Idempotency key of a submission: the caller's `name` and a `digest` of the request."""
-
-    name: str
-    digest: str
-
-    def mark(self, request: RunRequest) -> RunRequest:
-        """Return the request with the key, as it is stored."""
-        own = {"submission_key": self.name, _DIGEST: self.digest}
-        return replace(request, marks={**request.marks, **own})
-
-    def check(self, run: Run) -> None:
-        """Raise KeyReused unless `run` was submitted with the same request."""
-        if run.request.marks.get(_DIGEST) != self.digest:
-            raise KeyReused(
-                f"the key {self.name!r} was used for another request, which became run {run.id}; "
-                "draw a new key for each request",
-                field="Idempotency-Key",
-            )
+def _check_key(key: SubmissionKey, run: Run) -> None:
+    """Raise KeyReused unless `run` was submitted with the same request."""
+    if run.request.key != key:
+        raise KeyReused(
+            f"the key {key.name!r} was used for another request, which became run {run.id}; "
+            "draw a new key for each request",
+            field="Idempotency-Key",
+        )
 
 
 class KeyedLocks:
@@ -190,9 +176,6 @@ class RunLimits:
 
 
 log = structlog.get_logger("wesemu.runs")
-
-_OWN_TAGS = (PLACE_NOTE, SHARED)
-"""Tags that only the server sets; callers' tags of these names are dropped."""
 
 
 class Dispatcher(Protocol):
@@ -289,8 +272,8 @@ class RunService:
             async with self._key_locks.of(owner, key):
                 earlier = await self._store.by_submission_key(owner, key.name)
                 if earlier is None:
-                    return await self._accept(owner, key.mark(request), draft)
-            key.check(earlier)
+                    return await self._accept(owner, replace(request, key=key), draft)
+            _check_key(key, earlier)
         except BaseException:
             await self.discard(draft)
             raise
@@ -311,7 +294,7 @@ class RunService:
             plan = await self._planner.plan(owner, request, workspace.attachments)
             self._policy.check(request, plan.workflow)
             shared = await self._targets.shared(owner, plan)
-            plan = replace(plan, tags={**plan.tags, **shared})
+            plan = replace(plan, shared_output=shared)
             graph = await self._planner.dry_run(plan, request, workspace)
             return DryRunResult(plan, graph, await asyncio.to_thread(self._gpu_status))
         finally:
@@ -435,7 +418,7 @@ class RunService:
         self, owner: Owner, request: RunRequest, plan: Plan, run_id: RunId
     ) -> Run:
         shared = await self._targets.claim(run_id, owner, plan)
-        plan = replace(plan, tags={**plan.tags, **shared})
+        plan = replace(plan, shared_output=shared)
         try:
             return await self._queue(self._new_run(owner, request, plan, run_id), plan)
         except BaseException:
@@ -464,9 +447,11 @@ class RunService:
             request=request,
             resources=plan.resources,
             created=self._clock.now(),
-            tags={name: tag for name, tag in request.tags.items() if name not in _OWN_TAGS}
-            | dict(plan.tags),
+            tags=own_tags(request.tags),
             input_bytes=plan.input_bytes,
+            placement=plan.placement,
+            shared_output=plan.shared_output,
+            tools=facts_of(request.tags)["tools"],
             terms=self._policy.accept(request, plan.workflow),
         )
 
@@ -497,4 +482,4 @@ def _visible(owner: Owner, run: Run) -> Run:
 
 
 def _foreign(run_id: str) -> Forbidden:
-    return Forbidden(f"run {run_id} belongs to somebody else")
+    return Forbidden(f"run {run_id} belongs to another owner")

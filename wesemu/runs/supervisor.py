@@ -21,7 +21,7 @@ from wesemu.errors import EngineFault, FaultInjected, RunNotFound, TransitionRef
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
 from wesemu.runs.disk_full import check_room, out_of_files, retry_on_full_disk
-from wesemu.runs.model import UNPUBLISHED, OutputFile, Run, RunFailure, RunId, RunState
+from wesemu.runs.model import OutputFile, Run, RunFailure, RunId, RunState
 from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
 from wesemu.runs.outcome import (
     FailAtTask,
@@ -31,7 +31,7 @@ from wesemu.runs.outcome import (
     fault,
     real_seconds,
     refused_outputs,
-    unpublished_note,
+    unpublished_notes,
 )
 from wesemu.runs.ports import (
     Engine,
@@ -82,7 +82,16 @@ _RESUMES = 1
 
 _FILES_PAUSE_SECONDS = 1.0
 
-_END_COLUMNS = ("ended", "exit_code", "outputs", "counts", "failure", "tags", "real_seconds")
+_END_COLUMNS = (
+    "ended",
+    "exit_code",
+    "outputs",
+    "counts",
+    "failure",
+    "tags",
+    "facts",
+    "real_seconds",
+)
 
 log = structlog.get_logger("wesemu.supervisor")
 
@@ -365,7 +374,7 @@ class Supervisor:
         except (OSError, WesemuError) as error:
             log.warning("publishing partial outputs failed", run_id=run.id, error=str(error))
             return run
-        return replace(run, outputs=outputs, tags={**run.tags, **_note(outcome)})
+        return replace(run, outputs=outputs, unpublished=unpublished_notes(outcome))
 
     async def _publish(
         self, run_id: RunId, workspace: Workspace, wanted: Sequence[Publication]
@@ -383,8 +392,13 @@ class Supervisor:
             run = await self._publish_partial(run, workspace, outcome)
             await self._end(run, RunState.EXECUTOR_ERROR, refused, outcome.exit_code)
             return
-        tags = {**run.tags, **results.tags, **_note(outcome)}
-        run = replace(run, counts=results.counts, tags=tags)
+        run = replace(
+            run,
+            counts=results.counts,
+            tools={**run.tools, **results.tools},
+            tags={**run.tags, **results.tags},
+            unpublished=unpublished_notes(outcome),
+        )
         ended = await self._wait_for_sla_end(run)
         if run.terms.fault.out_of_disk:  # an injected fault
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -482,11 +496,6 @@ def _log_end(run: Run) -> None:
     if run.failure is not None:
         about["reason"] = run.failure.message
     log.info("run ended", run_id=run.id, name=run.handle, **about)
-
-
-def _note(outcome: Outcome) -> dict[str, str]:
-    note = unpublished_note(outcome)
-    return {UNPUBLISHED: note} if note else {}
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Message:
 
 class Outbox:
     """Undelivered messages. A trigger in the index adds them in the transaction that moves a run
-    with `RunRequest.marks["callback_url"]`."""
+    with a `callback_url`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -151,7 +151,7 @@ class Callbacks:
 
     def moved(self, run: Run) -> None:
         """Look for messages: the run has another state. A callback for `RunStore.watch`."""
-        if "callback_url" in run.request.marks:
+        if run.request.callback_url is not None:
             self._wake.set()
 
     async def _serve(self, session: aiohttp.ClientSession) -> None:

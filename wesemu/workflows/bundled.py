@@ -21,6 +21,7 @@ from wesemu.runs.model import (
     JsonObject,
     JsonValue,
     OutputFile,
+    Placement,
     Resources,
     Run,
     RunFailure,
@@ -247,7 +248,7 @@ class BundledPipelines:
         check_calling(params, more_files, reference)
         check_read_groups(params, lanes)
         gpu_problem = self._gpu_problem_of(params, request.workflow_url)
-        placement = place(
+        placement, resources = place(
             request.engine_parameters,
             self._node,
             gpu_capable=gpu_problem is None,
@@ -264,14 +265,14 @@ class BundledPipelines:
             engine=engine,
             workflow=request.workflow_url,
             service_level=params.service,
-            resources=placement.resources,
+            resources=resources,
             publications=publications,
             input_bytes=(
                 None
                 if any(pair.is_remote for pair in inputs.reads)
                 else sum(path.stat().st_size for path in reads)
             ),
-            tags=placement.tags,
+            placement=placement,
         )
 
     async def prepare(
@@ -294,7 +295,7 @@ class BundledPipelines:
         check_wildcards(inputs, _names(lanes))  # the files of a remote folder are known only now
         check_read_groups(params, lanes)
         more_files = await asyncio.to_thread(self._inputs.more, inputs.more_files, files)
-        gpu_config = await self._gpu_config(params, run.workflow, run.tags, resources)
+        gpu_config = await self._gpu_config(params, run.workflow, run.placement, resources)
         mapper = mapper_of(params, gpu_config)
         reference = await self._indexer.ready(fasta, inputs.reference.name, mapper)
         await asyncio.to_thread(check_calling, params, more_files, reference)
@@ -319,7 +320,9 @@ class BundledPipelines:
         fasta = await asyncio.to_thread(self._inputs.reference, inputs.reference, files)
         assert fasta is not None, "nothing is remote"
         more_files = await asyncio.to_thread(self._inputs.more, inputs.more_files, files)
-        gpu_config = await self._gpu_config(params, request.workflow_url, plan.tags, plan.resources)
+        gpu_config = await self._gpu_config(
+            params, request.workflow_url, plan.placement, plan.resources
+        )
         config = await self._configure(params, lanes, fasta, more_files, gpu_config)
         job = self._job(request, workspace, plan.resources, config, plan.input_bytes)
         names = {
@@ -363,12 +366,16 @@ class BundledPipelines:
         )
 
     async def _gpu_config(
-        self, params: MappingParams, workflow: str, tags: Mapping[str, str], resources: Resources
+        self,
+        params: MappingParams,
+        workflow: str,
+        placement: Placement | None,
+        resources: Resources,
     ) -> JsonObject:
-        """Return the GPU part of the configuration; `tags` are those of the placement."""
+        """Return the GPU part of the configuration."""
         if await asyncio.to_thread(self._gpu_problem_of, params, workflow) is not None:
             return {}
-        return acceleration(tags, resources, self._node)
+        return acceleration(placement, resources, self._node)
 
     async def _configure(
         self,

@@ -23,7 +23,7 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import InvalidRequest
 from wesemu.provenance.redaction import redact_urls
-from wesemu.runs.model import JsonValue, RunRequest
+from wesemu.runs.model import FetchedFile, RunRequest
 from wesemu.runs.run_directory import RunDirectoryDraft, read_regular
 from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
 from wesemu.util.text import json_reason, network_reason
@@ -329,11 +329,6 @@ def _url_error(why: str) -> InvalidRequest:
 # Workflows by URL.
 
 
-FILE, SOURCES = "workflow_file", "workflow_sources"
-"""Marks of a request: the workflow's name among the attachments; and its sources as JSON, a list of
-objects with `file`, `url`, `size` and `sha256`.
-"""
-
 LIMIT = 32 << 20
 SECONDS = 60.0
 _SCHEMES = ("http://", "https://", "trs://")
@@ -364,7 +359,7 @@ class RemoteWorkflows:
     async def fetch_workflow(
         self, request: RunRequest, kind: str, files: RunDirectoryDraft
     ) -> RunRequest:
-        """Attach the workflow to `files` and return the request with the marks.
+        """Attach the workflow to `files` and return the request with its sources.
 
         `kind` is SMK, CWL or WDL. Raise InvalidRequest.
         """
@@ -381,19 +376,12 @@ class RemoteWorkflows:
                 f"{redacted_url(request.workflow_url)} cannot be understood: {why}; correct the "
                 "address, or have its registry follow TRS 2.0"
             ) from error
-        sources: list[JsonValue] = []
+        sources = []
         for name, content in fetched.files.items():
             await _attach(files, name, content)
-            sources.append(
-                {
-                    "file": name,
-                    "url": fetched.sources[name],
-                    "size": len(content),
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                }
-            )
-        marks = {FILE: fetched.main, SOURCES: json.dumps(sources, ensure_ascii=False)}
-        return replace(request, marks={**request.marks, **marks})
+            digest = hashlib.sha256(content).hexdigest()
+            sources.append(FetchedFile(name, fetched.sources[name], len(content), digest))
+        return replace(request, workflow_file=fetched.main, workflow_sources=tuple(sources))
 
     async def close(self) -> None:
         if self._web is not None:

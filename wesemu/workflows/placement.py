@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 
 from wesemu.engine_parameters import value_of
 from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, Resources, Run
+from wesemu.runs.model import JsonObject, NodeKind, Placement, Resources, Run
 from wesemu.runs.run_directory import Workspace
 from wesemu.util.text import whole_number
 
@@ -39,7 +39,6 @@ def cores_of(parameters: Mapping[str, str], resources: Resources) -> int:
     return cores
 
 
-Kind = Literal["auto", "cpu", "cuda"]
 WithoutGpu = Literal["queue", "refuse", "cpu"]
 
 _MAX_GPUS = 1000
@@ -54,29 +53,10 @@ class NodeOffer:
     """
 
     resources: Resources
-    default: Kind = "auto"
+    default: NodeKind = "auto"
     without_gpu: WithoutGpu = "refuse"
     gpu_memory_mb: int | None = None
     gpu_driver: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """The placement of a run.
-
-    `kind` is "auto" for a user's workflow whose tasks may each lease GPUs. `note` is a message for
-    the caller.
-    """
-
-    kind: Kind
-    resources: Resources
-    note: str | None = None
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The placement as tags of the run."""
-        tags: dict[str, str] = {PLACE: self.kind}
-        return tags if self.note is None else tags | {PLACE_NOTE: self.note}
 
 
 def place(
@@ -85,8 +65,8 @@ def place(
     *,
     gpu_capable: bool = False,
     gpu_problem: str | None = None,
-) -> Placement:
-    """Choose the placement of a request.
+) -> tuple[Placement, Resources]:
+    """Choose the placement and the resources of a request.
 
     `gpu_capable`: the workflow has GPU steps. `gpu_problem`: the reason why it cannot use a GPU.
     Neither: unknown. Raise InvalidRequest for resources that the node does not have.
@@ -116,7 +96,7 @@ def place(
         note = "; ".join(filter(None, [note, f"asked for cuda, but {gpu_problem}"]))
     elif kind == "auto":
         kind = _auto_kind(has, gpu_capable=gpu_capable, problem=gpu_problem is not None)
-    return Placement(kind, _resources(parameters, node, kind, requested), note)
+    return Placement(kind, note), _resources(parameters, node, kind, requested)
 
 
 def resources_at_start(run: Run, node: NodeOffer) -> Resources:
@@ -124,7 +104,7 @@ def resources_at_start(run: Run, node: NodeOffer) -> Resources:
 
     Raise EngineFault if the node no longer has what the run was placed on.
     """
-    if run.tags.get(PLACE) == "cpu":
+    if run.placement is not None and run.placement.kind == "cpu":
         return run.resources
     has, least = node.resources.gpus, run.resources.least_gpus
     if least > has:
@@ -134,17 +114,14 @@ def resources_at_start(run: Run, node: NodeOffer) -> Resources:
         )
     if _requested_gpus(run.request.engine_parameters) is not None:
         return run.resources
-    if run.resources.gpus == has or PLACE not in run.tags:
+    if run.resources.gpus == has or run.placement is None:
         return run.resources
     return Resources(run.resources.cores, run.resources.memory_mb, has, least)
 
 
-def acceleration(tags: Mapping[str, str], resources: Resources, node: NodeOffer) -> JsonObject:
-    """Return the GPU part of the pipeline's configuration, empty on the CPU.
-
-    `tags` are those of the run's placement.
-    """
-    if tags.get(PLACE) != "cuda":
+def acceleration(placement: Placement | None, resources: Resources, node: NodeOffer) -> JsonObject:
+    """Return the GPU part of the pipeline's configuration, empty on the CPU."""
+    if placement is None or placement.kind != "cuda":
         return {}
     return {
         "accelerator": "cuda",
@@ -156,15 +133,14 @@ def acceleration(tags: Mapping[str, str], resources: Resources, node: NodeOffer)
 
 def write_note(run: Run, workspace: Workspace) -> None:
     """Append the placement's note, if any, to the run's log."""
-    note = run.tags.get(PLACE_NOTE)
-    if note is not None and PLACE in run.tags:
+    if run.placement is not None and run.placement.note is not None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         with os.fdopen(os.open(workspace.stderr, flags, 0o644), "a") as log:
-            log.write(f"wesemu: {note}\n")
+            log.write(f"wesemu: {run.placement.note}\n")
 
 
 def _resources(
-    parameters: Mapping[str, str], node: NodeOffer, kind: Kind, requested: int | None
+    parameters: Mapping[str, str], node: NodeOffer, kind: NodeKind, requested: int | None
 ) -> Resources:
     cores = cores_of(parameters, node.resources)
     if kind == "cpu":
@@ -174,13 +150,13 @@ def _resources(
     return Resources(cores=cores, gpus=most, least_gpus=least)
 
 
-def _auto_kind(gpus: int, *, gpu_capable: bool, problem: bool) -> Kind:
+def _auto_kind(gpus: int, *, gpu_capable: bool, problem: bool) -> NodeKind:
     if not gpus or problem:
         return "cpu"
     return "cuda" if gpu_capable else "auto"
 
 
-def _requested_kind(parameters: Mapping[str, str], default: Kind) -> Kind:
+def _requested_kind(parameters: Mapping[str, str], default: NodeKind) -> NodeKind:
     match (value_of(parameters, NODE) or default).strip().casefold():
         case "auto":
             return "auto"

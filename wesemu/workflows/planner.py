@@ -26,7 +26,7 @@ from wesemu.runs.ports import Delivery, Engine, LaunchRequest, Plan, ProgressCal
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, make_executable, safe_name
 from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import BundledPipelines
-from wesemu.workflows.fetch import FILE, RemoteWorkflows, is_file, is_remote
+from wesemu.workflows.fetch import RemoteWorkflows, is_file, is_remote
 from wesemu.workflows.params import PARAMS
 from wesemu.workflows.placement import NodeOffer, place, resources_at_start, write_note
 
@@ -49,14 +49,14 @@ class AttachedWorkflows:
 
     async def plan(self, engine: str, request: RunRequest, attachments: Path | None) -> Plan:
         await asyncio.to_thread(_check_attached, document_of(request), attachments)
-        placement = place(request.engine_parameters, self._node)
+        placement, resources = place(request.engine_parameters, self._node)
         return Plan(
             engine=engine,
             workflow="",
             service_level=_service_level(request.tags),
-            resources=placement.resources,
+            resources=resources,
             publications=None,
-            tags=placement.tags,
+            placement=placement,
         )
 
     async def prepare(self, run: Run, workspace: Workspace) -> LaunchRequest:
@@ -115,7 +115,7 @@ def document_of(request: RunRequest) -> tuple[str, str]:
 
     The process is that of a packed CWL document (`packed.cwl#main`); "" means the document itself.
     """
-    name = request.marks.get(FILE)
+    name = request.workflow_file
     if workflow_kind(request.workflow_type) != "CWL":
         return name or request.workflow_url, ""
     if name is not None:

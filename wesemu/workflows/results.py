@@ -66,27 +66,25 @@ def check_calling(params: MappingParams, files: Mapping[str, Path], reference: P
 
 
 def read_results(workspace: Workspace) -> Results:
-    """Return read counts and tags. Raise EngineFault if the pipeline left no counts."""
+    """Return counts, tools and messages. Raise EngineFault if the pipeline left no counts."""
     results = workspace.work / "results"
     try:
         counted: dict[str, Any] = read_json(results / "reads.json")
         counts = ReadCounts(int(counted["total_reads"]), int(counted["total_bases"]))
-        return Results(counts=counts, tags=_tags(results / "summary.json"))
+        summary = results / "summary.json"
+        return _results(counts, read_json(summary) if summary.is_file() else {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineFault(f"the pipeline left no usable read counts: {error}") from error
 
 
-def _tags(path: Path) -> dict[str, str]:
-    """Return warnings, notes and tool versions as tags of the run."""
-    if not path.is_file():
-        return {}
-    summary: dict[str, Any] = read_json(path)
-    tags = {f"wesemu.tools.{name}": str(version) for name, version in summary["tools"].items()}
-    if summary["warnings"]:
-        tags["wesemu.warnings"] = " ".join(summary["warnings"])
-    if summary.get("notes"):
-        tags["wesemu.notes"] = " ".join(summary["notes"])
-    return tags
+def _results(counts: ReadCounts, summary: dict[str, Any]) -> Results:
+    """Return the figures of a run; warnings and notes become tags."""
+    tags = {f"wesemu.{kind}": " ".join(summary.get(kind, ())) for kind in ("warnings", "notes")}
+    return Results(
+        counts=counts,
+        tools={name: str(version) for name, version in summary.get("tools", {}).items()},
+        tags={name: text for name, text in tags.items() if text},
+    )
 
 
 def input_failure(work: Path, names: Callable[[], Mapping[Path, str]]) -> RunFailure | None:

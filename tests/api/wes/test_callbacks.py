@@ -94,7 +94,7 @@ async def insert(store: RunStore, url: str, name: str = "a") -> RunId:
         state=RunState.QUEUED,
         workflow="",
         service_level=ServiceLevel.SILVER,
-        request=RunRequest("x", marks={"callback_url": url}),
+        request=RunRequest("x", callback_url=url),
         resources=Resources(),
         created=START,
     )

@@ -14,8 +14,7 @@ from wesemu.app import create_app
 from wesemu.errors import KeyReused
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.database import Database
-from wesemu.runs.model import LOCAL_OWNER, RunRequest
-from wesemu.runs.service import SubmissionKey
+from wesemu.runs.model import LOCAL_OWNER, RunRequest, SubmissionKey
 from wesemu.settings import Settings
 
 RUNS = "/ga4gh/wes/v1/runs"

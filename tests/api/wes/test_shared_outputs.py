@@ -104,7 +104,7 @@ async def test_runs_of_others_are_not_named(
     body = order("wait-1", bam="oss://genes/out/a.bam")
     first = await sent(client, body, Authorization="Bearer a")
     told = await sent(client, body, Authorization="Bearer b")
-    assert "somebody else's run" in told["warnings"][0]
+    assert "another owner's run" in told["warnings"][0]
     assert first["run_id"] not in told["warnings"][0]
 
 

@@ -81,7 +81,10 @@ async def test_ended_runs_are_listed_and_read_as_before(
         for run_id, answer in ANSWERS["wes"].items():
             if answer["state"] not in ENDED:
                 continue
-            assert await get(client, f"/ga4gh/wes/v1/runs/{run_id}", earlier.data) == answer
+            found = await get(client, f"/ga4gh/wes/v1/runs/{run_id}", earlier.data)
+            tags = found["request"]["tags"]  # this version may have more
+            found["request"]["tags"] = {name: tags[name] for name in answer["request"]["tags"]}
+            assert found == answer
             name = f"mapping-gpu-{answer['wesemu']['handle']}"
             if (job := ANSWERS["ags"].get(name)) is not None:
                 found = await get(client, f"/gs/workflow/{name}", earlier.data)

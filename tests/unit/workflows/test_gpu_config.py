@@ -74,7 +74,7 @@ async def config_of(
             request=request,
             resources=plan.resources,
             created=START,
-            tags=plan.tags,
+            placement=plan.placement,
         )
         job = await bundled.prepare(run, Workspace(folder / "run"), lambda tags: None)
     finally:

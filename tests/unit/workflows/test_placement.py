@@ -8,13 +8,12 @@ import yaml
 from support.scripted import START
 
 from wesemu.errors import EngineFault, InvalidRequest
-from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
+from wesemu.runs.model import LOCAL_OWNER, Placement, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import gpu_problem
 from wesemu.workflows.placement import (
     NodeOffer,
-    Placement,
     acceleration,
     place,
     resources_at_start,
@@ -27,7 +26,8 @@ UNABLE = "the pipeline cannot"
 PIPELINES = Path(__file__).resolve().parents[3] / "pipelines"
 
 
-def a_run(placement: Placement, **parameters: str) -> Run:
+def a_run(placed: tuple[Placement, Resources], **parameters: str) -> Run:
+    placement, resources = placed
     return Run(
         id=RunId("1"),
         sequence=1,
@@ -37,9 +37,9 @@ def a_run(placement: Placement, **parameters: str) -> Run:
         workflow="mapping",
         service_level=ServiceLevel.SILVER,
         request=RunRequest("mapping", engine_parameters=parameters),
-        resources=placement.resources,
+        resources=resources,
         created=START,
-        tags=placement.tags,
+        placement=placement,
     )
 
 
@@ -50,36 +50,39 @@ def refused(offer: NodeOffer = GPU_NODE, **parameters: str) -> InvalidRequest:
 
 
 def test_auto_takes_gpus_where_there_are_some_and_the_workflow_can_use_them() -> None:
-    placement = place({}, GPU_NODE)
-    assert placement.resources == Resources(cores=8, gpus=4)
-    assert placement.tags == {"wesemu.node": "auto"}
+    placement, resources = place({}, GPU_NODE)
+    assert resources == Resources(cores=8, gpus=4)
+    assert placement == Placement("auto")
     for other in (place({}, CPU_NODE), place({}, GPU_NODE, gpu_problem=UNABLE)):
-        assert other == Placement("cpu", Resources(cores=8))
+        assert other == (Placement("cpu"), Resources(cores=8))
 
 
 def test_auto_is_settled_for_a_pipeline_that_takes_an_accelerator() -> None:
-    placement = place({}, GPU_NODE, gpu_capable=True)
-    assert placement.resources == Resources(cores=8, gpus=4, least_gpus=1)
-    assert placement.tags == {"wesemu.node": "cuda"}
-    assert place({}, CPU_NODE, gpu_capable=True).kind == "cpu"
+    placement, resources = place({}, GPU_NODE, gpu_capable=True)
+    assert resources == Resources(cores=8, gpus=4, least_gpus=1)
+    assert placement == Placement("cuda")
+    assert place({}, CPU_NODE, gpu_capable=True)[0].kind == "cpu"
 
 
 @pytest.mark.parametrize("kind", ["cpu", " CPU "])
 def test_cpu_leases_no_gpu(kind: str) -> None:
-    assert place({"node": kind}, GPU_NODE, gpu_capable=True) == Placement("cpu", Resources(cores=8))
+    assert place({"node": kind}, GPU_NODE, gpu_capable=True) == (
+        Placement("cpu"),
+        Resources(cores=8),
+    )
 
 
 def test_cuda_gets_one_gpu_a_task_or_as_many_as_are_asked_for() -> None:
-    assert place({"node": "cuda"}, GPU_NODE).resources == Resources(8, gpus=4, least_gpus=1)
+    assert place({"node": "cuda"}, GPU_NODE)[1] == Resources(8, gpus=4, least_gpus=1)
     asked = Resources(8, gpus=3, least_gpus=3)
-    assert place({"node": "cuda", "gpus": "3"}, GPU_NODE).resources == asked
-    assert place({"gpus": "3"}, GPU_NODE).resources == asked
+    assert place({"node": "cuda", "gpus": "3"}, GPU_NODE)[1] == asked
+    assert place({"gpus": "3"}, GPU_NODE)[1] == asked
 
 
 def test_the_settings_say_where_runs_go_that_do_not() -> None:
-    assert place({}, replace(GPU_NODE, default="cpu")).kind == "cpu"
-    assert place({}, replace(GPU_NODE, default="cuda")).kind == "cuda"
-    assert place({"node": "cuda"}, replace(GPU_NODE, default="cpu")).kind == "cuda"
+    assert place({}, replace(GPU_NODE, default="cpu"))[0].kind == "cpu"
+    assert place({}, replace(GPU_NODE, default="cuda"))[0].kind == "cuda"
+    assert place({"node": "cuda"}, replace(GPU_NODE, default="cpu"))[0].kind == "cuda"
 
 
 def test_more_gpus_than_there_are_is_refused_with_the_figure() -> None:
@@ -115,21 +118,21 @@ def test_without_a_gpu_a_run_for_cuda_is_refused(parameters: dict[str, str], fie
 
 
 def test_without_a_gpu_it_waits_if_the_settings_say_so() -> None:
-    placement = place({"node": "cuda"}, replace(CPU_NODE, without_gpu="queue"))
-    assert placement.resources == Resources(8, gpus=1, least_gpus=1)
-    assert placement.tags["wesemu.node"] == "cuda"
-    assert "waits for a server with one" in placement.tags["wesemu.node.note"]
+    placement, resources = place({"node": "cuda"}, replace(CPU_NODE, without_gpu="queue"))
+    assert resources == Resources(8, gpus=1, least_gpus=1)
+    assert placement.kind == "cuda"
+    assert "waits for a server with one" in str(placement.note)
 
 
 def test_without_a_gpu_the_cpu_does_it_if_the_settings_say_so_and_tells() -> None:
-    placement = place({"node": "cuda"}, replace(CPU_NODE, without_gpu="cpu"))
-    assert placement.resources == Resources(8)
-    assert placement.tags["wesemu.node"] == "cpu"
-    assert "THE CPU does it" in placement.tags["wesemu.node.note"]
+    placement, resources = place({"node": "cuda"}, replace(CPU_NODE, without_gpu="cpu"))
+    assert resources == Resources(8)
+    assert placement.kind == "cpu"
+    assert "THE CPU does it" in str(placement.note)
 
 
 def test_a_pipeline_without_steps_for_gpus_says_so() -> None:
-    placement = place({"node": "cuda"}, GPU_NODE, gpu_problem=UNABLE)
+    placement, _ = place({"node": "cuda"}, GPU_NODE, gpu_problem=UNABLE)
     assert placement.kind == "cuda"
     assert placement.note == f"asked for cuda, but {UNABLE}"
 
@@ -150,16 +153,15 @@ def test_what_was_asked_for_stays_and_the_cpu_stays_the_cpu() -> None:
 
 def test_a_pipeline_is_told_of_its_accelerator_on_cuda_only() -> None:
     run = a_run(place({"gpus": "2"}, GPU_NODE), gpus="2")
-    assert acceleration(run.tags, run.resources, GPU_NODE) == {
+    assert acceleration(run.placement, run.resources, GPU_NODE) == {
         "accelerator": "cuda",
         "gpus": 2,
         "gpu_memory_mb": 16_000,
         "gpu_driver": "580.1",
     }
     declared = replace(GPU_NODE, gpu_memory_mb=None, gpu_driver=None)
-    assert acceleration(run.tags, run.resources, declared)["gpu_memory_mb"] is None
-    placed = place({}, CPU_NODE)
-    assert acceleration(placed.tags, placed.resources, CPU_NODE) == {}
+    assert acceleration(run.placement, run.resources, declared)["gpu_memory_mb"] is None
+    assert acceleration(*place({}, CPU_NODE), CPU_NODE) == {}
 
 
 def test_the_note_is_in_the_runs_own_log(tmp_path: Path) -> None:

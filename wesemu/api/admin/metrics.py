@@ -9,9 +9,8 @@ from aiohttp import web
 
 from wesemu import __version__
 from wesemu.api.base import RequestMetrics, RouteMetrics
-from wesemu.runs.admin_service import AdminService
+from wesemu.runs.admin_service import BUCKETS, AdminService
 from wesemu.runs.clock import EmulatedClock
-from wesemu.runs.run_figures import BUCKETS
 from wesemu.runs.sla import ServiceLevel
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -31,8 +31,8 @@ from wesemu.errors import (
     Unauthorized,
     WesemuError,
 )
-from wesemu.runs.model import PLACE, PLACE_NOTE, JsonObject, JsonValue, Owner, Run, RunState
-from wesemu.runs.run_figures import elapsed, figures, predict, promised
+from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
+from wesemu.runs.run_figures import elapsed, figures
 from wesemu.runs.service import RunService
 
 # Times and durations as Go prints them
@@ -369,7 +369,8 @@ def list_entry(run: Run, cluster_id: str) -> AgsJob:
 def describe(run: Run, *, now: datetime, namespace: str) -> Description:
     """Return DescirbeWorkflow's response at `now`. Sizes are in bytes; unknown numbers are "0"."""
     length = elapsed(run, now)
-    figure, sla, predicted = figures(run), promised(run), predict(run)
+    figure = figures(run)
+    texts = figure.texts
     return Description(
         create_time=go_time(run.created),
         duration=go_duration(_whole(length) if run.ended else length),
@@ -379,23 +380,23 @@ def describe(run: Run, *, now: datetime, namespace: str) -> Description:
         job_namespace=namespace,
         output_data_size=str(sum(output.size for output in run.outputs if output.published)),
         status=status(run.state),
-        total_bases=str(run.counts.total_bases if run.counts else 0),
-        total_reads=str(run.counts.total_reads if run.counts else 0),
+        total_bases=texts.get("total_bases", "0"),
+        total_reads=texts.get("total_reads", "0"),
         user_input_data=json.dumps(
             run.request.echo or echo_of(run), ensure_ascii=False, separators=(",", ":")
         ),
-        pace=figure.get("wesemu.pace"),
-        sla_bases=figure.get("wesemu.sla.bases"),
-        sla_minutes=figure.get("wesemu.sla.minutes"),
-        sla_price_cny=figure.get("wesemu.sla.price_cny"),
-        sla_deadline=_go_time(sla.deadline(run.started) if sla and run.started else None),
-        sla_predicted_finish=_go_time(predicted.finish if predicted else None),
-        sla_met=figure.get("wesemu.sla.met"),
-        sla_charged_cny=figure.get("wesemu.sla.charged_cny"),
-        real_seconds=figure.get("wesemu.real.seconds"),
-        node=run.tags.get(PLACE),
-        node_note=run.tags.get(PLACE_NOTE),
-        error_message=_error(run) or figure.get("wesemu.error"),
+        pace=texts.get("pace"),
+        sla_bases=texts.get("sla_bases"),
+        sla_minutes=texts.get("minutes"),
+        sla_price_cny=texts.get("price"),
+        sla_deadline=_go_time(figure.deadline),
+        sla_predicted_finish=_go_time(figure.predicted_finish),
+        sla_met=texts.get("met"),
+        sla_charged_cny=texts.get("charged"),
+        real_seconds=texts.get("real_seconds"),
+        node=run.placement and run.placement.kind,
+        node_note=run.placement and run.placement.note,
+        error_message=_error(run) or figure.error,
     )
 
 

@@ -1,7 +1,6 @@
 """The AGS dialect and its five operations, identified by method and path (AGS API reference)."""
 
 import asyncio
-import re
 from contextlib import suppress
 
 from aiohttp import web
@@ -22,8 +21,7 @@ from wesemu.api.ags.responses import (
 from wesemu.api.base import OWNER, UNREAD
 from wesemu.errors import Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.clock import Clock
-from wesemu.runs.model import Owner, Run, RunState
-from wesemu.runs.publishing import SHARED
+from wesemu.runs.model import Owner, Run, RunState, SharedOutput
 from wesemu.runs.service import RunService
 from wesemu.runs.store import Selection
 from wesemu.util.text import whole_number
@@ -57,7 +55,6 @@ class AgsDialect:
 # Operations
 
 _PAGE = 500
-_RUN = re.compile(r"the run ([0-9a-f-]{36})")
 _JOBS = Selection(workflows=KINDS)
 
 
@@ -89,7 +86,7 @@ class AgsHandlers:
         request[UNREAD] = list(start.unread)
         with start.with_caller_fields():
             run = await self._runs.submit(request[OWNER], start.request)
-        warning = await self._in_job_names(request[OWNER], run.tags.get(SHARED))
+        warning = await self._warning(request[OWNER], run.shared_output)
         started = Started(job_name=job_name(run), warning=warning)
         return json_or_xml(request, "StartWorkflow", started)
 
@@ -130,15 +127,16 @@ class AgsHandlers:
         await self._runs.remove(request[OWNER], run.id)
         return web.Response()
 
-    async def _in_job_names(self, owner: Owner, text: str | None) -> str | None:
-        """Replace the run id in a sentence about another run with its job name."""
-        match = None if text is None else _RUN.search(text)
-        if text is None or match is None:
-            return text
+    async def _warning(self, owner: Owner, shared: SharedOutput | None) -> str | None:
+        """Describe a shared output with the job name of the other run."""
+        if shared is None:
+            return None
+        if shared.run_id is None:
+            return shared.warning()
         with suppress(RunNotFound, Forbidden):
-            other = await self._runs.get(owner, match[1])
-            return text.replace(match[0], f"the workflow {job_name(other)}")
-        return text
+            other = await self._runs.get(owner, shared.run_id)
+            return shared.warning(f"the workflow {job_name(other)}")
+        return shared.warning()
 
     async def _find(self, request: web.Request) -> Run:
         return await find_run(self._runs, request[OWNER], request.match_info["name"])

@@ -12,7 +12,7 @@ from multidict import MultiMapping
 from wesemu.api.wes.models import Version
 from wesemu.errors import InvalidRequest, NotFound
 from wesemu.runs.model import RunState
-from wesemu.runs.run_figures import NAMES
+from wesemu.runs.run_figures import FIGURE_TAGS
 from wesemu.runs.store import TAG_LIMIT, Selection
 
 # Paging: page_size and page_token (WES 1.1.0, ListRuns)
@@ -144,7 +144,7 @@ def _tag(text: str) -> tuple[str, str]:
         raise InvalidRequest(
             f"tag has more than {TAG_LIMIT} letters; such tags are not listed", field="tag"
         )
-    if name in NAMES:
+    if name in FIGURE_TAGS:
         raise InvalidRequest(
             f"tag {name} is computed by the server; filter by one of your own tags",
             field="tag",

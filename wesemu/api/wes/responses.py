@@ -14,9 +14,6 @@ from cachetools import LRUCache
 from wesemu.api.wes import models
 from wesemu.api.wes.models import VERSIONS, Version
 from wesemu.runs.model import (
-    PLACE,
-    PLACE_NOTE,
-    UNPUBLISHED,
     Graph,
     OutputFile,
     Owner,
@@ -28,7 +25,6 @@ from wesemu.runs.model import (
     TaskLog,
 )
 from wesemu.runs.ports import DryRunResult
-from wesemu.runs.publishing import SHARED
 from wesemu.runs.run_figures import labels
 from wesemu.runs.service import RunService
 from wesemu.runs.store import Head
@@ -96,7 +92,7 @@ ECHOED = ("workflow_engine", "workflow_engine_version")
 """Fields of RunRequest that the core does not use; stored in `RunRequest.echo`."""
 
 CALLBACK = "callback_url"
-"""An engine parameter for the server (extension), stored in `RunRequest.marks`."""
+"""An engine parameter for the server (extension)."""
 
 
 # Responses
@@ -123,10 +119,10 @@ def dry_run(result: DryRunResult) -> models.DryRun:
         "cores": resources.cores,
         "memory_mb": resources.memory_mb,
         "gpus": resources.gpus,
-        "node": plan.tags.get(PLACE, "auto"),
+        "node": plan.placement.kind if plan.placement else "auto",
     }
-    if (note := plan.tags.get(PLACE_NOTE)) is not None:
-        planned["node_note"] = note
+    if plan.placement is not None and plan.placement.note is not None:
+        planned["node_note"] = plan.placement.note
     if resources.gpus:
         planned["node_gpus"] = {
             "lent": result.gpus.lent,
@@ -144,8 +140,8 @@ def dry_run(result: DryRunResult) -> models.DryRun:
     if result.graph is not None:
         planned["graph"] = _graph(result.graph)
     response: models.DryRun = {"run_id": "", "wesemu": planned}
-    if (shared := plan.tags.get(SHARED)) is not None:
-        response["warnings"] = [shared]
+    if plan.shared_output is not None:
+        response["warnings"] = [plan.shared_output.warning()]
     return response
 
 
@@ -192,8 +188,11 @@ def run_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> m
         "state": run.state.value,
         "created": stamp(run.created),
     }
-    if (sources := run.request.marks.get("workflow_sources")) is not None:
-        extension["workflow"] = json.loads(sources)
+    if run.request.workflow_sources:
+        extension["workflow"] = [
+            {"file": each.file, "url": each.url, "size": each.size, "sha256": each.sha256}
+            for each in run.request.workflow_sources
+        ]
     if run.failure is not None:
         extension["error"] = _failure(run.failure, tasks, url)
     outputs = {output.name: _output(output, url) for output in run.outputs}
@@ -296,10 +295,10 @@ def _log(run: Run, url: str) -> models.WesLog:
         body["end_time"] = stamp(run.ended)
     if run.exit_code is not None:
         body["exit_code"] = run.exit_code
-    notes = [run.tags.get(PLACE_NOTE)]
+    notes = [run.placement.note if run.placement else None]
     if run.failure is not None:
         notes += [run.failure.message, run.failure.hint]
-    notes += run.tags.get(UNPUBLISHED, "").splitlines()
+    notes += run.unpublished
     if any(notes):
         body["system_logs"] = [note for note in notes if note is not None]
     return body
@@ -314,9 +313,9 @@ def _request(request: RunRequest, tags: Mapping[str, str]) -> models.WesRunReque
         "tags": tags,
         "workflow_engine_parameters": request.engine_parameters,
     }
-    if CALLBACK in request.marks:
-        url = request.marks[CALLBACK]
-        body["workflow_engine_parameters"] = {**request.engine_parameters, CALLBACK: url}
+    if request.callback_url is not None:
+        given = {**request.engine_parameters, CALLBACK: request.callback_url}
+        body["workflow_engine_parameters"] = given
     engine, version = (request.echo.get(name) for name in ECHOED)
     if isinstance(engine, str):
         body["workflow_engine"] = engine

@@ -35,7 +35,6 @@ from wesemu.api.wes.submit import RunSubmission, refuse_callbacks
 from wesemu.errors import Forbidden, IssuerUnreachable, NotFound, Unauthorized
 from wesemu.runs.model import Owner, Run, TaskLog
 from wesemu.runs.ports import DryRunResult
-from wesemu.runs.publishing import SHARED
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
@@ -399,6 +398,6 @@ async def _log(request: web.Request, root: Path, path: str | None) -> web.Stream
 
 def _accepted(run: Run) -> models.WesRunId:
     body = models.WesRunId(run_id=run.id)
-    if (shared := run.tags.get(SHARED)) is not None:
-        body["warnings"] = [shared]
+    if run.shared_output is not None:
+        body["warnings"] = [run.shared_output.warning()]
     return body

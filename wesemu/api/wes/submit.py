@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from email.message import Message
 from urllib.parse import parse_qsl
 
@@ -19,14 +19,23 @@ from wesemu.api.wes.multipart import FormPart, FormReader
 from wesemu.api.wes.responses import CALLBACK, ECHOED, Limits, ServiceFacts
 from wesemu.engine_parameters import canonical, given_parameters, read_flag
 from wesemu.errors import InvalidRequest
-from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunRequest, workflow_kind
+from wesemu.runs.model import (
+    JsonObject,
+    JsonValue,
+    Owner,
+    Run,
+    RunRequest,
+    SubmissionKey,
+    workflow_kind,
+)
 from wesemu.runs.ports import DryRunResult
-from wesemu.runs.service import RunDraft, RunService, SubmissionKey
+from wesemu.runs.serialization import request_to_json
+from wesemu.runs.service import RunDraft, RunService
 from wesemu.util.text import json_reason
 
 # Engine parameters for the server itself (extensions)
 
-_DRY_RUN, _CALLBACK = "dry_run", "callback_url"
+_DRY_RUN = "dry_run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +60,10 @@ def split_parameters(parameters: Mapping[str, str]) -> WesemuParameters:
         {
             written: value
             for written, value in parameters.items()
-            if canonical(written) not in (_DRY_RUN, _CALLBACK)
+            if canonical(written) not in (_DRY_RUN, CALLBACK)
         },
         dry_run=_flag(_DRY_RUN, given.get(_DRY_RUN, "false")),
-        callback_url=given.get(_CALLBACK),
+        callback_url=given.get(CALLBACK),
     )
 
 
@@ -110,7 +119,8 @@ class RequestFingerprint:
     def key(self, name: str | None, request: RunRequest) -> SubmissionKey | None:
         if name is None:
             return None
-        whole = [asdict(request), self._attachments]
+        # as stored: a later version then finds the same digest for the same request
+        whole = [request_to_json(request), self._attachments]
         text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
         return SubmissionKey(name, hashlib.sha256(text.encode()).hexdigest())
 
@@ -155,7 +165,7 @@ def parse_form(
         tags=_tags(fields.get("tags")),
         engine_parameters=own.others,
         echo={name: texts[name] for name in ECHOED if texts[name]},
-        marks={} if own.callback_url is None else {CALLBACK: own.callback_url},
+        callback_url=own.callback_url,
     )
     return RunForm(request, dry_run=own.dry_run)
 
@@ -375,8 +385,8 @@ class RunSubmission:
         self, fields: Mapping[str, JsonValue], attachments: Sequence[str]
     ) -> RunForm:
         form = await asyncio.to_thread(parse_form, fields, attachments, self._facts)
-        if CALLBACK in form.request.marks:
-            self._check_callback(form.request.marks[CALLBACK])
+        if form.request.callback_url is not None:
+            self._check_callback(form.request.callback_url)
         return form
 
     async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
