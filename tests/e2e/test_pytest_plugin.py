@@ -92,12 +92,14 @@ def bare(pytester, monkeypatch):
     return run
 
 
-def servers() -> set[str]:
-    """The processes of the plugin's servers."""
+def servers(folder: Path) -> set[str]:
+    """The processes of the plugin's servers that were started below `folder`."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"wesemu.testing.server" in (process / "cmdline").read_bytes():
+            if b"wesemu.testing.server" in (process / "cmdline").read_bytes() and str(
+                (process / "cwd").readlink()
+            ).startswith(str(folder)):
                 found.add(process.name)
         except OSError:
             continue
@@ -105,7 +107,6 @@ def servers() -> set[str]:
 
 
 def test_the_contract_holds_on_two_workers_and_nothing_is_left(bare, pytester) -> None:
-    before = servers()
     done = bare("-n", "2", test_contract=CONTRACT, test_failing=FAILING, test_session=SESSION)
     done.assert_outcomes(passed=7, failed=1, errors=1)
     text = done.stdout.str()
@@ -114,7 +115,7 @@ def test_the_contract_holds_on_two_workers_and_nothing_is_left(bare, pytester) -
     assert "oss://bad/1.fq" in text
     assert "200 RunWorkflow" in text
     assert "engine is scripted or real, not 'imaginary'" in text
-    assert servers() <= before
+    assert servers(pytester.path) == set()
     assert [path.name for path in (pytester.path / "tmp").glob("wesemu*")] == []
 
 
@@ -143,15 +144,15 @@ def test_a_server_ends_with_a_killed_test_process(tmp_path) -> None:
     EmulatorServer("scripted", {})
     os.kill(os.getpid(), signal.SIGKILL)
     """
-    before = servers()
     subprocess.run(
         [sys.executable, "-c", dedent(script)],
+        cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         check=False,
         timeout=120,
     )
     deadline = time.monotonic() + 60
-    while servers() - before or list(tmp_path.glob("wesemu-*")):
+    while servers(tmp_path) or list(tmp_path.glob("wesemu-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

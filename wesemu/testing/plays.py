@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,6 +28,9 @@ _SEED = 32
 _MOST_MISMATCHES = 8
 _LONGEST_REFERENCE = 1_000_000
 """Reads are not placed in a longer reference, because the search is naive."""
+
+_MOST_PAIRS = 20_000
+"""Pairs in the alignment; further ones are counted only."""
 
 _LEAST_READS = 3
 _LEAST_SHARE, _HOMOZYGOUS_SHARE = 0.25, 0.8
@@ -151,7 +155,8 @@ class _ScriptedSample:
         offset = self._config["quality_offset"]
         with PairedReader(lane["first"], lane.get("second"), quality_offset=offset) as reader:
             for batch in reader:
-                self._reads += self._placed(batch, group)
+                wanted = max(0, _MOST_PAIRS - len(self._reads))
+                self._reads += islice(self._placed(batch, group), wanted)
             return reader.reads, reader.bases
 
     def _placed(self, batch: Batch, group: str) -> Iterator[tuple[_Read, _Read]]:
