@@ -64,14 +64,35 @@ def test_a_run_with_a_pace_ends_on_the_emulated_clock(wesemu) -> None:
     assert run.wait(30).sla.met
 
 
-def test_references_and_paths_are_inputs(wesemu, tmp_path) -> None:
+def test_a_reference_has_a_name_until_the_reset(wesemu, tmp_path) -> None:
     sample = wesemu.reads(pairs=20, snps=0, bucket="mine")
-    fasta = wesemu.bucket("mine").download("reference.fa", tmp_path)
-    location = wesemu.reference("tiny", fasta)
+    fasta = wesemu.bucket("mine").get("reference.fa")
+    assert wesemu.reference("tiny", fasta) == "tiny"
     reads = (sample.first, sample.second)
-    assert wesemu.run("mapping", reads=reads, reference=location).wait(30).counts.reads == 40
+    assert wesemu.run("mapping", reads=reads, reference="tiny").wait(30).counts.reads == 40
+    assert [each["name"] for each in wesemu.client.references()] == ["tiny"]
+    wesemu.reset()
+    assert wesemu.client.references() == []
+    (tmp_path / "genome.fa").write_bytes(fasta.replace(b">", b">other"))
+    wesemu.reference("tiny", tmp_path / "genome.fa")
+
+
+def test_a_snapshot_of_one_server_is_restored_on_another(wesemu, wesemu_session) -> None:
+    wesemu_session.reset()
+    sample = wesemu_session.reads(pairs=20, snps=0)
+    run = wesemu_session.run("mapping", reads=sample, bam="a.bam").wait(30)
+    snapshot = wesemu_session.snapshot()
+    wesemu.bucket("other")
+    wesemu.restore(snapshot)
+    assert wesemu.client.buckets() == [sample.bucket]
+    restored = wesemu.client.get(run.id)
+    assert restored.outputs["bam"].read() == run.outputs["bam"].read()
+
+
+def test_wrong_arguments_are_refused(wesemu) -> None:
+    sample = wesemu.reads(pairs=20, snps=0)
     with pytest.raises(ValueError, match="reference"):
-        wesemu.run("mapping", reads=reads)
+        wesemu.run("mapping", reads=(sample.first, sample.second))
     with pytest.raises(ClientError, match="bam"):
         wesemu.run("mapping", reads=sample, bam="out/a.txt")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from wesemu.client.transport import ClientError, Transport, nested_list, number, text
 from wesemu.client.wes import pauses
@@ -103,7 +104,8 @@ class ControlOperations:
     async def reset(self, *, buckets: bool = False) -> int:
         """Remove all runs, and the buckets if asked. Return the number of removed runs."""
         body: JsonObject = {"buckets": buckets}
-        return number(await self._transport.call("POST", f"{_ROOT}/reset", body=body), "runs")
+        answer = await self._transport.call("POST", f"{_ROOT}/reset", body=body, slow=True)
+        return number(answer, "runs")
 
     async def seed(self, seed: int | None) -> None:
         """Set the seed of run ids and job names; None for random ones."""
@@ -118,7 +120,7 @@ class ControlOperations:
             "keep_outputs": keep_outputs,
             "dry_run": dry_run,
         }
-        return await self._transport.call("POST", f"{_ROOT}/prune", body=body)
+        return await self._transport.call("POST", f"{_ROOT}/prune", body=body, slow=True)
 
     async def save_snapshot(self, target: Path) -> Path:
         """Write buckets, references, ended runs and emulated time to the file `target`."""
@@ -167,6 +169,10 @@ class ControlOperations:
             progress(reference)
             await asyncio.sleep(pause)
         raise AssertionError("pauses() does not end")
+
+    async def remove_reference(self, name: str) -> None:
+        """Remove a registered reference. Runs that still use it fail."""
+        await self._transport.call("DELETE", f"{_ROOT}/references/{quote(name, safe='')}")
 
 
 def _object(content: bytes) -> JsonObject:

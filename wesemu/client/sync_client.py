@@ -162,6 +162,26 @@ class Client:
         """Remove all runs, and the buckets if asked. Return the number of removed runs."""
         return self.call(lambda client: client.control.reset(buckets=buckets))
 
+    def references(self) -> list[JsonObject]:
+        """Return the registered references, and those that are being added."""
+        return self.call(lambda client: client.control.references())
+
+    def add_reference(self, name: str, source: Path | str, *, mapper: str = "bwa") -> JsonObject:
+        """Register a FASTA as `name` and wait for its index: a file, or a location in a bucket."""
+        return self.call(lambda client: client.control.add_reference(name, source, mapper=mapper))
+
+    def remove_reference(self, name: str) -> None:
+        """Remove a registered reference. Runs that still use it fail."""
+        self.call(lambda client: client.control.remove_reference(name))
+
+    def save_snapshot(self, target: Path | str) -> Path:
+        """Write buckets, references, ended runs and emulated time to the file `target`."""
+        return self.call(lambda client: client.control.save_snapshot(Path(target)))
+
+    def load_snapshot(self, source: Path | str) -> JsonObject:
+        """Replace the server's runs, buckets and time by those of a snapshot."""
+        return self.call(lambda client: client.control.load_snapshot(Path(source)))
+
     def _run(self, action: Callable[[AsyncClient], Awaitable[AsyncRun]]) -> "Run":
         return Run(self, self.call(action).detail)
 

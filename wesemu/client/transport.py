@@ -55,6 +55,7 @@ def text_values(values: JsonObject, key: str) -> dict[str, str]:
 
 _QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _NO_TOTAL = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
+_SLOW = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=300)
 _CHUNK = 1 << 20
 _XML = re.compile("<(Code|Message)>([^<]*)</")
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
@@ -106,9 +107,15 @@ class Transport:
         query: Mapping[str, str] | None = None,
         body: JsonObject | None = None,
         form: aiohttp.FormData | None = None,
+        slow: bool = False,
     ) -> JsonObject:
-        """Return the JSON object of the response, {} for an empty body."""
+        """Return the JSON object of the response, {} for an empty body.
+
+        `slow` waits minutes for the response.
+        """
         timeout = _QUICK if form is None else _NO_TOTAL
+        if slow:
+            timeout = _SLOW
         async with self._request(
             method, path, query=query, body=body, data=form, timeout=timeout
         ) as response:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wesemu.engines.processes import offer_to_oom_killer
-from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault
+from wesemu.errors import Conflict, InputError, InvalidRequest, ReferenceNotFound, SystemFault
 from wesemu.genomics.bwa_index import (
     SHARED_SUFFIXES,
     SUFFIXES,
@@ -149,6 +150,18 @@ class ReferenceStore:
             self._provide(fasta, target, facts, indexer_name(mapper, self._tools))
             self._add_alternates(fasta, target, name)
         return target
+
+    def remove(self, name: str) -> None:
+        """Remove a registered reference. Raises `InvalidRequest`, `ReferenceNotFound`."""
+        name = self.check_name(name)
+        with _locked(self._root / f".{name}.lock"):
+            folder = self._root / name
+            if _only_fasta(folder) is None:
+                raise ReferenceNotFound(f"there is no reference {name}", field="name")
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
 
     def ready(self, fasta: Path, mapper: str = "bwa") -> Path:
         """Return an indexed FASTA with the sequences of `fasta`, for `mapper` and for faidx.

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from select import select
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -99,6 +99,13 @@ class Sample:
     reference: str
     truth: str
     variants: tuple[tuple[str, int, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a server; `content` is a tar file that `wesemu snapshot load` reads."""
+
+    content: bytes = field(repr=False)
 
 
 class SampleCache:
@@ -199,8 +206,18 @@ class Emulator:
         )
 
     def reference(self, name: str, fasta: bytes | str | Path) -> str:
-        """Store a FASTA (its content or a Path) and return its location for runs."""
-        return self.bucket("references").put(f"{name}/genome.fa", fasta)
+        """Register a FASTA as `name`, wait until it is indexed, and return the name for runs.
+
+        `fasta` is its content, a Path, or a location (`oss://…`).
+        """
+        if isinstance(fasta, Path) or (isinstance(fasta, str) and "://" in fasta):
+            self.client.add_reference(name, fasta)
+            return name
+        with TemporaryDirectory(prefix="wesemu-fasta-") as folder:
+            file = Path(folder, "genome.fa")
+            file.write_bytes(fasta.encode() if isinstance(fasta, str) else fasta)
+            self.client.add_reference(name, file)
+        return name
 
     def run(
         self,
@@ -254,11 +271,25 @@ class Emulator:
             engine_parameters=engine_parameters,
         )
 
+    def snapshot(self) -> Snapshot:
+        """Return the buckets, references, ended runs and emulated time of this moment."""
+        with TemporaryDirectory(prefix="wesemu-snapshot-") as folder:
+            return Snapshot(self.client.save_snapshot(Path(folder, "snapshot")).read_bytes())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace everything by a snapshot, also one of another server."""
+        with TemporaryDirectory(prefix="wesemu-snapshot-") as folder:
+            file = Path(folder, "snapshot")
+            file.write_bytes(snapshot.content)
+            self.client.load_snapshot(file)
+
     def reset(self) -> None:
-        """Remove all runs, buckets, faults and logged requests. Emulated time goes on."""
+        """Remove runs, buckets, references, faults and logged requests. Emulated time goes on."""
 
         async def reset(client: AsyncClient) -> None:
             await client.control.reset(buckets=True)
+            for reference in await client.control.references():
+                await client.control.remove_reference(str(reference["name"]))
             await client.control.seed(1)  # so run ids do not depend on earlier tests
 
         self.client.call(reset)

@@ -115,3 +115,23 @@ async def test_the_command_line_adds_to_a_server(wesemu, client: Client, tmp_pat
     ]
     status, _, err = await wesemu("reference", "add", "no", str(tmp_path / "no"), "--server", url)
     assert (status, "there is no file" in err) == (2, True)
+
+
+async def test_a_reference_is_removed_and_its_name_is_free(
+    client: Client, control: Control, settings: Settings
+) -> None:
+    await client.post("/_wesemu/references?name=tiny", data=FASTA)
+    await ready(control, "tiny")
+    response = await client.delete("/_wesemu/references/Tiny")
+    assert (response.status, await response.json()) == (200, {"references": []})
+    assert not (settings.data / "references" / "tiny").exists()
+    await client.post("/_wesemu/references?name=tiny", data=FASTA.replace("chr1", "chr2"))
+    assert (await ready(control, "tiny"))["state"] == "ready"
+
+
+async def test_the_entry_of_a_failed_reference_is_removed(client: Client, control: Control) -> None:
+    await client.post("/_wesemu/references?name=bad", data="no FASTA")
+    assert (await ready(control, "bad"))["state"] == "failed"
+    response = await client.delete("/_wesemu/references/bad")
+    assert (await response.json())["references"] == []
+    assert (await client.delete("/_wesemu/references/bad")).status == 404

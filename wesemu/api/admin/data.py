@@ -144,6 +144,7 @@ class References(Protocol):
     def names(self) -> list[str]: ...
     def describe(self, name: str) -> Summary: ...
     def add(self, name: str, fasta: Path, mapper: str = "bwa") -> Path: ...
+    def remove(self, name: str) -> None: ...
 
 
 class ReferenceHandlers:
@@ -160,6 +161,7 @@ class ReferenceHandlers:
         return [
             web.get("/_wesemu/references", self.show),
             web.post("/_wesemu/references", self.add),
+            web.delete("/_wesemu/references/{name}", self.remove),
         ]
 
     async def close(self, _: web.Application) -> None:
@@ -213,6 +215,19 @@ class ReferenceHandlers:
         report.state = "indexing"
         self._start(self._index(report, fasta, mapper, folder), report.name)
         return answer(report, 202)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """Remove a reference, or the report of one that could not be added."""
+        await read_nothing(request)
+        name = self._references.check_name(request.match_info["name"])
+        adding = self._adding.get(name)
+        if adding is not None and adding.state != "failed":
+            raise Conflict(f"the reference {name} is being added; wait until it is ready")
+        if self._adding.pop(name, None) is None or name in await asyncio.to_thread(
+            self._references.names
+        ):
+            await asyncio.to_thread(self._references.remove, name)
+        return await self.show(request)
 
     def _begin(self, name: str, state: str) -> models.ReferenceReport:
         """Reserve a name. Raises InvalidRequest, and Conflict while it is being added."""
