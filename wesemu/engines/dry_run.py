@@ -98,12 +98,12 @@ def _await_end(server: int) -> None:
 
 def write_graph(workspace: Workspace, graph: Graph) -> None:
     """Write the task graph (called in the process)."""
-    write_json(_file(workspace), {"graph": graph_to_json(graph)})
+    write_json(_file(workspace), {"graph": graph_to_json(graph)}, durable=False)
 
 
 def write_failure(workspace: Workspace, failure: RunFailure) -> None:
     """Write why planning failed (called in the process)."""
-    write_json(_file(workspace), {"failure": asdict(failure)})
+    write_json(_file(workspace), {"failure": asdict(failure)}, durable=False)
 
 
 def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from wesemu.engines import event_log
 from wesemu.engines.event_log import OutputRecord, Tail
-from wesemu.engines.launch_spec import looks_secret
+from wesemu.engines.launch_spec import launch_spec_file, looks_secret
 from wesemu.engines.processes import (
     ProcessHandle,
     end_all,
@@ -194,6 +194,9 @@ def find(workspace: Workspace) -> tuple[bool, ProcessHandle | None]:
     Without a launch, ends the processes that an earlier one left. Raises EngineFault if the
     holder of the lock cannot be identified.
     """
+    # A run that was never launched has neither file, and no processes to search the machine for.
+    if not workspace.lock.exists() and not launch_spec_file(workspace).exists():
+        return False, None
     if is_held(workspace.lock):
         # the holder locks first and writes its identity after that
         deadline = time.monotonic() + _LOCK_TEXT_SECONDS

@@ -186,7 +186,7 @@ def write_spec(workspace: Workspace, spec: LaunchSpec) -> None:
         "cluster": asdict(spec.cluster),
         "sandbox": sandbox_to_json(spec.sandbox),
     }
-    write_json(launch_spec_file(workspace), record)
+    write_json(launch_spec_file(workspace), record, durable=False)
 
 
 def read_spec(workspace: Workspace) -> LaunchSpec:
@@ -226,7 +226,9 @@ def _cluster_from_json(values: dict[str, Any] | None) -> Cluster:
 def write_config(job: LaunchRequest) -> None:
     """Write config.yaml unless an earlier launch has written it."""
     if not job.workspace.config.exists():
-        write_atomically(job.workspace.config, _config_text(job.config).encode())
+        content = _config_text(job.config).encode()
+        # An empty configuration is not read. Any other must be whole: the next launch reads it.
+        write_atomically(job.workspace.config, content, durable=bool(job.config))
 
 
 def _config_text(config: JsonObject) -> str:

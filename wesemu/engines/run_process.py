@@ -260,7 +260,8 @@ def execute(
     event_log.write("ended", exit_code=code)
     event_log.close()
     try:
-        write_atomically(workspace.exit_code, f"{code}\n".encode())
+        # After a power cut the results in `work/` may be lost, too, so a relaunch is right.
+        write_atomically(workspace.exit_code, f"{code}\n".encode(), durable=False)
     except OSError as error:
         events.log_warning(f"writing exit_code failed: {error}")
     events.notification_fifo(workspace).unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""The index database: SQLite in WAL mode with one writing and one reading connection.
+"""The index database: SQLite in WAL mode, with two writing and one reading connection.
+
+Of the writing connections one syncs each commit. The other, for changes that a power cut may undo,
+does not; the next durable commit makes them durable, too. One writes at a time.
 
 It has the schema with its migrations, too.
 """
@@ -182,12 +185,14 @@ class Database:
     def __init__(
         self,
         writer: aiosqlite.Connection,
+        unsynced: aiosqlite.Connection,
         reader: aiosqlite.Connection,
         reserve: DiskReserve,
         path: Path,
     ) -> None:
         self._path = path
         self._writer = writer
+        self._unsynced = unsynced
         self._reader = reader
         self._reserve = reserve
         self._transaction = asyncio.Lock()
@@ -201,6 +206,8 @@ class Database:
                 writer = await _connect(path, opening)
                 await _check(writer, path)
                 await _migrate(writer, path)
+                unsynced = await _connect(path, opening)
+                await unsynced.execute("PRAGMA synchronous = NORMAL")
                 reader = await _connect(path, opening)
                 await reader.execute("PRAGMA query_only = ON")
                 reserve = DiskReserve(path.with_name(f"{path.name}.reserve"))
@@ -208,34 +215,33 @@ class Database:
             except sqlite3.DatabaseError as error:
                 raise _damaged(path, error) from error
             opening.pop_all()
-        return cls(writer, reader, reserve, path)
+        return cls(writer, unsynced, reader, reserve, path)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            try:
-                await self._reader.close()
-            finally:
-                await self._writer.close()
+            async with AsyncExitStack() as closing:
+                for connection in (self._writer, self._unsynced, self._reader):
+                    closing.push_async_callback(connection.close)
 
-    async def write(self, statement: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Execute and commit one statement. Return the rows of its RETURNING clause."""
-        rows = await self._with_reserve(lambda: self._writer.execute_fetchall(statement, values))
+    async def write(
+        self, statement: str, values: Mapping[str, Any], *, durable: bool = True
+    ) -> list[dict[str, Any]]:
+        """Execute and commit one statement. Return the rows of its RETURNING clause.
+
+        Without `durable`, a kill of the server loses nothing, but a power cut may, until the next
+        durable commit.
+        """
+        connection = self._writer if durable else self._unsynced
+        rows = await self._with_reserve(lambda: connection.execute_fetchall(statement, values))
         return [dict(row) for row in rows]
 
-    async def write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute one statement for each of `rows`, in one commit."""
-        await self._with_reserve(lambda: self._write_many(statement, rows))
-
-    async def _write_many(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        try:
-            await self._writer.execute("BEGIN IMMEDIATE")
-            await self._writer.executemany(statement, rows)
-            await self._writer.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.OperationalError):
-                await self._writer.execute("ROLLBACK")
-            raise
+    async def write_many(
+        self, statement: str, rows: Sequence[Mapping[str, Any]], *, durable: bool = True
+    ) -> None:
+        """Execute one statement for each of `rows`, in one commit; `durable` as in `write`."""
+        connection = self._writer if durable else self._unsynced
+        await self._with_reserve(lambda: _write_many(connection, statement, rows))
 
     async def _with_reserve(self, act: Callable[[], Awaitable[T]]) -> T:
         async with self._transaction:
@@ -256,6 +262,19 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) if _is_damage(error) else error from error
         return [dict(row) for row in rows]
+
+
+async def _write_many(
+    connection: aiosqlite.Connection, statement: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    try:
+        await connection.execute("BEGIN IMMEDIATE")
+        await connection.executemany(statement, rows)
+        await connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.OperationalError):
+            await connection.execute("ROLLBACK")
+        raise
 
 
 async def _translate_errors(act: Callable[[], Awaitable[T]], path: Path) -> T:

@@ -107,9 +107,10 @@ def flush(path: Path, stop: threading.Event) -> None:
     """Make a file durable. Raises OSError, HashingStopped."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        size = os.fstat(descriptor).st_size
         # fsync of a large file cannot be interrupted, so write 64 MiB at a time first.
-        if (call := _sync_file_range()) is not None:
-            for offset in range(0, os.fstat(descriptor).st_size, _FLUSH):
+        if size > _FLUSH and (call := _sync_file_range()) is not None:
+            for offset in range(0, size, _FLUSH):
                 check(stop)
                 call(descriptor, offset, _FLUSH, _WAIT_BEFORE_WRITE_WAIT_AFTER)
         os.fsync(descriptor)

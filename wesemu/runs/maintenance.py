@@ -89,7 +89,7 @@ async def add_runs(store: RunStore, folders: Iterable[Workspace]) -> int:
     # by creation, because the order of insertion is the order of the queue
     for run, tasks in sorted(readable, key=lambda pair: pair[0].created):
         await _insert(store, run)
-        await store.put_tasks(run.id, tasks)
+        await store.put_tasks(run.id, tasks, durable=True)
     return len(readable)
 
 
@@ -110,7 +110,7 @@ async def _update_ended(store: RunStore, runs: Path) -> None:
         pair = await asyncio.to_thread(_read, workspace)
         if pair is not None and pair[0].state.ended:
             await store.overwrite(pair[0])
-            await store.put_tasks(pair[0].id, pair[1])
+            await store.put_tasks(pair[0].id, pair[1], durable=True)
 
 
 def _read(workspace: Workspace) -> tuple[Run, list[TaskLog]] | None:

@@ -204,4 +204,4 @@ class TagWriteBehind(WriteBehind):
         while self._pending:
             self._pending = False
             tags = run_to_row(replace(self._run, tags=self.tags))["tags"]
-            await self._write(partial(self._store.amend, self._run_id, tags=tags))
+            await self._write(partial(self._store.amend, self._run_id, durable=False, tags=tags))

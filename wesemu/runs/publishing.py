@@ -20,7 +20,7 @@ import structlog
 
 from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.digests import DigestStore, check, copy, flush, flush_file_system
-from wesemu.runs.model import JsonValue, OutputFile, Owner, Run, RunId, SharedOutput
+from wesemu.runs.model import JsonObject, JsonValue, OutputFile, Owner, Run, RunId, SharedOutput
 from wesemu.runs.ports import ObjectAdopter, Plan, Publication
 from wesemu.runs.run_directory import (
     Workspace,
@@ -286,7 +286,11 @@ class _Publishing:
 
     def _record(self, staged: Sequence[_Staged], *, committed: bool) -> None:
         targets: list[JsonValue] = [str(each.target) for each in staged]
-        write_json(self._workspace.publishing, {"targets": targets, "committed": committed})
+        # A run that publishes into its own directory only does that again after a power cut, and
+        # replaces what it left there.
+        durable = any(self._workspace.root not in each.target.parents for each in staged)
+        content: JsonObject = {"targets": targets, "committed": committed}
+        write_json(self._workspace.publishing, content, durable=durable)
 
     def _link_or_copy(self, staged: _Staged) -> None:
         """Create a hard link, or a copy if the file system does not allow one."""

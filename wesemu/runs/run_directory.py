@@ -284,13 +284,17 @@ def read_json(path: Path, limit: int = _JSON_LIMIT) -> Any:
         raise ValueError(f"{path.name} is nested too deeply") from None
 
 
-def write_json(path: Path, value: JsonObject) -> None:
-    """Write JSON atomically and durably: temporary name, fsync, rename, fsync of the folder."""
+def write_json(path: Path, value: JsonObject, *, durable: bool = True) -> None:
+    """Write JSON atomically and durably: temporary name, fsync, rename, fsync of the folder.
+
+    Without `durable`, a reader still sees the old or the new file, also after a kill; only a power
+    cut may leave neither. Use it for files that the run makes anew after a power cut.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, text.encode())
+    write_atomically(path, text.encode(), durable=durable)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """As `write_json`, for bytes."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # a workflow may have put a link or a FIFO there
@@ -298,9 +302,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

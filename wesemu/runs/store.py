@@ -370,6 +370,9 @@ class RunStore:
             f"UPDATE runs SET state = :to{changes} WHERE id = :id AND state IN ({marks}) "
             "RETURNING *",
             values | {"to": to.value, "id": run_id},
+            # A power cut ends the processes of a starting run, too: it may be QUEUED again then.
+            # The commit of RUNNING makes both durable.
+            durable=to is not RunState.INITIALIZING,
         )
         if not rows:
             run = await self.get(run_id)
@@ -379,13 +382,14 @@ class RunStore:
             callback(moved)
         return moved
 
-    async def amend(self, run_id: RunId, **values: Any) -> None:
-        """Set columns of an active run, as in `move`; the state stays."""
+    async def amend(self, run_id: RunId, *, durable: bool = True, **values: Any) -> None:
+        """Set columns of an active run, as in `move`; the state stays. `durable`: see Database."""
         changes = ", ".join(f"{name} = :{name}" for name in values)
         marks = ", ".join(f"'{state}'" for state in RunState if state.active)
         await self._database.write(
             f"UPDATE runs SET {changes} WHERE id = :id AND state IN ({marks})",
             values | {"id": run_id},
+            durable=durable,
         )
 
     async def overwrite(self, run: Run) -> None:
@@ -433,8 +437,13 @@ class RunStore:
         self._ended.forget_all()
         return [RunId(row["id"]) for row in rows]
 
-    async def put_tasks(self, run_id: RunId, tasks: Iterable[TaskLog]) -> None:
-        """Insert or update task attempts in one commit."""
+    async def put_tasks(
+        self, run_id: RunId, tasks: Iterable[TaskLog], *, durable: bool = False
+    ) -> None:
+        """Insert or update task attempts in one commit.
+
+        The commit of the run's end makes them durable. Until then the event log has them, too.
+        """
         rows = [serialization.task_to_row(run_id, task) for task in tasks]
         if rows:
             columns = ", ".join(rows[0])
@@ -444,6 +453,7 @@ class RunStore:
                 f"INSERT INTO tasks ({columns}) VALUES ({marks}) "
                 f"ON CONFLICT (run_id, id, attempt) DO UPDATE SET {updates}",
                 rows,
+                durable=durable,
             )
 
     async def tasks(self, run_id: RunId) -> list[TaskLog]:

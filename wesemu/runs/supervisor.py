@@ -258,7 +258,8 @@ class Supervisor:
         return run, failures
 
     async def _is_canceling(self, run_id: RunId) -> bool:
-        return (await self._store.get(run_id)).state is RunState.CANCELING
+        _, head = await self._store.head(run_id)
+        return head.state is RunState.CANCELING
 
     async def _refuse_canceled(self, run_id: RunId) -> None:
         if await self._is_canceling(run_id):
