@@ -1,11 +1,13 @@
 """Cost of reading with 1,000, 100,000 and 1,000,000 stored runs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
 from benchmarks.archive import fill
+from benchmarks.bare import serving_bare
 from benchmarks.figures import median, percentile, ratio
 from benchmarks.load import load
 from benchmarks.options import Options
@@ -21,6 +23,7 @@ _TIMES_BEST_PEER = 5.0
 _LEAST_RATIO = 0.8
 _WARM_UP_SECONDS = 0.5
 _STARTS = 5
+_TIMES_BARE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,16 @@ class Answers:
     latencies: list[float] = field(default_factory=list)
 
 
+_PAGE = "`runs`, 100 a page"
+_BARE = Question("bare", ("/",), None)
+
+
 def questions(ids: Sequence[str]) -> list[Question]:
     """Return the questions. The first page comes with 10 runs, as the peers send, and with 100."""
     return [
         Question("`service-info`", (f"{ROOT}/service-info",), 636),
         Question("`runs`, 10 a page", (f"{ROOT}/runs?page_size=10",), 143),
-        Question("`runs`, 100 a page", (f"{ROOT}/runs",), None),
+        Question(_PAGE, (f"{ROOT}/runs",), None),
         Question("`runs/{id}/status`", tuple(f"{ROOT}/runs/{run}/status" for run in ids), 1389),
         Question("`runs/{id}`", tuple(f"{ROOT}/runs/{run}" for run in ids), 983),
     ]
@@ -67,6 +74,8 @@ def measure(options: Options) -> Report:
         servers = {
             size: stack.enter_context(serving(options.work / f"index-{size}")) for size in ids
         }
+        page = len(json.dumps(servers[min(ids)].wes.get("/runs")))
+        bare, bare_answers = stack.enter_context(serving_bare(page, options.work)), Answers()
         rounds = options.rounds or _ROUNDS
         for number in range(rounds + 1):
             seconds = options.seconds if number else _WARM_UP_SECONDS
@@ -76,11 +85,22 @@ def measure(options: Options) -> Report:
                     question = questions_by_size[size][index]
                     answer = answers.setdefault((question.name, size), Answers())
                     _ask(server, question, seconds, answer if number else Answers())
+            _ask(bare, _BARE, seconds, bare_answers if number else Answers())
             say(f"{number}/{rounds}")
         starts = in_turns(
             {size: partial(start_once, server) for size, server in servers.items()}, _STARTS
         )
     rows = [row for question in questions(()) for row in _rows(question, answers, options.sizes)]
+    listed = answers[_PAGE, min(options.sizes)].cpu
+    rows += [
+        figure("bare response of 100 runs, CPU each", median(bare_answers.cpu) * 1e6, unit="µs"),
+        at_most(
+            f"{_PAGE}: CPU, compared with the bare response",
+            ratio(listed, bare_answers.cpu),
+            _TIMES_BARE,
+            unit="x",
+        ),
+    ]
     rows += _start_rows(starts)
     return Report(
         "listing: 8 connections",

@@ -197,6 +197,8 @@ class Database:
         self._reserve = reserve
         self._transaction = asyncio.Lock()
         self._closed = False
+        self.writes = 0
+        """The number of commits of this process."""
 
     @classmethod
     async def open(cls, path: Path) -> "Database":
@@ -251,6 +253,8 @@ class Database:
                 if not await asyncio.to_thread(self._reserve.release):
                     raise
                 return await _translate_errors(act, self._path)
+            finally:
+                self.writes += 1
             if not self._reserve.held:
                 await asyncio.to_thread(self._reserve.allocate)
             return result

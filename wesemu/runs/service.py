@@ -115,9 +115,6 @@ class KeyedLocks:
         return self._locks.setdefault((owner, key.name), asyncio.Lock())
 
 
-_CHECK_SECONDS = 5.0
-
-
 @dataclass(frozen=True, slots=True)
 class RunLimits:
     """Limits of runs and owners; 0: no limit.
@@ -129,7 +126,7 @@ class RunLimits:
     minutes: float = 0
     size: int = 0
     runs_per_owner: int = 0
-    check_seconds: float = _CHECK_SECONDS
+    check_seconds: float = 5.0
 
     async def check_owner(self, store: RunStore, owner: Owner) -> None:
         """Raise TooManyRuns if the owner may not submit one more run."""
@@ -183,11 +180,9 @@ class Dispatcher(Protocol):
 
     def wake(self) -> None:
         """Look at the queue again."""
-        ...
 
     def cancel(self, run_id: RunId) -> None:
         """Start to end the tools of a run that is now CANCELING."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -299,6 +294,11 @@ class RunService:
             return DryRunResult(plan, graph, await asyncio.to_thread(self._gpu_status))
         finally:
             await self.discard(draft)
+
+    @property
+    def change_number(self) -> int:
+        """As `RunStore.change_number`."""
+        return self._store.change_number
 
     async def get(self, owner: Owner, run_id: str) -> Run:
         return _visible(owner, await self._store.get(run_id))

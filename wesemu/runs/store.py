@@ -205,6 +205,11 @@ class RunStore:
     async def close(self) -> None:
         await self._database.close()
 
+    @property
+    def change_number(self) -> int:
+        """A number that grows with every change; while it stays, queries return the same."""
+        return self._database.writes
+
     def watch(self, callback: Callable[[Run], None]) -> None:
         """Call `callback` with each run that changes its state, after the commit."""
         self._watchers.append(callback)
@@ -478,8 +483,12 @@ class RunStore:
         return run
 
 
+_STATES = {state.value: state for state in RunState}
+"""Faster than calling RunState."""
+
+
 def _head(row: dict[str, Any]) -> Head:
-    return Head(RunId(row["id"]), row["sequence"], RunState(row["state"]))
+    return Head(row["id"], row["sequence"], _STATES[row["state"]])
 
 
 def _unknown(run_id: str) -> RunNotFound:

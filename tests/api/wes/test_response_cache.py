@@ -53,3 +53,24 @@ def test_texts_are_bounded_by_their_letters() -> None:
         assert texts.get(1) is not None or number < 1
     assert texts.get(0) is None
     assert texts.get(256) == "x" * 10
+
+
+async def test_lists_and_counts_follow_every_change(
+    wes: Client, submit: Submit, ended: Ended
+) -> None:
+    """They are cached only while nothing changes."""
+
+    async def states() -> tuple[list[str], int]:
+        listed = [run["state"] for run in (await fetch(wes, RUNS))["runs"]]
+        info = await fetch(wes, f"{PREFIX}/service-info")
+        return listed, info["system_state_counts"]["COMPLETE"]
+
+    assert await states() == await states() == ([], 0)
+    first = await submit([])
+    await ended(first)
+    assert await states() == await states() == (["COMPLETE"], 1)
+    await ended(await submit([]))
+    assert await states() == (["COMPLETE", "COMPLETE"], 2)
+    async with wes.delete(f"{RUNS}/{first}?purge=true"):
+        pass
+    assert await states() == (["COMPLETE"], 1)

@@ -1,9 +1,8 @@
-"""WES responses: service-info, runs, tasks and dry runs as WES schemas, and a cache for ended
-runs."""
+"""WES responses: service-info, runs, tasks and dry runs as WES schemas, and their caches."""
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -401,42 +400,67 @@ class ResponseCache(LRUCache[Key, str]):
             self[key] = text
 
 
-class RunResponses:
-    """Renders RunSummary and RunLog as JSON.
+_CURRENT_LETTERS = 32 << 20
 
-    The JSON of an ended run is the same for all versions, except for the URLs.
-    """
+
+class CurrentResponses:
+    """Caches rendered lists and service-info as long as no run changes."""
 
     def __init__(self, runs: RunService) -> None:
         self._runs = runs
-        self._summaries: ResponseCache[Head] = ResponseCache(_SUMMARY_LETTERS)
-        self._logs: ResponseCache[Head] = ResponseCache(_LOG_LETTERS)
+        self._texts: LRUCache[Hashable, str] = LRUCache(_CURRENT_LETTERS, getsizeof=len)
+        self._change = runs.change_number
+
+    async def get(self, key: Hashable, render: Callable[[], Awaitable[str]]) -> str:
+        """Return the text for `key`, rendered now unless it is cached."""
+        if self._change != (now := self._runs.change_number):
+            self._change = now
+            self._texts.clear()
+        if (text := self._texts.get(key)) is None:
+            text = await render()
+            # A change during the rendering may be missing in the text.
+            if now == self._runs.change_number and len(text) <= self._texts.maxsize:
+                self._texts[key] = text
+        return text
+
+
+class RunResponses:
+    """Renders RunSummary and RunLog as JSON.
+
+    The JSON of an ended run is the same for all versions, except for the URLs. It is cached by the
+    sequence of the run, which is never used again.
+    """
+
+    def __init__(self, runs: RunService) -> None:
+        self.current = CurrentResponses(runs)
+        self._runs = runs
+        self._summaries: ResponseCache[int] = ResponseCache(_SUMMARY_LETTERS)
+        self._logs: ResponseCache[int] = ResponseCache(_LOG_LETTERS)
         self._url = f"url-{secrets.token_hex(16)}"
         """Placeholder for the run's URL in cached texts. It is random: no run can contain it."""
 
     async def summaries(self, version: Version, owner: Owner, heads: Sequence[Head]) -> list[str]:
         """Return a RunSummary for each of `heads`, except for runs removed meanwhile."""
-        kept = {head: self._summaries.get(head) for head in heads}
-        missing = [head.id for head, text in kept.items() if text is None]
-        runs = await self._runs.many(owner, missing) if missing else {}
-        for head, text in kept.items():
-            if text is None and (run := runs.get(head.id)) is not None:
-                kept[head] = self._summary(version, head, run)
-        return [text for text in kept.values() if text is not None]
+        texts = {head.sequence: self._summaries.get(head.sequence) for head in heads}
+        missing = [head for head in heads if texts[head.sequence] is None]
+        runs = await self._runs.many(owner, [head.id for head in missing]) if missing else {}
+        for head in missing:
+            if (run := runs.get(head.id)) is not None:
+                texts[head.sequence] = self._summary(version, head, run)
+        return [text for text in texts.values() if text is not None]
 
     async def log(self, version: Version, owner: Owner, run_id: str, url: str) -> str:
         """Return RunLog. `url` is the run's URL. Raises like RunService.get."""
         run = await self._runs.get(owner, run_id)
-        head = Head(run.id, run.sequence, run.state)
-        if (text := self._logs.get(head)) is None:
+        if (text := self._logs.get(run.sequence)) is None:
             tasks = await self._runs.tasks(run)
             text = json.dumps(run_log(version, run, tasks, self._url))
             if run.state.ended:
-                self._logs.put(head, text)
+                self._logs.put(run.sequence, text)
         return text.replace(self._url, json.dumps(url)[1:-1])
 
     def _summary(self, version: Version, head: Head, run: Run) -> str:
         text = json.dumps(summary(version, run))
         if head.state is run.state and run.state.ended:
-            self._summaries.put(head, text)
+            self._summaries.put(head.sequence, text)
         return text

@@ -242,9 +242,15 @@ class WesHandlers:
 
     async def service_info(self, request: web.Request) -> web.Response:
         """GetServiceInfo."""
-        counts = await self._runs.state_counts(request[OWNER])
-        home = f"{base_url(request)}/"
-        return web.json_response(responses.service_info(self._version, self._facts, counts, home))
+        owner, home = request[OWNER], f"{base_url(request)}/"
+
+        async def render() -> str:
+            counts = await self._runs.state_counts(owner)
+            return json.dumps(responses.service_info(self._version, self._facts, counts, home))
+
+        key = ("service-info", self._version.name, owner, home)
+        text = await self._responses.current.get(key, render)
+        return web.json_response(text=text)
 
     async def document(self, request: web.Request) -> web.StreamResponse:
         return web.FileResponse(DOCUMENT, headers={"Content-Type": "application/yaml"})
@@ -256,12 +262,17 @@ class WesHandlers:
         scope = f"runs of {owner}" + (f" with {selection}" if selection != EVERYTHING else "")
         size = page_size(request.query)
         before = self._tokens.read(scope, request.query)
-        page = HeadPage((), None)
-        if selection is not None:
-            page = await self._runs.heads(owner, size=size, before=before, selection=selection)
-        summaries = ", ".join(await self._responses.summaries(self._version, owner, page.heads))
-        token = json.dumps(self._tokens.issue(scope, page.before))
-        return web.json_response(text=f'{{"runs": [{summaries}], "next_page_token": {token}}}')
+
+        async def render() -> str:
+            page = HeadPage((), None)
+            if selection is not None:
+                page = await self._runs.heads(owner, size=size, before=before, selection=selection)
+            summaries = ", ".join(await self._responses.summaries(self._version, owner, page.heads))
+            token = json.dumps(self._tokens.issue(scope, page.before))
+            return f'{{"runs": [{summaries}], "next_page_token": {token}}}'
+
+        key = ("runs", self._version.name, owner, selection, size, before)
+        return web.json_response(text=await self._responses.current.get(key, render))
 
     async def run_workflow(self, request: web.Request) -> web.Response:
         """RunWorkflow. A dry run is an extension."""
