@@ -15,6 +15,7 @@ from benchmarks.rounds import say
 
 NAMES = (
     "start",
+    "start_cwl",
     "cancel",
     "many",
     "queue",

@@ -100,7 +100,8 @@ async def create_app(
         )
         callbacks = _callbacks(settings, core)
         opening.push_async_callback(callbacks.close)
-        readiness = Readiness(core.engines, core.store, core.data.root)
+        ahead = [engine for engine in core.engines if engine.name not in settings.engine.lazy]
+        readiness = Readiness(ahead, core.store, core.data.root)
         opening.push_async_callback(readiness.close)
         if (verifier := await asyncio.to_thread(build_verifier, settings.auth.oidc)) is not None:
             opening.push_async_callback(verifier.close)

@@ -119,5 +119,5 @@ async def test_launch_tries_once_to_start_a_forkserver_and_does_without(
     assert (await follow(execution)).outcome.exit_code == 0
     assert (tmp_path / "starts").read_text() == "one\n"
     assert caplog.messages == [
-        "Snakemake's forkserver died while it was starting; see stderr of the server"
+        "the forkserver of snakemake died while it was starting; see stderr of the server"
     ]

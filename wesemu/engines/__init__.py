@@ -9,6 +9,8 @@ These modules serve every workflow language:
     task_recorder   tasks and attempts on disk, and their processes
     leases          cores, memory and GPUs of a node, shared by the tasks of all runs
     lease_queue     the queue for leases and its order
+    forkserver, forkserver_client     forks runs from a process that has imported the engine
+    preload         what a forkserver imports and prepares
     launch_spec     engine.json: the parameters of a launch
     options         allow-list of engine parameters
     dry_run         plans a workflow without running it

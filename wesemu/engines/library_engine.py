@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from typing import ClassVar
@@ -16,9 +17,11 @@ from wesemu.engines.execution import (
     start_runner,
     tools_environment,
 )
+from wesemu.engines.forkserver_client import ForkserverClient
 from wesemu.engines.launch_spec import ContainerTool, launch_spec, write_spec
 from wesemu.engines.options import read_parameters
 from wesemu.engines.sandbox import Sandbox
+from wesemu.errors import EngineFault
 from wesemu.runs.model import Graph, Run
 from wesemu.runs.ports import LaunchRequest
 from wesemu.runs.run_directory import Workspace
@@ -85,6 +88,7 @@ class LibraryEngine:
         self._environment = tools_environment(environment or {}, _PRIVATE_PREFIXES, passed)
         self._grace = grace_seconds
         self._launcher = Launcher(grace_seconds)
+        self._client = ForkserverClient(self.name, python, self._environment)
         self._dry_runs = DryRuns(python, self._environment)
 
     @property
@@ -95,13 +99,28 @@ class LibraryEngine:
         """Raise InvalidRequest with the name of an invalid parameter."""
         read_parameters(parameters, self.name)
 
+    @property
+    def forkserver(self) -> int | None:
+        """Process id of the forkserver, or None without one."""
+        return self._client.pid
+
     async def warm(self) -> None:
-        """Do nothing: each run imports the library itself."""
+        """Start the forkserver ahead of the next run. Raises EngineFault."""
+        if sys.platform == "linux":
+            await self._client.start()
 
     async def launch(self, job: LaunchRequest) -> DetachedExecution:
+        """Launch a run by the forkserver, or without it if it does not start."""
         job = replace(job, workspace=await absolute(job.workspace))
-        reply = await asyncio.to_thread(self._start, job)
+        await asyncio.to_thread(self._write_spec, job)
+        reply = await self._launch(job)
         return await self._launcher.follow(job.workspace, reply)
+
+    async def _launch(self, job: LaunchRequest) -> Reply:
+        if sys.platform == "linux":
+            with suppress(EngineFault):
+                return await self._client.launch_with_retry(job.workspace.root)
+        return await asyncio.to_thread(start_runner, self._python, job.workspace, self._environment)
 
     async def dry_run(self, job: LaunchRequest) -> Graph:
         await asyncio.to_thread(self._write_spec, job)
@@ -124,15 +143,12 @@ class LibraryEngine:
         )
         write_spec(job.workspace, spec)
 
-    def _start(self, job: LaunchRequest) -> Reply:
-        self._write_spec(job)
-        return start_runner(self._python, job.workspace, self._environment)
-
     async def attach(self, run: Run, workspace: Workspace) -> DetachedExecution | None:
         return await self._launcher.attach(await absolute(workspace))
 
     async def close(self) -> None:
         self._launcher.close()
+        await self._client.close()
 
 
 def probe_cwl() -> Probe:

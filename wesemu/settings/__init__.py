@@ -223,6 +223,10 @@ class EngineSettings(BaseModel):
     snakemake: Literal["warm", "cli"] = "warm"
     """`warm`: fork each run from a process with Snakemake loaded; `cli`: start a new process."""
 
+    lazy: list[Literal["snakemake", "cwltool", "miniwdl"]] = ["cwltool", "miniwdl"]
+    """Engines that start with their first run instead of with the server. A started engine is a
+    process that has imported it, of 50 to 70 MiB; each run is forked from it."""
+
     sandbox: Literal["auto", "landlock", "bubblewrap", "none"] = "auto"
     """Sandbox that keeps workflows of users in their run directory. `auto`: Landlock if the kernel
     has it (Linux 5.13), otherwise none; `landlock`: do not start without it; `bubblewrap`: the

@@ -29,8 +29,10 @@ async def test_it_is_alive_ready_and_says_what_it_is(control: Control, settings:
 class ColdEngine(ScriptedEngine):
     """Gets ready when told to, or not at all."""
 
-    def __init__(self, clock: ManualClock, error: Exception | None) -> None:
-        super().__init__(clock)
+    def __init__(
+        self, clock: ManualClock, error: Exception | None = None, name: str = "scripted"
+    ) -> None:
+        super().__init__(clock, name=name)
         self.ready = asyncio.Event()
         self._error = error
 
@@ -38,6 +40,15 @@ class ColdEngine(ScriptedEngine):
         await self.ready.wait()
         if self._error is not None:
             raise self._error
+
+
+async def test_it_is_ready_without_an_engine_that_starts_with_its_first_run(
+    aiohttp_client: AiohttpClient, settings: Settings, clock: ManualClock
+) -> None:
+    engines = [ScriptedEngine(clock), ColdEngine(clock, name="cwltool")]
+    client: Client = await aiohttp_client(await create_app(settings, clock=clock, engines=engines))
+    async with client.get("/_wesemu/ready") as response:
+        assert (response.status, await response.json()) == (200, {"ready": True, "reasons": []})
 
 
 @pytest.mark.parametrize("error", [None, OSError("no room for a process")])

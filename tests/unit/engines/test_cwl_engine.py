@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from support.engine_runs import tools, until
 from support.library_engines import CWL, needs_cwltool, play
 from support.library_engines import make_job as make_any_job
@@ -19,7 +20,7 @@ from wesemu.errors import InvalidRequest
 from wesemu.runs.model import Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted
 
-pytestmark = needs_cwltool
+pytestmark = [needs_cwltool, pytest.mark.asyncio(loop_scope="module")]
 
 TWO_STEPS = """
     cwlVersion: v1.2
@@ -64,8 +65,9 @@ SHELL = """
 make_job = partial(make_any_job, name=CWL.file)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[CwlEngine]:
+    """Has one forkserver for the module."""
     engine = CwlEngine(CWL.version or "")
     yield engine
     await engine.close()

@@ -11,14 +11,14 @@ from types import ModuleType
 
 import pytest
 
-from wesemu.engines.snakemake import forkserver_client
-from wesemu.engines.snakemake.forkserver_client import ForkserverClient, NotStarted
+from wesemu.engines import forkserver_client
+from wesemu.engines.forkserver_client import ForkserverClient, NotStarted
 from wesemu.errors import EngineFault
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[ForkserverClient]:
-    client = ForkserverClient(sys.executable, os.environ)
+    client = ForkserverClient("snakemake", sys.executable, os.environ)
     yield client
     await client.close()
 

@@ -167,23 +167,6 @@ def test_log_events_reach_the_watcher() -> None:
     assert heard.calls == [("finished", 1), ("replanned", []), ("logged_error", "oh")]
 
 
-PROBE = """
-from wesemu.engines.snakemake import forkserver
-from wesemu.engines.snakemake.forkserver import PreloadedModules
-from wesemu.composition import PIPELINES_IMPORT
-import psutil, threading
-with forkserver._one_thread():
-    forkserver.load()
-    PreloadedModules(PIPELINES_IMPORT)
-assert threading.active_count() == 1, threading.enumerate()
-assert psutil.Process().num_threads() == 1
-"""
-
-
-def test_warm_process_has_one_thread() -> None:
-    subprocess.run([sys.executable, "-c", PROBE], check=True)
-
-
 def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:
     yte = import_module("yte")
     assert "yaml.load(file_or_str, Loader=yaml.FullLoader)" in inspect.getsource(yte.process_yaml)
@@ -191,7 +174,7 @@ def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:
 
 YAML_PROBE = """
 import io, yaml, yte
-from wesemu.engines.snakemake import forkserver
+from wesemu.engines import preload
 documents = [
     "a: {b: [1, 2.5, yes, null, '7'], c: 2026-11-25}\\nd: >\\n  x\\n  y\\n",
     "header: |\\n  \\tcount\\tname\\n", "a:\\t4\\n", "a: 1\\t\\n", "[a:]", "a: [1", "a: b: c",
@@ -203,8 +186,8 @@ def read(document, kind):
         return str(error)
 cases = [(document, kind) for document in documents for kind in (str, io.StringIO)]
 slow = [read(*case) for case in cases]
-forkserver.load()
-assert yte.yaml.load is forkserver.load_yaml
+preload.load("snakemake")
+assert yte.yaml.load is preload.load_yaml
 assert [read(*case) for case in cases] == slow
 assert slow[0]["a"]["b"] == [1, 2.5, True, None, "7"]
 assert "line 1" in slow[-1]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from support.engine_runs import follow, started, tools
 from support.library_engines import LANGUAGES, Language, launch_gated, make_job, play, run_of
 from support.waiting import soon
@@ -16,14 +17,16 @@ from wesemu.engines.run_process import holder
 from wesemu.runs.model import TaskState
 from wesemu.runs.ports import Progress
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture(params=LANGUAGES)
+
+@pytest.fixture(scope="module", params=LANGUAGES)
 def language(request: pytest.FixtureRequest) -> Language:
     found: Language = request.param
     return found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(language: Language) -> AsyncIterator[LibraryEngine]:
     """Whose tools have to end by SIGTERM: SIGKILL does not come while a test waits."""
     engine = language.engine(grace_seconds=3600.0)

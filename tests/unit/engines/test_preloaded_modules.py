@@ -27,7 +27,7 @@ SERVER_LIBRARIES = {"aiohttp", "aiosqlite", "structlog", "pydantic", "WDL", "cwl
     [
         "wesemu.engines.main",
         "wesemu.engines.leases",
-        "wesemu.engines.snakemake.forkserver",
+        "wesemu.engines.forkserver",
         "wesemu.engines.snakemake.cli_worker",
         "wesemu.engines.cwl.worker",
         "wesemu.engines.wdl.worker",

@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from support.library_engines import WDL, needs_miniwdl, play
 from support.library_engines import make_job as make_any_job
 
@@ -18,7 +19,7 @@ from wesemu.errors import InvalidRequest
 from wesemu.runs.model import TaskState
 from wesemu.runs.ports import Progress, RunStarted
 
-pytestmark = needs_miniwdl
+pytestmark = [needs_miniwdl, pytest.mark.asyncio(loop_scope="module")]
 
 TWO_TASKS = """
     version 1.1
@@ -64,8 +65,9 @@ TASK = """
 make_job = partial(make_any_job, name=WDL.file)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[WdlEngine]:
+    """Has one forkserver for the module."""
     engine = WdlEngine(WDL.version or "")
     yield engine
     await engine.close()

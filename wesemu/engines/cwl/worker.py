@@ -360,12 +360,17 @@ def call_main(
             stdout=output,
             logger_handler=logging.StreamHandler(sys.stderr),
             executor=execute,
+            custom_schema_callback=_keep_schemas,
             loadingContext=hooks.loading_context(context),
             runtimeContext=context,
         )
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     return int(code)
+
+
+def _keep_schemas() -> None:
+    """Do nothing: without a callback, `main` discards the schemas that are loaded already."""
 
 
 def _executor(spec: LaunchSpec) -> Any:

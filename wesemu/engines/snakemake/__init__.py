@@ -1,7 +1,7 @@
 """Snakemake as an engine; docs/run-directory.md describes what its runs leave on disk.
 
-engine, forkserver_client    the part in the server, asyncio
-forkserver, worker           mode "warm": forks runs from a process that has imported Snakemake
+engine                       the part in the server, asyncio
+worker                       mode "warm": runs in a process that has imported Snakemake
 cli_worker                   mode "cli": runs Snakemake's command line; also for its Slurm plugin
 executor, hooks              inside a warm run; only hooks uses Snakemake's internals
 backends                     run the commands of tasks: on this machine or on Slurm

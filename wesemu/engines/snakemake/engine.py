@@ -15,12 +15,12 @@ from wesemu.engines.execution import (
     start_runner,
     tools_environment,
 )
+from wesemu.engines.forkserver_client import ForkserverClient
 from wesemu.engines.launch_spec import Mode, launch_spec, write_config, write_spec
 from wesemu.engines.options import check_parameters
 from wesemu.engines.sandbox import Sandbox
 from wesemu.engines.slurm import Cluster, Executor, has_accounting, largest_node
 from wesemu.engines.snakemake.cli_worker import plugin_installed
-from wesemu.engines.snakemake.forkserver_client import ForkserverClient, NotStarted
 from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
 from wesemu.errors import EngineFault
 from wesemu.runs.model import Graph, Run
@@ -72,7 +72,7 @@ class SnakemakeEngine:
         self._python = python
         self._environment = tools_environment(environment or {}, passed=passed)
         self._grace = grace_seconds
-        self._client = ForkserverClient(python, self._environment, modules)
+        self._client = ForkserverClient(self.name, python, self._environment, modules)
         self._launcher = Launcher(grace_seconds)
         self._dry_runs = DryRuns(python, self._environment)
 
@@ -133,18 +133,11 @@ class SnakemakeEngine:
     async def _launch(self, job: LaunchRequest, cluster: Cluster) -> Reply:
         if self.mode == "warm" and not self._wrapped(job):
             await asyncio.to_thread(self._write_spec, job, "warm", cluster)
-            # a forkserver may die between two launches; the second attempt starts a new one
-            for attempt in (1, 2):
-                try:
-                    return await self._client.launch(job.workspace.root)
-                except NotStarted:
-                    if self.executor == "slurm":
-                        raise
-                    break
-                except EngineFault as fault:
-                    log.warning("launch %d of run %s failed: %s", attempt, job.run_id, fault)
-                    if self.executor == "slurm" and attempt == 2:
-                        raise
+            try:
+                return await self._client.launch_with_retry(job.workspace.root)
+            except EngineFault:
+                if self.executor == "slurm":
+                    raise
         await asyncio.to_thread(self._write_spec, job, "cli", cluster)
         return await asyncio.to_thread(start_runner, self._python, job.workspace, self._environment)
 

@@ -177,12 +177,13 @@ def _config(launch: Path, spec: LaunchSpec) -> Any:
 def _use_backend(worker: WorkerContext, config: Any) -> None:
     """Register the backend under the configured name, where miniwdl looks it up."""
     backend = import_module("wesemu.engines.wdl.backend")
-    known = dict(import_module("WDL.runtime.config").load_plugins(config, "container_backend"))
     name = config["scheduler"]["container_backend"]
     tasks, share = worker.tasks, worker.spec.resources
     if name == _LOCAL:
         chosen = backend.local_backend(tasks, share)
     else:
+        plugins = import_module("WDL.runtime.config").load_plugins
+        known = dict(plugins(config, "container_backend"))
         images = backend.Images(worker.spec.containers or "docker")
         chosen = backend.recorded(known[name], tasks, share, images)
         if not worker.spec.always_contained:

@@ -1,6 +1,6 @@
-"""The forkserver: imports Snakemake once and forks a run process for each launch.
+"""The forkserver of an engine: imports the engine once and forks a process for each launch.
 
-`python -m wesemu.engines.snakemake.forkserver FD [MODULE …]`. FD is one end of a socket pair
+`python -m wesemu.engines.forkserver FD ENGINE [MODULE …]`. FD is one end of a socket pair
 (SOCK_SEQPACKET, JSON); MODULEs are imported as well. It receives {"id", "root"}. It sends
 {"ready"}, or {"failed": reason} before it exits. For each launch it sends the announcement of
 `run_process.execute`, and {"id", "exited"} when that process has ended. It exits when the other
@@ -11,7 +11,6 @@ import contextlib
 import gc
 import json
 import os
-import platform
 import select
 import signal
 import socket
@@ -19,108 +18,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
-import yaml
 
 from wesemu.engines import main as engine_main
-from wesemu.engines.snakemake import hooks
+from wesemu.engines.preload import PreloadedModules, load
 from wesemu.runs.run_directory import Workspace
-
-# Preloaded modules: imported before the fork, so runs need not.
-
-
-class PreloadedModules:
-    """Imports the modules `names`. Ignores failures: the run that needs one reports the error."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        before = {*sys.modules}
-        for name in names:
-            with contextlib.suppress(ImportError):
-                import_module(name)
-        packages = {name.partition(".")[0] for name in names}
-        self._stamps = {
-            name: _stamp(name)
-            for name in {*sys.modules} - before
-            if name.partition(".")[0] in packages
-        }
-
-    def forget_changed(self) -> None:
-        """Remove all preloaded modules from sys.modules if the file of one has changed.
-
-        The process of a run calls this; its imports then read the new files.
-        """
-        if any(_stamp(name) != stamp for name, stamp in self._stamps.items()):
-            for name in self._stamps:
-                sys.modules.pop(name, None)
-
-
-def _stamp(name: str) -> tuple[int, int] | None:
-    """Return modification time and size of the file of a module."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    try:
-        status = Path(file or "").stat() if file else None
-    except OSError:
-        return None
-    return (status.st_mtime_ns, status.st_size) if status else None
-
-
-_PRELOADED = (
-    "snakemake.api",
-    "snakemake.cli",
-    "snakemake.executors.local",
-    "snakemake.scheduling.job_scheduler",
-    "snakemake.script",
-    "snakemake.storage",
-    "smart_open",
-    "yte",
-    "dpath",
-    "platformdirs",
-    "jsonschema",
-    "getpass",
-    "graphlib",
-    "encodings.idna",
-)
-
-
-def load() -> None:
-    """Import the modules of a run, and fill caches that all runs share.
-
-    These are the plugin registries, and the processor name, for which Snakemake runs a program.
-    """
-    for name in _PRELOADED:
-        with contextlib.suppress(ImportError):  # the run then imports it itself
-            import_module(name)
-    for kind in ("executor", "storage", "scheduler", "logger"):
-        registry = import_module(f"snakemake_interface_{kind}_plugins.registry")
-        vars(registry)[f"{kind.capitalize()}PluginRegistry"]()
-    platform.processor()
-    _read_yaml_by_libyaml()
-
-
-def _read_yaml_by_libyaml() -> None:
-    """Let yte parse with libyaml: the Python parser takes longer than planning a workflow."""
-    if hasattr(yaml, "CFullLoader"):
-        vars(import_module("yte"))["yaml"] = hooks.ModuleProxy(yaml, load=load_yaml)
-
-
-def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it
-    """Parse YAML with libyaml; give the same results and errors as PyYAML's Python parser.
-
-    libyaml treats tabs differently and rejects some valid input, so those cases use the other
-    parser.
-    """
-    text = stream if isinstance(stream, str) else stream.read()
-    if "\t" not in text:
-        with contextlib.suppress(yaml.YAMLError):
-            return yaml.load(text, yaml.CFullLoader)  # noqa: S506  # same loader, in C
-    if not isinstance(stream, str):
-        stream.seek(0)
-    return yaml.load(stream, Loader)  # noqa: S506  # the caller's choice
-
 
 _MESSAGE_LIMIT = 1 << 16
 _REASON_LIMIT = 1000
@@ -130,8 +35,9 @@ _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 class ForkServer:
     """Forks run processes. Has no threads: after fork(2) only the calling thread exists."""
 
-    def __init__(self, channel: socket.socket, modules: Sequence[str]) -> None:
+    def __init__(self, channel: socket.socket, engine: str, modules: Sequence[str]) -> None:
         self._channel = channel
+        self._engine = engine
         self._modules = modules
         self._launches = dict[int, int]()
         self._wakeup, self._wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -159,8 +65,8 @@ class ForkServer:
                 return
 
     def _load(self) -> None:
-        with _one_thread():
-            load()
+        with one_thread():
+            load(self._engine)
             self._preloaded = PreloadedModules(self._modules)
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError(
@@ -219,8 +125,8 @@ class ForkServer:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Stop numpy, which Snakemake imports if installed, from starting BLAS threads.
+def one_thread() -> Iterator[None]:
+    """Stop numpy, which engines import if it is installed, from starting BLAS threads.
 
     Restores the environment for the processes of runs.
     """
@@ -237,10 +143,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def main() -> None:
-    if not hooks.is_tested(hooks.INSTALLED):
-        sys.exit("this version of Snakemake has not been tested with the warm mode")
+    descriptor, engine, *modules = sys.argv[1:]
     os.chdir("/")
-    ForkServer(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).serve()
+    ForkServer(socket.socket(fileno=int(descriptor)), engine, modules).serve()
 
 
 if __name__ == "__main__":

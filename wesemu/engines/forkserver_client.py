@@ -1,4 +1,4 @@
-"""Client of the forkserver in the server: starts it on demand, and again after its death."""
+"""Client of a forkserver in the server: starts it on demand, and again after its death."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ _MESSAGE_LIMIT = 1 << 16
 _FORKSERVER = """
 import json, socket, sys
 try:
-    from wesemu.engines.snakemake.forkserver import main
+    from wesemu.engines.forkserver import main
 except BaseException as error:
     message = {"failed": f"{type(error).__name__}: {error}"[:1000]}
     socket.socket(fileno=int(sys.argv[1])).send(json.dumps(message).encode())
@@ -29,7 +29,7 @@ main()
 _START_SECONDS = 60.0
 _LAUNCH_SECONDS = 30.0
 
-log = logging.getLogger("wesemu.engines.snakemake")
+log = logging.getLogger("wesemu.engines")
 
 
 class NotStarted(EngineFault):
@@ -37,16 +37,21 @@ class NotStarted(EngineFault):
 
 
 class ForkserverClient:
-    """Manages one forkserver at a time. Launched runs do not depend on it.
+    """Manages one forkserver of an engine at a time. Launched runs do not depend on it.
 
-    The forkserver imports `modules` and Snakemake.
+    The forkserver imports the engine and `modules`.
     """
 
     def __init__(
-        self, python: str, environment: Mapping[str, str], modules: Sequence[str] = ()
+        self,
+        engine: str,
+        python: str,
+        environment: Mapping[str, str],
+        modules: Sequence[str] = (),
     ) -> None:
+        self._name = f"the forkserver of {engine}"
         self._command = [python, "-P", "-c", _FORKSERVER]
-        self._modules = modules
+        self._arguments = [engine, *modules]
         self._environment = environment
         self._starting: asyncio.Task[None] | None = None
         self._channel: socket.socket | None = None
@@ -83,18 +88,18 @@ class ForkserverClient:
                 await self._ready
         except TimeoutError:
             await self._end()
-            raise NotStarted("Snakemake's forkserver was not ready in time") from None
+            raise NotStarted(f"{self._name} was not ready in time") from None
         except EngineFault:
             raise NotStarted(self._describe_death()) from None
         except Exception as error:
             self._disconnect()
             reason = os_sentence(error) if isinstance(error, OSError) else str(error)
-            raise NotStarted(f"Snakemake's forkserver cannot be started: {reason}") from error
+            raise NotStarted(f"{self._name} cannot be started: {reason}") from error
 
     def _describe_death(self) -> str:
         """Return the error message, with the reason that the forkserver sent, if any."""
         reason = f": {self._reason}" if self._reason else "; see stderr of the server"
-        return f"Snakemake's forkserver died while it was starting{reason}"
+        return f"{self._name} died while it was starting{reason}"
 
     async def _spawn(self) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -110,13 +115,28 @@ class ForkserverClient:
 
     def _open_process(self, descriptor: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self._command, str(descriptor), *self._modules],
+            [*self._command, str(descriptor), *self._arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[descriptor],
             env=dict(self._environment),
             start_new_session=True,
         )
+
+    async def launch_with_retry(self, root: Path) -> Reply:
+        """Call `launch`, at most twice: a forkserver may die between two launches.
+
+        Logs and raises EngineFault; NotStarted without a second attempt.
+        """
+        for attempt in (1, 2):
+            try:
+                return await self.launch(root)
+            except NotStarted:  # `start` has logged it
+                raise
+            except EngineFault as fault:
+                log.warning("launch %d of run %s failed: %s", attempt, root.name, fault)
+                failed = fault
+        raise failed
 
     async def launch(self, root: Path) -> Reply:
         """Launch a run; return its announcement: {"pid", "identity"} or {"locked"}.
@@ -126,7 +146,7 @@ class ForkserverClient:
         """
         await self.start()
         if (channel := self._channel) is None:
-            raise EngineFault("Snakemake's forkserver has died")
+            raise EngineFault(f"{self._name} has died")
         loop = asyncio.get_running_loop()
         self._last_id += 1
         number = self._last_id
@@ -141,10 +161,10 @@ class ForkserverClient:
             if self._channel is channel:
                 await self._end()
             raise EngineFault(
-                f"Snakemake's forkserver has not answered within {_LAUNCH_SECONDS:.0f} seconds"
+                f"{self._name} has not answered within {_LAUNCH_SECONDS:.0f} seconds"
             ) from None
         except OSError as error:
-            raise EngineFault(f"Snakemake's forkserver does not answer: {error}") from error
+            raise EngineFault(f"{self._name} does not answer: {error}") from error
         finally:
             self._replies.pop(number, None)
 
@@ -182,7 +202,7 @@ class ForkserverClient:
         waiting += [self._ready] if self._ready else []
         for future in waiting:
             if not future.done():
-                future.set_exception(EngineFault("Snakemake's forkserver has died"))
+                future.set_exception(EngineFault(f"{self._name} has died"))
 
     async def _reap(self) -> None:
         if (process := self._process) is not None:

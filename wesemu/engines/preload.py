@@ -1,0 +1,150 @@
+"""What a forkserver imports and prepares before it forks, so that runs need not.
+
+Parts: `load` for each engine, `PreloadedModules` for modules that may change on the disk.
+"""
+
+import contextlib
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def load(engine: str) -> None:
+    """Import an engine and fill the caches that all its runs share. Starts no threads.
+
+    Raises RuntimeError for an engine that cannot run in a forked process.
+    """
+    match engine:
+        case "snakemake":
+            _load_snakemake()
+        case "cwltool":
+            _load_cwltool()
+        case "miniwdl":
+            _load_miniwdl()
+        case _:
+            raise RuntimeError(f"there is no engine {engine!r}")
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):  # the run then imports it itself
+            import_module(name)
+
+
+# Snakemake.
+
+_SNAKEMAKE_MODULES = (
+    "snakemake.api",
+    "snakemake.cli",
+    "snakemake.executors.local",
+    "snakemake.scheduling.job_scheduler",
+    "snakemake.script",
+    "snakemake.storage",
+    "smart_open",
+    "yte",
+    "dpath",
+    "platformdirs",
+    "jsonschema",
+    "getpass",
+    "graphlib",
+    "encodings.idna",
+)
+
+
+def _load_snakemake() -> None:
+    """Also fill the plugin registries and the processor name, which Snakemake asks a program."""
+    hooks: Any = import_module("wesemu.engines.snakemake.hooks")
+    if not hooks.is_tested(hooks.INSTALLED):
+        raise RuntimeError("this version of Snakemake has not been tested with the warm mode")
+    import_module("wesemu.engines.snakemake.worker")
+    _import(_SNAKEMAKE_MODULES)
+    for kind in ("executor", "storage", "scheduler", "logger"):
+        registry = import_module(f"snakemake_interface_{kind}_plugins.registry")
+        vars(registry)[f"{kind.capitalize()}PluginRegistry"]()
+    platform.processor()
+    if hasattr(yaml, "CFullLoader"):
+        # the Python parser takes longer than planning a small workflow
+        vars(import_module("yte"))["yaml"] = hooks.ModuleProxy(yaml, load=load_yaml)
+
+
+def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it
+    """Parse YAML with libyaml; give the same results and errors as PyYAML's Python parser.
+
+    libyaml treats tabs differently and rejects some valid input, so those cases use the other
+    parser.
+    """
+    text = stream if isinstance(stream, str) else stream.read()
+    if "\t" not in text:
+        with contextlib.suppress(yaml.YAMLError):
+            return yaml.load(text, yaml.CFullLoader)  # noqa: S506  # same loader, in C
+    if not isinstance(stream, str):
+        stream.seek(0)
+    return yaml.load(stream, Loader)  # noqa: S506  # the caller's choice
+
+
+# CWL and WDL.
+
+_CWL_VERSIONS = ("v1.0", "v1.1", "v1.2")
+_WDL_VERSIONS = ("draft-2", "1.0", "1.1", "1.2")
+
+
+def _load_cwltool() -> None:
+    """Also parse the schemas: a run needs two, which takes longer than a small workflow."""
+    import_module("wesemu.engines.cwl.worker")
+    import_module("wesemu.engines.cwl.dry_run")
+    for name in ("main", "executors", "argparser", "context", "job", "workflow"):
+        import_module(f"cwltool.{name}")
+    for version in _CWL_VERSIONS:
+        vars(import_module("cwltool.process"))["get_schema"](version)
+
+
+def _load_miniwdl() -> None:
+    """Also build the parsers of all versions of the language."""
+    import_module("wesemu.engines.wdl.worker")
+    import_module("wesemu.engines.wdl.backend")
+    _import(f"WDL.runtime.backend.{name}" for name in ("docker_swarm", "podman", "singularity"))
+    library: Any = import_module("WDL")
+    for version in _WDL_VERSIONS:
+        head = "" if version == "draft-2" else f"version {version}\n"
+        library.parse_document(f"{head}task empty {{ command {{}} }}")
+
+
+# Modules that the workflows of a run import.
+
+
+class PreloadedModules:
+    """Imports the modules `names`. Ignores failures: the run that needs one reports the error."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        before = {*sys.modules}
+        _import(names)
+        packages = {name.partition(".")[0] for name in names}
+        self._stamps = {
+            name: _stamp(name)
+            for name in {*sys.modules} - before
+            if name.partition(".")[0] in packages
+        }
+
+    def forget_changed(self) -> None:
+        """Remove all preloaded modules from sys.modules if the file of one has changed.
+
+        The process of a run calls this; its imports then read the new files.
+        """
+        if any(_stamp(name) != stamp for name, stamp in self._stamps.items()):
+            for name in self._stamps:
+                sys.modules.pop(name, None)
+
+
+def _stamp(name: str) -> tuple[int, int] | None:
+    """Return modification time and size of the file of a module."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    try:
+        status = Path(file or "").stat() if file else None
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size) if status else None
