@@ -18,16 +18,18 @@ from resource import struct_rusage
 
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
 from wesemu.engines.event_log import EventLog, history, to_event, walk
+from wesemu.engines.failures import LINE_LIMIT, hint, log_tail, shorten
 from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent
 from wesemu.engines.run_process import CANCELED, RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
-from wesemu.engines.task_recorder import LibraryTasks
+from wesemu.engines.task_recorder import Attempt, TaskFacts, TaskRecorder, job_key
 from wesemu.runs.model import Graph, JsonValue, RunFailure
 from wesemu.runs.ports import EngineError, Unpublished
 from wesemu.runs.run_directory import Workspace, is_utf8, printable_path, unpublishable_reason
+from wesemu.util.text import failure_reason
 
 
 @dataclass(slots=True)
@@ -40,14 +42,46 @@ class WorkerContext:
 
     workspace: Workspace
     spec: LaunchSpec
-    tasks: LibraryTasks
+    tasks: TaskRecorder
     stop: Callable[[], bool] = field(default=lambda: False)
 
     def fail(self, failure: RunFailure) -> int:
         """Record the failed tasks, or else `failure`. Return the exit status 1."""
-        if not self.tasks.report_failures():
+        failed = self.tasks.failed()
+        for attempt in failed:
+            self.tasks.event_log.error(attempt_failure(attempt, self.workspace.root))
+        if not failed:
             self.tasks.event_log.error(failure)
         return 1
+
+
+def named_task(name: str, command: str, threads: int) -> TaskFacts:
+    """Return a task that its library knows by a unique name."""
+    return TaskFacts(name, name, job_key(name, {}, []), command=command, threads=threads)
+
+
+def attempt_failure(attempt: Attempt, root: Path) -> RunFailure:
+    """Return the failure of a task by its last attempt; `root` is the run directory."""
+    task = attempt.task
+    text = log_tail(root / task.stderr) if task.stderr else ""
+    text = text.removeprefix(f"wesemu: {attempt.note}").lstrip()
+    advice = hint(task.exit_code, text)
+    if attempt.reason:
+        message, advice = f"task {task.name} failed: {attempt.reason}", None
+    elif task.exit_code:
+        reason = shorten(failure_reason(text), root)[:LINE_LIMIT]
+        message = f"task {task.name} ended with exit status {task.exit_code}"
+        message += f": {reason}" if reason else ""
+    else:
+        reason = shorten(attempt.error, root) or "see its standard error"
+        message = f"task {task.name} failed: {reason}"
+    return RunFailure(
+        message=message,
+        hint="; ".join(filter(None, (attempt.note, advice))) or None,
+        task=task.name,
+        exit_code=task.exit_code,
+        stderr=task.stderr,
+    )
 
 
 RunWorkflow = Callable[[WorkerContext], int]
@@ -102,7 +136,8 @@ class LibraryWorker:
             leases = LeaseClient(spec.priority) if spec.priority else None
             if spec.sandbox is not None:
                 enter_sandbox(spec.sandbox, context.workspace, spec.priority)
-            tasks = LibraryTasks(context.workspace, context.event_log, spec.engine, leases)
+            earlier = history(context.workspace)
+            tasks = TaskRecorder(context.workspace, context.event_log, earlier, leases)
             worker = WorkerContext(context.workspace, spec, tasks)
             threading.Thread(
                 target=_await_cancel, args=[reader, worker], name="cancel", daemon=True
@@ -138,9 +173,7 @@ def plan_library(workspace: Workspace, spec: LaunchSpec, inspect_workflow: Inspe
     if spec.sandbox is not None:
         enter_sandbox(spec.sandbox, workspace, None, workspace.root)
     tie_to_server()
-    worker = WorkerContext(
-        workspace, spec, LibraryTasks(workspace, EventLog(workspace), spec.engine)
-    )
+    worker = WorkerContext(workspace, spec, TaskRecorder(workspace, EventLog(workspace), []))
     os.chdir(workspace.work)
     try:
         graph = inspect_workflow(worker)

@@ -1,7 +1,7 @@
 """Tasks and attempts of a run: numbers, files, processes and results.
 
 Parts: `TaskHistory` (numbers over several launches), `Attempt` and `TaskProcess` (one execution),
-`LibraryTasks` (the tasks of a library engine).
+`TaskRecorder` (all tasks of one launch).
 """
 
 import hashlib
@@ -12,20 +12,18 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from resource import RUSAGE_SELF, getrusage, struct_rusage
 from typing import Any
 
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, log_warning, now
-from wesemu.engines.failures import LINE_LIMIT, hint, log_tail, shorten
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
 from wesemu.engines.processes import exit_code_of, identify, send_group, terminate_group
-from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
+from wesemu.runs.model import JsonObject, Resources, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
-from wesemu.util.text import failure_reason
 
 # Task numbers: a job keeps its number when the run is resumed.
 
@@ -50,7 +48,7 @@ class TaskHistory:
         """`earlier`: the records of earlier launches."""
         self._keys = dict[str, _Entry]()
         self._numbers = dict[int, _Entry]()
-        self._jobs = dict[int, _Entry]()
+        self._jobs = dict[int | str, _Entry]()
         self._highest = 0
         for record in earlier:
             self._remember(record)
@@ -80,14 +78,14 @@ class TaskHistory:
         self._highest = max(self._highest, number)
         return entry
 
-    def add(self, jobid: int, key: str) -> bool:
-        """Assign a number, `jobid` if that is free. Return False if the job has one."""
+    def add(self, jobid: int | str, key: str) -> bool:
+        """Assign a number, `jobid` if it is a free one. Return False if the job has one."""
         if jobid in self._jobs:
             return False
         entry = self._keys.get(key)
         if entry is None:
-            free = jobid not in self._numbers
-            entry = self._enter(key, jobid if free else self._highest + 1)
+            free = isinstance(jobid, int) and jobid not in self._numbers
+            entry = self._enter(key, int(jobid) if free else self._highest + 1)
         if entry.done:
             entry.done = False
             self.done -= 1
@@ -96,14 +94,14 @@ class TaskHistory:
         self._jobs[jobid] = entry
         return True
 
-    def id(self, jobid: int) -> str:
+    def id(self, jobid: int | str) -> str:
         return str(self._jobs[jobid].number)
 
-    def attempt(self, jobid: int, attempt: int) -> int:
+    def attempt(self, jobid: int | str, attempt: int) -> int:
         """Return the number over all launches; `attempt` counts within this launch."""
         return self._jobs[jobid].earlier_attempts + attempt
 
-    def complete(self, jobid: int) -> None:
+    def complete(self, jobid: int | str) -> None:
         entry = self._jobs[jobid]
         self.done += not entry.done
         entry.done = True
@@ -143,6 +141,11 @@ class Attempt:
         self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.error = ""
+        """What the engine says about its failure."""
+        self.reason = ""
+        """Why the engine ended it; this precedes the message of its tool."""
+        self.note = ""
+        """A circumstance that may have caused its failure."""
         self.evidence: str | None = None
         """A log below the run directory with more information than stderr of the task."""
         self.node = dict[str, str]()
@@ -211,10 +214,9 @@ class Attempt:
         """End of the last process, or now."""
         return self._ended or now()
 
-    def end(self) -> TaskLog:
+    def end(self, state: TaskState) -> None:
         """End the attempt; write usage.json."""
-        self.task = replace(self.task, ended=self.ended_at)
-        task = self.task
+        task = self.task = replace(self.task, state=state, ended=self.ended_at)
         wall = task.ended - task.started if task.started and task.ended else timedelta()
         usage = {
             "exit_code": task.exit_code,
@@ -229,7 +231,6 @@ class Attempt:
             (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
         except OSError as error:  # the event log has these values
             log_warning(f"{self.folder.name}/usage.json: writing failed: {error}")
-        return task
 
 
 def _sum(first: float | None, second: float | None) -> float | None:
@@ -267,221 +268,234 @@ class TaskProcess(subprocess.Popen[Any]):
             send_group(self.pid, signal.Signals(number))
 
 
-# Tasks of a library engine (CWL, WDL), in the worker.
+# The tasks of one launch.
 
 
 class RunCanceled(RuntimeError):
     """The run was canceled; no more tasks start."""
 
 
-class LibraryTasks:
-    """Records tasks by name; another `begin` of a name is another attempt. Thread-safe.
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """A task as its engine describes it.
 
-    With `leases` every attempt takes one lease before it starts and releases it when its process
-    has ended. A waiting task holds no lease, so tasks cannot deadlock.
+    `id` is unique in this launch: Snakemake's job number, or a name. `key` is the same in every
+    launch. `attempt` counts within this launch; None lets the recorder count.
+    """
+
+    id: int | str
+    name: str
+    key: str
+    wildcards: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
+    threads: int | None = None
+    attempt: int | None = None
+
+
+Ended = Callable[[int, Usage], None]
+"""Callback with exit status and usage; called once."""
+
+StartProcess = Callable[..., TaskProcess]
+"""Starts a process: takes an `Ended` and Popen options."""
+
+
+class TaskRecorder:
+    """Records the tasks of one launch, and controls their processes. Thread-safe.
+
+    Methods take the `id` of `TaskFacts`. An engine that keeps more about its tasks changes it
+    while it holds `lock`.
+
+    With `leases` every attempt of `begin_with_lease` takes one lease before it starts and releases
+    it when its process has ended. A waiting task holds no lease, so tasks cannot deadlock.
     """
 
     def __init__(
         self,
         workspace: Workspace,
         event_log: EventLog,
-        engine: str,
+        earlier: Iterable[JsonObject],
         leases: LeaseClient | None = None,
     ) -> None:
+        """`earlier`: the records of earlier launches."""
         self.event_log = event_log
-        self._leases = leases
+        self.lock = threading.Condition(threading.RLock())
+        self.canceled = False
         self._workspace = workspace
-        self._engine = engine
-        self._history = TaskHistory(events.history(workspace))
-        self._changed = threading.Condition()
-        self._numbers = dict[str, int]()
-        self._attempts = dict[str, int]()
-        self._running = dict[str, Attempt]()
-        self._failed = dict[str, tuple[TaskLog, str]]()
-        self._reasons = dict[str, str]()
+        self._leases = leases
+        self._history = TaskHistory(earlier)
+        self._counts = dict[int | str, int]()
+        self._running = dict[int | str, Attempt]()
+        self._failed = dict[int | str, Attempt]()
         self._groups = set[int]()
         self._waiting = 0
         self._planned = 0
-        self._canceled = False
 
-    def plan(self, total: int) -> None:
-        """Record the minimum number of tasks."""
-        with self._changed:
-            self._planned = total
-            self.event_log.write("planned", total=max(total, self._history.total))
-            self._progress()
+    # Counts.
 
-    def _progress(self) -> None:
-        total = max(self._planned, self._history.total)
-        self.event_log.write("progress", done=self._history.done, total=total)
+    @property
+    def total(self) -> int:
+        """The tasks known so far, at least the number given to `plan`."""
+        return max(self._planned, self._history.total)
 
-    def begin(
-        self,
-        name: str,
-        command: str,
-        wanted: Resources,
-        needed: Callable[[], bool] = lambda: True,
-    ) -> Attempt:
-        """Start an attempt; blocks for its lease. Raises RunCanceled, LeaseAbandoned."""
-        task, key = self._queue(name, command, wanted.cores)
-        lease = self._take(wanted, needed)
-        with self._changed:
-            try:
-                self._raise_if_canceled()
-                attempt = Attempt(self._workspace, replace(task, state=TaskState.RUNNING), lease)
-                attempt.note_command(command)
-            except BaseException:
-                if lease is not None:
-                    lease.release()
-                raise
-            self._running[name] = attempt
-            self.event_log.task(attempt.task, key=key)
+    def plan(self, least: int = 0) -> None:
+        """Record the number of tasks: those known, but at least `least`."""
+        with self.lock:
+            self._planned = least
+            self.event_log.write("planned", total=self.total)
+            self.progress()
+
+    def progress(self) -> None:
+        """Record how many tasks are complete."""
+        with self.lock:
+            self.event_log.write("progress", done=self._history.done, total=self.total)
+
+    # Tasks and their attempts.
+
+    def add(self, facts: TaskFacts) -> bool:
+        """Give a task its id over all launches. Return False if it has one."""
+        with self.lock:
+            return self._history.add(facts.id, facts.key)
+
+    def next_attempt(self, facts: TaskFacts, state: TaskState) -> TaskLog:
+        """Return the attempt that follows those that have begun."""
+        with self.lock:
+            self._history.add(facts.id, facts.key)
+            count = facts.attempt or self._counts.get(facts.id, 0) + 1
+            if state is TaskState.RUNNING:
+                self._counts[facts.id] = count
+            return TaskLog(
+                id=self._history.id(facts.id),
+                name=facts.name,
+                state=state,
+                attempt=self._history.attempt(facts.id, count),
+                wildcards=facts.wildcards,
+                command=facts.command,
+                threads=facts.threads,
+            )
+
+    def queue(self, facts: TaskFacts) -> None:
+        """Record that the next attempt of a task waits."""
+        with self.lock:
+            self.event_log.task(self.next_attempt(facts, TaskState.QUEUED), key=facts.key)
+
+    def begin(self, facts: TaskFacts, lease: Lease | None = None) -> Attempt:
+        """Start an attempt, with its files. Raises RunCanceled."""
+        with self.lock:
+            self.raise_if_canceled()
+            task = self.next_attempt(facts, TaskState.RUNNING)
+            attempt = self._running[facts.id] = Attempt(self._workspace, task, lease)
+            self.event_log.task(attempt.task, key=facts.key)
             return attempt
 
-    def _queue(self, name: str, command: str, threads: int) -> tuple[TaskLog, str]:
-        """Return the new attempt and the key of the task."""
-        with self._changed:
-            self._raise_if_canceled()
-            number = self._numbers.setdefault(name, len(self._numbers) + 1)
-            count = self._attempts[name] = self._attempts.get(name, 0) + 1
-            key = job_key(name, {}, [])
-            self._history.add(number, key)
-            task = TaskLog(
-                id=self._history.id(number),
-                name=name,
-                state=TaskState.QUEUED,
-                attempt=self._history.attempt(number, count),
-                command=command,
-                threads=threads,
-            )
-            if self._leases is not None:
-                self.event_log.task(task, key=key)
-            return task, key
-
-    def _take(self, wanted: Resources, needed: Callable[[], bool]) -> Lease | None:
+    def begin_with_lease(
+        self, facts: TaskFacts, wanted: Resources, needed: Callable[[], bool] = lambda: True
+    ) -> Attempt:
+        """Call `begin` once the task has its lease. Blocks. Raises RunCanceled, LeaseAbandoned."""
         if self._leases is None:
-            return None
-        with self._changed:
+            return self.begin(facts)
+        with self.lock:
+            self.raise_if_canceled()
+            self.queue(facts)
             self._waiting += 1
         try:
-            return self._leases.take(wanted, needed)
+            lease = self._leases.take(wanted, needed)
         except LeasesClosed as closed:
             raise RunCanceled(str(closed)) from None
         finally:
-            with self._changed:
+            with self.lock:
                 self._waiting -= 1
-                self._changed.notify_all()
+                self.lock.notify_all()
+        try:
+            return self.begin(facts, lease)
+        except BaseException:
+            lease.release()
+            raise
 
-    def spawn(self, attempt: Attempt, command: list[str], **options: Any) -> TaskProcess:
-        """Start the process of an attempt in its own process group.
+    def raise_if_canceled(self) -> None:
+        if self.canceled:
+            raise RunCanceled("the run was canceled")
 
-        Without `stdout` and `stderr` options, writes to the logs of the task. Raises RunCanceled
-        and OSError.
+    def running(self, task_id: int | str) -> Attempt | None:
+        """Return the attempt of a task that has begun and not ended."""
+        return self._running.get(task_id)
+
+    def end(self, task_id: int | str, *, succeeded: bool) -> Attempt | None:
+        """End the running attempt of a task. Return it, or None if there is none."""
+        with self.lock:
+            if (attempt := self._running.pop(task_id, None)) is None:
+                return None
+            state = TaskState.COMPLETE
+            if not succeeded:
+                canceled = self.canceled or attempt.signaled
+                state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
+            if self._leases is not None:
+                attempt.release_lease()
+            attempt.end(state)
+            self.event_log.task(attempt.task, **attempt.node)
+            self._failed.pop(task_id, None)
+            if state is TaskState.COMPLETE:
+                self._history.complete(task_id)
+                self.progress()
+            elif state is TaskState.EXECUTOR_ERROR:
+                self._failed[task_id] = attempt
+            return attempt
+
+    def failed(self) -> list[Attempt]:
+        """Return the last attempt of each task that stayed failed."""
+        with self.lock:
+            return list(self._failed.values())
+
+    # Processes.
+
+    def spawn(self, attempt: Attempt, start: StartProcess, options: dict[str, Any]) -> TaskProcess:
+        """Start a process of an attempt in its own process group.
+
+        Without `stdout` and `stderr` in the Popen `options`, it writes to the logs of the task.
+        Raises RunCanceled and the errors of `start`.
         """
         attempt.share_lease(options)
         opened = {name: attempt.open(name) for name in ("stdout", "stderr") if name not in options}
         try:
-            with self._changed:
-                self._raise_if_canceled()
-                process = TaskProcess(
-                    command,
+            with self.lock:
+                self.raise_if_canceled()
+                process: TaskProcess = start(
                     lambda code, usage: self._process_ended(process, attempt, code, usage),
                     **opened,
                     **options,
                 )
-                self._groups.add(process.pid)
-                self.event_log.write(
-                    "process",
-                    task=attempt.task.id,
-                    group=process.pid,
-                    identity=identify(process.pid),
-                )
+                self.register(attempt, process.pid)
             return process
         finally:
             for descriptor in opened.values():
                 os.close(descriptor)
 
-    def _raise_if_canceled(self) -> None:
-        if self._canceled:
-            raise RunCanceled("the run was canceled")
+    def register(self, attempt: Attempt, group: int) -> None:
+        """Record a process group of an attempt; `cancel` and a recovery end it."""
+        with self.lock:
+            self._groups.add(group)
+            self.event_log.write(
+                "process", task=attempt.task.id, group=group, identity=identify(group)
+            )
+
+    def unregister(self, group: int) -> None:
+        with self.lock:
+            self._groups.discard(group)
+            self.lock.notify_all()
 
     def _process_ended(
         self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
     ) -> None:
-        with self._changed:
+        with self.lock:
             attempt.process_ended(code, usage)
             attempt.signaled |= process.signaled
-            attempt.release_lease()
-            self._groups.discard(process.pid)
-            self._changed.notify_all()
-
-    def add_error(self, name: str, error: str) -> None:
-        """Keep the error of the library about a running task. The first one counts."""
-        with self._changed:
-            if name in self._running:
-                self._running[name].error = self._running[name].error or error
-
-    def set_reason(self, name: str, reason: str) -> None:
-        """Set why a task is being ended; this precedes the message of its tool."""
-        with self._changed:
-            if name in self._running:
-                self._reasons[name] = reason
-
-    def end(self, name: str, *, succeeded: bool) -> None:
-        """End the running attempt of a task, if there is one."""
-        with self._changed:
-            if (attempt := self._running.pop(name, None)) is None:
-                return
-            state = TaskState.COMPLETE
-            if not succeeded:
-                canceled = self._canceled or attempt.signaled
-                state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
-            attempt.release_lease()
-            attempt.end()
-            attempt.task = replace(attempt.task, state=state)
-            self.event_log.task(attempt.task)
-            self._failed.pop(name, None)
-            if state is TaskState.COMPLETE:
-                self._history.complete(self._numbers[name])
-                self._progress()
-            elif state is TaskState.EXECUTOR_ERROR:
-                self._failed[name] = (attempt.task, attempt.error)
-
-    def report_failures(self) -> bool:
-        """Record the failure of each task that stayed failed. Return False for none."""
-        with self._changed:
-            for task, error in self._failed.values():
-                self.event_log.error(self._failure(task, error))
-            return bool(self._failed)
-
-    def _failure(self, task: TaskLog, error: str) -> RunFailure:
-        root = self._workspace.root
-        if (reason := self._reasons.get(task.name)) is not None:
-            return RunFailure(
-                message=f"task {task.name} failed: {reason}",
-                task=task.name,
-                exit_code=task.exit_code,
-                stderr=task.stderr,
-            )
-        words = log_tail(root / task.stderr) if task.stderr else ""
-        if task.exit_code:
-            reason = shorten(failure_reason(words), root)[:LINE_LIMIT]
-            message = f"task {task.name} ended with exit status {task.exit_code}"
-        else:
-            reason = shorten(error, root) or "see its standard error"
-            message = f"task {task.name} failed"
-        return RunFailure(
-            message=f"{message}: {reason}" if reason else message,
-            hint=hint(task.exit_code, words),
-            task=task.name,
-            exit_code=task.exit_code,
-            stderr=task.stderr,
-        )
+            if self._leases is not None:
+                attempt.release_lease()
+            self.unregister(process.pid)
 
     def cancel(self) -> None:
         """End the tools; start no more tasks."""
-        with self._changed:
-            self._canceled = True
+        with self.lock:
+            self.canceled = True
             for group in self._groups:
                 terminate_group(group)
         if self._leases is not None:
@@ -489,5 +503,5 @@ class LibraryTasks:
 
     def wait_for_groups(self) -> None:
         """Wait until all tools have ended (the run process kills them) and no task waits."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._groups and not self._waiting)
+        with self.lock:
+            self.lock.wait_for(lambda: not self._groups and not self._waiting)

@@ -18,13 +18,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from wesemu.engines.leases import LeaseAbandoned
+from wesemu.engines.library_worker import named_task
 from wesemu.engines.processes import send_group
-from wesemu.engines.task_recorder import Attempt, LibraryTasks, TaskProcess, Usage
+from wesemu.engines.task_recorder import Attempt, TaskProcess, TaskRecorder, Usage
 from wesemu.runs.model import Resources
 
 log = logging.getLogger("cwltool")
@@ -44,7 +46,7 @@ class CacheBusy(Exception):
 class Hooks:
     """Hooks of one run. With `keep_going`, steps wait for leases even after another has failed."""
 
-    def __init__(self, tasks: LibraryTasks, *, keep_going: bool = False) -> None:
+    def __init__(self, tasks: TaskRecorder, *, keep_going: bool = False) -> None:
         self._tasks = tasks
         self._keep_going = keep_going
         self._failed = False
@@ -188,12 +190,15 @@ class Hooks:
                 process.wait()
         self._containers.pop(name, None)
         if timed_out.is_set():
-            self._tasks.set_reason(name, f"it ran longer than its ToolTimeLimit of {timelimit} s")
+            attempt.reason = f"it ran longer than its ToolTimeLimit of {timelimit} s"
         return int(process.returncode) or (-signal.SIGTERM if timed_out.is_set() else 0)
 
     def _begin(self, name: str, command: str, wanted: Resources) -> Attempt:
         try:
-            return self._tasks.begin(name, command, wanted, self._is_needed)
+            facts = named_task(name, command, wanted.cores)
+            attempt = self._tasks.begin_with_lease(facts, wanted, self._is_needed)
+            attempt.note_command(command)
+            return attempt
         except LeaseAbandoned as abandoned:
             error = import_module("cwltool.errors").WorkflowException
             raise error("not started, because another step has failed") from abandoned
@@ -204,7 +209,7 @@ class Hooks:
 
     def _spawn(self, attempt: Attempt, commands: list[str], options: Any) -> TaskProcess:
         try:
-            return self._tasks.spawn(attempt, commands, **options)
+            return self._tasks.spawn(attempt, partial(TaskProcess, commands), options)
         except FileNotFoundError:
             attempt.process_ended(_NOT_FOUND, Usage(0.0, None))
             descriptor = attempt.open("stderr")

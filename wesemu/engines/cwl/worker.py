@@ -20,7 +20,7 @@ from wesemu.engines.failures import shorten
 from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.library_worker import NAME, KeptOutputs, LibraryResults, WorkerContext
 from wesemu.engines.processes import MARK
-from wesemu.engines.task_recorder import LibraryTasks
+from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import JsonObject, JsonValue, RunFailure
 from wesemu.runs.run_directory import Workspace, is_utf8, printable_path, write_json
 
@@ -230,7 +230,7 @@ class ErrorCollector(logging.Handler):
     cwltool logs a failed expression of an ExpressionTool as a warning.
     """
 
-    def __init__(self, workspace: Workspace, tasks: LibraryTasks) -> None:
+    def __init__(self, workspace: Workspace, tasks: TaskRecorder) -> None:
         super().__init__(logging.WARNING)
         self._workspace = workspace
         self._tasks = tasks
@@ -244,7 +244,8 @@ class ErrorCollector(logging.Handler):
             text = f"{text}: {error}"
         if str(record.msg).startswith("[job %s]") and isinstance(record.args, tuple):
             reason = text.partition("Job error:")[2] or text
-            self._tasks.add_error(str(record.args[0]), plain_expression_error(reason))
+            if (attempt := self._tasks.running(str(record.args[0]))) is not None:
+                attempt.error = attempt.error or plain_expression_error(reason)
         self._first = self._first or text
 
     def failure(self) -> RunFailure:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,13 +25,10 @@ from wesemu.engines.slurm import (
     step_argv,
 )
 from wesemu.engines.snakemake.hooks import JobFacts
-from wesemu.engines.task_recorder import Attempt, TaskProcess, Usage
+from wesemu.engines.task_recorder import Attempt, Ended, TaskProcess, Usage
 from wesemu.errors import EngineFault
 from wesemu.runs.model import Resources
 from wesemu.runs.run_directory import Workspace
-
-Ended = Callable[[int, Usage], None]
-"""Callback with exit status and usage; called once."""
 
 
 class Backend(Protocol):

@@ -1,6 +1,6 @@
 """The worker of the mode "cli": runs Snakemake's command line with our logger plugin.
 
-Parts: options and logs of Snakemake's Slurm plugin, `CliRecorder` (messages of the logger plugin to
+Parts: options and logs of Snakemake's Slurm plugin, `CliMessages` (messages of the logger plugin to
 events), `CliWorker` (the process) and its command line.
 """
 
@@ -39,7 +39,7 @@ from wesemu.engines.run_process import RunContext
 from wesemu.engines.sandbox import enter_sandbox, in_bubblewrap
 from wesemu.engines.slurm import Cluster
 from wesemu.engines.snakemake.worker import resource_limits, tool_environment
-from wesemu.engines.task_recorder import TaskHistory, job_key
+from wesemu.engines.task_recorder import TaskFacts, TaskRecorder, job_key
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
@@ -116,7 +116,7 @@ _INCOMPLETE = re.compile(r"Job (\d+)\s+completed successfully, but some output f
 Message = dict[str, Any]
 
 
-class CliRecorder:
+class CliMessages:
     """Converts messages of the logger plugin to events."""
 
     def __init__(
@@ -124,8 +124,7 @@ class CliRecorder:
     ) -> None:
         self._workspace = workspace
         self._event_log = event_log
-        self._history = TaskHistory(earlier)
-        self._attempts = dict[int, int]()
+        self._tasks = TaskRecorder(workspace, event_log, earlier)
         self._running = dict[int, tuple[TaskLog, Message]]()
         self._errors = list[str]()
         self._canceled = False
@@ -163,21 +162,12 @@ class CliRecorder:
         self._event_log.write("files", inputs=message["input"], outputs=message["output"])
         if not (message["output"] or message["shellcmd"] or message["log"]):
             return
-        jobid, wildcards = message["jobid"], message["wildcards"] or {}
-        key = job_key(message["rule_name"], wildcards, message["output"])
-        self._history.add(jobid, key)
-        attempt = self._attempts[jobid] = self._attempts.get(jobid, 0) + 1
-        task = TaskLog(
-            id=self._history.id(jobid),
-            name=message["rule_name"],
-            state=TaskState.RUNNING,
-            attempt=self._history.attempt(jobid, attempt),
-            wildcards=wildcards,
-            command=message["shellcmd"],
-            threads=message["threads"],
-            started=timestamp,
-        )
-        self._running[jobid] = (task, message)
+        rule, wildcards = message["rule_name"], message["wildcards"] or {}
+        key = job_key(rule, wildcards, message["output"])
+        command, threads = message["shellcmd"], message["threads"]
+        facts = TaskFacts(message["jobid"], rule, key, wildcards, command, threads)
+        task = replace(self._tasks.next_attempt(facts, TaskState.RUNNING), started=timestamp)
+        self._running[message["jobid"]] = (task, message)
         self._event_log.task(task, key=key)
 
     def _note_files(self, record: Message) -> None:
@@ -192,6 +182,7 @@ class CliRecorder:
         if jobid in self._running:
             task, message = self._running.pop(jobid)
             if state is TaskState.COMPLETE:
+                self._failures.pop(jobid, None)  # of an attempt before
                 self._finished.update(dict.fromkeys(message["output"]))
             self._event_log.task(replace(task, state=state, ended=timestamp, exit_code=code))
 
@@ -265,7 +256,7 @@ class CliWorker:
     """Implements `run_process.Worker`. The tools are in the process group of the command."""
 
     def __init__(self, context: RunContext, spec: LaunchSpec) -> None:
-        self._recorder = CliRecorder(
+        self._messages = CliMessages(
             context.workspace, context.event_log, events.history(context.workspace)
         )
         self._rest = b""
@@ -305,8 +296,8 @@ class CliWorker:
             *lines, self._rest = (self._rest + content).split(b"\n")
             for line in lines:
                 message: dict[str, Any] = json.loads(line)
-                self._recorder.handle(message)
-        if self._recorder.has_orphaned_service and not self._ending:
+                self._messages.handle(message)
+        if self._messages.has_orphaned_service and not self._ending:
             self._ending = True
             # not to Snakemake: its SIGTERM handler may deadlock (see hooks.keep_signals)
             send(descendants(self.pid), signal.SIGTERM)
@@ -317,7 +308,7 @@ class CliWorker:
         On SIGTERM, Snakemake starts no more jobs and treats ended tools as failures. The Slurm
         plugin cancels its jobs on SIGINT.
         """
-        self._recorder.cancel()
+        self._messages.cancel()
         send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
@@ -326,7 +317,7 @@ class CliWorker:
     def ended(self, code: int) -> None:
         while self._open and select.select([self._pipe], [], [], 0)[0]:
             self.on_readable()
-        self._recorder.ended(code)
+        self._messages.ended(code)
 
 
 def _begin(parent: int, workspace: Workspace, spec: LaunchSpec) -> None:

@@ -1,7 +1,7 @@
-"""Records and controls the tasks of a warm run, as the `Watcher` of the hooks.
+"""Controls the jobs of a warm run, as the `Watcher` of the hooks.
 
-Parts: `TaskLeases` (leases of jobs and groups) and `SnakemakeRecorder`, which writes the event log,
-gives each task its files and process group, and ends the tools on cancel.
+Parts: `TaskLeases` (leases of jobs and groups) and `JobController`, which records jobs as tasks,
+starts their processes, and ends them with their group or on cancel.
 """
 
 import os
@@ -15,22 +15,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from wesemu.engines.event_log import EventLog
 from wesemu.engines.failures import relative_logs, slurm_hint, task_failure
 from wesemu.engines.leases import Lease, LeaseClient
-from wesemu.engines.processes import identify, send_group, terminate_group
+from wesemu.engines.processes import send_group
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake.backends import Backend, BackendRefused
 from wesemu.engines.snakemake.hooks import JobFacts
 from wesemu.engines.task_recorder import (
     Attempt,
-    RunCanceled,
-    TaskHistory,
+    Ended,
+    TaskFacts,
     TaskProcess,
-    Usage,
+    TaskRecorder,
     job_key,
 )
-from wesemu.runs.model import JsonObject, Resources, RunFailure, TaskLog, TaskState
+from wesemu.runs.model import Resources, RunFailure, TaskState
 from wesemu.runs.run_directory import Workspace
 
 # Leases: one for each job, or one for a group of jobs.
@@ -123,8 +122,9 @@ def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
     return attempt.task.exit_code == _BROKEN_PIPE, attempt.ended_at
 
 
-def _task_key(job: JobFacts) -> str:
-    return job_key(job.rule, job.wildcards, job.outputs)
+def _task(job: JobFacts) -> TaskFacts:
+    key = job_key(job.rule, job.wildcards, job.outputs)
+    return TaskFacts(job.jobid, job.rule, key, job.wildcards, job.command, job.threads, job.attempt)
 
 
 _PAUSE_SECONDS = 0.02
@@ -139,67 +139,48 @@ class GroupEnded(RuntimeError):
     """Another job of the group has failed; this one does not start."""
 
 
-class SnakemakeRecorder:
+class JobController:
     """Implements `hooks.Watcher` for one run."""
 
     def __init__(
         self,
         workspace: Workspace,
-        event_log: EventLog,
-        earlier: list[JsonObject],
+        recorder: TaskRecorder,
         start_python: StartPython,
         leases: TaskLeases,
         backend: Backend,
     ) -> None:
         self._workspace = workspace
-        self._event_log = event_log
+        self._recorder = recorder
+        self._event_log = recorder.event_log
         self._start_python = start_python
         self._leases = leases
         self._backend = backend
-        self._history = TaskHistory(earlier)
-        self._lock = threading.RLock()
+        self._lock = recorder.lock
         self._thread = threading.local()
-        self._attempts = dict[int, Attempt]()
-        self._groups = set[int]()
         self._processes = dict[int, TaskProcess]()
         self._ended_groups = set[int]()
         self._error = ""
         self._stop: Callable[[], None] | None = None
-        self._canceled = False
         self.task_failed = False
 
     def scheduled(self, jobs: Iterable[JobFacts], stop: Callable[[], None]) -> None:
         with self._lock:
             self._stop = stop
             self._plan(jobs)
-            self._event_log.write("planned", total=self._history.total)
-            self._progress()
+            self._recorder.plan()
 
     def replanned(self, jobs: Iterable[JobFacts]) -> None:
         with self._lock:
-            total = self._history.total
+            total = self._recorder.total
             self._plan(jobs)
-            if self._history.total != total:
-                self._progress()
+            if self._recorder.total != total:
+                self._recorder.progress()
 
     def _plan(self, jobs: Iterable[JobFacts]) -> None:
         for job in jobs:
-            if job.works and self._history.add(job.jobid, _task_key(job)):
-                self._event_log.task(self._task(job, TaskState.QUEUED), key=_task_key(job))
-
-    def _task(self, job: JobFacts, state: TaskState) -> TaskLog:
-        return TaskLog(
-            id=self._history.id(job.jobid),
-            name=job.rule,
-            state=state,
-            attempt=self._history.attempt(job.jobid, job.attempt),
-            wildcards=job.wildcards,
-            command=job.command,
-            threads=job.threads,
-        )
-
-    def _progress(self) -> None:
-        self._event_log.write("progress", done=self._history.done, total=self._history.total)
+            if job.works and self._recorder.add(_task(job)):
+                self._recorder.queue(_task(job))
 
     def entered(self, job: JobFacts) -> None:
         self._thread.attempt, self._thread.job = None, job
@@ -210,20 +191,15 @@ class SnakemakeRecorder:
             self._raise_if_ended(job.jobid)
         lease = self._leases.enter(job.jobid, job.wanted)
         try:
-            self._start(job, lease)
+            self._thread.attempt = self._recorder.begin(_task(job), lease)
         except BaseException:
             self._leases.leave(job.jobid)
             raise
 
-    def _start(self, job: JobFacts, lease: Lease | None) -> None:
-        with self._lock:
-            self._raise_if_canceled()
-            attempt = Attempt(self._workspace, self._task(job, TaskState.RUNNING), lease)
-            self._attempts[job.jobid] = self._thread.attempt = attempt
-            self._event_log.task(attempt.task)
-
     def left(self, jobid: int) -> None:
         self._leases.leave(jobid)
+        with self._lock:
+            self._processes.pop(jobid, None)
 
     def group_entered(
         self, jobids: list[int], wanted: Resources | None, requested: Mapping[str, str]
@@ -242,7 +218,7 @@ class SnakemakeRecorder:
     def _report_refusal(self, reason: str) -> None:
         with self._lock:
             self.task_failed = True
-            if not self._canceled:
+            if not self._recorder.canceled:
                 message = f"a group of jobs could not start: {reason.splitlines()[-1]}"
                 self._event_log.error(RunFailure(message, hint=slurm_hint(reason)))
 
@@ -253,8 +229,8 @@ class SnakemakeRecorder:
         """
         with self._lock:
             self._ended_groups.update(jobids)
-            attempts = [self._attempts[jobid] for jobid in jobids if jobid in self._attempts]
-            codes = {attempt.task.exit_code for attempt in attempts} - {None, 0}
+            attempts = [self._recorder.running(jobid) for jobid in jobids]
+            codes = {attempt.task.exit_code for attempt in attempts if attempt} - {None, 0}
             if codes != {_BROKEN_PIPE}:
                 self._kill(jobids)
                 return
@@ -270,7 +246,7 @@ class SnakemakeRecorder:
 
     def _raise_if_ended(self, jobid: int) -> None:
         if jobid in self._ended_groups:
-            if (attempt := self._attempts.get(jobid)) is not None:
+            if (attempt := self._recorder.running(jobid)) is not None:
                 attempt.signaled = True  # so it is CANCELED, not failed
             raise GroupEnded("another job of its group has failed")
 
@@ -286,30 +262,18 @@ class SnakemakeRecorder:
         attempt.note_command(plain_command(command))
         if attempt.task.command is None:
             attempt.task = replace(attempt.task, command=plain_command(command))
-        opened = [attempt.open("stderr")]
-        options["stderr"] = opened[0]
+        options.pop("stderr", None)
         if options.get("stdout") != subprocess.PIPE:
-            opened.append(attempt.open("stdout"))
-            options["stdout"] = opened[1]
-        attempt.share_lease(options)
-        try:
-            with self._lock:
-                self._raise_if_canceled()
-                jobid = self._thread.job.jobid
-                self._raise_if_ended(jobid)
-                process = self._backend.start(
-                    self._thread.job,
-                    attempt,
-                    command,
-                    lambda code, usage: self._process_ended(process, attempt, code, usage),
-                    options,
-                )
-                self._register(attempt, process.pid)
-                self._processes[jobid] = process
-            return process
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
+            options.pop("stdout", None)
+        job = self._thread.job
+
+        def start(ended: Ended, **options: Any) -> TaskProcess:
+            return self._backend.start(job, attempt, command, ended, options)
+
+        with self._lock:
+            self._raise_if_ended(job.jobid)
+            process = self._processes[job.jobid] = self._recorder.spawn(attempt, start, options)
+        return process
 
     def run_remotely(self, command: str) -> int | None:
         if not self._backend.is_remote(self._thread.job):
@@ -317,50 +281,29 @@ class SnakemakeRecorder:
         return self.spawn(command, {"shell": True}).wait()
 
     def run_python(self, job: JobFacts, arguments: list[str], directory: str) -> int:
-        attempt = self._attempts[job.jobid]
+        attempt = self._recorder.running(job.jobid)
+        assert attempt is not None
         attempt.note_command(f"python -m snakemake {shlex.join(arguments)}")
-        with self._lock:
-            self._raise_if_canceled()
+        self._recorder.raise_if_canceled()
         groups = list[int]()
 
         def started(group: int) -> None:
             with self._lock:
                 groups.append(group)
-                self._register(attempt, group)
-                if self._canceled:
+                self._recorder.register(attempt, group)
+                if self._recorder.canceled:
                     send_group(group, signal.SIGTERM)
 
         code = self._start_python(arguments, directory, attempt, started)
-        with self._lock:
-            self._groups.difference_update(groups)
+        for group in groups:
+            self._recorder.unregister(group)
         return code
-
-    def _raise_if_canceled(self) -> None:
-        if self._canceled:
-            raise RunCanceled("the run was canceled")
-
-    def _register(self, attempt: Attempt, group: int) -> None:
-        self._groups.add(group)
-        self._event_log.write(
-            "process", task=attempt.task.id, group=group, identity=identify(group)
-        )
-
-    def _process_ended(
-        self, process: TaskProcess, attempt: Attempt, code: int, usage: Usage
-    ) -> None:
-        with self._lock:
-            attempt.process_ended(code, usage)
-            attempt.signaled |= process.signaled
-            self._groups.discard(process.pid)
-            for jobid, other in list(self._processes.items()):
-                if other is process:
-                    del self._processes[jobid]
 
     def pause(self, seconds: float) -> bool:
         """Replace the executor's sleep of one second between two polls of the jobs of a pipe."""
         time.sleep(min(seconds, _PAUSE_SECONDS))
         members = getattr(self._thread, "members", [])
-        return not self._canceled and self._ended_groups.isdisjoint(members)
+        return not self._recorder.canceled and self._ended_groups.isdisjoint(members)
 
     def logged_error(self, message: str) -> None:
         attempt: Attempt | None = getattr(self._thread, "attempt", None)
@@ -372,36 +315,28 @@ class SnakemakeRecorder:
 
     def finished(self, jobid: int) -> None:
         with self._lock:
-            if (attempt := self._pop(jobid)) is None:
-                return
-            self._history.complete(jobid)
-            task = replace(attempt.end(), state=TaskState.COMPLETE, exit_code=0)
-            self._event_log.task(task, **attempt.node)
-            self._progress()
+            if (attempt := self._recorder.running(jobid)) is not None:
+                attempt.task = replace(attempt.task, exit_code=0)
+                self._recorder.end(jobid, succeeded=True)
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
         with self._lock:
             error, self._error = self._error, ""
-            failed = [(job, attempt) for job in jobs if (attempt := self._pop(job.jobid))]
+            failed = [(job, attempt) for job in jobs if (attempt := self._running(job))]
             for job, attempt in sorted(failed, key=_likely_cause):
                 self.task_failed = True
-                canceled = self._canceled or attempt.signaled
-                state = TaskState.CANCELED if canceled else TaskState.EXECUTOR_ERROR
-                task = replace(attempt.end(), state=state)
-                self._event_log.task(task, **attempt.node)
-                if final and not canceled:
-                    self._report_failure(job, task, attempt.error or error, attempt.evidence)
+                self._recorder.end(job.jobid, succeeded=False)
+                if final and attempt.task.state is TaskState.EXECUTOR_ERROR:
+                    self._report_failure(job, attempt, attempt.error or error)
 
-    def _pop(self, jobid: int) -> Attempt | None:
-        return self._attempts.pop(jobid, None)
+    def _running(self, job: JobFacts) -> Attempt | None:
+        return self._recorder.running(job.jobid)
 
-    def _report_failure(
-        self, job: JobFacts, task: TaskLog, error: str, evidence: str | None
-    ) -> None:
+    def _report_failure(self, job: JobFacts, attempt: Attempt, error: str) -> None:
         wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())
-        logs = [evidence] if evidence else []
-        logs += [task.stderr or "", *relative_logs(self._workspace, job.logs)]
-        code = task.exit_code
+        logs = [attempt.evidence] if attempt.evidence else []
+        logs += [attempt.task.stderr or "", *relative_logs(self._workspace, job.logs)]
+        code = attempt.task.exit_code
         self._event_log.error(
             task_failure(job.rule, wildcards, code, error, self._workspace.root, logs)
         )
@@ -409,11 +344,10 @@ class SnakemakeRecorder:
     def cancel(self) -> None:
         """End the tools. Snakemake then removes the partial outputs of these failed jobs."""
         with self._lock:
-            self._canceled = self.task_failed = True  # so no failure of the workflow is reported
+            self.task_failed = True  # so no failure of the workflow is reported
             if self._stop is None:  # still planning: there are no tools and no outputs
                 os._exit(CANCELED)
-            for group in self._groups:
-                terminate_group(group)
+            self._recorder.cancel()
             stop = self._stop
         self._leases.close()
         self._backend.cancel()

@@ -35,8 +35,8 @@ from wesemu.engines.run_process import RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.backends import LocalBackend, SlurmBackend
-from wesemu.engines.snakemake.executor import SnakemakeRecorder, TaskLeases
-from wesemu.engines.task_recorder import Attempt, Usage, measure
+from wesemu.engines.snakemake.executor import JobController, TaskLeases
+from wesemu.engines.task_recorder import Attempt, TaskRecorder, Usage, measure
 from wesemu.runs.model import RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace, make_executable
 
@@ -52,12 +52,12 @@ class WorkflowRun:
         workspace: Workspace,
         spec: LaunchSpec,
         event_log: EventLog,
-        recorder: SnakemakeRecorder,
+        controller: JobController,
     ) -> None:
         self._workspace = workspace
         self._spec = spec
         self._event_log = event_log
-        self._recorder = recorder
+        self._controller = controller
         self._planning: Any = None
         self._workflow: Any = None
 
@@ -66,12 +66,12 @@ class WorkflowRun:
         tempfile.tempdir = None
         os.chdir(self._workspace.work)
         os.environ.update(tool_environment(self._workspace, self._spec))
-        hooks.install(self._recorder)
+        hooks.install(self._controller)
         api = import_module("snakemake.api")
         settings = import_module("snakemake.settings.types")
         output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=False)
         with api.SnakemakeApi(output) as snakemake:
-            handler = hooks.EventHandler(self._recorder, lambda: self._workflow.dag)
+            handler = hooks.EventHandler(self._controller, lambda: self._workflow.dag)
             import_module("snakemake.logging").logger.addHandler(handler)
             try:
                 self._execute(snakemake, settings)
@@ -113,7 +113,7 @@ class WorkflowRun:
             snakemake.print_exception(error)
         except KeyError:  # raised by Snakemake for syntax errors
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        if not self._recorder.task_failed:
+        if not self._controller.task_failed:
             self._event_log.error(self._failure(error))
         if getattr(self._workflow, "dag", None) is not None:
             self._publish_outputs(only_made=True)
@@ -344,16 +344,17 @@ class WarmWorker:
 def _run_workflow(context: RunContext, spec: LaunchSpec, channel: socket.socket) -> int:
     # the sandbox comes before the first thread: Landlock and unshare affect only the caller
     earlier = events.history(context.workspace)
+    recorder = TaskRecorder(context.workspace, context.event_log, earlier)
     channel_end = _ForkChannel(channel, tool_environment(context.workspace, spec))
     _enter_sandbox(context, spec)
     leases = TaskLeases(LeaseClient(spec.priority) if spec.priority else None)
     remote = spec.executor == "slurm"
     backend = SlurmBackend(context.workspace, spec.cluster) if remote else LocalBackend()
-    recorder = SnakemakeRecorder(
-        context.workspace, context.event_log, earlier, channel_end.start_python, leases, backend
+    controller = JobController(
+        context.workspace, recorder, channel_end.start_python, leases, backend
     )
-    channel_end.listen(recorder.cancel)
-    return WorkflowRun(context.workspace, spec, context.event_log, recorder).run()
+    channel_end.listen(controller.cancel)
+    return WorkflowRun(context.workspace, spec, context.event_log, controller).run()
 
 
 class _ForkChannel:

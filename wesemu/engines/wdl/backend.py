@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from logging import Logger, getLogger
 from pathlib import Path
@@ -21,8 +22,9 @@ import psutil
 
 from wesemu.engines.launch_spec import ContainerTool
 from wesemu.engines.leases import LeaseAbandoned
+from wesemu.engines.library_worker import named_task
 from wesemu.engines.processes import exit_code_of
-from wesemu.engines.task_recorder import Attempt, LibraryTasks, RunCanceled, TaskProcess
+from wesemu.engines.task_recorder import Attempt, RunCanceled, TaskProcess, TaskRecorder
 from wesemu.runs.model import Resources
 
 # Container images.
@@ -115,10 +117,14 @@ def _run_command(command: list[str], seconds: float) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)[:_REASON_LIMIT]
-    if done.returncode == 0:
-        return None
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    return (lines[-1] if lines else f"exit status {done.returncode}")[:_REASON_LIMIT]
+    return _last_line(done) if done.returncode else None
+
+
+def _last_line(ended: subprocess.CompletedProcess[str] | subprocess.CalledProcessError) -> str:
+    """Return the last line of the output of a failed command, or its exit status."""
+    text: str = ended.stderr or ended.stdout or ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else f"exit status {ended.returncode}")[:_REASON_LIMIT]
 
 
 _TICK_SECONDS = 0.1
@@ -153,7 +159,7 @@ def task_name(run_id: str, folder: Path) -> str:
     return ".".join(call.removeprefix("call-") for call in calls) or run_id
 
 
-def local_backend(tasks: LibraryTasks, share: Resources) -> type:
+def local_backend(tasks: TaskRecorder, share: Resources) -> type:
     """Return a `TaskContainer` that runs a task as a local process in its directory.
 
     It ignores the image. It writes the `note` of a task to stderr of the task.
@@ -194,9 +200,10 @@ def local_backend(tasks: LibraryTasks, share: Resources) -> type:
             with cores.take(wanted.cores):
                 attempt = _begin(tasks, self._name, command, wanted, terminating)
                 _write_note(attempt, self.note)
+                process = partial(TaskProcess, [*shell, str(script)])
                 try:
-                    process = tasks.spawn(attempt, [*shell, str(script)], cwd=self.host_work_dir())
-                    code = _wait(process, terminating)
+                    options = {"cwd": self.host_work_dir()}
+                    code = _wait(tasks.spawn(attempt, process, options), terminating)
                     _copy(attempt, self.host_stdout_txt(), self.host_stderr_txt())
                 except RunCanceled:
                     raise _errors.Terminated(quiet=True) from None
@@ -209,7 +216,7 @@ def local_backend(tasks: LibraryTasks, share: Resources) -> type:
     return LocalTask
 
 
-def recorded(backend: Any, tasks: LibraryTasks, share: Resources, images: Images) -> type:
+def recorded(backend: Any, tasks: TaskRecorder, share: Resources, images: Images) -> type:
     """Return a backend of miniwdl that records its tasks."""
 
     class RecordedTask(backend):  # type: ignore[misc]
@@ -225,7 +232,7 @@ def recorded(backend: Any, tasks: LibraryTasks, share: Resources, images: Images
             except _errors.Terminated:
                 raise
             except Exception as error:
-                tasks.add_error(name, f"{error}" or type(error).__name__)
+                attempt.error = _describe(error)
                 raise
             finally:
                 for stream in ("stdout", "stderr"):
@@ -277,7 +284,7 @@ def chosen(local: Any, container: Any, images: Images) -> type:
             reason = images.obtain(image)
         if reason is None:
             return None
-        return f"the image {image or ''} cannot be had ({reason}): the task runs on this machine"
+        return f"the image {image or ''} cannot be had ({reason}), so the task runs on this machine"
 
     class Chosen(_containers.TaskContainer):  # type: ignore[misc]
         def __new__(cls, config: Any, run_id: str, host_dir: str) -> Any:
@@ -311,8 +318,18 @@ def _remember_tasks(current: threading.local) -> None:
         vars(module)["run_local_task"] = run_local_task
 
 
+def _describe(error: Exception) -> str:
+    """Return the message of an error. miniwdl writes why a pull failed to its log only."""
+    if isinstance(error, _errors.DownloadFailed):
+        pull = error.__context__
+        if isinstance(pull, subprocess.CalledProcessError) and (reason := _last_line(pull)):
+            return f"the image {error.uri} cannot be had: {reason}"
+    return f"{error}" or type(error).__name__
+
+
 def _write_note(attempt: Attempt, note: str) -> None:
     if note:
+        attempt.note = note
         descriptor = attempt.open("stderr")
         os.write(descriptor, f"wesemu: {note}\n".encode())
         os.close(descriptor)
@@ -332,10 +349,13 @@ def wanted_by(runtime: Mapping[str, Any], share: Resources) -> Resources:
 
 
 def _begin(
-    tasks: LibraryTasks, name: str, command: str, wanted: Resources, terminating: Callable[[], bool]
+    tasks: TaskRecorder, name: str, command: str, wanted: Resources, terminating: Callable[[], bool]
 ) -> Attempt:
     try:
-        return tasks.begin(name, command.strip("\n"), wanted, lambda: not terminating())
+        facts = named_task(name, command.strip("\n"), wanted.cores)
+        attempt = tasks.begin_with_lease(facts, wanted, lambda: not terminating())
+        attempt.note_command(command.strip("\n"))
+        return attempt
     except (RunCanceled, LeaseAbandoned):
         raise _errors.Terminated(quiet=True) from None
 

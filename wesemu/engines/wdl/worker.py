@@ -196,7 +196,7 @@ def _use_backend(worker: WorkerContext, config: Any) -> None:
 def _terminate() -> bool:
     """Send SIGTERM to this process: miniwdl then ends its containers and the run.
 
-    `LibraryTasks.cancel` has already signaled local tasks.
+    `TaskRecorder.cancel` has already signaled local tasks.
     """
     os.kill(os.getpid(), signal.SIGTERM)
     return True
