@@ -118,6 +118,7 @@ async def test_nothing_is_left_after_cancel_reset_and_shutdown(
     its runs up again when it starts, and has no process until then."""
     monkeypatch.setenv(TOKEN, str(tmp_path))
     monkeypatch.setenv("WESEMU_ENGINE__SNAKEMAKE", mode)
+    monkeypatch.setenv("WESEMU_ENGINE__LAZY", "[]")  # all forkservers start with the server
     kin = Kin(tmp_path)
     server = await asyncio.to_thread(serve)
     await until(lambda: is_ready(server.url))

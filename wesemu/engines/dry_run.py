@@ -10,10 +10,11 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from wesemu.engines.processes import MARK, end_all, marked, members, offer_to_oom_killer, send_group
 from wesemu.engines.sandbox import Sandbox, in_bubblewrap
@@ -27,12 +28,30 @@ _RESULT_LIMIT = 64 << 20
 _STDERR_BYTES = 500
 
 
+class PlanProcess(Protocol):
+    """The process of a dry run, the leader of its process group."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def wait(self) -> None: ...
+
+
 class DryRuns:
-    """Plans workflows with `wesemu.engines.main`: at most two at a time, `seconds` each."""
+    """Plans workflows: at most two at a time, `seconds` each.
+
+    `fork` starts the process warm. Without it, or after its EngineFault, `wesemu.engines.main`
+    starts.
+    """
 
     def __init__(
-        self, python: str, environment: Mapping[str, str], seconds: float = SECONDS
+        self,
+        python: str,
+        environment: Mapping[str, str],
+        seconds: float = SECONDS,
+        fork: Callable[[Path], Awaitable[PlanProcess]] | None = None,
     ) -> None:
+        self._fork = fork
         self._python = python
         self._environment = environment
         self._seconds = seconds
@@ -44,10 +63,16 @@ class DryRuns:
         Raises InvalidRequest if the workflow cannot be planned; EngineFault.
         """
         async with self._semaphore:
-            process = await asyncio.to_thread(self._spawn, workspace, sandbox)
+            starting = asyncio.ensure_future(self._start(workspace, sandbox))
+            try:
+                process = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                with suppress(EngineFault):
+                    await asyncio.to_thread(_end, (await starting).pid, workspace.root)
+                raise
             try:
                 async with asyncio.timeout(self._seconds):
-                    await asyncio.to_thread(process.wait)
+                    await process.wait()
             except TimeoutError as error:
                 raise InvalidRequest(
                     f"the workflow was not planned within {self._seconds:.0f} s, the time "
@@ -55,16 +80,20 @@ class DryRuns:
                     field="workflow_url",
                 ) from error
             finally:
-                await asyncio.to_thread(_end, process, workspace.root)
+                await asyncio.to_thread(_end, process.pid, workspace.root)
+                await process.wait()
         return await asyncio.to_thread(_read, workspace)
+
+    async def _start(self, workspace: Workspace, sandbox: Sandbox | None) -> PlanProcess:
+        if self._fork is not None and not (sandbox and sandbox.program):
+            with suppress(EngineFault):  # the forkserver has logged it
+                return await self._fork(workspace.root)
+        return ColdPlan(await asyncio.to_thread(self._spawn, workspace, sandbox))
 
     def _spawn(self, workspace: Workspace, sandbox: Sandbox | None) -> "subprocess.Popen[bytes]":
         command = [self._python, "-P", "-m", "wesemu.engines.main", "plan", str(workspace.root)]
         if sandbox is not None and sandbox.program:
             command = in_bubblewrap(sandbox, workspace, command, workspace.root)
-        temporary = workspace.root / "tmp"
-        temporary.mkdir(exist_ok=True)
-        own = {MARK: str(workspace.root), "TMPDIR": str(temporary)}
         with workspace.stderr.open("wb") as stderr:
             process = subprocess.Popen(
                 command,
@@ -72,17 +101,41 @@ class DryRuns:
                 stdout=stderr,
                 stderr=stderr,
                 cwd="/",
-                env={**self._environment, **own},
+                env={**self._environment, **plan_environment(workspace)},
                 start_new_session=True,
             )
         offer_to_oom_killer(process.pid)
         return process
 
 
+class ColdPlan:
+    """Implements `PlanProcess` for a process that imports the engine itself."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def wait(self) -> None:
+        await asyncio.to_thread(self._process.wait)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def plan_environment(workspace: Workspace) -> dict[str, str]:
+    """Return variables to add to the environment of a dry run; create its temporary folder."""
+    temporary = workspace.root / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return {MARK: str(workspace.root), "TMPDIR": str(temporary)}
+
+
 def tie_to_server() -> None:
     """Kill this process and its group when the server ends (called in the process).
 
-    The server holds the write end of standard input, so the read returns at its end.
+    The server, or the forkserver, holds the write end of standard input, so the read returns at
+    its end.
     """
     server = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -106,13 +159,10 @@ def write_failure(workspace: Workspace, failure: RunFailure) -> None:
     write_json(_file(workspace), {"failure": asdict(failure)}, durable=False)
 
 
-def _end(process: "subprocess.Popen[bytes]", root: Path) -> None:
+def _end(pid: int, root: Path) -> None:
     """End the process and all that it started; daemons are found by the mark."""
-    send_group(process.pid, signal.SIGKILL)
-    end_all(lambda: [*members(process.pid), *marked(root, process.pid)])
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+    send_group(pid, signal.SIGKILL)
+    end_all(lambda: [*members(pid), *marked(root, pid)])
 
 
 def _read(workspace: Workspace) -> Graph:

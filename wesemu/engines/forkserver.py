@@ -1,10 +1,10 @@
 """The forkserver of an engine: imports the engine once and forks a process for each launch.
 
 `python -m wesemu.engines.forkserver FD ENGINE [MODULE …]`. FD is one end of a socket pair
-(SOCK_SEQPACKET, JSON); MODULEs are imported as well. It receives {"id", "root"}. It sends
-{"ready"}, or {"failed": reason} before it exits. For each launch it sends the announcement of
-`run_process.execute`, and {"id", "exited"} when that process has ended. It exits when the other
-end is closed; the runs continue.
+(SOCK_SEQPACKET, JSON); MODULEs are imported as well. It receives {"id", "root", "plan"}; "plan" is
+true for a dry run. It sends {"ready"}, or {"failed": reason} before it exits. For each request it
+sends the announcement of `run_process.execute`, or the {"pid"} of the dry run, and {"id", "exited"}
+when that process has ended. It exits when the other end is closed; runs continue, dry runs end.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,10 @@ from typing import Any, NoReturn
 import psutil
 
 from wesemu.engines import main as engine_main
+from wesemu.engines import run_process
+from wesemu.engines.dry_run import plan_environment
 from wesemu.engines.preload import PreloadedModules, load
+from wesemu.engines.processes import offer_to_oom_killer
 from wesemu.runs.run_directory import Workspace
 
 _MESSAGE_LIMIT = 1 << 16
@@ -33,13 +37,18 @@ _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 
 
 class ForkServer:
-    """Forks run processes. Has no threads: after fork(2) only the calling thread exists."""
+    """Forks the processes of runs and dry runs.
+
+    Has no threads: after fork(2) only the calling thread exists.
+    """
 
     def __init__(self, channel: socket.socket, engine: str, modules: Sequence[str]) -> None:
         self._channel = channel
         self._engine = engine
         self._modules = modules
-        self._launches = dict[int, int]()
+        self._requests = dict[int, int]()
+        self._ties = dict[int, int]()
+        """A pipe to the standard input of each dry run, which ends when this process does."""
         self._wakeup, self._wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
@@ -61,7 +70,7 @@ class ForkServer:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self._wakeup in ready:
                 self._reap()
-            if self._channel.fileno() in ready and not self._fork_run():
+            if self._channel.fileno() in ready and not self._fork():
                 return
 
     def _load(self) -> None:
@@ -73,15 +82,22 @@ class ForkServer:
                 "preloaded modules have started threads, so this process cannot fork"
             )
 
-    def _fork_run(self) -> bool:
+    def _fork(self) -> bool:
         content = self._channel.recv(_MESSAGE_LIMIT)
         if not content:
             return False
         request = json.loads(content)
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._run_child(request)
-        self._launches[pid] = request["id"]
+            os.close(writer)
+            self._run_child(request, reader)
+        os.close(reader)
+        self._requests[pid] = request["id"]
+        if request["plan"]:
+            self._ties[pid] = writer
+        else:
+            os.close(writer)
         return True
 
     def _reap(self) -> None:
@@ -94,30 +110,54 @@ class ForkServer:
                 return
             if pid == 0:
                 return
+            if (tie := self._ties.pop(pid, None)) is not None:
+                os.close(tie)
             code = os.waitstatus_to_exitcode(status)
-            self._send({"id": self._launches.pop(pid, 0), "exited": code})
+            self._send({"id": self._requests.pop(pid, 0), "exited": code})
 
-    def _run_child(self, request: dict[str, Any]) -> NoReturn:
+    def _run_child(self, request: dict[str, Any], tie: int) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._wakeup)
             os.close(self._wakeup_writer)
+            for other in self._ties.values():
+                os.close(other)
             self._preloaded.forget_changed()
-            self._execute(request)
+            workspace = Workspace(Path(request["root"]))
+            if request["plan"]:
+                self._plan(workspace, request["id"], tie)
+            else:
+                os.close(tie)
+                self._execute(workspace, request["id"])
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
 
-    def _execute(self, request: dict[str, Any]) -> None:
+    def _execute(self, workspace: Workspace, number: int) -> None:
         def announce(message: dict[str, Any]) -> None:
-            self._send({"id": request["id"], **message})
+            self._send({"id": number, **message})
             self._channel.close()
 
-        engine_main.run(Workspace(Path(request["root"])), announce)
+        engine_main.run(workspace, announce)
+
+    def _plan(self, workspace: Workspace, number: int, tie: int) -> None:
+        run_process.fork_from_subreaper()  # the keeper ends what the workflow leaves behind
+        self._send({"id": number, "pid": os.getpid()})
+        self._channel.close()
+        offer_to_oom_killer()
+        with workspace.stderr.open("wb") as stderr:
+            for target, source in ((0, tie), (1, stderr.fileno()), (2, stderr.fileno())):
+                os.dup2(source, target)
+        os.close(tie)
+        os.environ |= plan_environment(workspace)
+        tempfile.tempdir = None  # an import may have asked for it
+        engine_main.plan(workspace)
+        sys.stdout.flush()
+        sys.stderr.flush()
 
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server has gone; the runs continue

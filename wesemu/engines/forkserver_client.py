@@ -6,6 +6,7 @@ import logging
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ class NotStarted(EngineFault):
     """The forkserver did not start. An immediate retry would fail as well."""
 
 
+@dataclass(frozen=True, slots=True)
+class ForkedPlan:
+    """The process of a dry run, in its own process group. `wait` returns when it has ended."""
+
+    pid: int
+    exited: asyncio.Future[None]
+
+    async def wait(self) -> None:
+        await asyncio.shield(self.exited)
+
+
 class ForkserverClient:
     """Manages one forkserver of an engine at a time. Launched runs do not depend on it.
 
@@ -59,6 +71,7 @@ class ForkserverClient:
         self._reading: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
         self._replies = dict[int, asyncio.Future[Reply]]()
+        self._exits = dict[int, asyncio.Future[None]]()
         self._last_id = 0
         self._reason = ""
 
@@ -145,15 +158,30 @@ class ForkserverClient:
         announcement. Kills a forkserver that does not answer in time.
         """
         await self.start()
+        return await self._request(root, plan=False)
+
+    async def plan(self, root: Path) -> ForkedPlan:
+        """Start a dry run. Raises like `launch`."""
+        await self.start()
+        number = self._last_id + 1
+        exited = self._exits[number] = asyncio.get_running_loop().create_future()
+        try:
+            reply = await self._request(root, plan=True)
+        except BaseException:
+            self._exits.pop(number, None)
+            raise
+        return ForkedPlan(int(reply["pid"]), exited)
+
+    async def _request(self, root: Path, *, plan: bool) -> Reply:
+        self._last_id += 1
+        number = self._last_id
         if (channel := self._channel) is None:
             raise EngineFault(f"{self._name} has died")
         loop = asyncio.get_running_loop()
-        self._last_id += 1
-        number = self._last_id
         reply: asyncio.Future[Reply] = loop.create_future()
         self._replies[number] = reply
         try:
-            message = json.dumps({"id": number, "root": str(root)})
+            message = json.dumps({"id": number, "root": str(root), "plan": plan})
             async with asyncio.timeout(_LAUNCH_SECONDS):
                 await loop.sock_sendall(channel, message.encode())
                 return await reply
@@ -185,6 +213,8 @@ class ForkserverClient:
             self._ready.set_result(None)
         if "failed" in message:
             self._reason = str(message["failed"])
+        if "exited" in message and (ended := self._exits.pop(message["id"], None)) is not None:
+            ended.set_result(None)
         reply = self._replies.get(message.get("id", 0))
         if reply is None or reply.done():
             return
@@ -198,6 +228,9 @@ class ForkserverClient:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        for exited in self._exits.values():
+            exited.set_result(None)  # dry runs end with the forkserver
+        self._exits.clear()
         waiting: list[asyncio.Future[Any]] = [*self._replies.values()]
         waiting += [self._ready] if self._ready else []
         for future in waiting:

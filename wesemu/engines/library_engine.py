@@ -89,7 +89,8 @@ class LibraryEngine:
         self._grace = grace_seconds
         self._launcher = Launcher(grace_seconds)
         self._client = ForkserverClient(self.name, python, self._environment)
-        self._dry_runs = DryRuns(python, self._environment)
+        fork = self._client.plan if sys.platform == "linux" else None
+        self._dry_runs = DryRuns(python, self._environment, fork=fork)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:

@@ -229,7 +229,7 @@ def execute(
     `details` goes into the `launched` record.
     """
     # the subreaper comes first: it outlives this process and ends the orphans of a killed one
-    _fork_from_subreaper()
+    fork_from_subreaper()
     # the lock comes before any write: two launches of one run must not mix their records
     lock = RunLock.take(workspace.lock)
     if lock is None:
@@ -267,7 +267,7 @@ def execute(
     events.notification_fifo(workspace).unlink(missing_ok=True)
 
 
-def _fork_from_subreaper() -> None:
+def fork_from_subreaper() -> None:
     """Fork; return in the child. The parent stays as subreaper until the child has ended.
 
     If the run process is killed, the kernel gives its orphans to the subreaper, which kills them

@@ -36,15 +36,37 @@ async def snakemake() -> AsyncIterator[SnakemakeEngine]:
     await engine.close()
 
 
+@pytest.fixture(params=["warm", "cli"])
+async def any_snakemake(request: pytest.FixtureRequest) -> AsyncIterator[SnakemakeEngine]:
+    engine = SnakemakeEngine(request.param)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def cwl() -> AsyncIterator[CwlEngine]:
+    engine = CwlEngine(str(CWL.version))
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def wdl() -> AsyncIterator[WdlEngine]:
+    engine = WdlEngine(str(WDL.version))
+    yield engine
+    await engine.close()
+
+
 def brief(graph: Graph) -> list[tuple[str, list[str]]]:
     """Each task's name, and the names of those that it needs."""
     names = {task.id: task.name for task in graph.tasks}
     return [(task.name, [names[one] for one in task.after]) for task in graph.tasks]
 
 
-async def test_snakemake_tells_its_jobs(snakemake: SnakemakeEngine, tmp_path: Path) -> None:
+async def test_snakemake_tells_its_jobs(any_snakemake: SnakemakeEngine, tmp_path: Path) -> None:
     job = make_job(tmp_path / "run", THREE_RULES)
-    graph = await snakemake.dry_run(job)
+    graph = await any_snakemake.dry_run(job)
+    assert (any_snakemake.forkserver is None) == (any_snakemake.mode == "cli")
     assert graph is not None
     assert brief(graph) == [("a", []), ("b", ["a"]), ("c", ["b"])]
     assert graph.counts == {"a": 1, "b": 1, "c": 1}
@@ -102,11 +124,11 @@ NEVER_ENDS = """
 
 
 async def test_a_snakefile_that_never_ends_is_ended_with_all_it_started(
-    snakemake: SnakemakeEngine, tmp_path: Path
+    any_snakemake: SnakemakeEngine, tmp_path: Path
 ) -> None:
     """Daemons in sessions of their own, too."""
     job = make_job(tmp_path / "run", NEVER_ENDS)
-    planning = asyncio.create_task(snakemake.dry_run(job))
+    planning = asyncio.create_task(any_snakemake.dry_run(job))
     note = job.workspace.work / "daemon.pid"
     daemon = int(await until(lambda: note.read_text() if note.exists() else None))
     planning.cancel()
@@ -139,6 +161,21 @@ async def test_a_dry_run_ends_with_its_server(tmp_path: Path) -> None:
 
     assert await asyncio.to_thread(lose_server) == -signal.SIGKILL
     await engine.close()
+
+
+async def test_a_dry_run_ends_with_its_forkserver(
+    snakemake: SnakemakeEngine, tmp_path: Path
+) -> None:
+    """It fails then, and the daemon that it has started is ended as well."""
+    job = make_job(tmp_path / "run", NEVER_ENDS)
+    planning = asyncio.create_task(snakemake.dry_run(job))
+    note = job.workspace.work / "daemon.pid"
+    daemon = int(await until(lambda: note.read_text() if note.exists() else None))
+    assert snakemake.forkserver is not None
+    os.kill(snakemake.forkserver, signal.SIGKILL)
+    with pytest.raises(EngineFault, match="ended without a result"):
+        await planning
+    await until(lambda: identify(daemon) is None)
 
 
 async def test_a_process_without_a_result_is_a_fault(unknown_engine: Workspace) -> None:
@@ -174,9 +211,8 @@ CWL_FILE = {"text": {"class": "File", "path": "words.txt"}}
 
 
 @needs_cwl
-async def test_cwltool_tells_its_steps(tmp_path: Path) -> None:
-    engine = CwlEngine(str(CWL.version))
-    graph = await engine.dry_run(hosted_job(tmp_path, "two.cwl", TWO_STEPS, CWL_FILE))
+async def test_cwltool_tells_its_steps(cwl: CwlEngine, tmp_path: Path) -> None:
+    graph = await cwl.dry_run(hosted_job(tmp_path, "two.cwl", TWO_STEPS, CWL_FILE))
     assert brief(graph) == [("upper", []), ("count", ["upper"])]
     assert graph.complete
     assert not (tmp_path / "work" / "out").exists()
@@ -192,20 +228,18 @@ async def test_cwltool_tells_its_steps(tmp_path: Path) -> None:
     ],
 )
 async def test_cwltool_says_what_is_wrong(
-    tmp_path: Path, changed: dict[str, str], inputs: dict[str, Any], told: str
+    cwl: CwlEngine, tmp_path: Path, changed: dict[str, str], inputs: dict[str, Any], told: str
 ) -> None:
     text = TWO_STEPS
     for old, new in changed.items():
         text = text.replace(old, new)
-    engine = CwlEngine(str(CWL.version))
     with pytest.raises(InvalidRequest, match=told):
-        await engine.dry_run(hosted_job(tmp_path, "two.cwl", text, inputs))
+        await cwl.dry_run(hosted_job(tmp_path, "two.cwl", text, inputs))
 
 
 @needs_wdl
-async def test_miniwdl_tells_its_calls(tmp_path: Path) -> None:
-    engine = WdlEngine(str(WDL.version))
-    graph = await engine.dry_run(hosted_job(tmp_path, "w.wdl", TWO_TASKS, {"text": "words.txt"}))
+async def test_miniwdl_tells_its_calls(wdl: WdlEngine, tmp_path: Path) -> None:
+    graph = await wdl.dry_run(hosted_job(tmp_path, "w.wdl", TWO_TASKS, {"text": "words.txt"}))
     assert graph.counts == {"upper": 1, "count": 1}
     assert graph.complete
 
@@ -219,18 +253,17 @@ async def test_miniwdl_tells_its_calls(tmp_path: Path) -> None:
     ],
 )
 async def test_miniwdl_says_what_is_wrong(
-    tmp_path: Path, changed: dict[str, str], inputs: dict[str, Any], told: str
+    wdl: WdlEngine, tmp_path: Path, changed: dict[str, str], inputs: dict[str, Any], told: str
 ) -> None:
     text = TWO_TASKS
     for old, new in changed.items():
         text = text.replace(old, new)
-    engine = WdlEngine(str(WDL.version))
     with pytest.raises(InvalidRequest, match=told):
-        await engine.dry_run(hosted_job(tmp_path, "w.wdl", text, inputs))
+        await wdl.dry_run(hosted_job(tmp_path, "w.wdl", text, inputs))
 
 
 @needs_wdl
-async def test_a_scatter_may_bring_more(tmp_path: Path) -> None:
+async def test_a_scatter_may_bring_more(wdl: WdlEngine, tmp_path: Path) -> None:
     text = """
         version 1.0
         workflow w {
@@ -238,8 +271,7 @@ async def test_a_scatter_may_bring_more(tmp_path: Path) -> None:
         }
         task t { command { true } }
     """
-    engine = WdlEngine(str(WDL.version))
-    graph = await engine.dry_run(hosted_job(tmp_path, "w.wdl", text, {}))
+    graph = await wdl.dry_run(hosted_job(tmp_path, "w.wdl", text, {}))
     assert (graph.counts, graph.complete) == ({"t": 1}, False)
 
 

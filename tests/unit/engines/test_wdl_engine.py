@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest_asyncio
 from support.library_engines import WDL, needs_miniwdl, play
 from support.library_engines import make_job as make_any_job
 
+from wesemu.engines.launch_spec import ContainerTool
 from wesemu.engines.library_engine import WdlEngine
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import TaskState
@@ -391,4 +393,49 @@ async def test_container_tool_is_used_where_there_is_one(tmp_path: Path) -> None
     assert (failure.task, failure.exit_code) == ("one", 5)
     [log] = (job.workspace.work / ".wdl").rglob("podman.log.txt")
     assert "tiny:1" in log.read_text()
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("tool", "command", "message", "advice"),
+    [
+        (
+            "podman",
+            "no-such-tool",
+            "task one ended with exit status 127: .*no-such-tool: .*not found",
+            r"the image tiny:1 cannot be had \(Error: no such host\), so the task runs on this "
+            "machine; the tool no-such-tool was not found",
+        ),
+        (
+            "podman",
+            "exit 3",
+            "task one ended with exit status 3$",
+            r"the image tiny:1 cannot be had \(Error: no such host\)",
+        ),
+        (
+            "apptainer",
+            "true",
+            "task one failed: the image tiny:1 cannot be had: Error: no such host",
+            "^$",
+        ),
+    ],
+)
+async def test_a_failure_names_why_the_image_is_missing(
+    tmp_path: Path, tool: ContainerTool, command: str, message: str, advice: str
+) -> None:
+    """With a stand-in that cannot pull. apptainer pulls when the task starts."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / tool).write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo stand-in 1\n'
+        "echo Error: no such host >&2; exit 125\n"
+    )
+    (programs / tool).chmod(0o755)
+    environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    engine = WdlEngine(WDL.version or "", containers=tool, environment=environment)
+    workflow = task(command).replace("maxRetries: 0", 'docker: "tiny:1"')
+    story = await play(engine, make_job(tmp_path / "run", workflow))
+    [failure] = story.failures
+    assert re.match(message, failure.message), failure
+    assert re.search(advice, failure.hint or ""), failure
     await engine.close()

@@ -74,7 +74,8 @@ class SnakemakeEngine:
         self._grace = grace_seconds
         self._client = ForkserverClient(self.name, python, self._environment, modules)
         self._launcher = Launcher(grace_seconds)
-        self._dry_runs = DryRuns(python, self._environment)
+        fork = self._client.plan if self.mode == "warm" else None
+        self._dry_runs = DryRuns(python, self._environment, fork=fork)
 
     @property
     def workflow_types(self) -> Mapping[str, tuple[str, ...]]:

@@ -232,7 +232,7 @@ def recorded(backend: Any, tasks: TaskRecorder, share: Resources, images: Images
             except _errors.Terminated:
                 raise
             except Exception as error:
-                attempt.error = _describe(error)
+                attempt.error = _describe(error, self._image())
                 raise
             finally:
                 for stream in ("stdout", "stderr"):
@@ -242,12 +242,16 @@ def recorded(backend: Any, tasks: TaskRecorder, share: Resources, images: Images
                 tasks.end(name, succeeded=code >= 0 and self.success_exit_code(code))
             return code
 
-        def _obtain_image(self) -> None:
+        def _image(self) -> str | None:
             default = self.cfg.get_dict("task_runtime", "defaults").get("docker")
-            image = self.runtime_values.get("docker", default)
+            image: str | None = self.runtime_values.get("docker", default)
+            return image
+
+        def _obtain_image(self) -> None:
+            image = self._image()
             if image is None or "inlineDockerfile" in self.runtime_values:
                 return
-            if (reason := images.obtain(str(image))) is not None:
+            if (reason := images.obtain(image)) is not None:
                 raise RuntimeError(f"the image {image} cannot be had: {reason}")
 
     return RecordedTask
@@ -318,12 +322,12 @@ def _remember_tasks(current: threading.local) -> None:
         vars(module)["run_local_task"] = run_local_task
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception, image: str | None) -> str:
     """Return the message of an error. miniwdl writes why a pull failed to its log only."""
-    if isinstance(error, _errors.DownloadFailed):
-        pull = error.__context__
-        if isinstance(pull, subprocess.CalledProcessError) and (reason := _last_line(pull)):
-            return f"the image {error.uri} cannot be had: {reason}"
+    pull = error.__context__
+    failed_pull = isinstance(error, _errors.DownloadFailed)
+    if failed_pull and isinstance(pull, subprocess.CalledProcessError):
+        return f"the image {image} cannot be had: {_last_line(pull)}"
     return f"{error}" or type(error).__name__
 
 
