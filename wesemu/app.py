@@ -43,9 +43,10 @@ from wesemu.api.oss.auth import OssAuthenticator
 from wesemu.api.oss.routes import OssDialect, OssHandlers
 from wesemu.api.wes.auth import TokenAuthenticator, Verifier
 from wesemu.api.wes.files import RunEvents
-from wesemu.api.wes.responses import EngineParameter, ServiceFacts
+from wesemu.api.wes.responses import EngineParameter, Limits, ServiceFacts
 from wesemu.api.wes.routes import WesDialect
 from wesemu.api.wes.routes import routes as wes_routes
+from wesemu.api.wes.submit import RunSubmission
 from wesemu.composition import build_verifier, find_sandbox
 from wesemu.core import Core, open_core
 from wesemu.dashboard.node import Machine
@@ -191,10 +192,11 @@ async def build_apis(
     app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
     secret = await asyncio.to_thread(core.data.secret)
     created = await asyncio.to_thread(core.data.created)
+    facts = _service_info(core, settings.node.default, created)
     app.add_routes(
         wes_routes(
             core.runs,
-            _service_info(core, settings.node.default, created),
+            facts,
             page_key=secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
@@ -211,6 +213,8 @@ async def build_apis(
         Buckets(core.data.buckets),
         core.clock_control.clock,
         _machine(settings, core, readiness),
+        RunSubmission(core.runs, facts, Limits(), callbacks.check),
+        core.references.names,
         by_token,
         pages,
     )

@@ -222,7 +222,15 @@ def test_no_page_has_a_serious_fault_of_accessibility_or_scrolls_sideways(
 ) -> None:
     run = f"runs/{called}"
     pages = ["", run, f"{run}/timeline", f"{run}/logs", f"{run}/results", f"{run}/variants"]
-    pages += [f"{run}/request", "buckets", "buckets/sample", "node", "login"]
+    pages += [
+        f"{run}/request",
+        "new",
+        "new?pipeline=",
+        "buckets",
+        "buckets/sample",
+        "node",
+        "login",
+    ]
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     opened = context.new_page()
     found: list[str] = []

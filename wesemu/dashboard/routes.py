@@ -4,7 +4,7 @@ Every page has a JSON twin: its path with `.json` added returns the content that
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -15,7 +15,8 @@ from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.api.wes.files import OpenedFile, open_below
-from wesemu.dashboard import buckets, node, run_page, run_table, variants
+from wesemu.api.wes.submit import RunSubmission
+from wesemu.dashboard import buckets, new_run, node, run_page, run_table, variants
 from wesemu.dashboard.pages import Page, Pages
 from wesemu.errors import (
     Conflict,
@@ -28,11 +29,13 @@ from wesemu.errors import (
     WesemuError,
 )
 from wesemu.runs.clock import Clock
-from wesemu.runs.model import LOCAL_OWNER, Owner, Run
+from wesemu.runs.model import LOCAL_OWNER, JsonObject, Owner, Run
 from wesemu.runs.notifications import RunNotifier
+from wesemu.runs.ports import DryRunResult
 from wesemu.runs.service import RunService
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
+from wesemu.workflows.params import PARAMS
 
 HOME = "/ui/"
 _LOGIN = f"{HOME}login"
@@ -141,7 +144,10 @@ def _check_origin(request: web.Request) -> None:
 
 
 class DashboardHandlers:
-    """The pages. `objects` and `local` are the local buckets, `machine` reports the node."""
+    """The pages. `objects` and `local` are the local buckets, `machine` reports the node.
+
+    `references` returns the names of the registered references; it blocks.
+    """
 
     def __init__(
         self,
@@ -151,6 +157,8 @@ class DashboardHandlers:
         local: Buckets,
         clock: Clock,
         machine: node.Machine,
+        submission: RunSubmission,
+        references: Callable[[], list[str]],
         tokens: TokenAuthenticator,
         pages: Pages,
     ) -> None:
@@ -160,6 +168,8 @@ class DashboardHandlers:
         self._local = local
         self._clock = clock
         self._machine = machine
+        self._submission = submission
+        self._references = references
         self._tokens = tokens
         self._pages = pages
         self._streams = EventStreams()
@@ -173,6 +183,7 @@ class DashboardHandlers:
             "runs/{run_id}/request": self.request,
             "runs/{run_id}/results": self.results,
             "runs/{run_id}/variants": self.variants,
+            "new": self.new_run,
             "node": self.node,
             "buckets": self.buckets,
             "buckets/{bucket}": self.objects,
@@ -187,6 +198,7 @@ class DashboardHandlers:
             web.get(_LOGIN, self.login_form),
             web.post(_LOGIN, self.login),
             web.post(f"{HOME}logout", self.logout),
+            web.post(f"{HOME}new", self.start),
             web.post(HOME + "runs/{run_id}/cancel", self.cancel),
             web.post(HOME + "runs/{run_id}/remove", self.remove),
             web.get(HOME + "runs/{run_id}/outputs/{path:.+}", self.output),
@@ -289,6 +301,43 @@ class DashboardHandlers:
         if suffix not in ("", ".fai"):
             raise NotFound("there are only genome.fa and genome.fa.fai")
         return await _file(request, fasta.parent, fasta.name + suffix, download=True)
+
+    async def new_run(self, request: web.Request) -> web.Response:
+        files = await self._known_files()
+        page = new_run.page(request.query.get("pipeline", next(iter(PARAMS))), files)
+        return self._pages.render(page, request)
+
+    async def start(self, request: web.Request) -> web.Response:
+        """Start the run of a form, or plan it, and show what is wrong with it beside the form."""
+        pipeline = request.query.get("pipeline", "")
+        values: dict[str, str] = {}
+        try:
+            if pipeline:
+                values = {name: str(value) for name, value in (await request.post()).items()}
+                result = await self._submit(request[OWNER], pipeline, values)
+            else:
+                plans = request.query.get("dry_run") == "true"
+                result = await self._submission.receive(request[OWNER], request, dry_run=plans)
+        except (InvalidRequest, NotFound, Forbidden) as error:
+            page = new_run.page(
+                pipeline, await self._known_files(), values=values, message=error.message
+            )
+            return self._pages.render(page, request, status=400)
+        if isinstance(result, Run):
+            return web.Response(status=303, headers={"Location": f"{HOME}runs/{result.id}"})
+        page = new_run.page(pipeline, await self._known_files(), values=values, planned=result)
+        return self._pages.render(page, request)
+
+    async def _submit(
+        self, owner: Owner, pipeline: str, values: Mapping[str, str]
+    ) -> Run | DryRunResult:
+        asked = new_run.request_of(pipeline, values)
+        if values.get("dry_run") == "true":
+            return await self._runs.dry_run(owner, asked)
+        return await self._runs.submit(owner, asked)
+
+    async def _known_files(self) -> JsonObject:
+        return await asyncio.to_thread(new_run.known_files, self._objects, self._references)
 
     async def cancel(self, request: web.Request) -> web.Response:
         run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])

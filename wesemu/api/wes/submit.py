@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from urllib.parse import parse_qsl
 
@@ -299,8 +299,10 @@ class RunSubmission:
         self._facts = facts
         self._limits = limits
 
-    async def receive(self, owner: Owner, request: web.Request) -> Run | DryRunResult:
-        """Read the body and submit the run, or plan it for a dry run.
+    async def receive(
+        self, owner: Owner, request: web.Request, *, dry_run: bool = False
+    ) -> Run | DryRunResult:
+        """Read the body and submit the run, or plan it with `dry_run` or if the body asks for it.
 
         Files of refused requests and of dry runs are removed. Raises what RunService.submit raises,
         and HTTPRequestEntityTooLarge (413).
@@ -310,7 +312,7 @@ class RunSubmission:
         _refuse_encoded(request)
         match request.content_type:
             case "multipart/form-data":
-                return await self._receive_form(owner, request, key)
+                return await self._receive_form(owner, request, key, dry_run=dry_run)
             case "application/x-www-form-urlencoded":
                 fields = await self._read_urlencoded(request)
             case "application/json":
@@ -322,10 +324,11 @@ class RunSubmission:
                     field="Content-Type",
                 )
         form = await self._parse_form(fields, ())
+        form = replace(form, dry_run=form.dry_run or dry_run)
         return await self._submit_or_plan(owner, form, None, key, RequestFingerprint())
 
     async def _receive_form(
-        self, owner: Owner, request: web.Request, key: str | None
+        self, owner: Owner, request: web.Request, key: str | None, *, dry_run: bool
     ) -> Run | DryRunResult:
         _refuse_large(request, self._limits.upload)
         draft = await self._runs.draft()
@@ -335,6 +338,7 @@ class RunSubmission:
         except BaseException:
             await self._runs.discard(draft)
             raise
+        form = replace(form, dry_run=form.dry_run or dry_run)
         return await self._submit_or_plan(owner, form, draft, key, fingerprint)
 
     async def _submit_or_plan(

@@ -1,0 +1,150 @@
+"""The page that starts runs: a form for each bundled pipeline, and one for the user's own workflow.
+
+The fields of the bundled pipelines come from the models of their parameters.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+
+from wesemu.dashboard.pages import Page
+from wesemu.errors import BucketNotFound, InvalidRequest
+from wesemu.runs.model import JsonObject, JsonValue, RunRequest
+from wesemu.runs.ports import DryRunResult
+from wesemu.runs.sla import ServiceLevel
+from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.storage.buckets import is_reads
+from wesemu.workflows.params import PARAMS
+
+_MOST_FILES = 500
+_PER_BUCKET = 1000
+
+_MAIN = ("reference", "sample", "service", "bam", "vcf")
+"""Parameters that the form shows; the others are folded away."""
+
+
+def page(
+    pipeline: str,
+    files: JsonObject,
+    *,
+    values: Mapping[str, str] | None = None,
+    message: str | None = None,
+    planned: DryRunResult | None = None,
+) -> Page:
+    """Return the page with the form of `pipeline`, or of the user's own workflow for "".
+
+    `files` is the result of `known_files`. `values` fill the form again after an error
+    (`message`) or a dry run (`planned`). Raises InvalidRequest for an unknown pipeline.
+    """
+    if pipeline and pipeline not in PARAMS:
+        raise InvalidRequest(f"there is no pipeline {pipeline[:40]!r}", field="pipeline")
+    given = dict(values or {})
+    content: JsonObject = {
+        "pipelines": list(PARAMS),
+        "pipeline": pipeline,
+        "fields": [_field(*item, given) for item in _properties(pipeline).items()],
+        "values": {**given},
+        "message": message,
+        "planned": None if planned is None else _planned(planned),
+        **files,
+    }
+    return Page("new.html", "New run", content)
+
+
+def known_files(objects: ObjectServices, references: Callable[[], list[str]]) -> JsonObject:
+    """Return what the fields suggest: reads in buckets, names of `references`. Blocks."""
+    reads: list[JsonValue] = []
+    for bucket in objects.buckets.names():
+        try:
+            listing, _ = objects.store.page(bucket, limit=_PER_BUCKET)
+        except BucketNotFound:  # removed meanwhile
+            continue
+        reads += [f"oss://{bucket}/{key}" for key in listing.keys if is_reads(key)]
+    return {"reads": reads[:_MOST_FILES], "references": [*references()]}
+
+
+def request_of(pipeline: str, values: Mapping[str, str]) -> RunRequest:
+    """Return the request of a filled form. Empty fields are left out. Raises InvalidRequest."""
+    properties = _properties(pipeline)
+    lane: JsonObject = {"first": values.get("first", "").strip()}
+    if second := values.get("second", "").strip():
+        lane["second"] = second
+    else:
+        lane["interleaved"] = True
+    params: JsonObject = {"reads": [lane]}
+    for name, schema in properties.items():
+        text = values.get(name, "").strip()
+        if text:
+            params[name] = _value(name, text, schema)
+    return RunRequest(workflow_url=pipeline, workflow_type="SMK", params=params)
+
+
+def _properties(pipeline: str) -> dict[str, JsonObject]:
+    """Return the JSON schema of each parameter but the reads."""
+    if not pipeline:
+        return {}
+    schema = PARAMS[pipeline].model_json_schema()
+    properties: dict[str, JsonObject] = schema["properties"]
+    shown = {name: value for name, value in properties.items() if name not in ("reads", "reports")}
+    first = {name: shown.pop(name) for name in _MAIN if name in shown}
+    return first | shown
+
+
+def _field(name: str, schema: JsonObject, given: Mapping[str, str]) -> JsonValue:
+    """Return one field: its choices, or none for free text, and its default as a placeholder."""
+    default = schema.get("default")
+    return {
+        "name": name,
+        "label": name.replace("_", " "),
+        "choices": [*_choices(name, schema)],
+        "placeholder": "" if default is None or name == "reference" else _text(default),
+        "value": given.get(name, ""),
+        "main": name in _MAIN,
+    }
+
+
+def _choices(name: str, schema: JsonObject) -> list[str]:
+    if name == "service":
+        return [level.name.lower() for level in ServiceLevel if level.has_promise]
+    if schema.get("type") == "boolean":
+        return ["true", "false"]
+    alternatives = schema.get("anyOf", [schema])
+    assert isinstance(alternatives, list)
+    for each in alternatives:
+        if isinstance(each, dict) and isinstance(listed := each.get("enum"), list):
+            return [_text(value) for value in listed]
+    return []
+
+
+def _value(name: str, text: str, schema: JsonObject) -> JsonValue:
+    """Return a number or a boolean where the schema wants one, else the text."""
+    kinds = json.dumps(schema)
+    if schema.get("type") == "boolean":
+        return text == "true"
+    if '"integer"' in kinds and text.lstrip("-").isdecimal():
+        return int(text)
+    return text
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _planned(result: DryRunResult) -> JsonObject:
+    plan = result.plan
+    graph = result.graph
+    return {
+        "workflow": plan.workflow or plan.engine,
+        "level": plan.service_level.name.lower() if plan.workflow else None,
+        "cores": plan.resources.cores,
+        "gpus": plan.resources.gpus,
+        "free_gpus": len(result.gpus.free),
+        "waits": bool(plan.resources.gpus) and result.waits,
+        "input_bytes": plan.input_bytes,
+        "outputs": [
+            publication.url or publication.name
+            for publication in plan.publications or ()
+            if not publication.optional
+        ],
+        "counts": None if graph is None else dict(graph.counts),
+        "total": None if graph is None else graph.total,
+    }
