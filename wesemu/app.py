@@ -70,15 +70,19 @@ from wesemu.runs.webhooks import Callbacks
 from wesemu.settings import Settings
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
+from wesemu.storage.seed import START as SEED_START
+from wesemu.storage.seed import Seed
 from wesemu.storage.snapshots import PathMarks, SnapshotState
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.params import PARAMS
 
 RUNS: web.AppKey[RunService] = web.AppKey("runs", RunService)
+STARTING: web.AppKey[list[str]] = web.AppKey("starting", list)
+"""What still has to happen before the server is ready: one sentence each."""
+UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
+
 _COUNTED = ("cores", "gpus")
 """Resources that are numbers; the others are bytes."""
-
-UNREADABLE: web.AppKey[UnreadableRequests] = web.AppKey("unreadable", UnreadableRequests)
 
 
 async def create_app(
@@ -90,15 +94,14 @@ async def create_app(
 ) -> web.Application:
     """Return a server over `settings.data`, which it locks until the clean-up of the application.
 
-    `clock` replaces the wall clock below the emulated one; `engines` replaces the engines of the
-    settings (both for tests). Raises DataDirectoryRefused, DataDirectoryLocked, StoreError.
+    `clock` replaces the wall clock below the emulated one, `engines` the engines of the settings,
+    `ids` those of the seed (all for tests). Raises InvalidRequest for a wrong seed,
+    DataDirectoryRefused, DataDirectoryLocked, StoreError.
     """
     # `opening` closes everything if a step fails; on success, the clean-up of the application does.
     async with AsyncExitStack() as opening:
         sandbox = await asyncio.to_thread(find_sandbox, settings)
-        core = await open_core(
-            settings, clock or WallClock(), ids or IdSource(), engines, sandbox, opening
-        )
+        core = await open_core(settings, clock or WallClock(), ids, engines, sandbox, opening)
         callbacks = _callbacks(settings, core)
         opening.push_async_callback(callbacks.close)
         ahead = [engine for engine in core.engines if engine.name not in settings.engine.lazy]
@@ -266,13 +269,16 @@ def add_controls(
         core.ids,
         restore=restore,
         empty_buckets=objects.buckets.empty,
+        to_seed=None if core.seed is None else partial(_to_seed, settings, core, core.seed),
     )
 
     references = ReferenceHandlers(core.references, core.data)
 
+    starting = app[STARTING] = []
+
     async def problems() -> list[str]:
         resetting = ["the server is being reset"] if request_gate.gate.is_closed else []
-        return resetting + await readiness.problems()
+        return resetting + starting + await readiness.problems()
 
     for part in (
         StateHandlers(core.engines, problems, partial(_tools, settings.tools), places),
@@ -295,6 +301,13 @@ def add_controls(
     app.on_shutdown.append(resets.close)
     app.on_shutdown.append(references.close)
     app.on_shutdown.append(events.close)
+
+
+async def _to_seed(settings: Settings, core: Core, seed: Seed) -> None:
+    """Fill the empty buckets again; begin emulated time and ids anew."""
+    await asyncio.to_thread(seed.fill_buckets, core.data.buckets)
+    await core.clock_control.restart(SEED_START, settings.clock.speed)
+    core.ids.seed(seed.number)
 
 
 def _snapshots(core: Core, admin: AdminService, resets: ResetHandlers) -> SnapshotHandlers:

@@ -43,6 +43,8 @@ from wesemu.runs.supervisor import Supervisor
 from wesemu.settings import LimitSettings, Settings, WorkflowSettings
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
+from wesemu.storage.seed import START as SEED_START
+from wesemu.storage.seed import Seed, read_seed
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.bundled import BundledPipelines, ToolConfig
 from wesemu.workflows.fetch import RemoteWorkflows, WorkflowWeb
@@ -62,6 +64,7 @@ class Core:
     """The parts that the APIs use. `wall` is the wall clock; `clock_control` the emulated one."""
 
     data: DataDirectory
+    seed: Seed | None
     wall: Clock
     clock_control: PersistentClock
     ids: IdSource
@@ -83,20 +86,27 @@ class Core:
 async def open_core(
     settings: Settings,
     wall: Clock,
-    ids: IdSource,
+    ids: IdSource | None,
     engines: Sequence[Engine] | None,
     sandbox: SandboxChoice,
     opening: AsyncExitStack,
 ) -> Core:
-    """Open all parts; `opening` closes them in reverse order.
+    """Open all parts; `opening` closes them in reverse order. `ids` replaces those of the seed.
 
-    Raises DataDirectoryRefused, DataDirectoryLocked, StoreError.
+    Raises InvalidRequest for a wrong seed, DataDirectoryRefused, DataDirectoryLocked, StoreError.
     """
     # The lock comes before everything that reads or changes the data.
     data = DataDirectory(settings.data.absolute())
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     opening.enter_context(data.lock())
-    clock_control = await PersistentClock.open(data.clock, wall, settings.clock.speed)
+    seed = await asyncio.to_thread(read_seed, settings.seed) if settings.seed else None
+    if seed is not None:
+        await asyncio.to_thread(data.seed_secret, seed.digest, SEED_START)
+        await asyncio.to_thread(seed.fill_buckets, data.buckets)
+    ids = ids or IdSource(None if seed is None else seed.number)
+    clock_control = await PersistentClock.open(
+        data.clock, wall, settings.clock.speed, start=None if seed is None else SEED_START
+    )
     opening.push_async_callback(clock_control.close)
     objects = await asyncio.to_thread(ObjectServices.open, data.buckets, ids)
     store = await RunStore.open(data.index)
@@ -118,6 +128,10 @@ async def open_core(
         tools=partial(resolve, settings.tools),
         lease=SystemLeases(data.leases).lease,
     )
+    if seed is not None:
+        known = await asyncio.to_thread(references.names)
+        for name, fasta in seed.missing_references(known).items():
+            await asyncio.to_thread(references.add, name, fasta)
     planner = _planner(settings, data, pipelines, node, engines, references, transfers, opening)
     changes = RunNotifier()
     limits = _limits(settings.limits)
@@ -152,6 +166,7 @@ async def open_core(
     )
     return Core(
         data,
+        seed,
         wall,
         clock_control,
         ids,

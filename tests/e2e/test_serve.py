@@ -106,3 +106,24 @@ def _until(holds, patience: float = PATIENCE) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+_SEES_READY = f"""#!{sys.executable}
+import os, pathlib, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(os.environ["WESEMU_SERVER"] + "/_wesemu/ready")
+except urllib.error.HTTPError as error:
+    pathlib.Path(__file__).with_suffix(".log").write_bytes(error.read())
+"""
+
+
+def test_seed_and_init_come_before_the_url(serve, tmp_path: Path) -> None:
+    script = tmp_path / "init" / "see.py"
+    (tmp_path / "seed" / "genes").mkdir(parents=True)
+    script.parent.mkdir()
+    script.write_text(_SEES_READY)
+    script.chmod(0o755)
+    server = serve("--seed", tmp_path / "seed", "--init", script.parent)
+    assert "the scripts of the setting init are running" in script.with_suffix(".log").read_text()
+    with urlopen(f"{server.url}/oss/", timeout=PATIENCE) as answer:
+        assert b"<Name>genes</Name>" in answer.read()

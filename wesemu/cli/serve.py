@@ -73,6 +73,16 @@ def serve(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log every request on stderr.")
     ] = False,
+    seed: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder whose folders become buckets, and FASTAs references.", metavar="DIR"
+        ),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A folder of scripts to run before the server is ready.", metavar="DIR"),
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve both APIs until Ctrl-C.
@@ -89,6 +99,8 @@ def serve(
         socket=socket_path,
         insecure=insecure or None,
         adopt_data=adopt_data or None,
+        seed=seed,
+        init=init,
     )
     token = secrets.token_urlsafe(24) if new_token else None
     if token is not None:
@@ -107,7 +119,7 @@ async def _serve(
     from aiohttp import web
 
     from wesemu.api.connections import ConnectionSite, quiet_when_out_of_files, raise_file_limit
-    from wesemu.app import create_app, open_connections
+    from wesemu.app import STARTING, create_app, open_connections
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -126,10 +138,17 @@ async def _serve(
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, auto_decompress=False
     )
+    scripts = await asyncio.to_thread(_init_scripts, settings.init)
     announced = False
     try:
         await runner.setup()
+        if scripts:
+            app[STARTING].append("the scripts of the setting init are running")
         await ConnectionSite(runner, listening, connections).start()
+        known = token or next(iter(settings.auth.tokens), "")
+        variables = {"WESEMU_SERVER": url_of(listening), "WESEMU_TOKEN": known}
+        await _run_scripts(scripts, variables, stopped)
+        app[STARTING].clear()
         announced = True
         await asyncio.to_thread(_announce, settings, listening, ready_file, token)
         await stopped.wait()
@@ -147,6 +166,56 @@ async def _serve(
         if announced and ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
     await _end_threads(threads)
+
+
+def _init_scripts(folder: Path | None) -> list[Path]:
+    """Return the programs in the folder of the setting `init`, by name.
+
+    Raises CommandRefused for a folder that is missing, and for a file that is no program.
+    """
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise CommandRefused(f"--init: there is no folder {folder}", ExitStatus.USAGE)
+    scripts = [each for each in sorted(folder.iterdir()) if each.is_file()]
+    scripts = [each.absolute() for each in scripts if not each.name.startswith(".")]
+    for script in scripts:
+        if not os.access(script, os.X_OK):
+            raise CommandRefused(
+                f"--init: {script} is not executable; type 'chmod +x {script}'", ExitStatus.USAGE
+            )
+    return scripts
+
+
+async def _run_scripts(
+    scripts: list[Path], variables: dict[str, str], stopped: asyncio.Event
+) -> None:
+    """Run the scripts one after another, with their output on stderr.
+
+    Return when the server is to stop. Raises CommandRefused for a script that fails.
+    """
+    for script in scripts:
+        process = await asyncio.create_subprocess_exec(
+            script,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=sys.stderr,
+            env={**os.environ, **variables},
+            start_new_session=True,
+        )
+        waiting = asyncio.create_task(process.wait(), name=f"init script {script.name}")
+        stopping = asyncio.create_task(stopped.wait(), name="stop of the server")
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not waiting.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            await waiting
+            return
+        if process.returncode:
+            raise CommandRefused(
+                f"the init script {script} ended with status {process.returncode}",
+                ExitStatus.MACHINE,
+            )
 
 
 def _blocks_exit(thread: threading.Thread) -> bool:

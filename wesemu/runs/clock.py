@@ -202,10 +202,15 @@ class PersistentClock:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, wall: Clock, speed: float) -> "PersistentClock":
-        """Continue from the time in `path` at `speed`. Raises OSError."""
+    async def open(
+        cls, path: Path, wall: Clock, speed: float, *, start: datetime | None = None
+    ) -> "PersistentClock":
+        """Continue from the time in `path` at `speed`, or else begin at `start`. Raises OSError.
+
+        Without a `start`, emulated time begins at wall time.
+        """
         now = wall.now()
-        stored = await asyncio.to_thread(_load, path) or ClockRate(now, now)
+        stored = await asyncio.to_thread(_load, path) or ClockRate(now, start or now)
         clock = cls(path, wall, stored)
         await clock.adjust(speed=speed)
         return clock

@@ -6,6 +6,7 @@ Also ids (`IdSource`) and the checks behind `/_wesemu/ready` (`Readiness`).
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import random
 import re
@@ -22,7 +23,7 @@ from typing import Any
 
 from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused, InvalidRequest
 from wesemu.runs.ports import Engine
-from wesemu.runs.run_directory import Workspace
+from wesemu.runs.run_directory import Workspace, write_atomically
 from wesemu.runs.store import RunStore
 from wesemu.util.text import os_reason, os_sentence
 
@@ -157,6 +158,17 @@ class DataDirectory:
         except FileExistsError:
             pass
         return path.read_bytes()
+
+    def seed_secret(self, content: bytes, created: datetime) -> None:
+        """Set the secret of a new directory, and the time of its creation.
+
+        Ids in answers that come from the secret are then the same for the same `content`.
+        """
+        path = self.root / "secret"
+        if not path.exists():
+            write_atomically(path, hashlib.sha256(content).digest())
+            path.chmod(0o600)
+            os.utime(path, (created.timestamp(), created.timestamp()))
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -314,6 +314,13 @@ class Settings(BaseSettings):
     adopt_data: bool = False
     """Use `data` although it contains files of others and no server has used it before."""
 
+    seed: Path | None = None
+    """A folder to start with: its folders become buckets, its FASTA files references. A reset goes
+    back to it."""
+
+    init: Path | None = None
+    """A folder of scripts that run, in the order of their names, before the server is ready."""
+
     host: str = "127.0.0.1"
     """The address to listen on; addresses other than loopback need credentials or `insecure`."""
 

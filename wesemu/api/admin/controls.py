@@ -231,6 +231,7 @@ class ResetHandlers:
     """Resets the server to the state after its first start.
 
     `restore` resets the clock and the faults. `empty_buckets` removes all objects; it blocks.
+    `to_seed` fills the empty buckets of a server with a seed, which are then emptied by each reset.
     `close` cancels running resets when the server shuts down.
     """
 
@@ -242,12 +243,14 @@ class ResetHandlers:
         *,
         restore: Callable[[], Awaitable[None]],
         empty_buckets: Callable[[], None],
+        to_seed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._service = service
         self._gate = gate
         self._ids = ids
         self._restore = restore
         self._empty_buckets = empty_buckets
+        self._to_seed = to_seed
         self._resetting: set[asyncio.Task[int]] = set()
 
     def routes(self) -> list[web.RouteDef]:
@@ -260,8 +263,9 @@ class ResetHandlers:
     async def reset(self, request: web.Request) -> web.Response:
         """Reset while other requests wait. The reset continues if the client disconnects."""
         body = await read(request, models.Reset)
-        removed = await self.run(_nothing, buckets=body.buckets)
-        return answer(models.ResetReport(runs=removed, buckets=body.buckets))
+        buckets = body.buckets or self._to_seed is not None
+        removed = await self.run(self._to_seed or _nothing, buckets=buckets)
+        return answer(models.ResetReport(runs=removed, buckets=buckets))
 
     async def run(self, work: Callable[[], Awaitable[None]], *, buckets: bool) -> int:
         """Reset, then do `work` while requests still wait. Return the number of removed runs.
