@@ -243,12 +243,12 @@ async def open_transfers(
         roots=tuple(root.absolute() for root in inputs.file_roots),
     )
     crc64 = await asyncio.to_thread(find_crc64)
-    shelf = BlobCache(cache / "inputs", int(inputs.cache_gib * _GIB))
-    await asyncio.to_thread(shelf.clean_up)
+    blobs = BlobCache(cache / "inputs", int(inputs.cache_gib * _GIB))
+    await asyncio.to_thread(blobs.clean_up)
     fetcher = HttpFetcher(guard, largest=int(inputs.largest_gib * _GIB))
-    store = InputCache(shelf, fetcher, crc64)
-    opening.push_async_callback(store.close)
-    return RemoteTransfers(locations, InputStager(store), Deliveries(locations, crc64))
+    input_cache = InputCache(blobs, fetcher, crc64)
+    opening.push_async_callback(input_cache.close)
+    return RemoteTransfers(locations, InputStager(input_cache), Deliveries(locations, crc64))
 
 
 def remote_bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:
