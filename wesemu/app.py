@@ -7,16 +7,13 @@
 import asyncio
 import hashlib
 import json
-import resource
-import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from aiohttp import web
 from yarl import URL
@@ -30,7 +27,7 @@ from wesemu.api.admin.controls import (
     ResetHandlers,
 )
 from wesemu.api.admin.data import ReferenceHandlers, SnapshotHandlers
-from wesemu.api.admin.metrics import MachineFigures, MetricsHandlers
+from wesemu.api.admin.metrics import MetricsHandlers
 from wesemu.api.admin.routes import AdminAccess, AdminDialect, EventHandlers, StateHandlers
 from wesemu.api.ags.auth import AgsAuthenticator
 from wesemu.api.ags.routes import AgsDialect, AgsHandlers
@@ -48,12 +45,12 @@ from wesemu.api.wes.routes import WesDialect
 from wesemu.api.wes.routes import routes as wes_routes
 from wesemu.api.wes.submit import RunSubmission
 from wesemu.composition import build_verifier, find_sandbox
-from wesemu.core import Core, open_core
+from wesemu.core import Core, machine_figures, open_core
+from wesemu.dashboard.emulator import Controls
 from wesemu.dashboard.node import Machine
 from wesemu.dashboard.pages import Pages
 from wesemu.dashboard.routes import DashboardDialect, DashboardHandlers
 from wesemu.engine_parameters import PARAMETERS
-from wesemu.engines.leases import live_tickets
 from wesemu.errors import ToolMissing
 from wesemu.genomics.tools import Tool, installed_tools
 from wesemu.node import Node
@@ -164,12 +161,13 @@ async def build_apis(
     auth, keys = settings.auth, settings.auth.ags_keys
     by_token = TokenAuthenticator(auth.tokens, guarded=bool(keys), verifier=verifier)
     bearer = by_token.find_or_verify if auth.bearers else None
+    admin_access = AdminAccess(auth.admin_token, enabled=settings.controls)
     pages = await asyncio.to_thread(partial(Pages, closed=auth.closed))
     apis: list[Dialect] = [
         DashboardDialect(by_token, pages, closed=auth.closed),
         WesDialect(by_token),
         AgsDialect(AgsAuthenticator(keys, WallClock(), bearer=bearer)),
-        AdminDialect(AdminAccess(auth.admin_token, enabled=settings.controls)),
+        AdminDialect(admin_access),
     ]
     oss = OssDialect(
         OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
@@ -217,6 +215,14 @@ async def build_apis(
         core.clock_control.clock,
         _machine(settings, core, readiness),
         RunSubmission(core.runs, facts, Limits(), callbacks.check),
+        Controls(
+            admin_access,
+            core.clock_control,
+            settings.sla.pace.value,
+            request_gate.faults,
+            core.policy,
+            request_gate.requests,
+        ),
         core.references.names,
         by_token,
         pages,
@@ -290,7 +296,7 @@ def add_controls(
             admin,
             request_gate.metrics,
             core.clock_control.clock,
-            partial(_machine_figures, core, settings),
+            partial(machine_figures, core, settings),
         ),
         resets,
         _snapshots(core, admin, resets),
@@ -347,36 +353,11 @@ def _callbacks(settings: Settings, core: Core) -> Callbacks:
     return callbacks
 
 
-def _machine_figures(core: Core, settings: Settings) -> MachineFigures:
-    tickets = live_tickets(core.data.leases)
-    held = [ticket for ticket in tickets if ticket.held]
-    disk = shutil.disk_usage(core.data.root)
-    return MachineFigures(
-        offered={
-            "cores": core.node.cores,
-            "memory": core.node.memory_mb << 20,
-            "gpus": len(core.node.gpus),
-        },
-        leased={
-            "cores": sum(ticket.cores for ticket in held),
-            "memory": sum(ticket.memory_mb for ticket in held) << 20,
-            "gpus": sum(len(ticket.devices) for ticket in held),
-        },
-        waiting_tasks=len(tickets) - len(held),
-        disk_free=disk.free,
-        disk_total=disk.total,
-        cache=_size_below(core.data.cache / "inputs" / "blobs"),
-        cache_limit=int(settings.inputs.cache_gib * (1 << 30)),
-        open_files=_open_files(),
-        open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-    )
-
-
 def _machine(settings: Settings, core: Core, readiness: Readiness) -> Machine:
     """Return what the dashboard shows of this machine."""
 
     def resources() -> JsonObject:
-        figures = _machine_figures(core, settings)
+        figures = machine_figures(core, settings)
         disk_used = figures.disk_total - figures.disk_free
         amounts = [
             *((name, figures.leased[name], offered) for name, offered in figures.offered.items()),
@@ -396,21 +377,6 @@ def _machine(settings: Settings, core: Core, readiness: Readiness) -> Machine:
         **{f"GPU {gpu.index}": str(gpu) for gpu in core.node.gpus},
     }
     return Machine(resources, core.store.queue.levels, readiness.problems, facts)
-
-
-def _open_files() -> int:
-    """Return the number of open files; 0 on systems without /proc."""
-    folder = Path("/proc/self/fd")
-    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
-
-
-def _size_below(folder: Path) -> int:
-    """Return the bytes of the files in the folders of `folder`; vanished files do not count."""
-    size = 0
-    for path in folder.glob("*/*"):
-        with suppress(OSError):
-            size += path.stat().st_size
-    return size
 
 
 def _node(node: Node) -> JsonValue:

@@ -4,8 +4,10 @@
 """
 
 import asyncio
+import resource
+import shutil
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from wesemu import node as node_inventory
+from wesemu.api.admin.metrics import MachineFigures
 from wesemu.api.csrf import names_loopback
 from wesemu.composition import (
     RemoteTransfers,
@@ -23,7 +26,7 @@ from wesemu.composition import (
     open_transfers,
 )
 from wesemu.engines.lease_queue import Capacity
-from wesemu.engines.leases import SystemLeases, declare
+from wesemu.engines.leases import SystemLeases, declare, live_tickets
 from wesemu.engines.sandbox import SandboxChoice
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import resolve
@@ -301,6 +304,47 @@ def _terms(settings: Settings) -> SlaTerms:
         factor=settings.sla.bases_factor,
         read_length_penalty=settings.sla.read_length_penalty,
     )
+
+
+def machine_figures(core: Core, settings: Settings) -> MachineFigures:
+    """Return resources, leases, disk, cache and open files. Blocks."""
+    tickets = live_tickets(core.data.leases)
+    held = [ticket for ticket in tickets if ticket.held]
+    disk = shutil.disk_usage(core.data.root)
+    return MachineFigures(
+        offered={
+            "cores": core.node.cores,
+            "memory": core.node.memory_mb << 20,
+            "gpus": len(core.node.gpus),
+        },
+        leased={
+            "cores": sum(ticket.cores for ticket in held),
+            "memory": sum(ticket.memory_mb for ticket in held) << 20,
+            "gpus": sum(len(ticket.devices) for ticket in held),
+        },
+        waiting_tasks=len(tickets) - len(held),
+        disk_free=disk.free,
+        disk_total=disk.total,
+        cache=_size_below(core.data.cache / "inputs" / "blobs"),
+        cache_limit=int(settings.inputs.cache_gib * (1 << 30)),
+        open_files=_open_files(),
+        open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
+
+
+def _open_files() -> int:
+    """Return the number of open files; 0 on systems without /proc."""
+    folder = Path("/proc/self/fd")
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0
+
+
+def _size_below(folder: Path) -> int:
+    """Return the bytes of the files in the folders of `folder`; vanished files do not count."""
+    size = 0
+    for path in folder.glob("*/*"):
+        with suppress(OSError):
+            size += path.stat().st_size
+    return size
 
 
 def pipelines_folder() -> Path:

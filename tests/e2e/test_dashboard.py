@@ -226,6 +226,7 @@ def test_no_page_has_a_serious_fault_of_accessibility_or_scrolls_sideways(
         f"{run}/request",
         "new",
         "new?pipeline=",
+        "emulator",
         "buckets",
         "buckets/sample",
         "node",

@@ -18,6 +18,13 @@ from wesemu.workflows.params import PARAMS
 _MOST_FILES = 500
 _PER_BUCKET = 1000
 
+_EXAMPLES = {
+    "reference": "a registered name, or oss://bucket/folder",
+    "bam": "oss://bucket/out/sample.bam",
+    "vcf": "oss://bucket/out/sample.vcf.gz",
+    "gvcf": "oss://bucket/out/sample.g.vcf.gz",
+}
+
 _MAIN = ("reference", "sample", "service", "bam", "vcf")
 """Parameters that the form shows; the others are folded away."""
 
@@ -92,11 +99,13 @@ def _properties(pipeline: str) -> dict[str, JsonObject]:
 def _field(name: str, schema: JsonObject, given: Mapping[str, str]) -> JsonValue:
     """Return one field: its choices, or none for free text, and its default as a placeholder."""
     default = schema.get("default")
+    if name == "service":
+        default = ServiceLevel(str(default)).name.lower()
     return {
         "name": name,
         "label": name.replace("_", " "),
         "choices": [*_choices(name, schema)],
-        "placeholder": "" if default is None or name == "reference" else _text(default),
+        "placeholder": _EXAMPLES.get(name) or ("" if default is None else _text(default)),
         "value": given.get(name, ""),
         "main": name in _MAIN,
     }

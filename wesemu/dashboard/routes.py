@@ -16,7 +16,7 @@ from wesemu.api.csrf import same_origin
 from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.api.wes.files import OpenedFile, open_below
 from wesemu.api.wes.submit import RunSubmission
-from wesemu.dashboard import buckets, new_run, node, run_page, run_table, variants
+from wesemu.dashboard import buckets, emulator, new_run, node, run_page, run_table, variants
 from wesemu.dashboard.pages import Page, Pages
 from wesemu.errors import (
     Conflict,
@@ -158,6 +158,7 @@ class DashboardHandlers:
         clock: Clock,
         machine: node.Machine,
         submission: RunSubmission,
+        controls: emulator.Controls,
         references: Callable[[], list[str]],
         tokens: TokenAuthenticator,
         pages: Pages,
@@ -169,6 +170,7 @@ class DashboardHandlers:
         self._clock = clock
         self._machine = machine
         self._submission = submission
+        self._controls = controls
         self._references = references
         self._tokens = tokens
         self._pages = pages
@@ -185,6 +187,7 @@ class DashboardHandlers:
             "runs/{run_id}/variants": self.variants,
             "new": self.new_run,
             "node": self.node,
+            "emulator": self.emulator,
             "buckets": self.buckets,
             "buckets/{bucket}": self.objects,
         }
@@ -199,6 +202,7 @@ class DashboardHandlers:
             web.post(_LOGIN, self.login),
             web.post(f"{HOME}logout", self.logout),
             web.post(f"{HOME}new", self.start),
+            web.post(f"{HOME}emulator", self.control),
             web.post(HOME + "runs/{run_id}/cancel", self.cancel),
             web.post(HOME + "runs/{run_id}/remove", self.remove),
             web.get(HOME + "runs/{run_id}/outputs/{path:.+}", self.output),
@@ -378,6 +382,15 @@ class DashboardHandlers:
 
     async def node(self, request: web.Request) -> web.Response:
         return self._pages.render(await node.page(self._machine), request)
+
+    async def emulator(self, request: web.Request) -> web.Response:
+        return self._pages.render(emulator.page(self._controls, request), request)
+
+    async def control(self, request: web.Request) -> web.Response:
+        """Change the clock or clear faults, as a form of the page asks."""
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        await emulator.apply(self._controls, request, form)
+        return web.Response(status=303, headers={"Location": f"{HOME}emulator"})
 
     async def buckets(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(buckets.overview, self._objects)

@@ -178,7 +178,9 @@ async def test_every_page_of_a_run_answers_in_each_state(
     engine.release("gate")
 
 
-@pytest.mark.parametrize("page", ["", "buckets", "buckets/genes", "node", "new", "login"])
+@pytest.mark.parametrize(
+    "page", ["", "buckets", "buckets/genes", "node", "new", "emulator", "login"]
+)
 async def test_pages_allow_no_inline_script_and_no_other_host(client: Client, page: str) -> None:
     async with client.get(f"/ui/{page}") as response:
         assert response.status == 200
