@@ -34,7 +34,7 @@ from wesemu.node import (
     take_inventory,
 )
 from wesemu.runs.clock import WallClock
-from wesemu.runs.ports import Engine, GpuStatus
+from wesemu.runs.ports import Engine, GpuStatus, Publisher
 from wesemu.settings import OidcSettings, Settings
 from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
@@ -47,7 +47,7 @@ from wesemu.storage.remote import (
 )
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.locations import Locations
-from wesemu.workflows.outputs import Deliveries
+from wesemu.workflows.outputs import RemotePublisher
 from wesemu.workflows.staging import InputStager
 
 if TYPE_CHECKING:
@@ -218,19 +218,19 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RemoteTransfers:
-    """Locations, the stager of remote inputs, and the deliveries of outputs to remote buckets."""
+    """Locations, the stager of remote inputs, and the publisher of results."""
 
     locations: Locations
     stage: InputStager
-    deliveries: Deliveries
+    publisher: Publisher
 
 
 async def open_transfers(
-    settings: Settings, cache: Path, opening: AsyncExitStack
+    settings: Settings, cache: Path, local: Publisher, opening: AsyncExitStack
 ) -> RemoteTransfers:
     """Build the remote transfers without a connection. `opening` ends running downloads.
 
-    `cache` is the cache folder of the data directory.
+    `cache` is the cache folder of the data directory, `local` publishes on this machine.
     """
     inputs = settings.inputs
     guard = AddressGuard(inputs.networks, setting="inputs.networks")
@@ -248,7 +248,8 @@ async def open_transfers(
     fetcher = HttpFetcher(guard, largest=int(inputs.largest_gib * _GIB))
     input_cache = InputCache(blobs, fetcher, crc64)
     opening.push_async_callback(input_cache.close)
-    return RemoteTransfers(locations, InputStager(input_cache), Deliveries(locations, crc64))
+    publisher = RemotePublisher(local, locations, crc64)
+    return RemoteTransfers(locations, InputStager(input_cache), publisher)
 
 
 def remote_bucket(name: str, settings: RemoteBucketSettings) -> RemoteBucket:

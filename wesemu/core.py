@@ -38,7 +38,7 @@ from wesemu.runs.maintenance import DirectoryCheck, repair_index
 from wesemu.runs.model import JsonObject, SlaTerms
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import Engine, Planner
-from wesemu.runs.publishing import Publisher
+from wesemu.runs.publishing import LocalPublisher
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunLimits, RunService, ServicePolicy
 from wesemu.runs.store import RunStore
@@ -124,7 +124,7 @@ async def open_core(
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
     pipelines = await asyncio.to_thread(pipelines_folder)
-    transfers = await open_transfers(settings, data.cache, opening)
+    transfers = await open_transfers(settings, data.cache, LocalPublisher(objects.store), opening)
     references = ReferenceStore(
         data.references,
         data.cache,
@@ -148,7 +148,7 @@ async def open_core(
         wall=wall,
         keep_runs=settings.keep_runs,
         leases=data.leases,
-        publisher=Publisher(objects.store),
+        publisher=transfers.publisher,
         limits=limits,
     )
     scheduler = Scheduler(
@@ -249,7 +249,6 @@ def _planner(
         offer,
         transfers.locations,
         transfers.stage,
-        transfers.deliveries,
         _tool_config(settings, node),
     )
     return WorkflowPlanner(

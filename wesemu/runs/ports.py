@@ -140,7 +140,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The outputs after delivery, and the failure if some were not delivered."""
+    """The published outputs, and the failure if some were not uploaded."""
 
     outputs: tuple[OutputFile, ...]
     failure: RunFailure | None = None
@@ -186,15 +186,6 @@ class Planner(Protocol):
         """
         ...
 
-    async def deliver(
-        self, run: Run, workspace: Workspace, outputs: Sequence[OutputFile], tell: ProgressCallback
-    ) -> Delivery:
-        """Upload published results to remote buckets. May be cancelled.
-
-        After a restart, another call continues the upload.
-        """
-        ...
-
     async def cleanup(self, run: Run, workspace: Workspace) -> None:
         """Release the resources of a run that has ended."""
         ...
@@ -218,6 +209,28 @@ class RunStarted:
     """The engine has planned the run: number of tasks."""
 
     total: int
+
+
+class Publisher(Protocol):
+    """Copies results into the run's `outputs/` and to the locations that the caller named."""
+
+    async def publish(
+        self, workspace: Workspace, publications: Sequence[Publication], report: ProgressCallback
+    ) -> Delivery:
+        """Publish all results in local buckets, or none. May be cancelled.
+
+        A failed upload is `Delivery.failure`. After a restart, another call continues the uploads.
+        Raises EngineFault if a required result is missing, OSError on a full disk or an unwritable
+        folder.
+        """
+        ...
+
+    async def clean_up(self, workspace: Workspace) -> None:
+        """Remove what an interrupted `publish` left. Call it when the run has ended.
+
+        Raises OSError.
+        """
+        ...
 
 
 class ObjectAdopter(Protocol):

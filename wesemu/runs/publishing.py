@@ -1,6 +1,6 @@
 """Publishing: results go from `work/` to the run's `outputs/` and to the places callers named.
 
-`Publisher` writes all files under temporary names and renames them at the end. A reader sees a
+`LocalPublisher` writes all files under temporary names and renames them at the end. A reader sees a
 complete file or none, and a failed run publishes nothing into buckets. Also the check which files
 can be published, and the names that active runs publish under (`ActiveTargets`).
 """
@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from wesemu.errors import EngineFault, WesemuError
 from wesemu.runs.digests import DigestStore, check, copy, flush, flush_file_system
 from wesemu.runs.model import JsonObject, JsonValue, OutputFile, Owner, Run, RunId, SharedOutput
-from wesemu.runs.ports import ObjectAdopter, Plan, Publication
+from wesemu.runs.ports import Delivery, ObjectAdopter, Plan, ProgressCallback, Publication
 from wesemu.runs.run_directory import (
     Workspace,
     read_regular,
@@ -155,8 +156,31 @@ class _Staged:
         )
 
 
-class Publisher:
-    """Publishes results. `adopter` adds objects to buckets and records their digests.
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[threading.Event], T]) -> T:
+    """Run `work` in a thread and return its result.
+
+    Cancellation sets the event that `work` receives and waits for the thread to end, so the thread
+    changes nothing afterwards.
+    """
+    stop = threading.Event()
+    thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({thread})
+        if not thread.cancelled():
+            thread.exception()  # retrieve it, or asyncio logs it as never retrieved
+        raise
+
+
+class LocalPublisher:
+    """Publishes results on this machine; implements `runs.ports.Publisher`.
+
+    `adopter` adds objects to buckets and records their digests.
 
     Only one run at a time renames its files, so a BAM and its index are from the same run.
     """
@@ -165,7 +189,16 @@ class Publisher:
         self._adopter = adopter
         self._renaming = threading.Lock()
 
-    def publish(
+    async def publish(
+        self, workspace: Workspace, publications: Sequence[Publication], report: ProgressCallback
+    ) -> Delivery:
+        work = partial(self.publish_blocking, workspace, publications)
+        return Delivery(await in_thread(work))
+
+    async def clean_up(self, workspace: Workspace) -> None:
+        await asyncio.to_thread(self.clean_up_blocking, workspace)
+
+    def publish_blocking(
         self,
         workspace: Workspace,
         publications: Sequence[Publication],
@@ -176,14 +209,14 @@ class Publisher:
         Raises EngineFault if a required result is missing, OSError on a full disk or an unwritable
         folder, HashingStopped.
         """
-        self.clean_up(workspace)
+        self.clean_up_blocking(workspace)
         if workspace.outputs.is_symlink():  # made by the workflow; could lead anywhere
             workspace.outputs.unlink()
         return _Publishing(workspace, self._adopter, stop or threading.Event()).publish(
             publications, self._renaming
         )
 
-    def clean_up(self, workspace: Workspace) -> None:
+    def clean_up_blocking(self, workspace: Workspace) -> None:
         """Clean up after a server that was killed while it published. Blocks.
 
         Delete temporary files, and restore the earlier files unless all were renamed.

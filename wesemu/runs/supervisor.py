@@ -6,7 +6,6 @@ It also resumes runs that an earlier server started.
 import asyncio
 import errno
 import os
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from wesemu.errors import EngineFault, FaultInjected, RunNotFound, TransitionRef
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
 from wesemu.runs.disk_full import check_room, out_of_files, retry_on_full_disk
-from wesemu.runs.model import OutputFile, Run, RunFailure, RunId, RunState
+from wesemu.runs.model import Run, RunFailure, RunId, RunState
 from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
 from wesemu.runs.outcome import (
     FailAtTask,
@@ -45,11 +44,12 @@ from wesemu.runs.ports import (
     Progress,
     ProgressCallback,
     Publication,
+    Publisher,
     QueuePriority,
     RunStarted,
     TaskChanged,
 )
-from wesemu.runs.publishing import Publisher
+from wesemu.runs.publishing import LocalPublisher
 from wesemu.runs.run_directory import Workspace, write_json
 from wesemu.runs.run_figures import due
 from wesemu.runs.serialization import read_plan, write_end
@@ -57,24 +57,6 @@ from wesemu.runs.service import RunLimits
 from wesemu.runs.store import RunStore
 
 _T = TypeVar("_T")
-
-
-async def in_thread(work: Callable[[threading.Event], _T]) -> _T:
-    """Run `work` in a thread and return its result.
-
-    Cancellation sets the event that `work` receives and waits for the thread to end, so the thread
-    changes nothing afterwards.
-    """
-    stop = threading.Event()
-    thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({thread})
-        if not thread.cancelled():
-            thread.exception()  # retrieve it, or asyncio logs it as never retrieved
-        raise
 
 
 _RESUMES = 1
@@ -121,7 +103,7 @@ class Supervisor:
         limits: RunLimits | None = None,
     ) -> None:
         self._store = store
-        self._publisher = publisher or Publisher()
+        self._publisher = publisher or LocalPublisher()
         self._planner = planner
         self._limits = limits or RunLimits()
         self._engines = engines
@@ -370,19 +352,13 @@ class Supervisor:
     async def _publish_partial(self, run: Run, workspace: Workspace, outcome: Outcome) -> Run:
         """Publish the outputs of a failed run into its own directory. Never raises."""
         wanted = [Publication(path, path, optional=True) for path in outcome.outputs]
+        publishing = self._publisher.publish(workspace, wanted, lambda tags: None)
         try:
-            outputs = await self._publish(run.id, workspace, wanted)
+            delivery = await self._run_cancellable(run.id, publishing)
         except (OSError, WesemuError) as error:
             log.warning("publishing partial outputs failed", run_id=run.id, error=str(error))
             return run
-        return replace(run, outputs=outputs, unpublished=unpublished_notes(outcome))
-
-    async def _publish(
-        self, run_id: RunId, workspace: Workspace, wanted: Sequence[Publication]
-    ) -> tuple[OutputFile, ...]:
-        """Publish in a thread; a cancel of the run or a shutdown interrupts it."""
-        work = partial(self._publisher.publish, workspace, wanted)
-        return await self._run_cancellable(run_id, in_thread(work))
+        return replace(run, outputs=delivery.outputs, unpublished=unpublished_notes(outcome))
 
     async def _complete(self, run: Run, workspace: Workspace, plan: Plan, outcome: Outcome) -> None:
         results = await self._planner.results(run, workspace)
@@ -403,10 +379,9 @@ class Supervisor:
         ended = await self._wait_for_sla_end(run)
         if run.terms.fault.out_of_disk:  # an injected fault
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        outputs = await self._publish(run.id, workspace, wanted)
         async with TagWriteBehind(self._store, self._changes, run) as buffer:
-            delivering = self._planner.deliver(run, workspace, outputs, buffer.add)
-            delivery = await self._run_cancellable(run.id, delivering)
+            publishing = self._publisher.publish(workspace, wanted, buffer.add)
+            delivery = await self._run_cancellable(run.id, publishing)
         run = replace(run, outputs=delivery.outputs, tags=buffer.tags)
         if delivery.failure is not None:
             await self._end(run, RunState.SYSTEM_ERROR, delivery.failure, outcome.exit_code)
@@ -475,7 +450,8 @@ class Supervisor:
         with _log_write_errors("state.json", run):
             # The index already has the end, so a shutdown waits until the directory has it too.
             await _finish_despite_cancel(asyncio.to_thread(write_end, workspace, run, tasks))
-            await asyncio.to_thread(self._publisher.clean_up, workspace)
+        with _log_write_errors("publishing", run):
+            await self._publisher.clean_up(workspace)
         try:
             await self._planner.cleanup(run, workspace)
         except Exception:

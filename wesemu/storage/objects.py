@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +31,7 @@ from wesemu.storage.upload_buffer import Digests, UploadFile
 
 
 _STAMP_LENGTH = 5
+_EARLIER = ".earlier"
 
 Kind = Literal["Normal", "Multipart", "Appendable"]
 
@@ -61,18 +61,29 @@ class MetadataStore:
 
     def load(self, key: str, stat: os.stat_result) -> ObjectRecord | None:
         """Return the record, or None if there is none or the file has changed since."""
-        try:
-            content = json.loads(self._path(key).read_bytes())
-        except (OSError, ValueError):
-            return None
-        if not self._matches(content.pop("file", None), key, stat):
-            return None
-        known = {field.name for field in fields(ObjectRecord)}
-        return ObjectRecord(**{name: value for name, value in content.items() if name in known})
+        path = self._path(key)
+        for each in (path, path.with_suffix(_EARLIER)):
+            try:
+                content = json.loads(each.read_bytes())
+            except FileNotFoundError:
+                return None
+            except (OSError, ValueError):
+                continue
+            if self._matches(content.pop("file", None), key, stat):
+                known = {field.name for field in fields(ObjectRecord)}
+                return ObjectRecord(**{n: value for n, value in content.items() if n in known})
+        return None
 
     def save(self, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
         """Save the record without syncing it: an object without a record is one made by hand."""
-        path = self._path(key)
+        self._write(self._path(key), key, stat, record)
+
+    def keep(self, key: str, stat: os.stat_result) -> None:
+        """Keep the record of the present file: it is valid again if its replacement is undone."""
+        if (record := self.load(key, stat)) is not None:
+            self._write(self._path(key).with_suffix(_EARLIER), key, stat, record)
+
+    def _write(self, path: Path, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = [*_stamp(key, stat), stat.st_ino, self._folder.stat().st_ino]
         temporary = path.with_suffix(".new")
@@ -84,7 +95,8 @@ class MetadataStore:
         return self._path(key).exists()
 
     def remove(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        for path in (self._path(key), self._path(key).with_suffix(_EARLIER)):
+            path.unlink(missing_ok=True)
 
     def _matches(self, saved: object, key: str, stat: os.stat_result) -> bool:
         """Return True if the saved stamp is that of this file."""
@@ -292,11 +304,14 @@ class ObjectStore:
         """Return a function that makes `path`, a file in the bucket, the object at the oss://
         `url`.
 
-        Both raise OSError.
+        A caller that puts the earlier file back restores the earlier object with its record. Both
+        raise OSError.
         """
         bucket, key = parse(url)
         target = self._locate(bucket, key)
         record = ObjectRecord(etag=digests.md5.upper(), crc64=digests.crc64)
+        with suppress(ObjectNotFound), self._key_lock(target):
+            target.records.keep(key, target.status())
 
         def adopt() -> ObjectInfo:
             with self._key_lock(target):
@@ -459,7 +474,7 @@ def _append_to(
             f"{target.key!r} has {before.size} bytes; go on there, not at {position}",
             length=before.size,
         )
-    status = _append_file(target.path, upload.path)
+    status = upload.append_to(target.path)
     record = _record_after_append(before, digests)
     target.records.save(target.key, status, record)
     return target.info_with(status, record)
@@ -472,20 +487,6 @@ def _remove_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
             raise
-
-
-def _append_file(path: Path, addition: Path) -> os.stat_result:
-    """Append the file completely or not at all, unless the machine crashes."""
-    with path.open("r+b") as file, addition.open("rb") as source:
-        size = file.seek(0, os.SEEK_END)
-        try:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.ftruncate(file.fileno(), size)
-            raise
-        return os.fstat(file.fileno())
 
 
 def _record_after_append(before: ObjectInfo, digests: Digests) -> ObjectRecord:

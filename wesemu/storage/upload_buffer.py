@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -108,6 +109,19 @@ class UploadFile:
         with path.open("rb", buffering=0) as source:
             while chunk := source.read(_MIB):
                 self._write(chunk)
+
+    def append_to(self, path: Path) -> os.stat_result:
+        """Append this file to another one, completely or not at all, unless the machine crashes."""
+        with path.open("r+b") as file, self.path.open("rb") as source:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                shutil.copyfileobj(source, file, _MIB)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                os.ftruncate(file.fileno(), size)
+                raise
+            return os.fstat(file.fileno())
 
     def sync(self) -> None:
         with self._lock:

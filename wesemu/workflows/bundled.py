@@ -20,19 +20,18 @@ from wesemu.genomics.reference_records import index_format, listed_index_format,
 from wesemu.runs.model import (
     JsonObject,
     JsonValue,
-    OutputFile,
     Placement,
     Resources,
     Run,
     RunFailure,
     RunRequest,
 )
-from wesemu.runs.ports import Delivery, LaunchRequest, Plan, ProgressCallback, Results
+from wesemu.runs.ports import LaunchRequest, Plan, ProgressCallback, Results
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.buckets import Buckets
 from wesemu.workflows.inputs import Inputs, LaneFiles, ReferenceIndexer, RunFiles
 from wesemu.workflows.locations import Locations, RunInputs
-from wesemu.workflows.outputs import Deliveries, Publications
+from wesemu.workflows.outputs import Publications
 from wesemu.workflows.params import GPU_CALLERS, MAPPERS, MappingParams, WgsParams, parse_params
 from wesemu.workflows.placement import (
     NodeOffer,
@@ -207,7 +206,6 @@ class BundledPipelines:
         node: NodeOffer,
         locations: Locations | None = None,
         stager: InputStager | None = None,
-        deliveries: Deliveries | None = None,
         tools: ToolConfig | None = None,
         gpu_problem: Callable[[Path], str | None] = gpu_problem,
     ) -> None:
@@ -218,7 +216,6 @@ class BundledPipelines:
         self._indexer = indexer
         self._locations = locations or Locations()
         self._stager = stager or InputStager(None)
-        self._deliveries = deliveries or Deliveries(self._locations)
         self._node = node
         self._gpu_problem = gpu_problem
         self._tools = tools or ToolConfig()
@@ -350,14 +347,8 @@ class BundledPipelines:
             input_bytes=input_bytes,
         )
 
-    async def deliver(
-        self, workspace: Workspace, outputs: Sequence[OutputFile], report: ProgressCallback
-    ) -> Delivery:
-        return await self._deliveries.deliver(workspace, outputs, report)
-
-    async def cleanup(self, run: Run, workspace: Workspace) -> None:
+    async def cleanup(self, workspace: Workspace) -> None:
         await self._stager.cleanup(workspace.inputs)
-        await self._deliveries.abort_uploads(run.id, workspace)
 
     def _gpu_problem_of(self, params: MappingParams, workflow: str) -> str | None:
         """Return why the run cannot use GPUs, or None."""

@@ -1,7 +1,7 @@
 """Outputs of the bundled pipelines: uploads to remote buckets, and publications by parameter."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,9 @@ from weakref import WeakValueDictionary
 import structlog
 
 from wesemu.errors import InvalidRequest, WesemuError
-from wesemu.runs.model import OutputFile, RunFailure, RunId
-from wesemu.runs.ports import Delivery, ProgressCallback, Publication
+from wesemu.runs.model import OutputFile, RunFailure
+from wesemu.runs.ports import Delivery, ProgressCallback, Publication, Publisher
 from wesemu.runs.run_directory import Workspace
-from wesemu.runs.serialization import read_plan
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.cache import source_hash
 from wesemu.storage.checksums import Crc64
@@ -30,24 +29,29 @@ _ABORT_SECONDS = 10.0
 log = structlog.get_logger("wesemu.delivery")
 
 
-class Deliveries:
-    """Uploads outputs whose `published` location is in a remote bucket."""
+class RemotePublisher:
+    """Publishes results with `local`, then uploads those for remote buckets.
 
-    def __init__(self, locations: Locations, crc64: Crc64 | None = None) -> None:
+    Implements `runs.ports.Publisher`.
+    """
+
+    def __init__(self, local: Publisher, locations: Locations, crc64: Crc64 | None = None) -> None:
+        self._local = local
         self._locations = locations
         self._crc64 = crc64
         self._location_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def deliver(
-        self, workspace: Workspace, outputs: Sequence[OutputFile], report: ProgressCallback
+    async def publish(
+        self, workspace: Workspace, publications: Sequence[Publication], report: ProgressCallback
     ) -> Delivery:
-        """Upload the outputs in order, one at a time.
+        """Publish, then upload in order, one result at a time.
 
         Stop at the first failure; outputs that were not uploaded lose their `published` location
         and stay in the run directory. `report` receives the tags `wesemu.delivery.bytes` and
         `wesemu.delivery.total`.
         """
-        names = await asyncio.to_thread(_remote_outputs, workspace)
+        outputs = (await self._local.publish(workspace, publications, report)).outputs
+        names = _remote_names(publications)
         remote_outputs = [
             each for each in outputs if each.name in names and each.published is not None
         ]
@@ -55,13 +59,31 @@ class Deliveries:
             # Sorted, so two runs never wait for each other's locks.
             for location in sorted({each.published or "" for each in remote_outputs}):
                 await locks.enter_async_context(self._location_lock(location))
-            return await self._deliver(workspace, outputs, remote_outputs, report)
+            return await self._upload(workspace, outputs, remote_outputs, report)
+
+    async def clean_up(self, workspace: Workspace) -> None:
+        """Also abort unfinished uploads, so no parts remain in the buckets."""
+        await self._local.clean_up(workspace)
+        uploads = await asyncio.to_thread(_unfinished_uploads, workspace)
+        if not uploads:
+            return
+        try:
+            async with asyncio.timeout(_ABORT_SECONDS):
+                for record, location in uploads:
+                    remote = self._locations.key(location)
+                    await Uploader(remote.bucket).abort(remote.key, record)
+        except (WesemuError, TimeoutError, OSError) as error:
+            log.warning(
+                "aborting an upload failed; its parts remain in the bucket",
+                run_id=workspace.root.name,
+                error=str(error),
+            )
 
     def _location_lock(self, location: str) -> asyncio.Lock:
         """Return the lock of a location: the BAM and its index must be of the same run."""
         return self._location_locks.setdefault(location, asyncio.Lock())
 
-    async def _deliver(
+    async def _upload(
         self,
         workspace: Workspace,
         outputs: Sequence[OutputFile],
@@ -91,31 +113,12 @@ class Deliveries:
             return Delivery(kept, _failure(output, error))
         return Delivery(tuple(outputs))
 
-    async def abort_uploads(self, run_id: RunId, workspace: Workspace) -> None:
-        """Abort the unfinished uploads of a run that has ended, so no parts remain in the
-        buckets.
-        """
-        uploads = await asyncio.to_thread(_unfinished_uploads, workspace)
-        if not uploads:
-            return
-        try:
-            async with asyncio.timeout(_ABORT_SECONDS):
-                for record, location in uploads:
-                    remote = self._locations.key(location)
-                    await Uploader(remote.bucket).abort(remote.key, record)
-        except (WesemuError, TimeoutError, OSError) as error:
-            log.warning(
-                "aborting an upload failed; its parts remain in the bucket",
-                run_id=run_id,
-                error=str(error),
-            )
-
     async def _send(self, workspace: Workspace, output: OutputFile, report: ByteCallback) -> None:
         assert output.published is not None
         assert output.sha256 is not None
         remote = self._locations.key(output.published)
         record = _record_path(workspace, output.published)
-        # The .location file marks an unfinished upload, for `abort_uploads`.
+        # The .location file marks an unfinished upload, for `clean_up`.
         await asyncio.to_thread(_save_location, record, output.published)
         upload = RemoteUpload(
             workspace.outputs / output.path, remote.key, output.size, output.sha256, record
@@ -124,17 +127,12 @@ class Deliveries:
         await asyncio.to_thread(record.with_suffix(".location").unlink, missing_ok=True)
 
 
-def _remote_outputs(workspace: Workspace) -> set[str]:
-    """Return the names of outputs that belong to remote buckets by the run's plan.
+def _remote_names(publications: Iterable[Publication]) -> set[str]:
+    """Return the names of results for remote buckets.
 
-    The settings may have changed since the plan.
+    The run's plan decides: the settings may have changed since.
     """
-    plan = read_plan(workspace)
-    return {
-        each.name
-        for each in plan.publications or ()
-        if each.url is not None and each.destination is None
-    }
+    return {each.name for each in publications if each.url is not None and each.destination is None}
 
 
 def _failure(output: OutputFile, error: Exception) -> RunFailure:

@@ -14,7 +14,6 @@ from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
 from wesemu.runs.model import (
     Graph,
-    OutputFile,
     Owner,
     Resources,
     Run,
@@ -22,7 +21,7 @@ from wesemu.runs.model import (
     RunRequest,
     workflow_kind,
 )
-from wesemu.runs.ports import Delivery, Engine, LaunchRequest, Plan, ProgressCallback, Results
+from wesemu.runs.ports import Engine, LaunchRequest, Plan, ProgressCallback, Results
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, make_executable, safe_name
 from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import BundledPipelines
@@ -228,20 +227,9 @@ class WorkflowPlanner:
             return await self._bundled.prepare(run, workspace, report)
         return await self._attached.prepare(run, workspace)
 
-    async def deliver(
-        self,
-        run: Run,
-        workspace: Workspace,
-        outputs: Sequence[OutputFile],
-        report: ProgressCallback,
-    ) -> Delivery:
-        if run.workflow:
-            return await self._bundled.deliver(workspace, outputs, report)
-        return Delivery(tuple(outputs))
-
     async def cleanup(self, run: Run, workspace: Workspace) -> None:
         if run.workflow:
-            await self._bundled.cleanup(run, workspace)
+            await self._bundled.cleanup(workspace)
 
     async def results(self, run: Run, workspace: Workspace) -> Results:
         return await self._bundled.results(workspace) if run.workflow else Results()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from wesemu.runs import publishing
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.ports import Publication
-from wesemu.runs.publishing import Publisher
+from wesemu.runs.publishing import LocalPublisher
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
+from wesemu.storage.objects import ObjectRecord
 
 BAM, INDEX = "oss://genes/out/a.bam", "oss://genes/out/a.bam.bai"
 
@@ -40,19 +42,53 @@ def publications(tmp_path: Path) -> list[Publication]:
 
 
 def test_what_is_published_has_its_digests(tmp_path: Path, objects: ObjectServices) -> None:
-    outputs = Publisher(objects.store).publish(workspace(tmp_path, "one"), publications(tmp_path))
+    outputs = LocalPublisher(objects.store).publish_blocking(
+        workspace(tmp_path, "one"), publications(tmp_path)
+    )
     assert [output.published for output in outputs] == [BAM, INDEX]
     info = objects.store.find("genes", "out/a.bam")
     assert info.etag == hashlib.md5(b"one", usedforsecurity=False).hexdigest().upper()
     assert info.record.crc64 is not None
 
 
+class Killed(BaseException):
+    """As SIGKILL, after which nothing is tidied up."""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_object_that_is_put_back_keeps_its_etag_and_metadata(
+    tmp_path: Path, objects: ObjectServices, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    with objects.store.new_upload("genes") as upload:
+        upload.write(b"earlier")
+        record = ObjectRecord(etag=upload.finish().etag, metadata={"sample": "a"})
+        before = objects.store.put("genes", "out/a.bam", upload, record)
+    run, wanted = workspace(tmp_path, "one"), publications(tmp_path)
+    publisher = LocalPublisher(objects.store)
+    index = tmp_path / "buckets/genes/out/a.bam.bai"
+    (index.mkdir if not killed else index.touch)()
+
+    def fail(staged: object) -> bool:
+        if str(getattr(staged, "target", "")) == str(index):
+            raise Killed
+        return set_aside(staged)
+
+    set_aside = publishing._set_aside
+    if killed:
+        monkeypatch.setattr(publishing, "_set_aside", fail)
+    for _ in range(2):
+        with pytest.raises(Killed if killed else IsADirectoryError):
+            publisher.publish_blocking(run, wanted)
+        publisher.clean_up_blocking(run)
+        assert objects.store.find("genes", "out/a.bam") == before
+
+
 def test_a_bam_and_its_index_are_of_one_run(tmp_path: Path, objects: ObjectServices) -> None:
-    publisher = Publisher(objects.store)
+    publisher = LocalPublisher(objects.store)
     spaces = [workspace(tmp_path, f"run-{number}") for number in range(12)]
     with ThreadPoolExecutor(len(spaces)) as pool:
         for _ in range(5):
-            list(pool.map(lambda s: publisher.publish(s, publications(tmp_path)), spaces))
+            list(pool.map(lambda s: publisher.publish_blocking(s, publications(tmp_path)), spaces))
             bam = objects.store.open("genes", "out/a.bam")[1]
             index = objects.store.open("genes", "out/a.bam.bai")[1]
             with bam, index:

@@ -6,7 +6,7 @@ import pytest
 
 from wesemu.errors import EngineFault
 from wesemu.runs.ports import Publication
-from wesemu.runs.publishing import Publisher
+from wesemu.runs.publishing import LocalPublisher
 from wesemu.runs.run_directory import Workspace
 
 
@@ -41,7 +41,7 @@ def test_a_target_that_cannot_be_replaced_undoes_the_others(
     names = ("first", "second", "third")
     publications = [wanted(workspace, name, bucket / name) for name in names]
     with pytest.raises(IsADirectoryError):
-        Publisher().publish(workspace, publications)
+        LocalPublisher().publish_blocking(workspace, publications)
     assert files_below(bucket) == {"first": "old"}
     assert files_below(workspace.outputs) == {}
 
@@ -52,7 +52,7 @@ def test_the_same_result_may_be_named_twice_and_published_again(
     bucket = tmp_path / "bucket"
     publications = [wanted(workspace, "first", bucket / "first")] * 2
     for _ in range(2):
-        [output] = Publisher().publish(workspace, publications)
+        [output] = LocalPublisher().publish_blocking(workspace, publications)
         assert output.size == len("new first")
         assert files_below(bucket) == {"first": "new first"}
         assert files_below(workspace.outputs) == {"first": "new first"}
@@ -66,5 +66,7 @@ def test_a_link_that_leads_out_is_named_and_nothing_is_published(
     (tmp_path / "secret").write_text("secret")
     (workspace.work / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(EngineFault, match="the output link cannot be published: it is a link that"):
-        Publisher().publish(workspace, [good, Publication("link", "link", optional=optional)])
+        LocalPublisher().publish_blocking(
+            workspace, [good, Publication("link", "link", optional=optional)]
+        )
     assert files_below(workspace.outputs) == {}

@@ -12,7 +12,7 @@ import pytest
 from wesemu.runs import digests
 from wesemu.runs.digests import DigestStore, HashingStopped
 from wesemu.runs.ports import Publication
-from wesemu.runs.publishing import Publisher
+from wesemu.runs.publishing import LocalPublisher
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.objects import ObjectStore
@@ -49,7 +49,7 @@ def begin(
 ) -> threading.Thread:
     def work() -> None:
         with pytest.raises(HashingStopped):
-            Publisher().publish(workspace, wanted, stop)
+            LocalPublisher().publish_blocking(workspace, wanted, stop)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -109,13 +109,13 @@ def test_digests_that_took_long_are_not_computed_again(
     monkeypatch.setattr(digests, "compute", once)
     wanted = [Publication("a", "a"), Publication("b", "b")]
     with pytest.raises(HashingStopped):
-        Publisher().publish(workspace, wanted, stop)
+        LocalPublisher().publish_blocking(workspace, wanted, stop)
     sparse(workspace.work / "b", 3)
-    outputs = Publisher().publish(workspace, wanted, threading.Event())
+    outputs = LocalPublisher().publish_blocking(workspace, wanted, threading.Event())
     assert computed == [3, HUGE, 3]
     assert [output.size for output in outputs] == [3, 3]
     (workspace.work / "a").write_bytes(b"another")
-    [output] = Publisher().publish(workspace, wanted[:1])
+    [output] = LocalPublisher().publish_blocking(workspace, wanted[:1])
     assert output.size == 7
 
 
@@ -129,7 +129,7 @@ def test_many_files_are_made_durable_at_once(
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: (synced.append(descriptor), fsync(descriptor))
     )
-    outputs = Publisher().publish(
+    outputs = LocalPublisher().publish_blocking(
         workspace, [Publication(f"{n}.txt", f"{n}.txt") for n in range(MANY)]
     )
     assert len(outputs) == MANY
@@ -141,7 +141,7 @@ def test_the_longest_names_are_published(workspace: Workspace) -> None:
     (workspace.work / LONGEST).write_text("new")
     (workspace.root.parents[1] / "buckets" / "genes" / LONGEST).write_text("old")
     store = ObjectStore(workspace.root.parents[1] / "buckets", find_crc64())
-    Publisher(store).publish(workspace, [into_bucket(workspace, LONGEST, LONGEST)])
+    LocalPublisher(store).publish_blocking(workspace, [into_bucket(workspace, LONGEST, LONGEST)])
     assert (workspace.outputs / LONGEST).read_text() == "new"
     assert store.find("genes", LONGEST).record.etag is not None
     assert leftovers(workspace) == []
@@ -176,11 +176,11 @@ def test_a_kill_at_any_moment_leaves_all_or_nothing(
         patch.setattr(Path, "replace", killing)
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
         with contextlib.suppress(Killed):
-            Publisher().publish(workspace, wanted)
+            LocalPublisher().publish_blocking(workspace, wanted)
     if again:
-        Publisher().publish(workspace, wanted)
+        LocalPublisher().publish_blocking(workspace, wanted)
     else:
-        Publisher().clean_up(workspace)
+        LocalPublisher().clean_up_blocking(workspace)
     found = {(bucket / name).read_text() for name in ("a.bam", "a.bam.bai")}
     assert found == {"new"} if again else len(found) == 1
     assert leftovers(workspace) == []
@@ -191,9 +191,9 @@ def test_only_its_own_temporary_files_are_removed(workspace: Workspace) -> None:
     mine = workspace.root / "thesis.tex"
     mine.write_text("mine")
     workspace.publishing.write_text(json.dumps({"targets": [str(mine)], "committed": False}))
-    Publisher().clean_up(workspace)
+    LocalPublisher().clean_up_blocking(workspace)
     assert mine.read_text() == "mine"
     for content in ("", "[]", "[" * 100_000, '{"targets": 1}'):
         workspace.publishing.write_text(content)
-        Publisher().clean_up(workspace)
+        LocalPublisher().clean_up_blocking(workspace)
         assert not workspace.publishing.exists()
