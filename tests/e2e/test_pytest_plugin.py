@@ -1,6 +1,7 @@
 """The pytest plugin as its users run it: in a folder without configuration."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from textwrap import dedent
 import pytest
 
 pytest_plugins = ["pytester"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "pytest.md"
 
 CONTRACT = """
 import pytest
@@ -107,8 +110,15 @@ def servers(folder: Path) -> set[str]:
 
 
 def test_the_contract_holds_on_two_workers_and_nothing_is_left(bare, pytester) -> None:
-    done = bare("-n", "2", test_contract=CONTRACT, test_failing=FAILING, test_session=SESSION)
-    done.assert_outcomes(passed=7, failed=1, errors=1)
+    first = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    done = bare(
+        *("-n", "2"),
+        test_contract=CONTRACT,
+        test_failing=FAILING,
+        test_session=SESSION,
+        test_page=first[1],
+    )
+    done.assert_outcomes(passed=8, failed=1, errors=1)
     text = done.stdout.str()
     assert "run " in text
     assert "EXECUTOR_ERROR" in text

@@ -38,7 +38,8 @@ class EmulatorServer:
         self.engine = engine
         self._log: IO[bytes] = TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "wesemu.testing.server", engine, json.dumps(settings)],
+            # -P: no module of the tests' folder hides one of the server's
+            [sys.executable, "-P", "-m", "wesemu.testing.server", engine, json.dumps(settings)],
             env={name: value for name, value in os.environ.items() if name[:7] != "WESEMU_"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -41,9 +41,8 @@ class _Servers:
             if server is not None:
                 server.close()
             server = self._servers[key] = EmulatorServer(engine, settings)
-        emulator = Emulator(server, self.samples)
-        emulator.reset()
-        return emulator
+            Emulator(server, self.samples).reset()  # sets the seed of run ids
+        return Emulator(server, self.samples)
 
     def close(self) -> None:
         for server in self._servers.values():
@@ -58,10 +57,12 @@ def _wesemu_servers() -> Iterator[_Servers]:
 
 
 @pytest.fixture
-def wesemu(request: pytest.FixtureRequest, _wesemu_servers: _Servers) -> "Emulator":
+def wesemu(request: pytest.FixtureRequest, _wesemu_servers: _Servers) -> "Iterator[Emulator]":
     """Give a test an empty wesemu server; `@pytest.mark.wesemu(engine="real")` runs real tools."""
     engine, settings = _options(request.node)
-    return _wesemu_servers.get(engine, settings)
+    emulator = _wesemu_servers.get(engine, settings)
+    yield emulator
+    emulator.reset()
 
 
 @pytest.fixture(scope="session")
