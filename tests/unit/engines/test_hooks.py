@@ -1,10 +1,11 @@
-"""What hooks.py takes for granted in Snakemake; a version that breaks this is not TESTED."""
+"""What hooks and plugin assume about Snakemake; a version that breaks this is not TESTED."""
 
 import inspect
 import logging
 import subprocess
 import sys
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,19 +51,15 @@ def test_executor_runs_each_job_in_a_thread_by_cached_or_run() -> None:
     assert parameters(local.Executor.format_job_exec) == ["self", "job"]
     source = inspect.getsource(local.Executor)
     assert "self.pool.submit(self.cached_or_run, job, self.spawn_job, job)" in source
-    assert "time.sleep(1)" in source
     assert issubclass(local.SpawnedJobError, Exception)
 
 
 def test_executor_runs_jobs_of_a_pipe_or_service_by_run_group_job() -> None:
     local = import_module("snakemake.executors.local")
     assert parameters(local.Executor.run_group_job) == ["self", "job"]
-    source = inspect.getsource(local.Executor)
-    assert "self.pool.submit(self.run_group_job, job)" in source
+    assert "self.pool.submit(self.run_group_job, job)" in inspect.getsource(local.Executor)
     assert parameters(local.Executor.run_single_job) == ["self", "job"]
-    assert "[self.run_single_job(j) for j in job if j.is_service]" in source
-    shell = import_module("snakemake.shell").shell
-    assert parameters(shell.kill) == ["jobid"]
+    assert parameters(local.shell.terminate) == ["jobid"]
 
 
 def test_users_of_services_wait_for_files_by_wait_for_files() -> None:
@@ -73,15 +70,20 @@ def test_users_of_services_wait_for_files_by_wait_for_files() -> None:
     assert "f for f in self.input if self.is_pipe_or_service_input(f)" in source
 
 
-def test_scheduler_has_what_planning_failing_and_stopping_need() -> None:
-    scheduling = import_module("snakemake.scheduling.job_scheduler")
-    scheduler = scheduling.JobScheduler
-    assert parameters(scheduler.__init__)[:2] == ["self", "workflow"]
-    assert parameters(scheduler._handle_error) == ["self", "job", "postprocess_job"]
-    source = inspect.getsource(scheduler)
-    for name in ("_user_kill", "_open_jobs", "_lock", "self.failed.add(job)"):
-        assert name in source
+def test_scheduler_constructs_the_executor_of_a_plugin_and_notifies_it() -> None:
+    scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
+    source = inspect.getsource(scheduler.__init__)
     assert "signal.signal(signal.SIGTERM, self.exit_gracefully)" in source
+    assert "executor_plugin.executor(" in source
+    assert "self.get_executor(job).handle_job_success(job)" in inspect.getsource(
+        scheduler._finish_jobs
+    )
+    failing = inspect.getsource(scheduler._handle_error)
+    notified = failing.index("self.get_executor(job).handle_job_error(job)")
+    assert notified < failing.index("if job.restart_times > job.attempt - 1:")
+    assert 'self._user_kill = "graceful"' in inspect.getsource(scheduler.exit_gracefully)
+    workflow = import_module("snakemake.workflow")
+    assert "self.scheduler = JobScheduler(" in inspect.getsource(workflow.Workflow.execute)
 
 
 def test_dag_and_jobs_have_what_facts_are_made_of() -> None:
@@ -134,37 +136,18 @@ def test_inner_commands_of_another_shape_are_left_alone(command: str) -> None:
     assert hooks.inner_arguments(command) is None
 
 
-class Heard:
-    """Writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: self.calls.append((name, *arguments))
-
-
-class EmptyGraph:
-    def needrun_jobs(self) -> list[Any]:
-        return []
-
-
-def test_log_events_reach_the_watcher() -> None:
-    heard = Heard()
-    handler = hooks.EventHandler(heard, EmptyGraph)  # type: ignore[arg-type]
-
-    def log(message: str, **members: Any) -> None:
+def test_logged_errors_reach_the_watcher() -> None:
+    heard = list[str]()
+    handler = hooks.ErrorHandler(SimpleNamespace(logged_error=heard.append))  # type: ignore[arg-type]
+    for message, members in {
+        "plain": {},
+        "started": {"event": "job_started"},
+        "oh": {"event": "error"},
+    }.items():
         record = logging.LogRecord("x", logging.INFO, "x", 1, message, None, None)
         vars(record).update(members)
         handler.handle(record)
-
-    log("plain")
-    log("", event="job_started", jobs=[1])
-    log("", event="job_info", jobid=1, is_checkpoint=True)
-    log("", event="job_finished", job_id=1)
-    log("", event="job_started", jobs=[2])
-    log("oh", event="error")
-    assert heard.calls == [("finished", 1), ("replanned", []), ("logged_error", "oh")]
+    assert heard == ["oh"]
 
 
 def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:

@@ -1,4 +1,4 @@
-"""Controls the jobs of a warm run, as the `Watcher` of the hooks.
+"""Controls the jobs of a warm run, as the `Watcher` of executor plugin and hooks.
 
 Parts: `TaskLeases` (leases of jobs and groups) and `JobController`, which records jobs as tasks,
 starts their processes, and ends them with their group or on cancel.
@@ -300,7 +300,7 @@ class JobController:
         return code
 
     def pause(self, seconds: float) -> bool:
-        """Replace the executor's sleep of one second between two polls of the jobs of a pipe."""
+        """Wait before the next look for the file of a service."""
         time.sleep(min(seconds, _PAUSE_SECONDS))
         members = getattr(self._thread, "members", [])
         return not self._recorder.canceled and self._ended_groups.isdisjoint(members)

@@ -1,9 +1,9 @@
 """Hooks into the internals of Snakemake, for the versions in TESTED.
 
-They provide what Snakemake's logger events do not contain (docs/run-directory.md) and what its
-command line cannot do. Contract tests are in tests/unit/engines/test_hooks.py and test_dry_run.py.
-Other versions run without hooks (mode "cli"). Parts: `Watcher` (receives the notifications),
-`install` and its hooks, conversion of jobs, log events, errors.
+They do what an executor plugin (`executor_plugin`) cannot do. Contract tests are in
+tests/unit/engines/test_hooks.py. Other versions run without hooks and plugin (mode "cli").
+Parts: `Watcher` (receives the notifications of hooks and plugin), `install` and its hooks,
+conversion of jobs, log events, errors.
 """
 # ruff: noqa: SLF001
 
@@ -12,10 +12,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
@@ -33,7 +31,6 @@ INSTALLED = version("snakemake")
 """Read at import time, because engines must not block the running server."""
 
 _SERVICE_SECONDS = 60
-_GRACE_SECONDS = 5
 GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
 """Resource names with which rules request GPUs."""
 
@@ -68,7 +65,7 @@ class JobFacts:
 
 
 class Watcher(Protocol):
-    """Receives notifications from the hooks, in several threads."""
+    """Receives notifications from the executor and the hooks, in several threads."""
 
     def scheduled(self, jobs: Iterable[JobFacts], stop: Callable[[], None]) -> None:
         """The jobs are planned. `stop` makes the scheduler start no more jobs."""
@@ -111,7 +108,7 @@ class Watcher(Protocol):
         ...
 
     def pause(self, seconds: float) -> bool:
-        """Wait at most `seconds` for a group. Return False once the group or run is ended."""
+        """Wait at most `seconds`. Return False once the thread's group or the run is ended."""
         ...
 
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
@@ -140,10 +137,22 @@ def install(watcher: Watcher) -> None:
     """Install all hooks in this process. They cannot be removed."""
     keep_signals()
     _hook_shell(watcher)
-    _hook_executor(watcher)
-    _hook_groups(watcher)
     _hook_services(watcher)
-    _hook_scheduler(watcher)
+
+
+def inner_arguments(command: str) -> tuple[str, list[str]] | None:
+    """Return directory and arguments of the Snakemake command of a `run:` job.
+
+    None for other commands (a precommand). Ignores exported variables (`envvars:`): the forked
+    process has the environment of this one.
+    """
+    argv = shlex.split(command)
+    if argv[3:4] == ["export"] and "&&" in argv[3:]:
+        del argv[3 : argv.index("&&", 3) + 1]
+    shape = tuple(zip(_INNER_COMMAND, argv, strict=False))
+    if "&&" in argv[3:] or any(word != expected for expected, word in shape if expected):
+        return None
+    return argv[1], argv[len(_INNER_COMMAND) :]
 
 
 def keep_signals() -> None:
@@ -176,108 +185,6 @@ def module_globals(cls: Any) -> dict[str, Any]:
     return vars(sys.modules[cls.__module__])
 
 
-def _hook_executor(watcher: Watcher) -> None:
-    """Notify the start and end of jobs, and run `run:` blocks in forked processes.
-
-    The local executor calls `cached_or_run` in the thread of a job, where the hook can wait for
-    a lease. Log events name no thread, and a handler must not block. `spawn_job` starts a
-    new Snakemake for a `run:` block, which takes seconds. The run process forks one instead.
-    """
-    local = import_module("snakemake.executors.local")
-    executor = local.Executor
-    run, spawn = executor.cached_or_run, executor.spawn_job
-
-    def cached_or_run(self: Any, job: Any, function: Any, *arguments: Any) -> None:
-        watcher.entered(facts(job, ready=True))
-        try:
-            run(self, job, function, *arguments)
-        finally:
-            watcher.left(job.jobid)
-
-    def spawn_job(self: Any, job: Any) -> None:
-        if job.is_norun:  # a shadow directory without a command
-            spawn(self, job)
-            return
-        command = self.format_job_exec(job)
-        inner = inner_arguments(command)
-        code = watcher.run_remotely(command)
-        if code is None and inner is None:
-            spawn(self, job)
-            return
-        if code is None and inner is not None:
-            code = watcher.run_python(facts(job), inner[1], inner[0])
-        if code != 0:
-            raise local.SpawnedJobError()
-
-    executor.cached_or_run, executor.spawn_job = cached_or_run, spawn_job
-    # the executor polls the jobs of a pipe once a second, which is too slow for short tasks
-    vars(local)["time"] = ModuleProxy(local.time, sleep=watcher.pause)
-
-
-def _hook_groups(watcher: Watcher) -> None:
-    """Take one lease for a group (the jobs of a pipe or service), and end all of a failed group.
-
-    Snakemake runs each member in a thread. With a lease for each they could wait for each other.
-    When one fails, Snakemake kills the others, but it misses members whose process starts later.
-    The hook ends those as well and waits for all members.
-    """
-    executor = import_module("snakemake.executors.local").Executor
-    together, single, group = executor.run_group_job, executor.run_single_job, threading.local()
-
-    def run_single_job(self: Any, job: Any) -> Any:
-        future = single(self, job)
-        if (ended := getattr(group, "ended", None)) is not None:
-            group.futures.append(future)
-            future.add_done_callback(ended)
-        return future
-
-    def run_group_job(self: Any, job: Any) -> None:
-        members = [member.jobid for member in job]
-        watcher.group_entered(members, wanted(job, list(job)), requested(job))
-        group.futures = []
-
-        def ended(future: Future[Any]) -> None:
-            if not future.cancelled() and future.exception() is not None:
-                watcher.end_group(members)
-
-        group.ended = ended
-        try:
-            together(self, job)
-        except BaseException:
-            watcher.end_group(members)
-            raise
-        finally:
-            _await_members(group.futures, lambda: watcher.end_group(members))
-            group.ended = None
-            watcher.group_left(members)
-
-    executor.run_group_job, executor.run_single_job = run_group_job, run_single_job
-
-
-def _await_members(futures: list[Future[Any]], end: Callable[[], None]) -> None:
-    """Wait for all members of a group. After a grace period, end the rest: unused services."""
-    for future in futures:
-        future.cancel()
-    if wait(futures, _GRACE_SECONDS).not_done:
-        end()
-        wait(futures)
-
-
-def inner_arguments(command: str) -> tuple[str, list[str]] | None:
-    """Return directory and arguments of the Snakemake command of a `run:` job.
-
-    None for other commands (a precommand). Ignores exported variables (`envvars:`): the forked
-    process has the environment of this one.
-    """
-    argv = shlex.split(command)
-    if argv[3:4] == ["export"] and "&&" in argv[3:]:
-        del argv[3 : argv.index("&&", 3) + 1]
-    shape = tuple(zip(_INNER_COMMAND, argv, strict=False))
-    if "&&" in argv[3:] or any(word != expected for expected, word in shape if expected):
-        return None
-    return argv[1], argv[len(_INNER_COMMAND) :]
-
-
 def _hook_services(watcher: Watcher) -> None:
     """Wait for the files of services.
 
@@ -300,49 +207,6 @@ def _await_services(paths: Iterable[str], watcher: Watcher) -> None:
     while not all(Path(path).exists() for path in paths) and watcher.pause(1):
         if time.monotonic() > deadline:
             return
-
-
-def _hook_scheduler(watcher: Watcher) -> None:
-    """Notify the plan and failed attempts.
-
-    Snakemake creates the scheduler when the DAG is complete; log events name only jobs that start.
-    `_handle_error` decides about a retry, and no event says whether a failure is final.
-    """
-    scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
-    initialize, handle = scheduler.__init__, scheduler._handle_error
-
-    def initialized(self: Any, workflow: Any, *arguments: Any, **options: Any) -> None:
-        initialize(self, workflow, *arguments, **options)
-        watcher.scheduled(planned(workflow.dag), lambda: _stop(self))
-
-    def handled(self: Any, job: Any, **options: Any) -> None:
-        members = [facts(single) for single in (job if job.is_group() else [job])]
-        handle(self, job, **options)
-        watcher.failed(members, final=job in self.failed)
-
-    scheduler.__init__, scheduler._handle_error = initialized, handled
-
-
-def on_plan(callback: Callable[[Any], None]) -> None:
-    """Call `callback` with the complete DAG before the scheduler starts (dry runs).
-
-    The public interface prints the plan of a dry run but does not return it.
-    """
-    scheduler = import_module("snakemake.scheduling.job_scheduler").JobScheduler
-    initialize = scheduler.__init__
-
-    def initialized(self: Any, workflow: Any, *arguments: Any, **options: Any) -> None:
-        callback(workflow.dag)
-        initialize(self, workflow, *arguments, **options)
-
-    scheduler.__init__ = initialized
-
-
-def _stop(scheduler: Any) -> None:
-    # what Snakemake's SIGTERM handler does, but outside of a signal handler (`keep_signals`)
-    with scheduler._lock:
-        scheduler._user_kill = "graceful"
-    scheduler._open_jobs.release()
 
 
 def planned(dag: Any) -> list[JobFacts]:
@@ -443,32 +307,19 @@ def final_outputs(dag: Any, *, only_made: bool = False) -> list[str]:
     return [path for path in made if path in wanted or path not in consumed]
 
 
-class EventHandler(logging.Handler):
-    """Handles Snakemake's log events in the thread that logs them.
+class ErrorHandler(logging.Handler):
+    """Handles the errors that Snakemake logs, in the thread that logs them.
 
     The handler of a logger plugin gets them later, through a queue.
     """
 
-    def __init__(self, watcher: Watcher, dag: Callable[[], Any]) -> None:
+    def __init__(self, watcher: Watcher) -> None:
         super().__init__()
         self._watcher = watcher
-        self._dag = dag
-        self._checkpoints = set[int]()
-        self._grown = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        members = vars(record)
-        match str(members.get("event", "")):
-            case "job_info" if members["is_checkpoint"]:
-                self._checkpoints.add(members["jobid"])
-            case "job_started" if self._grown:
-                self._grown = False
-                self._watcher.replanned(planned(self._dag()))
-            case "job_finished":
-                self._grown |= members["job_id"] in self._checkpoints
-                self._watcher.finished(members["job_id"])
-            case "error":
-                self._watcher.logged_error(record.getMessage())
+        if str(vars(record).get("event", "")) == "error":
+            self._watcher.logged_error(record.getMessage())
 
 
 def workflow_of(planning: Any) -> Any:

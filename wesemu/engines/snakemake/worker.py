@@ -44,6 +44,9 @@ SHARED_DISK_SECONDS = 30
 """Time until a file that another machine has written is visible here."""
 
 
+_PLUGIN = "wesemu.engines.snakemake.executor_plugin"
+
+
 class WorkflowRun:
     """Plans and executes the workflow of a launch. `run` returns after all jobs have ended."""
 
@@ -67,20 +70,21 @@ class WorkflowRun:
         os.chdir(self._workspace.work)
         os.environ.update(tool_environment(self._workspace, self._spec))
         hooks.install(self._controller)
+        executor = import_module(_PLUGIN).register(self._controller)
         api = import_module("snakemake.api")
         settings = import_module("snakemake.settings.types")
         output = settings.OutputSettings(nocolor=True, printshellcmds=True, show_failed_logs=False)
         with api.SnakemakeApi(output) as snakemake:
-            handler = hooks.EventHandler(self._controller, lambda: self._workflow.dag)
+            handler = hooks.ErrorHandler(self._controller)
             import_module("snakemake.logging").logger.addHandler(handler)
             try:
-                self._execute(snakemake, settings)
+                self._execute(snakemake, settings, executor)
             except (Exception, SystemExit) as error:
                 return self._describe_failure(snakemake, error)
         self._publish_outputs()
         return 0
 
-    def _execute(self, snakemake: Any, settings: Any) -> None:
+    def _execute(self, snakemake: Any, settings: Any, executor: str) -> None:
         spec = self._spec
         options = parsed_options(spec)
         planning = plan_workflow(snakemake, settings, self._workspace, spec, options)
@@ -88,7 +92,7 @@ class WorkflowRun:
         graph = plan_graph(planning, settings, options)
         self._workflow = hooks.workflow_of(planning)
         graph.execute_workflow(
-            executor="local",
+            executor=executor,
             execution_settings=settings.ExecutionSettings(
                 keep_going=options.keep_going,
                 keep_incomplete=options.keep_incomplete,
@@ -243,23 +247,23 @@ def plan_run(workspace: Workspace, spec: LaunchSpec) -> None:
         nonlocal graph
         graph = hooks.graph(dag)
 
-    hooks.on_plan(planned)
+    executor = import_module(_PLUGIN).register_planner(planned)
     api = import_module("snakemake.api")
     settings = import_module("snakemake.settings.types")
     with api.SnakemakeApi(settings.OutputSettings(nocolor=True)) as snakemake:
         try:
             options = parsed_options(spec)
             planning = plan_workflow(snakemake, settings, workspace, spec, options)
-            _execute_dry(planning, settings, options)
+            _execute_dry(planning, settings, options, executor)
             write_graph(workspace, graph)
         except (Exception, SystemExit) as error:
             file, line = hooks.origin(planning, error)
             write_failure(workspace, workflow_failure(error, file, line, workspace.root))
 
 
-def _execute_dry(planning: Any, settings: Any, options: Any) -> None:
+def _execute_dry(planning: Any, settings: Any, options: Any, executor: str) -> None:
     plan_graph(planning, settings, options).execute_workflow(
-        executor="dryrun",
+        executor=executor,
         execution_settings=settings.ExecutionSettings(lock=False),
         scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
         scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
