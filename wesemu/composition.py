@@ -123,7 +123,7 @@ def choose_gpus(
 
 
 def _wanted(settings: NodeSettings) -> Wanted:
-    """Return the GPUs that the settings name. With Slurm, `auto` means none of this machine."""
+    """Return the GPUs that the settings name. On a cluster, `auto` means none of this machine."""
     if settings.gpus == "auto" and settings.executor != "local":
         return 0
     if not isinstance(settings.gpus, list):
@@ -207,7 +207,12 @@ def find_sandbox(settings: Settings) -> SandboxChoice:
 
 
 def _cluster(node: NodeSettings) -> Cluster:
-    return Cluster(node.slurm_partition, node.slurm_account, tuple(node.slurm_options))
+    return Cluster(
+        node.slurm_partition,
+        node.slurm_account,
+        tuple(node.slurm_options),
+        plugin_options=tuple(node.plugin_options),
+    )
 
 
 # Remote storage.

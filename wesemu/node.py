@@ -78,9 +78,15 @@ class NodeSettings(BaseModel):
     """Most active runs of a service level; 0: twice the cores, at least 4, as far as the memory
     allows. Their tasks share the cores by leases."""
 
-    executor: Literal["local", "slurm", "slurm-plugin"] = "local"
-    """Where Snakemake's tasks run: on this machine, each with `srun`, or with Snakemake's executor
-    plugin for Slurm. With Slurm, `cores` limits the cores of a run."""
+    executor: Annotated[
+        str, Field(pattern=r"^(local|slurm|slurm-plugin|plugin:[a-z0-9]+(-[a-z0-9]+)*)$")
+    ] = "local"
+    """Where Snakemake's tasks run: on this machine (`local`), each with `srun` (`slurm`), with
+    Snakemake's executor plugin for Slurm (`slurm-plugin`), or with another one (`plugin:NAME`).
+    Except for `local`, `cores` limits the cores of a run."""
+
+    plugin_options: list[Annotated[str, Field(pattern=r"^--[a-z]")]] = Field(default_factory=list)
+    """Options of Snakemake for the executor plugin, each as `--name=value`."""
 
     slurm_partition: str = ""
     """Slurm's partition; empty: the cluster's default one. A rule's `slurm_partition` wins."""

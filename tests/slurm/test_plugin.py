@@ -44,7 +44,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SnakemakeEngi
     folder = os.environ.get("SNAKEMAKE_SLURM_PLUGIN")
     if folder:
         monkeypatch.syspath_prepend(folder)
-    if not plugin_installed():
+    if not plugin_installed("slurm"):
         pytest.skip("no snakemake-executor-plugin-slurm (SNAKEMAKE_SLURM_PLUGIN may name it)")
     engine = SnakemakeEngine(
         executor="slurm-plugin",

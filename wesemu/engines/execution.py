@@ -30,7 +30,7 @@ from wesemu.engines.processes import (
     session_of,
 )
 from wesemu.engines.run_process import holder, is_held
-from wesemu.engines.slurm import end_jobs
+from wesemu.engines.slurm import ON_SLURM, end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import JsonObject
 from wesemu.runs.ports import Event, Outcome
@@ -249,13 +249,13 @@ def end_leftovers(workspace: Workspace) -> None:
 
 
 def _open_tasks(records: Iterable[JsonObject]) -> tuple[list[tuple[int, str]], bool]:
-    """Return the process groups of unfinished tasks, and whether the run used a cluster.
+    """Return the process groups of unfinished tasks, and whether the run used Slurm.
 
     A group comes with the identity of its leader.
     """
     groups, remote = dict[str, tuple[int, str]](), False
     for record in records:
-        remote |= record.get("executor", "local") != "local"
+        remote |= record.get("executor") in ON_SLURM
         match record:
             case {"event": "process", "task": str(id), "group": int(pid), "identity": str(who)}:
                 groups[id] = (pid, who)

@@ -23,7 +23,7 @@ import yaml
 from wesemu.engines.lease_queue import priority_from_json, priority_to_json
 from wesemu.engines.options import SnakemakeOptions, check_parameters, read_parameters
 from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
-from wesemu.engines.slurm import Cluster, Executor
+from wesemu.engines.slurm import Cluster
 from wesemu.runs.model import JsonObject, Resources
 from wesemu.runs.ports import LaunchRequest, QueuePriority
 from wesemu.runs.run_directory import Workspace, write_atomically, write_json
@@ -125,7 +125,7 @@ class LaunchSpec:
     priority: QueuePriority | None = None
     sandbox: Sandbox | None = None
     python: str = sys.executable
-    executor: Executor = "local"
+    executor: str = "local"
     cluster: Cluster = field(default_factory=Cluster)
     containers: ContainerTool | None = None
     always_contained: bool = False
@@ -217,7 +217,9 @@ def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cluster_from_json(values: dict[str, Any] | None) -> Cluster:
-    return Cluster(**{**values, "options": tuple(values["options"])}) if values else Cluster()
+    read = dict(values or {})
+    read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
+    return Cluster(**read)
 
 
 # config.yaml, the parameters of a Snakemake workflow.

@@ -34,7 +34,7 @@ from wesemu.engines.processes import (
     offer_to_oom_killer,
     send,
 )
-from wesemu.engines.slurm import end_jobs
+from wesemu.engines.slurm import ON_SLURM, end_jobs
 from wesemu.errors import EngineFault
 from wesemu.runs.model import RunFailure, TaskState
 from wesemu.runs.run_directory import Workspace, read_json, write_atomically
@@ -314,8 +314,8 @@ def _close_descriptors() -> None:
 
 
 def _end_remote(workspace: Workspace, details: dict[str, Any]) -> None:
-    """Cancel the cluster jobs of the run."""
-    if details.get("executor", "local") != "local":
+    """Cancel the Slurm jobs of the run."""
+    if details.get("executor") in ON_SLURM:
         try:
             end_jobs(workspace.work)
         except EngineFault as fault:

@@ -5,12 +5,11 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from wesemu.errors import EngineFault
 
-Executor = Literal["local", "slurm", "slurm-plugin"]
-"""`slurm`: srun for each task; `slurm-plugin`: the Slurm plugin of Snakemake."""
+ON_SLURM = frozenset({"slurm", "slurm-plugin"})
+"""Executors of tasks: srun for each one; the Slurm plugin of Snakemake."""
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -20,6 +19,7 @@ class Cluster:
     """Settings of jobs. `options`: arguments of srun, salloc and sbatch, as `--name=value`.
 
     `task_cores` (the maximum for one task) and `accounting` (sacct is available) come from Slurm.
+    `plugin_options`: arguments of Snakemake for an executor plugin, as `--name=value`.
     """
 
     partition: str = ""
@@ -27,6 +27,7 @@ class Cluster:
     options: tuple[str, ...] = ()
     task_cores: int = 0
     accounting: bool = True
+    plugin_options: tuple[str, ...] = ()
 
 
 def run_slurm(*command: str) -> str:

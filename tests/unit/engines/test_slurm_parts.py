@@ -127,8 +127,9 @@ def test_options_are_whole_words(option: str) -> None:
 
 def test_the_plugin_is_told_where_jobs_go() -> None:
     cluster = Cluster("long", "", ("--qos=normal", "--nice=5"), task_cores=32, accounting=False)
-    words = plugin_argv(cluster, "0b1f.e", 64)
-    assert words[:6] == ["--executor", "slurm", "--jobs", "64", "--slurm-jobname-prefix", "0b1f-e"]
+    words = plugin_argv("slurm-plugin", cluster, "0b1f.e", 64)
+    assert words[:4] == ["--executor", "slurm", "--jobs", "64"]
+    assert words[words.index("--slurm-jobname-prefix") + 1] == "0b1f-e"
     assert words[-5:] == [
         *("--slurm-status-command", "squeue", "--max-threads", "32", "--slurm-no-account")
     ]

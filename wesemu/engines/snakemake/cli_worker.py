@@ -1,6 +1,6 @@
 """The worker of the mode "cli": runs Snakemake's command line with our logger plugin.
 
-Parts: options and logs of Snakemake's Slurm plugin, `CliMessages` (messages of the logger plugin to
+Parts: options and logs of executor plugins, `CliMessages` (messages of the logger plugin to
 events), `CliWorker` (the process) and its command line.
 """
 
@@ -43,9 +43,9 @@ from wesemu.engines.task_recorder import TaskFacts, TaskRecorder, job_key
 from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
-# The Slurm executor plugin of Snakemake.
+# Executor plugins of Snakemake. That for Slurm gets its options from the settings.
 
-_MODULE = "snakemake_executor_plugin_slurm"
+_PLUGIN = "plugin:"
 _LONGEST_PREFIX = 50
 _LATENCY_SECONDS = 30
 _STATUS_SECONDS = 10
@@ -57,20 +57,32 @@ _RULE_ERROR = "\nRuleException:"
 _EXIT_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.\w+: (\d+)>")
 
 
-def plugin_installed() -> bool:
+def plugin_name(executor: str) -> str | None:
+    """Return the name of the executor plugin, or None if the executor is none."""
+    if executor == "slurm-plugin":
+        return "slurm"
+    return executor.removeprefix(_PLUGIN) if executor.startswith(_PLUGIN) else None
+
+
+def plugin_installed(name: str) -> bool:
     """Return whether the plugin is installed, without importing it. Blocks on the disk."""
-    return find_spec(_MODULE) is not None
+    return find_spec(f"snakemake_executor_plugin_{name.replace('-', '_')}") is not None
 
 
-def plugin_argv(cluster: Cluster, run_id: str, jobs: int) -> list[str]:
+def plugin_argv(executor: str, cluster: Cluster, run_id: str, jobs: int) -> list[str]:
     """Return Snakemake options for `jobs` jobs at a time, without `plugin_resources`."""
+    argv = ["--executor", plugin_name(executor) or "local", "--jobs", str(jobs)]
+    argv += ["--latency-wait", str(_LATENCY_SECONDS)]
+    argv += _slurm_argv(cluster, run_id) if executor == "slurm-plugin" else []
+    return [*argv, *cluster.plugin_options]
+
+
+def _slurm_argv(cluster: Cluster, run_id: str) -> list[str]:
     prefix = "".join(sign if sign.isalnum() else "-" for sign in run_id)[:_LONGEST_PREFIX]
     argv = [
-        *("--executor", "slurm", "--jobs", str(jobs)),
         *("--slurm-jobname-prefix", prefix),
         *("--slurm-init-seconds-before-status-checks", str(_STATUS_SECONDS)),
         *("--seconds-between-status-checks", str(_STATUS_SECONDS)),
-        *("--latency-wait", str(_LATENCY_SECONDS)),
     ]
     argv += [] if cluster.accounting else ["--slurm-status-command", "squeue"]
     argv += ["--max-threads", str(cluster.task_cores)] if cluster.task_cores else []
@@ -303,10 +315,10 @@ class CliWorker:
             send(descendants(self.pid), signal.SIGTERM)
 
     def cancel(self) -> None:
-        """Signal the process group: SIGTERM, or SIGINT for the Slurm plugin.
+        """Signal the process group: SIGTERM, or SIGINT for an executor plugin.
 
-        On SIGTERM, Snakemake starts no more jobs and treats ended tools as failures. The Slurm
-        plugin cancels its jobs on SIGINT.
+        On SIGTERM, Snakemake starts no more jobs and treats ended tools as failures. On SIGINT,
+        plugins cancel their jobs.
         """
         self._messages.cancel()
         send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
@@ -351,8 +363,10 @@ def command_line(workspace: Workspace, spec: LaunchSpec) -> list[str]:
     argv += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
     options = check_parameters(spec.engine_parameters)
     argv += ["--executor", "local"] if spec.executor == "local" else []
+    if plugin_name(spec.executor) is not None:
+        run_id, jobs = workspace.root.name, spec.resources.cores
+        argv += plugin_argv(spec.executor, spec.cluster, run_id, jobs)
     if spec.executor == "slurm-plugin":
-        argv += plugin_argv(spec.cluster, workspace.root.name, spec.resources.cores)
         pairs = tuple(plugin_resources(spec.cluster))
         options = replace(options, default_resources=(*options.default_resources, *pairs))
     return [*argv, *option_argv(options), "--", *options.targets]

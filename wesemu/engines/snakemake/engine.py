@@ -19,8 +19,8 @@ from wesemu.engines.forkserver_client import ForkserverClient
 from wesemu.engines.launch_spec import Mode, launch_spec, write_config, write_spec
 from wesemu.engines.options import check_parameters
 from wesemu.engines.sandbox import Sandbox
-from wesemu.engines.slurm import Cluster, Executor, has_accounting, largest_node
-from wesemu.engines.snakemake.cli_worker import plugin_installed
+from wesemu.engines.slurm import ON_SLURM, Cluster, has_accounting, largest_node
+from wesemu.engines.snakemake.cli_worker import plugin_installed, plugin_name
 from wesemu.engines.snakemake.hooks import INSTALLED, is_tested
 from wesemu.errors import EngineFault
 from wesemu.runs.model import Graph, Run
@@ -38,7 +38,8 @@ class SnakemakeEngine:
     Snakemake and systems other than Linux always use "cli".
 
     An `executor` other than "local" sends the tasks to the `cluster`: "slurm" requires "warm",
-    "slurm-plugin" uses "cli". These runs take no leases of this machine.
+    executor plugins of Snakemake ("slurm-plugin", "plugin:NAME") use "cli". These runs take no
+    leases of this machine.
 
     `environment` extends that of the tools, which has no settings (WESEMU_*). `grace_seconds`: time
     for the tools between SIGTERM and SIGKILL after a cancel. `version`: that of Snakemake.
@@ -55,19 +56,20 @@ class SnakemakeEngine:
         environment: Mapping[str, str] | None = None,
         grace_seconds: float = 5.0,
         version: str = INSTALLED,
-        executor: Executor = "local",
+        executor: str = "local",
         cluster: Cluster | None = None,
         modules: Sequence[str] = (),
         sandbox: Sandbox | None = None,
         passed: Sequence[str] = (),
     ) -> None:
         self.version = version
-        self.executor: Executor = executor
+        self.executor = executor
+        self._plugin = plugin_name(executor)
         self._cluster = cluster or Cluster()
         self._answered = False
         self._sandbox = sandbox
         warm = mode == "warm" and is_tested(self.version) and sys.platform == "linux"
-        warm = warm and executor != "slurm-plugin"
+        warm = warm and self._plugin is None
         self.mode: Mode = "warm" if warm else "cli"
         self._python = python
         self._environment = tools_environment(environment or {}, passed=passed)
@@ -119,10 +121,14 @@ class SnakemakeEngine:
                 'node.executor = "slurm" needs engine.snakemake = "warm" and Linux, and a version '
                 f'of Snakemake that it was tested with (this is {self.version}); use "slurm-plugin"'
             )
-        if self.executor == "slurm-plugin" and not await asyncio.to_thread(plugin_installed):
+        if self._plugin and not await asyncio.to_thread(plugin_installed, self._plugin):
+            package = f"snakemake-executor-plugin-{self._plugin}"
             raise EngineFault(
-                'node.executor = "slurm-plugin" needs the plugin: pip install "wesemu[slurm]"'
+                f'node.executor = "{self.executor}" needs a plugin: pip install '
+                f"{'wesemu[slurm]' if self._plugin == 'slurm' else package}"
             )
+        if self.executor not in ON_SLURM:
+            return self._cluster
         cluster = replace(
             self._cluster,
             task_cores=await asyncio.to_thread(largest_node, self._cluster.partition),
