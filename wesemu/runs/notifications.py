@@ -17,7 +17,8 @@ from typing import Self
 from wesemu.errors import DiskFull
 from wesemu.runs.disk_full import retry_on_full_disk
 from wesemu.runs.model import Run, RunId, TaskLog
-from wesemu.runs.serialization import run_to_row
+from wesemu.runs.run_figures import stored_labels
+from wesemu.runs.serialization import dump
 from wesemu.runs.store import RunStore
 
 _REMEMBERED = 10_000
@@ -203,5 +204,5 @@ class TagWriteBehind(WriteBehind):
     async def _flush(self) -> None:
         while self._pending:
             self._pending = False
-            tags = run_to_row(replace(self._run, tags=self.tags))["tags"]
+            tags = dump(stored_labels(replace(self._run, tags=self.tags)))
             await self._write(partial(self._store.amend, self._run_id, durable=False, tags=tags))

@@ -2,19 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from wesemu.runs.model import (
     FetchedFile,
-    InjectedFault,
     JsonObject,
     OutputFile,
     Owner,
-    Pacing,
     Placement,
     ReadCounts,
     Resources,
@@ -29,10 +28,12 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
-from wesemu.runs.ports import Plan, Publication
+from wesemu.runs.ports import Plan
 from wesemu.runs.run_directory import Workspace, read_regular, write_json
 from wesemu.runs.run_figures import facts_of, own_tags, stored_labels
 from wesemu.runs.sla import ServiceLevel
+
+_T = TypeVar("_T")
 
 Row = Mapping[str, Any]
 
@@ -48,6 +49,19 @@ def parse_timestamp(text: str | None) -> datetime | None:
 
 def dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(value: object) -> str:
+    """Return a dataclass, or a collection of them, as JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def decode(text: str, kind: type[_T]) -> _T:
+    """Return the value that `encode` got. Missing members have their defaults; others are ignored.
+
+    Raises ValueError for JSON of another shape.
+    """
+    return msgspec.json.decode(text, type=kind)
 
 
 def request_to_json(request: RunRequest) -> JsonObject:
@@ -93,6 +107,14 @@ def request_from_json(values: dict[str, Any]) -> RunRequest:
 
 def run_to_row(run: Run) -> dict[str, Any]:
     """Return all columns except `sequence`, which the database assigns."""
+    nested = {
+        name: None if value is None else encode(value) for name, value in _nested(run).items()
+    }
+    return _flat(run) | nested | {"request": dump(request_to_json(run.request))}
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    """Return the columns without JSON."""
     return {
         "id": run.id,
         "handle": run.handle,
@@ -101,32 +123,45 @@ def run_to_row(run: Run) -> dict[str, Any]:
         "workflow": run.workflow,
         "service_rank": run.service_level.rank,
         "service_level": run.service_level.value,
-        "request": dump(request_to_json(run.request)),
-        "resources": dump(asdict(run.resources)),
-        "tags": dump(stored_labels(run)),
         "created": format_timestamp(run.created),
         "started": format_timestamp(run.started),
         "ended": format_timestamp(run.ended),
         "exit_code": run.exit_code,
-        "counts": dump(asdict(run.counts)) if run.counts else None,
         "input_bytes": run.input_bytes,
-        "outputs": dump([asdict(output) for output in run.outputs]),
-        "failure": dump(asdict(run.failure)) if run.failure else None,
-        "terms": dump(asdict(run.terms) | {"factor": str(run.terms.factor)}),
         "real_seconds": run.real_seconds,
-        "facts": dump(
-            {
-                "placement": run.placement and asdict(run.placement),
-                "shared_output": run.shared_output and asdict(run.shared_output),
-                "tools": dict(run.tools),
-                "unpublished": run.unpublished,
-            }
-        ),
     }
 
 
+def _nested(run: Run) -> dict[str, Any]:
+    """Return the columns with JSON except for the request, as values that msgspec can encode."""
+    return {
+        "resources": run.resources,
+        "tags": stored_labels(run),
+        "counts": run.counts,
+        "outputs": run.outputs,
+        "failure": run.failure,
+        "terms": run.terms,
+        "facts": _Facts(run.placement, run.shared_output, run.tools, run.unpublished),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """The column `facts`; runs of earlier versions have these facts in their tags."""
+
+    placement: Placement | None
+    shared_output: SharedOutput | None
+    tools: Mapping[str, str]
+    unpublished: tuple[str, ...]
+
+
 def row_to_run(row: Row) -> Run:
-    counts, failure, tags = row["counts"], row["failure"], json.loads(row["tags"])
+    tags = decode(row["tags"], dict[str, str])
+    facts: dict[str, Any] = facts_of(tags)
+    if (text := row.get("facts")) is not None:
+        found = decode(text, _Facts)
+        facts = {name: getattr(found, name) for name in _Facts.__slots__}
+    counts, failure, terms = row["counts"], row["failure"], row.get("terms")
     return Run(
         id=RunId(row["id"]),
         sequence=row["sequence"],
@@ -136,44 +171,20 @@ def row_to_run(row: Row) -> Run:
         workflow=row["workflow"],
         service_level=ServiceLevel(row["service_level"]),
         request=request_from_json(json.loads(row["request"])),
-        resources=Resources(**json.loads(row["resources"])),
+        resources=decode(row["resources"], Resources),
         created=datetime.fromisoformat(row["created"]),
         tags=own_tags(tags),
         started=parse_timestamp(row["started"]),
         ended=parse_timestamp(row["ended"]),
         exit_code=row["exit_code"],
-        counts=ReadCounts(**json.loads(counts)) if counts else None,
+        counts=decode(counts, ReadCounts) if counts else None,
         input_bytes=row["input_bytes"],
-        outputs=tuple(OutputFile(**output) for output in json.loads(row["outputs"])),
-        failure=RunFailure(**json.loads(failure)) if failure else None,
-        terms=_terms(row.get("terms")),
+        outputs=decode(row["outputs"], tuple[OutputFile, ...]),
+        failure=decode(failure, RunFailure) if failure else None,
+        # Runs of earlier versions have no terms and end with their tools.
+        terms=decode(terms, SlaTerms) if terms else SlaTerms(),
         real_seconds=row.get("real_seconds"),
-        **(facts_of(tags) if row.get("facts") is None else _facts(json.loads(row["facts"]))),
-    )
-
-
-def _facts(values: dict[str, Any]) -> dict[str, Any]:
-    placement, shared = values["placement"], values["shared_output"]
-    return {
-        "placement": placement and Placement(**placement),
-        "shared_output": shared and SharedOutput(**shared),
-        "tools": values["tools"],
-        "unpublished": tuple(values["unpublished"]),
-    }
-
-
-def _terms(text: str | None) -> SlaTerms:
-    """Parse SLA terms; runs of earlier versions have none and end with their tools."""
-    if text is None:
-        return SlaTerms()
-    values = json.loads(text)
-    return SlaTerms(
-        **values
-        | {
-            "pace": Pacing(values["pace"]),
-            "factor": Decimal(values["factor"]),
-            "fault": InjectedFault(**values["fault"]),
-        }
+        **facts,
     )
 
 
@@ -203,12 +214,12 @@ def row_to_task(row: Row) -> TaskLog:
 
 # JSON files of the run directory: enough to execute the run and to rebuild the index.
 
-_NESTED = ("request", "resources", "tags", "counts", "outputs", "failure", "terms", "facts")
-
 
 def write_submission(workspace: Workspace, run: Run, plan: Plan) -> None:
     """Write `request.json`. It has the plan too, so a restart executes what was accepted."""
-    write_json(workspace.request, {"run": _nest(run), "plan": _plan_to_json(plan)})
+    write_json(
+        workspace.request, {"run": _nest(run), "plan": msgspec.to_builtins(plan, enc_hook=str)}
+    )
 
 
 def write_end(workspace: Workspace, run: Run, tasks: Sequence[TaskLog]) -> None:
@@ -218,18 +229,7 @@ def write_end(workspace: Workspace, run: Run, tasks: Sequence[TaskLog]) -> None:
 
 def read_plan(workspace: Workspace) -> Plan:
     values = json.loads(read_regular(workspace.request))["plan"]
-    publications = values["publications"]
-    placement, shared = values.get("placement"), values.get("shared_output")
-    return Plan(
-        engine=values["engine"],
-        workflow=values["workflow"],
-        service_level=ServiceLevel(values["service_level"]),
-        resources=Resources(**values["resources"]),
-        publications=None if publications is None else tuple(map(_publication, publications)),
-        input_bytes=values["input_bytes"],
-        placement=placement and Placement(**placement),
-        shared_output=shared and SharedOutput(**shared),
-    )
+    return msgspec.convert(values, Plan, dec_hook=lambda kind, value: kind(value))
 
 
 def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
@@ -240,8 +240,7 @@ def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
     ended = workspace.state.is_file()
     record = json.loads(read_regular(workspace.state if ended else workspace.request))
     run: dict[str, Any] = record["run"]
-    for name in _NESTED:
-        run[name] = None if run.get(name) is None else dump(run[name])
+    run |= {name: dump(value) for name, value in run.items() if isinstance(value, (dict, list))}
     tasks = [row_to_task(row) for row in record.get("tasks", ())]
     return row_to_run({"sequence": 0, **run}), tasks
 
@@ -254,20 +253,6 @@ def run_folders(runs: Path) -> Iterator[Workspace]:
 
 
 def _nest(run: Run) -> dict[str, Any]:
-    row = run_to_row(run)
-    for name in _NESTED:
-        row[name] = None if row[name] is None else json.loads(row[name])
-    return row
-
-
-def _plan_to_json(plan: Plan) -> dict[str, Any]:
-    values = asdict(plan)
-    for publication in values["publications"] or ():
-        if publication["destination"] is not None:
-            publication["destination"] = str(publication["destination"])
-    return values
-
-
-def _publication(values: dict[str, Any]) -> Publication:
-    destination = values["destination"]
-    return Publication(**values | {"destination": destination and Path(destination)})
+    """Return all columns, with JSON as objects."""
+    nested = {name: msgspec.to_builtins(value) for name, value in _nested(run).items()}
+    return _flat(run) | nested | {"request": request_to_json(run.request)}
