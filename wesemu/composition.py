@@ -169,6 +169,7 @@ async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engi
             modules=PIPELINES_IMPORT,
             sandbox=sandbox,
             passed=settings.engine.environment,
+            deployment=settings.engine.deployment,
         )
     ]
     # The workers of CWL and WDL restrict themselves with Landlock; bubblewrap cannot start them.

@@ -100,3 +100,26 @@ def test_a_workflow_on_the_web_that_cannot_be_reached_is_explained(server: LiveS
     run = server.run("SMK", workflow)
     assert run.state == "EXECUTOR_ERROR"
     assert "attach" in run.error["hint"], run.error
+
+
+SOFTWARE = """
+    rule all:
+        input: "a.txt", "b.txt"
+    rule a:
+        output: "a.txt"
+        conda: "envs/tool.yaml"
+        shell: "touch {output}"
+    rule b:
+        output: "b.txt"
+        container: "docker://alpine:3"
+        shell: "touch {output}"
+"""
+
+
+def test_software_that_is_not_provided_is_named_once(server: LiveServer) -> None:
+    run = server.run("SMK", SOFTWARE, {"envs/tool.yaml": "dependencies: []\n"})
+    assert run.state == "COMPLETE", run.error
+    log = (run.folder / "stderr.log").read_text()
+    warning = "Warning: ignored conda envs/tool.yaml of a; container docker://alpine:3 of b."
+    assert log.count(warning) == 1
+    assert "engine.deployment" in log

@@ -117,7 +117,7 @@ def submit(
     import json
 
     from wesemu.cli.output import print_result
-    from wesemu.cli.remote import call
+    from wesemu.cli.remote import call, find
     from wesemu.cli.remote import watch as follow
 
     values = _parameters(params, param or ())
@@ -138,7 +138,9 @@ def submit(
                 attachments=list(files.items()),
             )
             print_result(json.dumps({"run_id": run_id}))
-            return await follow(client, run_id, own.name) if watch else True
+            if not watch:
+                return True
+            return await follow(client, run_id, (await find(client, run_id)).name)
 
         if not call(server, token, act, FLAGS):
             raise typer.Exit(ExitStatus.FAILED)

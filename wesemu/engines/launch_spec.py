@@ -110,6 +110,9 @@ class LaunchSpec:
     `resources` limit what the run uses at a time. With a `priority` each task takes a lease before
     it starts. Without `containers` tools run as local processes. `always_contained`: WDL tasks
     without an image run in miniwdl's default image. `python` runs Snakemake in the mode "cli".
+
+    `deployment` has the kinds of software that Snakemake provides for rules of a user's workflow:
+    "conda", "apptainer". None: a bundled pipeline, whose tools wesemu provides.
     """
 
     engine: str
@@ -129,6 +132,7 @@ class LaunchSpec:
     cluster: Cluster = field(default_factory=Cluster)
     containers: ContainerTool | None = None
     always_contained: bool = False
+    deployment: list[str] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

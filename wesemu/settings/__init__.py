@@ -235,6 +235,11 @@ class EngineSettings(BaseModel):
     network: bool = True
     """Allow workflows of users to use the network."""
 
+    deployment: list[Literal["conda", "apptainer"]] = Field(default_factory=list)
+    """Software that Snakemake provides for users' workflows: environments of `conda:`, images of
+    `container:`. Without it a run warns that these are ignored. It needs conda or apptainer, and
+    each run of a workflow starts cold."""
+
     readable: list[Path] = Field(default_factory=list)
     """Files and folders that sandboxed workflows may read although they lie in the data directory
     or contain credentials."""

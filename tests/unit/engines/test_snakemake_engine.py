@@ -1,7 +1,9 @@
 """Real workflows through the engine, in both modes where both can tell."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from support.engine_runs import THREE_RULES, Story, follow, make_job
 from support.waiting import soon
 
 from wesemu.engines.event_log import history
+from wesemu.engines.launch_spec import read_spec
 from wesemu.engines.snakemake import SnakemakeEngine
+from wesemu.engines.snakemake.cli_worker import command_line
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import JsonValue, Resources, TaskState
 from wesemu.runs.ports import Progress, RunStarted, TaskChanged
@@ -504,3 +508,33 @@ def _members(value: JsonValue) -> list[str]:
 async def test_workflow_types(engine: SnakemakeEngine) -> None:
     assert engine.workflow_types == {"SMK": (engine.version,)}
     assert engine.version.startswith("9.")
+
+
+WITH_CONDA = """
+    rule a:
+        output: "a.txt"
+        conda: "env.yaml"
+        shell: "touch {output}"
+"""
+
+
+async def test_deployment_is_passed_to_snakemake(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "conda"
+    stand_in.write_text("#!/bin/sh\necho 'no environments here' >&2\nexit 9\n")
+    stand_in.chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    engine = SnakemakeEngine(deployment=["conda"], environment={"PATH": path})
+    env = {"env.yaml": "dependencies: []\n"}
+    try:
+        own = make_job(tmp_path / "own", WITH_CONDA, scripts=env)
+        story = await follow(await engine.launch(replace(own, untrusted=True)))
+        assert story.outcome.exit_code == 1
+        assert "conda" in story.failures[0].message.lower()
+        spec = await asyncio.to_thread(read_spec, own.workspace)
+        assert (spec.mode, spec.deployment) == ("cli", ["conda"])
+        assert "--software-deployment-method" not in command_line(
+            own.workspace, replace(spec, deployment=None)
+        )
+    finally:
+        await engine.close()

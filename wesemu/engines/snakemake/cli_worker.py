@@ -359,6 +359,7 @@ def command_line(workspace: Workspace, spec: LaunchSpec) -> list[str]:
         *("--scheduler", "greedy", "--nocolor", "--printshellcmds"),
     ]
     argv += ["--configfile", str(workspace.config)] if spec.configured else []
+    argv += ["--software-deployment-method", *spec.deployment] if spec.deployment else []
     limits = resource_limits(spec)
     argv += ["--resources", *(f"{name}={n}" for name, n in limits.items())] if limits else []
     options = check_parameters(spec.engine_parameters)

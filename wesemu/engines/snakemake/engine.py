@@ -43,7 +43,9 @@ class SnakemakeEngine:
 
     `environment` extends that of the tools, which has no settings (WESEMU_*). `grace_seconds`: time
     for the tools between SIGTERM and SIGKILL after a cancel. `version`: that of Snakemake.
-    `modules`: imports of the Snakefiles, preloaded for warm runs.
+    `modules`: imports of the Snakefiles, preloaded for warm runs. `deployment`: the kinds of
+    software ("conda", "apptainer") that Snakemake provides for rules of users' workflows, which
+    then run in the mode "cli".
     """
 
     name = "snakemake"
@@ -61,10 +63,12 @@ class SnakemakeEngine:
         modules: Sequence[str] = (),
         sandbox: Sandbox | None = None,
         passed: Sequence[str] = (),
+        deployment: Sequence[str] = (),
     ) -> None:
         self.version = version
         self.executor = executor
         self._plugin = plugin_name(executor)
+        self._deployment = deployment
         self._cluster = cluster or Cluster()
         self._answered = False
         self._sandbox = sandbox
@@ -138,7 +142,8 @@ class SnakemakeEngine:
         return cluster
 
     async def _launch(self, job: LaunchRequest, cluster: Cluster) -> Reply:
-        if self.mode == "warm" and not self._wrapped(job):
+        deploys = job.untrusted and bool(self._deployment)
+        if self.mode == "warm" and not self._wrapped(job) and not deploys:
             await asyncio.to_thread(self._write_spec, job, "warm", cluster)
             try:
                 return await self._client.launch_with_retry(job.workspace.root)
@@ -159,6 +164,7 @@ class SnakemakeEngine:
             executor=self.executor,
             cluster=cluster,
             sandbox=self._sandbox_of(job),
+            deployment=[*self._deployment] if job.untrusted else None,
         )
         write_spec(job.workspace, spec)
         write_config(job)

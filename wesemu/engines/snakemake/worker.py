@@ -91,6 +91,8 @@ class WorkflowRun:
         self._planning = planning
         graph = plan_graph(planning, settings, options)
         self._workflow = hooks.workflow_of(planning)
+        if spec.deployment is not None and (ignored := ignored_software(self._workflow)):
+            sys.stderr.write(f"{ignored}\n")
         graph.execute_workflow(
             executor=executor,
             execution_settings=settings.ExecutionSettings(
@@ -152,6 +154,34 @@ def plan_workflow(
         snakefile=spec.workflow_file,
         workdir=workspace.work,
     )
+
+
+_RULES_SHOWN = 5
+
+
+def ignored_software(workflow: Any) -> str:
+    """Return a warning that names the conda environments and containers of rules; "" without any.
+
+    Rules run with the software of this machine unless the setting engine.deployment provides them.
+    """
+    rules: dict[str, list[str]] = {}
+    for rule in workflow.rules:
+        for kind, wanted in (("conda", rule.conda_env), ("container", rule.container_img)):
+            if wanted and not rule.norun:
+                software = f"{kind} {'(a function)' if callable(wanted) else wanted}"
+                rules.setdefault(software, []).append(rule.name)
+    if not rules:
+        return ""
+    listed = "; ".join(f"{software} of {_names(names)}" for software, names in rules.items())
+    return (
+        f"Warning: ignored {listed}. These rules run with the software of this machine; the "
+        "setting engine.deployment provides environments and containers."
+    )
+
+
+def _names(names: list[str]) -> str:
+    more = len(names) - _RULES_SHOWN
+    return ", ".join(names[:_RULES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
