@@ -112,7 +112,7 @@ def servers(folder: Path) -> set[str]:
 def test_the_contract_holds_on_two_workers_and_nothing_is_left(bare, pytester) -> None:
     first = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     done = bare(
-        *("-n", "2"),
+        *("-n", "2", "--dist", "loadfile"),
         test_contract=CONTRACT,
         test_failing=FAILING,
         test_session=SESSION,

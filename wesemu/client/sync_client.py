@@ -28,6 +28,7 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     The loop runs in a new thread, so this works also while the caller's thread runs a loop, and
     leaves that thread's loop alone. The thread ends before this function returns.
     """
+    __tracebackhide__ = True  # pytest shows the caller's line
     result: Future[T] = Future()
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
 
@@ -79,6 +80,7 @@ class Client:
 
     def call(self, action: Callable[[AsyncClient], Awaitable[T]]) -> T:
         """Return the result of an asynchronous `action`; for what this class has no method."""
+        __tracebackhide__ = True
 
         async def act() -> T:
             async with AsyncClient(self.server, token=self._token) as client:
@@ -312,6 +314,7 @@ class Bucket:
         return f"<{type(self).__name__} {self.name}>"
 
     def _call(self, action: Callable[[AsyncBucket], Awaitable[T]]) -> T:
+        __tracebackhide__ = True
         return self._client.call(lambda client: action(client.bucket(self.name)))
 
 
