@@ -26,10 +26,18 @@ def test_scripted_wgs_finds_the_true_snps(wesemu, tmp_path) -> None:
 
 def test_scripted_crams_and_plain_vcfs_are_valid(wesemu, tmp_path) -> None:
     sample = wesemu.reads(pairs=50, snps=0)
-    run = wesemu.run("wgs", reads=sample, vcf="a.vcf", bam="a.cram").wait(30)
+    group = "@RG\tID:lane\tSM:patient"
+    lanes = [{"first": sample.first, "second": sample.second, "read_group": group}]
+    place = {"reads": lanes, "reference": sample.reference, "bucket": sample.bucket}
+    run = wesemu.run("wgs", **place, vcf="a.vcf", bam="a.cram").wait(30)
     run.raise_for_state()
-    assert run.outputs["vcf"].read().startswith(b"##fileformat=VCF")
-    assert run.outputs["bam"].read()[:4] == b"CRAM"
+    vcf, cram = (run.outputs[name].download(tmp_path) for name in ("vcf", "bam"))
+    with pysam.VariantFile(str(vcf)) as calls:
+        assert list(calls.header.samples) == ["patient"]
+    fasta = wesemu.bucket(sample.bucket).download("reference.fa", tmp_path)
+    with pysam.AlignmentFile(str(cram), reference_filename=str(fasta)) as alignment:
+        assert [each["SM"] for each in alignment.header.to_dict()["RG"]] == ["patient"]
+        assert {read.get_tag("RG") for read in alignment} == {"lane"}
 
 
 def test_a_reset_server_gives_the_same_ids_and_no_old_answers(wesemu) -> None:

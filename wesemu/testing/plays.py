@@ -16,6 +16,7 @@ from typing import Any
 
 from wesemu.errors import InputError
 from wesemu.genomics.fastq import Batch, PairedReader
+from wesemu.genomics.read_groups import complete_read_groups
 from wesemu.runs.ports import LaunchRequest
 from wesemu.testing.fake_engine import Script, own_script
 
@@ -91,6 +92,10 @@ class _ScriptedSample:
         self._config: dict[str, Any] = dict(job.config)
         self._work = job.workspace.work
         self._results = self._work / "results"
+        lanes: list[dict[str, Any]] = self._config["reads"]
+        self._groups = complete_read_groups(
+            [lane.get("read_group") for lane in lanes], self._config["sample"]
+        )
         self._reads: list[tuple[_Read, _Read]] = []
         self._names: list[str] = []
         self._contigs: list[str] = []
@@ -107,8 +112,8 @@ class _ScriptedSample:
                 self._contigs = [fasta.fetch(name).upper() for name in self._names]
         reads = bases = 0
         try:
-            for number, lane in enumerate(self._config["reads"], start=1):
-                counted = self._read_lane(lane, str(number))
+            for lane, group in zip(self._config["reads"], self._groups, strict=True):
+                counted = self._read_lane(lane, group.id)
                 reads, bases = reads + counted[0], bases + counted[1]
         except InputError as error:
             fault = {"message": error.message, "file": error.file, "record": error.record}
@@ -187,10 +192,7 @@ class _ScriptedSample:
         header = {
             "HD": {"VN": "1.6", "SO": "coordinate"},
             "SQ": [{"SN": contig, "LN": length} for contig, length in lengths.items()],
-            "RG": [
-                {"ID": str(number), "SM": self._config["sample"], "PL": "ILLUMINA"}
-                for number, _ in enumerate(self._config["reads"], start=1)
-            ],
+            "RG": [dict(group.fields) for group in self._groups],
             "PG": [{"ID": "wesemu", "PN": "wesemu", "DS": "scripted engine, no mapper"}],
         }
         mode = "wc" if name.endswith(".cram") else "wb"
@@ -239,7 +241,7 @@ class _ScriptedSample:
         yield '##INFO=<ID=DP,Number=1,Type=Integer,Description="Depth">\n'
         yield '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
         columns = ("CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
-        yield "#" + "\t".join((*columns, str(self._config["sample"]))) + "\n"
+        yield "#" + "\t".join((*columns, str(self._groups[0].sample))) + "\n"
         for contig, start, alternate, depth, genotype in self._snps():
             base = self._contigs[contig][start]
             yield (
