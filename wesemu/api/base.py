@@ -64,6 +64,11 @@ class Dialect(Protocol):
         identify the operation."""
         ...
 
+    @property
+    def is_logged(self) -> bool:
+        """Whether the request log has the requests of this dialect."""
+        ...
+
     def owns(self, request: web.Request) -> bool:
         """Return whether this dialect answers the request. This includes unknown routes."""
         ...

@@ -90,7 +90,7 @@ def api_middleware(
             response.headers.update(dialect.headers(request_id))
         seconds = time.perf_counter() - began
         gate.metrics.count(request, response.status, seconds)
-        if not is_control:
+        if dialect.is_logged and not is_control:
             gate.requests.add(request, response.status, seconds, message)
         log.debug(
             "request",

@@ -79,6 +79,7 @@ class DashboardDialect:
 
     handle = None
     operation = None
+    is_logged = False
 
     def __init__(self, tokens: TokenAuthenticator, pages: Pages, *, closed: bool) -> None:
         self._tokens = tokens

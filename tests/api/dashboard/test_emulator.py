@@ -55,6 +55,11 @@ async def test_requests_are_listed_with_the_fields_that_nothing_read(
     assert "/ga4gh/wes/v1/runs/nothing" in await read("/ui/emulator")
 
 
+async def test_pages_are_not_in_the_list_of_requests(read: Read) -> None:
+    await read("/ui/")
+    assert json.loads(await read("/ui/emulator.json"))["requests"] == []
+
+
 class TestWithAdminToken:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:

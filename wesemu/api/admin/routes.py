@@ -111,6 +111,7 @@ class AdminDialect:
 
     handle = None
     operation = None
+    is_logged = True  # for paths that no dialect owns
 
     def __init__(self, access: AdminAccess) -> None:
         self._access = access

@@ -34,6 +34,7 @@ class AgsDialect:
 
     handle = None
     operation = None
+    is_logged = True
 
     def __init__(self, authenticator: AgsAuthenticator) -> None:
         self._authenticator = authenticator

@@ -155,6 +155,8 @@ class OssDialect:
     `handle` answers every path; the application has no routes for OSS.
     """
 
+    is_logged = True
+
     def __init__(
         self,
         authenticator: OssAuthenticator,

@@ -123,6 +123,7 @@ class WesDialect:
 
     handle = None
     operation = None
+    is_logged = True
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
