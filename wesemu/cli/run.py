@@ -1,12 +1,17 @@
 """`wesemu run`: submit jobs with the flags of `ags remote run`."""
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wesemu.cli.output import DEFAULT_SERVER, NodeChoice, Server, Token
+from wesemu.cli.samples import required
+
+if TYPE_CHECKING:
+    from wesemu.client import AsyncClient
 
 
 class LevelChoice(StrEnum):
@@ -139,8 +144,8 @@ def mapping(
 
 def wgs(
     bucket: Bucket,
-    fastq1: FirstReads,
-    fastq2: SecondReads,
+    fastq1: FirstReads | None = None,
+    fastq2: SecondReads | None = None,
     output_vcf: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +187,20 @@ def wgs(
     ] = None,
     node: Node = None,
     gpus: Gpus = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV with sample, lane, fastq_1, fastq_2: one run for each sample. Outputs have "
+            "{sample} in their keys.",
+            metavar="FILE",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="The tag `group` of the runs of --samples.", show_default="the file's name"
+        ),
+    ] = None,
     watch: Watch = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -189,11 +208,27 @@ def wgs(
     """Map reads and call variants; write a VCF of SNPs and indels, a gVCF, or both."""
     if output_vcf is None and output_gvcf is None:
         raise typer.BadParameter("name --output-vcf, --output-gvcf or both")
+    if samples is not None:
+        if fastq1 or fastq2 or reference_group:
+            raise typer.BadParameter("--samples excludes --fastq1, --fastq2 and --reference-group")
+        common = {
+            "reference": reference,
+            "service": service.value,
+            "quality_offset": None if quality_offset is None else int(quality_offset.value),
+            "cram_version": None if cram_version is None else cram_version.value,
+            "ploidy": ploidy,
+            "sex": sex,
+            "targets": targets,
+        }
+        outputs = {"vcf": output_vcf, "gvcf": output_gvcf, "bam": output_bam}
+        place = {"node": None if node is None else node.value, "gpus": gpus}
+        _send_samples(server, token, samples, bucket, common, outputs, place, group, watch=watch)
+        return
     fields = {
         "wgs_oss_region": region,
         "wgs_bucket_name": bucket,
-        "wgs_fastq_first_name": fastq1,
-        "wgs_fastq_second_name": fastq2,
+        "wgs_fastq_first_name": required(fastq1, "--fastq1"),
+        "wgs_fastq_second_name": required(fastq2, "--fastq2"),
         "wgs_reference_file": reference,
         "wgs_reference_group": reference_group,
         "wgs_vcf_file_name": output_vcf,
@@ -208,6 +243,40 @@ def wgs(
         **_placement_fields(node, gpus),
     }
     _send(server, token, "wgs", fields, watch=watch)
+
+
+def _send_samples(
+    server: str,
+    token: str | None,
+    sheet: Path,
+    bucket: str,
+    common: Mapping[str, str | int | None],
+    outputs: Mapping[str, str | None],
+    place: Mapping[str, str | int | None],
+    group: str | None,
+    *,
+    watch: bool,
+) -> None:
+    from wesemu.cli.output import ExitStatus
+    from wesemu.cli.remote import call
+    from wesemu.cli.samples import locate, plan_runs, read_sheet, send_runs
+
+    ploidy = common["ploidy"]
+    located = {
+        name: locate(bucket, str(common[name])) for name in ("reference", "targets") if common[name]
+    }
+    if ploidy and not str(ploidy).isdecimal():
+        located["ploidy"] = locate(bucket, str(ploidy))
+    runs = plan_runs(read_sheet(sheet), bucket, {**common, **located}, outputs)
+    engine = {name: str(value) for name, value in place.items() if value is not None}
+    flags = {name: f"--{name.replace('_', '-')}" for name in common}
+    flags |= {name: f"--output-{name}" for name in outputs}
+
+    def act(client: "AsyncClient") -> "Coroutine[None, None, bool]":
+        return send_runs(client, runs, engine, group or sheet.stem, watch=watch)
+
+    if not call(server, token, act, flags):
+        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _placement_fields(node: NodeChoice | None, gpus: int | None) -> dict[str, str | None]:

@@ -1,0 +1,200 @@
+"""Sample sheets of `wesemu run wgs --samples`: CSV with sample, lane, fastq_1 and fastq_2.
+
+The columns are those of nf-core. A sample with several rows has several lanes. The whole sheet is
+checked before the first run is sent: first here, then by a dry run of every sample on the server.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from wesemu.cli.output import CommandRefused, ExitStatus
+
+if TYPE_CHECKING:
+    from wesemu.client import AsyncClient
+    from wesemu.runs.model import JsonObject
+
+PLACEHOLDER = "{sample}"
+
+_REQUIRED = ("sample", "fastq_1", "fastq_2")
+_COLUMNS = (*_REQUIRED, "lane")
+_IGNORED = ("patient", "status", "sex")
+"""Columns of nf-core's sheets that mean nothing here."""
+
+_SAMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One row: the keys or URLs of the two mates' files."""
+
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRun:
+    """The run of one sample: the parameters of `wgs`."""
+
+    sample: str
+    params: "JsonObject"
+
+
+def read_sheet(file: Path) -> dict[str, list[Lane]]:
+    """Return the lanes of each sample, in the order of the sheet.
+
+    Raise CommandRefused, which lists all errors with their lines.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            rows = csv.DictReader(text, skipinitialspace=True)
+            columns = [(name or "").strip() for name in rows.fieldnames or ()]
+            rows.fieldnames = columns
+            samples, errors = _read_rows(columns, [(rows.line_num, row) for row in rows])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _refused(file, [str(error)]) from error
+    if not errors and not samples:
+        errors.append("it has no samples")
+    if errors:
+        raise _refused(file, errors)
+    return samples
+
+
+def plan_runs(
+    samples: Mapping[str, Sequence[Lane]],
+    bucket: str,
+    common: Mapping[str, str | int | None],
+    outputs: Mapping[str, str | None],
+) -> list[SampleRun]:
+    """Return a run for each sample. `outputs` are keys with `{sample}` in place of the name.
+
+    Values that are None are left out. Raise CommandRefused if two samples had one output.
+    """
+    for flag, key in outputs.items():
+        if key is not None and PLACEHOLDER not in key and len(samples) > 1:
+            raise CommandRefused(
+                f"--output-{flag}: {key!r} is the same for all samples; write {PLACEHOLDER} where "
+                "the name of the sample belongs",
+                ExitStatus.USAGE,
+            )
+    runs = []
+    for sample, lanes in samples.items():
+        params: JsonObject = {name: value for name, value in common.items() if value is not None}
+        params["sample"] = sample
+        params["reads"] = [
+            {"first": locate(bucket, lane.first), "second": locate(bucket, lane.second)}
+            for lane in lanes
+        ]
+        for name, key in outputs.items():
+            if key is not None:
+                params[name] = locate(bucket, key.replace(PLACEHOLDER, sample))
+        runs.append(SampleRun(sample, params))
+    return runs
+
+
+async def send_runs(
+    client: "AsyncClient",
+    runs: Sequence[SampleRun],
+    engine_parameters: Mapping[str, str],
+    group: str,
+    *,
+    watch: bool,
+) -> bool:
+    """Check all runs, send them, and print one JSON line for each.
+
+    Return whether all succeeded; True without `watch`. Raise CommandRefused if the server refuses
+    one of them; then none is sent.
+    """
+    import json
+
+    from wesemu.cli.output import print_result
+    from wesemu.cli.remote import find
+    from wesemu.cli.remote import watch as follow
+    from wesemu.client import ClientError
+
+    errors = []
+    for run in runs:
+        try:
+            dry = {**engine_parameters, "dry_run": "true"}
+            await client.wes.submit("wgs", run.params, engine_parameters=dry)
+        except ClientError as error:
+            if error.status is None:
+                raise
+            errors.append(f"{run.sample}: {error.message}")
+    if errors:
+        raise CommandRefused(_listed("nothing was sent; the server refuses", errors))
+    sent = []
+    for run in runs:
+        tags = {"group": group, "sample": run.sample}
+        run_id = await client.wes.submit(
+            "wgs", run.params, tags=tags, engine_parameters=engine_parameters
+        )
+        print_result(json.dumps({"sample": run.sample, "run_id": run_id}))
+        sent.append(run_id)
+    if not watch:
+        return True
+    ended = [await follow(client, each, (await find(client, each)).name) for each in sent]
+    return all(ended)
+
+
+def locate(bucket: str, name: str) -> str:
+    """Return the location of a key in the bucket; URLs stay."""
+    return name if "://" in name else f"oss://{bucket}/{name}"
+
+
+def _read_rows(
+    columns: Sequence[str], rows: Sequence[tuple[int, Mapping[str, str | None]]]
+) -> tuple[dict[str, list[Lane]], list[str]]:
+    errors = [f"the column {name} is missing" for name in _REQUIRED if name not in columns]
+    unknown = [name for name in columns if name not in (*_COLUMNS, *_IGNORED)]
+    errors += [f"the column {name!r} is unknown" for name in unknown]
+    if errors:
+        return {}, errors
+    samples: dict[str, list[Lane]] = {}
+    lanes: dict[tuple[str, str], int] = {}
+    files: dict[str, int] = {}
+    for line, row in rows:
+        cells = {name: (row.get(name) or "").strip() for name in _COLUMNS}
+        if not any(cells.values()):
+            continue
+        errors += [f"line {line}: {error}" for error in _row_errors(cells, row)]
+        for name in ("fastq_1", "fastq_2"):
+            if earlier := files.get(cells[name]):
+                errors.append(f"line {line}: {cells[name]} is in line {earlier} already")
+            if cells[name]:
+                files[cells[name]] = line
+        key = (cells["sample"], cells["lane"])
+        if cells["lane"] and key in lanes:
+            errors.append(f"line {line}: sample {key[0]} has lane {key[1]} in line {lanes[key]}")
+        lanes[key] = line
+        samples.setdefault(cells["sample"], []).append(Lane(cells["fastq_1"], cells["fastq_2"]))
+    return samples, errors
+
+
+def _row_errors(cells: Mapping[str, str], row: Mapping[str, object]) -> list[str]:
+    errors = [f"{name} is empty" for name in _REQUIRED if not cells[name]]
+    if cells["sample"] and not _SAMPLE.fullmatch(cells["sample"]):
+        errors.append(f"{cells['sample'][:80]!r} is no name of a sample; use letters, digits, ._-")
+    if None in row:  # csv's key for cells beyond the header
+        errors.append("it has more cells than the header")
+    return errors
+
+
+def _refused(file: Path, errors: Sequence[str]) -> CommandRefused:
+    return CommandRefused(_listed(f"--samples: {file}", errors), ExitStatus.USAGE)
+
+
+def _listed(about: str, errors: Sequence[str]) -> str:
+    return f"{about}: {errors[0]}" if len(errors) == 1 else "\n  ".join((f"{about}:", *errors))
+
+
+def required(value: str | None, flag: str) -> str:
+    """Return the value of a flag that is needed without --samples. Raise BadParameter."""
+    if value is None:
+        raise typer.BadParameter(f"Missing option '{flag}'")
+    return value
