@@ -41,7 +41,7 @@ def _import(names: Iterable[str]) -> None:
 _SNAKEMAKE_MODULES = (
     "snakemake.api",
     "snakemake.cli",
-    "snakemake.executors.local",
+    "wesemu.engines.snakemake.executor_plugin",
     "snakemake.scheduling.job_scheduler",
     "snakemake.script",
     "snakemake.storage",

@@ -3,8 +3,8 @@
 A run uses Snakemake's local executor, which also notifies the `Watcher`. Log events do not contain
 enough (docs/run-directory.md), and their handlers must not block. A dry run uses Snakemake's own
 executor for dry runs, which also returns the plan. Contract tests are in
-tests/unit/engines/test_hooks.py and test_dry_run.py. Only the worker of a run imports this module,
-because it imports Snakemake.
+tests/unit/engines/test_hooks.py and test_dry_run.py. The server never imports this module, because
+it imports Snakemake.
 """
 
 import time
