@@ -1,6 +1,8 @@
 """AsyncClient and Client against the whole server; the engine plays scripts."""
 
 import asyncio
+import os
+import signal
 from decimal import Decimal
 from pathlib import Path
 from threading import enumerate as threads
@@ -9,6 +11,7 @@ import pytest
 
 from wesemu.client import AsyncClient, Client, ClientError
 from wesemu.client.runs import workflow
+from wesemu.client.sync_client import run_in_thread
 from wesemu.runs.model import RunState
 
 READS = ("fastq/a_1.fq.gz", "fastq/a_2.fq.gz")
@@ -147,6 +150,27 @@ async def test_the_text_of_a_workflow_is_enough(there: AsyncClient) -> None:
     script = {"script": [{"write": "a.txt", "text": "hello"}]}
     run = await (await there.submit("rule all:\n    input: []\n", script)).wait(30)
     assert await run.outputs["a.txt"].read() == b"hello"
+
+
+def test_ctrl_c_ends_a_call_and_its_thread() -> None:
+    cancelled: list[bool] = []
+
+    async def call() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)  # the main thread handles it
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_in_thread(call())
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert cancelled == [True]
+    assert [each for each in threads() if each.name == "wesemu client"] == []
 
 
 def test_nobody_at_home_is_not_ready() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from wesemu.client.wes import Output, RunDetail, RunLine, pauses
 from wesemu.runs.model import JsonObject, JsonValue
 
 T = TypeVar("T")
+
+_CANCEL_SECONDS = 0.05
 
 
 def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -47,13 +50,15 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             result.set_result(value)
 
     thread = Thread(target=work, name="wesemu client", daemon=True)
-    thread.start()
     try:
+        thread.start()
         thread.join()
     except BaseException:  # Ctrl-C
-        for loop, task in running:
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        while thread.is_alive():  # its loop may not have begun yet
+            for loop, task in running:
+                with suppress(RuntimeError):  # the loop has just ended
+                    loop.call_soon_threadsafe(task.cancel)
+            thread.join(_CANCEL_SECONDS)
         raise
     error = result.exception()
     if isinstance(error, ClientError):  # the frames below are those of the client, not of the error
