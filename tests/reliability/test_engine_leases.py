@@ -136,6 +136,9 @@ async def test_task_runs_only_once_it_is_leased(
     assert task.state is TaskState.COMPLETE
     assert task.started is not None
     assert task.started.timestamp() >= released
+    assert task.details.ready is not None
+    assert task.details.ready.timestamp() <= released
+    assert (task.details.cores, task.details.devices) == (1, ())
 
 
 async def test_canceled_run_leaves_the_queue_at_once(

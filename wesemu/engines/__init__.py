@@ -6,7 +6,8 @@ These modules serve every workflow language:
     run_process     the detached process of one run: lock, worker, cancel, exit status
     execution       starts and follows run processes from the server
     event_log       events.jsonl: the run process appends, the server follows
-    task_recorder   tasks and attempts on disk, and their processes
+    task_recorder   records the tasks of a launch and controls their processes
+    attempt         one execution of a task: its files, processes and usage
     leases          cores, memory and GPUs of a node, shared by the tasks of all runs
     lease_queue     the queue for leases and its order
     forkserver, forkserver_client     forks runs from a process that has imported the engine

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState
+from wesemu.runs.model import JsonObject, RunFailure, TaskLog, TaskState, details_to_json
 from wesemu.runs.ports import (
     EngineError,
     Event,
@@ -448,6 +448,7 @@ def task_to_json(task: TaskLog) -> dict[str, Any]:
     values |= {
         "state": task.state.value,
         "wildcards": dict(task.wildcards) or None,
+        "details": details_to_json(task.details) or None,
         "started": task.started and task.started.isoformat(timespec="microseconds"),
         "ended": task.ended and task.ended.isoformat(timespec="microseconds"),
     }

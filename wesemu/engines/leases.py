@@ -60,6 +60,7 @@ class Lease:
         self._number = ticket.number
         self._descriptor = descriptor
         self.devices = ticket.devices
+        self.cores, self.memory_mb = ticket.cores, ticket.memory_mb
 
     def fileno(self) -> int:
         """Return the descriptor for tools to inherit; it keeps the lease if the worker dies."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from resource import struct_rusage
 
+from wesemu.engines.attempt import Attempt
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
 from wesemu.engines.event_log import EventLog, history, to_event, walk
 from wesemu.engines.failures import LINE_LIMIT, hint, log_tail, shorten
@@ -25,7 +26,7 @@ from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent
 from wesemu.engines.run_process import CANCELED, RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
-from wesemu.engines.task_recorder import Attempt, TaskFacts, TaskRecorder, job_key
+from wesemu.engines.task_recorder import TaskFacts, TaskRecorder, job_key
 from wesemu.runs.model import Graph, JsonValue, RunFailure
 from wesemu.runs.ports import EngineError, Unpublished
 from wesemu.runs.run_directory import Workspace, is_utf8, printable_path, unpublishable_reason

@@ -1,28 +1,29 @@
 """Tasks and attempts of a run: numbers, files, processes and results.
 
-Parts: `TaskHistory` (numbers over several launches), `Attempt` and `TaskProcess` (one execution),
-`TaskRecorder` (all tasks of one launch).
+Parts: `TaskHistory` (numbers over several launches) and `TaskRecorder` (all tasks of one launch).
 """
 
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from resource import RUSAGE_SELF, getrusage, struct_rusage
+from datetime import datetime
 from typing import Any
 
-from wesemu.engines import event_log as events
-from wesemu.engines.event_log import EventLog, log_warning, now
-from wesemu.engines.lease_queue import devices_environment
+from wesemu.engines.attempt import Attempt, TaskProcess, Usage
+from wesemu.engines.event_log import EventLog, now
 from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
-from wesemu.engines.processes import exit_code_of, identify, send_group, terminate_group
-from wesemu.runs.model import JsonObject, Resources, TaskLog, TaskState
+from wesemu.engines.processes import identify, terminate_group
+from wesemu.runs.model import (
+    DETAIL_PATHS,
+    JsonObject,
+    Resources,
+    TaskDetails,
+    TaskLog,
+    TaskState,
+)
 from wesemu.runs.run_directory import Workspace
 
 # Task numbers: a job keeps its number when the run is resumed.
@@ -94,6 +95,9 @@ class TaskHistory:
         self._jobs[jobid] = entry
         return True
 
+    def __contains__(self, jobid: int | str) -> bool:
+        return jobid in self._jobs
+
     def id(self, jobid: int | str) -> str:
         return str(self._jobs[jobid].number)
 
@@ -105,167 +109,6 @@ class TaskHistory:
         entry = self._jobs[jobid]
         self.done += not entry.done
         entry.done = True
-
-
-_STDERR_BYTES = 4096
-_PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
-"""ru_maxrss is in KiB on Linux, in bytes elsewhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """User plus system time in seconds, and peak memory in bytes.
-
-    `peak_memory` is None if it is below that of this process: the kernel counts from before
-    exec(2), when the child still has the memory of its parent.
-    """
-
-    cpu_seconds: float | None
-    peak_memory: int | None
-
-
-def measure(usage: struct_rusage) -> Usage:
-    own = getrusage(RUSAGE_SELF).ru_maxrss
-    peak = usage.ru_maxrss * _PEAK_UNIT if usage.ru_maxrss > own else None
-    return Usage(usage.ru_utime + usage.ru_stime, peak)
-
-
-class Attempt:
-    """One execution of a task: cmd, stdout, stderr, usage.json in `tasks/<id>-<attempt>/`.
-
-    The processes of an attempt run one after another.
-    """
-
-    def __init__(self, workspace: Workspace, task: TaskLog, lease: Lease | None = None) -> None:
-        self._lease = lease
-        self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.error = ""
-        """What the engine says about its failure."""
-        self.reason = ""
-        """Why the engine ended it; this precedes the message of its tool."""
-        self.note = ""
-        """A circumstance that may have caused its failure."""
-        self.evidence: str | None = None
-        """A log below the run directory with more information than stderr of the task."""
-        self.node = dict[str, str]()
-        """Node and Slurm job, if the attempt ran on a cluster."""
-        self.signaled = False
-        """The engine ended it because another task failed."""
-        self._ended: datetime | None = None
-        below = self.folder.relative_to(workspace.root)
-        self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")
-        os.close(self.open("stdout"))
-        with self._open_stderr() as stderr:
-            events.preallocate(stderr, _STDERR_BYTES)
-
-    def open(self, stream: str) -> int:
-        """Open a file of the attempt for appending."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        return os.open(self.folder / stream, flags, 0o644)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables that select the GPUs of the lease."""
-        return devices_environment(self._lease.devices) if self._lease is not None else {}
-
-    def share_lease(self, options: dict[str, Any]) -> None:
-        """Extend Popen options: the process sees its GPUs and inherits the lease."""
-        if self._lease is not None:
-            options["env"] = {**(options.get("env") or os.environ), **self.environment}
-            options["pass_fds"] = (*options.get("pass_fds", ()), self._lease.fileno())
-
-    @contextmanager
-    def _open_stderr(self) -> Iterator[int]:
-        """Open stderr, which has preallocated blocks for error messages on a full disk."""
-        descriptor = self.open("stderr")
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def release_lease(self) -> None:
-        """Release the lease of this attempt, if it still has one."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
-
-    def note_command(self, command: str) -> None:
-        with (self.folder / "cmd").open("a") as file:
-            file.write(command.rstrip("\n") + "\n")
-
-    def begin(self, timestamp: datetime) -> None:
-        """Set the start time, measured on another machine whose clock may differ."""
-        if self.task.started is not None:
-            self.task = replace(self.task, started=min(max(timestamp, self.task.started), now()))
-
-    def process_ended(self, exit_code: int, usage: Usage) -> None:
-        """Add the usage of a process that has ended."""
-        self._ended = now()
-        self.task = replace(
-            self.task,
-            exit_code=exit_code,
-            cpu_seconds=_sum(self.task.cpu_seconds, usage.cpu_seconds),
-            peak_memory=max(self.task.peak_memory or 0, usage.peak_memory or 0) or None,
-        )
-
-    @property
-    def ended_at(self) -> datetime:
-        """End of the last process, or now."""
-        return self._ended or now()
-
-    def end(self, state: TaskState) -> None:
-        """End the attempt; write usage.json."""
-        task = self.task = replace(self.task, state=state, ended=self.ended_at)
-        wall = task.ended - task.started if task.started and task.ended else timedelta()
-        usage = {
-            "exit_code": task.exit_code,
-            "wall_seconds": round(wall.total_seconds(), 6),
-            "cpu_seconds": task.cpu_seconds,
-            "peak_memory": task.peak_memory,
-            **self.node,
-        }
-        try:
-            with self._open_stderr() as stderr:
-                events.release_preallocated(stderr)
-            (self.folder / "usage.json").write_text(json.dumps(usage) + "\n")
-        except OSError as error:  # the event log has these values
-            log_warning(f"{self.folder.name}/usage.json: writing failed: {error}")
-
-
-def _sum(first: float | None, second: float | None) -> float | None:
-    known = [seconds for seconds in (first, second) if seconds is not None]
-    return round(sum(known), 6) if known else None
-
-
-class TaskProcess(subprocess.Popen[Any]):
-    """A command in its own process group, with its resource usage.
-
-    The first thread that waits for it calls `ended`, once.
-    """
-
-    def __init__(
-        self, command: str | list[str], ended: Callable[[int, Usage], None], **options: Any
-    ) -> None:
-        self.signaled = False
-        self._once = threading.Lock()
-        self._ended = ended
-        super().__init__(command, process_group=0, **options)
-
-    def wait(self, timeout: float | None = None) -> int:
-        # wait4 reaps the process, so only one thread may call it
-        with self._once:
-            if self.returncode is None:
-                _, status, usage = os.wait4(self.pid, 0)
-                self.returncode = os.waitstatus_to_exitcode(status)
-                self._ended(exit_code_of(self.returncode), measure(usage))
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Send the signal to the process group."""
-        if self.returncode is None:
-            self.signaled = True
-            send_group(self.pid, signal.Signals(number))
 
 
 # The tasks of one launch.
@@ -280,7 +123,8 @@ class TaskFacts:
     """A task as its engine describes it.
 
     `id` is unique in this launch: Snakemake's job number, or a name. `key` is the same in every
-    launch. `attempt` counts within this launch; None lets the recorder count.
+    launch. `attempt` counts within this launch; None lets the recorder count. `after` has the ids
+    of tasks whose outputs it needs; `inputs` and `outputs` are paths below `work/`.
     """
 
     id: int | str
@@ -290,6 +134,9 @@ class TaskFacts:
     command: str | None = None
     threads: int | None = None
     attempt: int | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    after: tuple[int | str, ...] = ()
 
 
 Ended = Callable[[int, Usage], None]
@@ -297,6 +144,12 @@ Ended = Callable[[int, Usage], None]
 
 StartProcess = Callable[..., TaskProcess]
 """Starts a process: takes an `Ended` and Popen options."""
+
+
+def _with_lease(details: TaskDetails, lease: Lease) -> TaskDetails:
+    return replace(
+        details, cores=lease.cores, memory_mb=lease.memory_mb or None, devices=lease.devices
+    )
 
 
 class TaskRecorder:
@@ -324,6 +177,7 @@ class TaskRecorder:
         self._leases = leases
         self._history = TaskHistory(earlier)
         self._counts = dict[int | str, int]()
+        self._ready = dict[int | str, datetime]()
         self._running = dict[int | str, Attempt]()
         self._failed = dict[int | str, Attempt]()
         self._groups = set[int]()
@@ -371,7 +225,22 @@ class TaskRecorder:
                 wildcards=facts.wildcards,
                 command=facts.command,
                 threads=facts.threads,
+                details=TaskDetails(
+                    ready=self._ready.get(facts.id),
+                    inputs=facts.inputs[:DETAIL_PATHS],
+                    outputs=facts.outputs[:DETAIL_PATHS],
+                    after=self._ids(facts.after)[:DETAIL_PATHS],
+                ),
             )
+
+    def _ids(self, needed: Iterable[int | str]) -> tuple[str, ...]:
+        """Return the ids over all launches of those tasks that this launch knows."""
+        return tuple(self._history.id(one) for one in needed if one in self._history)
+
+    def ready(self, task_id: int | str) -> None:
+        """Note that a task could start now, apart from its lease."""
+        with self.lock:
+            self._ready[task_id] = now()
 
     def queue(self, facts: TaskFacts) -> None:
         """Record that the next attempt of a task waits."""
@@ -383,6 +252,8 @@ class TaskRecorder:
         with self.lock:
             self.raise_if_canceled()
             task = self.next_attempt(facts, TaskState.RUNNING)
+            if lease is not None:
+                task = replace(task, details=_with_lease(task.details, lease))
             attempt = self._running[facts.id] = Attempt(self._workspace, task, lease)
             self.event_log.task(attempt.task, key=facts.key)
             return attempt
@@ -395,6 +266,7 @@ class TaskRecorder:
             return self.begin(facts)
         with self.lock:
             self.raise_if_canceled()
+            self.ready(facts.id)
             self.queue(facts)
             self._waiting += 1
         try:

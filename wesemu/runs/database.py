@@ -162,6 +162,8 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     # What earlier versions stored in tags only (`run_figures.facts_of`).
     "ALTER TABLE runs ADD COLUMN facts TEXT;",
+    # `TaskDetails` as JSON.
+    "ALTER TABLE tasks ADD COLUMN details TEXT;",
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""
 

@@ -301,6 +301,43 @@ class TaskState(StrEnum):
     CANCELED = "CANCELED"
 
 
+DETAIL_PATHS = 100
+"""`TaskDetails` lists at most so many inputs, outputs and dependencies each."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDetails:
+    """What explains when and where an attempt of a task ran.
+
+    `ready` is when it asked for its lease; `cores`, `memory_mb` and `devices` (GPU numbers) are
+    the lease. `read_bytes` and `written_bytes` are those of the disk, without the page cache.
+    `inputs` and `outputs` are paths below `work/`; `after` has the ids of the tasks of this launch
+    whose outputs it needs.
+    """
+
+    ready: datetime | None = None
+    cores: int | None = None
+    memory_mb: int | None = None
+    devices: tuple[int, ...] = ()
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+def details_to_json(details: TaskDetails) -> dict[str, JsonValue]:
+    """Return the known members; the time in ISO 8601, UTC."""
+    values = asdict(details)
+    if details.ready is not None:
+        values["ready"] = details.ready.isoformat(timespec="microseconds")
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value not in (None, ())
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class TaskLog:
     """One attempt of one task (for Snakemake: of one job of a rule).
@@ -323,6 +360,7 @@ class TaskLog:
     stderr: str | None = None
     cpu_seconds: float | None = None
     peak_memory: int | None = None
+    details: TaskDetails = TaskDetails()
 
 
 # Task graphs of dry runs.

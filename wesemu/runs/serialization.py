@@ -25,8 +25,10 @@ from wesemu.runs.model import (
     SharedOutput,
     SlaTerms,
     SubmissionKey,
+    TaskDetails,
     TaskLog,
     TaskState,
+    details_to_json,
 )
 from wesemu.runs.ports import Plan
 from wesemu.runs.run_directory import Workspace, read_regular, write_json
@@ -196,6 +198,7 @@ def task_to_row(run_id: RunId, task: TaskLog) -> dict[str, Any]:
         "wildcards": dump(dict(task.wildcards)),
         "started": format_timestamp(task.started),
         "ended": format_timestamp(task.ended),
+        "details": dump(details) if (details := details_to_json(task.details)) else None,
     }
 
 
@@ -208,6 +211,7 @@ def row_to_task(row: Row) -> TaskLog:
             "wildcards": json.loads(row["wildcards"]),
             "started": parse_timestamp(row["started"]),
             "ended": parse_timestamp(row["ended"]),
+            "details": decode(row["details"] or "{}", TaskDetails),
         }
     )
 
@@ -241,7 +245,8 @@ def read_run(workspace: Workspace) -> tuple[Run, list[TaskLog]]:
     record = json.loads(read_regular(workspace.state if ended else workspace.request))
     run: dict[str, Any] = record["run"]
     run |= {name: dump(value) for name, value in run.items() if isinstance(value, (dict, list))}
-    tasks = [row_to_task(row) for row in record.get("tasks", ())]
+    # earlier versions wrote no details
+    tasks = [row_to_task({"details": None, **row}) for row in record.get("tasks", ())]
     return row_to_run({"sequence": 0, **run}), tasks
 
 

@@ -1,11 +1,13 @@
 """The life of a run as WES tells it."""
 
 import hashlib
+from datetime import UTC, datetime
 
 import pytest
 from api.wes.fixtures import Client, Ended, Submit, fetch, fetch_text
 
-from wesemu.runs.model import RunState
+from wesemu.api.wes.responses import task_log
+from wesemu.runs.model import RunState, TaskDetails, TaskLog, TaskState
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
 
@@ -246,3 +248,25 @@ async def test_a_run_that_has_ended_can_be_forgotten(
     await fetch(wes, url, 404)
     assert (await fetch(wes, RUNS))["runs"] == []
     assert list((settings.data / "runs").iterdir()) == []
+
+
+def test_a_task_tells_its_lease_and_its_files() -> None:
+    moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    details = TaskDetails(
+        ready=moment, cores=2, memory_mb=100, devices=(1,), read_bytes=512, written_bytes=0,
+        inputs=("a.txt", "b c"), outputs=("d",), after=("1", "2"),
+    )  # fmt: skip
+    log = task_log(TaskLog("3", "sort", TaskState.RUNNING, details=details), "http://here/runs/1")
+    assert log["system_logs"] == [
+        "state: RUNNING",
+        "attempt: 1",
+        "ready: 2026-01-01T12:00:00.000000+00:00",
+        "lease_cores: 2",
+        "lease_memory_mb: 100",
+        "read_bytes: 512",
+        "written_bytes: 0",
+        "devices: [1]",
+        'after: ["1", "2"]',
+        'inputs: ["a.txt", "b c"]',
+        'outputs: ["d"]',
+    ]

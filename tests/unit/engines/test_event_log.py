@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, Tail
-from wesemu.runs.model import RunFailure, TaskLog, TaskState
+from wesemu.runs.model import RunFailure, TaskDetails, TaskLog, TaskState
 from wesemu.runs.ports import EngineError, Progress, RunStarted, TaskChanged
 from wesemu.runs.run_directory import Workspace
 
@@ -30,6 +30,17 @@ TASK = TaskLog(
     stderr="tasks/3-1/stderr",
     cpu_seconds=1.5,
     peak_memory=1 << 30,
+    details=TaskDetails(
+        ready=datetime(2026, 1, 1, 11, tzinfo=UTC),
+        cores=4,
+        memory_mb=1000,
+        devices=(0, 1),
+        read_bytes=512,
+        written_bytes=0,
+        inputs=("s1.fq", "é"),
+        outputs=("s1.bam",),
+        after=("1",),
+    ),
 )
 
 

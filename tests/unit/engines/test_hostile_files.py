@@ -14,6 +14,7 @@ from wesemu.engines.execution import find, read_exit_code
 from wesemu.engines.failures import log_tail
 from wesemu.engines.run_process import holder, is_held
 from wesemu.engines.task_recorder import TaskHistory
+from wesemu.runs.model import JsonObject
 from wesemu.runs.ports import EngineError, Progress
 from wesemu.runs.run_directory import Workspace, read_json, write_atomically
 from wesemu.workflows.results import gpu_failure, input_failure
@@ -131,6 +132,26 @@ def test_half_of_a_surrogate_pair_becomes_a_question_mark(workspace: Workspace) 
     event = event_log.to_event(record)
     assert isinstance(event, EngineError)
     assert event.failure.message.encode().decode() == "a ? b \U0001f600"
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"ready": 5},
+        {"ready": "yesterday"},
+        {"cores": "2"},
+        {"cores": True},
+        {"devices": ["0"]},
+        {"devices": 1},
+        {"inputs": [1]},
+        {"after": {"a": 1}, "read_bytes": 1.5},
+        [],
+        "cores",
+    ],
+)
+def test_a_task_with_forged_details_is_none(details: object) -> None:
+    task: JsonObject = {"id": "1", "name": "a", "state": "RUNNING", "details": details}  # type: ignore[dict-item]
+    assert event_log.to_event({"event": "task", "task": task}) is None
 
 
 def test_a_history_with_holes_does_not_hinder_a_resume() -> None:

@@ -80,6 +80,13 @@ async def test_warm_run_tells_every_detail(engine: SnakemakeEngine, tmp_path: Pa
     assert (tmp_path / "run" / b.stdout).read_text() == "to stdout\n"
     assert (tmp_path / "run" / b.stderr).read_text() == "to stderr\n"
     assert b.cpu_seconds is not None
+    assert b.details.ready is not None
+    assert b.started is not None
+    assert b.details.ready <= b.started
+    [a] = story.named("a")
+    assert (b.details.inputs, b.details.outputs) == (("a.txt",), ("x.b.txt",))
+    assert (a.details.after, b.details.after) == ((), (a.id,))
+    assert b.details.written_bytes is not None
     folder = tmp_path / "run" / "tasks" / f"{b.id}-1"
     assert sorted(path.name for path in folder.iterdir()) == [
         "cmd",

@@ -19,6 +19,7 @@ from wesemu.runs.model import (
     RunId,
     RunRequest,
     RunState,
+    TaskDetails,
     TaskLog,
     TaskState,
 )
@@ -110,7 +111,10 @@ async def test_attempts_of_a_task_are_kept_apart_and_keep_their_order(store: Run
     first = TaskLog("2", "align", TaskState.RUNNING, started=START)
     other = TaskLog("1", "index", TaskState.QUEUED)
     await store.put_tasks(run.id, [first, other])
-    failed = TaskLog("2", "align", TaskState.EXECUTOR_ERROR, started=START, exit_code=1)
+    details = TaskDetails(ready=START, cores=2, devices=(1,), inputs=("a",), after=("1",))
+    failed = TaskLog(
+        "2", "align", TaskState.EXECUTOR_ERROR, started=START, exit_code=1, details=details
+    )
     again = TaskLog("2", "align", TaskState.RUNNING, attempt=2)
     await store.put_tasks(run.id, [failed, again])
     assert await store.tasks(run.id) == [failed, other, again]

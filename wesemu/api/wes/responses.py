@@ -22,6 +22,7 @@ from wesemu.runs.model import (
     RunRequest,
     RunState,
     TaskLog,
+    details_to_json,
 )
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.run_figures import labels
@@ -350,8 +351,21 @@ def _failure(failure: RunFailure, tasks: Iterable[TaskLog], url: str) -> models.
     return body
 
 
+_DETAILS = {
+    "ready": "ready",
+    "cores": "lease_cores",
+    "memory_mb": "lease_memory_mb",
+    "read_bytes": "read_bytes",
+    "written_bytes": "written_bytes",
+}
+_LISTS = ("devices", "after", "inputs", "outputs")
+
+
 def _system_logs(task: TaskLog) -> list[str]:
-    """Return the engine's measurements. WES leaves the content of system_logs open."""
+    """Return the engine's measurements as "name: value"; lists are JSON.
+
+    WES leaves the content of system_logs open.
+    """
     facts: dict[str, object] = {"state": task.state.value, "attempt": task.attempt}
     facts |= {f"wildcard {name}": value for name, value in task.wildcards.items()}
     measured = {
@@ -360,6 +374,9 @@ def _system_logs(task: TaskLog) -> list[str]:
         "peak_memory_bytes": task.peak_memory,
     }
     facts |= {name: value for name, value in measured.items() if value is not None}
+    details = details_to_json(task.details)
+    facts |= {_DETAILS[name]: value for name, value in details.items() if name in _DETAILS}
+    facts |= {name: json.dumps(details[name]) for name in _LISTS if name in details}
     return [f"{name}: {value}" for name, value in facts.items()]
 
 

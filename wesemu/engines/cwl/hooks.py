@@ -23,10 +23,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from wesemu.engines.attempt import Attempt, TaskProcess, Usage
 from wesemu.engines.leases import LeaseAbandoned
 from wesemu.engines.library_worker import named_task
 from wesemu.engines.processes import send_group
-from wesemu.engines.task_recorder import Attempt, TaskProcess, TaskRecorder, Usage
+from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import Resources
 
 log = logging.getLogger("cwltool")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wesemu.engines import slurm_task
+from wesemu.engines.attempt import Attempt, TaskProcess, Usage
 from wesemu.engines.failures import is_refusal, log_tail
 from wesemu.engines.processes import send_group
 from wesemu.engines.slurm import (
@@ -25,7 +26,7 @@ from wesemu.engines.slurm import (
     step_argv,
 )
 from wesemu.engines.snakemake.hooks import JobFacts
-from wesemu.engines.task_recorder import Attempt, Ended, TaskProcess, Usage
+from wesemu.engines.task_recorder import Ended
 from wesemu.errors import EngineFault
 from wesemu.runs.model import Resources
 from wesemu.runs.run_directory import Workspace

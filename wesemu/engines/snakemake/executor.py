@@ -15,20 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from wesemu.engines.attempt import Attempt, TaskProcess
 from wesemu.engines.failures import relative_logs, slurm_hint, task_failure
 from wesemu.engines.leases import Lease, LeaseClient
 from wesemu.engines.processes import send_group
 from wesemu.engines.run_process import CANCELED
 from wesemu.engines.snakemake.backends import Backend, BackendRefused
 from wesemu.engines.snakemake.hooks import JobFacts
-from wesemu.engines.task_recorder import (
-    Attempt,
-    Ended,
-    TaskFacts,
-    TaskProcess,
-    TaskRecorder,
-    job_key,
-)
+from wesemu.engines.task_recorder import Ended, TaskFacts, TaskRecorder, job_key
 from wesemu.runs.model import Resources, RunFailure, TaskState
 from wesemu.runs.run_directory import Workspace
 
@@ -124,7 +118,18 @@ def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
 
 def _task(job: JobFacts) -> TaskFacts:
     key = job_key(job.rule, job.wildcards, job.outputs)
-    return TaskFacts(job.jobid, job.rule, key, job.wildcards, job.command, job.threads, job.attempt)
+    return TaskFacts(
+        id=job.jobid,
+        name=job.rule,
+        key=key,
+        wildcards=job.wildcards,
+        command=job.command,
+        threads=job.threads,
+        attempt=job.attempt,
+        inputs=job.inputs,
+        outputs=job.outputs,
+        after=job.after,
+    )
 
 
 _PAUSE_SECONDS = 0.02
@@ -189,6 +194,7 @@ class JobController:
         with self._lock:
             self._plan([job])
             self._raise_if_ended(job.jobid)
+            self._recorder.ready(job.jobid)
         lease = self._leases.enter(job.jobid, job.wanted)
         try:
             self._thread.attempt = self._recorder.begin(_task(job), lease)

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Protocol
 
 from wesemu.engines.failures import deepest_frame
-from wesemu.runs.model import Graph, PlannedTask, Resources, graph_of
+from wesemu.runs.model import DETAIL_PATHS, Graph, PlannedTask, Resources, graph_of
 
 TESTED = ((9, 27), (9, 28))
 """The first supported version, and the first unsupported one."""
@@ -44,11 +45,11 @@ def is_tested(release: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """Snapshot of a job. Until the job is ready to run, the last four fields have their defaults.
+    """Snapshot of a job. Until the job is ready to run, the last six fields have their defaults.
 
     `works` is false for targets that only collect files. `command` is None without a shell
     command. `wanted` are the resources of the lease; None for local rules, which take no lease.
-    `requested` are all resources by name.
+    `requested` are all resources by name. `after` are the jobs whose outputs it needs.
     """
 
     jobid: int
@@ -62,6 +63,8 @@ class JobFacts:
     threads: int | None = None
     wanted: Resources | None = None
     requested: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    after: tuple[int, ...] = ()
 
 
 class Watcher(Protocol):
@@ -228,6 +231,8 @@ def facts(job: Any, *, ready: bool = False) -> JobFacts:
         threads=job.threads if ready else None,
         wanted=wanted(job, [job]) if ready else None,
         requested=requested(job) if ready else {},
+        inputs=tuple(map(str, islice(job.input, DETAIL_PATHS))) if ready else (),
+        after=tuple(sorted(one.jobid for one in job.dag.dependencies[job])) if ready else (),
     )
 
 

@@ -24,6 +24,7 @@ from resource import struct_rusage
 from typing import Any
 
 from wesemu.engines import event_log as events
+from wesemu.engines.attempt import Attempt, Usage, measure
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
 from wesemu.engines.event_log import EventLog, OutputFiles
 from wesemu.engines.failures import workflow_failure
@@ -36,7 +37,7 @@ from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.backends import LocalBackend, SlurmBackend
 from wesemu.engines.snakemake.executor import JobController, TaskLeases
-from wesemu.engines.task_recorder import Attempt, TaskRecorder, Usage, measure
+from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import RunFailure, graph_of
 from wesemu.runs.run_directory import Workspace, make_executable
 

@@ -20,11 +20,12 @@ from typing import Any
 
 import psutil
 
+from wesemu.engines.attempt import Attempt, TaskProcess
 from wesemu.engines.launch_spec import ContainerTool
 from wesemu.engines.leases import LeaseAbandoned
 from wesemu.engines.library_worker import named_task
 from wesemu.engines.processes import exit_code_of
-from wesemu.engines.task_recorder import Attempt, RunCanceled, TaskProcess, TaskRecorder
+from wesemu.engines.task_recorder import RunCanceled, TaskRecorder
 from wesemu.runs.model import Resources
 
 # Container images.
