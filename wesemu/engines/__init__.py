@@ -13,7 +13,6 @@ These modules serve every workflow language:
     forkserver, forkserver_client     forks runs from a process that has imported the engine
     preload         what a forkserver imports and prepares
     launch_spec     engine.json: the parameters of a launch
-    options         allow-list of engine parameters
     dry_run         plans a workflow without running it
     sandbox         limits what the processes of a run may read and write
     namespaces, landlock              the kernel interfaces of the sandbox

@@ -20,8 +20,8 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
+from wesemu.engine_parameters import SnakemakeOptions, check_parameters, read_parameters
 from wesemu.engines.lease_queue import priority_from_json, priority_to_json
-from wesemu.engines.options import SnakemakeOptions, check_parameters, read_parameters
 from wesemu.engines.sandbox import Sandbox, sandbox_from_json, sandbox_to_json
 from wesemu.engines.slurm import Cluster
 from wesemu.runs.model import JsonObject, Resources

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata, util
 from typing import ClassVar
 
+from wesemu.engine_parameters import read_parameters
 from wesemu.engines.dry_run import DryRuns
 from wesemu.engines.execution import (
     DetachedExecution,
@@ -19,7 +20,6 @@ from wesemu.engines.execution import (
 )
 from wesemu.engines.forkserver_client import ForkserverClient
 from wesemu.engines.launch_spec import ContainerTool, launch_spec, write_spec
-from wesemu.engines.options import read_parameters
 from wesemu.engines.sandbox import Sandbox
 from wesemu.errors import EngineFault
 from wesemu.runs.model import Graph, Run

@@ -12,6 +12,7 @@ from support.engine_runs import follow, make_job
 from support.library_engines import CWL, WDL, Language, needs_cwltool, needs_miniwdl
 from support.library_engines import make_job as make_library_job
 
+from wesemu.engine_parameters import check_parameters
 from wesemu.engines.execution import Launcher, start_runner, tools_environment
 from wesemu.engines.launch_spec import (
     LaunchSpec,
@@ -20,7 +21,6 @@ from wesemu.engines.launch_spec import (
     read_spec,
     write_spec,
 )
-from wesemu.engines.options import check_parameters
 from wesemu.engines.sandbox import Sandbox
 from wesemu.engines.slurm import Cluster
 from wesemu.engines.snakemake.hooks import INSTALLED

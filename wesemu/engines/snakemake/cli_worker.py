@@ -19,6 +19,7 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import Any
 
+from wesemu.engine_parameters import check_parameters
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, OutputFiles
 from wesemu.engines.failures import log_tail, relative_logs, shorten, task_failure
@@ -27,7 +28,6 @@ from wesemu.engines.launch_spec import (
     option_argv,
 )
 from wesemu.engines.leases import lease_command
-from wesemu.engines.options import check_parameters
 from wesemu.engines.processes import (
     descendants,
     die_with_parent,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from wesemu.engine_parameters import check_parameters
 from wesemu.engines.dry_run import DryRuns
 from wesemu.engines.execution import (
     DetachedExecution,
@@ -17,7 +18,6 @@ from wesemu.engines.execution import (
 )
 from wesemu.engines.forkserver_client import ForkserverClient
 from wesemu.engines.launch_spec import Mode, launch_spec, write_config, write_spec
-from wesemu.engines.options import check_parameters
 from wesemu.engines.sandbox import Sandbox
 from wesemu.engines.slurm import ON_SLURM, Cluster, has_accounting, largest_node
 from wesemu.engines.snakemake.cli_worker import plugin_installed, plugin_name
