@@ -116,7 +116,6 @@ def test_a_line_that_grows_is_not_read_again(workspace: Workspace) -> None:
         {"message": 1},
         {"message": "a", "exit_code": "x"},
         {"message": "a", "hint": ["b"]},
-        {"message": "a", "unknown": 1},
         [],
         None,
     ],

@@ -110,10 +110,14 @@ def _amounts(wanted: Resources) -> tuple[int, int, int]:
     return (wanted.cores, wanted.memory_mb, wanted.gpus)
 
 
-def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, datetime]:
-    """Sort key for failed jobs of a pipe: by time, but broken pipes (SIGPIPE) last."""
+def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, bool, datetime]:
+    """Sort key for failed jobs of a pipe: by time, but broken pipes (SIGPIPE) and successes last.
+
+    The reader of a pipe may be seen to end before the writer that has failed.
+    """
     attempt = failed[1]
-    return attempt.task.exit_code == _BROKEN_PIPE, attempt.ended_at
+    code = attempt.task.exit_code
+    return code == 0, code == _BROKEN_PIPE, attempt.ended_at
 
 
 def _task(job: JobFacts) -> TaskFacts:
