@@ -189,10 +189,7 @@ def load_snapshot(file: SnapshotFile, server: Server = DEFAULT_SERVER, token: To
     if not file.is_file():
         raise CommandRefused(f"there is no file {file}", ExitStatus.USAGE)
     counts = call(server, token, lambda client: client.control.load_snapshot(file))
-    print_note(
-        f"loaded {counts['runs']} runs, {counts['buckets']} buckets, "
-        f"{counts['references']} references"
-    )
+    print_note(f"loaded {', '.join(f'{name}: {number}' for name, number in counts.items())}")
 
 
 def show(as_json: AsJson = False, server: Server = DEFAULT_SERVER, token: Token = None) -> None:

@@ -215,7 +215,10 @@ def outputs(
     elif run.outputs:
         print_table(
             ("OUTPUT", "BYTES", "PLACE"),
-            [(name, f"{output.size:,}", output.url) for name, output in run.outputs.items()],
+            [
+                (name, f"{output.size:,}", output.published or "in the run")
+                for name, output in run.outputs.items()
+            ],
         )
     if not run.outputs:
         print_note(f"the run has no results; it is {run.state}")

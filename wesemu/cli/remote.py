@@ -72,6 +72,8 @@ def _print_outcome(run: RunDetail, name: str) -> bool:
     for output in run.outputs.values():
         if output.published:
             print_note(f"  {output.size:>12,}  {output.published}")
+    if any(not output.published for output in run.outputs.values()):
+        print_note(f"'wesemu outputs {name} --download DIR' fetches the results")
     figures = run.figures
     if (level := sla_text(figures)) is not None:
         print_note(f"{name}: {figures.total_reads:,} reads; {level}")

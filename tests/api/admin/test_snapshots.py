@@ -173,5 +173,5 @@ async def test_the_command_line_saves_and_loads(
     assert await asyncio.to_thread(run, "snapshot", "save", str(file)) == 0
     assert capsys.readouterr().out == f"{file}\n"
     assert await asyncio.to_thread(run, "snapshot", "load", str(file)) == 0
-    assert "loaded 0 runs, 1 buckets, 0 references" in capsys.readouterr().err
+    assert "loaded runs: 0, buckets: 1, references: 0" in capsys.readouterr().err
     assert await asyncio.to_thread(run, "snapshot", "load", str(tmp_path / "none")) == 2
