@@ -47,7 +47,7 @@ from wesemu.api.wes.submit import RunSubmission
 from wesemu.composition import build_verifier, find_sandbox
 from wesemu.core import Core, machine_figures, open_core
 from wesemu.dashboard.emulator import Controls
-from wesemu.dashboard.node import Machine
+from wesemu.dashboard.node import MachineFacts
 from wesemu.dashboard.pages import Pages
 from wesemu.dashboard.routes import DashboardDialect, DashboardHandlers
 from wesemu.engine_parameters import PARAMETERS
@@ -353,7 +353,7 @@ def _callbacks(settings: Settings, core: Core) -> Callbacks:
     return callbacks
 
 
-def _machine(settings: Settings, core: Core, readiness: Readiness) -> Machine:
+def _machine(settings: Settings, core: Core, readiness: Readiness) -> MachineFacts:
     """Return what the dashboard shows of this machine."""
 
     def resources() -> JsonObject:
@@ -376,7 +376,7 @@ def _machine(settings: Settings, core: Core, readiness: Readiness) -> Machine:
         "data directory": str(core.data.root),
         **{f"GPU {gpu.index}": str(gpu) for gpu in core.node.gpus},
     }
-    return Machine(resources, core.store.queue.levels, readiness.problems, facts)
+    return MachineFacts(resources, core.store.queue.levels, readiness.problems, facts)
 
 
 def _node(node: Node) -> JsonValue:

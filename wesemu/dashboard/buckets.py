@@ -4,27 +4,25 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from aiohttp import BodyPartReader, MultipartReader
-
-from wesemu.dashboard.pages import Page, iso
-from wesemu.errors import InvalidRequest
+from wesemu.api.wes.multipart import FormPart, FormReader
+from wesemu.dashboard.pages import WebPage, iso
 from wesemu.runs.model import JsonValue
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 
 _PAGE = 200
-_CHUNK = 1 << 20
+_LONGEST_PREFIX = 4096
 
 
-def overview(objects: ObjectServices) -> Page:
+def overview(objects: ObjectServices) -> WebPage:
     """Return the names of the buckets."""
     found: list[JsonValue] = [
         {"name": info.name, "created": iso(info.created)} for info in objects.buckets.all()
     ]
-    return Page("buckets.html", "Buckets", {"buckets": found})
+    return WebPage("buckets.html", "Buckets", {"buckets": found})
 
 
-def objects(objects: ObjectServices, bucket: str, query: Mapping[str, str]) -> Page:
+def objects(objects: ObjectServices, bucket: str, query: Mapping[str, str]) -> WebPage:
     """Return the folders and objects below `prefix`, at most 200; `after` continues.
 
     Raises BucketNotFound.
@@ -49,30 +47,29 @@ def objects(objects: ObjectServices, bucket: str, query: Mapping[str, str]) -> P
         "objects": [_entry(info, bucket, prefix) for info in infos if info.key != prefix],
         "next": following,
     }
-    return Page("objects.html", bucket, content)
+    return WebPage("objects.html", bucket, content)
 
 
-async def receive(store: ObjectStore, bucket: str, form: MultipartReader) -> str:
+async def receive(store: ObjectStore, bucket: str, form: FormReader) -> str:
     """Store the files of a form below its field `prefix`, which comes first. Return the prefix.
 
-    Raises InvalidRequest, BucketNotFound, TooLarge.
+    Raises InvalidRequest, BucketNotFound, TooLarge, and HTTPRequestEntityTooLarge (413).
     """
     prefix = ""
     async for part in form:
-        if not isinstance(part, BodyPartReader):
-            raise InvalidRequest("the form contains another form; send files only")
         if part.name == "prefix":
-            prefix = await part.text()
+            prefix = await part.text(_LONGEST_PREFIX)
         elif part.filename:
             await _store(store, bucket, prefix + part.filename, part)
     return prefix
 
 
-async def _store(store: ObjectStore, bucket: str, key: str, part: BodyPartReader) -> None:
+async def _store(store: ObjectStore, bucket: str, key: str, part: FormPart) -> None:
+    """Store a file. The object appears when the part is complete."""
     await asyncio.to_thread(store.check, bucket, key)
     upload = await asyncio.to_thread(store.new_upload, bucket)
     try:
-        while chunk := await part.read_chunk(_CHUNK):
+        async for chunk in part.chunks:
             await asyncio.to_thread(upload.write, chunk)
         digests = await asyncio.to_thread(upload.finish)
         record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)

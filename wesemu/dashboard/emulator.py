@@ -14,7 +14,7 @@ from wesemu.api.admin.controls import ClockControl
 from wesemu.api.admin.routes import AdminAccess
 from wesemu.api.base import RequestLog
 from wesemu.api.fault_injection import RequestFaults
-from wesemu.dashboard.pages import Page, iso
+from wesemu.dashboard.pages import WebPage, iso
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.runs.service import ServicePolicy
@@ -36,7 +36,7 @@ class Controls:
     requests: RequestLog
 
 
-def page(controls: Controls, request: web.Request) -> Page:
+def page(controls: Controls, request: web.Request) -> WebPage:
     """Raises NotFound, Unauthorized or Forbidden as the control API does."""
     controls.access.check(request)
     clock = controls.clock.clock
@@ -61,7 +61,7 @@ def page(controls: Controls, request: web.Request) -> Page:
             for received in islice(newest_first, _REQUESTS)
         ],
     }
-    return Page("emulator.html", "Emulator", content)
+    return WebPage("emulator.html", "Emulator", content)
 
 
 async def apply(controls: Controls, request: web.Request, form: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ The fields of the bundled pipelines come from the models of their parameters.
 import json
 from collections.abc import Callable, Mapping
 
-from wesemu.dashboard.pages import Page
+from wesemu.dashboard.pages import WebPage
 from wesemu.errors import BucketNotFound, InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue, RunRequest
 from wesemu.runs.ports import DryRunResult
@@ -36,14 +36,12 @@ def page(
     values: Mapping[str, str] | None = None,
     message: str | None = None,
     planned: DryRunResult | None = None,
-) -> Page:
+) -> WebPage:
     """Return the page with the form of `pipeline`, or of the user's own workflow for "".
 
     `files` is the result of `known_files`. `values` fill the form again after an error
     (`message`) or a dry run (`planned`). Raises InvalidRequest for an unknown pipeline.
     """
-    if pipeline and pipeline not in PARAMS:
-        raise InvalidRequest(f"there is no pipeline {pipeline[:40]!r}", field="pipeline")
     given = dict(values or {})
     content: JsonObject = {
         "pipelines": list(PARAMS),
@@ -54,7 +52,7 @@ def page(
         "planned": None if planned is None else _planned(planned),
         **files,
     }
-    return Page("new.html", "New run", content)
+    return WebPage("new.html", "New run", content)
 
 
 def known_files(objects: ObjectServices, references: Callable[[], list[str]]) -> JsonObject:
@@ -66,6 +64,8 @@ def known_files(objects: ObjectServices, references: Callable[[], list[str]]) ->
         except BucketNotFound:  # removed meanwhile
             continue
         reads += [f"oss://{bucket}/{key}" for key in listing.keys if is_reads(key)]
+        if len(reads) >= _MOST_FILES:
+            break
     return {"reads": reads[:_MOST_FILES], "references": [*references()]}
 
 
@@ -86,9 +86,11 @@ def request_of(pipeline: str, values: Mapping[str, str]) -> RunRequest:
 
 
 def _properties(pipeline: str) -> dict[str, JsonObject]:
-    """Return the JSON schema of each parameter but the reads."""
+    """Return the JSON schema of each parameter but the reads. Raises InvalidRequest."""
     if not pipeline:
         return {}
+    if pipeline not in PARAMS:
+        raise InvalidRequest(f"there is no pipeline {pipeline[:40]!r}", field="pipeline")
     schema = PARAMS[pipeline].model_json_schema()
     properties: dict[str, JsonObject] = schema["properties"]
     shown = {name: value for name, value in properties.items() if name not in ("reads", "reports")}

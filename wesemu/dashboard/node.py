@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from wesemu.dashboard.pages import Page, iso
+from wesemu.dashboard.pages import WebPage, iso
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.runs.sla import ServiceLevel
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineFacts:
     """Where the page gets its facts from.
 
     `resources` blocks: it returns offered and leased resources, disk and cache. `queue` is
@@ -25,7 +25,7 @@ class Machine:
     facts: JsonObject
 
 
-async def page(machine: Machine) -> Page:
+async def page(machine: MachineFacts) -> WebPage:
     queued = await machine.queue()
     waiting: list[JsonValue] = [
         {"level": ServiceLevel(level).name.lower(), "runs": runs, "oldest": iso(oldest)}
@@ -37,4 +37,4 @@ async def page(machine: Machine) -> Page:
         "facts": machine.facts,
         **await asyncio.to_thread(machine.resources),
     }
-    return Page("node.html", "Node", content)
+    return WebPage("node.html", "Node", content)

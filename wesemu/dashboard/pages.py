@@ -41,7 +41,7 @@ STATE_WORDS: Mapping[RunState, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class WebPage:
     """A page: the name of its template, its title, and its content, which is also its JSON."""
 
     template: str
@@ -76,7 +76,7 @@ class Pages:
         if SCRIPT.exists():
             self._static["igv.js"] = SCRIPT.read_bytes()
 
-    def render(self, page: Page, request: web.Request, *, status: int = 200) -> web.Response:
+    def render(self, page: WebPage, request: web.Request, *, status: int = 200) -> web.Response:
         """Return the page as HTML, or as JSON if the path ends with `.json`."""
         headers = {"Cache-Control": "no-store"}
         if request.path.endswith(".json"):

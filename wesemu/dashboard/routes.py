@@ -15,9 +15,11 @@ from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.api.wes.multipart import FormReader
+from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
 from wesemu.dashboard import buckets, emulator, new_run, node, run_page, run_table, variants
-from wesemu.dashboard.pages import Page, Pages
+from wesemu.dashboard.pages import Pages, WebPage
 from wesemu.errors import (
     Conflict,
     Forbidden,
@@ -58,6 +60,8 @@ _POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of all pages: no inline script, nothing from other hosts."""
+
+_CUT_OFF = "the form is cut off or not encoded as its headers say"
 
 _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
     (TooLarge, 413),
@@ -119,7 +123,7 @@ class DashboardDialect:
         elif isinstance(error, WesemuError):
             message = error.message
             status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-        page = Page("error.html", str(status), {"status": status, "message": message})
+        page = WebPage("error.html", str(status), {"status": status, "message": message})
         return self._pages.render(page, request, status=status)
 
     def headers(self, request_id: str) -> dict[str, str]:
@@ -157,7 +161,7 @@ class DashboardHandlers:
         objects: ObjectServices,
         local: Buckets,
         clock: Clock,
-        machine: node.Machine,
+        machine: node.MachineFacts,
         submission: RunSubmission,
         controls: emulator.Controls,
         references: Callable[[], list[str]],
@@ -225,17 +229,17 @@ class DashboardHandlers:
         return web.Response(status=302, headers={"Location": HOME})
 
     async def login_form(self, request: web.Request) -> web.Response:
-        page = Page("login.html", "Log in", {"next": _local_path(request.query.get("next", ""))})
+        page = WebPage("login.html", "Log in", {"next": _local_path(request.query.get("next", ""))})
         return self._pages.render(page, request)
 
     async def login(self, request: web.Request) -> web.Response:
         """Check the token of the form, store it in the cookie, and return to the wanted page."""
-        form = await request.post()
-        token, target = str(form.get("token", "")).strip(), _local_path(str(form.get("next", "")))
+        form = await _form(request)
+        token, target = form.get("token", "").strip(), _local_path(form.get("next", ""))
         owner = await self._tokens.find_or_verify(token)
         if owner is None:
             content = {"next": target, "message": "The server does not know this token."}
-            return self._pages.render(Page("login.html", "Log in", content), request, status=401)
+            return self._pages.render(WebPage("login.html", "Log in", content), request, status=401)
         response = web.Response(status=303, headers={"Location": target})
         response.set_cookie(
             _COOKIE,
@@ -318,7 +322,7 @@ class DashboardHandlers:
         values: dict[str, str] = {}
         try:
             if pipeline:
-                values = {name: str(value) for name, value in (await request.post()).items()}
+                values = await _form(request)
                 result = await self._submit(request[OWNER], pipeline, values)
             else:
                 plans = request.query.get("dry_run") == "true"
@@ -389,8 +393,7 @@ class DashboardHandlers:
 
     async def control(self, request: web.Request) -> web.Response:
         """Change the clock or clear faults, as a form of the page asks."""
-        form = {name: str(value) for name, value in (await request.post()).items()}
-        await emulator.apply(self._controls, request, form)
+        await emulator.apply(self._controls, request, await _form(request))
         return web.Response(status=303, headers={"Location": f"{HOME}emulator"})
 
     async def buckets(self, request: web.Request) -> web.Response:
@@ -404,7 +407,7 @@ class DashboardHandlers:
         return self._pages.render(page, request)
 
     async def create_bucket(self, request: web.Request) -> web.Response:
-        name = str((await request.post()).get("name", ""))
+        name = (await _form(request)).get("name", "")
         await asyncio.to_thread(self._objects.buckets.create, name)
         return web.Response(status=303, headers={"Location": f"{HOME}buckets/{quote(name)}"})
 
@@ -417,10 +420,22 @@ class DashboardHandlers:
     async def upload(self, request: web.Request) -> web.Response:
         """Store the files of a multipart form in the bucket, below the form's `prefix`."""
         bucket = request.match_info["bucket"]
-        prefix = await buckets.receive(self._objects.store, bucket, await request.multipart())
+        form = FormReader.of(request, upload=Limits().upload, parts=Limits().parts)
+        try:
+            prefix = await buckets.receive(self._objects.store, bucket, form)
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(_CUT_OFF) from error
         query = urlencode({"prefix": prefix}) if prefix else ""
         target = f"{HOME}buckets/{quote(bucket)}" + (f"?{query}" if query else "")
         return web.Response(status=303, headers={"Location": target})
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    """Return the text fields of a small form. Raises InvalidRequest for a malformed body."""
+    try:
+        return {name: str(value) for name, value in (await request.post()).items()}
+    except (ValueError, LookupError, AssertionError, web.RequestPayloadError) as error:
+        raise InvalidRequest(_CUT_OFF) from error
 
 
 async def _file(

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from wesemu.api.wes.files import open_below
 from wesemu.api.wes.responses import task_id
 from wesemu.dashboard import plots
-from wesemu.dashboard.pages import Page, iso, seconds_of, text_of
+from wesemu.dashboard.pages import WebPage, iso, seconds_of, text_of
 from wesemu.dashboard.run_table import row
 from wesemu.errors import NotFound
 from wesemu.provenance.redaction import redact_urls
@@ -41,7 +41,7 @@ _EXIT_WORDS = {
 }
 
 
-def overview(run: Run, tasks: Sequence[TaskLog], now: datetime) -> Page:
+def overview(run: Run, tasks: Sequence[TaskLog], now: datetime) -> WebPage:
     """Return the sentence on top, the steps, the service level, figures and results."""
     content = head(run, now) | {
         "sentence": _sentence(run, tasks),
@@ -60,10 +60,10 @@ def overview(run: Run, tasks: Sequence[TaskLog], now: datetime) -> Page:
             for output in run.outputs
         ],
     }
-    return Page("run.html", run.handle, content)
+    return WebPage("run.html", run.handle, content)
 
 
-def timeline(run: Run, tasks: Sequence[TaskLog], now: datetime) -> Page:
+def timeline(run: Run, tasks: Sequence[TaskLog], now: datetime) -> WebPage:
     """Return a bar for each attempt of a task, or for each rule if there are many.
 
     `begin` and `length` are in percent of the time from the first start to the last end.
@@ -80,12 +80,12 @@ def timeline(run: Run, tasks: Sequence[TaskLog], now: datetime) -> Page:
         "seconds": total,
         "waiting": sum(task.state is TaskState.QUEUED for task in tasks),
     }
-    return Page("timeline.html", f"{run.handle}: timeline", content)
+    return WebPage("timeline.html", f"{run.handle}: timeline", content)
 
 
 def logs(
     run: Run, tasks: Sequence[TaskLog], workspace: Workspace, wanted: str, search: str
-) -> Page:
+) -> WebPage:
     """Return the end of the engine's log, or the command and logs of the task with id `wanted`.
 
     Raises NotFound for an unknown task.
@@ -104,10 +104,10 @@ def logs(
         "tasks": [_task(task) for task in tasks if task.started is not None],
         "logs": texts,
     }
-    return Page("logs.html", f"{run.handle}: logs", content)
+    return WebPage("logs.html", f"{run.handle}: logs", content)
 
 
-def request(run: Run, attachments: Sequence[str], url: str) -> Page:
+def request(run: Run, attachments: Sequence[str], url: str) -> WebPage:
     """Return the parameters and files of the run, and commands that repeat it."""
     asked = run.request
     content = head(run) | {
@@ -120,18 +120,21 @@ def request(run: Run, attachments: Sequence[str], url: str) -> Page:
         "attachments": list(attachments),
         "curl": _curl(run, attachments, url),
     }
-    return Page("request.html", f"{run.handle}: request", content)
+    return WebPage("request.html", f"{run.handle}: request", content)
 
 
-def results(run: Run, workspace: Workspace) -> Page:
-    """Return the figures of `summary.json` and plots of `samtools stats`, if the run has them."""
-    stats = _read(workspace, "results/stats.txt")
-    summary = _read(workspace, "results/summary.json")
+def results(run: Run, workspace: Workspace) -> WebPage:
+    """Return the figures of `summary.json` and plots of `samtools stats` of a bundled pipeline.
+
+    Files of the same names from a user's own workflow may contain anything, so they are not read.
+    """
+    stats = _read(workspace, "results/stats.txt") if run.workflow else None
+    summary = _read(workspace, "results/summary.json") if run.workflow else None
     content = head(run) | {
         "summary": _flat(json.loads(summary)) if summary else {},
         "plots": plots.of_stats(stats.decode(errors="replace")) if stats else [],
     }
-    return Page("results.html", f"{run.handle}: results", content)
+    return WebPage("results.html", f"{run.handle}: results", content)
 
 
 def log_path(tasks: Iterable[TaskLog], name: str) -> str:

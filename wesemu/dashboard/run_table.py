@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import urlencode
 
-from wesemu.dashboard.pages import STATE_WORDS, Page, iso, seconds_of
+from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso, seconds_of
 from wesemu.errors import Forbidden, InvalidRequest, RunNotFound
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
 from wesemu.runs.run_figures import count_reads, elapsed, promised
@@ -23,7 +23,7 @@ _GROUPS: Mapping[str, tuple[RunState, ...]] = {
 """The filters above the table."""
 
 
-async def page(runs: RunService, owner: Owner, query: Mapping[str, str], now: datetime) -> Page:
+async def page(runs: RunService, owner: Owner, query: Mapping[str, str], now: datetime) -> WebPage:
     """Return one page of the owner's runs. `query`: `state`, `q` (search) and `before` (paging).
 
     Raises InvalidRequest.
@@ -40,7 +40,7 @@ async def page(runs: RunService, owner: Owner, query: Mapping[str, str], now: da
         "next": _url(group, search, before=following) if following is not None else None,
         "first": before is None,
     }
-    return Page("runs.html", "Runs", content)
+    return WebPage("runs.html", "Runs", content)
 
 
 def row(run: Run, now: datetime) -> JsonObject:

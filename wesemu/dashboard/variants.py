@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from wesemu.dashboard import viewer_script
-from wesemu.dashboard.pages import Page
+from wesemu.dashboard.pages import WebPage
 from wesemu.dashboard.run_page import head
 from wesemu.errors import InputError, InvalidRequest, WesemuError
 from wesemu.genomics.compare import HaplotypeChange, anchored, verdicts
@@ -56,7 +56,7 @@ class Filter:
         return f"/ui/runs/{run.id}/variants?{query}"
 
 
-def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, str]) -> Page:
+def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, str]) -> WebPage:
     """Return the calls that match the query, and the viewer's configuration.
 
     Raises InvalidRequest for a bad filter or an unknown contig.
@@ -79,7 +79,7 @@ def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, s
     if calls is not None:
         content |= _calls(calls, wanted, run)
         content["truth"] = _differences(run, workspace, calls, buckets)
-    return Page("variants.html", f"{run.handle}: variants and reads", content)
+    return WebPage("variants.html", f"{run.handle}: variants and reads", content)
 
 
 def reference_file(run: Run, workspace: Workspace) -> Path | None:
@@ -114,7 +114,12 @@ def _filter(query: Mapping[str, str]) -> Filter:
 
 
 def _output(run: Run, workspace: Workspace, name: str) -> Path | None:
-    """Return the file of the output `name`, for example `vcf`."""
+    """Return the file of the output `name`, for example `vcf`, of a bundled pipeline's run.
+
+    A user's own workflow may call anything a VCF, so htslib must not open its outputs here.
+    """
+    if not run.workflow:
+        return None
     found = next((output for output in run.outputs if output.name == name), None)
     path = None if found is None else workspace.outputs / found.path
     return path if path is not None and path.is_file() else None

@@ -6,6 +6,7 @@ does not limit the number of parts.
 
 import re
 from collections.abc import AsyncIterator
+from email.message import Message
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -124,6 +125,13 @@ class FormReader:
         self._upload = upload
         self._parts = parts
         self._number = 0
+
+    @classmethod
+    def of(cls, request: web.Request, *, upload: int, parts: int) -> "FormReader":
+        """Return the reader of a request's body. Raises InvalidRequest without a boundary."""
+        header = Message()
+        header["Content-Type"] = request.headers.get("Content-Type", "")
+        return cls(request.content, header.get_boundary(""), upload=upload, parts=parts)
 
     async def __aiter__(self) -> AsyncIterator[FormPart]:
         """Yield the parts. Raises InvalidRequest for a malformed body, HTTPRequestEntityTooLarge

@@ -8,8 +8,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from email.message import Message
+from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -310,61 +309,42 @@ class RunSubmission:
         request[UNREAD] = []
         key = read_key(request.headers)
         _refuse_encoded(request)
+        draft, fingerprint = None, RequestFingerprint()
         match request.content_type:
             case "multipart/form-data":
-                return await self._receive_form(owner, request, key, dry_run=dry_run)
+                form, draft = await self._receive_form(request, fingerprint)
             case "application/x-www-form-urlencoded":
-                fields = await self._read_urlencoded(request)
+                form = await self._parse_form(await self._read_urlencoded(request), ())
             case "application/json":
-                fields = await self._read_json(request)
+                form = await self._parse_form(await self._read_json(request), ())
             case other:
                 raise InvalidRequest(
                     f"the body is {other}; send multipart/form-data, "
                     "application/x-www-form-urlencoded or application/json",
                     field="Content-Type",
                 )
-        form = await self._parse_form(fields, ())
-        form = replace(form, dry_run=form.dry_run or dry_run)
-        return await self._submit_or_plan(owner, form, None, key, RequestFingerprint())
-
-    async def _receive_form(
-        self, owner: Owner, request: web.Request, key: str | None, *, dry_run: bool
-    ) -> Run | DryRunResult:
-        _refuse_large(request, self._limits.upload)
-        draft = await self._runs.draft()
-        fingerprint = RequestFingerprint()
-        try:
-            form = await self._read_form(request, draft, fingerprint)
-        except BaseException:
-            await self._runs.discard(draft)
-            raise
-        form = replace(form, dry_run=form.dry_run or dry_run)
-        return await self._submit_or_plan(owner, form, draft, key, fingerprint)
-
-    async def _submit_or_plan(
-        self,
-        owner: Owner,
-        form: RunForm,
-        draft: RunDraft | None,
-        key: str | None,
-        fingerprint: RequestFingerprint,
-    ) -> Run | DryRunResult:
-        if form.dry_run:
+        if dry_run or form.dry_run:
             return await self._runs.dry_run(owner, form.request, draft)
         key_of_request = fingerprint.key(key, form.request)
         return await self._runs.submit(owner, form.request, draft, key=key_of_request)
+
+    async def _receive_form(
+        self, request: web.Request, fingerprint: RequestFingerprint
+    ) -> tuple[RunForm, RunDraft]:
+        _refuse_large(request, self._limits.upload)
+        draft = await self._runs.draft()
+        try:
+            return await self._read_form(request, draft, fingerprint), draft
+        except BaseException:
+            await self._runs.discard(draft)
+            raise
 
     async def _read_form(
         self, request: web.Request, draft: RunDraft, fingerprint: RequestFingerprint
     ) -> RunForm:
         fields: dict[str, JsonValue] = {}
         attachments: list[str] = []
-        reader = FormReader(
-            request.content,
-            _boundary(request),
-            upload=self._limits.upload,
-            parts=self._limits.parts,
-        )
+        reader = FormReader.of(request, upload=self._limits.upload, parts=self._limits.parts)
         try:
             async for part in reader:
                 if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
@@ -484,12 +464,6 @@ async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerpri
         error.field = error.field or ATTACHMENT
         raise
     return part.filename
-
-
-def _boundary(request: web.Request) -> str:
-    header = Message()
-    header["Content-Type"] = request.headers.get("Content-Type", "")
-    return header.get_boundary("")
 
 
 def _set(fields: dict[str, JsonValue], name: str, value: str) -> None:

@@ -1,0 +1,78 @@
+"""Results of a user's own workflow: any content, which no page may trust."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+from aiohttp import hdrs
+from api.dashboard.conftest import Client, Read, Submit
+
+from wesemu.dashboard import variants
+from wesemu.runs.service import RunService
+from wesemu.settings import Settings
+from wesemu.storage.buckets import Buckets
+
+VCF = (
+    "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=100>\n"
+    "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nchr1\t5\t.\tA\tC\t30\tPASS\t.\n"
+)
+
+
+async def test_htslib_opens_no_result_of_a_users_own_workflow(
+    submit: Submit, runs: RunService, settings: Settings
+) -> None:
+    run = await submit([{"write": "results/calls.vcf", "text": VCF}])
+    # CWL and WDL name their results as they like
+    run = replace(run, outputs=(replace(run.outputs[0], name="vcf"),))
+    buckets = Buckets(settings.data / "buckets")
+    page = await asyncio.to_thread(variants.page, run, runs.workspace(run), buckets, {})
+    assert (page.content["has_calls"], page.content["calls"]) == (False, [])
+
+
+async def test_reports_of_a_users_own_workflow_are_not_read(read: Read, submit: Submit) -> None:
+    run = await submit(
+        [
+            {"write": "results/summary.json", "text": "[" * 100_000},
+            {"write": "results/stats.txt", "text": "COV\tx\n"},
+        ]
+    )
+    await read(f"/ui/runs/{run.id}/results")
+    page = json.loads(await read(f"/ui/runs/{run.id}/results.json"))
+    assert (page["summary"], page["plots"]) == ({}, [])
+
+
+_MULTIPART = "multipart/form-data; boundary=x"
+_PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n'
+_PREFIX = b'--x\r\nContent-Disposition: form-data; name="prefix"'
+
+
+_FORMS = (
+    *(
+        (page, kind, body)
+        for page in ("new?pipeline=mapping", "emulator", "buckets", "login")
+        for kind, body in (
+            (_MULTIPART, b"garbage"),
+            ("application/x-www-form-urlencoded", b"a=\xff"),
+            ("application/x-www-form-urlencoded; charset=nothing", b"a=b"),
+        )
+    ),
+    ("new?pipeline=nothing", "application/x-www-form-urlencoded", b"first=a"),
+    ("buckets/genes", "text/plain", b""),
+    ("buckets/genes", "multipart/form-data", b"garbage"),
+    ("buckets/genes", _MULTIPART, b"garbage"),
+    ("buckets/genes", _MULTIPART, _PART + b"\r\nhello"),
+    ("buckets/genes", _MULTIPART, _PART + b"Content-Encoding: nothing\r\n\r\nhello\r\n--x--"),
+    ("buckets/genes", _MULTIPART, _PREFIX + b"\r\n\r\n\xff\r\n--x--"),
+)
+
+
+async def test_a_malformed_form_is_refused_and_changes_nothing(
+    client: Client, settings: Settings
+) -> None:
+    buckets = settings.data / "buckets"
+    before = sorted(path.name for path in buckets.rglob("*") if path.is_file())
+    for page, kind, body in _FORMS:
+        headers = {hdrs.CONTENT_TYPE: kind}
+        async with client.post(f"/ui/{page}", data=body, headers=headers) as response:
+            assert response.status == 400, (page, kind, body)
+    assert sorted(path.name for path in buckets.rglob("*") if path.is_file()) == before
