@@ -1,8 +1,10 @@
 """No process outlives its run, nor the server: found by environment and session, not by name."""
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.error import HTTPError
@@ -74,11 +76,26 @@ def _sessions(processes: Iterable[psutil.Process]) -> list[int]:
     return found
 
 
+def programs(kin: Kin) -> Counter[str]:
+    """The command lines of all processes. A forked process has that of its forkserver."""
+    found = Counter[str]()
+    for process in kin.now():
+        with contextlib.suppress(psutil.Error):
+            found[" ".join(process.cmdline())] += 1
+    return found
+
+
+def idle(kin: Kin) -> Counter[str] | None:
+    """`programs`, once each forkserver has its spare process and that one's subreaper."""
+    found = programs(kin)
+    forked = [number for line, number in found.items() if "engines.forkserver" in line]
+    return found if all(number == 3 for number in forked) else None
+
+
 async def running(client: AsyncClient, kin: Kin, kind: str) -> str:
     """A run whose two tools are there: the one that left its session has no child's place."""
     name, text, version = SENT[kind]
     await asyncio.to_thread(Path(name).write_text, text)
-    before = {*_sessions(kin.now())}
     run = await client.wes.submit(
         name,
         {},
@@ -86,7 +103,7 @@ async def running(client: AsyncClient, kin: Kin, kind: str) -> str:
         workflow_type_version=version,
         attachments=[(name, Path(name))],
     )
-    await until(lambda: len({*_sessions(kin.now())} - before) == 2)
+    await until(lambda: {"sleep 301", "sleep 302"} <= programs(kin).keys())
     return run
 
 
@@ -122,14 +139,14 @@ async def test_nothing_is_left_after_cancel_reset_and_shutdown(
     kin = Kin(tmp_path)
     server = await asyncio.to_thread(serve)
     await until(lambda: is_ready(server.url))
-    alone = kin.now()
+    alone = await until(lambda: idle(kin))
     async with AsyncClient(server.url) as client:
         run = await running(client, kin, kind)
         assert await canceled(client, run) is RunState.CANCELED
-        await until(lambda: kin.now() == alone)
+        await until(lambda: programs(kin) == alone)
         await running(client, kin, kind)
         await asyncio.to_thread(post, f"{server.url}/_wesemu/reset")
-        await until(lambda: kin.now() == alone)
+        await until(lambda: programs(kin) == alone)
         await running(client, kin, kind)
     server.process.send_signal(signal.SIGINT)
     assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0

@@ -5,6 +5,8 @@
 true for a dry run. It sends {"ready"}, or {"failed": reason} before it exits. For each request it
 sends the announcement of `run_process.execute`, or the {"pid"} of the dry run, and {"id", "exited"}
 when that process has ended. It exits when the other end is closed; runs continue, dry runs end.
+
+Forking takes most of the time of a launch, so one process is forked ahead: it waits for a request.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import psutil
 
@@ -33,7 +35,15 @@ from wesemu.runs.run_directory import Workspace
 
 _MESSAGE_LIMIT = 1 << 16
 _REASON_LIMIT = 1000
+_SPARE_DELAY_MS = 200
 _THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+
+
+class _Child(NamedTuple):
+    """A forked process, which waits for its request on the pipe of `writer`."""
+
+    pid: int
+    writer: int
 
 
 class ForkServer:
@@ -48,7 +58,8 @@ class ForkServer:
         self._modules = modules
         self._requests = dict[int, int]()
         self._ties = dict[int, int]()
-        """A pipe to the standard input of each dry run, which ends when this process does."""
+        """The pipe to the standard input of each dry run, which ends when this process does."""
+        self._spare: _Child | None = None
         self._wakeup, self._wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
@@ -67,10 +78,14 @@ class ForkServer:
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            # The spare process is forked after a pause: a run that was just launched comes first.
+            pause = None if self._spare else _SPARE_DELAY_MS
+            ready = {descriptor for descriptor, _ in poll.poll(pause)}
+            if self._spare is None and not ready:
+                self._spare = self._fork()
             if self._wakeup in ready:
                 self._reap()
-            if self._channel.fileno() in ready and not self._fork():
+            if self._channel.fileno() in ready and not self._start():
                 return
 
     def _load(self) -> None:
@@ -82,23 +97,35 @@ class ForkServer:
                 "preloaded modules have started threads, so this process cannot fork"
             )
 
-    def _fork(self) -> bool:
+    def _start(self) -> bool:
+        """Receive a request and hand it to a process. Return False without a request."""
         content = self._channel.recv(_MESSAGE_LIMIT)
         if not content:
             return False
         request = json.loads(content)
+        while True:
+            child, self._spare = self._spare or self._fork(), None
+            try:
+                os.write(child.writer, content + b"\n")
+            except BrokenPipeError:  # the spare process was killed
+                os.close(child.writer)
+                continue
+            break
+        self._requests[child.pid] = request["id"]
+        if request["plan"]:
+            self._ties[child.pid] = child.writer
+        else:
+            os.close(child.writer)
+        return True
+
+    def _fork(self) -> _Child:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(writer)
-            self._run_child(request, reader)
+            self._run_child(reader)
         os.close(reader)
-        self._requests[pid] = request["id"]
-        if request["plan"]:
-            self._ties[pid] = writer
-        else:
-            os.close(writer)
-        return True
+        return _Child(pid, writer)
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -112,10 +139,13 @@ class ForkServer:
                 return
             if (tie := self._ties.pop(pid, None)) is not None:
                 os.close(tie)
+            if self._spare is not None and self._spare.pid == pid:  # it was killed
+                os.close(self._spare.writer)
+                self._spare = None
             code = os.waitstatus_to_exitcode(status)
             self._send({"id": self._requests.pop(pid, 0), "exited": code})
 
-    def _run_child(self, request: dict[str, Any], tie: int) -> NoReturn:
+    def _run_child(self, reader: int) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -124,13 +154,16 @@ class ForkServer:
             os.close(self._wakeup_writer)
             for other in self._ties.values():
                 os.close(other)
-            self._preloaded.forget_changed()
-            workspace = Workspace(Path(request["root"]))
-            if request["plan"]:
-                self._plan(workspace, request["id"], tie)
-            else:
-                os.close(tie)
-                self._execute(workspace, request["id"])
+            # the subreaper ends what a killed run, or the workflow of a dry run, leaves behind
+            run_process.fork_from_subreaper()
+            if (request := _read_request(reader)) is not None:
+                self._preloaded.forget_changed()
+                workspace = Workspace(Path(request["root"]))
+                if request["plan"]:
+                    self._plan(workspace, request["id"], reader)
+                else:
+                    os.close(reader)
+                    self._execute(workspace, request["id"])
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -145,7 +178,6 @@ class ForkServer:
         engine_main.run(workspace, announce)
 
     def _plan(self, workspace: Workspace, number: int, tie: int) -> None:
-        run_process.fork_from_subreaper()  # the keeper ends what the workflow leaves behind
         self._send({"id": number, "pid": os.getpid()})
         self._channel.close()
         offer_to_oom_killer()
@@ -162,6 +194,17 @@ class ForkServer:
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server has gone; the runs continue
             self._channel.send(json.dumps(message).encode())
+
+
+def _read_request(reader: int) -> dict[str, Any] | None:
+    """Wait for a request, a line of JSON. Return None if the forkserver ends before."""
+    content = b""
+    while not content.endswith(b"\n"):
+        if not (chunk := os.read(reader, _MESSAGE_LIMIT)):
+            return None
+        content += chunk
+    request: dict[str, Any] = json.loads(content)
+    return request
 
 
 @contextlib.contextmanager

@@ -132,6 +132,7 @@ def detach(run: Callable[[Announce], None]) -> NoReturn:
         code = 1
         try:
             os.close(reader)
+            fork_from_subreaper()
             run(announce)
             code = 0
         except BaseException:
@@ -223,13 +224,11 @@ def execute(
     details: dict[str, Any],
     grace_seconds: float,
 ) -> None:
-    """Run one workflow in a new session, from taking the lock to writing exit_code.
+    """Run one workflow, from taking the lock to writing exit_code.
 
-    Calls `announce` with {"pid", "identity"} once it holds the lock, or with {"locked": True}.
-    `details` goes into the `launched` record.
+    The caller has called `fork_from_subreaper`. Calls `announce` with {"pid", "identity"} once it
+    holds the lock, or with {"locked": True}. `details` goes into the `launched` record.
     """
-    # the subreaper comes first: it outlives this process and ends the orphans of a killed one
-    fork_from_subreaper()
     # the lock comes before any write: two launches of one run must not mix their records
     lock = RunLock.take(workspace.lock)
     if lock is None:
@@ -268,7 +267,7 @@ def execute(
 
 
 def fork_from_subreaper() -> None:
-    """Fork; return in the child. The parent stays as subreaper until the child has ended.
+    """Fork; return in the child, in a new session. The parent is its subreaper until it has ended.
 
     If the run process is killed, the kernel gives its orphans to the subreaper, which kills them
     whatever their environment, session and process group are.

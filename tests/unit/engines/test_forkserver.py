@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 from support.engine_runs import follow, until
@@ -80,6 +81,30 @@ async def test_a_run_outlives_its_forkserver_and_the_next_run_has_another(
     other, _ = await launch_gated(language, engine, tmp_path / "other")
     assert engine.forkserver not in (None, first)
     (other.workspace.work / "gate").touch()
+
+
+async def test_a_spare_process_is_replaced_and_ends_with_its_forkserver(
+    language: Language, engine: LibraryEngine, tmp_path: Path
+) -> None:
+    await engine.warm()
+    assert engine.forkserver is not None
+    forkserver = psutil.Process(engine.forkserver)
+
+    def spare() -> list[psutil.Process]:
+        """Return the spare process and its subreaper, if both exist."""
+        found = forkserver.children(recursive=True)
+        return found if len(found) == 2 else []
+
+    first = await until(spare)
+    for process in first:
+        process.kill()
+    job, execution = await launch_gated(language, engine, tmp_path / "run")
+    (job.workspace.work / "gate").touch()
+    assert (await follow(execution)).outcome.exit_code == 0
+    second = await until(spare)
+    assert not {*first} & {*second}
+    forkserver.kill()
+    await until(lambda: not any(process.is_running() for process in second))
 
 
 async def test_a_run_leaves_nothing_in_the_forkserver(
