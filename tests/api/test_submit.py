@@ -253,3 +253,16 @@ async def test_files_go_to_the_servers_buckets_and_back(wesemu, tmp_path) -> Non
     assert (await wesemu("bucket", "get", "oss://new/nothing", str(tmp_path)))[0] == 4
     assert (await wesemu("bucket", "get", "oss://new"))[0] == ExitStatus.USAGE
     assert (await wesemu("bucket", "put", str(tmp_path / "z"), "oss://new"))[0] == ExitStatus.USAGE
+
+
+async def test_rerun_shows_what_will_run_and_changes_parameters(wesemu, workflow) -> None:
+    first = await submitted(wesemu, workflow)
+    status, out, err = await wesemu("rerun", "@last", "--set", "size=4", "--watch")
+    assert status == 0, err
+    assert err.startswith("will run: greet\n")
+    _, out, _ = await wesemu("get", json.loads(out)["run_id"], "--json")
+    request = json.loads(out)["wes"]["request"]
+    assert request["workflow_params"] == {"script": HELLO, "size": 4}
+    assert request["tags"]["wesemu.resumes"] == first
+    assert (await wesemu("rerun", first, "--dry-run"))[:2] == (0, "")
+    assert (await wesemu("rerun", first, "--set", "size"))[0] == ExitStatus.USAGE

@@ -1,5 +1,7 @@
 """What workflows of others expect of the Snakemake that runs them."""
 
+from typing import Any
+
 import pytest
 import requests
 from support.live_server import LiveServer, live_server_fixture
@@ -123,3 +125,41 @@ def test_software_that_is_not_provided_is_named_once(server: LiveServer) -> None
     warning = "Warning: ignored conda envs/tool.yaml of a; container docker://alpine:3 of b."
     assert log.count(warning) == 1
     assert "engine.deployment" in log
+
+
+STEPS = """
+    rule all:
+        input: "b.txt"
+    rule a:
+        output: "a.txt"
+        shell: "date +%N > {output}"
+    rule b:
+        input: "a.txt"
+        output: "b.txt"
+        params: word=config["word"]
+        shell: "test {params.word} = good && cat {input} > {output}"
+"""
+
+
+def test_a_resumed_run_does_only_what_is_left(server: LiveServer) -> None:
+    failed = server.run("SMK", STEPS, params={"word": "bad"})
+    assert failed.state == "EXECUTOR_ERROR"
+
+    def resume(url: str, **body: object) -> dict[str, Any]:
+        answer = requests.post(f"{url}/resume", json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    good = {"word": "good"}
+    plan = resume(failed.url, workflow_params=good, dry_run=True)
+    assert plan["wesemu"]["graph"]["counts"] == {"b": 1}
+    run = server.wait(str(resume(failed.url, workflow_params=good)["run_id"]))
+    assert run.state == "COMPLETE", run.error
+    assert [task["name"] for task in run.run_log["task_logs"]] == ["b"]
+    first, second = (each.folder / "work" / "a.txt" for each in (failed, run))
+    assert first.samefile(second)
+    assert run.text("b.txt") == first.read_text()
+    again = server.wait(str(resume(run.url)["run_id"]))
+    assert again.state == "COMPLETE"
+    assert again.run_log["task_logs"] == []
+    assert again.text("b.txt") == first.read_text()

@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command("outputs", rich_help_panel=panel)(outputs)
     app.command("logs", rich_help_panel=panel)(logs)
     app.command("crate", rich_help_panel=panel)(crate)
+    app.command("rerun", rich_help_panel=panel)(rerun)
     app.command("cancel", rich_help_panel=panel)(cancel)
     app.command("remove", rich_help_panel=panel)(remove)
 
@@ -176,7 +177,7 @@ def tasks(
         print_json(logs)
     elif run.tasks:
         print_table(
-            ("TASK", "STATE", "START TIME", "DURATION", "EXIT", "CPU", "MEMORY"),
+            ("TASK", "STATE", "DURATION", "EXIT", "CPU", "MEMORY"),
             [
                 _task_row(task, _measurements(log))
                 for task, log in zip(run.tasks, logs, strict=True)
@@ -281,6 +282,67 @@ def crate(
     print_result(str(call(server, token, act)))
 
 
+def rerun(
+    job: JobName,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A parameter to change; JSON, or else text.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Reuse no files of the earlier run.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show which tasks would run.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Wait for the end; exit with status 1 if it fails.")
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    token: Token = None,
+) -> None:
+    """Run an ended run again as a new run that reuses its finished files.
+
+    Shows first which tasks will run, then prints the id of the new run.
+    """
+    import json
+
+    from wesemu.cli.output import ExitStatus, print_note, print_result
+    from wesemu.cli.remote import call, find
+    from wesemu.cli.remote import watch as follow
+    from wesemu.cli.submit import parameters
+    from wesemu.client.transport import nested, text
+
+    changes = parameters(None, change or (), "--set")
+
+    async def act(client: "AsyncClient") -> bool:
+        earlier = (await find(client, job)).run.id
+        plan = await client.wes.resume(earlier, changes, from_scratch=from_scratch, dry_run=True)
+        print_note(_will_run(nested(nested(plan, "wesemu"), "graph")))
+        if dry_run:
+            return True
+        run = await client.wes.resume(earlier, changes, from_scratch=from_scratch)
+        run_id = text(run, "run_id")
+        print_result(json.dumps({"run_id": run_id}))
+        if not watch:
+            return True
+        return await follow(client, run_id, (await find(client, run_id)).name)
+
+    if not call(server, token, act, {"workflow_params": "--set"}):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def _will_run(graph: "JsonObject") -> str:
+    from wesemu.client.transport import nested
+
+    if not graph:
+        return "the engine decides which tasks will run"
+    counts = nested(graph, "counts")
+    tasks = [name if number == 1 else f"{name} ({number})" for name, number in counts.items()]
+    return f"will run: {', '.join(tasks)}" if tasks else "nothing is left to run"
+
+
 def cancel(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Cancel a queued or running run."""
     from wesemu.cli.output import print_note
@@ -346,7 +408,6 @@ def _task_row(task: "Log", measured: Mapping[str, str]) -> tuple[str, ...]:
     return (
         task.name,
         measured.get("state", ""),
-        task.started or "",
         _duration(task.started, task.ended),
         "" if task.exit_code is None else str(task.exit_code),
         f"{float(cpu):.1f} s" if cpu else "",

@@ -120,7 +120,7 @@ def submit(
     from wesemu.cli.remote import call, find
     from wesemu.cli.remote import watch as follow
 
-    values = _parameters(params, param or ())
+    values = parameters(params, param or ())
     tags, engine = _pairs(tag or (), "--tag"), _pairs(engine_parameter or (), "--engine-parameter")
 
     with ExitStack() as temporary:
@@ -289,11 +289,11 @@ def _too_large(name: str) -> CommandRefused:
 # --- parameters ---
 
 
-def _parameters(file: Path | None, given: Sequence[str]) -> "JsonObject":
-    """Return the parameters of the file, with those of --param added or replaced."""
+def parameters(file: Path | None, given: Sequence[str], flag: str = "--param") -> "JsonObject":
+    """Return the parameters of the file, with those of `flag` added or replaced."""
     return {
         **(_read_parameters(file) if file else {}),
-        **{name: _value(text) for name, text in _pairs(given, "--param").items()},
+        **{name: _value(text) for name, text in _pairs(given, flag).items()},
     }
 
 

@@ -183,6 +183,25 @@ class WesOperations:
                     form.add_field("workflow_attachment", content, filename=name)
             return text(await self._transport.call("POST", f"{_ROOT}/runs", form=form), "run_id")
 
+    async def resume(
+        self,
+        run_id: str,
+        params: JsonObject,
+        *,
+        from_scratch: bool = False,
+        dry_run: bool = False,
+    ) -> JsonObject:
+        """Submit the request of an ended run again, with its finished files (an addition to WES).
+
+        Return `run_id`; with `dry_run`, the tasks that would run (docs/wes.md).
+        """
+        body: JsonObject = {
+            "workflow_params": params,
+            "from_scratch": from_scratch,
+            "dry_run": dry_run,
+        }
+        return await self._transport.call("POST", f"{_path(run_id)}/resume", body=body)
+
     async def runs(self, *, limit: int | None = None) -> list[RunLine]:
         """ListRuns, newest first. Read the pages that `limit` needs, or all for None."""
         found: list[RunLine] = []

@@ -69,10 +69,13 @@ class AttachedWorkflows:
         self, plan: Plan, request: RunRequest, workspace: Workspace
     ) -> LaunchRequest:
         """Return the launch request of a dry run, which moves the attachments instead of
-        copying.
+        copying. A resumed run has files of the earlier run in `work/` already.
         """
-        await asyncio.to_thread(workspace.attachments.rename, workspace.work)
-        await asyncio.to_thread(_make_scripts_executable, workspace.work)
+        if await asyncio.to_thread(workspace.work.exists):
+            await asyncio.to_thread(_copy_attachments, workspace)
+        else:
+            await asyncio.to_thread(workspace.attachments.rename, workspace.work)
+            await asyncio.to_thread(_make_scripts_executable, workspace.work)
         return _launch_request(request, workspace, plan.resources)
 
 
@@ -186,7 +189,8 @@ class WorkflowPlanner:
         }
 
     async def fetch_workflow(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
-        if not self._remote.can_fetch(request.workflow_url):
+        fetched = request.workflow_file is not None  # a resumed run has the files already
+        if fetched or not self._remote.can_fetch(request.workflow_url):
             return request
         self._engine(request)
         return await self._remote.fetch_workflow(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -31,10 +32,11 @@ from wesemu.api.wes.files import (
 from wesemu.api.wes.models import PREFIX, VERSIONS, Version, VersionName
 from wesemu.api.wes.query import PageTokens, flag, page_size, read_selection, task_page
 from wesemu.api.wes.responses import Limits, RunResponses, ServiceFacts
-from wesemu.api.wes.submit import RunSubmission, refuse_callbacks
-from wesemu.errors import Forbidden, IssuerUnreachable, NotFound, Unauthorized
-from wesemu.runs.model import Owner, Run, TaskLog
+from wesemu.api.wes.submit import RunSubmission, parse_json, refuse_callbacks
+from wesemu.errors import Forbidden, InvalidRequest, IssuerUnreachable, NotFound, Unauthorized
+from wesemu.runs.model import JsonObject, Owner, Run, TaskLog
 from wesemu.runs.ports import DryRunResult
+from wesemu.runs.resume import resume_draft
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
@@ -116,6 +118,33 @@ GUEST = Owner("")
 
 _PUBLIC = ("/wes/v1/service-info", "/wes/v1/openapi.yaml", "/wes/v1/reference")
 _PATHS = re.compile(r"(/\d+\.\d+\.\d+)?/ga4gh(/.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """The body of `resume`: parameters to change, and what to do with the finished files."""
+
+    params: JsonObject
+    from_scratch: bool = False
+    dry_run: bool = False
+
+
+def _read_resume(text: str) -> ResumeRequest:
+    """Parse the body, which may be empty. Raises InvalidRequest."""
+    body = parse_json("the body", text) if text.strip() else {}
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    params = body.pop("workflow_params", None) or {}
+    if not isinstance(params, dict):
+        raise InvalidRequest("workflow_params must be a JSON object", field="workflow_params")
+    flags = {name: body.pop(name, False) for name in ("from_scratch", "dry_run")}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"{name} must be true or false", field=name)
+    if body:
+        name = min(body)
+        raise InvalidRequest(f"{name[:80]} is not known; leave it out", field=name[:80])
+    return ResumeRequest(params, bool(flags["from_scratch"]), bool(flags["dry_run"]))
 
 
 class WesDialect:
@@ -231,6 +260,7 @@ class WesHandlers:
             web.get(run, self.run_log),
             web.delete(run, self.delete),
             web.post(f"{run}/cancel", self.cancel),
+            web.post(f"{run}/resume", self.resume),
             web.get(f"{run}/status", self.run_status),
             web.get(f"{run}/events", self.run_events),
             web.get(f"{run}/ro-crate", self.ro_crate),
@@ -285,6 +315,22 @@ class WesHandlers:
                 return web.json_response(_accepted(result))
             case _:
                 assert_never(result)
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Submit the request of a run that has ended again, with its finished files (extension)."""
+        body = _read_resume(await request.text())
+        owner = request[OWNER]
+        asked, draft = await resume_draft(
+            self._runs,
+            owner,
+            request.match_info["run_id"],
+            body.params,
+            from_scratch=body.from_scratch,
+        )
+        if body.dry_run:
+            plan = await self._runs.dry_run(owner, asked, draft)
+            return web.json_response(responses.dry_run(plan))
+        return web.json_response(_accepted(await self._runs.submit(owner, asked, draft)))
 
     async def run_log(self, request: web.Request) -> web.Response:
         """GetRunLog."""
