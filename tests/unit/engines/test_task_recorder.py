@@ -1,7 +1,16 @@
 """The same job keeps its number over launches; attempts and progress go on."""
 
-from wesemu.engines.task_recorder import TaskHistory, job_key
+from pathlib import Path
+from typing import TypeGuard
+
+import pytest
+
+from wesemu.engines.event_log import EventLog, history, to_event
+from wesemu.engines.snakemake.cli_worker import CliMessages
+from wesemu.engines.task_recorder import RunCanceled, TaskFacts, TaskHistory, TaskRecorder, job_key
 from wesemu.runs.model import JsonObject
+from wesemu.runs.ports import EngineError, Event
+from wesemu.runs.run_directory import Workspace
 
 
 def record(task: str, state: str, key: str | None = None) -> JsonObject:
@@ -64,3 +73,60 @@ def test_keys_tell_wildcards_and_outputs_apart() -> None:
     }
     assert len(keys) == 4
     assert job_key("m", {"a": "1", "b": "2"}, []) == job_key("m", {"b": "2", "a": "1"}, [])
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path)
+    workspace.tasks.mkdir()
+    return workspace
+
+
+def step(name: str, *after: str) -> TaskFacts:
+    return TaskFacts(name, name, job_key(name, {}, []), after=after)
+
+
+def test_ids_of_dependencies_are_those_of_all_launches(workspace: Workspace) -> None:
+    earlier = [record("4-1", "QUEUED", job_key("first", {}, []))]
+    recorder = TaskRecorder(workspace, EventLog(workspace), earlier)
+    assert recorder.begin(step("first")).task.id == "4"
+    second = recorder.begin(step("second", "first", "done by an earlier launch")).task
+    assert (second.id, second.details.after) == ("5", ("4",))
+    recorder.event_log.close()
+
+
+def test_only_tasks_that_stay_failed_are_failures(workspace: Workspace) -> None:
+    recorder = TaskRecorder(workspace, EventLog(workspace), [])
+    for name, succeeded in (("a", False), ("b", False), ("a", True)):
+        recorder.begin(step(name))
+        recorder.end(name, succeeded=succeeded)
+    assert [(attempt.task.name, attempt.task.attempt) for attempt in recorder.failed()] == [
+        ("b", 1)
+    ]
+    recorder.cancel()
+    with pytest.raises(RunCanceled):
+        recorder.begin(step("c"))
+    recorder.event_log.close()
+
+
+def test_of_the_command_lines_jobs_only_those_that_stay_failed_are_failures(
+    workspace: Workspace,
+) -> None:
+    messages = CliMessages(workspace, EventLog(workspace), [])
+
+    def say(event: str, jobid: int) -> None:
+        info = {"rule_name": f"rule{jobid}", "wildcards": {}, "input": [], "output": ["x"]}
+        info |= {"shellcmd": "true", "log": [], "threads": 1}
+        number = {"job_id": jobid, "jobid": jobid}
+        messages.handle({"event": event, "time": 0.0, **number, **info})
+
+    for jobid, last in ((1, "job_finished"), (2, "job_error")):
+        for event in ("job_info", "job_error", "job_info", last):
+            say(event, jobid)
+    messages.ended(1)
+    failed = [event.failure.task for event in map(to_event, history(workspace)) if is_error(event)]
+    assert failed == ["rule2"]
+
+
+def is_error(event: Event | None) -> TypeGuard[EngineError]:
+    return isinstance(event, EngineError)
