@@ -3,9 +3,11 @@
 import asyncio
 import json
 from dataclasses import replace
+from urllib.parse import quote
 
 from aiohttp import hdrs
 from api.dashboard.conftest import Client, Read, Submit
+from yarl import URL
 
 from wesemu.dashboard import variants
 from wesemu.runs.service import RunService
@@ -76,3 +78,22 @@ async def test_a_malformed_form_is_refused_and_changes_nothing(
         async with client.post(f"/ui/{page}", data=body, headers=headers) as response:
             assert response.status == 400, (page, kind, body)
     assert sorted(path.name for path in buckets.rglob("*") if path.is_file()) == before
+
+
+async def test_no_path_leads_out_of_the_results(
+    client: Client, submit: Submit, settings: Settings
+) -> None:
+    run = await submit([{"write": "results/a.txt", "text": "hello"}])
+    for path in (
+        "..%2Fstate.json",
+        "results/..%2F..%2F..%2F..%2Fwesemu.db",
+        quote(str(settings.data / "wesemu.db"), safe=""),
+        "results%2F..%2Fresults%2Fa.txt",
+        "%2E",
+        "%2E%2E",
+        "%00",
+        "a%00",
+    ):
+        url = URL(f"/ui/runs/{run.id}/outputs/{path}", encoded=True)
+        async with client.get(url) as response:
+            assert response.status == 404, path

@@ -280,8 +280,14 @@ def digest_headers(sha256: str | None) -> dict[str, str]:
 
 
 def open_below(root: Path, relative: str) -> io.FileIO | None:
-    """Open a regular file below `root`. Return None if it is missing or behind a symbolic link."""
-    *folders, name = PurePosixPath(relative).parts
+    """Open a regular file below `root`.
+
+    Return None if it is missing or behind a symbolic link, or if the path is absolute or has `..`.
+    """
+    parts = PurePosixPath(relative).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in relative:
+        return None
+    *folders, name = parts
     try:
         directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
