@@ -13,15 +13,15 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wesemu.errors import InputError, SystemFault
 from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault
 from wesemu.genomics.fasta import copy, is_gzip
-from wesemu.genomics.reference import indexed_in_place
 from wesemu.genomics.reference_records import (
     ReferenceRecords,
+    check_alternates,
     default_folder,
     find_alternates,
     write_alternates,
@@ -60,6 +60,27 @@ def prepare(
     if (alternates := find_alternates(fasta)) is not None:
         write_alternates(alternates, target, fasta)
     return linked
+
+
+def indexed_in_place(
+    fasta: Path, indexer: str, records: ReferenceRecords, report: Callable[[str], None]
+) -> Path | None:
+    """Return `fasta`, or its link target, if it is plain text with its own index beside it.
+
+    Returns None otherwise; `report` gets the reason. Raises `InputError`.
+    """
+    if is_gzip(fasta):
+        report(f"{fasta.name} is compressed")
+        return None
+    for path in dict.fromkeys((fasta, fasta.resolve())):
+        mismatch = records.index_mismatch(path, indexer)
+        if mismatch is None:
+            alternates = find_alternates(fasta)
+            if alternates is not None:
+                check_alternates(alternates, path, fasta)
+            return path
+        report(mismatch)
+    return None
 
 
 def _report(reason: str) -> None:

@@ -17,6 +17,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from wesemu.engines.processes import offer_to_oom_killer
 from wesemu.errors import Conflict, InputError, InvalidRequest, ReferenceNotFound, SystemFault
 from wesemu.genomics.bwa_index import (
@@ -28,10 +30,10 @@ from wesemu.genomics.bwa_index import (
     read_contigs,
     read_fai,
 )
-from wesemu.genomics.fasta import FastaFacts, copy, is_gzip
+from wesemu.genomics.fasta import FastaFacts, copy
+from wesemu.genomics.prepare_reference import indexed_in_place
 from wesemu.genomics.reference_records import (
     ReferenceRecords,
-    check_alternates,
     find_alternates,
     key_with_alternates,
     write_alternates,
@@ -331,27 +333,6 @@ def _only_fasta(folder: Path) -> Path | None:
     return plain[0] if len(plain) == 1 else None
 
 
-def indexed_in_place(
-    fasta: Path, indexer: str, records: ReferenceRecords, report: Callable[[str], None]
-) -> Path | None:
-    """Return `fasta`, or its link target, if it is plain text with its own index beside it.
-
-    Returns None otherwise; `report` gets the reason. Raises `InputError`.
-    """
-    if is_gzip(fasta):
-        report(f"{fasta.name} is compressed")
-        return None
-    for path in dict.fromkeys((fasta, fasta.resolve())):
-        mismatch = records.index_mismatch(path, indexer)
-        if mismatch is None:
-            alternates = find_alternates(fasta)
-            if alternates is not None:
-                check_alternates(alternates, path, fasta)
-            return path
-        report(mismatch)
-    return None
-
-
 def _foreign(folder: Path) -> bool:
     """Return whether a folder is a link, or holds files that this module does not make."""
     made = {FASTA, _STAMP, f"{FASTA}.fai", f"{FASTA}.alt"}
@@ -376,9 +357,6 @@ def _sync_all(folder: Path) -> None:
 
 
 def _log(reason: str) -> None:
-    # imported here: prepare_reference imports this module, and starts faster without it
-    import structlog
-
     log = structlog.get_logger("wesemu.references")
     log.info("using an indexed copy of the reference in the cache", reason=reason)
 

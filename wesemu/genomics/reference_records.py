@@ -23,7 +23,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from wesemu.errors import InputError
 from wesemu.genomics.bwa_index import SUFFIXES_OF, index_fault, read_fai
 from wesemu.genomics.fasta import BASES, FastaFacts, examine, is_gzip
-from wesemu.genomics.fm_index import fm_index_fault
 
 _BLOCK = 1 << 20
 _AMBIGUOUS, _FORBIDDEN = 4, 5
@@ -120,6 +119,9 @@ class _Comparison:
         if holes != self._holes:
             raise _Mismatch(f"{self._fasta.name}.amb lists other ambiguous bases than the FASTA")
         self._check_counts()
+        # imported here: only the first run with a reference compares its index
+        from wesemu.genomics.fm_index import fm_index_fault
+
         if suffix := fm_index_fault(self._fasta, self._indexer, 2 * self._total, self._window):
             raise _Mismatch(f"{self._fasta.name}{suffix} is not of the same sequences as the .pac")
 

@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Literal
 
 from wesemu.errors import ToolMissing
 from wesemu.genomics.bwa_index import SUFFIXES_OF
-from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_version
+from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_command, wheel_version
 
 Source = Literal["settings", "path", "wheel"]
 Command = str | Sequence[str]
@@ -270,11 +269,6 @@ class _Candidate:
         # A native bwa starts faster and gives the same alignments. Of the other tools the newer
         # version wins.
         return self.name == "bwa" or wheel is None or number >= version_number(wheel)
-
-
-def wheel_command(name: str) -> tuple[str, ...]:
-    """Return the command that starts a tool of a wheel with this Python."""
-    return (sys.executable, "-P", "-m", "wesemu.genomics.wheel_tools", name)
 
 
 def version_number(version: str) -> tuple[int, ...]:

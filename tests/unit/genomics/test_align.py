@@ -14,8 +14,7 @@ from wesemu.genomics.fastq import PairedReader
 from wesemu.genomics.mapper_wheel import WheelMapper, read_ahead
 from wesemu.genomics.mappers import Lane, Program, header_text
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.genomics.tools import wheel_command
-from wesemu.genomics.wheel_tools import wheel_version
+from wesemu.genomics.wheel_tools import wheel_command, wheel_version
 
 GROUP = "@RG\\tID:L1\\tSM:s"
 HAS_BWA = wheel_version("bwa mem") is not None

@@ -17,7 +17,8 @@ from wesemu.genomics.fastq import PairedReader
 from wesemu.genomics.mapper_wheel import as_bwa
 from wesemu.genomics.mappers import Lane, header_text
 from wesemu.genomics.reference import ReferenceStore
-from wesemu.genomics.tools import Tool, indexer_name, resolve, wheel_command
+from wesemu.genomics.tools import Tool, indexer_name, resolve
+from wesemu.genomics.wheel_tools import wheel_command
 
 NOWHERE = "/nonexistent"
 GROUP = "@RG\\tID:MQiabcdHNiabc\\tSM:s"

@@ -20,7 +20,8 @@ from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, Too
 from wesemu.genomics.bwa_index import SUFFIXES, index_fault, read_contigs
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.reference_records import index_mismatch
-from wesemu.genomics.tools import Toolset, resolve, wheel_command
+from wesemu.genomics.tools import Toolset, resolve
+from wesemu.genomics.wheel_tools import wheel_command
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import QueuePriority
 

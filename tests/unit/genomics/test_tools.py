@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from wesemu.errors import ToolMissing
-from wesemu.genomics.tools import resolve, version_number, wheel_command
+from wesemu.genomics.tools import resolve, version_number
+from wesemu.genomics.wheel_tools import wheel_command
 from wesemu.settings import Settings
 
 NOWHERE = "/nonexistent"
