@@ -11,84 +11,15 @@ Exit status: 0; 70 the BAM is not whole.
 import argparse
 import json
 import os
-import struct
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wesemu.errors import SystemFault
+from wesemu.genomics.bam_index import idxstats
 from wesemu.genomics.bwa_index import read_fai
-from wesemu.genomics.fastq_file import BGZF_END, GZIP_FAULTS, GZIP_MAGIC, open_gzip
+from wesemu.genomics.fastq_file import BGZF_END, GZIP_FAULTS, open_gzip
 from wesemu.genomics.summary import Counts, summarize_mapping, write_summary
-
-# `samtools idxstats` from a BAI or CSI. Its counts are in a bin with an impossible number (SAM
-# specification 5.2).
-
-
-_PSEUDO_BIN_OF_BAI = 37450
-_CHUNK = struct.Struct("<QQ")
-_BAI_BIN = struct.Struct("<Ii")
-_CSI_BIN = struct.Struct("<IQi")
-_CSI_HEAD = struct.Struct("<4siii")
-_NUMBER = struct.Struct("<i")
-_COUNT = struct.Struct("<Q")
-
-
-def idxstats(index: Path, contigs: Sequence[tuple[str, str]]) -> str:
-    """Return name, length, mapped and unmapped records of each contig; last, records without one.
-
-    Raises ValueError for a file that is no BAI or CSI, or belongs to other contigs.
-    """
-    data = index.read_bytes()
-    if data[:2] == GZIP_MAGIC:
-        with open_gzip(index) as file:
-            data = file.read()
-    if data[:4] == b"CSI\x01":
-        _, _, depth, extra = _CSI_HEAD.unpack_from(data)
-        position = _CSI_HEAD.size + extra
-        reader = _Reader(data, _CSI_BIN, ((1 << 3 * (depth + 1)) - 1) // 7 + 1)
-    else:
-        position = 4
-        reader = _Reader(data, _BAI_BIN, _PSEUDO_BIN_OF_BAI)
-    is_index = data[:4] in (b"BAI\x01", b"CSI\x01")
-    if not is_index or _NUMBER.unpack_from(data, position)[0] != len(contigs):
-        raise ValueError(f"{index} is not the BAI or CSI of a BAM with {len(contigs)} contigs")
-    position += _NUMBER.size
-    lines = []
-    for name, length in contigs:
-        position, mapped, unmapped = reader.contig(position)
-        lines.append(f"{name}\t{length}\t{mapped}\t{unmapped}\n")
-    unplaced = _COUNT.unpack_from(data, position)[0] if position < len(data) else 0
-    return "".join([*lines, f"*\t0\t0\t{unplaced}\n"])
-
-
-class _Reader:
-    """Reads an index that has the counts of each contig in the chunks of its bin `pseudo_bin`."""
-
-    def __init__(self, data: bytes, bin_head: struct.Struct, pseudo_bin: int) -> None:
-        self._data = data
-        self._bin_head = bin_head
-        self._pseudo_bin = pseudo_bin
-
-    def contig(self, position: int) -> tuple[int, int, int]:
-        """Return the position of the next contig, and mapped and unmapped records of this one."""
-        mapped = unmapped = 0
-        (bins,) = _NUMBER.unpack_from(self._data, position)
-        position += _NUMBER.size
-        for _ in range(bins):
-            number, *_, chunks = self._bin_head.unpack_from(self._data, position)
-            position += self._bin_head.size
-            if number == self._pseudo_bin:
-                mapped, unmapped = _CHUNK.unpack_from(self._data, position + _CHUNK.size)
-            position += chunks * _CHUNK.size
-        if self._bin_head is _BAI_BIN:
-            (intervals,) = _NUMBER.unpack_from(self._data, position)
-            position += _NUMBER.size + intervals * _COUNT.size
-        return position, mapped, unmapped
-
-
-# The check of the BAM, and flagstat as text.
-
 
 NOT_WHOLE = 70
 

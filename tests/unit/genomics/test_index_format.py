@@ -8,7 +8,7 @@ import pytest
 from support.long_reference import write_long_reference
 
 from wesemu.genomics import reference_records as module
-from wesemu.genomics.qc import idxstats
+from wesemu.genomics.bam_index import BamIndex, idxstats, read_bam_index
 from wesemu.genomics.reference_records import (
     LONGEST_IN_BAI,
     index_format,
@@ -60,3 +60,38 @@ def test_idxstats_of_a_csi(tmp_path, length):
     pysam.index("-c", str(path))
     told = [(name, str(length)) for name, length in contigs]
     assert idxstats(Path(f"{path}.csi"), told) == pysam.idxstats(str(path))
+
+
+@pytest.mark.parametrize("option", ["-b", "-c"])
+def test_every_record_lies_in_a_bin_and_places_far_from_records_in_none(tmp_path, option):
+    """Also a record over the end of a small bin, which is in a larger one."""
+    starts = (40_000, 131_060, 3_000_000)
+    index = indexed(tmp_path / "x.bam", {"c1": 5_000_000, "c2": 500}, starts, option)
+    bins, none = (contig.bins for contig in index.contigs)
+    assert none == []
+    for start in starts:
+        assert any(first <= start and start + 20 <= end for first, end in bins)
+    for free in (1_500_000, 2_900_000, 4_000_000):
+        assert not any(first <= free < end for first, end in bins)
+
+
+def indexed(bam: Path, contigs: dict[str, int], starts: tuple[int, ...], option: str) -> BamIndex:
+    """Return the index of records of 20 bases on the first contig."""
+    header = pysam.AlignmentHeader.from_references(list(contigs), list(contigs.values()))
+    with pysam.AlignmentFile(str(bam), "wb", header=header) as file:
+        for start in starts:
+            record = pysam.AlignedSegment(header)
+            record.query_name, record.query_sequence, record.cigarstring = "r", "A" * 20, "20M"
+            record.reference_id, record.reference_start, record.flag = 0, start, 0
+            file.write(record)
+    pysam.index(option, str(bam))
+    suffix = {"-b": "bai", "-c": "csi"}[option]
+    return read_bam_index(Path(f"{bam}.{suffix}"), len(contigs))
+
+
+def test_an_index_of_another_bam_is_refused(tmp_path):
+    indexed(tmp_path / "x.bam", {"c1": 900}, (5,), "-b")
+    with pytest.raises(ValueError, match="1 contigs, not 2"):
+        read_bam_index(tmp_path / "x.bam.bai", 2)
+    with pytest.raises(ValueError, match="not a BAI or CSI"):
+        read_bam_index(tmp_path / "x.bam", 1)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InputError
+from wesemu.genomics.bam_index import BamIndex, ContigIndex
 from wesemu.genomics.regions import Interval, bed, count_bases, normalized, read_targets
-from wesemu.genomics.slices import cut, main, widened
+from wesemu.genomics.slices import cut, main, widened, with_reads
 
 CONTIGS = {"c1": 6000, "c2": 4000}
 RIGHT = "c1\t10\t20\nc2\t5\t9\n"
@@ -105,3 +106,16 @@ def test_what_a_caller_sees_of_a_slice_ends_with_the_contig():
     seen = widened(pieces, 10, {"c1": 85, "c2": 300})
     assert bed(seen) == "c1\t40\t85\nc2\t0\t20\n"
     assert count_bases(seen) == 65
+
+
+def test_places_without_reads_are_in_no_slice():
+    """Bins contain one another; targets may lie in several bins, at their edges and beside them."""
+    bins = {"c1": [(0, 160), (20, 40), (320, 340), (340, 360)], "c2": [], "c3": [(0, 20)]}
+    index = BamIndex([ContigIndex(1, 0, each) for each in bins.values()], 0)
+    contigs = {"c1": 350, "c2": 90, "c3": 300}
+    whole = [Interval(name, 0, length) for name, length in contigs.items()]
+    assert bed(with_reads(whole, index, contigs)) == "c1\t0\t160\nc1\t320\t350\nc3\t0\t20\n"
+    targets = [Interval("c1", 10, 11), Interval("c1", 150, 330), Interval("c1", 345, 349)]
+    targets += [Interval("c2", 0, 9), Interval("c3", 20, 30)]
+    kept = with_reads(targets, index, contigs)
+    assert bed(kept) == "c1\t10\t11\nc1\t150\t160\nc1\t320\t330\nc1\t345\t349\n"

@@ -138,8 +138,9 @@ JOIN = (
     " join() { to=$1; first=$2; shift 2;"
     " case $to in"
     f" *.gz) {BCFTOOLS} head $first | complete > $temporary.header;"
-    f" {BCFTOOLS} reheader -h $temporary.header -o $temporary.first.gz $first;"
-    f" {BCFTOOLS} concat --naive -Oz -o $to $temporary.first.gz $@ ;;"
+    " complete=$to; if [ $# != 0 ]; then complete=$temporary.first.gz; fi;"
+    f" {BCFTOOLS} reheader -h $temporary.header -o $complete $first;"
+    f" if [ $# != 0 ]; then {BCFTOOLS} concat --naive -Oz -o $to $complete $@; fi ;;"
     f" *) {BCFTOOLS} concat --no-version -Ov $first $@ | complete > $to ;;"
     " esac; };"
 )

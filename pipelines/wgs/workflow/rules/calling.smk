@@ -120,8 +120,9 @@ if SLICES == 1 and not TARGETS:
 
 else:
 
-    # Slice n of N has bases (n-1)/N to n/N of the genome or of the targets, contigs end to end. It
-    # is a BED file, because names such as HLA-A*01:01:01:01 cannot be written as regions.
+    # Slice n of N has bases (n-1)/N to n/N of the genome or of the targets, contigs end to end, but
+    # for places without reads. It is a BED file, because names such as HLA-A*01:01:01:01 cannot be
+    # written as regions.
     rule call_slice:
         input:
             bam=BAM,
@@ -150,6 +151,7 @@ else:
             slices=SLICES,
             margin=MARGIN,
             targets=[f"--targets={name}" for name in TARGETS],
+            with_reads=WITH_READS,
             call=lambda wildcards, output: call_command(
                 output.vcf, *(output.gvcf or [None]), output.regions, output.wide
             ),
@@ -157,7 +159,8 @@ else:
             "("
             " trap 'rm -rf {output.vcf}.*' EXIT;"
             " {params.prepare} slice --number {wildcards.slice} --slices {params.slices}"
-            " --reference {input.reference} {params.targets} --margin {params.margin}"
+            " --reference {input.reference} {params.targets} {params.with_reads}"
+            " --margin {params.margin}"
             " --regions {output.regions} --wide {output.wide};"
             " {params.call}"
             ") 2> {log}"

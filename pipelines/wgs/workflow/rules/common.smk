@@ -1,4 +1,5 @@
 from wesemu.errors import WesemuError
+from wesemu.genomics.fasta import is_gzip
 from wesemu.genomics.ploidy import DIPLOID, check_ploidy, parse_ploidy
 from wesemu.genomics.regions import count_bases, read_targets
 
@@ -51,17 +52,29 @@ def fasta_size():
     return fasta.stat().st_size if fasta.is_file() else 0
 
 
-# Slices of a small genome: enough for eight cores, but not so small that their start costs more.
+# Slices of a small genome: enough for eight cores, but not so small that their start costs more
+# than the calls, which take about a second for FASTQ files of 4 MB.
 LEAST_SLICES = 8
 SMALLEST_SLICE = 200_000
+SMALLEST_READS = 1_500_000
 
 
 def count_slices():
-    """Return the number of slices. It depends on the size of the genome alone, so that cuts are
-    always at the same positions."""
+    """Return the number of slices. It depends on the sizes of the genome and the reads alone, so
+    that cuts are always at the same positions."""
     size = bases_to_call()
-    least = min(LEAST_SLICES, size // SMALLEST_SLICE)
+    least = min(LEAST_SLICES, size // SMALLEST_SLICE, reads_size() // SMALLEST_READS)
     return max(1, least, round(size / (config["slice_size_mb"] * 1_000_000)))
+
+
+def reads_size():
+    """Return the bytes of the FASTQ files, or for plain text what gzip would make of them."""
+    paths = [lane[mate] for lane in config["reads"] for mate in MATES if mate in lane]
+    return sum(
+        size_of([path]) // (1 if is_gzip(Path(path)) else 4)
+        for path in paths
+        if Path(path).is_file()
+    )
 
 
 SLICES = count_slices()
@@ -69,6 +82,10 @@ SLICES = count_slices()
 # reads span.
 MARGIN = 1000
 BAM = "results/aligned.bam"
+# Without a read these two write nothing, not even into a gVCF; the others report such bases there.
+WITH_READS = (
+    ["--bam-index", BAM_INDEX] if config["caller"] in ("bcftools", "freebayes") else []
+)
 PILEUP = "mpileup -Ou -X illumina -F 0.1 -a AD,DP"
 
 
