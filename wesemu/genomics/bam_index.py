@@ -91,7 +91,8 @@ class _Reader:
                 bins.append(self._range(number))
             self._position += chunks * _CHUNK.size
         if self._bin_head is _BAI_BIN:  # the linear index follows
-            self._position += self.number() * _COUNT.size
+            offsets = self.number()
+            self._position += offsets * _COUNT.size
         return ContigIndex(mapped, unmapped, bins)
 
     def unplaced(self) -> int:
