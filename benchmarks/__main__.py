@@ -28,6 +28,7 @@ NAMES = (
     "startup",
     "start_workflow",
     "soak",
+    "upload",
 )
 
 

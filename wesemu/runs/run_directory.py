@@ -14,15 +14,16 @@ import stat
 import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import JsonObject
+from wesemu.util.block_writer import Step, write_blocks
 
 _NAME_LIMIT = 255
 _PATH_LIMIT = 1024
-_WRITE_SIZE = 1 << 20
 _JSON_LIMIT = 16 << 20
 
 
@@ -163,10 +164,13 @@ class RunDirectoryDraft:
             if path.is_file()
         )
 
-    async def attach(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+    async def attach(
+        self, name: str, chunks: AsyncIterator[bytes], digest: Step | None = None
+    ) -> None:
         """Stream one attachment to disk. Raises InvalidRequest for an unsafe or repeated name.
 
-        Names that differ only in case are allowed if the file system distinguishes them.
+        Names that differ only in case are allowed if the file system distinguishes them. `digest`
+        gets the content in blocks, in a thread.
         """
         relative = safe_name(name)
         folded = unicodedata.normalize("NFC", str(relative))
@@ -180,14 +184,10 @@ class RunDirectoryDraft:
                 f"the attachment {name!r} collides with another one's name"
             ) from error
         try:
-            pending = bytearray()
-            async for chunk in chunks:
-                pending += chunk
-                if len(pending) >= _WRITE_SIZE:
-                    await asyncio.to_thread(file.write, bytes(pending))
-                    pending.clear()
-            await asyncio.to_thread(file.write, bytes(pending))
-            await asyncio.to_thread(os.fsync, file.fileno())
+            steps: list[Step] = [partial(_write_whole, file), *([] if digest is None else [digest])]
+            sync = partial(os.fsync, file.fileno())
+            await write_blocks(chunks, steps, sync)
+            await asyncio.to_thread(sync)
         finally:
             await asyncio.to_thread(file.close)
 
@@ -200,6 +200,12 @@ def _create(target: Path) -> io.FileIO:
     target.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     return io.FileIO(os.open(target, flags, 0o644), "wb")
+
+
+def _write_whole(file: io.FileIO, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[file.write(view) :]
 
 
 def read_regular(path: Path, offset: int = 0, size: int = -1) -> bytes:

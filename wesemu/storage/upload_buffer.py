@@ -42,9 +42,9 @@ class Digests:
 class UploadFile:
     """Temporary file that becomes an object when it is moved.
 
-    `close` and the end of `with` delete the file if it was not moved. One thread at a time writes;
-    another thread may close the file meanwhile, for example when the request is cancelled. `limit`
-    is in bytes.
+    `close` and the end of `with` delete the file if it was not moved. One thread at a time stores,
+    and one digests; another thread may sync or close the file meanwhile, for example when the
+    request is cancelled. `limit` is in bytes.
     """
 
     def __init__(self, folder: Path, crc64: Crc64 | None, *, limit: int) -> None:
@@ -68,9 +68,16 @@ class UploadFile:
 
     def write(self, chunk: bytes) -> None:
         """Append the chunk and update the digests. Raise TooLarge above the limit."""
+        self.store(chunk)
+        self.digest(chunk)
+
+    def store(self, chunk: bytes) -> None:
+        """Append the chunk, which `digest` gets too. Raise TooLarge above the limit."""
         self._size += len(chunk)
         self.expect(self._size)
         self._write(chunk)
+
+    def digest(self, chunk: bytes) -> None:
         self._md5.update(chunk)
         if self._crc64 is not None:
             self._crc = self._crc64(chunk, self._crc)
@@ -124,8 +131,13 @@ class UploadFile:
             return os.fstat(file.fileno())
 
     def sync(self) -> None:
+        # a copy of the descriptor, so that writing and closing need not wait for the disk
         with self._lock:
-            os.fsync(self._file.fileno())
+            descriptor = os.dup(self._file.fileno())
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _write(self, chunk: bytes) -> None:
         with self._lock:

@@ -27,6 +27,7 @@ from wesemu.api.oss.request import OssRequest
 from wesemu.errors import DigestMismatch, InvalidRequest
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.storage.upload_buffer import Digests, UploadFile
+from wesemu.util.block_writer import write_blocks
 
 # Conditions and ranges
 
@@ -223,13 +224,7 @@ async def receive(request: web.Request, target: UploadFile) -> Digests:
         )
     target.expect(request.content_length or 0)
     md5 = content_md5(request)
-    buffer = bytearray()
-    async for chunk in body(request):
-        buffer += chunk
-        if len(buffer) >= _CHUNK:
-            await asyncio.to_thread(target.write, bytes(buffer))
-            buffer.clear()
-    await asyncio.to_thread(target.write, bytes(buffer))
+    await write_blocks(body(request), [target.store, target.digest], target.sync)
     # aiohttp has decompressed the body: storing it would change the object
     if "Content-Encoding" in request.headers and _was_decompressed(request):
         raise not_implemented("an object with a Content-Encoding")

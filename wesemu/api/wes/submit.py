@@ -7,7 +7,7 @@ any order.
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -99,29 +99,33 @@ def read_key(headers: Mapping[str, str]) -> str | None:
 
 
 class RequestFingerprint:
-    """A digest of a submission: field values, names and contents of attachments.
+    """A digest of a submission with a key: field values, names and contents of attachments.
 
     It depends neither on the encoding of the body nor on the order of attachments.
     """
 
-    def __init__(self) -> None:
-        self._attachments: dict[str, str] = {}
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+        self._attachments: dict[str, hashlib._Hash] = {}
 
-    async def reading(self, name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield an attachment's chunks unchanged and digest them."""
-        content = hashlib.sha256()
-        async for chunk in chunks:
-            content.update(chunk)
-            yield chunk
-        self._attachments[name] = content.hexdigest()
+    def attachment(self, name: str) -> Callable[[bytes], None] | None:
+        """Return a function that takes the content of an attachment in blocks.
 
-    def key(self, name: str | None, request: RunRequest) -> SubmissionKey | None:
-        if name is None:
+        None without a key: then nobody asks for the digest.
+        """
+        if self._key is None:
             return None
+        content = self._attachments[name] = hashlib.sha256()
+        return content.update
+
+    def key(self, request: RunRequest) -> SubmissionKey | None:
+        if self._key is None:
+            return None
+        contents = {name: content.hexdigest() for name, content in self._attachments.items()}
         # as stored: a later version then finds the same digest for the same request
-        whole = [request_to_json(request), self._attachments]
+        whole = [request_to_json(request), contents]
         text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
-        return SubmissionKey(name, hashlib.sha256(text.encode()).hexdigest())
+        return SubmissionKey(self._key, hashlib.sha256(text.encode()).hexdigest())
 
 
 # Fields of RunRequest (WES 1.1.0, schema RunRequest)
@@ -307,9 +311,9 @@ class RunSubmission:
         and HTTPRequestEntityTooLarge (413).
         """
         request[UNREAD] = []
-        key = read_key(request.headers)
+        fingerprint = RequestFingerprint(read_key(request.headers))
         _refuse_encoded(request)
-        draft, fingerprint = None, RequestFingerprint()
+        draft = None
         match request.content_type:
             case "multipart/form-data":
                 form, draft = await self._receive_form(request, fingerprint)
@@ -325,8 +329,8 @@ class RunSubmission:
                 )
         if dry_run or form.dry_run:
             return await self._runs.dry_run(owner, form.request, draft)
-        key_of_request = fingerprint.key(key, form.request)
-        return await self._runs.submit(owner, form.request, draft, key=key_of_request)
+        key = fingerprint.key(form.request)
+        return await self._runs.submit(owner, form.request, draft, key=key)
 
     async def _receive_form(
         self, request: web.Request, fingerprint: RequestFingerprint
@@ -458,8 +462,8 @@ async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerpri
             f"a {ATTACHMENT} has no filename in its Content-Disposition", field=ATTACHMENT
         )
     try:
-        chunks = fingerprint.reading(part.filename, part.chunks)
-        await draft.files.attach(part.filename, chunks)
+        digest = fingerprint.attachment(part.filename)
+        await draft.files.attach(part.filename, part.chunks, digest)
     except InvalidRequest as error:
         error.field = error.field or ATTACHMENT
         raise
