@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.processes import cpu_seconds
 from wesemu.genomics.tools import Tool, resolve
@@ -54,6 +55,16 @@ class HandMapping:
             f" {samtools} stats out.bam > stats.txt; wait $flagstat"
         )
 
+    def call(self, bcftools: Tool, fasta: Path) -> None:
+        """Call variants of the last `run`, index them and compute their statistics."""
+        command = bcftools.shell
+        self._bash(
+            f"{command} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f {fasta} out.bam |"
+            f" {command} call -a GQ -m -v - -Oz -o calls.vcf.gz;"
+            f" {command} index --tbi calls.vcf.gz;"
+            f" {command} stats -s - calls.vcf.gz > variants.txt"
+        )
+
     def _bash(self, script: str) -> None:
         log = self.folder / "log.txt"
         with log.open("ab") as stderr:
@@ -68,13 +79,13 @@ class HandMapping:
             raise RuntimeError(f"{script}\n{log.read_text(errors='replace')}")
 
 
-def hand_samtools() -> Tool:
-    """Return the samtools on PATH, of any version, or that of the wheel."""
-    path = shutil.which("samtools")
+def hand_tool(name: Literal["samtools", "bcftools"]) -> Tool:
+    """Return the tool on PATH, of any version, or that of the wheel."""
+    path = shutil.which(name)
     if path is None:
-        return resolve().samtools
+        return resolve().find(name)
     first = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
-    return Tool("samtools", (path,), first.stdout.split()[1], "path")
+    return Tool(name, (path,), first.stdout.split()[1], "path")
 
 
 def bwa_mem(bwa: Sequence[str], threads: int, fasta: Path, reads: Path) -> list[str]:

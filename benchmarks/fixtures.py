@@ -76,13 +76,19 @@ def _recode_contigs(source: Path, target: Path) -> None:
                 )
 
 
+def small_real_sample() -> Path | None:
+    """Return 10,507 real pairs of HG002, or None without `../shared/data`."""
+    source = Path(__file__).resolve().parents[2] / "shared" / "data" / "hg002_chr20_10mb"
+    return source if source.is_dir() else None
+
+
 def real_sample(work: Path) -> Path | None:
     """Return 19 copies of 10,507 real pairs of HG002, or None without `../shared/data`.
 
     Each copy cuts one more base at the start of both reads, so copies are not duplicates.
     """
-    source = Path(__file__).resolve().parents[2] / "shared" / "data" / "hg002_chr20_10mb"
-    if not source.is_dir():
+    source = small_real_sample()
+    if source is None:
         return None
     folder = work / "fixtures" / "hg002-19-times"
     if not (folder / "reference.fa").is_file():

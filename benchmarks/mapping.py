@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import fixtures
-from benchmarks.by_hand import HandMapping, hand_samtools
+from benchmarks.by_hand import HandMapping, hand_tool
 from benchmarks.figures import median, ratio
 from benchmarks.machine import cores
 from benchmarks.mappers import Mapper, select_mappers
@@ -57,7 +57,7 @@ def measure(options: Options) -> Report:
             measured = _compare(options, folder, mapper)
             rows += [*_time_rows(name, measured, size, mapper.target), *_space_rows(name, measured)]
             walls |= {f"{name}: {variant}": list(s.wall) for variant, s in measured.samples.items()}
-    samtools = hand_samtools()
+    samtools = hand_tool("samtools")
     by_hand = f"by hand samtools {samtools.version} ({samtools.source})"
     return Report(f"mapping: {pairs:,} pairs, {cores()} threads, {by_hand}", rows, walls)
 
@@ -68,7 +68,7 @@ def _compare(options: Options, folder: Path, mapper: Mapper) -> Comparison:
     fasta = fixtures.stock(data, folder, mapper.parameter)
     hand = HandMapping(
         mapper.by_hand(fasta, data / "buckets" / fixtures.BUCKET),
-        hand_samtools(),
+        hand_tool("samtools"),
         threads=cores(),
         folder=fresh(options.work / "by-hand"),
     )
