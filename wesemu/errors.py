@@ -41,13 +41,17 @@ class WesemuError(Exception):
     """Base class of wesemu's own errors.
 
     `field` is the wrong parameter of the request, if there is one: named as in `workflows.params`
-    if the core raises it, as in the request if an API does.
+    if the core raises it, as in the request if an API does. `message` does not begin with it;
+    `str(error)` does.
     """
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+
+    def __str__(self) -> str:
+        return self.message if self.field is None else f"{self.field}: {self.message}"
 
 
 class InvalidRequest(WesemuError):

@@ -42,8 +42,8 @@ def body(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("path", "data", "told"),
     [
-        ("/ga4gh/wes/v1/runs", body(workflow_params=WIDE), "p0: is unknown"),
-        ("/ga4gh/wes/v1/runs", body(workflow_params=json.dumps(WIDE)), "p0: is unknown"),
+        ("/ga4gh/wes/v1/runs", body(workflow_params=WIDE), "p0: it is unknown"),
+        ("/ga4gh/wes/v1/runs", body(workflow_params=json.dumps(WIDE)), "p0: it is unknown"),
         ("/ga4gh/wes/v1/runs", body()[:-1] + b', "tags": ' + b"[" * 500_000, "nested too deeply"),
         ("/gs/workflow", json.dumps(dict(list(WIDE.items())[:50_000])).encode(), "workflow_type"),
         ("/gs/workflow", b'{"a":' * 200_000, "nested too deeply"),

@@ -115,7 +115,7 @@ async def _release(responses: Iterable[web.StreamResponse]) -> None:
 def _message(error: Exception) -> str:
     """Return the message for the log of requests."""
     if isinstance(error, WesemuError):
-        return error.message
+        return str(error)
     return error.reason if isinstance(error, web.HTTPException) else "internal error"
 
 

@@ -89,7 +89,7 @@ def _number(name: str, text: str, most: float) -> float:
         number = 0.0
     if not 0 < number <= most:
         raise InvalidRequest(
-            f"{name} is {text[:40]!r}; write a number above 0, at most {most:g}", field=name
+            f"it is {text[:40]!r}; write a number above 0, at most {most:g}", field=name
         )
     return number
 

@@ -121,7 +121,7 @@ class DashboardDialect:
             if status == 404:
                 message = f"There is no page {request.path}."
         elif isinstance(error, WesemuError):
-            message = error.message
+            message = str(error)
             status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
         page = WebPage("error.html", str(status), {"status": status, "message": message})
         return self._pages.render(page, request, status=status)
@@ -329,7 +329,7 @@ class DashboardHandlers:
                 result = await self._submission.receive(request[OWNER], request, dry_run=plans)
         except (InvalidRequest, NotFound, Forbidden) as error:
             page = new_run.page(
-                pipeline, await self._known_files(), values=values, message=error.message
+                pipeline, await self._known_files(), values=values, message=str(error)
             )
             return self._pages.render(page, request, status=400)
         if isinstance(result, Run):

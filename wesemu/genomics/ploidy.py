@@ -53,7 +53,7 @@ def parse_ploidy(value: int | str) -> int | str:
         return text
     if not text.isdecimal() or not 1 <= int(text) <= HIGHEST:
         raise InvalidRequest(
-            f"ploidy: {text} is not possible; write a whole number from 1 to {HIGHEST}, or name a "
+            f"{text} is not possible; write a whole number from 1 to {HIGHEST}, or name a "
             "ploidy file",
             field="ploidy",
         )
@@ -64,7 +64,7 @@ def check_ploidy(caller: str, ploidy: int | str, sex: str | None) -> None:
     """Raise InvalidRequest for a ploidy that `caller` does not take, or a sex without a file."""
     if sex is not None and isinstance(ploidy, int):
         raise InvalidRequest(
-            "sex: it chooses lines of a ploidy file; name the file as ploidy, or leave sex out",
+            "it chooses lines of a ploidy file; name the file as ploidy, or leave sex out",
             field="sex",
         )
     highest, by_region = _ABLE.get(caller, (0, False))
@@ -87,7 +87,7 @@ def can_call(caller: str, ploidy: int | str) -> bool:
 
 
 def _unable(problem: str, others: str) -> InvalidRequest:
-    return InvalidRequest(f"ploidy: {problem}; choose the caller {others}", field="ploidy")
+    return InvalidRequest(f"{problem}; choose the caller {others}", field="ploidy")
 
 
 @dataclass(frozen=True, slots=True)

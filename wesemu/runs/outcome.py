@@ -134,7 +134,7 @@ def fault(error: Exception) -> tuple[RunState, RunFailure]:
             if isinstance(error, SystemFault):
                 state = RunState.SYSTEM_ERROR
             return state, RunFailure(
-                message=error.message,
+                message=str(error),
                 file=getattr(error, "file", None),
                 record=getattr(error, "record", None),
             )

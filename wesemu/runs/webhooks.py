@@ -145,7 +145,7 @@ class Callbacks:
             self._guard.check(url)
         except AddressRefused as error:
             raise InvalidRequest(
-                f"the engine parameter callback_url is {url[:80]!r}: {error}",
+                f"{url[:80]!r}: {error}",
                 field="workflow_engine_parameters.callback_url",
             ) from error
 

@@ -107,7 +107,7 @@ class WorkflowWeb:
 
 async def _content(response: aiohttp.ClientResponse, url: str, limit: int) -> bytes:
     if response.status in (404, 410):
-        raise FileMissing(f"workflow_url: there is no {redacted_url(url)}", field="workflow_url")
+        raise FileMissing(f"there is no {redacted_url(url)}", field="workflow_url")
     if response.status != 200:
         raise _fetch_error(url, f"the web server answered {response.status}")
     content = bytearray()
@@ -121,8 +121,7 @@ async def _content(response: aiohttp.ClientResponse, url: str, limit: int) -> by
 
 
 def _fetch_error(url: str, why: str) -> InvalidRequest:
-    message = f"workflow_url {redacted_url(url)}: {redact_urls(why)}"
-    return InvalidRequest(message, field="workflow_url")
+    return _url_error(f"{redacted_url(url)}: {redact_urls(why)}")
 
 
 def redacted_url(url: str) -> str:
@@ -212,7 +211,7 @@ def read_address(url: str) -> TrsAddress | None:
 async def fetch(web: Web, address: TrsAddress, kind: str, limit: int) -> FetchedWorkflow:
     """Fetch all files of a version, at most `limit` bytes together. Raise InvalidRequest."""
     if address.kind not in ("", kind):
-        raise _url_error(f"is of a {address.kind} workflow; workflow_type says {kind}")
+        raise _url_error(f"it is of a {address.kind} workflow; workflow_type says {kind}")
     listed = await _list_files(web, address, kind, limit)
     primary = next((path for path, tool_file in listed.items() if _is_primary(tool_file)), "")
     main = address.path or primary
@@ -246,7 +245,7 @@ async def _list_files(
     listing = _json(content)
     files = [one for one in listing if isinstance(one, dict)] if isinstance(listing, list) else []
     if len(files) > _MAX_FILES:
-        raise _url_error(f"has {len(files)} files; at most {_MAX_FILES} are fetched")
+        raise _url_error(f"it has {len(files)} files; at most {_MAX_FILES} are fetched")
     return {
         str(one["path"]): one
         for one in files
@@ -266,13 +265,13 @@ async def _file(web: Web, source: str, limit: int, tool_file: Mapping[str, Any])
     body, _ = await web.get(source, limit, "application/json")
     wrapper = _json(body)
     if not isinstance(wrapper, dict):
-        raise _url_error(f"leads to something that is no TRS descriptor: {source[:200]}")
+        raise _url_error(f"it leads to something that is no TRS descriptor: {source[:200]}")
     if isinstance(text := wrapper.get("content"), str):
         content = text.encode()
     elif isinstance(content_url := wrapper.get("url"), str):
         content, _ = await web.get(content_url, limit)
     else:
-        raise _url_error(f"leads to a descriptor without content: {source[:200]}")
+        raise _url_error(f"it leads to a descriptor without content: {source[:200]}")
     for checksum in (tool_file.get("checksum"), *(wrapper.get("checksum") or ())):
         _check_digest(content, checksum, source)
     return content
@@ -284,7 +283,7 @@ def _check_digest(content: bytes, checksum: Any, source: str) -> None:
     kind = str(checksum.get("type", "")).lower().replace("-", "")
     expected = str(checksum.get("checksum", "")).lower()
     if kind == "sha256" and hashlib.sha256(content).hexdigest() != expected:
-        raise _url_error(f"leads to {source[:200]}, which is not what its checksum says")
+        raise _url_error(f"it leads to {source[:200]}, which is not what its checksum says")
 
 
 def _local_names(paths: list[str]) -> dict[str, str]:
@@ -319,11 +318,13 @@ def _json(content: bytes) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise _url_error(f"leads to a registry whose response is {json_reason(error)}") from error
+        raise _url_error(
+            f"it leads to a registry whose response is {json_reason(error)}"
+        ) from error
 
 
-def _url_error(why: str) -> InvalidRequest:
-    return InvalidRequest(f"workflow_url {why}", field="workflow_url")
+def _url_error(message: str) -> InvalidRequest:
+    return InvalidRequest(message, field="workflow_url")
 
 
 # Workflows by URL.
@@ -473,4 +474,4 @@ async def _attach(files: RunDirectoryDraft, name: str, content: bytes) -> None:
     try:
         await files.attach(name, chunks())
     except InvalidRequest as error:
-        raise _url_error(f"leads to a file that cannot be kept: {error.message}") from error
+        raise _url_error(f"it leads to a file that cannot be kept: {error.message}") from error

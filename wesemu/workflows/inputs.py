@@ -181,9 +181,7 @@ class Inputs:
                 continue
             path = paths[each.field] = self._existing(each, files)
             if not path.is_file():
-                raise InvalidRequest(
-                    f"{each.field}: {each.text} is a folder; name a file", field=each.field
-                )
+                raise InvalidRequest(f"{each.text} is a folder; name a file", field=each.field)
         return paths
 
     def reference(self, reference: InputLocation, files: RunFiles) -> Path | None:

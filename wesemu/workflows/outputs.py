@@ -228,9 +228,7 @@ class Publications:
         alternatives.
         """
         if url is not None and not url.lower().endswith(suffixes):
-            raise InvalidRequest(
-                f"{name}: {url[:80]!r} must end with {' or '.join(suffixes)}", field=name
-            )
+            raise InvalidRequest(f"{url[:80]!r} must end with {' or '.join(suffixes)}", field=name)
         publications = [self._publication(name, path, url)]
         for suffix in indexes:
             index_url = None if url is None else url + suffix

@@ -149,7 +149,7 @@ class WgsParams(MappingParams):
         try:
             return parse_ploidy(value)
         except InvalidRequest as error:
-            raise ValueError(error.message.removeprefix("ploidy: ")) from error
+            raise ValueError(error.message) from error
 
     @model_validator(mode="after")
     def _caller_can(self) -> Self:
@@ -172,8 +172,7 @@ def parse_params(request: RunRequest) -> MappingParams:
     unknown = next((name for name in request.params if name not in kind.model_fields), None)
     if unknown is not None:  # pydantic would list all of them
         raise InvalidRequest(
-            f"{unknown[:80]}: is unknown; leave it out or correct its name "
-            f"(workflow {request.workflow_url!r})",
+            f"it is unknown; leave it out or correct its name (workflow {request.workflow_url!r})",
             field=unknown[:80],
         )
     try:
@@ -182,5 +181,5 @@ def parse_params(request: RunRequest) -> MappingParams:
         location, reason = validation_reason(error)
         field = location or "workflow_params"
         raise InvalidRequest(
-            f"{field}: {reason} (workflow {request.workflow_url!r})", field=field
+            f"{reason} (workflow {request.workflow_url!r})", field=field
         ) from error

@@ -32,8 +32,7 @@ def cores_of(parameters: Mapping[str, str], resources: Resources) -> int:
     cores = whole_number(requested)
     if cores is None or not 1 <= cores <= resources.cores:
         raise InvalidRequest(
-            f"the engine parameter cores is {requested[:40]!r}; this node has 1 to "
-            f"{resources.cores}",
+            f"it is {requested[:40]!r}; this node has 1 to {resources.cores}",
             field="workflow_engine_parameters.cores",
         )
     return cores
@@ -165,7 +164,7 @@ def _requested_kind(parameters: Mapping[str, str], default: NodeKind) -> NodeKin
         case "cuda":
             return "cuda"
         case other:
-            raise _parameter_error(NODE, f"is {other[:40]!r}; it is auto, cpu or cuda")
+            raise _parameter_error(NODE, f"is {other[:40]!r}; write auto, cpu or cuda")
 
 
 def _requested_gpus(parameters: Mapping[str, str]) -> int | None:
@@ -174,7 +173,7 @@ def _requested_gpus(parameters: Mapping[str, str]) -> int | None:
     number = whole_number(text)
     if number is None or not 1 <= number <= _MAX_GPUS:
         raise _parameter_error(
-            GPUS, f"is {text[:40]!r}; it is how many GPUs each task gets, 1 or more"
+            GPUS, f"is {text[:40]!r}; write how many GPUs each task gets, 1 or more"
         )
     return number
 
@@ -190,6 +189,4 @@ def _no_gpu(parameters: Mapping[str, str]) -> InvalidRequest:
 
 
 def _parameter_error(name: str, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"the engine parameter {name} {why}", field=f"workflow_engine_parameters.{name}"
-    )
+    return InvalidRequest(f"it {why}", field=f"workflow_engine_parameters.{name}")

@@ -131,22 +131,22 @@ def _check_attached(document: tuple[str, str], attachments: Path | None) -> None
     bundled = " or ".join(PARAMS)
     if "://" in url:
         raise InvalidRequest(
-            f"workflow_url {url[:80]!r}: {_not_fetched_reason(url)}; send the file as "
+            f"{url[:80]!r}: {_not_fetched_reason(url)}; send the file as "
             f"workflow_attachment and name it, or name a bundled pipeline ({bundled})",
             field="workflow_url",
         )
     try:
         relative = safe_name(url)
     except InvalidRequest as error:
-        raise InvalidRequest(f"workflow_url: {error.message}", field="workflow_url") from error
+        raise InvalidRequest(error.message, field="workflow_url") from error
     if attachments is None or not (attachments / relative).is_file():
         raise InvalidRequest(
-            f"workflow_url {url[:80]!r} is neither a bundled pipeline ({bundled}) nor the name "
+            f"{url[:80]!r} is neither a bundled pipeline ({bundled}) nor the name "
             "of an attachment of this request",
             field="workflow_url",
         )
     if not fragment.isprintable():
-        raise InvalidRequest("workflow_url has control characters", field="workflow_url")
+        raise InvalidRequest("it has control characters", field="workflow_url")
 
 
 def _not_fetched_reason(url: str) -> str:
@@ -203,7 +203,7 @@ class WorkflowPlanner:
         if request.workflow_url in PARAMS:
             if workflow_kind(request.workflow_type) != _BUNDLED_KIND:
                 raise InvalidRequest(
-                    f"workflow_type is {request.workflow_type[:40]!r}; {request.workflow_url} is "
+                    f"it is {request.workflow_type[:40]!r}; {request.workflow_url} is "
                     "bundled, and of the type SMK",
                     field="workflow_type",
                 )
@@ -246,8 +246,7 @@ class WorkflowPlanner:
         if engine is None:
             known = ", ".join(sorted(self._engines))
             raise InvalidRequest(
-                f"workflow_type {request.workflow_type[:40]!r} is not one that this server "
-                f"runs; it runs {known}",
+                f"{request.workflow_type[:40]!r} is not one that this server runs; it runs {known}",
                 field="workflow_type",
             )
         return engine

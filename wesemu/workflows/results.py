@@ -188,7 +188,7 @@ def check_wildcards(inputs: RunInputs, names: Mapping[Path, str]) -> None:
 
 def _wildcard(name: str, field: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{field}: Snakemake takes the braces in the path of {name} for a wildcard; rename the "
+        f"Snakemake takes the braces in the path of {name} for a wildcard; rename the "
         "file or its folder",
         field=field,
     )

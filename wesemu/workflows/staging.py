@@ -232,11 +232,10 @@ def _with_field(error: WesemuError, field: str) -> WesemuError:
 
     Other runs may share the original error.
     """
-    message = f"{field}: {error.message}"
     match error:
-        case RemoteFault():
-            return RemoteFault(message, file=error.file)
-        case InputError():
-            return InputError(message, file=error.file)
+        case RemoteFault() | InputError():
+            named: WesemuError = type(error)(error.message, file=error.file)
         case _:
-            return type(error)(message)
+            named = type(error)(error.message)
+    named.field = field
+    return named

@@ -131,7 +131,7 @@ async def test_a_member_that_comes_twice_is_refused(client: Client) -> None:
     body = b'{"buckets": false, "buckets": true}'
     response = await client.post("/_wesemu/reset", data=body)
     assert response.status == 400
-    assert (await response.json())["error"] == "buckets: is given twice; name it once"
+    assert (await response.json())["error"] == "buckets: it is given twice; name it once"
 
 
 async def test_nothing_but_true_removes_buckets(control: Control, settings: Settings) -> None:

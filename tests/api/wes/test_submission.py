@@ -266,14 +266,14 @@ async def test_an_engine_that_runs_other_workflows_is_400(
     sent["workflow_params"] = json.dumps(BUNDLED)
     told = await post(wes, sent | {"workflow_engine": "cwltool"}, 400)
     named = f"{kind or 'SMK'} runs with snakemake"
-    assert told["msg"] == f"workflow_engine is 'cwltool'; {named}"
+    assert told["msg"] == f"workflow_engine: it is 'cwltool'; {named}"
     sent["workflow_params"] = json.dumps(BUNDLED | {"bam": "oss://genes/o/a.bam"})
     await post(wes, sent | {"workflow_engine": "Snakemake"})
 
 
 async def test_an_engine_version_needs_an_engine(wes: Client) -> None:
     sent = {"workflow_url": "wgs", "workflow_engine_version": "1"}
-    assert "workflow_engine " in (await post(wes, sent, 400))["msg"]
+    assert "workflow_engine: " in (await post(wes, sent, 400))["msg"]
 
 
 async def test_a_missing_type_is_400_for_an_attached_workflow(wes: Client) -> None:

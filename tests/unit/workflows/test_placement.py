@@ -87,7 +87,7 @@ def test_the_settings_say_where_runs_go_that_do_not() -> None:
 
 def test_more_gpus_than_there_are_is_refused_with_the_figure() -> None:
     error = refused(node="cuda", gpus="5")
-    assert error.message == "the engine parameter gpus is 5; this node has 4 GPUs"
+    assert error.message == "it is 5; this node has 4 GPUs"
     assert error.field == "workflow_engine_parameters.gpus"
 
 
@@ -101,9 +101,7 @@ def test_gpus_on_the_cpu_are_refused() -> None:
 
 
 def test_another_place_is_refused() -> None:
-    assert (
-        refused(node="tpu").message == "the engine parameter node is 'tpu'; it is auto, cpu or cuda"
-    )
+    assert refused(node="tpu").message == "it is 'tpu'; write auto, cpu or cuda"
 
 
 @pytest.mark.parametrize(

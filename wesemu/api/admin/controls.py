@@ -39,9 +39,7 @@ class PruneHandlers:
         try:
             age = timedelta(days=body.older_than_days)
         except OverflowError:
-            raise InvalidRequest(
-                "older_than_days: is more than a date can be", field="older_than_days"
-            ) from None
+            raise InvalidRequest("it is more than a date can be", field="older_than_days") from None
         pruned = await self._retention.prune(
             age, keep_outputs=body.keep_outputs, dry_run=body.dry_run
         )

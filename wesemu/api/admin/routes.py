@@ -138,7 +138,7 @@ class AdminDialect:
             elif status == 404:
                 message = "there is no such path; try /ga4gh/wes/v1/service-info or /gs/workflows"
         elif isinstance(error, WesemuError):
-            message, field = error.message, error.field
+            message, field = str(error), error.field
             status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
         body: dict[str, str | int] = {"error": message, "status": status}
         if field is not None:
@@ -244,7 +244,7 @@ async def read(request: web.Request, kind: type[_Body]) -> _Body:
     except ValidationError as error:
         field, reason = validation_reason(error)
         raise InvalidRequest(
-            f"{field}: {reason}" if field else f"the body: {reason}", field=field or None
+            reason if field else f"the body: {reason}", field=field or None
         ) from error
 
 
@@ -298,7 +298,7 @@ def _without_repeats(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
     members: JsonObject = {}
     for name, value in pairs:
         if name in members:
-            raise InvalidRequest(f"{name[:80]}: is given twice; name it once", field=name[:80])
+            raise InvalidRequest("it is given twice; name it once", field=name[:80])
         members[name] = value
     return members
 

@@ -187,7 +187,6 @@ class StartWorkflow:
             raise
         except (InvalidRequest, NotFound) as error:
             field = error.field or ""
-            error.message = error.message.removeprefix(f"{field}: ")
             error.field = self.names.get(field, error.field)
             raise
 

@@ -41,7 +41,7 @@ def render_error(error: Exception, request_id: str) -> web.Response:
             status, message = error.status, _http_message(error)
             headers = {k: v for k, v in error.headers.items() if k in _KEPT_HEADERS}
         case WesemuError():
-            status, message = _status(error), error.message
+            status, message = _status(error), str(error)
         case _:
             status, message = 500, f"internal error; the server's log has it under {request_id}"
     headers |= _challenge(error, status)

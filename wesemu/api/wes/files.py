@@ -228,7 +228,7 @@ def inclusion(query: Mapping[str, str], default: Inclusion = "small") -> Inclusi
             return "none"
         case other:
             raise InvalidRequest(
-                f"outputs is {other[:40]!r}; write small (only small files), all or none",
+                f"it is {other[:40]!r}; write small (only small files), all or none",
                 field="outputs",
             )
 

@@ -102,15 +102,14 @@ class FormPart:
             content += chunk
             if len(content) > limit:
                 raise InvalidRequest(
-                    f"{self.name[:80]} is longer than {limit} bytes; send large data as a "
-                    "workflow_attachment",
+                    f"it is longer than {limit} bytes; send large data as a workflow_attachment",
                     field=self.name,
                 )
         try:
             return content.decode()
         except UnicodeDecodeError as error:
             raise InvalidRequest(
-                f"{self.name[:80]} is not UTF-8 (byte {error.start})", field=self.name
+                f"it is not UTF-8 (byte {error.start})", field=self.name
             ) from error
 
 

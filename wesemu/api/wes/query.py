@@ -34,7 +34,7 @@ def page_size(query: Mapping[str, str]) -> int:
         return DEFAULT_SIZE
     if not _NUMBER.fullmatch(text) or text.startswith("-") or not text.strip("+0"):
         raise InvalidRequest(
-            f"page_size is {text[:40]!r}; write a whole number of at least 1", field="page_size"
+            f"it is {text[:40]!r}; write a whole number of at least 1", field="page_size"
         )
     return LARGEST_SIZE if len(text) > _LONGEST_NUMBER else min(int(text), LARGEST_SIZE)
 
@@ -67,9 +67,7 @@ class PageTokens:
             packed = b""
         position, signature = packed[:_POSITION_BYTES], packed[_POSITION_BYTES:]
         if not hmac.compare_digest(signature, self._sign(scope, position)):
-            raise InvalidRequest(
-                "page_token is not from this list; begin without one", field="page_token"
-            )
+            raise InvalidRequest("it is not from this list; begin without one", field="page_token")
         return int.from_bytes(position, "big")
 
     def _sign(self, scope: str, packed: bytes) -> bytes:
@@ -106,7 +104,7 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
         return None
     tags = dict.fromkeys(_tag(text) for text in query.getall("tag", []) if text)
     if len(tags) > _TAGS:
-        raise InvalidRequest(f"tag is given more than {_TAGS} times", field="tag")
+        raise InvalidRequest(f"it is given more than {_TAGS} times", field="tag")
     return Selection(states=states, tags=tuple(tags))
 
 
@@ -114,7 +112,7 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     """Return true or false. Raises InvalidRequest for other values."""
     text = query.get(name, "false")
     if text not in ("true", "false"):
-        raise InvalidRequest(f"{name} is {text[:40]!r}; it is true or false", field=name)
+        raise InvalidRequest(f"it is {text[:40]!r}; write true or false", field=name)
     return text == "true"
 
 
@@ -129,7 +127,7 @@ def _states(version: Version, word: str) -> Iterator[RunState]:
         return
     if word not in RunState.__members__ or (word == "CANCELING" and not version.canceling):
         known = ", ".join(state for state in RunState if version.canceling or state != "CANCELING")
-        raise InvalidRequest(f"state is {word[:40]!r}; it is one of {known}", field="state")
+        raise InvalidRequest(f"it is {word[:40]!r}; write one of {known}", field="state")
     yield RunState(word)
     if word == "RUNNING" and not version.canceling:
         yield RunState.CANCELING
@@ -139,14 +137,14 @@ def _tag(text: str) -> tuple[str, str]:
     """Split `key:value` at the first colon."""
     name, colon, value = text.partition(":")
     if not colon or not name:
-        raise InvalidRequest(f"tag is {text[:40]!r}; write key:value", field="tag")
+        raise InvalidRequest(f"it is {text[:40]!r}; write key:value", field="tag")
     if len(name) + len(value) > TAG_LIMIT:
         raise InvalidRequest(
-            f"tag has more than {TAG_LIMIT} letters; such tags are not listed", field="tag"
+            f"it has more than {TAG_LIMIT} letters; such tags are not listed", field="tag"
         )
     if name in FIGURE_TAGS:
         raise InvalidRequest(
-            f"tag {name} is computed by the server; filter by one of your own tags",
+            f"{name} is computed by the server; filter by one of your own tags",
             field="tag",
         )
     return name, value

@@ -70,9 +70,7 @@ def _flag(name: str, text: str) -> bool:
     try:
         return read_flag(text)
     except ValueError as error:
-        raise InvalidRequest(
-            f"the engine parameter {name} {error}", field=f"workflow_engine_parameters.{name}"
-        ) from None
+        raise InvalidRequest(f"it {error}", field=f"workflow_engine_parameters.{name}") from None
 
 
 # Idempotency-Key (draft-ietf-httpapi-idempotency-key-header, section 2), an extension
@@ -92,7 +90,7 @@ def read_key(headers: Mapping[str, str]) -> str | None:
         key = key[1:-1]
     if not key or len(key) > _LONGEST or not key.isascii() or not key.isprintable():
         raise InvalidRequest(
-            f"{HEADER} must have 1 to {_LONGEST} printable ASCII letters; a UUID is a good one",
+            f"it must have 1 to {_LONGEST} printable ASCII letters; a UUID is a good one",
             field=HEADER,
         )
     return key
@@ -181,7 +179,7 @@ def parse_json(name: str, text: str) -> JsonValue:
     except RecursionError as error:
         raise _invalid(name, "is nested too deeply") from error
     except ValueError as error:
-        raise InvalidRequest(f"{name} is {json_reason(error)}", field=name) from error
+        raise InvalidRequest(f"it is {json_reason(error)}", field=name) from error
     if _depth(value) > _DEPTH_LIMIT:
         raise _invalid(name, f"is nested more than {_DEPTH_LIMIT} levels deep")
     return value
@@ -278,7 +276,7 @@ def _depth(value: JsonValue) -> int:
 
 
 def _invalid(name: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"{name} {why}", field=name)
+    return InvalidRequest(f"it {why}", field=name)
 
 
 # Bodies
@@ -441,7 +439,7 @@ def _refuse_large(request: web.Request, limit: int) -> None:
 def refuse_callbacks(url: str) -> None:
     """Raise InvalidRequest: this server sends no callbacks."""
     raise InvalidRequest(
-        f"the engine parameter callback_url is {url[:80]!r}; this server sends no callbacks",
+        f"it is {url[:80]!r}; this server sends no callbacks",
         field="workflow_engine_parameters.callback_url",
     )
 
@@ -458,9 +456,7 @@ def _pairs(text: str, most: int) -> list[tuple[str, str]]:
 async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerprint) -> str:
     """Write a part to the draft; return its filename, which RunWorkflow requires."""
     if part.filename is None:
-        raise InvalidRequest(
-            f"a {ATTACHMENT} has no filename in its Content-Disposition", field=ATTACHMENT
-        )
+        raise InvalidRequest("a file has no filename in its Content-Disposition", field=ATTACHMENT)
     try:
         digest = fingerprint.attachment(part.filename)
         await draft.files.attach(part.filename, part.chunks, digest)
@@ -472,7 +468,7 @@ async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerpri
 
 def _set(fields: dict[str, JsonValue], name: str, value: str) -> None:
     if name in fields:
-        raise InvalidRequest(f"{name} was sent twice", field=name)
+        raise InvalidRequest("it was sent twice", field=name)
     fields[name] = value
 
 
@@ -481,6 +477,4 @@ def _unreadable() -> InvalidRequest:
 
 
 def _attachments_need_form() -> InvalidRequest:
-    return InvalidRequest(
-        f"{ATTACHMENT} needs a multipart/form-data body with a file in it", field=ATTACHMENT
-    )
+    return InvalidRequest("it needs a multipart/form-data body with a file in it", field=ATTACHMENT)
