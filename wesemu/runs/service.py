@@ -47,7 +47,7 @@ from wesemu.runs.ports import DryRunResult, Execution, GpuStatus, Plan, Planner
 from wesemu.runs.publishing import ActiveTargets
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, tree_size
 from wesemu.runs.run_figures import facts_of, own_tags
-from wesemu.runs.serialization import write_submission
+from wesemu.runs.serialization import write_end, write_submission
 from wesemu.runs.store import EVERYTHING, HandleTaken, Head, HeadPage, Page, RunStore, Selection
 
 
@@ -359,6 +359,7 @@ class RunService:
                         RunState.CANCELED,
                         ended=serialization.format_timestamp(self._clock.now()),
                     )
+                    await self._record_end(run)
                 else:
                     run = await self._store.move(run.id, RunState.CANCELING)
                     self._dispatcher.cancel(run.id)
@@ -366,6 +367,13 @@ class RunService:
                 continue
             self._changes.notify(run.id)
             return run
+
+    async def _record_end(self, run: Run) -> None:
+        """Write the end into the run directory, so a rebuilt index does not queue the run again."""
+        try:
+            await asyncio.to_thread(write_end, self.workspace(run), run, ())
+        except OSError as error:
+            log.error("writing a run file failed", run_id=run.id, error=str(error))
 
     async def remove(self, owner: Owner, run_id: str) -> None:
         """Delete a run and its directory; published results stay. Raises RunActive."""

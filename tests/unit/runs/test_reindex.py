@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ async def test_what_the_index_lacks_is_put_back_at_the_start(
     assert (await ended(runs, waiting)).state is RunState.COMPLETE
     assert fresh.launches == 1
     assert len((await runs.page(LOCAL_OWNER, size=9)).runs) == 3
+    await server.close()
+
+
+async def test_a_run_canceled_in_the_queue_is_not_queued_again(
+    settings: Settings, engine: ScriptedEngine, clock: ManualClock
+) -> None:
+    server = await served(settings, engine)
+    runs = runs_of(server)
+    first = await runs.submit(LOCAL_OWNER, mapping("wait-a"))
+    await until(runs, first, RunState.RUNNING)
+    queued = await runs.submit(LOCAL_OWNER, mapping("b"))
+    canceled = await runs.cancel(LOCAL_OWNER, queued.id)
+    await server.close()
+    for path in await asyncio.to_thread(index_files, settings):
+        await asyncio.to_thread(path.unlink)
+    server = await served(settings, scripted_engine(clock))
+    assert await runs_of(server).get(LOCAL_OWNER, queued.id) == replace(canceled, sequence=2)
     await server.close()
 
 
