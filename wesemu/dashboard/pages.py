@@ -1,5 +1,6 @@
 """Renders pages: content as HTML by a template, or as JSON; formats for people."""
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping
@@ -76,8 +77,17 @@ class Pages:
         if SCRIPT.exists():
             self._static["igv.js"] = SCRIPT.read_bytes()
 
-    def render(self, page: WebPage, request: web.Request, *, status: int = 200) -> web.Response:
-        """Return the page as HTML, or as JSON if the path ends with `.json`."""
+    async def render(
+        self, page: WebPage, request: web.Request, *, status: int = 200
+    ) -> web.Response:
+        """Return the page as HTML, or as JSON if the path ends with `.json`.
+
+        A thread makes it: a page of thousands of rows takes seconds.
+        """
+        return await asyncio.to_thread(self.render_now, page, request, status=status)
+
+    def render_now(self, page: WebPage, request: web.Request, *, status: int = 200) -> web.Response:
+        """Like `render`, but in this thread."""
         headers = {"Cache-Control": "no-store"}
         if request.path.endswith(".json"):
             text = json.dumps(page.content, ensure_ascii=False)

@@ -124,7 +124,7 @@ class DashboardDialect:
             message = str(error)
             status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
         page = WebPage("error.html", str(status), {"status": status, "message": message})
-        return self._pages.render(page, request, status=status)
+        return self._pages.render_now(page, request, status=status)
 
     def headers(self, request_id: str) -> dict[str, str]:
         return {
@@ -230,7 +230,7 @@ class DashboardHandlers:
 
     async def login_form(self, request: web.Request) -> web.Response:
         page = WebPage("login.html", "Log in", {"next": _local_path(request.query.get("next", ""))})
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def login(self, request: web.Request) -> web.Response:
         """Check the token of the form, store it in the cookie, and return to the wanted page."""
@@ -239,7 +239,9 @@ class DashboardHandlers:
         owner = await self._tokens.find_or_verify(token)
         if owner is None:
             content = {"next": target, "message": "The server does not know this token."}
-            return self._pages.render(WebPage("login.html", "Log in", content), request, status=401)
+            return await self._pages.render(
+                WebPage("login.html", "Log in", content), request, status=401
+            )
         response = web.Response(status=303, headers={"Location": target})
         response.set_cookie(
             _COOKIE,
@@ -261,17 +263,19 @@ class DashboardHandlers:
 
     async def run_table(self, request: web.Request) -> web.Response:
         page = await run_table.page(self._runs, request[OWNER], request.query, self._clock.now())
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def overview(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
-        return self._pages.render(run_page.overview(run, tasks, self._clock.now()), request)
+        page = await asyncio.to_thread(run_page.overview, run, tasks, self._clock.now())
+        return await self._pages.render(page, request)
 
     async def timeline(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
-        return self._pages.render(run_page.timeline(run, tasks, self._clock.now()), request)
+        page = await asyncio.to_thread(run_page.timeline, run, tasks, self._clock.now())
+        return await self._pages.render(page, request)
 
     async def logs(self, request: web.Request) -> web.Response:
         run = await self._run(request)
@@ -281,24 +285,24 @@ class DashboardHandlers:
         page = await asyncio.to_thread(
             run_page.logs, run, tasks, workspace, wanted, request.query.get("q", "")
         )
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def request(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         names = await asyncio.to_thread(_file_names, self._runs.workspace(run).attachments)
-        return self._pages.render(run_page.request(run, names, base_url(request)), request)
+        return await self._pages.render(run_page.request(run, names, base_url(request)), request)
 
     async def results(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         page = await asyncio.to_thread(run_page.results, run, self._runs.workspace(run))
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def variants(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         page = await asyncio.to_thread(
             variants.page, run, self._runs.workspace(run), self._local, request.query
         )
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def reference(self, request: web.Request) -> web.StreamResponse:
         """Send the reference of the run or its index, with ranges."""
@@ -314,7 +318,7 @@ class DashboardHandlers:
     async def new_run(self, request: web.Request) -> web.Response:
         files = await self._known_files()
         page = new_run.page(request.query.get("pipeline", next(iter(PARAMS))), files)
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def start(self, request: web.Request) -> web.Response:
         """Start the run of a form, or plan it, and show what is wrong with it beside the form."""
@@ -331,11 +335,11 @@ class DashboardHandlers:
             page = new_run.page(
                 pipeline, await self._known_files(), values=values, message=str(error)
             )
-            return self._pages.render(page, request, status=400)
+            return await self._pages.render(page, request, status=400)
         if isinstance(result, Run):
             return web.Response(status=303, headers={"Location": f"{HOME}runs/{result.id}"})
         page = new_run.page(pipeline, await self._known_files(), values=values, planned=result)
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def _submit(
         self, owner: Owner, pipeline: str, values: Mapping[str, str]
@@ -386,10 +390,10 @@ class DashboardHandlers:
     # Node and buckets
 
     async def node(self, request: web.Request) -> web.Response:
-        return self._pages.render(await node.page(self._machine), request)
+        return await self._pages.render(await node.page(self._machine), request)
 
     async def emulator(self, request: web.Request) -> web.Response:
-        return self._pages.render(emulator.page(self._controls, request), request)
+        return await self._pages.render(emulator.page(self._controls, request), request)
 
     async def control(self, request: web.Request) -> web.Response:
         """Change the clock or clear faults, as a form of the page asks."""
@@ -398,13 +402,13 @@ class DashboardHandlers:
 
     async def buckets(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(buckets.overview, self._objects)
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def objects(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(
             buckets.objects, self._objects, request.match_info["bucket"], request.query
         )
-        return self._pages.render(page, request)
+        return await self._pages.render(page, request)
 
     async def create_bucket(self, request: web.Request) -> web.Response:
         name = (await _form(request)).get("name", "")

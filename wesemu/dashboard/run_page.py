@@ -27,6 +27,9 @@ _LOG_BYTES = 64 << 10
 
 _SUMMARY_BYTES = 4 << 20
 
+_MOST_TASKS = 1000
+"""Attempts of tasks that the page of logs lists at most; failed and running ones come first."""
+
 _ERROR = re.compile(r"\b(error|exception|fatal|failed|killed)\b|\[E::", re.IGNORECASE)
 
 _EXIT_SIGNAL = 128
@@ -98,10 +101,14 @@ def logs(
         for name in ("stderr", "stdout")
         if chosen is None or getattr(chosen, name) is not None
     ]
+    started = [task for task in tasks if task.started is not None]
+    if len(started) > _MOST_TASKS:  # the sort is stable: they stay in the order of their start
+        started.sort(key=lambda task: task.state is TaskState.COMPLETE)
     content = head(run) | {
         "search": search,
         "task": _task(chosen) if chosen else None,
-        "tasks": [_task(task) for task in tasks if task.started is not None],
+        "tasks": [_task(task) for task in started[:_MOST_TASKS]],
+        "left_out": max(0, len(started) - _MOST_TASKS),
         "logs": texts,
     }
     return WebPage("logs.html", f"{run.handle}: logs", content)
@@ -398,7 +405,7 @@ def _log(workspace: Workspace, path: str, search: str) -> JsonObject:
             content = file.read(_LOG_BYTES)
     lines = content.decode(errors="replace").splitlines()
     cut = size > _LOG_BYTES
-    if cut:
+    if cut and len(lines) > 1:  # the first line lacks its beginning
         lines = lines[1:]
     if search:
         lines = [line for line in lines if search.casefold() in line.casefold()]

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import pkgutil
+import threading
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
+import pytest
 from aiohttp import hdrs
 from api.dashboard.conftest import Client, Read, Submit
 from yarl import URL
@@ -97,3 +101,48 @@ async def test_no_path_leads_out_of_the_results(
         url = URL(f"/ui/runs/{run.id}/outputs/{path}", encoded=True)
         async with client.get(url) as response:
             assert response.status == 404, path
+
+
+async def test_the_end_of_a_huge_line_is_shown(read: Read, submit: Submit) -> None:
+    run = await submit([{"task": "align", "stderr": "x" * 200_000 + "end"}])
+    page = json.loads(await read(f"/ui/runs/{run.id}/logs.json", task="1-1"))
+    stderr = next(log for log in page["logs"] if log["name"] == "stderr")
+    assert stderr["cut"]
+    [line] = stderr["lines"]
+    assert line["text"].endswith("xend")
+    text = await read(f"/ui/runs/{run.id}/logs", task="1-1", q="nothing")
+    assert "No line of the end matches" in text
+
+
+async def test_of_many_tasks_the_failed_ones_are_listed_and_the_others_counted(
+    read: Read, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wesemu.dashboard.run_page._MOST_TASKS", 2)
+    run = await submit([{"task": "a"}, {"task": "b"}, {"task": "c", "exit_code": 1}])
+    page = json.loads(await read(f"/ui/runs/{run.id}/logs.json"))
+    assert [task["name"] for task in page["tasks"]] == ["c", "a"]
+    assert page["left_out"] == 1
+    assert "1 more attempts" in await read(f"/ui/runs/{run.id}/logs")
+
+
+async def test_large_pages_are_made_beside_the_event_loop(
+    read: Read, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await submit([{"task": "align"}])
+    threads: dict[str, set[int]] = {}
+    for name in (
+        "wesemu.runs.serialization.row_to_task",
+        *(f"wesemu.dashboard.run_page.{page}" for page in ("overview", "timeline", "logs")),
+        "wesemu.dashboard.pages.Pages.render_now",
+    ):
+        function = pkgutil.resolve_name(name)
+
+        def noted(*args: Any, _name: str = name, _function: Any = function, **named: Any) -> Any:
+            threads.setdefault(_name, set()).add(threading.get_ident())
+            return _function(*args, **named)
+
+        monkeypatch.setattr(name, noted)
+    for part in ("", "/timeline", "/logs"):
+        await read(f"/ui/runs/{run.id}{part}")
+    assert len(threads) == 5
+    assert all(threading.get_ident() not in seen for seen in threads.values())
