@@ -157,9 +157,10 @@ async def test_an_index_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
         first.executescript(MIGRATIONS[0])
         for kind, name in made - set(first.execute(found)):
             old.execute(f"DROP {kind} IF EXISTS {name}")
-        columns = "SELECT name FROM pragma_table_info('runs')"
-        for (name,) in set(old.execute(columns)) - set(first.execute(columns)):
-            old.execute(f"ALTER TABLE runs DROP COLUMN {name}")
+        for table in ("runs", "tasks"):
+            columns = f"SELECT name FROM pragma_table_info('{table}')"
+            for (name,) in set(old.execute(columns)) - set(first.execute(columns)):
+                old.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
         first.close()
         old.execute("PRAGMA user_version = 1")
     old.close()
