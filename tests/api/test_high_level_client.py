@@ -12,6 +12,8 @@ import pytest
 from wesemu.client import AsyncClient, Client, ClientError
 from wesemu.client.runs import workflow
 from wesemu.client.sync_client import run_in_thread
+from wesemu.client.wes import Output
+from wesemu.errors import InvalidRequest
 from wesemu.runs.model import RunState
 
 READS = ("fastq/a_1.fq.gz", "fastq/a_2.fq.gz")
@@ -206,3 +208,15 @@ def test_folders_files_and_urls_are_workflows(tmp_path: Path) -> None:
     assert (url.workflow_url, url.attachments) == ("https://example.org/Snakefile", ())
     with pytest.raises(FileNotFoundError, match="workflow/Snakefile"):
         workflow(tmp_path / "nowhere", {}, {}, None, None)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a\nb", "a\\b", "\x1b[2J"])
+async def test_a_servers_name_for_a_result_stays_in_the_folder(
+    there: AsyncClient, tmp_path: Path, name: str
+) -> None:
+    result = Output("bam", "/ga4gh/wes/v1/service-info", 1, f"oss://genes/{name}", None)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InvalidRequest, match="file name"):
+        await there.wes.download(result, folder)
+    assert not [*folder.iterdir()]

@@ -13,6 +13,7 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import WesemuError
 from wesemu.runs.model import JsonObject
+from wesemu.runs.run_directory import safe_name
 from wesemu.util.text import network_reason
 
 # --- values of JSON objects, with defaults for missing keys ---
@@ -152,10 +153,10 @@ class Transport:
         """Write the response body of `url` to the file `target`.
 
         If `target` is a folder, the file gets the last part of `name`. The file appears when it is
-        complete. Return its path.
+        complete. Return its path. Raise InvalidRequest if that part is no name of a file.
         """
         if await asyncio.to_thread(target.is_dir):
-            target /= name.rstrip("/").rpartition("/")[2]
+            target /= safe_name(name.rstrip("/").rpartition("/")[2])
         temporary = target.with_name(f".{target.name}.part")
         file = await asyncio.to_thread(temporary.open, "wb")
         try:

@@ -16,11 +16,12 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.runs.clock import END_OF_TIME, FASTEST
 from wesemu.runs.data_directory import LITTLE_DISK, DataDirectory, is_run_directory
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import Workspace, read_regular
@@ -48,6 +49,7 @@ _UNCHANGED = frozenset({"attachments", "outputs"})
 """Folders of a run whose files belong to the caller; paths in them stay."""
 
 _MOST_ENTRIES = 1_000_000
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_MANIFEST = 64 << 20
 _CHUNK = 1 << 20
 _IN_MEMORY = 16 << 20
@@ -373,12 +375,14 @@ def _read_manifest(archive: tarfile.TarFile, entry: tarfile.TarInfo | None) -> S
     if values["format"] != _FORMAT:
         raise _refused(f"its format is {values['format']}; this server reads {_FORMAT}")
     runs = values["runs"]
-    return SnapshotState(
-        datetime.fromisoformat(str(values["emulated"])),
-        float(str(values["speed"])),
-        values["ids"],
-        tuple(map(str, runs)) if isinstance(runs, list) else (),
-    )
+    emulated, speed = datetime.fromisoformat(str(values["emulated"])), float(str(values["speed"]))
+    # checked here, because the clock is set when everything else is already replaced
+    if emulated.tzinfo is None or not _EARLIEST <= emulated <= END_OF_TIME:
+        raise _refused(f"its emulated time is {emulated}; it needs a zone, and a year after 1969")
+    if not 0 <= speed <= FASTEST:
+        raise _refused(f"its speed of emulated time is {speed}, not 0 to {FASTEST:.0f}")
+    order = tuple(map(str, runs)) if isinstance(runs, list) else ()
+    return SnapshotState(emulated, speed, values["ids"], order)
 
 
 def _unpack_all(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> None:

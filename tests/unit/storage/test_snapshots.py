@@ -12,7 +12,7 @@ import pytest
 
 from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.runs.data_directory import DataDirectory, IdSource
-from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
+from wesemu.runs.model import LOCAL_OWNER, JsonValue, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.ports import Plan
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import write_end, write_submission
@@ -162,6 +162,13 @@ def without_order(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     entries[0] = (entries[0][0], json.dumps(manifest).encode())
 
 
+def saying(**values: JsonValue) -> Change:
+    def change(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        entries[0] = (entries[0][0], json.dumps(json.loads(entries[0][1]) | values).encode())
+
+    return change
+
+
 def after_its_end(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     entries.append(entries[-2])
 
@@ -195,6 +202,11 @@ HOSTILE = {
     "run of another id": of_another_id,
     "other format": of_another_format,
     "runs without their order": without_order,
+    "time without a zone": saying(emulated="2026-01-01T00:00:00"),
+    "time before year 1 in UTC": saying(emulated="0001-01-01T00:00:00+14:00"),
+    "time after the end of time": saying(emulated="9999-12-31T23:59:59-14:00"),
+    "speed that is no number": saying(speed="nan"),
+    "speed below 0": saying(speed=-1),
     "entries after the end": after_its_end,
     "no end": without_end,
 }
