@@ -111,7 +111,8 @@ class DashboardDialect:
         return owner
 
     def render_error(self, error: Exception, request: web.Request) -> web.Response:
-        if isinstance(error, Unauthorized) and _is_page(request):
+        # with an owner, the login succeeded; what is missing then is the admin token
+        if isinstance(error, Unauthorized) and OWNER not in request and _is_page(request):
             target = f"{_LOGIN}?{urlencode({'next': request.path_qs})}"
             return web.Response(status=303, headers={"Location": target})
         status = 500
@@ -465,7 +466,8 @@ def _headers(path: str, *, download: bool) -> dict[str, str]:
 
 def _local_path(text: str) -> str:
     """Return a path of the dashboard to return to; its home for anything else."""
-    return text if text.startswith(HOME) and "\\" not in text and "//" not in text else HOME
+    is_local = text.startswith(HOME) and "\\" not in text and "//" not in text
+    return text if is_local and text.isprintable() else HOME
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -40,9 +40,10 @@ class Seed:
         return int.from_bytes(self.digest[:8])
 
     def fill_buckets(self, buckets: Path) -> None:
-        """Create the buckets that are missing below `buckets`. Raises OSError.
+        """Create the buckets that are missing below `buckets`.
 
         A bucket appears when it is complete. Times of files and folders are those of the seed.
+        Raises OSError, and InvalidRequest for a file that cannot be copied, for example a pipe.
         """
         for name, source in self.buckets.items():
             target = buckets / name
@@ -50,7 +51,13 @@ class Seed:
                 continue
             partial = buckets / f".seed-{name}"  # no valid name of a bucket
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(source, partial, ignore=_reserved)
+            try:
+                shutil.copytree(source, partial, ignore=_reserved)
+            except shutil.Error as error:
+                file, _, reason = error.args[0][0]
+                raise InvalidRequest(
+                    f"the seed cannot be copied: {file}: {reason}", field="seed"
+                ) from error
             partial.rename(target)
 
     def missing_references(self, known: list[str]) -> dict[str, Path]:
@@ -61,7 +68,8 @@ class Seed:
 def read_seed(folder: Path) -> Seed:
     """Read what a seed has; hidden files are left out, other files are logged.
 
-    Raises InvalidRequest if `folder` is no folder, or if a name in it cannot be that of a bucket.
+    Raises InvalidRequest if `folder` is no folder, if a name in it cannot be that of a bucket, or
+    if two files have the name of one reference.
     """
     if not folder.is_dir():
         raise InvalidRequest(f"the seed {folder} is no folder", field="seed")
@@ -73,7 +81,15 @@ def read_seed(folder: Path) -> Seed:
             "to 63 lower-case letters, digits and hyphens",
             field="seed",
         )
-    references = {_reference_name(each): each for each in entries if _is_fasta(each)}
+    references: dict[str, Path] = {}
+    for each in filter(_is_fasta, entries):
+        other = references.setdefault(_reference_name(each), each)
+        if other is not each:
+            raise InvalidRequest(
+                f"{other.name} and {each.name} of the seed {folder} would become one reference; "
+                "rename one of them",
+                field="seed",
+            )
     known = (*buckets.values(), *references.values())
     for other in entries:
         if other not in known and not other.name.endswith(_COMPANIONS):

@@ -1,6 +1,7 @@
 """The settings `seed` and `init`: what a new server starts with, and what a reset restores."""
 
 import asyncio
+import os
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -180,3 +181,22 @@ def test_init_takes_a_folder_of_programs(tmp_path: Path) -> None:
     with pytest.raises(CommandRefused, match=r"chmod \+x"):
         _init_scripts(tmp_path)
     assert _init_scripts(None) == []
+
+
+def test_files_that_cannot_be_copied_are_named(seed: Path, tmp_path: Path) -> None:
+    buckets = tmp_path / "buckets"
+    buckets.mkdir()
+    os.mkfifo(seed / "genes" / "pipe")
+    with pytest.raises(InvalidRequest, match=r"genes/pipe.* is a named pipe"):
+        read_seed(seed).fill_buckets(buckets)
+    (seed / "genes" / "pipe").unlink()
+    (seed / "genes" / "link").symlink_to("nothing")
+    with pytest.raises(InvalidRequest, match=r"genes/link: .*No such file"):
+        read_seed(seed).fill_buckets(buckets)
+    assert not (buckets / "genes").exists()
+
+
+def test_two_files_for_one_reference_are_refused(seed: Path) -> None:
+    (seed / "tiny.fna").write_text(REFERENCE)
+    with pytest.raises(InvalidRequest, match=r"Tiny\.fa and tiny\.fna of the seed"):
+        read_seed(seed)

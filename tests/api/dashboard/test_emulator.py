@@ -67,8 +67,10 @@ class TestWithAdminToken:
         return settings
 
     async def test_the_page_needs_the_token(self, client: Client) -> None:
-        async with client.get("/ui/emulator.json") as response:
-            assert response.status == 401
+        for page in ("emulator", "emulator.json"):
+            async with client.get(f"/ui/{page}") as response:
+                assert response.status == 401
+                assert "the admin token" in await response.text()
         async with client.post("/ui/emulator", data={"speed": "2"}) as response:
             assert response.status == 401
         headers = {"Authorization": "Bearer admin-token"}

@@ -52,7 +52,14 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites(client: Client) -
 
 
 @pytest.mark.parametrize(
-    "target", ["https://evil.example/", "//evil.example/ui/", "/ui//evil.example", "/gs/workflow"]
+    "target",
+    [
+        "https://evil.example/",
+        "//evil.example/ui/",
+        "/ui//evil.example",
+        "/gs/workflow",
+        "/ui/\r\nX: y",
+    ],
 )
 async def test_a_login_leads_nowhere_else(client: Client, target: str) -> None:
     assert await log_in(client, "alice-token", target) == "/ui/"
