@@ -3,6 +3,7 @@
 The viewer is igv.js. It reads results and reference from this server by ranges.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ from urllib.parse import quote, urlencode
 from wesemu.dashboard import viewer_script
 from wesemu.dashboard.pages import WebPage
 from wesemu.dashboard.run_page import head
-from wesemu.errors import InputError, InvalidRequest, WesemuError
+from wesemu.errors import InputError, InvalidRequest, NotFound, WesemuError
 from wesemu.genomics.compare import HaplotypeChange, anchored, verdicts
 from wesemu.runs.model import JsonObject, JsonValue, Run
 from wesemu.runs.run_directory import Workspace, read_regular
@@ -108,6 +109,8 @@ def _filter(query: Mapping[str, str]) -> Filter:
         quality = float(query.get("quality") or 0)
     except ValueError as error:
         raise InvalidRequest("start and quality are numbers") from error
+    if not math.isfinite(quality):
+        raise InvalidRequest("quality is no number", field="quality")
     if not 0 <= start < 1 << 40:
         raise InvalidRequest("start is no position", field="start")
     return Filter(query.get("contig", ""), start, kind, quality)
@@ -126,6 +129,15 @@ def _output(run: Run, workspace: Workspace, name: str) -> Path | None:
 
 
 def _calls(path: Path, wanted: Filter, run: Run) -> JsonObject:
+    """Return the calls of one page. Raises NotFound if the VCF cannot be read."""
+    try:
+        return _read_calls(path, wanted, run)
+    except (OSError, ValueError) as error:
+        reason = str(error).replace(str(path), path.name)
+        raise NotFound(f"the calls of the run {run.id} cannot be read: {reason}") from error
+
+
+def _read_calls(path: Path, wanted: Filter, run: Run) -> JsonObject:
     import pysam
 
     pysam.set_verbosity(_ERRORS_ONLY)
@@ -165,9 +177,10 @@ def _records(file: Any, contigs: list[str], wanted: Filter) -> Iterator[Any]:
 
 
 def _from(file: Any, contigs: list[str], wanted: Filter) -> Iterator[Any]:
-    first = contigs.index(wanted.contig)
+    places = {contig: place for place, contig in enumerate(contigs)}
+    first = places[wanted.contig]
     for record in file:
-        place = contigs.index(record.contig)
+        place = places[record.contig]
         if place > first or (place == first and record.start >= wanted.start):
             yield record
 
@@ -180,17 +193,18 @@ def _row(record: Any, run: Run, wanted: Filter) -> JsonObject | None:
     if wanted.quality and (record.qual is None or record.qual < wanted.quality):
         return None
     sample = record.samples[0] if len(record.samples) else {}
+    depth = _value(sample, "DP")
     return {
         "contig": record.contig,
         "position": record.pos,
         "ref": record.ref,
         "alt": ",".join(record.alts or ()),
         "kind": kind,
-        "quality": None if record.qual is None else round(record.qual, 1),
+        "quality": round(record.qual, 1) if _is_finite(record.qual) else None,
         "filter": ";".join(record.filter.keys()) or None,
         "genotype": _genotype(sample),
-        "depth": _number(sample.get("DP", record.info.get("DP"))),
-        "allele_depths": _numbers(sample.get("AD")),
+        "depth": _number(_value(record.info, "DP") if depth is None else depth),
+        "allele_depths": _numbers(_value(sample, "AD")),
         "locus": wanted.url(run, locus=_locus(record.contig, record.pos, len(record.ref or ""))),
     }
 
@@ -202,11 +216,23 @@ def _kind(ref: str, alts: tuple[str, ...]) -> str:
 
 
 def _genotype(sample: Any) -> str | None:
-    alleles = sample.get("GT")
+    alleles = _value(sample, "GT")
     if alleles is None:
         return None
     joint = "|" if getattr(sample, "phased", False) else "/"
     return joint.join("." if allele is None else str(allele) for allele in alleles)
+
+
+def _value(fields: Any, name: str) -> Any:
+    """Return a field of INFO or of a sample, None if the record or the header lacks it."""
+    try:
+        return fields[name]
+    except (KeyError, ValueError):  # ValueError: pysam, if the header lacks it
+        return None
+
+
+def _is_finite(quality: float | None) -> bool:
+    return quality is not None and math.isfinite(quality)
 
 
 def _number(value: Any) -> int | None:

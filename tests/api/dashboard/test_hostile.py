@@ -5,15 +5,20 @@ import json
 import pkgutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from aiohttp import hdrs
 from api.dashboard.conftest import Client, Read, Submit
+from unit.runs.test_store import a_run
 from yarl import URL
 
 from wesemu.dashboard import variants
+from wesemu.errors import InvalidRequest, NotFound
+from wesemu.runs.model import OutputFile
+from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 from wesemu.storage.buckets import Buckets
@@ -146,3 +151,36 @@ async def test_large_pages_are_made_beside_the_event_loop(
         await read(f"/ui/runs/{run.id}{part}")
     assert len(threads) == 5
     assert all(threading.get_ident() not in seen for seen in threads.values())
+
+
+def calls(folder: Path, text: str, **query: str) -> dict[str, Any]:
+    """Return the page of a bundled pipeline's run with these calls."""
+    pytest.importorskip("pysam")
+    workspace = Workspace(folder)
+    workspace.outputs.mkdir()
+    (workspace.outputs / "calls.vcf").write_text(text)
+    run = replace(a_run("wgs"), outputs=(OutputFile("vcf", "calls.vcf", len(text)),))
+    return dict(variants.page(run, workspace, Buckets(folder), query).content)
+
+
+def test_calls_need_no_depth_in_the_header(tmp_path: Path) -> None:
+    [call] = calls(tmp_path, VCF)["calls"]
+    assert (call["position"], call["quality"], call["depth"]) == (5, 30.0, None)
+
+
+def test_a_quality_that_is_no_number_is_null(tmp_path: Path) -> None:
+    [call] = calls(tmp_path, VCF.replace("\t30\t", "\tinf\t"))["calls"]
+    assert call["quality"] is None
+
+
+@pytest.mark.parametrize("quality", ["nan", "inf", "x"])
+def test_a_filter_that_is_no_number_is_refused(tmp_path: Path, quality: str) -> None:
+    with pytest.raises(InvalidRequest, match="number"):
+        calls(tmp_path, VCF, quality=quality)
+
+
+@pytest.mark.parametrize("text", ["", "garbage", VCF + "chr1\tx\n"])
+def test_damaged_calls_are_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(NotFound, match="calls of the run id-wgs cannot be read") as refused:
+        calls(tmp_path, text)
+    assert str(tmp_path) not in refused.value.message
