@@ -148,9 +148,12 @@ def _read_calls(path: Path, wanted: Filter, run: Run) -> JsonObject:
                 f"the reference has no contig {wanted.contig[:60]!r}", field="contig"
             )
         rows: list[JsonValue] = []
-        following = None
+        following: str | None = None
+        last: tuple[str, int] | None = None
         for number, record in enumerate(_records(file, contigs, wanted)):
-            if len(rows) == _PAGE or number == _SCANNED:
+            # all calls of one position are on one page: the next page begins at a position
+            previous, last = last, (record.contig, record.start)
+            if (len(rows) >= _PAGE or number >= _SCANNED) and last != previous:
                 following = wanted.url(run, contig=record.contig, start=str(record.start))
                 break
             row = _row(record, run, wanted)
@@ -180,7 +183,7 @@ def _from(file: Any, contigs: list[str], wanted: Filter) -> Iterator[Any]:
     places = {contig: place for place, contig in enumerate(contigs)}
     first = places[wanted.contig]
     for record in file:
-        place = places[record.contig]
+        place = places.get(record.contig, -1)  # a header may lack contigs
         if place > first or (place == first and record.start >= wanted.start):
             yield record
 

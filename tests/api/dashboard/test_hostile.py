@@ -25,8 +25,10 @@ from wesemu.storage.buckets import Buckets
 
 VCF = (
     "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=100>\n"
-    "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nchr1\t5\t.\tA\tC\t30\tPASS\t.\n"
+    "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 )
+CALL = "chr1\t5\t.\tA\tC\t30\tPASS\t.\n"
+VCF += CALL
 
 
 async def test_htslib_opens_no_result_of_a_users_own_workflow(
@@ -184,3 +186,10 @@ def test_damaged_calls_are_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(NotFound, match="calls of the run id-wgs cannot be read") as refused:
         calls(tmp_path, text)
     assert str(tmp_path) not in refused.value.message
+
+
+def test_calls_of_one_position_are_on_one_page(tmp_path: Path) -> None:
+    content = calls(tmp_path, VCF + CALL * 150 + CALL.replace("5", "6", 1))
+    assert {call["position"] for call in content["calls"]} == {5}
+    assert len(content["calls"]) == 151
+    assert content["next"].endswith("contig=chr1&start=5")
