@@ -133,7 +133,7 @@ async def create_app(
 
 
 def open_connections(settings: Settings, app: web.Application, files: int) -> Connections:
-    """Return the connection manager of a server whose limit of open files is `files`."""
+    """Return a connection manager; `files` is the process's limit of open files."""
     wanted = settings.server
     return Connections(
         wanted.connections or connection_limit(files),
@@ -241,9 +241,9 @@ def add_controls(
     readiness: Readiness,
     sandbox: str,
 ) -> None:
-    """Add the routes of the control API to `app`; open event streams end at its shutdown.
+    """Add the routes of the control API to `app`, and close its event streams on shutdown.
 
-    `sandbox` is the kind of sandbox that users' own workflows run in.
+    `sandbox` names the sandbox of users' own workflows, such as "landlock".
     """
     admin = AdminService(
         core.store,

@@ -124,10 +124,10 @@ def _all(shape: re.Pattern[str], found: tuple[str, ...]) -> bool:
 class ParameterName:
     """One engine parameter.
 
-    `kind` is its type in service-info; `default` is text, "" means not set. Without `engines`, the
-    server itself uses it, for all engines. `read` parses the value for an engine; it raises
-    ValueError with the rest of the sentence "the engine parameter NAME …". `option` is a short
-    command-line option.
+    `kind` is its type in service-info. `default` is text; "" means not set. If `engines` is empty,
+    the server handles the parameter itself, for every engine. `read` parses the value for an
+    engine. It raises ValueError with the end of the message "the engine parameter NAME …".
+    `option` is the short form, such as "-c".
     """
 
     name: str

@@ -138,7 +138,7 @@ class TooManyRuns(WesemuError):
 
 
 class RunLimitExceeded(WesemuError):
-    """The run took longer or wrote more than the settings allow."""
+    """The run exceeded the time or the disk space that the settings allow."""
 
 
 class FaultInjected(WesemuError):

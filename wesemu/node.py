@@ -75,8 +75,8 @@ class NodeSettings(BaseModel):
     CPU with a note."""
 
     runs: int = Field(default=0, ge=0)
-    """Most active runs of a service level; 0: twice the cores, at least 4, as far as the memory
-    allows. Their tasks share the cores by leases."""
+    """Maximum number of active runs of each service level; 0: twice the cores, at least 4, or fewer
+    if the memory is too small. Their tasks share the cores by leases."""
 
     executor: Annotated[
         str, Field(pattern=r"^(local|slurm|slurm-plugin|plugin:[a-z0-9]+(-[a-z0-9]+)*)$")
@@ -89,10 +89,12 @@ class NodeSettings(BaseModel):
     """Options of Snakemake for the executor plugin, each as `--name=value`."""
 
     slurm_partition: str = ""
-    """Slurm's partition; empty: the cluster's default one. A rule's `slurm_partition` wins."""
+    """Slurm's partition; empty: the cluster's default one. Rules may override it with
+    `slurm_partition`."""
 
     slurm_account: str = ""
-    """Slurm's account; empty: the user's default one. A rule's `slurm_account` wins."""
+    """Slurm's account; empty: the user's default one. Rules may override it with
+    `slurm_account`."""
 
     slurm_options: list[Annotated[str, Field(pattern=r"^--[a-z]")]] = Field(default_factory=list)
     """Further options of srun, salloc or the plugin's sbatch: `["--qos=long", "--exclusive"]`."""

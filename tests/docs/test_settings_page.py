@@ -10,11 +10,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 INTRODUCTION = """\
 # Settings
 
-Flags win, then `WESEMU_*` variables, then the file `wesemu.toml` in the current folder (or that of
-`--config`, or of the variable `WESEMU_CONFIG`), then defaults. In a variable, two underscores
-separate the parts of a name, and lists and tables are JSON: `node.cores` is `WESEMU_NODE__CORES`,
-and `WESEMU_AUTH__TOKENS='{"secret": "alice"}'`. `wesemu config init` writes a file with all
-settings, `wesemu config show` shows the values in use, `wesemu config explain KEY` explains one.
+Flags override `WESEMU_*` variables; variables override the file; the file overrides the defaults.
+The file is `wesemu.toml` in the current folder, or that of `--config` or of the variable
+`WESEMU_CONFIG`. In a variable, two underscores separate the parts of a name, and lists and tables
+are JSON: `node.cores` is `WESEMU_NODE__CORES`, and `WESEMU_AUTH__TOKENS='{"secret": "alice"}'`.
+`wesemu config init` writes a file with all settings, `wesemu config show` shows the values in use,
+`wesemu config explain KEY` explains one.
 
 `python tests/docs/test_settings_page.py` generates this page from the declarations of the settings.
 """

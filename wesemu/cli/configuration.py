@@ -92,7 +92,7 @@ def load_settings(**flags: object) -> "Settings":
 
 
 def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file: Path) -> str:
-    """Return one sentence for one wrong setting, one line each for several."""
+    """Return an error message: one line for each wrong setting, and a heading if several."""
     from wesemu.util.text import validation_reasons
 
     lines = [

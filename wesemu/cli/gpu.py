@@ -30,9 +30,9 @@ _NO_GPU_DRIVER = (
 
 
 def cuda_node(settings: Settings, look: Callable[[], Inventory] = find_gpus) -> CudaNode:
-    """Return the node of the demo: with Parabricks if it can run here, else with the self-test.
+    """Return the demo's GPU node. It has the self-test if Parabricks cannot run here.
 
-    Raise SystemFault if there is no GPU, or no software that uses it.
+    Raise SystemFault if there is no GPU, or if neither Parabricks nor the self-test can run.
     """
     # the demo's tasks run on this machine, whatever executor the settings name
     node = settings.node.model_copy(update={"executor": "local"})

@@ -30,7 +30,7 @@ ShowProgress = Callable[[str, RunState, int, int], None]
 class DemoRequest:
     """One run of `workflow` through `api` ("ags" or "wes").
 
-    Results go to the folder of the bucket with the name of the API.
+    The results are written to a folder of the bucket: `ags/` or `wes/`.
     """
 
     api: str
@@ -47,7 +47,7 @@ class DemoRequest:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """A request after the end of its run, as both APIs describe it."""
+    """A request whose run has ended: `job` from the AGS API, `run` from the WES API."""
 
     request: DemoRequest
     job: JobDetail

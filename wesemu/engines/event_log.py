@@ -328,7 +328,7 @@ def history(workspace: Workspace) -> list[JsonObject]:
 
 
 def logged_exit_code(workspace: Workspace) -> int | None:
-    """Return the exit status in the last record, or None if that is no `ended` record."""
+    """Return the exit status from the last record; None unless it is an `ended` record."""
     last: JsonObject | None = None
     for record in records(workspace):
         last = record

@@ -304,7 +304,7 @@ class _LeaseFolder:
             self._grant()
 
     def _grant(self) -> dict[str, Ticket]:
-        """Grant free resources; return all tickets by file name afterwards."""
+        """Grant free resources to waiting tickets. Return all tickets by file name."""
         capacity = self._capacity()
         while True:
             tickets = self._read()
@@ -412,7 +412,7 @@ def _notify(descriptor: int) -> None:
 
 
 def _wait_for_notification(descriptor: int, timeout_seconds: float) -> None:
-    """Wait until a byte arrives, at most `timeout_seconds`."""
+    """Wait for a notification for at most `timeout_seconds`; a regular file is only polled."""
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         time.sleep(min(timeout_seconds, _NO_FIFO_SECONDS))
         return

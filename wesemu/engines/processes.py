@@ -1,4 +1,4 @@
-"""Processes of this machine: identity, descendants, the mark of a run, and how to end them."""
+"""Finds, identifies and ends processes of this machine, such as all tools of a run."""
 
 import ctypes
 import os

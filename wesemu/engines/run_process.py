@@ -92,7 +92,7 @@ def is_held(path: Path) -> bool:
 
 
 def holder(path: Path) -> ProcessHandle | None:
-    """Return the last process that wrote the lock file, alive or not."""
+    """Return the process named in the lock file, which may have ended; None if unreadable."""
     try:
         record = read_json(path, _LOCK_FILE_LIMIT)
         return ProcessHandle(pid=int(record["pid"]), identity=str(record["identity"]))

@@ -235,7 +235,7 @@ class _Transform(Protocol):
 
 
 class _Bwa:
-    """.bwt and .sa: two bits for each base in blocks of 128 rows; every 32nd position."""
+    """Reads bwa's .bwt (2 bits per base, blocks of 128 rows) and .sa (every 32nd position)."""
 
     def __init__(self, transform: mmap.mmap, positions: mmap.mmap) -> None:
         self._transform = transform

@@ -175,9 +175,9 @@ _HEADER_LINES = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
 class NativeMapper:
     """Starts one process of a mapper for each lane.
 
-    `command` takes the reference and one or two FASTQ files; the options `interleaved` precede a
-    single file. `header` makes the SAM header from the mapper's version; it is written before the
-    alignments of the first lane.
+    `command` is called with the reference and one or two FASTQ files. With a single file, it also
+    gets the options `interleaved`. `header` returns the SAM header for a version of the mapper;
+    it is written before the alignments of the first lane.
     """
 
     def __init__(

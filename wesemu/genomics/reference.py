@@ -56,7 +56,7 @@ gives file descriptors that the program inherits. Raises SystemFault."""
 def lease_freely(
     wanted: Resources, needed: Callable[[], bool]
 ) -> AbstractContextManager[Sequence[int]]:
-    """Lease without limits, for a program that has the machine to itself."""
+    """Return an empty lease at once, for programs outside the server."""
     return nullcontext(())
 
 
@@ -237,9 +237,9 @@ class ReferenceStore:
             )
 
     def _extend(self, fasta: Path, source: str, facts: FastaFacts, indexer: str) -> None:
-        """Add another program's index beside `fasta`, once the index is complete.
+        """Build another program's index, and move the complete index beside `fasta`.
 
-        Files that both indexes share stay unchanged: runs may be reading them.
+        Files that both indexes share are not replaced, because runs may be reading them.
         """
         with tempfile.TemporaryDirectory(prefix=".build-", dir=fasta.parent.parent) as temporary:
             copy = Path(temporary) / FASTA

@@ -476,6 +476,6 @@ def write_alternates(alternates: Path, indexed: Path, fasta: Path) -> None:
 
 
 def _normalised(alternates: Path) -> bytes:
-    """Return the lines of the list with line ends: bwa ignores a last line without one."""
+    """Return the non-empty lines, each with a line feed: bwa ignores a last line without one."""
     lines = [line for line in alternates.read_bytes().splitlines() if line.strip()]
     return b"\n".join(lines) + b"\n"

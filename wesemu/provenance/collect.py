@@ -52,7 +52,7 @@ class PartFile:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """An input outside the run; `parameter` is its dotted name (`reads.0.first`)."""
+    """An input from outside the run directory, given by `parameter`, such as `reads.0.first`."""
 
     url: str
     parameter: str

@@ -83,7 +83,7 @@ _NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]")
 
 
 def redact_urls(text: str) -> str:
-    """Redact user, password and signing or secret-looking parameters in all URLs of a text."""
+    """Redact the credentials in all URLs of a text: user, password, signatures, secrets."""
     return _redact_urls(text, 0)
 
 

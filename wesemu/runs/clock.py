@@ -86,7 +86,7 @@ class ClockRate:
     speed: float = 1.0
 
     def at(self, wall: datetime) -> datetime:
-        """Return the emulated time at wall time `wall`, at most `END_OF_TIME`."""
+        """Return the emulated time for the wall-clock time `wall`, at most `END_OF_TIME`."""
         since = max(wall - self.wall, timedelta())  # the wall clock may have been set back
         # Fractions: floats would make `reaches` and `at` disagree by a microsecond.
         passed = math.floor(Fraction(self.speed) * (since // _MICROSECOND))

@@ -344,7 +344,7 @@ class _Publishing:
         return partial(staged.temporary.replace, staged.target)
 
     def _describe(self, publication: Publication) -> OutputFile:
-        """Describe a result. Reads the whole file at about 0.5 GB/s for its digests."""
+        """Return size and digests of a result. May read the whole file (about 0.5 GB/s)."""
         file = self._workspace.work / publication.result
         digests = self._digests.of(publication.result, file)
         return OutputFile(

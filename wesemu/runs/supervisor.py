@@ -320,7 +320,7 @@ class Supervisor:
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
-        """End the tools at shutdown by a signal; the next server therefore resumes the run."""
+        """Stop the tools when the server shuts down. The next server resumes the run."""
         if (execution := self._executions.get(run_id)) is not None:
             await execution.cancel()
 

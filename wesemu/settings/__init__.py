@@ -97,7 +97,7 @@ class ServerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     connections: int = Field(default=0, ge=0, le=100_000)
-    """Most open connections; 0: as many as the limit of open files allows, at most 4096."""
+    """Maximum of open connections; 0: what the limit of open files allows, at most 4096."""
 
     idle_seconds: float = Field(default=75.0, gt=0, le=86_400, allow_inf_nan=False)
     """Connections without a request are closed after so many seconds."""
@@ -147,7 +147,7 @@ class CallbackSettings(BaseModel):
     """Secret for signatures (Standard Webhooks): `whsec_` and base64, or plain text."""
 
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
-    """Networks that callbacks may go to although they are not public: `["127.0.0.0/8"]`."""
+    """Networks that are not public but may receive callbacks: `["127.0.0.0/8"]`."""
 
     @field_validator("secret")
     @classmethod
@@ -170,7 +170,7 @@ class WorkflowSettings(BaseModel):
     hosts: list[str] = Field(default_factory=lambda: ["*"])
     """Allowed hosts, with `*` as wildcard: `["raw.githubusercontent.com", "dockstore.org"]`."""
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
-    """Networks that workflows may come from although they are not public: `["10.0.0.0/8"]`."""
+    """Networks that are not public but may provide workflows: `["10.0.0.0/8"]`."""
     folders: list[Path] = Field(default_factory=list)
     """Folders of this machine for `file:` URLs in `workflow_url`."""
     owners: Literal["auto"] | list[str] = "auto"
@@ -194,8 +194,8 @@ class SlaSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     pace: Pacing = Pacing.REAL
-    """`real`: a job ends with its tools; `sla`: after the minutes of its service level on the
-    emulated clock, but not before its tools."""
+    """`real`: a job ends when its tools have ended. `sla`: it also waits for the minutes of its
+    service level on the emulated clock."""
 
     bases_factor: Decimal = Field(default=Decimal(1), gt=0, le=10**9, allow_inf_nan=False)
     """Factor for the counted base pairs in service level and price."""
@@ -224,32 +224,32 @@ class EngineSettings(BaseModel):
     """`warm`: fork each run from a process with Snakemake loaded; `cli`: start a new process."""
 
     lazy: list[Literal["snakemake", "cwltool", "miniwdl"]] = ["cwltool", "miniwdl"]
-    """Engines that start with their first run instead of with the server. A started engine is a
-    process that has imported it, of 50 to 70 MiB; each run is forked from it."""
+    """Engines that start with their first run, not with the server. A started engine is a process
+    of 50 to 70 MiB; each run is forked from it."""
 
     sandbox: Literal["auto", "landlock", "bubblewrap", "none"] = "auto"
     """Sandbox that keeps workflows of users in their run directory. `auto`: Landlock if the kernel
     has it (Linux 5.13), otherwise none; `landlock`: do not start without it; `bubblewrap`: the
-    program bwrap, which also hides other processes, with a cold start of each workflow."""
+    program bwrap, which also hides other processes, but each workflow starts more slowly."""
 
     network: bool = True
     """Allow workflows of users to use the network."""
 
     deployment: list[Literal["conda", "apptainer"]] = Field(default_factory=list)
-    """Software that Snakemake provides for users' workflows: environments of `conda:`, images of
-    `container:`. Without it a run warns that these are ignored. It needs conda or apptainer, and
-    each run of a workflow starts cold."""
+    """What Snakemake uses in users' workflows: `conda:` environments, `container:` images. Without
+    this setting, runs ignore them with a warning. It needs conda or apptainer, and each run starts
+    more slowly."""
 
     readable: list[Path] = Field(default_factory=list)
-    """Files and folders that sandboxed workflows may read although they lie in the data directory
-    or contain credentials."""
+    """Files and folders that sandboxed workflows may read even if they are in the data directory or
+    contain credentials."""
 
     writable: list[Path] = Field(default_factory=list)
     """Folders that sandboxed workflows may write to, besides their run directory."""
 
     environment: list[str] = Field(default_factory=list)
-    """Environment variables that tasks get although they look like secrets, with `*` as wildcard:
-    `["AWS_*"]`."""
+    """Environment variables to pass to tasks even if their names look like secrets, with `*` as
+    wildcard: `["AWS_*"]`."""
 
     wdl: WdlSettings = Field(default_factory=WdlSettings)
 
@@ -260,13 +260,13 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     run_minutes: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Most wall clock minutes of a run after its start."""
+    """Maximum duration of a run after its start, in minutes of the wall clock."""
 
     bytes: int = Field(default=0, ge=0)
-    """Most bytes in a run directory."""
+    """Maximum size of a run directory in bytes."""
 
     runs_per_owner: int = Field(default=0, ge=0)
-    """Most queued and active runs of an owner."""
+    """Maximum number of queued and active runs of an owner."""
 
 
 class RetentionSettings(BaseModel):
@@ -317,11 +317,11 @@ class Settings(BaseSettings):
     """The data directory with buckets, references, runs and the index. One server at a time."""
 
     adopt_data: bool = False
-    """Use `data` although it contains files of others and no server has used it before."""
+    """Use `data` even if it contains other files and no server has used it before."""
 
     seed: Path | None = None
-    """A folder to start with: its folders become buckets, its FASTA files references. A reset goes
-    back to it."""
+    """A folder to start with: its folders become buckets, its FASTA files references. A reset
+    restores it."""
 
     init: Path | None = None
     """A folder of scripts that run, in the order of their names, before the server is ready."""
@@ -342,15 +342,15 @@ class Settings(BaseSettings):
     """Listen beyond loopback without credentials."""
 
     hosts: list[str] = Field(default_factory=lambda: ["*.aliyuncs.com"])
-    """Host names, besides those of loopback, that a server without credentials on loopback accepts.
-    Other names are refused: a web page could use them for DNS rebinding."""
+    """Host names that a server without credentials accepts on loopback, in addition to loopback
+    names. It refuses others, because web pages could use them for DNS rebinding."""
 
     controls: bool = True
     """Offer the control API below `/_wesemu/`; `health` and `ready` are always there."""
 
     keep_runs: bool = False
-    """Let workflows go on when the server stops; otherwise they stop and the next server resumes
-    them."""
+    """Let workflows continue when the server stops; otherwise they stop, and the next server
+    resumes them."""
 
     auth: AuthSettings = Field(default_factory=AuthSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)

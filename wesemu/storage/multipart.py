@@ -138,7 +138,7 @@ class MultipartUploads:
         return info
 
     def abort(self, bucket: str, key: str, upload_id: str) -> None:
-        """Delete the upload and its parts. Raise UploadNotFound."""
+        """Delete the upload and its parts. Raise UploadNotFound, InvalidRequest, BucketNotFound."""
         with self._upload_lock(upload_id):
             shutil.rmtree(self._folder(bucket, key, upload_id))
 

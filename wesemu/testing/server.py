@@ -47,7 +47,7 @@ def main(engine: str, settings: str) -> None:
 
 
 def _engines(name: str) -> Sequence[Engine] | None:
-    """Return the scripted engine, or None for the engines that the settings choose."""
+    """Return the scripted engine; None for "real", which means the engines of the settings."""
     if name == "real":
         return None
     scripted = ScriptedEngine(

@@ -62,7 +62,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def gpu_problem(pipeline: Path) -> str | None:
-    """Return why a pipeline cannot use a GPU; None if it takes an accelerator."""
+    """Return why a pipeline cannot use a GPU; None if it has the parameter `accelerator`."""
     if any(_KEY in schema.get("properties", {}) for schema in _schemas(pipeline / _SCHEMA)):
         return None
     return f"the pipeline {pipeline.name} has no steps for GPUs: the CPU does them"

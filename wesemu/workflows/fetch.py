@@ -352,7 +352,7 @@ class RemoteWorkflows:
         self._seconds = seconds
 
     def can_fetch(self, url: str) -> bool:
-        """Return True if this server fetches workflows from such a URL."""
+        """Return True if the settings allow to fetch a workflow from this kind of URL."""
         if is_file(url):
             return bool(self._folders)
         return self._web is not None and is_remote(url)

@@ -126,7 +126,7 @@ class InputSettings(BaseModel):
     """Fetch `http://` and `https://` inputs from public addresses."""
 
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
-    """Networks that inputs may come from although they are not public: `["10.0.0.0/8"]`."""
+    """Networks that are not public but may provide inputs: `["10.0.0.0/8"]`."""
 
     file_roots: list[Path] = Field(default_factory=list)
     """Folders for `file://` inputs; empty: no such inputs."""

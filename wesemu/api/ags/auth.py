@@ -159,12 +159,12 @@ _NONCES = 100_000
 class AgsAuthenticator:
     """Checks signatures with `keys` (access key id = secret). The owner is the access key id.
 
-    Without keys, every caller is LOCAL_OWNER and signatures are ignored. If `bearer` is given, the
-    server requires credentials; it returns the owner of a bearer token. Bearer tokens are an
-    extension for clients that use AGS and WES.
+    `bearer` returns the owner of a bearer token. Bearer tokens are an extension for clients that
+    use AGS and WES. Without keys and `bearer`, every caller is LOCAL_OWNER, and signatures are
+    ignored. With `bearer`, every request needs credentials.
 
-    `clock` is the wall clock, because clients sign with real time. The newest 100,000 nonces are
-    remembered for as long as their requests would be accepted.
+    `clock` is the wall clock, because clients sign with real time. A nonce is remembered while its
+    request would be accepted, up to 100,000 nonces.
     """
 
     def __init__(

@@ -270,7 +270,7 @@ def _message(error: WesemuError) -> str:
 
 
 def _injected(error: InjectedResponse, request: web.Request) -> web.Response:
-    """Render an injected fault. 404 and 409 refer to the job if the request names one."""
+    """Render an injected fault. The code for 404 and 409 depends on the request."""
     status = error.status
     code = _FAULT_CODES.get(status) or _http_code(status)
     if status == 404 and not request.path.startswith("/gs/workflow/"):
@@ -401,7 +401,7 @@ def describe(run: Run, *, now: datetime, namespace: str) -> Description:
 
 
 def _error(run: Run) -> str | None:
-    """Return an error message for cancelled jobs, which AGS also shows as Failed."""
+    """Return the message of a cancelled job, which AGS lists as Failed; None for other jobs."""
     return "the workflow was cancelled" if run.state is RunState.CANCELED else None
 
 

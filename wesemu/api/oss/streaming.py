@@ -58,8 +58,8 @@ def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: st
 def requested_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
     """Return offset and length in bytes, or None for the whole object.
 
-    GetObject: an invalid range returns the whole object. With `x-oss-range-behavior: standard`, it
-    is a 416. Raises OssRefused.
+    An invalid range means the whole object, as in OSS. With `x-oss-range-behavior: standard` it
+    raises OssRefused (416).
     """
     sent = headers.get("Range")
     if sent is None:

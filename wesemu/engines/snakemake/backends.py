@@ -216,7 +216,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def note_node(attempt: Attempt, facts: Mapping[str, Any]) -> None:
-    """Set the attempt's node and start time; the time in Slurm's queue does not count."""
+    """Set the attempt's node, and its start time, which is after Slurm's queue."""
     if not facts or attempt.node:
         return
     attempt.node = {"node": str(facts["node"]), "slurm_job": str(facts["job"])}

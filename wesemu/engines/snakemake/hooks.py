@@ -169,11 +169,11 @@ def keep_signals() -> None:
 
 
 def _hook_shell(watcher: Watcher) -> None:
-    """Start the commands of jobs in `Watcher.spawn`.
+    """Start the commands of jobs with `Watcher.spawn` instead of `sp.Popen`.
 
     Snakemake's `shell` starts all commands of `shell:`, `script:`, notebooks and wrappers with
-    `sp.Popen`. The hook replaces it so that each task has its own logs, process group, lease
-    and resource usage. Snakemake offers no option for that.
+    `sp.Popen`. With this hook each task has its own logs, process group, lease and resource usage.
+    Snakemake has no option for that.
     """
     shell = import_module("snakemake.script").shell  # `import snakemake.shell` is the class
 

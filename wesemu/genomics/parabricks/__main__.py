@@ -141,7 +141,7 @@ def _remove_fault(fault: Path, name: str) -> None:
 
 
 def _move(made: Path, target: Path) -> None:
-    """Rename a result. Raises Failed if pbrun did not write it."""
+    """Move a result of pbrun to `target`. Raises Failed if it is missing or empty."""
     if not made.is_file() or not made.stat().st_size:
         files = ", ".join(sorted(path.name for path in made.parent.iterdir() if path.is_file()))
         raise Failed(

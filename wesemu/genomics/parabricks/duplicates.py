@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def duplicate_figures(flagstat: Mapping[str, Mapping[str, int]], metrics: str) -> dict[str, int]:
-    """Return the figures of samtools markdup from samtools' JSON and the text of the metrics."""
+    """Return samtools markdup's figures, computed from flagstat's JSON and pbrun's metrics."""
     rows = _rows(metrics)
     optical = 2 * sum(_whole(row.get("READ_PAIR_OPTICAL_DUPLICATES")) for row in rows)
     size = _whole(rows[0].get("ESTIMATED_LIBRARY_SIZE")) if len(rows) == 1 else 0

@@ -1,8 +1,8 @@
 """A logger plugin for Snakemake that writes log events as JSON lines to a pipe.
 
-WESEMU_EVENTS_FD is the descriptor of the pipe. The plugin has a separate folder, so no other
-Snakemake of the user loads it. It imports nothing from wesemu: the Snakemake that loads it may
-belong to another environment.
+WESEMU_EVENTS_FD is the descriptor of the pipe. The plugin is in its own folder, so that Snakemake
+finds it only in wesemu's runs. It imports nothing from wesemu, because Snakemake may be installed
+in another environment.
 """
 
 import json
