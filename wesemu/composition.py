@@ -146,6 +146,7 @@ PIPELINES_IMPORT = (
     "wesemu.genomics.fastq",
     "wesemu.genomics.mappers",
     "wesemu.genomics.parabricks.preflight",
+    "wesemu.genomics.fasta",
     "wesemu.genomics.ploidy",
     "wesemu.genomics.read_groups",
     "wesemu.genomics.reference_records",

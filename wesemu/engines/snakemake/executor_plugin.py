@@ -40,7 +40,7 @@ def register(watcher: Watcher) -> str:
 
 def register_planner(callback: Callable[[Any], None]) -> str:
     """Register an executor for dry runs that calls `callback` with the complete DAG."""
-    return _register("wesemu-plan", dryrun, Planner, callback=staticmethod(callback))
+    return _register("wesemu-plan", dryrun, DryRunExecutor, callback=staticmethod(callback))
 
 
 def _register(name: str, base: Any, executor: type, **attributes: Any) -> str:
@@ -50,7 +50,7 @@ def _register(name: str, base: Any, executor: type, **attributes: Any) -> str:
     return name
 
 
-class Planner(dryrun.Executor):  # type: ignore[misc]
+class DryRunExecutor(dryrun.Executor):  # type: ignore[misc]
     """Simulates all jobs. `register_planner` sets `callback`."""
 
     callback: ClassVar[Callable[[Any], None]]
