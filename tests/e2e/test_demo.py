@@ -15,6 +15,7 @@ from wesemu.cli.output import ExitStatus
 from wesemu.demo.checks import REQUESTS, DemoRequest, FinishedRequest, run_checks
 from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
 from wesemu.runs.model import RunState
+from wesemu.runs.run_figures import RunFigures
 from wesemu.runs.sla import ServiceLevel, promise
 
 
@@ -77,7 +78,8 @@ def _as_told(order: DemoRequest, fixture: Fixture) -> FinishedRequest:
     price = str(promise(ServiceLevel.SILVER, order.workflow, truth.bases).price)
     job = Mock(total_reads=truth.reads, total_bases=truth.bases, status="Succeeded")
     job.configure_mock(sla_minutes="60", sla_price_cny=price, sla_met="true")
-    return FinishedRequest(order, job, Mock(state=RunState.COMPLETE, tags=tags))
+    run = Mock(state=RunState.COMPLETE, tags=tags, figures=RunFigures.from_tags(tags))
+    return FinishedRequest(order, job, run)
 
 
 def _mine(folder: Path) -> list[list[str]]:

@@ -141,7 +141,9 @@ class UnreadableRequests:
         """Return the response. `head` is the start of the request, `why` aiohttp's message."""
         partial_request = _partial_request(request, head)
         partial_request[REQUEST_ID] = request_id = self._ids.request_id()
-        dialect = next((d for d in self._dialects if d.owns(partial_request)), self._dialects[-1])
+        # Without a readable request line, no dialect is addressed.
+        addressed = self._dialects if _LINE.match(head) else ()
+        dialect = next((d for d in addressed if d.owns(partial_request)), self._dialects[-1])
         response = dialect.render_error(_error(head, why), partial_request)
         response.headers.update(dialect.headers(request_id))
         return response

@@ -89,3 +89,13 @@ async def test_wrong_bodies_are_refused(wes: Client, submit: Submit, ended: Ende
         ({"scratch": True}, "scratch is not known"),
     ):
         assert said in (await resumed(wes, run_id, body, status=400))["msg"]
+
+
+async def test_a_body_that_is_no_text_is_refused(wes: Client, submit: Submit, ended: Ended) -> None:
+    run_id = await submit(SCRIPT)
+    await ended(run_id)
+    bodies = [(b"\xed", "utf-8", 400), (b"{}", "unknown", 200), (b" " * 30_000, "utf-8", 413)]
+    for body, charset, status in bodies:
+        headers = {"Content-Type": f"application/json; charset={charset}"}
+        response = await wes.post(f"{RUNS}/{run_id}/resume", data=body, headers=headers)
+        assert response.status == status, await response.text()

@@ -318,7 +318,7 @@ class WesHandlers:
 
     async def resume(self, request: web.Request) -> web.Response:
         """Submit the request of a run that has ended again, with its finished files (extension)."""
-        body = _read_resume(await request.text())
+        body = _read_resume(await self._submissions.read_text(request))
         owner = request[OWNER]
         asked, draft = await resume_draft(
             self._runs,

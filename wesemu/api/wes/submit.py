@@ -376,7 +376,7 @@ class RunSubmission:
         return form
 
     async def _read_urlencoded(self, request: web.Request) -> dict[str, JsonValue]:
-        text = await self._read_text(request)
+        text = await self.read_text(request)
         pairs = await asyncio.to_thread(_pairs, text, self._limits.parts)
         fields: dict[str, JsonValue] = {}
         for name, value in pairs:
@@ -389,7 +389,7 @@ class RunSubmission:
         return fields
 
     async def _read_json(self, request: web.Request) -> dict[str, JsonValue]:
-        body = await asyncio.to_thread(parse_json, "the body", await self._read_text(request))
+        body = await asyncio.to_thread(parse_json, "the body", await self.read_text(request))
         if not isinstance(body, dict):
             raise InvalidRequest("the body must be a JSON object with the fields of RunRequest")
         if any(body.get(name) for name in _ATTACHMENTS):
@@ -397,7 +397,8 @@ class RunSubmission:
         request[UNREAD] += [name for name in body if name not in _FIELDS]
         return body
 
-    async def _read_text(self, request: web.Request) -> str:
+    async def read_text(self, request: web.Request) -> str:
+        """Return a body of bounded size in UTF-8. Raises InvalidRequest and 413."""
         content = bytearray()
         _refuse_large(request, self._limits.body)
         try:
