@@ -154,10 +154,13 @@ async def test_the_text_of_a_workflow_is_enough(there: AsyncClient) -> None:
     assert await run.outputs["a.txt"].read() == b"hello"
 
 
-def test_ctrl_c_ends_a_call_and_its_thread() -> None:
+@pytest.mark.parametrize("seconds", [0, 0.1], ids=["while it starts", "while it runs"])
+def test_ctrl_c_ends_a_call_and_its_thread(seconds: float) -> None:
     cancelled: list[bool] = []
 
     async def call() -> None:
+        if seconds:
+            await asyncio.sleep(seconds)
         os.kill(os.getpid(), signal.SIGUSR1)  # the main thread handles it
         try:
             await asyncio.sleep(60)

@@ -218,7 +218,9 @@ async def test_a_repository_that_is_not_there_or_hostile_is_refused(
     assert (status, "no public repository own/none with HEAD" in err) == (4, True)
     link = tarfile.TarInfo("r/Snakefile")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    for member in (regular("../../out"), link):
+    device = tarfile.TarInfo("r/tty")
+    device.type = tarfile.CHRTYPE
+    for member in (regular("../../out"), regular("/tmp/out"), link, device):
         github["/own/bad/tar.gz/HEAD"] = archive(member)
         status, _, err = await wesemu("submit", "github:own/bad")
         assert (status, "is damaged" in err) == (4, True)

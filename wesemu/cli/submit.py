@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -263,10 +263,15 @@ async def _fetch(url: str, name: str, ref: str, archive: Path) -> None:
 
 
 def _unpack(archive: Path, folder: Path, name: str) -> None:
+    """Unpack files, folders and links; refuse what leads out of the folder.
+
+    The filters of tarfile do the same, but Python 3.11.3 and earlier lack them.
+    """
     import tarfile
     import zlib
 
     folder.mkdir()
+    links: list[tuple[Path, str]] = []
     try:
         with tarfile.open(archive) as content:
             left = _LARGEST_ARCHIVE
@@ -274,10 +279,39 @@ def _unpack(archive: Path, folder: Path, name: str) -> None:
                 left -= member.size
                 if left < 0:
                     raise _too_large(name)
-                # the filter refuses paths and links that lead out of the folder
-                content.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+                path = folder / member.name
+                if not _is_inside(path, folder):
+                    raise tarfile.TarError(f"{member.name!r} leads out of it")
+                if member.isdir():
+                    path.mkdir(parents=True, exist_ok=True)
+                elif member.issym():
+                    links.append((path, member.linkname))
+                elif (file := content.extractfile(member)) is None:
+                    raise tarfile.TarError(f"{member.name!r} is neither a file nor a folder")
+                else:
+                    _write(path, file, executable=bool(member.mode & 0o100))
+        # Links come last, so that no file is written through one; then all of them are resolved.
+        for path, target in links:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(target)
+        for path, target in links:
+            if not _is_inside(path, folder):
+                raise tarfile.TarError(f"the link {path.name!r} leads out of it, to {target!r}")
+    except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error) as error:
         raise CommandRefused(f"the archive of github:{name} is damaged: {error}") from error
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _write(path: Path, content: IO[bytes], *, executable: bool) -> None:
+    import shutil
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("xb") as file:
+        shutil.copyfileobj(content, file)
+    path.chmod(0o755 if executable else 0o644)
 
 
 def _too_large(name: str) -> CommandRefused:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Self, TypeVar
 
 from wesemu.client.ags import JobDetail, JobLine
@@ -34,6 +34,7 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     __tracebackhide__ = True  # pytest shows the caller's line
     result: Future[T] = Future()
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
+    done = Event()
 
     async def main() -> T:
         task = asyncio.ensure_future(coroutine)
@@ -48,18 +49,22 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             result.set_exception(error)
         else:
             result.set_result(value)
+        finally:
+            done.set()
 
     thread = Thread(target=work, name="wesemu client", daemon=True)
+    # In Python 3.11 and 3.12, an interrupted Thread.join takes the thread for ended.
     try:
         thread.start()
-        thread.join()
+        done.wait()
     except BaseException:  # Ctrl-C
-        while thread.is_alive():  # its loop may not have begun yet
+        while not done.wait(_CANCEL_SECONDS):  # its loop may not have begun yet
             for loop, task in running:
                 with suppress(RuntimeError):  # the loop has just ended
                     loop.call_soon_threadsafe(task.cancel)
-            thread.join(_CANCEL_SECONDS)
         raise
+    finally:
+        thread.join()
     error = result.exception()
     if isinstance(error, ClientError):  # the frames below are those of the client, not of the error
         raise error.with_traceback(None)
