@@ -9,6 +9,7 @@ from wesemu.dashboard.pages import WebPage, iso
 from wesemu.runs.model import JsonValue
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+from wesemu.util.block_writer import write_blocks
 
 _PAGE = 200
 _LONGEST_PREFIX = 4096
@@ -69,8 +70,7 @@ async def _store(store: ObjectStore, bucket: str, key: str, part: FormPart) -> N
     await asyncio.to_thread(store.check, bucket, key)
     upload = await asyncio.to_thread(store.new_upload, bucket)
     try:
-        async for chunk in part.chunks:
-            await asyncio.to_thread(upload.write, chunk)
+        await write_blocks(part.chunks, [upload.store, upload.digest], upload.sync)
         digests = await asyncio.to_thread(upload.finish)
         record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
         await asyncio.to_thread(store.put, bucket, key, upload, record)

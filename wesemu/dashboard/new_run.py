@@ -6,7 +6,7 @@ The fields of the bundled pipelines come from the models of their parameters.
 import json
 from collections.abc import Callable, Mapping
 
-from wesemu.dashboard.pages import WebPage
+from wesemu.dashboard.pages import WebPage, text_of
 from wesemu.errors import BucketNotFound, InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue, RunRequest
 from wesemu.runs.ports import DryRunResult
@@ -107,7 +107,7 @@ def _field(name: str, schema: JsonObject, given: Mapping[str, str]) -> JsonValue
         "name": name,
         "label": name.replace("_", " "),
         "choices": [*_choices(name, schema)],
-        "placeholder": _EXAMPLES.get(name) or ("" if default is None else _text(default)),
+        "placeholder": _EXAMPLES.get(name) or ("" if default is None else text_of(default)),
         "value": given.get(name, ""),
         "main": name in _MAIN,
     }
@@ -122,7 +122,7 @@ def _choices(name: str, schema: JsonObject) -> list[str]:
     assert isinstance(alternatives, list)
     for each in alternatives:
         if isinstance(each, dict) and isinstance(listed := each.get("enum"), list):
-            return [_text(value) for value in listed]
+            return [text_of(value) for value in listed]
     return []
 
 
@@ -134,10 +134,6 @@ def _value(name: str, text: str, schema: JsonObject) -> JsonValue:
     if '"integer"' in kinds and text.lstrip("-").isdecimal():
         return int(text)
     return text
-
-
-def _text(value: JsonValue) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _planned(result: DryRunResult) -> JsonObject:

@@ -109,7 +109,7 @@ class RequestFingerprint:
     def attachment(self, name: str) -> Callable[[bytes], None] | None:
         """Return a function that takes the content of an attachment in blocks.
 
-        None without a key: then nobody asks for the digest.
+        None without a key, which is the only use of the digest.
         """
         if self._key is None:
             return None
