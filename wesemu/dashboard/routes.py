@@ -290,7 +290,7 @@ class DashboardHandlers:
 
     async def request(self, request: web.Request) -> web.Response:
         run = await self._run(request)
-        names = await asyncio.to_thread(_file_names, self._runs.workspace(run).attachments)
+        names = await asyncio.to_thread(self._runs.workspace(run).attachment_names)
         return await self._pages.render(run_page.request(run, names, base_url(request)), request)
 
     async def results(self, request: web.Request) -> web.Response:
@@ -468,9 +468,3 @@ def _local_path(text: str) -> str:
     """Return a path of the dashboard to return to; its home for anything else."""
     is_local = text.startswith(HOME) and "\\" not in text and "//" not in text
     return text if is_local and text.isprintable() else HOME
-
-
-def _file_names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

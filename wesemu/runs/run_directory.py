@@ -50,6 +50,11 @@ class Workspace:
     def attachments(self) -> Path:
         return self.root / "attachments"
 
+    def attachment_names(self) -> list[str]:
+        """Return the names of the attachments, sorted; none without the folder. Blocks."""
+        files = (path for path in self.attachments.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self.attachments)) for path in files)
+
     @property
     def inputs(self) -> Path:
         """Inputs that were fetched for the run; deleted at its end."""
@@ -155,14 +160,6 @@ class RunDirectoryDraft:
         self.workspace.root.mkdir()
         self.workspace.draft.touch()
         self.workspace.attachments.mkdir()
-
-    def names(self) -> list[str]:
-        """Return the names of the attachments so far, sorted."""
-        return sorted(
-            str(path.relative_to(self.workspace.attachments))
-            for path in self.workspace.attachments.rglob("*")
-            if path.is_file()
-        )
 
     async def attach(
         self, name: str, chunks: AsyncIterator[bytes], digest: Step | None = None

@@ -50,7 +50,7 @@ async def test_attachments_are_written_with_their_folders(tmp_path: Path) -> Non
     await draft.attach("rules/a.smk", pieces(b"one", b"", b"two"))
     await draft.attach("empty", pieces())
     assert (tmp_path / "run/attachments/rules/a.smk").read_bytes() == b"onetwo"
-    assert await asyncio.to_thread(draft.names) == ["empty", "rules/a.smk"]
+    assert await asyncio.to_thread(draft.workspace.attachment_names) == ["empty", "rules/a.smk"]
     await asyncio.to_thread(draft.discard)
     assert not (tmp_path / "run").exists()
 
