@@ -234,7 +234,7 @@ def _route(request: web.Request) -> RouteMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class ReceivedRequest:
+class RecentRequest:
     """One request, after its response. `operation` is the OSS name, "" for the other APIs.
 
     `milliseconds` is wall time. `owner` is "" if the credentials were refused. `client` is the
@@ -257,11 +257,11 @@ class RequestLog:
     """Keeps the last requests, for tests that check what a client sent."""
 
     def __init__(self, most: int = 500) -> None:
-        self._requests: deque[ReceivedRequest] = deque(maxlen=most)
+        self._requests: deque[RecentRequest] = deque(maxlen=most)
 
     def add(self, request: web.Request, status: int, seconds: float, error: str | None) -> None:
         self._requests.append(
-            ReceivedRequest(
+            RecentRequest(
                 at=datetime.now(UTC),
                 method=request.method,
                 path=request.path[:_LONGEST_TEXT],
@@ -278,7 +278,7 @@ class RequestLog:
     def clear(self) -> None:
         self._requests.clear()
 
-    def __iter__(self) -> Iterator[ReceivedRequest]:
+    def __iter__(self) -> Iterator[RecentRequest]:
         """Yield the requests, oldest first."""
         return iter(tuple(self._requests))
 

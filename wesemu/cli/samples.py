@@ -30,7 +30,7 @@ _SAMPLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class SheetLane:
     """One row: the keys or URLs of the two mates' files."""
 
     first: str
@@ -45,7 +45,7 @@ class SampleRun:
     params: "JsonObject"
 
 
-def read_sheet(file: Path) -> dict[str, list[Lane]]:
+def read_sheet(file: Path) -> dict[str, list[SheetLane]]:
     """Return the lanes of each sample, in the order of the sheet.
 
     Raise CommandRefused, which lists all errors with their lines.
@@ -66,7 +66,7 @@ def read_sheet(file: Path) -> dict[str, list[Lane]]:
 
 
 def plan_runs(
-    samples: Mapping[str, Sequence[Lane]],
+    samples: Mapping[str, Sequence[SheetLane]],
     bucket: str,
     common: Mapping[str, str | int | None],
     outputs: Mapping[str, str | None],
@@ -149,13 +149,13 @@ def locate(bucket: str, name: str) -> str:
 
 def _read_rows(
     columns: Sequence[str], rows: Sequence[tuple[int, Mapping[str, str | None]]]
-) -> tuple[dict[str, list[Lane]], list[str]]:
+) -> tuple[dict[str, list[SheetLane]], list[str]]:
     errors = [f"the column {name} is missing" for name in _REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in (*_COLUMNS, *_IGNORED)]
     errors += [f"the column {name!r} is unknown" for name in unknown]
     if errors:
         return {}, errors
-    samples: dict[str, list[Lane]] = {}
+    samples: dict[str, list[SheetLane]] = {}
     lanes: dict[tuple[str, str], int] = {}
     files: dict[str, int] = {}
     for line, row in rows:
@@ -172,7 +172,9 @@ def _read_rows(
         if cells["lane"] and key in lanes:
             errors.append(f"line {line}: sample {key[0]} has lane {key[1]} in line {lanes[key]}")
         lanes[key] = line
-        samples.setdefault(cells["sample"], []).append(Lane(cells["fastq_1"], cells["fastq_2"]))
+        samples.setdefault(cells["sample"], []).append(
+            SheetLane(cells["fastq_1"], cells["fastq_2"])
+        )
     return samples, errors
 
 

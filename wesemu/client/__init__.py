@@ -7,7 +7,7 @@ from wesemu.client.ags import AgsOperations, JobDetail, JobLine
 from wesemu.client.async_client import AsyncClient, AsyncOutput, AsyncRun
 from wesemu.client.buckets import AsyncBucket, ObjectEntry
 from wesemu.client.control import ClockReading, ControlOperations, ReceivedRequest
-from wesemu.client.sync_client import Bucket, Client, Run, RunOutput
+from wesemu.client.sync_client import Bucket, Client, ClientRun, RunOutput
 from wesemu.client.transport import ClientError
 from wesemu.client.wes import Counts, Log, Output, RunDetail, RunLine, SlaFigures, WesOperations
 
@@ -20,6 +20,7 @@ __all__ = [
     "Bucket",
     "Client",
     "ClientError",
+    "ClientRun",
     "ClockReading",
     "ControlOperations",
     "Counts",
@@ -29,7 +30,6 @@ __all__ = [
     "ObjectEntry",
     "Output",
     "ReceivedRequest",
-    "Run",
     "RunDetail",
     "RunLine",
     "RunOutput",

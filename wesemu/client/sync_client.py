@@ -82,7 +82,7 @@ class Client:
         self._token = token
         self.server = AsyncClient(server).server
         self.ags = AgsJobs(self)
-        self.clock = Clock(self)
+        self.clock = ClientClock(self)
         self.faults = Faults(self)
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class Client:
         tags: Mapping[str, str] | None = None,
         engine_parameters: Mapping[str, str] | None = None,
         **params: JsonValue,
-    ) -> "Run":
+    ) -> "ClientRun":
         """Submit a run of the bundled pipeline `name`; see AsyncClient.run."""
         return self._run(
             lambda client: client.run(
@@ -136,7 +136,7 @@ class Client:
         workflow_type_version: str | None = None,
         tags: Mapping[str, str] | None = None,
         engine_parameters: Mapping[str, str] | None = None,
-    ) -> "Run":
+    ) -> "ClientRun":
         """Submit a workflow: its text, its file, a folder or a URL; see AsyncClient.submit."""
         return self._run(
             lambda client: client.submit(
@@ -150,7 +150,7 @@ class Client:
             )
         )
 
-    def get(self, name: str) -> "Run":
+    def get(self, name: str) -> "ClientRun":
         """Return the run with this id, handle or AGS job name."""
         return self._run(lambda client: client.get(name))
 
@@ -194,8 +194,8 @@ class Client:
         """Replace the server's runs, buckets and time by those of a snapshot."""
         return self.call(lambda client: client.control.load_snapshot(Path(source)))
 
-    def _run(self, action: Callable[[AsyncClient], Awaitable[AsyncRun]]) -> "Run":
-        return Run(self, self.call(action).detail)
+    def _run(self, action: Callable[[AsyncClient], Awaitable[AsyncRun]]) -> "ClientRun":
+        return ClientRun(self, self.call(action).detail)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class RunOutput(Output):
         return self.client.call(lambda client: client.wes.content(self.download_url))
 
 
-class Run(RunView):
+class ClientRun(RunView):
     """One run. `detail` is its state at the last call of a method. Methods raise ClientError."""
 
     def __init__(self, client: Client, detail: RunDetail) -> None:
@@ -355,7 +355,7 @@ class AgsJobs:
         self._client.call(lambda client: client.ags.remove(name))
 
 
-class Clock:
+class ClientClock:
     """The emulated clock. Each method raises ClientError."""
 
     def __init__(self, client: Client) -> None:

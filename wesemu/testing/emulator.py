@@ -11,7 +11,7 @@ from select import select
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
-from wesemu.client import AsyncClient, Bucket, Client, ClientError, ReceivedRequest, Run
+from wesemu.client import AsyncClient, Bucket, Client, ClientError, ClientRun, ReceivedRequest
 from wesemu.client.runs import Files, Lanes
 from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
 from wesemu.runs.model import JsonObject, JsonValue
@@ -86,7 +86,7 @@ class EmulatorServer:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SimulatedSample:
     """Simulated paired reads with their reference and their true variants, in `bucket`.
 
     `first`, `second`, `reference` and `truth` are locations (`oss://…`). `variants` are the records
@@ -175,7 +175,7 @@ class Emulator:
         read_length: int = 150,
         seed: int = 1,
         bucket: str | None = None,
-    ) -> Sample:
+    ) -> SimulatedSample:
         """Simulate paired reads of a small genome, and store them with their reference and truth.
 
         `snps` and `indels` are the numbers of true variants, `duplicates` the share of PCR
@@ -196,7 +196,7 @@ class Emulator:
         files = self._samples.files(settings)
         self._made += 1
         stored = self.bucket(bucket or f"sample-{self._made}", files)
-        return Sample(
+        return SimulatedSample(
             bucket=stored.name,
             pairs=settings.pairs,
             first=stored.url("reads_1.fq.gz"),
@@ -224,18 +224,18 @@ class Emulator:
         self,
         name: str,
         *,
-        reads: Sample | Lanes,
+        reads: SimulatedSample | Lanes,
         reference: str | None = None,
         bucket: str | None = None,
         tags: Mapping[str, str] | None = None,
         engine_parameters: Mapping[str, str] | None = None,
         **params: JsonValue,
-    ) -> Run:
+    ) -> ClientRun:
         """Submit a run of "mapping" or "wgs" through WES; see Client.run.
 
-        A Sample brings its reference and its bucket, where relative outputs go.
+        A SimulatedSample brings its reference and its bucket, where relative outputs go.
         """
-        if isinstance(reads, Sample):
+        if isinstance(reads, SimulatedSample):
             reference, bucket = reference or reads.reference, bucket or reads.bucket
             reads = (reads.first, reads.second)
         if reference is None:
@@ -260,7 +260,7 @@ class Emulator:
         workflow_type_version: str | None = None,
         tags: Mapping[str, str] | None = None,
         engine_parameters: Mapping[str, str] | None = None,
-    ) -> Run:
+    ) -> ClientRun:
         """Submit a workflow: its text, its file, a folder or a URL; see Client.submit."""
         return self.client.submit(
             snakefile,

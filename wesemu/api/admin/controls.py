@@ -281,7 +281,7 @@ class ResetHandlers:
         await asyncio.gather(*self._resetting, return_exceptions=True)
 
     async def seed(self, request: web.Request) -> web.Response:
-        body = await read(request, models.Seed)
+        body = await read(request, models.SeedRequest)
         self._ids.seed(body.seed)
         return answer(body)
 

@@ -17,7 +17,7 @@ _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """One line of a metric family. `suffix` follows the family's name (`_sum`, `_count`,
     `_bucket`)."""
 
@@ -62,7 +62,7 @@ class MetricsHandlers:
 
     async def metrics(self, request: web.Request) -> web.Response:
         families = [
-            _family("info", "gauge", "This server.", [Sample(1, {"version": __version__})]),
+            _family("info", "gauge", "This server.", [MetricSample(1, {"version": __version__})]),
             *await self._runs(),
             *self._ends(),
             *_machine(await asyncio.to_thread(self._machine)),
@@ -70,13 +70,13 @@ class MetricsHandlers:
                 "clock_seconds",
                 "gauge",
                 "Emulated time in seconds since 1970.",
-                [Sample(self._clock.now().timestamp())],
+                [MetricSample(self._clock.now().timestamp())],
             ),
             _family(
                 "clock_speed",
                 "gauge",
                 "Emulated seconds a real second.",
-                [Sample(self._clock.rate.speed)],
+                [MetricSample(self._clock.rate.speed)],
             ),
             *self._requests(),
         ]
@@ -96,25 +96,25 @@ class MetricsHandlers:
                 "runs",
                 "gauge",
                 "Runs of all owners that are known, by state.",
-                [Sample(number, {"state": state.value}) for state, number in counts.items()],
+                [MetricSample(number, {"state": state.value}) for state, number in counts.items()],
             ),
             _family(
                 "queue_runs",
                 "gauge",
                 "Runs that wait, by service level.",
-                [Sample(number, {"level": level}) for level, number, _ in levels],
+                [MetricSample(number, {"level": level}) for level, number, _ in levels],
             ),
             _family(
                 "queue_oldest_seconds",
                 "gauge",
                 "Emulated seconds that the oldest of them has waited.",
-                [Sample(age, {"level": level}) for level, _, age in levels],
+                [MetricSample(age, {"level": level}) for level, _, age in levels],
             ),
             _family(
                 "tasks",
                 "gauge",
                 "Tasks of the runs that have not ended, by state.",
-                [Sample(number, {"state": state.value}) for state, number in tasks.items()],
+                [MetricSample(number, {"state": state.value}) for state, number in tasks.items()],
             ),
         ]
 
@@ -125,8 +125,13 @@ class MetricsHandlers:
         for (workflow, state), took in sorted(tallies.durations.items()):
             labels = {"workflow": workflow, "state": state.value}
             bounds = [*zip(map(str, BUCKETS), took.counts, strict=True), ("+Inf", took.number)]
-            samples += [Sample(number, labels | {"le": at}, "_bucket") for at, number in bounds]
-            samples += [Sample(took.seconds, labels, "_sum"), Sample(took.number, labels, "_count")]
+            samples += [
+                MetricSample(number, labels | {"le": at}, "_bucket") for at, number in bounds
+            ]
+            samples += [
+                MetricSample(took.seconds, labels, "_sum"),
+                MetricSample(took.number, labels, "_count"),
+            ]
         yield _family(
             "run_seconds",
             "histogram",
@@ -134,7 +139,7 @@ class MetricsHandlers:
             samples,
         )
         results = [
-            Sample(number, {"level": level, "result": "met" if met else "missed"})
+            MetricSample(number, {"level": level, "result": "met" if met else "missed"})
             for (level, met), number in sorted(tallies.sla.items())
         ]
         yield _family(
@@ -146,12 +151,12 @@ class MetricsHandlers:
         answers = []
         for (route, status), number in sorted(self._request_metrics.answers.items()):
             totals[route] += number
-            answers.append(Sample(number, _labels(route) | {"status": str(status)}))
+            answers.append(MetricSample(number, _labels(route) | {"status": str(status)}))
         yield _family("http_requests_total", "counter", "Requests that were answered.", answers)
         times = []
         for route, number in totals.items():
-            times.append(Sample(self._request_metrics.seconds[route], _labels(route), "_sum"))
-            times.append(Sample(number, _labels(route), "_count"))
+            times.append(MetricSample(self._request_metrics.seconds[route], _labels(route), "_sum"))
+            times.append(MetricSample(number, _labels(route), "_count"))
         yield _family("http_request_seconds", "summary", "Real seconds that answers took.", times)
 
 
@@ -160,7 +165,7 @@ def _machine(figures: MachineFigures) -> Iterator[Iterator[str]]:
         ("node_resources", "What tasks of this node may lease; memory in bytes.", figures.offered),
         ("leased_resources", "What tasks have leased; memory in bytes.", figures.leased),
     ):
-        samples = [Sample(number, {"resource": each}) for each, number in values.items()]
+        samples = [MetricSample(number, {"resource": each}) for each, number in values.items()]
         yield _family(name, "gauge", description, samples)
     for name, description, value in (
         ("tasks_waiting", "Tasks that wait for a lease.", figures.waiting_tasks),
@@ -171,7 +176,7 @@ def _machine(figures: MachineFigures) -> Iterator[Iterator[str]]:
         ("open_files", "Files that the server has open.", figures.open_files),
         ("open_files_limit", "How many it may open.", figures.open_files_limit),
     ):
-        yield _family(name, "gauge", description, [Sample(value)])
+        yield _family(name, "gauge", description, [MetricSample(value)])
 
 
 def _labels(route: RouteMetrics) -> dict[str, str]:
@@ -179,7 +184,9 @@ def _labels(route: RouteMetrics) -> dict[str, str]:
 
 
 # prometheus-client would replace these few lines, but it prints 1 as 1.0 and sorts the labels.
-def _family(name: str, kind: str, description: str, samples: Iterable[Sample]) -> Iterator[str]:
+def _family(
+    name: str, kind: str, description: str, samples: Iterable[MetricSample]
+) -> Iterator[str]:
     full = f"wesemu_{name}"
     yield f"# HELP {full} {description}"
     yield f"# TYPE {full} {kind}"

@@ -42,7 +42,7 @@ class Reset(_Request):
     buckets: bool = False
 
 
-class Seed(_Request):
+class SeedRequest(_Request):
     """The seed of generated ids; null for random ids."""
 
     seed: int | None
@@ -130,7 +130,7 @@ class FaultList(BaseModel):
 
 
 class LoggedRequest(BaseModel):
-    """A request of one of the other APIs (`api.base.ReceivedRequest`)."""
+    """A request of one of the other APIs (`api.base.RecentRequest`)."""
 
     at: datetime
     operation: str
