@@ -50,6 +50,7 @@ from wesemu.dashboard.emulator import Controls
 from wesemu.dashboard.node import MachineFacts
 from wesemu.dashboard.pages import Pages
 from wesemu.dashboard.routes import DashboardDialect, DashboardHandlers
+from wesemu.dashboard.run_routes import RunPages
 from wesemu.engine_parameters import PARAMETERS
 from wesemu.errors import ToolMissing
 from wesemu.genomics.tools import Tool, installed_tools
@@ -207,12 +208,13 @@ async def build_apis(
     )
     app.on_shutdown.append(events.close)
     app.add_routes(_ags_handlers(core, secret).routes())
+    clock = core.clock_control.clock
     dashboard = DashboardHandlers(
         core.runs,
         core.changes,
         objects,
-        Buckets(core.data.buckets),
-        core.clock_control.clock,
+        RunPages(core.runs, Buckets(core.data.buckets), clock, pages),
+        clock,
         _machine(settings, core, readiness),
         RunSubmission(core.runs, facts, Limits(), callbacks.check),
         Controls(

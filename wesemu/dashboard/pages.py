@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wesemu import __version__
 from wesemu.api.base import OWNER
+from wesemu.api.wes.files import OpenedFile, open_below
 from wesemu.dashboard.viewer_script import SCRIPT
-from wesemu.errors import NotFound
+from wesemu.errors import InvalidRequest, NotFound
 from wesemu.runs.model import RunState
+
+HOME = "/ui/"
 
 _STATIC_TYPES = {
     "dashboard.css": "text/css",
@@ -188,3 +193,37 @@ def _scaled(number: float, units: tuple[str, ...]) -> str:
 def text_of(value: Any) -> str:
     """Return a parameter as text: strings as they are, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+# Forms and files
+
+CUT_OFF = "the form is cut off or not encoded as its headers say"
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """Return the text fields of a small form. Raises InvalidRequest for a malformed body."""
+    try:
+        return {name: str(value) for name, value in (await request.post()).items()}
+    except (ValueError, LookupError, AssertionError, web.RequestPayloadError) as error:
+        raise InvalidRequest(CUT_OFF) from error
+
+
+async def send_file(
+    request: web.Request, root: Path, path: str, *, download: bool
+) -> web.StreamResponse:
+    """Send a file below `root`. A browser saves it if `download`, else shows it as plain text."""
+    file = await asyncio.to_thread(open_below, root, path)
+    if file is None:
+        raise NotFound(f"there is no file {path[:200]!r}")
+    return OpenedFile(request, file, file_headers(path, download=download))
+
+
+def file_headers(path: str, *, download: bool) -> dict[str, str]:
+    if not download:
+        return {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-cache"}
+    name = quote(path.rpartition("/")[2])
+    return {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Cache-Control": "no-cache",
+    }

@@ -5,7 +5,6 @@ Every page has a JSON twin: its path with `.json` added returns the content that
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
@@ -14,12 +13,13 @@ from wesemu.api.base import OWNER, REQUEST_ID, Event, EventStreams
 from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.wes.auth import TokenAuthenticator
-from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.api.wes.files import OpenedFile
 from wesemu.api.wes.multipart import FormReader
 from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
-from wesemu.dashboard import buckets, emulator, new_run, node, run_page, run_table, variants
-from wesemu.dashboard.pages import Pages, WebPage
+from wesemu.dashboard import buckets, emulator, new_run, node, run_table
+from wesemu.dashboard.pages import CUT_OFF, HOME, Pages, WebPage, file_headers, read_form
+from wesemu.dashboard.run_routes import RunPages
 from wesemu.errors import (
     Conflict,
     Forbidden,
@@ -36,10 +36,8 @@ from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.service import RunService
 from wesemu.storage.bucket_admin import ObjectServices
-from wesemu.storage.buckets import Buckets
 from wesemu.workflows.params import PARAMS
 
-HOME = "/ui/"
 _LOGIN = f"{HOME}login"
 _STATIC = f"{HOME}static/"
 _PUBLIC = (_LOGIN, _STATIC)
@@ -60,8 +58,6 @@ _POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of all pages: no inline script, nothing from other hosts."""
-
-_CUT_OFF = "the form is cut off or not encoded as its headers say"
 
 _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
     (TooLarge, 413),
@@ -150,9 +146,10 @@ def _check_origin(request: web.Request) -> None:
 
 
 class DashboardHandlers:
-    """The pages. `objects` and `local` are the local buckets, `machine` reports the node.
+    """All pages. `run_pages` are those of one run; `objects` are the local buckets.
 
-    `references` returns the names of the registered references; it blocks.
+    `machine` reports the node. `references` returns the names of the registered references; it
+    blocks.
     """
 
     def __init__(
@@ -160,7 +157,7 @@ class DashboardHandlers:
         runs: RunService,
         changes: RunNotifier,
         objects: ObjectServices,
-        local: Buckets,
+        run_pages: RunPages,
         clock: Clock,
         machine: node.MachineFacts,
         submission: RunSubmission,
@@ -172,7 +169,7 @@ class DashboardHandlers:
         self._runs = runs
         self._changes = changes
         self._objects = objects
-        self._local = local
+        self._run_pages = run_pages
         self._clock = clock
         self._machine = machine
         self._submission = submission
@@ -185,12 +182,7 @@ class DashboardHandlers:
     def routes(self) -> list[web.RouteDef]:
         pages = {
             "": self.run_table,
-            "runs/{run_id}": self.overview,
-            "runs/{run_id}/timeline": self.timeline,
-            "runs/{run_id}/logs": self.logs,
-            "runs/{run_id}/request": self.request,
-            "runs/{run_id}/results": self.results,
-            "runs/{run_id}/variants": self.variants,
+            **self._run_pages.pages(),
             "new": self.new_run,
             "node": self.node,
             "emulator": self.emulator,
@@ -209,11 +201,7 @@ class DashboardHandlers:
             web.post(f"{HOME}logout", self.logout),
             web.post(f"{HOME}new", self.start),
             web.post(f"{HOME}emulator", self.control),
-            web.post(HOME + "runs/{run_id}/cancel", self.cancel),
-            web.post(HOME + "runs/{run_id}/remove", self.remove),
-            web.get(HOME + "runs/{run_id}/outputs/{path:.+}", self.output),
-            web.get(HOME + "runs/{run_id}/log/{name}", self.log),
-            web.get(HOME + "runs/{run_id}/reference/{name}", self.reference),
+            *self._run_pages.routes(),
             web.get(HOME + "objects/{bucket}/{key:.+}", self.object),
             web.post(f"{HOME}buckets", self.create_bucket),
             web.post(HOME + "buckets/{bucket}", self.upload),
@@ -235,7 +223,7 @@ class DashboardHandlers:
 
     async def login(self, request: web.Request) -> web.Response:
         """Check the token of the form, store it in the cookie, and return to the wanted page."""
-        form = await _form(request)
+        form = await read_form(request)
         token, target = form.get("token", "").strip(), _local_path(form.get("next", ""))
         owner = await self._tokens.find_or_verify(token)
         if owner is None:
@@ -266,56 +254,6 @@ class DashboardHandlers:
         page = await run_table.page(self._runs, request[OWNER], request.query, self._clock.now())
         return await self._pages.render(page, request)
 
-    async def overview(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        tasks = await self._runs.tasks(run)
-        page = await asyncio.to_thread(run_page.overview, run, tasks, self._clock.now())
-        return await self._pages.render(page, request)
-
-    async def timeline(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        tasks = await self._runs.tasks(run)
-        page = await asyncio.to_thread(run_page.timeline, run, tasks, self._clock.now())
-        return await self._pages.render(page, request)
-
-    async def logs(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        tasks = await self._runs.tasks(run)
-        workspace = self._runs.workspace(run)
-        wanted = request.query.get("task", "")
-        page = await asyncio.to_thread(
-            run_page.logs, run, tasks, workspace, wanted, request.query.get("q", "")
-        )
-        return await self._pages.render(page, request)
-
-    async def request(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        names = await asyncio.to_thread(self._runs.workspace(run).attachment_names)
-        return await self._pages.render(run_page.request(run, names, base_url(request)), request)
-
-    async def results(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        page = await asyncio.to_thread(run_page.results, run, self._runs.workspace(run))
-        return await self._pages.render(page, request)
-
-    async def variants(self, request: web.Request) -> web.Response:
-        run = await self._run(request)
-        page = await asyncio.to_thread(
-            variants.page, run, self._runs.workspace(run), self._local, request.query
-        )
-        return await self._pages.render(page, request)
-
-    async def reference(self, request: web.Request) -> web.StreamResponse:
-        """Send the reference of the run or its index, with ranges."""
-        run = await self._run(request)
-        fasta = await asyncio.to_thread(variants.reference_file, run, self._runs.workspace(run))
-        if fasta is None:
-            raise NotFound(f"the run {run.id} has no indexed reference")
-        suffix = request.match_info["name"].removeprefix("genome.fa")
-        if suffix not in ("", ".fai"):
-            raise NotFound("there are only genome.fa and genome.fa.fai")
-        return await _file(request, fasta.parent, fasta.name + suffix, download=True)
-
     async def new_run(self, request: web.Request) -> web.Response:
         files = await self._known_files()
         page = new_run.page(request.query.get("pipeline", next(iter(PARAMS))), files)
@@ -327,7 +265,7 @@ class DashboardHandlers:
         values: dict[str, str] = {}
         try:
             if pipeline:
-                values = await _form(request)
+                values = await read_form(request)
                 result = await self._submit(request[OWNER], pipeline, values)
             else:
                 plans = request.query.get("dry_run") == "true"
@@ -353,27 +291,6 @@ class DashboardHandlers:
     async def _known_files(self) -> JsonObject:
         return await asyncio.to_thread(new_run.known_files, self._objects, self._references)
 
-    async def cancel(self, request: web.Request) -> web.Response:
-        run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
-        return web.Response(status=303, headers={"Location": f"{HOME}runs/{run.id}"})
-
-    async def remove(self, request: web.Request) -> web.Response:
-        await self._runs.remove(request[OWNER], request.match_info["run_id"])
-        return web.Response(status=303, headers={"Location": HOME})
-
-    async def output(self, request: web.Request) -> web.StreamResponse:
-        """Send a result, with ranges."""
-        run = await self._run(request)
-        root = self._runs.workspace(run).outputs
-        return await _file(request, root, request.match_info["path"], download=True)
-
-    async def log(self, request: web.Request) -> web.StreamResponse:
-        """Send a log: `stdout`, `stderr`, or that of a task (`ID-ATTEMPT.stderr`)."""
-        run = await self._run(request)
-        tasks = await self._runs.tasks(run)
-        path = run_page.log_path(tasks, request.match_info["name"])
-        return await _file(request, self._runs.workspace(run).root, path, download=False)
-
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream the ids of the owner's runs that change."""
         return await self._streams.send(request, self._changed(request[OWNER]))
@@ -385,9 +302,6 @@ class DashboardHandlers:
                 for run_id in await self._runs.many(owner, ids):
                     yield Event("run", run_id)
 
-    async def _run(self, request: web.Request) -> Run:
-        return await self._runs.get(request[OWNER], request.match_info["run_id"])
-
     # Node and buckets
 
     async def node(self, request: web.Request) -> web.Response:
@@ -398,7 +312,7 @@ class DashboardHandlers:
 
     async def control(self, request: web.Request) -> web.Response:
         """Change the clock or clear faults, as a form of the page asks."""
-        await emulator.apply(self._controls, request, await _form(request))
+        await emulator.apply(self._controls, request, await read_form(request))
         return web.Response(status=303, headers={"Location": f"{HOME}emulator"})
 
     async def buckets(self, request: web.Request) -> web.Response:
@@ -412,7 +326,7 @@ class DashboardHandlers:
         return await self._pages.render(page, request)
 
     async def create_bucket(self, request: web.Request) -> web.Response:
-        name = (await _form(request)).get("name", "")
+        name = (await read_form(request)).get("name", "")
         await asyncio.to_thread(self._objects.buckets.create, name)
         return web.Response(status=303, headers={"Location": f"{HOME}buckets/{quote(name)}"})
 
@@ -420,7 +334,7 @@ class DashboardHandlers:
         """Send an object, with ranges."""
         bucket, key = request.match_info["bucket"], request.match_info["key"]
         _, file = await asyncio.to_thread(self._objects.store.open, bucket, key)
-        return OpenedFile(request, file, _headers(key, download=True))
+        return OpenedFile(request, file, file_headers(key, download=True))
 
     async def upload(self, request: web.Request) -> web.Response:
         """Store the files of a multipart form in the bucket, below the form's `prefix`."""
@@ -429,39 +343,10 @@ class DashboardHandlers:
         try:
             prefix = await buckets.receive(self._objects.store, bucket, form)
         except web.RequestPayloadError as error:
-            raise InvalidRequest(_CUT_OFF) from error
+            raise InvalidRequest(CUT_OFF) from error
         query = urlencode({"prefix": prefix}) if prefix else ""
         target = f"{HOME}buckets/{quote(bucket)}" + (f"?{query}" if query else "")
         return web.Response(status=303, headers={"Location": target})
-
-
-async def _form(request: web.Request) -> dict[str, str]:
-    """Return the text fields of a small form. Raises InvalidRequest for a malformed body."""
-    try:
-        return {name: str(value) for name, value in (await request.post()).items()}
-    except (ValueError, LookupError, AssertionError, web.RequestPayloadError) as error:
-        raise InvalidRequest(_CUT_OFF) from error
-
-
-async def _file(
-    request: web.Request, root: Path, path: str, *, download: bool
-) -> web.StreamResponse:
-    """Send a file below `root`. A browser saves it if `download`, else shows it as plain text."""
-    file = await asyncio.to_thread(open_below, root, path)
-    if file is None:
-        raise NotFound(f"there is no file {path[:200]!r}")
-    return OpenedFile(request, file, _headers(path, download=download))
-
-
-def _headers(path: str, *, download: bool) -> dict[str, str]:
-    if not download:
-        return {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-cache"}
-    name = quote(path.rpartition("/")[2])
-    return {
-        "Content-Type": "application/octet-stream",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-        "Cache-Control": "no-cache",
-    }
 
 
 def _local_path(text: str) -> str:
