@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from unittest.mock import Mock
@@ -18,14 +19,28 @@ from wesemu.runs.model import RunState
 from wesemu.runs.run_figures import RunFigures
 from wesemu.runs.sla import ServiceLevel, promise
 
+BROWSER = f"""#!{sys.executable}
+import os, signal, sys, urllib.request
+with open("page.html", "wb") as page, urllib.request.urlopen(sys.argv[1]) as answer:
+    page.write(answer.read())
+os.kill(os.getppid(), signal.SIGINT)
+"""
+
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """The data directory of a demo, and what the demo said."""
+    """The data directory of a demo with a browser, and what the demo said.
+
+    The browser is a script that requests the page and then ends the demo like Ctrl-C.
+    """
     folder = tmp_path_factory.mktemp("demo")
+    browser = folder / "browser"
+    browser.write_text(BROWSER)
+    browser.chmod(0o755)
     with pytest.MonkeyPatch.context() as changes:
         clear_surroundings(changes, folder)
-        ended = run_wesemu("demo", "--data", "shown", timeout=180)
+        changes.setenv("BROWSER", str(browser))
+        ended = run_wesemu("demo", "--data", "shown", "--open", timeout=180)
     return folder / "shown", ended
 
 
@@ -41,7 +56,11 @@ def test_everything_is_right_and_can_be_looked_at(shown: tuple[Path, Ended]) -> 
     assert re.search(r"ok +indels +precision [\d.]+  recall [\d.]+  F1 (0\.9[5-9]|1\.00)", told)
     assert re.search(r"ok +wgs SLA +silver: 60 min \(met\), 0\.003 CNY", told)
     assert re.search(rf"server +has stopped; start it again: wesemu serve --data {data}", told)
-    assert "http://" not in told
+    assert re.search(
+        r"^page +http://127\.0\.0\.1:\d+/ui/  \(Ctrl-C stops the server\)$", told, re.MULTILINE
+    )
+    page = (data.parent / "page.html").read_text()
+    assert page.count('class="state COMPLETE"') == 4
     for name in ("ags/mapping.bam", "wes/mapping.bam.bai", "ags/wgs.vcf.gz", "wes/wgs.vcf.gz.tbi"):
         assert (data / "buckets/demo" / name).stat().st_size
     assert _mine(data.parent) == []

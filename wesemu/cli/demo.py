@@ -41,6 +41,10 @@ def demo(
     node: Annotated[
         DemoNode, typer.Option(help="Node of the runs; cuda needs a GPU.")
     ] = DemoNode.cpu,
+    show: Annotated[
+        bool,
+        typer.Option("--open", help="Then serve the results and open their pages in a browser."),
+    ] = False,
 ) -> None:
     """Map simulated reads and call variants through both APIs; check all results.
 
@@ -55,13 +59,17 @@ def demo(
     temporary = data is None and not keep
     try:
         result = asyncio.run(_run(directory, gpus))
+        kept = None if temporary else directory
+        _report(result, kept, stopped=not show)
+        if show:
+            asyncio.run(_serve(directory, gpus))
+            _report_stop(kept)
     except KeyboardInterrupt:
         temporary = data is None  # nothing to look at after Ctrl-C
         raise
     finally:
         if temporary:
             shutil.rmtree(directory, ignore_errors=True)
-    _report(result, None if temporary else directory)
     if not result.ok:
         raise typer.Exit(ExitStatus.FAILED)
 
@@ -79,9 +87,7 @@ async def _run(directory: Path, node: "CudaNode | None") -> "DemoResult":
     from wesemu.demo.run import run_demo
 
     print_note("simulating reads, starting a server, running mapping and wgs through AGS and WES")
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    _cancel_on_sigterm()
     try:
         with progress_display() as progress:
             return await run_demo(directory, progress.show, node)
@@ -89,7 +95,35 @@ async def _run(directory: Path, node: "CudaNode | None") -> "DemoResult":
         raise KeyboardInterrupt from None
 
 
-def _report(result: "DemoResult", directory: Path | None) -> None:
+async def _serve(directory: Path, node: "CudaNode | None") -> None:
+    """Serve the results until Ctrl-C or SIGTERM, and open the dashboard in a browser."""
+    import threading
+    import webbrowser
+
+    from wesemu.cli.output import print_result
+    from wesemu.demo.run import server_settings, serving
+
+    _cancel_on_sigterm()
+    try:
+        async with serving(directory, server_settings(node)) as server:
+            page = f"{server}/ui/"
+            print_result(f"page     {page}  (Ctrl-C stops the server)")
+            # a daemon: a browser of the terminal blocks until the user quits it
+            threading.Thread(
+                target=webbrowser.open, args=[page], name="browser", daemon=True
+            ).start()
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return
+
+
+def _cancel_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+def _report(result: "DemoResult", directory: Path | None, *, stopped: bool) -> None:
     from wesemu.cli.output import print_note, print_result
     from wesemu.demo.checks import BUCKET
 
@@ -103,8 +137,16 @@ def _report(result: "DemoResult", directory: Path | None) -> None:
     wrong = [check.name for check in result.checks if not check.ok]
     if directory is not None:
         print_result(f"results  {directory / 'buckets' / BUCKET}  (ags/, wes/, truth.vcf)")
-        print_result(f"server   has stopped; start it again: wesemu serve --data {directory}")
+    if stopped:
+        _report_stop(directory)
     if wrong:
         print_note(f"wesemu: these checks failed: {', '.join(wrong)}")
     else:
         print_result(f"all {len(result.checks)} checks passed in {result.seconds:.1f} s")
+
+
+def _report_stop(directory: Path | None) -> None:
+    from wesemu.cli.output import print_result
+
+    if directory is not None:
+        print_result(f"server   has stopped; start it again: wesemu serve --data {directory}")

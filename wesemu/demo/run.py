@@ -35,7 +35,7 @@ _STOP_SECONDS = 15
 
 
 @asynccontextmanager
-async def running(data: Path, settings: Mapping[str, str]) -> AsyncIterator[str]:
+async def serving(data: Path, settings: Mapping[str, str]) -> AsyncIterator[str]:
     """Start a server over `data` on a free port and yield its URL. Stop it and its runs at the end.
 
     The server logs to `server.log` in `data`. Its settings are the environment variables
@@ -213,11 +213,11 @@ async def run_demo(data: Path, show: ShowProgress, node: CudaNode | None = None)
     start = time.monotonic()
     preparing = asyncio.create_task(asyncio.to_thread(_prepare_data, data), name="demo fixture")
     try:
-        settings = _ON_THE_CPU if node is None else node.settings
+        settings = server_settings(node)
         reads = data / "selftest.fq"
         # the self-test is an attached workflow: its sandbox hides the data directory
         settings = {**settings, "WESEMU_ENGINE__READABLE": json.dumps([str(reads)])}
-        async with running(data, settings) as server, AsyncClient(server) as client:
+        async with serving(data, settings) as server, AsyncClient(server) as client:
             fixture = await preparing
             done = await run_requests(client, show, cuda=node is not None)
             selftest_run = None
@@ -232,6 +232,11 @@ async def run_demo(data: Path, show: ShowProgress, node: CudaNode | None = None)
     if node is not None:
         checks += check_node(node, done, selftest_run)
     return DemoResult(fixture, tuple(checks), server, time.monotonic() - start)
+
+
+def server_settings(node: CudaNode | None) -> Mapping[str, str]:
+    """Return the environment variables of the demo's server."""
+    return _ON_THE_CPU if node is None else node.settings
 
 
 def _prepare_data(data: Path) -> Fixture:
