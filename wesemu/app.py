@@ -211,6 +211,7 @@ async def build_apis(
     clock = core.clock_control.clock
     dashboard = DashboardHandlers(
         core.runs,
+        core.store.statistics,
         core.changes,
         objects,
         RunPages(core.runs, Buckets(core.data.buckets), clock, pages),

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -19,7 +19,7 @@ from wesemu.api.base import OWNER
 from wesemu.api.wes.files import OpenedFile, open_below
 from wesemu.dashboard.viewer_script import SCRIPT
 from wesemu.errors import InvalidRequest, NotFound
-from wesemu.runs.model import RunState
+from wesemu.runs.model import Owner, RunState
 
 HOME = "/ui/"
 
@@ -30,6 +30,8 @@ _STATIC_TYPES = {
     "igv.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
+
+_FRESH = {"Cache-Control": "no-store"}
 
 _NONE = "\N{EN DASH}"
 """Stands for a value that does not exist (yet)."""
@@ -93,7 +95,6 @@ class Pages:
 
     def render_now(self, page: WebPage, request: web.Request, *, status: int = 200) -> web.Response:
         """Like `render`, but in this thread."""
-        headers = {"Cache-Control": "no-store"}
         if request.path.endswith(".json"):
             text = json.dumps(page.content, ensure_ascii=False)
             kind = "application/json"
@@ -108,7 +109,7 @@ class Pages:
                 version=__version__,
             )
             kind = "text/html"
-        return web.Response(text=text, content_type=kind, headers=headers, status=status)
+        return web.Response(text=text, content_type=kind, headers=_FRESH, status=status)
 
     async def static(self, request: web.Request) -> web.Response:
         """Send the style sheet, the script or the icon."""
@@ -119,6 +120,38 @@ class Pages:
         return web.Response(
             body=self._static[name], content_type=_STATIC_TYPES[name], headers=headers
         )
+
+
+# Live updates
+
+
+async def next_second() -> None:
+    """Wait for the next whole second of the event loop's clock, which all live pages share."""
+    await asyncio.sleep(1 - asyncio.get_running_loop().time() % 1)
+
+
+class SharedRefreshes:
+    """Makes a page once for all clients that refresh it within the same second.
+
+    Changes are announced at the start of a second (`next_second`), so each page of that second
+    contains them.
+    """
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._pages: dict[tuple[Owner, str], asyncio.Task[web.Response]] = {}
+
+    async def response(
+        self, request: web.Request, make: Callable[[web.Request], Coroutine[Any, Any, web.Response]]
+    ) -> web.Response:
+        """Return the response of `make`, or a copy of the one for an equal request."""
+        if (second := int(asyncio.get_running_loop().time())) != self._second:
+            self._second, self._pages = second, {}
+        key = request[OWNER], request.path_qs
+        if key not in self._pages:
+            self._pages[key] = asyncio.create_task(make(request), name="refresh")
+        made = await asyncio.shield(self._pages[key])
+        return web.Response(text=made.text, content_type=made.content_type, headers=_FRESH)
 
 
 # Formats

@@ -18,7 +18,16 @@ from wesemu.api.wes.multipart import FormReader
 from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
 from wesemu.dashboard import buckets, emulator, new_run, node, run_table
-from wesemu.dashboard.pages import CUT_OFF, HOME, Pages, WebPage, file_headers, read_form
+from wesemu.dashboard.pages import (
+    CUT_OFF,
+    HOME,
+    Pages,
+    SharedRefreshes,
+    WebPage,
+    file_headers,
+    next_second,
+    read_form,
+)
 from wesemu.dashboard.run_routes import RunPages
 from wesemu.errors import (
     Conflict,
@@ -35,6 +44,7 @@ from wesemu.runs.model import LOCAL_OWNER, JsonObject, Owner, Run
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.service import RunService
+from wesemu.runs.statistics import RunStatistics
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.workflows.params import PARAMS
 
@@ -155,6 +165,7 @@ class DashboardHandlers:
     def __init__(
         self,
         runs: RunService,
+        statistics: RunStatistics,
         changes: RunNotifier,
         objects: ObjectServices,
         run_pages: RunPages,
@@ -167,6 +178,7 @@ class DashboardHandlers:
         pages: Pages,
     ) -> None:
         self._runs = runs
+        self._statistics = statistics
         self._changes = changes
         self._objects = objects
         self._run_pages = run_pages
@@ -178,6 +190,7 @@ class DashboardHandlers:
         self._tokens = tokens
         self._pages = pages
         self._streams = EventStreams()
+        self._refreshes = SharedRefreshes()
 
     def routes(self) -> list[web.RouteDef]:
         pages = {
@@ -251,7 +264,14 @@ class DashboardHandlers:
     # Runs
 
     async def run_table(self, request: web.Request) -> web.Response:
-        page = await run_table.page(self._runs, request[OWNER], request.query, self._clock.now())
+        if "X-Wesemu-Refresh" in request.headers:
+            return await self._refreshes.response(request, self._run_table)
+        return await self._run_table(request)
+
+    async def _run_table(self, request: web.Request) -> web.Response:
+        page = await run_table.page(
+            self._runs, self._statistics, request[OWNER], request.query, self._clock.now()
+        )
         return await self._pages.render(page, request)
 
     async def new_run(self, request: web.Request) -> web.Response:
@@ -292,12 +312,16 @@ class DashboardHandlers:
         return await asyncio.to_thread(new_run.known_files, self._objects, self._references)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Stream the ids of the owner's runs that change."""
+        """Stream the ids of the owner's runs that change, once a second."""
         return await self._streams.send(request, self._changed(request[OWNER]))
 
     async def _changed(self, owner: Owner) -> AsyncGenerator[Event]:
         with self._changes.watch() as changed:
+            await next_second()
+            yield Event("ready", "")
             while True:
+                await changed.wait()
+                await next_second()
                 ids = [run_id for run_id, _ in await changed.take()]
                 for run_id in await self._runs.many(owner, ids):
                     yield Event("run", run_id)

@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso, seconds_of
 from wesemu.errors import Forbidden, InvalidRequest, RunNotFound
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
-from wesemu.runs.run_figures import count_reads, elapsed, promised
+from wesemu.runs.run_figures import count_reads, elapsed, figures, promised
 from wesemu.runs.service import RunService
+from wesemu.runs.statistics import RunStatistics
 from wesemu.runs.store import Selection
 from wesemu.util.text import whole_number
 
@@ -23,7 +24,13 @@ _GROUPS: Mapping[str, tuple[RunState, ...]] = {
 """The filters above the table."""
 
 
-async def page(runs: RunService, owner: Owner, query: Mapping[str, str], now: datetime) -> WebPage:
+async def page(
+    runs: RunService,
+    statistics: RunStatistics,
+    owner: Owner,
+    query: Mapping[str, str],
+    now: datetime,
+) -> WebPage:
     """Return one page of the owner's runs. `query`: `state`, `q` (search) and `before` (paging).
 
     Raises InvalidRequest.
@@ -32,11 +39,17 @@ async def page(runs: RunService, owner: Owner, query: Mapping[str, str], now: da
     before = _before(query.get("before", ""))
     counts = await runs.state_counts(owner)
     found, following = await _find(runs, owner, group, search, before)
+    progress = await statistics.progress([run.id for run in found if run.state.active])
+    rows: list[JsonValue] = []
+    for run in found:
+        tasks = progress.get(run.id)
+        counted: JsonValue = None if tasks is None else {"done": tasks.done, "total": tasks.total}
+        rows.append(row(run, now) | {"progress": counted})
     content: JsonObject = {
         "filters": [_filter(name, counts, group, search) for name in ("", *_GROUPS)],
         "state": group,
         "search": search,
-        "runs": [row(run, now) for run in found],
+        "runs": rows,
         "next": _url(group, search, before=following) if following is not None else None,
         "first": before is None,
     }
@@ -53,9 +66,10 @@ def row(run: Run, now: datetime) -> JsonObject:
         "state": run.state.value,
         "word": STATE_WORDS[run.state],
         "active": run.state.active,
-        "workflow": run.workflow or run.request.workflow_url,
+        "workflow": run.workflow or figures(run).workflow,
         "sample": _sample(run),
         "level": run.service_level.name.lower() if run.workflow else None,
+        "place": run.placement.kind if run.placement else None,
         "created": iso(run.created),
         "elapsed": seconds_of(took),
         "left": None,

@@ -96,6 +96,10 @@ class ChangedRuns:
         self._changed[run_id] = number
         self._added.set()
 
+    async def wait(self) -> None:
+        """Wait for changes without taking them."""
+        await self._added.wait()
+
     async def take(self) -> list[tuple[RunId, int]]:
         """Wait for changes. Return the runs with the numbers of their latest changes, ascending."""
         await self._added.wait()

@@ -47,6 +47,17 @@ class RunQueue:
         )
         return [serialization.row_to_run(row) for row in rows]
 
+    async def first(self, limit: int) -> list[Run]:
+        """Return the first runs in queue order, also those that need too many GPUs."""
+        rows = await self._database.rows(
+            "SELECT * FROM runs WHERE state = 'QUEUED' "
+            # the condition of the partial index, or SQLite would read the whole table
+            "AND state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING') "
+            "ORDER BY service_rank, sequence LIMIT ?",
+            [limit],
+        )
+        return [serialization.row_to_run(row) for row in rows]
+
     async def count_beyond(self, gpus: int) -> int:
         """Count the runs that need more than `gpus` GPUs."""
         rows = await self._database.rows(

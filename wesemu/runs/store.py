@@ -19,6 +19,7 @@ from wesemu.runs import serialization
 from wesemu.runs.database import Database
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
 from wesemu.runs.run_queue import RunQueue
+from wesemu.runs.statistics import RunStatistics
 from wesemu.runs.webhooks import Outbox
 
 # Lists of runs.
@@ -197,6 +198,7 @@ class RunStore:
         self._watchers: list[Callable[[Run], None]] = []
         self.outbox = Outbox(database)
         self.queue = RunQueue(database)
+        self.statistics = RunStatistics(database)
 
     @classmethod
     async def open(cls, path: Path) -> "RunStore":

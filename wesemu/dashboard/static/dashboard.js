@@ -1,20 +1,20 @@
 // Live updates, keyboard and small conveniences. Every page works without this script.
 "use strict";
 
-const REFRESH_MS = 1000;
+const PAUSE_MS = 200;
 
-// Pages with data-live are fetched again when a run changes: at most once a second, and only while
-// they are visible. With data-run, only changes of that run count.
+// Pages with data-live are fetched again when a run changes, and only while they are visible. With
+// data-run, only changes of that run count. The server sends changes once a second.
 function watch(main) {
   let due = false, busy = false;
   async function refresh() {
     if (busy || document.hidden) { due = true; return; }
     busy = true; due = false;
     try {
-      const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+      const response = await fetch(location.href, { headers: { "X-Wesemu-Refresh": "1" } });
       if (response.ok && !response.redirected) replace(await response.text());
     } catch { /* the server is gone; the next event comes when it is back */ }
-    setTimeout(() => { busy = false; if (due) refresh(); }, REFRESH_MS);
+    setTimeout(() => { busy = false; if (due) refresh(); }, PAUSE_MS);
   }
   const source = new EventSource(main.dataset.live);
   source.addEventListener("run", (event) => {
@@ -22,7 +22,7 @@ function watch(main) {
     if (!run || run === event.data) refresh();
   });
   // what changed while the connection was being opened
-  source.addEventListener("open", refresh);
+  source.addEventListener("ready", refresh);
   document.addEventListener("visibilitychange", () => { if (due) refresh(); });
 }
 
