@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import enumerate as threads
 
 import pytest
+from aiohttp import web
 
 from wesemu.client import AsyncClient, Client, ClientError
 from wesemu.client.runs import workflow
@@ -223,3 +224,36 @@ async def test_a_servers_name_for_a_result_stays_in_the_folder(
     with pytest.raises(InvalidRequest, match="file name"):
         await there.wes.download(result, folder)
     assert not [*folder.iterdir()]
+
+
+async def test_the_token_goes_to_the_server_only(aiohttp_server, tmp_path: Path) -> None:
+    """The addresses of results come in answers, so a server could name another host."""
+    seen: list[tuple[str, str | None]] = []
+
+    async def record(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("Authorization")))
+        if request.path == "/leave":
+            raise web.HTTPFound(str(other.make_url("/redirected")))
+        return web.Response(text="content")
+
+    def application() -> web.Application:
+        app = web.Application()
+        app.router.add_get("/{path}", record)
+        return app
+
+    other = await aiohttp_server(application())
+    own = await aiohttp_server(application())
+    async with AsyncClient(str(own.make_url("/")), token="secret") as client:
+        for number, url in enumerate(
+            (str(own.make_url("/own")), "/path", "/leave", str(other.make_url("/other")))
+        ):
+            output = Output("result", url, 7, None, None)
+            target = await client.wes.download(output, tmp_path / str(number))
+            assert target.read_text() == "content"
+    assert seen == [
+        ("/own", "Bearer secret"),
+        ("/path", "Bearer secret"),
+        ("/leave", "Bearer secret"),
+        ("/redirected", None),
+        ("/other", None),
+    ]

@@ -77,8 +77,8 @@ class ClientError(WesemuError):
 class Transport:
     """Sends requests to paths of `server`: an http URL, HOST:PORT or unix:PATH.
 
-    `token` is sent as a bearer token. Between `open` and `close`, requests share connections.
-    Otherwise each request opens its own connection, so there is nothing to close.
+    `token` is sent as a bearer token, to this server only. Between `open` and `close`, requests
+    share connections. Otherwise each request opens its own connection: there is nothing to close.
 
     Raises ClientError for any other address.
     """
@@ -87,8 +87,7 @@ class Transport:
         self.url = server_url(server)
         self._socket = socket_path(server)
         self._headers = {"User-Agent": f"wesemu-client/{__version__}"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
         self._kept: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
@@ -173,7 +172,7 @@ class Transport:
     ) -> AsyncIterator[bytes]:
         """Yield the response body of `url` from byte `start` on.
 
-        `url` is a path or an absolute URL of this server.
+        `url` is a path or an absolute URL; one of another server gets no token.
         """
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
@@ -204,11 +203,15 @@ class Transport:
         url = self.url.join(URL(path))
         if query:
             url = url.with_query(query)
+        # an answer may name any URL, and the token is for this server only
+        sent = dict(headers or {})
+        if url.origin() == self.url.origin():
+            sent |= self._authorization
         try:
             async with (
                 self._session() as session,
                 session.request(
-                    method, url, headers=headers, data=data, json=body, timeout=timeout
+                    method, url, headers=sent, data=data, json=body, timeout=timeout
                 ) as response,
             ):
                 if not response.ok:
