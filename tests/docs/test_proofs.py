@@ -26,7 +26,7 @@ COMPLETE = {
     "wes.md": set[str](),
     "inputs.md": {"Settings", "Tags of a run", "Remote buckets"},
 }
-PAGES = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("benchmarks/*.md")]
+PAGES = [*ROOT.glob("*.md"), *DOCS.glob("**/*.md"), *ROOT.glob("benchmarks/*.md")]
 NAMED = re.compile(r"`(?:tests/)?([\w/.-]*test_\w+\.py)(?:::(\w+))?`")
 INTRODUCTION = """\
 # What is tested where
