@@ -8,8 +8,10 @@ from api.test_verbs import MAPPING, WGS, send, wesemu
 from support.scripted import START
 from support.waiting import soon
 
+from wesemu.app import STARTING
 from wesemu.cli.admin import parse_length
 from wesemu.cli.output import CommandRefused, ExitStatus
+from wesemu.client.control import ControlOperations
 from wesemu.runs.model import LOCAL_OWNER, Pacing
 from wesemu.settings import Settings
 
@@ -144,3 +146,29 @@ class TestTokens:
         assert (await wesemu("get", name, "--token", "other"))[0] == ExitStatus.REFUSED
         assert (await wesemu("cancel", name))[0] == 0
         assert (await wesemu("remove", name))[0] == 0
+
+
+async def test_ready_names_what_the_server_waits_for(wesemu, client, monkeypatch) -> None:
+    url = str(client.make_url("/"))
+    assert await wesemu("ready") == (0, f"{url} is ready\n", "")
+    starting = client.app[STARTING]
+    starting.append("a script runs")
+    reason = f"wesemu: {url}: not ready: a script runs\n"
+    assert await wesemu("ready") == (ExitStatus.FAILED, "", reason)
+    check = ControlOperations.check_ready
+
+    async def check_and_start(control: ControlOperations) -> None:
+        try:
+            await check(control)
+        finally:
+            starting.clear()
+
+    monkeypatch.setattr(ControlOperations, "check_ready", check_and_start)
+    assert (await wesemu("ready", "--wait", "1m"))[0] == 0
+
+
+async def test_ready_tells_that_no_server_answers(wesemu) -> None:
+    nowhere = ("--server", "http://127.0.0.1:1")
+    for wait in ((), ("--wait", "0.1s")):
+        status, out, err = await wesemu("ready", *nowhere, *wait)
+        assert (status, out, err.count("\n")) == (ExitStatus.UNREACHABLE, "", 1)

@@ -37,7 +37,7 @@ def test_compose_builds_the_image_with_settings_that_exist(service: str, monkeyp
 
 def test_compose_waits_for_a_healthy_server() -> None:
     services = load(EXAMPLES / "compose.yaml")["services"]
-    assert "/_wesemu/ready" in services["wesemu"]["healthcheck"]["test"][-1]
+    assert services["wesemu"]["healthcheck"]["test"] == ["CMD", "wesemu", "ready"]
     assert services["client"]["depends_on"] == {"wesemu": {"condition": "service_healthy"}}
 
 

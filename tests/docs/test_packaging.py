@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from wesemu import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
@@ -37,6 +39,12 @@ def test_the_pythons_of_the_classifiers_are_those_of_readme() -> None:
     assert f"Python {pythons[0]} to {pythons[-1]} on Linux" in README
     minors = [int(version.partition(".")[2]) for version in pythons]
     assert minors == list(range(minors[0], minors[-1] + 1))
+
+
+def test_every_place_has_the_same_version() -> None:
+    label = re.search(r'image\.version="([^"]+)"', (ROOT / "Dockerfile").read_text())
+    assert label
+    assert PROJECT["version"] == __version__ == label[1]
 
 
 def test_urls_are_https() -> None:

@@ -1,4 +1,4 @@
-"""`wesemu doctor` and `info`: check what runs need here, and show what a server has."""
+"""`wesemu doctor`, `ready` and `info`: check what runs need here, and what a server has."""
 
 import os
 import platform
@@ -34,6 +34,7 @@ class HealthCheck:
 
 def register(app: typer.Typer) -> None:
     app.command("doctor", rich_help_panel="Server")(doctor)
+    app.command("ready", rich_help_panel="Server")(ready)
     app.command("info", rich_help_panel="Server")(info)
 
 
@@ -160,6 +161,57 @@ def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck
     same = Path(data).resolve() == settings.data.resolve()
     place = "its data is this directory" if same else f"OTHER DATA: {data}, not {settings.data}"
     return HealthCheck("server", f"{facts.get('version')} answers", f"{server}; {place}")
+
+
+def ready(
+    wait: Annotated[
+        str | None,
+        typer.Option(help="Wait until it is ready, at most so long: 30s, 2m.", metavar="LENGTH"),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WESEMU_SERVER",
+            help="Address of the server.",
+            metavar="URL",
+            show_default="from the settings host, port and socket",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Check whether a server can start runs. Needs no credentials.
+
+    Ends with status 1 if the server cannot, with the reasons, and with 3 if no server answers.
+    """
+    from datetime import timedelta
+
+    from wesemu.cli.admin import parse_length
+    from wesemu.cli.configuration import load_settings
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_result
+    from wesemu.cli.remote import call, wait_until_ready
+
+    url = server or own_address(load_settings())
+    seconds = timedelta(**parse_length(wait)).total_seconds() if wait else 0.0
+    problem = call(url, None, lambda client: wait_until_ready(client, seconds))
+    if problem:
+        raise CommandRefused(f"{url}: {problem}", ExitStatus.FAILED)
+    print_result(f"{url} is ready")
+
+
+def own_address(settings: "Settings") -> str:
+    """Return the address, for this machine, of a server with these settings."""
+    import ipaddress
+
+    if settings.socket is not None:
+        return f"unix:{settings.socket.absolute()}"
+    host = settings.host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name
+        return f"http://{host}:{settings.port}"
+    if address.is_unspecified:  # all addresses, so the loopback address as well
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{address if address.version == 4 else f'[{address}]'}:{settings.port}"
 
 
 def info(as_json: AsJson = False, server: Server = DEFAULT_SERVER, token: Token = None) -> None:

@@ -100,6 +100,31 @@ def reached(current: RunState, wanted: RunState) -> bool:
     return current is wanted
 
 
+_UNAVAILABLE = 503
+_READY_PAUSE_SECONDS = 0.2
+
+
+async def wait_until_ready(client: AsyncClient, seconds: float) -> str:
+    """Wait until runs can start, at most `seconds`. Return why they cannot, "" if they can.
+
+    Raise ClientError if no server answers in time.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            await client.control.check_ready()
+        except ClientError as error:
+            if error.status not in (None, _UNAVAILABLE):
+                raise
+            if time.monotonic() >= deadline:
+                if error.status is None:
+                    raise
+                return error.message
+            await asyncio.sleep(_READY_PAUSE_SECONDS)
+        else:
+            return ""
+
+
 # --- results ---
 
 

@@ -60,12 +60,16 @@ class ControlOperations:
     async def ready(self) -> bool:
         """Return whether runs can start; False also if no server answers."""
         try:
-            await self._transport.call("GET", f"{_ROOT}/ready")
+            await self.check_ready()
         except ClientError as error:
             if error.status in (None, _UNAVAILABLE):
                 return False
             raise
         return True
+
+    async def check_ready(self) -> None:
+        """Raise ClientError with status 503 and the reasons if runs cannot start."""
+        await self._transport.call("GET", f"{_ROOT}/ready")
 
     async def requests(self) -> list[ReceivedRequest]:
         """Return the last requests to the other APIs, oldest first."""

@@ -273,11 +273,13 @@ def server_url(server: str) -> URL:
 def _error_of(status: int, text: str, url: URL) -> ClientError:
     """Build the error of a response.
 
-    WES sends `msg`, AGS `Message` and `Code`, the control API `error`, OSS the XML elements
-    `Message` and `Code`.
+    WES sends `msg`, AGS `Message` and `Code`, the control API `error`, or `reasons` why it is not
+    ready, OSS the XML elements `Message` and `Code`.
     """
     payload: JsonObject | dict[str, str] = _parse(text) or dict(_XML.findall(text))
     message = payload.get("Message") or payload.get("msg") or payload.get("error")
+    if isinstance(reasons := payload.get("reasons"), list) and reasons:
+        message = f"not ready: {'; '.join(map(str, reasons))}"
     code = payload.get("Code")
     return ClientError(
         str(message or f"{url} answered with HTTP status {status}"),

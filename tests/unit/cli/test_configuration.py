@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wesemu.cli.doctor import own_address
 from wesemu.cli.output import ExitStatus
 from wesemu.settings import Settings
 
@@ -99,3 +100,28 @@ def test_explain_tells_everything_about_a_setting(wesemu, monkeypatch) -> None:
     assert "node.memory_mb:" in wesemu("config", "explain", "node").out
     ended = wesemu("config", "explain", "cores")
     assert (ended.status, "there is node.cores" in ended.err) == (ExitStatus.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        ({}, "http://127.0.0.1:8070"),
+        ({"host": "0.0.0.0", "port": 9000}, "http://127.0.0.1:9000"),
+        ({"host": "::"}, "http://[::1]:8070"),
+        ({"host": "192.0.2.7"}, "http://192.0.2.7:8070"),
+        ({"host": "fd00::7"}, "http://[fd00::7]:8070"),
+        ({"host": "localhost"}, "http://localhost:8070"),
+        ({"socket": "/run/w.sock", "port": 9000}, "unix:/run/w.sock"),
+    ],
+)
+def test_the_address_of_a_server_with_these_settings(settings, address: str) -> None:
+    assert own_address(Settings(**settings)) == address
+
+
+def test_ready_asks_where_the_settings_say(wesemu, monkeypatch) -> None:
+    monkeypatch.delenv("WESEMU_SERVER", raising=False)
+    Path("wesemu.toml").write_text("port = 1\n")
+    assert "at http://127.0.0.1:1;" in wesemu("ready").err
+    monkeypatch.setenv("WESEMU_PORT", "2")
+    ended = wesemu("ready")
+    assert (ended.status, "at http://127.0.0.1:2;" in ended.err) == (ExitStatus.UNREACHABLE, True)
