@@ -221,9 +221,12 @@ def test_no_page_has_a_serious_fault_of_accessibility_or_scrolls_sideways(
     browser: Any, server: LiveServer, called: str, width: int, scheme: str
 ) -> None:
     run = f"runs/{called}"
-    pages = ["", run, f"{run}/timeline", f"{run}/logs", f"{run}/results", f"{run}/variants"]
+    pages = ["", run, f"{run}/timeline", f"{run}/graph", f"{run}/logs", f"{run}/results"]
     pages += [
+        f"{run}/variants",
         f"{run}/request",
+        f"{run}/rerun",
+        f"compare?a={called}&b={called}",
         "new",
         "new?pipeline=",
         "emulator",

@@ -64,7 +64,7 @@ class Pages:
     """
 
     def __init__(self, *, closed: bool) -> None:
-        self._closed = closed
+        self.closed = closed
         self._environment = Environment(
             loader=PackageLoader("wesemu.dashboard"),
             autoescape=True,
@@ -105,7 +105,7 @@ class Pages:
                 path=request.path,
                 query=f"?{request.query_string}" if request.query_string else "",
                 owner=request.get(OWNER, ""),
-                closed=self._closed,
+                closed=self.closed,
                 version=__version__,
             )
             kind = "text/html"

@@ -2,21 +2,38 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
+from aiohttp.web_request import BaseRequest
 
 from wesemu.api.base import OWNER
 from wesemu.api.connections import base_url
-from wesemu.dashboard import run_page, variants
-from wesemu.dashboard.pages import HOME, Pages, send_file
-from wesemu.errors import NotFound
+from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.dashboard import compare, run_page, variants
+from wesemu.dashboard.graph import graph
+from wesemu.dashboard.pages import HOME, Pages, read_form, send_file
+from wesemu.dashboard.request_page import changed_params, request_page, rerun_page
+from wesemu.dashboard.time_left import seconds_left, work_ratio
+from wesemu.dashboard.timeline import timeline
+from wesemu.errors import InvalidRequest, NotFound
 from wesemu.runs.clock import Clock
-from wesemu.runs.model import Run
+from wesemu.runs.model import Pacing, Run, RunState, TaskLog
+from wesemu.runs.ports import DryRunResult
+from wesemu.runs.resume import resume_draft
 from wesemu.runs.service import RunService
+from wesemu.runs.store import Selection
 from wesemu.storage.buckets import Buckets
 
 _RUN = HOME + "runs/{run_id}"
+
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
+)
+"""Content-Security-Policy of reports: their scripts run without an origin, and load nothing."""
 
 
 class RunPages:
@@ -24,7 +41,7 @@ class RunPages:
 
     def __init__(self, runs: RunService, buckets: Buckets, clock: Clock, pages: Pages) -> None:
         self._runs = runs
-        self._local = buckets
+        self._buckets = buckets
         self._clock = clock
         self._pages = pages
 
@@ -33,10 +50,13 @@ class RunPages:
         return {
             "runs/{run_id}": self.overview,
             "runs/{run_id}/timeline": self.timeline,
+            "runs/{run_id}/graph": self.graph,
             "runs/{run_id}/logs": self.logs,
             "runs/{run_id}/request": self.request,
             "runs/{run_id}/results": self.results,
             "runs/{run_id}/variants": self.variants,
+            "runs/{run_id}/rerun": self.rerun_form,
+            "compare": self.compare,
         }
 
     def routes(self) -> list[web.RouteDef]:
@@ -44,7 +64,10 @@ class RunPages:
         return [
             web.post(f"{_RUN}/cancel", self.cancel),
             web.post(f"{_RUN}/remove", self.remove),
+            web.post(f"{_RUN}/rerun", self.rerun),
             web.get(_RUN + "/outputs/{path:.+}", self.output),
+            web.get(_RUN + "/reports/{path:.+}", self.report),
+            web.get(_RUN + "/attachments/{path:.+}", self.attachment),
             web.get(_RUN + "/log/{name}", self.log),
             web.get(_RUN + "/reference/{name}", self.reference),
         ]
@@ -52,13 +75,31 @@ class RunPages:
     async def overview(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
-        page = await asyncio.to_thread(run_page.overview, run, tasks, self._clock.now())
+        left = await self._seconds_left(run, tasks)
+        page = await asyncio.to_thread(run_page.overview, run, tasks, self._clock.now(), left)
         return await self._pages.render(page, request)
+
+    async def _seconds_left(self, run: Run, tasks: list[TaskLog]) -> float | None:
+        """Estimate by the owner's last complete run of the same pipeline, or by the own tasks."""
+        if run.state is not RunState.RUNNING or run.terms.pace is Pacing.SLA:
+            return None
+        earlier: list[TaskLog] = []
+        ratio = 1.0
+        if run.workflow:
+            alike = Selection(workflows=(run.workflow,), states=(RunState.COMPLETE,))
+            for other in (await self._runs.page(run.owner, size=1, selection=alike)).runs:
+                earlier, ratio = await self._runs.tasks(other), work_ratio(run, other)
+        return seconds_left(tasks, earlier, ratio, datetime.now(UTC))
 
     async def timeline(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
-        page = await asyncio.to_thread(run_page.timeline, run, tasks, self._clock.now())
+        page = await asyncio.to_thread(timeline, run, tasks, request.query, datetime.now(UTC))
+        return await self._pages.render(page, request)
+
+    async def graph(self, request: web.Request) -> web.Response:
+        run = await self._run(request)
+        page = await asyncio.to_thread(graph, run, await self._runs.tasks(run))
         return await self._pages.render(page, request)
 
     async def logs(self, request: web.Request) -> web.Response:
@@ -74,7 +115,8 @@ class RunPages:
     async def request(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         names = await asyncio.to_thread(self._runs.workspace(run).attachment_names)
-        return await self._pages.render(run_page.request(run, names, base_url(request)), request)
+        page = request_page(run, names, base_url(request), closed=self._pages.closed)
+        return await self._pages.render(page, request)
 
     async def results(self, request: web.Request) -> web.Response:
         run = await self._run(request)
@@ -84,9 +126,91 @@ class RunPages:
     async def variants(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         page = await asyncio.to_thread(
-            variants.page, run, self._runs.workspace(run), self._local, request.query
+            variants.page, run, self._runs.workspace(run), self._buckets, request.query
         )
         return await self._pages.render(page, request)
+
+    async def compare(self, request: web.Request) -> web.Response:
+        page = await compare.page(self._runs, request[OWNER], request.query)
+        return await self._pages.render(page, request)
+
+    # Actions
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
+        return _see(run)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        await self._runs.remove(request[OWNER], request.match_info["run_id"])
+        return web.Response(status=303, headers={"Location": HOME})
+
+    async def rerun_form(self, request: web.Request) -> web.Response:
+        """Show which tasks would run again. The query has the fields of the form."""
+        run = await self._run(request)
+        form = request.query
+        try:
+            planned = None if run.state.active else await self._resume(run, form, dry_run=True)
+        except (InvalidRequest, NotFound) as error:
+            page = rerun_page(run, form, message=str(error))
+            return await self._pages.render(page, request, status=400)
+        assert not isinstance(planned, Run)
+        return await self._pages.render(rerun_page(run, form, planned=planned), request)
+
+    async def rerun(self, request: web.Request) -> web.Response:
+        """Start the new run of the form, or show what is wrong with it."""
+        form = await read_form(request)
+        run = await self._run(request)
+        try:
+            started = await self._resume(run, form, dry_run=False)
+        except (InvalidRequest, NotFound) as error:
+            page = rerun_page(run, form, message=str(error))
+            return await self._pages.render(page, request, status=400)
+        assert isinstance(started, Run)
+        return _see(started)
+
+    async def _resume(
+        self, run: Run, form: Mapping[str, str], *, dry_run: bool
+    ) -> Run | DryRunResult:
+        from_scratch = form.get("from_scratch") == "true"
+        params = changed_params(form.get("params", ""))
+        asked, draft = await resume_draft(
+            self._runs, run.owner, run.id, params, from_scratch=from_scratch
+        )
+        if dry_run:
+            return await self._runs.dry_run(run.owner, asked, draft)
+        return await self._runs.submit(run.owner, asked, draft)
+
+    # Files
+
+    async def output(self, request: web.Request) -> web.StreamResponse:
+        """Send a result, with ranges."""
+        run = await self._run(request)
+        root = self._runs.workspace(run).outputs
+        return await send_file(request, root, request.match_info["path"], download=True)
+
+    async def report(self, request: web.Request) -> web.StreamResponse:
+        """Send an HTML result for a frame. Its scripts have no access to the dashboard."""
+        run = await self._run(request)
+        path = request.match_info["path"]
+        root = self._runs.workspace(run).outputs
+        is_report = path.endswith(run_page.REPORT_SUFFIX)
+        file = await asyncio.to_thread(open_below, root, path) if is_report else None
+        if file is None:
+            raise NotFound(f"there is no report {path[:200]!r}")
+        headers = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-cache"}
+        return _Report(request, file, headers)
+
+    async def attachment(self, request: web.Request) -> web.StreamResponse:
+        run = await self._run(request)
+        root = self._runs.workspace(run).attachments
+        return await send_file(request, root, request.match_info["path"], download=True)
+
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        """Send a log: `stdout`, `stderr`, or that of a task (`ID-ATTEMPT.stderr`)."""
+        run = await self._run(request)
+        tasks = await self._runs.tasks(run)
+        path = run_page.log_path(tasks, request.match_info["name"])
+        return await send_file(request, self._runs.workspace(run).root, path, download=False)
 
     async def reference(self, request: web.Request) -> web.StreamResponse:
         """Send the reference of the run or its index, with ranges."""
@@ -99,26 +223,17 @@ class RunPages:
             raise NotFound("there are only genome.fa and genome.fa.fai")
         return await send_file(request, fasta.parent, fasta.name + suffix, download=True)
 
-    async def cancel(self, request: web.Request) -> web.Response:
-        run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
-        return web.Response(status=303, headers={"Location": f"{HOME}runs/{run.id}"})
-
-    async def remove(self, request: web.Request) -> web.Response:
-        await self._runs.remove(request[OWNER], request.match_info["run_id"])
-        return web.Response(status=303, headers={"Location": HOME})
-
-    async def output(self, request: web.Request) -> web.StreamResponse:
-        """Send a result, with ranges."""
-        run = await self._run(request)
-        root = self._runs.workspace(run).outputs
-        return await send_file(request, root, request.match_info["path"], download=True)
-
-    async def log(self, request: web.Request) -> web.StreamResponse:
-        """Send a log: `stdout`, `stderr`, or that of a task (`ID-ATTEMPT.stderr`)."""
-        run = await self._run(request)
-        tasks = await self._runs.tasks(run)
-        path = run_page.log_path(tasks, request.match_info["name"])
-        return await send_file(request, self._runs.workspace(run).root, path, download=False)
-
     async def _run(self, request: web.Request) -> Run:
         return await self._runs.get(request[OWNER], request.match_info["run_id"])
+
+
+class _Report(OpenedFile):
+    """A report with its own Content-Security-Policy instead of that of pages."""
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        self.headers["Content-Security-Policy"] = _REPORT_POLICY
+        return await super().prepare(request)
+
+
+def _see(run: Run) -> web.Response:
+    return web.Response(status=303, headers={"Location": f"{HOME}runs/{run.id}"})

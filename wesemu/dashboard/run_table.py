@@ -97,7 +97,7 @@ async def _find(
     if group and group not in _GROUPS:
         raise InvalidRequest(f"{group[:40]!r} is no filter", field="state")
     states = _GROUPS.get(group, ())
-    if search and (run := await _by_name(runs, owner, search)) is not None:
+    if search and (run := await run_by_name(runs, owner, search)) is not None:
         shown = not states or run.state in states
         return ((run,) if shown else ()), None
     name, equals, value = search.partition("=")
@@ -110,7 +110,8 @@ async def _find(
     return found.runs, found.before
 
 
-async def _by_name(runs: RunService, owner: Owner, search: str) -> Run | None:
+async def run_by_name(runs: RunService, owner: Owner, search: str) -> Run | None:
+    """Return the owner's run with this id or name, None if there is none."""
     for find in (runs.get, runs.by_handle):
         try:
             return await find(owner, search)

@@ -25,7 +25,7 @@ _SCANNED = 50_000
 """Records that one page reads at most; the next page continues there."""
 
 _TRUTH = "truth.vcf"
-_LARGEST_TRUTH = 64 << 20
+_LARGEST_VCF = 64 << 20
 _LARGEST_REFERENCE = 128 << 20
 _MOST_DIFFERENCES = 200
 _AROUND = 40
@@ -63,7 +63,7 @@ def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, s
     Raises InvalidRequest for a bad filter or an unknown contig.
     """
     wanted = _filter(query)
-    calls = _output(run, workspace, "vcf")
+    calls = output_file(run, workspace, "vcf")
     content = head(run) | {
         "kind": wanted.kind,
         "quality": wanted.quality,
@@ -116,7 +116,7 @@ def _filter(query: Mapping[str, str]) -> Filter:
     return Filter(query.get("contig", ""), start, kind, quality)
 
 
-def _output(run: Run, workspace: Workspace, name: str) -> Path | None:
+def output_file(run: Run, workspace: Workspace, name: str) -> Path | None:
     """Return the file of the output `name`, for example `vcf`, of a bundled pipeline's run.
 
     A user's own workflow may call anything a VCF, so htslib must not open its outputs here.
@@ -261,23 +261,55 @@ def _differences(
     None without one, or if the genome is too large to compare while a page waits.
     """
     truth, fasta = _truth(run, buckets), reference_file(run, workspace)
-    if truth is None or fasta is None or fasta.stat().st_size > _LARGEST_REFERENCE:
+    if truth is None or fasta is None:
+        return None
+    return compare_calls(CallSet(run, truth), CallSet(run, calls), fasta)
+
+
+@dataclass(frozen=True, slots=True)
+class CallSet:
+    """Calls in a VCF; a click on one of them leads to the viewer of `run`."""
+
+    run: Run
+    path: Path
+
+
+def compare_calls(
+    truth: CallSet, calls: CallSet, fasta: Path, *, min_quality: float = 20.0
+) -> JsonObject | None:
+    """Compare two sets of calls by genotype, whatever their notation; `fasta` is the reference.
+
+    `missed` are in `truth` only, `false` in `calls` only; both lists have `_MOST_DIFFERENCES` rows
+    at most. Calls below `min_quality` are left out. None if a file is too large to compare while a
+    page waits.
+    """
+    if fasta.stat().st_size > _LARGEST_REFERENCE:
+        return None
+    if max(truth.path.stat().st_size, calls.path.stat().st_size) > _LARGEST_VCF:
         return None
     missed: list[JsonValue] = []
     false: list[JsonValue] = []
-    found = 0
+    numbers = {"found": 0, "missed_alleles": 0, "false_alleles": 0, "wrong_genotypes": 0}
     try:
-        for contig, sequence, verdict in verdicts(truth, calls, fasta):
-            found += len(verdict.truth_matched)
-            alleles = {change[:3] for change in verdict.wrong_genotypes()}
-            for changes, rows in ((verdict.missed, missed), (verdict.invented, false)):
+        for contig, sequence, verdict in verdicts(
+            truth.path, calls.path, fasta, min_quality=min_quality
+        ):
+            wrong = {change[:3] for change in verdict.wrong_genotypes()}
+            numbers["found"] += len(verdict.truth_matched)
+            numbers["missed_alleles"] += len(verdict.missed)
+            numbers["false_alleles"] += len(verdict.invented)
+            numbers["wrong_genotypes"] += len(wrong)
+            for run, changes, rows in (
+                (truth.run, verdict.missed, missed),
+                (calls.run, verdict.invented, false),
+            ):
                 rows += [
-                    _difference(run, contig, sequence, change, wrong=change[:3] in alleles)
-                    for change in islice(changes, _MOST_DIFFERENCES)
+                    _difference(run, contig, sequence, change, wrong=change[:3] in wrong)
+                    for change in islice(changes, _MOST_DIFFERENCES - len(rows))
                 ]
     except InputError as error:
         return {"error": error.message}
-    return {"found": found, "missed": missed, "false": false, "error": None}
+    return {**numbers, "missed": missed, "false": false, "error": None}
 
 
 def _difference(
@@ -307,7 +339,7 @@ def _truth(run: Run, buckets: Buckets) -> Path | None:
         path = buckets.existing_file(f"oss://{bucket}/{beside}")
     except WesemuError:
         return None
-    return path if path.stat().st_size <= _LARGEST_TRUTH else None
+    return path if path.stat().st_size <= _LARGEST_VCF else None
 
 
 def _viewer(run: Run, workspace: Workspace, locus: str) -> JsonObject | None:

@@ -139,7 +139,8 @@ async def test_large_pages_are_made_beside_the_event_loop(
     threads: dict[str, set[int]] = {}
     for name in (
         "wesemu.runs.serialization.row_to_task",
-        *(f"wesemu.dashboard.run_page.{page}" for page in ("overview", "timeline", "logs")),
+        *(f"wesemu.dashboard.run_page.{page}" for page in ("overview", "logs")),
+        *(f"wesemu.dashboard.run_routes.{page}" for page in ("timeline", "graph")),
         "wesemu.dashboard.pages.Pages.render_now",
     ):
         function = pkgutil.resolve_name(name)
@@ -149,9 +150,9 @@ async def test_large_pages_are_made_beside_the_event_loop(
             return _function(*args, **named)
 
         monkeypatch.setattr(name, noted)
-    for part in ("", "/timeline", "/logs"):
+    for part in ("", "/timeline", "/graph", "/logs"):
         await read(f"/ui/runs/{run.id}{part}")
-    assert len(threads) == 5
+    assert len(threads) == 6
     assert all(threading.get_ident() not in seen for seen in threads.values())
 
 

@@ -32,7 +32,7 @@ async def test_a_run_is_in_the_table_and_on_its_page(read: Read, submit: Submit)
     assert [(row["id"], row["word"]) for row in table] == [(run.id, "complete")]
     assert run.handle in await read("/ui/")
     page = json.loads(await read(f"/ui/runs/{run.id}.json"))
-    assert page["sentence"] == "Complete: 1 tasks, 1 results."
+    assert page["sentence"] == "Complete: 1 task, 1 result."
     assert [(step["name"], step["done"], step["total"]) for step in page["steps"]] == [
         ("align", 1, 1)
     ]
@@ -113,22 +113,6 @@ async def test_the_table_has_pages(read: Read, submit: Submit, monkeypatch: Any)
     assert last["next"] is None
 
 
-async def test_the_timeline_has_a_bar_for_each_attempt(read: Read, submit: Submit) -> None:
-    run = await submit([{"task": "one"}, {"task": "two"}])
-    bars = json.loads(await read(f"/ui/runs/{run.id}/timeline.json"))["bars"]
-    assert [bar["label"] for bar in bars] == ["one", "two"]
-    assert all(0 <= bar["begin"] <= bar["begin"] + bar["length"] <= 100.01 for bar in bars)
-    assert await read(f"/ui/runs/{run.id}/timeline")
-
-
-async def test_many_tasks_are_grouped_by_rule(read: Read, submit: Submit, monkeypatch: Any) -> None:
-    monkeypatch.setattr("wesemu.dashboard.run_page._GROUPED_FROM", 2)
-    run = await submit([{"task": "one"}, {"task": "two"}, {"task": "one"}])
-    page = json.loads(await read(f"/ui/runs/{run.id}/timeline.json"))
-    assert page["grouped"]
-    assert {bar["label"] for bar in page["bars"]} == {"one (2)", "two (1)"}
-
-
 async def test_logs_are_searched_and_errors_marked(read: Read, submit: Submit) -> None:
     run = await submit([{"task": "align", "stderr": "fine\nError: no space\n"}])
     page = json.loads(await read(f"/ui/runs/{run.id}/logs.json", task="1-1"))
@@ -142,18 +126,6 @@ async def test_logs_are_searched_and_errors_marked(read: Read, submit: Submit) -
     assert [line["text"] for line in stderr["lines"]] == ["fine"]
     assert await read(stderr["url"]) == "fine\nError: no space\n"
     await read(f"/ui/runs/{run.id}/logs", 404, task="99-1")
-
-
-async def test_a_request_is_repeated_by_its_curl_command(
-    client: Client, read: Read, submit: Submit
-) -> None:
-    run = await submit([{"task": "it's"}], tags={"batch": "7"})
-    page = json.loads(await read(f"/ui/runs/{run.id}/request.json"))
-    assert page["attachments"] == ["Snakefile"]
-    assert "workflow_attachment=@Snakefile" in page["curl"]
-    assert f"http://{client.host}:{client.port}/ga4gh/wes/v1/runs" in page["curl"]
-    assert """{"script": [{"task": "it'"'"'s"}]}""" in page["curl"]
-    assert await read(f"/ui/runs/{run.id}/request")
 
 
 async def test_names_from_workflows_are_no_markup(read: Read, submit: Submit) -> None:

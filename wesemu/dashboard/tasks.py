@@ -1,0 +1,161 @@
+"""Attempts of tasks as pages show them: facts, exit codes in words, and why a task waits."""
+
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from wesemu.api.wes.responses import task_id
+from wesemu.dashboard.pages import iso
+from wesemu.errors import NotFound
+from wesemu.runs.model import JsonObject, TaskLog, TaskState
+
+_MOST_REASONS = 3
+_SIGNALS = 128
+_EXIT_WORDS = {
+    0: "success",
+    126: "the command is not executable",
+    127: "the command was not found",
+    130: "interrupted (SIGINT)",
+    137: "killed (SIGKILL), often because memory ran out",
+    139: "crashed (segmentation fault)",
+    141: "its output was closed (SIGPIPE)",
+    143: "ended (SIGTERM)",
+}
+
+
+def exit_words(code: int | None) -> str | None:
+    """Return an exit code in words; None for none. Codes above 128 are signals, as in a shell."""
+    if code is None:
+        return None
+    if code in _EXIT_WORDS:
+        return _EXIT_WORDS[code]
+    if code < _SIGNALS:
+        return "the command reports an error"
+    try:
+        return f"ended by the signal {signal.Signals(code - _SIGNALS).name}"
+    except ValueError:
+        return "the command reports an error"
+
+
+def label(task: TaskLog) -> str:
+    """Return the name of a task with its wildcards."""
+    wildcards = ", ".join(f"{name}={value}" for name, value in task.wildcards.items())
+    return f"{task.name} ({wildcards})" if wildcards else task.name
+
+
+def find_task(tasks: Iterable[TaskLog], wanted: str) -> TaskLog:
+    """Return the attempt with the id `wanted`. Raises NotFound."""
+    task = next((task for task in tasks if task_id(task) == wanted), None)
+    if task is None:
+        raise NotFound(f"the run has no task {wanted[:40]!r}")
+    return task
+
+
+def latest_attempts(tasks: Sequence[TaskLog]) -> list[TaskLog]:
+    """Return the last attempt of each task, in the order of the tasks."""
+    latest: dict[str, TaskLog] = {}
+    for task in tasks:
+        if task.id not in latest or task.attempt > latest[task.id].attempt:
+            latest[task.id] = task
+    return list(latest.values())
+
+
+def waits_for(task: TaskLog, latest: Mapping[str, TaskLog]) -> str | None:
+    """Return what a queued task waits for; None for others. `latest` has all tasks by id."""
+    if task.state is not TaskState.QUEUED:
+        return None
+    needed = (latest.get(one) for one in task.details.after)
+    names = {one.name for one in needed if one is not None and one.state is not TaskState.COMPLETE}
+    return f"outputs of {', '.join(sorted(names))}" if names else "cores, memory or GPUs"
+
+
+def run_seconds(task: TaskLog, now: datetime | None = None) -> float | None:
+    """Return how long an attempt ran until its end or `now`; None if it did not start."""
+    end = task.ended or now
+    if task.started is None or end is None:
+        return None
+    return max((end - task.started).total_seconds(), 0.0)
+
+
+def lease_seconds(task: TaskLog) -> float | None:
+    """Return how long an attempt waited for its lease; None if that is unknown."""
+    ready = task.details.ready
+    if ready is None or task.started is None:
+        return None
+    return max((task.started - ready).total_seconds(), 0.0)
+
+
+def efficiency(task: TaskLog) -> float | None:
+    """Return CPU time divided by the time of the leased cores, at most 1."""
+    took = run_seconds(task)
+    if task.cpu_seconds is None or not took:
+        return None
+    cores = task.details.cores or task.threads or 1
+    return round(min(task.cpu_seconds / (took * cores), 1.0), 3)
+
+
+def describe(task: TaskLog) -> JsonObject:
+    """Return all that is known about an attempt. Times are those of the wall clock."""
+    details = task.details
+    return {
+        "id": task_id(task),
+        "name": task.name,
+        "label": label(task),
+        "attempt": task.attempt,
+        "state": task.state.value,
+        "command": task.command,
+        "threads": task.threads,
+        "seconds": run_seconds(task),
+        "cpu_seconds": task.cpu_seconds,
+        "efficiency": efficiency(task),
+        "peak_memory": task.peak_memory,
+        "exit_code": task.exit_code,
+        "exit_words": exit_words(task.exit_code),
+        "ready": iso(details.ready),
+        "started": iso(task.started),
+        "ended": iso(task.ended),
+        "lease_seconds": lease_seconds(task),
+        "cores": details.cores,
+        "memory_mb": details.memory_mb,
+        "devices": [*details.devices],
+        "read_bytes": details.read_bytes,
+        "written_bytes": details.written_bytes,
+        "inputs": [*details.inputs],
+        "outputs": [*details.outputs],
+        "after": [*details.after],
+    }
+
+
+def steps(tasks: Sequence[TaskLog]) -> list[JsonObject]:
+    """Return one entry for each rule: tasks by state, and the seconds of all its attempts.
+
+    Rules come in the order of their first task.
+    """
+    latest = {task.id: task for task in latest_attempts(tasks)}
+    rules: dict[str, list[TaskLog]] = {}
+    for task in latest.values():
+        rules.setdefault(task.name, []).append(task)
+    seconds: dict[str, float] = {}
+    for task in tasks:
+        if task.ended is not None:
+            seconds[task.name] = seconds.get(task.name, 0.0) + (run_seconds(task) or 0.0)
+    return [_step(name, rule, latest, seconds.get(name, 0.0)) for name, rule in rules.items()]
+
+
+def _step(
+    name: str, rule: Sequence[TaskLog], latest: Mapping[str, TaskLog], seconds: float
+) -> JsonObject:
+    def number(state: TaskState) -> int:
+        return sum(task.state is state for task in rule)
+
+    waits = sorted({why for task in rule if (why := waits_for(task, latest))})
+    return {
+        "name": name,
+        "total": len(rule),
+        "done": number(TaskState.COMPLETE),
+        "running": number(TaskState.RUNNING),
+        "failed": number(TaskState.EXECUTOR_ERROR),
+        "canceled": number(TaskState.CANCELED),
+        "waits_for": "; ".join(waits[:_MOST_REASONS]) or None,
+        "seconds": seconds,
+    }

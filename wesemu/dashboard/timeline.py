@@ -1,0 +1,195 @@
+"""The timeline of a run: when each attempt of a task waited and ran, as bars and as figures."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlencode
+
+from wesemu.api.wes.responses import task_id
+from wesemu.dashboard.pages import WebPage
+from wesemu.dashboard.run_page import head
+from wesemu.dashboard.tasks import efficiency, label, lease_seconds, run_seconds
+from wesemu.errors import InvalidRequest, NotFound
+from wesemu.runs.model import JsonObject, JsonValue, Run, TaskLog, TaskState
+from wesemu.util.text import whole_number
+
+_PAGE = 200
+"""With more attempts than this, the timeline has one row for each rule; the attempts of one rule
+are on pages of this size."""
+
+_TICKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """The time axis: from the first moment that is known of any task, in seconds."""
+
+    first: datetime
+    seconds: float
+
+    def part(self, kind: str, begin: datetime, end: datetime) -> JsonObject:
+        """Return a part of a bar; `begin` and `length` in percent of the axis."""
+        seconds = max((end - begin).total_seconds(), 0.0)
+        return {
+            "kind": kind,
+            "begin": round(100 * (begin - self.first).total_seconds() / self.seconds, 3),
+            "length": round(100 * seconds / self.seconds, 3),
+            "seconds": seconds,
+        }
+
+
+def timeline(
+    run: Run, tasks: Sequence[TaskLog], query: Mapping[str, str], now: datetime
+) -> WebPage:
+    """Return a bar for each attempt of a task, or for each rule if there are many.
+
+    `query`: `rule` shows the attempts of one rule only, `page` (from 1) its further ones. `now` is
+    the time of the wall clock. Raises InvalidRequest, and NotFound for an unknown rule.
+    """
+    started = [task for task in tasks if task.started is not None]
+    rule = query.get("rule", "")
+    if rule and all(task.name != rule for task in tasks):
+        raise NotFound(f"the run has no rule {rule[:60]!r}")
+    wanted = [task for task in started if not rule or task.name == rule]
+    page = _page_number(query.get("page", ""))
+    grouped = not rule and len(wanted) > _PAGE
+    axis = _axis(started, now)
+    if grouped:
+        bars = _rule_bars(run, wanted, axis, now)
+    else:
+        wanted.sort(key=_start)
+        shown = wanted[(page - 1) * _PAGE : page * _PAGE]
+        bars = _task_bars(run, shown, _before(tasks), axis, now)
+    content = head(run) | {
+        "bars": bars,
+        "grouped": grouped,
+        "rule": rule or None,
+        "attempts": len(wanted),
+        "seconds": axis.seconds,
+        "ticks": [axis.seconds * tick / _TICKS for tick in range(_TICKS + 1)],
+        "waiting": sum(task.state is TaskState.QUEUED for task in tasks),
+        "next": _url(run, rule, page + 1) if not grouped and len(wanted) > page * _PAGE else None,
+        "previous": _url(run, rule, page - 1) if page > 1 else None,
+    }
+    return WebPage("timeline.html", f"{run.handle}: timeline", content)
+
+
+def _page_number(text: str) -> int:
+    number = whole_number(text or "1")
+    if not number:
+        raise InvalidRequest(f"{text[:40]!r} is no page; pages count from 1", field="page")
+    return number
+
+
+def _url(run: Run, rule: str, page: int = 1) -> str:
+    values = {"rule": rule, "page": str(page) if page > 1 else ""}
+    query = urlencode({name: value for name, value in values.items() if value})
+    return f"/ui/runs/{run.id}/timeline" + (f"?{query}" if query else "")
+
+
+def _start(task: TaskLog) -> datetime:
+    assert task.started is not None
+    return task.started
+
+
+def _end(task: TaskLog, now: datetime) -> datetime:
+    return max(task.ended or now, _start(task))
+
+
+def _axis(started: Sequence[TaskLog], now: datetime) -> Axis:
+    begins = [task.details.ready or _start(task) for task in started]
+    first = min((*begins, *map(_start, started)), default=now)
+    last = max((_end(task, now) for task in started), default=now)
+    return Axis(first, max((last - first).total_seconds(), 0.001))
+
+
+def _before(tasks: Iterable[TaskLog]) -> dict[tuple[str, int], datetime]:
+    """Return when the attempt before each attempt ended."""
+    return {(task.id, task.attempt + 1): task.ended for task in tasks if task.ended is not None}
+
+
+def _task_bars(
+    run: Run,
+    tasks: Iterable[TaskLog],
+    before: Mapping[tuple[str, int], datetime],
+    axis: Axis,
+    now: datetime,
+) -> list[JsonValue]:
+    bars: list[JsonValue] = []
+    for task in tasks:
+        ready, start = task.details.ready, _start(task)
+        parts = [axis.part("run", start, _end(task, now))]
+        waited: float | None = None
+        if ready is not None:
+            asked = max(before.get((task.id, task.attempt), axis.first), axis.first)
+            waited = max((ready - asked).total_seconds(), 0.0)
+            parts = [
+                axis.part("input", min(asked, ready), ready),
+                axis.part("lease", min(ready, start), start),
+                *parts,
+            ]
+        bars.append(
+            {
+                "label": label(task),
+                "url": f"/ui/runs/{run.id}/logs?{urlencode({'task': task_id(task)})}",
+                "state": task.state.value,
+                "attempt": task.attempt,
+                "parts": [part for part in parts if part["seconds"] or part["kind"] == "run"],
+                "input_seconds": waited,
+                "lease_seconds": lease_seconds(task),
+                "seconds": run_seconds(task, now),
+                "cores": task.details.cores or task.threads,
+                "efficiency": efficiency(task),
+                "peak_memory": task.peak_memory,
+            }
+        )
+    return bars
+
+
+def _rule_bars(run: Run, tasks: Iterable[TaskLog], axis: Axis, now: datetime) -> list[JsonValue]:
+    """Return a bar for each rule, from its first start to its last end; seconds are sums."""
+    rules: dict[str, list[TaskLog]] = {}
+    for task in sorted(tasks, key=_start):
+        rules.setdefault(task.name, []).append(task)
+    return [
+        {
+            "label": f"{name} ({len(attempts)})",
+            "url": _url(run, name),
+            "state": _joint_state(attempts).value,
+            "attempt": 1,
+            "parts": [
+                axis.part(
+                    "run", _start(attempts[0]), max(_end(attempt, now) for attempt in attempts)
+                )
+            ],
+            "input_seconds": None,
+            "lease_seconds": _sum(lease_seconds(attempt) for attempt in attempts),
+            "seconds": _sum(run_seconds(attempt, now) for attempt in attempts),
+            "cores": None,
+            "efficiency": _joint_efficiency(attempts),
+            "peak_memory": max((each.peak_memory or 0 for each in attempts), default=0) or None,
+        }
+        for name, attempts in rules.items()
+    ]
+
+
+def _joint_state(attempts: Iterable[TaskLog]) -> TaskState:
+    """Return the state of a rule: running, or else failed, if the last attempt of a task is."""
+    latest = {task.id: task for task in sorted(attempts, key=lambda task: task.attempt)}
+    states = {task.state for task in latest.values()}
+    order = (TaskState.RUNNING, TaskState.EXECUTOR_ERROR, TaskState.CANCELED)
+    return next((state for state in order if state in states), TaskState.COMPLETE)
+
+
+def _joint_efficiency(attempts: Iterable[TaskLog]) -> float | None:
+    measured = [each for each in attempts if each.cpu_seconds is not None and each.ended]
+    used = sum(each.cpu_seconds or 0.0 for each in measured)
+    available = sum(
+        (run_seconds(each) or 0.0) * (each.details.cores or each.threads or 1) for each in measured
+    )
+    return round(min(used / available, 1.0), 3) if available else None
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
