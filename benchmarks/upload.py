@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.figures import median, ratio
 from benchmarks.options import Options
-from benchmarks.processes import memory_bytes
+from benchmarks.processes import cpu_seconds_of, memory_bytes
 from benchmarks.report import Report, Row, at_least, figure
 from benchmarks.rounds import Samples, in_turns
 from benchmarks.server import Server, fresh, serving
@@ -34,16 +34,28 @@ def measure(options: Options) -> Report:
     """Measure in turns. The bare socket writes and syncs what it receives, and hashes nothing."""
     data = fresh(options.work / "upload")
     (data / "buckets" / _BUCKET).mkdir(parents=True)
+    cpu: dict[str, list[float]] = {OSS: [], WES: []}
+
+    def counted(name: str, send: Callable[[], object]) -> None:
+        before = cpu_seconds_of(server.pid)
+        send()
+        cpu[name].append(cpu_seconds_of(server.pid) - before)
+
     with serving(data) as server, _sink(data / "raw") as port:
+        server.wes.wait_until_ready()
         variants: dict[str, Callable[[], object]] = {
             RAW: lambda: _send_raw(port),
-            OSS: lambda: _put_object(server),
-            WES: lambda: _attach(server, data),
+            OSS: lambda: counted(OSS, lambda: _put_object(server)),
+            WES: lambda: counted(WES, lambda: _attach(server)),
         }
         before = memory_bytes([server.pid])
         samples = in_turns(variants, options.rounds or _ROUNDS)
         growth = memory_bytes([server.pid]) - before
     rows = [row for name in variants for row in _rows(name, samples)]
+    rows += [
+        figure(f"{name}, CPU of the server for a MiB", _ms_per_mebibyte(seconds), unit="ms")
+        for name, seconds in cpu.items()
+    ]
     rows.append(figure("memory of the server, after all - before", growth / _MEBIBYTE, unit="MiB"))
     return Report(
         f"upload: {_SIZE // _MEBIBYTE} MiB",
@@ -59,6 +71,10 @@ def _rows(name: str, samples: dict[str, Samples]) -> Iterator[Row]:
         # the ratio of speeds is that of the times, turned over
         share = ratio(samples[RAW].wall, samples[name].wall)
         yield at_least(f"{name} / {RAW}", share, _SHARE_OF_RAW, unit="x")
+
+
+def _ms_per_mebibyte(seconds: list[float]) -> float:
+    return 1000 * median(seconds) * _MEBIBYTE / _SIZE
 
 
 @contextmanager
@@ -104,7 +120,7 @@ def _put_object(server: Server) -> None:
     _send(server, "PUT", f"/{_BUCKET}/large", headers, b"", b"")
 
 
-def _attach(server: Server, data: Path) -> None:
+def _attach(server: Server) -> None:
     """Send a run with the attachment that is refused after it was received, and so removed."""
     head = f'--{_BOUNDARY}\r\n{_PART}"workflow_attachment"; filename="large"\r\n\r\n'
     fields = {"workflow_url": "missing.smk", "workflow_type": "SMK", "workflow_type_version": "9"}

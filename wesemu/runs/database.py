@@ -237,8 +237,10 @@ class Database:
         durable commit.
         """
         connection = self._writer if durable else self._unsynced
-        rows = await self._with_reserve(lambda: connection.execute_fetchall(statement, values))
-        return [dict(row) for row in rows]
+        records: Any = await self._with_reserve(
+            lambda: connection.execute_fetchall(statement, values)
+        )
+        return list(records)
 
     async def write_many(
         self, statement: str, rows: Sequence[Mapping[str, Any]], *, durable: bool = True
@@ -264,10 +266,10 @@ class Database:
     async def rows(self, query: str, values: Iterable[object] = ()) -> list[dict[str, Any]]:
         """Execute a query. Raises StoreError for a damaged file."""
         try:
-            rows = await self._reader.execute_fetchall(query, list(values))
+            records: Any = await self._reader.execute_fetchall(query, list(values))
         except sqlite3.DatabaseError as error:
             raise _damaged(self._path, error) if _is_damage(error) else error from error
-        return [dict(row) for row in rows]
+        return list(records)
 
 
 async def _write_many(
@@ -310,12 +312,19 @@ def _damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
 async def _connect(path: Path, opening: AsyncExitStack) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None)
     opening.push_async_callback(connection.close)
-    connection.row_factory = sqlite3.Row
+    connection.row_factory = _Record
     await connection.execute("PRAGMA journal_mode = WAL")
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
     await connection.execute("PRAGMA busy_timeout = 5000")
     return connection
+
+
+class _Record(dict[str, Any]):
+    """A row by column, made in SQLite's thread: a query may return 100,000 rows."""
+
+    def __init__(self, cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> None:
+        super().__init__(zip([column[0] for column in cursor.description], row, strict=True))
 
 
 async def _check(connection: aiosqlite.Connection, path: Path) -> None:
@@ -325,21 +334,21 @@ async def _check(connection: aiosqlite.Connection, path: Path) -> None:
     """
     tables = await connection.execute_fetchall("SELECT name FROM sqlite_master")
     version = await connection.execute_fetchall("PRAGMA user_version")
-    if list(tables) and not next(iter(version))[0]:
+    if list(tables) and not next(iter(version))["user_version"]:
         raise StoreError(
             f"{path} is a database of another program; choose another data directory, or move it "
             "away"
         )
     if (await asyncio.to_thread(path.stat)).st_size <= _QUICKLY_CHECKED:
         [result] = await connection.execute_fetchall("PRAGMA quick_check(1)")
-        if result[0] != "ok":
-            raise sqlite3.DatabaseError(result[0])
+        if result["quick_check"] != "ok":
+            raise sqlite3.DatabaseError(result["quick_check"])
 
 
 async def _migrate(connection: aiosqlite.Connection, path: Path) -> None:
     async with connection.execute("PRAGMA user_version") as cursor:
         row = await cursor.fetchone()
-    version = int(row[0]) if row else 0
+    version = int(row["user_version"]) if row else 0
     if version > len(MIGRATIONS):
         raise StoreError(f"the index {path} was written by a newer wesemu; use that one")
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):

@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +25,9 @@ from wesemu.runs.digests import FileDigests
 from wesemu.storage.buckets import INCOMING, RECORDS, Buckets, parse, remove_empty, sync_folders
 from wesemu.storage.checksums import Crc64, combine_crc64
 from wesemu.storage.listing import KeyPage, KeyWalk, page
-from wesemu.storage.upload_buffer import Digests, UploadFile
+from wesemu.storage.upload_buffer import Digests, UploadFile, held_open
 
 # Records: what the object's file itself does not hold.
-
 
 _STAMP_LENGTH = 5
 _EARLIER = ".earlier"
@@ -374,9 +373,11 @@ class ObjectStore:
     def all(self, bucket: str) -> Iterator[ObjectInfo]:
         return self._infos(bucket, self._walk(bucket, "", ""))
 
-    def _key_lock(self, target: ObjectPath) -> threading.Lock:
-        """Return the lock for the file and the record of a key."""
-        return self._key_locks[hash((target.folder, target.key)) % _LOCKS]
+    @contextmanager
+    def _key_lock(self, target: ObjectPath) -> Iterator[None]:
+        """Lock the file and the record of a key. A file that is replaced is freed after that."""
+        with held_open(target.path), self._key_locks[hash((target.folder, target.key)) % _LOCKS]:
+            yield
 
     def _replace(
         self,

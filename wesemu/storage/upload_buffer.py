@@ -6,6 +6,8 @@ import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +161,19 @@ class UploadFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Keep the file at `path` open, if there is one. If it is replaced, it is freed at the end.
+
+    Freeing a large file takes seconds, in which the caller must not hold a lock.
+    """
+    with ExitStack() as opened:
+        with suppress(OSError):
+            # O_NONBLOCK: opening a named pipe would wait for a writer
+            opened.callback(os.close, os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW))
+        yield
 
 
 def _umask(folder: Path) -> int:

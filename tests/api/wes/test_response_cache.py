@@ -1,9 +1,14 @@
 """What is told of an ended run is put into words once, and is the same as ever."""
 
+import threading
+
+import pytest
 from api.wes.fixtures import Client, Ended, Submit, absolute, fetch
 
-from wesemu.api.wes.models import PREFIX, VERSIONS
+from wesemu.api.wes import responses
+from wesemu.api.wes.models import PREFIX, VERSIONS, WesTaskLog
 from wesemu.api.wes.responses import ResponseCache
+from wesemu.runs.model import TaskLog
 
 RUNS = f"{PREFIX}/runs"
 
@@ -42,6 +47,25 @@ async def test_a_run_that_was_removed_is_told_no_more(
     assert [run["run_id"] for run in (await fetch(wes, RUNS))["runs"]] == [ids[2], ids[0]]
     for below in ("", "/status", "/tasks"):
         await fetch(wes, f"{RUNS}/{ids[1]}{below}", 404)
+
+
+async def test_the_log_of_a_run_is_rendered_in_a_thread(
+    wes: Client, submit: Submit, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 100,000 tasks that takes seconds; other requests are answered meanwhile."""
+    run_id = await submit([{"task": "a"}, {"task": "b"}])
+    await ended(run_id)
+    render, threads = responses.task_log, list[threading.Thread]()
+
+    def task_log(task: TaskLog, url: str) -> WesTaskLog:
+        threads.append(threading.current_thread())
+        return render(task, url)
+
+    monkeypatch.setattr(responses, "task_log", task_log)
+    log = await fetch(wes, f"{RUNS}/{run_id}")
+    assert [task["name"] for task in log["task_logs"]] == ["a", "b"]
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 def test_texts_are_bounded_by_their_letters() -> None:

@@ -21,6 +21,7 @@ from wesemu.runs.data_directory import IdSource
 from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 from wesemu.storage.buckets import INCOMING
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+from wesemu.storage.upload_buffer import held_open
 
 ABC = "900150983CD24FB0D6963F7D28E17F72"
 
@@ -137,6 +138,23 @@ def test_hard_links_to_a_replaced_file_keep_their_bytes(bucket: Path, store: Obj
     (bucket.parent / "own").hardlink_to(bucket / "a.bam")
     put(store, "a.bam")
     assert (bucket.parent / "own").read_bytes() == b"a run's own output"
+
+
+def test_a_replaced_file_is_freed_after_the_locks(tmp_path: Path) -> None:
+    def is_open() -> bool:
+        links = [
+            str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()
+        ]
+        return f"{path} (deleted)" in links
+
+    path = tmp_path / "large"
+    path.write_bytes(b"x")
+    with held_open(path):
+        path.unlink()
+        assert is_open()
+    assert not is_open()
+    with held_open(path), held_open(tmp_path):
+        assert not path.exists()
 
 
 def test_overwriting_can_be_forbidden(store: ObjectStore) -> None:

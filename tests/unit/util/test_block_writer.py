@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from wesemu.util.block_writer import BLOCK_SIZE, write_blocks
+from wesemu.util.block_writer import BLOCK_SIZE, MOST_BEHIND, write_blocks
 
 BLOCK = bytes(BLOCK_SIZE)
 PATIENCE_SECONDS = 30
@@ -55,6 +55,51 @@ async def test_steps_run_beside_each_other():
     step = lambda block: both.wait(PATIENCE_SECONDS)  # noqa: E731
     await write_blocks(stream(BLOCK, BLOCK), [step, step], nothing)
     assert not both.broken
+
+
+async def test_a_step_does_not_wait_for_a_slower_one():
+    others_done = threading.Event()
+    fast = list[bytes]()
+
+    def slow(block: bytes) -> None:
+        assert others_done.wait(PATIENCE_SECONDS)
+
+    def step(block: bytes) -> None:
+        fast.append(block)
+        if len(fast) == MOST_BEHIND:
+            others_done.set()
+
+    await write_blocks(stream(*[BLOCK] * MOST_BEHIND), [slow, step], nothing)
+    assert len(fast) == MOST_BEHIND
+
+
+async def test_no_more_is_received_than_a_step_can_take():
+    received, may_go_on = list[bytes](), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(4 * MOST_BEHIND):
+            received.append(BLOCK)
+            if len(received) == MOST_BEHIND + 1:
+                loop.call_later(0, may_go_on.set)
+            yield BLOCK
+
+    in_memory = list[int]()
+
+    def step(block: bytes) -> None:
+        assert may_go_on.wait(PATIENCE_SECONDS)
+        done = len(in_memory)
+        in_memory.append(len(received) - done)
+
+    await write_blocks(chunks(), [step], nothing)
+    assert len(in_memory) == 4 * MOST_BEHIND
+    assert max(in_memory) <= MOST_BEHIND + 2
+
+
+async def test_small_chunks_are_joined():
+    blocks = list[bytes]()
+    await write_blocks(stream(*[b"x"] * 3000), [blocks.append], nothing)
+    assert blocks == [b"x" * 3000]
 
 
 async def test_a_long_stream_is_synced_while_it_is_written():

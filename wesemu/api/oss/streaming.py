@@ -207,7 +207,8 @@ async def upload_file(store: ObjectStore, bucket: str) -> AsyncIterator[UploadFi
 async def body(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the request's body in chunks. Raises OssRefused if the connection breaks."""
     try:
-        async for chunk in request.content.iter_any():
+        # Chunks this large also raise aiohttp's limit, at which it pauses the socket.
+        async for chunk in request.content.iter_chunked(_CHUNK):
             yield chunk
     except (ConnectionError, web.RequestPayloadError) as error:
         raise OssRefused(
