@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
@@ -108,10 +108,11 @@ async def create_app(
         if (verifier := await asyncio.to_thread(build_verifier, settings.auth.oidc)) is not None:
             opening.push_async_callback(verifier.close)
         request_gate = RequestGate(core.wall)
+        controls = _controls(settings, core, request_gate)
         app = await build_apis(
-            settings, core, core.objects, callbacks, request_gate, verifier, readiness
+            settings, core, core.objects, callbacks, request_gate, verifier, readiness, controls
         )
-        add_controls(app, settings, core, core.objects, request_gate, readiness, sandbox.kind)
+        add_controls(app, settings, core, controls, request_gate, readiness, sandbox.kind)
         app[RUNS] = core.runs
         resources = opening.pop_all()
 
@@ -153,6 +154,7 @@ async def build_apis(
     request_gate: RequestGate,
     verifier: Verifier | None,
     readiness: Readiness,
+    controls: "_Controls",
 ) -> web.Application:
     """Return an application with the WES, AGS and OSS APIs and the dashboard; `add_controls` adds
     the control API.
@@ -222,8 +224,9 @@ async def build_apis(
             admin_access,
             core.clock_control,
             settings.sla.pace.value,
-            request_gate.faults,
-            core.policy,
+            controls.faults,
+            controls.resets,
+            controls.snapshots,
             request_gate.requests,
         ),
         core.references.names,
@@ -235,19 +238,17 @@ async def build_apis(
     return app
 
 
-def add_controls(
-    app: web.Application,
-    settings: Settings,
-    core: Core,
-    objects: ObjectServices,
-    request_gate: RequestGate,
-    readiness: Readiness,
-    sandbox: str,
-) -> None:
-    """Add the routes of the control API to `app`, and close its event streams on shutdown.
+@dataclass(frozen=True, slots=True)
+class _Controls:
+    """What the control API and the dashboard's page of the emulator share."""
 
-    `sandbox` names the sandbox of users' own workflows, such as "landlock".
-    """
+    admin: AdminService
+    faults: FaultHandlers
+    resets: ResetHandlers
+    snapshots: SnapshotHandlers
+
+
+def _controls(settings: Settings, core: Core, request_gate: RequestGate) -> _Controls:
     admin = AdminService(
         core.store,
         core.runs,
@@ -256,15 +257,39 @@ def add_controls(
         core.directory_check.close,
         core.data.runs,
     )
-    pace = settings.sla.pace.value
     faults = FaultHandlers(request_gate.faults, core.policy)
-    events = EventHandlers(admin)
 
     async def restore() -> None:
         faults.clear_all()
         request_gate.requests.clear()
         await core.clock_control.adjust(speed=settings.clock.speed)
 
+    resets = ResetHandlers(
+        admin,
+        request_gate.gate,
+        core.ids,
+        restore=restore,
+        empty_buckets=core.objects.buckets.empty,
+        to_seed=None if core.seed is None else partial(_to_seed, settings, core, core.seed),
+    )
+    return _Controls(admin, faults, resets, _snapshots(core, admin, resets))
+
+
+def add_controls(
+    app: web.Application,
+    settings: Settings,
+    core: Core,
+    controls: _Controls,
+    request_gate: RequestGate,
+    readiness: Readiness,
+    sandbox: str,
+) -> None:
+    """Add the routes of the control API to `app`, and close its event streams on shutdown.
+
+    `sandbox` names the sandbox of users' own workflows, such as "landlock".
+    """
+    pace = settings.sla.pace.value
+    events = EventHandlers(controls.admin)
     places: dict[str, JsonValue] = {
         "data": str(core.data.root),
         "pipelines": str(core.pipelines),
@@ -272,15 +297,6 @@ def add_controls(
         "node": _node(core.node),
         "sandbox": sandbox,
     }
-    resets = ResetHandlers(
-        admin,
-        request_gate.gate,
-        core.ids,
-        restore=restore,
-        empty_buckets=objects.buckets.empty,
-        to_seed=None if core.seed is None else partial(_to_seed, settings, core, core.seed),
-    )
-
     references = ReferenceHandlers(core.references, core.data)
 
     starting = app[STARTING] = []
@@ -292,22 +308,22 @@ def add_controls(
     for part in (
         StateHandlers(core.engines, problems, partial(_tools, settings.tools), places),
         ClockHandlers(core.clock_control, core.wall, pace),
-        faults,
+        controls.faults,
         RequestLogHandlers(request_gate.requests),
         events,
         MetricsHandlers(
-            admin,
+            controls.admin,
             request_gate.metrics,
             core.clock_control.clock,
             partial(machine_figures, core, settings),
         ),
-        resets,
-        _snapshots(core, admin, resets),
+        controls.resets,
+        controls.snapshots,
         references,
         PruneHandlers(core.retention),
     ):
         app.add_routes(part.routes())
-    app.on_shutdown.append(resets.close)
+    app.on_shutdown.append(controls.resets.close)
     app.on_shutdown.append(references.close)
     app.on_shutdown.append(events.close)
 

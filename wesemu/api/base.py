@@ -69,6 +69,13 @@ class Dialect(Protocol):
         """Whether the request log has the requests of this dialect."""
         ...
 
+    def is_control(self, request: web.Request) -> bool:
+        """Return whether the request controls the server, by the rules of `AdminAccess`.
+
+        It has no faults, is not logged, and does not wait for a reset, which it may have started.
+        """
+        ...
+
     def owns(self, request: web.Request) -> bool:
         """Return whether this dialect answers the request. This includes unknown routes."""
         ...

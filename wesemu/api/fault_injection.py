@@ -4,10 +4,11 @@
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 from aiohttp import web
@@ -140,6 +141,8 @@ BUCKET_OPERATIONS = (
 )
 """Names of the OSS operations. Method and path alone do not identify them."""
 
+_MOST_STRUCK = 100
+
 _CALL = re.compile(r"([A-Z]+|\*) (/\S*)")
 _METHODS = frozenset({"*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _NEVER_IN_PATH = re.compile(r"[?#]|%[0-9A-Fa-f]{2}")
@@ -163,6 +166,16 @@ class RequestFault:
     code: str | None = None
     message: str | None = None
     after: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StruckRequest:
+    """A request that a fault has happened to. `at` is wall clock time."""
+
+    at: datetime
+    method: str
+    path: str
+    fault: RequestFault
 
 
 class InjectedResponse(web.HTTPException):
@@ -193,9 +206,10 @@ _BY_NAME = _Pattern("", ())
 
 
 class RequestFaults:
-    """Queue of the faults that wait for requests."""
+    """Queue of the faults that wait for requests. `struck` has the last ones that did not."""
 
     def __init__(self) -> None:
+        self.struck: deque[StruckRequest] = deque(maxlen=_MOST_STRUCK)
         self._pending: list[tuple[RequestFault, _Pattern, int]] = []
 
     @property
@@ -223,6 +237,7 @@ class RequestFaults:
 
     def clear(self) -> None:
         self._pending.clear()
+        self.struck.clear()
 
     def match(self, method: str, path: str, operation: str = "") -> RequestFault | None:
         """Return the oldest fault that matches the request, and count it down. `operation` is the
@@ -233,6 +248,7 @@ class RequestFaults:
                     del self._pending[number]
                 else:
                     self._pending[number] = (fault, pattern, times - 1)
+                self.struck.append(StruckRequest(datetime.now(UTC), method, path, fault))
                 return fault
         return None
 

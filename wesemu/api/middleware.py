@@ -13,7 +13,6 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 from yarl import URL
 
-from wesemu.api.admin.routes import AdminDialect
 from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Releasable
 from wesemu.api.connections import Proxies
 from wesemu.api.csrf import CrossOrigins, RequestGuard
@@ -51,8 +50,7 @@ def api_middleware(
             return preflight
         request = proxies.original_request(request)
         dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
-        # The path alone is not enough: for the host of a bucket, OSS owns this path, too.
-        is_control = isinstance(dialect, AdminDialect) and dialect.owns(request)
+        is_control = dialect.is_control(request)
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
         made: list[web.StreamResponse] = []

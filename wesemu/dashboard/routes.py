@@ -48,6 +48,7 @@ from wesemu.runs.statistics import RunStatistics
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.workflows.params import PARAMS
 
+_EMULATOR = f"{HOME}emulator"
 _LOGIN = f"{HOME}login"
 _STATIC = f"{HOME}static/"
 _PUBLIC = (_LOGIN, _STATIC)
@@ -95,6 +96,9 @@ class DashboardDialect:
         self._tokens = tokens
         self._pages = pages
         self._closed = closed
+
+    def is_control(self, request: web.Request) -> bool:
+        return request.path.startswith(_EMULATOR)
 
     def owns(self, request: web.Request) -> bool:
         return request.path == "/" or request.path.startswith(HOME) or request.path == HOME[:-1]
@@ -213,7 +217,9 @@ class DashboardHandlers:
             web.post(_LOGIN, self.login),
             web.post(f"{HOME}logout", self.logout),
             web.post(f"{HOME}new", self.start),
-            web.post(f"{HOME}emulator", self.control),
+            web.post(_EMULATOR, self.control),
+            web.post(f"{_EMULATOR}/snapshot", self.save_snapshot),
+            web.post(f"{_EMULATOR}/load", self.load_snapshot),
             *self._run_pages.routes(),
             web.get(HOME + "objects/{bucket}/{key:.+}", self.object),
             web.post(f"{HOME}buckets", self.create_bucket),
@@ -335,9 +341,19 @@ class DashboardHandlers:
         return await self._pages.render(emulator.page(self._controls, request), request)
 
     async def control(self, request: web.Request) -> web.Response:
-        """Change the clock or clear faults, as a form of the page asks."""
+        """Change the clock, add or clear faults, or reset, as a form of the page asks."""
         await emulator.apply(self._controls, request, await read_form(request))
-        return web.Response(status=303, headers={"Location": f"{HOME}emulator"})
+        return web.Response(status=303, headers={"Location": _EMULATOR})
+
+    async def save_snapshot(self, request: web.Request) -> web.StreamResponse:
+        return await emulator.save_snapshot(self._controls, request)
+
+    async def load_snapshot(self, request: web.Request) -> web.Response:
+        try:
+            await emulator.load_snapshot(self._controls, request)
+        except web.RequestPayloadError as error:
+            raise InvalidRequest(CUT_OFF) from error
+        return web.Response(status=303, headers={"Location": _EMULATOR})
 
     async def buckets(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(buckets.overview, self._objects)

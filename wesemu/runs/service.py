@@ -60,6 +60,8 @@ class ServicePolicy:
     def __init__(self, terms: SlaTerms) -> None:
         self._terms = terms
         self._pending: deque[InjectedFault] = deque()
+        self.struck: deque[tuple[RunId, InjectedFault]] = deque(maxlen=100)
+        """The last runs that got a fault."""
 
     @property
     def pending(self) -> tuple[InjectedFault, ...]:
@@ -71,6 +73,7 @@ class ServicePolicy:
 
     def clear(self) -> None:
         self._pending.clear()
+        self.struck.clear()
 
     def check(self, request: RunRequest, workflow: str) -> SlaTerms:
         """Return the terms of a run; `workflow`: bundled pipeline or "". Raises InvalidRequest."""
@@ -82,7 +85,7 @@ class ServicePolicy:
             )
         return replace(self._terms, bases=bases)
 
-    def accept(self, request: RunRequest, workflow: str) -> SlaTerms:
+    def accept(self, request: RunRequest, workflow: str, run_id: RunId) -> SlaTerms:
         """As `check`, for an accepted run; also assign it the first fault that can happen to it.
 
         A workflow without a service level cannot be late.
@@ -91,6 +94,7 @@ class ServicePolicy:
         for fault in self._pending:
             if workflow or fault.fails_at_task is not None or fault.out_of_disk:
                 self._pending.remove(fault)
+                self.struck.append((run_id, fault))
                 return replace(terms, fault=fault)
         return terms
 
@@ -460,7 +464,7 @@ class RunService:
             placement=plan.placement,
             shared_output=plan.shared_output,
             tools=facts_of(request.tags)["tools"],
-            terms=self._policy.accept(request, plan.workflow),
+            terms=self._policy.accept(request, plan.workflow, run_id),
         )
 
     async def _queue(self, run: Run, plan: Plan) -> Run:

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from api.dashboard.conftest import Client, Read
+from aiohttp import FormData
+from api.dashboard.conftest import Client, Read, Submit
 
 from wesemu.settings import Settings
 
@@ -19,7 +20,7 @@ async def test_the_clock_is_shown_and_changed(client: Client, read: Read) -> Non
     after = json.loads(await read("/ui/emulator.json"))
     assert (before["speed"], after["speed"]) == (1.0, 60.0)
     assert before["now"] < after["now"]
-    assert "60.0 emulated seconds a second" in await read("/ui/emulator")
+    assert "60 emulated seconds a second" in await read("/ui/emulator")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,88 @@ async def test_pages_are_not_in_the_list_of_requests(read: Read) -> None:
     assert json.loads(await read("/ui/emulator.json"))["requests"] == []
 
 
+async def test_a_fault_of_the_form_happens_and_is_listed(client: Client, read: Read) -> None:
+    form = {"fault": "request", "operation": "ListRuns", "status": "418", "code": "", "times": ""}
+    async with client.post("/ui/emulator", data=form) as response:
+        assert "ListRuns" in await response.text()
+    async with client.get("/ga4gh/wes/v1/runs") as response:
+        assert response.status == 418
+    page = json.loads(await read("/ui/emulator.json"))
+    assert page["faults"] == []
+    [struck] = page["struck"]
+    assert (struck["what"], struck["effect"]) == ("GET /ga4gh/wes/v1/runs", "status 418")
+    assert page["requests"][0]["operation"] == "ListRuns"
+
+
+async def test_a_fault_of_a_run_names_the_run(client: Client, read: Read, submit: Submit) -> None:
+    async with client.post("/ui/emulator", data={"fault": "run", "fails_at_task": "1"}) as response:
+        assert response.status == 200
+    run = await submit([{"task": "align"}])
+    assert run.state.value != "COMPLETE"
+    [struck] = json.loads(await read("/ui/emulator.json"))["struck"]
+    assert (struck["run"], struck["effect"]) == (run.id, "fails at task 1")
+    async with client.post("/ui/emulator", data={"clear": "faults"}):
+        assert json.loads(await read("/ui/emulator.json"))["struck"] == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"operation": "ListRuns"},
+        {"operation": "ListRuns", "status": "x"},
+        {"operation": "ListRuns", "status": "200"},
+        {"operation": "ListRuns", "delay": "-1"},
+        {"operation": "Nothing", "status": "503"},
+        {"unknown": "x"},
+    ],
+)
+async def test_a_bad_fault_is_refused(client: Client, read: Read, form: dict[str, str]) -> None:
+    async with client.post("/ui/emulator", data={"fault": "request", **form}) as response:
+        assert response.status == 400
+    assert json.loads(await read("/ui/emulator.json"))["faults"] == []
+
+
+async def test_a_reset_removes_runs_and_on_request_objects(
+    client: Client, read: Read, submit: Submit, settings: Settings
+) -> None:
+    await submit()
+    async with client.post("/ui/emulator", data={"reset": "runs"}) as response:
+        assert response.url.path == "/ui/emulator"
+    assert json.loads(await read("/ui/index.json"))["runs"] == []
+    assert json.loads(await read("/ui/buckets.json"))["buckets"]
+    async with client.post("/ui/emulator", data={"reset": "everything"}) as response:
+        assert response.status == 200
+    assert json.loads(await read("/ui/buckets.json"))["buckets"] == []
+
+
+async def test_a_snapshot_is_saved_and_loaded(client: Client, read: Read, submit: Submit) -> None:
+    run = await submit()
+    async with client.post("/ui/emulator/snapshot") as response:
+        assert response.headers["Content-Disposition"].startswith("attachment")
+        snapshot = await response.read()
+    async with client.post("/ui/emulator", data={"reset": "everything"}):
+        assert json.loads(await read("/ui/index.json"))["runs"] == []
+    form = FormData()
+    form.add_field("snapshot", snapshot, filename="a.tar")
+    async with client.post("/ui/emulator/load", data=form) as response:
+        assert response.status == 200, await response.text()
+    assert [row["id"] for row in json.loads(await read("/ui/index.json"))["runs"]] == [run.id]
+    assert json.loads(await read("/ui/buckets.json"))["buckets"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("", b""), ("a.tar", b"garbage")])
+async def test_a_bad_snapshot_changes_nothing(
+    client: Client, read: Read, submit: Submit, name: str, content: bytes
+) -> None:
+    await submit()
+    form = FormData()
+    form.add_field("snapshot", content, filename=name)
+    async with client.post("/ui/emulator/load", data=form) as response:
+        assert response.status == 400
+    assert len(json.loads(await read("/ui/index.json"))["runs"]) == 1
+
+
 class TestWithAdminToken:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
@@ -71,8 +154,9 @@ class TestWithAdminToken:
             async with client.get(f"/ui/{page}") as response:
                 assert response.status == 401
                 assert "the admin token" in await response.text()
-        async with client.post("/ui/emulator", data={"speed": "2"}) as response:
-            assert response.status == 401
+        for path in ("", "/snapshot", "/load"):
+            async with client.post(f"/ui/emulator{path}", data={"speed": "2"}) as response:
+                assert response.status == 401
         headers = {"Authorization": "Bearer admin-token"}
         async with client.get("/ui/emulator.json", headers=headers) as response:
             assert response.status == 200

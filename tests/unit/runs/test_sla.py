@@ -140,8 +140,8 @@ def test_a_fault_strikes_one_run_and_no_rehearsal() -> None:
     policy, asked = ServicePolicy(SlaTerms()), RunRequest("wgs")
     policy.inject(InjectedFault(late_minutes=3))
     assert policy.check(asked, "wgs").fault == InjectedFault()
-    assert policy.accept(asked, "wgs").fault == InjectedFault(late_minutes=3)
-    assert policy.accept(asked, "wgs").fault == InjectedFault()
+    assert policy.accept(asked, "wgs", RunId("1")).fault == InjectedFault(late_minutes=3)
+    assert policy.accept(asked, "wgs", RunId("1")).fault == InjectedFault()
 
 
 def test_a_users_own_workflow_cannot_pretend() -> None:

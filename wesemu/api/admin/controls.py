@@ -105,8 +105,8 @@ class FaultHandlers:
     """Queues faults: `calls` for requests, `policy` for runs."""
 
     def __init__(self, calls: RequestFaults, policy: ServicePolicy) -> None:
-        self._calls = calls
-        self._policy = policy
+        self.calls = calls
+        self.policy = policy
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -119,10 +119,14 @@ class FaultHandlers:
         return self._answer()
 
     async def inject(self, request: web.Request) -> web.Response:
-        body = await read(request, models.FaultBody)
+        self.add(await read(request, models.FaultBody))
+        return self._answer()
+
+    def add(self, body: models.FaultBody) -> None:
+        """Queue a fault. Raises InvalidRequest for an unknown operation."""
         if body.next_run is not None:
             for _ in range(body.times):
-                self._policy.inject(_to_run_fault(body.next_run))
+                self.policy.inject(_to_run_fault(body.next_run))
         elif body.operation is not None:
             fault = RequestFault(
                 body.operation,
@@ -133,8 +137,7 @@ class FaultHandlers:
                 body.message,
                 body.after,
             )
-            self._calls.inject(fault, body.times)
-        return self._answer()
+            self.calls.inject(fault, body.times)
 
     async def clear(self, request: web.Request) -> web.Response:
         await read_nothing(request)
@@ -142,8 +145,8 @@ class FaultHandlers:
         return self._answer()
 
     def clear_all(self) -> None:
-        self._calls.clear()
-        self._policy.clear()
+        self.calls.clear()
+        self.policy.clear()
 
     def _answer(self) -> web.Response:
         calls = [
@@ -157,9 +160,9 @@ class FaultHandlers:
                 message=fault.message,
                 after=fault.after,
             )
-            for fault, times in self._calls.pending
+            for fault, times in self.calls.pending
         ]
-        runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self._policy.pending]
+        runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self.policy.pending]
         return answer(models.FaultList(faults=[*calls, *runs]))
 
 
@@ -261,9 +264,13 @@ class ResetHandlers:
     async def reset(self, request: web.Request) -> web.Response:
         """Reset while other requests wait. The reset continues if the client disconnects."""
         body = await read(request, models.Reset)
-        buckets = body.buckets or self._to_seed is not None
+        return answer(await self.start_over(buckets=body.buckets))
+
+    async def start_over(self, *, buckets: bool) -> models.ResetReport:
+        """Reset. `buckets` also removes all objects, as a server with a seed always does."""
+        buckets = buckets or self._to_seed is not None
         removed = await self.run(self._to_seed or _nothing, buckets=buckets)
-        return answer(models.ResetReport(runs=removed, buckets=buckets))
+        return models.ResetReport(runs=removed, buckets=buckets)
 
     async def run(self, work: Callable[[], Awaitable[None]], *, buckets: bool) -> int:
         """Reset, then do `work` while requests still wait. Return the number of removed runs.

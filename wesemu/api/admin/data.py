@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -37,19 +38,30 @@ async def _temporary_folder(data: DataDirectory) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _receive(
+async def _receive_body(
     request: web.Request, file: Path, progress: Callable[[int], None] = lambda size: None
 ) -> None:
-    """Write the body of a request to a file. Raises SystemFault if the disk has too little space.
+    """As `receive`, for the body of a request."""
+    chunks = request.content.iter_chunked(_CHUNK)
+    await receive(chunks, file, size=request.content_length or 0, progress=progress)
 
-    `progress` gets the number of bytes so far.
+
+async def receive(
+    chunks: AsyncIterator[bytes],
+    file: Path,
+    *,
+    size: int = 0,
+    progress: Callable[[int], None] = lambda size: None,
+) -> None:
+    """Write a stream to a file. Raises SystemFault if the disk has too little space.
+
+    `size` is the number of expected bytes, if it is known; `progress` gets that of bytes so far.
     """
     room = (await asyncio.to_thread(shutil.disk_usage, file.parent)).free - LITTLE_DISK
-    size = request.content_length or 0
     received = 0
     target = await asyncio.to_thread(file.open, "wb")
     with target:
-        async for chunk in request.content.iter_chunked(_CHUNK):
+        async for chunk in chunks:
             received += len(chunk)
             if max(size, received) > room:
                 raise SystemFault(f"the disk has {room} bytes left, too few for this file")
@@ -94,7 +106,12 @@ class SnapshotHandlers:
             file = folder / "snapshot.tar"
             state = await self._state()
             await asyncio.to_thread(snapshots.save, self._data, self._marks, file, state)
-            response = web.StreamResponse(headers={"Content-Type": snapshots.MEDIA_TYPE})
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": snapshots.MEDIA_TYPE,
+                    "Content-Disposition": 'attachment; filename="wesemu-snapshot.tar"',
+                }
+            )
             response.content_length = (await asyncio.to_thread(file.stat)).st_size
             await response.prepare(request)
             content = await asyncio.to_thread(file.open, "rb")
@@ -106,9 +123,13 @@ class SnapshotHandlers:
 
     async def load(self, request: web.Request) -> web.Response:
         """Replace runs, buckets and time by those of a snapshot. A wrong one changes nothing."""
+        return answer(await self.load_file(partial(_receive_body, request)))
+
+    async def load_file(self, fill: Callable[[Path], Awaitable[None]]) -> models.SnapshotReport:
+        """As `load`; `fill` writes the snapshot to a file."""
         async with _temporary_folder(self._data) as folder:
             file, unpacked = folder / "snapshot.tar", folder / "unpacked"
-            await _receive(request, file)
+            await fill(file)
             state = await asyncio.to_thread(snapshots.unpack, file, unpacked, self._marks)
             self._check(state)
             counts: list[SnapshotCounts] = []
@@ -119,10 +140,8 @@ class SnapshotHandlers:
 
             await self._resets.run(install, buckets=True)
         [brought] = counts
-        return answer(
-            models.SnapshotReport(
-                runs=brought.runs, buckets=brought.buckets, references=brought.references
-            )
+        return models.SnapshotReport(
+            runs=brought.runs, buckets=brought.buckets, references=brought.references
         )
 
 
@@ -207,7 +226,7 @@ class ReferenceHandlers:
             report.bytes = size
 
         try:
-            await _receive(request, fasta, received)
+            await _receive_body(request, fasta, received)
         except BaseException:
             del self._adding[report.name]
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -116,6 +116,9 @@ class AdminDialect:
     def __init__(self, access: AdminAccess) -> None:
         self._access = access
 
+    def is_control(self, request: web.Request) -> bool:
+        return self.owns(request)
+
     def owns(self, request: web.Request) -> bool:
         return request.path.startswith(CONTROL)
 

@@ -39,6 +39,9 @@ class AgsDialect:
     def __init__(self, authenticator: AgsAuthenticator) -> None:
         self._authenticator = authenticator
 
+    def is_control(self, request: web.Request) -> bool:
+        return False
+
     def owns(self, request: web.Request) -> bool:
         return request.path == "/gs" or request.path.startswith("/gs/")
 

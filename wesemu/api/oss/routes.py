@@ -170,6 +170,9 @@ class OssDialect:
         self._buckets = buckets
         self._others = others
 
+    def is_control(self, request: web.Request) -> bool:
+        return False
+
     def owns(self, request: web.Request) -> bool:
         """Return whether the request is for OSS: by PREFIX or by what only OSS clients send.
 

@@ -157,6 +157,9 @@ class WesDialect:
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
+    def is_control(self, request: web.Request) -> bool:
+        return False
+
     def owns(self, request: web.Request) -> bool:
         return _PATHS.fullmatch(merge_slashes(request.path)) is not None
 
