@@ -4,12 +4,13 @@ The fields of the bundled pipelines come from the models of their parameters.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from wesemu.dashboard.pages import WebPage, text_of
 from wesemu.errors import BucketNotFound, InvalidRequest
 from wesemu.runs.model import JsonObject, JsonValue, RunRequest
 from wesemu.runs.ports import DryRunResult
+from wesemu.runs.run_figures import estimated
 from wesemu.runs.sla import ServiceLevel
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
@@ -67,6 +68,13 @@ def known_files(objects: ObjectServices, references: Callable[[], list[str]]) ->
         if len(reads) >= _MOST_FILES:
             break
     return {"reads": reads[:_MOST_FILES], "references": [*references()]}
+
+
+def chosen(files: Sequence[str]) -> dict[str, str]:
+    """Return the fields of one or two chosen FASTQ files. Raises InvalidRequest for more."""
+    if len(files) > 2:
+        raise InvalidRequest("choose the two files of a pair, or one file", field="file")
+    return dict(zip(("first", "second"), sorted(files), strict=False))
 
 
 def request_of(pipeline: str, values: Mapping[str, str]) -> RunRequest:
@@ -139,7 +147,13 @@ def _value(name: str, text: str, schema: JsonObject) -> JsonValue:
 def _planned(result: DryRunResult) -> JsonObject:
     plan = result.plan
     graph = result.graph
+    sla = estimated(plan.workflow, plan.service_level, result.terms, plan.input_bytes)
     return {
+        "seconds": None if sla is None else sla.duration.total_seconds(),
+        "price": None if sla is None else f"{sla.price.normalize():f}",
+        "pretends": result.terms.bases is not None,
+        "node": plan.placement.kind if plan.placement else None,
+        "node_gpus": len(result.gpus.lent),
         "workflow": plan.workflow or plan.engine,
         "level": plan.service_level.name.lower() if plan.workflow else None,
         "cores": plan.resources.cores,

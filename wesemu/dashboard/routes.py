@@ -205,6 +205,7 @@ class DashboardHandlers:
             "emulator": self.emulator,
             "buckets": self.buckets,
             "buckets/{bucket}": self.objects,
+            "buckets/{bucket}/preview": self.preview,
         }
         return [
             web.get("/", self.home),
@@ -281,8 +282,15 @@ class DashboardHandlers:
         return await self._pages.render(page, request)
 
     async def new_run(self, request: web.Request) -> web.Response:
+        """Show the form of a pipeline, filled with the chosen files, if there are any."""
         files = await self._known_files()
-        page = new_run.page(request.query.get("pipeline", next(iter(PARAMS))), files)
+        pipeline = request.query.get("pipeline", next(iter(PARAMS)))
+        try:
+            values = new_run.chosen(request.query.getall("file", []))
+        except InvalidRequest as error:
+            page = new_run.page(pipeline, files, message=str(error))
+            return await self._pages.render(page, request, status=400)
+        page = new_run.page(pipeline, files, values=values)
         return await self._pages.render(page, request)
 
     async def start(self, request: web.Request) -> web.Response:
@@ -362,6 +370,12 @@ class DashboardHandlers:
     async def objects(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(
             buckets.objects, self._objects, request.match_info["bucket"], request.query
+        )
+        return await self._pages.render(page, request)
+
+    async def preview(self, request: web.Request) -> web.Response:
+        page = await asyncio.to_thread(
+            buckets.preview, self._objects, request.match_info["bucket"], request.query
         )
         return await self._pages.render(page, request)
 

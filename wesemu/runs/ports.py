@@ -26,6 +26,7 @@ from wesemu.runs.model import (
     RunFailure,
     RunRequest,
     SharedOutput,
+    SlaTerms,
     TaskLog,
 )
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace
@@ -80,12 +81,13 @@ class GpuStatus:
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """The result of a dry run: the plan, the task graph (None if the engine has none), and the
-    current state of the GPUs."""
+    """The result of a dry run: the plan, the task graph (None if the engine has none), the
+    current state of the GPUs, and the SLA terms."""
 
     plan: Plan
     graph: Graph | None
     gpus: GpuStatus
+    terms: SlaTerms = field(default_factory=SlaTerms)
 
     @property
     def waits(self) -> bool:

@@ -21,6 +21,7 @@ from wesemu.runs.model import (
     RunRequest,
     RunState,
     SharedOutput,
+    SlaTerms,
 )
 from wesemu.runs.sla import ServiceLevel, Sla, promise
 
@@ -108,8 +109,24 @@ def predict(run: Run) -> Prediction | None:
     return Prediction(_promise(run, bases).deadline(run.started) + late, bases)
 
 
+def estimated(
+    workflow: str, level: ServiceLevel, terms: SlaTerms, input_bytes: int | None
+) -> Sla | None:
+    """Return the SLA that a planned run will have about; None without one or without a size."""
+    if not workflow or not level.has_promise or (terms.bases is None and input_bytes is None):
+        return None
+    bases = terms.bases
+    if bases is None:
+        bases = _scaled(terms, int((input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
+    return promise(level, workflow, bases)
+
+
 def _scale(run: Run, bases: int) -> int:
-    return min(int(bases * run.terms.factor), MOST_BASES)
+    return _scaled(run.terms, bases)
+
+
+def _scaled(terms: SlaTerms, bases: int) -> int:
+    return min(int(bases * terms.factor), MOST_BASES)
 
 
 def _promise(run: Run, bases: int) -> Sla:

@@ -291,11 +291,11 @@ class RunService:
         try:
             request = await self._planner.fetch_workflow(request, draft.files)
             plan = await self._planner.plan(owner, request, workspace.attachments)
-            self._policy.check(request, plan.workflow)
+            terms = self._policy.check(request, plan.workflow)
             shared = await self._targets.shared(owner, plan)
             plan = replace(plan, shared_output=shared)
             graph = await self._planner.dry_run(plan, request, workspace)
-            return DryRunResult(plan, graph, await asyncio.to_thread(self._gpu_status))
+            return DryRunResult(plan, graph, await asyncio.to_thread(self._gpu_status), terms)
         finally:
             await self.discard(draft)
 

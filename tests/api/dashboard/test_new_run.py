@@ -1,6 +1,7 @@
 """Runs that are started by the forms."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -73,6 +74,8 @@ async def test_a_dry_run_shows_the_plan_and_keeps_the_form(
         text = await response.text()
         assert response.status == 200, text
     assert "oss://genes/out/a.bam" in text
+    assert "about 1 h 0 min" in text
+    assert re.search(r"about [\d.]+ CNY", text)
     assert f'value="{MAPPING["first"]}"' in text
     assert not (await runs.page(LOCAL, size=10)).runs
 

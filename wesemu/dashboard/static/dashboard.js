@@ -53,6 +53,42 @@ function prepare(main) {
   for (const choice of main.querySelectorAll("select[data-submit]")) {
     choice.addEventListener("change", () => choice.form.requestSubmit());
   }
+  for (const form of main.querySelectorAll("form[data-progress]")) {
+    form.addEventListener("submit", (event) => { event.preventDefault(); upload(form); });
+  }
+  // browsers have a clipboard on https and 127.0.0.1 only
+  for (const text of navigator.clipboard ? main.querySelectorAll("[data-copy]") : []) {
+    const button = document.createElement("button");
+    button.type = "button"; button.className = "copy"; button.textContent = "Copy";
+    button.setAttribute("aria-label", `Copy ${text.textContent}`);
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    });
+    text.after(button);
+  }
+}
+
+// Sends a form and shows how much of it is sent; then shows the page that the server answers with.
+function upload(form) {
+  const bar = document.createElement("progress"), sending = new XMLHttpRequest();
+  const button = form.querySelector("button");
+  bar.max = 1; bar.value = 0; bar.setAttribute("aria-label", "Sent");
+  button.disabled = true; button.after(bar);
+  sending.upload.addEventListener("progress", (event) => {
+    if (event.lengthComputable) bar.value = event.loaded / event.total;
+  });
+  sending.addEventListener("load", () => {
+    if (sending.status < 400) { location.href = sending.responseURL; return; }
+    document.activeElement.blur();
+    replace(sending.responseText);
+  });
+  sending.addEventListener("error", () => {
+    bar.remove(); button.disabled = false;
+    alert("The upload was interrupted. Send the files again.");
+  });
+  sending.open("POST", form.action);
+  sending.send(new FormData(form));
 }
 
 // Keyboard: "/" search, "j" and "k" next and previous row, Enter opens it, "g" then "r", "b", "n".
