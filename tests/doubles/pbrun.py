@@ -1,5 +1,5 @@
-"""A test double of `pbrun`: takes only what NVIDIA's reference of 4.7 lists, refuses what
-contradicts itself, and does the work with this project's CPU tools.
+"""A test double of `pbrun`: takes only what NVIDIA's reference of its version (4.8) lists, refuses
+what contradicts itself, and does the work with this project's CPU tools.
 
 Its messages are its own words, except where a line of the CUDA runtime or the kernel is known.
 `PBRUN_DOUBLE_FAILURE` makes it fail: a key of FAILURES, after `:` perhaps the only step to fail
@@ -22,7 +22,8 @@ from typing import NoReturn
 from wesemu.genomics.fm_index import write_index
 from wesemu.genomics.tools import resolve
 
-VERSION = os.environ.get("PBRUN_DOUBLE_VERSION", "4.7.1-1")
+VERSION = os.environ.get("PBRUN_DOUBLE_VERSION", "4.8.0-1")
+RELEASE = tuple(map(int, VERSION.partition("-")[0].split(".")))
 INDEXES = (".amb", ".ann", ".bwt", ".pac", ".sa")
 GROUP_FIELDS = {"ID", "LB", "PL", "SM", "PU"}
 
@@ -31,6 +32,7 @@ COMMON = {"--ref": 1, "--num-gpus": 1, "--tmp-dir": 1, "--logfile": 1}
 OPTIONS = {
     "fq2bam": {
         "--in-fq": 3,
+        "--in-fq-list": 1,
         "--out-bam": 1,
         "--bwa-options": 1,
         "--no-markdups": 0,
@@ -52,6 +54,7 @@ OPTIONS = {
         "--interval-file": 1,
         "--htvc-low-memory": 0,
         "--run-partition": 0,
+        "--gpu-num-per-partition": 1,
     },
     "deepvariant": {
         "--in-bam": 1,
@@ -60,14 +63,18 @@ OPTIONS = {
         "--interval-file": 1,
         "--mode": 1,
         "--num-streams-per-gpu": 1,
+        "--run-partition": 0,
+        "--gpu-num-per-partition": 1,
     },
 }
+SINCE = {"--in-fq-list": (4, 5, 0)}
 REQUIRED = {
-    "fq2bam": {"--ref", "--in-fq", "--out-bam"},
+    "fq2bam": {"--ref", "--out-bam"},
     "haplotypecaller": {"--ref", "--in-bam", "--out-variants"},
     "deepvariant": {"--ref", "--in-bam", "--out-variants"},
 }
 REPEATED = {"--in-fq"}
+NUMBERS_ONLY = {"--num-gpus", "--memory-limit", "--bwa-cpu-thread-pool", "--num-streams-per-gpu"}
 SLIM = {"--low-memory", "--htvc-low-memory", "--num-streams-per-gpu"}
 
 FAILURES = {
@@ -120,7 +127,7 @@ def read_options(tool: str, words: list[str]) -> Words:
     position = 0
     while position < len(words):
         name, equals, value = words[position].partition("=")
-        if name not in known:
+        if name not in known or SINCE.get(name, ()) > RELEASE:
             refuse(f"{tool} has no option {words[position]!r}")
         count = known[name]
         values = [value] if equals else words[position + 1 : position + 1 + count]
@@ -132,16 +139,47 @@ def read_options(tool: str, words: list[str]) -> Words:
         position += 1 if equals else 1 + count
     if missing := REQUIRED[tool] - set(given):
         refuse(f"{tool} needs {sorted(missing)}")
+    if tool == "fq2bam":
+        read_lanes(given)
+    else:
+        check_calling(tool, given)
     if {"--no-markdups", "--align-only"} <= set(given):
         refuse("--no-markdups contradicts --align-only")
     if "--no-markdups" in given and "--out-duplicate-metrics" in given:
         refuse("--out-duplicate-metrics contradicts --no-markdups")
-    for name in ("--num-gpus", "--memory-limit", "--bwa-cpu-thread-pool", "--num-streams-per-gpu"):
-        if name in given and not given[name][0][0].isdigit():
+    for name in NUMBERS_ONLY & set(given):
+        if not given[name][0][0].isdigit():
             refuse(f"{name} takes a whole number")
     if "--optical-duplicate-pixel-distance" in given and "--out-duplicate-metrics" not in given:
         refuse("--optical-duplicate-pixel-distance needs --out-duplicate-metrics")
     return given
+
+
+def read_lanes(given: Words) -> None:
+    """Replace `--in-fq-list` by its lanes: two files and a read group, separated by one blank."""
+    if ("--in-fq" in given) == ("--in-fq-list" in given):
+        refuse("fq2bam takes --in-fq or --in-fq-list")
+    if "--in-fq-list" in given:
+        lines = Path(given["--in-fq-list"][0][0]).read_text().strip("\n").split("\n")
+        given["--in-fq"] = [line.split(" ") for line in lines]
+        if any(len(lane) != 3 for lane in given["--in-fq"]):
+            refuse("a line of --in-fq-list has two files and a read group")
+
+
+def check_calling(tool: str, given: Words) -> None:
+    out = given["--out-variants"][0][0]
+    gvcf = "--gvcf" in given
+    plain = out.removesuffix(".gz")
+    if not plain.endswith(".vcf") or (gvcf and not plain.endswith(".g.vcf")):
+        refuse("variants are named .vcf, .vcf.gz, .g.vcf or .g.vcf.gz")
+    if out != plain and (RELEASE < (4, 5, 1) or (gvcf and tool == "deepvariant")):
+        refuse(f"{tool} of {VERSION} writes no {out}")
+    if "--run-partition" in given:
+        each = int(given.get("--gpu-num-per-partition", [["2"]])[0][0])
+        if int(given["--num-gpus"][0][0]) % each:
+            refuse(f"--run-partition needs a multiple of {each} GPUs")
+        if out != plain or "--interval-file" in given:
+            refuse("--run-partition cannot work with .gz or intervals")
 
 
 def gpus() -> list[str]:
@@ -276,15 +314,10 @@ def call(tool: str, given: Words) -> None:
     bam = str(regular(given["--in-bam"][0][0], "BAM"))
     regular(f"{bam}.bai", "BAM")
     out = given["--out-variants"][0][0]
-    jobs = [("-v", out)]
-    if "--gvcf" in given:
-        blocks = "--gvcf 0,10,20,30"
-        if tool == "haplotypecaller":
-            if not out.endswith(".g.vcf"):
-                refuse("a gVCF is named .g.vcf")
-            jobs = [(blocks, out)]
-        else:
-            jobs.append((blocks, out.removesuffix(".vcf") + ".g.vcf"))
+    blocks = "--gvcf 0,10,20,30"
+    jobs = [(blocks if "--gvcf" in given else "-v", out)]
+    if tool == "deepvariant" and "--gvcf" in given:
+        jobs.append(("-v", out.replace(".g.vcf", ".vcf")))
     ploidy = given.get("--ploidy", [["2"]])[0][0]
     if ploidy not in ("1", "2"):
         refuse("only haploid and diploid samples are supported")
@@ -299,7 +332,7 @@ def call(tool: str, given: Words) -> None:
         script = (
             f'{bcftools} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f "$1" "$2" "${{@:4}}" |'
             f" {bcftools} call --no-version --ploidy {ploidy} -a GQ -m {options}"
-            ' -Ov -o "$3" -'
+            f' {"-Oz" if path.endswith(".gz") else "-Ov"} -o "$3" -'
         )
         words = ["bash", "-euo", "pipefail", "-c", script, "double", reference, bam, path, *within]
         if subprocess.run(words, check=False).returncode:

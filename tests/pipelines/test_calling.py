@@ -172,8 +172,10 @@ def test_a_plain_gvcf_has_no_index(workflow, sample, slices):
 
 
 def test_on_a_gpu_ploidy_and_targets_are_parabricks(workflow, sample, tmp_path, monkeypatch):
+    """With a version that writes no .vcf.gz yet."""
     doubles = Doubles(tmp_path / "doubles", monkeypatch)
     doubles.install("pbrun")
+    doubles.set("PBRUN_DOUBLE_VERSION", "4.4.0-1")
     targets = tmp_path / "targets.bed"
     targets.write_text("c1\t400\t6000\n")
     more = {"accelerator": "cuda", "ploidy": 1, "targets": str(targets), "gvcf": "calls.g.vcf"}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pysam
@@ -80,8 +81,8 @@ def test_wgs_equals_the_cpus(workflow, whole, cpu, doubles):
     for part in ("reads", "alignment", "duplicates", "insert_size", "coverage", "warnings"):
         assert ours[part] == theirs[part], part
     assert ours["variants"] == theirs["variants"] | {"caller": "haplotypecaller"}
-    assert ours["tools"]["parabricks"] == "4.7"
-    assert ours["tools"]["haplotypecaller"] == "parabricks 4.7"
+    assert ours["tools"]["parabricks"] == "4.8.0"
+    assert ours["tools"]["haplotypecaller"] == "parabricks 4.8.0"
     steps = [call["words"][0] for call in doubles.calls]
     assert sorted(steps) == ["fq2bam", "haplotypecaller", "haplotypecaller"]
     left = {path.name for path in run.directory.iterdir()}
@@ -144,19 +145,40 @@ def test_a_bam_that_was_cut_does_not_count(workflow, config, doubles):
 def start(config: dict[str, object], tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
     """Starts the mapping step alone in the folder `step`, as its rule does."""
 
-    def run(settings: dict[str, object], *reads: str) -> subprocess.Popen[bytes]:
+    def run(settings: dict[str, object], *lanes: tuple[str, ...]) -> subprocess.Popen[bytes]:
         store = ReferenceStore(tmp_path / "references", tmp_path / "cache")
         fasta = store.ready(Path(config["reference"]))
-        lane = config["reads"][0]
         words = [sys.executable, "-P", "-m", "wesemu.genomics.parabricks", "fq2bam"]
         words += ["--settings", json.dumps(settings), "--reference", str(fasta)]
-        words += ["--reads", *(reads or lane.values())]
-        words += ["--read-group", "@RG\\tID:a\\tSM:a\\tLB:a\\tPL:a\\tPU:a", "--bam", "again.bam"]
+        for number, reads in enumerate(lanes or [config["reads"][0].values()]):
+            words += ["--reads", *reads]
+            words += ["--read-group", f"@RG\\tID:{number}\\tSM:a\\tLB:a\\tPL:a\\tPU:a"]
+        words += ["--bam", "again.bam"]
         words += ["--counts", "c.json", "--error", "e.json", "--fault", "f.json"]
         (tmp_path / "step").mkdir()
         return subprocess.Popen(words, cwd=tmp_path / "step", stderr=subprocess.DEVNULL)
 
     return run
+
+
+def test_many_lanes_are_mapped_from_a_list(start, doubles, tmp_path, fixture_folder):
+    doubles.install("pbrun")
+    lanes = []
+    for mate in ("1", "2"):
+        with pysam.FastxFile(str(fixture_folder / f"reads_{mate}.fq.gz")) as reads:
+            texts = [f"{read}\n" for read in islice(reads, 9 * 20)]
+        lanes.append([tmp_path / f"{lane}_{mate}.fq" for lane in range(9)])
+        for lane, file in enumerate(lanes[-1]):
+            file.write_text("".join(texts[lane * 20 : (lane + 1) * 20]))
+    task = start({}, *[(str(first), str(second)) for first, second in zip(*lanes, strict=True)])
+    assert task.wait(timeout=60) == 0
+    assert json.loads((tmp_path / "step/c.json").read_text())["total_reads"] == 9 * 40
+    assert len(records(tmp_path / "step/again.bam")) >= 9 * 40
+    (call,) = doubles.calls
+    assert call["words"][3:5] == [
+        "--in-fq-list",
+        str(tmp_path / "step/.parabricks-fq2bam/lanes.txt"),
+    ]
 
 
 @pytest.mark.parametrize("failure", ["none", "crash"])
@@ -167,7 +189,7 @@ def test_bad_reads_are_told_though_pbrun_may_crash(
     doubles.set("PBRUN_DOUBLE_FAILURE", failure)
     cut = tmp_path / "cut_2.fq.gz"
     cut.write_bytes((fixture_folder / "reads_2.fq.gz").read_bytes()[:20_000])
-    task = start({}, str(fixture_folder / "reads_1.fq.gz"), str(cut))
+    task = start({}, (str(fixture_folder / "reads_1.fq.gz"), str(cut)))
     assert task.wait(timeout=60) == 65
     assert json.loads((tmp_path / "step/e.json").read_text())["file"] == str(cut)
     assert not (tmp_path / "step/f.json").exists()
@@ -176,7 +198,7 @@ def test_bad_reads_are_told_though_pbrun_may_crash(
 
 def test_interleaved_reads_are_refused(start, doubles, tmp_path, fixture_folder):
     doubles.install("pbrun")
-    task = start({}, str(fixture_folder / "reads_1.fq.gz"))
+    task = start({}, (str(fixture_folder / "reads_1.fq.gz"),))
     assert task.wait(timeout=60) == 65
     assert "interleaved" in json.loads((tmp_path / "step/e.json").read_text())["message"]
     assert doubles.calls == []

@@ -24,10 +24,12 @@ from wesemu.genomics.parabricks.step import (
     Step,
     StepResources,
     call,
+    fastq_lines,
     fq2bam,
     lay_out,
     prepare,
     scratch,
+    variants_file,
 )
 from wesemu.genomics.read_groups import parse_read_group
 
@@ -64,6 +66,10 @@ def map_reads(arguments: argparse.Namespace) -> None:
         machine = prepare(options, arguments.gpus, known, files, temporary)
         reference = lay_out(arguments.reference, here / "reference")
         bam, metrics = here / "aligned.bam", here / "duplicates.txt"
+        fastq_list = here / "lanes.txt"
+        lines = fastq_lines(lanes, machine.version)
+        if lines is not None:
+            fastq_list.write_text(lines)
         resources = _resources(arguments, options, temporary, len(machine.devices))
         step = Step("fq2bam", options, machine, resources, tuple(files))
         check = ReadCheck(lanes, arguments.quality_offset)
@@ -76,6 +82,7 @@ def map_reads(arguments: argparse.Namespace) -> None:
                     resources,
                     metrics=str(metrics) if arguments.metrics else None,
                     optical_distance=arguments.optical_distance,
+                    fastq_list=None if lines is None else str(fastq_list),
                 ),
                 check.watch,
             )
@@ -99,33 +106,34 @@ def call_variants(arguments: argparse.Namespace) -> None:
     with scratch(name, options) as (here, temporary):
         machine = prepare(options, arguments.gpus, known, (), temporary)
         reference = lay_out(arguments.reference, here / "reference", [FASTA_INDEX])
-        variants = here / "calls.vcf"
-        only_gvcf = arguments.gvcf and arguments.vcf is None
+        targets = arguments.targets and str(arguments.targets.resolve())
+        gvcf = bool(arguments.gvcf)
+        gpus = len(machine.devices)
+        out = variants_file(arguments.caller, machine.version, gpus, gvcf=gvcf, targets=targets)
         step = Step(
             name,
             options,
             machine,
-            _resources(arguments, options, temporary, len(machine.devices)),
+            _resources(arguments, options, temporary, gpus),
             tuple(file for file in (arguments.bam, arguments.targets) if file),
         )
-        out = here / "calls.g.vcf" if only_gvcf else variants
         step.run(
             lambda resources: call(
                 arguments.caller,
                 str(reference),
                 str(arguments.bam.resolve()),
-                str(out),
+                str(here / out),
                 resources,
-                gvcf=bool(arguments.gvcf),
+                gvcf=gvcf,
                 ploidy=arguments.ploidy,
-                targets=arguments.targets and str(arguments.targets.resolve()),
+                targets=targets,
             ),
             lambda running: None,
         )
-        if arguments.vcf:
-            _move(variants, arguments.vcf)
         if arguments.gvcf:
-            _move(here / "calls.g.vcf", arguments.gvcf)
+            _move(here / out, arguments.gvcf)
+        if arguments.vcf:
+            _move(here / out.replace(".g.vcf", ".vcf"), arguments.vcf)
 
 
 def _step_name(arguments: argparse.Namespace) -> str:
@@ -192,8 +200,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     mapping.add_argument("--error", type=Path, required=True, help="JSON, on bad input only")
     calling = steps.add_parser("call")
     calling.add_argument("--caller", choices=("haplotypecaller", "deepvariant"), required=True)
-    calling.add_argument("--vcf", type=Path)
-    calling.add_argument("--gvcf", type=Path)
+    for kind in ("--vcf", "--gvcf"):
+        calling.add_argument(kind, type=Path, help="compressed if pbrun writes it so")
     calling.add_argument("--ploidy", type=int, default=2)
     calling.add_argument("--targets", type=Path, help="BED")
     for step in (mapping, calling):

@@ -134,12 +134,15 @@ LEAST_GPU_MB = 15_000
 """Parabricks wants 16 GB; such cards report from 15,109 MiB on."""
 
 SLIM_GPU_MB = 22_000
-"""Below this the low-memory flags are used: cards of 24 GB report from 22,731 MiB on."""
+"""Below this the low-memory flags are used: NVIDIA wants 24 GB without them, and such cards report
+from 22,731 MiB on (an L4 23,034)."""
 
 HOST_GB_A_GPU = 50
 _SPACE_TIMES_READS = 3
 _LEAST_TIMES_READS = 2
 _DRIVERS = (((4, 8), 580), ((4, 6), 535))
+_BWA = (((4, 8), "0.7.17"), ((4, 0), "0.7.15"))
+"""The bwa whose answers fq2bam gives, by NVIDIA's lists of compatible versions."""
 _GIGA = 10**9
 
 
@@ -215,7 +218,11 @@ def check_image(runtime: RuntimeKind, image: str) -> PreflightCheck:
     )
 
 
-def find_version(command: Sequence[str], image: str | None) -> tuple[int, int] | None:
+Version = tuple[int, ...]
+"""A version of Parabricks as (4, 5, 1)."""
+
+
+def find_version(command: Sequence[str], image: str | None) -> Version | None:
     """Return the version of pbrun, or None.
 
     `command` runs `pbrun version`; without it or its answer, the tag of the image decides.
@@ -224,12 +231,23 @@ def find_version(command: Sequence[str], image: str | None) -> tuple[int, int] |
     return _version(output, r"pbrun:\s*v?") or _version(image or "", r":v?")
 
 
-def _version(text: str, before: str) -> tuple[int, int] | None:
-    match = re.search(rf"{before}(\d+)\.(\d+)[\w.-]*\s*$", text, re.MULTILINE)
-    return (int(match[1]), int(match[2])) if match else None
+def _version(text: str, before: str) -> Version | None:
+    match = re.search(rf"{before}(\d+(?:\.\d+)+)[\w.-]*\s*$", text, re.MULTILINE)
+    return tuple(map(int, match[1].split("."))) if match else None
 
 
-def check_driver(version: tuple[int, int] | None, driver: str | None) -> PreflightCheck:
+def check_version(version: Version | None) -> PreflightCheck:
+    """Name the version, and the version of bwa whose answers it gives."""
+    if version is None:
+        return PreflightCheck(
+            "version", "unknown", "unknown; options of 4.5 and later are not used"
+        )
+    text = ".".join(map(str, version))
+    bwa = next((bwa for since, bwa in _BWA if version >= since), None)
+    return PreflightCheck("version", "ok", f"{text}, which maps like bwa {bwa}" if bwa else text)
+
+
+def check_driver(version: Version | None, driver: str | None) -> PreflightCheck:
     """Compare the branch of the driver with what this version of Parabricks needs."""
     if version is None or driver is None or not (branch := re.match(r"\d+", driver)):
         missing = "the version of pbrun" if version is None else "the driver"
@@ -344,8 +362,7 @@ def parabricks_findings(
         check_gpus(seen or (known if runtime == "native" else []), wanted, _last_line(result))
     )
     version = find_version(probe(runtime, options.image, ["pbrun", "version"]), options.image)
-    text = "unknown" if version is None else f"{version[0]}.{version[1]}"
-    findings.append(PreflightCheck("version", "unknown" if version is None else "ok", text))
+    findings.append(check_version(version))
     findings.append(check_driver(version, next((gpu.driver for gpu in known or seen), None)))
     findings.append(choose_low_memory(options, known or seen)[1])
     findings.append(check_host_memory(options, wanted))

@@ -26,6 +26,7 @@ from wesemu.genomics.parabricks.preflight import (
     LeasedGpu,
     ParabricksOptions,
     PreflightCheck,
+    Version,
     leased,
     parse,
     query,
@@ -71,13 +72,20 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-# Command lines of `pbrun`, by NVIDIA's reference of Parabricks 4.7.
+# Command lines of `pbrun`, by NVIDIA's reference of Parabricks 4.8 and its release notes.
 
 
 Caller = Literal["haplotypecaller", "deepvariant"]
 
 BWA_OPTIONS = "-K 10000000 -Y"
 """The same as for bwa on the CPU."""
+
+
+MANY_LANES = 8
+"""With more lanes, fq2bam reads them from a file."""
+
+_FASTQ_LISTS: Version = (4, 5)
+_COMPRESSED_VARIANTS: Version = (4, 5, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +108,18 @@ def fq2bam(
     *,
     metrics: str | None,
     optical_distance: int = 0,
+    fastq_list: str | None = None,
 ) -> list[str]:
-    """Return the command that maps all lanes and sorts; it marks duplicates if `metrics` is set."""
+    """Return the command that maps all lanes and sorts; it marks duplicates if `metrics` is set.
+
+    `fastq_list` is a file with the lines of `fastq_lines`, which replaces the lanes.
+    """
     argv = ["pbrun", "fq2bam", "--ref", reference]
-    for lane in lanes:
-        group = lane.read_group.replace("\t", "\\t")
-        argv += ["--in-fq", lane.first, lane.second or "", group]
+    if fastq_list is not None:
+        argv += ["--in-fq-list", fastq_list]
+    else:
+        for lane in lanes:
+            argv += ["--in-fq", *_lane_words(lane)]
     argv += ["--out-bam", bam, f"--bwa-options={BWA_OPTIONS}"]
     if metrics is None:
         argv.append("--no-markdups")
@@ -121,6 +135,42 @@ def fq2bam(
     return [*argv, *_common(resources)]
 
 
+def fastq_lines(lanes: Sequence[Lane], version: Version | None) -> str | None:
+    """Return the content of a file for `--in-fq-list`, a line for each lane.
+
+    Return None for few lanes, for a version without that option, and for lanes with a blank in a
+    path or read group: pbrun splits the lines at blanks.
+    """
+    if len(lanes) <= MANY_LANES or version is None or version < _FASTQ_LISTS:
+        return None
+    words = [_lane_words(lane) for lane in lanes]
+    if any(len(word.split()) != 1 for lane in words for word in lane):
+        return None
+    return "".join(f"{' '.join(lane)}\n" for lane in words)
+
+
+def _lane_words(lane: Lane) -> list[str]:
+    return [lane.first, lane.second or "", lane.read_group.replace("\t", "\\t")]
+
+
+def variants_file(
+    caller: Caller, version: Version | None, gpus: int, *, gvcf: bool, targets: str | None
+) -> str:
+    """Return the name for `--out-variants`.
+
+    It is compressed where pbrun can: from 4.5.1 on, if the genome is not divided among the GPUs.
+    deepvariant writes a VCF beside a gVCF; NVIDIA describes the names of both for plain files only.
+    """
+    name = "calls.g.vcf" if gvcf else "calls.vcf"
+    able = version is not None and version >= _COMPRESSED_VARIANTS and not _divided(gpus, targets)
+    return f"{name}.gz" if able and not (gvcf and caller == "deepvariant") else name
+
+
+def _divided(gpus: int, targets: str | None) -> bool:
+    """Whether each GPU calls a part of the genome of its own. pbrun refuses that with targets."""
+    return gpus > 1 and targets is None
+
+
 def call(
     caller: Caller,
     reference: str,
@@ -134,8 +184,8 @@ def call(
 ) -> list[str]:
     """Return the command that calls variants.
 
-    With `gvcf`, haplotypecaller writes a gVCF to `variants` instead of a VCF; deepvariant writes
-    one beside the VCF. `targets` is a BED file. Only haplotypecaller takes a `ploidy` of 1.
+    `variants` has the name of `variants_file`. With `gvcf` it is a gVCF; deepvariant writes a VCF
+    beside it. `targets` is a BED file. Only haplotypecaller takes a `ploidy` of 1.
     """
     argv = ["pbrun", caller, "--ref", reference, "--in-bam", bam, "--out-variants", variants]
     if gvcf:
@@ -144,6 +194,9 @@ def call(
         argv += ["--ploidy", str(ploidy)]
     if targets is not None:
         argv += ["--interval-file", targets]
+    if _divided(resources.gpus, targets):
+        # by default a part has two GPUs, and an odd number of GPUs is refused
+        argv += ["--run-partition", "--gpu-num-per-partition", "1"]
     if resources.low_memory:
         slim = {
             "haplotypecaller": ["--htvc-low-memory"],
@@ -170,10 +223,12 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a step runs, on which GPUs, and whether it begins with the low-memory flags."""
+    """Where a step runs, on which GPUs, by which Parabricks (None: unknown), and whether it begins
+    with the low-memory flags."""
 
     runtime: containers.RuntimeKind
     devices: tuple[str, ...]
+    version: Version | None
     low_memory: bool
 
 
@@ -208,13 +263,14 @@ def prepare(
     version = preflight.find_version(
         preflight.probe(runtime, options.image, ["pbrun", "version"], devices), options.image
     )
+    _report(preflight.check_version(version))
     _report(preflight.check_driver(version, gpus[0].driver))
     low_memory, finding = preflight.choose_low_memory(options, gpus)
     _report(finding)
     _report(preflight.check_host_memory(options, len(devices)))
     if reads:
         _report(preflight.check_space(reads, temporary))
-    return Machine(runtime, devices, low_memory)
+    return Machine(runtime, devices, version, low_memory)
 
 
 def _gpus(

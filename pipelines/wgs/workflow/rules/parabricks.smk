@@ -1,8 +1,9 @@
-# On a GPU: the callers of Parabricks. bcftools reads, compresses and indexes their files, and so
-# finds cut ones. haplotypecaller writes a VCF or a gVCF, deepvariant writes both at once.
+# On a GPU: the callers of Parabricks. gzip and bcftools read their files to the end, and so find cut
+# ones. haplotypecaller writes a VCF or a gVCF, deepvariant writes both at once. The version and the
+# number of GPUs decide whether they are compressed.
 CALL_TWICE = config["gvcf"] and config["caller"] == "haplotypecaller"
-RAW_VCF = "results/parabricks/calls.vcf"
-RAW_GVCF = ["results/parabricks/calls.g.vcf"] if config["gvcf"] else []
+RAW_VCF = "results/parabricks/vcf"
+RAW_GVCF = ["results/parabricks/gvcf"] if config["gvcf"] else []
 
 
 if not FQ2BAM:
@@ -107,8 +108,10 @@ rule gpu_variants:
         kept=[f"-T {name} --targets-overlap pos" for name in TARGETS],
     shell:
         "("
-        ' clean() {{ HERE="$PWD" awk \'/^#CHROM/ {{ print "##wesemu_ploidy={params.ploidy}" }}'
-        ' !/^##/ || !index($0, ENVIRON["HERE"])\' "$1"; }};'
+        # gzip -f passes plain text on
+        ' clean() {{ gzip -cdf "$1" | HERE="$PWD" awk \'/^#CHROM/'
+        ' {{ print "##wesemu_ploidy={params.ploidy}" }}'
+        ' !/^##/ || !index($0, ENVIRON["HERE"])\'; }};'
         # reference calls of deepvariant are not variants
         " clean {input.vcf:q} | awk -F '\\t' '/^#/ || $7 != \"RefCall\"' |"
         " {params.bcftools} view --no-version {params.kept} {params.form} -o {output.vcf:q} -;"

@@ -2,6 +2,7 @@
 that cannot be tried here."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,14 @@ from wesemu.genomics.parabricks.container import (
     mounts,
 )
 from wesemu.genomics.parabricks.preflight import probe
-from wesemu.genomics.parabricks.step import StepResources, call, fq2bam
+from wesemu.genomics.parabricks.step import (
+    MANY_LANES,
+    StepResources,
+    call,
+    fastq_lines,
+    fq2bam,
+    variants_file,
+)
 
 IMAGE = "nvcr.io/nvidia/clara/clara-parabricks:4.7.1-1"
 LANES = [
@@ -51,12 +59,56 @@ def test_fq2bam_without_markdup_on_a_small_card() -> None:
     ]
 
 
+LINE = r"/in/a_1.fq.gz /in/a_2.fq.gz @RG\tID:L1\tLB:s\tPL:ILLUMINA\tPU:L1\tSM:s"
+
+
+def test_many_lanes_are_lines_of_a_file() -> None:
+    many = LANES[:1] * (MANY_LANES + 1)
+    assert fastq_lines(many, (4, 5, 0)) == f"{LINE}\n" * len(many)
+    words = fq2bam("/r/genome.fa", many, "/o/a.bam", MEANS, metrics=None, fastq_list="/o/lanes.txt")
+    assert words[4:8] == ["--in-fq-list", "/o/lanes.txt", "--out-bam", "/o/a.bam"]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "version"),
+    [
+        (LANES[:1] * MANY_LANES, (4, 8, 0)),
+        (LANES[:1] * (MANY_LANES + 1), (4, 4, 0)),
+        (LANES[:1] * (MANY_LANES + 1), None),
+        ([*LANES[:1] * MANY_LANES, replace(LANES[1], second="/in/b 2.fq.gz")], (4, 8, 0)),
+        ([*LANES[:1] * MANY_LANES, replace(LANES[1], read_group="@RG\tDS:a b")], (4, 8, 0)),
+    ],
+)
+def test_few_lanes_blanks_and_old_versions_need_the_command_line(lanes, version) -> None:
+    assert fastq_lines(lanes, version) is None
+
+
+@pytest.mark.parametrize(
+    ("caller", "version", "gpus", "gvcf", "targets", "name"),
+    [
+        ("haplotypecaller", (4, 5, 1), 1, False, None, "calls.vcf.gz"),
+        ("haplotypecaller", (4, 8, 0), 1, True, None, "calls.g.vcf.gz"),
+        ("haplotypecaller", (4, 8, 0), 2, False, "t.bed", "calls.vcf.gz"),
+        ("haplotypecaller", (4, 8, 0), 2, False, None, "calls.vcf"),  # --run-partition
+        ("haplotypecaller", (4, 5, 0), 1, True, None, "calls.g.vcf"),
+        ("haplotypecaller", None, 1, False, None, "calls.vcf"),
+        ("deepvariant", (4, 8, 0), 1, False, None, "calls.vcf.gz"),
+        ("deepvariant", (4, 8, 0), 1, True, None, "calls.g.vcf"),
+    ],
+)
+def test_variants_are_compressed_where_pbrun_can(caller, version, gpus, gvcf, targets, name):
+    assert variants_file(caller, version, gpus, gvcf=gvcf, targets=targets) == name
+
+
+DIVIDED = ["--run-partition", "--gpu-num-per-partition", "1"]
+
+
 @pytest.mark.parametrize(
     ("caller", "means", "gvcf", "flags"),
     [
-        ("haplotypecaller", MEANS, False, []),
+        ("haplotypecaller", MEANS, False, DIVIDED),
         ("haplotypecaller", SLIM, True, ["--gvcf", "--htvc-low-memory"]),
-        ("deepvariant", MEANS, True, ["--gvcf"]),
+        ("deepvariant", MEANS, True, ["--gvcf", *DIVIDED]),
         ("deepvariant", SLIM, False, ["--num-streams-per-gpu", "1"]),
     ],
 )
@@ -145,8 +197,11 @@ def test_links_are_followed_and_folders_named_once(tmp_path: Path) -> None:
 
 
 def test_ploidy_and_targets_are_told_to_the_caller() -> None:
-    means = StepResources(gpus=1, threads=16, temporary="/t")
+    means = StepResources(gpus=2, threads=16, temporary="/t")
     words = call(
         "haplotypecaller", "/r/g.fa", "/o/a.bam", "/o/c.vcf", means, ploidy=1, targets="/o/t.bed"
     )
-    assert words[8:12] == ["--ploidy", "1", "--interval-file", "/o/t.bed"]
+    assert words[8:] == [
+        *("--ploidy", "1", "--interval-file", "/o/t.bed"),
+        *("--num-gpus", "2", "--tmp-dir", "/t"),  # pbrun refuses --run-partition with intervals
+    ]

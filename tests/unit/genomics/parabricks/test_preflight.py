@@ -15,8 +15,10 @@ from wesemu.genomics.parabricks.preflight import (
     check_driver,
     check_gpus,
     check_space,
+    check_version,
     choose_low_memory,
     choose_runtime,
+    find_version,
     leased,
     options_from,
     parabricks_findings,
@@ -58,11 +60,28 @@ def test_the_driver_is_held_against_the_version(version, driver, verdict) -> Non
 
 
 @pytest.mark.parametrize(
+    ("answer", "version", "bwa"),
+    [
+        ("pbrun: 4.8.0-1", (4, 8, 0), "0.7.17"),
+        ("Please visit ...\npbrun: 4.7.1-1", (4, 7, 1), "0.7.15"),
+        ("pbrun: v4.5.1", (4, 5, 1), "0.7.15"),
+    ],
+)
+def test_the_version_says_which_bwa_it_maps_like(answer: str, version, bwa: str) -> None:
+    found = find_version(["printf", answer], None)
+    assert found == version
+    assert check_version(found).text.endswith(f"maps like bwa {bwa}")
+    assert find_version([], "x/clara-parabricks:4.8.0-1") == (4, 8, 0)
+    assert check_version(find_version([], "x/clara-parabricks:latest")).verdict == "unknown"
+
+
+@pytest.mark.parametrize(
     ("setting", "memory", "chosen"),
     [
         ("auto", 15360, True),
         ("auto", 20475, True),
-        ("auto", 22731, False),
+        ("auto", 22731, False),  # A10G
+        ("auto", 23034, False),  # L4
         ("auto", 143771, False),
         ("auto", None, False),
         ("always", 143771, True),

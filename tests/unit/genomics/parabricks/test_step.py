@@ -67,7 +67,7 @@ def test_a_step_that_ends_well_but_leaves_nothing_is_told(doubles: Doubles) -> N
     (doubles.folder / "pbrun").write_text("#!/bin/sh\necho 'pbrun: 4.7.1-1'\n")
     (doubles.folder / "pbrun").chmod(0o755)
     assert call() == NOT_STARTED
-    assert fault()["message"] == "pbrun succeeded but wrote no calls.vcf (it wrote: nothing)"
+    assert fault()["message"] == "pbrun succeeded but wrote no calls.vcf.gz (it wrote: nothing)"
 
 
 def test_the_fault_of_another_step_stays(doubles: Doubles) -> None:
