@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from wesemu import __version__
-from wesemu.cli import admin, configuration, data, demo, doctor, jobs, run, serve, submit
+from wesemu.cli import (
+    admin,
+    configuration,
+    conformance,
+    data,
+    demo,
+    doctor,
+    jobs,
+    run,
+    serve,
+    submit,
+)
 from wesemu.cli.output import (
     ExitStatus,
     describe_os_error,
@@ -35,7 +46,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_wesemu)
-    for group in (demo, serve, run, submit, jobs, configuration, admin, data, doctor):
+    for group in (demo, serve, run, submit, jobs, configuration, admin, data, doctor, conformance):
         group.register(app)
     return app
 

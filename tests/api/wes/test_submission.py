@@ -276,6 +276,19 @@ async def test_an_engine_version_needs_an_engine(wes: Client) -> None:
     assert "workflow_engine: " in (await post(wes, sent, 400))["msg"]
 
 
+@pytest.mark.parametrize("version", ["9.27.1", "9.27", "9"])
+async def test_an_engine_version_may_be_shortened(submit: Submit, version: str) -> None:
+    await submit(workflow_engine="snakemake", workflow_engine_version=version)
+
+
+@pytest.mark.parametrize("version", ["8.0.0", "9.2", "9.27.10", "latest"])
+async def test_an_engine_version_that_is_not_installed_is_400(wes: Client, version: str) -> None:
+    sent = {"workflow_url": "wgs", "workflow_engine": "Snakemake"}
+    told = await post(wes, sent | {"workflow_engine_version": version}, 400)
+    expected = f"it is {version!r}; this server has Snakemake 9.27.1"
+    assert told["msg"] == f"workflow_engine_version: {expected}"
+
+
 async def test_a_missing_type_is_400_for_an_attached_workflow(wes: Client) -> None:
     told = await post_form(wes, ATTACHED + b"--B--", 400)
     assert "workflow_type" in told["msg"]

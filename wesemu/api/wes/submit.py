@@ -251,15 +251,21 @@ def _default_type(url: str, facts: ServiceFacts) -> str:
 
 
 def _check_engine(texts: Mapping[str, str], kind: str, facts: ServiceFacts) -> None:
-    engine = texts["workflow_engine"]
-    if engine and engine.casefold() not in {name.casefold() for name in facts.engines}:
+    engine, version = texts["workflow_engine"], texts["workflow_engine_version"]
+    installed = {name.casefold(): number for name, number in facts.engines.items()}
+    if engine and engine.casefold() not in installed:
         known = ", ".join(facts.engines)
         raise _invalid("workflow_engine", f"is {engine[:40]!r}; this server has {known}")
     carrier = facts.carriers.get(workflow_kind(kind))
     if engine and carrier is not None and carrier.casefold() != engine.casefold():
         raise _invalid("workflow_engine", f"is {engine!r}; {kind} runs with {carrier}")
-    if texts["workflow_engine_version"] and not engine:
+    if version and not engine:
         raise _invalid("workflow_engine", "is required beside workflow_engine_version")
+    if version and not f"{installed[engine.casefold()]}.".startswith(f"{version}."):
+        raise _invalid(
+            "workflow_engine_version",
+            f"is {version[:40]!r}; this server has {engine} {installed[engine.casefold()]}",
+        )
 
 
 def _depth(value: JsonValue) -> int:
