@@ -24,6 +24,7 @@ from parallel import (
     pytest_xdist_make_scheduler,
 )
 from pytest_aiohttp import AiohttpClient
+from support.preloaded_program import PreloadedProgram
 from support.remote_buckets import KEY_ID, SECRET, OssSide, S3Side, Side, moto
 from support.scripted import START, fill_bucket, scripted_engine
 
@@ -98,6 +99,13 @@ def plain_logs() -> Iterator[None]:
     )
     yield
     os.umask(umask)
+
+
+@pytest.fixture(scope="session")
+def plain_snakemake() -> Iterator[PreloadedProgram]:
+    """Return Snakemake's command line."""
+    with PreloadedProgram("snakemake.cli", "main") as program:
+        yield program
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.preloaded_program import PreloadedProgram
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Workflow:
     """A workflow that runs in its own directory."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, snakemake: PreloadedProgram) -> None:
         self.directory = directory
+        self._snakemake = snakemake
         self.snakefile = ROOT / "pipelines" / name / "workflow" / "Snakefile"
 
     def run(
@@ -27,13 +28,19 @@ class Workflow:
         self.directory.mkdir(parents=True, exist_ok=True)
         file = self.directory / "config.yaml"
         file.write_text(yaml.safe_dump(config))
-        argv = [sys.executable, "-m", "snakemake", "-s", str(self.snakefile)]
-        argv += ["--directory", str(self.directory), "--configfile", str(file)]
+        argv = [
+            "-s",
+            str(self.snakefile),
+            "--directory",
+            str(self.directory),
+            "--configfile",
+            str(file),
+        ]
         argv += ["-c", str(cores), "--latency-wait", "0", *more]
         path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         environment["XDG_CACHE_HOME"] = str(self.directory.with_name(".cache"))
-        return subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+        return self._snakemake.run(argv, cwd=ROOT, env=environment)
 
     def succeed(self, config: dict[str, object], *, cores: int = 2) -> Path:
         """Run the workflow. Return the folder of the results."""
@@ -47,19 +54,21 @@ class Workflow:
 
 
 @pytest.fixture
-def workflow(tmp_path: Path) -> Callable[..., Workflow]:
+def workflow(tmp_path: Path, plain_snakemake: PreloadedProgram) -> Callable[..., Workflow]:
     """Return a function: `workflow("wgs")`, or `workflow("wgs", "folder")` for a second one."""
 
     def make(name: str, folder: str = "run") -> Workflow:
-        return Workflow(name, tmp_path / folder)
+        return Workflow(name, tmp_path / folder, plain_snakemake)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def shared_workflow(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workflow]:
+def shared_workflow(
+    tmp_path_factory: pytest.TempPathFactory, plain_snakemake: PreloadedProgram
+) -> Callable[[str], Workflow]:
     """Like `workflow`, for a run whose results several tests use."""
-    return lambda name: Workflow(name, tmp_path_factory.mktemp(name) / "run")
+    return lambda name: Workflow(name, tmp_path_factory.mktemp(name) / "run", plain_snakemake)
 
 
 @pytest.fixture(scope="session")

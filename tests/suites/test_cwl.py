@@ -1,9 +1,8 @@
 """CWL 1.2: tools and workflows give the outputs that cwltool gives by itself."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from support.library_engines import needs_cwltool
 from support.live_server import LiveServer, live_server_fixture
+from support.preloaded_program import PreloadedProgram
 
 pytestmark = needs_cwltool
 
@@ -419,22 +419,26 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, str]]] = {
 server = live_server_fixture()
 
 
-def plainly(document: str, order: Mapping[str, Any], files: Mapping[str, str], at: Path) -> Any:
+@pytest.fixture(scope="module")
+def cwltool() -> Iterator[PreloadedProgram]:
+    with PreloadedProgram("cwltool.main", "run") as program:
+        yield program
+
+
+def plainly(
+    cwltool: PreloadedProgram,
+    document: str,
+    order: Mapping[str, Any],
+    files: Mapping[str, str],
+    at: Path,
+) -> Any:
     """cwltool's outputs with what says where files lie left out; None where it fails."""
     written = {"flow.cwl": document, "order.json": json.dumps(order), **files}
     for name, text in written.items():
         (at / name).parent.mkdir(parents=True, exist_ok=True)
         (at / name).write_text(text)
-    cwltool = Path(sys.executable).with_name("cwltool")
-    done = subprocess.run(
-        [cwltool, "--quiet", "--no-container", "--outdir", "out", "flow.cwl", "order.json"],
-        cwd=at,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    argv = ["--quiet", "--no-container", "--outdir", "out", "flow.cwl", "order.json"]
+    done = cwltool.run(argv, cwd=at, env=os.environ)
     return without_places(json.loads(done.stdout)) if done.returncode == 0 else None
 
 
@@ -450,10 +454,12 @@ def without_places(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_outputs_are_those_of_cwltool(server: LiveServer, tmp_path: Path, name: str) -> None:
+def test_outputs_are_those_of_cwltool(
+    server: LiveServer, cwltool: PreloadedProgram, tmp_path: Path, name: str
+) -> None:
     text, order, files = CASES[name]
     document = "cwlVersion: v1.2\n" + dedent(text).lstrip()
-    expected = plainly(document, order, files, tmp_path)
+    expected = plainly(cwltool, document, order, files, tmp_path)
     answer = server.post("CWL", document, files, params=order)
     if answer.status_code == 400:
         assert expected is None

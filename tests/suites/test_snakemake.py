@@ -3,14 +3,13 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 from suites.snakemake_cases import CASES, Case
 from support.live_server import LiveServer, live_server_fixture
+from support.preloaded_program import PreloadedProgram
 
 _OWN = (".snakemake", ".config.json", "__pycache__", ".cache", ".config")
 """What engines and Python leave beside a workflow's files."""
@@ -31,7 +30,7 @@ def files_of(folder: Path, case: Case) -> dict[str, str]:
     return found
 
 
-def plainly(case: Case, folder: Path) -> tuple[bool, dict[str, str]]:
+def plainly(snakemake: PreloadedProgram, case: Case, folder: Path) -> tuple[bool, dict[str, str]]:
     """Whether plain Snakemake succeeds, and the files that it leaves."""
     for name, text in {"Snakefile": dedent(case.snakefile).lstrip(), **case.files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -41,24 +40,22 @@ def plainly(case: Case, folder: Path) -> tuple[bool, dict[str, str]]:
     (folder / ".config.json").write_text(json.dumps(dict(case.params)))
     flags = ("--latency-wait", "5", *case.flags)
     configured = ("--configfile", ".config.json") if case.params else ()
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *configured, *flags],
+    done = snakemake.run(
+        ["--cores", "2", *configured, *flags],
         cwd=folder,
         env={**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=120,
     )
     return done.returncode == 0, files_of(folder, case)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_server_does_as_snakemake_does(server: LiveServer, tmp_path: Path, name: str) -> None:
+def test_the_server_does_as_snakemake_does(
+    server: LiveServer, plain_snakemake: PreloadedProgram, tmp_path: Path, name: str
+) -> None:
     case = CASES[name]
     for module in case.needs:
         pytest.importorskip(module, reason="needs the extra workflows")
-    succeeded, files = plainly(case, tmp_path)
+    succeeded, files = plainly(plain_snakemake, case, tmp_path)
     run = server.run("SMK", case.snakefile, case.files, params=case.params, engine=case.engine)
     assert (run.state == "COMPLETE") is succeeded, run.log("stderr")
     assert run.state in ("COMPLETE", "EXECUTOR_ERROR")
