@@ -20,6 +20,9 @@ _CHUNK = 1 << 16
 _SHOWN = 300
 """Characters of a body in a report."""
 
+_KEPT = 4 * _SHOWN
+"""Bytes of a body that `Answer.text` keeps: white space is left out of reports."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -37,7 +40,8 @@ class Limits:
 class Answer:
     """The answer to one request.
 
-    `status` is None without an answer. `body` is the parsed JSON, None if `problem` is not None.
+    `status` is None without an answer. `text` is the beginning of the body, `body` its JSON, which
+    is None if `problem` is not None.
     """
 
     request: str
@@ -170,7 +174,7 @@ class Probe:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(request, problem=network_reason(error))
         self._timeouts = 0
-        text = content.decode(errors="replace")
+        text = content[:_KEPT].decode(errors="replace")
         problem = None
         body: JsonValue = None
         if is_json and not complete:
