@@ -52,6 +52,7 @@ from wesemu.dashboard.pages import Pages
 from wesemu.dashboard.routes import DashboardDialect, DashboardHandlers
 from wesemu.dashboard.run_routes import RunPages
 from wesemu.engine_parameters import PARAMETERS
+from wesemu.engines.leases import live_tickets
 from wesemu.errors import ToolMissing
 from wesemu.genomics.tools import Tool, installed_tools
 from wesemu.node import Node
@@ -393,9 +394,17 @@ def _machine(settings: Settings, core: Core, readiness: Readiness) -> MachineFac
         "version": __version__,
         **{f"engine {engine.name}": engine.version for engine in core.engines},
         "data directory": str(core.data.root),
-        **{f"GPU {gpu.index}": str(gpu) for gpu in core.node.gpus},
     }
-    return MachineFacts(resources, core.store.queue.levels, readiness.problems, facts)
+    references = core.references
+    return MachineFacts(
+        core.node,
+        core.store,
+        resources,
+        partial(live_tickets, core.data.leases),
+        readiness.problems,
+        lambda: [(name, references.describe(name)) for name in references.names()],
+        facts,
+    )
 
 
 def _node(node: Node) -> JsonValue:

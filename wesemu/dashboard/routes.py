@@ -202,6 +202,7 @@ class DashboardHandlers:
             **self._run_pages.pages(),
             "new": self.new_run,
             "node": self.node,
+            "node/storage": self.storage,
             "emulator": self.emulator,
             "buckets": self.buckets,
             "buckets/{bucket}": self.objects,
@@ -343,7 +344,11 @@ class DashboardHandlers:
     # Node and buckets
 
     async def node(self, request: web.Request) -> web.Response:
-        return await self._pages.render(await node.page(self._machine), request)
+        return await self._pages.render(await node.page(self._machine, request[OWNER]), request)
+
+    async def storage(self, request: web.Request) -> web.Response:
+        page = await node.storage(self._machine, self._runs, request[OWNER])
+        return await self._pages.render(page, request)
 
     async def emulator(self, request: web.Request) -> web.Response:
         return await self._pages.render(emulator.page(self._controls, request), request)
