@@ -17,7 +17,7 @@ from wesemu.api.wes.files import OpenedFile
 from wesemu.api.wes.multipart import FormReader
 from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
-from wesemu.dashboard import buckets, emulator, new_run, node, run_table
+from wesemu.dashboard import api_page, buckets, emulator, new_run, node, run_table
 from wesemu.dashboard.pages import (
     CUT_OFF,
     HOME,
@@ -204,6 +204,7 @@ class DashboardHandlers:
             "node": self.node,
             "node/storage": self.storage,
             "emulator": self.emulator,
+            "api": self.api,
             "buckets": self.buckets,
             "buckets/{bucket}": self.objects,
             "buckets/{bucket}/preview": self.preview,
@@ -367,6 +368,9 @@ class DashboardHandlers:
         except web.RequestPayloadError as error:
             raise InvalidRequest(CUT_OFF) from error
         return web.Response(status=303, headers={"Location": _EMULATOR})
+
+    async def api(self, request: web.Request) -> web.Response:
+        return await self._pages.render(api_page.page(request), request)
 
     async def buckets(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(buckets.overview, self._objects)

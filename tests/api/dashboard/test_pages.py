@@ -1,6 +1,7 @@
 """What the pages show, and that their JSON shows the same."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -247,3 +248,23 @@ async def test_a_log_behind_a_link_is_not_shown(
     log.symlink_to(secret)
     assert "secret" not in await read(f"/ui/runs/{run.id}/logs")
     await read(f"/ui/runs/{run.id}/log/stderr", 404)
+
+
+async def test_the_apis_are_linked_from_every_page_and_have_their_documents(
+    client: Client, read: Read
+) -> None:
+    for path in ("/ui/", "/ui/node", "/ui/buckets", "/ui/new", "/ui/emulator"):
+        assert 'href="/ui/api"' in await read(path)
+    html = await read("/ui/api")
+    for document in set(
+        re.findall(r'href="([^"]+/(?:reference|openapi.yaml|service-info))"', html)
+    ):
+        async with client.get(document) as response:
+            assert response.status == 200, document
+    page = json.loads(await read("/ui/api.json"))
+    wes = {(each["name"], each["method"]) for each in page["wes"]["operations"]}
+    assert {("RunWorkflow", "POST"), ("GetRunLog", "GET")} <= wes
+    ags = {each["name"]: each["path"] for each in page["ags"]["operations"]}
+    assert ags["StartWorkflow"] == "/gs/workflow"
+    control = {(each["method"], each["path"]) for each in page["control"]["operations"]}
+    assert ("POST", "/_wesemu/faults") in control
