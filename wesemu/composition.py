@@ -153,6 +153,7 @@ PIPELINES_IMPORT = (
     "wesemu.genomics.regions",
     "wesemu.genomics.reports",
     "wesemu.genomics.tools",
+    "wesemu.genomics.wheel_tools",
 )
 """Modules that the Snakefiles of the bundled pipelines import."""
 

@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +45,11 @@ MAPPER_FAILED = 69
 OUTPUT_CLOSED = 141
 
 
-@dataclass
 class ReadCounter:
     """Counts reads and bases, both mates, of each lane."""
 
-    lanes: list[dict[str, str | int]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.lanes: list[dict[str, str | int]] = []
 
     def add(self, lane: Lane, reader: PairedReader) -> None:
         self.lanes.append(

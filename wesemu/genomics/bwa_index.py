@@ -9,8 +9,8 @@ Formats: bwa 0.7.17, `bntseq.c` (.ann, .pac) and `bwt.c` (.bwt, .sa). The three 
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from wesemu.errors import InputError
 
@@ -65,8 +65,7 @@ _SUFFIX_ARRAY_INTERVAL = 32
 _CONTIG_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Contig:
+class Contig(NamedTuple):
     """A reference sequence: `length` in bases; the .alt file lists `alternate` ones."""
 
     name: str

@@ -10,9 +10,8 @@ lower case.
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from wesemu.errors import InputError
 from wesemu.genomics.bwa_index import check_names
@@ -24,7 +23,6 @@ from wesemu.genomics.fastq_file import (
     looks_like,
     open_gzip,
 )
-from wesemu.util.text import os_reason
 
 BASES = b"ACGTRYSWKMBDHVN"
 """IUPAC letters for DNA."""
@@ -48,8 +46,7 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FastaFacts:
+class FastaFacts(NamedTuple):
     """Facts about a FASTA.
 
     `sha256` covers header lines and bases, whatever the line lengths and the compression. Tools
@@ -68,6 +65,8 @@ def is_gzip(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(2) == GZIP_MAGIC
     except OSError as error:
+        from wesemu.util.text import os_reason
+
         raise InputError(
             f"The reference {path} cannot be opened: {os_reason(error)}.", file=str(path)
         ) from error

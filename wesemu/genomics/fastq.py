@@ -5,10 +5,9 @@ status 0 on half of these faults, and drop the rest of the reads.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from wesemu.errors import InputError
 from wesemu.genomics.fastq_fast_path import (
@@ -43,8 +42,7 @@ _UNUSED_BYTES = 1 << 16
 _SEQUENCE, _QUALITY = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Whole pairs in file order.
 
     `names` has one name for each pair, without comment and without /1 or /2. `sequences` and
@@ -214,7 +212,7 @@ class PairedReader:
             self._check_start(reads, batch)
         self._count(len(names), bases, reads[-2][0])
         if self._offset == 64:
-            return replace(batch, qualities=batch.qualities.translate(_PHRED64_TO_33))
+            return batch._replace(qualities=batch.qualities.translate(_PHRED64_TO_33))
         return batch
 
     def _count(self, pairs: int, bases: int, last: bytes) -> None:

@@ -21,8 +21,8 @@ _LONGEST_HEADS = 512
 _LINES = 4
 _MATE_ENDS = {b"/1"}, {b"/2"}
 _REFUSED_MATE_ENDS = (
-    (re.compile(rb"(.+?)([^A-Za-z0-9])(R|read|mate)?1", re.IGNORECASE), rb"2"),
-    (re.compile(rb"(.+?)([^A-Za-z0-9])F()", re.IGNORECASE), rb"R"),
+    (rb"(.+?)([^A-Za-z0-9])(R|read|mate)?1", rb"2"),
+    (rb"(.+?)([^A-Za-z0-9])F()", rb"R"),
 )
 
 
@@ -58,7 +58,7 @@ def mate_hint(first: bytes, second: bytes) -> str | None:
     `r7:1` and `r7:2` or `r7/R1` and `r7/R2`; None for other names."""
     for one, two in ((first, second), (second, first)):
         for ending, other in _REFUSED_MATE_ENDS:
-            if (match := ending.fullmatch(one)) is None:
+            if (match := re.fullmatch(ending, one, re.IGNORECASE)) is None:
                 continue
             start, separator, word = match[1], match[2], match[3] or b""
             if two.lower() == (start + separator + word + other).lower():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from wesemu.errors import InputError
-from wesemu.util.text import os_reason
 
 # The type of a file by its first bytes.
 
@@ -227,6 +226,8 @@ class FastqFile:
         try:
             self._raw: BufferedReader[Any] = BufferedReader(FileIO(name), _BLOCK)
         except OSError as error:
+            from wesemu.util.text import os_reason
+
             raise self.fault(
                 f"The reads in {name} cannot be opened: {os_reason(error)}."
             ) from error

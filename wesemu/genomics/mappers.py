@@ -14,13 +14,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.genomics.bwa_index import Contig
 from wesemu.genomics.fastq import PairedReader
-from wesemu.util.text import os_reason
 
 # Lanes, programs, and a SAM header that is the same on every machine.
 
@@ -43,8 +41,7 @@ class MapperFailed(SystemFault):
     """The mapper ended early or with an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """Two FASTQ files (or an interleaved one) and the @RG line of their reads, with tabs."""
 
     first: str
@@ -52,8 +49,7 @@ class Lane:
     read_group: str
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A program that processes the alignments: an @PG line. `command` has no paths or threads;
     `note` is a sentence about the program."""
 
@@ -212,6 +208,8 @@ class NativeMapper:
                 pass_fds=[read for read, _ in pipes],
             )
         except OSError as error:
+            from wesemu.util.text import os_reason
+
             raise MapperFailed(
                 f"{self._command[0]} cannot be started: {os_reason(error)}"
             ) from error

@@ -11,7 +11,6 @@ Exit status: 0; 65 bad input (`--error` holds the message); 69 a tool failed.
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,6 +101,8 @@ def _build(
         linked.append(fasta.absolute())
     else:
         copy(fasta, target, facts)
+    import subprocess
+
     for command in (faidx, index):
         done = subprocess.run([*command, str(target)], check=False)
         if done.returncode:

@@ -5,7 +5,9 @@ reference and an end mark. The reports are flagstat as JSON and as text, with on
 instead of two, idxstats from the index alone, and the summary of the run. Reports of samtools may
 come through pipes.
 
-Exit status: 0; 70 the BAM is not whole.
+With `--state` it also checks that the reference has not changed.
+
+Exit status: 0; 65 the reference was changed (`--error` holds the message); 70 the BAM is not whole.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from wesemu.errors import SystemFault
 from wesemu.genomics.bam_index import idxstats
 from wesemu.genomics.bwa_index import read_fai
 from wesemu.genomics.fastq_file import BGZF_END, GZIP_FAULTS, open_gzip
+from wesemu.genomics.reference_state import report_change
 from wesemu.genomics.summary import Counts, summarize_mapping, write_summary
 
 NOT_WHOLE = 70
@@ -119,13 +122,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--libraries", type=int, default=1, help="in the read groups")
     parser.add_argument("--tool", nargs=2, action="append", metavar=("NAME", "VERSION"))
     parser.add_argument("--note", action="append", default=[], help="a sentence about a tool")
+    parser.add_argument("--state", type=Path, help="the state of the reference; needs --error")
+    parser.add_argument("--error", type=Path, help="JSON, for a reference that was changed")
     arguments = parser.parse_args(argv)
     try:
         _describe(arguments)
     except SystemFault as error:
         sys.stderr.write(f"{error.message}\n")
         return NOT_WHOLE
-    return 0
+    return report_change(arguments.state, arguments.error) if arguments.state else 0
 
 
 def _describe(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -105,8 +104,7 @@ _LOST_TAB = re.compile(rf" (?:{'|'.join(sorted(_STANDARD))}):")
 _EXAMPLE = r"Write for example '@RG\tID:L1\tSM:sample\tLB:library'."
 
 
-@dataclass(frozen=True, slots=True)
-class ReadGroup:
+class ReadGroup(NamedTuple):
     """The fields of an @RG line in order; ID is always present."""
 
     fields: Mapping[str, str]

@@ -12,11 +12,9 @@ import json
 import os
 import re
 import struct
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -293,7 +291,7 @@ class ReferenceRecords:
                 return FastaFacts(**record)
         facts = examine(fasta)
         if self._is_unchanged(fasta, [fasta], before):
-            self._write(key, before, asdict(facts))
+            self._write(key, before, facts._asdict())
         return facts
 
     def index_mismatch(self, fasta: Path, indexer: str) -> str | None:
@@ -312,7 +310,7 @@ class ReferenceRecords:
         """Record a FASTA and its index that the caller has just built, where no other program
         writes."""
         files = _files(fasta, indexer)
-        self._save(_key("facts", _states([fasta])), asdict(replace(facts, regular=True)))
+        self._save(_key("facts", _states([fasta])), facts._replace(regular=True)._asdict())
         self._save(_key(f"index of {indexer}", _states(files)), {"fasta": str(fasta)})
 
     def _is_unchanged(self, fasta: Path, files: Iterable[Path], before: list[State | None]) -> bool:
@@ -345,6 +343,8 @@ class ReferenceRecords:
     def _save(self, key: str, record: object) -> None:
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
+            import tempfile
+
             with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
                 json.dump(record, file)
             Path(file.name).replace(self._folder / f"{key}.json")

@@ -2,14 +2,13 @@
 
 The arguments are STATE and ERROR. Runs link to a FASTA that has its index beside it. A file that
 is replaced while a run uses it would mix two references, so the run ends with an error instead.
-Rules start this program often: it imports nothing but the standard library.
 
 Exit status: 0; 65 a file was changed (the file ERROR holds the message).
 """
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CHANGED = 65
@@ -40,9 +39,8 @@ def changed_file(state: Path) -> tuple[str, str] | None:
     return None
 
 
-def main(argv: list[str]) -> int:
-    """Return the exit status."""
-    state, error = map(Path, argv)
+def report_change(state: Path, error: Path) -> int:
+    """Return 0, or CHANGED after writing the message to stderr and the file `error`."""
     changed = changed_file(state)
     if changed is None:
         return 0
@@ -58,5 +56,10 @@ def main(argv: list[str]) -> int:
     return CHANGED
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return the exit status."""
+    return report_change(*map(Path, sys.argv[1:] if argv is None else argv))
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 The figures come from reports of samtools and bcftools, without another pass over the BAM or VCF.
 The schema is `pipelines/mapping/workflow/schemas/summary.schema.yaml`.
-`python -m wesemu.genomics.summary` adds the variants to the summary of a mapping.
+`python -m wesemu.genomics.summary` adds the variants to the summary of a mapping, unless the
+reference has changed: then its exit status is 65, and `--error` holds the message.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.errors import SystemFault
+from wesemu.genomics.reference_state import report_change
 
 Summary = dict[str, Any]
 Counts = Mapping[str, int | float | None]
@@ -288,7 +290,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ploidy", default="2", help="text in the header of the VCF")
     parser.add_argument("--haploid", type=Path, help="bcftools stats of the haploid genotypes")
     parser.add_argument("--targets", type=Path, nargs=2, metavar=("DEPTHS", "READS"))
+    parser.add_argument("--state", type=Path, help="the state of the reference; needs --error")
+    parser.add_argument("--error", type=Path, help="JSON, for a reference that was changed")
     arguments = parser.parse_args(argv)
+    if arguments.state and (status := report_change(arguments.state, arguments.error)):
+        return status
     name, version = arguments.caller
     summary: Summary = json.loads(arguments.mapping.read_text(encoding="utf-8"))
     variants, warnings = summarize_variants(

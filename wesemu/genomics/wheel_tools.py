@@ -1,19 +1,18 @@
-"""Commands of wheels: samtools, bcftools, `bwa index` and `bwa-mem3 index`.
+"""Commands of wheels: samtools, bcftools, `bwa index` and `bwa-mem3 index`; starts of programs.
 
 `python -P -m wesemu.genomics.wheel_tools samtools sort -u -` behaves like `samtools sort -u -`:
 streams, exit status, signals. It calls the C libraries of pysam and pybwa directly, because
 importing pysam takes longer than most of these commands need for a small genome.
 
-`wheel_command` starts this file as a script, without Python's module `site`. That saves a
-quarter of the CPU time, and half where installed packages run code at every start of Python.
+`wheel_command` and `program_command` start this file as a script, without Python's module `site`.
+That saves a quarter of the CPU time, and half where installed packages run code at every start of
+Python.
 """
 
 # pathlib would take a third of the start-up time
 # ruff: noqa: PTH100, PTH112, PTH113, PTH118, PTH120, PTH123
 
-import ctypes
 import os
-import signal
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 
@@ -40,7 +39,11 @@ _VERIFIED = {
 }
 _PACKAGES = "--packages"
 _COMMANDS = ("samtools", "bcftools", "bwa", "bwa-mem3")
+_PROGRAMS = "wesemu.genomics."
+_IMPORTED = ("isal", "pysam", "pybwa", "bwa_mem3")
+"""The packages outside wesemu that programs import, where they are installed."""
 _INTEL = ("x86_64", "AMD64")
+_SIGINT, _SIGPIPE = 2, 13  # on Linux and macOS
 
 
 def library_path(tool: str) -> str | None:
@@ -83,6 +86,21 @@ def wheel_command(tool: str) -> tuple[str, ...]:
     return (sys.executable, "-IS", os.path.abspath(__file__), _PACKAGES, packages, tool)
 
 
+def program_command(name: str) -> tuple[str, ...]:
+    """Return the command that calls `main()` of wesemu.genomics.NAME with this Python.
+
+    It behaves like `python -P -m wesemu.genomics.NAME`. The program must not leave output in the
+    buffer of sys.stdout, which is not flushed.
+    """
+    here = os.path.abspath(__file__)
+    folders = [os.path.dirname(os.path.dirname(os.path.dirname(here)))]
+    for package in _IMPORTED:
+        found = (each for each in sys.path if os.path.isdir(os.path.join(each, package)))
+        folders += [os.path.abspath(each) for each in found][:1]
+    options = [word for each in dict.fromkeys(folders) for word in (_PACKAGES, each)]
+    return (sys.executable, "-PS", here, *options, _PROGRAMS + name)
+
+
 def bwa_mem3_fault() -> str | None:
     """Return why the wheel of bwa-mem3 cannot map on this machine, or None if it can."""
     if wheel_version("bwa-mem3") is None:
@@ -102,33 +120,53 @@ def has_avx2(cpuinfo: str = "/proc/cpuinfo") -> bool:
     return "avx2" in flags.split()
 
 
-def _run_pysam(tool: str, library: ctypes.CDLL, argv: list[bytes]) -> int:
+def _run_program(argv: list[str]) -> int:
+    module = __import__(argv[0], fromlist=["main"])
+    sys.argv = argv
+    status: int = module.main()
+    sys.stderr.flush()
+    return status
+
+
+def _run_in_library(tool: str, path: str, argv: list[bytes]) -> int:
+    """Run a tool of pysam, or `bwa`, by its C functions."""
+    import ctypes  # here, because programs do not need it
+
+    own, library = ctypes.CDLL(None), ctypes.CDLL(path)
+    # As in a native program, the signals end the process, also inside C code. This is signal(2),
+    # because importing the module `signal` takes a third of the start-up time.
+    for number in (_SIGINT, _SIGPIPE):
+        own.signal(number, None)
+    if tool == "bwa":
+        arguments = (ctypes.c_char_p * len(argv))(*argv[1:], None)
+        return int(library.bwa_index(len(argv) - 1, arguments))
     getattr(library, f"{tool}_set_stdout")(1)
     getattr(library, f"{tool}_set_stderr")(2)
     arguments = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
     status: int = getattr(library, f"{tool}_dispatch")(len(argv), arguments)
-    if ctypes.CDLL(None).fflush(None) != 0:
+    if own.fflush(None) != 0:
         status = status or _fail(f"{tool}: the output cannot be written", 1)
     getattr(library, f"{tool}_close_stdout")()
     return status
 
 
-def _run_bwa(library: ctypes.CDLL, argv: list[bytes]) -> int:
-    if argv[1:2] != [b"index"]:
-        text = "usage: bwa index FASTA"
-        if len(argv) == 1:
-            text = f"Version: {wheel_version('bwa')}"
-        return _fail(f"bwa of the pybwa wheel\n{text}", 1)
-    arguments = (ctypes.c_char_p * len(argv))(*argv[1:], None)
-    return int(library.bwa_index(len(argv) - 1, arguments))
+def _bwa_usage(argv: list[str]) -> str | None:
+    """Return what to print in place of `bwa index`, or None for that command."""
+    if argv[1:2] == ["index"]:
+        return None
+    text = "usage: bwa index FASTA" if len(argv) > 1 else f"Version: {wheel_version('bwa')}"
+    return f"bwa of the pybwa wheel\n{text}"
 
 
 def _run_bwa_mem3(argv: list[str]) -> int:
     if argv[1:2] != ["index"] or len(argv) != 3:
         return _fail("bwa-mem3 of its wheel\nusage: bwa-mem3 index FASTA", 1)
+    import signal
+
     from wesemu.errors import WesemuError
     from wesemu.genomics.fm_index import write_index
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         write_index(argv[2])
     except (WesemuError, OSError) as error:
@@ -142,27 +180,26 @@ def _fail(message: str, status: int) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Run a tool, `["samtools", "view", …]`, and return its exit status.
+    """Run a tool, `["samtools", "view", …]`, or a program, and return its exit status.
 
-    `--packages FOLDER` may precede the tool: the folder of its wheel, if `site` did not run.
+    `--packages FOLDER` may precede it: a folder of packages, if `site` did not run.
     """
-    if argv[:1] == [_PACKAGES]:
+    while argv[:1] == [_PACKAGES]:
         sys.path.append(argv[1])
         argv = argv[2:]
+    if argv and argv[0].startswith(_PROGRAMS):
+        return _run_program(argv)
     if not argv or argv[0] not in _COMMANDS:
         return _fail(f"usage: python -m wesemu.genomics.wheel_tools {'|'.join(_COMMANDS)} …", 2)
     tool = argv[0]
     path = library_path(tool)
     if path is None:
         return _fail(f"{tool}: its wheel is not installed for this Python", 127)
-    # as in a native program: the signals end the process, also inside C code
-    for number in (signal.SIGPIPE, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
     if tool == "bwa-mem3":
         return _run_bwa_mem3(argv)
-    library = ctypes.CDLL(path)
-    encoded = [os.fsencode(word) for word in argv]
-    return _run_bwa(library, encoded) if tool == "bwa" else _run_pysam(tool, library, encoded)
+    if tool == "bwa" and (usage := _bwa_usage(argv)) is not None:
+        return _fail(usage, 1)
+    return _run_in_library(tool, path, [os.fsencode(word) for word in argv])
 
 
 if __name__ == "__main__":

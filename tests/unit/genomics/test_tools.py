@@ -1,5 +1,6 @@
-"""Settings win over PATH, what is new on PATH wins over the wheels."""
+"""Settings win over PATH, what is new on PATH wins over the wheels; programs start quickly."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from wesemu.errors import ToolMissing
+from wesemu.genomics.reference_state import CHANGED, write_state
 from wesemu.genomics.tools import resolve, version_number
-from wesemu.genomics.wheel_tools import wheel_command
+from wesemu.genomics.wheel_tools import program_command, wheel_command
 from wesemu.settings import Settings
 
 NOWHERE = "/nonexistent"
@@ -122,6 +124,28 @@ def test_a_wheel_tool_whose_reader_goes_away_dies_of_it(tmp_path):
 def test_a_full_disk_is_told():
     script = " ".join(wheel_command("samtools")) + " --version > /dev/full"
     assert run("bash", "-c", script).returncode != 0
+
+
+def test_a_program_starts_like_a_module_and_returns_its_status(tmp_path):
+    fasta, state, error = tmp_path / "ref.fa", tmp_path / "state.json", tmp_path / "error.json"
+    fasta.write_text(">a\nAC\n")
+    write_state(state, fasta, [fasta])
+    command = [*program_command("reference_state"), str(state), str(error)]
+    assert run(*command).returncode == 0
+    fasta.write_text(">a\nACGT\n")
+    changed = run(*command)
+    assert changed.returncode == CHANGED
+    assert "was replaced while this run used it" in changed.stderr
+    assert json.loads(error.read_text())["file"] == str(fasta)
+
+
+@pytest.mark.parametrize("name", ["align", "prepare_reference", "qc", "summary"])
+def test_a_program_of_every_run_imports_nothing_slow_that_it_rarely_needs(name):
+    script = f"import sys; sys.path[:] = {sys.path!r}; import wesemu.genomics.{name} as program;"
+    loaded = run(sys.executable, "-PS", "-c", f"{script} print(program.__name__, *sys.modules)")
+    modules = set(loaded.stdout.split())
+    assert f"wesemu.genomics.{name}" in modules
+    assert not modules & {"dataclasses", "inspect", "tempfile", "wesemu.util.text"}
 
 
 def test_the_wheel_has_only_the_index_of_bwa():

@@ -28,6 +28,7 @@ from wesemu.genomics.reference_records import (
 from wesemu.genomics.reference_records import default_folder, find_alternates
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, Tool, resolve
+from wesemu.genomics.wheel_tools import program_command
 
 # Every shell command runs in bash with `set -euo pipefail`, Snakemake's default for bash: a pipe
 # fails if any of its programs fails.
@@ -91,6 +92,13 @@ if OWN_MAPPER:
 else:
     MAPPED_BY = PARABRICKS if FQ2BAM else MAPPER
 PYTHON = shlex.join([sys.executable, "-P"])
+
+
+def program(name):
+    """Return the command of wesemu.genomics.NAME, which starts quickly."""
+    return shlex.join(program_command(name))
+
+
 THREADS = config.get("threads") or workflow.cores or 8
 # a directory for temporary files only, which is removed when a rule ends
 TEMPORARY = ".mapping"
@@ -106,9 +114,7 @@ REFERENCE_INDEX = multiext(
     REFERENCE, ".fai", *SUFFIXES, *([".alt"] if ALTERNATES else [])
 )
 # fails if the reference was replaced since the run began
-REFERENCE_UNCHANGED = (
-    f"{PYTHON} -m wesemu.genomics.reference_state {REFERENCE_STATE} input_error.json"
-)
+REFERENCE_UNCHANGED = f"{program('reference_state')} {REFERENCE_STATE} input_error.json"
 INDEX_FORMAT = choose_index_format()
 BAM_INDEX = f"results/aligned.bam.{INDEX_FORMAT}"
 # wgs adds the variants to this summary

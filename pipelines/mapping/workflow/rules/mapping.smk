@@ -18,7 +18,7 @@ rule map:
         mem_mb=map_memory_mb,
     params:
         depends_on=ALIGNMENT_KEY,
-        align=f"{PYTHON} -m wesemu.genomics.align",
+        align=program("align"),
         samtools=SAMTOOLS,
         lanes=lane_options(),
         later=later_programs(),
@@ -28,7 +28,7 @@ rule map:
         # MiB for each thread of the sort
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
         finish=finishing(),
-        label=f"{PYTHON} -m wesemu.genomics.read_groups",
+        label=program("read_groups"),
         duplicates=markdup_options(),
         # a function, so that a change to CRAM does not map again
         level=lambda wildcards, threads: bam_level(),
@@ -84,8 +84,7 @@ rule statistics:
     threads: max(1, min(4, THREADS // 2))
     params:
         depends_on=ALIGNMENT_KEY,
-        check=f"{PYTHON} -m wesemu.genomics.qc",
-        unchanged=REFERENCE_UNCHANGED,
+        check=program("qc"),
         samtools=SAMTOOLS,
         sample=SAMPLE,
         libraries=len(LIBRARIES),
@@ -107,8 +106,8 @@ rule statistics:
         " --index {input.bai:q} --idxstats {output.idxstats:q}"
         " {params.markdup} {params.note:q} --summary {output.summary:q}"
         " --sample {params.sample:q} --libraries {params.libraries}"
-        " --tool {params.mapper:q} --tool samtools {params.version:q};"
-        " {params.unchanged}"
+        " --tool {params.mapper:q} --tool samtools {params.version:q}"
+        " --state {input.state:q} --error input_error.json"
         ") 2> {log}"
 
 

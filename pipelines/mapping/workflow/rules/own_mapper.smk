@@ -30,7 +30,7 @@ use rule map as own_map with:
         temporary=TEMPORARY,
         memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
         finish=finishing(),
-        label=f"{PYTHON} -m wesemu.genomics.read_groups",
+        label=program("read_groups"),
         duplicates=markdup_options(),
         # a function, so that a change to CRAM does not map again
         level=lambda wildcards, threads: bam_level(),

@@ -16,7 +16,7 @@ rule prepare_reference:
         mem_mb=index_memory_mb,
     params:
         depends_on=REFERENCE_KEY,
-        prepare=f"{PYTHON} -m wesemu.genomics.prepare_reference",
+        prepare=program("prepare_reference"),
         samtools=SAMTOOLS,
         indexer=[INDEXER.name, INDEXER.shell],
         # a function, so that another folder does not run the rule again

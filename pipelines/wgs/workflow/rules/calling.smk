@@ -238,9 +238,8 @@ rule summary:
     params:
         depends_on=CALLING_KEY,
         bcftools=BCFTOOLS,
-        summarize=f"{PYTHON} -m wesemu.genomics.summary",
+        summarize=program("summary"),
         caller=[CALLER.name, CALLER.version],
-        unchanged=REFERENCE_UNCHANGED,
         ploidy=PLOIDY_TEXT,
         # bcftools stats counts haploid SNPs and indels together
         haploid="no" if PLOIDY == DIPLOID else "yes",
@@ -249,10 +248,10 @@ rule summary:
         ),
     shell:
         "("
-        " {params.unchanged};"
         " haploid() {{ [ {params.haploid} = no ] ||"
         ' {params.bcftools} stats -i \'GT="hap" & GT="alt"\' {input.vcf:q}; }};'
         " {params.summarize} --mapping {input.mapping:q} --variants {input.variants:q}"
         ' --caller {params.caller:q} --ploidy "$({params.ploidy})" --haploid <(haploid)'
         " {params.targets:q} --output {output:q}"
+        " --state {input.state:q} --error input_error.json"
         ") 2> {log}"

@@ -34,7 +34,7 @@ def refused(check, *values):
 PLOIDY = refused(parse_ploidy, config["ploidy"])
 refused(check_ploidy, config["caller"], PLOIDY, config["sex"])
 PLOIDY_FILE = PLOIDY if isinstance(PLOIDY, str) else None
-PREPARE = f"{PYTHON} -m wesemu.genomics.slices"
+PREPARE = program("slices")
 TARGETS = ["resources/targets.bed"] if config["targets"] else []
 
 
