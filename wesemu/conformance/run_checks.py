@@ -202,7 +202,7 @@ async def log_streams(evidence: Evidence) -> Answer:
         if url is None:
             raise Failure(f"run_log has no {name} after the end of the run", _log(evidence))
         answer = await evidence.probe.fetch(url)
-        if answer.status != 200:
+        if answer.status not in (200, 204):
             raise Failure(f"{name} cannot be fetched", answer)
     return answer
 

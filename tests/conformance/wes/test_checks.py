@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from conformance.wes.faulty_server import (
     TOKEN,
     Exchange,
@@ -360,3 +362,21 @@ async def test_wesemu_passes_all_checks_of_every_version(server_with_tokens: Fau
 
 async def test_without_a_token_only_the_checks_of_tokens_are_skipped(server: FaultyServer) -> None:
     assert ids(await server.examine(), Outcome.SKIP) == {"auth.missing", "auth.wrong"}
+
+
+async def test_the_token_goes_to_the_server_only(server_with_tokens: FaultyServer) -> None:
+    """The URL of a log may lead to another server."""
+    headers: dict[str, str | None] = {}
+
+    async def log(request: web.Request) -> web.Response:
+        headers[request.path] = request.headers.get("Authorization")
+        return web.Response(text="hello")
+
+    other = web.Application()
+    other.router.add_get("/{name}", log)
+    async with TestServer(other) as elsewhere:
+        url = str(elsewhere.make_url("/stdout"))
+        server_with_tokens.fault = edit("GET", RUN, put("run_log", "stdout", value=url))
+        report = await server_with_tokens.examine(token=TOKEN)
+    assert reasons(report) == {}
+    assert headers == {"/stdout": None}
