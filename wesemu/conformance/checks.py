@@ -143,7 +143,11 @@ async def examine(
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        probe, info = await _find_api(session, server_url(server), token, limits or Limits())
+        root = server_url(server).with_query(None).with_fragment(None)
+        limits = limits or Limits()
+        # the runs need their own time
+        limits = replace(limits, total=limits.total + seconds)
+        probe, info = await _find_api(session, root, token, limits)
         version = version or _version_of(info)
         chosen = workflow or choose_workflow(info, workflow_type)
         if chosen is not None and not chosen.version:

@@ -4,6 +4,7 @@ Whatever happens to a request, `Probe.ask` returns an `Answer`. `Answer.problem`
 its use.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,14 @@ _KEPT = 4 * _SHOWN
 class Limits:
     """Bounds of a request: `seconds` in all, `body` bytes of the answer.
 
-    After `silent` requests in a row that got no answer in time, no more are sent.
+    No more requests are sent after `silent` of them in a row got no answer in time, and `total`
+    seconds after the first one.
     """
 
     seconds: float = 20.0
     body: int = 4 << 20
     silent: int = 3
+    total: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,16 @@ class Probe:
         self._token = token
         self._limits = limits
         self._timeouts = 0
+        self._deadline = asyncio.get_running_loop().time() + limits.total
 
     @property
-    def given_up(self) -> bool:
-        """Whether the server was silent too often, so that no more requests are sent."""
-        return self._timeouts >= self._limits.silent
+    def given_up(self) -> str:
+        """Why no more requests are sent, "" if they are."""
+        if self._timeouts >= self._limits.silent:
+            return f"not sent, after {self._timeouts} requests in a row without an answer"
+        if asyncio.get_running_loop().time() > self._deadline:
+            return "not sent, because the server took too long for the earlier requests"
+        return ""
 
     async def ask(
         self,
@@ -112,12 +120,10 @@ class Probe:
         """
         parts = "/".join(quote(part, safe="") for part in path)
         question = f"?{'&'.join(f'{key}={value}' for key, value in query.items())}" if query else ""
-        url = f"{str(self.base).rstrip('/')}/{parts}"
         answer = await self._send(
-            f"{method} /{parts}{question}",
             method,
-            url,
-            query=query,
+            URL(f"{str(self.base).rstrip('/')}/{parts}", encoded=True).update_query(query or {}),
+            f"{method} /{parts}{question}"[:_SHOWN],
             form=form,
             token=self._token if token is None else token,
         )
@@ -135,31 +141,28 @@ class Probe:
         except ValueError:
             return Answer(request, problem="it is not a URL")
         token = self._token if own else None
-        return await self._send(request, "GET", url, token=token, is_json=False)
+        return await self._send("GET", parsed, request, token=token, is_json=False)
 
     async def _send(
         self,
-        request: str,
         method: str,
-        url: str,
+        url: URL,
+        request: str,
         *,
-        query: Mapping[str, str] | None = None,
         form: aiohttp.FormData | None = None,
         token: str | None = None,
         is_json: bool = True,
     ) -> Answer:
-        if self.given_up:
-            return Answer(
-                request,
-                problem=f"not sent, after {self._timeouts} requests in a row without an answer",
-            )
+        """Send a request and read its answer. `request` describes it in reports."""
+        if reason := self.given_up:
+            return Answer(request, problem=reason)
         headers = {"User-Agent": f"wesemu-conformance/{__version__}"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         try:
             async with self._session.request(
                 method,
-                URL(url, encoded=True).update_query(query or {}),
+                url,
                 data=form,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=self._limits.seconds),

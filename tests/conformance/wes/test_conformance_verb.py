@@ -192,10 +192,11 @@ async def serve(respond: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> a
 
 async def look_at(server: asyncio.Server, **options: Any) -> Report | None:
     """Examine a server; None if there is no answer at all. Each report has all its forms."""
+    options = {"version": "1.1.0", "seconds": 1.0, "limits": SHORT} | options
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with server, asyncio.timeout(120):
         try:
-            report = await examine(url, version="1.1.0", seconds=1.0, limits=SHORT, **options)
+            report = await examine(url, **options)
         except ClientError:
             return None
     assert len(report.results) == len(CHECKS)
@@ -256,6 +257,18 @@ async def test_a_silent_server_gets_few_requests() -> None:
     report = await look_at(await serve(respond))
     assert report is not None
     assert len(requests) == 1 + SHORT.silent
+
+
+async def test_a_server_that_is_always_slow_is_given_up() -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.05)
+        writer.write(HEAD + b"Content-Length: 15\r\n\r\n" + b'{"run_id": "x"}')
+        await writer.drain()
+
+    limits = Limits(seconds=5.0, total=0.2)
+    report = await look_at(await serve(respond), limits=limits, seconds=0.2)
+    assert report is not None
+    assert any("took too long for the earlier" in result.reason for result in report.results)
 
 
 VALUES = ("", "x", "COMPLETE", "RUNNING", "http://127.0.0.1:9/", 0, -1, 1.5, True, None, [], {})
