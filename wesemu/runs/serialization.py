@@ -93,7 +93,7 @@ def _marks(request: RunRequest) -> JsonObject:
 
 
 def request_from_json(values: dict[str, Any]) -> RunRequest:
-    marks: dict[str, str] = values.pop("marks")
+    marks: dict[str, str] = values.pop("marks", {})  # the first runs of 0.1.0 have none
     key = None
     if "submission_key" in marks:
         key = SubmissionKey(marks["submission_key"], marks["submission_digest"])

@@ -91,6 +91,27 @@ async def test_ended_runs_are_listed_and_read_as_before(
                 assert found | {"job_namespace": job["job_namespace"]} == job
 
 
+async def test_the_first_runs_of_all_are_read(
+    settings: Settings, clock: ManualClock, engine: ScriptedEngine
+) -> None:
+    """Their requests had no internal fields."""
+
+    def first(data: Path) -> None:
+        restore(data)
+        with closing(sqlite3.connect(data / "wesemu.db")) as index:
+            ended = ", ".join(f"'{state}'" for state in ENDED)
+            index.execute(f"DELETE FROM runs WHERE state NOT IN ({ended})")
+            index.execute("UPDATE runs SET request = json_remove(request, '$.marks')")
+            index.commit()
+
+    await asyncio.to_thread(first, settings.data)
+    async with TestClient(await served(settings, engine)) as client:
+        listed = await get(client, "/ga4gh/wes/v1/runs", settings.data)
+        for run_id in (run["run_id"] for run in listed["runs"]):
+            assert (await get(client, f"/ga4gh/wes/v1/runs/{run_id}", settings.data))["request"]
+    assert {each["state"] for each in listed["runs"]} == {*ENDED}
+
+
 async def test_interrupted_and_queued_runs_are_resumed(
     earlier: Settings, clock: ManualClock, engine: ScriptedEngine
 ) -> None:
