@@ -174,7 +174,7 @@ async def build_apis(
         AdminDialect(admin_access),
     ]
     oss = OssDialect(
-        OssAuthenticator(keys, WallClock(), guarded=auth.bearers),
+        OssAuthenticator(keys, WallClock(), bearer=bearer),
         objects.buckets,
         apis,
         OssHandlers(objects),

@@ -22,8 +22,8 @@ class ObjectEntry:
 class AsyncBucket:
     """One bucket. It need not exist yet. Each method raises ClientError.
 
-    A server with credentials requires signed OSS requests, which this class does not send. Use an
-    OSS SDK there.
+    Requests carry the client's bearer token and no signature. A server whose only credentials are
+    access keys refuses them: use an OSS SDK there.
     """
 
     def __init__(self, transport: Transport, name: str) -> None:

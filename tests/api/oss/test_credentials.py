@@ -8,7 +8,10 @@ from api.oss.fixtures import KEY_ID, SECRET, Client, read, start_oss_server
 from pytest_aiohttp import AiohttpClient
 from unit.oss.signer import sign_v1
 
+from wesemu.app import create_app
 from wesemu.runs.clock import ManualClock
+from wesemu.settings import AuthSettings, Settings
+from wesemu.testing.fake_engine import ScriptedEngine
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DATE = {"date": "Sun, 01 Mar 2026 12:00:00 GMT"}
@@ -88,3 +91,40 @@ async def test_a_foreign_web_page_may_not_use_an_open_server(client: Client, buc
             "/oss/genes/log?append&position=0", data=b"", headers={"Origin": origin}
         )
         assert got.status == status
+
+
+@pytest.fixture
+async def with_tokens(
+    aiohttp_client: AiohttpClient, settings: Settings, engine: ScriptedEngine
+) -> Client:
+    auth = AuthSettings(tokens={"secret": "alice"})
+    app = await create_app(settings.model_copy(update={"auth": auth}), engines=[engine])
+    return await aiohttp_client(app)
+
+
+async def test_a_bearer_token_opens_the_buckets(with_tokens: Client) -> None:
+    token = {"Authorization": "Bearer secret"}
+    assert (await with_tokens.put("/oss/new-one/", headers=token)).status == 200
+    assert (await with_tokens.put("/oss/new-one/a", data=b"abc", headers=token)).status == 200
+    got = await read(await with_tokens.get("/oss/new-one/a", headers=token))
+    assert (got.status, got.body) == (200, b"abc")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer guessed"},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer a.b.c"},
+        {"Authorization": "secret"},
+        {"Authorization": sign_v1("PUT", "/genes/a", DATE, SECRET), **DATE},
+    ],
+)
+async def test_an_unknown_token_opens_nothing(
+    with_tokens: Client, headers: dict[str, str], settings: Settings
+) -> None:
+    got = await read(await with_tokens.put("/oss/genes/a", data=b"abc", headers=headers))
+    assert got.status == 403
+    assert got.code in ("AccessDenied", "InvalidAccessKeyId")
+    assert not (settings.data / "buckets" / "genes" / "a").exists()

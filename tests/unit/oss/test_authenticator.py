@@ -231,8 +231,3 @@ def test_a_presigned_url_of_the_end_of_time_is_not_valid_yet(
         ("x-oss-expires", "600"),
     )
     assert refused(authenticator, call, {}) == "AccessDenied"
-
-
-def test_with_other_credentials_only_nobody_comes_in_unsigned(clock: ManualClock) -> None:
-    guarded = OssAuthenticator({}, clock, guarded=True)
-    assert refused(guarded, *signed(4)) == "InvalidAccessKeyId"

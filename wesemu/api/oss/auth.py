@@ -5,7 +5,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -203,20 +203,31 @@ _MAX_EPOCH = 253_402_300_799  # the last second of the year 9999
 class OssAuthenticator:
     """Checks signatures with `keys` (access key id = secret). The owner is the access key id.
 
-    Without keys, every caller is LOCAL_OWNER and signatures are ignored. With `guarded`, the server
-    requires credentials of another kind, so all OSS requests are refused. `clock` is the wall
-    clock, because clients sign with real time.
+    `bearer` returns the owner of a bearer token, an extension for clients of several APIs. OSS
+    clients cannot send one. Without keys and `bearer`, every caller is LOCAL_OWNER and signatures
+    are ignored. `clock` is the wall clock, because clients sign with real time.
     """
 
-    def __init__(self, keys: Mapping[str, str], clock: Clock, *, guarded: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, str],
+        clock: Clock,
+        *,
+        bearer: Callable[[str], Awaitable[Owner | None]] | None = None,
+    ) -> None:
         self._keys = dict(keys)
-        self._is_open = not keys and not guarded
+        self._bearer = bearer
         self._clock = clock
 
-    def owner(self, request: web.Request, call: OssRequest) -> Owner:
-        """Return the caller. Raises OssSignatureRefused."""
-        if self._is_open:
+    async def owner(self, request: web.Request, call: OssRequest) -> Owner:
+        """Return the caller. Raises OssSignatureRefused, and what `bearer` raises."""
+        if not self._keys and self._bearer is None:
             return LOCAL_OWNER
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if self._bearer is not None and scheme.casefold() == "bearer":
+            if (owner := await self._bearer(token.strip())) is not None:
+                return owner
+            raise _denied("This bearer token is unknown.")
         return self.check(call, collect_headers(request.headers.items()))
 
     def check(self, call: OssRequest, headers: Mapping[str, str]) -> Owner:

@@ -187,8 +187,8 @@ class OssDialect:
         return is_marked(request) or is_s3(request)
 
     async def authenticate(self, request: web.Request) -> Owner:
-        """Set CALL and return the caller. Raises OssSignatureRefused, or OssRefused for an S3
-        client."""
+        """Set CALL and return the caller. Raises OssSignatureRefused, OssRefused for an S3
+        client, and the errors of bearer tokens."""
         if is_s3(request):
             raise OssRefused(
                 501,
@@ -198,7 +198,7 @@ class OssDialect:
                 "or plain HTTP at /oss/<bucket>/<key>.",
             )
         request[CALL] = call = await asyncio.to_thread(self._call, request)
-        return self._authenticator.owner(request, call)
+        return await self._authenticator.owner(request, call)
 
     async def operation(self, request: web.Request) -> str:
         """Return the OSS name of the operation, for fault injection."""
