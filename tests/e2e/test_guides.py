@@ -1,4 +1,4 @@
-"""The guides work as they are written: every command of docs/guides and docs/operating is executed.
+"""The guides work as they are written: the commands of docs/guides and docs/operating are executed.
 
 The blocks of `bash` are executed one after the other in one shell. A block of `text` after one is
 its output, with `…` for anything. A block with a title is a file. `wesemu serve` without settings
@@ -22,11 +22,12 @@ import pytest
 from support.live_server import LiveServer, live_server
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = sorted([*DOCS.glob("guides/*.md"), *DOCS.glob("operating/*.md")])
+PAGES = sorted([*DOCS.glob("guides/*.md"), *DOCS.glob("operating/*.md"), DOCS / "events.md"])
 INSTALLS = "installs packages; the stages readme and debian13 of CI install"
 DOCKER = "needs docker and an image"
 GPU = "needs an NVIDIA GPU; tests/gpu"
 SLURM = "needs a cluster; tests/slurm"
+SYSTEM = "changes the machine; tests/e2e/test_operating.py tries the files"
 # page: how blocks begin that are not executed, and why
 NOT_HERE = {
     "guides/first-mapping.md": {
@@ -43,6 +44,9 @@ NOT_HERE = {
         "tests/slurm/slurm-up.sh": SLURM,
     },
     "guides/own-workflow.md": {"pip install": INSTALLS},
+    "operating/service.md": {"useradd": SYSTEM, "systemctl": SYSTEM},
+    "operating/nginx.md": {"install -m 0644": SYSTEM},
+    "operating/upgrade.md": {"systemctl": SYSTEM},
 }
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVE = re.compile(r"(?:^|\s)wesemu serve\b")
