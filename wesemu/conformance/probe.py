@@ -141,6 +141,8 @@ class Probe:
         except ValueError:
             return Answer(request, problem="it is not a URL")
         token = self._token if own else None
+        if self._token and not own:
+            request += " (of another origin, so without the token)"
         return await self._send("GET", parsed, request, token=token, is_json=False)
 
     async def _send(

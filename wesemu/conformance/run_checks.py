@@ -31,6 +31,11 @@ from wesemu.conformance.schemas import (
     parse_time,
 )
 
+# what checks need
+_RUN = ("run.accepted",)
+_DONE = ("states.complete",)
+_TASKS = ("tasks.answers",)
+
 
 def _log(evidence: Evidence) -> Answer:
     """Return the RunLog of the main run after its end."""
@@ -43,13 +48,7 @@ def _log(evidence: Evidence) -> Answer:
 # --- states of a run ---
 
 
-@check(
-    MUST,
-    "states.known",
-    "State",
-    "the states are those of the enumeration",
-    needs=("run.accepted",),
-)
+@check(MUST, "states.known", "State", "the states are those of the enumeration", _RUN)
 async def states_legal(evidence: Evidence) -> Answer | None:
     answers = [
         *evidence.main.statuses,
@@ -63,7 +62,7 @@ async def states_legal(evidence: Evidence) -> Answer | None:
     return answers[-1] if answers else None
 
 
-@check(SHOULD, "states.order", "State", "the states never go back", needs=("run.accepted",))
+@check(SHOULD, "states.order", "State", "the states never go back", _RUN)
 async def states_order(evidence: Evidence) -> None:
     for trace in (evidence.main, evidence.canceled):
         known = [state for state in trace.states if state in PROGRESS]
@@ -73,13 +72,7 @@ async def states_order(evidence: Evidence) -> None:
             raise Failure(f"a run went through {trace.path}")
 
 
-@check(
-    MUST,
-    "states.complete",
-    "State",
-    "a valid workflow ends with COMPLETE",
-    needs=("run.accepted",),
-)
+@check(MUST, "states.complete", "State", "a valid workflow ends with COMPLETE", _RUN)
 async def states_complete(evidence: Evidence) -> Answer | None:
     trace = evidence.main
     if trace.last != "COMPLETE":
@@ -89,13 +82,7 @@ async def states_complete(evidence: Evidence) -> Answer | None:
     return trace.log
 
 
-@check(
-    MUST,
-    "states.final",
-    "State",
-    "the state does not change after COMPLETE",
-    needs=("states.complete",),
-)
+@check(MUST, "states.final", "State", "the state does not change after COMPLETE", _DONE)
 async def states_final(evidence: Evidence) -> Answer:
     answer = await evidence.probe.ask("GET", "runs", evidence.run_id, "status")
     state = answer.word("state")
@@ -107,9 +94,7 @@ async def states_final(evidence: Evidence) -> Answer:
 # --- GetRunStatus, GetRunLog ---
 
 
-@check(
-    MUST, "status.fields", "RunStatus", "has run_id, state and their types", needs=("run.accepted",)
-)
+@check(MUST, "status.fields", "RunStatus", "has run_id, state and their types", _RUN)
 async def status_fields(evidence: Evidence) -> Answer:
     for answer in evidence.main.statuses:
         expect_schema(answer, RunStatus)
@@ -123,9 +108,7 @@ async def status_unknown(evidence: Evidence) -> Answer:
     return expect_status(await evidence.probe.ask("GET", "runs", UNKNOWN_RUN, "status"), *UNKNOWN)
 
 
-@check(
-    MUST, "log.fields", "RunLog", "has run_id, and fields with their types", needs=("run.accepted",)
-)
+@check(MUST, "log.fields", "RunLog", "has run_id, and fields with their types", _RUN)
 async def log_fields(evidence: Evidence) -> Answer:
     if evidence.main.log is None:
         raise Skip("the run has no RunLog")
@@ -135,14 +118,14 @@ async def log_fields(evidence: Evidence) -> Answer:
     return log
 
 
-@check(MUST, "log.state", "RunLog", "has the state of GetRunStatus", needs=("states.complete",))
+@check(MUST, "log.state", "RunLog", "has the state of GetRunStatus", _DONE)
 async def log_state(evidence: Evidence) -> Answer:
     if (state := _log(evidence).value("state")) != "COMPLETE":
         raise Failure(f"state is {state}; GetRunStatus has COMPLETE", _log(evidence))
     return _log(evidence)
 
 
-@check(MUST, "log.request", "RunLog", "has the request that was sent", needs=("run.accepted",))
+@check(MUST, "log.request", "RunLog", "has the request that was sent", _RUN)
 async def log_request(evidence: Evidence) -> Answer:
     request, sent = _log(evidence).value("request"), evidence.main.sent.fields
     for name in ("workflow_url", "workflow_type", "workflow_type_version"):
@@ -155,7 +138,7 @@ async def log_request(evidence: Evidence) -> Answer:
     return _log(evidence)
 
 
-@check(SHOULD, "log.outputs", "RunLog", "has outputs after COMPLETE", needs=("states.complete",))
+@check(SHOULD, "log.outputs", "RunLog", "has outputs after COMPLETE", _DONE)
 async def log_outputs(evidence: Evidence) -> Answer:
     if not evidence.workflow.is_own:
         raise Skip("only with the workflows of this program")
@@ -164,13 +147,7 @@ async def log_outputs(evidence: Evidence) -> Answer:
     return _log(evidence)
 
 
-@check(
-    MUST,
-    "log.times",
-    "Log",
-    "has times in ISO 8601 (RFC 3339), the start before the end",
-    needs=("run.accepted",),
-)
+@check(MUST, "log.times", "Log", "has times in ISO 8601 (RFC 3339), the start before the end", _RUN)
 async def log_times(evidence: Evidence) -> Answer:
     run = _log(evidence).value("run_log")
     logs = [run, *_log(evidence).objects("task_logs")]
@@ -189,13 +166,7 @@ async def log_times(evidence: Evidence) -> Answer:
     return _log(evidence)
 
 
-@check(
-    SHOULD,
-    "log.streams",
-    "Log",
-    "has URLs of stdout and stderr that can be fetched",
-    needs=("states.complete",),
-)
+@check(SHOULD, "log.streams", "Log", "has URLs of stdout and stderr that can be fetched", _DONE)
 async def log_streams(evidence: Evidence) -> Answer:
     for name in ("stdout", "stderr"):
         url = _log(evidence).word("run_log", name)
@@ -215,14 +186,7 @@ async def log_unknown(evidence: Evidence) -> Answer:
 # --- ListTasks, GetTask ---
 
 
-@check(
-    MUST,
-    "tasks.answers",
-    "ListTasks",
-    "answers with a list of tasks",
-    needs=("run.accepted",),
-    since="1.1.0",
-)
+@check(MUST, "tasks.answers", "ListTasks", "answers with a list of tasks", _RUN, since="1.1.0")
 async def tasks_answers(evidence: Evidence) -> Answer:
     answer = expect_object(await evidence.probe.ask("GET", "runs", evidence.run_id, "tasks"))
     if not isinstance(answer.value("task_logs"), list):
@@ -235,7 +199,7 @@ async def tasks_answers(evidence: Evidence) -> Answer:
     "tasks.fields",
     "TaskListResponse",
     "has the required fields and their types",
-    needs=("tasks.answers",),
+    _TASKS,
     since="1.1.0",
 )
 async def tasks_fields(evidence: Evidence) -> Answer:
@@ -252,14 +216,7 @@ async def _first_tasks(evidence: Evidence) -> tuple[Answer, list[str]]:
     return answer, ids
 
 
-@check(
-    SHOULD,
-    "tasks.order",
-    "ListTasks",
-    "has the order of RunLog",
-    needs=("tasks.answers",),
-    since="1.1.0",
-)
+@check(SHOULD, "tasks.order", "ListTasks", "has the order of RunLog", _TASKS, since="1.1.0")
 async def tasks_order(evidence: Evidence) -> Answer:
     answer, ids = await _first_tasks(evidence)
     logged = [task.get("id") for task in _log(evidence).objects("task_logs")]
@@ -270,9 +227,7 @@ async def tasks_order(evidence: Evidence) -> Answer:
     return answer
 
 
-@check(
-    MUST, "tasks.task", "GetTask", "answers with the task", needs=("tasks.answers",), since="1.1.0"
-)
+@check(MUST, "tasks.task", "GetTask", "answers with the task", _TASKS, since="1.1.0")
 async def tasks_one(evidence: Evidence) -> Answer:
     _, ids = await _first_tasks(evidence)
     answer = await evidence.probe.ask("GET", "runs", evidence.run_id, "tasks", ids[0])
@@ -287,7 +242,7 @@ async def tasks_one(evidence: Evidence) -> Answer:
     "tasks.page-size",
     "ListTasks",
     "has at most page_size tasks on a page",
-    needs=("tasks.answers",),
+    _TASKS,
     since="1.1.0",
 )
 async def tasks_page_size(evidence: Evidence) -> Answer:
@@ -306,10 +261,7 @@ async def tasks_page_size(evidence: Evidence) -> Answer:
     "tasks.pages",
     "ListTasks",
     "continues at next_page_token",
-    needs=(
-        "tasks.answers",
-        "tasks.page-size",
-    ),
+    (*_TASKS, "tasks.page-size"),
     since="1.1.0",
 )
 async def tasks_pages(evidence: Evidence) -> Answer:
@@ -328,7 +280,7 @@ async def tasks_pages(evidence: Evidence) -> Answer:
     "tasks.unknown",
     "GetTask",
     "answers 404 or 403 for an unknown task",
-    needs=("tasks.answers",),
+    _TASKS,
     since="1.1.0",
 )
 async def tasks_unknown(evidence: Evidence) -> Answer:
@@ -341,7 +293,7 @@ async def tasks_unknown(evidence: Evidence) -> Answer:
     "tasks.unknown-run",
     "ListTasks",
     "answers 404 or 403 for an unknown run",
-    needs=("tasks.answers",),
+    _TASKS,
     since="1.1.0",
 )
 async def tasks_unknown_run(evidence: Evidence) -> Answer:
@@ -349,12 +301,7 @@ async def tasks_unknown_run(evidence: Evidence) -> Answer:
 
 
 @check(
-    SHOULD,
-    "tasks.url",
-    "RunLog",
-    "has a task_logs_url that can be fetched",
-    needs=("tasks.answers",),
-    since="1.1.0",
+    SHOULD, "tasks.url", "RunLog", "has a task_logs_url that can be fetched", _TASKS, since="1.1.0"
 )
 async def tasks_url(evidence: Evidence) -> Answer:
     url = _log(evidence).word("task_logs_url")
@@ -366,7 +313,7 @@ async def tasks_url(evidence: Evidence) -> Answer:
 # --- CancelRun ---
 
 
-@check(MUST, "cancel.answers", "CancelRun", "answers with the run's id", needs=("run.accepted",))
+@check(MUST, "cancel.answers", "CancelRun", "answers with the run's id", _RUN)
 async def cancel_answers(evidence: Evidence) -> Answer:
     trace = evidence.canceled
     if trace.canceled is None:
@@ -377,7 +324,7 @@ async def cancel_answers(evidence: Evidence) -> Answer:
     return trace.canceled
 
 
-@check(MUST, "cancel.state", "CancelRun", "ends the run as CANCELED", needs=("run.accepted",))
+@check(MUST, "cancel.state", "CancelRun", "ends the run as CANCELED", _RUN)
 async def cancel_stops(evidence: Evidence) -> Answer | None:
     trace = evidence.canceled
     if trace.canceled is None or trace.canceled.status != 200:

@@ -26,8 +26,13 @@ from wesemu.conformance.schemas import (
 )
 from wesemu.conformance.workflows import Submission, supported_engines
 
+# what checks need
+_INFO = ("service-info.answers",)
+_RUN = ("run.accepted",)
+_LIST = ("list.answers",)
+
 _MOST_PAGES = 50
-_LARGE_PAGE = "1000"
+_LARGE_PAGE = "100"
 _WRONG_TOKEN = "wes-conformance-wrong"  # noqa: S105
 
 
@@ -39,24 +44,12 @@ async def info_answers(evidence: Evidence) -> Answer:
     return expect_object(evidence.info)
 
 
-@check(
-    MUST,
-    "service-info.fields",
-    "ServiceInfo",
-    "has the required fields and their types",
-    needs=("service-info.answers",),
-)
+@check(MUST, "service-info.fields", "ServiceInfo", "has the required fields and their types", _INFO)
 async def info_fields(evidence: Evidence) -> Answer:
     return expect_schema(evidence.info, SERVICE_INFO[evidence.version])
 
 
-@check(
-    MUST,
-    "service-info.versions",
-    "ServiceInfo",
-    "lists this version of WES",
-    needs=("service-info.answers",),
-)
+@check(MUST, "service-info.versions", "ServiceInfo", "lists this version of WES", _INFO)
 async def info_versions(evidence: Evidence) -> Answer:
     listed = evidence.info.value("supported_wes_versions")
     if not isinstance(listed, list):
@@ -71,7 +64,7 @@ async def info_versions(evidence: Evidence) -> Answer:
     "service-info.type",
     "ServiceType",
     "the type is org.ga4gh and wes",
-    needs=("service-info.answers",),
+    _INFO,
     since="1.0.1",
 )
 async def info_type(evidence: Evidence) -> Answer:
@@ -84,13 +77,7 @@ async def info_type(evidence: Evidence) -> Answer:
     return evidence.info
 
 
-@check(
-    SHOULD,
-    "service-info.states",
-    "ServiceInfo",
-    "counts runs by state",
-    needs=("service-info.answers",),
-)
+@check(SHOULD, "service-info.states", "ServiceInfo", "counts runs by state", _INFO)
 async def info_states(evidence: Evidence) -> Answer:
     counts = evidence.info.value("system_state_counts")
     if not isinstance(counts, dict):
@@ -125,13 +112,7 @@ async def run_accepted(evidence: Evidence) -> Answer:
     return expect_schema(evidence.main.submitted, RunId)
 
 
-@check(
-    MUST,
-    "run.folders",
-    "RunWorkflow",
-    "keeps the folders in names of attachments",
-    needs=("run.accepted",),
-)
+@check(MUST, "run.folders", "RunWorkflow", "keeps the folders in names of attachments", _RUN)
 async def run_in_folder(evidence: Evidence) -> Answer:
     trace = evidence.in_folder
     if trace is None:
@@ -144,11 +125,7 @@ async def run_in_folder(evidence: Evidence) -> Answer:
 
 
 @check(
-    MUST,
-    "run.url-missing",
-    "RunRequest",
-    "refuses a request without workflow_url with 400",
-    needs=("run.accepted",),
+    MUST, "run.url-missing", "RunRequest", "refuses a request without workflow_url with 400", _RUN
 )
 async def without_url(evidence: Evidence) -> Answer:
     fields = evidence.main.sent.changed(workflow_url=None).fields
@@ -156,44 +133,28 @@ async def without_url(evidence: Evidence) -> Answer:
 
 
 @check(
-    MUST,
-    "run.type-missing",
-    "RunRequest",
-    "refuses a request without workflow_type with 400",
-    needs=("run.accepted",),
+    MUST, "run.type-missing", "RunRequest", "refuses a request without workflow_type with 400", _RUN
 )
 async def without_type(evidence: Evidence) -> Answer:
     return await expect_refusal(evidence, evidence.main.sent.changed(workflow_type=None))
 
 
 @check(
-    MUST,
-    "run.type-unknown",
-    "RunWorkflow",
-    "refuses an unsupported workflow_type with 400",
-    needs=("run.accepted",),
+    MUST, "run.type-unknown", "RunWorkflow", "refuses an unsupported workflow_type with 400", _RUN
 )
 async def unknown_type(evidence: Evidence) -> Answer:
     return await expect_refusal(evidence, evidence.main.sent.changed(workflow_type="NO-SUCH-TYPE"))
 
 
 @check(
-    MUST,
-    "run.params",
-    "RunWorkflow",
-    "refuses workflow_params that are not JSON with 400",
-    needs=("run.accepted",),
+    MUST, "run.params", "RunWorkflow", "refuses workflow_params that are not JSON with 400", _RUN
 )
 async def bad_params(evidence: Evidence) -> Answer:
     return await expect_refusal(evidence, evidence.main.sent.changed(workflow_params="{no JSON"))
 
 
 @check(
-    SHOULD,
-    "run.parent-folder",
-    "RunWorkflow",
-    "refuses an attachment named ../FILE with 400",
-    needs=("run.accepted",),
+    SHOULD, "run.parent-folder", "RunWorkflow", "refuses an attachment named ../FILE with 400", _RUN
 )
 async def parent_folder(evidence: Evidence) -> Answer:
     sent = evidence.main.sent
@@ -206,7 +167,7 @@ async def parent_folder(evidence: Evidence) -> Answer:
     "run.engine",
     "RunWorkflow",
     "refuses an unknown workflow_engine with 400",
-    needs=("run.accepted",),
+    _RUN,
     since="1.1.0",
 )
 async def unknown_engine(evidence: Evidence) -> Answer:
@@ -220,7 +181,7 @@ async def unknown_engine(evidence: Evidence) -> Answer:
     "run.engine-version",
     "RunWorkflow",
     "refuses an unknown workflow_engine_version with 400",
-    needs=("run.accepted",),
+    _RUN,
     since="1.1.0",
 )
 async def unknown_engine_version(evidence: Evidence) -> Answer:
@@ -238,7 +199,7 @@ async def unknown_engine_version(evidence: Evidence) -> Answer:
     "run.engine-missing",
     "RunRequest",
     "accepts a request without workflow_engine",
-    needs=("run.accepted",),
+    _RUN,
     since="1.1.0",
 )
 async def without_engine(evidence: Evidence) -> Answer:
@@ -257,27 +218,12 @@ async def list_answers(evidence: Evidence) -> Answer:
     return answer
 
 
-@check(
-    MUST,
-    "list.fields",
-    "RunListResponse",
-    "has the fields with their types",
-    needs=("list.answers",),
-)
+@check(MUST, "list.fields", "RunListResponse", "has the fields with their types", _LIST)
 async def list_fields(evidence: Evidence) -> Answer:
     return expect_schema(await evidence.probe.ask("GET", "runs"), RunListResponse)
 
 
-@check(
-    MUST,
-    "list.complete",
-    "ListRuns",
-    "has a run that the server executed",
-    needs=(
-        "list.answers",
-        "run.accepted",
-    ),
-)
+@check(MUST, "list.complete", "ListRuns", "has a run that the server executed", (*_LIST, *_RUN))
 async def list_contains(evidence: Evidence) -> Answer:
     token = ""
     for _ in range(_MOST_PAGES):
@@ -292,7 +238,7 @@ async def list_contains(evidence: Evidence) -> Answer:
     raise Skip(f"the run is not on the first {_MOST_PAGES} pages")
 
 
-@check(SHOULD, "list.order", "ListRuns", "has a stable order", needs=("list.answers",))
+@check(SHOULD, "list.order", "ListRuns", "has a stable order", _LIST)
 async def list_stable(evidence: Evidence) -> Answer:
     orders = []
     for _ in range(2):
@@ -305,13 +251,7 @@ async def list_stable(evidence: Evidence) -> Answer:
     return answer
 
 
-@check(
-    MUST,
-    "list.page-size",
-    "ListRuns",
-    "has at most page_size runs on a page",
-    needs=("list.answers",),
-)
+@check(MUST, "list.page-size", "ListRuns", "has at most page_size runs on a page", _LIST)
 async def list_page_size(evidence: Evidence) -> Answer:
     answer = expect_status(await evidence.probe.ask("GET", "runs", query={"page_size": "1"}), 200)
     if (number := len(answer.objects("runs"))) > 1:
@@ -324,11 +264,7 @@ async def list_page_size(evidence: Evidence) -> Answer:
     "list.pages",
     "ListRuns",
     "continues at next_page_token",
-    needs=(
-        "list.answers",
-        "run.accepted",
-        "list.page-size",
-    ),
+    (*_LIST, *_RUN, "list.page-size"),
 )
 async def list_pages(evidence: Evidence) -> Answer:
     own = {evidence.main.run_id, evidence.canceled.run_id} - {None}
@@ -340,7 +276,7 @@ async def list_pages(evidence: Evidence) -> Answer:
     raise Failure("the first page has no next_page_token, but there are more runs", page)
 
 
-@check(SHOULD, "list.token", "RunListResponse", "has opaque page tokens", needs=("list.answers",))
+@check(SHOULD, "list.token", "RunListResponse", "has opaque page tokens", _LIST)
 async def list_opaque(evidence: Evidence) -> Answer:
     page = await evidence.probe.ask("GET", "runs", query={"page_size": "1"})
     token = page.word("next_page_token")
@@ -351,13 +287,7 @@ async def list_opaque(evidence: Evidence) -> Answer:
     return page
 
 
-@check(
-    MUST,
-    "list.token-unknown",
-    "ListRuns",
-    "refuses an unknown page_token with 400",
-    needs=("list.answers",),
-)
+@check(MUST, "list.token-unknown", "ListRuns", "refuses an unknown page_token with 400", _LIST)
 async def list_bad_token(evidence: Evidence) -> Answer:
     query = {"page_token": "no-such-token"}
     return expect_status(await evidence.probe.ask("GET", "runs", query=query), 400)
@@ -368,7 +298,7 @@ async def list_bad_token(evidence: Evidence) -> Answer:
     "list.page-size-invalid",
     "ListRuns",
     "refuses a page_size that is no number with 400",
-    needs=("list.answers",),
+    _LIST,
 )
 async def list_bad_size(evidence: Evidence) -> Answer:
     query = {"page_size": "many"}
@@ -417,7 +347,7 @@ async def errors_shape(evidence: Evidence) -> Answer:
     "errors.complete",
     "ErrorResponse",
     "errors have msg and status_code",
-    needs=("errors.fields",),
+    ("errors.fields",),
 )
 async def errors_fields(evidence: Evidence) -> Answer:
     answers = _errors(evidence)
