@@ -29,6 +29,7 @@ NAMES = (
     "start_workflow",
     "soak",
     "upload",
+    "dashboard",
 )
 
 
@@ -71,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--count",
         type=_positive,
-        help="many: concurrent runs; queue, start_workflow: queued runs; soak: scripted runs",
+        help="many: concurrent runs; queue, start_workflow: queued runs; soak: scripted runs; "
+        "dashboard: stored runs",
     )
     parser.add_argument(
         "--pairs", type=_positive, help="mapping, counting, stress, wgs: read pairs"

@@ -53,10 +53,10 @@ def measure(options: Options) -> Report:
                 serving(data, environment={"WESEMU_NODE__RUNS": "1"})
             )
             starts[name] = _start_runs(servers[name])
-            _occupy(servers[name])
+            occupy(servers[name])
         for number in range(options.rounds or _ROUNDS):
             for name, server in servers.items():
-                posts[name].append(_submit(server))
+                posts[name].append(submit_some(server))
             say(f"{number + 1}/{options.rounds or _ROUNDS}")
     empty, long = counts
     rows = [
@@ -119,7 +119,7 @@ def _start_runs(server: Server) -> float:
     return (cpu_seconds_of(server.pid) - used) / _STARTS
 
 
-def _occupy(server: Server) -> None:
+def occupy(server: Server) -> None:
     sleeping = {"Snakefile": three_timed_rules(_OCCUPIED_SECONDS)}
     tags = {"wesemu.service": ServiceLevel.PLATINUM.value}
     run_id = server.wes.submit("Snakefile", attachments=sleeping, tags=tags)
@@ -127,7 +127,7 @@ def _occupy(server: Server) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _submit(server: Server) -> float:
+def submit_some(server: Server) -> float:
     """Return the server's CPU seconds for one POST."""
     server.wes.reconnect()
     used = cpu_seconds_of(server.pid)
