@@ -18,7 +18,7 @@ from collections.abc import (
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsBytes, runtime_checkable
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -134,8 +134,13 @@ class EventStreams:
             stream.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def send(self, request: web.Request, events: AsyncGenerator[Event]) -> web.StreamResponse:
-        """Stream `events` until they end, the client disconnects or the server stops."""
+    async def send(
+        self, request: web.Request, events: AsyncGenerator[SupportsBytes]
+    ) -> web.StreamResponse:
+        """Stream `events` until they end, the client disconnects or the server stops.
+
+        Each is an `Event`, or several events in one piece.
+        """
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream",
@@ -158,7 +163,9 @@ class EventStreams:
                 await stream
         return response
 
-    async def _stream(self, response: web.StreamResponse, events: AsyncGenerator[Event]) -> None:
+    async def _stream(
+        self, response: web.StreamResponse, events: AsyncGenerator[SupportsBytes]
+    ) -> None:
         await response.write(b":\n\n")
         async with contextlib.aclosing(_with_heartbeats(events, self._heartbeat)) as stream:
             async for event in stream:
@@ -172,10 +179,10 @@ def last_event_id(request: web.Request) -> str:
 
 
 async def _with_heartbeats(
-    events: AsyncGenerator[Event], seconds: float
-) -> AsyncGenerator[Event | None]:
+    events: AsyncGenerator[SupportsBytes], seconds: float
+) -> AsyncGenerator[SupportsBytes | None]:
     """Yield the events, and None after each `seconds` without an event."""
-    waiting: asyncio.Task[Event | None] | None = None
+    waiting: asyncio.Task[SupportsBytes | None] | None = None
     try:
         while True:
             # A timeout must not cancel the pending anext(): the generator would end. The task stays
@@ -196,7 +203,7 @@ async def _with_heartbeats(
         await events.aclose()
 
 
-async def _next(events: AsyncIterator[Event]) -> Event | None:
+async def _next(events: AsyncIterator[SupportsBytes]) -> SupportsBytes | None:
     return await anext(events, None)
 
 

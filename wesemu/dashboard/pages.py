@@ -3,12 +3,12 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from aiohttp import web
@@ -19,7 +19,9 @@ from wesemu.api.base import OWNER
 from wesemu.api.wes.files import OpenedFile, open_below
 from wesemu.dashboard.viewer_script import SCRIPT
 from wesemu.errors import InvalidRequest, NotFound
-from wesemu.runs.model import Owner, RunState
+from wesemu.runs.model import RunState
+
+T = TypeVar("T")
 
 HOME = "/ui/"
 
@@ -130,28 +132,29 @@ async def next_second() -> None:
     await asyncio.sleep(1 - asyncio.get_running_loop().time() % 1)
 
 
-class SharedRefreshes:
-    """Makes a page once for all clients that refresh it within the same second.
+class OncePerSecond(Generic[T]):
+    """Does equal work once for all clients that want it within the same second.
 
-    Changes are announced at the start of a second (`next_second`), so each page of that second
-    contains them.
+    Changes are announced at the start of a second (`next_second`), so the work of that second
+    knows them.
     """
 
     def __init__(self) -> None:
         self._second = -1
-        self._pages: dict[tuple[Owner, str], asyncio.Task[web.Response]] = {}
+        self._results: dict[Hashable, asyncio.Task[T]] = {}
 
-    async def response(
-        self, request: web.Request, make: Callable[[web.Request], Coroutine[Any, Any, web.Response]]
-    ) -> web.Response:
-        """Return the response of `make`, or a copy of the one for an equal request."""
+    async def get(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of `work`, or that of the work with an equal `key`."""
         if (second := int(asyncio.get_running_loop().time())) != self._second:
-            self._second, self._pages = second, {}
-        key = request[OWNER], request.path_qs
-        if key not in self._pages:
-            self._pages[key] = asyncio.create_task(make(request), name="refresh")
-        made = await asyncio.shield(self._pages[key])
-        return web.Response(text=made.text, content_type=made.content_type, headers=_FRESH)
+            self._second, self._results = second, {}
+        if key not in self._results:
+            self._results[key] = asyncio.create_task(work(), name="shared work")
+        return await asyncio.shield(self._results[key])
+
+
+def copy_of(response: web.Response) -> web.Response:
+    """Return a response that can be sent once more."""
+    return web.Response(body=response.body, headers=response.headers)
 
 
 # Formats

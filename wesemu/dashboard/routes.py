@@ -4,7 +4,8 @@ Every page has a JSON twin: its path with `.json` added returns the content that
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
@@ -21,9 +22,10 @@ from wesemu.dashboard import api_page, buckets, emulator, new_run, node, run_tab
 from wesemu.dashboard.pages import (
     CUT_OFF,
     HOME,
+    OncePerSecond,
     Pages,
-    SharedRefreshes,
     WebPage,
+    copy_of,
     file_headers,
     next_second,
     read_form,
@@ -40,7 +42,7 @@ from wesemu.errors import (
     WesemuError,
 )
 from wesemu.runs.clock import Clock
-from wesemu.runs.model import LOCAL_OWNER, JsonObject, Owner, Run
+from wesemu.runs.model import LOCAL_OWNER, JsonObject, Owner, Run, RunId
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.service import RunService
@@ -194,7 +196,8 @@ class DashboardHandlers:
         self._tokens = tokens
         self._pages = pages
         self._streams = EventStreams()
-        self._refreshes = SharedRefreshes()
+        self._refreshes = OncePerSecond[web.Response]()
+        self._announcements = OncePerSecond[bytes]()
 
     def routes(self) -> list[web.RouteDef]:
         pages = {
@@ -274,7 +277,8 @@ class DashboardHandlers:
 
     async def run_table(self, request: web.Request) -> web.Response:
         if "X-Wesemu-Refresh" in request.headers:
-            return await self._refreshes.response(request, self._run_table)
+            key = request[OWNER], request.path_qs
+            return copy_of(await self._refreshes.get(key, partial(self._run_table, request)))
         return await self._run_table(request)
 
     async def _run_table(self, request: web.Request) -> web.Response:
@@ -331,16 +335,22 @@ class DashboardHandlers:
         """Stream the ids of the owner's runs that change, once a second."""
         return await self._streams.send(request, self._changed(request[OWNER]))
 
-    async def _changed(self, owner: Owner) -> AsyncGenerator[Event]:
+    async def _changed(self, owner: Owner) -> AsyncGenerator[bytes]:
         with self._changes.watch() as changed:
             await next_second()
-            yield Event("ready", "")
+            yield bytes(Event("ready", ""))
             while True:
                 await changed.wait()
                 await next_second()
-                ids = [run_id for run_id, _ in await changed.take()]
-                for run_id in await self._runs.many(owner, ids):
-                    yield Event("run", run_id)
+                ids = tuple(run_id for run_id, _ in await changed.take())
+                work = partial(self._announce, owner, ids)
+                if announcement := await self._announcements.get((owner, ids), work):
+                    yield announcement
+
+    async def _announce(self, owner: Owner, ids: Sequence[RunId]) -> bytes:
+        """Return the events of those runs that belong to the owner."""
+        known = await self._runs.many(owner, ids)
+        return b"".join(bytes(Event("run", run_id)) for run_id in known)
 
     # Node and buckets
 

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from unittest.mock import Mock
+from functools import partial
 
 import pytest
-from aiohttp import ClientResponse, web
+from aiohttp import ClientResponse
 from api.dashboard.conftest import LOCAL, Client, Read, Submit
 
-from wesemu.api.base import OWNER
-from wesemu.dashboard.pages import SharedRefreshes
-from wesemu.runs.model import Owner, RunState
+from wesemu.dashboard.pages import OncePerSecond
+from wesemu.runs.model import RunState
 from wesemu.runs.service import RunService
 from wesemu.testing.fake_engine import ScriptedEngine
 
@@ -45,30 +44,21 @@ async def test_a_refresh_after_an_event_shows_what_it_announced(
                 assert row["id"] == run.id
 
 
-async def test_an_equal_refresh_of_the_same_second_is_made_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_equal_work_of_the_same_second_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     seconds = [5.1]
     monkeypatch.setattr(loop, "time", lambda: seconds[0])
-    made: list[str] = []
+    done: list[str] = []
 
-    async def make(request: web.Request) -> web.Response:
-        made.append(request.path_qs)
-        return web.Response(text=f"page {len(made)}")
+    async def work(name: str) -> int:
+        done.append(name)
+        return len(done)
 
-    def asked(owner: str, path: str) -> Mock:
-        request = Mock(path_qs=path)
-        request.__getitem__ = lambda _, key: {OWNER: Owner(owner)}[key]
-        return request
-
-    refreshes = SharedRefreshes()
-    requests = [("a", "/x"), ("a", "/x"), ("b", "/x"), ("a", "/y")]
-    answers = await asyncio.gather(*(refreshes.response(asked(*each), make) for each in requests))
-    assert made == ["/x", "/x", "/y"]
-    assert answers[0].text == answers[1].text
+    shared = OncePerSecond[int]()
+    first = await asyncio.gather(*(shared.get(name, partial(work, name)) for name in "aabb"))
+    assert (first, done) == ([1, 1, 2, 2], ["a", "b"])
     seconds[0] = 6.0
-    assert (await refreshes.response(asked("a", "/x"), make)).text == "page 4"
+    assert await shared.get("a", partial(work, "a")) == 3
 
 
 async def test_an_active_run_shows_its_progress_and_place(
