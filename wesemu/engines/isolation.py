@@ -234,8 +234,9 @@ def tops(path: Path, covered: set[Path]) -> set[Path]:
     """Return the entries of covered folders that lead to `path`, including links."""
     return {
         folder / each.relative_to(folder).parts[0]
-        for each in (path, path.resolve())
-        for folder in covered.intersection(each.parents)
+        for each in {path, path.resolve()}
+        for folder in covered
+        if each != folder and each.is_relative_to(folder)
     }
 
 
