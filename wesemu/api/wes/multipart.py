@@ -79,6 +79,9 @@ def _malformed(header: str) -> InvalidRequest:
 
 _HEADERS_LIMIT = 16 << 10
 _BOUNDARY_LIMIT = 70
+_CHUNK = 1 << 20
+"""Bytes. Above twice as many, aiohttp pauses the socket; its own limit slows large uploads."""
+
 _IDENTITY = frozenset({"", "binary", "7bit", "8bit", "identity"})
 
 _Events = AsyncIterator[MultipartSegment | bytes | None]
@@ -119,6 +122,7 @@ class FormReader:
     def __init__(self, stream: StreamReader, boundary: str, *, upload: int, parts: int) -> None:
         if not 0 < len(boundary) <= _BOUNDARY_LIMIT or not boundary.isascii():
             raise InvalidRequest("the multipart boundary is missing or longer than 70 letters")
+        stream.set_read_chunk_size(_CHUNK)
         self._stream = stream
         self._parser = PushMultipartParser(boundary, max_header_size=_HEADERS_LIMIT)
         self._upload = upload
