@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import IntFlag
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -137,6 +138,7 @@ def _add(library: ctypes.CDLL, ruleset: int, path: str, access: FileAccess) -> N
         os.close(descriptor)
 
 
+@cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(None, use_errno=True)
     library.syscall.restype = ctypes.c_long
@@ -204,7 +206,8 @@ def replace_temporary(
     kept_tops = {top for path in (*shown, *writable) for top in tops(path, covered)}
     closed = [path for path in hidden if is_below(path, kept_tops) and path.exists()]
     changeable = {path.resolve() for path in writable}
-    kept = {path.resolve() for path in shown if is_below(path.resolve(), closed)} | changeable
+    readable = {path.resolve() for path in shown} if closed else set()
+    kept = {path for path in readable if is_below(path, closed)} | changeable
     # clone first: the next mounts cover these paths
     clones = {
         path: _clone(path, read_only=path not in changeable)
@@ -235,8 +238,7 @@ def tops(path: Path, covered: set[Path]) -> set[Path]:
     return {
         folder / each.relative_to(folder).parts[0]
         for each in {path, path.resolve()}
-        for folder in covered
-        if each != folder and each.is_relative_to(folder)
+        for folder in covered.intersection(each.parents)
     }
 
 
