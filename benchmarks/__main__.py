@@ -6,9 +6,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, load_average
 from benchmarks.options import Options
 from benchmarks.report import Report, write_json
 from benchmarks.rounds import say
@@ -27,6 +28,7 @@ NAMES = (
     "listing",
     "startup",
     "start_workflow",
+    "peers",
     "soak",
     "upload",
     "dashboard",
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in names:
             say(f"-- {name}")
-            reports.append(importlib.import_module(f"benchmarks.{name}").measure(options))
+            reports.append(_measure(name, options))
             print(f"{reports[-1].markdown()}\n", flush=True)
     finally:
         if arguments.work is None:
@@ -61,6 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         write_json(arguments.json, machine, reports)
     return int(any(row.met is False for report in reports for row in report.rows))
+
+
+def _measure(name: str, options: Options) -> Report:
+    """Return the report of a benchmark, with the load of the machine before and after."""
+    before = load_average()
+    report: Report = importlib.import_module(f"benchmarks.{name}").measure(options)
+    load = f"load average of the machine: {before:.1f} before, {load_average():.1f} after"
+    return replace(report, notes=(*report.notes, load))
 
 
 def _parser() -> argparse.ArgumentParser:

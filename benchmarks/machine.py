@@ -1,13 +1,16 @@
 """A description of this machine."""
 
+import contextlib
 import os
 import platform
-from importlib.metadata import version
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wesemu.genomics.tools import resolve
 
 _GIBIBYTE = 1 << 30
+_PACKAGES = ("wesemu", "aiohttp", "snakemake", "cwltool", "miniwdl")
 
 
 def cores() -> int:
@@ -21,9 +24,19 @@ def describe() -> str:
     return (
         f"{cores()} cores of {_processor()}, {memory:.0f} GiB of memory, "
         f"{platform.system()} {platform.release().split('-')[0]}, "
-        f"Python {platform.python_version()}, aiohttp {version('aiohttp')}, "
-        f"Snakemake {version('snakemake')}, {tools}; load average {os.getloadavg()[0]:.1f} before"
+        f"Python {platform.python_version()}, {', '.join(_versions())}, {tools}"
     )
+
+
+def load_average() -> float:
+    """Return the average number of processes that ran or waited to run in the last minute."""
+    return os.getloadavg()[0]
+
+
+def _versions() -> Iterator[str]:
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield f"{package} {version(package)}"
 
 
 def _processor() -> str:

@@ -54,6 +54,28 @@ def cpu_seconds_of(pid: int) -> float:
     return sum(map(int, _stat(pid)[11:13])) / _TICKS
 
 
+def cpu_seconds_below(pid: int) -> float:
+    """Return user and system time of a process and its descendants so far, in steps of 10 ms.
+
+    Descendants that have ended count if they were waited for.
+    """
+    stats = [_stat(pid), *descendants(pid).values()]
+    return sum(sum(map(int, fields[11:15])) for fields in stats) / _TICKS
+
+
+def wake_ups(pids: Iterable[int]) -> int:
+    """Return the voluntary context switches of all threads of the processes so far."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(*_GONE):
+            for thread in (_PROC / str(pid) / "task").iterdir():
+                with contextlib.suppress(*_GONE):
+                    for line in (thread / "status").read_text().splitlines():
+                        if line.startswith("voluntary_ctxt_switches:"):
+                            total += int(line.split()[1])
+    return total
+
+
 def _stat(pid: int) -> list[str]:
     text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     return text[text.rindex(")") + 2 :].split()

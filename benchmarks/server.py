@@ -61,8 +61,8 @@ def fresh(data: Path) -> Path:
     return data
 
 
-def serve_command(data: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", "wesemu.cli", "serve", "--port=0", f"--data={data}"]
+def serve_command(data: Path, port: int = 0) -> list[str]:
+    return [sys.executable, "-P", "-m", "wesemu.cli", "serve", f"--port={port}", f"--data={data}"]
 
 
 def pin_command(cores: int) -> list[str]:

@@ -16,18 +16,24 @@ _OK = 200
 
 
 class Wes:
-    """A client with one persistent connection. It is not thread-safe; threads use `again()`."""
+    """A client with one persistent connection. It is not thread-safe; threads use `again()`.
 
-    def __init__(self, url: str, *, token: str | None = None) -> None:
+    `root` is the path of the API, `timeout` the time that a response may take, in seconds.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None = None, root: str = ROOT, timeout: float = 60
+    ) -> None:
         self.url = url
+        self.root = root
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         parts = urlsplit(url)
         self.host, self.port = str(parts.hostname), int(parts.port or 80)
-        self._connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        self._connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
-    def again(self) -> "Wes":
+    def again(self, timeout: float = 60) -> "Wes":
         """Return a client with another connection, without the token."""
-        return Wes(self.url)
+        return Wes(self.url, root=self.root, timeout=timeout)
 
     def reconnect(self) -> None:
         """Reconnect before the next request. The server closes idle connections."""
@@ -49,33 +55,34 @@ class Wes:
     ) -> str:
         """RunWorkflow. `attachments` are names and texts. Return the run's id."""
         engine = {} if cores is None else {"cores": str(cores)}
-        fields = {
-            "workflow_url": workflow_url,
-            "workflow_type": language[0],
-            "workflow_type_version": language[1],
-            "workflow_params": json.dumps(params or {}),
-            "workflow_engine_parameters": json.dumps(engine),
-            "tags": json.dumps(tags or {}),
-        }
-        boundary = uuid.uuid4().hex
-        body = _form(boundary, fields, attachments or {})
-        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        return str(self._call("POST", "/runs", body, headers)["run_id"])
+        fields = run_fields(workflow_url, params, engine=engine, tags=tags, language=language)
+        return self.post(form(fields, attachments))
+
+    def post(self, prepared: tuple[bytes, Mapping[str, str]]) -> str:
+        """RunWorkflow with a body and headers of `form`. Return the run's id."""
+        return str(self._call("POST", "/runs", *prepared)["run_id"])
 
     def cancel(self, run_id: str) -> None:
         """CancelRun. Raise RuntimeError if it fails."""
         self._call("POST", f"/runs/{run_id}/cancel", b"")
 
-    def wait(self, run_id: str, every: float = _POLL_SECONDS, *, wanted: str = "COMPLETE") -> None:
+    def wait(
+        self,
+        run_id: str,
+        every: float = _POLL_SECONDS,
+        *,
+        wanted: str = "COMPLETE",
+        limit: float = _TIMEOUT_SECONDS,
+    ) -> None:
         """Wait until the run ends, and poll its state in the interval `every`.
 
         Polling competes with the run for cores. Raise RuntimeError for an end other than
-        `wanted`.
+        `wanted`, and after `limit` seconds.
         """
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        deadline = time.monotonic() + limit
         while (state := self.get(f"/runs/{run_id}/status")["state"]) not in ENDED:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"run {run_id} does not end")
+                raise RuntimeError(f"run {run_id} does not end in {limit:.0f} s")
             time.sleep(every)
         if state != wanted:
             raise self._failed(run_id, state)
@@ -114,7 +121,8 @@ class Wes:
             time.sleep(every)
 
     def _failed(self, run_id: str, state: str) -> RuntimeError:
-        notes = self.get(f"/runs/{run_id}")["run_log"].get("system_logs")
+        log = self.get(f"/runs/{run_id}").get("run_log") or {}
+        notes = log.get("system_logs") or log.get("stderr")
         return RuntimeError(f"run {run_id} is {state}: {notes}")
 
     def _call(
@@ -124,7 +132,9 @@ class Wes:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        self._connection.request(method, ROOT + path, body, self._headers | dict(headers or {}))
+        self._connection.request(
+            method, self.root + path, body, self._headers | dict(headers or {})
+        )
         response = self._connection.getresponse()
         content = response.read()
         if response.status != _OK:
@@ -133,13 +143,38 @@ class Wes:
         return answer
 
 
-def _form(boundary: str, fields: Mapping[str, str], files: Mapping[str, str]) -> bytes:
+def run_fields(
+    workflow_url: str,
+    params: Mapping[str, object] | None = None,
+    *,
+    engine: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    language: tuple[str, str] = ("SMK", "9"),
+) -> dict[str, str]:
+    """Return the fields of RunWorkflow. `engine` are engine parameters."""
+    return {
+        "workflow_url": workflow_url,
+        "workflow_type": language[0],
+        "workflow_type_version": language[1],
+        "workflow_params": json.dumps(params or {}),
+        "workflow_engine_parameters": json.dumps(engine or {}),
+        "tags": json.dumps(tags or {}),
+    }
+
+
+def form(
+    fields: Mapping[str, str], attachments: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, str]]:
+    """Return the body and the headers of RunWorkflow."""
+    boundary = uuid.uuid4().hex
     parts = [(f'name="{name}"', value) for name, value in fields.items()]
     parts += [
-        (f'name="workflow_attachment"; filename="{name}"', value) for name, value in files.items()
+        (f'name="workflow_attachment"; filename="{name}"', value)
+        for name, value in (attachments or {}).items()
     ]
     text = "".join(
         f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n"
         for head, value in parts
     )
-    return f"{text}--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return f"{text}--{boundary}--\r\n".encode(), headers
