@@ -1,5 +1,6 @@
 """The dashboard in a browser (Debian's chromium), over real runs of the sample in testdata."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -35,10 +36,26 @@ WAITING = """
         shell: "echo waiting >&2; while [ ! -e gate ]; do sleep 0.05; done; touch {output}"
     """
 
+FAILING = """
+    rule all:
+        input: "b.txt"
+    rule first:
+        output: "a.txt"
+        shell: "touch {output}"
+    rule second:
+        input: "a.txt"
+        output: "b.txt"
+        params: gate=config.get("gate", "")
+        retries: 1
+        shell: "[ '{params.gate}' ] || {{ echo 'fatal: no gate' >&2; exit 3; }}; touch {output}"
+    """
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """A server with the sample in the bucket `sample` and as the reference `diploid`."""
+    if not viewer_script.SCRIPT.exists():
+        viewer_script.main()
     folder = tmp_path_factory.mktemp("dashboard")
     data = folder / "data"
     shutil.copytree(SAMPLE, data / "buckets" / "sample")
@@ -56,6 +73,7 @@ def called(server: LiveServer) -> str:
         "reference": "oss://sample/reference",
         "bam": "oss://sample/out/a.bam",
         "vcf": "oss://sample/out/a.vcf.gz",
+        "reports": ["multiqc"] if importlib.util.find_spec("multiqc") else [],
     }
     answer = requests.post(
         f"{server.url}/runs",
@@ -163,8 +181,7 @@ def test_the_viewer_shows_a_known_variant_and_its_reads(
     page: Any, server: LiveServer, called: str
 ) -> None:
     if not viewer_script.SCRIPT.exists():
-        viewer_script.fetch()
-        pytest.skip("the viewer was fetched only now; the server does not have it yet")
+        pytest.skip("the viewer could not be fetched")
     truth = [
         line.split("\t")
         for line in (SAMPLE / "truth.vcf").read_text().splitlines()
@@ -213,6 +230,65 @@ def test_calls_are_filtered_and_paged(server: LiveServer, called: str) -> None:
     assert (later[0]["contig"], later[0]["position"]) == (contig, position)
     for wrong in ({"contig": "nothing"}, {"kind": "nothing"}, {"quality": "x"}):
         assert requests.get(address, params=wrong, timeout=60).status_code == 400
+
+
+def test_the_graph_shows_what_runs_and_what_waits(page: Any, server: LiveServer) -> None:
+    run = server.start("SMK", WAITING)
+    page.goto(f"{server.home}/ui/runs/{run}/graph")
+    page.locator(".node-done").wait_for()
+    page.locator(".node-running").wait_for()
+    assert page.locator("path.edge").count() == 1
+    rows = page.locator("tbody tr").all_inner_texts()
+    assert [row.split("\t")[:3] for row in rows] == [
+        ["first", "done", "1 / 1"],
+        ["second", "running", "0 / 1"],
+    ]
+    _open_gate(server, run)
+    page.locator(".state", has_text="complete").wait_for()
+    assert page.locator(".node-done").count() == 2
+
+
+def test_a_failed_run_is_resumed_and_its_attempts_are_side_by_side(
+    page: Any, server: LiveServer
+) -> None:
+    run = server.run("SMK", FAILING)
+    page.goto(f"{server.home}/ui/runs/{run.folder.name}")
+    page.locator(".lead", has_text="Failed: ").wait_for()
+    page.get_by_role("link", name="Its log").click()
+    page.get_by_role("heading", name="Attempt 2").wait_for()
+    assert page.locator(".sides section").count() == 2
+    assert page.get_by_text("3: the command reports an error").count() == 2
+    page.get_by_text("First error, line 1: fatal: no gate").wait_for()
+    page.get_by_role("link", name="Timeline").click()
+    assert page.locator("tbody .part-failed").count() == 2
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_text("1 task will run: second.").wait_for()
+    page.get_by_label("Changed parameters").fill('{"gate": "open"}')
+    page.get_by_role("button", name="Start a new run").click()
+    page.locator(".lead", has_text="Complete: 1 task").wait_for()
+
+
+def test_a_report_runs_in_its_frame(page: Any, server: LiveServer, called: str) -> None:
+    if importlib.util.find_spec("multiqc") is None:
+        pytest.skip("needs multiqc")
+    page.goto(f"{server.home}/ui/runs/{called}/results")
+    page.locator("#reports").scroll_into_view_if_needed()
+    frame = page.frame_locator("iframe.report")
+    frame.get_by_role("heading", name="General Statistics").wait_for()
+    frame.locator("#loading_warning").wait_for(state="hidden")  # its scripts have run
+    assert page.locator("figure").count() >= 10
+
+
+def test_two_runs_are_chosen_and_compared(page: Any, server: LiveServer, called: str) -> None:
+    page.goto(f"{server.home}/ui/runs/{called}")
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_label("Second run").fill(called)
+    page.locator("main").get_by_role("button", name="Compare").click()
+    page.get_by_text("0 of them have another genotype").wait_for()
+    content = requests.get(page.url.replace("/ui/compare?", "/ui/compare.json?"), timeout=60).json()
+    assert content["calls"]["found"] > 0
+    assert (content["calls"]["missed"], content["calls"]["false"]) == ([], [])
+    assert all(output["same"] for output in content["outputs"])
 
 
 @pytest.mark.parametrize("width", [1440, 390])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from wesemu.dashboard.pages import WebPage, duration, text_of
 from wesemu.dashboard.run_page import ResultFiles, flat, head
@@ -16,7 +17,7 @@ from wesemu.runs.service import RunService
 _RECENT = 50
 
 
-async def page(runs: RunService, owner: Owner, query: Mapping[str, str]) -> WebPage:
+async def page(runs: RunService, owner: Owner, query: Mapping[str, str], now: datetime) -> WebPage:
     """Return the comparison of the runs `a` and `b` of the query: ids or names.
 
     `show=differing` leaves out the rows that are the same in both.
@@ -43,8 +44,8 @@ async def page(runs: RunService, owner: Owner, query: Mapping[str, str]) -> WebP
     first, second = found.get("a"), found.get("b")
     if first is None or second is None:
         return WebPage("compare.html", "Compare two runs", content)
-    sides = [Side(run, runs.workspace(run), await runs.tasks(run)) for run in (first, second)]
-    compared = await asyncio.to_thread(_compare, *sides, differing=differing)
+    a, b = [Side(run, runs.workspace(run), await runs.tasks(run)) for run in (first, second)]
+    compared = await asyncio.to_thread(_compare, a, b, now, differing=differing)
     title = f"{first.handle} and {second.handle}"
     return WebPage("compare.html", title, content | compared)
 
@@ -87,9 +88,9 @@ class Side:
         }
 
 
-def _compare(first: Side, second: Side, *, differing: bool) -> dict[str, object]:
+def _compare(first: Side, second: Side, now: datetime, *, differing: bool) -> dict[str, object]:
     return {
-        "runs": [head(side.run)["run"] for side in (first, second)],
+        "runs": [head(side.run, now)["run"] for side in (first, second)],
         "tables": [
             {"title": title, "rows": rows}
             for title, every in (

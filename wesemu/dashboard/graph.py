@@ -1,11 +1,10 @@
 """The graph of a run's rules: which rule needs which, and how many of its tasks are done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from wesemu.dashboard.pages import WebPage, clip
-from wesemu.dashboard.run_page import head
-from wesemu.dashboard.tasks import latest_attempts, steps
+from wesemu.dashboard.tasks import Needs, depths, needs_of, steps
 from wesemu.runs.model import JsonObject, JsonValue, Run, TaskLog
 
 _MOST_RULES = 150
@@ -17,9 +16,6 @@ _MARGIN = 4
 _LABEL = 24
 _SWEEPS = 4
 
-Needs = Mapping[str, set[str]]
-"""The rules whose outputs a rule needs, by rule."""
-
 
 def graph(run: Run, tasks: Sequence[TaskLog]) -> WebPage:
     """Return the rules with their counts, and their places in a drawing.
@@ -29,30 +25,19 @@ def graph(run: Run, tasks: Sequence[TaskLog]) -> WebPage:
     more than `_MOST_RULES` rules, there is no drawing and `width` is 0.
     """
     rules = steps(tasks)
-    needs = _needs(tasks)
+    needs = needs_of(tasks)
     for rule in rules:
         rule["needs"] = [*sorted(needs[str(rule["name"])])]
         rule["state"] = _state(rule)
         rule["url"] = f"/ui/runs/{run.id}/timeline?{urlencode({'rule': rule['name']})}"
     drawn = any(needs.values()) and len(rules) <= _MOST_RULES
-    content = head(run) | {
+    content: dict[str, object] = {
         "rules": rules,
         **(
             _drawing(rules, needs) if drawn else {"nodes": [], "edges": [], "width": 0, "height": 0}
         ),
     }
     return WebPage("graph.html", f"{run.handle}: graph", content)
-
-
-def _needs(tasks: Sequence[TaskLog]) -> dict[str, set[str]]:
-    latest = latest_attempts(tasks)
-    names = {task.id: task.name for task in latest}
-    needs: dict[str, set[str]] = {task.name: set() for task in latest}
-    for task in latest:
-        needs[task.name] |= {names[one] for one in task.details.after if one in names}
-    for name, needed in needs.items():
-        needed.discard(name)  # a rule may need its own outputs for other wildcards
-    return needs
 
 
 def _state(rule: JsonObject) -> str:
@@ -93,35 +78,12 @@ def _drawing(rules: Sequence[JsonObject], needs: Needs) -> JsonObject:
 
 
 def _layers(needs: Needs) -> list[list[str]]:
-    """Return the rules by depth: below all rules that they need. Breaks circles."""
-    depths: dict[str, int] = {}
-    for name in needs:
-        _set_depths(name, needs, depths)
-    layers: list[list[str]] = [[] for _ in range(max(depths.values()) + 1)]
-    for name, depth in depths.items():
+    """Return the rules by depth."""
+    by_rule = depths(needs)
+    layers: list[list[str]] = [[] for _ in range(max(by_rule.values()) + 1)]
+    for name, depth in by_rule.items():
         layers[depth].append(name)
     return [layer for layer in layers if layer]
-
-
-def _set_depths(name: str, needs: Needs, depths: dict[str, int]) -> None:
-    """Set the depth of a rule and of those that it needs. Recursion would end at long chains."""
-    visiting: dict[str, None] = {}
-    pending = [name]
-    while pending:
-        current = pending[-1]
-        if current in depths:
-            pending.pop()
-            continue
-        visiting[current] = None
-        needed = sorted(needs[current])
-        missing = [one for one in needed if one not in depths and one not in visiting]
-        if missing:
-            pending += missing
-            continue
-        depths[current] = max(
-            (depths[one] + 1 for one in needs[current] if one in depths), default=0
-        )
-        pending.pop()
 
 
 def _ordered(layers: list[list[str]], needs: Needs) -> list[list[str]]:

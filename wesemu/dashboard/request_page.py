@@ -13,7 +13,6 @@ from urllib.parse import quote
 from wesemu.api.wes.responses import CALLBACK, ECHOED
 from wesemu.api.wes.submit import parse_json
 from wesemu.dashboard.pages import WebPage, text_of
-from wesemu.dashboard.run_page import head
 from wesemu.errors import InvalidRequest
 from wesemu.provenance.redaction import redact_urls
 from wesemu.runs.model import JsonObject, Run, RunRequest, workflow_kind
@@ -37,7 +36,7 @@ def request_page(run: Run, attachments: Sequence[str], url: str, *, closed: bool
     asked = run.request
     fetched = {source.file for source in asked.workflow_sources}
     own = [name for name in attachments if name not in fetched]
-    content = head(run) | {
+    content: dict[str, object] = {
         "parameters": {name: text_of(value) for name, value in asked.params.items()},
         "engine_parameters": _engine_parameters(asked),
         "tags": dict(asked.tags),
@@ -70,7 +69,7 @@ def rerun_page(
     JSON. `message` says what is wrong with them. The form is for runs that have ended.
     """
     graph = None if planned is None else planned.graph
-    content = head(run) | {
+    content: dict[str, object] = {
         "from_scratch": form.get("from_scratch") == "true",
         "reuses": workflow_kind(run.request.workflow_type) == "SMK",
         "params": form.get("params", ""),

@@ -37,6 +37,13 @@ _MOST_NAMES = 3
 _MOST_TASKS = 1000
 """Attempts of tasks that the page of logs lists at most; failed and running ones come first."""
 
+_FIRST_ERROR = re.compile(
+    r"\s*(?:(?:[\w./-]{1,60}:|\[[^]]{1,60}\]|\d[\d:.TZ/-]{4,40})\s+){0,4}"
+    r"(?:\[E::|traceback\b|fatal\b|failed\b|killed\b|\w{0,40}(?:error|exception)\b(?! rate))",
+    re.IGNORECASE,
+)
+"""A message of an error, after the name of a program or a time. A command may contain the word."""
+
 _ERROR = re.compile(r"\b(error|exception|fatal|failed|killed)\b|\[E::", re.IGNORECASE)
 
 
@@ -47,7 +54,7 @@ def overview(
 
     `now` is emulated time. `seconds_left` is the estimate for an active run, by the wall clock.
     """
-    content = head(run, now) | {
+    content: dict[str, object] = {
         "sentence": _sentence(run, tasks, now, seconds_left),
         "steps": steps(tasks),
         "sla": _service_level(run, now),
@@ -86,7 +93,7 @@ def logs(
     started = [task for task in tasks if task.started is not None]
     if len(started) > _MOST_TASKS:  # the sort is stable: they stay in the order of their start
         started.sort(key=lambda task: task.state is TaskState.COMPLETE)
-    content = head(run) | {
+    content: dict[str, object] = {
         "search": search,
         "task": _with_names(chosen, tasks) if chosen else None,
         "attempts": _attempts(chosen, tasks, workspace) if chosen else [],
@@ -130,7 +137,7 @@ def results(run: Run, workspace: Workspace) -> WebPage:
     """
     files = ResultFiles(run, workspace)
     summary = files.text("results/summary.json")
-    content = head(run) | {
+    content: dict[str, object] = {
         "summary": flat(json.loads(summary)) if summary else {},
         "plots": [
             *plots.of_stats(files.text("results/stats.txt")),
@@ -179,10 +186,10 @@ def log_path(tasks: Iterable[TaskLog], name: str) -> str:
     return path
 
 
-def head(run: Run, now: datetime | None = None) -> dict[str, object]:
-    """Return what all pages of a run show."""
+def head(run: Run, now: datetime) -> dict[str, object]:
+    """Return what all pages of a run show. `now` is emulated time."""
     return {
-        "run": row(run, now or run.ended or run.started or run.created)
+        "run": row(run, now)
         | {
             "started": iso(run.started),
             "ended": iso(run.ended),
@@ -338,7 +345,7 @@ def _first_error(file: BinaryIO) -> JsonObject | None:
     read = 0
     for number, line in enumerate(iter(lambda: file.readline(_LOG_BYTES), b""), start=1):
         text = line.decode(errors="replace").rstrip()
-        if _ERROR.search(text):
+        if _FIRST_ERROR.match(text):
             return {"line": number, "text": text[:_LONGEST_ERROR]}
         read += len(line)
         if read > _SEARCHED_BYTES:

@@ -1,8 +1,11 @@
 """The routes of the pages of one run. `RunService` refuses runs of other owners."""
 
 import asyncio
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -11,14 +14,14 @@ from aiohttp.web_request import BaseRequest
 
 from wesemu.api.base import OWNER
 from wesemu.api.connections import base_url
-from wesemu.api.wes.files import OpenedFile, open_below
+from wesemu.api.wes.files import open_below
 from wesemu.dashboard import compare, run_page, variants
 from wesemu.dashboard.graph import graph
-from wesemu.dashboard.pages import HOME, Pages, read_form, send_file
+from wesemu.dashboard.pages import HOME, Pages, WebPage, read_form, send_file
 from wesemu.dashboard.request_page import changed_params, request_page, rerun_page
 from wesemu.dashboard.time_left import seconds_left, work_ratio
 from wesemu.dashboard.timeline import timeline
-from wesemu.errors import InvalidRequest, NotFound
+from wesemu.errors import InvalidRequest, NotFound, TooLarge
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Pacing, Run, RunState, TaskLog
 from wesemu.runs.ports import DryRunResult
@@ -34,6 +37,28 @@ _REPORT_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; frame-ancestors 'self'"
 )
 """Content-Security-Policy of reports: their scripts run without an origin, and load nothing."""
+
+
+_STORAGE = b"""<script>
+for (const name of ["localStorage", "sessionStorage"]) {
+  const items = new Map();
+  Object.defineProperty(window, name, { value: {
+    getItem: (key) => items.get(String(key)) ?? null,
+    setItem: (key, value) => { items.set(String(key), String(value)); },
+    removeItem: (key) => { items.delete(String(key)); },
+    clear: () => items.clear(),
+    key: (number) => [...items.keys()][number] ?? null,
+    get length() { return items.size; },
+  } });
+}
+Object.defineProperty(document, "cookie", { get: () => "", set: () => {} });
+</script>"""
+"""A browser refuses storage and cookies to a page without an origin; MultiQC's scripts ask for
+them."""
+
+_HEAD = re.compile(rb"<head(\s[^>]*)?>", re.IGNORECASE)
+_HEAD_BYTES = 64 << 10
+_LARGEST_REPORT = 64 << 20
 
 
 class RunPages:
@@ -77,7 +102,7 @@ class RunPages:
         tasks = await self._runs.tasks(run)
         left = await self._seconds_left(run, tasks)
         page = await asyncio.to_thread(run_page.overview, run, tasks, self._clock.now(), left)
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def _seconds_left(self, run: Run, tasks: list[TaskLog]) -> float | None:
         """Estimate by the owner's last complete run of the same pipeline, or by the own tasks."""
@@ -95,12 +120,12 @@ class RunPages:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
         page = await asyncio.to_thread(timeline, run, tasks, request.query, datetime.now(UTC))
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def graph(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         page = await asyncio.to_thread(graph, run, await self._runs.tasks(run))
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def logs(self, request: web.Request) -> web.Response:
         run = await self._run(request)
@@ -110,28 +135,28 @@ class RunPages:
         page = await asyncio.to_thread(
             run_page.logs, run, tasks, workspace, wanted, request.query.get("q", "")
         )
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def request(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         names = await asyncio.to_thread(self._runs.workspace(run).attachment_names)
         page = request_page(run, names, base_url(request), closed=self._pages.closed)
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def results(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         page = await asyncio.to_thread(run_page.results, run, self._runs.workspace(run))
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def variants(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         page = await asyncio.to_thread(
             variants.page, run, self._runs.workspace(run), self._buckets, request.query
         )
-        return await self._pages.render(page, request)
+        return await self._render(run, page, request)
 
     async def compare(self, request: web.Request) -> web.Response:
-        page = await compare.page(self._runs, request[OWNER], request.query)
+        page = await compare.page(self._runs, request[OWNER], request.query, self._clock.now())
         return await self._pages.render(page, request)
 
     # Actions
@@ -152,9 +177,9 @@ class RunPages:
             planned = None if run.state.active else await self._resume(run, form, dry_run=True)
         except (InvalidRequest, NotFound) as error:
             page = rerun_page(run, form, message=str(error))
-            return await self._pages.render(page, request, status=400)
+            return await self._render(run, page, request, status=400)
         assert not isinstance(planned, Run)
-        return await self._pages.render(rerun_page(run, form, planned=planned), request)
+        return await self._render(run, rerun_page(run, form, planned=planned), request)
 
     async def rerun(self, request: web.Request) -> web.Response:
         """Start the new run of the form, or show what is wrong with it."""
@@ -164,7 +189,7 @@ class RunPages:
             started = await self._resume(run, form, dry_run=False)
         except (InvalidRequest, NotFound) as error:
             page = rerun_page(run, form, message=str(error))
-            return await self._pages.render(page, request, status=400)
+            return await self._render(run, page, request, status=400)
         assert isinstance(started, Run)
         return _see(started)
 
@@ -192,13 +217,9 @@ class RunPages:
         """Send an HTML result for a frame. Its scripts have no access to the dashboard."""
         run = await self._run(request)
         path = request.match_info["path"]
-        root = self._runs.workspace(run).outputs
-        is_report = path.endswith(run_page.REPORT_SUFFIX)
-        file = await asyncio.to_thread(open_below, root, path) if is_report else None
-        if file is None:
-            raise NotFound(f"there is no report {path[:200]!r}")
+        html = await asyncio.to_thread(_read_report, self._runs.workspace(run).outputs, path)
         headers = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-cache"}
-        return _Report(request, file, headers)
+        return _Report(body=html, headers=headers)
 
     async def attachment(self, request: web.Request) -> web.StreamResponse:
         run = await self._run(request)
@@ -223,16 +244,38 @@ class RunPages:
             raise NotFound("there are only genome.fa and genome.fa.fai")
         return await send_file(request, fasta.parent, fasta.name + suffix, download=True)
 
+    async def _render(
+        self, run: Run, page: WebPage, request: web.Request, *, status: int = 200
+    ) -> web.Response:
+        """Render a page of a run: its content, and what all pages of the run show."""
+        content = run_page.head(run, self._clock.now()) | dict(page.content)
+        return await self._pages.render(replace(page, content=content), request, status=status)
+
     async def _run(self, request: web.Request) -> Run:
         return await self._runs.get(request[OWNER], request.match_info["run_id"])
 
 
-class _Report(OpenedFile):
+class _Report(web.Response):
     """A report with its own Content-Security-Policy instead of that of pages."""
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         self.headers["Content-Security-Policy"] = _REPORT_POLICY
         return await super().prepare(request)
+
+
+def _read_report(root: Path, path: str) -> bytes:
+    """Return an HTML file below `root` with `_STORAGE` in its head. Raises NotFound, TooLarge."""
+    is_report = path.endswith(run_page.REPORT_SUFFIX)
+    file = open_below(root, path) if is_report else None
+    if file is None:
+        raise NotFound(f"there is no report {path[:200]!r}")
+    with file:
+        html = file.read(_LARGEST_REPORT + 1)
+    if len(html) > _LARGEST_REPORT:
+        raise TooLarge(f"{path} is too large for a frame; download it from the overview")
+    head = _HEAD.search(html, 0, _HEAD_BYTES)
+    place = head.end() if head else 0
+    return html[:place] + _STORAGE + html[place:]
 
 
 def _see(run: Run) -> web.Response:

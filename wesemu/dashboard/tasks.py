@@ -3,11 +3,23 @@
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from textwrap import dedent
 
 from wesemu.api.wes.responses import task_id
 from wesemu.dashboard.pages import iso
 from wesemu.errors import NotFound
 from wesemu.runs.model import JsonObject, TaskLog, TaskState
+
+STATE_WORDS: Mapping[TaskState, str] = {
+    TaskState.QUEUED: "waiting",
+    TaskState.RUNNING: "running",
+    TaskState.COMPLETE: "complete",
+    TaskState.EXECUTOR_ERROR: "failed",
+    TaskState.CANCELED: "canceled",
+}
+
+Needs = Mapping[str, set[str]]
+"""The rules whose outputs a rule needs, by rule."""
 
 _MOST_REASONS = 3
 _SIGNALS = 128
@@ -103,7 +115,8 @@ def describe(task: TaskLog) -> JsonObject:
         "label": label(task),
         "attempt": task.attempt,
         "state": task.state.value,
-        "command": task.command,
+        "word": STATE_WORDS[task.state],
+        "command": task.command and dedent(task.command).strip("\n"),
         "threads": task.threads,
         "seconds": run_seconds(task),
         "cpu_seconds": task.cpu_seconds,
@@ -129,7 +142,7 @@ def describe(task: TaskLog) -> JsonObject:
 def steps(tasks: Sequence[TaskLog]) -> list[JsonObject]:
     """Return one entry for each rule: tasks by state, and the seconds of all its attempts.
 
-    Rules come in the order of their first task.
+    Rules come after those that they need.
     """
     latest = {task.id: task for task in latest_attempts(tasks)}
     rules: dict[str, list[TaskLog]] = {}
@@ -139,7 +152,48 @@ def steps(tasks: Sequence[TaskLog]) -> list[JsonObject]:
     for task in tasks:
         if task.ended is not None:
             seconds[task.name] = seconds.get(task.name, 0.0) + (run_seconds(task) or 0.0)
-    return [_step(name, rule, latest, seconds.get(name, 0.0)) for name, rule in rules.items()]
+    depth = depths(needs_of(tasks))
+    return [
+        _step(name, rules[name], latest, seconds.get(name, 0.0))
+        for name in sorted(rules, key=lambda name: depth[name])
+    ]
+
+
+def needs_of(tasks: Sequence[TaskLog]) -> dict[str, set[str]]:
+    """Return which rules each rule needs, as far as the engine tells."""
+    latest = latest_attempts(tasks)
+    names = {task.id: task.name for task in latest}
+    needs: dict[str, set[str]] = {task.name: set() for task in latest}
+    for task in latest:
+        needs[task.name] |= {names[one] for one in task.details.after if one in names}
+    for name, needed in needs.items():
+        needed.discard(name)  # a rule may need its own outputs for other wildcards
+    return needs
+
+
+def depths(needs: Needs) -> dict[str, int]:
+    """Return a number for each rule that is larger than those of the rules that it needs.
+
+    Breaks circles. Without recursion, which would end at long chains.
+    """
+    found: dict[str, int] = {}
+    for name in needs:
+        visiting: dict[str, None] = {}
+        pending = [name]
+        while pending:
+            current = pending[-1]
+            if current in found:
+                pending.pop()
+                continue
+            visiting[current] = None
+            needed = sorted(needs[current])
+            missing = [one for one in needed if one not in found and one not in visiting]
+            if missing:
+                pending += missing
+                continue
+            found[current] = max((found[one] + 1 for one in needed if one in found), default=0)
+            pending.pop()
+    return found
 
 
 def _step(

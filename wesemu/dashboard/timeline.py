@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 from wesemu.api.wes.responses import task_id
 from wesemu.dashboard.pages import WebPage
-from wesemu.dashboard.run_page import head
 from wesemu.dashboard.tasks import efficiency, label, lease_seconds, run_seconds
 from wesemu.errors import InvalidRequest, NotFound
 from wesemu.runs.model import JsonObject, JsonValue, Run, TaskLog, TaskState
@@ -60,7 +59,7 @@ def timeline(
         wanted.sort(key=_start)
         shown = wanted[(page - 1) * _PAGE : page * _PAGE]
         bars = _task_bars(run, shown, _before(tasks), axis, now)
-    content = head(run) | {
+    content: dict[str, object] = {
         "bars": bars,
         "grouped": grouped,
         "rule": rule or None,

@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 from wesemu.dashboard import viewer_script
 from wesemu.dashboard.pages import WebPage
-from wesemu.dashboard.run_page import head
 from wesemu.errors import InputError, InvalidRequest, NotFound, WesemuError
 from wesemu.genomics.compare import HaplotypeChange, anchored, verdicts
 from wesemu.runs.model import JsonObject, JsonValue, Run
@@ -64,7 +63,7 @@ def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, s
     """
     wanted = _filter(query)
     calls = output_file(run, workspace, "vcf")
-    content = head(run) | {
+    content: dict[str, object] = {
         "kind": wanted.kind,
         "quality": wanted.quality,
         "contig": wanted.contig,

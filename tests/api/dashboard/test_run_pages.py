@@ -218,6 +218,30 @@ async def test_a_log_names_its_first_error(read: Read, submit: Submit) -> None:
     assert "First error, line 20001" in await read(f"/ui/runs/{run.id}/logs", task="1-1")
 
 
+@pytest.mark.parametrize(
+    ("line", "is_error"),
+    [
+        ("fatal: reference has no index", True),
+        ("bwa: error: no index", True),
+        ("[2026-01-15 08:00:00] ERROR cannot open", True),
+        ("2026-01-15T08:00:00Z error: no space", True),
+        ("[E::hts_open_format] Failed to open file", True),
+        ("ValueError: invalid literal", True),
+        ("Error in rule map:", True),
+        ("Shell command: echo 'fatal: no' >&2; exit 3", False),
+        ("    if [ 1 ]; then echo error; fi", False),
+        ("error rate: 0.003", False),
+        ("0 errors", False),
+    ],
+)
+async def test_commands_and_figures_are_no_errors(
+    read: Read, submit: Submit, line: str, is_error: bool
+) -> None:
+    run = await submit([{"task": "align", "stderr": f"{line}\n"}])
+    page = json.loads(await read(f"/ui/runs/{run.id}/logs.json", task="1-1"))
+    assert page["logs"][0]["first_error"] == ({"line": 1, "text": line} if is_error else None)
+
+
 # The sentence on top
 
 
@@ -305,7 +329,7 @@ def test_reports_of_bcftools_and_idxstats_become_plots() -> None:
 async def test_a_report_is_shown_in_a_frame_without_rights(
     client: Client, read: Read, submit: Submit
 ) -> None:
-    script = "<script>fetch('/ui/runs')</script>"
+    script = "<!doctype html><head lang=en><script>fetch('/ui/runs')</script>"
     run = await submit(
         [{"write": "report.html", "text": script}, {"write": "a.txt", "text": script}]
     )
@@ -315,7 +339,10 @@ async def test_a_report_is_shown_in_a_frame_without_rights(
     async with client.get(report["url"]) as response:
         assert response.content_type == "text/html"
         policy = response.headers["Content-Security-Policy"]
-        assert await response.text() == script
+        before, _, after = script.partition("<script>")
+        text = await response.text()
+        assert text.startswith(f"{before}<script>")
+        assert text.endswith(f"<script>{after}")
     assert policy.startswith("sandbox allow-scripts; default-src 'none'")
     assert "allow-same-origin" not in policy
     await read(f"/ui/runs/{run.id}/reports/a.txt", 404)

@@ -187,9 +187,10 @@ class JobController:
                 self._recorder.progress()
 
     def _plan(self, jobs: Iterable[JobFacts]) -> None:
-        for job in jobs:
-            if job.works and self._recorder.add(_task(job)):
-                self._recorder.queue(_task(job))
+        # All get their numbers first: a record names the tasks that it needs by number.
+        added = [job for job in jobs if job.works and self._recorder.add(_task(job))]
+        for job in added:
+            self._recorder.queue(_task(job))
 
     def entered(self, job: JobFacts) -> None:
         self._thread.attempt, self._thread.job = None, job
