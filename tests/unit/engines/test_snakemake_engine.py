@@ -73,6 +73,12 @@ async def test_warm_run_tells_every_detail(engine: SnakemakeEngine, tmp_path: Pa
     first = [event.task for event in story.events[:3] if isinstance(event, TaskChanged)]
     assert {task.name for task in first} == set("abc")
     assert {task.state for task in first} == {TaskState.QUEUED}
+    ids = {task.name: task.id for task in first}
+    assert {task.name: task.details.after for task in first} == {
+        "a": (),
+        "b": (ids["a"],),
+        "c": (ids["b"],),
+    }
     assert story.events[3:5] == [RunStarted(total=3), Progress(done=0, total=3)]
     [b] = story.named("b")
     assert b.stdout is not None

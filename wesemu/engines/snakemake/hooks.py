@@ -45,7 +45,10 @@ def is_tested(release: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """Snapshot of a job. Until the job is ready to run, the last six fields have their defaults.
+    """Snapshot of a job.
+
+    Until the job is ready to run, `command`, `threads`, `wanted`, `requested` and `inputs` have
+    their defaults.
 
     `works` is false for targets that only collect files. `command` is None without a shell
     command. `wanted` are the resources of the lease; None for local rules, which take no lease.
@@ -232,7 +235,7 @@ def facts(job: Any, *, ready: bool = False) -> JobFacts:
         wanted=wanted(job, [job]) if ready else None,
         requested=requested(job) if ready else {},
         inputs=tuple(map(str, islice(job.input, DETAIL_PATHS))) if ready else (),
-        after=tuple(sorted(one.jobid for one in job.dag.dependencies[job])) if ready else (),
+        after=tuple(sorted(one.jobid for one in job.dag.dependencies[job])),
     )
 
 
