@@ -2,7 +2,6 @@
 that cannot be tried here."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,8 +74,8 @@ def test_many_lanes_are_lines_of_a_file() -> None:
         (LANES[:1] * MANY_LANES, (4, 8, 0)),
         (LANES[:1] * (MANY_LANES + 1), (4, 4, 0)),
         (LANES[:1] * (MANY_LANES + 1), None),
-        ([*LANES[:1] * MANY_LANES, replace(LANES[1], second="/in/b 2.fq.gz")], (4, 8, 0)),
-        ([*LANES[:1] * MANY_LANES, replace(LANES[1], read_group="@RG\tDS:a b")], (4, 8, 0)),
+        ([*LANES[:1] * MANY_LANES, LANES[1]._replace(second="/in/b 2.fq.gz")], (4, 8, 0)),
+        ([*LANES[:1] * MANY_LANES, LANES[1]._replace(read_group="@RG\tDS:a b")], (4, 8, 0)),
     ],
 )
 def test_few_lanes_blanks_and_old_versions_need_the_command_line(lanes, version) -> None:
