@@ -24,6 +24,8 @@ QUALITY = 82
 LARGEST = 120_000
 """Bytes of an image in the repository."""
 
+SLOWEST_MS = 120_000
+
 WIDE, NARROW = 1440, 390
 
 
@@ -54,6 +56,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="data directory of an earlier demo")
     parser.add_argument("--all", type=Path, metavar="DIR", help="folder for all pages")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="with --all: these pages")
     arguments = parser.parse_args()
     data = arguments.data or Path(tempfile.mkdtemp(prefix="wesemu-screenshots-"))
     try:
@@ -63,14 +66,14 @@ async def main() -> None:
             browser = await playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
-            await take(browser, server, arguments.all)
+            await take(browser, server, arguments.all, arguments.only)
             await browser.close()
     finally:
         if arguments.data is None:
             shutil.rmtree(data)
 
 
-async def take(browser: Browser, server: str, folder: Path | None) -> None:
+async def take(browser: Browser, server: str, folder: Path | None, only: list[str] | None) -> None:
     runs = await asyncio.to_thread(_json, f"{server}/ui/index.json")
     ids = {run["workflow"]: run["id"] for run in runs["runs"]}
     calls = await asyncio.to_thread(_json, f"{server}/ui/runs/{ids['wgs']}/variants.json")
@@ -83,9 +86,9 @@ async def take(browser: Browser, server: str, folder: Path | None) -> None:
         return
     for scheme in ("light", "dark"):
         for width in (WIDE, NARROW):
-            for name, path in known.items():
+            for name in only or known:
                 file = folder / f"{name}-{width}-{scheme}.png"
-                await _take(browser, server + path, file, width, scheme)
+                await _take(browser, server + known[name], file, width, scheme)
 
 
 async def _take(browser: Browser, url: str, file: Path, width: int, scheme: str) -> None:
@@ -95,7 +98,7 @@ async def _take(browser: Browser, url: str, file: Path, width: int, scheme: str)
         color_scheme="dark" if scheme == "dark" else "light",
     )
     page = await context.new_page()
-    await page.goto(url)
+    await page.goto(url, timeout=SLOWEST_MS)
     await _viewer(page)
     if file.suffix == ".webp":
         session = await context.new_cdp_session(page)
@@ -112,7 +115,7 @@ async def _take(browser: Browser, url: str, file: Path, width: int, scheme: str)
 async def _viewer(page: Page) -> None:
     """Wait until the viewer, if the page has one, shows the reads."""
     if await page.locator("#viewer").count():
-        await page.locator("#viewer[data-ready=true]").wait_for()
+        await page.locator("#viewer[data-ready=true]").wait_for(timeout=SLOWEST_MS)
         await page.wait_for_load_state("networkidle")
         await page.locator("#viewer").scroll_into_view_if_needed()
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from wesemu.api.admin.data import Summary
 from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso
@@ -26,6 +27,7 @@ _LEAST_BAR_SECONDS = 10.0
 _MEASURED_RUNS = 1000
 _MEASURE_SECONDS = 2.0
 _LARGEST_RUNS = 20
+_STORAGE = ("disk", "cache of inputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,10 @@ async def storage(machine: MachineFacts, runs: RunService, owner: Owner) -> WebP
     newest = (await runs.page(owner, size=_MEASURED_RUNS)).runs
     sizes = await asyncio.to_thread(_measure, newest, runs)
     largest = sorted(sizes, key=lambda each: -each[1])[:_LARGEST_RUNS]
-    resources = await asyncio.to_thread(machine.resources)
+    resources: Any = (await asyncio.to_thread(machine.resources))["resources"]
     content: JsonObject = {
         "problems": [],
-        "resources": resources["resources"],
+        "resources": [row for row in resources if row["name"] in _STORAGE],
         "largest": [
             {**_name(run, owner), "word": STATE_WORDS[run.state], "state": run.state.value}
             | {"bytes": size, "created": iso(run.created)}
