@@ -177,6 +177,40 @@ def test_files_are_uploaded_by_the_form(page: Any, server: LiveServer) -> None:
     assert (server.data / "buckets" / "sample" / "new" / "ä b.txt").read_bytes() == b"hello"
 
 
+def test_a_run_starts_from_two_chosen_files_after_a_dry_run(page: Any, server: LiveServer) -> None:
+    page.goto(f"{server.home}/ui/buckets/sample")
+    for mate in (1, 2):
+        page.get_by_label(f"Choose reads_{mate}.fq.gz").check()
+    page.get_by_role("button", name="Start a run with the chosen files").click()
+    assert page.get_by_label("first mates").input_value() == "oss://sample/reads_1.fq.gz"
+    assert page.get_by_label("second mates").input_value() == "oss://sample/reads_2.fq.gz"
+    page.get_by_label("reference", exact=True).fill("oss://sample/reference")
+    page.get_by_label("bam", exact=True).fill("oss://sample/out/chosen.bam")
+    page.get_by_role("button", name="Dry run").click()
+    plan = page.get_by_role("status", name="Dry run")
+    plan.get_by_text("about 1 h 0 min").wait_for()
+    plan.get_by_text("oss://sample/out/chosen.bam", exact=True).wait_for()
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.wait_for_url("**/ui/runs/*")
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".state", has_text="canceled").wait_for()
+
+
+def test_a_key_is_copied_and_a_fault_is_added_in_the_browser(page: Any, server: LiveServer) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{server.home}/ui/buckets/sample/preview?key=reads_1.fq.gz")
+    page.get_by_role("button", name="Copy").click()
+    page.get_by_text("Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "oss://sample/reads_1.fq.gz"
+    page.goto(f"{server.home}/ui/emulator")
+    page.get_by_text("Add a fault of requests").click()
+    page.get_by_label("Operation", exact=True).fill("ListRuns")
+    page.get_by_label("Status of the answer").fill("418")
+    page.get_by_role("button", name="Add").first.click()
+    page.get_by_role("cell", name="ListRuns").wait_for()
+    assert requests.get(f"{server.url}/runs", timeout=60).status_code == 418
+
+
 def test_the_viewer_shows_a_known_variant_and_its_reads(
     page: Any, server: LiveServer, called: str
 ) -> None:
@@ -308,7 +342,10 @@ def test_no_page_has_a_serious_fault_of_accessibility_or_scrolls_sideways(
         "emulator",
         "buckets",
         "buckets/sample",
+        "buckets/sample/preview?key=reads_1.fq.gz",
         "node",
+        "node/storage",
+        "api",
         "login",
     ]
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -316,6 +353,7 @@ def test_no_page_has_a_serious_fault_of_accessibility_or_scrolls_sideways(
     found: list[str] = []
     for path in pages:
         opened.goto(f"{server.home}/ui/{path}")
+        opened.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")
         # the viewer's own controls are igv.js's
         result = axe_module.Axe().run(opened, context={"exclude": [["#viewer"]]})
         found += [
