@@ -16,7 +16,16 @@ from wesemu.dashboard.run_table import row
 from wesemu.dashboard.tasks import describe, exit_words, find_task, latest_attempts, steps
 from wesemu.dashboard.time_left import about
 from wesemu.errors import NotFound
-from wesemu.runs.model import JsonObject, JsonValue, Pacing, Run, RunState, TaskLog, TaskState
+from wesemu.runs.model import (
+    JsonObject,
+    JsonValue,
+    Pacing,
+    Run,
+    RunFailure,
+    RunState,
+    TaskLog,
+    TaskState,
+)
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.run_figures import elapsed, labels, predict, promised
 
@@ -299,7 +308,7 @@ def _failure(run: Run, tasks: Sequence[TaskLog]) -> JsonObject | None:
     failure = run.failure
     if failure is None:
         return None
-    failed = next((task for task in tasks if task.stderr == failure.stderr), None)
+    failed = _failed_task(failure, tasks)
     return {
         "message": failure.message,
         "hint": failure.hint,
@@ -308,8 +317,20 @@ def _failure(run: Run, tasks: Sequence[TaskLog]) -> JsonObject | None:
         "task": failure.task,
         "exit_code": failure.exit_code,
         "exit_words": exit_words(failure.exit_code),
-        "log": task_id(failed) if failed is not None and failure.stderr else None,
+        "log": task_id(failed) if failed is not None else None,
     }
+
+
+def _failed_task(failure: RunFailure, tasks: Sequence[TaskLog]) -> TaskLog | None:
+    """Return the attempt with the log of the failure, or else the last one of its rule."""
+    if failure.stderr is not None:
+        return next((task for task in tasks if task.stderr == failure.stderr), None)
+    failed = (
+        task
+        for task in reversed(tasks)
+        if task.name == failure.task and task.state is TaskState.EXECUTOR_ERROR
+    )
+    return next(failed, None)
 
 
 def _log(workspace: Workspace, path: str, search: str, most: int = _LOG_BYTES) -> JsonObject:

@@ -160,11 +160,13 @@ def steps(tasks: Sequence[TaskLog]) -> list[JsonObject]:
 
 
 def needs_of(tasks: Sequence[TaskLog]) -> dict[str, set[str]]:
-    """Return which rules each rule needs, as far as the engine tells."""
-    latest = latest_attempts(tasks)
-    names = {task.id: task.name for task in latest}
-    needs: dict[str, set[str]] = {task.name: set() for task in latest}
-    for task in latest:
+    """Return which rules each rule needs, as far as the engine tells.
+
+    All attempts count: after a restart, an attempt names only the tasks of its own launch.
+    """
+    names = {task.id: task.name for task in tasks}
+    needs: dict[str, set[str]] = {task.name: set() for task in tasks}
+    for task in tasks:
         needs[task.name] |= {names[one] for one in task.details.after if one in names}
     for name, needed in needs.items():
         needed.discard(name)  # a rule may need its own outputs for other wildcards

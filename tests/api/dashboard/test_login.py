@@ -69,8 +69,13 @@ async def test_owners_see_their_own_runs_only(client: Client, read: Read, submit
     run = await submit(headers=ALICE, owner=Owner("alice"))
     await log_in(client, "bob-token")
     assert run.handle not in await read("/ui/")
-    for part in ("", ".json", "/timeline", "/logs", "/request", "/results", "/log/stderr"):
+    parts = ("", ".json", "/timeline", "/graph", "/logs", "/request", "/results", "/rerun")
+    files = ("/log/stderr", "/outputs/a", "/reports/a.html", "/attachments/Snakefile")
+    for part in (*parts, *files):
         await read(f"/ui/runs/{run.id}{part}", 403)
+    assert "You have no run" in await read("/ui/compare", a=run.id, b=run.handle)
+    async with client.post(f"/ui/runs/{run.id}/rerun", data={"params": ""}) as response:
+        assert response.status == 403
     async with client.post(f"/ui/runs/{run.id}/remove") as response:
         assert response.status == 403
     await log_in(client, "alice-token")

@@ -152,6 +152,16 @@ def test_the_graph_has_the_rules_below_what_they_need() -> None:
     assert rules["call"]["waits_for"] == "cores, memory or GPUs"
 
 
+def test_an_attempt_after_a_restart_keeps_what_its_rule_needs() -> None:
+    tasks = [
+        a_task(1, "map", 0, 1),
+        a_task(2, "call", 1, 2, state=TaskState.CANCELED, after=("1",)),
+        a_task(2, "call", 5, state=TaskState.RUNNING, attempt=2),
+    ]
+    page: Any = graph(a_run(), tasks).content
+    assert {rule["name"]: rule["needs"] for rule in page["rules"]} == {"map": [], "call": ["map"]}
+
+
 def test_a_graph_may_have_circles_long_chains_and_unknown_tasks() -> None:
     circle = [a_task(1, "a", 0, 1, after=("2",)), a_task(2, "b", 0, 1, after=("1", "77"))]
     page: Any = graph(a_run(), circle).content
@@ -270,6 +280,18 @@ def test_the_sentence_tells_file_record_reason_and_what_to_do() -> None:
     assert sentence(run) == expected
     known = replace(failure, message="oss://a/r_1.fq.gz, record 41: a quality is missing")
     assert sentence(replace(run, failure=known)) == expected
+
+
+def test_a_failure_without_a_log_of_its_own_leads_to_the_log_of_its_task() -> None:
+    failure = RunFailure("the file is cut", file="oss://a/r_1.fq.gz", task="map", exit_code=65)
+    run = a_run(state=RunState.EXECUTOR_ERROR, failure=failure)
+    tasks = [
+        a_task(1, "map", 0, 1, state=TaskState.EXECUTOR_ERROR, exit_code=65),
+        a_task(2, "map", 0, 1),
+        a_task(1, "map", 2, 3, state=TaskState.EXECUTOR_ERROR, exit_code=65, attempt=2),
+    ]
+    shown: Any = overview(run, tasks, at(9)).content["failure"]
+    assert (shown["log"], shown["exit_words"]) == ("1-2", "the command reports an error")
 
 
 def test_the_time_left_goes_by_an_earlier_run_or_by_the_own_tasks() -> None:
