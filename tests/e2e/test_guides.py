@@ -35,6 +35,7 @@ NOT_HERE = {
         ". .venv/bin/activate": INSTALLS,
     },
     "guides/ags-client.md": {"pip install": INSTALLS},
+    "guides/pytest.md": {"pip install": INSTALLS},
     "guides/container.md": {"docker": DOCKER, "mkdir -p data && sudo": DOCKER},
     "guides/gpu-box.md": {"nvidia-smi": GPU, "wesemu demo": GPU, "wesemu run": GPU},
     "guides/slurm.md": {
