@@ -117,7 +117,6 @@ async def _viewer(page: Page) -> None:
     if await page.locator("#viewer").count():
         await page.locator("#viewer[data-ready=true]").wait_for(timeout=SLOWEST_MS)
         await page.wait_for_load_state("networkidle")
-        await page.locator("#viewer").scroll_into_view_if_needed()
 
 
 def _json(url: str) -> dict[str, list[dict[str, str | int]]]:
@@ -127,4 +126,5 @@ def _json(url: str) -> dict[str, list[dict[str, str | int]]]:
 
 
 if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
     asyncio.run(main())

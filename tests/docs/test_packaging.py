@@ -12,12 +12,20 @@ README = (ROOT / "README.md").read_text()
 PYTHONS = re.compile(r"Programming Language :: Python :: (3\.\d+)")
 
 
-def test_readme_has_no_relative_links() -> None:
-    """An index shows it without the repository's folders."""
+def test_readme_has_no_relative_links_but_its_picture() -> None:
+    """An index shows it without the repository's folders, and the picture as its text."""
     links = re.findall(r"\]\(([^)\s]+)\)|<(?:a|img)[^>]+(?:href|src)=\"([^\"]+)\"", README)
     targets = [target for pair in links for target in pair if target]
     assert targets
-    assert [each for each in targets if not each.startswith(("https://", "#"))] == []
+    relative = [each for each in targets if not each.startswith(("https://", "#"))]
+    assert relative == ["docs/images/variants.webp"]
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pages = [README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < 120_000
+        assert any(f"images/{picture.name})" in page for page in pages), picture.name
 
 
 def test_documents_that_readme_names_exist() -> None:
