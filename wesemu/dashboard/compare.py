@@ -1,7 +1,6 @@
 """The comparison of two runs: parameters, versions, figures, times, results and calls."""
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -68,9 +67,8 @@ class Side:
         }
 
     def figures(self) -> JsonObject:
-        """Return the figures of `summary.json`, or those of any run."""
-        summary = ResultFiles(self.run, self.workspace).text("results/summary.json")
-        return flat({**json.loads(summary), "tools": None}) if summary else {}
+        """Return the figures of `summary.json`; the versions have a table of their own."""
+        return flat(ResultFiles(self.run, self.workspace).summary() | {"tools": None})
 
     @property
     def times(self) -> JsonObject:

@@ -145,9 +145,8 @@ def results(run: Run, workspace: Workspace) -> WebPage:
     Its reports are shown like others: a sandboxed frame isolates them.
     """
     files = ResultFiles(run, workspace)
-    summary = files.text("results/summary.json")
     content: dict[str, object] = {
-        "summary": flat(json.loads(summary)) if summary else {},
+        "summary": flat(files.summary()),
         "plots": [
             *plots.of_stats(files.text("results/stats.txt")),
             *plots.of_idxstats(files.text("results/idxstats.txt")),
@@ -178,6 +177,14 @@ class ResultFiles:
                 with file:
                     return file.read(_SUMMARY_BYTES).decode(errors="replace")
         return ""
+
+    def summary(self) -> JsonObject:
+        """Return `summary.json`; empty if there is none, or only a part of it yet."""
+        try:
+            content = json.loads(self.text("results/summary.json") or "{}")
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
 
 def log_path(tasks: Iterable[TaskLog], name: str) -> str:

@@ -140,7 +140,9 @@ class RunPages:
     async def request(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         names = await asyncio.to_thread(self._runs.workspace(run).attachment_names)
-        page = request_page(run, names, base_url(request), closed=self._pages.closed)
+        page = await asyncio.to_thread(
+            request_page, run, names, base_url(request), closed=self._pages.closed
+        )
         return await self._render(run, page, request)
 
     async def results(self, request: web.Request) -> web.Response:

@@ -56,7 +56,8 @@ def _by_own_tasks(latest: Sequence[TaskLog], now: datetime) -> float | None:
     if not means or any(task.name not in means for task in undone):
         return None
     spent = {task.id: run_seconds(task, now) or 0.0 for task in latest}
-    elapsed = (now - min(task.started for task in latest if task.started)).total_seconds()
+    first = min((task.started for task in latest if task.started), default=now)
+    elapsed = (now - first).total_seconds()
     at_once = sum(spent.values()) / elapsed if elapsed > 0 else 1.0
     work = sum(max(means[task.name] - spent[task.id], 0.0) for task in undone)
     return work / max(at_once, 1.0)

@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from api.dashboard.conftest import Client, Read, Submit
 from unit.runs.test_store import a_run as stored_run
 
-from wesemu.dashboard import plots
+from wesemu.dashboard import plots, run_page
 from wesemu.dashboard.graph import graph
 from wesemu.dashboard.run_page import overview
 from wesemu.dashboard.tasks import describe, exit_words
@@ -24,6 +25,7 @@ from wesemu.runs.model import (
     TaskLog,
     TaskState,
 )
+from wesemu.runs.run_directory import Workspace
 
 START = datetime(2026, 1, 15, 8, 0, tzinfo=UTC)
 
@@ -301,6 +303,7 @@ def test_the_time_left_goes_by_an_earlier_run_or_by_the_own_tasks() -> None:
     assert seconds_left(now, earlier, 2.0, at(100)) == 230
     assert seconds_left(now, earlier, 1.0, at(300)) is None  # slower than the earlier run
     assert seconds_left(now, [], 1.0, at(100)) is None  # no task of call has ended
+    assert seconds_left([a_task(1, "map")], [], 1.0, at(5)) == 0  # nothing is left
     equal = [
         *(a_task(n, "map", 10 * n, 10 * n + 10) for n in range(3)),
         a_task(3, "map", 30, state=TaskState.RUNNING),
@@ -346,6 +349,19 @@ def test_reports_of_bcftools_and_idxstats_become_plots() -> None:
     assert isinstance(bars := contigs["bars"], list)
     assert [bar["value"] for bar in bars if isinstance(bar, dict)] == [50, 100]
     assert plots.of_stats("") == plots.of_idxstats("") == plots.of_variants("") == []
+
+
+def test_reports_that_are_being_written_are_no_fault(tmp_path: Path) -> None:
+    results = tmp_path / "work" / "results"
+    results.mkdir(parents=True)
+    run = a_run()
+    for written in ("", '{"reads": {"total": ', "[1]"):
+        (results / "summary.json").write_text(written)
+        (results / "stats.txt").write_text("SN\treads mapped:\t5\nIS\t1\t")
+        content = run_page.results(run, Workspace(tmp_path)).content
+        assert (content["summary"], content["plots"]) == ({}, [])
+    (results / "summary.json").write_text('{"reads": {"total": 4}}')
+    assert run_page.results(run, Workspace(tmp_path)).content["summary"] == {"reads total": 4}
 
 
 async def test_a_report_is_shown_in_a_frame_without_rights(
