@@ -49,6 +49,7 @@ _SNAKEMAKE_MODULES = (
     "yte",
     "dpath",
     "platformdirs",
+    "packaging.version",
     "jsonschema",
     "getpass",
     "graphlib",

@@ -18,7 +18,7 @@ from typing import Literal
 
 from wesemu.errors import ToolMissing
 from wesemu.genomics.bwa_index import SUFFIXES_OF
-from wesemu.genomics.wheel_tools import bwa_mem3_fault, wheel_command, wheel_version
+from wesemu.genomics.wheel_tools import PIPE, bwa_mem3_fault, wheel_command, wheel_version
 
 Source = Literal["settings", "path", "wheel"]
 Command = str | Sequence[str]
@@ -67,6 +67,14 @@ class Tool:
     def shell(self) -> str:
         """The command, quoted for a POSIX shell."""
         return shlex.join(self.command)
+
+    def piped(self, *commands: str) -> str:
+        """Return a shell pipe of `commands`, each without the name of this samtools or bcftools.
+
+        The wheel starts Python once for the whole pipe.
+        """
+        between = f" {PIPE} " if self.source == "wheel" else f" | {self.shell} "
+        return f"{self.shell} {between.join(commands)}"
 
 
 @dataclass(frozen=True, slots=True)

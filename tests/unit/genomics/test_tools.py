@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from wesemu.errors import ToolMissing
 from wesemu.genomics.reference_state import CHANGED, write_state
-from wesemu.genomics.tools import resolve, version_number
+from wesemu.genomics.tools import Tool, resolve, version_number
 from wesemu.genomics.wheel_tools import program_command, wheel_command
 from wesemu.settings import Settings
 
@@ -119,6 +119,47 @@ def test_a_wheel_tool_whose_reader_goes_away_dies_of_it(tmp_path):
     view = " ".join(wheel_command("samtools"))
     script = f"{view} view {sam} | head -1 >/dev/null; echo ${{PIPESTATUS[0]}}"
     assert run("bash", "-c", script).stdout == "141\n"
+
+
+SAMTOOLS = Tool("samtools", wheel_command("samtools"), "1.24", "wheel")
+
+
+def bash(script: str) -> subprocess.CompletedProcess[str]:
+    return run("bash", "-o", "pipefail", "-c", script)
+
+
+def test_a_pipe_of_the_wheel_gives_what_separate_processes_give(tmp_path):
+    sam = tmp_path / "reads.sam"
+    reads = [f"r{n}\t0\ta\t{n}\t9\t2M\t*\t0\t0\tAC\tII\n" for n in (5, 3, 4)]
+    sam.write_text("@SQ\tSN:a\tLN:9\n" + "".join(reads))
+    commands = [f"view --no-PG -u {sam}", "sort --no-PG -u -", "view --no-PG -"]
+    separate = bash(" | ".join(f"{SAMTOOLS.shell} {command}" for command in commands))
+    assert separate.stdout == "".join(sorted(reads, key=lambda read: read.split("\t")[3]))
+    piped = bash(SAMTOOLS.piped(*commands))
+    assert (piped.returncode, piped.stdout) == (0, separate.stdout)
+
+
+def test_a_pipe_of_a_native_tool_is_one_of_the_shell():
+    native = Tool("samtools", ("/opt/my tools/samtools",), "1.24", "path")
+    assert native.piped("view a", "sort -") == (
+        "'/opt/my tools/samtools' view a | '/opt/my tools/samtools' sort -"
+    )
+
+
+@pytest.mark.parametrize(
+    ("commands", "status"),
+    [
+        (("view -u /nonexistent", "view -c -"), 1),
+        # the first command has more to write than a pipe holds
+        (("view -u {sam}", "view --nonsense"), 1),
+        (("view {sam}", "--version"), 128 + 13),
+    ],
+)
+def test_a_pipe_of_the_wheel_fails_and_ends_if_a_command_does(tmp_path, commands, status):
+    sam = tmp_path / "many.sam"
+    sam.write_text("@SQ\tSN:a\tLN:9\n" + "r\t0\ta\t1\t9\t2M\t*\t0\t0\tAC\tII\n" * 50_000)
+    given = [command.format(sam=sam) for command in commands]
+    assert bash(SAMTOOLS.piped(*given)).returncode == status
 
 
 def test_a_full_disk_is_told():

@@ -182,11 +182,28 @@ def markdup_options():
     return options + (" --barcode-tag LB" if len(LIBRARIES) > 1 else "")
 
 
-def finishing():
-    """Return the end of the mapping pipe. markdup needs mate scores and sorted records."""
+def finishing(threads, output):
+    """Return the end of the mapping pipe, which writes the BAM and its index. markdup needs mate
+    scores and sorted records."""
+    memory = max(64, config["sort_memory_mb"] // threads)  # MiB for each thread
+    fixmate = "fixmate --no-PG -m -u - -"
+    sort = f"sort --no-PG -@ {threads} -m {memory}M -T {TEMPORARY}/sort"
+    markdup = (
+        f"markdup --no-PG -@ {threads} {markdup_options()} -T {TEMPORARY}/markdup"
+        f" -s --json -f {TEMPORARY}/markdup.json"
+    )
+    form = f"-O bam,level={bam_level()} --write-index"
+    bam = f"{output.bam}##idx##{output.bai}"
+    piped = TOOLS.samtools.piped
     if not config["markdup"]:
-        return "sort"
-    return "markdup" if len(LIBRARIES) == 1 else "markdup-by-library"
+        return piped(fixmate, f"{sort} {form} -o {bam} -")
+    if len(LIBRARIES) == 1:
+        return piped(fixmate, f"{sort} -u -", f"{markdup} {form} - {bam}")
+    view = f"view --no-PG -@ {threads} {form} -x LB -o {bam} -"
+    return (
+        f"{piped(fixmate, f'{sort} -u -')} | {program('read_groups')} |"
+        f" {piped(f'{markdup} -u - -', view)}"
+    )
 
 
 def map_memory_mb(wildcards, input, threads):

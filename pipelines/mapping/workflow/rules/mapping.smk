@@ -19,45 +19,23 @@ rule map:
     params:
         depends_on=ALIGNMENT_KEY,
         align=program("align"),
-        samtools=SAMTOOLS,
         lanes=lane_options(),
         later=later_programs(),
         longest=LONGEST_READ,
         offset=QUALITY_OFFSET,
         temporary=TEMPORARY,
-        # MiB for each thread of the sort
-        memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
-        finish=finishing(),
-        label=program("read_groups"),
-        duplicates=markdup_options(),
         # a function, so that a change to CRAM does not map again
-        level=lambda wildcards, threads: bam_level(),
+        finish=lambda wildcards, threads, output: finishing(threads, output),
     shell:
         "("
         " mkdir -p {params.temporary}; trap 'rm -rf {params.temporary}' EXIT;"
-        " align() {{ {params.align} --reference {input.reference:q} {params.lanes:q}"
+        " {params.align} --reference {input.reference:q} {params.lanes:q}"
         " {params.later:q} --threads {threads} --longest {params.longest}"
         " {params.offset}"
-        " --counts {output.counts:q} --error input_error.json; }};"
-        " fixmate() {{ {params.samtools} fixmate --no-PG -m -u - -; }};"
-        " sort() {{ {params.samtools} sort --no-PG -@ {threads} -m {params.memory}M"
-        ' -T {params.temporary}/sort "$@" -; }};'
-        " markdup() {{ {params.samtools} markdup --no-PG -@ {threads} {params.duplicates}"
-        " -T {params.temporary}/markdup -s --json -f {params.temporary}/markdup.json"
-        ' "$@"; }};'
+        " --counts {output.counts:q} --error input_error.json | {params.finish};"
         # the recorded command line differs with the number of threads
-        " figures() {{ grep -v '\"COMMAND\"' {params.temporary}/markdup.json; }};"
-        " case {params.finish} in"
-        " markdup) align | fixmate | sort -u |"
-        " markdup -O bam,level={params.level} --write-index - {output.bam}##idx##{output.bai};"
-        " figures > '{output.markdup}' ;;"
-        " markdup-by-library) align | fixmate | sort -u | {params.label} | markdup -u - - |"
-        " {params.samtools} view --no-PG -@ {threads} -O bam,level={params.level} -x LB"
-        " --write-index -o {output.bam}##idx##{output.bai} -;"
-        " figures > '{output.markdup}' ;;"
-        " sort) align | fixmate | sort --write-index -O bam,level={params.level}"
-        " -o {output.bam}##idx##{output.bai} ;;"
-        " esac"
+        " for figures in {output.markdup:q}; do"
+        " grep -v '\"COMMAND\"' {params.temporary}/markdup.json > $figures; done"
         ") 2> {log}"
 
 

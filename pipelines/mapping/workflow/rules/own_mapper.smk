@@ -21,16 +21,10 @@ use rule map as own_map with:
     params:
         depends_on=ALIGNMENT_KEY,
         align=f"{PYTHON} -m wesemu.genomics.own_mapper",
-        samtools=SAMTOOLS,
         # a function, so that another number of GPUs does not map again
         lanes=lambda wildcards, threads: own_mapper_options(),
         later=later_programs(),
         longest=LONGEST_READ,
         offset=QUALITY_OFFSET,
         temporary=TEMPORARY,
-        memory=lambda wildcards, threads: max(64, config["sort_memory_mb"] // threads),
-        finish=finishing(),
-        label=program("read_groups"),
-        duplicates=markdup_options(),
-        # a function, so that a change to CRAM does not map again
-        level=lambda wildcards, threads: bam_level(),
+        finish=lambda wildcards, threads, output: finishing(threads, output),

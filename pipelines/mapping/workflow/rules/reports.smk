@@ -16,7 +16,10 @@ rule multiqc:
     resources:
         mem_mb=1000,
     params:
-        depends_on=depends_on(multiqc=package_version("multiqc"), sample=SAMPLE),
+        # functions of reports are called only where they are made
+        depends_on=lambda wildcards: depends_on(
+            multiqc=package_version("multiqc"), sample=SAMPLE
+        ),
         reports=f"{PYTHON} -m wesemu.genomics.reports",
         sample=SAMPLE,
     shell:
@@ -37,7 +40,7 @@ rule run_report:
     resources:
         mem_mb=500,
     params:
-        depends_on=depends_on(snakemake=package_version("snakemake")),
+        depends_on=lambda wildcards: depends_on(snakemake=package_version("snakemake")),
         snakemake=f"{PYTHON} -m snakemake --cores 1 --nolock",
         workflow=str(workflow.main_snakefile),
         # a function: keys that change a result change the input files of this rule too

@@ -11,26 +11,26 @@ def call_with_bcftools(vcf, gvcf, regions, wide):
     With a gVCF, one pileup feeds two callers through a named pipe. The pileup covers `wide`, since
     mpileup realigns a read at the first indel that it meets.
     """
-    pileup = f"{BCFTOOLS} {PILEUP} -f {REFERENCE} {BAM}"
+    pileup = [f"{PILEUP} -f {REFERENCE} {BAM}"]
     if regions:
-        pileup += (
-            f" -R {wide} | {BCFTOOLS} view --no-version -Ou {beginning_in(regions)} -"
-        )
+        pileup[0] += f" -R {wide}"
+        pileup.append(f"view --no-version -Ou {beginning_in(regions)} -")
     ploidy = f"--ploidy {PLOIDY}"
-    output = f"-Oz -o {vcf}"
+    output = [f"-Oz -o {vcf}"]
     if PLOIDY_FILE:
         ploidy = f"--ploidy-file {PLOIDY_FILES['bcftools']}"
         # for ploidy 0 bcftools writes records without a genotype
-        output = f"-Ou | {BCFTOOLS} view --no-version -e 'GT=\"mis\"' -Oz -o {vcf} -"
-    call = f"{BCFTOOLS} call --no-version {ploidy} -a GQ -m"
-    variants = f"{call} -v - {output}"
+        output = ["-Ou", f"view --no-version -e 'GT=\"mis\"' -Oz -o {vcf} -"]
+    call = f"call --no-version {ploidy} -a GQ -m"
+    variants = [f"{call} -v - {output[0]}", *output[1:]]
+    piped = TOOLS.bcftools.piped
     if gvcf is None:
-        return f"{pileup} | {variants}"
+        return piped(*pileup, *variants)
     pipe = f"{vcf}.pileup"
     return (
         f"rm -f {pipe}; mkfifo {pipe};"
-        f" {call} --gvcf 0,10,20,30 -Oz -o {gvcf} - < {pipe} & gvcf=$!;"
-        f" {pileup} | tee {pipe} | {variants};"
+        f" {BCFTOOLS} {call} --gvcf 0,10,20,30 -Oz -o {gvcf} - < {pipe} & gvcf=$!;"
+        f" {piped(*pileup)} | tee {pipe} | {piped(*variants)};"
         f" wait $gvcf; rm -f {pipe}"
     )
 
