@@ -5,6 +5,7 @@ The fields of the bundled pipelines come from the models of their parameters.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Context, Decimal
 
 from wesemu.dashboard.pages import WebPage, text_of
 from wesemu.errors import BucketNotFound, InvalidRequest
@@ -144,13 +145,20 @@ def _value(name: str, text: str, schema: JsonObject) -> JsonValue:
     return text
 
 
+def _price(price: Decimal, *, exact: bool) -> str:
+    """Return CNY; an estimate has three significant digits."""
+    if not exact:
+        price = Context(prec=3).plus(price)
+    return f"{price.normalize():f}"
+
+
 def _planned(result: DryRunResult) -> JsonObject:
     plan = result.plan
     graph = result.graph
     sla = estimated(plan.workflow, plan.service_level, result.terms, plan.input_bytes)
     return {
         "seconds": None if sla is None else sla.duration.total_seconds(),
-        "price": None if sla is None else f"{sla.price.normalize():f}",
+        "price": None if sla is None else _price(sla.price, exact=result.terms.bases is not None),
         "pretends": result.terms.bases is not None,
         "node": plan.placement.kind if plan.placement else None,
         "node_gpus": len(result.gpus.lent),

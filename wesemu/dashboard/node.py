@@ -189,9 +189,9 @@ def _queued(node: Node, queued: Sequence[Run], owner: Owner) -> Iterator[JsonVal
         if run.resources.least_gpus > len(node.gpus):
             reason = f"needs {run.resources.least_gpus} GPUs, and this node has {len(node.gpus)}"
         else:
-            reason = f"{node.runs} runs of its level or a better one are active, the most at a time"
+            reason = f"all places for its level are taken ({node.runs} at a time)"
             if before:
-                reason = f"{before} runs are before it"
+                reason = f"{before} {'run is' if before == 1 else 'runs are'} before it"
             before += 1
         yield {
             "run": _name(run, owner),

@@ -69,8 +69,8 @@ async def test_gpus_leases_and_queue_name_their_runs_and_reasons(
     assert (held["run"], held["devices"], held["held"]) == (named, [0], True)
     assert other["reason"] == "needs 2 cores (1 free), 2 GPUs (1 free)"
     assert [(each["run"]["id"], each["reason"]) for each in page["queued"]] == [
-        (queued[0].id, "1 runs of its level or a better one are active, the most at a time"),
-        (queued[1].id, "1 runs are before it"),
+        (queued[0].id, "all places for its level are taken (1 at a time)"),
+        (queued[1].id, "1 run is before it"),
     ]
     assert "H200" in text
     assert other["reason"] in text
