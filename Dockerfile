@@ -17,7 +17,7 @@ RUN python3 -m venv /opt/wesemu \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="wesemu" \
       org.opencontainers.image.description="A local emulator of GA4GH WES and Alibaba Cloud Genomics Service that runs real genomics pipelines" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from wesemu.client import AsyncClient as AsyncClient
     from wesemu.client import Client as Client
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["AsyncClient", "Client", "__version__"]
 
 
