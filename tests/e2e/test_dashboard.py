@@ -59,6 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("dashboard")
     data = folder / "data"
     shutil.copytree(SAMPLE, data / "buckets" / "sample")
+    (data / "buckets" / "sample" / "targets.bed").write_text("sim1\t0\t33334\nsim2\t0\t16666\n")
     (data / "buckets" / "sample" / "reference").mkdir()
     shutil.copy(SAMPLE / "reference.fa", data / "buckets" / "sample" / "reference" / "genome.fa")
     with live_server(folder) as started:
@@ -73,6 +74,7 @@ def called(server: LiveServer) -> str:
         "reference": "oss://sample/reference",
         "bam": "oss://sample/out/a.bam",
         "vcf": "oss://sample/out/a.vcf.gz",
+        "targets": "oss://sample/targets.bed",
         "reports": ["multiqc"] if importlib.util.find_spec("multiqc") else [],
     }
     answer = requests.post(
@@ -227,7 +229,8 @@ def test_the_viewer_shows_a_known_variant_and_its_reads(
     page.goto(f"{server.home}/ui/runs/{called}/variants")
     page.get_by_role("link", name=f"{contig}:{position}", exact=True).click()
     page.locator("#viewer[data-ready=true]").wait_for()
-    page.locator("#viewer .igv-track-label", has_text="Reads").wait_for()
+    for track in ("Reads", "Calls", "Truth", "Targets"):
+        page.locator("#viewer .igv-track-label", has_text=track).wait_for()
     shown = page.locator("#viewer .igv-search-input").input_value()
     first, last = (int(number.replace(",", "")) for number in shown.split(":")[1].split("-"))
     assert first <= int(position) <= last

@@ -25,6 +25,7 @@ _SCANNED = 50_000
 
 _TRUTH = "truth.vcf"
 _LARGEST_VCF = 64 << 20
+_LARGEST_TRACK = 4 << 20
 _LARGEST_REFERENCE = 128 << 20
 _MOST_DIFFERENCES = 200
 _AROUND = 40
@@ -73,7 +74,7 @@ def page(run: Run, workspace: Workspace, buckets: Buckets, query: Mapping[str, s
         "next": None,
         "has_calls": calls is not None,
         "truth": None,
-        "viewer": _viewer(run, workspace, query.get("locus", "")),
+        "viewer": _viewer(run, workspace, buckets, query.get("locus", "")),
         "viewer_command": None if viewer_script.SCRIPT.exists() else viewer_script.COMMAND,
     }
     if calls is not None:
@@ -327,6 +328,13 @@ def _difference(
 
 
 def _truth(run: Run, buckets: Buckets) -> Path | None:
+    url = _truth_url(run)
+    path = None if url is None else _object(url, buckets)
+    return path if path is not None and path.stat().st_size <= _LARGEST_VCF else None
+
+
+def _truth_url(run: Run) -> str | None:
+    """Return where a fixture has its truth: beside the reads. None for reads in no bucket."""
     reads = run.request.params.get("reads")
     first = reads[0] if isinstance(reads, list) and reads else None
     url = first.get("first") if isinstance(first, dict) else None
@@ -334,20 +342,24 @@ def _truth(run: Run, buckets: Buckets) -> Path | None:
         return None
     bucket, key = parse(url)
     beside = f"{key.rpartition('/')[0]}/{_TRUTH}".lstrip("/")
+    return f"oss://{bucket}/{beside}"
+
+
+def _object(url: str, buckets: Buckets) -> Path | None:
     try:
-        path = buckets.existing_file(f"oss://{bucket}/{beside}")
+        return buckets.existing_file(url)
     except WesemuError:
         return None
-    return path if path.stat().st_size <= _LARGEST_VCF else None
 
 
-def _viewer(run: Run, workspace: Workspace, locus: str) -> JsonObject | None:
+def _viewer(run: Run, workspace: Workspace, buckets: Buckets, locus: str) -> JsonObject | None:
     """Return the configuration of igv.js; None without a reference or anything to show."""
     if reference_file(run, workspace) is None or not viewer_script.SCRIPT.exists():
         return None
-    tracks: list[JsonValue] = [*_tracks(run)]
-    if not tracks:
+    results: list[JsonValue] = [*_tracks(run)]
+    if not results:
         return None
+    tracks = [*results, *_object_tracks(run, buckets)]
     base = f"/ui/runs/{run.id}/reference"
     config: JsonObject = {
         "reference": {
@@ -389,3 +401,25 @@ def _tracks(run: Run) -> Iterator[JsonObject]:
         if kind == "alignment":
             track["height"] = 400
         yield track
+
+
+def _object_tracks(run: Run, buckets: Buckets) -> Iterator[JsonObject]:
+    """Yield the targets and the truth. They have no index, so the viewer loads them whole."""
+    wanted = (
+        ("annotation", "bed", "Targets", run.request.params.get("targets")),
+        ("variant", "vcf", "Truth", _truth_url(run)),
+    )
+    for kind, form, title, url in wanted:
+        if not isinstance(url, str) or not url.startswith("oss://"):
+            continue
+        path = _object(url, buckets)
+        if path is None or path.stat().st_size > _LARGEST_TRACK:
+            continue
+        bucket, key = parse(url)
+        yield {
+            "type": kind,
+            "format": form,
+            "name": title,
+            "url": f"/ui/objects/{quote(bucket)}/{quote(key)}",
+            "indexed": False,
+        }
