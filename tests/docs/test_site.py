@@ -4,6 +4,7 @@ CI builds the site itself in the stage extras: `mkdocs build --strict` with thes
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -75,3 +76,10 @@ def test_links_lead_to_the_same_file_on_the_site(
 
 def test_the_files_outside_docs_exist(hooks: ModuleType) -> None:
     assert [path for path in hooks.OUTSIDE if not (ROOT / path).is_file()] == []
+
+
+def test_every_page_is_in_the_navigation(hooks: ModuleType) -> None:
+    navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
+    outside = {f"repository/{path}" for path in hooks.OUTSIDE if path.endswith(".md")}
+    assert set(navigation) == pages | outside
