@@ -6,9 +6,9 @@ const PAUSE_MS = 200;
 // Pages with data-live are fetched again when a run changes, and only while they are visible. With
 // data-run, only changes of that run count. The server sends changes once a second.
 function watch(main) {
-  let due = false, busy = false;
+  let due = false, busy = false, source = null;
   async function refresh() {
-    if (busy || document.hidden) { due = true; return; }
+    if (busy) { due = true; return; }
     busy = true; due = false;
     try {
       const response = await fetch(location.href, { headers: { "X-Wesemu-Refresh": "1" } });
@@ -16,14 +16,22 @@ function watch(main) {
     } catch { /* the server is gone; the next event comes when it is back */ }
     setTimeout(() => { busy = false; if (due) refresh(); }, PAUSE_MS);
   }
-  const source = new EventSource(main.dataset.live);
-  source.addEventListener("run", (event) => {
-    const run = document.getElementById("main").dataset.run;
-    if (!run || run === event.data) refresh();
+  function connect() {
+    source = new EventSource(main.dataset.live);
+    source.addEventListener("run", (event) => {
+      const run = document.getElementById("main").dataset.run;
+      if (!run || run === event.data) refresh();
+    });
+    // what changed while there was no connection
+    source.addEventListener("ready", refresh);
+  }
+  // Hidden pages hold no connection: a browser has six for all its pages of a server.
+  document.addEventListener("visibilitychange", () => {
+    source?.close();
+    source = null;
+    if (!document.hidden) connect();
   });
-  // what changed while the connection was being opened
-  source.addEventListener("ready", refresh);
-  document.addEventListener("visibilitychange", () => { if (due) refresh(); });
+  if (!document.hidden) connect();
 }
 
 // Replaces the content, unless the user is typing or choosing in it.
