@@ -102,8 +102,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, server: LiveServer, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A page that accepts dialogs. The test fails after a console error or a request elsewhere."""
+def page(
+    browser: Any, server: LiveServer, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Any]:
+    """A page that accepts dialogs. The test fails after a console error or a request elsewhere.
+
+    The temporary folder of a failed test keeps a screenshot.
+    """
+    failed = request.session.testsfailed
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     context.set_default_timeout(60_000)
     opened = context.new_page()
@@ -113,6 +119,8 @@ def page(browser: Any, server: LiveServer, request: pytest.FixtureRequest) -> It
     opened.on("dialog", lambda dialog: dialog.accept())
     opened.on("request", lambda sent: faults.append(sent.url) if _elsewhere(sent, server) else None)
     yield opened
+    if request.session.testsfailed > failed:
+        opened.screenshot(path=tmp_path / "failed.png", full_page=True)
     context.close()
     assert faults == []
 
