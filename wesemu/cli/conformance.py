@@ -127,7 +127,7 @@ def _own_workflow(
 
 def _print(report: "Report") -> None:
     from wesemu.cli.output import print_note, print_result, print_table, sanitize_cell
-    from wesemu.conformance.checks import Outcome
+    from wesemu.conformance.checks import CheckOutcome
 
     print_table(
         ("RESULT", "LEVEL", "CHECK", "SECTION"),
@@ -138,7 +138,7 @@ def _print(report: "Report") -> None:
         ],
     )
     for result in report.results:
-        if result.outcome is not Outcome.PASS:
+        if result.outcome is not CheckOutcome.PASS:
             reason, exchange = sanitize_cell(result.reason), sanitize_cell(result.exchange)
             print_result(f"{result.outcome.value} {result.check.id}: {reason}")
             if exchange:
@@ -147,27 +147,27 @@ def _print(report: "Report") -> None:
 
 
 def _summary(report: "Report") -> str:
-    from wesemu.conformance.checks import Outcome
+    from wesemu.conformance.checks import CheckOutcome
     from wesemu.conformance.evidence import Level
 
-    required = report.count(Outcome.FAIL, Level.MUST)
+    required = report.count(CheckOutcome.FAIL, Level.MUST)
     return (
-        f"WES {report.version}: {report.count(Outcome.PASS)} checks passed, "
-        f"{report.count(Outcome.FAIL)} failed ({required} of level MUST), "
-        f"{report.count(Outcome.SKIP)} skipped"
+        f"WES {report.version}: {report.count(CheckOutcome.PASS)} checks passed, "
+        f"{report.count(CheckOutcome.FAIL)} failed ({required} of level MUST), "
+        f"{report.count(CheckOutcome.SKIP)} skipped"
     )
 
 
 def to_json(report: "Report") -> "JsonObject":
     """Return the report as JSON (docs/conformance.md)."""
-    from wesemu.conformance.checks import Outcome
+    from wesemu.conformance.checks import CheckOutcome
 
     return {
         "url": report.url,
         "version": report.version,
         "workflow_type": report.workflow_type,
         "conforms": report.conforms,
-        "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
+        "summary": {outcome.value: report.count(outcome) for outcome in CheckOutcome},
         "checks": [
             {
                 "id": result.check.id,
@@ -211,16 +211,16 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 def _add_outcome(case: "Element", result: "CheckResult") -> None:
     from xml.etree import ElementTree as ET
 
-    from wesemu.conformance.checks import Outcome
+    from wesemu.conformance.checks import CheckOutcome
     from wesemu.conformance.evidence import Level
 
-    if result.outcome is Outcome.PASS:
+    if result.outcome is CheckOutcome.PASS:
         return
     reason, exchange = (
         _NOT_IN_XML.sub("\ufffd", text) for text in (result.reason, result.exchange)
     )
-    is_failure = result.outcome is Outcome.FAIL and result.check.level is Level.MUST
-    if result.outcome is Outcome.FAIL and not is_failure:
+    is_failure = result.outcome is CheckOutcome.FAIL and result.check.level is Level.MUST
+    if result.outcome is CheckOutcome.FAIL and not is_failure:
         reason = f"failed, but is only recommended: {reason}"
     outcome = ET.SubElement(case, "failure" if is_failure else "skipped", message=reason)
     outcome.text = exchange

@@ -10,8 +10,16 @@ from yarl import URL
 from wesemu.client.transport import ClientError, server_url, socket_path
 from wesemu.conformance import run_checks as run
 from wesemu.conformance import service_checks as service
-from wesemu.conformance.evidence import Check, Evidence, Failure, Level, Skip, clean_up, collect
-from wesemu.conformance.probe import Answer, Limits, Probe
+from wesemu.conformance.evidence import (
+    ConformanceCheck,
+    Evidence,
+    Failure,
+    Level,
+    Skip,
+    clean_up,
+    collect,
+)
+from wesemu.conformance.probe import Answer, ProbeLimits, WesProbe
 from wesemu.conformance.schemas import VERSIONS
 from wesemu.conformance.workflows import (
     SampleWorkflow,
@@ -82,7 +90,7 @@ CHECKS = (
 _API = "ga4gh/wes/v1"
 
 
-class Outcome(StrEnum):
+class CheckOutcome(StrEnum):
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
     SKIP = "skip"
@@ -92,8 +100,8 @@ class Outcome(StrEnum):
 class CheckResult:
     """`reason` explains a failure or a skip. `exchange` is the decisive request and its answer."""
 
-    check: Check
-    outcome: Outcome
+    check: ConformanceCheck
+    outcome: CheckOutcome
     reason: str = ""
     exchange: str = ""
 
@@ -107,7 +115,7 @@ class Report:
     workflow_type: str
     results: Sequence[CheckResult]
 
-    def count(self, outcome: Outcome, level: Level | None = None) -> int:
+    def count(self, outcome: CheckOutcome, level: Level | None = None) -> int:
         return sum(
             result.outcome is outcome and level in (None, result.check.level)
             for result in self.results
@@ -116,7 +124,7 @@ class Report:
     @property
     def conforms(self) -> bool:
         """Whether no required check failed."""
-        return not self.count(Outcome.FAIL, Level.MUST)
+        return not self.count(CheckOutcome.FAIL, Level.MUST)
 
 
 async def examine(
@@ -127,7 +135,7 @@ async def examine(
     workflow: SampleWorkflow | None = None,
     workflow_type: str | None = None,
     seconds: float = 120.0,
-    limits: Limits | None = None,
+    limits: ProbeLimits | None = None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Run all checks against a server. `server` is the root of its API, or the server itself.
@@ -144,7 +152,7 @@ async def examine(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
         root = server_url(server).with_query(None).with_fragment(None)
-        limits = limits or Limits()
+        limits = limits or ProbeLimits()
         # the runs need their own time
         limits = replace(limits, total=limits.total + seconds)
         probe, info = await _find_api(session, root, token, limits)
@@ -178,20 +186,20 @@ async def judge(evidence: Evidence) -> Sequence[CheckResult]:
 
 
 async def _judge_one(
-    check: Check, evidence: Evidence, earlier: dict[str, CheckResult]
+    check: ConformanceCheck, evidence: Evidence, earlier: dict[str, CheckResult]
 ) -> CheckResult:
     if VERSIONS.index(evidence.version) < VERSIONS.index(check.since):
-        return CheckResult(check, Outcome.SKIP, f"not in WES {evidence.version}")
+        return CheckResult(check, CheckOutcome.SKIP, f"not in WES {evidence.version}")
     for needed in check.needs:
-        if earlier[needed].outcome is not Outcome.PASS:
-            return CheckResult(check, Outcome.SKIP, f"needs {needed}")
+        if earlier[needed].outcome is not CheckOutcome.PASS:
+            return CheckResult(check, CheckOutcome.SKIP, f"needs {needed}")
     try:
         answer = await check.judge(evidence)
     except Failure as failure:
-        return CheckResult(check, Outcome.FAIL, str(failure), _short(failure.answer))
+        return CheckResult(check, CheckOutcome.FAIL, str(failure), _short(failure.answer))
     except Skip as skip:
-        return CheckResult(check, Outcome.SKIP, str(skip))
-    return CheckResult(check, Outcome.PASS, exchange=_short(answer))
+        return CheckResult(check, CheckOutcome.SKIP, str(skip))
+    return CheckResult(check, CheckOutcome.PASS, exchange=_short(answer))
 
 
 def _short(answer: Answer | None) -> str:
@@ -199,14 +207,14 @@ def _short(answer: Answer | None) -> str:
 
 
 async def _find_api(
-    session: aiohttp.ClientSession, url: URL, token: str | None, limits: Limits
-) -> tuple[Probe, Answer]:
+    session: aiohttp.ClientSession, url: URL, token: str | None, limits: ProbeLimits
+) -> tuple[WesProbe, Answer]:
     """Return a probe of the API at `url` or at WES's usual path below it, and its service-info."""
     below = url / _API
-    found: tuple[Probe, Answer] | None = None
+    found: tuple[WesProbe, Answer] | None = None
     problem = ""
     for base in (below, url) if url.path.rstrip("/") == "" else (url, below):
-        probe = Probe(session, base, token, limits)
+        probe = WesProbe(session, base, token, limits)
         info = await probe.ask("GET", "service-info")
         if info.status == 200 and isinstance(info.body, dict):
             return probe, info

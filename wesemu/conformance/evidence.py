@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from wesemu.conformance.probe import Answer, Probe, form_data
+from wesemu.conformance.probe import Answer, WesProbe, form_data
 from wesemu.conformance.schemas import ENDED, Shape, mismatches
-from wesemu.conformance.workflows import SampleWorkflow, Submission
+from wesemu.conformance.workflows import SampleWorkflow, WorkflowSubmission
 from wesemu.runs.model import JsonValue
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -27,7 +27,7 @@ class RunTrace:
     last RunLog, `canceled` the answer to CancelRun, `seconds` the time of watching.
     """
 
-    sent: Submission
+    sent: WorkflowSubmission
     submitted: Answer
     statuses: list[Answer] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Evidence:
     """
 
     version: str
-    probe: Probe
+    probe: WesProbe
     info: Answer
     workflow: SampleWorkflow
     has_token: bool
@@ -85,7 +85,7 @@ def cancel_path(version: str, run_id: str) -> tuple[str, ...]:
 
 
 async def collect(
-    probe: Probe,
+    probe: WesProbe,
     version: str,
     info: Answer,
     workflow: SampleWorkflow,
@@ -126,13 +126,13 @@ async def clean_up(evidence: Evidence) -> None:
         await evidence.probe.ask(method, *path)
 
 
-async def _submit(probe: Probe, sent: Submission) -> RunTrace:
+async def _submit(probe: WesProbe, sent: WorkflowSubmission) -> RunTrace:
     form = form_data(sent.fields, sent.attachments)
     return RunTrace(sent, await probe.ask("POST", "runs", form=form))
 
 
 async def _watch(
-    probe: Probe, trace: RunTrace, seconds: float, *, cancel: str = "", at_once: bool = False
+    probe: WesProbe, trace: RunTrace, seconds: float, *, cancel: str = "", at_once: bool = False
 ) -> None:
     """Follow a run until its end. With a version in `cancel`, cancel it once it runs."""
     if trace.run_id is None:
@@ -156,7 +156,7 @@ async def _watch(
     trace.log = await probe.ask("GET", "runs", trace.run_id)
 
 
-async def _observe(probe: Probe, trace: RunTrace, run_id: str) -> str | None:
+async def _observe(probe: WesProbe, trace: RunTrace, run_id: str) -> str | None:
     """Read the state of a run. Return None if the server does not tell it."""
     answer = await probe.ask("GET", "runs", run_id, "status")
     trace.statuses.append(answer)
@@ -186,7 +186,7 @@ Judge = Callable[[Evidence], Awaitable[Answer | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ConformanceCheck:
     """One demand of the specification.
 
     `section` is an operation or a schema. `needs` are the ids of checks without which this one
@@ -210,9 +210,9 @@ def check(
     title: str,
     needs: Sequence[str] = (),
     since: str = "0.3.0",
-) -> Callable[[Judge], Check]:
+) -> Callable[[Judge], ConformanceCheck]:
     """Make a Check of a function that judges."""
-    return lambda judge: Check(level, id, section, title, judge, needs, since)
+    return lambda judge: ConformanceCheck(level, id, section, title, judge, needs, since)
 
 
 UNKNOWN_RUN = "5f0c1d5e-7f3a-4c55-9d2e-0a6f1b8c9e00"
@@ -259,12 +259,12 @@ def expect_schema(answer: Answer, schema: type[Shape]) -> Answer:
     return answer
 
 
-async def expect_refusal(evidence: Evidence, sent: Submission) -> Answer:
+async def expect_refusal(evidence: Evidence, sent: WorkflowSubmission) -> Answer:
     """Submit a run that the server has to refuse with 400. Raise Failure."""
     return expect_status(await submit(evidence, sent), 400)
 
 
-async def submit(evidence: Evidence, sent: Submission) -> Answer:
+async def submit(evidence: Evidence, sent: WorkflowSubmission) -> Answer:
     """Submit a run that nothing watches. It is canceled at the end if the server accepts it."""
     trace = await _submit(evidence.probe, sent)
     if trace.run_id is not None:

@@ -26,7 +26,7 @@ _KEPT = 4 * _SHOWN
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ProbeLimits:
     """Bounds of a request: `seconds` in all, `body` bytes of the answer.
 
     No more requests are sent after `silent` of them in a row got no answer in time, and `total`
@@ -80,14 +80,14 @@ class Answer:
         return f"{self.request} → {self.status} {text[:_SHOWN]}{'…' * (len(text) > _SHOWN)}".strip()
 
 
-class Probe:
+class WesProbe:
     """Sends requests to paths below `base`, with `token` as a bearer token.
 
     `answers` collects all answers of the API, in the order of their requests.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, base: URL, token: str | None, limits: Limits
+        self, session: aiohttp.ClientSession, base: URL, token: str | None, limits: ProbeLimits
     ) -> None:
         self.base = base
         self.answers: list[Answer] = []

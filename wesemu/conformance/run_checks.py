@@ -25,9 +25,9 @@ from wesemu.conformance.schemas import (
     RUN_LOG,
     STATES,
     RunId,
-    RunStatus,
-    TaskListResponse,
-    TaskLog,
+    RunStatusSchema,
+    TaskListResponseSchema,
+    TaskLogSchema,
     parse_time,
 )
 
@@ -97,7 +97,7 @@ async def states_final(evidence: Evidence) -> Answer:
 @check(MUST, "status.fields", "RunStatus", "has run_id, state and their types", _RUN)
 async def status_fields(evidence: Evidence) -> Answer:
     for answer in evidence.main.statuses:
-        expect_schema(answer, RunStatus)
+        expect_schema(answer, RunStatusSchema)
         if answer.value("run_id") != evidence.run_id:
             raise Failure("run_id is that of another run", answer)
     return evidence.main.statuses[-1]
@@ -204,7 +204,7 @@ async def tasks_answers(evidence: Evidence) -> Answer:
 )
 async def tasks_fields(evidence: Evidence) -> Answer:
     answer = await evidence.probe.ask("GET", "runs", evidence.run_id, "tasks")
-    return expect_schema(answer, TaskListResponse)
+    return expect_schema(answer, TaskListResponseSchema)
 
 
 async def _first_tasks(evidence: Evidence) -> tuple[Answer, list[str]]:
@@ -231,7 +231,7 @@ async def tasks_order(evidence: Evidence) -> Answer:
 async def tasks_one(evidence: Evidence) -> Answer:
     _, ids = await _first_tasks(evidence)
     answer = await evidence.probe.ask("GET", "runs", evidence.run_id, "tasks", ids[0])
-    expect_schema(answer, TaskLog)
+    expect_schema(answer, TaskLogSchema)
     if answer.value("id") != ids[0]:
         raise Failure(f"id is not {ids[0]}", answer)
     return answer

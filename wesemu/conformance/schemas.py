@@ -62,28 +62,28 @@ class Shape(BaseModel):
 # ServiceInfo
 
 
-class WorkflowTypeVersion(Shape):
+class WorkflowTypeVersionSchema(Shape):
     workflow_type_version: list[str] = []
 
 
-class WorkflowEngineVersion(Shape):
+class WorkflowEngineVersionSchema(Shape):
     workflow_engine_version: list[str] = []
 
 
-class DefaultParameter(Shape):
+class DefaultParameterSchema(Shape):
     name: str = ""
     type: str = ""
     default_value: str = ""
 
 
-class ServiceInfo(Shape):
+class ServiceInfoSchema(Shape):
     """0.3.0 and 1.0.0."""
 
-    workflow_type_versions: dict[str, WorkflowTypeVersion] = {}
+    workflow_type_versions: dict[str, WorkflowTypeVersionSchema] = {}
     supported_wes_versions: list[str] = []
     supported_filesystem_protocols: list[str] = []
     workflow_engine_versions: dict[str, str] = {}
-    default_workflow_engine_parameters: list[DefaultParameter] = []
+    default_workflow_engine_parameters: list[DefaultParameterSchema] = []
     system_state_counts: dict[str, int] = {}
     auth_instructions_url: str = ""
     contact_info: str = ""
@@ -91,13 +91,13 @@ class ServiceInfo(Shape):
     tags: dict[str, str] = {}
 
 
-class ServiceType(Shape):
+class ServiceTypeSchema(Shape):
     group: str
     artifact: str
     version: str
 
 
-class Organization(Shape):
+class OrganizationSchema(Shape):
     name: str
     url: str
 
@@ -110,8 +110,8 @@ class _Service(Shape):
 
     id: str
     name: str
-    type: ServiceType
-    organization: Organization
+    type: ServiceTypeSchema
+    organization: OrganizationSchema
     version: str
     description: str = ""
     environment: str = ""
@@ -119,21 +119,21 @@ class _Service(Shape):
     documentation_url: str = Field("", alias="documentationUrl")
     created_at: Time = Field("", alias="createdAt")
     updated_at: Time = Field("", alias="updatedAt")
-    workflow_type_versions: dict[str, WorkflowTypeVersion]
+    workflow_type_versions: dict[str, WorkflowTypeVersionSchema]
     supported_wes_versions: list[str]
     supported_filesystem_protocols: list[str]
-    default_workflow_engine_parameters: list[DefaultParameter]
+    default_workflow_engine_parameters: list[DefaultParameterSchema]
     system_state_counts: dict[str, int]
     auth_instructions_url: str
     tags: dict[str, str]
 
 
-class ServiceInfo101(_Service):
+class ServiceInfo101Schema(_Service):
     workflow_engine_versions: dict[str, str]
 
 
-class ServiceInfo110(_Service):
-    workflow_engine_versions: dict[str, WorkflowEngineVersion]
+class ServiceInfo110Schema(_Service):
+    workflow_engine_versions: dict[str, WorkflowEngineVersionSchema]
 
 
 # Runs
@@ -143,7 +143,7 @@ class RunId(Shape):
     run_id: str = Field(min_length=1)
 
 
-class RunStatus(Shape):
+class RunStatusSchema(Shape):
     run_id: str
     state: str
 
@@ -153,12 +153,12 @@ class ListedRun(Shape):
     state: str = "UNKNOWN"
 
 
-class RunListResponse(Shape):
+class RunListResponseSchema(Shape):
     runs: list[ListedRun]
     next_page_token: str = ""
 
 
-class RunRequest(Shape):
+class RunRequestSchema(Shape):
     workflow_params: dict[str, object] = {}
     workflow_type: str = ""
     workflow_type_version: str = ""
@@ -167,7 +167,7 @@ class RunRequest(Shape):
     workflow_engine_parameters: dict[str, str] = {}
 
 
-class Log(Shape):
+class LogSchema(Shape):
     name: str = ""
     cmd: list[str] = []
     start_time: str = ""
@@ -177,7 +177,7 @@ class Log(Shape):
     exit_code: int = 0
 
 
-class TaskLog(Log):
+class TaskLogSchema(LogSchema):
     id: str
     name: str
     system_logs: list[str] = []
@@ -187,16 +187,16 @@ class TaskLog(Log):
 class _AnyRunLog(Shape):
     run_id: str = ""
     state: str = "UNKNOWN"
-    run_log: Log = Log()
+    run_log: LogSchema = LogSchema()
     outputs: dict[str, object] = {}
 
 
-class RunLog(_AnyRunLog):
-    request: RunRequest = RunRequest()
-    task_logs: list[Log] = []
+class RunLogSchema(_AnyRunLog):
+    request: RunRequestSchema = RunRequestSchema()
+    task_logs: list[LogSchema] = []
 
 
-class RunRequest110(RunRequest):
+class RunRequest110Schema(RunRequestSchema):
     workflow_type: str
     workflow_type_version: str
     workflow_url: str
@@ -204,31 +204,33 @@ class RunRequest110(RunRequest):
     workflow_engine_version: str = ""
 
 
-class RunLog110(_AnyRunLog):
-    request: RunRequest110 = RunRequest110(
+class RunLog110Schema(_AnyRunLog):
+    request: RunRequest110Schema = RunRequest110Schema(
         workflow_type="", workflow_type_version="", workflow_url=""
     )
-    task_logs: list[Log] | None = []
+    task_logs: list[LogSchema] | None = []
     task_logs_url: str = ""
 
 
-class TaskListResponse(Shape):
-    task_logs: list[TaskLog]
+class TaskListResponseSchema(Shape):
+    task_logs: list[TaskLogSchema]
     next_page_token: str = ""
 
 
-class ErrorResponse(Shape):
+class ErrorResponseSchema(Shape):
     msg: str = ""
     status_code: int = 0
 
 
 SERVICE_INFO: Mapping[str, type[Shape]] = {
-    "0.3.0": ServiceInfo,
-    "1.0.0": ServiceInfo,
-    "1.0.1": ServiceInfo101,
-    "1.1.0": ServiceInfo110,
+    "0.3.0": ServiceInfoSchema,
+    "1.0.0": ServiceInfoSchema,
+    "1.0.1": ServiceInfo101Schema,
+    "1.1.0": ServiceInfo110Schema,
 }
-RUN_LOG: Mapping[str, type[Shape]] = dict.fromkeys(VERSIONS[:3], RunLog) | {"1.1.0": RunLog110}
+RUN_LOG: Mapping[str, type[Shape]] = dict.fromkeys(VERSIONS[:3], RunLogSchema) | {
+    "1.1.0": RunLog110Schema
+}
 
 
 def mismatches(schema: type[Shape], body: JsonValue) -> str:

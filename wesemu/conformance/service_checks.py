@@ -19,12 +19,12 @@ from wesemu.conformance.probe import Answer
 from wesemu.conformance.schemas import (
     SERVICE_INFO,
     STATES,
-    ErrorResponse,
+    ErrorResponseSchema,
     RunId,
-    RunListResponse,
+    RunListResponseSchema,
     mismatches,
 )
-from wesemu.conformance.workflows import Submission, supported_engines
+from wesemu.conformance.workflows import WorkflowSubmission, supported_engines
 
 # what checks need
 _INFO = ("service-info.answers",)
@@ -129,7 +129,7 @@ async def run_in_folder(evidence: Evidence) -> Answer:
 )
 async def without_url(evidence: Evidence) -> Answer:
     fields = evidence.main.sent.changed(workflow_url=None).fields
-    return await expect_refusal(evidence, Submission(fields, ()))
+    return await expect_refusal(evidence, WorkflowSubmission(fields, ()))
 
 
 @check(
@@ -159,7 +159,7 @@ async def bad_params(evidence: Evidence) -> Answer:
 async def parent_folder(evidence: Evidence) -> Answer:
     sent = evidence.main.sent
     files = (*sent.attachments, ("../wes-conformance.txt", b"must be refused\n"))
-    return await expect_refusal(evidence, Submission(sent.fields, files))
+    return await expect_refusal(evidence, WorkflowSubmission(sent.fields, files))
 
 
 @check(
@@ -220,7 +220,7 @@ async def list_answers(evidence: Evidence) -> Answer:
 
 @check(MUST, "list.fields", "RunListResponse", "has the fields with their types", _LIST)
 async def list_fields(evidence: Evidence) -> Answer:
-    return expect_schema(await evidence.probe.ask("GET", "runs"), RunListResponse)
+    return expect_schema(await evidence.probe.ask("GET", "runs"), RunListResponseSchema)
 
 
 @check(MUST, "list.complete", "ListRuns", "has a run that the server executed", (*_LIST, *_RUN))
@@ -335,7 +335,7 @@ async def errors_shape(evidence: Evidence) -> Answer:
     for answer in answers:
         if answer.problem is not None:
             raise Failure(answer.problem, answer)
-        if wrong := mismatches(ErrorResponse, answer.body):
+        if wrong := mismatches(ErrorResponseSchema, answer.body):
             raise Failure(wrong, answer)
         if answer.value("status_code") not in (None, answer.status):
             raise Failure("status_code is not the HTTP status", answer)

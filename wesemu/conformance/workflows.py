@@ -130,16 +130,16 @@ workflow {
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class WorkflowSubmission:
     """What RunWorkflow gets: text fields and attachments."""
 
     fields: Mapping[str, str]
     attachments: Sequence[tuple[str, bytes]]
 
-    def changed(self, **fields: str | None) -> "Submission":
+    def changed(self, **fields: str | None) -> "WorkflowSubmission":
         """Return a copy with other fields; None leaves a field out."""
         changed = {**self.fields, **fields}
-        return Submission(
+        return WorkflowSubmission(
             {name: text for name, text in changed.items() if text is not None}, self.attachments
         )
 
@@ -165,7 +165,7 @@ class SampleWorkflow:
 
     def submission(
         self, version: str, *, seconds: int = 0, greeting: str = "greeting.txt"
-    ) -> Submission:
+    ) -> WorkflowSubmission:
         """Return a run that sleeps for `seconds`, with its input attached as `greeting`.
 
         It names the engine if `version` of the specification has a field for it.
@@ -186,7 +186,7 @@ class SampleWorkflow:
         }
         if self.engine and version == "1.1.0":
             fields["workflow_engine"] = self.engine
-        return Submission(fields, tuple(files.items()))
+        return WorkflowSubmission(fields, tuple(files.items()))
 
 
 @dataclass(frozen=True, slots=True)

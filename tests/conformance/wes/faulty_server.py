@@ -21,7 +21,7 @@ from yarl import URL
 
 from wesemu.api.wes.models import PREFIX
 from wesemu.app import create_app
-from wesemu.conformance.checks import Outcome, Report, examine
+from wesemu.conformance.checks import CheckOutcome, Report, examine
 from wesemu.conformance.probe import Answer
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.ports import LaunchRequest
@@ -222,10 +222,10 @@ class Replay:
         return Answer(key, exchange.status, exchange.media_type, text, body, problem)
 
 
-def ids(report: Report, outcome: Outcome) -> set[str]:
+def ids(report: Report, outcome: CheckOutcome) -> set[str]:
     return {result.check.id for result in report.results if result.outcome is outcome}
 
 
 def reasons(report: Report) -> dict[str, str]:
-    failed = [result for result in report.results if result.outcome is Outcome.FAIL]
+    failed = [result for result in report.results if result.outcome is CheckOutcome.FAIL]
     return {result.check.id: f"{result.reason}: {result.exchange}" for result in failed}

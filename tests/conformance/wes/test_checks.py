@@ -22,7 +22,7 @@ from conformance.wes.faulty_server import (
     server_with_tokens,
 )
 
-from wesemu.conformance.checks import CHECKS, Outcome, Report, judge
+from wesemu.conformance.checks import CHECKS, CheckOutcome, Report, judge
 from wesemu.conformance.evidence import UNKNOWN_RUN, collect
 from wesemu.conformance.schemas import VERSIONS
 from wesemu.conformance.workflows import choose_workflow
@@ -356,12 +356,12 @@ async def test_wesemu_passes_all_checks_of_every_version(server_with_tokens: Fau
         assert report.version == version
         assert reasons(report) == {}
         expected = {check.id for check in CHECKS if check.since > version}
-        assert ids(report, Outcome.SKIP) == expected
+        assert ids(report, CheckOutcome.SKIP) == expected
         assert report.conforms
 
 
 async def test_without_a_token_only_the_checks_of_tokens_are_skipped(server: FaultyServer) -> None:
-    assert ids(await server.examine(), Outcome.SKIP) == {"auth.missing", "auth.wrong"}
+    assert ids(await server.examine(), CheckOutcome.SKIP) == {"auth.missing", "auth.wrong"}
 
 
 async def test_the_token_goes_to_the_server_only(server_with_tokens: FaultyServer) -> None:

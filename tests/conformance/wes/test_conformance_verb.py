@@ -15,14 +15,14 @@ from yarl import URL
 from wesemu.cli.app import execute
 from wesemu.cli.conformance import to_json, to_junit
 from wesemu.client import ClientError
-from wesemu.conformance.checks import CHECKS, Outcome, Report, examine, judge
+from wesemu.conformance.checks import CHECKS, CheckOutcome, Report, examine, judge
 from wesemu.conformance.evidence import collect
-from wesemu.conformance.probe import Answer, Limits
+from wesemu.conformance.probe import Answer, ProbeLimits
 from wesemu.conformance.workflows import choose_workflow
 
 __all__ = ["engine", "server"]
 
-SHORT = Limits(seconds=0.3, body=20_000, silent=2)
+SHORT = ProbeLimits(seconds=0.3, body=20_000, silent=2)
 
 Verb = Callable[..., Awaitable[tuple[int, str, str]]]
 
@@ -219,7 +219,7 @@ async def test_bodies_that_are_rubbish(kind: str) -> None:
 
     report = await look_at(await serve(respond))
     assert report is not None
-    assert report.count(Outcome.FAIL) > 3
+    assert report.count(CheckOutcome.FAIL) > 3
 
 
 @pytest.mark.parametrize("kind", RAW)
@@ -265,7 +265,7 @@ async def test_a_server_that_is_always_slow_is_given_up() -> None:
         writer.write(HEAD + b"Content-Length: 15\r\n\r\n" + b'{"run_id": "x"}')
         await writer.drain()
 
-    limits = Limits(seconds=5.0, total=0.2)
+    limits = ProbeLimits(seconds=5.0, total=0.2)
     report = await look_at(await serve(respond), limits=limits, seconds=0.2)
     assert report is not None
     assert any("took too long for the earlier" in result.reason for result in report.results)

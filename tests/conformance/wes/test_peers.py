@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.conformance.checks import CheckResult, Outcome, Report, examine
+from wesemu.conformance.checks import CheckOutcome, CheckResult, Report, examine
 
 PAGE = Path(__file__).parents[3] / "docs" / "conformance.md"
 RUN_SH = Path(__file__).with_name("sapporo_run.sh")
@@ -83,7 +83,7 @@ def documented(name: str) -> dict[str, str]:
 
 
 def shown(result: CheckResult) -> str:
-    return "–" if result.outcome is Outcome.SKIP else result.outcome.value
+    return "–" if result.outcome is CheckOutcome.SKIP else result.outcome.value
 
 
 def differences(report: Report, name: str) -> list[str]:
