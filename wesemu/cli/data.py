@@ -136,7 +136,8 @@ def add_reference(
         _add_to_server(server, token, name, fasta, mapper)
         return
     check_data(data)
-    print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
+    if Path(fasta).exists():
+        print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
     print_result(str(_store(data).add(name, Path(fasta), mapper)))
 
 

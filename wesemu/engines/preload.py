@@ -71,6 +71,19 @@ def _load_snakemake() -> None:
     if hasattr(yaml, "CFullLoader"):
         # the Python parser takes longer than planning a small workflow
         vars(import_module("yte"))["yaml"] = hooks.ModuleProxy(yaml, load=load_yaml)
+    base = vars(import_module("snakemake.persistence"))["PersistenceBase"]
+    base._serialize_param = property(_serializer_of_params)  # noqa: SLF001
+
+
+def _serializer_of_params(persistence: Any) -> Any:
+    """Return the method with which Snakemake records a parameter of a job.
+
+    Snakemake imports pandas for it if pandas is installed, which takes longer than a small
+    workflow. Only a workflow that has imported pandas has such parameters.
+    """
+    if "pandas" in sys.modules:
+        return persistence._serialize_param_pandas  # noqa: SLF001
+    return persistence._serialize_param_builtin  # noqa: SLF001
 
 
 def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load names it

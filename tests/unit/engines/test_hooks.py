@@ -179,3 +179,29 @@ assert "line 1" in slow[-1]
 
 def test_warm_process_reads_the_same_yaml() -> None:
     subprocess.run([sys.executable, "-c", YAML_PROBE], check=True)
+
+
+PARAMETERS_PROBE = """
+import sys
+from types import SimpleNamespace
+from wesemu.engines import preload
+preload.load("snakemake")
+from snakemake.persistence import PersistenceBase
+persistence = SimpleNamespace(_serialize_param_builtin=1, _serialize_param_pandas=2)
+assert "pandas" not in sys.modules
+assert PersistenceBase._serialize_param.fget(persistence) == 1
+import pandas
+assert PersistenceBase._serialize_param.fget(persistence) == 2
+"""
+
+
+def test_parameters_are_recorded_by_one_of_two_methods() -> None:
+    persistence = import_module("snakemake.persistence").PersistenceBase
+    for name in ("_serialize_param_builtin", "_serialize_param_pandas"):
+        assert list(inspect.signature(getattr(persistence, name)).parameters) == ["self", "value"]
+    assert "self._serialize_param(value)" in inspect.getsource(persistence._params.__wrapped__)
+
+
+def test_warm_process_imports_pandas_for_workflows_with_pandas_only() -> None:
+    pytest.importorskip("pandas", reason="needs the extra workflows")
+    subprocess.run([sys.executable, "-c", PARAMETERS_PROBE], check=True)
