@@ -46,14 +46,12 @@ _MOST_NAMES = 3
 _MOST_TASKS = 1000
 """Attempts of tasks that the page of logs lists at most; failed and running ones come first."""
 
-_FIRST_ERROR = re.compile(
+_ERROR = re.compile(
     r"\s*(?:(?:[\w./-]{1,60}:|\[[^]]{1,60}\]|\d[\d:.TZ/-]{4,40})\s+){0,4}"
     r"(?:\[E::|traceback\b|fatal\b|failed\b|killed\b|\w{0,40}(?:error|exception)\b(?! rate))",
     re.IGNORECASE,
 )
 """A message of an error, after the name of a program or a time. A command may contain the word."""
-
-_ERROR = re.compile(r"\b(error|exception|fatal|failed|killed)\b|\[E::", re.IGNORECASE)
 
 
 def overview(
@@ -365,7 +363,7 @@ def _log(workspace: Workspace, path: str, search: str, most: int = _LOG_BYTES) -
         "size": size,
         "cut": cut,
         "first_error": error,
-        "lines": [{"text": line, "error": bool(_ERROR.search(line))} for line in lines],
+        "lines": [{"text": line, "error": bool(_ERROR.match(line))} for line in lines],
     }
 
 
@@ -373,7 +371,7 @@ def _first_error(file: BinaryIO) -> JsonObject | None:
     read = 0
     for number, line in enumerate(iter(lambda: file.readline(_LOG_BYTES), b""), start=1):
         text = line.decode(errors="replace").rstrip()
-        if _FIRST_ERROR.match(text):
+        if _ERROR.match(text):
             return {"line": number, "text": text[:_LONGEST_ERROR]}
         read += len(line)
         if read > _SEARCHED_BYTES:

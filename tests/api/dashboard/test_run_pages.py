@@ -252,6 +252,7 @@ async def test_commands_and_figures_are_no_errors(
     run = await submit([{"task": "align", "stderr": f"{line}\n"}])
     page = json.loads(await read(f"/ui/runs/{run.id}/logs.json", task="1-1"))
     assert page["logs"][0]["first_error"] == ({"line": 1, "text": line} if is_error else None)
+    assert page["logs"][0]["lines"] == [{"text": line, "error": is_error}]
 
 
 # The sentence on top
