@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -60,31 +61,16 @@ class WebPage:
 
 
 class Pages:
-    """Renders pages and holds the static files. With `closed`, pages have a button to log out.
+    """Renders pages and sends static files. With `closed`, pages have a button to log out.
 
-    The constructor reads and compiles all templates, so it blocks; nothing is read afterwards.
+    The constructor compiles the templates of errors, so it blocks; `render_now` needs no more for
+    them.
     """
 
     def __init__(self, *, closed: bool) -> None:
         self.closed = closed
-        self._environment = Environment(
-            loader=PackageLoader("wesemu.dashboard"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        formats = {"duration": duration, "size": size, "count": count, "time": time, "clip": clip}
-        self._environment.filters |= formats
-        for name in self._environment.list_templates():
-            self._environment.get_template(name)
-        folder = files("wesemu.dashboard") / "static"
-        self._static = {
-            name: (folder / name).read_bytes() for name in _STATIC_TYPES if name != "igv.js"
-        }
-        if SCRIPT.exists():
-            self._static["igv.js"] = SCRIPT.read_bytes()
+        for name in ("base.html", "error.html"):
+            _environment().get_template(name)
 
     async def render(
         self, page: WebPage, request: web.Request, *, status: int = 200
@@ -96,19 +82,23 @@ class Pages:
         return await asyncio.to_thread(self.render_now, page, request, status=status)
 
     def render_now(self, page: WebPage, request: web.Request, *, status: int = 200) -> web.Response:
-        """Like `render`, but in this thread."""
+        """Like `render`, but in this thread. Blocks, except for errors."""
         if request.path.endswith(".json"):
             text = json.dumps(page.content, ensure_ascii=False)
             kind = "application/json"
         else:
-            text = self._environment.get_template(page.template).render(
-                page.content,
-                title=page.title,
-                path=request.path,
-                query=f"?{request.query_string}" if request.query_string else "",
-                owner=request.get(OWNER, ""),
-                closed=self.closed,
-                version=__version__,
+            text = (
+                _environment()
+                .get_template(page.template)
+                .render(
+                    page.content,
+                    title=page.title,
+                    path=request.path,
+                    query=f"?{request.query_string}" if request.query_string else "",
+                    owner=request.get(OWNER, ""),
+                    closed=self.closed,
+                    version=__version__,
+                )
             )
             kind = "text/html"
         return web.Response(text=text, content_type=kind, headers=_FRESH, status=status)
@@ -116,12 +106,36 @@ class Pages:
     async def static(self, request: web.Request) -> web.Response:
         """Send the style sheet, the script or the icon."""
         name = request.match_info["name"]
-        if name not in self._static:
+        content = await asyncio.to_thread(_static_file, name)
+        if content is None:
             raise NotFound(f"there is no file {name[:80]!r}")
         headers = {"Cache-Control": "no-cache"}
-        return web.Response(
-            body=self._static[name], content_type=_STATIC_TYPES[name], headers=headers
-        )
+        return web.Response(body=content, content_type=_STATIC_TYPES[name], headers=headers)
+
+
+@cache
+def _environment() -> Environment:
+    """Return the templates, which are read and compiled at their first use."""
+    environment = Environment(
+        loader=PackageLoader("wesemu.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    formats = {"duration": duration, "size": size, "count": count, "time": time, "clip": clip}
+    environment.filters |= formats
+    return environment
+
+
+@lru_cache(maxsize=len(_STATIC_TYPES))
+def _static_file(name: str) -> bytes | None:
+    """Return the content of a static file, or None if there is none of this name. Blocks."""
+    if name not in _STATIC_TYPES:
+        return None
+    file = SCRIPT if name == "igv.js" else files("wesemu.dashboard") / "static" / name
+    return file.read_bytes() if file.is_file() else None
 
 
 # Live updates
