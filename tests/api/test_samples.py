@@ -7,7 +7,7 @@ import pytest
 from api.test_verbs import wesemu
 
 from wesemu.cli.output import CommandRefused, ExitStatus
-from wesemu.cli.samples import Lane, read_sheet
+from wesemu.cli.samples import SheetLane, read_sheet
 
 __all__ = ["wesemu"]
 
@@ -95,7 +95,7 @@ async def test_without_a_sheet_the_reads_are_needed(wesemu) -> None:
 
 def test_a_sheet_is_read_by_its_columns(tmp_path: Path) -> None:
     text = "\ufefffastq_2, patient,sample,fastq_1\n y , p1,s1,x\n\n,,,\n"
-    assert read_sheet(sheet(tmp_path, text)) == {"s1": [Lane("x", "y")]}
+    assert read_sheet(sheet(tmp_path, text)) == {"s1": [SheetLane("x", "y")]}
 
 
 @pytest.mark.parametrize(
