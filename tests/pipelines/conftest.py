@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ class Workflow:
         path = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         environment["XDG_CACHE_HOME"] = str(self.directory.with_name(".cache"))
+        if "PYTHONPATH" in os.environ:  # its modules come first, so nothing may be imported before
+            cold = [sys.executable, "-m", "snakemake", *argv]
+            return subprocess.run(
+                cold, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
         return self._snakemake.run(argv, cwd=ROOT, env=environment)
 
     def succeed(self, config: dict[str, object], *, cores: int = 2) -> Path:
