@@ -269,7 +269,7 @@ def _wait_for_answer(wes: Wes, process: "subprocess.Popen[bytes]", log: Path) ->
 
 
 def multiply_run(data: Path, run_id: str, count: int) -> None:
-    """Copy what a stopped server stores of a run, so that it stores `count` runs.
+    """Copy the files of a run of a stopped server until it has `count` runs.
 
     Raise RuntimeError if it has no directory for the run.
     """

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from support.nginx import NGINX, TEMPORARY
 
 OPERATING = Path(__file__).resolve().parents[2] / "docs" / "operating"
-NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 SECONDS = 60
 STATE = re.compile(r'"state": ?"(\w+)"')
@@ -30,14 +30,10 @@ error_log {folder}/error.log;
 events {{}}
 http {{
     access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+    $TEMPORARY
     include {folder}/wesemu.conf;
 }}
-"""
+""".replace("$TEMPORARY", TEMPORARY)
 
 
 @pytest.mark.skipif(SYSTEMD_ANALYZE is None, reason="systemd-analyze is not installed")

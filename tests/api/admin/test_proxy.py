@@ -1,7 +1,6 @@
 """Behind a real nginx nobody becomes this machine, whatever the proxy adds or leaves out."""
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,13 +11,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pytest_aiohttp import AiohttpServer
+from support.nginx import NGINX, TEMPORARY
 from support.waiting import soon
 
 from wesemu.app import create_app
 from wesemu.settings import AuthSettings, Settings
 from wesemu.testing.fake_engine import ScriptedEngine
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (nginx-light)")
 
 CONFIGURATION = """
@@ -29,11 +28,7 @@ error_log stderr;
 events {{ worker_connections 64; }}
 http {{
   access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
+  $TEMPORARY
   server {{
     listen 127.0.0.1:{port};
     location / {{
@@ -42,7 +37,7 @@ http {{
     }}
   }}
 }}
-"""
+""".replace("$TEMPORARY", TEMPORARY)
 PLAIN = ""
 FORWARDING = """proxy_http_version 1.1;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"""

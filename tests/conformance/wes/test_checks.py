@@ -274,7 +274,7 @@ async def test_a_fault_fails_its_check_only(
     probe: Any = Replay(recording, fault)
     info = await probe.ask("GET", "service-info")
     sound = await Replay(recording, lambda exchange: None).ask("GET", "service-info")
-    workflow = choose_workflow(sound, "SMK")  # as it was recorded
+    workflow = choose_workflow(sound, "SMK")  # the one in the recording
     assert workflow is not None
     evidence = await collect(probe, "1.1.0", info, workflow, seconds=20.0, has_token=False)
     report = Report("", "1.1.0", "SMK", await judge(evidence))
