@@ -61,8 +61,11 @@ def pytest_configure() -> None:
     Bytecode may be cached: otherwise thousands of processes each compile hundreds of modules.
     Children get default handlers for signals that a CI runner or nohup ignores. A child inherits
     an ignored signal, but a signal with a handler in the parent is reset to the default. So the
-    tests themselves still ignore SIGHUP under nohup.
+    tests themselves still ignore SIGHUP under nohup. Variables such as WESEMU_SERVER, which README
+    tells users to export, are settings of the caller's server and not of the tests.
     """
+    for name in [name for name in os.environ if name.startswith("WESEMU_")]:
+        del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -3,7 +3,7 @@
 The blocks of `bash` are executed one after the other in one shell. A block of `text` after one is
 its output, with `…` for anything. A block with a title is a file. `wesemu serve` without settings
 is one server for all pages; with settings it is started with a copy of the buckets. NOT_HERE lists
-the commands that are not executed. Without WESEMU_GUIDES=1 only the first guide is tried.
+the commands that are not executed. Without ALL_GUIDES=1 only the first guide is tried.
 """
 
 import json
@@ -155,8 +155,8 @@ ALL_OR_FIRST = [
     pytest.param(
         page,
         marks=pytest.mark.skipif(
-            name(page) != FIRST and not os.environ.get("WESEMU_GUIDES"),
-            reason="takes minutes with all guides; WESEMU_GUIDES=1 tries them",
+            name(page) != FIRST and not os.environ.get("ALL_GUIDES"),
+            reason="takes minutes with all guides; ALL_GUIDES=1 tries them",
         ),
     )
     for page in PAGES

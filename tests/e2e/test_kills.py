@@ -1,6 +1,6 @@
 """Every process is killed at random moments: what was acknowledged ends, once, and nothing stays.
 
-A few kills by default; `WESEMU_KILLS=100` makes a hundred of them. `WESEMU_KILLS_SEED` has other
+A few kills by default; `KILLS=100` makes a hundred of them. `KILLS_SEED` has other
 moments.
 """
 
@@ -29,8 +29,8 @@ WORKFLOW = "rule all:\n    input: 'c.txt'\n" + "".join(
     f"rule {name}:\n    input: '{source}'\n    output: '{name}.txt'\n    shell: '{STEP}'\n"
     for name, source in (("a", "seed.txt"), ("b", "a.txt"), ("c", "b.txt"))
 )
-KILLS = int(os.environ.get("WESEMU_KILLS", "8"))
-SEED = int(os.environ.get("WESEMU_KILLS_SEED", "1"))
+KILLS = int(os.environ.get("KILLS", "8"))
+SEED = int(os.environ.get("KILLS_SEED", "1"))
 VICTIMS = ("server", "stop", "recovery", "publishing", "run", "worker", "forkserver", "keeper")
 END_SECONDS = 300
 PATIENCE_SECONDS = 15

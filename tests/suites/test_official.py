@@ -1,6 +1,6 @@
 """The official suites of the three languages, through `POST /runs`.
 
-WESEMU_SUITES names a folder with their checkouts; a suite that is not there is skipped:
+OFFICIAL_SUITES names a folder with their checkouts; a suite that is not there is skipped:
 
     snakemake   github.com/snakemake/snakemake at the installed version, or its sdist
     cwl-v1.2    github.com/common-workflow-language/cwl-v1.2; needs cwltest on PATH
@@ -30,7 +30,7 @@ from suites import cwl_runner
 from support.library_engines import needs_cwltool, needs_miniwdl
 from support.live_server import LiveServer, live_server_fixture
 
-_FOLDER = os.environ.get("WESEMU_SUITES", "")
+_FOLDER = os.environ.get("OFFICIAL_SUITES", "")
 _TESTS = Path(__file__).parents[1]
 _CWLTEST = shutil.which("cwltest")
 
@@ -84,10 +84,10 @@ KNOWN_WDL: Mapping[str, str] = {
 
 def suite(name: str) -> Path:
     if not _FOLDER:
-        pytest.skip("needs WESEMU_SUITES, a folder with the checkouts of official suites")
+        pytest.skip("needs OFFICIAL_SUITES, a folder with the checkouts of official suites")
     folder = Path(_FOLDER, name).resolve()
     if not folder.is_dir():
-        pytest.skip(f"WESEMU_SUITES has no {name}")
+        pytest.skip(f"OFFICIAL_SUITES has no {name}")
     return folder
 
 
@@ -350,7 +350,9 @@ def difference(server: LiveServer, example: Example, documents: Mapping[str, str
 def test_examples_of_the_wdl_specification(server: LiveServer) -> None:
     suite("wdl")
     found = examples()
-    assert found, "WESEMU_SUITES: wdl/SPEC.md has no examples; take branch wdl-1.1.2 of openwdl/wdl"
+    assert found, (
+        "OFFICIAL_SUITES: wdl/SPEC.md has no examples; take branch wdl-1.1.2 of openwdl/wdl"
+    )
     documents = {example.name: example.document for example in found}
     with ThreadPoolExecutor(4) as threads:
         differences = threads.map(lambda example: difference(server, example, documents), found)
