@@ -130,6 +130,31 @@ async def test_outputs_are_listed_and_downloaded(wesemu, workflow, tmp_path) -> 
     assert (folder / "out" / "hello.txt").read_text() == "hello"
 
 
+async def test_a_download_replaces_no_other_files(wesemu, workflow, tmp_path) -> None:
+    run_id = await submitted(wesemu, workflow)
+    file = tmp_path / "out" / "hello.txt"
+    verb = ("outputs", run_id, "--download", str(tmp_path))
+    assert (await wesemu(*verb))[:2] == (0, f"{file}\n")
+    assert (await wesemu(*verb))[:2] == (0, f"{file}\n")  # its content is the result's
+    file.write_text("my own")
+    status, out, err = await wesemu(*verb)
+    assert (status, out, file.read_text()) == (ExitStatus.MACHINE, "", "my own")
+    assert "out/hello.txt exists already" in err
+    assert "--overwrite" in err
+    assert (await wesemu(*verb, "--overwrite"))[0] == 0
+    assert file.read_text() == "hello"
+
+
+async def test_a_download_does_not_repeat_the_name_of_its_folder(
+    wesemu, workflow, tmp_path
+) -> None:
+    run_id = await submitted(wesemu, workflow)
+    folder = tmp_path / "out"
+    _, out, _ = await wesemu("outputs", run_id, "--download", str(folder))
+    assert out == f"{folder / 'hello.txt'}\n"
+    assert [path.name for path in folder.iterdir()] == ["hello.txt"]
+
+
 async def test_what_destroys_takes_complete_names_only(wesemu, workflow) -> None:
     run_id = await submitted(wesemu, workflow)
     for text in ("@last", run_id[:8], "greeting"):

@@ -95,6 +95,12 @@ async def test_a_refusal_is_one_line(wesemu) -> None:
     assert "nowhere" in err
 
 
+async def test_a_reference_that_was_not_given_is_named_as_the_default(wesemu) -> None:
+    status, _, err = await wesemu("run", "mapping", *READS, "--output-bam", "out/a.bam")
+    assert status == ExitStatus.REFUSED
+    assert "--reference (not given, so hg19): there is no reference" in err
+
+
 async def test_list_shows_the_newest_first(wesemu) -> None:
     names = [await send(wesemu, *MAPPING), await send(wesemu, *WGS)]
     _, out, _ = await wesemu("list")

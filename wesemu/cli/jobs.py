@@ -193,6 +193,9 @@ def outputs(
         Path | None,
         typer.Option(help="Download all results into this folder.", metavar="DIR"),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of --download that exist.")
+    ] = False,
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -204,8 +207,9 @@ def outputs(
 
     async def act(client: "AsyncClient") -> "tuple[RunDetail, list[Path]]":
         run = await client.wes.run((await find(client, job)).run.id)
-        files = [] if download is None else await download_outputs(client, run, download)
-        return run, files
+        if download is None:
+            return run, []
+        return run, await download_outputs(client, run, download, overwrite=overwrite)
 
     run, files = call(server, token, act)
     if as_json:

@@ -1,6 +1,8 @@
 """What verbs do with a server: calls, finding runs by name, following runs and logs."""
 
 import asyncio
+import hashlib
+import os
 import re
 import sys
 import time
@@ -19,7 +21,7 @@ from wesemu.cli.output import (
     sanitize,
     sanitize_cell,
 )
-from wesemu.client import AsyncClient, ClientError, JobLine, RunDetail, RunLine
+from wesemu.client import AsyncClient, ClientError, JobLine, Output, RunDetail, RunLine
 from wesemu.runs.model import JsonObject, Pacing, RunState
 from wesemu.runs.run_directory import safe_name
 from wesemu.runs.run_figures import RunFigures
@@ -128,19 +130,54 @@ async def wait_until_ready(client: AsyncClient, seconds: float) -> str:
 # --- results ---
 
 
-async def download_outputs(client: AsyncClient, run: RunDetail, folder: Path) -> list[Path]:
+async def download_outputs(
+    client: AsyncClient, run: RunDetail, folder: Path, *, overwrite: bool = False
+) -> list[Path]:
     """Download all results of a run into `folder`, which may be new. Return the files.
 
-    Raise InvalidRequest for a name that leads out of the folder.
+    They keep their paths in the run. If all are below one folder that has the name of `folder`,
+    it is not repeated: results/a.bam goes to `results`, not to results/results. A file that has
+    the result's content already stays. Raise CommandRefused before the first download if a file
+    with other content exists, unless `overwrite`; InvalidRequest for a name that leads out of the
+    folder.
     """
-    files = []
-    for output in run.outputs.values():
-        name = unquote(output.download_url.partition("/outputs/")[2])
-        file = folder / safe_name(name)
+    files = _local_files(run, folder)
+    for output, file in await asyncio.to_thread(_to_download, files, overwrite=overwrite):
         await asyncio.to_thread(file.parent.mkdir, parents=True, exist_ok=True)
         await client.wes.download(output, file)
-        files.append(file)
-    return files
+    return [file for _, file in files]
+
+
+def _local_files(run: RunDetail, folder: Path) -> list[tuple[Output, Path]]:
+    outputs = list(run.outputs.values())
+    names = [safe_name(unquote(each.download_url.partition("/outputs/")[2])) for each in outputs]
+    repeated = folder.absolute().name
+    if all(name.parts[0] == repeated and len(name.parts) > 1 for name in names):
+        names = [name.relative_to(repeated) for name in names]
+    return [(output, folder / name) for output, name in zip(outputs, names, strict=True)]
+
+
+def _to_download(
+    files: Sequence[tuple[Output, Path]], *, overwrite: bool
+) -> list[tuple[Output, Path]]:
+    """Return the files without those that have their content. Raise CommandRefused."""
+    missing = [(output, file) for output, file in files if not _has_content(file, output)]
+    for _, file in missing:
+        if os.path.lexists(file) and not overwrite:
+            raise CommandRefused(
+                f"{file} exists already with other content, so nothing was downloaded; choose "
+                "another folder, or replace files with --overwrite",
+                ExitStatus.MACHINE,
+            )
+    return missing
+
+
+def _has_content(file: Path, output: Output) -> bool:
+    """Return whether `file` has the size and the SHA-256 of `output`."""
+    if not file.is_file() or file.stat().st_size != output.size:
+        return False
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == output.sha256
 
 
 # --- logs ---

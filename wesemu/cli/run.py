@@ -48,6 +48,8 @@ class BooleanWord(StrEnum):
     false = "false"
 
 
+_DEFAULT_REFERENCE = "hg19"
+
 Bucket = Annotated[str, typer.Option(help="Bucket of the reads and the results.")]
 FirstReads = Annotated[
     str, typer.Option(help="Key of the first mates' FASTQ, or of a folder of lanes.", metavar="KEY")
@@ -56,7 +58,11 @@ SecondReads = Annotated[
     str, typer.Option(help="Key of the second mates' FASTQ, or the same folder.", metavar="KEY")
 ]
 Reference = Annotated[
-    str, typer.Option(help="hg19, hg38, a registered name, or the key of a FASTA.")
+    str | None,
+    typer.Option(
+        help="hg19, hg38, a registered name, or the key of a FASTA.",
+        show_default=_DEFAULT_REFERENCE,
+    ),
 ]
 Service = Annotated[
     LevelChoice,
@@ -109,7 +115,7 @@ def mapping(
     fastq1: FirstReads,
     fastq2: SecondReads,
     output_bam: Annotated[str, typer.Option(help="Key of the BAM to write.", metavar="KEY")],
-    reference: Reference = "hg19",
+    reference: Reference = None,
     markdup: Annotated[BooleanWord, typer.Option(help="Mark PCR duplicates.")] = BooleanWord.true,
     reference_group: Annotated[
         str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
@@ -162,7 +168,7 @@ def wgs(
             help="Key of the gVCF to write: .g.vcf.gz, .gvcf.gz, .g.vcf or .gvcf.", metavar="KEY"
         ),
     ] = None,
-    reference: Reference = "hg19",
+    reference: Reference = None,
     reference_group: Annotated[
         str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
     ] = None,
@@ -212,7 +218,7 @@ def wgs(
         if fastq1 or fastq2 or reference_group:
             raise typer.BadParameter("--samples excludes --fastq1, --fastq2 and --reference-group")
         common = {
-            "reference": reference,
+            "reference": reference or _DEFAULT_REFERENCE,
             "service": service.value,
             "quality_offset": None if quality_offset is None else int(quality_offset.value),
             "cram_version": None if cram_version is None else cram_version.value,
@@ -329,6 +335,11 @@ def _send(
     from wesemu.client import AsyncClient
 
     sent = {name: value for name, value in fields.items() if value is not None}
+    flags = flags_of(kind)
+    reference = f"{kind}_reference_file"
+    if reference not in sent:
+        sent[reference] = _DEFAULT_REFERENCE
+        flags[reference] = f"--reference (not given, so {_DEFAULT_REFERENCE})"
     body = {"workflow_type": kind, "cli_version": f"wesemu {__version__}", **sent}
 
     async def act(client: AsyncClient) -> bool:
@@ -339,5 +350,5 @@ def _send(
         target = await find(client, name)
         return await follow(client, target.run.id, name)
 
-    if not call(server, token, act, flags_of(kind)):
+    if not call(server, token, act, flags):
         raise typer.Exit(ExitStatus.FAILED)

@@ -377,8 +377,9 @@ class Buckets:
         folder = self._root / bucket
         if not folder.is_dir():
             raise BucketNotFound(
-                f"there is no bucket {bucket!r}; {_bucket_list(self.names())}; make the folder "
-                f"'buckets/{bucket}' in the data directory to have it",
+                f"there is no bucket {bucket!r}; {_bucket_list(self.names())}; `wesemu bucket put "
+                f"FILE oss://{bucket}/` creates it, and so does the folder 'buckets/{bucket}' in "
+                "the data directory",
                 field=field,
             )
         return folder
@@ -413,7 +414,12 @@ def check_key(key: str, *, field: str | None = None) -> list[str]:
     if any(unicodedata.category(letter).startswith("C") for letter in key):
         problem = "has a control character or a code point that is no character"
     elif key.startswith(("/", "\\")):
-        problem = "is absolute; a key begins with a name"
+        problem = (
+            "is absolute; write the path from the bucket's top (`wesemu bucket put` sends a file "
+            "of another folder to a bucket)"
+        )
+    elif "://" in key:
+        problem = "is a URL; write the path in the bucket only"
     elif "" in parts:
         problem = "has an empty part; write single slashes between names and none at the end"
     elif ".." in parts or "." in parts:

@@ -30,7 +30,7 @@ from wesemu.workflows.locations import (
     PlainName,
     ReadPair,
 )
-from wesemu.workflows.params import FASTA_SUFFIXES
+from wesemu.workflows.params import DEFAULT_REFERENCE, FASTA_SUFFIXES
 from wesemu.workflows.staging import staged_path
 
 # Indexing of references, in threads.
@@ -294,10 +294,11 @@ class Inputs:
 
     def _unknown_reference(self, location: str) -> ReferenceNotFound:
         names = ", ".join(self._references.names()) or "none yet"
+        default = " (the default)" if location == DEFAULT_REFERENCE else ""
         return ReferenceNotFound(
-            f"there is no reference {location[:80]!r}: it is neither a FASTA file in the bucket, "
-            f"a folder with one FASTA, nor a registered name ({names}); `wesemu reference add "
-            "NAME FILE` registers one",
+            f"there is no reference {location[:80]!r}{default}: it is neither a FASTA file "
+            f"in the bucket, a folder with one FASTA, nor a registered name ({names}); "
+            "`wesemu reference add NAME FILE` registers one",
             field="reference",
         )
 

@@ -28,6 +28,8 @@ from wesemu.util.text import validation_reason
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
+DEFAULT_REFERENCE = "hs37d5"
+
 LocationText = Annotated[str, Field(min_length=1, max_length=2048)]
 
 
@@ -80,7 +82,7 @@ class MappingParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reads: list[LaneParams] = Field(min_length=1, max_length=1000)
-    reference: LocationText = "hs37d5"
+    reference: LocationText = DEFAULT_REFERENCE
     sample: str = Field(default="sample", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     quality_offset: Literal[33, 64] | None = None
     mapper: str = Field(default="bwa", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")

@@ -235,13 +235,13 @@ REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
         start(MAPPING, mapping_reference_path=None),
         404,
         "ErrorReferenceNotFound",
-        "mapping_reference_path: there is no reference 'hs37d5'",
+        "mapping_reference_path: there is no reference 'hs37d5' .the default.",
     ),
     (
         start(WGS, wgs_reference_file=None),
         404,
         "ErrorReferenceNotFound",
-        "wgs_reference_file: there is no reference 'hs37d5'",
+        "wgs_reference_file: there is no reference 'hs37d5' .the default.",
     ),
     (start(WGS, wgs_reference_group="ID:x"), 400, "InvalidParameter", "wgs_reference_group: "),
 ]

@@ -115,15 +115,16 @@ def test_a_folder_is_no_file(buckets: Buckets) -> None:
 
 
 def test_a_missing_bucket_is_answered_with_the_buckets_there_are(buckets: Buckets) -> None:
-    with pytest.raises(BucketNotFound, match="buckets are gene-shenzhen, other; make") as caught:
+    with pytest.raises(BucketNotFound, match="buckets are gene-shenzhen, other; `wes") as caught:
         buckets.locate("gene-shanghai", "a", field="wgs_bucket_name")
     assert caught.value.field == "wgs_bucket_name"
+    assert "`wesemu bucket put FILE oss://gene-shanghai/` creates it" in str(caught.value)
 
 
 def test_a_long_list_of_buckets_is_cut(root: Path, buckets: Buckets) -> None:
     for number in range(20):
         (root / f"bucket-{number}").mkdir()
-    with pytest.raises(BucketNotFound, match="and 12 more; make"):
+    with pytest.raises(BucketNotFound, match="and 12 more; `wesemu"):
         buckets.locate("none-such", "a")
 
 
@@ -146,7 +147,8 @@ def test_names_that_no_bucket_can_have_are_refused(buckets: Buckets, name: str) 
         ("", "empty part"),
         ("a//b", "empty part"),
         ("a/", "empty part"),
-        ("/etc/passwd", "absolute"),
+        ("oss://lab/a.fq.gz", "is a URL; write the path in the bucket only"),
+        ("/etc/passwd", "absolute; write the path from the bucket's top"),
         ("\\share\\x", "absolute"),
         ("../other/theirs.txt", r"'\.\.'"),
         ("fastq/../../other/theirs.txt", r"'\.\.'"),
