@@ -21,6 +21,7 @@ from wesemu.app import UNREADABLE
 
 Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 IDLE = b"GET /gs/workflows HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+METRICS = b"GET /_wesemu/metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 PUT = b"PUT /oss/genes/a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n"
 
 
@@ -166,3 +167,57 @@ async def test_a_lack_of_descriptors_is_one_line(capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr()
     assert (printed.out + printed.err).count("too many files are open") == 1
     assert "Traceback" not in printed.out + printed.err
+
+
+CHUNKED = b"""POST %b HTTP/1.1\r
+Host: 127.0.0.1\r
+Content-Type: %b\r
+Transfer-Encoding: chunked\r
+Expect: 100-continue\r
+\r
+"""
+FORM = b"multipart/form-data; boundary=x"
+UPLOADS = [
+    (b"/gs/workflow", b"application/json", b'{"a":'),
+    (b"/ga4gh/wes/v1/runs", b"application/json", b'{"a":'),
+    (b"/ga4gh/wes/v1/runs", FORM, b"--x\r\nContent-Disposition: form-data"),
+    (b"/_wesemu/faults", b"application/json", b'{"a":'),
+    (b"/ui/new", b"application/x-www-form-urlencoded", b"a=b"),
+    (b"/ui/new", FORM, b"--x\r\nContent-Disposition: form-data"),
+]
+
+
+async def begin(
+    connect: Open, path: bytes, kind: bytes, start: bytes
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send one chunk of a body that does not end."""
+    reader, writer = await connect()
+    writer.write(CHUNKED % (path, kind))
+    async with soon():
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # the handler waits for the body
+    writer.write(b"%x\r\n%b\r\n" % (len(start), start))
+    return reader, writer
+
+
+@pytest.mark.parametrize(("path", "kind", "start"), UPLOADS)
+async def test_a_chunk_that_cannot_be_parsed_ends_its_request(
+    app: web.Application, path: bytes, kind: bytes, start: bytes
+) -> None:
+    async with served(app) as connect:
+        reader, writer = await begin(connect, path, kind, start)
+        writer.write(b"no size\r\n")
+        status, _, body = await answer(reader)
+        assert (status, b"cut off" in body) == (400, True), body
+
+
+@pytest.mark.parametrize(("path", "kind", "start"), UPLOADS)
+async def test_a_client_that_leaves_is_no_fault_of_the_server(
+    app: web.Application, path: bytes, kind: bytes, start: bytes
+) -> None:
+    async with served(app) as connect, soon():
+        _, writer = await begin(connect, path, kind, start)
+        writer.close()
+        counted = b'method="POST",route="%b",status="' % path
+        while counted not in (metrics := (await ask(connect, METRICS))[2]):
+            await asyncio.sleep(0.01)
+        assert counted + b'400"' in metrics

@@ -307,8 +307,22 @@ class Connection(RequestHandler):
                 self._head += data[:_HEAD]
         super().data_received(data)
         # aiohttp queues a parsed request, or `_ErrInfo` for one that it cannot parse.
-        if self._messages and type(self._messages[-1][0]).__name__ != "_ErrInfo":
+        if not self._messages:
+            return
+        if type(self._messages[-1][0]).__name__ == "_ErrInfo":
+            self._break_open_bodies()
+        else:
             self._head = b""
+
+    def _break_open_bodies(self) -> None:
+        """End the bodies that have begun. aiohttp reports a chunk that it cannot parse as the next
+        request only, so the handler of this body would wait for its end."""
+        bodies = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            bodies.append(self._current_request.content)
+        for body in bodies:
+            if not body.is_eof():
+                body.set_exception(web.RequestPayloadError("the body cannot be parsed"))
 
     def handle_error(
         self,

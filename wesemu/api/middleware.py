@@ -4,7 +4,8 @@ unreadable requests.
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
@@ -17,7 +18,7 @@ from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Releasable
 from wesemu.api.connections import Proxies
 from wesemu.api.csrf import CrossOrigins, RequestGuard
 from wesemu.api.fault_injection import RequestGate
-from wesemu.errors import SystemFault, Unauthorized, WesemuError
+from wesemu.errors import InvalidRequest, SystemFault, Unauthorized, WesemuError
 from wesemu.runs.clock import WallClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.disk_full import disk_full, out_of_files
@@ -60,8 +61,9 @@ def api_middleware(
             async with gate.admitted(request, is_control=is_control, operation=operation):
                 if not is_control:  # AdminAccess has its own checks
                     guard.check(request)
-                request[OWNER] = await dialect.authenticate(request)
-                response = await (dialect.handle or handler)(request)
+                with _broken_connections(request):
+                    request[OWNER] = await dialect.authenticate(request)
+                    response = await (dialect.handle or handler)(request)
                 made.append(response)
         except (WesemuError, web.HTTPException) as error:
             await _release(made)  # a fault replaced the response
@@ -102,6 +104,20 @@ def api_middleware(
         return response
 
     return middleware
+
+
+@contextmanager
+def _broken_connections(request: web.Request) -> Iterator[None]:
+    """Raise InvalidRequest if the body breaks off or the client leaves. Neither is an internal
+    error."""
+    try:
+        yield
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("the body is cut off or not encoded as its headers say") from error
+    except ConnectionError as error:
+        if request.transport is not None and not request.transport.is_closing():
+            raise  # a connection of the server to another machine
+        raise InvalidRequest("the client closed the connection before the end") from error
 
 
 async def _release(responses: Iterable[web.StreamResponse]) -> None:

@@ -247,15 +247,13 @@ def text_of(value: Any) -> str:
 
 # Forms and files
 
-CUT_OFF = "the form is cut off or not encoded as its headers say"
-
 
 async def read_form(request: web.Request) -> dict[str, str]:
     """Return the text fields of a small form. Raises InvalidRequest for a malformed body."""
     try:
         return {name: str(value) for name, value in (await request.post()).items()}
-    except (ValueError, LookupError, AssertionError, web.RequestPayloadError) as error:
-        raise InvalidRequest(CUT_OFF) from error
+    except (ValueError, LookupError, AssertionError) as error:
+        raise InvalidRequest("the form is cut off or not encoded as its headers say") from error
 
 
 async def send_file(

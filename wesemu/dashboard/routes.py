@@ -20,7 +20,6 @@ from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
 from wesemu.dashboard import api_page, buckets, emulator, new_run, node, run_table
 from wesemu.dashboard.pages import (
-    CUT_OFF,
     HOME,
     OncePerSecond,
     Pages,
@@ -373,10 +372,7 @@ class DashboardHandlers:
         return await emulator.save_snapshot(self._controls, request)
 
     async def load_snapshot(self, request: web.Request) -> web.Response:
-        try:
-            await emulator.load_snapshot(self._controls, request)
-        except web.RequestPayloadError as error:
-            raise InvalidRequest(CUT_OFF) from error
+        await emulator.load_snapshot(self._controls, request)
         return web.Response(status=303, headers={"Location": _EMULATOR})
 
     async def api(self, request: web.Request) -> web.Response:
@@ -413,10 +409,7 @@ class DashboardHandlers:
         """Store the files of a multipart form in the bucket, below the form's `prefix`."""
         bucket = request.match_info["bucket"]
         form = FormReader.of(request, upload=Limits().upload, parts=Limits().parts)
-        try:
-            prefix = await buckets.receive(self._objects.store, bucket, form)
-        except web.RequestPayloadError as error:
-            raise InvalidRequest(CUT_OFF) from error
+        prefix = await buckets.receive(self._objects.store, bucket, form)
         query = urlencode({"prefix": prefix}) if prefix else ""
         target = f"{HOME}buckets/{quote(bucket)}" + (f"?{query}" if query else "")
         return web.Response(status=303, headers={"Location": target})

@@ -353,24 +353,21 @@ class RunSubmission:
         fields: dict[str, JsonValue] = {}
         attachments: list[str] = []
         reader = FormReader.of(request, upload=self._limits.upload, parts=self._limits.parts)
-        try:
-            async for part in reader:
-                if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
-                    continue  # a browser's empty file field
-                if part.name in _ATTACHMENTS:
-                    attachments.append(await _attach(part, draft, fingerprint))
-                elif part.name in _FIELDS:
-                    _set(fields, part.name, await part.text(self._limits.field))
-                elif part.filename is not None:
-                    raise InvalidRequest(
-                        f"the file {part.filename[:80]!r} came as {part.name[:80]!r}; send files "
-                        f"as {ATTACHMENT}",
-                        field=part.name,
-                    )
-                else:
-                    request[UNREAD].append(part.name)
-        except web.RequestPayloadError as error:
-            raise _unreadable() from error
+        async for part in reader:
+            if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
+                continue  # a browser's empty file field
+            if part.name in _ATTACHMENTS:
+                attachments.append(await _attach(part, draft, fingerprint))
+            elif part.name in _FIELDS:
+                _set(fields, part.name, await part.text(self._limits.field))
+            elif part.filename is not None:
+                raise InvalidRequest(
+                    f"the file {part.filename[:80]!r} came as {part.name[:80]!r}; send files "
+                    f"as {ATTACHMENT}",
+                    field=part.name,
+                )
+            else:
+                request[UNREAD].append(part.name)
         return await self._parse_form(fields, attachments)
 
     async def _parse_form(
@@ -407,14 +404,12 @@ class RunSubmission:
         """Return a body of bounded size in UTF-8. Raises InvalidRequest and 413."""
         content = bytearray()
         _refuse_large(request, self._limits.body)
+        async for chunk in request.content.iter_any():
+            content += chunk
+            if len(content) > self._limits.body:
+                raise web.HTTPRequestEntityTooLarge(self._limits.body)
         try:
-            async for chunk in request.content.iter_any():
-                content += chunk
-                if len(content) > self._limits.body:
-                    raise web.HTTPRequestEntityTooLarge(self._limits.body)
             return content.decode()
-        except web.RequestPayloadError as error:
-            raise _unreadable() from error
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from error
 
@@ -477,10 +472,6 @@ def _set(fields: dict[str, JsonValue], name: str, value: str) -> None:
     if name in fields:
         raise InvalidRequest("it was sent twice", field=name)
     fields[name] = value
-
-
-def _unreadable() -> InvalidRequest:
-    return InvalidRequest("the body is cut off or not encoded as its headers say")
 
 
 def _attachments_need_form() -> InvalidRequest:
