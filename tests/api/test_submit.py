@@ -172,6 +172,7 @@ async def test_what_destroys_takes_complete_names_only(wesemu, workflow) -> None
         ((".",), "has no workflow"),
         (("github:x",), "github:OWNER/REPO"),
         (("Snakefile", "--param", "x"), "--param: 'x' is not KEY=VALUE"),
+        (("Snakefile", "--tag", "a=1", "--tag", "a=2"), "--tag: 'a' is given twice"),
         (("Snakefile", "--attach", "nowhere"), "--attach: there is no file nowhere"),
         (("Snakefile", "--params", "Snakefile"), "--params: Snakefile"),
     ],

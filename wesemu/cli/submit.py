@@ -365,5 +365,7 @@ def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise CommandRefused(f"{flag}: {text!r} is not KEY=VALUE", ExitStatus.USAGE)
+        if name in pairs:
+            raise CommandRefused(f"{flag}: {name!r} is given twice", ExitStatus.USAGE)
         pairs[name] = value
     return pairs

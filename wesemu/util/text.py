@@ -4,9 +4,11 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from wesemu.errors import InvalidRequest
 
 # Output of tools.
 
@@ -129,6 +131,17 @@ def network_reason(error: BaseException) -> str:
     if isinstance(error, OSError):
         return os_reason(error)
     return str(error) or type(error).__name__
+
+
+def without_repeats(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """Return the pairs of a JSON object, as its `object_pairs_hook`. Raises InvalidRequest for a
+    name that is given twice: readers of JSON would keep one value without a word."""
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise InvalidRequest("it is given twice; name it once", field=name[:80])
+        members[name] = value
+    return members
 
 
 def json_reason(error: ValueError | RecursionError) -> str:

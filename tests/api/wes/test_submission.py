@@ -309,6 +309,21 @@ async def test_a_field_sent_twice_is_400(wes: Client) -> None:
     assert "workflow_url" in told["msg"]
 
 
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"workflow_url": "mapping", "workflow_url": "wgs"}', "workflow_url"),
+        ('{"workflow_url": "mapping", "workflow_params": {"ploidy": 1, "ploidy": 2}}', "ploidy"),
+        (json.dumps({"workflow_url": "mapping", "tags": '{"a": "1", "a": "2"}'}), "a"),
+    ],
+)
+async def test_a_name_twice_in_json_is_400(wes: Client, text: str, field: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await wes.post("/ga4gh/wes/v1/runs", data=text, headers=headers)
+    assert response.status == 400
+    assert (await response.json())["msg"] == f"{field}: it is given twice; name it once"
+
+
 async def test_a_file_under_an_unknown_name_is_400(wes: Client) -> None:
     lost = part('name="attachment"; filename="a.smk"')
     assert "attachment" in (await post_form(wes, body(ATTACHED, lost), 400))["msg"]

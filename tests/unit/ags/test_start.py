@@ -147,6 +147,12 @@ def test_without_a_reference_the_default_is_left_to_the_workflow() -> None:
     assert "reference" not in translate(body).request.params
 
 
+def test_a_name_twice_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="given twice") as caught:
+        parse_body(b'{"service": "s", "service": "g"}')
+    assert caught.value.field == "service"
+
+
 @pytest.mark.parametrize("empty", ["", None])
 def test_an_empty_value_is_an_absent_one(empty: str | None) -> None:
     request = translate(SAMPLE | {"wgs_bam_file_name": empty, "wgs_reference_file": empty}).request
@@ -180,6 +186,14 @@ def test_numbers_and_booleans_count_as_their_text() -> None:
             r"missing \(or mapping_bam_out_filename\)",
         ),
         (TABLE, {"mapping_is_mark_dup": "maybe"}, "mapping_is_mark_dup", "neither true nor false"),
+        (TABLE, {"mapping_mark_dup": "false"}, "mapping_mark_dup", "not that of"),
+        (TABLE, {"Mapping_Bucket_Name": "x"}, "Mapping_Bucket_Name", "not that of"),
+        (
+            TABLE,
+            {"mapping_bam_file_name": "other.bam"},
+            "mapping_bam_out_filename",
+            "not that of mapping_bam_file_name",
+        ),
         (SAMPLE, {"wgs_vcf_File_name": ""}, "wgs_vcf_file_name", "missing"),
         (SAMPLE, {"wgs_fastq_second_name": None}, "wgs_fastq_second_name", "missing"),
     ],

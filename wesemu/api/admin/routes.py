@@ -30,7 +30,7 @@ from wesemu.provenance.redaction import redact_urls
 from wesemu.runs.admin_service import AdminService
 from wesemu.runs.model import LOCAL_OWNER, JsonObject, JsonValue, Owner, RunId
 from wesemu.runs.ports import Engine
-from wesemu.util.text import json_reason, validation_reason
+from wesemu.util.text import json_reason, validation_reason, without_repeats
 
 # Access
 
@@ -285,7 +285,7 @@ def _parse(content: bytes) -> JsonObject:
     try:
         body: JsonValue = json.loads(
             content.decode() or "{}",
-            object_pairs_hook=_without_repeats,
+            object_pairs_hook=without_repeats,
             parse_constant=_refuse_constant,
         )
     except (ValueError, RecursionError) as error:
@@ -295,15 +295,6 @@ def _parse(content: bytes) -> JsonObject:
     if not isinstance(body, dict):
         raise InvalidRequest("the body is JSON, but not an object; send one JSON object")
     return body
-
-
-def _without_repeats(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
-    members: JsonObject = {}
-    for name, value in pairs:
-        if name in members:
-            raise InvalidRequest("it is given twice; name it once", field=name[:80])
-        members[name] = value
-    return members
 
 
 def _refuse_constant(name: str) -> NoReturn:

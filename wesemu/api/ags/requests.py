@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, NotFound
 from wesemu.runs.model import PRETENDED, JsonObject, JsonValue, RunRequest
-from wesemu.util.text import json_reason, whole_number
+from wesemu.util.text import json_reason, whole_number, without_repeats
 
 # Fields of the request body
 
@@ -45,14 +45,19 @@ class StartFields:
         self.kind = self._kind()
 
     def get(self, *names: str) -> Field | None:
-        """Return the first of `names` that is present. Raises InvalidRequest if it is not text."""
+        """Return the first of `names`, spellings of one field, that is present. Raises
+        InvalidRequest if one is not text, or if their values differ."""
+        found: Field | None = None
         for name in names:
             key = name.format(kind=self.kind)
             self._read.add(key)
             sent = self._sent.get(key)
-            if sent is not None and (text := _text(*sent)):
-                return Field(sent[0], text)
-        return None
+            if sent is None or not (text := _text(*sent)):
+                continue
+            if found is not None and found.value != text:
+                raise _contradiction(sent[0], found.name)
+            found = found or Field(sent[0], text)
+        return found
 
     def require(self, *names: str) -> Field:
         """Like `get`, but raise InvalidRequest for the first of `names` if all are absent."""
@@ -62,15 +67,23 @@ class StartFields:
         return field
 
     def location(self, whole: str, folder: str, name: str) -> Location | None:
-        """Return a key: sent whole (dialect 2), or as a folder and a file name (dialect 1)."""
-        if (key := self.get(whole)) is not None:
-            return Location(key.name, key.value)
-        path, file = self.get(folder), self.get(name)
-        if file is None:
-            if path is not None:
+        """Return a key: sent whole (dialect 2), or as a folder and a file name (dialect 1).
+
+        Raises InvalidRequest for two different keys, and for a folder alone.
+        """
+        key, joined = self.get(whole), self._joined(folder, name)
+        if key is None:
+            if joined is None and self.get(folder) is not None:
                 raise self._missing((name,))
+            return joined
+        if joined is not None and joined.key != key.value:
+            raise _contradiction(joined.field, key.name)
+        return Location(key.name, key.value)
+
+    def _joined(self, folder: str, name: str) -> Location | None:
+        if (file := self.get(name)) is None:
             return None
-        if path is None:
+        if (path := self.get(folder)) is None:
             return Location(file.name, file.value)
         return Location(file.name, f"{path.value.removesuffix('/')}/{file.value}")
 
@@ -108,7 +121,7 @@ def parse_body(body: bytes) -> JsonObject:
     """Return the JSON object in a request's body, whatever its Content-Type is. Raises
     InvalidRequest for anything else."""
     try:
-        value = json.loads(body.decode("utf-8-sig"))
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"the body is {json_reason(error)}; send one JSON object in UTF-8"
@@ -120,12 +133,19 @@ def parse_body(body: bytes) -> JsonObject:
 
 def _fold(body: JsonObject) -> Mapping[str, tuple[str, JsonValue]]:
     """Return name and value by lower-case name. If names differ only in case, one with a value
-    wins."""
+    wins. Raises InvalidRequest for two values."""
     folded: dict[str, tuple[str, JsonValue]] = {}
     for name, value in body.items():
-        if name.lower() not in folded or value not in (None, ""):
+        other, known = folded.get(name.lower(), (name, None))
+        if known in (None, ""):
             folded[name.lower()] = (name, value)
+        elif value not in (None, "", known):
+            raise _contradiction(name, other)
     return folded
+
+
+def _contradiction(name: str, other: str) -> InvalidRequest:
+    return InvalidRequest(f"its value is not that of {other[:80]}; send one of them", field=name)
 
 
 def _text(name: str, value: JsonValue) -> str:

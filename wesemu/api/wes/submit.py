@@ -30,7 +30,7 @@ from wesemu.runs.model import (
 from wesemu.runs.ports import DryRunResult
 from wesemu.runs.serialization import request_to_json
 from wesemu.runs.service import RunDraft, RunService
-from wesemu.util.text import json_reason
+from wesemu.util.text import json_reason, without_repeats
 
 # Engine parameters for the server itself (extensions)
 
@@ -172,9 +172,10 @@ def parse_form(
 
 
 def parse_json(name: str, text: str) -> JsonValue:
-    """Parse strict JSON: no NaN, no lone surrogates, limited depth. Raises InvalidRequest."""
+    """Parse strict JSON: no NaN, no lone surrogates, no name twice, limited depth. Raises
+    InvalidRequest."""
     try:
-        value: JsonValue = json.loads(text)
+        value: JsonValue = json.loads(text, object_pairs_hook=without_repeats)
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except RecursionError as error:
         raise _invalid(name, "is nested too deeply") from error
