@@ -121,7 +121,7 @@ class TestServiceLevel:
         await client.post("/_wesemu/clock/advance", json={"hours": 1})
         status, out, err = await watched
         assert status == 0
-        told = "600,000 bases: 60 min, 0.0006 CNY; kept; the tools took 0.000 s; pace sla"
+        told = "600,000 bases: 60 min, 0.0006 CNY; met; the tools took 0.000 s; pace sla"
         assert told in err
         name = json.loads(out.splitlines()[0])["JobName"]
         _, _, err = await wesemu("get", name)

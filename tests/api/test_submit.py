@@ -130,6 +130,13 @@ async def test_outputs_are_listed_and_downloaded(wesemu, workflow, tmp_path) -> 
     assert (folder / "out" / "hello.txt").read_text() == "hello"
 
 
+async def test_a_dry_run_shows_the_tasks_and_sends_no_run(wesemu, workflow) -> None:
+    script = f"script={json.dumps(HELLO)}"
+    dry = ("--param", script, "--engine-parameter", "dry_run=true", "--watch")
+    assert await wesemu("submit", str(workflow), *dry) == (0, "", "will run: greet\n")
+    assert "no runs yet" in (await wesemu("list"))[2]
+
+
 async def test_a_download_replaces_no_other_files(wesemu, workflow, tmp_path) -> None:
     run_id = await submitted(wesemu, workflow)
     file = tmp_path / "out" / "hello.txt"

@@ -313,17 +313,17 @@ def rerun(
     import json
 
     from wesemu.cli.output import ExitStatus, print_note, print_result
-    from wesemu.cli.remote import call, find
+    from wesemu.cli.remote import call, find, tasks_text
     from wesemu.cli.remote import watch as follow
     from wesemu.cli.submit import parameters
-    from wesemu.client.transport import nested, text
+    from wesemu.client.transport import text
 
     changes = parameters(None, change or (), "--set")
 
     async def act(client: "AsyncClient") -> bool:
         earlier = (await find(client, job)).run.id
         plan = await client.wes.resume(earlier, changes, from_scratch=from_scratch, dry_run=True)
-        print_note(_will_run(nested(nested(plan, "wesemu"), "graph")))
+        print_note(tasks_text(plan))
         if dry_run:
             return True
         run = await client.wes.resume(earlier, changes, from_scratch=from_scratch)
@@ -335,16 +335,6 @@ def rerun(
 
     if not call(server, token, act, {"workflow_params": "--set"}):
         raise typer.Exit(ExitStatus.FAILED)
-
-
-def _will_run(graph: "JsonObject") -> str:
-    from wesemu.client.transport import nested
-
-    if not graph:
-        return "the engine decides which tasks will run"
-    counts = nested(graph, "counts")
-    tasks = [name if number == 1 else f"{name} ({number})" for name, number in counts.items()]
-    return f"will run: {', '.join(tasks)}" if tasks else "nothing is left to run"
 
 
 def cancel(job: WholeJobName, server: Server = DEFAULT_SERVER, token: Token = None) -> None:

@@ -22,6 +22,7 @@ from wesemu.cli.output import (
     sanitize_cell,
 )
 from wesemu.client import AsyncClient, ClientError, JobLine, Output, RunDetail, RunLine
+from wesemu.client.transport import nested
 from wesemu.runs.model import JsonObject, Pacing, RunState
 from wesemu.runs.run_directory import safe_name
 from wesemu.runs.run_figures import RunFigures
@@ -39,7 +40,7 @@ def sla_text(figures: RunFigures) -> str | None:
         parts.append(f"{figures.sla_bases:,} bases: {texts['minutes']} min, {texts['price']} CNY")
     if figures.met is not None:
         charged = f"missed, {texts['charged']} CNY are charged"
-        parts.append("kept" if figures.met else charged)
+        parts.append("met" if figures.met else charged)
     if figures.predicted_finish is not None:
         parts.append(f"expected to end at {texts['predicted_finish']}")
     if figures.real_seconds is not None:
@@ -47,6 +48,16 @@ def sla_text(figures: RunFigures) -> str | None:
     if figures.pace is not None:
         parts.append(f"pace {figures.pace}")
     return "; ".join(parts)
+
+
+def tasks_text(answer: JsonObject) -> str:
+    """Describe the plan in the server's answer to a dry run."""
+    graph = nested(nested(answer, "wesemu"), "graph")
+    if not graph:
+        return "the engine decides which tasks will run"
+    counts = nested(graph, "counts")
+    tasks = [name if number == 1 else f"{name} ({number})" for name, number in counts.items()]
+    return f"will run: {', '.join(tasks)}" if tasks else "nothing is left to run"
 
 
 async def watch(client: AsyncClient, run_id: str, name: str) -> bool:
@@ -69,6 +80,8 @@ def _print_outcome(run: RunDetail, name: str) -> bool:
         print_note(f"{name}: {run.placement.note}")
     if run.state is not RunState.COMPLETE:
         print_note(f"{name}: {run.state}" + (f": {run.error}" if run.error else ""))
+        if run.hint:
+            print_note(f"{name}: {run.hint}")
         print_note(f"'wesemu logs {name}' shows the output of its tools")
         return False
     for output in run.outputs.values():

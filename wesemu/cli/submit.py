@@ -116,9 +116,10 @@ def submit(
     """
     import json
 
-    from wesemu.cli.output import print_result
-    from wesemu.cli.remote import call, find
+    from wesemu.cli.output import print_note, print_result
+    from wesemu.cli.remote import call, find, tasks_text
     from wesemu.cli.remote import watch as follow
+    from wesemu.client.transport import text
 
     values = parameters(params, param or ())
     tags, engine = _pairs(tag or (), "--tag"), _pairs(engine_parameter or (), "--engine-parameter")
@@ -128,7 +129,7 @@ def submit(
         files = {**own.files, **_attachments(attach or (), workflow)}
 
         async def act(client: "AsyncClient") -> bool:
-            run_id = await client.wes.submit(
+            answer = await client.wes.run_workflow(
                 own.url,
                 values,
                 workflow_type=kind.value if kind else type_of(own.url),
@@ -137,6 +138,10 @@ def submit(
                 engine_parameters=engine,
                 attachments=list(files.items()),
             )
+            run_id = text(answer, "run_id")
+            if not run_id:  # a dry run
+                print_note(tasks_text(answer))
+                return True
             print_result(json.dumps({"run_id": run_id}))
             if not watch:
                 return True

@@ -96,7 +96,7 @@ class SlaFigures:
 
 @dataclass(frozen=True, slots=True)
 class RunDetail:
-    """WES's RunLog. `error` is the reason of a failed run, in one sentence."""
+    """WES's RunLog. `error` is the reason of a failed run, in one sentence; `hint` is advice."""
 
     id: str
     state: RunState
@@ -106,6 +106,7 @@ class RunDetail:
     tasks: tuple[Log, ...]
     outputs: Mapping[str, Output]
     error: str | None
+    hint: str | None
     raw: JsonObject
 
     @property
@@ -163,10 +164,33 @@ class WesOperations:
         engine_parameters: Mapping[str, str] | None = None,
         attachments: Sequence[tuple[str, Path | bytes]] = (),
     ) -> str:
-        """RunWorkflow. Return the id of the run.
+        """RunWorkflow. Return the id of the run, "" for the engine parameter `dry_run`.
 
         `attachments` are pairs of a name and a file or its content.
         """
+        answer = await self.run_workflow(
+            workflow_url,
+            params,
+            workflow_type=workflow_type,
+            workflow_type_version=workflow_type_version,
+            tags=tags,
+            engine_parameters=engine_parameters,
+            attachments=attachments,
+        )
+        return text(answer, "run_id")
+
+    async def run_workflow(
+        self,
+        workflow_url: str,
+        params: JsonObject,
+        *,
+        workflow_type: str = "SMK",
+        workflow_type_version: str = "9",
+        tags: Mapping[str, str] | None = None,
+        engine_parameters: Mapping[str, str] | None = None,
+        attachments: Sequence[tuple[str, Path | bytes]] = (),
+    ) -> JsonObject:
+        """RunWorkflow, like `submit`. Return the answer, with the plan of a dry run."""
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("workflow_url", workflow_url)
         form.add_field("workflow_params", json.dumps(params))
@@ -181,7 +205,7 @@ class WesOperations:
                     form.add_field("workflow_attachment", file, filename=name)
                 else:
                     form.add_field("workflow_attachment", content, filename=name)
-            return text(await self._transport.call("POST", f"{_ROOT}/runs", form=form), "run_id")
+            return await self._transport.call("POST", f"{_ROOT}/runs", form=form)
 
     async def resume(
         self,
@@ -299,6 +323,7 @@ def _line(run: JsonObject) -> RunLine:
 
 def _detail(answer: JsonObject) -> RunDetail:
     tags, outputs = text_values(nested(answer, "request"), "tags"), nested(answer, "outputs")
+    error = nested(nested(answer, "wesemu"), "error")
     return RunDetail(
         id=text(answer, "run_id"),
         state=_state(answer),
@@ -307,7 +332,8 @@ def _detail(answer: JsonObject) -> RunDetail:
         log=_log(nested(answer, "run_log")),
         tasks=tuple(_log(task) for task in nested_list(answer, "task_logs")),
         outputs={name: _output(name, nested(outputs, name)) for name in outputs},
-        error=optional_text(nested(nested(answer, "wesemu"), "error"), "message"),
+        error=optional_text(error, "message"),
+        hint=optional_text(error, "hint"),
         raw=answer,
     )
 

@@ -326,7 +326,8 @@ class FastqFile:
     def _unreadable(self, error: Exception) -> Unreadable:
         advice = "Fetch the file again."
         if isinstance(error, EOFError):
-            problem = "the gzip data ends too early, as in a file that was cut while it was copied"
+            problem = "the gzip data ends too early"
+            advice = "The file was probably cut while it was copied: fetch it again."
         elif isinstance(error, TrailingBytes):
             problem = (
                 f"the gzip data is whole up to byte {error.offset}, but bytes that are not gzip "

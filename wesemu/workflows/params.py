@@ -54,6 +54,13 @@ class LaneParams(BaseModel):
     interleaved: bool = False
     read_group: str | None = Field(default=None, max_length=1000)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_lane(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError('must be an object {"first": FASTQ, "second": FASTQ}, not text')
+        return value
+
     @field_validator("read_group")
     @classmethod
     def _is_read_group(cls, text: str | None) -> str | None:

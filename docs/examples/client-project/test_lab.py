@@ -1,4 +1,4 @@
-"""Thirty tests of lab.py against wesemu. They need no configuration: pip install wesemu pytest."""
+"""Thirty tests of lab.py against wesemu. They need no configuration, only wesemu and pytest."""
 
 import pytest
 from lab import Lab, Refused

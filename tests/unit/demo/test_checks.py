@@ -45,7 +45,7 @@ def job(status: str) -> JobDetail:
 
 def done(state: RunState = RunState.COMPLETE, status: str = "Succeeded") -> list[FinishedRequest]:
     tags = {"wesemu.total_reads": "200", "wesemu.total_bases": "30000"}
-    run = RunDetail("id", state, "66xv7", tags, LOG, (), {}, "no reads", {})
+    run = RunDetail("id", state, "66xv7", tags, LOG, (), {}, "no reads", None, {})
     return [FinishedRequest(order, job(status), run) for order in REQUESTS]
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from wesemu.core import _tool_config
 from wesemu.errors import InvalidRequest
@@ -85,3 +86,8 @@ def test_a_command_that_is_not_there_is_refused_before_anything_runs() -> None:
     for name in ("samtools", "minimap2"):
         with pytest.raises(InvalidRequest, match=f"setting tools.{name} is '/none/x'"):
             check_tools(params, cuda=False, commands={"minimap2": "sh", name: "/none/x"})
+
+
+def test_reads_that_are_names_are_refused_with_the_shape_of_a_lane() -> None:
+    with pytest.raises(ValidationError, match=r"must be an object .*first.*second"):
+        WgsParams.model_validate({"reads": ["a_1.fq.gz", "a_2.fq.gz"]})
