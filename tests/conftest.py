@@ -1,6 +1,7 @@
 """Fixtures for all tests. A blocking call on the event loop fails the test."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,20 @@ if not any(each.value == "wesemu.testing.plugin" for each in entry_points(group=
 
 ROOT = Path(__file__).resolve().parents[1]
 
+IMPORTED_BY_RUNS = (
+    "isal.igzip_lib",
+    "jsonschema.validators",
+    "pandas",
+    "smart_open.s3",
+    "snakemake.executors.local",
+    "snakemake.profiles",
+    "snakemake.report.html_reporter",
+    "snakemake.script",
+    "snakemake.storage",
+    "yte",
+)
+"""Modules that Snakemake imports in each run, if they are installed."""
+
 # no deadline: durations depend on the machine
 hypothesis.settings.register_profile(
     "wesemu", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -77,8 +92,19 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else no child's exit status can be read
 
 
+def pytest_collection_finish() -> None:
+    """Exempt the imported modules from garbage collection, which passes over them often."""
+    gc.collect()
+    gc.freeze()
+
+
 def _ignore(number: int, frame: object) -> None:
     pass
+
+
+@pytest.fixture(autouse=True)
+def removed_last(tmp_path: Path) -> None:
+    """Make `tmp_path` before all other fixtures, so that servers close before it is removed."""
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +140,7 @@ def plain_logs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def plain_snakemake() -> Iterator[PreloadedProgram]:
     """Return Snakemake's command line."""
-    with PreloadedProgram("snakemake.cli", "main") as program:
+    with PreloadedProgram("snakemake.cli", "main", *IMPORTED_BY_RUNS) as program:
         yield program
 
 
@@ -127,18 +153,23 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Return settings with two cores, no GPU, no web access, and a bucket `genes` with reads."""
-    data = tmp_path / "data"
-    fill_bucket(data)
+@pytest.fixture(scope="session")
+def small_node() -> Settings:
+    """Return settings with two cores, no GPU and no web access. Validated once for speed."""
     return Settings.model_validate(
         {
-            "data": data,
             "node": {"cores": 2, "memory_mb": 4096, "gpus": 0, "runs": 1},
             "workflows": {"fetch": False},
         }
     )
+
+
+@pytest.fixture
+def settings(tmp_path: Path, small_node: Settings) -> Settings:
+    """Return the settings of `small_node` with a data directory, where a bucket `genes` has reads."""
+    data = tmp_path / "data"
+    fill_bucket(data)
+    return small_node.model_copy(update={"data": data}, deep=True)
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ A result that stays though it would be another is the worst fault that a workflo
 every key of the configuration has a case here, or is among those that change no result.
 """
 
-import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,38 +30,19 @@ ALIGNMENTS = {"map"} | CALLS
 REFERENCE = {"prepare_reference"} | ALIGNMENTS
 
 
-class DryRuns:
-    """Answers which rules would run in the directory of a run that has ended."""
+class EndedRun:
+    """A run that has ended."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("dry_runs.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
+    def __init__(self, run: Any) -> None:
+        self._run = run
 
-    def rules(self, config: Config, workflow: str = "wgs") -> set[str]:
-        file, output = self.directory.parent / "again.yaml", self.directory.parent / "output"
-        file.write_text(yaml.safe_dump(config))
-        snakefile = PIPELINES / workflow / "workflow" / "Snakefile"
-        words = ["-s", str(snakefile), "--directory", str(self.directory), "-c", "2", "-n"]
-        words += ["--configfile", str(file)]
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([words, str(output)]) + "\n")
-        self._process.stdin.flush()
-        status = self._process.stdout.readline().strip()
-        text = output.read_text()
-        assert status == "0", text
-        _, _, table = text.partition("Job stats:")
+    def rules(self, config: Config) -> set[str]:
+        """Return the rules that Snakemake would run again with `config`."""
+        done = self._run.run(config, "-n")
+        assert done.returncode == 0, done.stderr
+        _, _, table = done.stdout.partition("Job stats:")
         rules = re.findall(r"^(\w+) +\d+$", table.partition("Reasons:")[0], re.MULTILINE)
         return set(rules) - {"all", "total"}
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 def program(path: Path, first_line: str, command: str) -> str:
@@ -105,12 +84,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def ended(base: Config, shared_workflow: Callable[[str], Any]) -> Iterator[DryRuns]:
+def ended(base: Config, shared_workflow: Callable[[str], Any]) -> EndedRun:
     run = shared_workflow("wgs")
     run.succeed(base)
-    dry_runs = DryRuns(run.directory)
-    yield dry_runs
-    dry_runs.close()
+    return EndedRun(run)
 
 
 def swapped(base: Config) -> Config:
@@ -229,7 +206,7 @@ def test_every_key_of_the_configuration_has_a_case():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_changed_key_runs_the_rules_that_it_changes(ended: DryRuns, base: Config, name: str):
+def test_a_changed_key_runs_the_rules_that_it_changes(ended: EndedRun, base: Config, name: str):
     change, expected = CASES[name]
     if name == "reports":
         pytest.importorskip("multiqc")
@@ -298,30 +275,24 @@ def test_ploidy_and_targets_replaced_under_the_same_name_and_time_count(
     config = make({name: base[name] for name in ("reads", "reference")})
     run = shared_workflow("wgs")
     run.succeed(config)
-    ended = DryRuns(run.directory)
+    ended = EndedRun(run)
     file = Path(config.get("ploidy") or config["targets"])
-    try:
-        assert ended.rules(config) == set()
-        with replaced(file, file.read_bytes().replace(b"1", b"2", 1).replace(b"00", b"01")):
-            assert ended.rules(config) >= {"summary", make.__name__.partition("_")[0]}
-            assert "map" not in ended.rules(config)
-    finally:
-        ended.close()
+    assert ended.rules(config) == set()
+    with replaced(file, file.read_bytes().replace(b"1", b"2", 1).replace(b"00", b"01")):
+        assert ended.rules(config) >= {"summary", make.__name__.partition("_")[0]}
+        assert "map" not in ended.rules(config)
 
 
 def test_mapping_alone_does_the_same(base, shared_workflow):
     run = shared_workflow("mapping")
     config = {name: base[name] for name in ("reads", "reference")} | {"alignment": "aligned.cram"}
     run.succeed(config)
-    ended = DryRuns(run.directory)
+    ended = EndedRun(run)
     everything = {"map", "statistics", "cram"}
-    try:
-        for more in ({"sample": "other"}, {"markdup": False}, {"cram_version": "3.1"}):
-            assert ended.rules(config | more, "mapping") == everything, more
-        for more in ({}, {"threads": 1}, {"sort_memory_mb": 100}):
-            assert ended.rules(config | more, "mapping") == set(), more
-    finally:
-        ended.close()
+    for more in ({"sample": "other"}, {"markdup": False}, {"cram_version": "3.1"}):
+        assert ended.rules(config | more) == everything, more
+    for more in ({}, {"threads": 1}, {"sort_memory_mb": 100}):
+        assert ended.rules(config | more) == set(), more
 
 
 def test_on_gpus_their_number_and_kind_change_nothing_and_the_version_does(
@@ -332,19 +303,16 @@ def test_on_gpus_their_number_and_kind_change_nothing_and_the_version_does(
     config |= {"accelerator": "cuda", "gpus": 1}
     run = shared_workflow("wgs")
     run.succeed(config)
-    ended = DryRuns(run.directory)
-    try:
-        for more in (
-            {"gpus": 2},
-            {"gpu_memory_mb": 40_000, "gpu_driver": "570.1"},
-            {"parabricks": {"low_memory": "always", "threads": 2}},
-        ):
-            assert ended.rules(config | more) == set(), more
-        only_mapping = {"fq2bam", "count_duplicates"}
-        assert ended.rules(config | {"caller": "deepvariant"}) == rules_on_gpu() - only_mapping
-        assert ended.rules(config | {"markdup": False}) == rules_on_gpu() - {"count_duplicates"}
-    finally:
-        ended.close()
+    ended = EndedRun(run)
+    for more in (
+        {"gpus": 2},
+        {"gpu_memory_mb": 40_000, "gpu_driver": "570.1"},
+        {"parabricks": {"low_memory": "always", "threads": 2}},
+    ):
+        assert ended.rules(config | more) == set(), more
+    only_mapping = {"fq2bam", "count_duplicates"}
+    assert ended.rules(config | {"caller": "deepvariant"}) == rules_on_gpu() - only_mapping
+    assert ended.rules(config | {"markdup": False}) == rules_on_gpu() - {"count_duplicates"}
 
 
 def test_every_rule_has_the_parameter_that_snakemake_compares():

@@ -1,7 +1,8 @@
 """A Python command line program that starts in milliseconds: each call is a fork of a process
 that has imported it.
 
-`python preloaded_program.py MODULE FUNCTION` imports MODULE. For each line of its standard input,
+`python preloaded_program.py MODULE FUNCTION [MODULE …]` imports the modules; those that are not
+installed are left out. For each line of its standard input,
 a JSON object with `argv`, `cwd`, `env` and `output`, it forks. The child calls FUNCTION as
 `python -m` would, with stdout and stderr in files of the folder `output`. The answer is a line with
 the exit status, negative for a signal.
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,11 +25,14 @@ TIMEOUT_SECONDS = 120
 
 
 class PreloadedProgram:
-    """Context manager: the process that has imported the program."""
+    """Context manager: the process that has imported the program.
 
-    def __init__(self, module: str, function: str) -> None:
+    `also` names modules that the program would import after its start.
+    """
+
+    def __init__(self, module: str, function: str, *also: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, module, function],
+            [sys.executable, __file__, module, function, *also],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,9 +68,12 @@ class PreloadedProgram:
         return subprocess.CompletedProcess(argv, status, *texts)
 
 
-def _serve(module: str, function: str) -> None:
-    """Answer calls until the standard input ends. Return in each child after its call is set up."""
+def _serve(module: str, function: str, *also: str) -> None:
+    """Answer calls until the standard input ends."""
     program = importlib.import_module(module)
+    for name in also:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(name)
     for line in sys.stdin:
         call = json.loads(line)
         child = os.fork()
