@@ -166,7 +166,7 @@ def small_node() -> Settings:
 
 @pytest.fixture
 def settings(tmp_path: Path, small_node: Settings) -> Settings:
-    """Return the settings of `small_node` with a data directory, where a bucket `genes` has reads."""
+    """Return `small_node` with a data directory, in which a bucket `genes` has reads."""
     data = tmp_path / "data"
     fill_bucket(data)
     return small_node.model_copy(update={"data": data}, deep=True)
