@@ -130,6 +130,11 @@ async def test_outputs_are_listed_and_downloaded(wesemu, workflow, tmp_path) -> 
     assert (folder / "out" / "hello.txt").read_text() == "hello"
 
 
+async def test_a_run_without_results_says_so(wesemu, workflow) -> None:
+    _, _, err = await wesemu("submit", str(workflow), "--param", "script=[]", "--watch")
+    assert "the run has no results" in err
+
+
 async def test_a_dry_run_shows_the_tasks_and_sends_no_run(wesemu, workflow) -> None:
     script = f"script={json.dumps(HELLO)}"
     dry = ("--param", script, "--engine-parameter", "dry_run=true", "--watch")

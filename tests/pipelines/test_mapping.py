@@ -103,7 +103,8 @@ def test_duplicates_of_the_fixture_are_found(workflow, config, fixture_folder):
 
 def test_lanes_have_read_groups_of_their_own(workflow, config, copied_lane):
     lane = config["reads"][0]
-    named = copied_lane | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
+    swapped = {"first": copied_lane["second"], "second": copied_lane["first"]}
+    named = copied_lane | swapped | {"read_group": "@RG\tID:other\tPL:ILLUMINA"}
     results = workflow("mapping").succeed(config | {"reads": [lane, named], "sample": "two"})
     with pysam.AlignmentFile(str(results / "aligned.bam")) as bam:
         groups = bam.header["RG"]
@@ -114,6 +115,8 @@ def test_lanes_have_read_groups_of_their_own(workflow, config, copied_lane):
     counts = json.loads((results / "reads.json").read_text())
     assert [entry["read_group"] for entry in counts["lanes"]] == ["two.L1", "other"]
     warnings = json.loads((results / "summary.json").read_text())["warnings"]
+    assert [text for text in warnings if "second mates" in text] == [warnings[-2]]
+    assert warnings[-2].startswith("The first file of the lane other holds second mates")
     assert warnings[-1].startswith(
         "The lanes two.L1 and other hold as many reads and bases and end"
     )

@@ -89,6 +89,11 @@ def _print_outcome(run: RunDetail, name: str) -> bool:
             print_note(f"  {output.size:>12,}  {output.published}")
     if any(not output.published for output in run.outputs.values()):
         print_note(f"'wesemu outputs {name} --download DIR' fetches the results")
+    if not run.outputs:
+        print_note(f"{name}: the run has no results; files outside its directory do not count")
+    for tag in ("wesemu.warnings", "wesemu.notes"):
+        if tag in run.tags:
+            print_note(f"{name}: {run.tags[tag]}")
     figures = run.figures
     if (level := sla_text(figures)) is not None:
         print_note(f"{name}: {figures.total_reads:,} reads; {level}")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from wesemu.errors import InputError, InvalidRequest, WesemuError
 from wesemu.genomics.bwa_index import Contig, check_names, read_contigs
 from wesemu.genomics.fastq import LONGEST_READ, PairedReader
-from wesemu.genomics.fastq_fast_path import pair_name
+from wesemu.genomics.fastq_fast_path import is_second_mate, pair_name
 from wesemu.genomics.mappers import (
     BWA,
     BWA_MEM2,
@@ -60,6 +60,7 @@ class ReadCounter:
                 "reads": reader.reads,
                 "bases": reader.bases,
                 "last_name": pair_name(reader.last).decode("ascii", "replace"),
+                "swapped": is_second_mate(reader.last),
             }
         )
 

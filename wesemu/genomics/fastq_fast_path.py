@@ -53,6 +53,15 @@ def pair_name(head: bytes) -> bytes:
     return name[:-2] if len(name) > 2 and name[-2:-1] == b"/" and name[-1:].isdigit() else name
 
 
+def is_second_mate(head: bytes) -> bool:
+    """Return whether the head line of a read says that it is a second mate: `r7/2` or `r7 2:N:…`.
+
+    `head` is the line after the `@`.
+    """
+    name, _, comment = head.partition(b" ")
+    return name.endswith(b"/2") or comment.startswith(b"2:")
+
+
 def mate_hint(first: bytes, second: bytes) -> str | None:
     """Return advice for names that differ by the mate's number only, such as `r7_1` and `r7_2`,
     `r7:1` and `r7:2` or `r7/R1` and `r7/R2`; None for other names."""

@@ -133,11 +133,17 @@ def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
 
 
 def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warn about lanes with equal figures: copies of a file have other names."""
+    """Warn about lanes with swapped mates, or with equal figures: copies of a file have other
+    names."""
     seen: dict[tuple[Any, ...], str] = {}
     for lane in lanes:
         figures = (lane["reads"], lane["bases"], lane.get("last_name"))
         group = lane["read_group"]
+        if lane.get("swapped"):
+            yield (
+                f"The first file of the lane {group} holds second mates, as the names of its reads "
+                "say: are the two files swapped?"
+            )
         other = seen.setdefault(figures, group)
         if other != group:
             yield (

@@ -9,6 +9,7 @@ import pytest
 from wesemu.errors import InputError
 from wesemu.genomics import fastq
 from wesemu.genomics.fastq import Batch, PairedReader
+from wesemu.genomics.fastq_fast_path import is_second_mate
 from wesemu.genomics.fastq_file import FastqFile
 
 Pair = tuple[Path, Path]
@@ -573,3 +574,20 @@ class TestRecordsOfAnySize:
                 way(reader)
             assert "fewer than 5000 bases a read" in caught.value.message
             assert 1000 <= caught.value.record <= READS + MANY
+
+
+@pytest.mark.parametrize(
+    ("head", "second"),
+    [
+        (b"r7/2", True),
+        (b"r7/2 x", True),
+        (b"r7 2:N:0:ACGT", True),
+        (b"r7/1", False),
+        (b"r7 1:N:0:2", False),
+        (b"r/2/1", False),
+        (b"r7", False),
+        (b"", False),
+    ],
+)
+def test_a_head_line_says_which_mate_it_is(head: bytes, second: bool) -> None:
+    assert is_second_mate(head) is second
