@@ -265,7 +265,9 @@ def crate(
     job: JobName,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="ZIP file to write.", show_default="JOB.crate.zip"),
+        typer.Option(
+            "--output", "-o", help="ZIP file to write, or its folder.", show_default="JOB.crate.zip"
+        ),
     ] = None,
     outputs: Annotated[
         Inclusion, typer.Option(help="Outputs that the crate contains.")
@@ -277,11 +279,14 @@ def crate(
     from wesemu.cli.output import print_result
     from wesemu.cli.remote import call, find
 
+    folder = output if output is not None and output.is_dir() else None
+
     async def act(client: "AsyncClient") -> Path:
         target = await find(client, job)
-        file = output or Path(f"{target.name}.crate.zip")
-        await client.wes.crate(target.run.id, file, outputs=outputs.value)
-        return file
+        file = Path(f"{target.name}.crate.zip")
+        if output is not None:
+            file = folder / file if folder is not None else output
+        return await client.wes.crate(target.run.id, file, outputs=outputs.value)
 
     print_result(str(call(server, token, act)))
 

@@ -274,13 +274,14 @@ class WesOperations:
         """Return the whole content of the URL of a log or an output."""
         return b"".join([chunk async for chunk in self.read(url)])
 
-    async def crate(self, run_id: str, target: Path, *, outputs: str = "small") -> None:
-        """Write the RO-Crate of an ended run to `target`, a ZIP.
+    async def crate(self, run_id: str, target: Path, *, outputs: str = "small") -> Path:
+        """Write the RO-Crate of an ended run to the ZIP file `target`, or into the folder `target`.
+        Return the file.
 
         `outputs` selects the outputs that the ZIP contains: "small", "all" or "none".
         """
         url = f"{_path(run_id)}/ro-crate?outputs={quote(outputs, safe='')}"
-        await self._transport.download(url, target, target.name)
+        return await self._transport.download(url, target, f"{run_id}.crate.zip")
 
     async def download(self, output: Output, target: Path) -> Path:
         """Write an output to the file `target`, or into the folder `target`. Return the file.

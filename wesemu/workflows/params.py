@@ -101,6 +101,13 @@ class MappingParams(BaseModel):
     bam: LocationText | None = None
     cram_version: Literal["3.0", "3.1"] = "3.0"
 
+    @field_validator("optical_distance", "bam_level", mode="before")
+    @classmethod
+    def _is_number(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("write a whole number")
+        return value
+
     @property
     def alignment(self) -> Literal["aligned.bam", "aligned.cram"]:
         """The name of the alignment in the pipeline."""

@@ -37,6 +37,12 @@ def test_a_caller_that_was_asked_for_stays() -> None:
     assert add_tool_settings(CUDA, wgs(caller="bcftools"), TOOLS)["caller"] == "bcftools"
 
 
+@pytest.mark.parametrize("name", ["optical_distance", "bam_level", "ploidy"])
+def test_true_is_no_number(name: str) -> None:
+    with pytest.raises(ValidationError, match="write a whole number"):
+        wgs(**{name: True})
+
+
 def test_a_gpu_caller_on_the_cpu_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="CUDA node only") as caught:
         check_caller(wgs(caller="haplotypecaller"))
