@@ -42,6 +42,7 @@ _MARGIN_SECONDS = 5.0
 _LOCK_TEXT_SECONDS = 2.0
 _SLOW_POLL_SECONDS = 0.5
 _FAST_POLL_SECONDS = 0.03
+_BATCH_SECONDS = 0.02
 
 
 class DetachedExecution:
@@ -141,6 +142,8 @@ class DetachedExecution:
                     return
                 if not records:
                     await self._wait_for_records(grown)
+                elif not ended:
+                    await self._wait_for_batch()
         finally:
             self._listeners.discard(grown)
 
@@ -149,6 +152,12 @@ class DetachedExecution:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await grown.wait()
+
+    async def _wait_for_batch(self) -> None:
+        """Wait for more records, so one read gets them all; the end of the process comes first."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BATCH_SECONDS):
+                await self._ended.wait()
 
     async def outcome(self) -> Outcome:
         await self._ended.wait()
