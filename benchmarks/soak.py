@@ -198,13 +198,14 @@ async def _serve(data: Path) -> None:
     from wesemu.app import create_app
     from wesemu.cli.serve import log_to_stderr
     from wesemu.composition import detect_engines, find_sandbox
+    from wesemu.core import pipelines_folder
     from wesemu.runs.clock import WallClock
     from wesemu.settings import Settings
 
     log_to_stderr(verbose=False)
     settings = Settings(data=data)
     clock = WallClock()
-    engines = await detect_engines(settings, find_sandbox(settings))
+    engines = await detect_engines(settings, find_sandbox(settings), pipelines_folder())
     app = await create_app(settings, clock=clock, engines=[*engines, ForgetfulEngine(clock)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -158,8 +158,13 @@ PIPELINES_IMPORT = (
 """Modules that the Snakefiles of the bundled pipelines import."""
 
 
-async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engine]:
-    """Return Snakemake, and the engines of the extras `cwl` and `wdl` if they are installed."""
+async def detect_engines(
+    settings: Settings, chosen: SandboxChoice, pipelines: Path
+) -> list[Engine]:
+    """Return Snakemake, and the engines of the extras `cwl` and `wdl` if they are installed.
+
+    `pipelines` is the folder of the bundled pipelines.
+    """
     sandbox = chosen.sandbox
     if sandbox is None and settings.engine.sandbox != "none":
         log.warning("workflows of users run without a sandbox", reason=chosen.kind)
@@ -169,6 +174,7 @@ async def detect_engines(settings: Settings, chosen: SandboxChoice) -> list[Engi
             executor=settings.node.executor,
             cluster=_cluster(settings.node),
             modules=PIPELINES_IMPORT,
+            pipelines=pipelines,
             sandbox=sandbox,
             passed=settings.engine.environment,
             deployment=settings.engine.deployment,

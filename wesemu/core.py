@@ -118,12 +118,12 @@ async def open_core(
     if (latest := await store.latest_time()) is not None:
         clock_control.clock.not_before(latest)
     await repair_index(store, data.runs)
+    pipelines = await asyncio.to_thread(pipelines_folder)
     if engines is None:
-        engines = await detect_engines(settings, sandbox)
+        engines = await detect_engines(settings, sandbox, pipelines)
     for engine in engines:
         opening.push_async_callback(engine.close)
     node = await asyncio.to_thread(_node, settings.node, data.leases)
-    pipelines = await asyncio.to_thread(pipelines_folder)
     transfers = await open_transfers(settings, data.cache, LocalPublisher(objects.store), opening)
     references = ReferenceStore(
         data.references,

@@ -1,10 +1,11 @@
 """The forkserver of an engine: imports the engine once and forks a process for each launch.
 
-`python -m wesemu.engines.forkserver FD ENGINE [MODULE …]`. FD is one end of a socket pair
-(SOCK_SEQPACKET, JSON); MODULEs are imported as well. It receives {"id", "root", "plan"}; "plan" is
-true for a dry run. It sends {"ready"}, or {"failed": reason} before it exits. For each request it
-sends the announcement of `run_process.execute`, or the {"pid"} of the dry run, and {"id", "exited"}
-when that process has ended. It exits when the other end is closed; runs continue, dry runs end.
+`python -m wesemu.engines.forkserver FD ENGINE [MODULE …] [FOLDER]`. FD is one end of a socket pair
+(SOCK_SEQPACKET, JSON); MODULEs are imported as well, and the Snakefiles below FOLDER are parsed.
+It receives {"id", "root", "plan"}; "plan" is true for a dry run. It sends {"ready"}, or {"failed":
+reason} before it exits. For each request it sends the announcement of `run_process.execute`, or the
+{"pid"} of the dry run, and {"id", "exited"} when that process has ended. It exits when the other
+end is closed; runs continue, dry runs end.
 
 Forking takes most of the time of a launch, so one process is forked ahead: it waits for a request.
 """
@@ -29,7 +30,7 @@ import psutil
 from wesemu.engines import main as engine_main
 from wesemu.engines import run_process
 from wesemu.engines.dry_run import plan_environment
-from wesemu.engines.preload import PreloadedModules, load
+from wesemu.engines.preload import ParsedSnakefiles, PreloadedModules, load
 from wesemu.engines.processes import offer_to_oom_killer
 from wesemu.runs.run_directory import Workspace
 
@@ -52,10 +53,12 @@ class ForkServer:
     Has no threads: after fork(2) only the calling thread exists.
     """
 
-    def __init__(self, channel: socket.socket, engine: str, modules: Sequence[str]) -> None:
+    def __init__(self, channel: socket.socket, engine: str, ahead: Sequence[str]) -> None:
+        """`ahead`: names of modules, and absolute paths of folders with Snakefiles."""
         self._channel = channel
         self._engine = engine
-        self._modules = modules
+        self._modules = [name for name in ahead if not name.startswith("/")]
+        self._folders = [Path(name) for name in ahead if name.startswith("/")]
         self._requests = dict[int, int]()
         self._ties = dict[int, int]()
         """The pipe to the standard input of each dry run, which ends when this process does."""
@@ -92,6 +95,8 @@ class ForkServer:
         with one_thread():
             load(self._engine)
             self._preloaded = PreloadedModules(self._modules)
+            for folder in self._folders:
+                ParsedSnakefiles([*folder.rglob("Snakefile"), *folder.rglob("*.smk")]).install()
         if threading.active_count() != 1 or psutil.Process().num_threads() != 1:
             raise RuntimeError(
                 "preloaded modules have started threads, so this process cannot fork"
@@ -226,9 +231,9 @@ def one_thread() -> Iterator[None]:
 
 
 def main() -> None:
-    descriptor, engine, *modules = sys.argv[1:]
+    descriptor, engine, *ahead = sys.argv[1:]
     os.chdir("/")
-    ForkServer(socket.socket(fileno=int(descriptor)), engine, modules).serve()
+    ForkServer(socket.socket(fileno=int(descriptor)), engine, ahead).serve()
 
 
 if __name__ == "__main__":

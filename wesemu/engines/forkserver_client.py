@@ -51,7 +51,7 @@ class ForkedPlan:
 class ForkserverClient:
     """Manages one forkserver of an engine at a time. Launched runs do not depend on it.
 
-    The forkserver imports the engine and `modules`.
+    The forkserver imports the engine; `ahead` is what else it prepares (see `ForkServer`).
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class ForkserverClient:
         engine: str,
         python: str,
         environment: Mapping[str, str],
-        modules: Sequence[str] = (),
+        ahead: Sequence[str] = (),
     ) -> None:
         self._name = f"the forkserver of {engine}"
         self._command = [python, "-P", "-c", _FORKSERVER]
-        self._arguments = [engine, *modules]
+        self._arguments = [engine, *ahead]
         self._environment = environment
         self._starting: asyncio.Task[None] | None = None
         self._channel: socket.socket | None = None

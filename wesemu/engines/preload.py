@@ -1,15 +1,17 @@
 """What a forkserver imports and prepares before it forks, so that runs need not.
 
-Parts: `load` for each engine, `PreloadedModules` for modules that may change on the disk.
+Parts: `load` for each engine, `ParsedSnakefiles` for the bundled pipelines, `PreloadedModules` for
+modules that may change on the disk.
 """
 
 import contextlib
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -99,6 +101,49 @@ def load_yaml(stream: Any, Loader: Any) -> Any:  # noqa: N803  # as yaml.load na
     if not isinstance(stream, str):
         stream.seek(0)
     return yaml.load(stream, Loader)  # noqa: S506  # the caller's choice
+
+
+_ANY_PATH = "/path of the Snakefile"
+
+
+class _Parsed(NamedTuple):
+    code: str
+    linemap: Mapping[int, int]
+    rules: int
+
+
+class ParsedSnakefiles:
+    """Snakefiles in the form into which Snakemake translates them: Python code.
+
+    `install` makes the runs use it for files with the same text. All their rules must have names:
+    Snakemake names the others by a number, which depends on the including file.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._parse: Any = import_module("snakemake.parser").parse
+        source = import_module("snakemake.sourcecache").LocalSourceFile(_ANY_PATH)
+        self._parsed = dict[str, _Parsed]()
+        for file in files:
+            opened = SimpleNamespace(open=lambda path, file=file: file.open(encoding="utf-8"))
+            linemap = dict[int, int]()
+            parsed = self._parse(source, SimpleNamespace(sourcecache=opened), linemap)
+            self._parsed[file.read_text(encoding="utf-8")] = _Parsed(parsed[0], linemap, parsed[1])
+
+    def install(self) -> None:
+        vars(import_module("snakemake.workflow"))["parse"] = self.parse
+
+    def parse(
+        self, path: Any, workflow: Any, linemap: dict[int, int], rulecount: int
+    ) -> tuple[str, int]:
+        """Return what Snakemake's `parse` returns; fill `linemap` in the same way."""
+        with workflow.sourcecache.open(path) as file:
+            parsed = self._parsed.get(file.read())
+        if parsed is None:
+            code: tuple[str, int] = self._parse(path, workflow, linemap, rulecount=rulecount)
+            return code
+        linemap |= parsed.linemap
+        name = path.get_path_or_uri(secret_free=True)
+        return parsed.code.replace(repr(_ANY_PATH), repr(name)), rulecount + parsed.rules
 
 
 # CWL and WDL.

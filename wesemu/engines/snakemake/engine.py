@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from wesemu.engine_parameters import check_parameters
 from wesemu.engines.dry_run import DryRuns
@@ -43,7 +44,8 @@ class SnakemakeEngine:
 
     `environment` extends that of the tools, which has no settings (WESEMU_*). `grace_seconds`: time
     for the tools between SIGTERM and SIGKILL after a cancel. `version`: that of Snakemake.
-    `modules`: imports of the Snakefiles, preloaded for warm runs. `deployment`: the kinds of
+    `modules`: imports of the Snakefiles, preloaded for warm runs. `pipelines`: a folder with
+    Snakefiles that are parsed ahead for warm runs. `deployment`: the kinds of
     software ("conda", "apptainer") that Snakemake provides for rules of users' workflows, which
     then run in the mode "cli".
     """
@@ -61,6 +63,7 @@ class SnakemakeEngine:
         executor: str = "local",
         cluster: Cluster | None = None,
         modules: Sequence[str] = (),
+        pipelines: Path | None = None,
         sandbox: Sandbox | None = None,
         passed: Sequence[str] = (),
         deployment: Sequence[str] = (),
@@ -78,7 +81,8 @@ class SnakemakeEngine:
         self._python = python
         self._environment = tools_environment(environment or {}, passed=passed)
         self._grace = grace_seconds
-        self._client = ForkserverClient(self.name, python, self._environment, modules)
+        folders = [] if pipelines is None else [str(pipelines.absolute())]
+        self._client = ForkserverClient(self.name, python, self._environment, [*modules, *folders])
         self._launcher = Launcher(grace_seconds)
         fork = self._client.plan if self.mode == "warm" else None
         self._dry_runs = DryRuns(python, self._environment, fork=fork)
