@@ -282,6 +282,17 @@ async def test_info_and_doctor_compare_the_servers_data(wesemu, settings, tmp_pa
     assert f"OTHER DATA: {settings.data}" in await server_line(tmp_path / "other")
 
 
+async def test_a_reference_that_the_server_does_not_get_is_noted(
+    wesemu, settings, tmp_path, monkeypatch
+) -> None:
+    fasta = tmp_path / "new.fa"
+    fasta.write_text(">a\n" + "ACGTTGCATGCAAC" * 50 + "\n")
+    for data, noted in ((settings.data, False), (tmp_path / "other", True)):
+        monkeypatch.setenv("WESEMU_DATA", str(data))
+        status, _, err = await wesemu("reference", "add", "new", str(fasta))
+        assert (status, f"uses {settings.data}, not {data}" in err) == (0, noted), err
+
+
 async def test_files_go_to_the_servers_buckets_and_back(wesemu, tmp_path) -> None:
     (tmp_path / "a.txt").write_text("content")
     for location in ("oss://new/b.txt", "oss://new/folder/", "oss://new"):

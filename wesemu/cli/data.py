@@ -139,6 +139,28 @@ def add_reference(
     if Path(fasta).exists():
         print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
     print_result(str(_store(data).add(name, Path(fasta), mapper)))
+    if data is None:
+        _compare_with_server()
+
+
+def _compare_with_server() -> None:
+    """Print a note if a server answers that uses another data directory."""
+    from wesemu.cli.configuration import load_settings
+    from wesemu.cli.output import CommandRefused, print_note
+    from wesemu.cli.remote import call
+    from wesemu.client.transport import text
+
+    server = os.environ.get("WESEMU_SERVER", DEFAULT_SERVER)
+    try:
+        data = text(call(server, None, lambda client: client.control.info()), "data")
+    except CommandRefused:  # no server, or one that refuses
+        return
+    own = load_settings().data
+    if data and Path(data).resolve() != own.resolve():
+        print_note(
+            f"the server at {server} uses {data}, not {own}: it does not have this reference; "
+            f"--server {server} sends it there"
+        )
 
 
 def _add_to_server(server: str, token: str | None, name: str, fasta: str, mapper: str) -> None:

@@ -99,6 +99,11 @@ def hint(exit_code: int | None, text: str) -> str | None:
             "a download from the web failed because the server cannot reach the address; attach "
             "the files (also those of a wrapper or module) and name them by a relative path"
         )
+    if "Missing input files for rule" in text:
+        return (
+            "attach the files, or have a rule make them; workflows see other folders of the server "
+            "only if engine.readable lists them"
+        )
     missing = _MISSING_TOOL.findall(text)
     if exit_code == 127 and missing:
         return f"the tool {missing[-1]} was not found; install it or correct PATH"

@@ -202,7 +202,9 @@ async def test_missing_input_is_named(any_engine: SnakemakeEngine, tmp_path: Pat
     """
     story = await play(any_engine, tmp_path / "run", workflow)
     assert story.outcome.exit_code == 1
-    assert "absent.fq" in story.failures[0].message
+    [failure] = story.failures
+    assert "absent.fq" in failure.message
+    assert "attach the files" in str(failure.hint)
 
 
 async def test_error_in_a_run_block_is_told(any_engine: SnakemakeEngine, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from wesemu.engine_parameters import check_parameters
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, OutputFiles
-from wesemu.engines.failures import log_tail, relative_logs, shorten, task_failure
+from wesemu.engines.failures import hint, log_tail, relative_logs, shorten, task_failure
 from wesemu.engines.launch_spec import (
     LaunchSpec,
     option_argv,
@@ -248,7 +248,10 @@ class CliMessages:
         if not self._failures:
             text = self._errors[0] if self._errors else log_tail(root / "stderr.log")
             message = shorten(text, root) or f"Snakemake ended with exit status {code}"
-            self._event_log.error(RunFailure(message, exit_code=code, stderr="stderr.log"))
+            advice = hint(None, message)
+            self._event_log.error(
+                RunFailure(message, hint=advice, exit_code=code, stderr="stderr.log")
+            )
 
     def _write_outputs(self, paths: Iterable[str]) -> None:
         outputs = OutputFiles(self._workspace)
