@@ -58,11 +58,11 @@ def status_of(error: WesemuError) -> ExitStatus:
 
 
 def describe_os_error(error: OSError) -> str | None:
-    """Return one line about an unusable file, or None for an error that concerns no file."""
+    """Return one line about an unusable file or a full disk, or None for another error."""
+    if error.errno == errno.ENOSPC:  # a failed write does not name its file
+        return "the disk is full" + (f": {error.filename}" if error.filename else "")
     if error.filename is None or error.errno is None:
         return None
-    if error.errno == errno.ENOSPC:
-        return f"the disk is full: {error.filename}"
     return os_sentence(error)
 
 

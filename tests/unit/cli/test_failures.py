@@ -1,6 +1,9 @@
 """Which exit status an error ends with."""
 
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,15 @@ def test_a_file_error_is_a_sentence() -> None:
 
 def test_a_full_disk_is_said() -> None:
     assert describe_os_error(OSError(errno.ENOSPC, "No space", "/x")) == "the disk is full: /x"
+    assert describe_os_error(OSError(errno.ENOSPC, "No space")) == "the disk is full"
+
+
+def test_a_full_disk_behind_stdout_is_said() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wesemu.cli", "--version"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (ExitStatus.MACHINE, b"wesemu: the disk is full\n")
 
 
 def test_an_error_without_a_file_is_a_fault_of_ours() -> None:

@@ -418,7 +418,7 @@ def _text(parent: Element, tag: str) -> str:
 
 
 def _number(text: str) -> int:
-    if not text.strip().isdecimal():
+    if not text.isascii() or not text.strip().isdecimal():
         raise _malformed(f"{text[:80]!r} is not a number")
     return int(text[:20])
 
