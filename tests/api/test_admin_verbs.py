@@ -139,6 +139,7 @@ class TestTokens:
     async def test_a_token_opens_every_verb(self, wesemu, monkeypatch) -> None:
         status, _, err = await wesemu("list")
         assert (status, "Bearer" in err) == (ExitStatus.REFUSED, True)
+        assert "--token TOKEN or WESEMU_TOKEN" in err
         monkeypatch.setenv("WESEMU_TOKEN", "secret")
         name = await send(wesemu, *MAPPING)
         assert (await wesemu("get", name))[0] == 0

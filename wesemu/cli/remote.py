@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -319,7 +320,10 @@ def call(
     except ClientError as error:
         answered = error.status is not None
         status = ExitStatus.REFUSED if answered else ExitStatus.UNREACHABLE
-        raise CommandRefused(_with_flags(error.message, flags or {}), status) from error
+        message = _with_flags(error.message, flags or {})
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            message += " (here: --token TOKEN or WESEMU_TOKEN)"
+        raise CommandRefused(message, status) from error
 
 
 def _with_flags(message: str, flags: Mapping[str, str]) -> str:
