@@ -185,6 +185,7 @@ async def test_what_destroys_takes_complete_names_only(wesemu, workflow) -> None
         (("github:x",), "github:OWNER/REPO"),
         (("Snakefile", "--param", "x"), "--param: 'x' is not KEY=VALUE"),
         (("Snakefile", "--tag", "a=1", "--tag", "a=2"), "--tag: 'a' is given twice"),
+        (("Snakefile", "--params", "twice.yaml"), "the key 'c' is given twice"),
         (("Snakefile", "--attach", "nowhere"), "--attach: there is no file nowhere"),
         (("Snakefile", "--params", "Snakefile"), "--params: Snakefile"),
     ],
@@ -196,6 +197,7 @@ async def test_what_cannot_be_sent_is_one_line(
     monkeypatch.chdir(tmp_path / "empty")
     if arguments[0] == "Snakefile":
         Path("Snakefile").write_text("rule: [\n")
+        Path("twice.yaml").write_text("a: {c: 1, c: 2}\n")
     status, out, err = await wesemu("submit", *arguments)
     assert (status, out, err.count("\n")) == (ExitStatus.USAGE, "", 1)
     assert said in err

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -341,13 +341,24 @@ def _read_parameters(file: Path) -> "JsonObject":
 
     import yaml
 
+    class OnceEach(yaml.SafeLoader):
+        """YAML's own loader keeps the last of two values of one key."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            repeated = [key for key in dict.fromkeys(keys) if keys.count(key) > 1]
+            if repeated and not any(key.tag.endswith(":merge") for key, _ in node.value):
+                raise ValueError(f"the key {repeated[0]!r} is given twice")
+            return super().construct_mapping(node, deep)
+
     try:
         # through JSON, because YAML has dates, which no parameter can be
-        values = json.loads(json.dumps(yaml.safe_load(file.read_text(encoding="utf-8")) or {}))
+        content = yaml.load(file.read_text(encoding="utf-8"), OnceEach)  # noqa: S506  # a safe loader
+        values = json.loads(json.dumps(content or {}))
     except (yaml.YAMLError, TypeError, ValueError) as error:
         reason = str(error).replace("\n", " ")
         raise CommandRefused(
-            f"--params: {file} is neither JSON nor YAML: {reason}", ExitStatus.USAGE
+            f"--params: {file} cannot be read as JSON or YAML: {reason}", ExitStatus.USAGE
         ) from error
     if not isinstance(values, dict):
         raise CommandRefused(f"--params: {file} has no names and values", ExitStatus.USAGE)
