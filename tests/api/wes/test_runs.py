@@ -173,6 +173,13 @@ async def test_a_listed_run_is_a_summary(wes: Client, submit: Submit, ended: End
     assert listed["tags"]["project"] == "x"
 
 
+@pytest.mark.parametrize("query", ["page_size=1&page_size=2", "page_token=a&page_token=b"])
+async def test_a_parameter_with_two_values_is_400(wes: Client, query: str) -> None:
+    response = await wes.get(f"{RUNS}?{query}")
+    assert response.status == 400
+    assert "two values" in (await response.json())["msg"]
+
+
 @pytest.mark.parametrize("size", ["0", "-1", "00", "1.5", "x", "\u0663", "1_0", "-" + "9" * 30])
 async def test_a_senseless_page_size_is_400(wes: Client, size: str) -> None:
     body = await fetch(wes, RUNS, 400, page_size=size)

@@ -5,7 +5,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from multidict import MultiMapping
 
@@ -26,10 +26,18 @@ _SIGNATURE_BYTES = 16
 _LONGEST_NUMBER = 18
 
 
-def page_size(query: Mapping[str, str]) -> int:
+def _single(query: MultiMapping[str], name: str) -> str:
+    """Return the value, or "". Raises InvalidRequest for two values."""
+    first, *others = query.getall(name, [""])
+    if any(other != first for other in others):
+        raise InvalidRequest("it has two values; send one of them", field=name)
+    return first
+
+
+def page_size(query: MultiMapping[str]) -> int:
     """Return the page size, at most `LARGEST_SIZE`: WES allows shorter pages. Raises InvalidRequest
     for anything but a positive whole number."""
-    text = query.get("page_size", "")
+    text = _single(query, "page_size")
     if not text:
         return DEFAULT_SIZE
     if not _NUMBER.fullmatch(text) or text.startswith("-") or not text.strip("+0"):
@@ -56,9 +64,9 @@ class PageTokens:
         packed = position.to_bytes(_POSITION_BYTES, "big")
         return base64.urlsafe_b64encode(packed + self._sign(scope, packed)).decode()
 
-    def read(self, scope: str, query: Mapping[str, str]) -> int | None:
+    def read(self, scope: str, query: MultiMapping[str]) -> int | None:
         """Return the position, or None for the first page. Raises InvalidRequest."""
-        token = query.get("page_token", "")
+        token = _single(query, "page_token")
         if not token:
             return None
         try:
@@ -75,7 +83,7 @@ class PageTokens:
         return hmac.digest(self._key, content, hashlib.sha256)[:_SIGNATURE_BYTES]
 
 
-def task_page(tokens: PageTokens, scope: str, query: Mapping[str, str]) -> tuple[int, int]:
+def task_page(tokens: PageTokens, scope: str, query: MultiMapping[str]) -> tuple[int, int]:
     """Return the start and the size of a page of tasks. Raises NotFound instead of InvalidRequest:
     WES 1.1.0 documents no 400 for ListTasks."""
     try:
@@ -108,9 +116,9 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
     return Selection(states=states, tags=tuple(tags))
 
 
-def flag(query: Mapping[str, str], name: str) -> bool:
+def flag(query: MultiMapping[str], name: str) -> bool:
     """Return true or false. Raises InvalidRequest for other values."""
-    text = query.get(name, "false")
+    text = _single(query, name) if name in query else "false"
     if text not in ("true", "false"):
         raise InvalidRequest(f"it is {text[:40]!r}; write true or false", field=name)
     return text == "true"
