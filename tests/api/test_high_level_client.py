@@ -103,6 +103,17 @@ async def test_clock_and_faults_are_controlled(there: AsyncClient) -> None:
     assert await there.faults.pending() == []
 
 
+async def test_a_failed_task_is_not_done(there: AsyncClient) -> None:
+    run = await (await there.run("mapping", **SAMPLE, sample="fail", bam="out/a.bam")).wait(30)
+    assert (len(run.tasks), run.detail.tasks_done) == (1, 0)
+
+
+async def test_a_dry_run_is_no_run(there: AsyncClient) -> None:
+    with pytest.raises(ValueError, match="run_workflow"):
+        await there.submit("rule all:\n", engine_parameters={"dry_run": "true"})
+    assert await there.runs() == []
+
+
 async def test_the_sync_client_has_the_same_methods(act, tmp_path: Path) -> None:
     def story(client: Client) -> None:
         assert client.ready()

@@ -95,10 +95,13 @@ def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file:
     """Return an error message: one line for each wrong setting, and a heading if several."""
     from wesemu.util.text import validation_reasons
 
-    lines = [
-        f"{source_of(key, flags, file)}: {key or 'the settings'}: {reason}"
-        for key, reason in validation_reasons(error).items()
-    ]
+    lines = []
+    for key, reason in validation_reasons(error).items():
+        source = source_of(key, flags, file)
+        named = source.startswith("--") and "." not in key
+        lines.append(
+            f"{source}: {reason}" if named else f"{source}: {key or 'the settings'}: {reason}"
+        )
     return (
         lines[0] if len(lines) == 1 else "\n  ".join((f"{len(lines)} settings are wrong:", *lines))
     )

@@ -90,7 +90,8 @@ class AsyncClient:
         """Submit a workflow: its text, its file, a folder that contains it, or its URL.
 
         `files` are further attachments, by name: content, or a Path to read. The type is that of
-        the suffix (.cwl, .wdl), or else Snakemake. Raise FileNotFoundError for a missing file.
+        the suffix (.cwl, .wdl), or else Snakemake. Raise FileNotFoundError for a missing file, and
+        ValueError for the engine parameter `dry_run`: `wes.run_workflow` returns the plan.
         """
         submission = await asyncio.to_thread(
             workflow, snakefile, params or {}, files or {}, workflow_type, workflow_type_version
@@ -132,6 +133,8 @@ class AsyncClient:
             tags=tags,
             engine_parameters=engine_parameters,
         )
+        if not run_id:
+            raise ValueError("a dry run is no run; wes.run_workflow(…) returns its plan")
         return AsyncRun(self, await self.wes.run(run_id))
 
 

@@ -163,7 +163,7 @@ class RunView:
         """Return the error of a wait that lasted `seconds`."""
         return TimeoutError(
             f"the run {self.id} has not ended after {seconds} s: {self.state}, "
-            f"{self.detail.tasks_done} of {len(self.tasks)} tasks have ended"
+            f"{self.detail.tasks_done} of {len(self.tasks)} tasks are done"
         )
 
     def __repr__(self) -> str:

@@ -119,7 +119,8 @@ class RunDetail:
 
     @property
     def tasks_done(self) -> int:
-        return sum(task.ended is not None for task in self.tasks)
+        """Number of tasks that have ended without an error."""
+        return sum(task.ended is not None and not task.exit_code for task in self.tasks)
 
     @property
     def counts(self) -> Counts | None:

@@ -34,7 +34,7 @@ def test_all_wrong_settings_are_named_with_their_places(wesemu, folder, monkeypa
 
 def test_a_wrong_flag_is_named(wesemu) -> None:
     ended = wesemu("serve", "--port", "70000")
-    assert ended.err == "wesemu: --port: port: must be 65535 or less, not 70000\n"
+    assert ended.err == "wesemu: --port: must be 65535 or less, not 70000\n"
 
 
 def test_a_file_that_is_no_toml_is_named(wesemu, folder) -> None:
