@@ -147,6 +147,8 @@ def without_repeats(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
 def json_reason(error: ValueError | RecursionError) -> str:
     """Return why a text is not JSON, such as "not JSON from line 3, column 7 on"."""
     match error:
+        case json.JSONDecodeError() if error.doc.startswith("\ufeff"):
+            return "not JSON: it begins with a byte order mark"
         case json.JSONDecodeError():
             return f"not JSON from line {error.lineno}, column {error.colno} on"
         case UnicodeError():

@@ -161,6 +161,9 @@ async def test_large_outputs_are_told_by_their_url(
     form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
     form.add_field("workflow_attachment", b"rule a:\n", filename="rules/a.smk")
     run_id = await send(client, runs, form)
+    for wrong in ("outputs=some", "outputs=all&outputs=none"):
+        async with client.get(f"{RUNS}/{run_id}/ro-crate?{wrong}", headers=HEADERS) as answer:
+            assert (answer.status, "outputs" in await answer.text()) == (400, True)
     url = str(client.make_url(f"{RUNS}/{run_id}/outputs/"))
     small, large = "outputs/small.txt", "outputs/a folder/large.txt"
     for inclusion, inside in (("small", {small}), ("all", {small, large}), ("none", set())):

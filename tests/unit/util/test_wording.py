@@ -34,6 +34,7 @@ def test_the_file_is_named() -> None:
     [
         ("{", "not JSON from line 1, column 2 on"),
         ("[1,\n 2 3]", "not JSON from line 2, column 4 on"),
+        ("\ufeff{}", "not JSON: it begins with a byte order mark"),
         ("[" * 100_000, "nested too deeply"),
         ("1" * 5000, "JSON with a number that is too long"),
     ],

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
@@ -19,9 +19,11 @@ from typing import Literal, Protocol
 from aiohttp import ETag, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
+from multidict import MultiMapping
 
 from wesemu.api.base import OWNER, Event, EventStreams, last_event_id
 from wesemu.api.wes.models import Version
+from wesemu.api.wes.query import single
 from wesemu.api.wes.responses import summary
 from wesemu.errors import InvalidRequest, NotFound, RunActive, RunNotFound
 from wesemu.runs.model import Owner, Run
@@ -217,9 +219,9 @@ def _read_metadata(content: io.BytesIO) -> bytes:
         return crate.read("ro-crate-metadata.json")
 
 
-def inclusion(query: Mapping[str, str], default: Inclusion = "small") -> Inclusion:
+def inclusion(query: MultiMapping[str], default: Inclusion = "small") -> Inclusion:
     """Return which outputs to include (query parameter `outputs`). Raises InvalidRequest."""
-    match query.get("outputs", default):
+    match single(query, "outputs") if "outputs" in query else default:
         case "small":
             return "small"
         case "all":

@@ -26,7 +26,7 @@ _SIGNATURE_BYTES = 16
 _LONGEST_NUMBER = 18
 
 
-def _single(query: MultiMapping[str], name: str) -> str:
+def single(query: MultiMapping[str], name: str) -> str:
     """Return the value, or "". Raises InvalidRequest for two values."""
     first, *others = query.getall(name, [""])
     if any(other != first for other in others):
@@ -37,7 +37,7 @@ def _single(query: MultiMapping[str], name: str) -> str:
 def page_size(query: MultiMapping[str]) -> int:
     """Return the page size, at most `LARGEST_SIZE`: WES allows shorter pages. Raises InvalidRequest
     for anything but a positive whole number."""
-    text = _single(query, "page_size")
+    text = single(query, "page_size")
     if not text:
         return DEFAULT_SIZE
     if not _NUMBER.fullmatch(text) or text.startswith("-") or not text.strip("+0"):
@@ -66,7 +66,7 @@ class PageTokens:
 
     def read(self, scope: str, query: MultiMapping[str]) -> int | None:
         """Return the position, or None for the first page. Raises InvalidRequest."""
-        token = _single(query, "page_token")
+        token = single(query, "page_token")
         if not token:
             return None
         try:
@@ -118,7 +118,7 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
 
 def flag(query: MultiMapping[str], name: str) -> bool:
     """Return true or false. Raises InvalidRequest for other values."""
-    text = _single(query, name) if name in query else "false"
+    text = single(query, name) if name in query else "false"
     if text not in ("true", "false"):
         raise InvalidRequest(f"it is {text[:40]!r}; write true or false", field=name)
     return text == "true"
