@@ -1,5 +1,5 @@
-"""The parts that all APIs share: the `Dialect` protocol, request keys, server-sent events, request
-metrics, request signatures and XML output.
+"""The parts that all APIs share: the `Dialect` protocol, request keys, query parameters, bodies,
+server-sent events, request metrics, request signatures and XML output.
 """
 
 import asyncio
@@ -25,7 +25,9 @@ from xml.etree.ElementTree import Element
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import MultiMapping
 
+from wesemu.errors import InvalidRequest
 from wesemu.runs.model import Owner
 
 OWNER: web.RequestKey[Owner] = web.RequestKey("owner", Owner)
@@ -95,6 +97,35 @@ class Dialect(Protocol):
     def headers(self, request_id: str) -> dict[str, str]:
         """Return the headers that all responses of this API have."""
         ...
+
+
+# Query parameters
+
+
+def single(query: MultiMapping[str], name: str) -> str:
+    """Return the value, or "". Raises InvalidRequest for two values."""
+    first, *others = query.getall(name, [""])
+    if any(other != first for other in others):
+        raise InvalidRequest("it has two values; send one of them", field=name)
+    return first
+
+
+def single_values(query: MultiMapping[str]) -> dict[str, str]:
+    """Return all values by name. Raises InvalidRequest for a name with two values."""
+    return {name: single(query, name) for name in query}
+
+
+# Bodies
+
+
+def refuse_encoded(request: web.Request) -> None:
+    """Raise InvalidRequest for a compressed body: it could expand without bound."""
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise InvalidRequest(
+            f"the body has the Content-Encoding {encoding[:40]!r}; send it uncompressed",
+            field="Content-Encoding",
+        )
 
 
 # Server-sent events (WHATWG HTML, section 9.2)

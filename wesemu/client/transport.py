@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from wesemu import __version__
-from wesemu.errors import WesemuError
+from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import safe_name
 from wesemu.util.text import network_reason
@@ -152,10 +152,13 @@ class Transport:
         """Write the response body of `url` to the file `target`.
 
         If `target` is a folder, the file gets the last part of `name`. The file appears when it is
-        complete. Return its path. Raise InvalidRequest if that part is no name of a file.
+        complete. Return its path. Raise InvalidRequest if that part is no name of a file, or the
+        folder does not exist.
         """
         if await asyncio.to_thread(target.is_dir):
             target /= safe_name(name.rstrip("/").rpartition("/")[2])
+        if not await asyncio.to_thread(target.parent.is_dir):
+            raise InvalidRequest(f"the folder {target.parent} does not exist; create it first")
         temporary = target.with_name(f".{target.name}.part")
         file = await asyncio.to_thread(temporary.open, "wb")
         try:

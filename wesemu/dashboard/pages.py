@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from multidict import MultiDict
 
 from wesemu import __version__
-from wesemu.api.base import OWNER
+from wesemu.api.base import OWNER, single_values
 from wesemu.api.wes.files import OpenedFile, open_below
 from wesemu.dashboard.viewer_script import SCRIPT
 from wesemu.errors import InvalidRequest, NotFound
@@ -251,9 +252,10 @@ def text_of(value: Any) -> str:
 async def read_form(request: web.Request) -> dict[str, str]:
     """Return the text fields of a small form. Raises InvalidRequest for a malformed body."""
     try:
-        return {name: str(value) for name, value in (await request.post()).items()}
+        form = MultiDict((name, str(value)) for name, value in (await request.post()).items())
     except (ValueError, LookupError, AssertionError) as error:
         raise InvalidRequest("the form is cut off or not encoded as its headers say") from error
+    return single_values(form)
 
 
 async def send_file(

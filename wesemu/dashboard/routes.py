@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from wesemu.api.base import OWNER, REQUEST_ID, Event, EventStreams
+from wesemu.api.base import OWNER, REQUEST_ID, Event, EventStreams, single, single_values
 from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.wes.auth import TokenAuthenticator
@@ -242,7 +242,7 @@ class DashboardHandlers:
         return web.Response(status=302, headers={"Location": HOME})
 
     async def login_form(self, request: web.Request) -> web.Response:
-        page = WebPage("login.html", "Log in", {"next": _local_path(request.query.get("next", ""))})
+        page = WebPage("login.html", "Log in", {"next": _local_path(single(request.query, "next"))})
         return await self._pages.render(page, request)
 
     async def login(self, request: web.Request) -> web.Response:
@@ -282,14 +282,18 @@ class DashboardHandlers:
 
     async def _run_table(self, request: web.Request) -> web.Response:
         page = await run_table.page(
-            self._runs, self._statistics, request[OWNER], request.query, self._clock.now()
+            self._runs,
+            self._statistics,
+            request[OWNER],
+            single_values(request.query),
+            self._clock.now(),
         )
         return await self._pages.render(page, request)
 
     async def new_run(self, request: web.Request) -> web.Response:
         """Show the form of a pipeline, filled with the chosen files, if there are any."""
         files = await self._known_files()
-        pipeline = request.query.get("pipeline", next(iter(PARAMS)))
+        pipeline = single(request.query, "pipeline") or next(iter(PARAMS))
         try:
             values = new_run.chosen(request.query.getall("file", []))
         except InvalidRequest as error:
@@ -300,14 +304,14 @@ class DashboardHandlers:
 
     async def start(self, request: web.Request) -> web.Response:
         """Start the run of a form, or plan it, and show what is wrong with it beside the form."""
-        pipeline = request.query.get("pipeline", "")
+        pipeline = single(request.query, "pipeline")
         values: dict[str, str] = {}
         try:
             if pipeline:
                 values = await read_form(request)
                 result = await self._submit(request[OWNER], pipeline, values)
             else:
-                plans = request.query.get("dry_run") == "true"
+                plans = single(request.query, "dry_run") == "true"
                 result = await self._submission.receive(request[OWNER], request, dry_run=plans)
         except (InvalidRequest, NotFound, Forbidden) as error:
             page = new_run.page(
@@ -383,14 +387,16 @@ class DashboardHandlers:
         return await self._pages.render(page, request)
 
     async def objects(self, request: web.Request) -> web.Response:
+        query = single_values(request.query)
         page = await asyncio.to_thread(
-            buckets.objects, self._objects, request.match_info["bucket"], request.query
+            buckets.objects, self._objects, request.match_info["bucket"], query
         )
         return await self._pages.render(page, request)
 
     async def preview(self, request: web.Request) -> web.Response:
+        query = single_values(request.query)
         page = await asyncio.to_thread(
-            buckets.preview, self._objects, request.match_info["bucket"], request.query
+            buckets.preview, self._objects, request.match_info["bucket"], query
         )
         return await self._pages.render(page, request)
 

@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.typedefs import Handler
 from aiohttp.web_request import BaseRequest
 
-from wesemu.api.base import OWNER
+from wesemu.api.base import OWNER, single_values
 from wesemu.api.connections import base_url
 from wesemu.api.wes.files import open_below
 from wesemu.dashboard import compare, run_page, variants
@@ -119,7 +119,8 @@ class RunPages:
     async def timeline(self, request: web.Request) -> web.Response:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
-        page = await asyncio.to_thread(timeline, run, tasks, request.query, datetime.now(UTC))
+        query = single_values(request.query)
+        page = await asyncio.to_thread(timeline, run, tasks, query, datetime.now(UTC))
         return await self._render(run, page, request)
 
     async def graph(self, request: web.Request) -> web.Response:
@@ -131,9 +132,9 @@ class RunPages:
         run = await self._run(request)
         tasks = await self._runs.tasks(run)
         workspace = self._runs.workspace(run)
-        wanted = request.query.get("task", "")
+        query = single_values(request.query)
         page = await asyncio.to_thread(
-            run_page.logs, run, tasks, workspace, wanted, request.query.get("q", "")
+            run_page.logs, run, tasks, workspace, query.get("task", ""), query.get("q", "")
         )
         return await self._render(run, page, request)
 
@@ -152,13 +153,15 @@ class RunPages:
 
     async def variants(self, request: web.Request) -> web.Response:
         run = await self._run(request)
+        query = single_values(request.query)
         page = await asyncio.to_thread(
-            variants.page, run, self._runs.workspace(run), self._buckets, request.query
+            variants.page, run, self._runs.workspace(run), self._buckets, query
         )
         return await self._render(run, page, request)
 
     async def compare(self, request: web.Request) -> web.Response:
-        page = await compare.page(self._runs, request[OWNER], request.query, self._clock.now())
+        query = single_values(request.query)
+        page = await compare.page(self._runs, request[OWNER], query, self._clock.now())
         return await self._pages.render(page, request)
 
     # Actions
@@ -174,7 +177,7 @@ class RunPages:
     async def rerun_form(self, request: web.Request) -> web.Response:
         """Show which tasks would run again. The query has the fields of the form."""
         run = await self._run(request)
-        form = request.query
+        form = single_values(request.query)
         try:
             planned = None if run.state.active else await self._resume(run, form, dry_run=True)
         except (InvalidRequest, NotFound) as error:

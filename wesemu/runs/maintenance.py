@@ -6,6 +6,8 @@ running while it is written.
 """
 
 import asyncio
+import errno
+import gzip
 import os
 import shutil
 import sqlite3
@@ -34,6 +36,7 @@ from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import read_run, run_folders
 from wesemu.runs.store import HandleTaken, RunStore
+from wesemu.util.text import os_reason
 
 log = structlog.get_logger("wesemu.rebuild")
 
@@ -328,10 +331,12 @@ _TOP = frozenset({"wesemu.db", "runs", "buckets", "references", *_SMALL_FILES})
 def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> int:
     """Write a backup and return the number of its runs. `buckets`: also buckets and references.
 
-    The file appears complete or not at all. Raises SystemFault, OSError.
+    The file appears complete or not at all. Raises InvalidRequest, SystemFault, OSError.
     """
     if not data.index.is_file():
         raise SystemFault(f"{data.root} has no index (wesemu.db); is it a data directory?")
+    if not file.parent.is_dir():
+        raise InvalidRequest(f"the folder {file.parent} does not exist; create it first")
     partial = file.with_name(f".{file.name}.partial")
     try:
         with (
@@ -339,7 +344,7 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
             # Store hard links as files: the other name may lie in a bucket that is left out.
             tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, dereference=True) as archive,
         ):
-            runs = _add_all(archive, data, buckets=buckets)
+            runs = _add_all(archive, data, buckets=buckets, partial=partial)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
@@ -349,8 +354,8 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
 def restore_backup(file: Path, data: DataDirectory) -> int:
     """Unpack a backup into an absent or empty directory. Return the number of its runs.
 
-    Raises InvalidRequest for a file that is no backup, SystemFault for a directory that is not
-    empty, OSError. After an error, the directory is empty.
+    Raises InvalidRequest for a file that is no backup or a damaged one, SystemFault for a directory
+    that is not empty, OSError. After an error, the directory is empty.
     """
     if data.root.exists() and any(data.root.iterdir()):
         raise SystemFault(
@@ -358,25 +363,55 @@ def restore_backup(file: Path, data: DataDirectory) -> int:
         )
     data.make_root()
     try:
-        with tarfile.open(file) as archive:
+        with gzip.open(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
-                # Unpack only names that `save_backup` writes: an archive from elsewhere could have
-                # links or paths that lead out of the directory.
                 path = PurePosixPath(member.name)
-                safe = ".." not in path.parts and path.parts[:1] and path.parts[0] in _TOP
-                if not safe or not (member.isfile() or member.isdir()):
+                if not _is_expected(member, path):
                     raise InvalidRequest(f"{file} is no backup of wesemu: it has {member.name!r}")
                 _unpack(archive, member, data.root / path)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            _check_end(stream)
+        if not (data.index.is_file() and data.runs.is_dir()):
+            raise InvalidRequest(f"{file} is no backup of wesemu: it has no index or no runs")
+    except BaseException as error:
         _empty(data.root)
-        raise InvalidRequest(f"{file} is no whole backup: {error}") from error
-    except (FileExistsError, NotADirectoryError) as error:
-        _empty(data.root)
-        raise InvalidRequest(f"{file} is no backup of wesemu: it has a file twice") from error
-    except BaseException:
-        _empty(data.root)
+        if isinstance(error, _DAMAGED):
+            raise InvalidRequest(f"{file} is no whole backup: {error}") from error
+        if isinstance(error, OSError) and error.errno in _UNUSABLE_NAME:
+            reason = f"a name in it cannot be used ({os_reason(error)})"
+            raise InvalidRequest(f"{file} is no backup of wesemu: {reason}") from error
         raise
     return sum(is_run_directory(folder) for folder in data.runs.iterdir())
+
+
+_DAMAGED = (
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+    *(ValueError, OverflowError),  # numbers in headers
+)
+_UNUSABLE_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_CHUNK = 1 << 20
+
+
+def _is_expected(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
+    """Return whether `save_backup` writes such an entry: an archive from elsewhere could have links
+    or paths that lead out of the directory."""
+    if ".." in path.parts or path.parts[:1] == () or path.parts[0] not in _TOP:
+        return False
+    return member.isdir() or (member.isreg() and not member.issparse())
+
+
+def _check_end(stream: gzip.GzipFile) -> None:
+    """Read the rest of an archive: zeros only. Raises ReadError, BadGzipFile and EOFError.
+
+    tarfile takes a damaged header for the end of the archive. The end of the gzip stream has a
+    checksum of the whole content.
+    """
+    rest = stream.read(_CHUNK)
+    is_ended = rest != b""
+    while rest:
+        is_ended = is_ended and not rest.strip(b"\0")
+        rest = stream.read(_CHUNK)
+    if not is_ended:
+        raise tarfile.ReadError("it is cut off or damaged")
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
@@ -397,7 +432,7 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
 
-def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool) -> int:
+def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool, partial: Path) -> int:
     # SQLite's backup API copies a consistent database, even while the server writes to it.
     with tempfile.TemporaryDirectory(dir=data.root, prefix=".backup-") as temporary:
         copy = Path(temporary) / "wesemu.db"
@@ -416,13 +451,14 @@ def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool) ->
                 _add(archive, path, Path("runs") / folder.name / path.relative_to(folder))
     for tree in [data.buckets, data.references] if buckets else []:
         for path in _below(tree):
-            _add(archive, path, path.relative_to(data.root))
+            if path.name != partial.name or not path.samefile(partial):
+                _add(archive, path, path.relative_to(data.root))
     return runs
 
 
 def _run_files(folder: Path) -> Iterator[Path]:
     yield folder
-    for entry in sorted(folder.iterdir()):
+    for entry in _entries(folder):
         if entry.name not in _RUN_FILES_LEFT_OUT:
             yield from _below(entry)
 
@@ -431,8 +467,16 @@ def _below(path: Path) -> Iterator[Path]:
     """Yield `path` and everything below it. Links to folders are not followed."""
     yield path
     if path.is_dir() and not path.is_symlink():
-        for entry in sorted(path.iterdir()):
+        for entry in _entries(path):
             yield from _below(entry)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return the sorted entries; none if the folder has been removed meanwhile."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: Path) -> None:

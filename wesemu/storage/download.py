@@ -396,7 +396,7 @@ def _retry_after(text: str) -> float:
     """Return Retry-After (RFC 9110, 10.2.3) in seconds, limited; 0 if it is invalid."""
     try:
         seconds = float(text) if text.isdecimal() else _seconds_until(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 

@@ -235,7 +235,7 @@ class ObjectStore:
 
     def __init__(self, root: Path, crc64: Crc64 | None, *, limit: int = 5 << 30) -> None:
         self._buckets = Buckets(root)
-        self._crc64 = crc64
+        self.crc64 = crc64
         self._limit = limit
         self._folders_lock = threading.Lock()
         self._key_locks = tuple(threading.Lock() for _ in range(_LOCKS))
@@ -245,7 +245,7 @@ class ObjectStore:
 
     def new_upload(self, bucket: str) -> UploadFile:
         """Open a temporary file in the bucket for `put` or `append`."""
-        return UploadFile(self.folder(bucket) / INCOMING, self._crc64, limit=self._limit)
+        return UploadFile(self.folder(bucket) / INCOMING, self.crc64, limit=self._limit)
 
     def check(self, bucket: str, key: str) -> None:
         """Raise InvalidRequest or BucketNotFound if the key cannot be an object's."""
@@ -295,10 +295,6 @@ class ObjectStore:
         sync_folders(target.path.parent, target.folder)
         return info
 
-    @property
-    def crc64(self) -> Crc64 | None:
-        return self._crc64
-
     def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], ObjectInfo]:
         """Return a function that makes `path`, a file in the bucket, the object at the oss://
         `url`.
@@ -342,6 +338,8 @@ class ObjectStore:
         Raise WrongPosition, NotAppendable.
         """
         target = self._locate(bucket, key)
+        if key.endswith("/"):
+            raise NotAppendable(f"{key!r} ends with a slash, so it is a folder; append to a file")
         with self._key_lock(target):
             try:
                 before = target.info(target.status())

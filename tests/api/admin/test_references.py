@@ -82,7 +82,9 @@ async def test_wrong_requests_are_refused(
     assert await control("references") == {"references": []}
 
 
-@pytest.mark.parametrize("query", ["mapper=bwa", "name=x&mapper=star", "name=x&other=1", "name="])
+@pytest.mark.parametrize(
+    "query", ["mapper=bwa", "name=x&mapper=star", "name=x&other=1", "name=", "name=x&name=y"]
+)
 async def test_wrong_queries_are_refused(client: Client, control: Control, query: str) -> None:
     response = await client.post(f"/_wesemu/references?{query}", data=FASTA.encode())
     assert response.status == 400

@@ -175,3 +175,5 @@ async def test_the_command_line_saves_and_loads(
     assert await asyncio.to_thread(run, "snapshot", "load", str(file)) == 0
     assert "loaded runs: 0, buckets: 1, references: 0" in capsys.readouterr().err
     assert await asyncio.to_thread(run, "snapshot", "load", str(tmp_path / "none")) == 2
+    assert await asyncio.to_thread(run, "snapshot", "save", str(tmp_path / "no" / "file")) == 2
+    assert f"the folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err

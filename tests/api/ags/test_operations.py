@@ -1,5 +1,6 @@
 """The five operations, answered to the letter."""
 
+import gzip
 import json
 import re
 from datetime import timedelta
@@ -166,6 +167,20 @@ async def test_a_limit_is_a_number_from_one_on(client: Client, limit: str) -> No
     response = await client.get("/gs/workflows", params={"limit": limit})
     assert response.status == 400
     assert (await response.json())["Code"] == "InvalidParameter"
+
+
+async def test_a_limit_with_two_values_is_refused(client: Client) -> None:
+    response = await client.get("/gs/workflows?limit=1&limit=2")
+    assert response.status == 400
+    assert "limit" in (await response.json())["Message"]
+
+
+async def test_a_compressed_body_is_refused_and_named(client: Client) -> None:
+    body = gzip.compress(b'{"workflow_type": "wgs"}')
+    headers = {"Content-Encoding": "gzip"}
+    response = await client.post("/gs/workflow", data=body, headers=headers)
+    assert response.status == 400
+    assert "Content-Encoding" in (await response.json())["Message"]
 
 
 async def test_more_jobs_than_a_page_are_all_listed(

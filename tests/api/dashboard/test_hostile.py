@@ -59,6 +59,18 @@ _PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\
 _PREFIX = b'--x\r\nContent-Disposition: form-data; name="prefix"'
 
 
+async def test_a_name_with_two_values_is_refused(client: Client) -> None:
+    for path in ("", "compare", "buckets/genes", "buckets/genes/preview", "new"):
+        name = {"compare": "a", "new": "pipeline"}.get(path, "state")
+        async with client.get(f"/ui/{path}?{name}=1&{name}=2") as response:
+            assert response.status == 400
+            assert "it has two values" in await response.text()
+    form = b"name=one-bucket&name=other-bucket"
+    headers = {hdrs.CONTENT_TYPE: "application/x-www-form-urlencoded"}
+    async with client.post("/ui/buckets", data=form, headers=headers) as response:
+        assert response.status == 400
+
+
 _FORMS = (
     *(
         (page, kind, body)

@@ -133,6 +133,8 @@ async def test_parts_that_do_not_fit_are_refused(client: Client, bucket: Path) -
         (naming((2, two), (1, one)), "InvalidPartOrder"),
         (naming((1, one), (1, one)), "InvalidPartOrder"),
         (naming((1, one), (2, two)), "EntityTooSmall"),
+        (naming((1, one)).replace(b">1<", b">" + b" " * 30 + b"7<"), "InvalidPart"),
+        (naming((1, one)).replace(b">1<", b">" + b"9" * 5000 + b"<"), "MalformedXML"),
         (b"<CompleteMultipartUpload/>", "InvalidPart"),
         (naming().replace(b"></", b"><Part></Part></"), "MalformedXML"),
         (b"not XML", "MalformedXML"),

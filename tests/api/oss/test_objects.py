@@ -57,6 +57,7 @@ async def test_a_file_made_by_hand_is_an_object(client: Client, bucket: Path) ->
         ("bytes=0-1,3-4", 200, b"0123456789", None),
         ("bytes=-0", 200, b"0123456789", None),
         ("lines=1-2", 200, b"0123456789", None),
+        ("bytes=\u0663-4", 200, b"0123456789", None),
     ],
 )
 async def test_a_range_is_answered_as_oss_does(
@@ -92,6 +93,8 @@ async def test_conditions_hold_an_answer_back(client: Client) -> None:
         ({"If-Unmodified-Since": modified}, 200),
         ({"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 412),
         ({"If-Modified-Since": "no date"}, 200),
+        ({"If-Modified-Since": "Thu, 01 Jan 99999999999 00:00:00 GMT"}, 200),
+        ({"If-Unmodified-Since": "Thu, 01 Jan 2026 00:00:00 +999999999999999"}, 200),
     ):
         got = await read(await client.get("/oss/genes/a", headers=headers))
         assert got.status == status, headers
@@ -226,6 +229,9 @@ async def test_overwriting_can_be_forbidden(client: Client) -> None:
     assert (await client.put("/oss/genes/a", data=b"1", headers=forbid)).status == 200
     got = await read(await client.put("/oss/genes/a", data=b"2", headers=forbid))
     assert (got.status, got.code) == (409, "FileAlreadyExists")
+    itself = forbid | {"x-oss-copy-source": "/genes/a", "x-oss-metadata-directive": "REPLACE"}
+    got = await read(await client.put("/oss/genes/a", headers=itself))
+    assert (got.status, got.code) == (409, "FileAlreadyExists")
 
 
 async def test_deleting_twice_is_no_fault(client: Client) -> None:
@@ -313,6 +319,9 @@ async def test_appending_tells_where_to_go_on(client: Client, bucket: Path) -> N
     assert (other.status, other.code) == (409, "ObjectNotAppendable")
     nowhere = await read(await client.post("/oss/genes/log?append", data=b"ghi"))
     assert (nowhere.status, nowhere.code) == (400, "InvalidArgument")
+    folder = await read(await client.post("/oss/genes/new/?append&position=0", data=b"ghi"))
+    assert (folder.status, folder.code) == (409, "ObjectNotAppendable")
+    assert not (bucket / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,13 @@ async def test_a_bucket_can_be_made_by_its_host(client: OssClient, root: Path) -
     assert got.xml.tag == "ListBucketResult"
 
 
+async def test_a_parameter_with_two_values_is_refused(client: OssClient, filled: Path) -> None:
+    got = await read(await client.get("/oss/genes?prefix=a&prefix=b"))
+    assert (got.status, got.code) == (400, "InvalidArgument")
+    assert got.xml.findtext("Message") == "prefix: it has two values; send one of them"
+    assert (await client.get("/oss/genes?prefix=a&prefix=a")).status == 200
+
+
 async def test_buckets_are_listed_at_the_top(client: OssClient) -> None:
     got = await read(await client.get("/", headers=V1))
     assert got.xml.findtext("Buckets/Bucket/Name") == "genes"

@@ -84,6 +84,15 @@ async def test_the_error_says_where_the_body_is_malformed(body: bytes, message: 
         await read(body, 70)
 
 
+async def test_a_part_has_one_header_of_each_name() -> None:
+    other = b'\r\ncontent-disposition: form-data; name="b"\r\n\r\n'
+    body = encode([("a", None, b"x")]).replace(b"\r\n\r\n", other, 1)
+    with pytest.raises(
+        InvalidRequest, match="part 1 has two different headers Content-Disposition"
+    ):
+        await read(body, 70)
+
+
 async def test_the_upload_is_bounded() -> None:
     body = encode([("a", "f", b"x" * 1000)])
     assert await read(body, 100, upload=len(body))

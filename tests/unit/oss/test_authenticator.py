@@ -1,5 +1,6 @@
 """Signed requests come in, altered copies do not."""
 
+import hmac
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from unit.oss.signer import KEY_ID, SECRET, sign_v1, sign_v2, sign_v4
 
-from wesemu.api.oss.auth import OssAuthenticator, read_signature, verify
+from wesemu.api.oss.auth import OssAuthenticator, read_signature, string_to_sign, verify
 from wesemu.api.oss.errors import OssSignatureRefused
 from wesemu.api.oss.request import OssRequest
 from wesemu.runs.clock import ManualClock
@@ -215,6 +216,27 @@ def test_a_presigned_url_holds_for_seven_days_at_most(authenticator: OssAuthenti
     for seconds in ("", "soon", "-1", "9" * 30):
         call = call_of("GET", "a", *parameters, ("x-oss-expires", seconds))
         assert refused(authenticator, call, {}) == "AccessDenied"
+
+
+def test_a_presigned_url_has_one_date(authenticator: OssAuthenticator) -> None:
+    scope = f"{KEY_ID}/20260228/cn-shenzhen/oss/aliyun_v4_request"
+    call = call_of(
+        "GET",
+        "a",
+        ("x-oss-signature-version", "OSS4-HMAC-SHA256"),
+        ("x-oss-credential", scope),
+        ("x-oss-date", TIME),
+        ("x-oss-expires", "600"),
+    )
+    signature = read_signature(call, {})
+    assert signature is not None
+    key = f"aliyun_v4{SECRET}".encode()
+    for step in signature.scope.split("/"):
+        key = hmac.digest(key, step.encode(), "sha256")
+    value = hmac.digest(key, string_to_sign(call, {}, signature).encode(), "sha256").hex()
+    signed_call = call_of("GET", "a", *call.parameters, ("x-oss-signature", value))
+    with pytest.raises(OssSignatureRefused, match="date in Credential"):
+        authenticator.check(signed_call, {})
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59"])

@@ -1,11 +1,13 @@
 """A data directory in one file, and back."""
 
 import asyncio
+import gzip
 import io
 import os
 import sqlite3
 import stat
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,25 +66,86 @@ def test_without_an_index_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def archive(names: list[str]) -> bytes:
+def test_a_backup_in_a_bucket_does_not_contain_itself(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path / "data")
+    data.create()
+    sqlite3.connect(data.index).close()
+    (data.buckets / "genes").mkdir()
+    file = data.buckets / "genes" / "backup.tar.gz"
+    save_backup(data, file, buckets=True)
+    with tarfile.open(file) as written:
+        assert [name for name in written.getnames() if name.startswith("buckets/genes/")] == []
+
+
+def test_the_missing_folder_of_a_backup_is_named(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path / "data")
+    data.create()
+    sqlite3.connect(data.index).close()
+    with pytest.raises(InvalidRequest, match=f"the folder {tmp_path}/no does not exist"):
+        save_backup(data, tmp_path / "no" / "file")
+
+
+def archive(names: list[str], kind: bytes = tarfile.REGTYPE, **headers: str) -> bytes:
+    """Return a backup with an index, a run and further entries."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for folder in ("runs", "runs/a"):
+            entry = tarfile.TarInfo(folder)
+            entry.type = tarfile.DIRTYPE
+            tar.addfile(entry)
+        for file in ("wesemu.db", "runs/a/stderr.log"):
+            entry = tarfile.TarInfo(file)
+            entry.size = 4
+            tar.addfile(entry, io.BytesIO(b"text"))
         for name in names:
-            tar.addfile(tarfile.TarInfo(name))
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname, entry.pax_headers = kind, "wesemu.db", headers
+            tar.addfile(entry)
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"no archive",
-        b"",
-        archive(["runs/x", "../outside"]),
-        archive(["/etc/passwd"]),
-        archive(["holiday.jpg"]),
-        archive(["runs", "wesemu.db"] * 500)[:200],
-    ],
-)
+def recompressed(change: Callable[[bytes], bytes]) -> bytes:
+    """Return a backup whose tar file is changed, with a right checksum."""
+    return gzip.compress(change(gzip.decompress(archive([]))))
+
+
+WHOLE = archive([])
+DAMAGED = {
+    "text": b"no archive",
+    "nothing": b"",
+    "path that leaves": archive(["runs/x", "../outside"]),
+    "absolute path": archive(["/etc/passwd"]),
+    "other file": archive(["holiday.jpg"]),
+    "symbolic link": archive(["runs/x"], tarfile.SYMTYPE),
+    "hard link": archive(["runs/x"], tarfile.LNKTYPE),
+    "device": archive(["runs/x"], tarfile.CHRTYPE),
+    "fifo": archive(["runs/x"], tarfile.FIFOTYPE),
+    "file twice": archive(["wesemu.db"]),
+    "file in a file": archive(["wesemu.db/x"]),
+    "long name": archive(["runs/" + "x" * 300]),
+    "name with a zero byte": archive(["runs/x"], path="runs/\0"),
+    "file with holes": archive(["runs/x"], **{"GNU.sparse.map": "0,0", "GNU.sparse.size": "9"}),
+    "wrong size": archive(["runs/x"], **{"GNU.sparse.map": "a", "GNU.sparse.size": "b"}),
+    "time that is no number": archive(["runs/x"], mtime="nan"),
+    "time without end": archive(["runs/x"], mtime="inf"),
+    "cut off": WHOLE[: len(WHOLE) // 2],
+    "wrong checksum": WHOLE[:-8] + b"\1\2\3\4" + WHOLE[-4:],
+    "no tar file": gzip.compress(b"x" * 2000),
+    "empty tar file": gzip.compress(b"\0" * 10240),
+    "no index": recompressed(lambda tar: tar.replace(b"wesemu.db", b"secret\0\0\0")),
+    "damaged entry": recompressed(lambda tar: tar.replace(b"runs/a/stderr", b"runs/a/stdout")),
+    "cut off between entries": recompressed(lambda tar: tar[:2048]),
+    "more after its end": recompressed(lambda tar: tar + tar),
+}
+
+
+def test_a_backup_without_runs_is_restored(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(WHOLE)
+    assert restore_backup(tmp_path / "file", DataDirectory(tmp_path / "data")) == 0
+    assert (tmp_path / "data" / "runs" / "a" / "stderr.log").read_text() == "text"
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(content)

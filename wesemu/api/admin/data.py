@@ -15,6 +15,7 @@ from aiohttp import web
 from wesemu.api.admin import models
 from wesemu.api.admin.controls import ResetHandlers
 from wesemu.api.admin.routes import answer, read, read_nothing
+from wesemu.api.base import single_values
 from wesemu.errors import Conflict, InvalidRequest, SystemFault, WesemuError
 from wesemu.runs.data_directory import LITTLE_DISK, DataDirectory
 from wesemu.storage import snapshots
@@ -210,7 +211,7 @@ class ReferenceHandlers:
         return answer(report, 202)
 
     async def _add_upload(self, request: web.Request) -> web.Response:
-        values = dict(request.query)
+        values = single_values(request.query)
         if set(values) - {"name", "mapper"} or not values.get("name"):
             raise InvalidRequest("the query has `name`, and may have `mapper`", field="name")
         mapper = values.get("mapper", "bwa")

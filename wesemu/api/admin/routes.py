@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from wesemu import __version__
 from wesemu.api.admin import models
-from wesemu.api.base import REQUEST_ID, Event, EventStreams, last_event_id
+from wesemu.api.base import REQUEST_ID, Event, EventStreams, last_event_id, refuse_encoded
 from wesemu.api.csrf import host_of, is_forwarded, names_loopback, same_origin
 from wesemu.api.fault_injection import CONTROL, InjectedResponse
 from wesemu.errors import (
@@ -275,10 +275,7 @@ def _check_headers(request: web.Request) -> None:
         raise InvalidRequest(
             f"the body is {kind[:80]}; send application/json", field="Content-Type"
         )
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise InvalidRequest(
-            "the body is compressed; send it uncompressed", field="Content-Encoding"
-        )
+    refuse_encoded(request)
 
 
 def _parse(content: bytes) -> JsonObject:

@@ -18,7 +18,7 @@ from wesemu.api.ags.responses import (
     render,
     status,
 )
-from wesemu.api.base import OWNER, UNREAD
+from wesemu.api.base import OWNER, UNREAD, refuse_encoded, single
 from wesemu.errors import Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Owner, Run, RunState, SharedOutput
@@ -86,6 +86,7 @@ class AgsHandlers:
 
     async def start_workflow(self, request: web.Request) -> web.Response:
         """Queue a run and return at once: SDKs time out after 10 s."""
+        refuse_encoded(request)
         start = await asyncio.to_thread(_start, await request.read())
         request[UNREAD] = list(start.unread)
         with start.with_caller_fields():
@@ -108,6 +109,7 @@ class AgsHandlers:
     async def cancel_workflow(self, request: web.Request) -> web.Response:
         """Cancel a job. A job that has ended stays unchanged, which is also a success."""
         run = await self._find(request)
+        refuse_encoded(request)
         body = await asyncio.to_thread(parse_body, await request.read())
         action = body.get("action")
         if action != "cancel":
@@ -163,7 +165,7 @@ def _start(body: bytes) -> StartWorkflow:
 
 
 def _limit(request: web.Request) -> int | None:
-    text = request.query.get("limit", "")
+    text = single(request.query, "limit")
     if not text:
         return None
     if not (limit := whole_number(text)):

@@ -262,6 +262,8 @@ class OssAuthenticator:
 
     def _check_time(self, signature: OssSignature) -> None:
         now = self._clock.now()
+        if signature.version == 4 and not signature.scope.startswith(signature.time[:8] + "/"):
+            raise _denied("The date in Credential differs from x-oss-date.")
         if signature.expires is not None:
             if signature.version == 4 and _parse_time(signature.time) - now > SKEW:
                 raise _denied("Request is not valid yet.")
@@ -279,8 +281,6 @@ class OssAuthenticator:
                     "ServerTime": f"{now:%Y-%m-%dT%H:%M:%S.000Z}",
                 },
             )
-        if signature.version == 4 and not signature.scope.startswith(signature.time[:8] + "/"):
-            raise _denied("The date in Credential differs from x-oss-date.")
 
 
 def _expiry(signature: OssSignature) -> datetime:

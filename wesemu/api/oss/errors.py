@@ -164,7 +164,7 @@ def refusal(error: Exception) -> tuple[int, str, str] | None:
         case OssRefused():
             return error.status, error.code, error.message
         case WesemuError():
-            return *_code(error), error.message
+            return *_code(error), error.message if error.field in _NAMES else str(error)
         case OSError() if error.errno in _DENIED:
             message = "the server's files do not allow this: a folder is not writable or readable"
             return 403, "AccessDenied", message

@@ -22,7 +22,7 @@ from wesemu.api.oss.streaming import (
     source_name,
     upload_file,
 )
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InvalidRequest, ObjectExists
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 
 
@@ -140,9 +140,11 @@ class ObjectHandlers:
         return _copied(info)
 
     async def _copy_onto_itself(self, request: web.Request, replaces: bool) -> web.Response:
-        """Copy an object onto itself, which replaces its metadata."""
+        """Copy an object onto itself, which replaces its metadata. Raises ObjectExists."""
         call = request[CALL]
         async with open_source(self._store, request) as source:
+            if not may_overwrite(request):
+                raise ObjectExists(f"{call.key!r} exists, and the request forbids overwriting it")
             record = record_from_headers(request) if replaces else source.info.record
             info = await asyncio.to_thread(
                 self._store.replace_metadata, call.bucket, call.key, record

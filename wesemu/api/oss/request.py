@@ -26,7 +26,8 @@ _CLIENTS = re.compile(r"aliyun-sdk-|alibabacloud-[a-z]+-sdk-v2|ossutil", re.IGNO
 class OssRequest:
     """The target of a request. Without `bucket`, it is the service; without `key`, the bucket.
 
-    `parameters` are decoded, in the order of the URL. `query` has the first value of each name.
+    `parameters` are decoded, in the order of the URL. `query` has the first value of each name;
+    operations refuse a name with two values.
     """
 
     method: str

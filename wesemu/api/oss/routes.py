@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import MultiDict
 
-from wesemu.api.base import OPERATION, REQUEST_ID, Dialect
+from wesemu.api.base import OPERATION, REQUEST_ID, Dialect, single_values
 from wesemu.api.oss.auth import SUBRESOURCES, OssAuthenticator
 from wesemu.api.oss.buckets import BucketHandlers
 from wesemu.api.oss.errors import OssRefused, not_implemented, render
@@ -63,10 +64,12 @@ class OssHandlers:
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Call the operation. Raises OssRefused if it is not emulated."""
+        """Call the operation. Raises OssRefused if it is not emulated, InvalidRequest for a
+        parameter with two values."""
         call = request[CALL]
         subresources = _subresources(call)
         request[OPERATION] = self.name(call, request.headers)
+        single_values(MultiDict(call.parameters))
         operation = self._operations.get((call.level, call.method, subresources))
         if operation is None:
             raise _unknown(call, subresources)

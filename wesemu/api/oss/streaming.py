@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -22,17 +22,19 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
+from wesemu.api.base import parse_time
 from wesemu.api.oss.errors import OssRefused, not_implemented
 from wesemu.api.oss.request import OssRequest
 from wesemu.errors import DigestMismatch, InvalidRequest
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.storage.upload_buffer import Digests, UploadFile
 from wesemu.util.block_writer import write_blocks
+from wesemu.util.text import whole_number
 
 # Conditions and ranges
 
 COPY = "x-oss-copy-source-"
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: str = "") -> None:
@@ -108,10 +110,9 @@ def _matches(tags: str, info: ObjectInfo) -> bool:
 
 def _parse_date(text: str | None) -> datetime | None:
     try:
-        date = parsedate_to_datetime(text or "")
-    except (ValueError, TypeError):
+        return parse_time(text or "")
+    except ValueError:
         return None
-    return date if date.tzinfo else None
 
 
 def _precondition_failed(name: str) -> OssRefused:
@@ -418,9 +419,10 @@ def _text(parent: Element, tag: str) -> str:
 
 
 def _number(text: str) -> int:
-    if not text.isascii() or not text.strip().isdecimal():
-        raise _malformed(f"{text[:80]!r} is not a number")
-    return int(text[:20])
+    number = whole_number(text.strip())
+    if number is None:
+        raise _malformed(f"{text[:80]!r} is not the number of a part")
+    return number
 
 
 def _malformed(what: str) -> OssRefused:

@@ -21,9 +21,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 from multidict import MultiMapping
 
-from wesemu.api.base import OWNER, Event, EventStreams, last_event_id
+from wesemu.api.base import OWNER, Event, EventStreams, last_event_id, single
 from wesemu.api.wes.models import Version
-from wesemu.api.wes.query import single
 from wesemu.api.wes.responses import summary
 from wesemu.errors import InvalidRequest, NotFound, RunActive, RunNotFound
 from wesemu.runs.model import Owner, Run

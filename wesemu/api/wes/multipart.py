@@ -169,7 +169,12 @@ class FormReader:
             raise InvalidRequest("the multipart body ends before its closing boundary") from error
 
     def _part(self, segment: MultipartSegment, events: _Events) -> FormPart:
-        headers = {name.lower(): value.strip() for name, value in segment.headerlist}
+        headers: dict[str, str] = {}
+        for name, value in segment.headerlist:
+            if headers.setdefault(name.lower(), value.strip()) != value.strip():
+                raise InvalidRequest(
+                    f"part {self._number} has two different headers {name[:80]}; send one of them"
+                )
         for field in ("content-transfer-encoding", "content-encoding"):
             if headers.get(field, "").lower() not in _IDENTITY:
                 raise InvalidRequest(

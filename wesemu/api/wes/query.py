@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from multidict import MultiMapping
 
+from wesemu.api.base import single
 from wesemu.api.wes.models import Version
 from wesemu.errors import InvalidRequest, NotFound
 from wesemu.runs.model import RunState
@@ -24,14 +25,6 @@ _NUMBER = re.compile(r"[+-]?[0-9]+")
 _POSITION_BYTES = 8
 _SIGNATURE_BYTES = 16
 _LONGEST_NUMBER = 18
-
-
-def single(query: MultiMapping[str], name: str) -> str:
-    """Return the value, or "". Raises InvalidRequest for two values."""
-    first, *others = query.getall(name, [""])
-    if any(other != first for other in others):
-        raise InvalidRequest("it has two values; send one of them", field=name)
-    return first
 
 
 def page_size(query: MultiMapping[str]) -> int:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from wesemu.api.base import UNREAD
+from wesemu.api.base import UNREAD, refuse_encoded
 from wesemu.api.wes.multipart import FormPart, FormReader
 from wesemu.api.wes.responses import CALLBACK, ECHOED, Limits, ServiceFacts
 from wesemu.engine_parameters import canonical, given_parameters, read_flag
@@ -317,7 +317,7 @@ class RunSubmission:
         """
         request[UNREAD] = []
         fingerprint = RequestFingerprint(read_key(request.headers))
-        _refuse_encoded(request)
+        refuse_encoded(request)
         draft = None
         match request.content_type:
             case "multipart/form-data":
@@ -421,16 +421,6 @@ async def _is_empty(part: FormPart) -> bool:
         if chunk:
             raise InvalidRequest("a file has no name; give every file a name", field=part.name)
     return True
-
-
-def _refuse_encoded(request: web.Request) -> None:
-    """Raise InvalidRequest for compressed bodies: they could expand without bound."""
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
-        raise InvalidRequest(
-            f"the body has the Content-Encoding {encoding[:40]!r}; send it uncompressed",
-            field="Content-Encoding",
-        )
 
 
 def _refuse_large(request: web.Request, limit: int) -> None:
