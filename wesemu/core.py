@@ -26,7 +26,7 @@ from wesemu.composition import (
     open_transfers,
 )
 from wesemu.engines.lease_queue import Capacity
-from wesemu.engines.leases import SystemLeases, declare, live_tickets
+from wesemu.engines.leases import SystemLeases, declare, declare_again, live_tickets
 from wesemu.engines.sandbox import SandboxChoice
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import resolve
@@ -148,6 +148,7 @@ async def open_core(
         wall=wall,
         keep_runs=settings.keep_runs,
         leases=data.leases,
+        declare_leases=partial(declare_again, data.leases, _capacity(node)),
         publisher=transfers.publisher,
         limits=limits,
     )

@@ -33,7 +33,7 @@ def read_flag(value: str) -> bool:
 
 def identifier(value: str) -> str:
     if not (value.isascii() and value.isidentifier()):
-        raise ValueError("is a name of letters, digits and underscores")
+        raise ValueError("must be a name of letters, digits and underscores")
     return value
 
 
@@ -81,7 +81,7 @@ def _rules_or_files(value: str) -> tuple[str, ...]:
 
 def _count(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,3}", value.strip()) or int(value) > _RETRY_LIMIT:
-        raise ValueError(f"is a whole number from 0 to {_RETRY_LIMIT}")
+        raise ValueError(f"must be a whole number from 0 to {_RETRY_LIMIT}")
     return int(value)
 
 
@@ -89,7 +89,7 @@ def _triggers(value: str) -> tuple[str, ...]:
     found = tuple(name.lower() for name in split_names(value))
     for name in found:
         if name not in _TRIGGERS:
-            raise ValueError(f"has {name[:40]!r}; there are {', '.join(sorted(_TRIGGERS))}")
+            raise ValueError(f"has {name[:40]!r}; use {', '.join(sorted(_TRIGGERS))}")
     return found
 
 

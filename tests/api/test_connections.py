@@ -112,7 +112,7 @@ async def test_a_connection_on_which_nothing_moves_is_closed(
 
 
 async def test_a_client_that_takes_its_time_is_served(app: web.Application) -> None:
-    """Bytes that come slowly are no stall."""
+    """Bytes that come slowly are not a stall."""
     async with served(app, stalled=2.0, headers=2.0) as connect:
         reader, writer = await connect()
         for byte in PUT + b"four and5":

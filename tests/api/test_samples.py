@@ -111,7 +111,7 @@ def test_a_sheet_is_read_by_its_columns(tmp_path: Path) -> None:
             "sample,lane,fastq_1,fastq_2\na,1,x,\n-b,1,y,z\na,1,x,w\na,2,v,v,more\n",
             [
                 "line 2: fastq_2 is empty",
-                "line 3: '-b' is no name of a sample",
+                "line 3: '-b' is not a sample name",
                 "line 4: x is in line 2 already",
                 "line 4: sample a has lane 1 in line 2",
                 "line 5: it has more cells than the header",

@@ -1,4 +1,4 @@
-"""The folder in which the server is started is no place from which its processes import."""
+"""The folder in which the server is started is not a place from which its processes import."""
 
 import json
 import sys

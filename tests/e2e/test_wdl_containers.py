@@ -86,7 +86,7 @@ def test_without_the_image_tasks_run_on_this_machine_with_a_note(
     assert run.state == "COMPLETE", run.error
     assert run.text("out/a/made.txt") == "one\ntwo\n"
     assert run.text("out/b/made.txt").strip() == "2"
-    assert "samtools:1.20 cannot be had" in run.log("stderr")
+    assert "samtools:1.20 is not available" in run.log("stderr")
     calls = (tmp_path / "log").read_text()
     assert f"{tool} pull quay.io/biocontainers/samtools:1.20" in calls or tool == "docker"
     assert "ubuntu" not in calls
@@ -103,5 +103,5 @@ def test_never_asks_for_no_image(start: Start, tmp_path: Path) -> None:
 def test_always_fails_with_the_reason(start: Start) -> None:
     run = start("podman", "always").run("WDL", DEFAULT_IMAGE)
     assert run.state == "EXECUTOR_ERROR"
-    assert "image ubuntu:22.04 cannot be had: Error: initializing source" in run.error["message"]
+    assert "image ubuntu:22.04 is not available: Error: initializing source" in run.error["message"]
     assert "no such host" in run.error["message"]

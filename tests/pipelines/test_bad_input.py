@@ -389,7 +389,7 @@ def test_a_path_that_is_a_pattern_is_refused(workflow, config, tmp_path) -> None
         ),
         (
             lambda lane, copy: [lane, copy | {"read_group": "@RG\tID:x\tLB:"}],
-            "reads.1.read_group: '@RG\\tID:x\\tLB:' is no read group: the tag LB has no value",
+            "reads.1.read_group: '@RG\\tID:x\\tLB:' is not a read group: the tag LB has no value",
         ),
     ],
     ids=["the same lane", "a file in two lanes", "two samples", "no read group"],

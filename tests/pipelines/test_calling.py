@@ -92,7 +92,7 @@ def test_ploidy_by_region_and_sex(workflow, sample, tmp_path, caller, slices):
         ({"ploidy": "0"}, "whole number from 1 to 100"),
         ({"ploidy": 2, "sex": "M"}, "it chooses lines of a ploidy file"),
         ({"targets": "empty.bed"}, "empty.bed: it has no intervals"),
-        ({"targets": "cut.bed"}, "cut.bed, line 1: 'c1 5' is no BED interval"),
+        ({"targets": "cut.bed"}, "cut.bed, line 1: 'c1 5' is not a BED interval"),
     ],
 )
 def test_what_cannot_be_ends_before_anything_runs(workflow, sample, more, words):

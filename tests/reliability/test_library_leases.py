@@ -146,7 +146,7 @@ async def test_run_begins_without_any_lease(
     """A run holds nothing between its tasks: a full node does not even keep it from failing."""
     node = await take_node(leases, NODE.cores)
     job = a_job(language, tmp_path / "run", leases, "true")
-    job.workflow_file.write_text("this is no workflow")
+    job.workflow_file.write_text("this is not a workflow")
     story = await play(engine, job)
     assert story.outcome.exit_code == 1
     await release(node)

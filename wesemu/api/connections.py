@@ -114,7 +114,7 @@ def check_public_url(text: str) -> str:
     if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
         raise ValueError("write https://host or https://host/path, without a query")
     if url.user is not None or url.password is not None:
-        raise ValueError("a public URL has no password in it")
+        raise ValueError("a public URL must not contain a password")
     return text.rstrip("/")
 
 
@@ -315,8 +315,11 @@ class Connection(RequestHandler):
             self._head = b""
 
     def _break_open_bodies(self) -> None:
-        """End the bodies that have begun. aiohttp reports a chunk that it cannot parse as the next
-        request only, so the handler of this body would wait for its end."""
+        """End the bodies that have begun, because the rest of them cannot be parsed.
+
+        aiohttp treats the bad chunk as a new, unreadable request. It does not tell the handler that
+        reads the body, which would wait for the end of the body forever.
+        """
         bodies = [payload for _, payload in self._messages]
         if self._current_request is not None:
             bodies.append(self._current_request.content)

@@ -78,7 +78,8 @@ def check_origin(text: str) -> str:
     url = URL(text)
     if url.scheme not in ("http", "https") or not url.host or text != str(url.origin()):
         raise ValueError(
-            f"{text[:80]!r} is no origin; write https://host or https://host:port, without a path"
+            f"{text[:80]!r} is not an origin; write https://host or https://host:port, "
+            "without a path"
         )
     return text
 

@@ -170,7 +170,7 @@ class RequestFault:
 
 @dataclass(frozen=True, slots=True)
 class StruckRequest:
-    """A request that a fault has happened to. `at` is wall clock time."""
+    """A request that a fault was applied to. `at` is wall clock time."""
 
     at: datetime
     method: str
@@ -206,7 +206,7 @@ _BY_NAME = _Pattern("", ())
 
 
 class RequestFaults:
-    """Queue of the faults that wait for requests. `struck` has the last ones that did not."""
+    """Queue of faults for requests. `struck` has the last requests that a fault was applied to."""
 
     def __init__(self) -> None:
         self.struck: deque[StruckRequest] = deque(maxlen=_MOST_STRUCK)

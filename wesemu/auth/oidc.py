@@ -381,5 +381,5 @@ def _numeric_date(claims: Mapping[str, Any], name: str, default: float) -> float
     """Return a NumericDate: seconds since 1970. Raises TokenRefused."""
     value = claims.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenRefused(f"its claim {name} is no time")
+        raise TokenRefused(f"its claim {name} is not a time")
     return value

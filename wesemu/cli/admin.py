@@ -300,7 +300,7 @@ def add(
     }
     fault = fault_from_flags(operation, times, of_calls, of_runs)
     flags = {name: f"--{name.replace('_', '-')}" for name in (*of_calls, *of_runs, "times")}
-    left = call(server, token, lambda client: client.control.order(fault), flags)
+    left = call(server, token, lambda client: client.control.add_fault(fault), flags)
     _print_faults(left, as_json=as_json)
 
 

@@ -87,7 +87,7 @@ def load_settings(**flags: object) -> "Settings":
             ExitStatus.USAGE,
         ) from error
     except ValueError as error:  # invalid TOML
-        raise CommandRefused(f"{file.absolute()} is no TOML: {error}", ExitStatus.USAGE) from error
+        raise CommandRefused(f"{file.absolute()} is not TOML: {error}", ExitStatus.USAGE) from error
     return settings.model_copy(update={"data": settings.data.absolute()})
 
 

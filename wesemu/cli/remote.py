@@ -343,7 +343,7 @@ LAST = "@last"
 
 
 async def find(client: AsyncClient, text: str, *, whole: bool = False) -> Target:
-    """Return the run with this job name, handle or id, or with a unique name that starts so.
+    """Return the run with this job name, handle or id, or the only one whose name begins with it.
 
     `@last` is the newest run. With `whole`, only complete names count: a verb that cancels or
     deletes must not guess. Raise CommandRefused if there is no such run or more than one.
@@ -363,7 +363,7 @@ def choose(candidates: Sequence[Target], text: str, *, whole: bool = False) -> T
         found = [t for t in candidates if any(name.startswith(text) for name in t.names)]
         if found and whole:
             raise CommandRefused(
-                f"{text!r} is no complete name; type {' or '.join(t.name for t in found[:3])}"
+                f"{text!r} is not a complete name; type {' or '.join(t.name for t in found[:3])}"
             )
     match found:
         case [target]:

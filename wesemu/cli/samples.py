@@ -73,7 +73,8 @@ def plan_runs(
 ) -> list[SampleRun]:
     """Return a run for each sample. `outputs` are keys with `{sample}` in place of the name.
 
-    Values that are None are left out. Raise CommandRefused if two samples had one output.
+    Values that are None are left out. Raise CommandRefused if two samples would
+    have the same output.
     """
     for flag, key in outputs.items():
         if key is not None and PLACEHOLDER not in key and len(samples) > 1:
@@ -181,7 +182,7 @@ def _read_rows(
 def _row_errors(cells: Mapping[str, str], row: Mapping[str, object]) -> list[str]:
     errors = [f"{name} is empty" for name in _REQUIRED if not cells[name]]
     if cells["sample"] and not _SAMPLE.fullmatch(cells["sample"]):
-        errors.append(f"{cells['sample'][:80]!r} is no name of a sample; use letters, digits, ._-")
+        errors.append(f"{cells['sample'][:80]!r} is not a sample name; use letters, digits, ._-")
     if None in row:  # csv's key for cells beyond the header
         errors.append("it has more cells than the header")
     return errors

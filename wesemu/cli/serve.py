@@ -171,7 +171,7 @@ async def _serve(
 def _init_scripts(folder: Path | None) -> list[Path]:
     """Return the programs in the folder of the setting `init`, by name.
 
-    Raises CommandRefused for a folder that is missing, and for a file that is no program.
+    Raises CommandRefused for a folder that is missing, and for a file that is not a program.
     """
     if folder is None:
         return []

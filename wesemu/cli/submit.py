@@ -168,7 +168,7 @@ def _locate(workflow: str, temporary: ExitStack) -> OwnWorkflow:
         return _in_folder(_download(name, ref, folder), name.partition("/")[2])
     if workflow.startswith("github:"):
         raise CommandRefused(
-            f"{workflow!r} is no repository; write github:OWNER/REPO or github:OWNER/REPO@TAG",
+            f"{workflow!r} is not a repository; write github:OWNER/REPO or github:OWNER/REPO@TAG",
             ExitStatus.USAGE,
         )
     if _URL.match(workflow):

@@ -134,7 +134,7 @@ class AsyncClient:
             engine_parameters=engine_parameters,
         )
         if not run_id:
-            raise ValueError("a dry run is no run; wes.run_workflow(…) returns its plan")
+            raise ValueError("a dry run is not a run; wes.run_workflow(…) returns its plan")
         return AsyncRun(self, await self.wes.run(run_id))
 
 

@@ -52,7 +52,7 @@ class AsyncBucket:
         return [entry async for entry in self._entries(prefix)]
 
     async def delete(self, key: str) -> None:
-        """Remove an object. A missing object is no error."""
+        """Remove an object. A missing object is not an error."""
         await self._transport.send("DELETE", self._path(key))
 
     def url(self, key: str) -> str:

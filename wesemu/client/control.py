@@ -97,7 +97,7 @@ class ControlOperations:
         """Return the faults that have not been injected yet."""
         return nested_list(await self._transport.call("GET", f"{_ROOT}/faults"), "faults")
 
-    async def order(self, fault: JsonObject) -> list[JsonObject]:
+    async def add_fault(self, fault: JsonObject) -> list[JsonObject]:
         """Add a fault. Return all faults that have not been injected yet."""
         answer = await self._transport.call("POST", f"{_ROOT}/faults", body=fault)
         return nested_list(answer, "faults")
@@ -246,7 +246,7 @@ class AsyncFaults:
         `operation="StartWorkflow", status=503, times=1` refuses a request,
         `next_run={"fails_at_task": 1}` lets a run fail.
         """
-        await self._control.order(fault)
+        await self._control.add_fault(fault)
 
     async def pending(self) -> list[JsonObject]:
         """Return the faults that have not occurred yet."""

@@ -89,7 +89,7 @@ class Client:
         return f"{type(self).__name__}({self.server!r})"
 
     def call(self, action: Callable[[AsyncClient], Awaitable[T]]) -> T:
-        """Return the result of an asynchronous `action`; for what this class has no method."""
+        """Return the result of an asynchronous `action`, for operations without a method here."""
         __tracebackhide__ = True
 
         async def act() -> T:
@@ -313,7 +313,7 @@ class Bucket:
         return self._call(lambda bucket: bucket.list(prefix))
 
     def delete(self, key: str) -> None:
-        """Remove an object. A missing object is no error."""
+        """Remove an object. A missing object is not an error."""
         self._call(lambda bucket: bucket.delete(key))
 
     def url(self, key: str) -> str:

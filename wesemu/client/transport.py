@@ -152,7 +152,7 @@ class Transport:
         """Write the response body of `url` to the file `target`.
 
         If `target` is a folder, the file gets the last part of `name`. The file appears when it is
-        complete. Return its path. Raise InvalidRequest if that part is no name of a file, or the
+        complete. Return its path. Raise InvalidRequest if that part is not a file name, or the
         folder does not exist.
         """
         if await asyncio.to_thread(target.is_dir):

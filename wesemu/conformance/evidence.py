@@ -113,7 +113,7 @@ async def collect(
 
 
 def sleep_seconds(seconds: float) -> int:
-    """Return how long the run to cancel lasts: it ends in time on servers that cancel nothing."""
+    """Return how long the run to cancel sleeps. It ends within `seconds` even if not canceled."""
     return max(2, int(seconds / 4))
 
 
@@ -211,7 +211,7 @@ def check(
     needs: Sequence[str] = (),
     since: str = "0.3.0",
 ) -> Callable[[Judge], ConformanceCheck]:
-    """Make a Check of a function that judges."""
+    """Make a ConformanceCheck of a function that judges."""
     return lambda judge: ConformanceCheck(level, id, section, title, judge, needs, since)
 
 

@@ -99,7 +99,7 @@ class WesProbe:
 
     @property
     def given_up(self) -> str:
-        """Why no more requests are sent, "" if they are."""
+        """Why no more requests are sent; "" while requests are sent."""
         if self._timeouts >= self._limits.silent:
             return f"not sent, after {self._timeouts} requests in a row without an answer"
         if asyncio.get_running_loop().time() > self._deadline:
@@ -221,9 +221,9 @@ def _media_type(response: aiohttp.ClientResponse) -> str:
 
 
 def _parse(content: bytes) -> tuple[JsonValue, str | None]:
-    """Return a JSON value, or None and the reason why the content is none.
+    """Return a JSON value, or None and the reason why the content is not JSON.
 
-    A value with half of a surrogate pair is none: nothing can send it on.
+    A value with half of a surrogate pair is rejected: it cannot be encoded in UTF-8.
     """
     try:
         value = json.loads(content.decode(), parse_constant=_refuse_constant)

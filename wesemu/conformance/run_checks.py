@@ -58,7 +58,7 @@ async def states_legal(evidence: Evidence) -> Answer | None:
     for answer in answers:
         state = answer.word("state")
         if state is not None and state not in STATES[evidence.version]:
-            raise Failure(f"{state} is no state of WES {evidence.version}", answer)
+            raise Failure(f"{state} is not a state of WES {evidence.version}", answer)
     return answers[-1] if answers else None
 
 

@@ -54,7 +54,7 @@ def _is_time(text: str) -> str:
 
 
 class Shape(BaseModel):
-    """A JSON object. Values are not converted: "1" is no number."""
+    """A JSON object. Values are not converted: "1" is not a number."""
 
     model_config = ConfigDict(strict=True)
 

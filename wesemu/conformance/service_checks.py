@@ -83,7 +83,7 @@ async def info_states(evidence: Evidence) -> Answer:
     if not isinstance(counts, dict):
         raise Skip("service-info has no system_state_counts")
     if unknown := sorted(counts.keys() - STATES[evidence.version]):
-        raise Failure(f"system_state_counts has {unknown[0]}, which is no state", evidence.info)
+        raise Failure(f"system_state_counts has {unknown[0]}, which is not a state", evidence.info)
     return evidence.info
 
 
@@ -297,7 +297,7 @@ async def list_bad_token(evidence: Evidence) -> Answer:
     MUST,
     "list.page-size-invalid",
     "ListRuns",
-    "refuses a page_size that is no number with 400",
+    "refuses a page_size that is not a number with 400",
     _LIST,
 )
 async def list_bad_size(evidence: Evidence) -> Answer:

@@ -123,7 +123,7 @@ def _head(file: FileIO, size: int) -> _Head:
 
 
 def _records(head: _Head) -> list[_Record]:
-    """Return the whole records. Raises ValueError if the text is no FASTQ."""
+    """Return the whole records. Raises ValueError if the text is not FASTQ."""
     lines = [line.rstrip("\r") for line in head.text.decode("ascii", "replace").split("\n")]
     if not head.is_whole:
         lines = lines[:-1]  # it may be cut
@@ -132,9 +132,9 @@ def _records(head: _Head) -> list[_Record]:
         name, sequence, plus, quality = lines[first : first + 4]
         is_record = name.startswith("@") and plus.startswith("+") and len(sequence) == len(quality)
         if not is_record and not found:
-            raise ValueError(f"this is no FASTQ; it looks like {looks_like(head.text[:100])}")
+            raise ValueError(f"this is not FASTQ; it looks like {looks_like(head.text[:100])}")
         if not is_record:
-            raise ValueError(f"record {len(found) + 1} is no FASTQ record: {name[:80]!r}")
+            raise ValueError(f"record {len(found) + 1} is not a FASTQ record: {name[:80]!r}")
         found.append((name, sequence, quality))
     if not found:
         raise ValueError("the file has no whole record at its beginning")

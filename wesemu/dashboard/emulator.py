@@ -168,7 +168,7 @@ def _waiting(faults: FaultHandlers) -> Iterator[JsonValue]:
 
 
 def _struck(faults: FaultHandlers) -> Iterator[JsonValue]:
-    """Yield the last requests and runs that a fault has happened to, the newest first."""
+    """Yield the last requests and runs that a fault was applied to, the newest first."""
     for run_id, fault in reversed(faults.policy.struck):
         yield {"at": None, "what": f"run {run_id}", "run": run_id, "effect": _effect(fault)}
     for each in reversed(faults.calls.struck):

@@ -102,7 +102,7 @@ def _mean(values: Sequence[float], default: float) -> float:
 
 
 def _direct(name: str, every: set[str], needs: Needs) -> set[str]:
-    """Leave out what another needed rule needs, too: the path through that one shows it."""
+    """Return the needed rules without those that a longer path reaches (transitive reduction)."""
     indirect: set[str] = set()
     pending = [one for needed in every for one in needs[needed]]
     while pending:

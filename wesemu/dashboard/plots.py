@@ -2,7 +2,7 @@
 
 A plot is JSON: `title`, `x` and `y` (axis labels), `ticks` (texts below the x axis, with their
 place `at`), `top` (end of the y axis, which begins at 0), and either `path` (SVG, a line) or `bars`
-(`at`, `width`, `height`, `label`, `value`). A row that is no figure is left out: a tool may be
+(`at`, `width`, `height`, `label`, `value`). A row that is not a figure is left out: a tool may be
 writing the report just now.
 """
 

@@ -253,7 +253,7 @@ def _left(run: Run, now: datetime, seconds_left: float | None) -> str:
 
 
 def _failed(run: Run) -> str:
-    """Return which file and record, what, and what to do."""
+    """Return the file and record of a failure, its message, and what to do."""
     if (failure := run.failure) is None:
         return "Failed."
     where = [

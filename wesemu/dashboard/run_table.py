@@ -95,7 +95,7 @@ async def _find(
     A search is the id or name of a run, a tag (`name=value`), or the name of a workflow.
     """
     if group and group not in _GROUPS:
-        raise InvalidRequest(f"{group[:40]!r} is no filter", field="state")
+        raise InvalidRequest(f"{group[:40]!r} is not a filter", field="state")
     states = _GROUPS.get(group, ())
     if search and (run := await run_by_name(runs, owner, search)) is not None:
         shown = not states or run.state in states
@@ -140,7 +140,7 @@ def _before(text: str) -> int | None:
         return None
     number = whole_number(text)
     if number is None:
-        raise InvalidRequest(f"{text[:40]!r} is no page; open /ui/ again", field="before")
+        raise InvalidRequest(f"{text[:40]!r} is not a page; open /ui/ again", field="before")
     return number
 
 

@@ -21,10 +21,11 @@ def work_ratio(run: Run, earlier: Run) -> float:
 def seconds_left(
     tasks: Sequence[TaskLog], earlier: Sequence[TaskLog], ratio: float, now: datetime
 ) -> float | None:
-    """Return the wall-clock seconds until the last task ends; None if nothing tells.
+    """Return the wall-clock seconds until the last task ends; None if they cannot be estimated.
 
     `earlier` are the tasks of a complete run of the same workflow, or none; `ratio` is how much
-    more work there is than in that run. It is None, too, for a run that is slower than that.
+    more work there is than in that run. A run that takes longer than the earlier one has no
+    estimate.
     """
     latest = latest_attempts(tasks)
     if {task.name for task in latest} <= {task.name for task in earlier}:
@@ -50,7 +51,7 @@ def _by_earlier_run(
 
 
 def _by_own_tasks(latest: Sequence[TaskLog], now: datetime) -> float | None:
-    """Take the mean of the finished tasks of each rule, and as many at once as until now."""
+    """Assume that a task takes the mean time of its rule, and that concurrency stays the same."""
     means = _means(task for task in latest if task.state is TaskState.COMPLETE)
     undone = [task for task in latest if task.state in (TaskState.QUEUED, TaskState.RUNNING)]
     if not means or any(task.name not in means for task in undone):

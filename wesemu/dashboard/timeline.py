@@ -76,7 +76,7 @@ def timeline(
 def _page_number(text: str) -> int:
     number = whole_number(text or "1")
     if not number:
-        raise InvalidRequest(f"{text[:40]!r} is no page; pages count from 1", field="page")
+        raise InvalidRequest(f"{text[:40]!r} is not a page; pages count from 1", field="page")
     return number
 
 
@@ -173,7 +173,7 @@ def _rule_bars(run: Run, tasks: Iterable[TaskLog], axis: Axis, now: datetime) ->
 
 
 def _joint_state(attempts: Iterable[TaskLog]) -> TaskState:
-    """Return the state of a rule: running, or else failed, if the last attempt of a task is."""
+    """Return running, failed, canceled or complete: the first that a last attempt of a task is."""
     latest = {task.id: task for task in sorted(attempts, key=lambda task: task.attempt)}
     states = {task.state for task in latest.values()}
     order = (TaskState.RUNNING, TaskState.EXECUTOR_ERROR, TaskState.CANCELED)

@@ -103,16 +103,16 @@ def reference_file(run: Run, workspace: Workspace) -> Path | None:
 def _filter(query: Mapping[str, str]) -> Filter:
     kind = query.get("kind", "")
     if kind and kind not in _KINDS:
-        raise InvalidRequest(f"{kind[:40]!r} is no kind of variant", field="kind")
+        raise InvalidRequest(f"{kind[:40]!r} is not a kind of variant", field="kind")
     try:
         start = int(query.get("start") or 0)
         quality = float(query.get("quality") or 0)
     except ValueError as error:
         raise InvalidRequest("start and quality are numbers") from error
     if not math.isfinite(quality):
-        raise InvalidRequest("quality is no number", field="quality")
+        raise InvalidRequest("quality is not a number", field="quality")
     if not 0 <= start < 1 << 40:
-        raise InvalidRequest("start is no position", field="start")
+        raise InvalidRequest("start is not a position", field="start")
     return Filter(query.get("contig", ""), start, kind, quality)
 
 

@@ -188,7 +188,7 @@ class Flagstat:
 def run_checks(
     data: Path, fixture: Fixture, done: Sequence[FinishedRequest], *, exact: bool = True
 ) -> Iterator[Check]:
-    """Yield all checks, in the request to print them. Block for about a second.
+    """Yield all checks in the order in which to print them. Block for about a second.
 
     Without `exact`, compare files by their records, because Parabricks writes its paths into
     headers, and tolerate DUPLICATES_WITHIN.

@@ -15,7 +15,7 @@ These modules serve every workflow language:
     launch_spec     engine.json: the parameters of a launch
     dry_run         plans a workflow without running it
     sandbox         limits what the processes of a run may read and write
-    namespaces, landlock              the kernel interfaces of the sandbox
+    isolation       the kernel interfaces of the sandbox
     processes       finds, identifies and ends processes
     failures        the cause of a failed task, and hints
     library_engine, library_worker    engines that are Python libraries (CWL, WDL)

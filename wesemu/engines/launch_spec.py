@@ -323,7 +323,7 @@ def parsed_options(spec: LaunchSpec) -> Any:
 
 
 def _refuse_missing(options: SnakemakeOptions, folder: Path) -> None:
-    """Raise ValueError for a profile that is no attachment.
+    """Raise ValueError for a profile that is not an attachment.
 
     Snakemake would also search the configuration folder of the server's user.
     """

@@ -374,7 +374,7 @@ class _LeaseFolder:
         except (ValueError, KeyError, TypeError):
             if self._known is None:
                 raise SystemFault(
-                    f"{self._folder / _NODE} has no capacity of this node; restart the server"
+                    f"{self._folder / _NODE} lacks the capacity of this node; restart the server"
                 ) from None
             _write_capacity(self._descriptor, self._known)
         return self._known

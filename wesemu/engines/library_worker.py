@@ -203,7 +203,7 @@ NAME = "outputs.json"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptOutputs:
+class KeptOutput:
     """An output file: `name` below the folder, size in bytes, SHA-1 in hexadecimal if requested."""
 
     name: Path
@@ -224,7 +224,7 @@ class LibraryResults:
         self._root = workspace.root.resolve()
         self._files = dict[str, None]()
 
-    def keep(self, source: Path, name: Path, *, digest: bool = False) -> KeptOutputs | None:
+    def keep(self, source: Path, name: Path, *, digest: bool = False) -> KeptOutput | None:
         """Put a file at `name` below the folder; replaces an existing one.
 
         Returns None if the file cannot be published.
@@ -258,10 +258,10 @@ class LibraryResults:
             return unpublishable_reason(self._workspace, source)
         return None if source.is_file() else "it does not exist"
 
-    def keep_folder(self, source: Path, name: Path, *, digest: bool = False) -> list[KeptOutputs]:
+    def keep_folder(self, source: Path, name: Path, *, digest: bool = False) -> list[KeptOutput]:
         """Put the files of a folder below `name`; follows links to other folders of the run."""
         (self.folder / name).mkdir(parents=True, exist_ok=True)
-        kept: list[KeptOutputs | None] = []
+        kept: list[KeptOutput | None] = []
         for path in walk(source, lambda real: real.is_relative_to(self._root)):
             inner = name / path.relative_to(source)
             if path.is_dir() and not path.is_symlink():
@@ -270,7 +270,7 @@ class LibraryResults:
                 kept.append(self.keep(path, inner, digest=digest))
         return [one for one in kept if one is not None]
 
-    def write(self, text: str, name: Path, *, digest: bool = False) -> KeptOutputs:
+    def write(self, text: str, name: Path, *, digest: bool = False) -> KeptOutput:
         self._make_target(name).write_text(text, encoding="utf-8", newline="")
         return self._describe(name, digest=digest)
 
@@ -278,11 +278,11 @@ class LibraryResults:
         """Record an output that cannot be published."""
         self.problems.append(Unpublished(printable_path(f"{FOLDER}/{name}"), reason))
 
-    def _describe(self, name: Path, *, digest: bool) -> KeptOutputs:
+    def _describe(self, name: Path, *, digest: bool) -> KeptOutput:
         with (self.folder / name).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             sha1 = hashlib.file_digest(file, "sha1").hexdigest() if digest else None
-        return KeptOutputs(name, size, sha1)
+        return KeptOutput(name, size, sha1)
 
     def _make_target(self, name: Path) -> Path:
         target = self.folder / name

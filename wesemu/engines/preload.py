@@ -60,7 +60,7 @@ _SNAKEMAKE_MODULES = (
 
 
 def _load_snakemake() -> None:
-    """Also fill the plugin registries and the processor name, which Snakemake asks a program."""
+    """Also fill the plugin registries and the processor name, which a program would look up."""
     hooks: Any = import_module("wesemu.engines.snakemake.hooks")
     if not hooks.is_tested(hooks.INSTALLED):
         raise RuntimeError("this version of Snakemake has not been tested with the warm mode")
@@ -153,7 +153,7 @@ _WDL_VERSIONS = ("draft-2", "1.0", "1.1", "1.2")
 
 
 def _load_cwltool() -> None:
-    """Also parse the schemas: a run needs two, which takes longer than a small workflow."""
+    """Also parse the schemas. A run needs two; parsing them takes longer than a small workflow."""
     import_module("wesemu.engines.cwl.worker")
     import_module("wesemu.engines.cwl.dry_run")
     for name in ("main", "executors", "argparser", "context", "job", "workflow"):

@@ -40,7 +40,7 @@ class BamIndex(NamedTuple):
 def read_bam_index(path: Path, contigs: int) -> BamIndex:
     """Read the index of a BAM with so many contigs.
 
-    Raises ValueError for a file that is no BAI or CSI, or has another number of contigs.
+    Raises ValueError for a file that is not a BAI or CSI, or has another number of contigs.
     """
     data = path.read_bytes()
     if data[:2] == GZIP_MAGIC:

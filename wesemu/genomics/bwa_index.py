@@ -108,7 +108,7 @@ def index_fault(reference: str, indexer: str = "bwa") -> str | None:
     """Return why the .fai and the index of `reference` cannot be used, or None if they can.
 
     Compares sizes and names only, which is cheap and finds a cut or half-built index;
-    `index_check` compares contents.
+    `reference_records.index_mismatch` compares contents.
     """
     try:
         contigs = read_contigs(reference)

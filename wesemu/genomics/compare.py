@@ -224,7 +224,7 @@ def read_vcf(path: Path, min_quality: float | None = None) -> dict[str, list[Rec
     seen_header = False
     for number, line in read_lines(path):
         if number == 1 and not line.startswith("##fileformat=VCF"):
-            raise InputError(f"{path.name} is no VCF: it begins {line[:30]!r}", file=path.name)
+            raise InputError(f"{path.name} is not VCF: it begins {line[:30]!r}", file=path.name)
         if line.startswith("#"):
             seen_header = seen_header or line.startswith("#CHROM")
             continue
@@ -237,7 +237,7 @@ def read_vcf(path: Path, min_quality: float | None = None) -> dict[str, list[Rec
             record = _parse_record(fields, number)
         except (IndexError, ValueError) as error:
             raise InputError(
-                f"{path.name}, line {number} is no VCF record with a genotype: {error}",
+                f"{path.name}, line {number} is not a VCF record with a genotype: {error}",
                 file=path.name,
                 record=number,
             ) from error
@@ -265,7 +265,7 @@ def _parse_record(fields: list[str], number: int) -> Record:
 def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
     """Return half-open 0-based intervals by contig: sorted, with overlapping ones joined.
 
-    Raises InputError for a line that is no interval.
+    Raises InputError for a line that is not an interval.
     """
     intervals: dict[str, list[tuple[int, int]]] = {}
     for number, line in read_lines(path):
@@ -276,7 +276,7 @@ def read_bed(path: Path) -> dict[str, list[tuple[int, int]]]:
             intervals.setdefault(contig, []).append((int(start), int(end)))
         except ValueError as error:
             raise InputError(
-                f"{path.name}, line {number} is no BED interval: {line[:60]!r}",
+                f"{path.name}, line {number} is not a BED interval: {line[:60]!r}",
                 file=path.name,
                 record=number,
             ) from error
@@ -306,7 +306,7 @@ def read_fasta(path: Path) -> Iterator[tuple[str, str]]:
             name, pieces = (line[1:].split() or [""])[0], []
         elif name is None:
             raise InputError(
-                f"{path.name} is no FASTA: it begins {line[:30]!r}", file=path.name, record=number
+                f"{path.name} is not FASTA: it begins {line[:30]!r}", file=path.name, record=number
             )
         else:
             pieces.append(line.strip())

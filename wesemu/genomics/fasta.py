@@ -260,8 +260,8 @@ class FastaReader:
         hint = next((hint for letters, hint in _HINTS.items() if letter in letters), "Correct it")
         raise self._fault(
             f"{self._path}: the sequence {self.names[-1]!r} (number {len(self.names)}) has "
-            f"{letter!r} at position {position:,} (line {line}), which is no IUPAC base of DNA. "
-            f"{hint}.",
+            f"{letter!r} at position {position:,} (line {line}), which is not an IUPAC base of "
+            f"DNA. {hint}.",
             len(self.names),
         )
 

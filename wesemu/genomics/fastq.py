@@ -227,7 +227,7 @@ class PairedReader:
             record = self._record(0) - 1
             raise self._first.fault(
                 f"{self._first.name}: the {self._sparse[0]} pairs up to record {record} have fewer "
-                f"than {self._batch_bases // (2 * MOST_PAIRS)} bases a read. So short reads map "
+                f"than {self._batch_bases // (2 * MOST_PAIRS)} bases a read. Reads this short map "
                 "nowhere: remove them from both files.",
                 record,
             )

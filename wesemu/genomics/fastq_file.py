@@ -335,7 +335,7 @@ class FastqFile:
             )
             advice = (
                 "They may be reads that were appended uncompressed, or a damaged part: fetch the "
-                f"file again, or cut it there (head -c {error.offset}) if they are no reads."
+                f"file again, or cut it there (head -c {error.offset}) if they are not reads."
             )
         elif self._compressed:
             problem = f"the gzip data is damaged ({error})"

@@ -378,7 +378,7 @@ def _differs_in_a_window(transform: _Transform, length: int, window: Window) -> 
 
 
 def _is_found(transform: _Transform, bases: bytes, start: int) -> bool:
-    """Return whether the transform has these bases; if they are rare, also whether at `start`."""
+    """Return whether the transform has these bases; if rare, also whether at `start`."""
     first, end = 0, transform.rows
     for base in reversed(bases):
         first = transform.starts[base] + transform.count(base, first)

@@ -93,7 +93,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def check_template(name: str, template: str) -> None:
     """Raise InvalidRequest for a name or a template that cannot be used."""
     if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{name!r} is no mapper's name; use letters, digits and . _ -")
+        raise InvalidRequest(f"{name!r} is not a mapper's name; use letters, digits and . _ -")
     used = set[str]()
     for word in _arguments(name, template):
         names = _placeholders(name, word)
@@ -155,7 +155,7 @@ def _placeholders(name: str, word: str) -> set[str]:
     for field, form, conversion in fields:
         if field is not None and (field not in PLACEHOLDERS or form or conversion):
             raise InvalidRequest(
-                f"mapper {name}: {{{field}}} is no placeholder; there are "
+                f"mapper {name}: {{{field}}} is not a placeholder; use one of "
                 f"{', '.join(f'{{{known}}}' for known in PLACEHOLDERS)}"
             )
     return names

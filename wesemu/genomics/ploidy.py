@@ -136,7 +136,7 @@ class PloidyFile:
         if contig == start == end == "*":
             return _Line(None, sex, int(copies), number)
         if not _NUMBER.fullmatch(start) or not _NUMBER.fullmatch(end) or int(start) < 1:
-            raise self._refused(number, f"{start} and {end} are no positions, counted from 1.")
+            raise self._refused(number, f"{start} and {end} are not positions, counted from 1.")
         if int(end) < int(start):
             raise self._refused(number, f"the region ends at {end}, before its start {start}.")
         return _Line(Interval(contig, int(start) - 1, int(end), number), sex, int(copies), number)
@@ -166,7 +166,9 @@ class PloidyFile:
                     f"{caller} cannot call with ploidy {line.copies}, {highest} at most.",
                 )
             if line.interval is None and line.copies == 0:
-                raise self._refused(line.number, "no base would be called: ploidy 0 of all.")
+                raise self._refused(
+                    line.number, "the ploidy of all bases is 0, so nothing would be called."
+                )
 
     def _check_overlaps(self, regions: list[tuple[Interval, int]]) -> None:
         for (one, _), (two, _) in pairwise(sorted(regions)):

@@ -183,7 +183,7 @@ def _fault_of_field(field: str, tag: str, value: str) -> str | None:
 
 def _refused(text: str, fault: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{text[:200]!r} is no read group: {fault}. {_EXAMPLE}", field="read_group"
+        f"{text[:200]!r} is not a read group: {fault}. {_EXAMPLE}", field="read_group"
     )
 
 

@@ -1,7 +1,7 @@
 """Store of reference genomes: registered by name, or prepared from a user's FASTA, indexed once.
 
 A reference is built under a lock in a temporary folder, and renamed when it is complete. An index
-is used if it was compared with its FASTA (`index_check`); otherwise it is built again.
+is used if it was compared with its FASTA (`index_mismatch`); otherwise it is built again.
 """
 
 import fcntl

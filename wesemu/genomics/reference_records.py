@@ -163,7 +163,7 @@ class _Comparison:
         codes = text.translate(_CODES)
         if _FORBIDDEN in codes:
             letter = chr(text[codes.index(_FORBIDDEN)])
-            raise _Mismatch(f"{self._fasta.name} has {letter!r}, which is no base")
+            raise _Mismatch(f"{self._fasta.name} has {letter!r}, which is not a base")
         packed = self._packed.bases(start, start + len(text))
         self._count(packed)
         self._compare_unpacked(packed, start)

@@ -56,7 +56,7 @@ def _interval(fields: Sequence[str], line: int, name: str) -> Interval:
     if len(fields) < 3 or not all(map(_NUMBER.fullmatch, fields[1:3])):
         shown = " ".join(fields)[:_SHOWN]
         raise refuse(
-            f"{shown!r} is no BED interval; write contig, start (from 0) and end, with tabs."
+            f"{shown!r} is not a BED interval; write contig, start (from 0) and end, with tabs."
         )
     start, end = int(fields[1]), int(fields[2])
     if end < start:

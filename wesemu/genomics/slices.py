@@ -1,8 +1,8 @@
 """Prepare variant calling: `python -m wesemu.genomics.slices COMMAND`.
 
 `targets` checks a BED file, `ploidy` a ploidy file, and `slice` writes the intervals of one slice
-of the genome; slices are called in parallel. With the index of a BAM, places without a read are in
-no slice.
+of the genome; slices are called in parallel. With the index of a BAM, slices leave out places
+without reads.
 
 Exit status: 0; 65 bad input (`--error` holds the message).
 """

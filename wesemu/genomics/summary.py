@@ -133,8 +133,7 @@ def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
 
 
 def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warn about lanes with swapped mates, or with equal figures: copies of a file have other
-    names."""
+    """Warn about lanes with swapped mates, and about lanes that look like copies of each other."""
     seen: dict[tuple[Any, ...], str] = {}
     for lane in lanes:
         figures = (lane["reads"], lane["bases"], lane.get("last_name"))

@@ -155,8 +155,8 @@ def _in_place_of_bwa() -> Tool:
     if fault := bwa_mem3_fault():
         raise ToolMissing(
             f"{missing}, and bwa-mem3 cannot map in its place: {fault}. Install bwa (Debian's and "
-            "bioconda's package bwa) and put it on PATH, or set `tools.bwa`. Only what Parabricks "
-            "maps on a GPU needs none.",
+            "bioconda's package bwa) and put it on PATH, or set `tools.bwa`. Runs that map with "
+            "Parabricks on a GPU do not need bwa.",
             field="mapper",
         )
     return _bwa_mem3(f"bwa-mem3 maps in place of bwa: {missing}.")
@@ -171,13 +171,15 @@ def check_commands(commands: Mapping[str, str]) -> dict[str, str]:
         name = given.lower().replace("_", "-")
         if name not in (*REQUIRED, *OPTIONAL):
             known = ", ".join((*REQUIRED, *OPTIONAL))
-            raise ValueError(f"there is no tool {given!r}; there are {known}")
+            raise ValueError(f"there is no tool {given!r}; use one of {known}")
         try:
             argv = shlex.split(command)
         except ValueError as error:
             raise ValueError(f"the command of {given} cannot be read: {error}") from error
         if not argv:
-            raise ValueError(f"the command of {given} is empty; leave it out to have it found")
+            raise ValueError(
+                f"the command of {given} is empty; leave it out to use the tool on PATH"
+            )
         if argv == ["wheel"] and name not in REQUIRED:
             raise ValueError(f"{given} has no wheel; name a command")
         if "/" in argv[0]:

@@ -197,7 +197,7 @@ def _part(name: str, path: Path, url: str | None = None) -> PartFile:
 def redacted_content(path: Path) -> bytes | None:
     """Return the file's content without the credentials in its URLs; None if there are none."""
     content = path.read_bytes()
-    text = content.decode(errors="surrogateescape")  # keeps bytes that are no UTF-8
+    text = content.decode(errors="surrogateescape")  # keeps bytes that are not UTF-8
     redacted = redact_urls(text)
     return None if redacted == text else redacted.encode(errors="surrogateescape")
 

@@ -62,7 +62,7 @@ _HEADER = re.compile(
 _ASSIGNED = re.compile(
     rf"(?P<name>(?P<option>(?<![\w-])--[\w-]{{0,60}}?)?{_VARIABLE}"
     r"(?:=(?!=)|(?(option)[ \t]+(?!-)|(?!))))"
-    # Counts of tokens, redacted values and shell variables are no secrets.
+    # Counts of tokens, redacted values and shell variables are not secrets.
     rf"(?!(?<=tokens[ =])\d+\b|{REDACTED}\b|\"?\$[\w{{(])"
     rf"(?:(?P<quote>{_QUOTE})(?!(?P=quote)){_up_to('quote')}|{_PLAIN})",
     re.IGNORECASE | re.DOTALL,

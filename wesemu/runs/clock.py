@@ -109,8 +109,8 @@ class ClockRate:
         """
         if speed is not None and not 0 <= speed <= FASTEST:
             raise InvalidRequest(
-                f"{speed} is no speed; write emulated seconds per second, from 0 (time stands "
-                f"still) to {FASTEST:.0f}",
+                f"{speed} is not a valid speed; write emulated seconds per second, from 0 "
+                f"(time stands still) to {FASTEST:.0f}",
                 field="speed",
             )
         if step < timedelta():
@@ -126,7 +126,7 @@ class ClockRate:
 class EmulatedClock:
     """A clock that runs at a `ClockRate`. A change of the rate wakes everyone who waits.
 
-    It never goes back: if the wall clock is set back, it stands still until that has caught up.
+    It never goes back: if the wall clock is set back, emulated time stands still meanwhile.
     """
 
     def __init__(self, wall: Clock, rate: ClockRate) -> None:

@@ -1,9 +1,9 @@
 """The index database: SQLite in WAL mode, with two writing and one reading connection.
 
-Of the writing connections one syncs each commit. The other, for changes that a power cut may undo,
-does not; the next durable commit makes them durable, too. One writes at a time.
+One writing connection syncs each commit. The other does not: it is for changes that a power cut may
+undo until the next durable commit. Only one of them writes at a time.
 
-It has the schema with its migrations, too.
+The module also has the schema with its migrations.
 """
 
 import asyncio

@@ -354,8 +354,8 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
 def restore_backup(file: Path, data: DataDirectory) -> int:
     """Unpack a backup into an absent or empty directory. Return the number of its runs.
 
-    Raises InvalidRequest for a file that is no backup or a damaged one, SystemFault for a directory
-    that is not empty, OSError. After an error, the directory is empty.
+    Raises InvalidRequest for a file that is not a backup or is damaged, SystemFault for a
+    directory that is not empty, OSError. After an error, the directory is empty.
     """
     if data.root.exists() and any(data.root.iterdir()):
         raise SystemFault(

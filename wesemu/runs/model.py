@@ -68,7 +68,7 @@ def pretended_bases(tags: Mapping[str, str]) -> int | None:
     bases = Decimal(text) if _NUMBER.fullmatch(text) else Decimal(0)
     if bases != bases.to_integral_value() or not 1 <= bases <= MOST_BASES:
         raise InvalidRequest(
-            f"{text[:40]!r} is no number of base pairs; write a whole number from 1 to 1e15, "
+            f"{text[:40]!r} is not a number of base pairs; write a whole number from 1 to 1e15, "
             'as "120e9"',
             field=PRETENDED,
         )

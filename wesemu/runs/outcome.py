@@ -26,7 +26,7 @@ def count_crash(workspace: Workspace) -> None:
     if crashes >= CRASH_LIMIT:
         raise EngineFault(
             f"the engine's process vanished {crashes} times without an exit status, over all "
-            "starts of the server; the run is given up. Was it killed for want of memory?"
+            "starts of the server; it is not started again. Did the machine run out of memory?"
         )
 
 

@@ -84,7 +84,7 @@ class Workspace:
 
     @property
     def tasks(self) -> Path:
-        """`tasks/<job>-<attempt>/{stdout,stderr}`."""
+        """`tasks/<id>-<attempt>/{stdout,stderr}`."""
         return self.root / "tasks"
 
     @property

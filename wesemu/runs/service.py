@@ -80,7 +80,7 @@ class ServicePolicy:
         bases = pretended_bases(request.tags)
         if bases is not None and not workflow:
             raise InvalidRequest(
-                "only mapping and wgs have a service level that goes by their size; leave it out",
+                "only mapping and wgs have a service level that depends on the size; leave it out",
                 field=PRETENDED,
             )
         return replace(self._terms, bases=bases)

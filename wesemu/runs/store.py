@@ -411,7 +411,7 @@ class RunStore:
         return not await self._database.rows("SELECT 1 FROM runs LIMIT 1")
 
     async def known(self, names: Iterable[str]) -> set[RunId]:
-        """Return those `names`, of files for example, that are ids of runs."""
+        """Return the `names`, such as names of files, that are ids of runs."""
         ids = [name for name in names if name.isascii()]  # others may not be UTF-8
         rows = await self._database.rows(
             f"SELECT id FROM runs WHERE id IN ({', '.join('?' * len(ids))})", ids

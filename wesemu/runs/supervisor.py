@@ -316,7 +316,7 @@ class Supervisor:
                     case RunStarted() | Progress():
                         self._changes.notify(run.id)
         if failed_task is not None:
-            raise FaultInjected(f"the task {failed_task} failed, as was asked of the control API")
+            raise FaultInjected(f"the task {failed_task} failed, as the control API requested")
         return failures
 
     async def _suspend(self, run_id: RunId) -> None:
@@ -338,7 +338,7 @@ class Supervisor:
         elif outcome.crashed:
             raise EngineFault(
                 f"the engine's process vanished {_RESUMES + 1} times without an exit status; "
-                "was it killed for want of memory?"
+                "did the machine run out of memory?"
             )
         elif outcome.exit_code == 0:
             await self._complete(run, workspace, plan, outcome)

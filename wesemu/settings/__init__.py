@@ -405,7 +405,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Variables of the command line, such as WESEMU_SERVER, are no settings.
+        # Variables of the command line, such as WESEMU_SERVER, are not settings.
         if isinstance(env_settings, EnvSettingsSource):
             variables = env_settings.env_vars.items()
             env_settings.env_vars = {

@@ -111,7 +111,7 @@ def _groups(model: type[BaseModel], prefix: str) -> Iterator[SettingGroup]:
 
 
 def _group_of(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """Return the settings group that a field holds, and what its key has besides the name."""
+    """Return the settings group in a field, and the suffix of the group's key (".<name>" or "")."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return annotation, ""
     if get_origin(annotation) is dict:

@@ -75,7 +75,7 @@ class BucketAdmin:
             raise BucketNotEmpty(f"the bucket {bucket!r} is a link made by hand; remove it by hand")
         _remove_server_files(folder)
         if not remove_empty(folder):
-            raise BucketNotEmpty(f"the bucket {bucket!r} still holds files that are no objects")
+            raise BucketNotEmpty(f"the bucket {bucket!r} still holds files that are not objects")
 
     def empty(self) -> None:
         """Remove every bucket and its contents; for a bucket that is a link, remove the link only.

@@ -412,7 +412,7 @@ def check_key(key: str, *, field: str | None = None) -> list[str]:
     """Return the path components of a key. Raise InvalidRequest for an invalid key."""
     parts = key.split("/")
     if any(unicodedata.category(letter).startswith("C") for letter in key):
-        problem = "has a control character or a code point that is no character"
+        problem = "has a control character or a code point that is not a character"
     elif key.startswith(("/", "\\")):
         problem = (
             "is absolute; write the path from the bucket's top (`wesemu bucket put` sends a file "

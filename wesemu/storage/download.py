@@ -1,6 +1,6 @@
 """HTTP downloads: streamed to disk, resumed after failures, verified by size and checksum.
 
-Responses are not decoded: the stored bytes are those that the server calls the file's.
+Responses are stored as sent: a Content-Encoding is not decoded.
 
 The parts of this module are `HttpFetcher`, which opens URLs, the download of one file, and the
 minimum throughput of a response.

@@ -78,7 +78,7 @@ class MetadataStore:
         self._write(self._path(key), key, stat, record)
 
     def keep(self, key: str, stat: os.stat_result) -> None:
-        """Keep the record of the present file: it is valid again if its replacement is undone."""
+        """Keep the record of the present file, in case its replacement is undone."""
         if (record := self.load(key, stat)) is not None:
             self._write(self._path(key).with_suffix(_EARLIER), key, stat, record)
 
@@ -373,7 +373,7 @@ class ObjectStore:
 
     @contextmanager
     def _key_lock(self, target: ObjectPath) -> Iterator[None]:
-        """Lock the file and the record of a key. A file that is replaced is freed after that."""
+        """Lock the file and the record of a key. A replaced file is freed later."""
         with held_open(target.path), self._key_locks[hash((target.folder, target.key)) % _LOCKS]:
             yield
 
@@ -470,7 +470,7 @@ def _append_to(
         raise NotAppendable(f"{target.key!r} was not made by appending; upload it anew instead")
     if position != before.size:
         raise WrongPosition(
-            f"{target.key!r} has {before.size} bytes; go on there, not at {position}",
+            f"{target.key!r} has {before.size} bytes; append there, not at {position}",
             length=before.size,
         )
     status = upload.append_to(target.path)
@@ -489,7 +489,7 @@ def _remove_folder(path: Path) -> None:
 
 
 def _record_after_append(before: ObjectInfo, digests: Digests) -> ObjectRecord:
-    """Return the record with a new ETag, which is no MD5 of the whole (OSS promises none)."""
+    """Return the record with a new ETag, which is not an MD5 of the whole (OSS promises none)."""
     crc = None
     if before.record.crc64 is not None and digests.crc64 is not None:
         crc = combine_crc64([(before.record.crc64, before.size), (digests.crc64, digests.size)])

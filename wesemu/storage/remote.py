@@ -338,7 +338,7 @@ class RemoteBucket:
         return f"oss://{self.name}/{key}"
 
     def check(self, key: str, *, field: str | None = None) -> None:
-        """Raise InvalidRequest for a key that leaves the prefix or is no path."""
+        """Raise InvalidRequest for a key that leaves the prefix or is not a path."""
         check_key(key, field=field)
 
     async def find(self, key: str) -> RemoteObject | None:

@@ -68,11 +68,11 @@ class Seed:
 def read_seed(folder: Path) -> Seed:
     """Read what a seed has; hidden files are left out, other files are logged.
 
-    Raises InvalidRequest if `folder` is no folder, if a name in it cannot be that of a bucket, or
-    if two files have the name of one reference.
+    Raises InvalidRequest if `folder` is not a folder, if a name in it cannot be that of a
+    bucket, or if two files have the name of one reference.
     """
     if not folder.is_dir():
-        raise InvalidRequest(f"the seed {folder} is no folder", field="seed")
+        raise InvalidRequest(f"the seed {folder} is not a folder", field="seed")
     entries = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
     buckets = {each.name: each for each in entries if each.is_dir()}
     if wrong := set(buckets) - set(Buckets(folder).names()):

@@ -273,8 +273,8 @@ def _is_json(name: str) -> bool:
 def unpack(file: Path, folder: Path, marks: PathMarks) -> SnapshotState:
     """Unpack a snapshot into the new folder `folder`, and check all of it.
 
-    Raises InvalidRequest for a file that is no snapshot of this version, or that has entries which
-    `save` does not write; SystemFault if the disk has too little space; OSError.
+    Raises InvalidRequest for a file that is not a snapshot of this version, or that has
+    entries which `save` does not write; SystemFault if the disk has too little space; OSError.
     """
     room = shutil.disk_usage(file.parent).free - LITTLE_DISK
     if file.stat().st_size > room:
@@ -457,7 +457,7 @@ def _check(staged: DataDirectory) -> set[str]:
     """Check names and runs. Return the ids of the runs."""
     names = {folder.name for folder in staged.buckets.iterdir()}
     if wrong := names - set(Buckets(staged.buckets).names()):
-        raise _refused(f"{min(wrong)[:80]!r} is no name of a bucket")
+        raise _refused(f"{min(wrong)[:80]!r} is not a bucket name")
     for folder in staged.runs.iterdir():
         try:
             run, _ = read_run(Workspace(folder))
@@ -470,4 +470,4 @@ def _check(staged: DataDirectory) -> set[str]:
 
 
 def _refused(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"this is no snapshot that can be loaded: {reason}")
+    return InvalidRequest(f"this is not a snapshot that can be loaded: {reason}")

@@ -22,8 +22,8 @@ async def write_blocks(
 ) -> None:
     """Join the chunks to blocks and pass each block to all steps, in order.
 
-    Steps and `sync` run in threads, beside each other and beside receiving. No step waits for
-    another one unless that is `MOST_BEHIND` blocks behind. `sync` runs every 32 MiB, so that the
+    Steps and `sync` run in threads, beside each other and beside receiving. A step waits for
+    another one only if that is `MOST_BEHIND` blocks behind. `sync` runs every 32 MiB, so that the
     disk does not idle until the end. The caller syncs the rest.
 
     Raises the first error of `chunks`, a step or `sync`. When this returns or raises, no thread

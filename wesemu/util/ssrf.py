@@ -93,7 +93,7 @@ class AddressGuard:
         if all(self._allows(each) or _is_public(each) for each in targets):
             return
         raise AddressRefused(
-            f"it leads to {address}, which is no public address; the setting "
+            f"it leads to {address}, which is not a public address; the setting "
             f"{self._setting} can allow it"
         )
 

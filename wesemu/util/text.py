@@ -135,7 +135,7 @@ def network_reason(error: BaseException) -> str:
 
 def without_repeats(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     """Return the pairs of a JSON object, as its `object_pairs_hook`. Raises InvalidRequest for a
-    name that is given twice: readers of JSON would keep one value without a word."""
+    name that is given twice: parsers of JSON would silently keep one value."""
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:

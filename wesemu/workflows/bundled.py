@@ -146,7 +146,7 @@ def check_mapper(params: MappingParams, tools: ToolConfig) -> None:
     known = [*MAPPERS, *tools.mappers]
     if params.mapper not in known:
         raise InvalidRequest(
-            f"there is no {params.mapper!r}; there are {', '.join(known)}. The setting "
+            f"there is no {params.mapper!r}; use one of {', '.join(known)}. The setting "
             "mappers adds others",
             field="mapper",
         )

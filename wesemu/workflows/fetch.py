@@ -265,7 +265,7 @@ async def _file(web: Web, source: str, limit: int, tool_file: Mapping[str, Any])
     body, _ = await web.get(source, limit, "application/json")
     wrapper = _json(body)
     if not isinstance(wrapper, dict):
-        raise _url_error(f"it leads to something that is no TRS descriptor: {source[:200]}")
+        raise _url_error(f"it leads to something that is not a TRS descriptor: {source[:200]}")
     if isinstance(text := wrapper.get("content"), str):
         content = text.encode()
     elif isinstance(content_url := wrapper.get("url"), str):
@@ -421,8 +421,8 @@ class RemoteWorkflows:
         except (OSError, RuntimeError, ValueError):
             pass
         raise _url_error(
-            f"{redacted_url(url)} is no file of at most {LIMIT >> 20} MiB below the folders of the "
-            "setting workflows.folders"
+            f"{redacted_url(url)} is not a file of at most {LIMIT >> 20} MiB below the folders "
+            "of the setting workflows.folders"
         )
 
     def _contains(self, real: Path) -> bool:
@@ -463,7 +463,7 @@ def _check_text(content: bytes, url: str) -> None:
         text = "\0"
     if "\0" in text or not text.strip():
         raise _url_error(
-            f"{redacted_url(url)} leads to a file that is no text; a workflow is a text file"
+            f"{redacted_url(url)} leads to a file that is not text; a workflow is a text file"
         )
 
 

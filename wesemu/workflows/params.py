@@ -174,10 +174,8 @@ class WgsParams(MappingParams):
         return self
 
 
-BundledName = Literal["mapping", "wgs"]
-"""The bundled pipelines."""
-
 PARAMS: dict[str, type[MappingParams]] = {"mapping": MappingParams, "wgs": WgsParams}
+"""The parameters of each bundled pipeline."""
 
 
 def parse_params(request: RunRequest) -> MappingParams:

@@ -68,7 +68,8 @@ def place(
     """Choose the placement and the resources of a request.
 
     `gpu_capable`: the workflow has GPU steps. `gpu_problem`: the reason why it cannot use a GPU.
-    Neither: unknown. Raise InvalidRequest for resources that the node does not have.
+    With neither, it is unknown
+    whether the workflow uses GPUs. Raise InvalidRequest for resources that the node does not have.
     """
     requested = _requested_gpus(parameters)
     kind = _requested_kind(parameters, node.default)

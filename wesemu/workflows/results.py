@@ -213,8 +213,8 @@ def check_long_contigs(params: MappingParams, *, cuda: bool) -> None:
 def check_tools(params: MappingParams, *, cuda: bool, commands: Mapping[str, str]) -> None:
     """Raise InvalidRequest for a mapper, caller or report whose program is not installed.
 
-    Also for a GPU caller without a GPU; with a GPU, deepvariant is Parabricks'. `commands` are
-    those of the setting `tools`.
+    Also for a caller that needs a GPU, if `cuda` is false. If it is true, Parabricks provides
+    deepvariant. `commands` are those of the setting `tools`.
     """
     chosen = {"mapper": params.mapper}
     if isinstance(params, WgsParams):

@@ -140,7 +140,7 @@ class InputStager:
         shown = remote.display_name
         if not names:
             raise ObjectNotFound(
-                f"{shown} is named for both mates and is no folder with FASTQ files; name a "
+                f"{shown} is named for both mates and is not a folder with FASTQ files; name a "
                 "folder that has some, or one file for each mate"
             )
         for name in names:

@@ -239,7 +239,7 @@ async def test_the_next_run_fails_at_a_task(control: Control, runs: RunService) 
     run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
     assert run.state is RunState.EXECUTOR_ERROR
     assert run.failure is not None
-    assert run.failure.message == "the task align failed, as was asked of the control API"
+    assert run.failure.message == "the task align failed, as the control API requested"
     assert not run.outputs
     run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("b")))
     assert run.state is RunState.COMPLETE

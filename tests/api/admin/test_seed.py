@@ -135,7 +135,7 @@ async def test_another_start_keeps_what_has_changed(start: Start, tmp_path: Path
 
 
 def test_what_no_seed_can_be_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="is no folder"):
+    with pytest.raises(InvalidRequest, match="is not a folder"):
         read_seed(tmp_path / "nowhere")
     (tmp_path / "UP").mkdir()
     with pytest.raises(InvalidRequest, match="'UP' of the seed"):

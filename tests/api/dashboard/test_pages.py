@@ -201,7 +201,7 @@ async def test_files_are_uploaded_below_the_prefix(
         "ä.txt": 6000,
     }
     entries = json.loads(await read("/ui/buckets/genes.json", prefix="new/"))["objects"]
-    assert all(not entry["etag"].endswith("-1") for entry in entries)
+    assert [entry["etag"].endswith("-1") for entry in entries] == [False, False]
 
 
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside", ".wesemu/x"])

@@ -60,7 +60,7 @@ async def test_the_reads_of_a_large_file_are_estimated(
     [
         (b"", "no whole record"),
         (b">chr1\nACGT\n>chr2\nAC\n", "FASTA"),
-        (b"@a\nACGT\n+\nII\n", "no FASTQ"),
+        (b"@a\nACGT\n+\nII\n", "not FASTQ"),
         (records(200) + b"@b\nACGT\n+\nII\n", "record 2"),
         (b"\x1f\x8b garbage", "damaged"),
         (gzip.compress(b"hello " * 50), "no whole record"),

@@ -158,7 +158,7 @@ async def test_s3_and_oss_name_the_same_buckets_and_a_wes_run_can_mix(
         (
             READS | GENOME,
             {"mapping_fastq_second_filename": "s_1.fq"},
-            "reads.0.first: oss://lab/new/s_1.fq is named for both mates and is no folder",
+            "reads.0.first: oss://lab/new/s_1.fq is named for both mates and is not a folder",
         ),
     ],
 )

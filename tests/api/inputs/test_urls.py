@@ -120,8 +120,8 @@ async def test_what_is_not_there_fails_with_parameter_and_address(
 @pytest.mark.parametrize(
     ("location", "told"),
     [
-        ("http://10.0.0.1/a.fq", "10.0.0.1, which is no public address.*inputs.networks"),
-        ("http://169.254.169.254/latest", "no public address"),
+        ("http://10.0.0.1/a.fq", "10.0.0.1, which is not a public address.*inputs.networks"),
+        ("http://169.254.169.254/latest", "not a public address"),
         ("http://u:tellnobody@example.org/a.fq", "credentials"),
         ("http://example.org/a.fq#md5=1", "only sha256="),
         ("ftp://example.org/a.fq", "not in a bucket"),

@@ -1,4 +1,4 @@
-"""Every error is JSON {msg, status_code}; careless paths are taken as they were meant."""
+"""Every error is JSON {msg, status_code}; paths with surplus slashes are resolved."""
 
 from types import SimpleNamespace
 from typing import cast

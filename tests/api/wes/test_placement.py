@@ -1,6 +1,8 @@
 """node = auto, cpu or cuda by both APIs; what is told of it; nothing of it is silent."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -214,3 +216,13 @@ async def test_a_run_that_waits_for_a_gpu_says_so_and_holds_up_no_other(serve: S
     await client.close()
     with_gpu = await serve(gpus=1)
     assert (await ended(with_gpu, waiting))["state"] == "COMPLETE"
+
+
+async def test_a_removed_folder_of_leases_is_made_again_for_the_next_run(
+    serve: Serve, settings: Settings
+) -> None:
+    client = await serve(cores=2)
+    await asyncio.to_thread(shutil.rmtree, settings.data / "leases")
+    await ended(client, (await send(client))["run_id"])
+    node = await asyncio.to_thread((settings.data / "leases/node.json").read_text)
+    assert json.loads(node)["cores"] == 2

@@ -252,10 +252,10 @@ async def test_a_dry_run_plans_what_a_registry_has(
 REFUSED: Mapping[str, tuple[str, str]] = {
     "not there": ("/nowhere", "there is no"),
     "a web page": ("/page", "is a web page"),
-    "a binary": ("/binary", "no text"),
-    "empty": ("/empty", "no text"),
+    "a binary": ("/binary", "not text"),
+    "empty": ("/empty", "not text"),
     "too large": ("/large", "larger than 32 MiB"),
-    "a redirect to this machine's metadata": ("/metadata", "no public address"),
+    "a redirect to this machine's metadata": ("/metadata", "not a public address"),
     "a redirect to a file": ("/file", "not an http or https URL"),
     "a redirect to itself": ("/circle", "redirected more than 5 times"),
     "no such version": ("/ga4gh/trs/v2/tools/x/versions/y/SMK/descriptor", "there is no"),

@@ -123,7 +123,7 @@ REFUSALS: dict[str, tuple[Call, int, str, str]] = {
 """Everything else that is refused; `{running}` and the like are jobs of the stage."""
 REFUSED_STARTS: list[tuple[Call, int, str, str]] = [
     (start(MAPPING, workflow_type=None), 400, "InvalidParameter", "workflow_type: it is missing"),
-    (start(MAPPING, workflow_type="rna"), 400, "InvalidParameter", "workflow_type: 'rna' is no "),
+    (start(MAPPING, workflow_type="rna"), 400, "InvalidParameter", "workflow_type: 'rna' is not "),
     (start(MAPPING, service="z"), 400, "InvalidParameter", "service: must be 's', 'g'"),
     (
         start(MAPPING, mapping_is_mark_dup="maybe"),

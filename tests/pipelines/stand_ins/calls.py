@@ -32,7 +32,7 @@ def existing(text: str) -> Path:
 
 def new_vcf(text: str) -> Path:
     if not text.endswith(".vcf.gz") or Path(text).exists() or not Path(text).parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no new .vcf.gz")
+        raise argparse.ArgumentTypeError(f"{text} is not a new .vcf.gz")
     return Path(text)
 
 

@@ -41,7 +41,7 @@ def test_a_file_that_is_no_toml_is_named(wesemu, folder) -> None:
     Path("wesemu.toml").write_text("port = = 1\n")
     ended = wesemu("config", "show")
     assert ended.status == ExitStatus.USAGE
-    assert ended.err.startswith(f"wesemu: {folder}/wesemu.toml is no TOML: ")
+    assert ended.err.startswith(f"wesemu: {folder}/wesemu.toml is not TOML: ")
 
 
 def changed(wesemu, *flags: str, before: tuple[str, ...] = ()) -> dict[str, tuple[str, str]]:

@@ -403,19 +403,19 @@ async def test_container_tool_is_used_where_there_is_one(tmp_path: Path) -> None
             "podman",
             "no-such-tool",
             "task one ended with exit status 127: .*no-such-tool: .*not found",
-            r"the image tiny:1 cannot be had \(Error: no such host\), so the task runs on this "
+            r"the image tiny:1 is not available \(Error: no such host\), so the task runs on this "
             "machine; the tool no-such-tool was not found",
         ),
         (
             "podman",
             "exit 3",
             "task one ended with exit status 3$",
-            r"the image tiny:1 cannot be had \(Error: no such host\)",
+            r"the image tiny:1 is not available \(Error: no such host\)",
         ),
         (
             "apptainer",
             "true",
-            "task one failed: the image tiny:1 cannot be had: Error: no such host",
+            "task one failed: the image tiny:1 is not available: Error: no such host",
             "^$",
         ),
     ],

@@ -1,5 +1,5 @@
 """Histograms of bases and qualities: the CPU's against plain counting, and the CUDA kernel's
-against the CPU's in numba's simulator, which is no GPU and says so."""
+against the CPU's in numba's simulator, which is not a GPU and says so."""
 
 import json
 import os

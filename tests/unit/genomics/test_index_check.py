@@ -125,7 +125,7 @@ FOREIGN = {
     "other bases": fasta(
         {"c1": RandomSource(9, 9).bases(6000), "c2": RandomSource(9, 8).bases(4000)}
     ),
-    "a letter that is no base": fasta(CONTIGS | {"c1": "-" + CONTIGS["c1"][1:]}),
+    "a letter that is not a base": fasta(CONTIGS | {"c1": "-" + CONTIGS["c1"][1:]}),
     "RNA": fasta({name: bases.replace("T", "U") for name, bases in CONTIGS.items()}),
     "CRLF": fasta(CONTIGS).replace("\n", "\r\n"),
     "leading blank line": "\n" + fasta(CONTIGS),

@@ -22,7 +22,6 @@ from wesemu.genomics.wheel_tools import wheel_command
 
 NOWHERE = "/nonexistent"
 GROUP = "@RG\\tID:MQiabcdHNiabc\\tSM:s"
-LETTERS = {"A": 0, "C": 1, "G": 2, "T": 3}
 END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 Align = Callable[..., subprocess.CompletedProcess[bytes]]

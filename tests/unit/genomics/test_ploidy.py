@@ -82,7 +82,7 @@ def test_one_sex_needs_no_name_and_regions_end_with_their_contig(tmp_path):
         ("", None, "it has no lines"),
         ("X 1 60 M\n", None, "line 1: 'X 1 60 M' is not CHROM FROM TO SEX PLOIDY"),
         ("X 1 60 M one\n", None, "is not CHROM FROM TO SEX PLOIDY"),
-        ("X 0 60 M 1\n", None, "no positions, counted from 1"),
+        ("X 0 60 M 1\n", None, "not positions, counted from 1"),
         ("X 60 1 M 1\n", None, "before its start"),
         ("X 600 700 M 1\n", None, "begins after the contig, which has 500 bases"),
         (FILE, None, "it has lines for M and F"),
@@ -91,7 +91,7 @@ def test_one_sex_needs_no_name_and_regions_end_with_their_contig(tmp_path):
         ("Z 1 60 M 1\n", None, "no contig 'Z'"),
         ("X 1 60 M 1\nX 60 90 M 2\n", None, "line 2: X:1-60 and X:60-90 overlap"),
         ("X 1 60 M 3\n", None, "line 1: bcftools cannot call with ploidy 3"),
-        ("* * * M 0\n", None, "no base would be called"),
+        ("* * * M 0\n", None, "so nothing would be called"),
     ],
 )
 def test_files_that_cannot_be_are_refused(tmp_path, text, sex, words):

@@ -66,7 +66,7 @@ def test_other_tags_and_signs_are_kept(field):
     ],
 )
 def test_what_is_no_read_group_is_refused_with_the_reason(text, words):
-    with pytest.raises(InvalidRequest, match="no read group") as caught:
+    with pytest.raises(InvalidRequest, match="not a read group") as caught:
         parse_read_group(text)
     assert words in caught.value.message
     assert caught.value.field == "read_group"
@@ -82,7 +82,7 @@ def test_missing_read_groups_are_made_and_the_sample_is_added():
 
 @pytest.mark.parametrize("sample", ["{a}", "a\\b", "ä"])
 def test_a_sample_that_no_read_group_can_hold_is_refused(sample):
-    with pytest.raises(InvalidRequest, match="no read group") as caught:
+    with pytest.raises(InvalidRequest, match="not a read group") as caught:
         complete_read_groups([None], sample)
     assert caught.value.field == "sample"
 

@@ -43,10 +43,13 @@ def test_only_a_mapper_that_is_told_of_gpus_wants_one() -> None:
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        (GOOD.replace("{threads}", "{cores}"), r"\{cores\} is no placeholder; there are \{reads\}"),
-        (GOOD.replace("{threads}", "{}"), r"\{\} is no placeholder"),
-        (GOOD.replace("{threads}", "{threads!r}"), "no placeholder"),
-        (GOOD.replace("{threads}", "{reference.x}"), "no placeholder"),
+        (
+            GOOD.replace("{threads}", "{cores}"),
+            r"\{cores\} is not a placeholder; use one of \{reads\}",
+        ),
+        (GOOD.replace("{threads}", "{}"), r"\{\} is not a placeholder"),
+        (GOOD.replace("{threads}", "{threads!r}"), "not a placeholder"),
+        (GOOD.replace("{threads}", "{reference.x}"), "not a placeholder"),
         (GOOD.replace("{threads}", "{threads"), "cannot be read"),
         (GOOD + " | samtools view", "'|' needs a shell"),
         ("m {read_group} {reads}", r"no \{reference\}"),
@@ -65,8 +68,8 @@ def test_what_cannot_work_is_told(template: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("mappers", "told"),
     [
-        ({"mine": GOOD.replace("{threads}", "{cores}")}, "{cores} is no placeholder"),
-        ({"two words": GOOD}, "no mapper's name"),
+        ({"mine": GOOD.replace("{threads}", "{cores}")}, "{cores} is not a placeholder"),
+        ({"two words": GOOD}, "not a mapper's name"),
         ({"bwa": GOOD}, "choose another name"),
     ],
 )

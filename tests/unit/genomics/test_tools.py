@@ -80,7 +80,7 @@ def test_the_setting_takes_every_tool_by_environment_or_file(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("tools", "told"),
     [
-        ({"bowtie": "bowtie"}, "no tool 'bowtie'; there are bwa, samtools"),
+        ({"bowtie": "bowtie"}, "no tool 'bowtie'; use one of bwa, samtools"),
         ({"bwa": ""}, "is empty"),
         ({"bwa": "'bwa"}, "cannot be read"),
         ({"minimap2": "wheel"}, "has no wheel"),

@@ -242,7 +242,7 @@ async def test_what_somebody_wrote_to_is_fetched_anew(
     assert (tmp_path / "b").read_bytes() == CONTENT
 
 
-class TestShelf:
+class TestBlobCache:
     """What goes when it is full."""
 
     async def put(self, cache: InputCache, origin: Origin, name: str, run: Path) -> None:

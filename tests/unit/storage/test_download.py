@@ -280,7 +280,7 @@ async def test_a_private_address_is_refused(partial: PartialFile, url: str) -> N
     origin = Origin()
     server = await start(origin)
     fetcher = HttpFetcher(AddressGuard(setting="inputs.networks"))
-    with pytest.raises(InputError, match=r"no public address; the setting inputs\.networks"):
+    with pytest.raises(InputError, match=r"not a public address; the setting inputs\.networks"):
         await fetcher.fetch(WebFile(url.format(port=server.port)), partial, ignore)
     assert origin.requests == []
     await fetcher.close()

@@ -293,7 +293,7 @@ def test_buckets_are_made_counted_and_removed_when_empty(
 
 def test_a_bucket_with_files_that_are_no_objects_stays(bucket: Path, shelves: BucketAdmin) -> None:
     (bucket / ".a.bam.part").write_bytes(b"a job writes it")
-    with pytest.raises(BucketNotEmpty, match="files that are no objects"):
+    with pytest.raises(BucketNotEmpty, match="files that are not objects"):
         shelves.remove("genes")
     assert (bucket / ".a.bam.part").exists()
 

@@ -205,7 +205,7 @@ HOSTILE = {
     "time without a zone": saying(emulated="2026-01-01T00:00:00"),
     "time before year 1 in UTC": saying(emulated="0001-01-01T00:00:00+14:00"),
     "time after the end of time": saying(emulated="9999-12-31T23:59:59-14:00"),
-    "speed that is no number": saying(speed="nan"),
+    "speed that is not a number": saying(speed="nan"),
     "speed below 0": saying(speed=-1),
     "entries after the end": after_its_end,
     "no end": without_end,
@@ -214,7 +214,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_snapshots_are_refused(content: bytes, change: Change, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no snapshot that can be loaded"):
+    with pytest.raises(InvalidRequest, match="not a snapshot that can be loaded"):
         unpacked(changed(content, change), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"snapshot.tar", "unpacked"}
 

@@ -56,7 +56,7 @@ def test_a_mapper_of_the_settings_is_chosen_by_its_name() -> None:
     config = add_tool_settings({"mapper": "mine"}, params, TOOLS)
     assert config == {"mapper": "bwa", "own_mapper": {"name": "mine", "command": "m {reads}"}}
     with pytest.raises(
-        InvalidRequest, match="there are bwa, bwa-mem2, bwa-mem3, minimap2"
+        InvalidRequest, match="use one of bwa, bwa-mem2, bwa-mem3, minimap2"
     ) as caught:
         check_mapper(params, ToolConfig())
     assert caught.value.field == "mapper"

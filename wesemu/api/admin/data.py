@@ -216,7 +216,7 @@ class ReferenceHandlers:
             raise InvalidRequest("the query has `name`, and may have `mapper`", field="name")
         mapper = values.get("mapper", "bwa")
         if mapper not in _MAPPERS:
-            raise InvalidRequest(f"mapper is one of {', '.join(_MAPPERS)}", field="mapper")
+            raise InvalidRequest(f"mapper must be one of {', '.join(_MAPPERS)}", field="mapper")
         report = self._begin(values["name"], "receiving")
         folder = Path(
             await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=self._data.cache)

@@ -295,7 +295,7 @@ def _parse(content: bytes) -> JsonObject:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidRequest(f"{name} is no JSON; write a finite number")
+    raise InvalidRequest(f"{name} is not JSON; write a finite number")
 
 
 # `/_wesemu/health`, `ready` and `info`

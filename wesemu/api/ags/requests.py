@@ -107,7 +107,8 @@ class StartFields:
         sent = self.require("workflow_type")
         if sent.value.casefold() not in KINDS:
             raise InvalidRequest(
-                f"{sent.value[:40]!r} is no workflow; write {' or '.join(KINDS)}", field=sent.name
+                f"{sent.value[:40]!r} is not a workflow; write {' or '.join(KINDS)}",
+                field=sent.name,
             )
         return sent.value.casefold()
 

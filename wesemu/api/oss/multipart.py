@@ -163,7 +163,7 @@ class MultipartHandlers:
 def _part_number(text: str) -> int:
     number = whole_number(text)
     if number is None or number not in PART_NUMBERS:
-        raise InvalidRequest(f"partNumber is a number from 1 to 10000, not {text[:40]!r}")
+        raise InvalidRequest(f"partNumber must be a number from 1 to 10000, not {text[:40]!r}")
     return number
 
 

@@ -177,5 +177,5 @@ def _copied(info: ObjectInfo) -> web.Response:
 def _replaces_metadata(request: web.Request) -> bool:
     directive = request.headers.get("x-oss-metadata-directive", "COPY").upper()
     if directive not in ("COPY", "REPLACE"):
-        raise InvalidRequest("x-oss-metadata-directive is COPY or REPLACE")
+        raise InvalidRequest("x-oss-metadata-directive must be COPY or REPLACE")
     return directive == "REPLACE"

@@ -354,7 +354,7 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
     root = await _read_document(request, "Delete")
     keys = [_text(entry, "Key") for entry in root.iter("Object")]
     if not 0 < len(keys) <= _KEYS_LIMIT:
-        raise _malformed(f"a request deletes 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
+        raise _malformed(f"a request must delete 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
     return keys, (root.findtext("Quiet") or "").strip() == "true"
 
 

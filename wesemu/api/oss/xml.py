@@ -28,7 +28,7 @@ def limit(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, "") or str(default)
     wanted = whole_number(text)
     if wanted is None or not 1 <= wanted <= _MOST:
-        raise InvalidRequest(f"{name} is a number from 1 to {_MOST}, not {text[:40]!r}")
+        raise InvalidRequest(f"{name} must be a number from 1 to {_MOST}, not {text[:40]!r}")
     return wanted
 
 
@@ -37,7 +37,7 @@ def number(query: Mapping[str, str], name: str) -> int:
     text = query.get(name, "") or "0"
     wanted = whole_number(text, most_digits=18)
     if wanted is None:
-        raise InvalidRequest(f"{name} is a number, not {text[:40]!r}")
+        raise InvalidRequest(f"{name} must be a number, not {text[:40]!r}")
     return wanted
 
 
@@ -46,7 +46,7 @@ def key_encoder(query: Mapping[str, str]) -> Callable[[str], str]:
     InvalidRequest."""
     encoding = query.get("encoding-type", "")
     if encoding not in ("", "url"):
-        raise InvalidRequest(f"encoding-type is url, not {encoding[:40]!r}")
+        raise InvalidRequest(f"encoding-type must be url, not {encoding[:40]!r}")
     return _quoted if encoding else str
 
 

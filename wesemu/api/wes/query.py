@@ -68,7 +68,10 @@ class PageTokens:
             packed = b""
         position, signature = packed[:_POSITION_BYTES], packed[_POSITION_BYTES:]
         if not hmac.compare_digest(signature, self._sign(scope, position)):
-            raise InvalidRequest("it is not from this list; begin without one", field="page_token")
+            raise InvalidRequest(
+                "it does not belong to this list; leave it out for the first page",
+                field="page_token",
+            )
         return int.from_bytes(position, "big")
 
     def _sign(self, scope: str, packed: bytes) -> bytes:

@@ -64,7 +64,7 @@ class MergedSlashes(web.AbstractResource):
 
     @property
     def canonical(self) -> str:
-        return "/{careless}"
+        return "/{unmerged}"
 
     async def resolve(
         self, request: web.Request
@@ -80,7 +80,7 @@ class MergedSlashes(web.AbstractResource):
         return (None, set()) if match.http_exception else (match, set())
 
     def url_for(self, **kwargs: str) -> URL:
-        raise NotImplementedError("a careless path has no address of its own")
+        raise NotImplementedError("a path with surplus slashes has no URL of its own")
 
     def add_prefix(self, prefix: str) -> None:
         self._prefixes = tuple(prefix + own for own in self._prefixes)

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 from wesemu.engines.cwl.hooks import Hooks
 from wesemu.engines.failures import shorten
 from wesemu.engines.launch_spec import LaunchSpec
-from wesemu.engines.library_worker import NAME, KeptOutputs, LibraryResults, WorkerContext
+from wesemu.engines.library_worker import NAME, KeptOutput, LibraryResults, WorkerContext
 from wesemu.engines.processes import MARK
 from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import JsonObject, JsonValue, RunFailure
@@ -43,7 +43,7 @@ class _OutputStager:
     def __init__(self, results: LibraryResults) -> None:
         self._results = results
         self._taken: dict[PurePosixPath, str] = {PurePosixPath(NAME): ""}
-        self._kept: dict[PurePosixPath, KeptOutputs] = {}
+        self._kept: dict[PurePosixPath, KeptOutput] = {}
         self.files: list[str] = []
 
     def close(self, outputs: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ class _OutputStager:
             entry["secondaryFiles"] = self._value(file["secondaryFiles"], folder)
         return entry
 
-    def _keep(self, file: Mapping[str, Any], name: PurePosixPath) -> KeptOutputs | None:
+    def _keep(self, file: Mapping[str, Any], name: PurePosixPath) -> KeptOutput | None:
         location, path = str(file.get("location", "")), Path(name)
         if (source := _local(location)) is not None:
             return self._results.keep(source, path, digest=True)
@@ -84,7 +84,7 @@ class _OutputStager:
         self._results.refuse(path, f"its location {location[:200]!r} cannot be read")
         return None
 
-    def _fetch(self, url: str, name: Path) -> KeptOutputs | None:
+    def _fetch(self, url: str, name: Path) -> KeptOutput | None:
         """Fetch an input URL that the workflow passes through as an output."""
         try:
             fetched, _ = import_module("cwltool.utils").downloadHttpFile(url)
@@ -96,7 +96,7 @@ class _OutputStager:
         finally:
             Path(fetched).unlink()
 
-    def _verify(self, file: Mapping[str, Any], kept: KeptOutputs) -> None:
+    def _verify(self, file: Mapping[str, Any], kept: KeptOutput) -> None:
         size, checksum = file.get("size"), str(file.get("checksum", ""))
         algorithm, _, digest = checksum.partition("$")
         if isinstance(size, int) and size != kept.size:
@@ -133,7 +133,7 @@ class _OutputStager:
         return entries
 
     def _described(
-        self, item: Mapping[str, Any], name: PurePosixPath, kept: KeptOutputs | None
+        self, item: Mapping[str, Any], name: PurePosixPath, kept: KeptOutput | None
     ) -> dict[str, JsonValue]:
         entry: dict[str, JsonValue] = {key: item[key] for key in ("class", "format") if key in item}
         if kept is not None:

@@ -253,7 +253,7 @@ def recorded(backend: Any, tasks: TaskRecorder, share: Resources, images: Images
             if image is None or "inlineDockerfile" in self.runtime_values:
                 return
             if (reason := images.obtain(image)) is not None:
-                raise RuntimeError(f"the image {image} cannot be had: {reason}")
+                raise RuntimeError(f"the image {image} is not available: {reason}")
 
     return RecordedTask
 
@@ -289,7 +289,9 @@ def chosen(local: Any, container: Any, images: Images) -> type:
             reason = images.obtain(image)
         if reason is None:
             return None
-        return f"the image {image or ''} cannot be had ({reason}), so the task runs on this machine"
+        return (
+            f"the image {image or ''} is not available ({reason}), so the task runs on this machine"
+        )
 
     class Chosen(_containers.TaskContainer):  # type: ignore[misc]
         def __new__(cls, config: Any, run_id: str, host_dir: str) -> Any:
@@ -328,7 +330,7 @@ def _describe(error: Exception, image: str | None) -> str:
     pull = error.__context__
     failed_pull = isinstance(error, _errors.DownloadFailed)
     if failed_pull and isinstance(pull, subprocess.CalledProcessError):
-        return f"the image {image} cannot be had: {_last_line(pull)}"
+        return f"the image {image} is not available: {_last_line(pull)}"
     return f"{error}" or type(error).__name__
 
 

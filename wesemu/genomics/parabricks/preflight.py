@@ -237,7 +237,7 @@ def _version(text: str, before: str) -> Version | None:
 
 
 def check_version(version: Version | None) -> PreflightCheck:
-    """Name the version, and the version of bwa whose answers it gives."""
+    """Describe the version of Parabricks, and the version of bwa whose results it reproduces."""
     if version is None:
         return PreflightCheck(
             "version", "unknown", "unknown; options of 4.5 and later are not used"
