@@ -31,7 +31,6 @@ from wesemu.engines.sandbox import SandboxChoice
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.tools import resolve
 from wesemu.node import Node, NodeSettings
-from wesemu.runs.admin_service import Retention
 from wesemu.runs.clock import Clock, PersistentClock
 from wesemu.runs.data_directory import DataDirectory, IdSource
 from wesemu.runs.maintenance import DirectoryCheck, repair_index
@@ -39,6 +38,7 @@ from wesemu.runs.model import JsonObject, SlaTerms
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import Engine, Planner
 from wesemu.runs.publishing import LocalPublisher
+from wesemu.runs.retention import Retention
 from wesemu.runs.scheduler import Scheduler
 from wesemu.runs.service import RunLimits, RunService, ServicePolicy
 from wesemu.runs.store import RunStore

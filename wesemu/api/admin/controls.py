@@ -15,10 +15,11 @@ from wesemu.api.admin.routes import answer, read, read_nothing
 from wesemu.api.base import RequestLog
 from wesemu.api.fault_injection import MaintenanceGate, RequestFault, RequestFaults, operation_name
 from wesemu.errors import InvalidRequest
-from wesemu.runs.admin_service import AdminService, Retention
+from wesemu.runs.admin_service import AdminService
 from wesemu.runs.clock import Clock, ClockRate, EmulatedClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import InjectedFault
+from wesemu.runs.retention import Retention
 from wesemu.runs.service import ServicePolicy
 
 # `/_wesemu/prune`
