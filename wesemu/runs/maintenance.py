@@ -367,18 +367,20 @@ def restore_backup(file: Path, data: DataDirectory) -> int:
             for member in archive:
                 path = PurePosixPath(member.name)
                 if not _is_expected(member, path):
-                    raise InvalidRequest(f"{file} is no backup of wesemu: it has {member.name!r}")
+                    raise InvalidRequest(
+                        f"{file} is not a backup of wesemu: it has {member.name!r}"
+                    )
                 _unpack(archive, member, data.root / path)
             _check_end(stream)
         if not (data.index.is_file() and data.runs.is_dir()):
-            raise InvalidRequest(f"{file} is no backup of wesemu: it has no index or no runs")
+            raise InvalidRequest(f"{file} is not a backup of wesemu: it has no index or no runs")
     except BaseException as error:
         _empty(data.root)
         if isinstance(error, _DAMAGED):
-            raise InvalidRequest(f"{file} is no whole backup: {error}") from error
+            raise InvalidRequest(f"{file} is not a complete backup: {error}") from error
         if isinstance(error, OSError) and error.errno in _UNUSABLE_NAME:
             reason = f"a name in it cannot be used ({os_reason(error)})"
-            raise InvalidRequest(f"{file} is no backup of wesemu: {reason}") from error
+            raise InvalidRequest(f"{file} is not a backup of wesemu: {reason}") from error
         raise
     return sum(is_run_directory(folder) for folder in data.runs.iterdir())
 

@@ -126,7 +126,7 @@ DAMAGED = {
     "name with a zero byte": archive(["runs/x"], path="runs/\0"),
     "file with holes": archive(["runs/x"], **{"GNU.sparse.map": "0,0", "GNU.sparse.size": "9"}),
     "wrong size": archive(["runs/x"], **{"GNU.sparse.map": "a", "GNU.sparse.size": "b"}),
-    "time that is no number": archive(["runs/x"], mtime="nan"),
+    "time that is not a number": archive(["runs/x"], mtime="nan"),
     "time without end": archive(["runs/x"], mtime="inf"),
     "cut off": WHOLE[: len(WHOLE) // 2],
     "wrong checksum": WHOLE[:-8] + b"\1\2\3\4" + WHOLE[-4:],
