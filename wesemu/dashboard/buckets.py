@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from wesemu.api.wes.multipart import FormPart, FormReader
 from wesemu.dashboard.pages import WebPage, iso
-from wesemu.genomics.fastq_file import GZIP_MAGIC, looks_like
+from wesemu.genomics.fastq_file import GZIP_MAGIC, HEAD_BYTES, looks_like
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
@@ -132,7 +132,9 @@ def _records(head: _Head) -> list[_Record]:
         name, sequence, plus, quality = lines[first : first + 4]
         is_record = name.startswith("@") and plus.startswith("+") and len(sequence) == len(quality)
         if not is_record and not found:
-            raise ValueError(f"this is not FASTQ; it looks like {looks_like(head.text[:100])}")
+            raise ValueError(
+                f"this is not FASTQ; it looks like {looks_like(head.text[:HEAD_BYTES])}"
+            )
         if not is_record:
             raise ValueError(f"record {len(found) + 1} is not a FASTQ record: {name[:80]!r}")
         found.append((name, sequence, quality))

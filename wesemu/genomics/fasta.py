@@ -19,6 +19,7 @@ from wesemu.genomics.fastq_file import (
     BGZF_END,
     GZIP_FAULTS,
     GZIP_MAGIC,
+    HEAD_BYTES,
     TrailingBytes,
     looks_like,
     open_gzip,
@@ -174,7 +175,7 @@ class FastaReader:
         if start and not start.startswith(b">"):
             head = start[:40].split(b"\n")[0].decode("ascii", "backslashreplace")
             raise self._fault(
-                f"{self._path} is not FASTA: it looks like {looks_like(start[:64])}. Line "
+                f"{self._path} is not FASTA: it looks like {looks_like(start[:HEAD_BYTES])}. Line "
                 f"{self._line} should begin with '>' and is {head!r}."
             )
         return start

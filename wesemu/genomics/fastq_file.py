@@ -17,25 +17,37 @@ from wesemu.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 
+_SAM = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
+
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"BAM\x01", "a BAM file"),
     (b"CRAM", "a CRAM file"),
-    (b"@HD\t", "a SAM file"),
-    (b"@SQ\t", "a SAM file"),
+    *((start, "a SAM file") for start in _SAM),
     (b"##fileformat=VCF", "a VCF file"),
     (b"BCF\x02", "a BCF file"),
     (b"BZh", "bzip2 data"),
     (b"\xfd7zXZ", "xz data"),
     (b"\x28\xb5\x2f\xfd", "zstd data"),
+    (b"\x04\x22\x4d\x18", "lz4 data"),
     (b"PK\x03\x04", "a ZIP archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"NCBI.sra", "an SRA archive"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"version https://git-lfs", "a pointer of Git LFS in place of the file"),
     (b"%PDF", "a PDF document"),
     (b"\xef\xbb\xbf", "text with a UTF-8 byte order mark"),
     (GZIP_MAGIC, "gzip data inside gzip data"),
 )
+HEAD_BYTES = 512
+"""Bytes from the start of a file that `looks_like` needs."""
+
+_TAR = slice(257, 262)
 
 
 def looks_like(head: bytes) -> str:
     """Name the file type that begins with `head`, the first decompressed bytes of a file."""
+    if head[_TAR] == b"ustar":
+        return "a tar archive"
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
@@ -267,7 +279,7 @@ class FastqFile:
     def records(self) -> Iterator[Record]:
         text = self._seen or self.read_block()
         if not self._done:
-            self._check_head(text[:64])
+            self._check_head(text[:HEAD_BYTES])
         ended = False
         while not ended:
             if len(text) > LONGEST_RECORD:
@@ -297,7 +309,7 @@ class FastqFile:
         return False
 
     def _check_head(self, head: bytes) -> None:
-        if head and (not head.startswith(b"@") or head[:4] in (b"@HD\t", b"@SQ\t")):
+        if head and (not head.startswith(b"@") or head.startswith(_SAM)):
             raise self.fault(
                 f"{self.name} is not FASTQ: it looks like {looks_like(head)}. "
                 "Give FASTQ, plain or gzip."

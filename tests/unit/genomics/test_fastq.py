@@ -191,6 +191,11 @@ def test_a_bad_record_is_told_with_its_number(pair, damage, number, words):
         (b"\xef\xbb\xbf@r0\nA\n+\nI\n", "byte order mark"),
         (b"PK\3\4", "ZIP"),
         (gzip.compress(b"@r0\nA\n+\nI\n", mtime=0), "gzip data inside"),
+        (b"@RG\tID:x\n@PG\tID:y\nr1\t4\n", "a SAM file"),
+        (b"@CO\ttext\n@HD\tVN:1.6\n+\n", "a SAM file"),
+        (b"reads_1.fq".ljust(257, b"\0") + b"ustar\0" + bytes(249), "a tar archive"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (b"NCBI.sra\5\3\x19\x88", "an SRA archive"),
     ],
 )
 def test_other_contents_are_named(pair, data, words):
