@@ -42,6 +42,8 @@ _MADE_BY_HAND = frozenset(
 files that file systems create in the top folder of a disk."""
 
 _NAMES_SHOWN = 3
+_LONGEST_INDEX_PATH = 504
+"""Bytes. SQLite opens no longer paths: it has 512 for the path and the suffix of its journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,15 @@ class DataDirectory:
         return self.root / "clock.json"
 
     def check(self, *, adopt: bool = False) -> None:
-        """Raise DataDirectoryRefused if the directory contains foreign files.
+        """Raise DataDirectoryRefused if the directory contains foreign files, or has a long path.
 
-        A directory that a server has used before passes, and so does any with `adopt`.
+        A directory that a server has used before may have other files, and so may any with `adopt`.
         """
+        if (excess := len(os.fsencode(self.index.resolve())) - _LONGEST_INDEX_PATH) > 0:
+            raise DataDirectoryRefused(
+                f"the path of the directory {self.root} is {excess} bytes too long for the index "
+                "(SQLite); choose a shorter one with --data"
+            )
         if not adopt and (foreign := self._foreign_entries()):
             more = f" and {len(foreign) - _NAMES_SHOWN} more" if len(foreign) > _NAMES_SHOWN else ""
             raise DataDirectoryRefused(

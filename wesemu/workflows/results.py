@@ -187,6 +187,12 @@ def check_wildcards(inputs: RunInputs, names: Mapping[Path, str]) -> None:
 
 
 def _wildcard(name: str, field: str) -> InvalidRequest:
+    if not _WILDCARD.search(name):
+        return InvalidRequest(
+            f"Snakemake takes the braces in the path of the server's folder with {name} for a "
+            "wildcard; start the server with another data directory (--data)",
+            field=field,
+        )
     return InvalidRequest(
         f"Snakemake takes the braces in the path of {name} for a wildcard; rename the "
         "file or its folder",

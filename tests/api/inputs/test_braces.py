@@ -59,6 +59,15 @@ async def test_a_key_with_braces_is_refused_and_named(
     assert re.search(r"oss://genes/\S*{.}", refused.value.message)
 
 
+async def test_braces_in_the_data_directory_are_not_blamed_on_a_key(
+    serve: Serve, settings: Settings, tmp_path: Path
+) -> None:
+    data = settings.data.rename(tmp_path / "data {1}")
+    runs = await serve(data=data)
+    with pytest.raises(InvalidRequest, match=f"the server's folder with {HERE} for a wildcard"):
+        await runs.submit(LOCAL_OWNER, mapping(HERE, HERE.replace("_1", "_2")))
+
+
 async def test_a_web_address_with_braces_is_fetched_under_another_name(
     serve: Serve, origin: Origin, engine: ScriptedEngine, settings: Settings
 ) -> None:

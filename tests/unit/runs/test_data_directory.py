@@ -1,5 +1,6 @@
 """A directory is used that is empty, ours, or prepared for us; files of others are left alone."""
 
+import sqlite3
 from pathlib import Path
 from uuid import UUID
 
@@ -27,6 +28,18 @@ def test_a_new_and_an_empty_directory_become_ours(tmp_path: Path) -> None:
         put(root, "notes.txt")
         DataDirectory(root).create()
         assert (root / "buckets").is_dir()
+
+
+def test_a_path_that_is_too_long_for_the_index_is_refused(tmp_path: Path) -> None:
+    parent = tmp_path / ("a" * 200)
+    longest = 504 - len(f"{parent}//wesemu.db")
+    folder, name = parent / ("b" * (longest - 200)), "c" * 199
+    with pytest.raises(DataDirectoryRefused, match="is 1 bytes too long for the index"):
+        DataDirectory(folder / f"{name}c").create(adopt=True)
+    assert list(tmp_path.iterdir()) == []
+    data = DataDirectory(folder / name)
+    data.create()
+    sqlite3.connect(data.index).close()
 
 
 @pytest.mark.parametrize(
