@@ -34,7 +34,7 @@ def test_the_banner_names_both_apis_and_the_data(serve) -> None:
 
 def test_the_commands_of_the_banner_work_as_written(serve, tmp_path: Path) -> None:
     """In one shell, after its `export`: they end with a job that has succeeded."""
-    server = serve()
+    server = serve("--data", "the user's data")
     _until(lambda: "Ctrl-C" in server.stderr)
     following = server.stderr.partition("in another terminal:\n")[2].partition("Ctrl-C")[0]
     name = Path(sys.executable).with_name("wesemu")
@@ -43,7 +43,7 @@ def test_the_commands_of_the_banner_work_as_written(serve, tmp_path: Path) -> No
         ["bash", "-c", commands], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "data/buckets/demo/calls.vcf.gz").is_file()
+    assert (tmp_path / "the user's data/buckets/demo/calls.vcf.gz").is_file()
 
 
 def test_the_ready_file_is_there_while_it_answers(serve, tmp_path: Path) -> None:

@@ -146,7 +146,10 @@ def _report(result: "DemoResult", directory: Path | None, *, stopped: bool) -> N
 
 
 def _report_stop(directory: Path | None) -> None:
+    import shlex
+
     from wesemu.cli.output import print_result
 
     if directory is not None:
-        print_result(f"server   has stopped; start it again: wesemu serve --data {directory}")
+        data = shlex.quote(str(directory))
+        print_result(f"server   has stopped; start it again: wesemu serve --data {data}")

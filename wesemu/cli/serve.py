@@ -11,6 +11,7 @@ import ipaddress
 import os
 import pwd
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -263,8 +264,9 @@ def _announce(
 
 def _banner(url: str, data: str, version: str, token: str | None) -> str:
     """Return the text after the start: version, addresses, and three commands to try."""
-    where = "" if data == ".wesemu" else f" --data {data}"
-    server = "" if url == DEFAULT_SERVER else f"  export WESEMU_SERVER={url}\n"
+    folder = shlex.quote(data)
+    where = "" if data == ".wesemu" else f" --data {folder}"
+    server = "" if url == DEFAULT_SERVER else f"  export WESEMU_SERVER={shlex.quote(url)}\n"
     server += f"  export WESEMU_TOKEN={token}\n" if token else ""
     base = "http://localhost" if url.startswith("unix:") else url
     return f"""
@@ -276,8 +278,8 @@ wesemu {version}: a local GA4GH WES and Alibaba Cloud Genomics Service that runs
   data  {data}   (a folder in {data}/buckets is a bucket)
 
 Next, in another terminal:
-{server}  wesemu fixture {data}/buckets/demo
-  wesemu reference add demo {data}/buckets/demo/reference.fa{where}
+{server}  wesemu fixture {folder}/buckets/demo
+  wesemu reference add demo {folder}/buckets/demo/reference.fa{where}
   wesemu run wgs --bucket demo --fastq1 reads_1.fq.gz --fastq2 reads_2.fq.gz \\
       --reference demo --output-vcf calls.vcf.gz --watch
 Ctrl-C stops."""

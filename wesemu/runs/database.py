@@ -7,6 +7,7 @@ The module also has the schema with its migrations.
 """
 
 import asyncio
+import shlex
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -302,10 +303,11 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    index, data = shlex.quote(str(path)), shlex.quote(str(path.parent))
     return StoreError(
         f"cannot use the index {path}: {error}. The run directories keep what happened: stop the "
-        f"server, move the file away (mv {path} {path}.damaged; rm -f {path}-wal {path}-shm), then "
-        f"type: wesemu rebuild --data {path.parent}"
+        f"server, move the file away (mv {index} {index}.damaged; rm -f {index}-wal {index}-shm), "
+        f"then type: wesemu rebuild --data {data}"
     )
 
 

@@ -1,6 +1,7 @@
 """An index that is missing, empty, old, damaged or another program's; directories that are gone."""
 
 import asyncio
+import shlex
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -111,13 +112,21 @@ async def test_an_end_that_an_old_index_does_not_know_is_not_worked_for_again(
 async def test_a_damaged_index_is_refused_with_what_to_type(
     settings: Settings, engine: ScriptedEngine, content: bytes | None
 ) -> None:
+    data = settings.data.with_name("the user's data")
+    settings = settings.model_copy(update={"data": settings.data.rename(data)})
     await two_runs(settings, engine)
     index = settings.data / "wesemu.db"
     whole = await asyncio.to_thread(index.read_bytes)
     damaged = content or whole[:4096] + b"\xff" * (len(whole) - 4096)
     await asyncio.to_thread(index.write_bytes, damaged)
-    with pytest.raises(StoreError, match=r"(?s)move the file away.*wesemu rebuild --data"):
+    with pytest.raises(StoreError) as refused:
         await served(settings, engine)
+    commands = refused.value.message.partition("(")[2].replace("), then type: ", "; ")
+    assert shlex.split(commands) == [
+        *("mv", f"{index}", f"{index}.damaged;"),
+        *("rm", "-f", f"{index}-wal", f"{index}-shm;"),
+        *("wesemu", "rebuild", "--data", f"{data}"),
+    ]
 
 
 async def test_pages_that_are_damaged_later_give_that_sentence(
