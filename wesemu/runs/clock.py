@@ -126,7 +126,7 @@ class ClockRate:
 class EmulatedClock:
     """A clock that runs at a `ClockRate`. A change of the rate wakes everyone who waits.
 
-    It never goes back: if the wall clock is set back, emulated time stands still meanwhile.
+    It never goes back: if the wall clock is set back, it goes on from the latest time.
     """
 
     def __init__(self, wall: Clock, rate: ClockRate) -> None:
@@ -134,13 +134,18 @@ class EmulatedClock:
         self._rate = rate
         self._rate_changed = asyncio.Event()
         self._latest = rate.emulated
+        self._latest_wall = rate.wall
 
     @property
     def rate(self) -> ClockRate:
         return self._rate
 
     def now(self) -> datetime:
-        self._latest = max(self._latest, self._rate.at(self._wall.now()))
+        wall = self._wall.now()
+        if wall < self._latest_wall:
+            self.follow(replace(self._rate, wall=wall, emulated=self._latest))
+        self._latest_wall = wall
+        self._latest = max(self._latest, self._rate.at(wall))
         return self._latest
 
     async def wait_until(self, timestamp: datetime) -> None:
@@ -152,13 +157,20 @@ class EmulatedClock:
                 await _first(changed, self._wall, due)
 
     def not_before(self, timestamp: datetime) -> None:
-        """Set the earliest time that `now` returns: the latest time that a run has stored."""
-        self._latest = max(self._latest, min(timestamp, END_OF_TIME))
+        """Go on from `timestamp`, the latest time that a run has stored, if it is not over."""
+        if timestamp > self.now():
+            self._latest = min(timestamp, END_OF_TIME)
+            self.follow(replace(self._rate, wall=self._latest_wall, emulated=self._latest))
 
     def restart(self, rate: ClockRate) -> None:
         """Run at another rate, which may be at an earlier time: all runs must be removed before."""
         self._latest = rate.emulated
         self.follow(rate)
+
+    def changed(self, *, speed: float | None = None, step: timedelta = timedelta()) -> ClockRate:
+        """Return another rate from now on, as `ClockRate.changed`."""
+        self.now()  # goes on if the wall clock was set back
+        return self._rate.changed(self._latest_wall, speed=speed, step=step)
 
     def follow(self, rate: ClockRate) -> None:
         """Run at another rate from now on."""
@@ -168,13 +180,13 @@ class EmulatedClock:
 
 
 async def _first(event: asyncio.Event, clock: Clock, due: datetime) -> None:
-    """Wait for `event`, but no longer than until `clock` shows `due`."""
+    """Wait for `event`, but no longer than until `clock` shows `due`, or for a minute."""
     tasks = {
         asyncio.create_task(event.wait(), name="clock rate changed"),
         asyncio.create_task(clock.wait_until(due), name=f"{due:%H:%M:%S}"),
     }
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=_CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
@@ -223,7 +235,7 @@ class PersistentClock:
         Raises InvalidRequest as `ClockRate.changed`.
         """
         async with self._adjusting:
-            rate = self.clock.rate.changed(self._wall.now(), speed=speed, step=step)
+            rate = self.clock.changed(speed=speed, step=step)
             await asyncio.to_thread(_save, self._path, rate)
             self.clock.follow(rate)
             return rate
@@ -240,7 +252,7 @@ class PersistentClock:
         """Store the emulated time, with speed 1 while the server is down."""
         if not self._closed:
             self._closed = True
-            rate = self.clock.rate.changed(self._wall.now())
+            rate = self.clock.changed()
             await asyncio.to_thread(_save, self._path, replace(rate, speed=1.0))
 
 

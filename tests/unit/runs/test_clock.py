@@ -97,10 +97,39 @@ def test_emulated_time_never_goes_back_whatever_the_wall_clock_does(
         latest = clock.now()
 
 
+def test_emulated_time_goes_on_when_the_wall_clock_is_set_back() -> None:
+    wall, clock = emulated(600)
+    wall.advance(timedelta(seconds=6))
+    assert clock.now() == START + timedelta(hours=1)
+    wall.advance(timedelta(days=-1))
+    assert clock.now() == START + timedelta(hours=1)
+    wall.advance(timedelta(seconds=6))
+    assert clock.now() == START + timedelta(hours=2)
+    wall.advance(timedelta(days=-1))
+    clock.follow(clock.changed(step=timedelta(hours=1)))
+    assert clock.now() == START + timedelta(hours=3)
+
+
+async def test_who_waits_is_woken_after_the_wall_clock_was_set_back() -> None:
+    wall, clock = emulated(600)
+    waiting = asyncio.create_task(clock.wait_until(START + timedelta(hours=1)))
+    await settled()
+    wall.advance(timedelta(days=-1))
+    clock.now()
+    await settled()
+    wall.advance(timedelta(seconds=6))
+    async with soon():
+        await waiting
+
+
 def test_no_time_is_told_before_one_of_an_earlier_life() -> None:
-    clock = EmulatedClock(ManualClock(START), ClockRate(START, START))
+    wall, clock = emulated(1)
     clock.not_before(START + timedelta(hours=1))
     assert clock.now() == START + timedelta(hours=1)
+    wall.advance(timedelta(minutes=1))
+    assert clock.now() == START + timedelta(hours=1, minutes=1)
+    clock.follow(clock.changed(step=timedelta(minutes=1)))
+    assert clock.now() == START + timedelta(hours=1, minutes=2)
 
 
 def test_emulated_time_ends_before_dates_do() -> None:
