@@ -174,7 +174,8 @@ class Callbacks:
                 continue
             if len(self._sending) >= _AT_ONCE:
                 return None
-            if message.due > self._now():
+            left = message.due - self._now()
+            if 0 < left <= max(self._delays):  # more: the clock was set back
                 return message.due
             task = asyncio.create_task(
                 self._send(session, message), name=f"callback {message.number}"

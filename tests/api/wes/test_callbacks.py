@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -184,6 +185,17 @@ async def test_what_was_not_sent_is_sent_after_a_restart(
     store: RunStore, receiver: Receiver
 ) -> None:
     await live(store, await insert(store, receiver.url))
+    async with sending(store):
+        await eventually(emptied(store))
+    assert receiver.states == STATES
+
+
+async def test_a_clock_that_was_set_back_delays_no_callback(
+    store: RunStore, receiver: Receiver
+) -> None:
+    await live(store, await insert(store, receiver.url))
+    [message] = await store.outbox.waiting(9)
+    await store.outbox.postpone(message, time.time() + 86_400)
     async with sending(store):
         await eventually(emptied(store))
     assert receiver.states == STATES
