@@ -154,6 +154,7 @@ class Attempt:
         """End the attempt; write usage.json."""
         task = self.task = replace(self.task, state=state, ended=self.ended_at)
         wall = task.ended - task.started if task.started and task.ended else timedelta()
+        wall = max(wall, timedelta())  # the wall clock may have been set back
         usage = {
             "exit_code": task.exit_code,
             "wall_seconds": round(wall.total_seconds(), 6),

@@ -208,6 +208,9 @@ class EventLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def task(self, task: TaskLog, **members: Any) -> None:
+        """Record a change. A task never ends before its start: the wall clock may be set back."""
+        if task.started is not None and task.ended is not None:
+            task = replace(task, ended=max(task.ended, task.started))
         self.write("task", task=task_to_json(task), **members)
 
     def error(self, failure: RunFailure) -> None:

@@ -94,7 +94,7 @@ def cancel_open_tasks(tasks: Sequence[TaskLog], now: datetime) -> list[TaskLog]:
         replace(
             task,
             state=TaskState.CANCELED,
-            ended=task.ended or (now if task.started else None),
+            ended=task.ended or (task.started and max(now, task.started)),
         )
         for task in tasks
         if task.state in (TaskState.QUEUED, TaskState.RUNNING)

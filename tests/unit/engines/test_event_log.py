@@ -3,7 +3,8 @@
 import os
 import resource
 import sys
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_records_become_the_events_of_the_port(workspace: Workspace) -> None:
         Progress(1, 7),
         EngineError(failure),
     ]
+
+
+def test_no_task_ends_before_its_start_when_the_clock_is_set_back(workspace: Workspace) -> None:
+    assert TASK.started is not None
+    journal = EventLog(workspace)
+    journal.task(replace(TASK, ended=TASK.started - timedelta(hours=1)))
+    journal.close()
+    [found] = [events.to_event(record) for record in events.history(workspace)]
+    assert found == TaskChanged(replace(TASK, ended=TASK.started))
 
 
 def test_half_a_line_is_read_once_it_is_whole(workspace: Workspace) -> None:

@@ -2,9 +2,10 @@
 
 import errno
 import os
+from datetime import UTC, datetime, timedelta
 
-from wesemu.runs.model import RunState
-from wesemu.runs.outcome import fault
+from wesemu.runs.model import RunState, TaskLog, TaskState
+from wesemu.runs.outcome import cancel_open_tasks, fault
 
 
 def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:
@@ -13,3 +14,14 @@ def test_a_fault_of_the_disk_names_the_file_and_not_its_folder() -> None:
     assert state is RunState.SYSTEM_ERROR
     assert failure.message == "genome.fa: the disk is full"
     assert fault(OSError("closed"))[1].message == "closed"
+
+
+def test_open_tasks_are_canceled_and_never_end_before_their_start() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    waiting = TaskLog(id="1", name="a", state=TaskState.QUEUED)
+    running = TaskLog(id="2", name="b", state=TaskState.RUNNING, started=start)
+    hour = timedelta(hours=1)
+    for now, ended in ((start + hour, start + hour), (start - hour, start)):
+        closed = cancel_open_tasks([waiting, running], now)
+        assert [task.ended for task in closed] == [None, ended]
+        assert {task.state for task in closed} == {TaskState.CANCELED}
