@@ -95,9 +95,12 @@ def backup(
 ) -> None:
     """Copy the runs of a data directory to one file. A server may run meanwhile."""
     from wesemu.cli.configuration import load_settings
-    from wesemu.cli.output import print_note
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_note
+    from wesemu.runs.backup import save_backup
     from wesemu.runs.data_directory import DataDirectory
-    from wesemu.runs.maintenance import save_backup
+
+    if file.is_dir():
+        raise CommandRefused(f"{file} is a folder; name the file to write", ExitStatus.USAGE)
 
     runs = save_backup(
         DataDirectory(load_settings(data=data).data), file.absolute(), buckets=buckets
@@ -112,8 +115,8 @@ def restore(
     """Unpack a backup into a new data directory."""
     from wesemu.cli.configuration import load_settings
     from wesemu.cli.output import print_note
+    from wesemu.runs.backup import restore_backup as unpack
     from wesemu.runs.data_directory import DataDirectory
-    from wesemu.runs.maintenance import restore_backup as unpack
 
     root = load_settings(data=data).data
     runs = unpack(file, DataDirectory(root))

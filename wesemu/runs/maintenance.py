@@ -1,31 +1,21 @@
-"""Maintenance of the data directory: index repair, check of the run directories, backups.
+"""Maintenance of the data directory: index repair, and check of the run directories.
 
 Index repair adds runs from their directories, which are the source of truth. The check deletes only
-entries of `runs/` that a server certainly created. A backup is one tar file; a server may be
-running while it is written.
+entries of `runs/` that a server certainly created.
 """
 
 import asyncio
-import errno
-import gzip
 import os
 import shutil
-import sqlite3
-import tarfile
-import tempfile
 import time
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import structlog
 
-from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.runs.data_directory import (
     TRASH_PREFIX,
-    DataDirectory,
     IdSource,
     is_draft,
     is_own_entry,
@@ -36,7 +26,6 @@ from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import read_run, run_folders
 from wesemu.runs.store import HandleTaken, RunStore
-from wesemu.util.text import os_reason
 
 log = structlog.get_logger("wesemu.rebuild")
 
@@ -319,181 +308,3 @@ def _inspect(runs: Path, names: Iterable[str], known: Collection[str]) -> _Inspe
         if workspace.inputs.exists() and workspace.state.is_file():
             delete(workspace.inputs)
     return found
-
-
-# Backups.
-
-_RUN_FILES_LEFT_OUT = frozenset({"work", "tmp", "inputs", "cache", "run.lock", "events.fifo"})
-_SMALL_FILES = ("secret", "clock.json", ".wesemu-data")
-_TOP = frozenset({"wesemu.db", "runs", "buckets", "references", *_SMALL_FILES})
-
-
-def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> int:
-    """Write a backup and return the number of its runs. `buckets`: also buckets and references.
-
-    The file appears complete or not at all. Raises InvalidRequest, SystemFault, OSError.
-    """
-    if not data.index.is_file():
-        raise SystemFault(f"{data.root} has no index (wesemu.db); is it a data directory?")
-    if not file.parent.is_dir():
-        raise InvalidRequest(f"the folder {file.parent} does not exist; create it first")
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        with (
-            os.fdopen(_create(partial), "wb") as stream,
-            # Store hard links as files: the other name may lie in a bucket that is left out.
-            tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, dereference=True) as archive,
-        ):
-            runs = _add_all(archive, data, buckets=buckets, partial=partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return runs
-
-
-def restore_backup(file: Path, data: DataDirectory) -> int:
-    """Unpack a backup into an absent or empty directory. Return the number of its runs.
-
-    Raises InvalidRequest for a file that is not a backup or is damaged, SystemFault for a
-    directory that is not empty, OSError. After an error, the directory is empty.
-    """
-    if data.root.exists() and any(data.root.iterdir()):
-        raise SystemFault(
-            f"{data.root} is not empty; restore into a new directory and move it afterwards"
-        )
-    data.make_root()
-    try:
-        with gzip.open(file) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                if not _is_expected(member, path):
-                    raise InvalidRequest(
-                        f"{file} is not a backup of wesemu: it has {member.name!r}"
-                    )
-                _unpack(archive, member, data.root / path)
-            _check_end(stream)
-        if not (data.index.is_file() and data.runs.is_dir()):
-            raise InvalidRequest(f"{file} is not a backup of wesemu: it has no index or no runs")
-    except BaseException as error:
-        _empty(data.root)
-        if isinstance(error, _DAMAGED):
-            raise InvalidRequest(f"{file} is not a complete backup: {error}") from error
-        if isinstance(error, OSError) and error.errno in _UNUSABLE_NAME:
-            reason = f"a name in it cannot be used ({os_reason(error)})"
-            raise InvalidRequest(f"{file} is not a backup of wesemu: {reason}") from error
-        raise
-    return sum(is_run_directory(folder) for folder in data.runs.iterdir())
-
-
-_DAMAGED = (
-    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
-    *(ValueError, OverflowError),  # numbers in headers
-)
-_UNUSABLE_NAME = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-_CHUNK = 1 << 20
-
-
-def _is_expected(member: tarfile.TarInfo, path: PurePosixPath) -> bool:
-    """Return whether `save_backup` writes such an entry: an archive from elsewhere could have links
-    or paths that lead out of the directory."""
-    if ".." in path.parts or path.parts[:1] == () or path.parts[0] not in _TOP:
-        return False
-    return member.isdir() or (member.isreg() and not member.issparse())
-
-
-def _check_end(stream: gzip.GzipFile) -> None:
-    """Read the rest of an archive: zeros only. Raises ReadError, BadGzipFile and EOFError.
-
-    tarfile takes a damaged header for the end of the archive. The end of the gzip stream has a
-    checksum of the whole content.
-    """
-    rest = stream.read(_CHUNK)
-    is_ended = rest != b""
-    while rest:
-        is_ended = is_ended and not rest.strip(b"\0")
-        rest = stream.read(_CHUNK)
-    if not is_ended:
-        raise tarfile.ReadError("it is cut off or damaged")
-
-
-def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    if member.isdir():
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        content = archive.extractfile(member)
-        assert content is not None  # a regular file has one
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with content, target.open("xb") as file:
-            shutil.copyfileobj(content, file)
-        os.utime(target, (member.mtime, member.mtime))
-    target.chmod(member.mode & 0o777 | 0o600)
-
-
-def _create(path: Path) -> int:
-    """Open a file that only this user can read: a backup contains the secret."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-
-
-def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool, partial: Path) -> int:
-    # SQLite's backup API copies a consistent database, even while the server writes to it.
-    with tempfile.TemporaryDirectory(dir=data.root, prefix=".backup-") as temporary:
-        copy = Path(temporary) / "wesemu.db"
-        with closing(sqlite3.connect(data.index)) as source, closing(sqlite3.connect(copy)) as to:
-            source.backup(to)
-        archive.add(copy, "wesemu.db")
-    for name in _SMALL_FILES:
-        if (data.root / name).is_file():
-            archive.add(data.root / name, name)
-    archive.add(data.runs, "runs", recursive=False)
-    runs = 0
-    for folder in sorted(data.runs.iterdir()):
-        if is_run_directory(folder):
-            runs += 1
-            for path in _run_files(folder):
-                _add(archive, path, Path("runs") / folder.name / path.relative_to(folder))
-    for tree in [data.buckets, data.references] if buckets else []:
-        for path in _below(tree):
-            if path.name != partial.name or not path.samefile(partial):
-                _add(archive, path, path.relative_to(data.root))
-    return runs
-
-
-def _run_files(folder: Path) -> Iterator[Path]:
-    yield folder
-    for entry in _entries(folder):
-        if entry.name not in _RUN_FILES_LEFT_OUT:
-            yield from _below(entry)
-
-
-def _below(path: Path) -> Iterator[Path]:
-    """Yield `path` and everything below it. Links to folders are not followed."""
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        for entry in _entries(path):
-            yield from _below(entry)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return the sorted entries; none if the folder has been removed meanwhile."""
-    try:
-        return sorted(folder.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-def _add(archive: tarfile.TarFile, path: Path, name: Path) -> None:
-    """Add a file or folder; skip links, special files and files that have vanished."""
-    try:
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            return
-        archive.add(path, str(name), recursive=False)
-    except FileNotFoundError:
-        return
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()

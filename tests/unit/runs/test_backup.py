@@ -17,9 +17,9 @@ from unit.runs.test_service import ended
 
 from wesemu.app import create_app
 from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.runs.backup import restore_backup, save_backup
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.data_directory import DataDirectory
-from wesemu.runs.maintenance import restore_backup, save_backup
 from wesemu.runs.model import LOCAL_OWNER, RunState
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
@@ -154,6 +154,13 @@ def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path: Path, content
         restore_backup(file, data)
     assert not data.root.exists() or list(data.root.iterdir()) == []
     assert not (tmp_path / "outside").exists()
+
+
+def test_a_backup_that_cannot_be_opened_makes_no_directory(tmp_path: Path) -> None:
+    for file in (tmp_path / "none", tmp_path):
+        with pytest.raises((FileNotFoundError, IsADirectoryError)):
+            restore_backup(file, DataDirectory(tmp_path / "data"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_path_that_is_too_long_for_the_index_is_refused(tmp_path: Path) -> Non
         ("runs/240101_NB501/RunInfo.xml", "runs/240101_NB501"),
         (f"runs/{RUN}/reads.fq", f"runs/{RUN}"),
         ("runs/notes.txt", "runs/notes.txt"),
+        (".restore-x/wesemu.db", ".restore-x"),
     ],
 )
 def test_a_directory_of_somebody_else_is_refused_and_not_touched(
