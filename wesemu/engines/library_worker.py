@@ -55,6 +55,13 @@ class WorkerContext:
             self.tasks.event_log.error(failure)
         return 1
 
+    def fail_by_path(self, problem: str) -> int:
+        """As `fail`, because the library cannot work in the run directory."""
+        advice = "start the server with another data directory (--data)"
+        return self.fail(
+            RunFailure(f"the server's path of the run directory is unusable: {problem}; {advice}")
+        )
+
 
 def named_task(name: str, command: str, threads: int) -> TaskFacts:
     """Return a task that its library knows by a unique name."""

@@ -103,3 +103,20 @@ async def test_killed_run_is_resumed_from_finished_tasks(
         (2, TaskState.COMPLETE),
     ]
     assert story.events[-1] == Progress(2, 2)
+
+
+async def test_odd_letters_in_the_data_directory_are_harmless_or_named(
+    language: Language, engine: LibraryEngine, tmp_path: Path
+) -> None:
+    unusable = {"CWL": "a[1]", "WDL": "the $HOME"}[next(iter(language.kind.types))]
+    for name, code in (("the user's {é} & b", 0), (unusable, 1)):
+        job = make_job(
+            tmp_path / name / "run",
+            language.scattered("test $0 = 1"),
+            {"numbers": ["1"]},
+            name=language.file,
+        )
+        story = await play(engine, job)
+        assert story.outcome.exit_code == code
+        told = [failure.message for failure in story.failures]
+        assert [("--data" in message) for message in told] == [True] * code

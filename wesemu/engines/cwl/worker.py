@@ -3,6 +3,7 @@
 Parts: output files, failures from cwltool's log, the run itself.
 """
 
+import glob
 import io
 import json
 import logging
@@ -285,6 +286,8 @@ _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 
 def run_workflow(worker: WorkerContext) -> int:
     """Return the exit status: 0, or 1 with the failure in the event log."""
+    if glob.escape(str(worker.workspace.root)) != str(worker.workspace.root):
+        return worker.fail_by_path("cwltool takes [, * and ? in it for patterns")
     inputs = worker.workspace.work / INPUTS
     write_job_order(inputs, worker.spec.inputs)
     hooks = Hooks(worker.tasks, keep_going=bool(worker.spec.options.get("keep_going")))

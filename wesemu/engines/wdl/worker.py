@@ -77,10 +77,14 @@ def _hint(library: Any, cause: BaseException, file: str | None) -> str | None:
 
 _BACKENDS = {"docker": "docker_swarm", "podman": "podman", "apptainer": "singularity"}
 _LOCAL = "wesemu"
+_UNQUOTABLE = frozenset('$`"\\')
+"""Letters that stay special in double quotes, in which commands have the paths of files."""
 
 
 def run_workflow(worker: WorkerContext) -> int:
     """Return the exit status: 0, or 1 with the failure in the event log."""
+    if not _UNQUOTABLE.isdisjoint(str(worker.workspace.root)):
+        return worker.fail_by_path('it has one of $ ` " \\, which commands cannot quote')
     library = import_module("WDL")
     import_module("WDL.runtime")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
