@@ -31,9 +31,9 @@ async def served(app: web.Application, **limits: Any) -> AsyncIterator[Open]:
     runner = web.AppRunner(app, access_log=None, auto_decompress=False)
     await runner.setup()
     opened: list[asyncio.StreamWriter] = []
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
-        await ConnectionSite(runner, door, connections).start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        await ConnectionSite(runner, listener, connections).start()
 
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,6 +1,7 @@
-"""docs/cli.md has every verb, every flag and every exit status."""
+"""docs/cli.md has every verb, every flag and every exit status; commands on pages are valid."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,24 @@ def test_every_exit_status_is_in_the_table(status: ExitStatus) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_tells_what_it_does(verb: str) -> None:
     assert VERBS[verb].help
+
+
+TEMPLATES = Path(__file__).parents[2] / "wesemu" / "dashboard" / "templates"
+
+
+def commands_of_pages() -> list[str]:
+    """The complete commands in the `<pre>` elements of the dashboard's templates."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(TEMPLATES.glob("*.html"))]
+    blocks = re.findall(r"<pre[^>]*>(.*?)</pre>", "\n".join(texts), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("wesemu ") and "{" not in line]
+
+
+def test_every_command_of_a_page_is_valid() -> None:
+    lines = commands_of_pages()
+    assert len(lines) >= 3
+    for line in lines:
+        command, words = typer.main.get_command(build()), shlex.split(line)[1:]
+        while (inner := getattr(command, "commands", None)) is not None:
+            command = inner[words.pop(0)]
+        command.make_context(line, words)  # raises UsageError

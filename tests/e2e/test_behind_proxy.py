@@ -19,7 +19,7 @@ import pytest
 from api.admin.test_proxy import NGINX, proxy
 from yarl import URL
 
-PATIENCE = 60
+WAIT_SECONDS = 60
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 FORWARDING = """proxy_http_version 1.1;
@@ -53,7 +53,7 @@ def ask(
     sent = {"Content-Type": "application/json", "Authorization": "Bearer secret", **(headers or {})}
     request = urllib.request.Request(url, body, sent, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read() or b"null")
@@ -62,7 +62,7 @@ def ask(
 def behind(proxy: Any, url: str, more: str) -> str:
     """The URL of an nginx before the server at `url`, once it answers."""
     address: str = proxy(SimpleNamespace(port=URL(url).port), more)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             ask(f"{address}/_wesemu/health")
@@ -91,7 +91,7 @@ def test_addresses_are_those_of_the_client(serve, proxy, settings) -> None:
     refused = {"Authorization": "Bearer wrong", "X-Forwarded-For": "192.0.2.7"}
     assert ask(f"{address}/ga4gh/wes/v1/runs", headers=refused)[0] == 401
     assert ask(f"{address}/_wesemu/reset", {}, headers={"Authorization": ""})[0] == 401
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while "192.0.2.7" not in server.stderr:
         assert time.monotonic() < deadline, server.stderr
         time.sleep(0.05)
@@ -106,7 +106,7 @@ def test_events_pass_nginx_as_they_come(serve, proxy, settings) -> None:
     request = urllib.request.Request(
         f"{address}/_wesemu/events", headers={"Authorization": "Bearer admin"}
     )
-    with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as stream:
         assert stream.readline() == b":\n"
 
 
@@ -184,7 +184,7 @@ def look(url: str) -> dict[str, Any]:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "TMPDIR": folder, "HOME": folder},
             text=True,
-            timeout=2 * PATIENCE,
+            timeout=2 * WAIT_SECONDS,
             check=True,
         )
     text = done.stdout.partition('<pre id="told">')[2].partition("</pre>")[0]

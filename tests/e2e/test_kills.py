@@ -33,7 +33,7 @@ KILLS = int(os.environ.get("KILLS", "8"))
 SEED = int(os.environ.get("KILLS_SEED", "1"))
 VICTIMS = ("server", "stop", "recovery", "publishing", "run", "worker", "forkserver", "keeper")
 END_SECONDS = 300
-PATIENCE_SECONDS = 15
+WAIT_SECONDS = 15
 
 pytestmark = pytest.mark.kills
 
@@ -113,7 +113,7 @@ class Siege:
 
     def kill_of_a_run(self, victim: str) -> bool:
         """One that was not struck before: a run is resumed once by a server."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             if self.kill_now(victim):
                 return True

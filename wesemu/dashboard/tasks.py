@@ -36,7 +36,7 @@ _EXIT_WORDS = {
 
 
 def exit_words(code: int | None) -> str | None:
-    """Return an exit code in words; None for none. Codes above 128 are signals, as in a shell."""
+    """Return an exit code in words; None if there is none. Codes above 128 are signals."""
     if code is None:
         return None
     if code in _EXIT_WORDS:

@@ -43,7 +43,7 @@ def _by_earlier_run(
     own_starts = [task.started for task in latest if task.started]
     if not ends or not starts or not own_starts:
         return None
-    # where the earlier run was when the rules that are done here were done there
+    # the moment at which the earlier run had done the rules that are done in this one
     reached = max((t.ended for t in earlier if t.ended and t.name in done), default=min(starts))
     since = max((t.ended for t in latest if t.ended and t.name in done), default=min(own_starts))
     left = (max(ends) - reached).total_seconds() * ratio - (now - since).total_seconds()

@@ -49,7 +49,7 @@ def looks_secret(name: str, value: str) -> bool:
     """Return whether a variable looks like a credential.
 
     That is a variable of a cloud provider, a name like `DB_PASSWORD` or `accessKeySecret`, or a URL
-    with a password. The URL of a proxy is none, because tools need it.
+    with a password. The URL of a proxy does not count, because tools need it.
     """
     folded = name.upper()
     if folded.startswith(_PREFIXES) or folded in _NAMES or _WORD.search(folded):

@@ -113,7 +113,7 @@ class _Parsed(NamedTuple):
 
 
 class ParsedSnakefiles:
-    """Snakefiles in the form into which Snakemake translates them: Python code.
+    """Keeps the Python code into which Snakemake translates Snakefiles.
 
     `install` makes the runs use it for files with the same text. All their rules must have names:
     Snakemake names the others by a number, which depends on the including file.

@@ -153,7 +153,7 @@ class AdminService:
                     await self._service.cancel(run.owner, run.id)
             idle = await self._wait_idle(_DRAIN_SECONDS)
             late = time.monotonic() > deadline
-            # A queued run may wait for a GPU for ever. It stays if it is not canceled in time.
+            # A queued run may wait for a GPU forever. It stays if it is not canceled in time.
             if idle and (late or not active):
                 return
             if late:
@@ -165,7 +165,7 @@ class AdminService:
     async def settled(self) -> None:
         """Wait until the directories of all ended runs have their ends: the index has them first.
 
-        Gives up after a time, because a full disk can delay that for ever.
+        Gives up after a time, because a full disk can delay that forever.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < deadline:

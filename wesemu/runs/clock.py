@@ -180,7 +180,7 @@ class EmulatedClock:
 
 
 async def _first(event: asyncio.Event, clock: Clock, due: datetime) -> None:
-    """Wait for `event`, but no longer than until `clock` shows `due`, or for a minute."""
+    """Wait for `event`, at most until `clock` shows `due`, and at most a minute."""
     tasks = {
         asyncio.create_task(event.wait(), name="clock rate changed"),
         asyncio.create_task(clock.wait_until(due), name=f"{due:%H:%M:%S}"),

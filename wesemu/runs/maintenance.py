@@ -253,8 +253,8 @@ class DirectoryCheck:
 
     async def _decide(self, inspected: _Inspected) -> list[Workspace]:
         """Delete drafts that no run belongs to. Return the runs that the index lacks."""
-        # A submission is open until its run is in the index. So one that is neither open nor, asked
-        # for later, in the index was refused, or left behind by an earlier server.
+        # A submission is open until its run is in the index. So if it is not open now, and not in
+        # the index afterwards, it was refused, or an earlier server left it behind.
         drafts = [each for each in inspected.drafts if not self._is_open(RunId(each.root.name))]
         known = await self._store.known([each.root.name for each in (*drafts, *inspected.lost)])
         for draft in drafts:

@@ -378,5 +378,5 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close helper processes; launched runs go on."""
+        """Close helper processes; launched runs continue."""
         ...

@@ -83,7 +83,7 @@ class Scheduler:
         self._loop = asyncio.create_task(self._serve(), name="scheduler")
 
     async def close(self) -> None:
-        """Stop. The supervisor decides whether the processes of the runs go on."""
+        """Stop. The supervisor decides whether the processes of the runs continue."""
         tasks = [task for _, task in self._active.values()]
         tasks += [self._loop] if self._loop else []
         for task in tasks:

@@ -193,7 +193,7 @@ class Supervisor:
             log.info("run resumed", run_id=run.id, name=run.handle, launched_again=True)
         attached = execution is not None
         # 2. A lock file without a process or exit code: the process vanished. The count is on disk,
-        #    so a workflow that kills the whole machine cannot restart for ever.
+        #    so a workflow that kills the whole machine cannot restart forever.
         if execution is None and await asyncio.to_thread(workspace.lock.exists):
             await asyncio.to_thread(count_crash, workspace)
         resumes_left = _RESUMES

@@ -100,14 +100,14 @@ class ServerSettings(BaseModel):
     """Maximum of open connections; 0: what the limit of open files allows, at most 4096."""
 
     idle_seconds: float = Field(default=75.0, gt=0, le=86_400, allow_inf_nan=False)
-    """Connections without a request are closed after so many seconds."""
+    """Seconds after which a connection without a request is closed."""
 
     header_seconds: float = Field(default=30.0, gt=0, le=3600, allow_inf_nan=False)
     """Most seconds for the headers of a request."""
 
     stalled_seconds: float = Field(default=120.0, gt=0, le=86_400, allow_inf_nan=False)
-    """Connections whose request body or response makes no progress are closed after so many
-    seconds."""
+    """Seconds after which a connection is closed if its request body or response makes no
+    progress."""
 
     public_url: str = ""
     """The server's address for URLs in responses; empty: the address in each request."""
@@ -275,7 +275,7 @@ class RetentionSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     days: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Remove runs that ended so many days ago, with their directories; results in buckets stay.
+    """Days after which ended runs are removed, with their directories; results in buckets stay.
     0: never."""
 
 

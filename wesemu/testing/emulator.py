@@ -285,7 +285,7 @@ class Emulator:
             self.client.load_snapshot(file)
 
     def reset(self) -> None:
-        """Remove runs, buckets, references, faults and logged requests. Emulated time goes on."""
+        """Remove runs, buckets, references, faults and logged requests. Emulated time continues."""
 
         async def reset(client: AsyncClient) -> None:
             await client.control.reset(buckets=True)

@@ -162,13 +162,13 @@ async def test_metrics_tell_of_the_queue_runs_and_the_machine(
     blobs = settings.data / "cache/inputs/blobs/ab"
     blobs.mkdir(parents=True, exist_ok=True)
     (blobs / "cd").write_bytes(b"12345")
-    desk = LeaseClient(QueuePriority(settings.data / "leases", rank=0, age=1))
-    lease = await asyncio.to_thread(desk.take, Resources(cores=1))
+    lease_client = LeaseClient(QueuePriority(settings.data / "leases", rank=0, age=1))
+    lease = await asyncio.to_thread(lease_client.take, Resources(cores=1))
     found = await figures(client)
     assert found['wesemu_leased_resources{resource="cores"}'] == 1
     assert found["wesemu_cache_bytes"] == 5
     await asyncio.to_thread(lease.release)
-    await asyncio.to_thread(desk.close)
+    await asyncio.to_thread(lease_client.close)
     assert (await figures(client))['wesemu_leased_resources{resource="cores"}'] == 0
 
 

@@ -126,9 +126,9 @@ async def test_an_issuer_closes_the_other_apis_too(client: Client) -> None:
 def test_an_issuer_lets_a_server_listen_beyond_loopback(settings: Settings) -> None:
     alone = settings.auth.model_copy(update={"tokens": {}})
     require_credentials(settings.model_copy(update={"host": "0.0.0.0", "auth": alone}))
-    open_door = alone.model_copy(update={"oidc": OidcSettings()})
+    without_issuer = alone.model_copy(update={"oidc": OidcSettings()})
     with pytest.raises(CommandRefused, match=r"auth\.oidc\.issuer"):
-        require_credentials(settings.model_copy(update={"host": "0.0.0.0", "auth": open_door}))
+        require_credentials(settings.model_copy(update={"host": "0.0.0.0", "auth": without_issuer}))
 
 
 @pytest.mark.parametrize(

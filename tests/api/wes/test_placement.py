@@ -169,8 +169,8 @@ async def test_a_dry_run_tells_where_the_run_would_go(serve: Serve, settings: Se
     assert note.startswith("asked for cuda, but there is no Parabricks")
     assert told == {"node": "cuda", "node_gpus": gpus, "gpus": 2}
     assert await plan(client, node="cpu") == {"node": "cpu", "gpus": 0}
-    desk = LeaseClient(QueuePriority(settings.data / "leases", rank=1, age=1))
-    lease = await asyncio.to_thread(desk.take, Resources(cores=1, gpus=1))
+    lease_client = LeaseClient(QueuePriority(settings.data / "leases", rank=1, age=1))
+    lease = await asyncio.to_thread(lease_client.take, Resources(cores=1, gpus=1))
     try:
         busy = await plan(client, node="cuda", gpus="2")
         one = await plan(client, node="cuda", gpus="1")

@@ -30,11 +30,11 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def door(clock: ManualClock) -> AgsAuthenticator:
-    return authenticator(clock)
-
-
 def authenticator(clock: ManualClock) -> AgsAuthenticator:
+    return make_authenticator(clock)
+
+
+def make_authenticator(clock: ManualClock) -> AgsAuthenticator:
     return AgsAuthenticator({KEY_ID: "a secret for tests", "LTAIother": "another"}, clock)
 
 
@@ -88,15 +88,15 @@ def altered(request: SignedRequest, **headers: str) -> SignedRequest:
     return replace(request, headers={**request.headers, **changes})
 
 
-def refusal(door: AgsAuthenticator, request: SignedRequest) -> AgsSignatureRefused:
+def refusal(authenticator: AgsAuthenticator, request: SignedRequest) -> AgsSignatureRefused:
     with pytest.raises(AgsSignatureRefused) as caught:
-        door.check(request)
+        authenticator.check(request)
     return caught.value
 
 
-def test_a_signed_request_is_its_key_s(door: AgsAuthenticator) -> None:
-    assert door.check(roa()) == Owner(KEY_ID)
-    assert door.check(acs3()) == Owner(KEY_ID)
+def test_a_signed_request_is_its_key_s(authenticator: AgsAuthenticator) -> None:
+    assert authenticator.check(roa()) == Owner(KEY_ID)
+    assert authenticator.check(acs3()) == Owner(KEY_ID)
 
 
 @pytest.mark.parametrize(
@@ -111,22 +111,27 @@ def test_a_signed_request_is_its_key_s(door: AgsAuthenticator) -> None:
     ],
 )
 def test_both_sdk_generations_spell_the_resource_their_way(
-    door: AgsAuthenticator, target: str, resource: str
+    authenticator: AgsAuthenticator, target: str, resource: str
 ) -> None:
-    assert door.check(roa(target=target, resource=resource)) == Owner(KEY_ID)
+    assert authenticator.check(roa(target=target, resource=resource)) == Owner(KEY_ID)
 
 
-def test_neither_nonce_nor_digest_nor_date_is_required_by_itself(door: AgsAuthenticator) -> None:
+def test_neither_nonce_nor_digest_nor_date_is_required_by_itself(
+    authenticator: AgsAuthenticator,
+) -> None:
     dated: Headers = [("x-acs-date", "2026-11-20T23:20:37Z")]
-    assert door.check(roa(date=None, more=dated)) == Owner(KEY_ID)
-    assert door.check(acs3(drop="x-acs-signature-nonce")) == Owner(KEY_ID)
-    assert door.check(acs3(drop="x-acs-content-sha256")) == Owner(KEY_ID)
+    assert authenticator.check(roa(date=None, more=dated)) == Owner(KEY_ID)
+    assert authenticator.check(acs3(drop="x-acs-signature-nonce")) == Owner(KEY_ID)
+    assert authenticator.check(acs3(drop="x-acs-content-sha256")) == Owner(KEY_ID)
 
 
-def test_a_security_token_is_signed_and_else_ignored(door: AgsAuthenticator) -> None:
+def test_a_security_token_is_signed_and_else_ignored(authenticator: AgsAuthenticator) -> None:
     request = roa(more=[("x-acs-security-token", "STSTOKEN")])
-    assert door.check(request) == Owner(KEY_ID)
-    assert refusal(door, altered(request, x_acs_security_token="X")).code == "SignatureDoesNotMatch"
+    assert authenticator.check(request) == Owner(KEY_ID)
+    assert (
+        refusal(authenticator, altered(request, x_acs_security_token="X")).code
+        == "SignatureDoesNotMatch"
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,47 +161,53 @@ def test_a_security_token_is_signed_and_else_ignored(door: AgsAuthenticator) -> 
         altered(acs3(), authorization=acs3().headers["authorization"][:-1] + "0"),
     ],
 )
-def test_an_altered_request_is_refused(door: AgsAuthenticator, request_: SignedRequest) -> None:
-    refused = refusal(door, request_)
+def test_an_altered_request_is_refused(
+    authenticator: AgsAuthenticator, request_: SignedRequest
+) -> None:
+    refused = refusal(authenticator, request_)
     assert (refused.status, refused.code) == (400, "SignatureDoesNotMatch")
     assert ":" in refused.message
 
 
-def test_a_mismatch_tells_what_the_server_signed(door: AgsAuthenticator) -> None:
-    message = refusal(door, replace(roa(), method="GET")).message
+def test_a_mismatch_tells_what_the_server_signed(authenticator: AgsAuthenticator) -> None:
+    message = refusal(authenticator, replace(roa(), method="GET")).message
     assert message.startswith(
         "Specified signature is not matched with our calculation. "
         "server string to sign is:GET\napplication/json\n"
     )
 
 
-def test_a_repeated_header_cannot_smuggle_a_value_in(door: AgsAuthenticator) -> None:
+def test_a_repeated_header_cannot_smuggle_a_value_in(authenticator: AgsAuthenticator) -> None:
     request = roa()
     headers = collect_headers([*request.headers.items(), ("X-Acs-Version", "2099-01-01")])
-    assert refusal(door, replace(request, headers=headers)).code == "SignatureDoesNotMatch"
+    assert refusal(authenticator, replace(request, headers=headers)).code == "SignatureDoesNotMatch"
 
 
-def test_the_wrong_digest_of_the_body_is_refused_although_signed(door: AgsAuthenticator) -> None:
+def test_the_wrong_digest_of_the_body_is_refused_although_signed(
+    authenticator: AgsAuthenticator,
+) -> None:
     wrong = replace(roa(body=b"{}"), body=BODY)
-    assert "does not match Content-MD5:" in refusal(door, wrong).message
+    assert "does not match Content-MD5:" in refusal(authenticator, wrong).message
 
 
 @pytest.mark.parametrize("name", ["x-acs-action", "x-acs-security-token"])
-def test_acs3_must_sign_every_x_acs_header(door: AgsAuthenticator, name: str) -> None:
-    refused = refusal(door, acs3(unsigned=[(name, "v")]))
+def test_acs3_must_sign_every_x_acs_header(authenticator: AgsAuthenticator, name: str) -> None:
+    refused = refusal(authenticator, acs3(unsigned=[(name, "v")]))
     assert (refused.status, refused.code) == (400, "IncompleteSignature")
     assert name in refused.message
 
 
-def test_acs3_must_sign_the_host(door: AgsAuthenticator) -> None:
-    assert "host" in refusal(door, acs3(drop="host", unsigned=[("host", "h")])).message
+def test_acs3_must_sign_the_host(authenticator: AgsAuthenticator) -> None:
+    assert "host" in refusal(authenticator, acs3(drop="host", unsigned=[("host", "h")])).message
 
 
 @pytest.mark.parametrize(
     "authorization", ["", "Bearer x", "acs", "acs id", "ACS3-HMAC-SM3 Credential=a", "acs a:b:c d"]
 )
-def test_other_authorizations_are_incomplete(door: AgsAuthenticator, authorization: str) -> None:
-    refused = refusal(door, altered(roa(), authorization=authorization))
+def test_other_authorizations_are_incomplete(
+    authenticator: AgsAuthenticator, authorization: str
+) -> None:
+    refused = refusal(authenticator, altered(roa(), authorization=authorization))
     assert (refused.status, refused.code) == (400, "IncompleteSignature")
 
 
@@ -208,68 +219,71 @@ def test_an_unknown_key_is_told_as_the_cloud_tells_it(clock: ManualClock) -> Non
 
 @pytest.mark.parametrize("minutes", [-14, 15])
 def test_clocks_may_differ_by_a_quarter_of_an_hour(
-    door: AgsAuthenticator, clock: ManualClock, minutes: int
+    authenticator: AgsAuthenticator, clock: ManualClock, minutes: int
 ) -> None:
     clock.advance(timedelta(minutes=minutes))
-    assert door.check(roa()) == Owner(KEY_ID)
-    assert door.check(acs3()) == Owner(KEY_ID)
+    assert authenticator.check(roa()) == Owner(KEY_ID)
+    assert authenticator.check(acs3()) == Owner(KEY_ID)
 
 
 @pytest.mark.parametrize("minutes", [-15, 16])
 def test_a_request_of_another_time_is_expired(
-    door: AgsAuthenticator, clock: ManualClock, minutes: int
+    authenticator: AgsAuthenticator, clock: ManualClock, minutes: int
 ) -> None:
     clock.advance(timedelta(minutes=minutes))
     for request in (roa(), acs3()):
-        refused = refusal(door, request)
+        refused = refusal(authenticator, request)
         assert (refused.status, refused.code) == (400, "InvalidTimeStamp.Expired")
 
 
 @pytest.mark.parametrize(
     "date", ["yesterday", "2026-13-01T00:00:00Z", "²", f"Fri, 20 Nov {10**20} 23:20:31 GMT"]
 )
-def test_a_date_that_is_none_is_refused(door: AgsAuthenticator, date: str) -> None:
+def test_a_date_that_is_none_is_refused(authenticator: AgsAuthenticator, date: str) -> None:
     for request in (roa(date=date), altered(acs3(), x_acs_date=date)):
-        assert refusal(door, request).code == "IncompleteSignature"
+        assert refusal(authenticator, request).code == "IncompleteSignature"
 
 
-def test_a_request_without_any_date_is_refused(door: AgsAuthenticator) -> None:
-    assert "Date" in refusal(door, roa(date=None)).message.title()
+def test_a_request_without_any_date_is_refused(authenticator: AgsAuthenticator) -> None:
+    assert "Date" in refusal(authenticator, roa(date=None)).message.title()
     dated: Headers = [("Date", "Fri, 20 Nov 2026 23:20:31 GMT")]
-    assert refusal(door, acs3(drop="x-acs-date", unsigned=dated)).code == "IncompleteSignature"
+    assert (
+        refusal(authenticator, acs3(drop="x-acs-date", unsigned=dated)).code
+        == "IncompleteSignature"
+    )
 
 
-def test_a_nonce_counts_once(door: AgsAuthenticator, clock: ManualClock) -> None:
-    door.check(acs3(nonce="a"))
+def test_a_nonce_counts_once(authenticator: AgsAuthenticator, clock: ManualClock) -> None:
+    authenticator.check(acs3(nonce="a"))
     clock.advance(timedelta(minutes=10))
-    refused = refusal(door, acs3(nonce="a"))
+    refused = refusal(authenticator, acs3(nonce="a"))
     assert (refused.status, refused.code) == (400, "SignatureNonceUsed")
-    assert door.check(acs3(nonce="b")) == Owner(KEY_ID)
+    assert authenticator.check(acs3(nonce="b")) == Owner(KEY_ID)
 
 
-def test_a_refused_request_does_not_use_its_nonce_up(door: AgsAuthenticator) -> None:
-    refusal(door, replace(acs3(nonce="a"), method="POST"))
-    assert door.check(acs3(nonce="a")) == Owner(KEY_ID)
+def test_a_refused_request_does_not_use_its_nonce_up(authenticator: AgsAuthenticator) -> None:
+    refusal(authenticator, replace(acs3(nonce="a"), method="POST"))
+    assert authenticator.check(acs3(nonce="a")) == Owner(KEY_ID)
 
 
 def test_old_nonces_are_forgotten(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_NONCES", 3)
-    door = authenticator(clock)
+    authenticator = make_authenticator(clock)
     for nonce in "abcde":
-        door.check(acs3(nonce=nonce))
-    assert [nonce for _, nonce in door._nonces] == ["c", "d", "e"]
+        authenticator.check(acs3(nonce=nonce))
+    assert [nonce for _, nonce in authenticator._nonces] == ["c", "d", "e"]
     clock.advance(timedelta(minutes=31))
-    door.check(roa(date=None, more=fresh(clock.now(), nonce="f")))
-    assert [nonce for _, nonce in door._nonces] == ["f"]
+    authenticator.check(roa(date=None, more=fresh(clock.now(), nonce="f")))
+    assert [nonce for _, nonce in authenticator._nonces] == ["f"]
 
 
 def test_a_nonce_is_kept_as_long_as_its_time_stamp_is_accepted(
-    door: AgsAuthenticator, clock: ManualClock
+    authenticator: AgsAuthenticator, clock: ManualClock
 ) -> None:
     ahead = roa(date=None, more=fresh(clock.now() + timedelta(minutes=15), nonce="a"))
-    door.check(ahead)
+    authenticator.check(ahead)
     clock.advance(timedelta(minutes=30))
-    assert refusal(door, ahead).code == "SignatureNonceUsed"
+    assert refusal(authenticator, ahead).code == "SignatureNonceUsed"
 
 
 def fresh(moment: datetime, *, nonce: str) -> Headers:
@@ -293,7 +307,7 @@ def _load(path: Path) -> SignedRequest:
     return SignedRequest(sent["method"], sent["target"], headers, body)
 
 
-def _wire_door(secret: str = "testsecret0000000000000000000") -> AgsAuthenticator:
+def _recorded_keys(secret: str = "testsecret0000000000000000000") -> AgsAuthenticator:
     return AgsAuthenticator({"LTAItestkey00000": secret}, ManualClock(NOW))
 
 
@@ -330,16 +344,16 @@ def _header_alterations(request: SignedRequest, *, acs3: bool) -> Iterator[Signe
 
 @pytest.mark.parametrize("path", _captured())
 def test_every_captured_request_of_the_real_sdks_is_let_in(path: Path) -> None:
-    assert _wire_door().check(_load(path)) == Owner("LTAItestkey00000")
+    assert _recorded_keys().check(_load(path)) == Owner("LTAItestkey00000")
 
 
 @pytest.mark.parametrize("path", _captured())
 def test_every_altered_copy_of_a_captured_request_is_refused(path: Path) -> None:
     request = _load(path)
     with pytest.raises(AgsSignatureRefused):
-        _wire_door("another secret").check(request)
+        _recorded_keys("another secret").check(request)
     copies = list(_alterations(request))
     assert len(copies) > 8
     for number, copy in enumerate(copies):
         with pytest.raises(AgsSignatureRefused):
-            pytest.fail(f"alteration {number} was let in: {_wire_door().check(copy)}")
+            pytest.fail(f"alteration {number} was let in: {_recorded_keys().check(copy)}")

@@ -1,4 +1,4 @@
-"""Tokens of a real issuer: which open the door, which do not, and an issuer that fails."""
+"""Tokens of a real issuer: which are accepted, which are not, and an issuer that fails."""
 
 import asyncio
 import base64
@@ -53,20 +53,20 @@ def unreachable(why: str) -> Iterator[None]:
     assert re.search(why, logged[-1]["problem"])
 
 
-class Door:
-    def __init__(self, issuer: Issuer, jwks: str = "", **demands: Any) -> None:
+class TokenChecker:
+    def __init__(self, issuer: Issuer, jwks: str = "", **policy: Any) -> None:
         self.issuer = issuer
         self.clock = ManualClock(NOW)
-        wanted = TokenPolicy(issuer.url, **({"audiences": ("other", "wesemu")} | demands))
-        ring = JwksCache(key_source(issuer.url, jwks), self.clock)
-        self.verifier = TokenVerifier(ring, wanted, self.clock)
+        wanted = TokenPolicy(issuer.url, **({"audiences": ("other", "wesemu")} | policy))
+        keys = JwksCache(key_source(issuer.url, jwks), self.clock)
+        self.verifier = TokenVerifier(keys, wanted, self.clock)
 
-    async def try_with(self, token: str) -> str:
+    async def owner_of(self, token: str) -> str:
         return await self.verifier.owner(token)
 
-    async def open(self, claims: dict[str, Any] | None = None, **signing: Any) -> str:
+    async def owner(self, claims: dict[str, Any] | None = None, **signing: Any) -> str:
         """The owner by a token with the usual claims, changed by `claims`."""
-        return await self.try_with(
+        return await self.owner_of(
             self.issuer.token({"iss": self.issuer.url, **CLAIMS, **(claims or {})}, **signing)
         )
 
@@ -75,8 +75,8 @@ class Door:
 
 
 @pytest.fixture
-async def door(issuer: Issuer) -> AsyncIterator[Door]:
-    made = Door(issuer)
+async def checker(issuer: Issuer) -> AsyncIterator[TokenChecker]:
+    made = TokenChecker(issuer)
     yield made
     await made.verifier.close()
 
@@ -88,8 +88,10 @@ def encoded(content: bytes) -> str:
 @pytest.mark.parametrize(
     "claims", [{}, {"aud": ["x", "wesemu"]}, {"iat": None}, {"nbf": STAMP + 29}, {"scope": "a"}]
 )
-async def test_a_token_of_the_issuer_names_its_owner(door: Door, claims: dict[str, Any]) -> None:
-    assert await door.open(claims) == "alice"
+async def test_a_token_of_the_issuer_names_its_owner(
+    checker: TokenChecker, claims: dict[str, Any]
+) -> None:
+    assert await checker.owner(claims) == "alice"
 
 
 @pytest.mark.parametrize(
@@ -108,114 +110,114 @@ async def test_a_token_of_the_issuer_names_its_owner(door: Door, claims: dict[st
     ],
 )
 async def test_a_token_for_somebody_else_or_another_time_is_refused(
-    door: Door, claims: dict[str, Any], told: str
+    checker: TokenChecker, claims: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(TokenRefused, match=told):
-        await door.open(claims)
+        await checker.owner(claims)
 
 
-async def test_a_token_expires_on_the_wall_clock_and_not_before(door: Door) -> None:
-    door.later(329)
-    assert await door.open() == "alice"
-    door.later(1)
+async def test_a_token_expires_on_the_wall_clock_and_not_before(checker: TokenChecker) -> None:
+    checker.later(329)
+    assert await checker.owner() == "alice"
+    checker.later(1)
     with pytest.raises(TokenRefused, match="expired"):
-        await door.open()
+        await checker.owner()
 
 
-async def test_nobody_makes_tokens_with_what_is_public(door: Door) -> None:
+async def test_nobody_makes_tokens_with_what_is_public(checker: TokenChecker) -> None:
     """Unsigned, or signed by HMAC with the public key as the secret."""
-    secret = json.dumps(door.issuer.keys[0]).encode()
-    claims = encoded(json.dumps({"iss": door.issuer.url, **CLAIMS}).encode())
+    secret = json.dumps(checker.issuer.keys[0]).encode()
+    claims = encoded(json.dumps({"iss": checker.issuer.url, **CLAIMS}).encode())
     for algorithm in ("none", "HS256", "HS512"):
         head = encoded(json.dumps({"alg": algorithm, "kid": "first"}).encode())
         signature = encoded(hmac.digest(secret, f"{head}.{claims}".encode(), "sha256"))
         for end in ("", signature):
             with pytest.raises(TokenRefused, match="its algorithm is"):
-                await door.try_with(f"{head}.{claims}.{end}")
-    assert door.issuer.asked == []
+                await checker.owner_of(f"{head}.{claims}.{end}")
+    assert checker.issuer.asked == []
 
 
-async def test_a_symmetric_key_in_the_key_set_is_no_key(door: Door) -> None:
-    door.issuer.keys = [{"kty": "oct", "k": "c2VjcmV0", "kid": "first", "alg": "RS256"}]
+async def test_a_symmetric_key_in_the_key_set_is_no_key(checker: TokenChecker) -> None:
+    checker.issuer.keys = [{"kty": "oct", "k": "c2VjcmV0", "kid": "first", "alg": "RS256"}]
     with unreachable("no public key"):
-        await door.open()
+        await checker.owner()
 
 
 @pytest.mark.parametrize("token", ["a.b.c", "..", "é.é.é", "e30.e30.e30", "x" * 20_000])
-async def test_what_is_no_token_is_refused(door: Door, token: str) -> None:
+async def test_what_is_no_token_is_refused(checker: TokenChecker, token: str) -> None:
     with pytest.raises(TokenRefused):
-        await door.try_with(token)
+        await checker.owner_of(token)
 
 
-async def test_a_signature_by_another_key_is_refused(door: Door) -> None:
+async def test_a_signature_by_another_key_is_refused(checker: TokenChecker) -> None:
     with pytest.raises(TokenRefused, match="verification failed"):
-        await door.open(key=new_rsa_key())
-    token = door.issuer.token({"iss": door.issuer.url, **CLAIMS})
+        await checker.owner(key=new_rsa_key())
+    token = checker.issuer.token({"iss": checker.issuer.url, **CLAIMS})
     head, _, signature = token.split(".")
-    other = door.issuer.token({"iss": door.issuer.url, **CLAIMS, "sub": "root"}).split(".")[1]
+    other = checker.issuer.token({"iss": checker.issuer.url, **CLAIMS, "sub": "root"}).split(".")[1]
     with pytest.raises(TokenRefused, match="verification failed"):
-        await door.try_with(f"{head}.{other}.{signature}")
+        await checker.owner_of(f"{head}.{other}.{signature}")
 
 
-async def test_a_key_is_good_for_its_own_algorithm_only(door: Door) -> None:
+async def test_a_key_is_good_for_its_own_algorithm_only(checker: TokenChecker) -> None:
     with pytest.raises(TokenRefused, match="no such key"):
-        await door.open(algorithm="RS512")
+        await checker.owner(algorithm="RS512")
     with pytest.raises(TokenRefused, match="no such key"):
-        await door.open(algorithm="ES256", key=ec.generate_private_key(ec.SECP256R1()))
+        await checker.owner(algorithm="ES256", key=ec.generate_private_key(ec.SECP256R1()))
 
 
-async def test_elliptic_keys_beside_others(door: Door) -> None:
+async def test_elliptic_keys_beside_others(checker: TokenChecker) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    door.issuer.keys.append(jwk(key, "ES256", kid="second"))
-    assert await door.open(algorithm="ES256", key=key, kid="second") == "alice"
-    assert await door.open(algorithm="ES256", key=key, kid=None) == "alice"
+    checker.issuer.keys.append(jwk(key, "ES256", kid="second"))
+    assert await checker.owner(algorithm="ES256", key=key, kid="second") == "alice"
+    assert await checker.owner(algorithm="ES256", key=key, kid=None) == "alice"
 
 
-async def test_without_a_key_id_there_may_be_no_choice(door: Door) -> None:
-    assert await door.open(kid=None) == "alice"
-    door.issuer.keys.append(jwk(new_rsa_key(), "RS256", kid="second"))
-    door.later(FRESH_SECONDS)
+async def test_without_a_key_id_there_may_be_no_choice(checker: TokenChecker) -> None:
+    assert await checker.owner(kid=None) == "alice"
+    checker.issuer.keys.append(jwk(new_rsa_key(), "RS256", kid="second"))
+    checker.later(FRESH_SECONDS)
     with pytest.raises(TokenRefused, match="which of the issuer's keys"):
-        await door.open({"exp": STAMP + 9999}, kid=None)
+        await checker.owner({"exp": STAMP + 9999}, kid=None)
 
 
-async def test_keys_are_read_once_and_again_for_one_that_is_new(door: Door) -> None:
+async def test_keys_are_read_once_and_again_for_one_that_is_new(checker: TokenChecker) -> None:
     for _ in range(3):
-        await door.open()
-    assert door.issuer.asked == [DISCOVERY, "/keys"]
+        await checker.owner()
+    assert checker.issuer.asked == [DISCOVERY, "/keys"]
     key = new_rsa_key()
-    door.issuer.keys = [jwk(key, "RS256", kid="second")]
-    door.later(PAUSE_SECONDS)
-    assert await door.open(key=key, kid="second") == "alice"
-    assert len(door.issuer.asked) == 4
+    checker.issuer.keys = [jwk(key, "RS256", kid="second")]
+    checker.later(PAUSE_SECONDS)
+    assert await checker.owner(key=key, kid="second") == "alice"
+    assert len(checker.issuer.asked) == 4
     with pytest.raises(TokenRefused, match="no such key"):
-        await door.open()
+        await checker.owner()
 
 
-async def test_unknown_key_ids_do_not_become_a_flood(door: Door) -> None:
-    await door.open()
+async def test_unknown_key_ids_do_not_become_a_flood(checker: TokenChecker) -> None:
+    await checker.owner()
     for number in range(20):
         with pytest.raises(TokenRefused, match="no such key"):
-            await door.open(kid=f"made up {number}")
-    assert len(door.issuer.asked) == 2
-    door.later(PAUSE_SECONDS)
+            await checker.owner(kid=f"made up {number}")
+    assert len(checker.issuer.asked) == 2
+    checker.later(PAUSE_SECONDS)
     for number in range(20):
         with pytest.raises(TokenRefused, match="no such key"):
-            await door.open(kid=f"made up {number}")
-    assert len(door.issuer.asked) == 4
+            await checker.owner(kid=f"made up {number}")
+    assert len(checker.issuer.asked) == 4
 
 
-async def test_an_issuer_that_is_down_is_told_and_asked_again_later(door: Door) -> None:
-    door.issuer.status = 500
+async def test_an_issuer_that_is_down_is_told_and_asked_again_later(checker: TokenChecker) -> None:
+    checker.issuer.status = 500
     with unreachable("answered 500"):
-        await door.open()
+        await checker.owner()
     for _ in range(2):
         with pytest.raises(IssuerUnreachable):
-            await door.open()
-    assert len(door.issuer.asked) == 1
-    door.issuer.status = 200
-    door.later(5)
-    assert await door.open() == "alice"
+            await checker.owner()
+    assert len(checker.issuer.asked) == 1
+    checker.issuer.status = 200
+    checker.later(5)
+    assert await checker.owner() == "alice"
 
 
 class Hanging:
@@ -237,44 +239,44 @@ class Hanging:
 async def test_who_waits_for_an_issuer_that_hangs_does_not_ask_it_again() -> None:
     clock = ManualClock(NOW)
     source = Hanging(clock)
-    ring = JwksCache(source, clock)
-    tried = (ring.find(f"made up {number}", "RS256") for number in range(3))
+    keys = JwksCache(source, clock)
+    tried = (keys.find(f"made up {number}", "RS256") for number in range(3))
     told = await asyncio.gather(*tried, return_exceptions=True)
     assert [type(error) for error in told] == [IssuerUnreachable] * 3
     assert source.readings == 1
     clock.advance(timedelta(seconds=RETRY_SECONDS))
     with pytest.raises(IssuerUnreachable):
-        await ring.find(None, "RS256")
+        await keys.find(None, "RS256")
     assert source.readings == 2
 
 
 @pytest.mark.parametrize("operations", [None, 7, "verify", ["sign"]])
 async def test_a_key_without_a_list_that_has_verify_is_passed_over(
-    door: Door, operations: Any
+    checker: TokenChecker, operations: Any
 ) -> None:
     other = jwk(new_rsa_key(), "RS256", kid="first")
-    door.issuer.keys.insert(0, {**other, "key_ops": operations})
-    assert await door.open() == "alice"
+    checker.issuer.keys.insert(0, {**other, "key_ops": operations})
+    assert await checker.owner() == "alice"
 
 
-async def test_keys_outlive_an_issuer_that_is_down_for_a_while(door: Door) -> None:
-    await door.open()
-    door.issuer.status = 503
-    door.later(FRESH_SECONDS)
+async def test_keys_outlive_an_issuer_that_is_down_for_a_while(checker: TokenChecker) -> None:
+    await checker.owner()
+    checker.issuer.status = 503
+    checker.later(FRESH_SECONDS)
     claims = {"exp": STAMP + 10 * int(STALE_SECONDS)}
-    assert await door.open(claims) == "alice"
-    assert len(door.issuer.asked) == 3
-    door.later(STALE_SECONDS)
+    assert await checker.owner(claims) == "alice"
+    assert len(checker.issuer.asked) == 3
+    checker.later(STALE_SECONDS)
     with unreachable("503"):
-        await door.open(claims)
+        await checker.owner(claims)
 
 
 async def test_nobody_there_is_told(issuer: Issuer) -> None:
     issuer.url = "http://127.0.0.1:9"
-    door = Door(issuer)
+    checker = TokenChecker(issuer)
     with unreachable(r"127\.0\.0\.1"):
-        await door.open()
-    await door.verifier.close()
+        await checker.owner()
+    await checker.verifier.close()
 
 
 @pytest.mark.parametrize(
@@ -286,43 +288,43 @@ async def test_nobody_there_is_told(issuer: Issuer) -> None:
     ],
 )
 async def test_a_discovery_document_that_leads_elsewhere_is_not_followed(
-    door: Door, document: dict[str, Any], told: str
+    checker: TokenChecker, document: dict[str, Any], told: str
 ) -> None:
-    door.issuer.document = document
+    checker.issuer.document = document
     with unreachable(told):
-        await door.open()
-    assert door.issuer.asked == [DISCOVERY]
+        await checker.owner()
+    assert checker.issuer.asked == [DISCOVERY]
 
 
 @pytest.mark.parametrize("how", ["file", "url"])
 async def test_keys_may_lie_elsewhere(issuer: Issuer, tmp_path: Path, how: str) -> None:
     file = tmp_path / "jwks.json"
     file.write_text(json.dumps({"keys": issuer.keys}))
-    door = Door(issuer, str(file) if how == "file" else f"{issuer.url}/keys")
-    assert await door.open() == "alice"
+    checker = TokenChecker(issuer, str(file) if how == "file" else f"{issuer.url}/keys")
+    assert await checker.owner() == "alice"
     assert issuer.asked == ([] if how == "file" else ["/keys"])
-    await door.verifier.close()
+    await checker.verifier.close()
 
 
 async def test_a_file_that_is_gone_is_told(issuer: Issuer, tmp_path: Path) -> None:
     with unreachable(r"nowhere\.json"):
-        await Door(issuer, str(tmp_path / "nowhere.json")).open()
+        await TokenChecker(issuer, str(tmp_path / "nowhere.json")).owner()
 
 
 async def test_the_owner_may_be_another_claim(issuer: Issuer) -> None:
-    door = Door(issuer, owner_claim="email")
-    assert await door.open({"email": "a@example.org"}) == "a@example.org"
+    checker = TokenChecker(issuer, owner_claim="email")
+    assert await checker.owner({"email": "a@example.org"}) == "a@example.org"
     for email in (None, "", 7, "a\nb", "x" * 256):
         with pytest.raises(ScopeMissing, match="email"):
-            await door.open({"email": email})
-    await door.verifier.close()
+            await checker.owner({"email": email})
+    await checker.verifier.close()
 
 
 @pytest.mark.parametrize("claims", [{"scope": "openid wes"}, {"scp": ["wes", "openid"]}])
 async def test_scopes_are_wanted_all(issuer: Issuer, claims: dict[str, Any]) -> None:
-    door = Door(issuer, scopes=("wes", "openid"))
-    assert await door.open(claims) == "alice"
+    checker = TokenChecker(issuer, scopes=("wes", "openid"))
+    assert await checker.owner(claims) == "alice"
     for less in ({}, {"scope": "wes"}, {"scope": "wes openidx"}, {"scope": None, "scp": 7}):
         with pytest.raises(ScopeMissing, match="openid"):
-            await door.open(less)
-    await door.verifier.close()
+            await checker.owner(less)
+    await checker.verifier.close()

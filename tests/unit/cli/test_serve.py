@@ -38,8 +38,8 @@ def test_credentials_insecure_or_loopback_open_it(settings: Settings) -> None:
 
 
 def test_a_free_port_is_found() -> None:
-    with listen_on_port("127.0.0.1", 0) as door:
-        assert door.getsockname()[1] > 0
+    with listen_on_port("127.0.0.1", 0) as listener:
+        assert listener.getsockname()[1] > 0
 
 
 def test_a_taken_port_is_told() -> None:

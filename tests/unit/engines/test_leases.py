@@ -47,7 +47,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def desk(folder: Path, *, rank: int = 2, age: int = 1) -> LeaseClient:
+def lease_client(folder: Path, *, rank: int = 2, age: int = 1) -> LeaseClient:
     return LeaseClient(QueuePriority(folder, rank, age))
 
 
@@ -67,20 +67,20 @@ def ask(
 ) -> Future[Lease]:
     """A request that has to wait, and does."""
     before = waiting(folder)
-    asked = threads.submit(desk(folder, **priority).take, wanted)
+    asked = threads.submit(lease_client(folder, **priority).take, wanted)
     until(lambda: waiting(folder) == before + 1)
     return asked
 
 
 def test_a_free_node_is_leased_at_once_and_left_clean(folder: Path) -> None:
-    lease = desk(folder).take(ALL)
+    lease = lease_client(folder).take(ALL)
     assert [(ticket.held, ticket.cores) for ticket in list_tickets(folder)] == [(True, 2)]
     lease.release()
     assert sorted(path.name for path in folder.iterdir()) == ["node.json"]
 
 
 def test_whoever_gives_back_hands_on_in_order(folder: Path, threads: ThreadPoolExecutor) -> None:
-    first = desk(folder).take(ALL)
+    first = lease_client(folder).take(ALL)
     young = ask(threads, folder, ALL, age=2)
     old = ask(threads, folder, ALL, age=1)
     platinum = ask(threads, folder, ALL, rank=0, age=9)
@@ -93,15 +93,15 @@ def test_whoever_gives_back_hands_on_in_order(folder: Path, threads: ThreadPoolE
 
 
 @pytest.fixture
-def only_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+def only_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the queue now and then, as long as a test waits."""
     monkeypatch.setattr(leases, "_FIRST_SECONDS", 2 * DEADLINE_SECONDS)
     monkeypatch.setattr(leases, "_OTHERS_SECONDS", 2 * DEADLINE_SECONDS)
 
 
-@pytest.mark.usefixtures("only_rings")
-def test_handing_on_is_by_a_ring(folder: Path, threads: ThreadPoolExecutor) -> None:
-    lease = desk(folder).take(ALL)
+@pytest.mark.usefixtures("only_notifications")
+def test_a_release_notifies_the_next_task(folder: Path, threads: ThreadPoolExecutor) -> None:
+    lease = lease_client(folder).take(ALL)
     asked = ask(threads, folder, ALL)
     behind = ask(threads, folder, ALL, age=2)
     lease.release()
@@ -110,8 +110,8 @@ def test_handing_on_is_by_a_ring(folder: Path, threads: ThreadPoolExecutor) -> N
 
 
 def test_devices_are_told_and_exclusive(folder: Path, threads: ThreadPoolExecutor) -> None:
-    lease = desk(folder).take(Resources(cores=1, gpus=1))
-    other = desk(folder).take(Resources(cores=1, gpus=1))
+    lease = lease_client(folder).take(Resources(cores=1, gpus=1))
+    other = lease_client(folder).take(Resources(cores=1, gpus=1))
     assert (lease.devices, other.devices) == ((3,), (5,))
     asked = ask(threads, folder, Resources(cores=0, gpus=1))
     lease.release()
@@ -122,16 +122,16 @@ def test_devices_are_told_and_exclusive(folder: Path, threads: ThreadPoolExecuto
 
 
 def test_whoever_asks_for_more_than_the_node_gets_the_node(folder: Path) -> None:
-    lease = desk(folder).take(Resources(cores=64, memory_mb=1 << 20, gpus=8))
+    lease = lease_client(folder).take(Resources(cores=64, memory_mb=1 << 20, gpus=8))
     [ticket] = list_tickets(folder)
     assert (ticket.cores, ticket.memory_mb, ticket.devices) == (2, 1000, (3, 5))
     lease.release()
 
 
-@pytest.mark.usefixtures("only_rings")
+@pytest.mark.usefixtures("only_notifications")
 def test_closing_ends_the_waiting_at_once(folder: Path, threads: ThreadPoolExecutor) -> None:
-    lease = desk(folder).take(ONE)
-    canceled = desk(folder, age=1)
+    lease = lease_client(folder).take(ONE)
+    canceled = lease_client(folder, age=1)
     asked = threads.submit(canceled.take, ALL)
     until(lambda: waiting(folder) == 1)
     behind = ask(threads, folder, ONE, age=2)
@@ -190,7 +190,7 @@ def test_a_tool_keeps_the_lease_of_a_holder_that_was_killed(
 
 
 def test_who_dies_waiting_stands_in_nobodys_way(folder: Path, threads: ThreadPoolExecutor) -> None:
-    lease = desk(folder).take(ALL)
+    lease = lease_client(folder).take(ALL)
     dead = hold(folder)
     until(lambda: waiting(folder) == 1)
     behind = ask(threads, folder, ALL, age=9)
@@ -201,7 +201,7 @@ def test_who_dies_waiting_stands_in_nobodys_way(folder: Path, threads: ThreadPoo
 
 
 def test_a_node_that_grows_lets_more_in(folder: Path, threads: ThreadPoolExecutor) -> None:
-    lease = desk(folder).take(ALL)
+    lease = lease_client(folder).take(ALL)
     asked = ask(threads, folder, ONE)
     declare(folder, Capacity(cores=3))
     asked.result(DEADLINE_SECONDS).release()
@@ -224,12 +224,12 @@ def test_without_fifos_too(
         raise PermissionError("this file system has no FIFOs")
 
     monkeypatch.setattr(os, "mkfifo", refuse)
-    lease = desk(folder).take(ALL)
+    lease = lease_client(folder).take(ALL)
     asked = ask(threads, folder, ALL)
     lease.release()
     asked.result(DEADLINE_SECONDS).release()
-    closing = desk(folder)
-    lease = desk(folder).take(ALL)
+    closing = lease_client(folder)
+    lease = lease_client(folder).take(ALL)
     refused = threads.submit(closing.take, ALL)
     until(lambda: waiting(folder) == 1)
     closing.close()
@@ -259,7 +259,7 @@ def test_processes_and_threads_together_never_take_more_than_there_is(
     assert [process.wait(60) for process in processes[1:]] == [0, 0]
     spans = [line for path in tmp_path.glob("spans*") for line in written(path)]
     assert most_at_once("\n".join(spans)) == 3
-    lease = desk(folder).take(Resources(cores=3))
+    lease = lease_client(folder).take(Resources(cores=3))
     lease.release()
     assert not list_tickets(folder)
 
@@ -284,7 +284,7 @@ def test_a_whole_command_under_one_lease(folder: Path, threads: ThreadPoolExecut
 
 
 def test_a_command_that_waits_is_ended_at_once(folder: Path) -> None:
-    lease = desk(folder).take(ALL)
+    lease = lease_client(folder).take(ALL)
     process = subprocess.Popen(
         lease_command(
             sys.executable, [sys.executable, "-c", SHOW], QueuePriority(folder, 2, 1), ALL
@@ -299,10 +299,10 @@ def test_a_command_that_waits_is_ended_at_once(folder: Path) -> None:
 def test_task_that_is_not_needed_any_more_leaves_the_queue(
     folder: Path, threads: ThreadPoolExecutor
 ) -> None:
-    held = desk(folder).take(ALL)
+    held = lease_client(folder).take(ALL)
     needed = Event()
     needed.set()
-    asked = threads.submit(desk(folder).take, ONE, needed.is_set)
+    asked = threads.submit(lease_client(folder).take, ONE, needed.is_set)
     until(lambda: waiting(folder) == 1)
     needed.clear()
     with pytest.raises(LeaseAbandoned):
@@ -338,7 +338,7 @@ def garble_node(folder: Path) -> None:
 def test_a_folder_that_somebody_damages_is_made_again(
     folder: Path, threads: ThreadPoolExecutor, damage: Callable[[Path], None]
 ) -> None:
-    first, second = desk(folder), desk(folder, age=2)
+    first, second = lease_client(folder), lease_client(folder, age=2)
     whole = ALL
     held = first.take(whole)
     waits = threads.submit(second.take, whole)
@@ -359,4 +359,4 @@ def test_the_server_declares_its_node_again(folder: Path) -> None:
     for damage in (remove_folder, empty_folder, empty_node):
         damage(folder)
         declare_again(folder, capacity)
-        desk(folder).take(ALL).release()
+        lease_client(folder).take(ALL).release()

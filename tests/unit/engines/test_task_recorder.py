@@ -22,14 +22,14 @@ def record(task: str, state: str, key: str | None = None) -> JsonObject:
 
 
 def test_first_launch_takes_snakemakes_numbers() -> None:
-    book = TaskHistory([])
-    assert book.add(1, "one")
-    assert not book.add(1, "one")
-    assert book.add(7, "seven")
-    assert (book.id(7), book.attempt(7, 1)) == ("7", 1)
-    assert (book.id(7), book.attempt(7, 2)) == ("7", 2)
-    book.complete(1)
-    assert (book.done, book.total) == (1, 2)
+    known = TaskHistory([])
+    assert known.add(1, "one")
+    assert not known.add(1, "one")
+    assert known.add(7, "seven")
+    assert (known.id(7), known.attempt(7, 1)) == ("7", 1)
+    assert (known.id(7), known.attempt(7, 2)) == ("7", 2)
+    known.complete(1)
+    assert (known.done, known.total) == (1, 2)
 
 
 def test_later_launches_go_on_counting() -> None:
@@ -42,26 +42,26 @@ def test_later_launches_go_on_counting() -> None:
         record("3-1", "RUNNING"),
         record("3-1", "CANCELED"),
     ]
-    book = TaskHistory(earlier)
-    assert (book.done, book.total) == (1, 1)
-    book.add(1, "middle")
-    book.add(2, "last")
-    book.add(3, "new")
-    assert (book.id(1), book.attempt(1, 1)) == ("3", 2)
-    assert (book.id(2), book.attempt(2, 1)) == ("1", 1), "it was never started"
-    assert (book.id(3), book.attempt(3, 1)) == ("4", 1), "the number 3 is taken"
-    assert (book.done, book.total) == (1, 4)
-    book.complete(1)
-    assert (book.done, book.total) == (2, 4)
+    known = TaskHistory(earlier)
+    assert (known.done, known.total) == (1, 1)
+    known.add(1, "middle")
+    known.add(2, "last")
+    known.add(3, "new")
+    assert (known.id(1), known.attempt(1, 1)) == ("3", 2)
+    assert (known.id(2), known.attempt(2, 1)) == ("1", 1), "it was never started"
+    assert (known.id(3), known.attempt(3, 1)) == ("4", 1), "the number 3 is taken"
+    assert (known.done, known.total) == (1, 4)
+    known.complete(1)
+    assert (known.done, known.total) == (2, 4)
 
 
 def test_a_finished_job_that_is_run_again_counts_once() -> None:
-    book = TaskHistory([record("1-1", "QUEUED", "a"), record("1-1", "COMPLETE")])
-    book.add(1, "a")
-    assert (book.done, book.total) == (0, 1)
-    assert (book.id(1), book.attempt(1, 1)) == ("1", 2)
-    book.complete(1)
-    assert (book.done, book.total) == (1, 1)
+    known = TaskHistory([record("1-1", "QUEUED", "a"), record("1-1", "COMPLETE")])
+    known.add(1, "a")
+    assert (known.done, known.total) == (0, 1)
+    assert (known.id(1), known.attempt(1, 1)) == ("1", 2)
+    known.complete(1)
+    assert (known.done, known.total) == (1, 1)
 
 
 def test_keys_tell_wildcards_and_outputs_apart() -> None:

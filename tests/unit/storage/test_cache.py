@@ -21,13 +21,13 @@ def ignore(done: int, total: int | None) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> BlobCache:
+def blobs(tmp_path: Path) -> BlobCache:
     return BlobCache(tmp_path / "cache", limit=1 << 30)
 
 
 @pytest.fixture
-async def cache(shelf: BlobCache, fetcher: HttpFetcher) -> AsyncIterator[InputCache]:
-    cache = InputCache(shelf, fetcher)
+async def cache(blobs: BlobCache, fetcher: HttpFetcher) -> AsyncIterator[InputCache]:
+    cache = InputCache(blobs, fetcher)
     yield cache
     await cache.close()
 
@@ -269,14 +269,14 @@ class TestBlobCache:
     async def test_what_a_run_uses_stays(
         self, fetcher: HttpFetcher, origin: Origin, tmp_path: Path
     ) -> None:
-        shelf = BlobCache(tmp_path / "cache", limit=1500)
-        cache = InputCache(shelf, fetcher)
+        blobs = BlobCache(tmp_path / "cache", limit=1500)
+        cache = InputCache(blobs, fetcher)
         for name in ("a", "b", "c"):
             await self.put(cache, origin, name, tmp_path / name)
         assert self.names(tmp_path) == {"a", "b", "c"}
         (tmp_path / "c").unlink()
         (tmp_path / "b").unlink()
-        await asyncio.to_thread(shelf.trim)
+        await asyncio.to_thread(blobs.trim)
         assert self.names(tmp_path) == {"a"}
         assert (tmp_path / "a").read_bytes() == b"a" * 1000
 
@@ -297,22 +297,22 @@ class TestBlobCache:
         assert (tmp_path / "a").stat().st_mtime_ns == before, "Snakemake would run tasks again"
 
     async def test_a_new_server_forgets_what_is_gone(
-        self, cache: InputCache, shelf: BlobCache, origin: Origin, tmp_path: Path
+        self, cache: InputCache, blobs: BlobCache, origin: Origin, tmp_path: Path
     ) -> None:
         await cache.fetch(WebFile(origin.url), tmp_path / "a", ignore)
         for blob in tmp_path.glob("cache/blobs/??/*"):
             blob.unlink()
-        await asyncio.to_thread(shelf.clean_up)
+        await asyncio.to_thread(blobs.clean_up)
         assert list(tmp_path.glob("cache/sources/*")) == []
         assert not (await cache.fetch(WebFile(origin.url), tmp_path / "b", ignore)).cached
 
-    async def test_files_that_are_not_its_own_stay(self, shelf: BlobCache, tmp_path: Path) -> None:
+    async def test_files_that_are_not_its_own_stay(self, blobs: BlobCache, tmp_path: Path) -> None:
         names = ["sources/notes.json", "partial/old.part", "partial/folder/a", "blobs/ab/reads"]
         for path in (tmp_path / "cache" / name for name in names):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("mine" * 1000)
             os.utime(path, (0, 0))
         os.utime(tmp_path / "cache" / "partial" / "folder", (0, 0))
-        await asyncio.to_thread(shelf.clean_up)
+        await asyncio.to_thread(blobs.clean_up)
         for name in names:
             assert (tmp_path / "cache" / name).is_file()

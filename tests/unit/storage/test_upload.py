@@ -1,4 +1,4 @@
-"""Results on their way to a remote bucket, against S3 (moto) and OSS (our own door)."""
+"""Results on their way to a remote bucket, against S3 (moto) and OSS (wesemu's own API)."""
 
 import asyncio
 import hashlib
@@ -167,7 +167,7 @@ async def test_a_lost_answer_to_the_last_request_loses_nothing(
     side: Any, store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
     """The service has the file whole, and does not know the upload any more. (moto and our own
-    door would take the request a second time; others do not.)"""
+    API would take the request a second time; others do not.)"""
 
     def lose_the_answer(*arguments: Any) -> None:
         if store.calls.count("complete") == 1:
@@ -201,7 +201,7 @@ async def test_what_arrived_is_checked(
     def meddle(key: str) -> None:
         meddled.append(key)
         if len(meddled) == 2:
-            # a file that no client uploaded has no checksum in our own door: its size tells
+            # a file that no client uploaded has no checksum in our own API: its size tells
             side.put(key, b"BAD" if side.kind == "s3" else b"BA")
 
     store.instead["head"] = meddle

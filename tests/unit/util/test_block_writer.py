@@ -9,7 +9,7 @@ import pytest
 from wesemu.util.block_writer import BLOCK_SIZE, MOST_BEHIND, write_blocks
 
 BLOCK = bytes(BLOCK_SIZE)
-PATIENCE_SECONDS = 30
+WAIT_SECONDS = 30
 
 
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -45,14 +45,14 @@ async def test_the_next_block_is_received_while_one_is_written():
         yield b"end"
 
     waits = list[bool]()
-    step = lambda block: waits.append(received.wait(PATIENCE_SECONDS))  # noqa: E731
+    step = lambda block: waits.append(received.wait(WAIT_SECONDS))  # noqa: E731
     await write_blocks(chunks(), [step], nothing)
     assert waits == [True, True]
 
 
 async def test_steps_run_beside_each_other():
     both = threading.Barrier(2)
-    step = lambda block: both.wait(PATIENCE_SECONDS)  # noqa: E731
+    step = lambda block: both.wait(WAIT_SECONDS)  # noqa: E731
     await write_blocks(stream(BLOCK, BLOCK), [step, step], nothing)
     assert not both.broken
 
@@ -62,7 +62,7 @@ async def test_a_step_does_not_wait_for_a_slower_one():
     fast = list[bytes]()
 
     def slow(block: bytes) -> None:
-        assert others_done.wait(PATIENCE_SECONDS)
+        assert others_done.wait(WAIT_SECONDS)
 
     def step(block: bytes) -> None:
         fast.append(block)
@@ -87,7 +87,7 @@ async def test_no_more_is_received_than_a_step_can_take():
     in_memory = list[int]()
 
     def step(block: bytes) -> None:
-        assert may_go_on.wait(PATIENCE_SECONDS)
+        assert may_go_on.wait(WAIT_SECONDS)
         done = len(in_memory)
         in_memory.append(len(received) - done)
 
@@ -108,7 +108,7 @@ async def test_a_long_stream_is_synced_while_it_is_written():
 
     def sync() -> None:
         begun.set()
-        syncs.append(written.wait(PATIENCE_SECONDS))
+        syncs.append(written.wait(WAIT_SECONDS))
 
     def step(block: bytes) -> None:
         if begun.is_set():
@@ -143,7 +143,7 @@ async def test_after_a_cancellation_no_thread_writes_any_more():
 
     def step(block: bytes) -> None:
         loop.call_soon_threadsafe(begun.set)
-        ended.append(may_end.wait(PATIENCE_SECONDS))
+        ended.append(may_end.wait(WAIT_SECONDS))
 
     task = asyncio.create_task(write_blocks(stream(BLOCK, BLOCK), [step], nothing))
     await begun.wait()

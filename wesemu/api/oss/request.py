@@ -124,7 +124,7 @@ def _raw_path(request: web.Request) -> str:
 
 
 def _parameters(request: web.Request) -> list[tuple[str, str]]:
-    """Return the decoded query. A plus sign is a space: oss2 (through requests) writes it so."""
+    """Return the decoded query. A plus sign is a space, as oss2 (through requests) sends it."""
     query = request.rel_url.raw_query_string
     pairs = [pair.partition("=") for pair in query.split("&") if pair]
     return [

@@ -58,7 +58,7 @@ _EXIT_STATUS = re.compile(r"returned non-zero exit status (\d+)|died with <Signa
 
 
 def plugin_name(executor: str) -> str | None:
-    """Return the name of the executor plugin, or None if the executor is none."""
+    """Return the name of the executor plugin, or None for an executor that is not a plugin."""
     if executor == "slurm-plugin":
         return "slurm"
     return executor.removeprefix(_PLUGIN) if executor.startswith(_PLUGIN) else None
