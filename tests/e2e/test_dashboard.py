@@ -213,7 +213,7 @@ def test_a_key_is_copied_and_a_fault_is_added_in_the_browser(page: Any, server: 
     page.get_by_text("Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == "oss://sample/reads_1.fq.gz"
     page.goto(f"{server.home}/ui/emulator")
-    page.get_by_text("Add a fault of requests").click()
+    page.get_by_text("Add a fault for requests").click()
     page.get_by_label("Operation", exact=True).fill("ListRuns")
     page.get_by_label("Status of the answer").fill("418")
     page.get_by_role("button", name="Add").first.click()

@@ -47,7 +47,7 @@ def conformance(
     ] = None,
     workflow: Annotated[
         Path | None,
-        typer.Option(help="A workflow to run instead of the own ones.", metavar="FILE"),
+        typer.Option(help="A workflow to run instead of wesemu's own.", metavar="FILE"),
     ] = None,
     workflow_type: Annotated[
         str | None,

@@ -166,7 +166,7 @@ def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck
 def ready(
     wait: Annotated[
         str | None,
-        typer.Option(help="Wait until it is ready, at most so long: 30s, 2m.", metavar="LENGTH"),
+        typer.Option(help="Wait for the server, but no longer than this: 30s, 2m.", metavar="LENGTH"),
     ] = None,
     server: Annotated[
         str | None,
