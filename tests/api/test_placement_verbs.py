@@ -56,7 +56,7 @@ async def test_what_is_no_place_is_a_wrong_flag(wesemu, wrong: tuple[str, str]) 
 async def test_the_cpu_instead_is_told_by_watch_and_by_get(wesemu) -> None:
     status, out, err = await wesemu(*MAPPING, "--node", "cuda", "--watch")
     name = json.loads(out)["JobName"]
-    note = f"{name}: asked for cuda; this node has no GPU: THE CPU does it (node.without_gpu)\n"
+    note = f"{name}: asked for cuda; this node has no GPU: the CPU runs it (node.without_gpu)\n"
     assert (status, note in err) == (0, True)
     assert note in (await wesemu("get", name))[2]
 

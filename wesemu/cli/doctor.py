@@ -166,7 +166,9 @@ def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck
 def ready(
     wait: Annotated[
         str | None,
-        typer.Option(help="Wait for the server, but no longer than this: 30s, 2m.", metavar="LENGTH"),
+        typer.Option(
+            help="Wait for the server, but no longer than this: 30s, 2m.", metavar="LENGTH"
+        ),
     ] = None,
     server: Annotated[
         str | None,

@@ -165,7 +165,7 @@ def task_failure(
     advice = hint(exit_code, text)
     if _INCOMPLETE in error:
         files = ", ".join(_MISSING_FILE.findall(error))
-        message = f"{title} ended well, but did not make {shorten(files, root)}"
+        message = f"{title} succeeded, but did not create {shorten(files, root)}"
         advice = "have the command write what output: names, relative to the working directory"
     elif exit_code:
         reason = shorten(_reason(text), root)[:LINE_LIMIT]

@@ -159,7 +159,7 @@ def _fault_of_line(line: str) -> str | None:
     if "\\" in line:
         return r"a backslash is allowed only in \t"
     if "{" in line or "}" in line:
-        return "braces are not allowed, for Snakemake takes them for wildcards"
+        return "braces are not allowed, because Snakemake takes them for wildcards"
     if not line.isascii() or not line.replace("\t", "").isprintable():
         return "SAM allows printable ASCII letters only"
     if line.endswith('"') and line.count('"') % 2:

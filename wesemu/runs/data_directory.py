@@ -361,8 +361,8 @@ class Readiness:
             return None
         failure = self._failures.get(engine.name)
         if failure is None:
-            return f"the engine {engine.name} is getting ready"
-        return f"the engine {engine.name} did not get ready: {failure}; it is tried again"
+            return f"the engine {engine.name} is starting"
+        return f"the engine {engine.name} did not start: {failure}; the server tries again"
 
     async def _warm(self, engine: Engine) -> None:
         """Try until it succeeds: the problem may be fixed while the server runs."""

@@ -139,7 +139,7 @@ def fault(error: Exception) -> tuple[RunState, RunFailure]:
                 record=getattr(error, "record", None),
             )
         case OSError():
-            hint = "check the disk's free space and rights"
+            hint = "check the disk's free space and permissions"
             return RunState.SYSTEM_ERROR, RunFailure(message=_without_folder(error), hint=hint)
         case _:
             return RunState.SYSTEM_ERROR, RunFailure(message=f"{type(error).__name__}: {error}")

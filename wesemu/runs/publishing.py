@@ -424,6 +424,6 @@ def _present(workspace: Workspace, publication: Publication) -> bool:
     if publication.optional and not os.path.lexists(source):
         return False
     if reason == "it is gone":
-        reason = f"the workflow ended well but left no file {publication.result}; see its log"
+        reason = f"the workflow succeeded but left no file {publication.result}; see its log"
         raise EngineFault(reason)
     raise EngineFault(f"the output {publication.result} cannot be published: {reason}")

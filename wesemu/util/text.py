@@ -56,7 +56,7 @@ _REASONS = {
     errno.EISDIR: "it is a folder",
     errno.EEXIST: "it exists already",
     errno.ENOTEMPTY: "the folder is not empty",
-    errno.ELOOP: "it is a link, or links lead round in a circle",
+    errno.ELOOP: "it is a link, or links form a circle",
     errno.ENAMETOOLONG: "its name is too long",
     errno.EMFILE: "too many files are open in this process",
     errno.ENFILE: "too many files are open on this machine",

@@ -65,7 +65,7 @@ def gpu_problem(pipeline: Path) -> str | None:
     """Return why a pipeline cannot use a GPU; None if it has the parameter `accelerator`."""
     if any(_KEY in schema.get("properties", {}) for schema in _schemas(pipeline / _SCHEMA)):
         return None
-    return f"the pipeline {pipeline.name} has no steps for GPUs: the CPU does them"
+    return f"the pipeline {pipeline.name} has no steps for GPUs: the CPU runs it"
 
 
 def _schemas(path: Path) -> Iterator[dict[str, Any]]:
@@ -158,7 +158,7 @@ def parabricks_problem(params: MappingParams, tools: ToolConfig) -> str | None:
     if params.mapper in tools.mappers and not named:
         return None
     runtime, checked = choose_runtime(options_from(tools.parabricks))
-    return None if runtime else f"there is no Parabricks ({checked.text}): the CPU does it"
+    return None if runtime else f"there is no Parabricks ({checked.text}): the CPU runs it"
 
 
 def mapper_of(params: MappingParams, gpu_config: JsonObject) -> str:

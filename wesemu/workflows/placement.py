@@ -86,7 +86,7 @@ def place(
             case "queue":
                 note = "this node had no GPU when the run came: it waits for a server with one"
             case "cpu":
-                note = "asked for cuda; this node has no GPU: THE CPU does it (node.without_gpu)"
+                note = "asked for cuda; this node has no GPU: the CPU runs it (node.without_gpu)"
                 kind = "cpu"
             case _:
                 assert_never(node.without_gpu)

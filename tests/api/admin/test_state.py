@@ -62,7 +62,7 @@ async def test_it_is_not_ready_while_an_engine_is_cold(
         response = await client.get("/_wesemu/ready")
         return response.status, (await response.json())["reasons"]
 
-    assert await ready() == (503, ["the engine scripted is getting ready"])
+    assert await ready() == (503, ["the engine scripted is starting"])
     assert (await client.get("/_wesemu/health")).status == 200
     engine.ready.set()
     await asyncio.sleep(0)
@@ -70,7 +70,7 @@ async def test_it_is_not_ready_while_an_engine_is_cold(
     if error is not None:
         after = (
             503,
-            ["the engine scripted did not get ready: no room for a process; it is tried again"],
+            ["the engine scripted did not start: no room for a process; the server tries again"],
         )
     assert await ready() == after
 

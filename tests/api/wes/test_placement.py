@@ -142,7 +142,7 @@ async def test_the_cpu_instead_is_told_in_tags_and_logs(serve: Serve) -> None:
     client = await serve(without_gpu="cpu")
     run = await ended(client, (await send(client, node="cuda"))["run_id"])
     assert run["state"] == "COMPLETE"
-    note = "asked for cuda; this node has no GPU: THE CPU does it (node.without_gpu)"
+    note = "asked for cuda; this node has no GPU: the CPU runs it (node.without_gpu)"
     assert run["request"]["tags"]["wesemu.node"] == "cpu"
     assert run["request"]["tags"]["wesemu.node.note"] == note
     assert run["run_log"]["system_logs"] == [note]

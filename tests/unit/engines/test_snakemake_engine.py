@@ -232,7 +232,7 @@ async def test_missing_output_fails_its_task(any_engine: SnakemakeEngine, tmp_pa
     story = await play(any_engine, tmp_path / "run", workflow)
     assert story.outcome.exit_code == 1
     [failure] = story.failures
-    assert failure.message == "rule a ended well, but did not make a, b c.txt"
+    assert failure.message == "rule a succeeded, but did not create a, b c.txt"
     assert "output:" in (failure.hint or "")
     assert failure.task == "a"
     assert [task.state for task in story.named("a")] == [TaskState.EXECUTOR_ERROR]

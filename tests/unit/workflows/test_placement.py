@@ -126,7 +126,7 @@ def test_without_a_gpu_the_cpu_does_it_if_the_settings_say_so_and_tells() -> Non
     placement, resources = place({"node": "cuda"}, replace(CPU_NODE, without_gpu="cpu"))
     assert resources == Resources(8)
     assert placement.kind == "cpu"
-    assert "THE CPU does it" in str(placement.note)
+    assert "the CPU runs it" in str(placement.note)
 
 
 def test_a_pipeline_without_steps_for_gpus_says_so() -> None:
@@ -181,4 +181,4 @@ def a_pipeline(folder: Path, **properties: object) -> Path:
 def test_a_pipeline_takes_an_accelerator_if_its_schema_says_so(tmp_path: Path) -> None:
     assert gpu_problem(a_pipeline(tmp_path / "able", accelerator={"enum": ["cpu", "cuda"]})) is None
     unable = gpu_problem(a_pipeline(tmp_path / "unable", sample={}))
-    assert unable == "the pipeline unable has no steps for GPUs: the CPU does them"
+    assert unable == "the pipeline unable has no steps for GPUs: the CPU runs it"
