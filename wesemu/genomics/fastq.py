@@ -297,8 +297,8 @@ class PairedReader:
             other = f"the last pair of the lane before it ({before})"
         return self._first.fault(
             f"{where}: the pair has the same name as {other}, because names end at the first "
-            "blank. Such pairs would be taken for one fragment: give each its own name, for example "
-            "by writing '_' in place of the blanks.",
+            "blank. Such pairs would be taken for one fragment: give each its own name, for "
+            "example by writing '_' in place of the blanks.",
             record,
         )
 

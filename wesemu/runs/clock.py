@@ -1,4 +1,4 @@
-"""Clocks: wall clock, manual clock (tests), and the emulated clock with its speed.
+"""Clocks: wall clock, manual clock (tests), the emulated clock with its speed; a time format.
 
 Components receive a clock, so tests never sleep. `PersistentClock` stores the emulated time in the
 data directory.
@@ -27,6 +27,11 @@ END_OF_TIME = datetime(9000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _CHECK_SECONDS = 60.0
 """A wait reads the wall clock at least this often: the clock may be set, or the machine sleep."""
+
+
+def rfc3339(timestamp: datetime) -> str:
+    """Format as AGS and WES do, in UTC and whole seconds: "2020-01-15T13:18:52Z"."""
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Clock(Protocol):

@@ -7,11 +7,12 @@ depends on the size of their input. All functions are pure.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from wesemu.runs.clock import rfc3339
 from wesemu.runs.model import (
     MOST_BASES,
     Pacing,
@@ -144,10 +145,6 @@ def _decimal_text(value: Decimal) -> str:
     return f"{value.normalize():f}"
 
 
-def _stamp(timestamp: datetime) -> str:
-    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 _TAGS: Mapping[str, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
     "handle": ("wesemu.handle", str, str),
     "workflow": ("wesemu.workflow", str, str),
@@ -158,8 +155,8 @@ _TAGS: Mapping[str, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
     "sla_bases": ("wesemu.sla.bases", str, int),
     "minutes": ("wesemu.sla.minutes", _decimal_text, Decimal),
     "price": ("wesemu.sla.price_cny", _decimal_text, Decimal),
-    "deadline": ("wesemu.sla.deadline", _stamp, datetime.fromisoformat),
-    "predicted_finish": ("wesemu.sla.predicted_finish", _stamp, datetime.fromisoformat),
+    "deadline": ("wesemu.sla.deadline", rfc3339, datetime.fromisoformat),
+    "predicted_finish": ("wesemu.sla.predicted_finish", rfc3339, datetime.fromisoformat),
     "predicted_bases": ("wesemu.sla.predicted_bases", str, int),
     "met": ("wesemu.sla.met", lambda met: str(met).lower(), "true".__eq__),
     "charged": ("wesemu.sla.charged_cny", _decimal_text, Decimal),

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wesemu.api.ags.responses import ZERO_TIME, go_duration, go_time, rfc3339
+from wesemu.api.ags.responses import ZERO_TIME, go_duration, go_time
+from wesemu.runs.clock import rfc3339
 
 MOMENT = datetime(2020, 1, 15, 8, 30, 25, 999_999, tzinfo=UTC)
 

@@ -3,7 +3,7 @@ AGS jobs."""
 
 import json
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import assert_never
 from xml.etree.ElementTree import Element
 
@@ -31,6 +31,7 @@ from wesemu.errors import (
     Unauthorized,
     WesemuError,
 )
+from wesemu.runs.clock import rfc3339
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
 from wesemu.runs.run_figures import elapsed, figures
 from wesemu.runs.service import RunService
@@ -48,11 +49,6 @@ def go_time(timestamp: datetime | None) -> str:
     if timestamp is None:
         return ZERO_TIME
     return timestamp.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S %z CST")
-
-
-def rfc3339(timestamp: datetime) -> str:
-    """Format as "2020-01-15T13:18:52Z"."""
-    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def go_duration(length: timedelta) -> str:

@@ -5,7 +5,7 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from wesemu.api.wes import models
 from wesemu.api.wes.models import VERSIONS, Version
+from wesemu.runs.clock import rfc3339
 from wesemu.runs.model import (
     Graph,
     OutputFile,
@@ -176,9 +177,9 @@ def summary(version: Version, run: Run) -> models.RunSummary:
         "tags": labels(run),
     }
     if run.started is not None:
-        body["start_time"] = stamp(run.started)
+        body["start_time"] = rfc3339(run.started)
     if run.ended is not None:
-        body["end_time"] = stamp(run.ended)
+        body["end_time"] = rfc3339(run.ended)
     return body
 
 
@@ -190,7 +191,7 @@ def dump_log(version: Version, run: Run, tasks: Sequence[TaskLog], url: str) -> 
     extension: models.Extension = {
         "handle": run.handle,
         "state": run.state.value,
-        "created": stamp(run.created),
+        "created": rfc3339(run.created),
     }
     if run.request.workflow_sources:
         extension["workflow"] = [
@@ -231,9 +232,9 @@ def task_log(task: TaskLog, url: str) -> models.WesTaskLog:
     if task.command is not None:
         body["cmd"] = [task.command]
     if task.started is not None:
-        body["start_time"] = stamp(task.started)
+        body["start_time"] = rfc3339(task.started)
     if task.ended is not None:
-        body["end_time"] = stamp(task.ended)
+        body["end_time"] = rfc3339(task.ended)
     if task.exit_code is not None:
         body["exit_code"] = task.exit_code
     own = f"{url}/tasks/{quote(task_id(task), safe='')}"
@@ -254,8 +255,8 @@ def service_info(
         "type": {"group": "org.ga4gh", "artifact": "wes", "version": version.name},
         "description": facts.description,
         "organization": {"name": facts.organization, "url": facts.home or home},
-        "createdAt": stamp(facts.created),
-        "updatedAt": stamp(facts.updated or facts.created),
+        "createdAt": rfc3339(facts.created),
+        "updatedAt": rfc3339(facts.updated or facts.created),
         "environment": facts.environment,
         "version": facts.version,
         "workflow_type_versions": {
@@ -284,11 +285,6 @@ def service_info(
     return body
 
 
-def stamp(timestamp: datetime) -> str:
-    """Format a time as WES 1.1.0 requires (schema Log): whole seconds in UTC."""
-    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _log(run: Run, url: str) -> models.WesLog:
     """Return Log. It always has stdout and stderr: wes-client 5.0 reads them for ended runs."""
     body: models.WesLog = {
@@ -297,9 +293,9 @@ def _log(run: Run, url: str) -> models.WesLog:
         "stderr": f"{url}/stderr",
     }
     if run.started is not None:
-        body["start_time"] = stamp(run.started)
+        body["start_time"] = rfc3339(run.started)
     if run.ended is not None:
-        body["end_time"] = stamp(run.ended)
+        body["end_time"] = rfc3339(run.ended)
     if run.exit_code is not None:
         body["exit_code"] = run.exit_code
     notes = [run.placement.note if run.placement else None]
