@@ -11,6 +11,8 @@ from conformance.wes.lives import ALICE, TOKENS, Checked, Document, live
 
 from wesemu.api.wes import routes
 from wesemu.api.wes.models import PREFIX, VERSIONS, VersionName
+from wesemu.runs.model import RunState
+from wesemu.runs.sla import ServiceLevel
 from wesemu.testing.fake_engine import ScriptedEngine
 
 PATH = Path(routes.__file__).with_name("openapi.yaml")
@@ -52,3 +54,10 @@ def test_the_error_names_every_status_that_is_raised() -> None:
     raised = {getattr(web, name).status_code for name in re.findall(r"raise web\.(\w+)", sources)}
     told = DOCUMENT.text["components"]["responses"]["Error"]["description"]
     assert {412, 413, 416} <= raised <= {int(status) for status in re.findall(r"\d+", told)}
+
+
+def test_it_lists_every_service_level_and_every_state_of_a_run() -> None:
+    schemas = DOCUMENT.text["components"]["schemas"]
+    level = schemas["DryRun"]["properties"]["wesemu"]["properties"]["service_level"]
+    assert set(level["enum"]) == set(ServiceLevel)
+    assert set(schemas["State"]["enum"]) >= set(RunState)
