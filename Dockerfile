@@ -35,7 +35,7 @@ USER wesemu
 WORKDIR /home/wesemu
 VOLUME /data
 EXPOSE 8070
-# asks where the settings say; needs no credentials. OCI images have no HEALTHCHECK: see above
+# queries the address of the settings; needs no credentials. OCI images have no HEALTHCHECK: see above
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["wesemu", "ready"]
 # tini forwards signals and reaps the processes that runs leave behind
 ENTRYPOINT ["tini", "--", "wesemu"]

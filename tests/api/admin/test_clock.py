@@ -1,4 +1,4 @@
-"""Emulated time, seen and steered."""
+"""Emulated time, shown and changed."""
 
 from datetime import datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Jobs that keep their service level's pace, on a wall clock that moves only when told to."""
+"""Jobs that keep their service level's pace, on a manual wall clock."""
 
 import asyncio
 from datetime import timedelta

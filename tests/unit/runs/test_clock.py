@@ -1,4 +1,4 @@
-"""Emulated time runs as its course says, and never back; nobody sleeps in these tests."""
+"""Emulated time runs at its rate and never goes back; these tests never sleep."""
 
 import asyncio
 import json
