@@ -208,7 +208,7 @@ def find_sandbox(settings: Settings) -> SandboxChoice:
     engine = settings.engine
     return choose_sandbox(
         engine.sandbox,
-        settings.data.absolute(),
+        settings.data.resolve(),
         readable=engine.readable,
         writable=engine.writable,
         network=engine.network,

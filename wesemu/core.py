@@ -99,7 +99,7 @@ async def open_core(
     Raises InvalidRequest for a wrong seed, DataDirectoryRefused, DataDirectoryLocked, StoreError.
     """
     # The lock comes before everything that reads or changes the data.
-    data = DataDirectory(settings.data.absolute())
+    data = DataDirectory(await asyncio.to_thread(settings.data.resolve))
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     opening.enter_context(data.lock())
     seed = await asyncio.to_thread(read_seed, settings.seed) if settings.seed else None

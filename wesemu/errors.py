@@ -22,7 +22,7 @@ WesemuError                 message: what is wrong, where, and what to do next
 ├── FaultInjected           the control API injected this failure
 └── SystemFault             this machine failed, not the request
     ├── DataDirectoryLocked another server uses the data directory
-    ├── DataDirectoryRefused the data directory contains files of others, or has a long path
+    ├── DataDirectoryRefused the data directory cannot be used: files of others, a long path
     ├── ServerReset         the control API reset the server during the request
     ├── StoreError          the index is unreadable or newer than this program
     ├── DiskFull            no free space in the data directory

@@ -88,7 +88,7 @@ def load_settings(**flags: object) -> "Settings":
         ) from error
     except ValueError as error:  # invalid TOML
         raise CommandRefused(f"{file.absolute()} is not TOML: {error}", ExitStatus.USAGE) from error
-    return settings.model_copy(update={"data": settings.data.absolute()})
+    return settings.model_copy(update={"data": settings.data.resolve()})
 
 
 def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file: Path) -> str:

@@ -67,7 +67,7 @@ def doctor(
         from wesemu.composition import leased
         from wesemu.runs.data_directory import DataDirectory
 
-        in_use = leased(DataDirectory(settings.data.absolute()).leases)
+        in_use = leased(DataDirectory(settings.data.resolve()).leases)
         checks += check_gpus(settings.node, in_use=in_use)
         checks += check_parabricks(settings.parabricks, settings.data)
     if selftest:

@@ -86,7 +86,8 @@ class DataDirectory:
         return self.root / "clock.json"
 
     def check(self, *, adopt: bool = False) -> None:
-        """Raise DataDirectoryRefused if the directory contains foreign files, or has a long path.
+        """Raise DataDirectoryRefused if the directory contains foreign files, has a long path, or
+        `runs` is a link.
 
         A directory that a server has used before may have other files, and so may any with `adopt`.
         """
@@ -94,6 +95,11 @@ class DataDirectory:
             raise DataDirectoryRefused(
                 f"the path of the directory {self.root} is {excess} bytes too long for the index "
                 "(SQLite); choose a shorter one with --data"
+            )
+        if self.runs.is_symlink():  # the sandbox of a run shows the run by its path
+            raise DataDirectoryRefused(
+                f"{self.runs} is a link; move the whole data directory to the other disk (a link "
+                "to it works), or mount the disk at this path"
             )
         if not adopt and (foreign := self._foreign_entries()):
             more = f" and {len(foreign) - _NAMES_SHOWN} more" if len(foreign) > _NAMES_SHOWN else ""

@@ -42,6 +42,15 @@ def test_a_path_that_is_too_long_for_the_index_is_refused(tmp_path: Path) -> Non
     sqlite3.connect(data.index).close()
 
 
+def test_runs_behind_a_link_are_refused(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path / "data")
+    data.create()
+    data.runs.rename(tmp_path / "runs")
+    data.runs.symlink_to(tmp_path / "runs")
+    with pytest.raises(DataDirectoryRefused, match="runs is a link; move the whole"):
+        data.create(adopt=True)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
