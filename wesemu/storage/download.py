@@ -213,6 +213,9 @@ class _Download:
                     retry.reset()
                 furthest = max(furthest, received)
                 await retry.wait_or_raise(failure)
+            except asyncio.CancelledError:
+                await asyncio.to_thread(self._partial.abandon)
+                raise
             finally:
                 await asyncio.to_thread(self._partial.close)
 

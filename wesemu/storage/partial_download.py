@@ -6,7 +6,7 @@ import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from wesemu.errors import SystemFault
 from wesemu.storage.checksums import Checksum, Crc64, RunningChecksums
@@ -39,6 +39,7 @@ class PartialFile:
         self._crc64 = crc64
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
+        self._abandoned = False
         self._checksums = RunningChecksums((), crc64)
         self.expected = ExpectedFile()
 
@@ -64,7 +65,7 @@ class PartialFile:
             record = {"etag": expected.etag, "size": expected.size, "sums": sums}
             self._record.write_text(json.dumps(record), encoding="utf-8")
         self._checksums = self._new_checksums()
-        self._file = self.path.open("wb", buffering=0)
+        self._open("wb")
 
     def resume(self) -> None:
         """Continue at the end; reads the received bytes to compute the checksums."""
@@ -74,7 +75,12 @@ class PartialFile:
             while chunk := file.read(_BLOCK):
                 self._checksums.update(chunk)
         _check_free_space(self.path.parent, (self.expected.size or 0) - self._checksums.size)
-        self._file = self.path.open("ab", buffering=0)
+        self._open("ab")
+
+    def _open(self, mode: Literal["wb", "ab"]) -> None:
+        with self._lock:
+            if not self._abandoned:
+                self._file = self.path.open(mode, buffering=0)
 
     def write(self, chunk: bytes) -> None:
         """Append the chunk. Raise SystemFault if the disk refuses it."""
@@ -112,6 +118,12 @@ class PartialFile:
                 self._file = None
                 if self.expected.etag is None:
                     self.path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Close the file for good: a thread that a cancelled request left opens it no more."""
+        with self._lock:
+            self._abandoned = True
+        self.close()
 
     def discard(self) -> None:
         """Delete the file and its record."""

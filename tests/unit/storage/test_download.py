@@ -435,7 +435,7 @@ async def test_a_line_that_always_breaks_and_brings_next_to_nothing_is_left(
 
 
 async def test_a_cancel_ends_it_at_once_and_keeps_what_came(
-    fetcher: HttpFetcher, origin: Origin, partial: PartialFile
+    fetcher: HttpFetcher, origin: Origin, partial: PartialFile, tmp_path: Path
 ) -> None:
     forever, begun = asyncio.Event(), asyncio.Event()
     origin.script = [origin.stalls_after(2_500_000, forever)]
@@ -446,5 +446,12 @@ async def test_a_cancel_ends_it_at_once_and_keeps_what_came(
         await asyncio.wait({task})
     assert task.cancelled()
     forever.set()
-    await fetch(fetcher, origin, partial)
+    await fetch(fetcher, origin, PartialFile(tmp_path / "partial", "a"))
     assert "Range" in origin.requests[-1].headers
+
+
+def test_a_thread_of_a_cancelled_request_opens_the_file_no_more(partial: PartialFile) -> None:
+    partial.abandon()
+    partial.begin(ExpectedFile())
+    partial.write(b"late")
+    assert not partial.path.exists()

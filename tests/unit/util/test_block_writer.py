@@ -104,14 +104,16 @@ async def test_small_chunks_are_joined():
 
 async def test_a_long_stream_is_synced_while_it_is_written():
     begun, written = threading.Event(), threading.Event()
-    syncs = list[bool]()
+    blocks, syncs = list[bytes](), list[bool]()
 
     def sync() -> None:
         begun.set()
         syncs.append(written.wait(WAIT_SECONDS))
 
     def step(block: bytes) -> None:
-        if begun.is_set():
+        blocks.append(block)
+        if len(blocks) == 50:
+            assert begun.wait(WAIT_SECONDS)
             written.set()
 
     await write_blocks(stream(*[BLOCK] * 100), [step], sync)
