@@ -208,7 +208,7 @@ def find_sandbox(settings: Settings) -> SandboxChoice:
     engine = settings.engine
     return choose_sandbox(
         engine.sandbox,
-        settings.data.resolve(),
+        settings.data,
         readable=engine.readable,
         writable=engine.writable,
         network=engine.network,

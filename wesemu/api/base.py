@@ -102,9 +102,9 @@ class Dialect(Protocol):
 # Query parameters
 
 
-def single(query: MultiMapping[str], name: str) -> str:
-    """Return the value, or "". Raises InvalidRequest for two values."""
-    first, *others = query.getall(name, [""])
+def single(query: MultiMapping[str], name: str, default: str = "") -> str:
+    """Return the value, or `default`. Raises InvalidRequest for two values."""
+    first, *others = query.getall(name, [default])
     if any(other != first for other in others):
         raise InvalidRequest("it has two values; send one of them", field=name)
     return first

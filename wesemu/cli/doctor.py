@@ -67,7 +67,7 @@ def doctor(
         from wesemu.composition import leased
         from wesemu.runs.data_directory import DataDirectory
 
-        in_use = leased(DataDirectory(settings.data.resolve()).leases)
+        in_use = leased(DataDirectory(settings.data).leases)
         checks += check_gpus(settings.node, in_use=in_use)
         checks += check_parabricks(settings.parabricks, settings.data)
     if selftest:
@@ -158,7 +158,7 @@ def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck
     except CommandRefused as error:
         return HealthCheck("server", "-", error.message)
     data = str(facts.get("data", ""))
-    same = Path(data).resolve() == settings.data.resolve()
+    same = Path(data).resolve() == settings.data
     place = "its data is this directory" if same else f"OTHER DATA: {data}, not {settings.data}"
     return HealthCheck("server", f"{facts.get('version')} answers", f"{server}; {place}")
 

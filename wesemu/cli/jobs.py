@@ -264,11 +264,11 @@ def logs(
 def crate(
     job: JobName,
     output: Annotated[
-        Path | None,
+        Path,
         typer.Option(
             "--output", "-o", help="ZIP file to write, or its folder.", show_default="JOB.crate.zip"
         ),
-    ] = None,
+    ] = Path(),
     outputs: Annotated[
         Inclusion, typer.Option(help="Outputs that the crate contains.")
     ] = Inclusion.SMALL,
@@ -279,13 +279,11 @@ def crate(
     from wesemu.cli.output import print_result
     from wesemu.cli.remote import call, find
 
-    folder = output if output is not None and output.is_dir() else None
+    is_folder = output.is_dir()
 
     async def act(client: "AsyncClient") -> Path:
         target = await find(client, job)
-        file = Path(f"{target.name}.crate.zip")
-        if output is not None:
-            file = folder / file if folder is not None else output
+        file = output / f"{target.name}.crate.zip" if is_folder else output
         return await client.wes.crate(target.run.id, file, outputs=outputs.value)
 
     print_result(str(call(server, token, act)))

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TypedDict, Unpack
 from urllib.parse import quote
 
 import aiohttp
@@ -26,6 +27,16 @@ from wesemu.runs.run_figures import RunFigures, placement_of
 _ROOT = "/ga4gh/wes/v1"
 _PAGE = 1000
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.4
+
+
+class SubmitOptions(TypedDict, total=False):
+    """Keyword arguments of `WesOperations.run_workflow`."""
+
+    workflow_type: str
+    workflow_type_version: str
+    tags: Mapping[str, str] | None
+    engine_parameters: Mapping[str, str] | None
+    attachments: Sequence[tuple[str, Path | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,30 +166,10 @@ class WesOperations:
         return await self._transport.call("GET", f"{_ROOT}/service-info")
 
     async def submit(
-        self,
-        workflow_url: str,
-        params: JsonObject,
-        *,
-        workflow_type: str = "SMK",
-        workflow_type_version: str = "9",
-        tags: Mapping[str, str] | None = None,
-        engine_parameters: Mapping[str, str] | None = None,
-        attachments: Sequence[tuple[str, Path | bytes]] = (),
+        self, workflow_url: str, params: JsonObject, **options: Unpack[SubmitOptions]
     ) -> str:
-        """RunWorkflow. Return the id of the run, "" for the engine parameter `dry_run`.
-
-        `attachments` are pairs of a name and a file or its content.
-        """
-        answer = await self.run_workflow(
-            workflow_url,
-            params,
-            workflow_type=workflow_type,
-            workflow_type_version=workflow_type_version,
-            tags=tags,
-            engine_parameters=engine_parameters,
-            attachments=attachments,
-        )
-        return text(answer, "run_id")
+        """Like `run_workflow`, but return the id of the run, "" for a dry run."""
+        return text(await self.run_workflow(workflow_url, params, **options), "run_id")
 
     async def run_workflow(
         self,
@@ -191,7 +182,10 @@ class WesOperations:
         engine_parameters: Mapping[str, str] | None = None,
         attachments: Sequence[tuple[str, Path | bytes]] = (),
     ) -> JsonObject:
-        """RunWorkflow, like `submit`. Return the answer, with the plan of a dry run."""
+        """RunWorkflow. Return the answer, with the plan of a dry run.
+
+        `attachments` are pairs of a name and a file or its content.
+        """
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("workflow_url", workflow_url)
         form.add_field("workflow_params", json.dumps(params))

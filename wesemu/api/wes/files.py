@@ -220,7 +220,7 @@ def _read_metadata(content: io.BytesIO) -> bytes:
 
 def inclusion(query: MultiMapping[str], default: Inclusion = "small") -> Inclusion:
     """Return which outputs to include (query parameter `outputs`). Raises InvalidRequest."""
-    match single(query, "outputs") if "outputs" in query else default:
+    match single(query, "outputs", default):
         case "small":
             return "small"
         case "all":

@@ -114,7 +114,7 @@ def read_selection(version: Version, query: MultiMapping[str]) -> Selection | No
 
 def flag(query: MultiMapping[str], name: str) -> bool:
     """Return true or false. Raises InvalidRequest for other values."""
-    text = single(query, name) if name in query else "false"
+    text = single(query, name, "false")
     if text not in ("true", "false"):
         raise InvalidRequest(f"it is {text[:40]!r}; write true or false", field=name)
     return text == "true"
