@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 from api.admin.conftest import Client, Control
 from api.admin.test_faults import asked, ended
-from support.waiting import soon
+from support.waiting import eventually, soon
 
 from wesemu.engines.leases import LeaseClient
 from wesemu.runs.clock import ManualClock
@@ -51,7 +51,9 @@ async def test_changes_of_runs_are_streamed(
 async def test_a_client_goes_on_where_it_stopped(
     client: Client, runs: RunService, engine: ScriptedEngine
 ) -> None:
-    await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    first = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+    # its task announces the run once more after the end
+    await eventually(lambda: f"run {first.id}" not in {t.get_name() for t in asyncio.all_tasks()})
     waiting = await runs.submit(LOCAL_OWNER, asked("wait-b"))
     seen: list[tuple[str, str]] = []
     async with client.get("/_wesemu/events") as stream:
