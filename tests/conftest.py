@@ -83,6 +83,7 @@ def pytest_configure() -> None:
         del os.environ[name]
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    configure_plain_logs()  # an application of a fixture with a wider scope keeps its first logger
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
@@ -120,19 +121,21 @@ def forgotten_applications() -> Iterator[None]:
     web_app._cached_build_middleware.cache_clear()
 
 
-@pytest.fixture(autouse=True)
-def plain_logs() -> Iterator[None]:
-    """Log without rich tracebacks, which read source files on the event loop.
-
-    Restore the umask after each test, because `wesemu serve` sets it for its process.
-    """
-    umask = os.umask(0o022)
-    os.umask(umask)
+def configure_plain_logs() -> None:
+    """Log without rich tracebacks, which read source files on the event loop."""
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(),
     )
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Configure logs again, and restore the umask after each test: `wesemu serve` sets both."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    configure_plain_logs()
     yield
     os.umask(umask)
 
