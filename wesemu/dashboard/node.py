@@ -12,10 +12,10 @@ from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso
 from wesemu.engines.lease_queue import Ticket, in_order
 from wesemu.node import Node
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run
+from wesemu.runs.queries import LeasedCores
 from wesemu.runs.run_directory import tree_size
 from wesemu.runs.service import RunService
 from wesemu.runs.sla import ServiceLevel
-from wesemu.runs.statistics import LeasedCores
 from wesemu.runs.store import RunStore
 
 _MOST_LEASES = 200

@@ -13,12 +13,14 @@ from aiohttp import web
 from wesemu.api.base import OWNER, REQUEST_ID, Event, EventStreams, single, single_values
 from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
+from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS, operation_name
 from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.api.wes.files import OpenedFile
+from wesemu.api.wes.models import PREFIX, VERSIONS
 from wesemu.api.wes.multipart import FormReader
 from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
-from wesemu.dashboard import api_page, buckets, emulator, new_run, node, run_table
+from wesemu.dashboard import buckets, emulator, new_run, node, run_table
 from wesemu.dashboard.pages import (
     HOME,
     OncePerSecond,
@@ -41,14 +43,15 @@ from wesemu.errors import (
     WesemuError,
 )
 from wesemu.runs.clock import Clock
-from wesemu.runs.model import LOCAL_OWNER, JsonObject, Owner, Run, RunId
+from wesemu.runs.model import LOCAL_OWNER, JsonObject, JsonValue, Owner, Run, RunId
 from wesemu.runs.notifications import RunNotifier
 from wesemu.runs.ports import DryRunResult
+from wesemu.runs.queries import RunStatistics
 from wesemu.runs.service import RunService
-from wesemu.runs.statistics import RunStatistics
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.workflows.params import PARAMS
 
+_AGS = "/gs/"
 _EMULATOR = f"{HOME}emulator"
 _LOGIN = f"{HOME}login"
 _STATIC = f"{HOME}static/"
@@ -380,7 +383,7 @@ class DashboardHandlers:
         return web.Response(status=303, headers={"Location": _EMULATOR})
 
     async def api(self, request: web.Request) -> web.Response:
-        return await self._pages.render(api_page.page(request), request)
+        return await self._pages.render(_api_page(request), request)
 
     async def buckets(self, request: web.Request) -> web.Response:
         page = await asyncio.to_thread(buckets.overview, self._objects)
@@ -425,3 +428,33 @@ def _local_path(text: str) -> str:
     """Return a path of the dashboard to return to; its home for anything else."""
     is_local = text.startswith(HOME) and "\\" not in text and "//" not in text
     return text if is_local and text.isprintable() else HOME
+
+
+def _api_page(request: web.Request) -> WebPage:
+    """Return the page of the APIs: addresses, documents, operations.
+
+    The operations are the routes of the application, so none is missing.
+    """
+    content: JsonObject = {
+        "url": base_url(request),
+        "wes": {"prefix": PREFIX, "operations": _operations(request, f"{PREFIX}/")},
+        "versions": [
+            {"name": version.name, "prefix": version.prefix} for version in VERSIONS.values()
+        ],
+        "ags": {"operations": _operations(request, _AGS)},
+        "oss": {"operations": [*BUCKET_OPERATIONS]},
+        "control": {"operations": _operations(request, CONTROL)},
+    }
+    return WebPage("api.html", "API", content)
+
+
+def _operations(request: web.Request, prefix: str) -> list[JsonValue]:
+    """Return name, method and path of the routes below `prefix`."""
+    found: list[JsonValue] = []
+    for route in request.app.router.routes():
+        path = "" if route.resource is None else route.resource.canonical
+        if path.startswith(prefix) and route.method != "HEAD":
+            name = operation_name(route.method, path)
+            named = name if name in OPERATIONS else ""
+            found.append({"name": named, "method": route.method, "path": path})
+    return found

@@ -13,8 +13,7 @@ from wesemu.api.wes.responses import task_id
 from wesemu.dashboard import plots
 from wesemu.dashboard.pages import WebPage, iso
 from wesemu.dashboard.run_table import row
-from wesemu.dashboard.tasks import describe, exit_words, find_task, latest_attempts, steps
-from wesemu.dashboard.time_left import about
+from wesemu.dashboard.tasks import about, describe, exit_words, find_task, latest_attempts, steps
 from wesemu.errors import NotFound
 from wesemu.runs.model import (
     JsonObject,

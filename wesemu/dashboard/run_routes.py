@@ -16,11 +16,10 @@ from wesemu.api.base import OWNER, single_values
 from wesemu.api.connections import base_url
 from wesemu.api.wes.files import open_below
 from wesemu.dashboard import compare, run_page, variants
-from wesemu.dashboard.graph import graph
+from wesemu.dashboard.charts import graph, timeline
 from wesemu.dashboard.pages import HOME, Pages, WebPage, read_form, send_file
 from wesemu.dashboard.request_page import changed_params, request_page, rerun_page
-from wesemu.dashboard.time_left import seconds_left, work_ratio
-from wesemu.dashboard.timeline import timeline
+from wesemu.dashboard.tasks import seconds_left, work_ratio
 from wesemu.errors import InvalidRequest, NotFound, TooLarge
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Pacing, Run, RunState, TaskLog

@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso, seconds_of
 from wesemu.errors import Forbidden, InvalidRequest, RunNotFound
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
+from wesemu.runs.queries import RunStatistics
 from wesemu.runs.run_figures import count_reads, elapsed, figures, promised
 from wesemu.runs.service import RunService
-from wesemu.runs.statistics import RunStatistics
 from wesemu.runs.store import Selection
 from wesemu.util.text import whole_number
 

@@ -18,8 +18,7 @@ from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import serialization
 from wesemu.runs.database import Database
 from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
-from wesemu.runs.run_queue import RunQueue
-from wesemu.runs.statistics import RunStatistics
+from wesemu.runs.queries import RunQueue, RunStatistics
 from wesemu.runs.webhooks import Outbox
 
 # Lists of runs.

@@ -29,7 +29,7 @@ from wesemu.runs.model import JsonObject
 from wesemu.runs.ports import Engine
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
-from wesemu.testing.plays import script_of
+from wesemu.testing.scripts import script_of
 
 _SHUTDOWN_SECONDS = 2.0
 _TYPES = {"SMK": ("9",), "CWL": ("v1.0", "v1.1", "v1.2"), "WDL": ("1.0", "1.1")}

@@ -13,8 +13,8 @@ from wesemu.dashboard.node import _history
 from wesemu.engines.leases import LeaseClient, LeasesClosed
 from wesemu.runs.model import Owner, Resources, Run, RunState
 from wesemu.runs.ports import QueuePriority
+from wesemu.runs.queries import LeasedCores
 from wesemu.runs.service import RunService
-from wesemu.runs.statistics import LeasedCores
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
 

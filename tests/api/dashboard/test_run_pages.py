@@ -11,11 +11,9 @@ from api.dashboard.conftest import Client, Read, Submit
 from unit.runs.test_store import a_run as stored_run
 
 from wesemu.dashboard import plots, run_page
-from wesemu.dashboard.graph import graph
+from wesemu.dashboard.charts import graph, timeline
 from wesemu.dashboard.run_page import overview
-from wesemu.dashboard.tasks import describe, exit_words
-from wesemu.dashboard.time_left import about, seconds_left
-from wesemu.dashboard.timeline import timeline
+from wesemu.dashboard.tasks import about, describe, exit_words, seconds_left
 from wesemu.runs.model import (
     ReadCounts,
     Run,

@@ -1,20 +1,25 @@
-"""Operations on objects (OSS API, "Object operations")."""
+"""Operations on objects and multipart uploads (OSS API, "Object operations")."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from xml.etree.ElementTree import Element
 
 from aiohttp import web
 
+from wesemu.api.connections import base_url
 from wesemu.api.oss import xml
 from wesemu.api.oss.request import CALL
 from wesemu.api.oss.streaming import (
+    CRC64,
     SOURCE,
     ObjectResponse,
     check_conditions,
     checksums,
     object_headers,
     open_source,
+    read_parts,
     receive,
     record_from_headers,
     requested_range,
@@ -23,7 +28,9 @@ from wesemu.api.oss.streaming import (
     upload_file,
 )
 from wesemu.errors import InvalidRequest, ObjectExists
+from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+from wesemu.util.text import whole_number
 
 
 class ObjectHandlers:
@@ -179,3 +186,189 @@ def _replaces_metadata(request: web.Request) -> bool:
     if directive not in ("COPY", "REPLACE"):
         raise InvalidRequest("x-oss-metadata-directive must be COPY or REPLACE")
     return directive == "REPLACE"
+
+
+_PAGE = 1000
+
+
+class MultipartHandlers:
+    """Handles the multipart `uploads` into `store`."""
+
+    def __init__(self, uploads: MultipartUploads, store: ObjectStore) -> None:
+        self._uploads = uploads
+        self._store = store
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """InitiateMultipartUpload."""
+        call = request[CALL]
+        encode = xml.key_encoder(call.query)
+        record = record_from_headers(request)
+        upload_id = await asyncio.to_thread(self._uploads.begin, call.bucket, call.key, record)
+        return xml.answer(
+            "InitiateMultipartUploadResult",
+            xml.encoding_type(call.query),
+            xml.element("Bucket", call.bucket),
+            xml.element("Key", encode(call.key)),
+            xml.element("UploadId", upload_id),
+        )
+
+    async def put_part(self, request: web.Request) -> web.Response:
+        """UploadPart, or UploadPartCopy with `x-oss-copy-source`. Raises UploadNotFound."""
+        call = request[CALL]
+        number = _part_number(call.query["partNumber"])
+        upload_id = call.query["uploadId"]
+        # check the upload id before reading the body
+        await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
+        async with upload_file(self._store, call.bucket) as target:
+            if copied := SOURCE in request.headers:
+                async with open_source(self._store, request) as source:
+                    await source.write(target)
+                digests = await asyncio.to_thread(target.finish)
+            else:
+                digests = await receive(request, target)
+            part = await asyncio.to_thread(
+                self._uploads.put_part, call.bucket, call.key, upload_id, number, target, digests
+            )
+        response = _copied_part(part) if copied else web.Response()
+        response.headers["ETag"] = f'"{part.etag}"'
+        if part.crc64 is not None:
+            response.headers[CRC64] = str(part.crc64)
+        return response
+
+    async def list_parts(self, request: web.Request) -> web.Response:
+        """ListParts. Raises UploadNotFound."""
+        call = request[CALL]
+        encode = xml.key_encoder(call.query)
+        limit = xml.limit(call.query, "max-parts", _PAGE)
+        marker = xml.number(call.query, "part-number-marker")
+        upload_id = call.query["uploadId"]
+        parts = await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
+        parts_after = [part for part in parts if part.number > marker]
+        page = parts_after[:limit]
+        return xml.answer(
+            "ListPartsResult",
+            xml.encoding_type(call.query),
+            xml.element("Bucket", call.bucket),
+            xml.element("Key", encode(call.key)),
+            xml.element("UploadId", upload_id),
+            xml.element("PartNumberMarker", marker),
+            xml.element("NextPartNumberMarker", page[-1].number if page else marker),
+            xml.element("MaxParts", limit),
+            xml.element("IsTruncated", str(len(parts_after) > limit).lower()),
+            [_listed_part(part) for part in page],
+        )
+
+    async def complete(self, request: web.Request) -> web.Response:
+        """CompleteMultipartUpload. `x-oss-complete-all: yes` uses all uploaded parts."""
+        call = request[CALL]
+        encode = xml.key_encoder(call.query)
+        everything = request.headers.get("x-oss-complete-all", "").lower() == "yes"
+        parts = None if everything else await read_parts(request)
+        info = await asyncio.to_thread(
+            self._uploads.complete,
+            call.bucket,
+            call.key,
+            call.query["uploadId"],
+            parts,
+            overwrite=may_overwrite(request),
+        )
+        response = xml.answer(
+            "CompleteMultipartUploadResult",
+            xml.encoding_type(call.query),
+            xml.element("Location", f"{base_url(request)}/{call.bucket}/{encode(call.key)}"),
+            xml.element("Bucket", call.bucket),
+            xml.element("Key", encode(call.key)),
+            xml.element("ETag", f'"{info.etag}"'),
+        )
+        response.headers.update(checksums(info))
+        return response
+
+    async def abort(self, request: web.Request) -> web.Response:
+        """AbortMultipartUpload. Raises UploadNotFound."""
+        call = request[CALL]
+        upload_id = call.query["uploadId"]
+        await asyncio.to_thread(self._uploads.abort, call.bucket, call.key, upload_id)
+        return web.Response(status=204)
+
+    async def list_uploads(self, request: web.Request) -> web.Response:
+        """ListMultipartUploads."""
+        call = request[CALL]
+        query = call.query
+        encode = xml.key_encoder(query)
+        limit = xml.limit(query, "max-uploads", _PAGE)
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
+        uploads = [
+            upload
+            for upload in await asyncio.to_thread(self._uploads.all, call.bucket)
+            if upload.key.startswith(prefix) and _is_after(upload, key_marker, id_marker)
+        ]
+        listed = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
+        common = {_common(upload.key, prefix, delimiter) for upload in uploads} - {""}
+        last = listed[limit - 1] if len(listed) > limit else None
+        return xml.answer(
+            "ListMultipartUploadsResult",
+            xml.encoding_type(query),
+            xml.element("Bucket", call.bucket),
+            xml.element("KeyMarker", encode(key_marker)),
+            xml.element("UploadIdMarker", id_marker),
+            xml.element("NextKeyMarker", encode(last.key) if last else ""),
+            xml.element("NextUploadIdMarker", last.id if last else ""),
+            xml.element("Prefix", encode(prefix)),
+            xml.element("Delimiter", encode(delimiter)),
+            xml.element("MaxUploads", limit),
+            xml.element("IsTruncated", str(last is not None).lower()),
+            [_listed_upload(upload, encode) for upload in listed[:limit]],
+            xml.common_prefixes(encode(name) for name in sorted(common)),
+        )
+
+
+def _part_number(text: str) -> int:
+    number = whole_number(text)
+    if number is None or number not in PART_NUMBERS:
+        raise InvalidRequest(f"partNumber must be a number from 1 to 10000, not {text[:40]!r}")
+    return number
+
+
+def _listed_part(part: UploadPart) -> Element:
+    return xml.element(
+        "Part",
+        xml.element("PartNumber", part.number),
+        xml.element("LastModified", xml.time(part.modified)),
+        xml.element("ETag", f'"{part.etag}"'),
+        xml.element("HashCrc64ecma", "" if part.crc64 is None else part.crc64),
+        xml.element("Size", part.size),
+    )
+
+
+def _listed_upload(upload: MultipartUpload, encode: Callable[[str], str]) -> Element:
+    return xml.element(
+        "Upload",
+        xml.element("Key", encode(upload.key)),
+        xml.element("UploadId", upload.id),
+        xml.element("StorageClass", "Standard"),
+        xml.element("Initiated", xml.time(upload.started)),
+    )
+
+
+def _copied_part(part: UploadPart) -> web.Response:
+    return xml.answer(
+        "CopyPartResult",
+        xml.element("LastModified", xml.time(part.modified)),
+        xml.element("ETag", f'"{part.etag}"'),
+    )
+
+
+def _is_after(upload: MultipartUpload, key_marker: str, id_marker: str) -> bool:
+    """Return whether an upload comes after the markers.
+
+    Without `upload-id-marker`, all uploads of the key `key-marker` are skipped.
+    """
+    if id_marker:
+        return (upload.key, upload.id) > (key_marker, id_marker)
+    return upload.key > key_marker
+
+
+def _common(key: str, prefix: str, delimiter: str) -> str:
+    end = key.find(delimiter, len(prefix)) if delimiter else -1
+    return key[: end + len(delimiter)] if end >= 0 else ""

@@ -12,8 +12,7 @@ from wesemu.api.base import OPERATION, REQUEST_ID, Dialect, single_values
 from wesemu.api.oss.auth import SUBRESOURCES, OssAuthenticator
 from wesemu.api.oss.buckets import BucketHandlers
 from wesemu.api.oss.errors import OssRefused, not_implemented, render
-from wesemu.api.oss.multipart import MultipartHandlers
-from wesemu.api.oss.objects import ObjectHandlers
+from wesemu.api.oss.objects import MultipartHandlers, ObjectHandlers
 from wesemu.api.oss.request import (
     CALL,
     Level,
