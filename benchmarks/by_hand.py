@@ -97,7 +97,9 @@ def bwa_mem(bwa: Sequence[str], threads: int, fasta: Path, reads: Path) -> list[
 def pybwa_mem(threads: int, fasta: Path, reads: Path) -> list[str]:
     """Return the command of `pybwa_mem.py` for the two files in the folder `reads`."""
     script = Path(__file__).with_name("pybwa_mem.py")
-    return [sys.executable, str(script), str(threads), str(fasta), *map(str, _mates(reads)), _GROUP]
+    # -P: otherwise benchmarks/queue.py hides the `queue` of the standard library
+    python = [sys.executable, "-P", str(script)]
+    return [*python, str(threads), str(fasta), *map(str, _mates(reads)), _GROUP]
 
 
 def _mates(reads: Path) -> list[Path]:
