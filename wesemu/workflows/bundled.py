@@ -7,6 +7,7 @@ The parts of this module are GPU support, the configuration of a run, tool setti
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,19 @@ def gpu_problem(pipeline: Path) -> str | None:
 
 def _schemas(path: Path) -> Iterator[dict[str, Any]]:
     """Yield a schema and the schemas that it includes with `allOf`."""
-    schema: dict[str, Any] = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506  # a safe loader
+    status = path.stat()
+    schema = _load_schema(path, status.st_mtime_ns, status.st_size)
     yield schema
     for part in schema.get("allOf", []):
         if isinstance(reference := part.get("$ref"), str):
             yield from _schemas(path.parent / reference)
+
+
+@lru_cache(maxsize=16)
+def _load_schema(path: Path, _modified: int, _size: int) -> dict[str, Any]:
+    """Parse a schema; a changed file is parsed anew."""
+    schema: dict[str, Any] = yaml.load(path.read_text(), Loader=_LOADER)  # noqa: S506  # a safe loader
+    return schema
 
 
 # The configuration of a run.
