@@ -308,6 +308,29 @@ async def test_files_go_to_the_servers_buckets_and_back(wesemu, tmp_path) -> Non
     assert (await wesemu("bucket", "put", str(tmp_path / "z"), "oss://new"))[0] == ExitStatus.USAGE
 
 
+async def test_a_file_from_a_bucket_replaces_no_other_file(wesemu, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("content")
+    assert (await wesemu("bucket", "put", str(tmp_path / "a.txt"), "oss://new"))[0] == 0
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "a.txt"
+    for target in (folder, file):
+        verb = ("bucket", "get", "oss://new/a.txt", str(target))
+        for other in ("my own", "conten", "content and more"):
+            file.write_text(other)
+            status, out, err = await wesemu(*verb)
+            assert (status, out, file.read_text()) == (ExitStatus.MACHINE, "", other)
+            assert f"{file} exists already" in err
+            assert "--overwrite" in err
+        assert (await wesemu(*verb, "--overwrite"))[:2] == (0, f"{file}\n")
+        assert (await wesemu(*verb))[:2] == (0, f"{file}\n")  # it has the content
+        assert file.read_text() == "content"
+    file.unlink()
+    file.symlink_to(tmp_path / "nothing")
+    assert (await wesemu("bucket", "get", "oss://new/a.txt", str(file)))[0] == ExitStatus.MACHINE
+    assert file.is_symlink()
+
+
 async def test_rerun_shows_what_will_run_and_changes_parameters(wesemu, workflow) -> None:
     first = await submitted(wesemu, workflow)
     status, out, err = await wesemu("rerun", "@last", "--set", "size=4", "--watch")

@@ -151,6 +151,11 @@ async def test_crate_writes_a_zip(wesemu, tmp_path, monkeypatch) -> None:
     status, out, _ = await wesemu("crate", name, "-o", "all.zip", "--outputs", "none")
     assert (status, out) == (0, "all.zip\n")
     assert not any(file.startswith("outputs/") for file in zipfile.ZipFile("all.zip").namelist())
+    (tmp_path / "all.zip").write_text("my own")
+    assert (await wesemu("crate", name, "-o", "all.zip"))[0] == ExitStatus.MACHINE
+    assert (tmp_path / "all.zip").read_text() == "my own"
+    assert (await wesemu("crate", name, "-o", "all.zip", "--overwrite"))[0] == 0
+    assert zipfile.is_zipfile("all.zip")
 
 
 async def test_cancel_and_remove(wesemu, engine, client) -> None:

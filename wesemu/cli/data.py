@@ -4,6 +4,8 @@ The verbs work on the data directory. They need no server, and a server may run 
 `bucket put` and `bucket get` talk to a server.
 """
 
+import asyncio
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Overwrite, Server, Token
 from wesemu.errors import BucketNotFound
 
 if TYPE_CHECKING:
@@ -285,10 +287,14 @@ def copy_object(
     target: Annotated[
         str, typer.Argument(help="A file or folder, or oss://BUCKET/KEY, in a new bucket too.")
     ],
+    overwrite: Overwrite = False,
     data: Data = None,
 ) -> None:
-    """Copy a file to a bucket, from a bucket, or between buckets."""
-    from wesemu.cli.output import print_result
+    """Copy a file to a bucket, from a bucket, or between buckets.
+
+    A file outside the buckets that has other content is replaced with --overwrite only.
+    """
+    from wesemu.cli.output import print_result, refuse_existing
 
     root = _root(data)
     if target.startswith(_SCHEME):
@@ -297,6 +303,8 @@ def copy_object(
         check_data(data)
     file = _source(root, source)
     place = _target(root, target, file.name)
+    if not target.startswith(_SCHEME) and not _have_same_content(place, file):
+        refuse_existing(place, overwrite=overwrite)
     place.parent.mkdir(parents=True, exist_ok=True)
     # a short name, because the name of the file may have the maximum length
     temporary = place.with_name(f".wesemu-{os.getpid()}.part")
@@ -368,21 +376,36 @@ def get_object(
     target: Annotated[
         Path, typer.Argument(help="The file to write, or a folder.", show_default="here")
     ] = Path(),
+    overwrite: Overwrite = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
     """Download a file from a bucket of a server."""
-    from wesemu.cli.output import CommandRefused, ExitStatus, print_result
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_result, refuse_existing
     from wesemu.cli.remote import call
+    from wesemu.runs.run_directory import safe_name
 
     bucket, key = _bucket_and_key(location)
     if not key:
         raise CommandRefused(f"{location} is a bucket; name a file in it", ExitStatus.USAGE)
 
-    async def act(client: "AsyncClient") -> Path:
-        return await client.bucket(bucket).download(key, target)
+    name = safe_name(key.rstrip("/").rpartition("/")[2])
+    file = target / name if target.is_dir() else target
 
-    print_result(str(call(server, token, act)))
+    exists = file.is_file()
+
+    async def act(client: "AsyncClient") -> None:
+        source = client.bucket(bucket)
+        if not (exists and await source.has_content(key, file)):
+            await asyncio.to_thread(refuse_existing, file, overwrite=overwrite)
+            await source.download(key, file)
+
+    call(server, token, act)
+    print_result(str(file))
+
+
+def _have_same_content(first: Path, second: Path) -> bool:
+    return first.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def _bucket_and_key(location: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The verbs that read, wait for, cancel and remove runs of both APIs."""
 
+import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, AsJson, JobName, Server, Token, WholeJobName
+from wesemu.cli.output import (
+    DEFAULT_SERVER,
+    AsJson,
+    JobName,
+    Overwrite,
+    Server,
+    Token,
+    WholeJobName,
+)
 
 if TYPE_CHECKING:
     from wesemu.cli.remote import Target
@@ -272,11 +281,12 @@ def crate(
     outputs: Annotated[
         Inclusion, typer.Option(help="Outputs that the crate contains.")
     ] = Inclusion.SMALL,
+    overwrite: Overwrite = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
 ) -> None:
     """Write an ended run as a Workflow Run RO-Crate (ZIP)."""
-    from wesemu.cli.output import print_result
+    from wesemu.cli.output import print_result, refuse_existing
     from wesemu.cli.remote import call, find
 
     is_folder = output.is_dir()
@@ -284,6 +294,7 @@ def crate(
     async def act(client: "AsyncClient") -> Path:
         target = await find(client, job)
         file = output / f"{target.name}.crate.zip" if is_folder else output
+        await asyncio.to_thread(refuse_existing, file, overwrite=overwrite)
         return await client.wes.crate(target.run.id, file, outputs=outputs.value)
 
     print_result(str(call(server, token, act)))

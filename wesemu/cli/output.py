@@ -6,6 +6,7 @@ Data goes to stdout, messages go to stderr. Both escape control characters of wo
 import codecs
 import errno
 import json
+import os
 import re
 import shutil
 import sys
@@ -113,6 +114,18 @@ JobName = Annotated[
 WholeJobName = Annotated[
     str, typer.Argument(metavar="JOB", help="Complete job name or run id.", show_default=False)
 ]
+
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+
+
+def refuse_existing(file: Path, *, overwrite: bool) -> None:
+    """Raise CommandRefused if `file` exists, unless `overwrite`."""
+    if os.path.lexists(file) and not overwrite:
+        raise CommandRefused(
+            f"{file} exists already; name another file, or replace it with --overwrite",
+            ExitStatus.MACHINE,
+        )
 
 
 # --- text of workflows and servers, without control characters for terminals ---
