@@ -169,10 +169,32 @@ async def test_a_limit_is_a_number_from_one_on(client: Client, limit: str) -> No
     assert (await response.json())["Code"] == "InvalidParameter"
 
 
-async def test_a_limit_with_two_values_is_refused(client: Client) -> None:
-    response = await client.get("/gs/workflows?limit=1&limit=2")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("limit=1", "limit=2"),
+        ("Format=XML", "Format=JSON"),
+        ("Format=JSON", "format=XML"),
+        ("Format=JSON", "Format="),
+        ("Action=StartWorkflow", "Action=RemoveWorkflow"),
+        ("SignatureNonce=1", "SignatureNonce=2"),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "DELETE"])
+async def test_a_parameter_with_two_values_is_refused(
+    client: Client, start: Start, method: str, first: str, second: str
+) -> None:
+    name = await start(MAPPING)
+    path = {"POST": "/gs/workflow", "GET": "/gs/workflows"}.get(method, f"/gs/workflow/{name}")
+    body = {"POST": WGS, "PUT": {"action": "cancel"}}.get(method)
+    response = await client.request(method, f"{path}?{first}&{second}", json=body)
     assert response.status == 400
-    assert "limit" in (await response.json())["Message"]
+    text, parameter = await response.text(), second.partition("=")[0]
+    assert "InvalidParameter" in text
+    assert f"{parameter}: it has two values" in text
+    assert len(await listed(client)) == 1  # it started nothing
+    response = await client.get(f"/gs/workflow/{name}?{first}&{first}")
+    assert response.status == 200
 
 
 async def test_a_compressed_body_is_refused_and_named(client: Client) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from wesemu.api.ags.auth import AgsAuthenticator
 from wesemu.api.ags.requests import KINDS, StartWorkflow, parse_body, translate
@@ -77,11 +78,11 @@ class AgsHandlers:
 
     def routes(self) -> list[web.RouteDef]:
         return [
-            web.post("/gs/workflow", self.start_workflow),
-            web.get("/gs/workflows", self.describe_workflows),
-            web.get("/gs/workflow/{name}", self.descirbe_workflow),
-            web.put("/gs/workflow/{name}", self.cancel_workflow),
-            web.delete("/gs/workflow/{name}", self.remove_workflow),
+            web.post("/gs/workflow", _with_single_values(self.start_workflow)),
+            web.get("/gs/workflows", _with_single_values(self.describe_workflows)),
+            web.get("/gs/workflow/{name}", _with_single_values(self.descirbe_workflow)),
+            web.put("/gs/workflow/{name}", _with_single_values(self.cancel_workflow)),
+            web.delete("/gs/workflow/{name}", _with_single_values(self.remove_workflow)),
         ]
 
     async def start_workflow(self, request: web.Request) -> web.Response:
@@ -158,6 +159,23 @@ class AgsHandlers:
             if before is None:
                 break
         return runs
+
+
+def _with_single_values(handler: Handler) -> Handler:
+    """Return a handler that refuses a query parameter with two values before it does anything.
+
+    This includes the common parameters of Alibaba Cloud that no operation reads. `Format` and
+    `format` are one name, as for `wants_xml`.
+    """
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        values: dict[str, str] = {}
+        for name, value in request.query.items():
+            if values.setdefault(name.casefold(), value) != value:
+                raise InvalidRequest("it has two values; send one of them", field=name)
+        return await handler(request)
+
+    return checked
 
 
 def _start(body: bytes) -> StartWorkflow:
