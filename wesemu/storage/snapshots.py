@@ -7,6 +7,7 @@ that have not ended.
 """
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
@@ -31,7 +33,8 @@ from wesemu.storage.buckets import FOLDER, RECORDS, Buckets
 MEDIA_TYPE = "application/x-tar"
 
 _MANIFEST, _END = "snapshot.json", "snapshot.end"
-"""The first entry, and the last one, without which a snapshot is incomplete."""
+"""The first entry, and the last one: the SHA-256 of all bytes before it.
+Earlier versions left it empty."""
 
 _FORMAT = 1
 _MTIME = "WESEMU.mtime_ns"
@@ -124,12 +127,12 @@ _AHEAD = 2
 
 
 def save(data: DataDirectory, marks: PathMarks, file: Path, state: SnapshotState) -> SnapshotCounts:
-    """Write a snapshot. A server may run meanwhile; runs that have not ended are left out.
-
-    Raises OSError.
-    """
+    """Write a snapshot of all but active runs. A server may run meanwhile. Raises OSError."""
     counts = {"runs": 0, "buckets": 0, "references": 0}
-    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as archive:
+    with (
+        file.open("w+b") as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         manifest = {
             "format": _FORMAT,
             "emulated": state.emulated.isoformat(timespec="microseconds"),
@@ -150,8 +153,20 @@ def save(data: DataDirectory, marks: PathMarks, file: Path, state: SnapshotState
                 counts["references"] += 1
                 for path in _files(folder):
                     _add_file(archive, path, f"references/{folder.name}/{_below(path, folder)}")
-        _add_content(archive, _END, b"", mtime_ns=0)
+        end = tarfile.TarInfo(_END)
+        end.size = len(digest := _sha256(stream, stream.tell()).encode())
+        archive.addfile(end, io.BytesIO(digest))
     return SnapshotCounts(**counts)
+
+
+def _sha256(stream: BinaryIO, size: int) -> str:
+    """Return the SHA-256 of the first `size` bytes, and stay behind them."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while size and (chunk := stream.read(min(size, _CHUNK))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.hexdigest()
 
 
 def _add_run(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> None:
@@ -288,7 +303,7 @@ def unpack(file: Path, folder: Path, marks: PathMarks) -> SnapshotState:
             tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive,
         ):
             state = _read_manifest(archive, archive.next())
-            _unpack_all(archive, folder, marks)
+            _check_content(stream, _unpack_all(archive, folder, marks))
     except _DAMAGED as error:
         raise _refused(str(error)) from error
     except OSError as error:
@@ -385,7 +400,8 @@ def _read_manifest(archive: tarfile.TarFile, entry: tarfile.TarInfo | None) -> S
     return SnapshotState(emulated, speed, values["ids"], order)
 
 
-def _unpack_all(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> None:
+def _unpack_all(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> tarfile.TarInfo:
+    """Unpack the entries before the last one, which is returned."""
     folders = []
     for number, entry in enumerate(iter(archive.next, None)):
         if number >= _MOST_ENTRIES:
@@ -398,10 +414,21 @@ def _unpack_all(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> Non
         archive.members = []  # type: ignore[attr-defined] # else it keeps all entries
     else:
         raise _refused("its end is missing")
-    if archive.next() is not None:
-        raise _refused("it has entries after its end")
     for target, mtime in reversed(folders):  # files inside have changed the mtime
         os.utime(target, ns=(mtime, mtime))
+    return entry
+
+
+def _check_content(stream: BinaryIO, end: tarfile.TarInfo) -> None:
+    """Compare the bytes before the last entry with the SHA-256 in it. Zeros follow."""
+    stream.seek(end.offset_data)
+    if not _is_plain_file(end) or end.size > _CHUNK:
+        raise _refused("its end is damaged")
+    expected = stream.read(end.size).decode()
+    if any(chunk.strip(b"\0") for chunk in iter(partial(stream.read, _CHUNK), b"")):
+        raise _refused("it has content after its end")
+    if expected and _sha256(stream, end.offset) != expected:
+        raise _refused("it is damaged: its content does not match the SHA-256 in it")
 
 
 def _unpack(
@@ -419,9 +446,8 @@ def _unpack(
     content = archive.extractfile(entry)
     assert content is not None  # a regular file has one
     target.parent.mkdir(parents=True, exist_ok=True)
-    in_run = name.parts[0] == "runs" and name.parts[2] not in _UNCHANGED
     with content, target.open("xb") as file:
-        if in_run:
+        if name.parts[0] == "runs" and name.parts[2] not in _UNCHANGED:
             marks.copy(content, file, in_json=_is_json(entry.name), back=True)
         else:
             shutil.copyfileobj(content, file)

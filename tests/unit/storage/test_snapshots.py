@@ -117,12 +117,13 @@ Change = Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
 
 
 def changed(content: bytes, change: Change) -> bytes:
-    """Return a snapshot with other entries."""
+    """Return a snapshot with other entries, and without a checksum, like earlier versions."""
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         entries = []
         for entry in archive:
             file = archive.extractfile(entry)
             entries.append((entry, file.read() if file else b""))
+    entries[-1] = (entries[-1][0], b"")
     change(entries)
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -224,6 +225,27 @@ def test_damaged_snapshots_are_refused(content: bytes, size: int, tmp_path: Path
     assert size < len(content)
     with pytest.raises(InvalidRequest):
         unpacked(content[:size], tmp_path)
+
+
+def test_snapshots_without_a_checksum_are_unpacked(content: bytes, tmp_path: Path) -> None:
+    older = changed(content, lambda entries: None)
+    assert unpacked(older, tmp_path) == SnapshotState(NOW, 2.0, IdSource(1).state(), tuple(IDS))
+
+
+def test_one_changed_bit_is_found_wherever_it_is(content: bytes, tmp_path: Path) -> None:
+    end = len(content.rstrip(b"\0"))
+    for position in [*range(0, end, 509), end - 1, end, len(content) - 1]:
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 7
+        (folder := tmp_path / str(position)).mkdir()
+        with pytest.raises(InvalidRequest, match="not a snapshot that can be loaded"):
+            unpacked(bytes(damaged), folder)
+
+
+def test_a_changed_result_is_named_as_damage(content: bytes, tmp_path: Path) -> None:
+    assert content.count(b"content") == 2
+    with pytest.raises(InvalidRequest, match="it is damaged"):
+        unpacked(content.replace(b"content", b"Content", 1), tmp_path)
 
 
 def test_a_snapshot_needs_room(content: bytes, tmp_path: Path, monkeypatch) -> None:
