@@ -194,7 +194,7 @@ async def test_a_refused_pipe_says_what_to_do(engine: SnakemakeEngine, tmp_path:
     story = await follow(await engine.launch(make_job(tmp_path / "run", workflow)))
     [failure] = story.failures
     assert "Requested node configuration is not available" in failure.message
-    assert failure.hint == "no node of the partition has so much; ask for less"
+    assert failure.hint == "no node of the partition is so large; ask for less"
 
 
 async def test_an_unknown_partition_is_told_at_launch(tmp_path: Path) -> None:

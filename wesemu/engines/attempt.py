@@ -21,10 +21,7 @@ from wesemu.engines.event_log import log_warning, now
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import Lease
 from wesemu.engines.processes import exit_code_of, send_group
-from wesemu.runs.model import (
-    TaskLog,
-    TaskState,
-)
+from wesemu.runs.model import TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
 _STDERR_BYTES = 4096
@@ -39,8 +36,8 @@ _PEAK_UNIT = 1024 if os.uname().sysname == "Linux" else 1
 class Usage:
     """User plus system time in seconds; peak memory, and bytes read from and written to disks.
 
-    `peak_memory` is None if it is below that of this process: the kernel counts from before
-    exec(2), when the child still has the memory of its parent.
+    `peak_memory` is None unless it exceeds that of this process: the kernel counts from fork(2) on,
+    and until exec(2) a child has the memory of its parent.
     """
 
     cpu_seconds: float | None
@@ -71,17 +68,17 @@ class Attempt:
         self.folder = workspace.tasks / f"{task.id}-{task.attempt}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.error = ""
-        """What the engine says about its failure."""
+        """The engine's message about the failure of the attempt."""
         self.reason = ""
-        """Why the engine ended it; this precedes the message of its tool."""
+        """Why the engine ended the attempt; shown instead of the message of its tool."""
         self.note = ""
-        """A circumstance that may have caused its failure."""
+        """A fact that may explain the failure, such as an image that is not available."""
         self.evidence: str | None = None
-        """A log below the run directory with more information than stderr of the task."""
+        """The path, below the run directory, of a log that says more than the task's stderr."""
         self.node = dict[str, str]()
         """Node and Slurm job, if the attempt ran on a cluster."""
         self.signaled = False
-        """The engine ended it because another task failed."""
+        """Whether the engine ended the attempt because another task failed."""
         self._ended: datetime | None = None
         below = self.folder.relative_to(workspace.root)
         self.task = replace(task, started=now(), stdout=f"{below}/stdout", stderr=f"{below}/stderr")

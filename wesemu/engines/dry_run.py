@@ -16,11 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from wesemu.engines.failures import log_tail
 from wesemu.engines.processes import MARK, end_all, marked, members, offer_to_oom_killer, send_group
 from wesemu.engines.sandbox import Sandbox, in_bubblewrap
 from wesemu.errors import EngineFault, InvalidRequest
 from wesemu.runs.model import Graph, RunFailure, graph_from_json, graph_to_json
-from wesemu.runs.run_directory import Workspace, read_end, read_json, write_json
+from wesemu.runs.run_directory import Workspace, read_json, write_json
 
 SECONDS = 60.0
 _AT_ONCE = 2
@@ -40,8 +41,8 @@ class PlanProcess(Protocol):
 class DryRuns:
     """Plans workflows: at most two at a time, `seconds` each.
 
-    `fork` starts the process warm. Without it, or after its EngineFault, `wesemu.engines.main`
-    starts.
+    `fork` forks the process from one that has imported the engine. Without `fork`, or if it raises
+    EngineFault, a new Python executes `wesemu.engines.main`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class DryRuns:
         Raises InvalidRequest if the workflow cannot be planned; EngineFault.
         """
         async with self._semaphore:
+            # Shielded: if this call is cancelled, the process that is starting must be ended too.
             starting = asyncio.ensure_future(self._start(workspace, sandbox))
             try:
                 process = await asyncio.shield(starting)
@@ -134,8 +136,8 @@ def plan_environment(workspace: Workspace) -> dict[str, str]:
 def tie_to_server() -> None:
     """Kill this process and its group when the server ends (called in the process).
 
-    The server, or the forkserver, holds the write end of standard input, so the read returns at
-    its end.
+    Standard input is a pipe, and only the server (or the forkserver) has its write end. So a read
+    returns when that process has ended.
     """
     server = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -160,7 +162,10 @@ def write_failure(workspace: Workspace, failure: RunFailure) -> None:
 
 
 def _end(pid: int, root: Path) -> None:
-    """End the process and all that it started; daemons are found by the mark."""
+    """End the process and everything that it started.
+
+    Daemons have left its process group; their environment still has the mark.
+    """
     send_group(pid, signal.SIGKILL)
     end_all(lambda: [*members(pid), *marked(root, pid)])
 
@@ -169,22 +174,13 @@ def _read(workspace: Workspace) -> Graph:
     try:
         result: dict[str, Any] = read_json(_file(workspace), _RESULT_LIMIT)
     except (OSError, ValueError) as error:
-        stderr = _stderr_tail(workspace)
-        raise EngineFault(
-            f"planning the workflow ended without a result: {stderr.replace(os.linesep, ' ')}"
-        ) from error
+        stderr = log_tail(workspace.stderr, _STDERR_BYTES).replace("\n", " ")
+        raise EngineFault(f"planning the workflow ended without a result: {stderr}") from error
     if "graph" in result:
         return graph_from_json(result["graph"])
     failure = RunFailure(**result["failure"])
     hint = f"; {failure.hint}" if failure.hint else ""
     raise InvalidRequest(f"the workflow cannot be planned: {failure.message}{hint}")
-
-
-def _stderr_tail(workspace: Workspace) -> str:
-    try:
-        return read_end(workspace.stderr, _STDERR_BYTES).decode(errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _file(workspace: Workspace) -> Path:

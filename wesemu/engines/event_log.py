@@ -196,6 +196,7 @@ class EventLog:
 
     def _append(self, line: bytes) -> None:
         """Write a line. If a full disk cuts it off, the next line starts with a line break."""
+        # allocate early: the disk may be full when the allocated blocks are used up
         if self._allocated < len(line) + _LOW_BYTES and preallocate(
             self._events, len(line) + _PREALLOCATED_BYTES
         ):
@@ -400,7 +401,7 @@ class OutputRecord:
 
 
 def last_outputs(records: Iterable[JsonObject]) -> OutputRecord | None:
-    """Return the last `outputs` record of the newest launch; empty if it has none yet.
+    """Return the last `outputs` record of the newest launch; an empty one if there is none yet.
 
     None if `records` contain neither a launch nor outputs.
     """

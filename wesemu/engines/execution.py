@@ -129,7 +129,7 @@ class DetachedExecution:
         self._listeners.add(grown)
         try:
             while True:
-                # both come before the read: the last records and new ones are not missed
+                # Both come before the read: a record or an end during the read is seen next time.
                 ended = self._ended.is_set()
                 grown.clear()
                 records = await asyncio.to_thread(tail.read)
@@ -154,7 +154,7 @@ class DetachedExecution:
                 await grown.wait()
 
     async def _wait_for_batch(self) -> None:
-        """Wait for more records, so one read gets them all; the end of the process comes first."""
+        """Wait 20 ms, so the next read gets several records; less if the process ends."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_BATCH_SECONDS):
                 await self._ended.wait()
@@ -250,7 +250,7 @@ def end_leftovers(workspace: Workspace) -> None:
         # a workflow can forge records, so only groups in the session of the run are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
-    # no session if another process has the id of the run process by now
+    # if the process id is in use again, a session with this number belongs to another program
     session = process.pid if process and identify(process.pid) is None else None
     end_all(lambda: marked(workspace.root, session))
     if remote:

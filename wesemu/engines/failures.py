@@ -22,14 +22,14 @@ _SLURM_HINTS = (
     ("DUE TO NODE FAILURE", "the node failed; submit again"),
     ("DUE TO PREEMPTION", "a job of higher priority took its place; submit again"),
     ("CANCELLED AT", "the job was canceled in Slurm (scancel)"),
-    ("Unable to contact slurm controller", "slurmctld does not answer; see that it runs"),
+    ("Unable to contact slurm controller", "slurmctld does not answer; check that it runs"),
     ("nvalid partition", "correct node.slurm_partition, or the rule's slurm_partition"),
     ("nvalid account", "correct node.slurm_account, or the rule's slurm_account"),
     ("nvalid qos", "correct the QOS in node.slurm_options, or the rule's qos"),
-    ("nvalid feature", "no node has what the rule's constraint asks for"),
+    ("nvalid feature", "no node has the features in the rule's constraint"),
     ("generic resource", "no node of the partition has such GPUs"),
-    ("node configuration is not available", "no node of the partition has so much; ask for less"),
-    ("specification can not be satisfied", "no node of the partition has so much; ask for less"),
+    ("node configuration is not available", "no node of the partition is so large; ask for less"),
+    ("specification can not be satisfied", "no node of the partition is so large; ask for less"),
     ("unrecognized option", "correct node.slurm_options"),
     ("cannot write to the run directory", "wesemu's data directory must be shared with all nodes"),
     ("couldn't chdir to", "wesemu's data directory must be shared with all nodes"),
@@ -44,7 +44,7 @@ def slurm_hint(text: str) -> str | None:
 
 
 def is_refusal(text: str) -> bool:
-    """Return whether srun reports why it did not run the task, not how the task ended."""
+    """Return whether a log of srun says why the task did not start."""
     refused = ("Unable to", "nvalid", "can not be satisfied", "unrecognized", "srun: fatal:")
     return any(mark in text for mark in (*refused, "execve()"))
 
@@ -71,17 +71,17 @@ _HINTS = {
     127: "a tool was not found; install it or correct PATH",
     134: "the tool aborted (SIGABRT)",
     137: "it was killed, most often because memory ran out; ask for more memory or fewer threads",
-    141: "it wrote to a pipe whose reader had ended (SIGPIPE), as `head` does; with pipefail, as "
-    "in Snakemake's shell, read the input to its end or write `(command || true) | head`",
+    141: "it wrote to a pipe whose reader had ended (SIGPIPE); `head` ends early, and Snakemake's "
+    "shell has pipefail: read the input to its end, or write `(command || true) | head`",
     139: "the tool crashed (segmentation fault)",
-    143: "it was ended from outside (SIGTERM)",
+    143: "another process ended it (SIGTERM)",
 }
 
 
-def log_tail(path: Path) -> str:
-    """Return the end of a log file, or "" without a regular file."""
+def log_tail(path: Path, size: int = _TAIL_BYTES) -> str:
+    """Return the last `size` bytes of a log file as text, or "" without a regular file."""
     try:
-        return read_end(path, _TAIL_BYTES).decode(errors="replace").strip()
+        return read_end(path, size).decode(errors="replace").strip()
     except OSError:
         return ""
 
@@ -148,12 +148,7 @@ _RUN_ERROR = re.compile(
 
 
 def task_failure(
-    name: str,
-    wildcards: str,
-    exit_code: int | None,
-    error: str,
-    root: Path,
-    logs: list[str],
+    name: str, wildcards: str, exit_code: int | None, error: str, root: Path, logs: list[str]
 ) -> RunFailure:
     """Return the failure of a Snakemake task.
 
@@ -173,20 +168,14 @@ def task_failure(
     else:
         reason = error or (_reason(text) if _RUN_ERROR.search(text) else "")
         message = f"{title} failed: {shorten(reason, root) or 'see its standard error'}"
-    return RunFailure(
-        message=message,
-        hint=advice,
-        task=name,
-        exit_code=exit_code,
-        stderr=log,
-    )
+    return RunFailure(message=message, hint=advice, task=name, exit_code=exit_code, stderr=log)
 
 
 def _reason(text: str) -> str:
-    """Return the line of a log with the cause.
+    """Return the line of a log that has the cause.
 
-    In the log of a `run:` block Snakemake adds lines after the error, so the error is searched for.
-    If a tool in the block failed, its own message precedes that error.
+    After a failed `run:` block the log does not end with the error: Snakemake adds lines. If a tool
+    in the block failed, its own message is the cause; it comes before Snakemake's error.
     """
     error = _RUN_ERROR.search(text)
     before = text[: error.start()].rstrip() if error else text
@@ -202,7 +191,7 @@ def workflow_failure(
     name = Path(file).name if file else None
     place = f" in {name}, line {line}" if name and line else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    if isinstance(error.__context__, TokenError):  # Snakemake cuts its last bracket off
+    if isinstance(error.__context__, TokenError):  # Snakemake's own text lacks the last bracket
         text = error.__context__.args[0]
     kind = type(error).__name__
     text = shorten(text, root)

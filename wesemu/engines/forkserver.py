@@ -50,7 +50,8 @@ class _Child(NamedTuple):
 class ForkServer:
     """Forks the processes of runs and dry runs.
 
-    Has no threads: after fork(2) only the calling thread exists.
+    Has no threads: a child has only the thread that called fork(2), and locks of other threads
+    would stay locked in it.
     """
 
     def __init__(self, channel: socket.socket, engine: str, ahead: Sequence[str]) -> None:
@@ -61,7 +62,7 @@ class ForkServer:
         self._folders = [Path(name) for name in ahead if name.startswith("/")]
         self._requests = dict[int, int]()
         self._ties = dict[int, int]()
-        """The pipe to the standard input of each dry run, which ends when this process does."""
+        """The write end of each dry run's standard input: a dry run ends when it is closed."""
         self._spare: _Child | None = None
         self._wakeup, self._wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
@@ -108,7 +109,7 @@ class ForkServer:
         if not content:
             return False
         request = json.loads(content)
-        while True:
+        while True:  # until a child has the request
             child, self._spare = self._spare or self._fork(), None
             try:
                 os.write(child.writer, content + b"\n")
@@ -157,9 +158,9 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._wakeup)
             os.close(self._wakeup_writer)
-            for other in self._ties.values():
+            for other in self._ties.values():  # or the other dry runs would outlive the forkserver
                 os.close(other)
-            # the subreaper ends what a killed run, or the workflow of a dry run, leaves behind
+            # the subreaper ends processes that a killed run or a dry run leaves behind
             run_process.fork_from_subreaper()
             if (request := _read_request(reader)) is not None:
                 self._preloaded.forget_changed()
@@ -191,7 +192,7 @@ class ForkServer:
                 os.dup2(source, target)
         os.close(tie)
         os.environ |= plan_environment(workspace)
-        tempfile.tempdir = None  # an import may have asked for it
+        tempfile.tempdir = None  # an import may have set it, before TMPDIR was known
         engine_main.plan(workspace)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -203,12 +204,9 @@ class ForkServer:
 
 def _read_request(reader: int) -> dict[str, Any] | None:
     """Wait for a request, a line of JSON. Return None if the forkserver ends before."""
-    content = b""
-    while not content.endswith(b"\n"):
-        if not (chunk := os.read(reader, _MESSAGE_LIMIT)):
-            return None
-        content += chunk
-    request: dict[str, Any] = json.loads(content)
+    with open(reader, "rb", closefd=False) as pipe:
+        line = pipe.readline()
+    request: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
     return request
 
 

@@ -1,10 +1,9 @@
 """Isolation of a process by Linux system calls: Landlock (landlock(7)), namespaces (namespaces(7)).
 
-All changes are irrevocable. Landlock restricts access to file hierarchies, TCP and
-signals; it needs no rights. It does not restrict metadata (stat) or connections to named unix
-sockets.
-Namespaces remove the network or give a private /tmp; the calling process must have one thread.
-Users other than root need a user namespace as well, in which they keep their user id.
+No change can be undone. Landlock restricts access to file hierarchies, TCP and signals; any user
+may use it. It restricts neither metadata (stat) nor connections to named unix sockets. Namespaces
+remove the network or give a private /tmp; the calling process must have one thread. Users other
+than root need a user namespace as well, in which they keep their user id.
 
 At import, this module loads only the standard library: `namespace_allowed` runs this file as a
 program.
@@ -197,7 +196,8 @@ def replace_temporary(
     """Mount `folder` over /tmp and /var/tmp, for this process and its later children.
 
     Entries of /tmp that lead to a path in `shown` or `writable` stay visible. They are read-only,
-    except for `writable`. Paths in `hidden` keep only what is in `shown` or `writable`.
+    except for `writable`. Paths in `hidden` become empty, except for parts that are in `shown` or
+    `writable`.
     """
     covered = covered_folders([*shown, *writable, *hidden])
     _unshare(_CLONE_NEWNS)
@@ -228,9 +228,9 @@ def replace_temporary(
     os.chdir(working if working.is_dir() else "/")
 
 
-def covered_folders(asked: Sequence[Path]) -> set[Path]:
-    """Return the temporary folders to replace: all that are not themselves in `asked`."""
-    return {path.resolve() for path in TEMPORARY if path.is_dir()}.difference(asked)
+def covered_folders(kept: Sequence[Path]) -> set[Path]:
+    """Return the temporary folders to replace: those that are not in `kept` themselves."""
+    return {path.resolve() for path in TEMPORARY if path.is_dir()}.difference(kept)
 
 
 def tops(path: Path, covered: set[Path]) -> set[Path]:

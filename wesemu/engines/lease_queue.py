@@ -105,7 +105,9 @@ def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
     """Return the waiting tickets that get a lease now, as held tickets with devices."""
     tickets = [ticket.clamped(capacity) for ticket in tickets]
     held = [ticket for ticket in tickets if ticket.held]
-    waiting = sorted((ticket for ticket in tickets if not ticket.held), key=in_order)
+    waiting = sorted(
+        (ticket for ticket in tickets if not ticket.held), key=lambda ticket: ticket.order
+    )
     free_devices = [
         index for index in capacity.devices if not any(index in t.devices for t in held)
     ]
@@ -130,11 +132,6 @@ def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
         devices, free_devices = tuple(free_devices[: ticket.gpus]), free_devices[ticket.gpus :]
         granted.append(replace(ticket, held=True, devices=devices))
     return granted
-
-
-def in_order(ticket: Ticket) -> tuple[int, int, int]:
-    """Return the sort key of a ticket."""
-    return ticket.order
 
 
 class _FreeResources:

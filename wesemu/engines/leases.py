@@ -25,7 +25,6 @@ from wesemu.engines.lease_queue import (
     Ticket,
     devices_environment,
     grants,
-    in_order,
     parse,
     priority_from_json,
     priority_to_json,
@@ -275,8 +274,8 @@ class _LeaseFolder:
     def poll(self, number: int) -> tuple[Ticket, bool]:
         """Return the current ticket, and whether it is the first in the queue.
 
-        The first waiter removes the tickets of dead processes, so one process does this work and
-        not all. Raises FileNotFoundError if the ticket was removed.
+        Only the first waiter removes the tickets of dead processes. Raises FileNotFoundError if the
+        ticket was removed.
         """
         with self._locked():
             tickets = self._grant()
@@ -327,7 +326,7 @@ class _LeaseFolder:
     def _reap_before(self, mine: Ticket, tickets: dict[str, Ticket]) -> bool:
         """Remove dead waiters before `mine`, then dead holders. Return whether `mine` is first."""
         waiting = [name for name in tickets if not tickets[name].held]
-        for name in sorted(waiting, key=lambda name: in_order(tickets[name])):
+        for name in sorted(waiting, key=lambda name: tickets[name].order):
             if tickets[name] == mine:
                 for other in tickets:
                     if tickets[other].held:
@@ -430,10 +429,7 @@ def lease_command(
     python: str, command: Sequence[str], priority: QueuePriority, wanted: Resources
 ) -> list[str]:
     """Return a command line that takes a lease and then executes `command`."""
-    arguments = {
-        "priority": priority_to_json(priority),
-        "wanted": asdict(wanted),
-    }
+    arguments = {"priority": priority_to_json(priority), "wanted": asdict(wanted)}
     return [python, "-P", "-m", "wesemu.engines.leases", json.dumps(arguments), *command]
 
 

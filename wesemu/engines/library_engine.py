@@ -111,7 +111,7 @@ class LibraryEngine:
             await self._client.start()
 
     async def launch(self, job: LaunchRequest) -> DetachedExecution:
-        """Launch a run by the forkserver, or without it if it does not start."""
+        """Launch a run by the forkserver. If the forkserver does not start, launch without it."""
         job = replace(job, workspace=await absolute(job.workspace))
         await asyncio.to_thread(self._write_spec, job)
         reply = await self._launch(job)

@@ -1,7 +1,7 @@
 """The worker of a library engine, forked from the run process: calls cwltool or miniwdl.
 
-Parts: `LibraryWorker` (a run), `plan_library` (a dry run), `LibraryResults`
-(the output folder `work/out/`).
+Parts: `LibraryWorker` (a run), `plan_library` (a dry run), `LibraryResults` (the output folder
+`work/out/`).
 """
 
 import contextlib
@@ -37,8 +37,9 @@ from wesemu.util.text import failure_reason
 class WorkerContext:
     """Objects that a run of a library uses.
 
-    `stop` ends what the process groups of tasks do not include (containers). If it returns True,
-    the library ends by itself; otherwise the worker exits when the tools have ended.
+    `stop` is called on cancel. It ends containers, which are not in the process groups of tasks. If
+    it returns True, the library ends by itself; otherwise the worker exits when the tools have
+    ended.
     """
 
     workspace: Workspace
@@ -56,7 +57,7 @@ class WorkerContext:
         return 1
 
     def fail_by_path(self, problem: str) -> int:
-        """As `fail`, because the library cannot work in the run directory."""
+        """As `fail`, for a run directory whose path the library cannot use."""
         advice = "start the server with another data directory (--data)"
         return self.fail(
             RunFailure(f"the server's path of the run directory is unusable: {problem}; {advice}")
@@ -151,8 +152,8 @@ class LibraryWorker:
                 target=_await_cancel, args=[reader, worker], name="cancel", daemon=True
             ).start()
             os.chdir(self._context.workspace.work)
-            if spec.priority or not spec.resources.gpus:  # then tasks see leased GPUs only
-                os.environ |= devices_environment(())
+            if spec.priority or not spec.resources.gpus:
+                os.environ |= devices_environment(())  # each task gets the GPUs of its lease
             return run_workflow(worker)
         except BaseException as error:
             traceback.print_exc()
@@ -244,22 +245,19 @@ class LibraryResults:
             return None
         target = self._make_target(name)
         real = source.resolve()
-        if not real.is_relative_to(self._root):
-            shutil.copyfile(
-                real, target
-            )  # outside the run: a later change must not alter the output
-        else:
-            try:
+        # no link to a file outside the run: a later change there must not alter the output
+        if real.is_relative_to(self._root):
+            with contextlib.suppress(OSError):
                 os.link(real, target)
-            except OSError:
-                shutil.copyfile(real, target)
+        if not target.exists():
+            shutil.copyfile(real, target)
         return self._describe(name, digest=digest)
 
     def _problem(self, source: Path) -> str | None:
         """Return why a file cannot be published, or None.
 
-        An input outside of the run may be passed through as an output. A link made by a tool must
-        not lead outside.
+        An output may be an input file outside the run. But a link that a tool made must not lead
+        outside.
         """
         if os.path.normpath(source).startswith(f"{self._workspace.root}/"):
             return unpublishable_reason(self._workspace, source)

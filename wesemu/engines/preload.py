@@ -1,4 +1,4 @@
-"""What a forkserver imports and prepares before it forks, so that runs need not.
+"""Imports and preparations of a forkserver before it forks, so runs need not repeat them.
 
 Parts: `load` for each engine, `ParsedSnakefiles` for the bundled pipelines, `PreloadedModules` for
 modules that may change on the disk.
@@ -60,7 +60,7 @@ _SNAKEMAKE_MODULES = (
 
 
 def _load_snakemake() -> None:
-    """Also fill the plugin registries and the processor name, which a program would look up."""
+    """Also fill the plugin registries, and the processor name, which needs another program."""
     hooks: Any = import_module("wesemu.engines.snakemake.hooks")
     if not hooks.is_tested(hooks.INSTALLED):
         raise RuntimeError("this version of Snakemake has not been tested with the warm mode")
@@ -115,8 +115,8 @@ class _Parsed(NamedTuple):
 class ParsedSnakefiles:
     """Keeps the Python code into which Snakemake translates Snakefiles.
 
-    `install` makes the runs use it for files with the same text. All their rules must have names:
-    Snakemake names the others by a number, which depends on the including file.
+    After `install`, runs use this code for files with the same text. All rules must have names:
+    Snakemake numbers unnamed rules, and the numbers depend on the file that includes them.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:

@@ -393,13 +393,13 @@ class RunProcess:
     def _handle_ready(self, ready: list[int], poll: select.poll) -> None:
         worker = self._worker
         assert worker is not None
-        if self._wakeup in ready:
+        if self._wakeup in ready:  # its bytes only say that a signal came
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup, 4096)
         if worker.fileno() in ready:
             descriptor = worker.fileno()
             worker.on_readable()
-            if worker.fileno() < 0:
+            if worker.fileno() < 0:  # the worker has closed its end
                 poll.unregister(descriptor)
         if self._cancel_asked and self._cancel_since is None:
             self._cancel_since = time.monotonic()

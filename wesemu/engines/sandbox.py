@@ -70,8 +70,8 @@ def bubblewrap(
 ) -> list[str]:
     """Return the command line that runs `command` in the sandbox of the run directory `run`.
 
-    bwrap ignores SIGTERM and `command` does not: bwrap has to outlive it, or it would kill it.
-    Raises EngineFault.
+    bwrap starts with SIGTERM ignored, and `command` handles it again: if bwrap ended first, it
+    would kill `command`. Raises EngineFault.
     """
     options = [*("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc")]
     options += [*_bwrap_devices(), *_temporary(run, [run, *shown, *writable])]
@@ -230,11 +230,6 @@ def sandbox_from_json(values: dict[str, Any] | None) -> Sandbox | None:
     )
 
 
-def writable_folders(workspace: Workspace) -> list[Path]:
-    """Return the folders that a run writes to."""
-    return [workspace.work, workspace.tasks, workspace.root / "tmp"]
-
-
 def enter_sandbox(
     sandbox: Sandbox, workspace: Workspace, priority: QueuePriority | None = None, *extra: Path
 ) -> None:
@@ -278,7 +273,8 @@ def in_bubblewrap(
 
 
 def _make_folders(workspace: Workspace) -> list[Path]:
-    folders = writable_folders(workspace)
+    """Create the folders that a run writes to, and return them."""
+    folders = [workspace.work, workspace.tasks, workspace.root / "tmp"]
     for folder in folders:
         folder.mkdir(exist_ok=True)
     return folders

@@ -180,7 +180,7 @@ def _job_options(cluster: Cluster, wanted: SlurmResources, name: str) -> list[st
 
 
 def _is_memory(word: str) -> bool:
-    """srun refuses `--mem` beside `--mem-per-cpu`."""
+    """Return whether an option sets memory: srun refuses `--mem` together with another one."""
     return word.startswith("--mem")
 
 
@@ -189,7 +189,7 @@ def _shape_options(wanted: SlurmResources) -> list[str]:
 
 
 def _step_options(stderr: Path) -> list[str]:
-    """Return the options of a step. srun writes the file; `%` in its name has a meaning there."""
+    """Return the options of a step. srun replaces `%x` in the file's name, so `%` is doubled."""
     file = str(stderr).replace("%", "%%")
     return ["--export=ALL", "--input=none", "--open-mode=append", f"--error={file}"]
 

@@ -25,7 +25,7 @@ def inspect_workflow(worker: WorkerContext) -> Graph | None:
     missing: list[str] = []
 
     def execute(tool: Any, job_order: Any, runtime: Any, logger: logging.Logger) -> Any:
-        tool._init_job(job_order, runtime)  # noqa: SLF001  # checks the inputs; makes nothing
+        tool._init_job(job_order, runtime)  # noqa: SLF001  # checks the inputs; creates nothing
         missing.extend(_missing_files(job_order, worker.workspace.work))
         graphs.append(_graph(tool))
         return {}, "success"
@@ -54,13 +54,13 @@ def _missing_files(value: Any, work: Path) -> Iterator[str]:
 
 def _missing_failure(name: str) -> RunFailure:
     return RunFailure(
-        f"the input {name} is not there",
+        f"the input {name} does not exist",
         hint="attach the file, and name it in workflow_params as it was attached",
     )
 
 
 def _graph(tool: Any) -> Graph:
-    """Return the steps, those of nested workflows by path.
+    """Return the steps; a step of a nested workflow has a path as its name.
 
     With a scatter or a condition the number of tasks is unknown, so the graph is incomplete.
     """

@@ -139,7 +139,8 @@ class Hooks:
     def _fail_as_job(self, job: Any) -> Callable[..., None]:
         """Turn an exception of `job.run` into a failed job.
 
-        cwltool would otherwise wait for the other jobs with a lock that they need to end.
+        cwltool would otherwise hold a lock while it waits for the other jobs, and they cannot end
+        without that lock.
         """
         run = job.run
 
@@ -205,7 +206,7 @@ class Hooks:
             raise error("not started, because another step has failed") from abandoned
 
     def _is_needed(self) -> bool:
-        """After a failure cwltool creates no jobs, but still starts the created ones."""
+        """Return whether a job may start: cwltool starts its created jobs even after a failure."""
         return self._keep_going or not self._failed
 
     def _spawn(self, attempt: Attempt, commands: list[str], options: Any) -> TaskProcess:
@@ -224,7 +225,7 @@ class Hooks:
                 self._containers[name] = f"{commands[0]}\0{word.removeprefix('--cidfile=')}"
 
     def kill_containers(self) -> bool:
-        """Kill containers on cancel; those of a daemon are not our processes.
+        """Kill the containers on cancel. A daemon runs them, so no process group has them.
 
         Returns False: the worker need not wait for cwltool.
         """

@@ -201,8 +201,8 @@ _EXPRESSION = re.compile(
 _JS_ERROR = re.compile(r"(?:Uncaught )?[A-Za-z]*Error\b.*")
 _FAILED_EXPRESSION = "Failed to evaluate expression"
 _HINTS = {
-    "DockerRequirement under 'requirements'": "the tool insists on a container and this server "
-    "runs none; move DockerRequirement to hints, or give the server docker, podman or apptainer",
+    "DockerRequirement under 'requirements'": "the tool requires a container and this server "
+    "runs none; move DockerRequirement to hints, or install docker, podman or apptainer there",
     "NodeJS": "JavaScript expressions need node on PATH",
     "Missing required": "give every input that has no default in workflow_params",
     "No such file": "attach the file, and name it in workflow_params as it was attached",
@@ -226,7 +226,7 @@ def plain_expression_error(text: str) -> str:
 
 
 class ErrorCollector(logging.Handler):
-    """Collects cwltool's errors, and assigns those of tasks to the task.
+    """Collects cwltool's errors, and assigns the error of a task to its attempt.
 
     cwltool logs a failed expression of an ExpressionTool as a warning.
     """
@@ -287,7 +287,7 @@ _PRESERVED = (MARK, "CUDA_VISIBLE_DEVICES", "LANG", "LC_ALL")
 def run_workflow(worker: WorkerContext) -> int:
     """Return the exit status: 0, or 1 with the failure in the event log."""
     if glob.escape(str(worker.workspace.root)) != str(worker.workspace.root):
-        return worker.fail_by_path("cwltool takes [, * and ? in it for patterns")
+        return worker.fail_by_path("cwltool reads the characters [ * ? in it as patterns")
     inputs = worker.workspace.work / INPUTS
     write_job_order(inputs, worker.spec.inputs)
     hooks = Hooks(worker.tasks, keep_going=bool(worker.spec.options.get("keep_going")))

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from wesemu.engines import slurm_task
 from wesemu.engines.attempt import Attempt, TaskProcess, Usage
@@ -32,57 +32,33 @@ from wesemu.runs.model import Resources
 from wesemu.runs.run_directory import Workspace
 
 
-class Backend(Protocol):
-    """Runs the commands of tasks. Thread-safe."""
+class Backend:
+    """Runs the commands of tasks as processes of this machine. Thread-safe."""
 
     def is_remote(self, job: JobFacts) -> bool:
         """Return whether a ready job runs on another machine."""
-        ...
-
-    def start(
-        self, job: JobFacts, attempt: Attempt, command: str, ended: Ended, options: dict[str, Any]
-    ) -> TaskProcess:
-        """Start a shell command with Popen `options`."""
-        ...
-
-    def enter_group(
-        self, jobids: Iterable[int], wanted: Resources | None, requested: Mapping[str, str]
-    ) -> None:
-        """Block until a group of jobs may start. Raises BackendRefused."""
-        ...
-
-    def leave_group(self, jobids: Iterable[int]) -> None: ...
-
-    def cancel(self) -> None:
-        """Raise BackendRefused in calls that wait in `enter_group`."""
-        ...
-
-
-class BackendRefused(RuntimeError):
-    """The backend cannot start a group of jobs."""
-
-
-class LocalBackend:
-    """Runs commands as processes of this machine."""
-
-    def is_remote(self, job: JobFacts) -> bool:
         return False
 
     def start(
         self, job: JobFacts, attempt: Attempt, command: str, ended: Ended, options: dict[str, Any]
     ) -> TaskProcess:
+        """Start a shell command with Popen `options`."""
         return TaskProcess(command, ended, **options)
 
     def enter_group(
         self, jobids: Iterable[int], wanted: Resources | None, requested: Mapping[str, str]
     ) -> None:
-        """Do nothing: the jobs run on this machine."""
+        """Block until a group of jobs may start. Raises BackendRefused."""
 
     def leave_group(self, jobids: Iterable[int]) -> None:
-        """Do nothing: `enter_group` has taken nothing."""
+        """Release what `enter_group` has taken."""
 
     def cancel(self) -> None:
-        """Do nothing: `enter_group` does not wait."""
+        """Raise BackendRefused in calls that wait in `enter_group`."""
+
+
+class BackendRefused(RuntimeError):
+    """The backend cannot start a group of jobs."""
 
 
 # Slurm.
@@ -90,7 +66,7 @@ class LocalBackend:
 _GRANTED = re.compile(r"job allocation (\d+)")
 
 
-class SlurmBackend:
+class SlurmBackend(Backend):
     """Runs each task as a Slurm job, and the jobs of a pipe as steps of one job.
 
     Local rules run on this machine.
@@ -111,8 +87,8 @@ class SlurmBackend:
     def start(
         self, job: JobFacts, attempt: Attempt, command: str, ended: Ended, options: dict[str, Any]
     ) -> TaskProcess:
-        if job.wanted is None:
-            return TaskProcess(command, ended, **options)
+        if job.wanted is None:  # a local rule
+            return super().start(job, attempt, command, ended, options)
         report = attempt.folder / "node.json"
 
         def reported(code: int, _: Usage) -> None:
@@ -207,7 +183,7 @@ def _slurm_resources(wanted: Resources, requested: Mapping[str, str]) -> SlurmRe
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Return the report of `slurm_task`; empty if it was killed before it could write."""
+    """Return the report of `slurm_task`; empty if `slurm_task` was killed before it wrote one."""
     try:
         facts: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -216,7 +192,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def note_node(attempt: Attempt, facts: Mapping[str, Any]) -> None:
-    """Set the attempt's node, and its start time, which is after Slurm's queue."""
+    """Set the attempt's node, and its start time: the task has waited in Slurm's queue before."""
     if not facts or attempt.node:
         return
     attempt.node = {"node": str(facts["node"]), "slurm_job": str(facts["job"])}

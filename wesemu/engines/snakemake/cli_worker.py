@@ -23,10 +23,7 @@ from wesemu.engine_parameters import check_parameters
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, OutputFiles
 from wesemu.engines.failures import hint, log_tail, relative_logs, shorten, task_failure
-from wesemu.engines.launch_spec import (
-    LaunchSpec,
-    option_argv,
-)
+from wesemu.engines.launch_spec import LaunchSpec, option_argv
 from wesemu.engines.leases import lease_command
 from wesemu.engines.processes import (
     descendants,
@@ -49,8 +46,8 @@ _PLUGIN = "plugin:"
 _LONGEST_PREFIX = 50
 _LATENCY_SECONDS = 30
 _STATUS_SECONDS = 10
-"""Short tasks have ended by then, as each is a cold start of Snakemake. The plugin adds ten seconds
-after each check."""
+"""Seconds between two status checks of the Slurm plugin, which adds ten after each check. A short
+task ends at about this time: it has to start Snakemake."""
 
 _READ_SIZE = 1 << 16
 _RULE_ERROR = "\nRuleException:"
@@ -146,7 +143,8 @@ class CliMessages:
         self._finished = dict[str, None]()
         self._made, self._consumed, self._wanted = dict[str, None](), set[str](), set[str]()
         for record in earlier:
-            self._note_files(record)
+            if record["event"] == "files":
+                self._note_files(record)
 
     def handle(self, message: Message) -> None:
         timestamp = datetime.fromtimestamp(message["time"], UTC)
@@ -169,9 +167,9 @@ class CliMessages:
                 self._failed(message["jobid"], message.get("log") or [], timestamp)
 
     def _started(self, message: Message, timestamp: datetime) -> None:
-        files = {"event": "files", "inputs": message["input"], "outputs": message["output"]}
+        files = {"inputs": message["input"], "outputs": message["output"]}
         self._note_files(files)
-        self._event_log.write("files", inputs=message["input"], outputs=message["output"])
+        self._event_log.write("files", **files)
         if not (message["output"] or message["shellcmd"] or message["log"]):
             return
         rule, wildcards = message["rule_name"], message["wildcards"] or {}
@@ -183,10 +181,9 @@ class CliMessages:
         self._event_log.task(task, key=key)
 
     def _note_files(self, record: Message) -> None:
-        if record["event"] == "files":
-            outputs = record["outputs"]
-            self._made.update(dict.fromkeys(outputs))
-            (self._consumed if outputs else self._wanted).update(record["inputs"])
+        """Note the files of a job. A job without outputs is a target: its inputs are wanted."""
+        self._made.update(dict.fromkeys(record["outputs"]))
+        (self._consumed if record["outputs"] else self._wanted).update(record["inputs"])
 
     def _ended(
         self, jobid: int, state: TaskState, timestamp: datetime, code: int | None = 0
@@ -239,9 +236,8 @@ class CliMessages:
             self._write_outputs(final)
             return
         if not self._canceled:
-            self._write_outputs(
-                self._finished
-            )  # the targets are unknown before all jobs have started
+            # all outputs of finished jobs: the targets are unknown before all jobs have started
+            self._write_outputs(self._finished)
         root = self._workspace.root
         for failure in self._failures.values():
             self._event_log.error(failure)

@@ -92,7 +92,7 @@ class TaskLeases:
             self._client.close()
 
     def _take(self, wanted: Resources | None) -> _SharedLease | None:
-        if self._client is None or wanted is None or not any(_amounts(wanted)):
+        if self._client is None or wanted is None or wanted == Resources(cores=0):
             return None
         return _SharedLease(self._client.take(wanted))
 
@@ -106,14 +106,10 @@ class TaskLeases:
         share.lease.release()
 
 
-def _amounts(wanted: Resources) -> tuple[int, int, int]:
-    return (wanted.cores, wanted.memory_mb, wanted.gpus)
-
-
 def _likely_cause(failed: tuple[JobFacts, Attempt]) -> tuple[bool, bool, datetime]:
     """Sort key for failed jobs of a pipe: by time, but broken pipes (SIGPIPE) and successes last.
 
-    The reader of a pipe may be seen to end before the writer that has failed.
+    When a writer fails, its reader ends as well, and that end may be noticed first.
     """
     attempt = failed[1]
     code = attempt.task.exit_code
@@ -197,9 +193,10 @@ class JobController:
         if not job.works:
             return
         with self._lock:
-            self._plan([job])
+            self._plan([job])  # it has a number unless a checkpoint has added it
             self._raise_if_ended(job.jobid)
             self._recorder.ready(job.jobid)
+        # Blocks, so without the lock: other jobs start and end meanwhile.
         lease = self._leases.enter(job.jobid, job.wanted)
         try:
             self._thread.attempt = self._recorder.begin(_task(job), lease)
@@ -234,9 +231,10 @@ class JobController:
                 self._event_log.error(RunFailure(message, hint=slurm_hint(reason)))
 
     def end_group(self, jobids: list[int]) -> None:
-        """End a group. After mere broken pipes, wait a moment: the reader may have failed first.
+        """End a group of jobs.
 
-        It then ends by itself with an exit status that shows the cause.
+        If its only failures are broken pipes, wait a second before: the cause is a failure of their
+        reader, which ends by itself and then has its own exit status.
         """
         with self._lock:
             self._ended_groups.update(jobids)
@@ -268,11 +266,12 @@ class JobController:
 
     def spawn(self, command: str, options: dict[str, Any]) -> "subprocess.Popen[Any]":
         attempt: Attempt | None = getattr(self._thread, "attempt", None)
-        if attempt is None:
+        if attempt is None:  # a command outside of jobs, such as `shell()` in the Snakefile
             return subprocess.Popen(command, **options)
         attempt.note_command(plain_command(command))
         if attempt.task.command is None:
             attempt.task = replace(attempt.task, command=plain_command(command))
+        # Output goes to the logs of the attempt, except if Snakemake reads it.
         options.pop("stderr", None)
         if options.get("stdout") != subprocess.PIPE:
             options.pop("stdout", None)
@@ -333,15 +332,16 @@ class JobController:
     def failed(self, jobs: list[JobFacts], final: bool) -> None:
         with self._lock:
             error, self._error = self._error, ""
-            failed = [(job, attempt) for job in jobs if (attempt := self._running(job))]
+            failed = [
+                (job, attempt)
+                for job in jobs
+                if (attempt := self._recorder.running(job.jobid)) is not None
+            ]
             for job, attempt in sorted(failed, key=_likely_cause):
                 self.task_failed = True
                 self._recorder.end(job.jobid, succeeded=False)
                 if final and attempt.task.state is TaskState.EXECUTOR_ERROR:
                     self._report_failure(job, attempt, attempt.error or error)
-
-    def _running(self, job: JobFacts) -> Attempt | None:
-        return self._recorder.running(job.jobid)
 
     def _report_failure(self, job: JobFacts, attempt: Attempt, error: str) -> None:
         wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards.items())
@@ -353,7 +353,7 @@ class JobController:
         )
 
     def cancel(self) -> None:
-        """End the tools. Snakemake then removes the partial outputs of these failed jobs."""
+        """End the tools. Their jobs then fail, and Snakemake removes the partial outputs."""
         with self._lock:
             self.task_failed = True  # so no failure of the workflow is reported
             if self._stop is None:  # still planning: there are no tools and no outputs

@@ -72,6 +72,7 @@ class TaskExecutor(local.Executor):  # type: ignore[misc]
     def __post_init__(self) -> None:
         super().__post_init__()
         self._grown = False
+        # Snakemake builds its executor after planning, so the DAG is complete here.
         self.watcher.scheduled(planned(self.dag), self._stop)
 
     def _stop(self) -> None:
@@ -81,12 +82,14 @@ class TaskExecutor(local.Executor):  # type: ignore[misc]
         self.workflow.scheduler.exit_gracefully()
 
     def run_jobs(self, jobs: list[Any]) -> None:
+        """Start jobs. Before the first ones after a checkpoint, notify the new plan."""
         if self._grown:
             self._grown = False
             self.watcher.replanned(planned(self.dag))
         super().run_jobs(jobs)
 
     def cached_or_run(self, job: Any, function: Any, *arguments: Any) -> None:
+        """Run a job in its thread, between the notifications of its start and its end."""
         self.watcher.entered(facts(job, ready=True))
         try:
             super().cached_or_run(job, function, *arguments)

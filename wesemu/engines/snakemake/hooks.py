@@ -36,6 +36,7 @@ GPU_RESOURCES = ("gpu", "gpus", "nvidia_gpu")
 """Resource names with which rules request GPUs."""
 
 _INNER_COMMAND = ("cd", None, "&&", None, "-m", "snakemake")
+"""The start of the command of a `run:` job: directory and interpreter are None."""
 
 
 def is_tested(release: str) -> bool:
@@ -298,9 +299,9 @@ def _whole(value: Any) -> int:
 
 
 def final_outputs(dag: Any, *, only_made: bool = False) -> list[str]:
-    """Return outputs that no other job consumes, and those that targets request.
+    """Return the outputs that no other job reads, and those that targets request.
 
-    Without temporary files, pipes and logs. `only_made`: only outputs of successful jobs.
+    Leaves out temporary files, pipes and logs. `only_made`: only outputs of successful jobs.
     """
     flagged = import_module("snakemake.io").is_flagged
     made, consumed, wanted = dict[str, None](), set[str](), set[str]()

@@ -35,7 +35,7 @@ from wesemu.engines.processes import die_with_parent, exit_code_of, send_group
 from wesemu.engines.run_process import RunContext, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
-from wesemu.engines.snakemake.backends import LocalBackend, SlurmBackend
+from wesemu.engines.snakemake.backends import Backend, SlurmBackend
 from wesemu.engines.snakemake.executor import JobController, TaskLeases
 from wesemu.engines.task_recorder import TaskRecorder
 from wesemu.runs.model import RunFailure, graph_of
@@ -43,7 +43,6 @@ from wesemu.runs.run_directory import Workspace, make_executable
 
 SHARED_DISK_SECONDS = 30
 """Time until a file that another machine has written is visible here."""
-
 
 _PLUGIN = "wesemu.engines.snakemake.executor_plugin"
 
@@ -94,17 +93,14 @@ class WorkflowRun:
         self._workflow = hooks.workflow_of(planning)
         if spec.deployment is not None and (ignored := ignored_software(self._workflow)):
             sys.stderr.write(f"{ignored}\n")
-        graph.execute_workflow(
-            executor=executor,
-            execution_settings=settings.ExecutionSettings(
-                keep_going=options.keep_going,
-                keep_incomplete=options.keep_incomplete,
-                retries=options.retries,
-                lock=False,
-                latency_wait=0 if spec.executor == "local" else SHARED_DISK_SECONDS,
-            ),
-            scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
-            scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
+        execute_graph(
+            graph,
+            settings,
+            executor,
+            keep_going=options.keep_going,
+            keep_incomplete=options.keep_incomplete,
+            retries=options.retries,
+            latency_wait=0 if spec.executor == "local" else SHARED_DISK_SECONDS,
         )
 
     def _publish_outputs(self, *, only_made: bool = False) -> None:
@@ -136,7 +132,8 @@ def plan_workflow(
 ) -> Any:
     """Return Snakemake's WorkflowApi for `parsed_options`. It has not parsed the Snakefile yet.
 
-    A run without parameters gets no `--configfile`: that would hide a missing one of the workflow.
+    A run without parameters gets no config file: with one, Snakemake would not report that the
+    `configfile:` of the Snakefile is missing.
     """
     return snakemake.workflow(
         resource_settings=settings.ResourceSettings(
@@ -203,11 +200,21 @@ def plan_graph(planning: Any, settings: Any, options: Any) -> Any:
     )
 
 
+def execute_graph(graph: Any, settings: Any, executor: str, **execution: Any) -> None:
+    """Execute a DAGApi; `execution` are members of Snakemake's ExecutionSettings."""
+    graph.execute_workflow(
+        executor=executor,
+        execution_settings=settings.ExecutionSettings(lock=False, **execution),
+        scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
+        scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
+    )
+
+
 def resource_limits(spec: LaunchSpec) -> dict[str, int]:
     """Return Snakemake's resource limits.
 
-    Memory only if the run has a limit. GPUs always, because 0 is a limit; except on a cluster,
-    where Slurm assigns them.
+    Memory has a limit only if the run has one. GPUs always have one, as 0 is a limit too; but not
+    on a cluster, where Slurm assigns them.
     """
     here = spec.executor == "local"
     limits = dict.fromkeys(hooks.GPU_RESOURCES, spec.resources.gpus) if here else {}
@@ -243,7 +250,7 @@ def tool_environment(workspace: Workspace, spec: LaunchSpec) -> dict[str, str]:
 def _python_folder(workspace: Workspace, spec: LaunchSpec) -> Path | None:
     """Return a folder where `python` and `python3` start the interpreter of Snakemake.
 
-    None if PATH finds that interpreter already. The files are scripts, because an
+    None if that interpreter is the first on PATH already. The files are scripts, not links: an
     interpreter that is started through a link looks for its environment beside the link.
     """
     own = Path(spec.python)
@@ -285,20 +292,11 @@ def plan_run(workspace: Workspace, spec: LaunchSpec) -> None:
         try:
             options = parsed_options(spec)
             planning = plan_workflow(snakemake, settings, workspace, spec, options)
-            _execute_dry(planning, settings, options, executor)
+            execute_graph(plan_graph(planning, settings, options), settings, executor)
             write_graph(workspace, graph)
         except (Exception, SystemExit) as error:
             file, line = hooks.origin(planning, error)
             write_failure(workspace, workflow_failure(error, file, line, workspace.root))
-
-
-def _execute_dry(planning: Any, settings: Any, options: Any, executor: str) -> None:
-    plan_graph(planning, settings, options).execute_workflow(
-        executor=executor,
-        execution_settings=settings.ExecutionSettings(lock=False),
-        scheduling_settings=settings.SchedulingSettings(scheduler="greedy"),
-        scheduler_settings=import_module("snakemake.scheduling.greedy").SchedulerSettings(),
-    )
 
 
 _MESSAGE_LIMIT = 1 << 18
@@ -384,7 +382,7 @@ def _run_workflow(context: RunContext, spec: LaunchSpec, channel: socket.socket)
     _enter_sandbox(context, spec)
     leases = TaskLeases(LeaseClient(spec.priority) if spec.priority else None)
     remote = spec.executor == "slurm"
-    backend = SlurmBackend(context.workspace, spec.cluster) if remote else LocalBackend()
+    backend = SlurmBackend(context.workspace, spec.cluster) if remote else Backend()
     controller = JobController(
         context.workspace, recorder, channel_end.start_python, leases, backend
     )
@@ -434,8 +432,8 @@ class _ForkChannel:
             "environment": {**self._environment, **attempt.environment},
         }
         self._channel.send(json.dumps(request).encode())
-        started(answers.get()["pid"])
-        ended = answers.get()
+        started(answers.get()["pid"])  # the answer to the fork
+        ended = answers.get()  # comes when the child has ended
         attempt.process_ended(ended["exit_code"], Usage(**ended["usage"]))
         return int(ended["exit_code"])
 

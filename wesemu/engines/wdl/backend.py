@@ -1,7 +1,7 @@
 """Backends of miniwdl: local processes, and containers with records of their tasks.
 
 Only the worker of a run imports this module, because it imports miniwdl. Parts: container images,
-`local_backend`, `recorded` (miniwdl's container backends), `chosen` (one of both for each task).
+`local_backend`, `recorded` (miniwdl's container backends), `chosen` (selects one for each task).
 """
 
 import contextlib
@@ -326,7 +326,7 @@ def _remember_tasks(current: threading.local) -> None:
 
 
 def _describe(error: Exception, image: str | None) -> str:
-    """Return the message of an error. miniwdl writes why a pull failed to its log only."""
+    """Return the message of an error. That of a failed pull lacks the reason, so it is added."""
     pull = error.__context__
     failed_pull = isinstance(error, _errors.DownloadFailed)
     if failed_pull and isinstance(pull, subprocess.CalledProcessError):

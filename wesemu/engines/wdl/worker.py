@@ -78,7 +78,7 @@ def _hint(library: Any, cause: BaseException, file: str | None) -> str | None:
 _BACKENDS = {"docker": "docker_swarm", "podman": "podman", "apptainer": "singularity"}
 _LOCAL = "wesemu"
 _UNQUOTABLE = frozenset('$`"\\')
-"""Letters that stay special in double quotes, in which commands have the paths of files."""
+"""Characters that stay special in double quotes; commands have paths of files in double quotes."""
 
 
 def run_workflow(worker: WorkerContext) -> int:
@@ -278,7 +278,7 @@ def inspect_workflow(worker: WorkerContext) -> Graph | None:
 
 
 def _calls(body: Any, prefix: str, *, is_open: bool) -> Iterator[tuple[str, bool]]:
-    """Yield the calls of tasks, those of nested workflows by path.
+    """Yield the calls of tasks; a call in a nested workflow has a path as its name.
 
     The flag is true inside a scatter or a condition, where the number of tasks is unknown.
     """
