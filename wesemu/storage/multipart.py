@@ -61,12 +61,12 @@ class MultipartUploads:
         )
         self._locks_lock = threading.Lock()
 
-    def begin(self, bucket: str, key: str, record: ObjectRecord) -> str:
+    def begin(self, bucket: str, key: str, record: ObjectRecord, *, overwrite: bool = True) -> str:
         """Start an upload and return its id; `record` becomes the object's.
 
-        Raise as the methods of ObjectStore.
+        Raise as `ObjectStore.check`. `overwrite` says nothing about `complete`.
         """
-        self._store.check(bucket, key)
+        self._store.check(bucket, key, overwrite=overwrite)
         upload_id = self._ids.upload_id()
         folder = self._store.folder(bucket) / UPLOADS / upload_id
         folder.mkdir(parents=True)

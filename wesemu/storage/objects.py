@@ -169,6 +169,12 @@ class ObjectPath:
             raise self.missing()
         return status
 
+    def check_overwrite(self, allowed: bool) -> None:
+        """Raise ObjectExists if the object exists, unless `allowed`."""
+        with suppress(ObjectNotFound):
+            if not allowed and self.status():
+                raise ObjectExists(f"{self.key!r} exists, and the request forbids overwriting it")
+
     def info(self, status: os.stat_result) -> ObjectInfo:
         return self.info_with(status, self.records.load(self.key, status) or ObjectRecord())
 
@@ -247,9 +253,9 @@ class ObjectStore:
         """Open a temporary file in the bucket for `put` or `append`."""
         return UploadFile(self.folder(bucket) / INCOMING, self.crc64, limit=self._limit)
 
-    def check(self, bucket: str, key: str) -> None:
-        """Raise InvalidRequest or BucketNotFound if the key cannot be an object's."""
-        self._locate(bucket, key)
+    def check(self, bucket: str, key: str, *, overwrite: bool = True) -> None:
+        """Raise the errors of `put`: before an upload, which can take long."""
+        self._locate(bucket, key).check_overwrite(overwrite)
 
     def find(self, bucket: str, key: str) -> ObjectInfo:
         """Raises ObjectNotFound."""
@@ -289,9 +295,9 @@ class ObjectStore:
         """
         target = self._locate(bucket, key)
         if key.endswith("/"):
-            return self._put_folder(target, upload, record)
+            return self._put_folder(target, upload, record, overwrite)
         with self._key_lock(target):
-            info = self._replace(target, upload.path, upload.stat(), record, overwrite)
+            info = self._replace(target, upload.path, record, overwrite)
         sync_folders(target.path.parent, target.folder)
         return info
 
@@ -310,7 +316,7 @@ class ObjectStore:
 
         def adopt() -> ObjectInfo:
             with self._key_lock(target):
-                return self._replace(target, path, path.stat(), record, overwrite=True)
+                return self._replace(target, path, record, overwrite=True)
 
         return adopt
 
@@ -378,17 +384,12 @@ class ObjectStore:
             yield
 
     def _replace(
-        self,
-        target: ObjectPath,
-        new: Path,
-        status: os.stat_result,
-        record: ObjectRecord,
-        overwrite: bool,
+        self, target: ObjectPath, new: Path, record: ObjectRecord, overwrite: bool
     ) -> ObjectInfo:
         """Make the file `new` the object. The caller holds the key's lock."""
+        status = new.stat()
         with self._folders_lock:
-            if not overwrite and os.path.lexists(target.path):
-                raise ObjectExists(f"{target.key!r} exists, and the request forbids overwriting it")
+            target.check_overwrite(overwrite)
             target.make_parents()
             # The record first: without its file it matches nothing and is ignored.
             target.records.save(target.key, status, record)
@@ -409,7 +410,7 @@ class ObjectStore:
                 f"{target.key!r} does not exist; begin at 0, not {position}", length=0
             )
         new = replace(record, kind="Appendable", etag=digests.etag, crc64=digests.crc64)
-        return self._replace(target, upload.path, upload.stat(), new, overwrite=False)
+        return self._replace(target, upload.path, new, overwrite=False)
 
     def _infos(self, bucket: str, keys: Iterable[str]) -> Iterator[ObjectInfo]:
         for key in keys:
@@ -432,7 +433,7 @@ class ObjectStore:
         return ObjectPath(key, folder, path)
 
     def _put_folder(
-        self, target: ObjectPath, upload: UploadFile, record: ObjectRecord
+        self, target: ObjectPath, upload: UploadFile, record: ObjectRecord, overwrite: bool
     ) -> ObjectInfo:
         """Create an empty object whose key ends with a slash: a folder in OSS consoles."""
         if upload.stat().st_size:
@@ -442,6 +443,7 @@ class ObjectStore:
                 field=KEY,
             )
         with self._key_lock(target), self._folders_lock:
+            target.check_overwrite(overwrite)
             target.make_folders(target.path)
             status = target.path.stat()
             target.records.save(target.key, status, record)

@@ -156,8 +156,8 @@ async def test_part_numbers_are_from_1_to_10000(client: Client, number: str) -> 
 async def test_a_completed_upload_may_not_overwrite_if_so_wished(
     client: Client, bucket: Path
 ) -> None:
-    (bucket / "a.bam").write_bytes(b"before")
     upload = await begin(client)
+    (bucket / "a.bam").write_bytes(b"before")
     etag = await put(client, upload, 1, b"abc")
     got = await read(
         await client.post(

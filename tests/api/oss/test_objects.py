@@ -224,14 +224,34 @@ async def test_one_request_brings_so_much_and_no_more(
     assert got.code == "EntityTooLarge"
 
 
-async def test_overwriting_can_be_forbidden(client: Client) -> None:
+@pytest.mark.parametrize("key", ["a", "a/"])
+async def test_overwriting_can_be_forbidden(client: Client, key: str) -> None:
     forbid = {"x-oss-forbid-overwrite": "true"}
-    assert (await client.put("/oss/genes/a", data=b"1", headers=forbid)).status == 200
-    got = await read(await client.put("/oss/genes/a", data=b"2", headers=forbid))
+    named = {"x-oss-meta-a": "first"}
+    got = await read(await client.put(f"/oss/genes/{key}", headers=forbid | named))
+    assert got.status == 200
+    assert (await client.put("/oss/genes/empty")).status == 200
+    copying = {"x-oss-copy-source": "/genes/empty"}
+    itself = {"x-oss-copy-source": f"/genes/{key}", "x-oss-metadata-directive": "REPLACE"}
+    for headers in ({}, copying, itself):
+        got = await read(await client.put(f"/oss/genes/{key}", headers=forbid | headers))
+        assert (got.status, got.code) == (409, "FileAlreadyExists")
+    got = await read(await client.post(f"/oss/genes/{key}?uploads", headers=forbid))
     assert (got.status, got.code) == (409, "FileAlreadyExists")
-    itself = forbid | {"x-oss-copy-source": "/genes/a", "x-oss-metadata-directive": "REPLACE"}
-    got = await read(await client.put("/oss/genes/a", headers=itself))
-    assert (got.status, got.code) == (409, "FileAlreadyExists")
+    got = await read(await client.head(f"/oss/genes/{key}"))
+    assert got.headers["x-oss-meta-a"] == "first"
+    for headers in (copying, {"x-oss-forbid-overwrite": "false"}):
+        assert (await client.put(f"/oss/genes/{key}", headers=headers)).status == 200
+
+
+async def test_a_folder_that_is_no_object_is_not_overwritten(client: Client, bucket: Path) -> None:
+    forbid = {"x-oss-forbid-overwrite": "true"}
+    await client.put("/oss/genes/a/b", data=b"1")
+    await client.put("/oss/genes/c/d", data=b"1")
+    await client.delete("/oss/genes/c/d")
+    assert (bucket / "c").is_dir()
+    for key, status in (("a/", 200), ("a/", 409), ("c", 200), ("c", 409)):
+        assert (await client.put(f"/oss/genes/{key}", headers=forbid)).status == status
 
 
 async def test_deleting_twice_is_no_fault(client: Client) -> None:

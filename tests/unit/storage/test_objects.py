@@ -157,11 +157,13 @@ def test_a_replaced_file_is_freed_after_the_locks(tmp_path: Path) -> None:
         assert not path.exists()
 
 
-def test_overwriting_can_be_forbidden(store: ObjectStore) -> None:
-    put(store, "a", overwrite=False)
+@pytest.mark.parametrize(("key", "data"), [("a", b"abc"), ("a/", b"")])
+def test_overwriting_can_be_forbidden(store: ObjectStore, key: str, data: bytes) -> None:
+    put(store, key, data, overwrite=False)
+    before = store.find("genes", key)
     with pytest.raises(ObjectExists):
-        put(store, "a", b"other", overwrite=False)
-    assert store.find("genes", "a").etag == ABC
+        put(store, key, b"", overwrite=False)
+    assert store.find("genes", key) == before
 
 
 def test_a_request_brings_no_more_than_the_limit(root: Path) -> None:

@@ -27,7 +27,7 @@ from wesemu.api.oss.streaming import (
     source_name,
     upload_file,
 )
-from wesemu.errors import InvalidRequest, ObjectExists
+from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.util.text import whole_number
@@ -44,18 +44,13 @@ class ObjectHandlers:
         if SOURCE in request.headers:
             return await self._copy(request)
         call = request[CALL]
-        record = record_from_headers(request)
-        await asyncio.to_thread(self._store.check, call.bucket, call.key)
+        record, overwrite = record_from_headers(request), may_overwrite(request)
+        await asyncio.to_thread(self._store.check, call.bucket, call.key, overwrite=overwrite)
         async with upload_file(self._store, call.bucket) as target:
             digests = await receive(request, target)
             record = replace(record, etag=digests.etag, crc64=digests.crc64)
             info = await asyncio.to_thread(
-                self._store.put,
-                call.bucket,
-                call.key,
-                target,
-                record,
-                overwrite=may_overwrite(request),
+                self._store.put, call.bucket, call.key, target, record, overwrite=overwrite
             )
         return web.Response(headers=checksums(info))
 
@@ -119,10 +114,10 @@ class ObjectHandlers:
 
     async def _copy(self, request: web.Request) -> web.Response:
         call = request[CALL]
-        replaces = _replaces_metadata(request)
+        replaces, overwrite = _replaces_metadata(request), may_overwrite(request)
+        await asyncio.to_thread(self._store.check, call.bucket, call.key, overwrite=overwrite)
         if source_name(request) == (call.bucket, call.key):
             return await self._copy_onto_itself(request, replaces)
-        await asyncio.to_thread(self._store.check, call.bucket, call.key)
         async with (
             open_source(self._store, request) as source,
             upload_file(self._store, call.bucket) as target,
@@ -137,21 +132,14 @@ class ObjectHandlers:
                 metadata=kept.metadata,
             )
             info = await asyncio.to_thread(
-                self._store.put,
-                call.bucket,
-                call.key,
-                target,
-                record,
-                overwrite=may_overwrite(request),
+                self._store.put, call.bucket, call.key, target, record, overwrite=overwrite
             )
         return _copied(info)
 
     async def _copy_onto_itself(self, request: web.Request, replaces: bool) -> web.Response:
-        """Copy an object onto itself, which replaces its metadata. Raises ObjectExists."""
+        """Copy an object onto itself, which replaces its metadata."""
         call = request[CALL]
         async with open_source(self._store, request) as source:
-            if not may_overwrite(request):
-                raise ObjectExists(f"{call.key!r} exists, and the request forbids overwriting it")
             record = record_from_headers(request) if replaces else source.info.record
             info = await asyncio.to_thread(
                 self._store.replace_metadata, call.bucket, call.key, record
@@ -202,8 +190,10 @@ class MultipartHandlers:
         """InitiateMultipartUpload."""
         call = request[CALL]
         encode = xml.key_encoder(call.query)
-        record = record_from_headers(request)
-        upload_id = await asyncio.to_thread(self._uploads.begin, call.bucket, call.key, record)
+        record, overwrite = record_from_headers(request), may_overwrite(request)
+        upload_id = await asyncio.to_thread(
+            self._uploads.begin, call.bucket, call.key, record, overwrite=overwrite
+        )
         return xml.answer(
             "InitiateMultipartUploadResult",
             xml.encoding_type(call.query),
