@@ -106,8 +106,8 @@ class AdminService:
         return await self._store.queue.levels()
 
     async def active_tasks(self) -> dict[TaskState, int]:
-        """As `RunStore.active_tasks`."""
-        return await self._store.active_tasks()
+        """As `RunStatistics.active_tasks`."""
+        return await self._store.statistics.active_tasks()
 
     async def active(self) -> list[Run]:
         """Return all runs that have not ended, in queue order."""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from wesemu.runs import serialization
 from wesemu.runs.database import Database
-from wesemu.runs.model import Run, RunId
+from wesemu.runs.model import Run, RunId, TaskState
 
 _LEAST_GPUS = "coalesce(json_extract(resources, '$.least_gpus'), 0)"
 """The expression of the index `runs_queued`."""
@@ -102,6 +102,17 @@ class RunStatistics:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def active_tasks(self) -> dict[TaskState, int]:
+        """Count the tasks of all active runs by state; every state has an entry."""
+        rows = await self._database.rows(
+            "SELECT tasks.state AS state, count(*) AS tasks FROM runs "
+            "JOIN tasks ON tasks.run_id = runs.id "
+            "WHERE runs.state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING') "
+            "GROUP BY tasks.state"
+        )
+        counted = {TaskState(row["state"]): int(row["tasks"]) for row in rows}
+        return {state: counted.get(state, 0) for state in TaskState}
 
     async def progress(self, run_ids: Sequence[RunId]) -> dict[RunId, TaskProgress]:
         """Count the tasks of each run; retries count once. Runs without tasks have no entry."""

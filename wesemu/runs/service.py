@@ -344,8 +344,11 @@ class RunService:
         """As `page`, with the heads of the runs only."""
         return await self._store.heads(owner, size=size, before=before, selection=selection)
 
-    async def tasks(self, run: Run) -> list[TaskLog]:
-        return await self._store.tasks(run.id)
+    async def tasks(self, run: Run, *, start: int = 0, size: int | None = None) -> list[TaskLog]:
+        return await self._store.tasks(run.id, start=start, size=size)
+
+    async def task(self, run: Run, task_id: str, attempt: int) -> TaskLog | None:
+        return await self._store.task(run.id, task_id, attempt)
 
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
         return await self._store.state_counts(owner)

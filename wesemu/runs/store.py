@@ -17,7 +17,7 @@ from cachetools import LRUCache
 from wesemu.errors import RunNotFound, StoreError, TransitionRefused
 from wesemu.runs import serialization
 from wesemu.runs.database import Database
-from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog, TaskState
+from wesemu.runs.model import TRANSITIONS, Owner, Run, RunId, RunState, TaskLog
 from wesemu.runs.queries import RunQueue, RunStatistics
 from wesemu.runs.webhooks import Outbox
 
@@ -336,17 +336,6 @@ class RunStore:
         latest = rows[0]["latest"] if rows else None
         return serialization.parse_timestamp(latest)
 
-    async def active_tasks(self) -> dict[TaskState, int]:
-        """Count the tasks of all active runs by state; every state has an entry."""
-        rows = await self._database.rows(
-            "SELECT tasks.state AS state, count(*) AS tasks FROM runs "
-            "JOIN tasks ON tasks.run_id = runs.id "
-            "WHERE runs.state IN ('QUEUED', 'INITIALIZING', 'RUNNING', 'CANCELING') "
-            "GROUP BY tasks.state"
-        )
-        counted = {TaskState(row["state"]): int(row["tasks"]) for row in rows}
-        return {state: counted.get(state, 0) for state in TaskState}
-
     async def state_counts(self, owner: Owner) -> dict[RunState, int]:
         """Count the runs of an owner by state; every state has an entry."""
         rows = await self._database.rows(
@@ -463,11 +452,24 @@ class RunStore:
                 durable=durable,
             )
 
-    async def tasks(self, run_id: RunId) -> list[TaskLog]:
-        """Return all task attempts: started ones by start time, then the others."""
+    async def task(self, run_id: RunId, task_id: str, attempt: int) -> TaskLog | None:
+        """Return one attempt of a task, None if there is none."""
         rows = await self._database.rows(
-            "SELECT * FROM tasks WHERE run_id = ? ORDER BY started IS NULL, started, rowid",
-            [run_id],
+            "SELECT * FROM tasks WHERE run_id = ? AND id = ? AND attempt = ?",
+            [run_id, task_id, attempt],
+        )
+        return serialization.row_to_task(rows[0]) if rows else None
+
+    async def tasks(
+        self, run_id: RunId, *, start: int = 0, size: int | None = None
+    ) -> list[TaskLog]:
+        """Return task attempts from `start` on: started ones by start time, then the others."""
+        rows = await self._database.rows(
+            # sort rowids, because a sort of whole rows would read all of them
+            "SELECT tasks.* FROM (SELECT rowid AS number FROM tasks WHERE run_id = ? "
+            "ORDER BY started IS NULL, started, rowid LIMIT ? OFFSET ?) "
+            "JOIN tasks ON tasks.rowid = number ORDER BY started IS NULL, started, tasks.rowid",
+            [run_id, -1 if size is None else size, start],
         )
         # in a thread: 100,000 tasks take seconds
         return await asyncio.to_thread(lambda: [*map(serialization.row_to_task, rows)])

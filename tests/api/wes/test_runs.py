@@ -227,6 +227,17 @@ async def test_tasks_page_as_the_run_log_lists_them(
     assert first["task_logs"] + second["task_logs"] == log["task_logs"]
     task = first["task_logs"][1]
     assert await fetch(wes, f"{RUNS}/{run_id}/tasks/{task['id']}") == task
+    whole = await fetch(wes, f"{RUNS}/{run_id}/tasks", page_size="5")
+    assert (whole["task_logs"], whole["next_page_token"]) == (log["task_logs"], "")
+
+
+async def test_a_task_has_one_id_only(wes: Client, submit: Submit, ended: Ended) -> None:
+    run_id = await submit([{"task": "a"}])
+    await ended(run_id)
+    tasks = await fetch(wes, f"{RUNS}/{run_id}/tasks")
+    number, attempt = tasks["task_logs"][0]["id"].rsplit("-", 1)
+    for other in (f"{number}-0{attempt}", f"{number}-+{attempt}", f"{number}-{attempt}.0", number):
+        await fetch(wes, f"{RUNS}/{run_id}/tasks/{other}", 404)
 
 
 @pytest.mark.parametrize("task", ["9-9", "%00", "x" * 300, "..%2f..%2fetc"])

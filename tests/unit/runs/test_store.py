@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,26 @@ async def test_attempts_of_a_task_are_kept_apart_and_keep_their_order(store: Run
     again = TaskLog("2", "align", TaskState.RUNNING, attempt=2)
     await store.put_tasks(run.id, [failed, again])
     assert await store.tasks(run.id) == [failed, other, again]
+    assert await store.task(run.id, "2", 1) == failed
+    assert await store.task(run.id, "2", 2) == again
+    assert await store.task(run.id, "1", 2) is None
+    assert await store.task(RunId("id-two"), "2", 1) is None
+
+
+async def test_pages_of_tasks_are_parts_of_the_whole_list(store: RunStore) -> None:
+    runs = [await store.insert(a_run(name)) for name in ("one", "two")]
+    for number in range(12):  # the same start times, and tasks that have not started
+        started = None if number % 4 == 1 else START + timedelta(seconds=number % 3)
+        task = TaskLog(str(number), "align", TaskState.RUNNING, started=started)
+        for run in runs:
+            await store.put_tasks(run.id, [task])
+    for run in runs:
+        tasks = await store.tasks(run.id)
+        assert len(tasks) == 12
+        for size in range(1, 14):
+            for start in range(14):
+                page = await store.tasks(run.id, start=start, size=size)
+                assert page == tasks[start : start + size]
 
 
 async def test_removing_a_run_removes_its_tasks(store: RunStore) -> None:

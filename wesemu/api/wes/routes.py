@@ -40,6 +40,7 @@ from wesemu.runs.resume import resume_draft
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
+from wesemu.util.text import whole_number
 
 # Path normalization: clients send `//ga4gh/wes/v1/runs/` for `/ga4gh/wes/v1/runs`
 
@@ -389,12 +390,13 @@ class WesHandlers:
         run = await self._run(request)
         scope = f"tasks of {run.id}"
         start, size = task_page(self._tokens, scope, request.query)
-        tasks = await self._runs.tasks(run)
-        end = start + size
+        tasks = await self._runs.tasks(run, start=start, size=size + 1)
         url = self._url(request, run)
         body: models.TaskListResponse = {
-            "task_logs": [responses.task_log(task, url) for task in tasks[start:end]],
-            "next_page_token": self._tokens.issue(scope, end if end < len(tasks) else None),
+            "task_logs": [responses.task_log(task, url) for task in tasks[:size]],
+            "next_page_token": self._tokens.issue(
+                scope, start + size if len(tasks) > size else None
+            ),
         }
         return web.json_response(body)
 
@@ -442,10 +444,11 @@ class WesHandlers:
     async def _task(self, request: web.Request) -> tuple[Run, TaskLog]:
         run = await self._run(request)
         wanted = request.match_info["task_id"]
-        for task in await self._runs.tasks(run):
-            if responses.task_id(task) == wanted:
-                return run, task
-        raise NotFound(f"run {run.id} has no task {wanted[:80]!r}")
+        task_id, _, attempt = wanted.rpartition("-")
+        task = await self._runs.task(run, task_id, whole_number(attempt) or 0)
+        if task is None or responses.task_id(task) != wanted:
+            raise NotFound(f"run {run.id} has no task {wanted[:80]!r}")
+        return run, task
 
     def _url(self, request: web.Request, run: Run) -> str:
         return f"{base_url(request)}{self._prefix}/runs/{run.id}"
