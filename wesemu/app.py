@@ -344,7 +344,7 @@ def _snapshots(core: Core, admin: AdminService, resets: ResetHandlers) -> Snapsh
     async def state() -> SnapshotState:
         await admin.settled()
         clock = core.clock_control.clock
-        runs = await core.store.ordered_ids()
+        runs = await core.store.ids()
         return SnapshotState(clock.now(), clock.rate.speed, core.ids.state(), tuple(runs))
 
     async def restore(state: SnapshotState) -> None:

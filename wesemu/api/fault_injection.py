@@ -5,7 +5,7 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -75,7 +75,9 @@ class MaintenanceGate:
     async def emptied(self, seconds: float) -> None:
         """Wait up to `seconds` for active requests, cancel the rest, and wait as long again."""
         await self._wait_until_empty(seconds)
-        self._cancel(self._inside)
+        for task in self._inside:
+            self._cancelled.add(task)
+            task.cancel()
         await self._wait_until_empty(seconds)
 
     async def _wait_until_empty(self, seconds: float) -> None:
@@ -84,11 +86,6 @@ class MaintenanceGate:
                 while self._inside:
                     self._left.clear()
                     await self._left.wait()
-
-    def _cancel(self, tasks: Iterable[asyncio.Task[object]]) -> None:
-        for task in tasks:
-            self._cancelled.add(task)
-            task.cancel()
 
 
 # Faults

@@ -141,15 +141,13 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 
 
 def register(app: typer.Typer) -> None:
-    app.command("rebuild", rich_help_panel="Server")(rebuild)
-    for verb in (prune, backup, restore):
-        app.command(verb.__name__, rich_help_panel="Server")(verb)
     panel = "Server"
-    app.command("reset", rich_help_panel=panel)(reset)
+    for verb in (rebuild, prune, backup, restore, reset):
+        app.command(rich_help_panel=panel)(verb)
     clock = typer.Typer(no_args_is_help=True, help="The server's emulated clock.")
-    clock.command("show")(show)
-    clock.command("advance")(advance)
-    clock.command("speed")(speed)
+    clock.command()(show)
+    clock.command()(advance)
+    clock.command()(speed)
     app.add_typer(clock, name="clock", rich_help_panel=panel)
     snapshots = typer.Typer(no_args_is_help=True, help="Snapshots of a server.")
     snapshots.command("save")(save_snapshot)

@@ -252,15 +252,14 @@ def _short_source(key: str, file: Path) -> str:
 
 def register(app: typer.Typer) -> None:
     settings = typer.Typer(no_args_is_help=True, help="The settings, and their file.")
-    settings.command("show")(show)
-    settings.command("init")(init)
-    settings.command("explain")(explain)
+    for verb in (show, init, explain):
+        settings.command()(verb)
     app.add_typer(settings, name="config", rich_help_panel="Server")
     group = typer.Typer(
         no_args_is_help=True, help='Print variables for a shell: eval "$(wesemu env ags)".'
     )
-    group.command("ags")(ags)
-    group.command("wes")(wes)
+    group.command()(ags)
+    group.command()(wes)
     app.add_typer(group, name="env", rich_help_panel="Server")
 
 

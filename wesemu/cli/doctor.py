@@ -33,9 +33,8 @@ class HealthCheck:
 
 
 def register(app: typer.Typer) -> None:
-    app.command("doctor", rich_help_panel="Server")(doctor)
-    app.command("ready", rich_help_panel="Server")(ready)
-    app.command("info", rich_help_panel="Server")(info)
+    for verb in (doctor, ready, info):
+        app.command(rich_help_panel="Server")(verb)
 
 
 def doctor(

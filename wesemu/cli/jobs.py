@@ -37,17 +37,9 @@ class Inclusion(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    panel = "Jobs"
-    app.command("list", rich_help_panel=panel)(list_jobs)
-    app.command("get", rich_help_panel=panel)(get)
-    app.command("wait", rich_help_panel=panel)(wait)
-    app.command("tasks", rich_help_panel=panel)(tasks)
-    app.command("outputs", rich_help_panel=panel)(outputs)
-    app.command("logs", rich_help_panel=panel)(logs)
-    app.command("crate", rich_help_panel=panel)(crate)
-    app.command("rerun", rich_help_panel=panel)(rerun)
-    app.command("cancel", rich_help_panel=panel)(cancel)
-    app.command("remove", rich_help_panel=panel)(remove)
+    app.command("list", rich_help_panel="Jobs")(list_jobs)
+    for verb in (get, wait, tasks, outputs, logs, crate, rerun, cancel, remove):
+        app.command(rich_help_panel="Jobs")(verb)
 
 
 def list_jobs(
@@ -444,31 +436,17 @@ def _print_job(target: "Target", detail: "JobDetail | None", run: "RunDetail") -
             ("JOB NAME", "RUN ID", "STATE", "START TIME", "END TIME"), [_row(target)], fit=fit
         )
         return
-    print_table(
-        (
-            "JOB NAME",
-            "JOB NAMESPACE",
-            "STATUS",
-            "CREATE TIME",
-            "DURATION",
-            "FINISH TIME",
-            "TOTAL READS",
-            "TOTAL BASES",
-        ),
-        [
-            (
-                detail.name,
-                detail.namespace,
-                detail.status,
-                detail.created,
-                detail.duration,
-                detail.finished,
-                str(detail.total_reads),
-                str(detail.total_bases),
-            )
-        ],
-        fit=fit,
-    )
+    columns = {
+        "JOB NAME": detail.name,
+        "JOB NAMESPACE": detail.namespace,
+        "STATUS": detail.status,
+        "CREATE TIME": detail.created,
+        "DURATION": detail.duration,
+        "FINISH TIME": detail.finished,
+        "TOTAL READS": str(detail.total_reads),
+        "TOTAL BASES": str(detail.total_bases),
+    }
+    print_table([*columns], [[*columns.values()]], fit=fit)
 
 
 def _print_details(run: "RunDetail") -> None:

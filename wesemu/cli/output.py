@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum, StrEnum
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Self
 
 import typer
 
@@ -288,20 +288,7 @@ def on_terminal() -> bool:
 _SILENCE_SECONDS = 10.0
 
 
-class ProgressDisplay(Protocol):
-    """Shows the progress of runs, one row per name.
-
-    `done` of `total` steps have ended, `state` is a state of the API, `note` is extra text.
-    """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None: ...
-
-
-def progress_display() -> ProgressDisplay:
+def progress_display() -> "ProgressBars | ProgressLines":
     """Return bars if stderr is a terminal, else lines."""
     return ProgressBars() if on_terminal() else ProgressLines()
 
@@ -319,6 +306,7 @@ class ProgressLines:
         return
 
     def show(self, name: str, state: str, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` steps have ended. `state` is a state of the API."""
         now = time.monotonic()
         previous, printed = self._printed.get(name, ("", 0.0))
         current = f"{state} {note}"

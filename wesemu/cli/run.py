@@ -64,6 +64,9 @@ Reference = Annotated[
         show_default=_DEFAULT_REFERENCE,
     ),
 ]
+ReferenceGroup = Annotated[
+    str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
+]
 Service = Annotated[
     LevelChoice,
     typer.Option(
@@ -117,9 +120,7 @@ def mapping(
     output_bam: Annotated[str, typer.Option(help="Key of the BAM to write.", metavar="KEY")],
     reference: Reference = None,
     markdup: Annotated[BooleanWord, typer.Option(help="Mark PCR duplicates.")] = BooleanWord.true,
-    reference_group: Annotated[
-        str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
-    ] = None,
+    reference_group: ReferenceGroup = None,
     service: Service = LevelChoice.s,
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
@@ -139,11 +140,12 @@ def mapping(
         "mapping_reference_file": reference,
         "mapping_reference_group": reference_group,
         "mapping_bam_file_name": output_bam,
-        "mapping_mark_dup": markdup.value,
-        "mapping_service": service.value,
-        "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
-        "wesemu_cram_version": None if cram_version is None else cram_version.value,
-        **_placement_fields(node, gpus),
+        "mapping_mark_dup": markdup,
+        "mapping_service": service,
+        "wesemu_quality_offset": quality_offset,
+        "wesemu_cram_version": cram_version,
+        "wesemu_node": node,
+        "wesemu_gpus": gpus,
     }
     _send(server, token, "mapping", fields, watch=watch)
 
@@ -169,9 +171,7 @@ def wgs(
         ),
     ] = None,
     reference: Reference = None,
-    reference_group: Annotated[
-        str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
-    ] = None,
+    reference_group: ReferenceGroup = None,
     service: Service = LevelChoice.s,
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
@@ -219,15 +219,15 @@ def wgs(
             raise typer.BadParameter("--samples excludes --fastq1, --fastq2 and --reference-group")
         common = {
             "reference": reference or _DEFAULT_REFERENCE,
-            "service": service.value,
-            "quality_offset": None if quality_offset is None else int(quality_offset.value),
-            "cram_version": None if cram_version is None else cram_version.value,
+            "service": service,
+            "quality_offset": None if quality_offset is None else int(quality_offset),
+            "cram_version": cram_version,
             "ploidy": ploidy,
             "sex": sex,
             "targets": targets,
         }
         outputs = {"vcf": output_vcf, "gvcf": output_gvcf, "bam": output_bam}
-        place = {"node": None if node is None else node.value, "gpus": gpus}
+        place = {"node": node, "gpus": gpus}
         _send_samples(server, token, samples, bucket, common, outputs, place, group, watch=watch)
         return
     fields = {
@@ -240,13 +240,14 @@ def wgs(
         "wgs_vcf_file_name": output_vcf,
         "wgs_gvcf_file_name": output_gvcf,
         "wgs_bam_file_name": output_bam,
-        "wgs_service": service.value,
-        "wesemu_quality_offset": None if quality_offset is None else quality_offset.value,
-        "wesemu_cram_version": None if cram_version is None else cram_version.value,
+        "wgs_service": service,
+        "wesemu_quality_offset": quality_offset,
+        "wesemu_cram_version": cram_version,
         "wesemu_ploidy": ploidy,
         "wesemu_sex": sex,
         "wesemu_targets": targets,
-        **_placement_fields(node, gpus),
+        "wesemu_node": node,
+        "wesemu_gpus": gpus,
     }
     _send(server, token, "wgs", fields, watch=watch)
 
@@ -285,14 +286,6 @@ def _send_samples(
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def _placement_fields(node: NodeChoice | None, gpus: int | None) -> dict[str, str | None]:
-    """Return the fields that wesemu adds to those of AGS."""
-    return {
-        "wesemu_node": None if node is None else node.value,
-        "wesemu_gpus": None if gpus is None else str(gpus),
-    }
-
-
 _FLAGS = {
     "oss_region": "--region",
     "bucket_name": "--bucket",
@@ -324,7 +317,12 @@ def flags_of(kind: str) -> dict[str, str]:
 
 
 def _send(
-    server: str, token: str | None, kind: str, fields: Mapping[str, str | None], *, watch: bool
+    server: str,
+    token: str | None,
+    kind: str,
+    fields: Mapping[str, str | int | None],
+    *,
+    watch: bool,
 ) -> None:
     import json
 
@@ -334,7 +332,7 @@ def _send(
     from wesemu.cli.remote import watch as follow
     from wesemu.client import AsyncClient
 
-    sent = {name: value for name, value in fields.items() if value is not None}
+    sent = {name: str(value) for name, value in fields.items() if value is not None}
     flags = flags_of(kind)
     reference = f"{kind}_reference_file"
     if reference not in sent:

@@ -8,7 +8,7 @@ from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso, seconds_of
 from wesemu.errors import Forbidden, InvalidRequest, RunNotFound
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run, RunState
 from wesemu.runs.queries import RunStatistics
-from wesemu.runs.run_figures import count_reads, elapsed, figures, promised
+from wesemu.runs.run_figures import elapsed, figures, promised, sla_bases
 from wesemu.runs.service import RunService
 from wesemu.runs.store import Selection
 from wesemu.util.text import whole_number
@@ -76,7 +76,7 @@ def row(run: Run, now: datetime) -> JsonObject:
         "met": None,
         "price": None,
         "reads": run.counts.total_reads if run.counts else None,
-        "bases": count_reads(run),
+        "bases": sla_bases(run),
     }
     if sla is not None and took is not None:
         content["price"] = f"{sla.price.normalize():f}"

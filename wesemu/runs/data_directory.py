@@ -175,7 +175,7 @@ class DataDirectory:
     def seed_secret(self, content: bytes, created: datetime) -> None:
         """Set the secret of a new directory, and the time of its creation.
 
-        Ids in answers that come from the secret are then the same for the same `content`.
+        The same `content` gives the same secret, and so the same ids that are computed from it.
         """
         path = self.root / "secret"
         if not path.exists():
@@ -214,7 +214,7 @@ def is_run_directory(folder: Path) -> bool:
 
 
 def is_own_entry(folder: Path) -> bool:
-    """Return whether a server certainly created this entry of `runs/`."""
+    """Return whether this entry of `runs/` is surely from a server, so it may be deleted."""
     return is_trash(folder) or is_draft(folder) or is_run_directory(folder)
 
 

@@ -29,7 +29,7 @@ _WAIT_BEFORE_WRITE_WAIT_AFTER = 7
 
 
 class HashingStopped(Exception):
-    """Work on files was interrupted by its stop event."""
+    """The stop event has interrupted work on files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def flush(path: Path, stop: threading.Event) -> None:
 def flush_file_system(folder: Path) -> bool:
     """Make a whole file system durable (syncfs), which is faster than fsync of many files.
 
-    Return False if this system cannot.
+    Return False if the system call is missing or fails.
     """
     call = _function("syncfs")
     if call is None:

@@ -1,4 +1,4 @@
-"""Full disks and missing file descriptors: recognise them, keep blocks in reserve, retry."""
+"""Full disks and missing file descriptors: find them in errors, keep a reserve file, retry."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,6 @@ _SCARCE = 1 << 20
 _RETRY_SECONDS = 5.0
 _FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 FULL_DISK_ADVICE = "make room on the disk of the data directory"
-
 
 _T = TypeVar("_T")
 

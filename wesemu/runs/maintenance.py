@@ -43,7 +43,7 @@ async def rebuild_index(store: RunStore, runs: Path) -> int:
     """
     await _update_ended(store, runs)
     folders = await asyncio.to_thread(lambda: list(run_folders(runs)))
-    known = await store.ids()
+    known = set(await store.ids())
     return await add_runs(store, [folder for folder in folders if folder.root.name not in known])
 
 
@@ -72,7 +72,7 @@ async def drop_missing(store: RunStore, runs: Path) -> int:
 
 
 async def add_runs(store: RunStore, folders: Iterable[Workspace]) -> int:
-    """Add runs that the index lacks, by their creation; runs of one moment in the given order.
+    """Add runs that the index lacks, oldest first; runs of the same age in the given order.
 
     Return how many.
     """
@@ -178,7 +178,7 @@ _BATCH = 500
 """Directories, or runs of the index, that are looked at without a pause."""
 
 _REST = 4
-"""A pause is so many times as long as the work before it: the check uses a fifth of a core."""
+"""A pause is four times as long as the work before it, so the check uses a fifth of a core."""
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The data model: runs with their requests, states and outputs; tasks; task graphs; SLA terms."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
@@ -32,8 +33,9 @@ class Pacing(StrEnum):
 class InjectedFault:
     """A failure that the control API injects into a run.
 
-    `late_minutes`: it ends so long after its service level's time. `fails_at_task`: it fails when
-    its Nth task (from 1, by start) starts. `out_of_disk`: publishing finds a full disk.
+    `late_minutes`: the run ends so many minutes after the time of its service level.
+    `fails_at_task`: the run fails when this task starts; tasks count from 1, in the order of their
+    starts. `out_of_disk`: publishing finds a full disk.
     """
 
     late_minutes: int = 0
@@ -302,17 +304,17 @@ class TaskState(StrEnum):
 
 
 DETAIL_PATHS = 100
-"""`TaskDetails` lists at most so many inputs, outputs and dependencies each."""
+"""`TaskDetails` lists at most this many inputs, outputs and dependencies each."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskDetails:
-    """What explains when and where an attempt of a task ran.
+    """Lease, files and dependencies of an attempt of a task.
 
-    `ready` is when it asked for its lease; `cores`, `memory_mb` and `devices` (GPU numbers) are
-    the lease. `read_bytes` and `written_bytes` are those of the disk, without the page cache.
-    `inputs` and `outputs` are paths below `work/`; `after` has the ids of the tasks of this launch
-    whose outputs it needs.
+    `ready` is the time when it requested its lease; `cores`, `memory_mb` and `devices` (GPU
+    numbers) are the lease. `read_bytes` and `written_bytes` count transfers from and to disks, not
+    the page cache. `inputs` and `outputs` are paths below `work/`; `after` has the ids of the tasks
+    of this launch whose outputs it needs.
     """
 
     ready: datetime | None = None
@@ -374,7 +376,7 @@ class TaskLog:
 # Task graphs of dry runs.
 
 LARGEST = 1000
-"""Graphs list at most so many tasks."""
+"""Graphs list at most this many tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,10 +422,7 @@ class Graph:
 
 
 def graph_of(tasks: Sequence[PlannedTask], *, complete: bool = True) -> Graph:
-    counts: dict[str, int] = {}
-    for task in tasks:
-        counts[task.name] = counts.get(task.name, 0) + 1
-    return Graph(tuple(tasks[:LARGEST]), counts, complete)
+    return Graph(tuple(tasks[:LARGEST]), dict(Counter(task.name for task in tasks)), complete)
 
 
 def graph_to_json(graph: Graph) -> JsonObject:

@@ -171,7 +171,7 @@ class Planner(Protocol):
         ...
 
     async def dry_run(self, plan: Plan, request: RunRequest, workspace: Workspace) -> Graph | None:
-        """Return the tasks of the run without staging inputs; None if the engine cannot tell.
+        """Return the tasks of the run without staging inputs; None if the engine cannot plan.
 
         Discard the run directory afterwards. Raises InvalidRequest for a workflow that cannot be
         planned, EngineFault.
@@ -281,7 +281,7 @@ Event = Launched | RunStarted | TaskChanged | Progress | EngineError
 class Unpublished:
     """A result that cannot be published: its path below `work/`, and the reason.
 
-    `declared`: the workflow names it as an output; otherwise it lies in a folder that is one.
+    `declared`: the workflow declares this path as an output, not only a folder that contains it.
     """
 
     path: str
@@ -367,7 +367,7 @@ class Engine(Protocol):
     async def dry_run(self, job: LaunchRequest) -> Graph | None:
         """Plan the workflow in a run directory that is discarded afterwards; return the tasks.
 
-        None: the engine cannot tell. Raises InvalidRequest for a workflow that cannot be planned,
+        None: the engine cannot plan. Raises InvalidRequest for a workflow that cannot be planned,
         EngineFault.
         """
         ...

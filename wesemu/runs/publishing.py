@@ -1,8 +1,8 @@
 """Publishing: results go from `work/` to the run's `outputs/` and to the places callers named.
 
 `LocalPublisher` writes all files under temporary names and renames them at the end. A reader sees a
-complete file or none, and a failed run publishes nothing into buckets. Also the check which files
-can be published, and the names that active runs publish under (`ActiveTargets`).
+complete file or none, and a failed run publishes nothing into buckets. Also the locations that
+active runs publish to (`ActiveTargets`).
 """
 
 import asyncio
@@ -32,9 +32,6 @@ from wesemu.runs.run_directory import (
 )
 from wesemu.runs.serialization import read_plan
 from wesemu.runs.store import RunStore
-
-# Files that can be published.
-
 
 # Locations of active runs.
 
@@ -119,7 +116,7 @@ def _names_on_disk(folder: Path) -> dict[str, str]:
 
 
 def _names_of(plan: Plan) -> dict[str, str]:
-    """Map each location to what it is compared by: a file's path without links, else itself."""
+    """Map each location to a name for comparison: the file's path without links, or the URL."""
     return {
         each.url: str(each.destination.resolve()) if each.destination is not None else each.url
         for each in plan.publications or ()
@@ -148,12 +145,8 @@ class _Staged:
         """Build the temporary names. They are short: the result's own name may be 255 bytes long,
         so nothing can be appended to it."""
         mark = f".{workspace.root.name}-{number}"
-        return cls(
-            source,
-            target,
-            target.with_name(f"{mark}.part"),
-            target.with_name(f"{mark}.old.part"),
-        )
+        temporary, earlier = (target.with_name(f"{mark}{end}") for end in (".part", ".old.part"))
+        return cls(source, target, temporary, earlier)
 
 
 T = TypeVar("T")
@@ -291,8 +284,8 @@ class _Publishing:
                 each.target.parent.mkdir(parents=True, exist_ok=True)
                 each.temporary.unlink(missing_ok=True)
                 self._link_or_copy(each)
-            # 4. Make the content durable before any rename, or a power cut could leave a final name
-            #    with an empty file.
+            # 4. Make the content durable before any rename. Otherwise a power cut could leave an
+            #    empty file under a final name.
             _make_durable(staged, self._stop)
             commits = [
                 self._commit_of(publication, each)
@@ -319,8 +312,8 @@ class _Publishing:
 
     def _record(self, staged: Sequence[_Staged], *, committed: bool) -> None:
         targets: list[JsonValue] = [str(each.target) for each in staged]
-        # A run that publishes into its own directory only does that again after a power cut, and
-        # replaces what it left there.
+        # If all targets are in the run's own directory, the record need not survive a power cut:
+        # the run then publishes again and replaces the files.
         durable = any(self._workspace.root not in each.target.parents for each in staged)
         content: JsonObject = {"targets": targets, "committed": committed}
         write_json(self._workspace.publishing, content, durable=durable)

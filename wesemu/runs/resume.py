@@ -1,8 +1,8 @@
-"""A new run of an earlier request, which reuses the finished files of the earlier run.
+"""Submits the request of an ended run again; the new run reuses the finished files of the old one.
 
-Snakemake's own records decide what is done again: changed parameters, code or inputs. The files
-that it has recorded as outputs are hard links in the new run; all other files are left behind, so
-nothing that a tool changes in place belongs to the earlier run.
+By its own records, Snakemake repeats jobs with changed parameters, code or inputs. Files that it
+has recorded as outputs become hard links in the new run. All other files stay behind: a tool may
+change them in place, and that must not change the earlier run.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ def _recorded(metadata: Path) -> Iterator[Path]:
 
 
 def _is_below_link(top: Path, name: Path) -> bool:
-    """Whether a folder in the path `name` below `top` is a link, which could lead anywhere."""
+    """Return whether a parent folder of `name` below `top` is a link, which could lead anywhere."""
     return any((top / folder).is_symlink() for folder in name.parents)
 
 

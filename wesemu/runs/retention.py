@@ -24,8 +24,8 @@ log = structlog.get_logger("wesemu.retention")
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Result of a pruning. `freed_bytes` leaves out files with a hard link outside, such as
-    results in a bucket."""
+    """Number of pruned runs, and the freed bytes: without files that have another hard link, such
+    as results in a bucket."""
 
     runs: int
     freed_bytes: int

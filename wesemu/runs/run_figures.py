@@ -38,18 +38,18 @@ class Prediction:
     bases: int
 
 
-def count_reads(run: Run) -> int | None:
+def sla_bases(run: Run) -> int | None:
     """Return the base pairs for the service level; None while they are unknown."""
     if not run.workflow:
         return None
     if run.terms.bases is not None:
         return run.terms.bases
-    return None if run.counts is None else _scale(run, run.counts.total_bases)
+    return None if run.counts is None else _scaled(run.terms, run.counts.total_bases)
 
 
 def promised(run: Run) -> Sla | None:
     """Return the SLA of the run; None while its size is unknown, and without a promise."""
-    bases = count_reads(run)
+    bases = sla_bases(run)
     if bases is None or not run.service_level.has_promise:
         return None
     return _promise(run, bases)
@@ -103,9 +103,9 @@ def predict(run: Run) -> Prediction | None:
         return None
     if not run.service_level.has_promise:
         return None
-    bases = count_reads(run)
+    bases = sla_bases(run)
     if bases is None:
-        bases = _scale(run, int((run.input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
+        bases = _scaled(run.terms, int((run.input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
     late = timedelta(minutes=run.terms.fault.late_minutes)
     return Prediction(_promise(run, bases).deadline(run.started) + late, bases)
 
@@ -113,17 +113,13 @@ def predict(run: Run) -> Prediction | None:
 def estimated(
     workflow: str, level: ServiceLevel, terms: SlaTerms, input_bytes: int | None
 ) -> Sla | None:
-    """Return the SLA that a planned run will have about; None without one or without a size."""
+    """Return the approximate SLA of a planned run; None without a promise or without a size."""
     if not workflow or not level.has_promise or (terms.bases is None and input_bytes is None):
         return None
     bases = terms.bases
     if bases is None:
         bases = _scaled(terms, int((input_bytes or 0) * ESTIMATED_BASES_PER_BYTE))
     return promise(level, workflow, bases)
-
-
-def _scale(run: Run, bases: int) -> int:
-    return _scaled(run.terms, bases)
 
 
 def _scaled(terms: SlaTerms, bases: int) -> int:
@@ -237,7 +233,7 @@ def figures(run: Run) -> RunFigures:
         took = run.ended - run.started
     return replace(
         known,
-        sla_bases=count_reads(run),
+        sla_bases=sla_bases(run),
         minutes=round(Decimal(sla.minutes.numerator) / Decimal(sla.minutes.denominator), 6),
         price=sla.price,
         deadline=sla.deadline(run.started) if run.started else None,

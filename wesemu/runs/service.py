@@ -104,7 +104,7 @@ def _check_key(key: SubmissionKey, run: Run) -> None:
     if run.request.key != key:
         raise KeyReused(
             f"the key {key.name!r} was used for another request, which became run {run.id}; "
-            "draw a new key for each request",
+            "use a new key for each request",
             field="Idempotency-Key",
         )
 
@@ -140,8 +140,8 @@ class RunLimits:
         active = sum(number for state, number in counts.items() if state.active)
         if active >= self.runs_per_owner:
             raise TooManyRuns(
-                f"the owner {owner} has {active} runs that are queued or active, which is the "
-                "most that limits.runs_per_owner allows; wait for one to end, or cancel one"
+                f"the owner {owner} has {active} runs that are queued or active, and "
+                "limits.runs_per_owner allows no more; wait for one to end, or cancel one"
             )
 
     @asynccontextmanager

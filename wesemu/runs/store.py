@@ -24,7 +24,7 @@ from wesemu.runs.webhooks import Outbox
 # Lists of runs.
 
 TAG_LIMIT = 256
-"""Most characters of a tag, key and value together, that lists can be filtered by."""
+"""Maximum characters of a tag, key and value together; lists cannot be filtered by longer tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,16 +341,14 @@ class RunStore:
         rows = await self._database.rows(
             "SELECT state, runs FROM state_counts WHERE owner = ?", [owner]
         )
-        counted = {RunState(row["state"]): int(row["runs"]) for row in rows}
-        return {state: counted.get(state, 0) for state in RunState}
+        return dict.fromkeys(RunState, 0) | {RunState(row["state"]): row["runs"] for row in rows}
 
     async def all_state_counts(self) -> dict[RunState, int]:
         """Count the runs of all owners by state; every state has an entry."""
         rows = await self._database.rows(
             "SELECT state, sum(runs) AS runs FROM state_counts GROUP BY state"
         )
-        counted = {RunState(row["state"]): int(row["runs"]) for row in rows}
-        return {state: counted.get(state, 0) for state in RunState}
+        return dict.fromkeys(RunState, 0) | {RunState(row["state"]): row["runs"] for row in rows}
 
     async def move(self, run_id: RunId, to: RunState, **values: Any) -> Run:
         """Move a run to another state if the transition table allows it, and set `values`.
@@ -413,14 +411,10 @@ class RunStore:
         )
         return [RunId(row["id"]) for row in rows]
 
-    async def ordered_ids(self) -> list[RunId]:
+    async def ids(self) -> list[RunId]:
         """Return the ids of all runs of all owners in the order of their submissions."""
-        rows = await self._database.rows("SELECT id FROM runs ORDER BY sequence", [])
+        rows = await self._database.rows("SELECT id FROM runs ORDER BY sequence")
         return [RunId(row["id"]) for row in rows]
-
-    async def ids(self) -> set[RunId]:
-        """The ids of all runs."""
-        return {RunId(row["id"]) for row in await self._database.rows("SELECT id FROM runs")}
 
     async def delete(self, run_id: RunId) -> None:
         await self._database.write("DELETE FROM runs WHERE id = :id", {"id": run_id})

@@ -58,21 +58,13 @@ from wesemu.runs.store import RunStore
 
 _T = TypeVar("_T")
 
-
 _RESUMES = 1
 """How often one server launches a run again after its process vanished."""
 
 _FILES_PAUSE_SECONDS = 1.0
 
 _END_COLUMNS = (
-    "ended",
-    "exit_code",
-    "outputs",
-    "counts",
-    "failure",
-    "tags",
-    "facts",
-    "real_seconds",
+    *("ended", "exit_code", "outputs", "counts", "failure", "tags", "facts", "real_seconds"),
 )
 
 log = structlog.get_logger("wesemu.supervisor")
@@ -125,9 +117,10 @@ class Supervisor:
         """
         try:
             await self._drive_with_files(run, free_slot)
-        except asyncio.CancelledError:
-            if not self._keep_runs:
-                await self._suspend(run.id)
+        except asyncio.CancelledError:  # the server stops; the next one resumes the run
+            execution = self._executions.get(run.id)
+            if execution is not None and not self._keep_runs:
+                await execution.cancel()
             raise
         except TransitionRefused:  # the run became CANCELING while a step was in progress
             await self._end_canceled(run.id)
@@ -181,8 +174,8 @@ class Supervisor:
     ) -> tuple[Run, Outcome, list[RunFailure]]:
         """Launch the run, or attach to the launch of an earlier server, and wait for its end.
 
-        A run that a signal ended is launched again unless it is being canceled: once after its
-        process vanished under this server, and after each shutdown of an earlier server.
+        If a signal ended the run process, the run is launched again, unless it is being canceled.
+        This server does that once; a signal from the shutdown of an earlier server does not count.
         Raises EngineFault if the process has vanished too often.
         """
         # 1. The process of an earlier server may still be running, or may have ended meanwhile.
@@ -223,8 +216,8 @@ class Supervisor:
     async def _follow_execution(
         self, run: Run, execution: Execution
     ) -> tuple[Run, list[RunFailure]]:
-        # Registered first: from here on `cancel` reaches the process. A cancel that came earlier
-        # is found by the check below.
+        # Registered first: from here on `cancel` reaches the process. The check below finds an
+        # earlier cancel.
         self._executions[run.id] = execution
         try:
             await self._refuse_canceled(run.id)
@@ -318,11 +311,6 @@ class Supervisor:
         if failed_task is not None:
             raise FaultInjected(f"the task {failed_task} failed, as the control API requested")
         return failures
-
-    async def _suspend(self, run_id: RunId) -> None:
-        """Stop the tools when the server shuts down. The next server resumes the run."""
-        if (execution := self._executions.get(run_id)) is not None:
-            await execution.cancel()
 
     async def _finish(
         self,

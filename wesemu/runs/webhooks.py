@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import aiohttp
 import structlog
@@ -77,7 +78,6 @@ DELAYS = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0)
 _AT_ONCE = 16
 _TIMEOUT_SECONDS = 10.0
 _ERROR_PAUSE_SECONDS = 30.0
-_GONE = 410
 
 log = structlog.get_logger("wesemu.runs.webhooks")
 
@@ -221,7 +221,7 @@ class Callbacks:
             ) as response:
                 if response.ok and response.status < 300:
                     return None, True
-                return f"answered {response.status}", response.status == _GONE
+                return f"answered {response.status}", response.status == HTTPStatus.GONE
         except AddressRefused as error:
             return str(error), True
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

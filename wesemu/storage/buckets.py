@@ -16,6 +16,7 @@ from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
 
 from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, ObjectNotFound
+from wesemu.runs.run_directory import sync_folder
 
 FOLDER = ".wesemu"
 RECORDS = f"{FOLDER}/records"
@@ -38,11 +39,7 @@ def is_reserved(key: str) -> bool:
 def sync_folders(folder: Path, top: Path) -> None:
     """Sync the directory entries of `folder` and its parents up to `top` to disk."""
     for parent in (folder, *folder.parents):
-        descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(parent)
         if parent == top:
             return
 

@@ -129,7 +129,7 @@ class Emulator:
     """A running server for tests.
 
     `url` is its address; `wes`, `ags` and `oss` are the addresses of its APIs. `client` is a
-    `wesemu.Client`, `clock` and `faults` are the client's.
+    `wesemu.Client`; `clock`, `faults` and the method `submit` are the client's.
     """
 
     def __init__(self, server: EmulatorServer, samples: SampleCache) -> None:
@@ -140,6 +140,7 @@ class Emulator:
         self.client = Client(server.url)
         self.clock = self.client.clock
         self.faults = self.client.faults
+        self.submit = self.client.submit
         self._server = server
         self._samples = samples
         self._made = 0
@@ -248,28 +249,6 @@ class Emulator:
             tags=tags,
             engine_parameters=engine_parameters,
             **params,
-        )
-
-    def submit(
-        self,
-        snakefile: str | Path,
-        params: JsonObject | None = None,
-        *,
-        files: Files | None = None,
-        workflow_type: str | None = None,
-        workflow_type_version: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        engine_parameters: Mapping[str, str] | None = None,
-    ) -> ClientRun:
-        """Submit a workflow: its text, its file, a folder or a URL; see Client.submit."""
-        return self.client.submit(
-            snakefile,
-            params,
-            files=files,
-            workflow_type=workflow_type,
-            workflow_type_version=workflow_type_version,
-            tags=tags,
-            engine_parameters=engine_parameters,
         )
 
     def snapshot(self) -> Snapshot:

@@ -221,5 +221,5 @@ async def test_runs_whose_directories_are_gone(
     await asyncio.to_thread(shutil.rmtree, settings.data / "runs" / waiting.id)
     store = await RunStore.open(settings.data / "wesemu.db")
     assert await drop_missing(store, settings.data / "runs") == 1
-    assert await store.ids() == set()
+    assert await store.ids() == []
     await store.close()

@@ -24,7 +24,7 @@ from wesemu.runs.model import (
     SlaTerms,
     pretended_bases,
 )
-from wesemu.runs.run_figures import count_reads, due, elapsed, predict
+from wesemu.runs.run_figures import due, elapsed, predict, sla_bases
 from wesemu.runs.service import ServicePolicy
 from wesemu.runs.sla import TIERS, ServiceLevel
 
@@ -98,10 +98,10 @@ def test_what_has_no_size_or_no_start_has_no_end_yet() -> None:
 
 def test_a_factor_makes_every_base_count_for_many() -> None:
     counted = replace(RUNNING, counts=ReadCounts(4, 600), terms=SlaTerms(factor=Decimal("2e8")))
-    assert count_reads(counted) == 120 * 10**9
-    assert count_reads(replace(counted, terms=SlaTerms(factor=Decimal("0.5")))) == 300
-    assert count_reads(replace(counted, terms=SlaTerms(factor=Decimal(10**30)))) == MOST_BASES
-    assert count_reads(replace(counted, terms=SlaTerms(factor=Decimal(3), bases=7))) == 7
+    assert sla_bases(counted) == 120 * 10**9
+    assert sla_bases(replace(counted, terms=SlaTerms(factor=Decimal("0.5")))) == 300
+    assert sla_bases(replace(counted, terms=SlaTerms(factor=Decimal(10**30)))) == MOST_BASES
+    assert sla_bases(replace(counted, terms=SlaTerms(factor=Decimal(3), bases=7))) == 7
 
 
 def test_a_running_job_has_taken_no_longer_than_it_may() -> None:

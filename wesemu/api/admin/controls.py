@@ -151,17 +151,7 @@ class FaultHandlers:
 
     def _answer(self) -> web.Response:
         calls = [
-            models.FaultBody(
-                operation=fault.operation,
-                times=times,
-                status=fault.status,
-                delay=fault.delay,
-                drop=fault.drop,
-                code=fault.code,
-                message=fault.message,
-                after=fault.after,
-            )
-            for fault, times in self.calls.pending
+            models.FaultBody(**asdict(fault), times=times) for fault, times in self.calls.pending
         ]
         runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self.policy.pending]
         return answer(models.FaultList(faults=[*calls, *runs]))
