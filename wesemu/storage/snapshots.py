@@ -357,20 +357,26 @@ _DAMAGED = (
 
 
 class _Bounded(io.RawIOBase):
-    """A file that tarfile reads in small pieces: a huge extended header would fill the memory."""
+    """A file that refuses a huge extended header, which tarfile would keep in memory.
+
+    tarfile reads a header, however long, without a seek, and seeks before each piece of content.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._left = _CHUNK + tarfile.RECORDSIZE
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _CHUNK:
+        if not 0 <= size <= self._left:
             raise _refused("it has an entry with a huge header")
+        self._left -= size
         return self._file.read(size)
 
     def readable(self) -> bool:
         return True
 
     def seek(self, position: int, whence: int = 0) -> int:
+        self._left = _CHUNK + tarfile.RECORDSIZE
         return self._file.seek(position, whence)
 
     def tell(self) -> int:
