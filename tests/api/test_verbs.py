@@ -151,11 +151,13 @@ async def test_crate_writes_a_zip(wesemu, tmp_path, monkeypatch) -> None:
     status, out, _ = await wesemu("crate", name, "-o", "all.zip", "--outputs", "none")
     assert (status, out) == (0, "all.zip\n")
     assert not any(file.startswith("outputs/") for file in zipfile.ZipFile("all.zip").namelist())
-    (tmp_path / "all.zip").write_text("my own")
-    assert (await wesemu("crate", name, "-o", "all.zip"))[0] == ExitStatus.MACHINE
-    assert (tmp_path / "all.zip").read_text() == "my own"
-    assert (await wesemu("crate", name, "-o", "all.zip", "--overwrite"))[0] == 0
-    assert zipfile.is_zipfile("all.zip")
+    (file := tmp_path / "crates" / f"{name}.crate.zip").write_text("my own")
+    assert (await wesemu("crate", name, "-o", "crates"))[0] == ExitStatus.MACHINE
+    assert file.read_text() == "my own"
+    for named in (("-o", "crates", "--overwrite"), ("-o", str(file))):
+        file.write_text("my own")
+        assert (await wesemu("crate", name, *named))[0] == 0
+        assert zipfile.is_zipfile(file)
 
 
 async def test_cancel_and_remove(wesemu, engine, client) -> None:

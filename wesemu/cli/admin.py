@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Overwrite, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
 
 if TYPE_CHECKING:
     from wesemu.client import ClockReading
@@ -91,18 +91,16 @@ def backup(
     buckets: Annotated[
         bool, typer.Option("--buckets", help="Include all buckets and references.")
     ] = False,
-    overwrite: Overwrite = False,
     data: Data = None,
 ) -> None:
     """Copy the runs of a data directory to one file. A server may run meanwhile."""
     from wesemu.cli.configuration import load_settings
-    from wesemu.cli.output import CommandRefused, ExitStatus, print_note, refuse_existing
+    from wesemu.cli.output import CommandRefused, ExitStatus, print_note
     from wesemu.runs.backup import save_backup
     from wesemu.runs.data_directory import DataDirectory
 
     if file.is_dir():
         raise CommandRefused(f"{file} is a folder; name the file to write", ExitStatus.USAGE)
-    refuse_existing(file, overwrite=overwrite)
 
     runs = save_backup(
         DataDirectory(load_settings(data=data).data), file.absolute(), buckets=buckets
@@ -176,17 +174,11 @@ def reset(
 SnapshotFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
 
-def save_snapshot(
-    file: SnapshotFile,
-    overwrite: Overwrite = False,
-    server: Server = DEFAULT_SERVER,
-    token: Token = None,
-) -> None:
+def save_snapshot(file: SnapshotFile, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     """Write buckets, references, ended runs and emulated time of a server to a file."""
-    from wesemu.cli.output import print_result, refuse_existing
+    from wesemu.cli.output import print_result
     from wesemu.cli.remote import call
 
-    refuse_existing(file, overwrite=overwrite)
     print_result(str(call(server, token, lambda client: client.control.save_snapshot(file))))
 
 

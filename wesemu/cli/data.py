@@ -4,8 +4,6 @@ The verbs work on the data directory. They need no server, and a server may run 
 `bucket put` and `bucket get` talk to a server.
 """
 
-import asyncio
-import filecmp
 import os
 import shutil
 from collections.abc import Iterator
@@ -290,10 +288,7 @@ def copy_object(
     overwrite: Overwrite = False,
     data: Data = None,
 ) -> None:
-    """Copy a file to a bucket, from a bucket, or between buckets.
-
-    A file outside the buckets that has other content is replaced with --overwrite only.
-    """
+    """Copy a file to a bucket, from a bucket, or between buckets."""
     from wesemu.cli.output import print_result, refuse_existing
 
     root = _root(data)
@@ -303,7 +298,7 @@ def copy_object(
         check_data(data)
     file = _source(root, source)
     place = _target(root, target, file.name)
-    if not target.startswith(_SCHEME) and not _have_same_content(place, file):
+    if not target.startswith(_SCHEME) and place != Path(target):  # the target is a folder
         refuse_existing(place, overwrite=overwrite)
     place.parent.mkdir(parents=True, exist_ok=True)
     # a short name, because the name of the file may have the maximum length
@@ -389,23 +384,15 @@ def get_object(
     if not key:
         raise CommandRefused(f"{location} is a bucket; name a file in it", ExitStatus.USAGE)
 
-    name = safe_name(key.rstrip("/").rpartition("/")[2])
-    file = target / name if target.is_dir() else target
+    if target.is_dir():
+        target /= safe_name(key.rstrip("/").rpartition("/")[2])
+        refuse_existing(target, overwrite=overwrite)
+    file = target
 
-    exists = file.is_file()
+    async def act(client: "AsyncClient") -> Path:
+        return await client.bucket(bucket).download(key, file)
 
-    async def act(client: "AsyncClient") -> None:
-        source = client.bucket(bucket)
-        if not (exists and await source.has_content(key, file)):
-            await asyncio.to_thread(refuse_existing, file, overwrite=overwrite)
-            await source.download(key, file)
-
-    call(server, token, act)
-    print_result(str(file))
-
-
-def _have_same_content(first: Path, second: Path) -> bool:
-    return first.is_file() and filecmp.cmp(first, second, shallow=False)
+    print_result(str(call(server, token, act)))
 
 
 def _bucket_and_key(location: str) -> tuple[str, str]:

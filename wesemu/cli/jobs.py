@@ -286,7 +286,8 @@ def crate(
     async def act(client: "AsyncClient") -> Path:
         target = await find(client, job)
         file = output / f"{target.name}.crate.zip" if is_folder else output
-        await asyncio.to_thread(refuse_existing, file, overwrite=overwrite)
+        if is_folder:
+            await asyncio.to_thread(refuse_existing, file, overwrite=overwrite)
         return await client.wes.crate(target.run.id, file, outputs=outputs.value)
 
     print_result(str(call(server, token, act)))

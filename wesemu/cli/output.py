@@ -116,11 +116,13 @@ WholeJobName = Annotated[
 ]
 
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing file in a folder.")
+]
 
 
 def refuse_existing(file: Path, *, overwrite: bool) -> None:
-    """Raise CommandRefused if `file` exists, unless `overwrite`."""
+    """Raise CommandRefused if `file`, which the user did not name, exists; unless `overwrite`."""
     if os.path.lexists(file) and not overwrite:
         raise CommandRefused(
             f"{file} exists already; name another file, or replace it with --overwrite",

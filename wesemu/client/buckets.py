@@ -1,6 +1,5 @@
 """Buckets and objects of the server, by plain requests to `/oss/` (docs/oss.md)."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,15 +46,6 @@ class AsyncBucket:
     async def download(self, key: str, target: Path | str) -> Path:
         """Write an object to the file `target`, or into the folder `target`. Return the file."""
         return await self._transport.download(self._path(key), Path(target), key)
-
-    async def has_content(self, key: str, file: Path) -> bool:
-        """Return whether the object and the file have the same bytes."""
-        content = await asyncio.to_thread(file.open, "rb")
-        with content:
-            async for chunk in self._transport.chunks(self._path(key)):
-                if await asyncio.to_thread(content.read, len(chunk)) != chunk:
-                    return False
-            return not await asyncio.to_thread(content.read, 1)
 
     async def list(self, prefix: str = "") -> list[ObjectEntry]:
         """Return the objects whose keys start with `prefix`, in the order of the keys."""

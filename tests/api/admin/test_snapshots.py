@@ -14,7 +14,6 @@ from support.scripted import scripted_engine
 
 from wesemu.app import create_app
 from wesemu.cli.app import execute
-from wesemu.cli.output import ExitStatus
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.model import LOCAL_OWNER
@@ -173,9 +172,6 @@ async def test_the_command_line_saves_and_loads(
 
     assert await asyncio.to_thread(run, "snapshot", "save", str(file)) == 0
     assert capsys.readouterr().out == f"{file}\n"
-    assert await asyncio.to_thread(run, "snapshot", "save", str(file)) == ExitStatus.MACHINE
-    assert f"{file} exists already" in capsys.readouterr().err
-    assert await asyncio.to_thread(run, "snapshot", "save", str(file), "--overwrite") == 0
     assert await asyncio.to_thread(run, "snapshot", "load", str(file)) == 0
     assert "loaded runs: 0, buckets: 1, references: 0" in capsys.readouterr().err
     assert await asyncio.to_thread(run, "snapshot", "load", str(tmp_path / "none")) == 2

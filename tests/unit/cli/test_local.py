@@ -1,7 +1,6 @@
 """The verbs that need no server: fixture, reference, bucket, doctor."""
 
 import json
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -106,21 +105,21 @@ def test_files_go_into_buckets_and_out_again(wesemu, tmp_path: Path, data: Path)
     assert (tmp_path / "b.txt").read_text() == "hello"
 
 
-def test_verbs_replace_local_files_on_request_only(wesemu, tmp_path: Path, data: Path) -> None:
-    (tmp_path / "a.txt").write_text("hello")
-    wesemu("bucket", "cp", tmp_path / "a.txt", "oss://genes/a.txt", "--data", data)
-    sqlite3.connect(data / "wesemu.db").close()
-    (data / "runs").mkdir(exist_ok=True)
-    (file := tmp_path / "mine").write_text("mine ")  # as long as the object
-    for verb in (("bucket", "cp", "oss://genes/a.txt", file), ("backup", file)):
-        ended = wesemu(*verb, "--data", data)
-        assert (ended.status, file.read_bytes()) == (ExitStatus.MACHINE, b"mine "), verb
-        assert f"{file} exists already" in ended.err
-        assert wesemu(*verb, "--overwrite", "--data", data).status == 0
-        assert file.read_bytes() != b"mine "
+def test_a_copy_replaces_a_local_file_that_was_named_only(
+    wesemu, tmp_path: Path, data: Path
+) -> None:
+    (source := tmp_path / "a.txt").write_text("hello")
+    wesemu("bucket", "cp", source, "oss://genes/a.txt", "--data", data)
+    (file := tmp_path / "folder" / "a.txt").parent.mkdir()
+    file.write_text("mine ")  # as long as the object
+    copy = ("bucket", "cp", "oss://genes/a.txt")
+    ended = wesemu(*copy, file.parent, "--data", data)
+    assert (ended.status, file.read_text()) == (ExitStatus.MACHINE, "mine ")
+    assert f"{file} exists already" in ended.err
+    for named in ((file.parent, "--overwrite"), (file,)):
         file.write_text("mine ")
-    file.write_text("hello")  # the same content is no reason to refuse
-    assert wesemu("bucket", "cp", "oss://genes/a.txt", file, "--data", data).status == 0
+        assert wesemu(*copy, *named, "--data", data).status == 0
+        assert file.read_text() == "hello"
 
 
 @pytest.mark.parametrize(
