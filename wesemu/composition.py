@@ -39,12 +39,7 @@ from wesemu.settings import OidcSettings, Settings
 from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import HttpFetcher
-from wesemu.storage.remote import (
-    RemoteBucket,
-    RemoteBucketSettings,
-    RemoteStore,
-    server_of,
-)
+from wesemu.storage.remote import RemoteBucket, RemoteBucketSettings, RemoteStore, server_of
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.locations import Locations
 from wesemu.workflows.outputs import RemotePublisher
@@ -101,10 +96,7 @@ def gpu_status(node: Node, leases: Path) -> GpuStatus:
 
 
 def choose_gpus(
-    settings: NodeSettings,
-    *,
-    ours: Collection[int] = (),
-    look: Callable[[], Inventory] = find_gpus,
+    settings: NodeSettings, *, ours: Collection[int] = (), look: Callable[[], Inventory] = find_gpus
 ) -> Choice:
     """Choose the GPUs that the settings offer to tasks.
 

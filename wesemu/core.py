@@ -202,11 +202,7 @@ def _node(settings: NodeSettings, leases: Path) -> Node:
     """Detect this machine and declare its capacity in the folder of the leases."""
     chosen = choose_gpus(settings, ours=leased(leases))
     node = node_inventory.detect(
-        settings.cores,
-        settings.memory_mb,
-        gpus=chosen.gpus,
-        notes=chosen.notes,
-        runs=settings.runs,
+        settings.cores, settings.memory_mb, gpus=chosen.gpus, notes=chosen.notes, runs=settings.runs
     )
     for note in node.notes:
         log.warning("note about GPUs", note=note)
@@ -292,9 +288,7 @@ def _tool_config(settings: Settings, node: Node) -> ToolConfig:
 
 def _limits(settings: LimitSettings) -> RunLimits:
     return RunLimits(
-        minutes=settings.run_minutes,
-        size=settings.bytes,
-        runs_per_owner=settings.runs_per_owner,
+        minutes=settings.run_minutes, size=settings.bytes, runs_per_owner=settings.runs_per_owner
     )
 
 

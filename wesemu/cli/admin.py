@@ -51,8 +51,7 @@ async def _rebuild(settings: "Settings") -> tuple[int, int]:
 
 def prune(
     older_than: Annotated[
-        str,
-        typer.Option(help="Minimum time since the end of a run: 30d, 12h.", metavar="LENGTH"),
+        str, typer.Option(help="Minimum time since the end of a run: 30d, 12h.", metavar="LENGTH")
     ],
     keep_outputs: Annotated[
         bool,
@@ -202,8 +201,7 @@ def show(as_json: AsJson = False, server: Server = DEFAULT_SERVER, token: Token 
 
 def advance(
     length: Annotated[
-        str,
-        typer.Argument(metavar="LENGTH", help="80m, 1h20m, 90s or 2d.", show_default=False),
+        str, typer.Argument(metavar="LENGTH", help="80m, 1h20m, 90s or 2d.", show_default=False)
     ],
     as_json: AsJson = False,
     server: Server = DEFAULT_SERVER,
@@ -342,8 +340,7 @@ def fault_from_flags(
     if others or not fitting:
         flags = [f"--{name.replace('_', '-')}" for name in (of_runs if is_run else of_calls)]
         raise CommandRefused(
-            f"give at least one flag for {operation}, only of: {', '.join(flags)}",
-            ExitStatus.USAGE,
+            f"give at least one flag for {operation}, only of: {', '.join(flags)}", ExitStatus.USAGE
         )
     if is_run:
         return {"next_run": runs, "times": times}

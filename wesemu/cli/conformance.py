@@ -46,8 +46,7 @@ def conformance(
         typer.Option(help="Bearer token for the server.", metavar="TOKEN", show_default=False),
     ] = None,
     workflow: Annotated[
-        Path | None,
-        typer.Option(help="A workflow to run instead of wesemu's own.", metavar="FILE"),
+        Path | None, typer.Option(help="A workflow to run instead of wesemu's own.", metavar="FILE")
     ] = None,
     workflow_type: Annotated[
         str | None,

@@ -98,7 +98,6 @@ def fixture(
 
 # --- `wesemu reference` ---
 
-
 Mapper = Literal["bwa", "bwa-mem2", "bwa-mem3"]
 
 

@@ -191,8 +191,7 @@ def tasks(
 def outputs(
     job: JobName,
     download: Annotated[
-        Path | None,
-        typer.Option(help="Download all results into this folder.", metavar="DIR"),
+        Path | None, typer.Option(help="Download all results into this folder.", metavar="DIR")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of --download that exist.")

@@ -77,8 +77,7 @@ Region = Annotated[str, typer.Option(help="Echoed by the server; local buckets h
 Node = Annotated[
     NodeChoice | None,
     typer.Option(
-        help="Run the job on the CPU or on GPUs.",
-        show_default="the setting of the server",
+        help="Run the job on the CPU or on GPUs.", show_default="the setting of the server"
     ),
 ]
 Gpus = Annotated[

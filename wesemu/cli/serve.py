@@ -55,8 +55,7 @@ def serve(
         bool, typer.Option("--insecure", help="Listen beyond loopback without credentials.")
     ] = False,
     adopt_data: Annotated[
-        bool,
-        typer.Option("--adopt-data", help="Use a data directory that contains other files."),
+        bool, typer.Option("--adopt-data", help="Use a data directory that contains other files.")
     ] = False,
     ready_file: Annotated[
         Path | None,

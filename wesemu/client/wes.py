@@ -203,12 +203,7 @@ class WesOperations:
             return await self._transport.call("POST", f"{_ROOT}/runs", form=form)
 
     async def resume(
-        self,
-        run_id: str,
-        params: JsonObject,
-        *,
-        from_scratch: bool = False,
-        dry_run: bool = False,
+        self, run_id: str, params: JsonObject, *, from_scratch: bool = False, dry_run: bool = False
     ) -> JsonObject:
         """Submit the request of an ended run again, with its finished files (an addition to WES).
 

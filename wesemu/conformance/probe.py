@@ -208,10 +208,7 @@ def form_data(
         form.add_field(name, text)
     for name, content in attachments:
         form.add_field(
-            "workflow_attachment",
-            content,
-            filename=name,
-            content_type="application/octet-stream",
+            "workflow_attachment", content, filename=name, content_type="application/octet-stream"
         )
     return form
 

@@ -160,9 +160,7 @@ def _line(title: str, x: str, y: str, points: Points) -> JsonObject | None:
         return None
     left, right = min(place for place, _ in shown), max(place for place, _ in shown)
     top = max(value for _, value in shown)
-    return _plot(title, x, y, top, _ends(left, right)) | {
-        "path": _path(shown, left, right, top),
-    }
+    return _plot(title, x, y, top, _ends(left, right)) | {"path": _path(shown, left, right, top)}
 
 
 def _histogram(title: str, x: str, y: str, points: Points) -> JsonObject | None:

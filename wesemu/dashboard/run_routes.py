@@ -37,7 +37,6 @@ _REPORT_POLICY = (
 )
 """Content-Security-Policy of reports: their scripts run without an origin, and load nothing."""
 
-
 _STORAGE = b"""<script>
 for (const name of ["localStorage", "sessionStorage"]) {
   const items = new Map();

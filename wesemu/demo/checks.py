@@ -21,7 +21,6 @@ from wesemu.runs.sla import ServiceLevel, promise
 BUCKET = "demo"
 REFERENCE = "demo"
 
-
 ShowProgress = Callable[[str, RunState, int, int], None]
 """Called with the name and state of a run, the number of ended tasks and of all tasks."""
 

@@ -55,11 +55,7 @@ class ForkserverClient:
     """
 
     def __init__(
-        self,
-        engine: str,
-        python: str,
-        environment: Mapping[str, str],
-        ahead: Sequence[str] = (),
+        self, engine: str, python: str, environment: Mapping[str, str], ahead: Sequence[str] = ()
     ) -> None:
         self._name = f"the forkserver of {engine}"
         self._command = [python, "-P", "-c", _FORKSERVER]

@@ -16,14 +16,7 @@ from wesemu.engines.attempt import Attempt, TaskProcess, Usage
 from wesemu.engines.event_log import EventLog, now
 from wesemu.engines.leases import Lease, LeaseClient, LeasesClosed
 from wesemu.engines.processes import identify, terminate_group
-from wesemu.runs.model import (
-    DETAIL_PATHS,
-    JsonObject,
-    Resources,
-    TaskDetails,
-    TaskLog,
-    TaskState,
-)
+from wesemu.runs.model import DETAIL_PATHS, JsonObject, Resources, TaskDetails, TaskLog, TaskState
 from wesemu.runs.run_directory import Workspace
 
 # Task numbers: a job keeps its number when the run is resumed.

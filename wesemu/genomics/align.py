@@ -146,8 +146,7 @@ def _contigs(reference: str) -> list[Contig]:
         contigs = read_contigs(reference)
     except (OSError, ValueError, IndexError, StopIteration) as error:
         raise InputError(
-            f"{reference} has no bwa index that can be read; run `bwa index` on it.",
-            file=reference,
+            f"{reference} has no bwa index that can be read; run `bwa index` on it.", file=reference
         ) from error
     check_names((contig.name for contig in contigs), reference)
     return contigs
@@ -161,11 +160,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="wesemu.genomics.align", description=__doc__)
     parser.add_argument("--reference", required=True, help="FASTA with bwa's index beside it")
     parser.add_argument(
-        "--reads",
-        nargs="+",
-        action="append",
-        required=True,
-        help="a pair, or one interleaved file",
+        "--reads", nargs="+", action="append", required=True, help="a pair, or one interleaved file"
     )
     parser.add_argument("--read-group", action="append", required=True, metavar="@RG…")
     parser.add_argument("--threads", type=int, default=1)

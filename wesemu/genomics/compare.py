@@ -59,7 +59,6 @@ def anchored(sequence: str, start: int, ref: str, alt: str) -> tuple[int, str, s
 
 # Match the alleles of two call sets by the haplotypes that they make.
 
-
 WINDOW = 30  # bp: changes nearer to each other are matched together
 MAX_HETEROZYGOUS = 8  # in one window: n of them have 2 ** (n - 1) phases
 
@@ -367,12 +366,7 @@ class Comparison:
 
 
 def compare(
-    truth: Path,
-    calls: Path,
-    reference: Path,
-    *,
-    bed: Path | None = None,
-    min_quality: float = 20.0,
+    truth: Path, calls: Path, reference: Path, *, bed: Path | None = None, min_quality: float = 20.0
 ) -> Comparison:
     """Score the first sample of `calls` against the first sample of `truth`.
 
@@ -394,12 +388,7 @@ def compare(
 
 
 def verdicts(
-    truth: Path,
-    calls: Path,
-    reference: Path,
-    *,
-    bed: Path | None = None,
-    min_quality: float = 20.0,
+    truth: Path, calls: Path, reference: Path, *, bed: Path | None = None, min_quality: float = 20.0
 ) -> Iterator[tuple[str, str, Verdict]]:
     """Yield name, sequence and verdict of each contig; arguments and errors as for `compare`."""
     expected, called = read_vcf(truth), read_vcf(calls, min_quality)

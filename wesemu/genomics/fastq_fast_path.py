@@ -124,13 +124,7 @@ def plain_block(
     bases = sum(lengths)
     if sum(map(len, whole)) > 2 * bases + _LONGEST_HEADS * len(lengths):
         return None
-    return PlainBlock(
-        whole,
-        rests,
-        pairs,
-        bases,
-        mates[0].heads[-1][1:] if pairs else b"",
-    )
+    return PlainBlock(whole, rests, pairs, bases, mates[0].heads[-1][1:] if pairs else b"")
 
 
 def _common_names(first: list[bytes], second: list[bytes]) -> list[bytes] | None:

@@ -14,7 +14,6 @@ from wesemu.errors import InputError
 
 # The type of a file by its first bytes.
 
-
 GZIP_MAGIC = b"\x1f\x8b"
 
 _SAM = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")
@@ -64,7 +63,6 @@ def looks_like(head: bytes) -> str:
 
 
 # gzip data, decompressed by isal where it has a wheel: three times as fast as zlib.
-
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that ends BAM and bgzip files (SAM specification 4.1.2)."""
@@ -201,7 +199,6 @@ def open_gzip(file: "Path | BufferedReader[Any]") -> "BufferedReader[Any]":
 
 
 # FASTQ.
-
 
 LONGEST_RECORD = 8 << 20
 """Bytes of one record, all four lines. A longer one is refused before it fills the memory."""

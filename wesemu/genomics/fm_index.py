@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 # Write the index of bwa-mem3.
 
-
 SUFFIX = ".bwt.2bit.64"
 
 _ROWS = 64  # in a block
@@ -203,7 +202,6 @@ def _suffix_array(transform: _BwtFile) -> "Iterator[NDArray[np.generic]]":
 
 
 # Compare an index with its sequence.
-
 
 _WHOLE_ROWS = 200_000
 _WINDOWS = 256

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 # bwa-mem3: bwa's alignments in less CPU time.
 
-
 # BAM, SAM specification 4.2. A record begins with its length.
 _FIXED = struct.Struct("<4x8xB3xHHi")  # lengths of name and CIGAR, flag, length of the sequence
 _FIXED_BYTES = 36
@@ -223,7 +222,6 @@ def _bgzf(data: bytes) -> bytes:
 
 # bwa mem of pybwa.
 
-
 Item = TypeVar("Item")
 
 _INDEX_ALL = 7  # BWA_IDX_ALL
@@ -278,12 +276,7 @@ class WheelMapper:
     """
 
     def __init__(
-        self,
-        reference: str,
-        *,
-        threads: int,
-        header: Callable[[str], str],
-        output: BinaryIO,
+        self, reference: str, *, threads: int, header: Callable[[str], str], output: BinaryIO
     ) -> None:
         version, path = wheel_version("bwa mem"), library_path("bwa mem")
         if version is None or path is None:
@@ -369,10 +362,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "sam_hdr_write": (number, [pointer, pointer]),
         "sam_write1": (number, [pointer, pointer, pointer]),
         "bams_destroy": (None, [pointer]),
-        "mem_process_seqs": (
-            None,
-            [pointer] * 4 + [ctypes.c_int64, number] + [pointer] * 3,
-        ),
+        "mem_process_seqs": (None, [pointer] * 4 + [ctypes.c_int64, number] + [pointer] * 3),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

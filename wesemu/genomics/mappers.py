@@ -22,7 +22,6 @@ from wesemu.genomics.fastq import PairedReader
 
 # Lanes, programs, and a SAM header that is the same on every machine.
 
-
 BWA = ("bwa", "mem", "-K", "10000000", "-Y")
 """A fixed -K makes the alignments independent of the threads. -Y soft-clips supplementary
 alignments, as GATK and Parabricks need them."""
@@ -80,7 +79,6 @@ def header_text(
 
 
 # Command templates of mappers that users bring: arguments with placeholders, without a shell.
-
 
 READS = "reads"
 PLACEHOLDERS = (READS, "first", "second", "read_group", "threads", "gpus", "reference")
@@ -162,7 +160,6 @@ def _placeholders(name: str, word: str) -> set[str]:
 
 
 # Native mappers.
-
 
 _BLOCK = 1 << 20
 _HEADER_LINES = (b"@HD\t", b"@SQ\t", b"@RG\t", b"@PG\t", b"@CO\t")

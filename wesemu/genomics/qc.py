@@ -1,9 +1,9 @@
 """Check a finished BAM and write its reports: `python -m wesemu.genomics.qc`.
 
-The BAM must hold every read that was counted in the FASTQ, be sorted, have the contigs of the
-reference and an end mark. The reports are flagstat as JSON and as text, with one pass over the BAM
-instead of two, idxstats from the index alone, and the summary of the run. Reports of samtools may
-come through pipes.
+The BAM must have every read that was counted in the FASTQ, be sorted, and have the contigs of the
+reference and an end mark. The reports are flagstat (as JSON and as text, from one pass over the
+BAM), idxstats (from the index alone) and the summary of the run. Reports of samtools may come
+through pipes.
 
 With `--state` it also checks that the reference has not changed.
 

@@ -92,7 +92,6 @@ def check_files_differ(lanes: Iterable[Iterable[NamedFile]]) -> None:
 
 # Read groups.
 
-
 DEFAULT_SAMPLE = "sample"
 """The name of a sample without a name."""
 

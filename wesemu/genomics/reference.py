@@ -76,7 +76,7 @@ class ReferenceStore:
     """Registered references in `root/<name>/genome.fa`, and prepared ones in the cache.
 
     `cache/references/<sha256>/genome.fa` holds references prepared from other FASTA files;
-    `cache/references/records` what was learnt by reading files.
+    `cache/references/records` holds results of reading files (`ReferenceRecords`).
 
     The methods block, for an hour with a human genome. `close`, called from another thread, kills
     their child processes, and they raise `SystemFault`. Tools are resolved when first needed.

@@ -377,7 +377,6 @@ def _key(kind: str, states: list[State | None]) -> str:
 # The index format of a BAM or VCF. BAI and TBI have positions up to 2^29 (SAM specification 5.2);
 # CSI has no such limit. The choice depends on the longest contig alone.
 
-
 IndexFormat = Literal["bai", "csi"]
 
 LONGEST_IN_BAI = (1 << 29) - 1
@@ -422,7 +421,6 @@ def _format_for(longest: int) -> IndexFormat:
 
 
 # The list of ALT contigs beside a FASTA: `X.alt`, or `X.64.alt` from bwa 0.6 and bwa.kit.
-
 
 ALTERNATE_SUFFIXES = (".alt", ".64.alt")
 

@@ -168,7 +168,6 @@ MIGRATIONS: tuple[str, ...] = (
 )
 """Step N brings `PRAGMA user_version` from N to N + 1. Never edit a released step; add one."""
 
-
 T = TypeVar("T")
 
 _QUICKLY_CHECKED = 32 << 20

@@ -145,8 +145,7 @@ class Callbacks:
             self._guard.check(url)
         except AddressRefused as error:
             raise InvalidRequest(
-                f"{url[:80]!r}: {error}",
-                field="workflow_engine_parameters.callback_url",
+                f"{url[:80]!r}: {error}", field="workflow_engine_parameters.callback_url"
             ) from error
 
     def moved(self, run: Run) -> None:

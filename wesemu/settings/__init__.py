@@ -307,10 +307,7 @@ class Settings(BaseSettings):
     """All settings of one server."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WESEMU_",
-        env_nested_delimiter="__",
-        toml_file="wesemu.toml",
-        extra="forbid",
+        env_prefix="WESEMU_", env_nested_delimiter="__", toml_file="wesemu.toml", extra="forbid"
     )
 
     data: Path = Path(".wesemu")

@@ -45,7 +45,7 @@ class BucketAdmin:
         return self._buckets.names()
 
     def all(self) -> list[BucketInfo]:
-        """Sorted by name."""
+        """Return all buckets, sorted by name."""
         return [self.info(name) for name in self.names()]
 
     def info(self, bucket: str) -> BucketInfo:
@@ -62,7 +62,7 @@ class BucketAdmin:
                 (self._root / bucket).mkdir(parents=True, exist_ok=True)
             except FileExistsError as error:
                 raise BucketTaken(
-                    f"{bucket!r} is a file where buckets are folders; take another name",
+                    f"{bucket!r} is a file in the folder of the buckets; choose another name",
                     field=BUCKET,
                 ) from error
 
@@ -91,8 +91,8 @@ class BucketAdmin:
                     shutil.rmtree(folder)
                 except OSError as error:
                     raise SystemFault(
-                        f"the bucket {name!r} cannot be removed: {os_reason(error)}; look at its "
-                        "files' permissions"
+                        f"the bucket {name!r} cannot be removed: {os_reason(error)}; check the "
+                        "permissions of its files"
                     ) from error
 
     def statistics(self, bucket: str) -> BucketStatistics:

@@ -114,8 +114,7 @@ def read_pairs(folder: Path, *, field: str | None = None) -> list[tuple[Path, Pa
             raise InvalidRequest(
                 f"{_relative(folder, other)} and {_relative(folder, path)} in "
                 f"{folder.name!r} seem to be the same reads, for example before and after "
-                "trimming; take one away, or "
-                "name the files",
+                "trimming; remove one, or name the files",
                 field=field,
             )
         pairs.setdefault(file.pair, {})[file.mate] = path
@@ -358,8 +357,7 @@ class Buckets:
         for parent in path.relative_to(folder).parents:
             if (folder / parent).exists() and not (folder / parent).is_dir():
                 raise InvalidRequest(
-                    f"{url} cannot be written: {str(parent)!r} is a file, not a folder",
-                    field=field,
+                    f"{url} cannot be written: {str(parent)!r} is a file, not a folder", field=field
                 )
         return path
 
@@ -399,8 +397,7 @@ def parse(url: str, *, field: str | None = None) -> tuple[str, str]:
     bucket, slash, key = url.removeprefix(SCHEME).partition("/")
     if not url.startswith(SCHEME) or not slash or not key:
         raise InvalidRequest(
-            f"{_quoted(url)} is not a location in a bucket; write oss://<bucket>/<key>",
-            field=field,
+            f"{_quoted(url)} is not a location in a bucket; write oss://<bucket>/<key>", field=field
         )
     return bucket, key
 

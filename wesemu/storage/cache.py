@@ -21,7 +21,6 @@ from wesemu.storage.remote import ByteCallback, Source
 
 # Blobs: contents by their SHA-256, and records of the content of each source.
 
-
 _STALE_NANOSECONDS = 7 * 24 * 3600 * 10**9
 _HASH = re.compile(r"[0-9a-f]{64}")
 _CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
@@ -234,8 +233,8 @@ class InputCache:
     async def fetch(self, source: Source, target: Path, report: ByteCallback) -> CachedInput:
         """Put the content of `source` at `target`.
 
-        Raise as `HttpFetcher.fetch` and the source. Cancelling a caller returns at once; cancelling
-        the last one stops the download.
+        Raises the errors of `HttpFetcher.fetch` and of the source. A cancelled caller returns at
+        once. When all callers are cancelled, the download stops.
         """
         while True:  # `trim` may remove the blob before it is linked
             fetched = await self._join_or_start(source, report)

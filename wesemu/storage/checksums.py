@@ -14,7 +14,6 @@ from typing import Any
 
 # CRC-64 of OSS and .xz: polynomial ECMA-182, reflected, initial value and final XOR all ones.
 
-
 Crc64 = Callable[[bytes, int], int]
 """Takes the next bytes and the checksum of all bytes before (0 at the start); returns the checksum
 of all of them.
@@ -56,10 +55,10 @@ def combine_crc64(pieces: Iterable[tuple[int, int]]) -> int:
 
 
 def _library_names() -> Iterator[str | None]:
-    """Yield names for `ctypes.CDLL`.
+    """Yield names for `ctypes.CDLL`: the module `_lzma`, then liblzma itself.
 
-    A symbol is also searched in the libraries that a module is linked with. None stands for the
-    program itself.
+    Symbols of the libraries that a module is linked with are found through the module. Without a
+    file, `_lzma` is a part of the Python program, which None stands for.
     """
     yield getattr(_lzma, "__file__", None)
     if (library := ctypes.util.find_library("lzma")) is not None:
@@ -162,7 +161,7 @@ def stated_checksums(headers: Mapping[str, str], *, by_s3: bool = False) -> tupl
     for name, value in _list_members(headers.get("repr-digest", "")):
         if name == "sha-256":
             checksums.append(_base64(SHA256, value.strip(":")))
-    # The hash is that of the stored bytes: the server may have decompressed them on the way.
+    # x-goog-hash covers the stored bytes; the server may have decompressed them for this response.
     is_stored_as_sent = headers.get("x-goog-stored-content-encoding", "identity") == "identity"
     for name, value in _list_members(headers.get("x-goog-hash", "")):
         if name == "md5" and is_stored_as_sent:

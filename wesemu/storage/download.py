@@ -246,7 +246,8 @@ class _Download:
         return ReceivedFile(partial.checksums.size, sha256.hex(), validators)
 
     def _headers(self, offset: int) -> dict[str, str]:
-        """Return the headers of the next request: for the missing rest, or only for a new file."""
+        """Return the headers of the next request: for the rest of the file, or for a changed file
+        only."""
         if offset:
             return {"Range": f"bytes={offset}-", "If-Range": self._partial.expected.etag or ""}
         if self._known is None:
@@ -258,7 +259,7 @@ class _Download:
         return {}
 
     async def _start(self, response: aiohttp.ClientResponse) -> None:
-        """Start with an empty file. Raise TransientError if it is not the one that was stated."""
+        """Start with an empty file. Raise TransientError if the store states another file."""
         size, stated = response.content_length, self._stated
         etag = unquoted_etag(response.headers.get("ETag"))
         if stated.etag is not None and etag not in ("", unquoted_etag(stated.etag)):

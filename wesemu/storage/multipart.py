@@ -84,7 +84,7 @@ class MultipartUploads:
         upload: UploadFile,
         digests: Digests,
     ) -> UploadPart:
-        """Make a finished file the part, in place of an earlier one with this number.
+        """Store a finished file as a part. It replaces an earlier part with this number.
 
         Raise UploadNotFound.
         """

@@ -27,7 +27,7 @@ from wesemu.storage.checksums import Crc64, combine_crc64
 from wesemu.storage.listing import KeyPage, KeyWalk, page
 from wesemu.storage.upload_buffer import Digests, UploadFile, held_open
 
-# Records: what the object's file itself does not hold.
+# Records: digests and metadata of objects, which the files themselves do not contain.
 
 _STAMP_LENGTH = 5
 _EARLIER = ".earlier"
@@ -74,11 +74,11 @@ class MetadataStore:
         return None
 
     def save(self, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
-        """Save the record without syncing it: an object without a record is one made by hand."""
+        """Save the record without syncing it. Without it, the file counts as put there by hand."""
         self._write(self._path(key), key, stat, record)
 
     def keep(self, key: str, stat: os.stat_result) -> None:
-        """Keep the record of the present file, in case its replacement is undone."""
+        """Keep the record of the current file, in case its replacement is undone."""
         if (record := self.load(key, stat)) is not None:
             self._write(self._path(key).with_suffix(_EARLIER), key, stat, record)
 
@@ -128,7 +128,7 @@ class ObjectInfo:
     """The current state of an object.
 
     Without a matching record, `record` is empty, and the ETag is a hash of size and mtime with the
-    suffix `-1`, so clients do not take it for an MD5.
+    suffix `-1`, so clients do not mistake it for an MD5.
     """
 
     key: str
@@ -469,7 +469,7 @@ def _append_to(
 ) -> ObjectInfo:
     """Append to an existing object. The caller holds the key's lock."""
     if before.record.kind != "Appendable":
-        raise NotAppendable(f"{target.key!r} was not made by appending; upload it anew instead")
+        raise NotAppendable(f"{target.key!r} was not created by AppendObject; upload it as a whole")
     if position != before.size:
         raise WrongPosition(
             f"{target.key!r} has {before.size} bytes; append there, not at {position}",

@@ -29,8 +29,9 @@ class ExpectedFile:
 class PartialFile:
     """A partial file in `folder`.
 
-    All methods block; one thread at a time, except `close`. On `close` the received bytes are kept
-    if a strong ETag can prove that the rest belongs to them (RFC 9110, 13.1.5).
+    All methods block. Only one thread at a time may call them, except `close`. On `close`, the
+    received bytes are kept if the file has a strong ETag: it will prove that the rest is of the
+    same file (RFC 9110, 13.1.5).
     """
 
     def __init__(self, folder: Path, name: str, crc64: Crc64 | None = None) -> None:
@@ -120,7 +121,8 @@ class PartialFile:
                     self.path.unlink(missing_ok=True)
 
     def abandon(self) -> None:
-        """Close the file for good: a thread that a cancelled request left opens it no more."""
+        """Close the file for good: a thread of a cancelled request may still run, and cannot open
+        it again."""
         with self._lock:
             self._abandoned = True
         self.close()

@@ -61,9 +61,10 @@ _UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR,
 
 @dataclass(frozen=True, slots=True)
 class SnapshotState:
-    """What a snapshot has besides files.
+    """The contents of a snapshot other than files.
 
-    Emulated time, the state of a seeded IdSource, and the ids of runs in the order of submission.
+    These are emulated time, the state of a seeded IdSource, and the ids of runs in the order of
+    submission.
     """
 
     emulated: datetime

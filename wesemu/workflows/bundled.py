@@ -1,4 +1,4 @@
-"""Bundled pipelines: requests are checked, inputs found, outputs named, runs configured.
+"""Bundled pipelines: checks requests, finds inputs, names outputs, and configures runs.
 
 The parts of this module are GPU support, the configuration of a run, tool settings, and
 `BundledPipelines`, which plans and prepares runs.
@@ -55,7 +55,6 @@ from wesemu.workflows.results import (
 from wesemu.workflows.staging import InputStager
 
 # GPU support: the schema of a pipeline's configuration declares it.
-
 
 _SCHEMA = "workflow/schemas/config.schema.yaml"
 _KEY = "accelerator"
@@ -173,8 +172,8 @@ def parabricks_problem(params: MappingParams, tools: ToolConfig) -> str | None:
 def mapper_of(params: MappingParams, gpu_config: JsonObject) -> str:
     """Return the program that reads the reference's index.
 
-    On GPUs Parabricks' fq2bam replaces bwa and reads bwa's index, whichever mapper replaces bwa on
-    this machine's CPU.
+    On GPUs, Parabricks' fq2bam replaces bwa and reads bwa's index. This does not depend on the
+    mapper that replaces bwa on the CPU of this machine.
     """
     return "fq2bam" if gpu_config and params.mapper == "bwa" else params.mapper
 

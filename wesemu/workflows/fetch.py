@@ -329,7 +329,6 @@ def _url_error(message: str) -> InvalidRequest:
 
 # Workflows by URL.
 
-
 LIMIT = 32 << 20
 SECONDS = 60.0
 _SCHEMES = ("http://", "https://", "trs://")
@@ -341,11 +340,7 @@ class RemoteWorkflows:
     """Fetches at most `LIMIT` bytes within `seconds`, from `web` if given and below `folders`."""
 
     def __init__(
-        self,
-        web: WorkflowWeb | None,
-        folders: Sequence[Path] = (),
-        *,
-        seconds: float = SECONDS,
+        self, web: WorkflowWeb | None, folders: Sequence[Path] = (), *, seconds: float = SECONDS
     ) -> None:
         self._web = web
         self._folders = folders

@@ -35,7 +35,6 @@ from wesemu.workflows.staging import staged_path
 
 # Indexing of references, in threads.
 
-
 _CLOSE_SECONDS = 2.0
 _THREADS = 4
 
@@ -142,8 +141,8 @@ class LaneFiles:
 class Inputs:
     """Finds the files that a request names. Synchronous and quick.
 
-    Errors carry the parameter's name. Before the run starts, remote locations are checked, but
-    without network access.
+    Errors carry the parameter's name. Before the start of the run, the checks of remote locations
+    do not access the network.
     """
 
     def __init__(

@@ -227,8 +227,8 @@ class Locations:
             inside = False
         if not inside:
             raise InvalidRequest(
-                f"{redacted_url(url)} is below no folder that the setting "
-                "inputs.file_roots opens; add the folder there, or copy the file into a bucket",
+                f"{redacted_url(url)} is outside of the folders in the setting "
+                "inputs.file_roots; add its folder there, or copy the file into a bucket",
                 field=field,
             )
         if not path.exists():

@@ -23,7 +23,6 @@ from wesemu.workflows.params import MappingParams, WgsParams
 
 # Uploads of results to remote buckets.
 
-
 _ABORT_SECONDS = 10.0
 
 log = structlog.get_logger("wesemu.delivery")

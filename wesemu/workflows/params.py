@@ -10,14 +10,7 @@ name.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.ploidy import DIPLOID, parse_ploidy
@@ -31,7 +24,6 @@ FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 DEFAULT_REFERENCE = "hs37d5"
 
 LocationText = Annotated[str, Field(min_length=1, max_length=2048)]
-
 
 MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3", "minimap2")
 """The built-in mappers."""

@@ -68,8 +68,8 @@ def place(
     """Choose the placement and the resources of a request.
 
     `gpu_capable`: the workflow has GPU steps. `gpu_problem`: the reason why it cannot use a GPU.
-    With neither, it is unknown
-    whether the workflow uses GPUs. Raise InvalidRequest for resources that the node does not have.
+    Without both, it is unknown whether the workflow uses GPUs. Raise InvalidRequest for resources
+    that the node does not have.
     """
     requested = _requested_gpus(parameters)
     kind = _requested_kind(parameters, node.default)
@@ -102,7 +102,7 @@ def place(
 def resources_at_start(run: Run, node: NodeOffer) -> Resources:
     """Return the resources of a run that starts now: the server's GPUs may have changed.
 
-    Raise EngineFault if the node no longer has what the run was placed on.
+    Raise EngineFault if the node has fewer GPUs than the run needs.
     """
     if run.placement is not None and run.placement.kind == "cpu":
         return run.resources
@@ -184,8 +184,7 @@ def _no_gpu(parameters: Mapping[str, str]) -> InvalidRequest:
         GPUS if value_of(parameters, NODE) is None and value_of(parameters, GPUS) else NODE,
         "asks for a GPU, and this node has none; leave it out or write node = cpu. On the "
         "server, `wesemu doctor --gpu` shows the reason, and the setting node.without_gpu lets "
-        "such "
-        "runs wait or use the CPU",
+        "such runs wait or use the CPU",
     )
 
 

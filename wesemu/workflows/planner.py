@@ -12,15 +12,7 @@ from urllib.parse import urlsplit
 
 from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
-from wesemu.runs.model import (
-    Graph,
-    Owner,
-    Resources,
-    Run,
-    RunFailure,
-    RunRequest,
-    workflow_kind,
-)
+from wesemu.runs.model import Graph, Owner, Resources, Run, RunFailure, RunRequest, workflow_kind
 from wesemu.runs.ports import Engine, LaunchRequest, Plan, ProgressCallback, Results
 from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, make_executable, safe_name
 from wesemu.runs.sla import ServiceLevel

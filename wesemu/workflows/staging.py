@@ -1,4 +1,4 @@
-"""Staging: remote inputs are fetched into the run directory before its tasks start.
+"""Staging: fetches the remote inputs of a run into its directory before its tasks start.
 
 `inputs/<hash of the location>/` holds `file/<name>`, or `folder/…` with the reads of a remote
 folder. A resumed run does not fetch them again.
@@ -148,9 +148,7 @@ class InputStager:
         progress.more(len(names) - 1)
         coroutines = [
             self._fetch(
-                RemoteKey(remote.bucket, f"{folder}/{name}"),
-                target / "coming" / name,
-                progress,
+                RemoteKey(remote.bucket, f"{folder}/{name}"), target / "coming" / name, progress
             )
             for name in names
         ]

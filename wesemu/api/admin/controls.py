@@ -91,10 +91,7 @@ class ClockHandlers:
         clock = self._control.clock
         return answer(
             models.ClockResponse(
-                now=clock.now(),
-                wall=self._wall.now(),
-                speed=clock.rate.speed,
-                pace=self._pace,
+                now=clock.now(), wall=self._wall.now(), speed=clock.rate.speed, pace=self._pace
             )
         )
 

@@ -133,10 +133,7 @@ class MetricsHandlers:
                 MetricSample(took.number, labels, "_count"),
             ]
         yield _family(
-            "run_seconds",
-            "histogram",
-            "Real seconds that the tools of ended runs took.",
-            samples,
+            "run_seconds", "histogram", "Real seconds that the tools of ended runs took.", samples
         )
         results = [
             MetricSample(number, {"level": level, "result": "met" if met else "missed"})

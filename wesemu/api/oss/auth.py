@@ -27,9 +27,8 @@ _FIELD = re.compile(r"([A-Za-z]+)[:=]([^,\s]+)")
 _ALWAYS_SIGNED = ("content-type", "content-md5")
 _SUBRESOURCE_NAMES = """accessPoint accessPointPolicy acl append asyncFetch bucketArchiveDirectRead
     bucketInfo callback callback-var cname comp continuation-token cors delete encryption endTime
-    group
-    httpsConfig inventory inventoryId lifecycle link live location logging metaQuery objectInfo
-    objectMeta partNumber policy position publicAccessBlock qos qosInfo qosRequester
+    group httpsConfig inventory inventoryId lifecycle link live location logging metaQuery
+    objectInfo objectMeta partNumber policy position publicAccessBlock qos qosInfo qosRequester
     redundancyTransition referer regionList replication replicationLocation replicationProgress
     requestPayment requesterQosInfo resourceGroup resourcePool resourcePoolBuckets
     resourcePoolInfo response-cache-control response-content-disposition

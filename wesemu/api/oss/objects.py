@@ -126,10 +126,7 @@ class ObjectHandlers:
             digests = await asyncio.to_thread(target.finish)
             kept = record_from_headers(request) if replaces else source.info.record
             record = ObjectRecord(
-                etag=digests.etag,
-                crc64=digests.crc64,
-                headers=kept.headers,
-                metadata=kept.metadata,
+                etag=digests.etag, crc64=digests.crc64, headers=kept.headers, metadata=kept.metadata
             )
             info = await asyncio.to_thread(
                 self._store.put, call.bucket, call.key, target, record, overwrite=overwrite

@@ -37,11 +37,7 @@ class TokenAuthenticator:
     """
 
     def __init__(
-        self,
-        tokens: Mapping[str, str],
-        *,
-        guarded: bool = False,
-        verifier: Verifier | None = None,
+        self, tokens: Mapping[str, str], *, guarded: bool = False, verifier: Verifier | None = None
     ) -> None:
         self._is_open = not tokens and not guarded and verifier is None
         self._verifier = verifier

@@ -148,7 +148,6 @@ def _tag(text: str) -> tuple[str, str]:
         )
     if name in FIGURE_TAGS:
         raise InvalidRequest(
-            f"{name} is computed by the server; filter by one of your own tags",
-            field="tag",
+            f"{name} is computed by the server; filter by one of your own tags", field="tag"
         )
     return name, value

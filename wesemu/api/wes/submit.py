@@ -239,8 +239,7 @@ def _single_attachment(attachments: Sequence[str], facts: ServiceFacts) -> str:
         return attachments[0]
     bundled = " or ".join(facts.bundled)
     raise _invalid(
-        "workflow_url",
-        f"is missing; name a bundled pipeline ({bundled}) or one of the attachments",
+        "workflow_url", f"is missing; name a bundled pipeline ({bundled}) or one of the attachments"
     )
 
 

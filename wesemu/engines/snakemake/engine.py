@@ -138,8 +138,7 @@ class SnakemakeEngine:
         if self.executor not in ON_SLURM:
             return self._cluster
         cluster = replace(
-            self._cluster,
-            task_cores=await asyncio.to_thread(largest_node, self._cluster.partition),
+            self._cluster, task_cores=await asyncio.to_thread(largest_node, self._cluster.partition)
         )
         if self.executor == "slurm-plugin":
             return replace(cluster, accounting=await asyncio.to_thread(has_accounting))

@@ -51,11 +51,7 @@ class WorkflowRun:
     """Plans and executes the workflow of a launch. `run` returns after all jobs have ended."""
 
     def __init__(
-        self,
-        workspace: Workspace,
-        spec: LaunchSpec,
-        event_log: EventLog,
-        controller: JobController,
+        self, workspace: Workspace, spec: LaunchSpec, event_log: EventLog, controller: JobController
     ) -> None:
         self._workspace = workspace
         self._spec = spec
@@ -413,11 +409,7 @@ class _ForkChannel:
                 self._answers[message.get("forked") or message["ended"]].put(message)
 
     def start_python(
-        self,
-        arguments: list[str],
-        directory: str,
-        attempt: Attempt,
-        started: Callable[[int], None],
+        self, arguments: list[str], directory: str, attempt: Attempt, started: Callable[[int], None]
     ) -> int:
         """Let the run process fork a child that executes one `run:` job; return its exit status."""
         answers = SimpleQueue[Message]()

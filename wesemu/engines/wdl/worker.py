@@ -142,10 +142,7 @@ def inputs_of(worker: WorkerContext, target: Any) -> Any:
         return f"{os.path.normpath(path)}/" if directory else os.path.normpath(path)
 
     given = library.values_from_json(
-        worker.spec.inputs,
-        target.available_inputs,
-        target.required_inputs,
-        namespace=target.name,
+        worker.spec.inputs, target.available_inputs, target.required_inputs, namespace=target.name
     )
     return library.Value.rewrite_env_paths(given, locate)
 

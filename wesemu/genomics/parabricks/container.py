@@ -101,7 +101,6 @@ def _remove(container: str) -> None:
 
 # Command lines of containers.
 
-
 RuntimeKind = Literal["native", "docker", "apptainer"]
 
 ORDER = "PCI_BUS_ID"

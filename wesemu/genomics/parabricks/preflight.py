@@ -91,7 +91,6 @@ def parse(text: str) -> list[LeasedGpu]:
 
 # The settings of Parabricks.
 
-
 Runtime = Literal["auto", "native", "docker", "apptainer", "none"]
 LowMemory = Literal["auto", "always", "never"]
 
@@ -126,7 +125,6 @@ def options_from(config: Mapping[str, Any]) -> ParabricksOptions:
 
 
 # The checks.
-
 
 Verdict = Literal["ok", "chosen", "unknown", "refused"]
 

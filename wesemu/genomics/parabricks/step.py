@@ -35,7 +35,6 @@ from wesemu.util.text import os_reason
 
 # The reference for pbrun: FASTA and indexes as regular files in one folder.
 
-
 FASTA_INDEX = ".fai"
 
 
@@ -74,12 +73,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 # Command lines of `pbrun`, by NVIDIA's reference of Parabricks 4.8 and its release notes.
 
-
 Caller = Literal["haplotypecaller", "deepvariant"]
 
 BWA_OPTIONS = "-K 10000000 -Y"
 """The same as for bwa on the CPU."""
-
 
 MANY_LANES = 8
 """With more lanes, fq2bam reads them from a file."""
