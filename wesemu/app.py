@@ -195,14 +195,13 @@ async def build_apis(
     )
     app.on_response_prepare.append(origins.add_headers)
     app[UNREADABLE] = UnreadableRequests(dialects, core.ids)
-    secret = await asyncio.to_thread(core.data.secret)
     created = await asyncio.to_thread(core.data.created)
     facts = _service_info(core, settings.node.default, created)
     app.add_routes(
         wes_routes(
             core.runs,
             facts,
-            page_key=secret,
+            page_key=core.secret,
             version=settings.wes.version,
             check_callback=callbacks.check,
             crates=await asyncio.to_thread(_crate_builder, core),
@@ -210,7 +209,7 @@ async def build_apis(
         )
     )
     app.on_shutdown.append(events.close)
-    app.add_routes(_ags_handlers(core, secret).routes())
+    app.add_routes(_ags_handlers(core).routes())
     clock = core.clock_control.clock
     dashboard = DashboardHandlers(
         core.runs,
@@ -448,10 +447,10 @@ def _crate_builder(core: Core) -> CrateBuilder | None:
     return CrateBuilder(Buckets(core.data.buckets), core.pipelines)
 
 
-def _ags_handlers(core: Core, secret: bytes) -> AgsHandlers:
+def _ags_handlers(core: Core) -> AgsHandlers:
     """Build the AGS handlers. Account and cluster id are derived from the data directory's secret,
     so they stay the same over restarts."""
-    account = hashlib.sha256(secret).hexdigest()
+    account = hashlib.sha256(core.secret).hexdigest()
     return AgsHandlers(
         core.runs,
         core.clock_control.clock,

@@ -33,6 +33,7 @@ from wesemu.genomics.tools import resolve
 from wesemu.node import Node, NodeSettings
 from wesemu.runs.clock import Clock, PersistentClock
 from wesemu.runs.data_directory import DataDirectory, IdSource
+from wesemu.runs.disk_full import disk_named
 from wesemu.runs.maintenance import DirectoryCheck, repair_index
 from wesemu.runs.model import JsonObject, SlaTerms
 from wesemu.runs.notifications import RunNotifier
@@ -67,6 +68,7 @@ class Core:
     """The parts that the APIs use. `wall` is the wall clock; `clock_control` the emulated one."""
 
     data: DataDirectory
+    secret: bytes
     seed: Seed | None
     wall: Clock
     clock_control: PersistentClock
@@ -96,8 +98,21 @@ async def open_core(
 ) -> Core:
     """Open all parts; `opening` closes them in reverse order. `ids` replaces those of the seed.
 
-    Raises InvalidRequest for a wrong seed, DataDirectoryRefused, DataDirectoryLocked, StoreError.
+    Raises InvalidRequest for a wrong seed, DataDirectoryRefused, DataDirectoryLocked, StoreError,
+    DiskFull.
     """
+    with disk_named(settings.data):
+        return await _open_parts(settings, wall, ids, engines, sandbox, opening)
+
+
+async def _open_parts(
+    settings: Settings,
+    wall: Clock,
+    ids: IdSource | None,
+    engines: Sequence[Engine] | None,
+    sandbox: SandboxChoice,
+    opening: AsyncExitStack,
+) -> Core:
     # The lock comes before everything that reads or changes the data.
     data = DataDirectory(await asyncio.to_thread(settings.data.resolve))
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
@@ -106,6 +121,7 @@ async def open_core(
     if seed is not None:
         await asyncio.to_thread(data.seed_secret, seed.digest, SEED_START)
         await asyncio.to_thread(seed.fill_buckets, data.buckets)
+    secret = await asyncio.to_thread(data.secret)
     ids = ids or IdSource(None if seed is None else seed.number)
     clock_control = await PersistentClock.open(
         data.clock, wall, settings.clock.speed, start=None if seed is None else SEED_START
@@ -170,6 +186,7 @@ async def open_core(
     )
     return Core(
         data,
+        secret,
         seed,
         wall,
         clock_control,

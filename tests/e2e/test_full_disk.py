@@ -1,15 +1,14 @@
 """A disk that fills up: the run ends with the reason, the server goes on, nothing is lost."""
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.small_disk import fill, small_disk
 from support.waiting import eventually
 
 from wesemu.client import AsyncClient
@@ -44,21 +43,11 @@ rule waiting:
 """
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(name="small_disk")
+def _small_disk(tmp_path: Path) -> Iterator[Path]:
     """The data directory on a file system of 32 MB."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    with small_disk(tmp_path / "data") as folder:
+        yield folder
 
 
 async def test_a_run_that_fills_the_disk_ends_with_the_reason(
@@ -107,13 +96,6 @@ async def told(client: AsyncClient, run_id: str) -> bool:
 
 def journal(work: Path) -> list[dict]:
     return [json.loads(line) for line in (work.parent / "events.jsonl").read_text().splitlines()]
-
-
-def fill(path: Path) -> None:
-    """Until not one byte is left."""
-    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(4096)):
-            continue
 
 
 async def submit(client: AsyncClient, folder: Path, name: str, text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.runs.data_directory import DataDirectory, is_run_directory
+from wesemu.runs.disk_full import disk_named
 from wesemu.util.text import os_reason
 
 _RUN_FILES_LEFT_OUT = frozenset({"work", "tmp", "inputs", "cache", "run.lock", "events.fifo"})
@@ -36,6 +37,7 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
     partial = file.with_name(f".{file.name}.partial")
     try:
         with (
+            disk_named(file.parent),
             os.fdopen(_create(partial), "wb") as stream,
             # Store hard links as files: the other name may lie in a bucket that is left out.
             tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1, dereference=True) as archive,
@@ -57,7 +59,7 @@ def restore_backup(file: Path, data: DataDirectory) -> int:
         raise SystemFault(
             f"{data.root} is not empty; restore into a new directory and move it afterwards"
         )
-    with gzip.open(file) as stream:
+    with gzip.open(file) as stream, disk_named(data.root):
         data.make_root()
         # A restore that is killed leaves this folder, which servers refuse as foreign.
         with tempfile.TemporaryDirectory(dir=data.root, prefix=".restore-") as temporary:
@@ -139,11 +141,14 @@ def _create(path: Path) -> int:
 
 
 def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool, partial: Path) -> int:
-    # SQLite's backup API copies a consistent database, even while the server writes to it.
-    with tempfile.TemporaryDirectory(dir=data.root, prefix=".backup-") as temporary:
+    # The copy is beside the backup: the disk of the data directory may be full.
+    with tempfile.TemporaryDirectory(dir=partial.parent, prefix=".backup-") as temporary:
         copy = Path(temporary) / "wesemu.db"
-        with closing(sqlite3.connect(data.index)) as source, closing(sqlite3.connect(copy)) as to:
-            source.backup(to)
+        try:
+            _copy_index(data.index, copy)
+        except sqlite3.Error as error:
+            where = f"the index {data.index} to {partial.parent}"
+            raise SystemFault(f"cannot copy {where}: {error}") from error
         archive.add(copy, "wesemu.db")
     for name in _SMALL_FILES:
         if (data.root / name).is_file():
@@ -160,6 +165,12 @@ def _add_all(archive: tarfile.TarFile, data: DataDirectory, *, buckets: bool, pa
             if path.name != partial.name or not path.samefile(partial):
                 _add(archive, path, path.relative_to(data.root))
     return runs
+
+
+def _copy_index(index: Path, target: Path) -> None:
+    """Copy a consistent index by SQLite's backup API, even while the server writes to it."""
+    with closing(sqlite3.connect(index)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
 
 
 def _run_files(folder: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ import structlog
 
 from wesemu.errors import InvalidRequest
 from wesemu.runs.run_directory import write_json
+from wesemu.util.text import os_reason
 
 FASTEST = 86_400.0
 """The highest speed: one day per second."""
@@ -254,11 +255,18 @@ class PersistentClock:
             self.clock.restart(rate)
 
     async def close(self) -> None:
-        """Store the emulated time, with speed 1 while the server is down."""
+        """Store the emulated time, with speed 1 while the server is down.
+
+        A disk that is full or read-only does not stop the shutdown: the file keeps the earlier time
+        and speed.
+        """
         if not self._closed:
             self._closed = True
-            rate = self.clock.changed()
-            await asyncio.to_thread(_save, self._path, replace(rate, speed=1.0))
+            rate = replace(self.clock.changed(), speed=1.0)
+            try:
+                await asyncio.to_thread(_save, self._path, rate)
+            except OSError as error:
+                log.warning("storing the emulated time failed", error=os_reason(error))
 
 
 def _load(path: Path) -> ClockRate | None:

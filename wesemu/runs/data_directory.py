@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.errors import DataDirectoryLocked, DataDirectoryRefused, InvalidRequest
+from wesemu.runs.disk_full import LITTLE_DISK
 from wesemu.runs.ports import Engine
 from wesemu.runs.run_directory import Workspace, write_atomically
 from wesemu.runs.store import RunStore
@@ -161,16 +162,17 @@ class DataDirectory:
         return datetime.fromtimestamp((self.root / "secret").stat().st_mtime, UTC)
 
     def secret(self) -> bytes:
-        """Return the 32 random bytes of this directory; create them at first use (mode 0600)."""
+        """Return the 32 random bytes of this directory; create them at first use (mode 0600).
+
+        A file that is too short, for example because the disk was full, is replaced.
+        """
         path = self.root / "secret"
-        try:
-            with os.fdopen(
-                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
-            ) as file:
-                file.write(secrets.token_bytes(_SECRET_SIZE))
-        except FileExistsError:
-            pass
-        return path.read_bytes()
+        with contextlib.suppress(FileNotFoundError):
+            if len(content := path.read_bytes()) >= _SECRET_SIZE:
+                return content
+        content = secrets.token_bytes(_SECRET_SIZE)
+        write_atomically(path, content, mode=0o600)
+        return content
 
     def seed_secret(self, content: bytes, created: datetime) -> None:
         """Set the secret of a new directory, and the time of its creation.
@@ -179,8 +181,7 @@ class DataDirectory:
         """
         path = self.root / "secret"
         if not path.exists():
-            write_atomically(path, hashlib.sha256(content).digest())
-            path.chmod(0o600)
+            write_atomically(path, hashlib.sha256(content).digest(), mode=0o600)
             os.utime(path, (created.timestamp(), created.timestamp()))
 
     @contextmanager
@@ -320,9 +321,6 @@ class IdSource:
 _FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 """Pauses between the attempts to start an engine."""
-
-LITTLE_DISK = 100 << 20
-"""Bytes. With less free space in the data directory, the server is not ready."""
 
 
 class Readiness:

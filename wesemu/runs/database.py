@@ -176,6 +176,12 @@ _QUICKLY_CHECKED = 32 << 20
 _FULL_DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """SQLite's errors on a full disk. The last two: it cannot create its files beside the index."""
 
+_INACCESSIBLE_CODES = (
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+)
+"""SQLite's errors for a file that is not damaged, and cannot be opened."""
+
 
 class Database:
     """SQLite connections. Open with `open`, close with `close` (idempotent).
@@ -204,7 +210,8 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path) -> "Database":
-        """Raises StoreError for a damaged file and for one of a newer wesemu."""
+        """Raises StoreError for a damaged or inaccessible file and for one of a newer wesemu;
+        DiskFull."""
         async with AsyncExitStack() as opening:
             try:
                 writer = await _connect(path, opening)
@@ -217,7 +224,7 @@ class Database:
                 reserve = DiskReserve(path.with_name(f"{path.name}.reserve"))
                 await asyncio.to_thread(reserve.allocate)
             except sqlite3.DatabaseError as error:
-                raise _damaged(path, error) from error
+                raise _unusable(path, error) from error
             opening.pop_all()
         return cls(writer, unsynced, reader, reserve, path)
 
@@ -299,6 +306,21 @@ async def _translate_errors(act: Callable[[], Awaitable[T]], path: Path) -> T:
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError | DiskFull:
+    """Return the error for an index that cannot be opened. Only a damaged one needs a rebuild."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull(
+            f"cannot write the index {path}: the disk is full; make room, then try again"
+        )
+    if code in _INACCESSIBLE_CODES:
+        return StoreError(
+            f"cannot open the index {path}: {error}. Check that you may read and write this file "
+            "and its folder, that the disk has room, and that no other program locks the file"
+        )
+    return _damaged(path, error)
 
 
 def _damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:

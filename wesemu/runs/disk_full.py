@@ -5,18 +5,22 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from wesemu.errors import DiskFull, OutOfFiles
+from wesemu.util.text import os_reason
 
 log = structlog.get_logger("wesemu.room")
 
 _RESERVE = 4 << 20
 _AMPLE = 4 * _RESERVE
+LITTLE_DISK = 100 << 20
+"""Bytes. With less free space in the data directory, the server is not ready."""
+
 _NO_FILES = (errno.EMFILE, errno.ENFILE)
 _CAUSES = 10
 _SCARCE = 1 << 20
@@ -65,6 +69,18 @@ def disk_full(error: BaseException) -> DiskFull | None:
     return None
 
 
+@contextlib.contextmanager
+def disk_named(folder: Path) -> Iterator[None]:
+    """Raise DiskFull, which names `folder`, for an OSError that a full disk caused."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL_DISK_ERRORS:
+            raise
+        reason = os_reason(error)
+        raise DiskFull(f"cannot write to {folder}: {reason}; make room, then try again") from error
+
+
 def out_of_files(error: BaseException) -> OutOfFiles | None:
     """Return an OutOfFiles for an error that missing file descriptors caused, directly or through
     its causes; None for any other error."""
@@ -90,6 +106,21 @@ def check_room(folder: Path) -> None:
         raise DiskFull(
             f"the disk is full ({free:,} bytes are free); {FULL_DISK_ADVICE}, then submit again"
         )
+
+
+def room_for_files(folder: Path) -> int:
+    """Return the bytes that large files may take on the disk of `folder`. Blocks.
+
+    100 MiB stay free, below which a server is not ready.
+    """
+    return max(0, shutil.disk_usage(folder).free - LITTLE_DISK)
+
+
+def too_little_room(room: int, size: int) -> DiskFull:
+    return DiskFull(
+        f"the disk has room for {room:,} bytes besides the {LITTLE_DISK >> 20} MiB that stay free; "
+        f"this needs {size:,}; {FULL_DISK_ADVICE}, then try again"
+    )
 
 
 async def retry_on_full_disk(

@@ -297,12 +297,14 @@ def write_json(path: Path, value: JsonObject, *, durable: bool = True) -> None:
     write_atomically(path, text.encode(), durable=durable)
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_atomically(
+    path: Path, content: bytes, *, durable: bool = True, mode: int = 0o666
+) -> None:
     """As `write_json`, for bytes."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)  # a workflow may have put a link or a FIFO there
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
+    with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
         file.write(content)
         file.flush()
         if durable:

@@ -22,9 +22,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
-from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.errors import InvalidRequest
 from wesemu.runs.clock import END_OF_TIME, FASTEST
-from wesemu.runs.data_directory import LITTLE_DISK, DataDirectory, is_run_directory
+from wesemu.runs.data_directory import DataDirectory, is_run_directory
+from wesemu.runs.disk_full import room_for_files, too_little_room
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import Workspace, read_regular
 from wesemu.runs.serialization import read_run
@@ -290,11 +291,11 @@ def unpack(file: Path, folder: Path, marks: PathMarks) -> SnapshotState:
     """Unpack a snapshot into the new folder `folder`, and check all of it.
 
     Raises InvalidRequest for a file that is not a snapshot of this version, or that has
-    entries which `save` does not write; SystemFault if the disk has too little space; OSError.
+    entries which `save` does not write; DiskFull if the disk has too little space; OSError.
     """
-    room = shutil.disk_usage(file.parent).free - LITTLE_DISK
-    if file.stat().st_size > room:
-        raise SystemFault(f"the snapshot needs {file.stat().st_size} bytes; {room} are free")
+    room, size = room_for_files(file.parent), file.stat().st_size
+    if size > room:
+        raise too_little_room(room, size)
     staged = DataDirectory(folder)
     for part in (staged.runs, staged.buckets, staged.references):
         part.mkdir(parents=True)

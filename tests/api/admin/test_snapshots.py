@@ -154,9 +154,9 @@ async def test_a_wrong_snapshot_changes_nothing(
     ):
         assert "error" in await loaded(client, wrong, status=400)
         assert await everything(client) == before
-    monkeypatch.setattr("wesemu.api.admin.data.LITTLE_DISK", 1 << 60)
+    monkeypatch.setattr("wesemu.runs.disk_full.LITTLE_DISK", 1 << 60)
     answer = await loaded(client, content, status=503)
-    assert "bytes left" in answer["error"]
+    assert "the disk has room for 0 bytes" in answer["error"]
 
 
 async def test_the_command_line_saves_and_loads(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.errors import InvalidRequest, SystemFault
+from wesemu.errors import DiskFull, InvalidRequest
+from wesemu.runs import disk_full
 from wesemu.runs.data_directory import DataDirectory, IdSource
 from wesemu.runs.model import LOCAL_OWNER, JsonValue, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.ports import Plan
@@ -249,8 +250,8 @@ def test_a_changed_result_is_named_as_damage(content: bytes, tmp_path: Path) -> 
 
 
 def test_a_snapshot_needs_room(content: bytes, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(snapshots, "LITTLE_DISK", 1 << 60)
-    with pytest.raises(SystemFault, match="are free"):
+    monkeypatch.setattr(disk_full, "LITTLE_DISK", 1 << 60)
+    with pytest.raises(DiskFull, match="room for 0 bytes"):
         unpacked(content, tmp_path)
 
 

@@ -16,8 +16,9 @@ from wesemu.api.admin import models
 from wesemu.api.admin.controls import ResetHandlers
 from wesemu.api.admin.routes import answer, read, read_nothing
 from wesemu.api.base import single_values
-from wesemu.errors import Conflict, InvalidRequest, SystemFault, WesemuError
-from wesemu.runs.data_directory import LITTLE_DISK, DataDirectory
+from wesemu.errors import Conflict, InvalidRequest, WesemuError
+from wesemu.runs.data_directory import DataDirectory
+from wesemu.runs.disk_full import room_for_files, too_little_room
 from wesemu.storage import snapshots
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.snapshots import PathMarks, SnapshotCounts, SnapshotState
@@ -54,18 +55,18 @@ async def receive(
     size: int = 0,
     progress: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Write a stream to a file. Raises SystemFault if the disk has too little space.
+    """Write a stream to a file. Raises DiskFull if the disk has too little space.
 
     `size` is the number of expected bytes, if it is known; `progress` gets that of bytes so far.
     """
-    room = (await asyncio.to_thread(shutil.disk_usage, file.parent)).free - LITTLE_DISK
+    room = await asyncio.to_thread(room_for_files, file.parent)
     received = 0
     target = await asyncio.to_thread(file.open, "wb")
     with target:
         async for chunk in chunks:
             received += len(chunk)
             if max(size, received) > room:
-                raise SystemFault(f"the disk has {room} bytes left, too few for this file")
+                raise too_little_room(room, max(size, received))
             await asyncio.to_thread(target.write, chunk)
             progress(received)
 
