@@ -104,6 +104,21 @@ def test_a_workflow_on_the_web_that_cannot_be_reached_is_explained(server: LiveS
     assert "attach" in run.error["hint"], run.error
 
 
+@pytest.mark.parametrize("line", ['conda: "files/none.yaml"', 'script: "files/none.yaml"'])
+def test_a_file_that_was_not_attached_is_named(server: LiveServer, line: str) -> None:
+    run_it = "" if "script" in line else 'shell: "touch {output}"'
+    workflow = f"""
+        rule a:
+            output: "a.txt"
+            {line}
+            {run_it}
+    """
+    run = server.run("SMK", workflow)
+    assert run.state == "EXECUTOR_ERROR"
+    assert run.error["hint"] == "attach files/none.yaml, or correct its path in the workflow"
+    assert "permissions" not in run.error["message"]
+
+
 SOFTWARE = """
     rule all:
         input: "a.txt", "b.txt"

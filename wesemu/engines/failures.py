@@ -65,6 +65,10 @@ _WEB = re.compile(
     r"|Failed to establish a new connection|URLError"
 )
 _FULL_DISK = "No space left on device"
+_NO_CONDA = re.compile(
+    r"Error (?:exporting conda environment|running conda info)"
+    r"(?s:.*)(?:conda: command not found|exit status 127)"
+)
 _HINTS = {
     124: "it ran into a time limit",
     126: "the tool was found but cannot be executed; check its permissions",
@@ -104,6 +108,8 @@ def hint(exit_code: int | None, text: str) -> str | None:
             "attach the files, or have a rule make them; workflows see other folders of the server "
             "only if engine.readable lists them"
         )
+    if _NO_CONDA.search(text):
+        return "the server has no conda; install it, or remove conda: from the rules"
     missing = _MISSING_TOOL.findall(text)
     if exit_code == 127 and missing:
         return f"the tool {missing[-1]} was not found; install it or correct PATH"
@@ -184,6 +190,30 @@ def _reason(text: str) -> str:
     return f"{error['kind']} in {Path(error['file']).name}, line {error['line']}: {error['text']}"
 
 
+_TRACEBACK = "Traceback (most recent call last):\n"
+_FRAMES = re.compile(r"(?:[ \t].*\n|\n)+")
+_METADATA = re.compile(
+    r"(Error recording metadata for finished job \(\[Errno (?!13\]|30\]).*\))\. Please ensure .*"
+)
+"""Snakemake advises to check permissions of a folder, whatever the error is."""
+
+_NO_FILE = re.compile(r"No such file or directory: '(?:work/)?([^'\n]*[./][^'\n]*)'")
+
+
+def snakemake_reason(error: str) -> str:
+    """Return Snakemake's message without the frames of a traceback and without wrong advice."""
+    _, traced, last = error.rpartition(_TRACEBACK)
+    reason = _FRAMES.sub("", last, count=1) if traced else error
+    return _METADATA.sub(r"\1", reason)
+
+
+def workflow_hint(text: str) -> str | None:
+    """Return what to do about an error of the workflow that no task caused."""
+    if (advice := hint(None, text)) is None and (missing := _NO_FILE.search(text)) is not None:
+        return f"attach {missing[1]}, or correct its path in the workflow"
+    return advice
+
+
 def workflow_failure(
     error: BaseException, file: str | None, line: int | None, root: Path
 ) -> RunFailure:
@@ -194,10 +224,10 @@ def workflow_failure(
     if isinstance(error.__context__, TokenError):  # Snakemake's own text lacks the last bracket
         text = error.__context__.args[0]
     kind = type(error).__name__
-    text = shorten(text, root)
+    text = shorten(snakemake_reason(text), root)
     return RunFailure(
         message=f"{kind}{place}: {text}" if text else f"{kind}{place}",
-        hint=hint(None, text) or ("correct the workflow and submit it again" if name else None),
+        hint=workflow_hint(text) or ("correct the workflow and submit it again" if name else None),
         file=name,
         stderr="stderr.log",
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wesemu.engines.failures import hint, shorten, task_failure
+from wesemu.engines.failures import hint, shorten, snakemake_reason, task_failure, workflow_hint
 from wesemu.util.text import failure_reason
 
 
@@ -26,6 +26,63 @@ def test_hints(code: int, words: str, told: str) -> None:
 def test_no_hint_where_nothing_is_known() -> None:
     assert hint(1, "wrong argument") is None
     assert hint(None, "") is None
+
+
+METADATA = (
+    "Error recording metadata for finished job ({}). "
+    "Please ensure write permissions for the directory /d/runs/1/work/.snakemake"
+)
+TRACEBACK = """Traceback (most recent call last):
+
+  File "/lib/api.py", line 687, in execute_workflow
+    workflow.execute(
+        ^^^^^^^^^
+
+  File "/lib/sourcecache.py", line 846, in _cache
+    self._do_cache(source_file)
+
+FileNotFoundError: [Errno 2] No such file or directory: 'envs/a.yaml'
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [
+        ("[Errno 2] No such file or directory: 'a'", False),
+        ("[Errno 28] No space left on device", False),
+        ("[Errno 13] Permission denied: 'a'", True),
+        ("[Errno 30] Read-only file system: 'a'", True),
+    ],
+)
+def test_advice_about_permissions_is_for_permissions_only(error: str, is_kept: bool) -> None:
+    reason = snakemake_reason(METADATA.format(error))
+    assert reason.startswith(f"Error recording metadata for finished job ({error})")
+    assert ("write permissions" in reason) == is_kept
+
+
+def test_a_traceback_of_snakemake_is_its_last_line() -> None:
+    reason = "FileNotFoundError: [Errno 2] No such file or directory: 'envs/a.yaml'\n"
+    assert snakemake_reason(TRACEBACK) == reason
+    assert snakemake_reason(f"{TRACEBACK}\nDuring handling, another:\n\n{TRACEBACK}") == reason
+    assert (
+        snakemake_reason("MissingRuleException:\n  No rule") == "MissingRuleException:\n  No rule"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("No such file or directory: 'work/envs/a.yaml'", "attach envs/a.yaml, or correct"),
+        ("No such file or directory: 'a.tsv'", "attach a.tsv, or correct"),
+        ("No such file or directory: 'bwa'", None),  # a program
+        ("Error exporting conda environment -n x: line 1: conda: command not found", "no conda"),
+        ("Error exporting conda environment -n x: EnvironmentLocationNotFound: x", None),
+        ("Error running conda info. Command returned non-zero exit status 127.", "no conda"),
+    ],
+)
+def test_hints_about_workflows(error: str, advice: str | None) -> None:
+    given = workflow_hint(error)
+    assert given is None if advice is None else advice in (given or "")
 
 
 def test_the_log_that_says_something_is_shown(tmp_path: Path) -> None:

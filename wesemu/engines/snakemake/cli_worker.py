@@ -22,7 +22,14 @@ from typing import Any
 from wesemu.engine_parameters import check_parameters
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog, OutputFiles
-from wesemu.engines.failures import hint, log_tail, relative_logs, shorten, task_failure
+from wesemu.engines.failures import (
+    log_tail,
+    relative_logs,
+    shorten,
+    snakemake_reason,
+    task_failure,
+    workflow_hint,
+)
 from wesemu.engines.launch_spec import LaunchSpec, option_argv
 from wesemu.engines.leases import lease_command
 from wesemu.engines.processes import (
@@ -243,8 +250,9 @@ class CliMessages:
             self._event_log.error(failure)
         if not self._failures:
             text = self._errors[0] if self._errors else log_tail(root / "stderr.log")
-            message = shorten(text, root) or f"Snakemake ended with exit status {code}"
-            advice = hint(None, message)
+            message = shorten(snakemake_reason(text), root)
+            message = message or f"Snakemake ended with exit status {code}"
+            advice = workflow_hint(message)
             self._event_log.error(
                 RunFailure(message, hint=advice, exit_code=code, stderr="stderr.log")
             )
