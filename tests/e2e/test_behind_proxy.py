@@ -56,7 +56,8 @@ def ask(
         with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read() or b"null")
+        with error:
+            return error.code, json.loads(error.read() or b"null")
 
 
 def behind(proxy: Any, url: str, more: str) -> str:

@@ -123,7 +123,8 @@ def is_ready(url: str) -> bool:
     try:
         with urlopen(f"{url}/_wesemu/ready", timeout=PATIENCE):
             return True
-    except HTTPError:
+    except HTTPError as error:
+        error.close()
         return False
 
 

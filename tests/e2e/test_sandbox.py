@@ -266,7 +266,8 @@ def test_owners_who_are_not_listed_run_bundled_pipelines_only(
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(server.url, "a", "rule all:\n output: 'o'\n shell: 'echo > {output}'\n", {})
     assert refused.value.code == 403
-    assert "workflows.owners" in json.load(refused.value)["msg"]
+    with refused.value as response:
+        assert "workflows.owners" in json.load(response)["msg"]
     assert [path.name for path in Path("data/runs").iterdir()] == []
 
 
