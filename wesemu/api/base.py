@@ -5,6 +5,7 @@ server-sent events, request metrics, request signatures and XML output.
 import asyncio
 import contextlib
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import (
     AsyncGenerator,
@@ -13,7 +14,6 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
-    Mapping,
 )
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,54 +49,48 @@ class Releasable(Protocol):
         ...
 
 
-class Dialect(Protocol):
+class Dialect(ABC):
     """One API.
 
     Handlers contain no `try`: `render_error` is the only place that renders errors.
     """
 
-    @property
-    def handle(self) -> Handler | None:
-        """The handler of all requests of this dialect, or None to use the application's routes."""
-        ...
+    handle: Handler | None = None
+    """The handler of all requests of this dialect, or None to use the application's routes."""
 
-    @property
-    def operation(self) -> Callable[[web.Request], Awaitable[str]] | None:
-        """Return the name of a request's operation, "" if there is none. None if method and path
-        identify the operation."""
-        ...
+    operation: Callable[[web.Request], Awaitable[str]] | None = None
+    """Returns the name of a request's operation, "" if there is none. None if method and path
+    identify the operation."""
 
-    @property
-    def is_logged(self) -> bool:
-        """Whether the request log has the requests of this dialect."""
-        ...
+    is_logged = True
+    """Whether the request log has the requests of this dialect."""
 
     def is_control(self, request: web.Request) -> bool:
         """Return whether the request controls the server, by the rules of `AdminAccess`.
 
         It has no faults, is not logged, and does not wait for a reset, which it may have started.
         """
-        ...
+        return False
 
+    @abstractmethod
     def owns(self, request: web.Request) -> bool:
         """Return whether this dialect answers the request. This includes unknown routes."""
-        ...
 
+    @abstractmethod
     async def authenticate(self, request: web.Request) -> Owner:
         """Return the caller. May read the request's body. Raises Unauthorized or Forbidden."""
-        ...
 
+    @abstractmethod
     def render_error(self, error: Exception, request: web.Request) -> web.Response:
         """Return the response for an error; `request` has its REQUEST_ID.
 
         `error` is a WesemuError, an aiohttp HTTPException (404, 405, 413 …) or any other exception.
         The last one is an internal error, and its details are not shown.
         """
-        ...
 
+    @abstractmethod
     def headers(self, request_id: str) -> dict[str, str]:
         """Return the headers that all responses of this API have."""
-        ...
 
 
 # Query parameters
@@ -253,29 +247,18 @@ class RequestMetrics:
     """Counts requests since the server started."""
 
     def __init__(self) -> None:
-        self._answers: defaultdict[tuple[RouteMetrics, int], int] = defaultdict(int)
-        self._seconds: defaultdict[RouteMetrics, float] = defaultdict(float)
-
-    @property
-    def answers(self) -> Mapping[tuple[RouteMetrics, int], int]:
+        self.answers: defaultdict[tuple[RouteMetrics, int], int] = defaultdict(int)
         """Number of responses by route and status."""
-        return self._answers
-
-    @property
-    def seconds(self) -> Mapping[RouteMetrics, float]:
+        self.seconds: defaultdict[RouteMetrics, float] = defaultdict(float)
         """Wall-clock seconds by route, from a request's headers to the end of its response."""
-        return self._seconds
 
     def count(self, request: web.Request, status: int, seconds: float) -> None:
-        route = _route(request)
-        self._answers[route, status] += 1
-        self._seconds[route] += seconds
-
-
-def _route(request: web.Request) -> RouteMetrics:
-    resource = request.match_info.route.resource
-    method = request.method if resource is not None else ""
-    return RouteMetrics(method, resource.canonical if resource is not None else "")
+        resource = request.match_info.route.resource
+        route = RouteMetrics("", "")
+        if resource is not None:
+            route = RouteMetrics(request.method, resource.canonical)
+        self.answers[route, status] += 1
+        self.seconds[route] += seconds
 
 
 @dataclass(frozen=True, slots=True)

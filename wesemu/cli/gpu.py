@@ -16,6 +16,12 @@ from wesemu.composition import choose_gpus, find_gpus
 from wesemu.core import pipelines_folder
 from wesemu.demo.run import CudaNode, SelfTest
 from wesemu.errors import SystemFault
+from wesemu.genomics.parabricks.preflight import (
+    LeasedGpu,
+    choose_runtime,
+    options_from,
+    parabricks_findings,
+)
 from wesemu.node import Gpu, Inventory, NodeSettings, has_driver, take_inventory
 from wesemu.settings import ParabricksSettings, Settings
 
@@ -64,20 +70,11 @@ def _parabricks_problem(
     settings: ParabricksSettings, gpus: Sequence[Gpu]
 ) -> tuple[str | None, bool]:
     """Return why Parabricks cannot run, with the remedy, and whether it is installed."""
-    from wesemu.genomics.parabricks import preflight as seen
-    from wesemu.genomics.parabricks.preflight import (
-        choose_runtime,
-        options_from,
-        parabricks_findings,
-    )
-
     options = options_from(settings.model_dump())
     place, found = choose_runtime(options)
     if place is None:
         return found.text, False
-    cards = [
-        seen.LeasedGpu(str(gpu.index), gpu.memory_mb, gpu.driver, gpu.name or "") for gpu in gpus
-    ]
+    cards = [LeasedGpu(str(gpu.index), gpu.memory_mb, gpu.driver, gpu.name or "") for gpu in gpus]
     for each in parabricks_findings(options, gpus=cards):
         if each.verdict == "refused":
             return f"{each.text} ({each.cure})", True
@@ -134,8 +131,6 @@ def check_gpus(
 
     `look` replaces NVML in tests. `in_use` are the GPUs that tasks lease at the moment.
     """
-    from wesemu.composition import choose_gpus
-
     inventory = _take_inventory(look)
     yield from _driver(inventory)
     choice = choose_gpus(settings, ours=in_use, look=lambda: inventory)
@@ -155,12 +150,6 @@ def check_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[Healt
 
     Without Parabricks the check passes, because `mapping` and `wgs` then run on the CPU.
     """
-    from wesemu.genomics.parabricks.preflight import (
-        choose_runtime,
-        options_from,
-        parabricks_findings,
-    )
-
     options = options_from(settings.model_dump())
     place, found = choose_runtime(options)
     wanted = settings.runtime != "none" and (settings.runtime != "auto" or bool(settings.image))
@@ -194,8 +183,6 @@ def run_selftests(
     reads: int = _READS,
 ) -> Iterator[HealthCheck]:
     """Run the workflow gpu-selftest on each GPU that is lent and found, one after the other."""
-    from wesemu.composition import choose_gpus
-
     inventory = _take_inventory(look)
     found = {gpu.index for gpu in inventory.gpus}
     lent = choose_gpus(settings, look=lambda: inventory).gpus

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from wesemu.api.base import OWNER, REQUEST_ID, Event, EventStreams, single, single_values
+from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Event, EventStreams, single, single_values
 from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS, operation_name
@@ -85,15 +85,13 @@ _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
 )
 
 
-class DashboardDialect:
-    """Implements `wesemu.api.base.Dialect` for browsers: login by cookie, errors as pages.
+class DashboardDialect(Dialect):
+    """The web pages: login by cookie, errors as pages.
 
     The cookie contains the user's token. It is HttpOnly and SameSite=Strict, so neither scripts
     nor other sites can use it. Without credentials in the settings, everyone is the owner `local`.
     """
 
-    handle = None
-    operation = None
     is_logged = False
 
     def __init__(self, tokens: TokenAuthenticator, pages: Pages, *, closed: bool) -> None:

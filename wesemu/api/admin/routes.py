@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from wesemu import __version__
 from wesemu.api.admin import models
-from wesemu.api.base import REQUEST_ID, Event, EventStreams, last_event_id, refuse_encoded
+from wesemu.api.base import REQUEST_ID, Dialect, Event, EventStreams, last_event_id, refuse_encoded
 from wesemu.api.csrf import host_of, is_forwarded, names_loopback, same_origin
 from wesemu.api.fault_injection import CONTROL, InjectedResponse
 from wesemu.errors import (
@@ -106,12 +106,11 @@ _STATUS: tuple[tuple[type[WesemuError], int], ...] = (
 )
 
 
-class AdminDialect:
-    """JSON errors: `{"error": "…", "status": 404}`, with the invalid `field` if there is one."""
+class AdminDialect(Dialect):
+    """The control API, and paths that no other dialect owns.
 
-    handle = None
-    operation = None
-    is_logged = True  # for paths that no dialect owns
+    Its errors are JSON: `{"error": "…", "status": 404}`, with the invalid `field` if there is one.
+    """
 
     def __init__(self, access: AdminAccess) -> None:
         self._access = access

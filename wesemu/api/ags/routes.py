@@ -19,7 +19,7 @@ from wesemu.api.ags.responses import (
     render,
     status,
 )
-from wesemu.api.base import OWNER, UNREAD, refuse_encoded, single
+from wesemu.api.base import OWNER, UNREAD, Dialect, refuse_encoded, single
 from wesemu.errors import Forbidden, InvalidRequest, RunActive, RunNotFound
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Owner, Run, RunState, SharedOutput
@@ -30,18 +30,11 @@ from wesemu.util.text import whole_number
 # Dialect
 
 
-class AgsDialect:
-    """Implements `wesemu.api.base.Dialect`: `/gs/…`, signatures, errors in JSON or XML."""
-
-    handle = None
-    operation = None
-    is_logged = True
+class AgsDialect(Dialect):
+    """AGS: `/gs/…`, signatures, errors in JSON or XML."""
 
     def __init__(self, authenticator: AgsAuthenticator) -> None:
         self._authenticator = authenticator
-
-    def is_control(self, request: web.Request) -> bool:
-        return False
 
     def owns(self, request: web.Request) -> bool:
         return request.path == "/gs" or request.path.startswith("/gs/")

@@ -151,13 +151,11 @@ def _unknown(call: OssRequest, subresources: frozenset[str]) -> OssRefused:
 # Dialect. More than the path identifies an OSS request, so no route has to match.
 
 
-class OssDialect:
-    """Implements `wesemu.api.base.Dialect`. The middleware asks it before the dialects `others`.
+class OssDialect(Dialect):
+    """OSS. The middleware asks it before the dialects `others`.
 
     `handle` answers every path; the application has no routes for OSS.
     """
-
-    is_logged = True
 
     def __init__(
         self,
@@ -171,9 +169,6 @@ class OssDialect:
         self._authenticator = authenticator
         self._buckets = buckets
         self._others = others
-
-    def is_control(self, request: web.Request) -> bool:
-        return False
 
     def owns(self, request: web.Request) -> bool:
         """Return whether the request is for OSS: by PREFIX or by what only OSS clients send.

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from aiohttp import web
 from yarl import URL
 
-from wesemu.api.base import OWNER, REQUEST_ID
+from wesemu.api.base import OWNER, REQUEST_ID, Dialect
 from wesemu.api.connections import base_url
 from wesemu.api.wes import models, responses
 from wesemu.api.wes.docs_page import DOCUMENT, DocsPage
@@ -148,18 +148,11 @@ def _read_resume(text: str) -> ResumeRequest:
     return ResumeRequest(params, bool(flags["from_scratch"]), bool(flags["dry_run"]))
 
 
-class WesDialect:
-    """Implements `wesemu.api.base.Dialect` for every version of WES."""
-
-    handle = None
-    operation = None
-    is_logged = True
+class WesDialect(Dialect):
+    """Every version of WES."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
-
-    def is_control(self, request: web.Request) -> bool:
-        return False
 
     def owns(self, request: web.Request) -> bool:
         return _PATHS.fullmatch(merge_slashes(request.path)) is not None
