@@ -282,6 +282,17 @@ async def test_info_and_doctor_compare_the_servers_data(wesemu, settings, tmp_pa
 
     assert "its data is this directory" in await server_line(settings.data)
     assert f"OTHER DATA: {settings.data}" in await server_line(tmp_path / "other")
+    for data, checked in ((settings.data, False), (tmp_path / "other", True)):
+        status, out, err = await wesemu("doctor", "--data", str(data))
+        assert status == 0
+        assert ("CHECK" in out) == checked
+        assert ("; check: server" in err) == checked
+
+
+async def test_doctor_checks_a_server_that_is_another_program(wesemu, aiohttp_server) -> None:
+    other = await aiohttp_server(web.Application())  # answers everything with 404
+    status, out, err = await wesemu("doctor", "--server", str(other.make_url("/")))
+    assert (status, "refuses" in out, "; check: server" in err) == (0, True, True)
 
 
 async def test_a_reference_that_the_server_does_not_get_is_noted(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,12 +24,26 @@ _LEAST_DISK = 1 * _GIBIBYTE
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """The result of one check. `source` is where `found` comes from, or the remedy."""
+    """The result of one check. `source` is where `found` comes from, or the remedy.
+
+    `ok` is False for something that runs need and that is missing. With `check`, runs are possible,
+    but the user may not expect what was found.
+    """
 
     name: str
     found: str
     source: str
     ok: bool = True
+    check: bool = False
+
+    @property
+    def state(self) -> Literal["ok", "CHECK", "MISSING", "-"]:
+        """The state in the table; "-" for an optional thing that is not there."""
+        if not self.ok:
+            return "MISSING"
+        if self.check:
+            return "CHECK"
+        return "-" if self.found.partition(":")[0] in ("-", "none") else "ok"
 
 
 def register(app: typer.Typer) -> None:
@@ -77,16 +91,17 @@ def doctor(
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        marks = {True: "ok", False: "MISSING"}
         print_table(
             ("", "FOUND", "FROM", "STATE"),
-            [(each.name, each.found, each.source, marks[each.ok]) for each in checks],
+            [(each.name, each.found, each.source, each.state) for each in checks],
         )
     missing = [check.name for check in checks if not check.ok]
     if missing:
         print_note(f"not ready to run workflows: {', '.join(missing)}")
         raise typer.Exit(ExitStatus.FAILED)
-    print_note("ready to run workflows")
+    unexpected = [check.name for check in checks if check.check]
+    also = f"; check: {', '.join(unexpected)}" if unexpected else ""
+    print_note(f"ready to run workflows{also}")
 
 
 def check_installation(data: Path, commands: Mapping[str, str]) -> Iterator[HealthCheck]:
@@ -149,17 +164,20 @@ def _credentials(settings: "Settings") -> HealthCheck:
 
 def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck:
     """Compare the data directory of the running server with that of this command."""
-    from wesemu.cli.output import CommandRefused
+    from wesemu.cli.output import CommandRefused, ExitStatus
     from wesemu.cli.remote import call
 
     try:
         facts = call(server, token, lambda client: client.control.info())
     except CommandRefused as error:
-        return HealthCheck("server", "-", error.message)
+        if error.status is ExitStatus.UNREACHABLE:
+            return HealthCheck("server", "-", error.message)
+        return HealthCheck("server", "refuses", f"{server}; {error.message}", check=True)
     data = str(facts.get("data", ""))
     same = Path(data).resolve() == settings.data
     place = "its data is this directory" if same else f"OTHER DATA: {data}, not {settings.data}"
-    return HealthCheck("server", f"{facts.get('version')} answers", f"{server}; {place}")
+    version = f"{facts.get('version')} answers"
+    return HealthCheck("server", version, f"{server}; {place}", check=not same)
 
 
 def ready(

@@ -140,7 +140,7 @@ def check_gpus(
     reported = inventory.problem if inventory.driver is None else None
     notes = [note for note in choice.notes if note != reported]
     for number, note in enumerate(notes, start=1):
-        yield HealthCheck(f"GPU note {number}", note, "node.gpus")
+        yield HealthCheck(f"GPU note {number}", note, "node.gpus", check=True)
     if not choice.gpus:
         yield HealthCheck("GPUs", "none is lent", "node.gpus", ok=False)
 
@@ -157,9 +157,8 @@ def check_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[Healt
         yield HealthCheck("Parabricks", f"none: {found.text}", found.cure)
         return
     for each in parabricks_findings(options):
-        yield HealthCheck(
-            f"Parabricks {each.subject}", each.text, each.cure, ok=each.verdict != "refused"
-        )
+        ok, check = each.verdict != "refused", each.verdict == "unknown"
+        yield HealthCheck(f"Parabricks {each.subject}", each.text, each.cure, ok, check)
     yield _temporary_space(settings, data)
 
 

@@ -37,7 +37,7 @@ def test_what_is_not_lent_is_told_and_none_at_all_is_missing() -> None:
     settings = NodeSettings(lend_busy_gpus=False)
     _, note, none = findings(settings, Card(processes=[(4242, 5)]))
     assert "used by others (pid 4242); it is not lent" in note.found
-    assert note.ok
+    assert (note.ok, note.state) == (True, "CHECK")
     assert none == HealthCheck("GPUs", "none is lent", "node.gpus", ok=False)
 
 

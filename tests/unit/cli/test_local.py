@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.sample_s import SAMPLE_S
 
+from wesemu.cli.doctor import HealthCheck
 from wesemu.cli.output import ExitStatus
 from wesemu.genomics.tools import indexer_name, resolve
 
@@ -201,6 +202,22 @@ def test_doctor_finds_everything_here(wesemu, data: Path) -> None:
     assert {"bwa", "bwa-mem3"} & set(found)
     assert all(finding["ok"] for finding in found.values())
     assert ended.status == 0
+
+
+@pytest.mark.parametrize(
+    ("result", "state"),
+    [
+        (HealthCheck("a", "1.0", ""), "ok"),
+        (HealthCheck("a", "-", ""), "-"),
+        (HealthCheck("a", "none", ""), "-"),
+        (HealthCheck("a", "none: there is no container runtime", ""), "-"),
+        (HealthCheck("a", "none is lent", "", ok=False), "MISSING"),
+        (HealthCheck("a", "-", "", ok=False), "MISSING"),
+        (HealthCheck("a", "1.0", "", check=True), "CHECK"),
+    ],
+)
+def test_doctor_says_ok_only_of_what_is_there(result: HealthCheck, state: str) -> None:
+    assert result.state == state
 
 
 def test_doctor_fails_where_a_tool_is_missing(wesemu, data: Path, monkeypatch) -> None:
