@@ -3,6 +3,7 @@
 A server may be running while a backup is written.
 """
 
+import contextlib
 import errno
 import gzip
 import os
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.runs.data_directory import DataDirectory, is_run_directory
@@ -131,7 +133,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         with content, target.open("xb") as file:
             shutil.copyfileobj(content, file)
-        os.utime(target, (member.mtime, member.mtime))
+        os.utime(target, ns=(modified_ns(member), modified_ns(member)))
     target.chmod(member.mode & 0o777 | 0o600)
 
 
@@ -198,9 +200,39 @@ def _entries(folder: Path) -> list[Path]:
 
 def _add(archive: tarfile.TarFile, path: Path, name: Path) -> None:
     """Add a file or folder; skip links, special files and files that have vanished."""
-    try:
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink():
             return
-        archive.add(path, str(name), recursive=False)
-    except FileNotFoundError:
-        return
+        if path.is_dir():
+            archive.add(path, str(name), recursive=False)
+        elif path.is_file():
+            with path.open("rb") as file:
+                # the size of the open file: another one may be renamed to this path meanwhile
+                entry = archive.gettarinfo(arcname=str(name), fileobj=file)
+                entry.pax_headers = {MTIME: str(os.fstat(file.fileno()).st_mtime_ns)}
+                add_entry(archive, entry, file, path)
+
+
+MTIME = "WESEMU.mtime_ns"
+"""A header of entries in a tar file: the mtime in nanoseconds, which records of objects compare.
+tar's own mtime is less exact."""
+
+
+def modified_ns(entry: tarfile.TarInfo) -> int:
+    return int(entry.pax_headers.get(MTIME, int(entry.mtime) * 10**9))
+
+
+def add_entry(
+    archive: tarfile.TarFile, entry: tarfile.TarInfo, content: IO[bytes], path: Path
+) -> None:
+    """Add the first `entry.size` bytes of `content`, the open file `path`.
+
+    Raises SystemFault if it has fewer, OSError.
+    """
+    start = content.tell()
+    try:
+        archive.addfile(entry, content)
+    except OSError as error:
+        if error.errno is None and content.tell() - start < entry.size:
+            raise SystemFault(f"{path} became shorter while it was read; try again") from error
+        raise

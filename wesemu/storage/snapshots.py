@@ -16,13 +16,15 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
-from wesemu.errors import InvalidRequest
+from wesemu.errors import Conflict, InvalidRequest
+from wesemu.runs.backup import MTIME, add_entry, modified_ns
 from wesemu.runs.clock import END_OF_TIME, FASTEST
 from wesemu.runs.data_directory import DataDirectory, is_run_directory
 from wesemu.runs.disk_full import room_for_files, too_little_room
@@ -38,7 +40,6 @@ _MANIFEST, _END = "snapshot.json", "snapshot.end"
 Earlier versions left it empty."""
 
 _FORMAT = 1
-_MTIME = "WESEMU.mtime_ns"
 _REFERENCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _RUN_FILES = frozenset(
     {
@@ -146,7 +147,13 @@ def save(data: DataDirectory, marks: PathMarks, file: Path, state: SnapshotState
         for folder in sorted(data.runs.iterdir()):
             if is_run_directory(folder) and Workspace(folder).state.is_file():
                 counts["runs"] += 1
-                _add_run(archive, folder, marks)
+                try:
+                    _add_run(archive, folder, marks)
+                except FileNotFoundError as error:
+                    raise Conflict(
+                        f"the run {folder.name} was removed while the snapshot was written; "
+                        "save it again"
+                    ) from error
         for name in Buckets(data.buckets).names():
             counts["buckets"] += 1
             _add_bucket(archive, data.buckets / name)
@@ -197,25 +204,27 @@ def _engine(path: Path) -> bytes:
 def _add_marked(archive: tarfile.TarFile, path: Path, name: str, marks: PathMarks) -> None:
     with path.open("rb") as source, tempfile.SpooledTemporaryFile(_IN_MEMORY) as marked:
         marks.copy(source, marked, in_json=_is_json(name), back=False)
-        size = marked.tell()
+        entry = _entry(name, os.fstat(source.fileno()).st_mtime_ns, marked.tell())
         marked.seek(0)
-        _add(archive, name, marked, size, os.fstat(source.fileno()).st_mtime_ns)
+        archive.addfile(entry, marked)
 
 
 def _add_bucket(archive: tarfile.TarFile, folder: Path) -> None:
     for path in _folders(folder.resolve()):
         below = PurePosixPath("buckets", folder.name, _below(path, folder.resolve()))
         if below.parts[2:3] != (FOLDER,):
-            entry = _entry(str(below), path.stat().st_mtime_ns)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                entry = _entry(str(below), path.stat().st_mtime_ns)
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(entry)
     for path in _files(folder.resolve(), links=True):
         inside = _below(path, folder.resolve())
         name = f"buckets/{folder.name}/{inside}"
-        if inside.startswith(f"{RECORDS}/"):
-            _add_content(archive, name, _portable_record(path), path.stat().st_mtime_ns)
-        elif not inside.startswith(f"{FOLDER}/"):
-            _add_file(archive, path, name)
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if inside.startswith(f"{RECORDS}/"):
+                _add_content(archive, name, _portable_record(path), path.stat().st_mtime_ns)
+            elif not inside.startswith(f"{FOLDER}/"):
+                _add_file(archive, path, name)
 
 
 def _portable_record(path: Path) -> bytes:
@@ -232,30 +241,19 @@ def _portable_record(path: Path) -> bytes:
 def _add_file(archive: tarfile.TarFile, path: Path, name: str) -> None:
     with path.open("rb") as content:
         status = os.fstat(content.fileno())
-        _add(archive, name, content, status.st_size, status.st_mtime_ns, status.st_mode)
+        entry = _entry(name, status.st_mtime_ns, status.st_size)
+        entry.mode = status.st_mode & 0o777
+        add_entry(archive, entry, content, path)
 
 
 def _add_content(archive: tarfile.TarFile, name: str, content: bytes, mtime_ns: int) -> None:
-    _add(archive, name, io.BytesIO(content), len(content), mtime_ns)
+    archive.addfile(_entry(name, mtime_ns, len(content)), io.BytesIO(content))
 
 
-def _add(
-    archive: tarfile.TarFile,
-    name: str,
-    content: IO[bytes],
-    size: int,
-    mtime_ns: int,
-    mode: int = 0o644,
-) -> None:
-    entry = _entry(name, mtime_ns)
-    entry.size, entry.mode = size, mode & 0o777
-    archive.addfile(entry, content)
-
-
-def _entry(name: str, mtime_ns: int) -> tarfile.TarInfo:
+def _entry(name: str, mtime_ns: int, size: int = 0) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
-    # tar's own mtime has whole seconds; records of objects compare nanoseconds
-    entry.mtime, entry.pax_headers = mtime_ns // 10**9, {_MTIME: str(mtime_ns)}
+    entry.size = size
+    entry.mtime, entry.pax_headers = mtime_ns // 10**9, {MTIME: str(mtime_ns)}
     return entry
 
 
@@ -418,7 +416,7 @@ def _unpack_all(archive: tarfile.TarFile, folder: Path, marks: PathMarks) -> tar
             break
         target = _unpack(archive, entry, folder, marks)
         if entry.isdir():
-            folders.append((target, _mtime(entry)))
+            folders.append((target, modified_ns(entry)))
         archive.members = []  # type: ignore[attr-defined] # else it keeps all entries
     else:
         raise _refused("its end is missing")
@@ -460,13 +458,8 @@ def _unpack(
         else:
             shutil.copyfileobj(content, file)
     target.chmod(entry.mode & 0o777 | 0o600)
-    os.utime(target, ns=(_mtime(entry), _mtime(entry)))
+    os.utime(target, ns=(modified_ns(entry), modified_ns(entry)))
     return target
-
-
-def _mtime(entry: tarfile.TarInfo) -> int:
-    """Return the time of the last change in nanoseconds."""
-    return int(entry.pax_headers.get(_MTIME, int(entry.mtime) * 10**9))
 
 
 def _is_expected(parts: tuple[str, ...], entry: tarfile.TarInfo) -> bool:

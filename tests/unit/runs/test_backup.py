@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import hashlib
 import io
 import os
 import sqlite3
@@ -10,6 +11,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 from unit.runs.test_recovery import runs_of, submit_scripted
@@ -17,7 +19,7 @@ from unit.runs.test_service import ended
 
 from wesemu.app import create_app
 from wesemu.errors import InvalidRequest, SystemFault
-from wesemu.runs.backup import restore_backup, save_backup
+from wesemu.runs.backup import add_entry, restore_backup, save_backup
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.data_directory import DataDirectory
 from wesemu.runs.model import LOCAL_OWNER, RunState
@@ -75,6 +77,38 @@ def test_a_backup_in_a_bucket_does_not_contain_itself(tmp_path: Path) -> None:
     save_backup(data, file, buckets=True)
     with tarfile.open(file) as written:
         assert [name for name in written.getnames() if name.startswith("buckets/genes/")] == []
+
+
+async def test_objects_keep_their_digests_and_metadata(
+    settings: Settings, clock: ManualClock, tmp_path: Path
+) -> None:
+    """Records of objects hold for the exact mtime of the file, in nanoseconds."""
+    server = await served(settings, clock)
+    sent = {"x-oss-meta-sample": "NA12878", "Content-Type": "application/x-bam"}
+    async with aiohttp.ClientSession(server.make_url("/oss/genes/")) as client:
+        (await client.put("a.bam", data=b"reads", headers=sent)).raise_for_status()
+        before = await client.head("a.bam")
+    data, restored = DataDirectory(settings.data), DataDirectory(tmp_path / "restored")
+    await asyncio.to_thread(save_backup, data, tmp_path / "backup.tar.gz", buckets=True)
+    await server.close()
+    await asyncio.to_thread(restore_backup, tmp_path / "backup.tar.gz", restored)
+    second = await served(settings.model_copy(update={"data": restored.root}), clock)
+    async with aiohttp.ClientSession(second.make_url("/oss/genes/")) as client:
+        after = await client.head("a.bam")
+    assert before.headers["ETag"] == f'"{hashlib.md5(b"reads").hexdigest().upper()}"'
+    for name in ("ETag", "x-oss-hash-crc64ecma", *sent):
+        assert after.headers[name] == before.headers[name]
+    await second.close()
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.bam"
+    path.write_bytes(bytes(100_000))
+    with tarfile.open(tmp_path / "tar", "w") as archive, path.open("rb") as file:
+        entry = archive.gettarinfo(arcname="a.bam", fileobj=file)
+        os.truncate(path, 10)
+        with pytest.raises(SystemFault, match=f"{path} became shorter while it was read"):
+            add_entry(archive, entry, file, path)
 
 
 def test_the_missing_folder_of_a_backup_is_named(tmp_path: Path) -> None:
