@@ -18,6 +18,7 @@ from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
 
 _PRUNE_SECONDS = 3600.0
+_HELD_SECONDS = 86400.0
 
 log = structlog.get_logger("wesemu.retention")
 
@@ -32,7 +33,11 @@ class Pruned:
 
 
 class Retention:
-    """Prunes runs by the time since their end on the wall clock; with `days`, every hour."""
+    """Prunes runs by the time since their end on the wall clock; with `days`, every hour.
+
+    A clock that is far ahead at a start makes all runs look old. So if no run has ended in the last
+    `days`, regular pruning begins a day later: until then, the clock can be corrected.
+    """
 
     def __init__(
         self, store: RunStore, service: RunService, runs: Path, *, days: float = 0
@@ -41,6 +46,7 @@ class Retention:
         self._service = service
         self._runs = runs
         self._days = days
+        self._started = time.time()
         self._pruning: asyncio.Task[None] | None = None
 
     async def prune(
@@ -83,12 +89,25 @@ class Retention:
             await asyncio.gather(self._pruning, return_exceptions=True)
 
     async def _prune_regularly(self) -> None:
+        is_clock_checked = False
         while True:
             try:
+                if not is_clock_checked:
+                    await self._hold_while_clock_is_doubtful()
+                is_clock_checked = True
                 await self.prune(timedelta(days=self._days))
             except Exception:
                 log.exception("pruning failed; trying again in an hour")
             await asyncio.sleep(_PRUNE_SECONDS)
+
+    async def _hold_while_clock_is_doubtful(self) -> None:
+        if await asyncio.to_thread(_are_all_old, self._runs, self._started, self._days):
+            log.warning(
+                "no run has ended lately by this machine's clock; check that it is right: regular "
+                "pruning begins in a day",
+                days=self._days,
+            )
+            await asyncio.sleep(_HELD_SECONDS)
 
 
 def _ended_before(runs: Path, age: timedelta) -> list[Path]:
@@ -99,6 +118,16 @@ def _ended_before(runs: Path, age: timedelta) -> list[Path]:
         for folder in sorted(runs.iterdir())
         if is_run_directory(folder) and _ended(folder) <= latest
     ]
+
+
+def _are_all_old(runs: Path, started: float, days: float) -> bool:
+    """Return whether there are runs that ended before `started`, all of them at least `days` ago.
+
+    Runs that ended after it say nothing, because the same clock gave them their time.
+    """
+    ends = (_ended(folder) for folder in runs.iterdir() if is_run_directory(folder))
+    ages = [started - end for end in ends if end < started]
+    return bool(ages) and min(ages) >= timedelta(days=days).total_seconds()
 
 
 def _ended(folder: Path) -> float:

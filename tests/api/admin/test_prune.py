@@ -2,18 +2,21 @@
 
 import os
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 from api.admin.conftest import Control
 from api.admin.test_faults import asked, ended
+from structlog.testing import capture_logs
 from support.waiting import eventually
 
 from wesemu.app import RUNS, create_app
 from wesemu.errors import RunNotFound
+from wesemu.runs import retention
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run
 from wesemu.runs.run_directory import tree_size
@@ -92,23 +95,55 @@ async def test_a_wrong_body_prunes_nothing(
     assert (await runs.get(LOCAL_OWNER, run.id)).state.ended
 
 
-async def test_the_setting_prunes_when_the_server_starts(
-    settings: Settings, clock: ManualClock, engine: ScriptedEngine
-) -> None:
-    first = TestServer(await create_app(settings, engines=[engine], clock=clock))
-    await first.start_server()
-    runs: RunService = first.app[RUNS]
-    run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
-    root = runs.workspace(run).root
-    await age(runs, run, 8)
-    await first.close()
+Restart = Callable[[Sequence[float]], Awaitable[list[Path]]]
 
-    kept = settings.model_copy(update={"retention": RetentionSettings(days=7)})
-    app = await create_app(kept, engines=[engine], clock=clock)
-    client = TestClient[web.Request, web.Application](TestServer(app))
-    await client.start_server()
-    await eventually(lambda: not root.exists())
-    await client.close()
+
+@pytest.fixture
+async def restart(
+    settings: Settings, clock: ManualClock, engine: ScriptedEngine
+) -> AsyncIterator[Restart]:
+    """Return a function that makes runs that ended so many days ago, starts a server with
+    `retention.days = 7`, and returns the directories of the runs."""
+    async with AsyncExitStack() as servers:
+
+        async def act(ages: Sequence[float]) -> list[Path]:
+            first = TestServer(await create_app(settings, engines=[engine], clock=clock))
+            await first.start_server()
+            runs: RunService = first.app[RUNS]
+            made = [await runs.submit(LOCAL_OWNER, asked("a")) for _ in ages]
+            for run, days in zip(made, ages, strict=True):
+                await age(runs, await ended(runs, run), days)
+            await first.close()
+            kept = settings.model_copy(update={"retention": RetentionSettings(days=7)})
+            app = await create_app(kept, engines=[engine], clock=clock)
+            server = TestServer(app)
+            servers.push_async_callback(server.close)
+            await server.start_server()
+            return [runs.workspace(run).root for run in made]
+
+        yield act
+
+
+async def test_the_setting_prunes_when_the_server_starts(restart: Restart) -> None:
+    old, recent = await restart([8, 6])
+    await eventually(lambda: not old.exists())
+    assert recent.exists()
+
+
+async def test_a_clock_that_makes_all_runs_old_prunes_none_at_once(restart: Restart) -> None:
+    with capture_logs() as logs:
+        # the last one ended at the doubtful time: its end lies after the start of the server
+        folders = await restart([8, 9, -1])
+        await eventually(lambda: any("clock" in str(entry["event"]) for entry in logs))
+    assert all(folder.exists() for folder in folders)
+
+
+async def test_when_the_doubt_is_over_old_runs_are_pruned(
+    restart: Restart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_HELD_SECONDS", 0)
+    (old,) = await restart([8])
+    await eventually(lambda: not old.exists())
 
 
 def test_hard_links_outside_free_nothing(tmp_path: Path) -> None:
