@@ -26,6 +26,7 @@ WesemuError                 message: what is wrong, where, and what to do next
     ├── ServerReset         the control API reset the server during the request
     ├── StoreError          the index is unreadable or newer than this program
     ├── DiskFull            no free space in the data directory
+    ├── AccessRefused       a file of the data directory may not be read or written
     ├── OutOfFiles          no free file descriptors
     ├── IssuerUnreachable   the keys of the token issuer cannot be read
     ├── ToolMissing         no usable bwa, samtools, bcftools, snakemake, …
@@ -167,6 +168,10 @@ class StoreError(SystemFault):
 
 class DiskFull(SystemFault):
     """The disk of the data directory is full; an administrator has to free space."""
+
+
+class AccessRefused(SystemFault):
+    """The system does not let the server read or write a file of its data directory."""
 
 
 class OutOfFiles(SystemFault):

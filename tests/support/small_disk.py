@@ -26,6 +26,11 @@ def small_disk(folder: Path, size: str = "32m") -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def make_read_only(folder: Path) -> None:
+    """Remount the file system at `folder`, on which no file is open for writing."""
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+
+
 def fill(path: Path, *, leave: int = 0) -> None:
     """Write to the file `path` until the disk has only `leave` blocks of 4 KiB free."""
     with path.open("ab", buffering=0) as file:

@@ -21,7 +21,7 @@ from wesemu.api.fault_injection import RequestGate
 from wesemu.errors import InvalidRequest, SystemFault, Unauthorized, WesemuError
 from wesemu.runs.clock import WallClock
 from wesemu.runs.data_directory import IdSource
-from wesemu.runs.disk_full import disk_full, out_of_files
+from wesemu.runs.disk_full import machine_fault
 
 
 def api_middleware(
@@ -80,12 +80,12 @@ def api_middleware(
             message = _message(error)
             response = dialect.render_error(error, request)
         except Exception as error:
-            if (full := disk_full(error) or out_of_files(error)) is not None:
+            if (fault := machine_fault(error)) is not None:
                 log.error("request failed", request_id=request_id, error=str(error))
             else:
                 log.exception("internal error", request_id=request_id, path=request.path)
-            message = _message(full or error)
-            response = dialect.render_error(full or error, request)
+            message = _message(fault or error)
+            response = dialect.render_error(fault or error, request)
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
         seconds = time.perf_counter() - began

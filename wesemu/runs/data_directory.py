@@ -385,6 +385,9 @@ class Readiness:
             free = (await asyncio.to_thread(shutil.disk_usage, self._data)).free
         except OSError as error:
             return f"the data directory cannot be read: {os_reason(error)}"
+        runs = self._data / "runs"
+        if not await asyncio.to_thread(os.access, runs, os.R_OK | os.W_OK | os.X_OK):
+            return f"{runs} may not be read and written; check its permissions and its disk"
         if free < LITTLE_DISK:
             return f"the disk of the data directory has {free >> 20} MiB left"
         return None

@@ -1,4 +1,4 @@
-"""Full disks and missing file descriptors: find them in errors, keep a reserve file, retry."""
+"""Full disks, missing file descriptors and permissions: find them in errors; keep a reserve."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from wesemu.errors import DiskFull, OutOfFiles
+from wesemu.errors import AccessRefused, DiskFull, OutOfFiles, SystemFault
 from wesemu.util.text import os_reason
 
 log = structlog.get_logger("wesemu.room")
@@ -26,6 +26,7 @@ _CAUSES = 10
 _SCARCE = 1 << 20
 _RETRY_SECONDS = 5.0
 _FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_DISK_ADVICE = "make room on the disk of the data directory"
 
 _T = TypeVar("_T")
@@ -97,6 +98,23 @@ def out_of_files(error: BaseException) -> OutOfFiles | None:
             return None
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def access_refused(error: BaseException) -> AccessRefused | None:
+    """Return an AccessRefused for an error of permissions or of a read-only file system; None for
+    any other error."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSED_ERRORS:
+        return None
+    name = repr(Path(os.fsdecode(error.filename)).name) if error.filename else "a file"
+    return AccessRefused(
+        f"the server may not read or write {name} in its data directory: {os_reason(error)}; "
+        "correct the owner and the mode of the file and its folder, or mount the disk for writing"
+    )
+
+
+def machine_fault(error: BaseException) -> SystemFault | None:
+    """Return the error for a full disk, missing file descriptors or missing permissions."""
+    return disk_full(error) or out_of_files(error) or access_refused(error)
 
 
 def check_room(folder: Path) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
 from wesemu.errors import BucketNotEmpty, BucketNotFound, BucketTaken, SystemFault
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import FOLDER, INCOMING, RECORDS, UPLOADS, Buckets, remove_empty
@@ -13,6 +15,8 @@ from wesemu.storage.multipart import MultipartUploads
 from wesemu.storage.objects import BUCKET, ObjectStore
 from wesemu.storage.upload_buffer import is_upload_file
 from wesemu.util.text import os_reason
+
+log = structlog.get_logger("wesemu.buckets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,15 @@ class BucketAdmin:
         )
 
     def clean_up(self) -> None:
-        """Remove unfinished uploads of an earlier server. Call it before serving requests."""
+        """Remove unfinished uploads of an earlier server. Call it before serving requests.
+
+        A bucket that cannot be read or written is logged; all are served.
+        """
         for bucket in self.names():
-            _remove_unfinished(self._root / bucket)
+            try:
+                _remove_unfinished(self._root / bucket)
+            except OSError as error:
+                log.warning("bucket is not accessible", bucket=bucket, error=os_reason(error))
 
 
 def _remove_server_files(folder: Path) -> None:

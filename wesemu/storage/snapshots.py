@@ -51,7 +51,7 @@ _RUN_FILES = frozenset(
 """Files of an ended run that its APIs read. The working directory is left out."""
 
 _UNCHANGED = frozenset({"attachments", "outputs"})
-"""Folders of a run whose files belong to the caller; paths in them stay."""
+"""Folders of a run with files of the caller; paths in them stay."""
 
 _MOST_ENTRIES = 1_000_000
 _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -210,7 +210,9 @@ def _add_marked(archive: tarfile.TarFile, path: Path, name: str, marks: PathMark
 
 
 def _add_bucket(archive: tarfile.TarFile, folder: Path) -> None:
-    for path in _folders(folder.resolve()):
+    for root, folders, _ in os.walk(folder.resolve(), onerror=_unless_removed):
+        folders.sort()
+        path = Path(root)  # an OSS client can create empty folders
         below = PurePosixPath("buckets", folder.name, _below(path, folder.resolve()))
         if below.parts[2:3] != (FOLDER,):
             with suppress(FileNotFoundError):  # removed meanwhile
@@ -259,7 +261,7 @@ def _entry(name: str, mtime_ns: int, size: int = 0) -> tarfile.TarInfo:
 
 def _files(folder: Path, *, links: bool = False) -> Iterator[Path]:
     """Yield the regular files below `folder`, sorted. Follow no linked folders."""
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_unless_removed):
         folders.sort()
         for name in sorted(names):
             path = Path(root, name)
@@ -267,11 +269,9 @@ def _files(folder: Path, *, links: bool = False) -> Iterator[Path]:
                 yield path
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    """Yield `folder` and all folders below it, sorted: an OSS client can create empty ones."""
-    for root, folders, _ in os.walk(folder):
-        folders.sort()
-        yield Path(root)
+def _unless_removed(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -4,7 +4,6 @@ A response to HEAD has no body. Newer SDKs read the document from the header `x-
 """
 
 import base64
-import errno
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -13,6 +12,7 @@ from wesemu.api.base import document, element
 from wesemu.api.fault_injection import InjectedResponse
 from wesemu.api.oss.request import Level
 from wesemu.errors import (
+    AccessRefused,
     BucketNotEmpty,
     BucketNotFound,
     BucketTaken,
@@ -35,6 +35,7 @@ from wesemu.errors import (
     WesemuError,
     WrongPosition,
 )
+from wesemu.runs.disk_full import access_refused
 from wesemu.storage.objects import BUCKET, KEY
 
 _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
@@ -55,6 +56,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (NotFound, 404, "NoSuchKey"),
     (Unauthorized, 403, "AccessDenied"),
     (Forbidden, 403, "AccessDenied"),
+    (AccessRefused, 403, "AccessDenied"),
     (Conflict, 409, "Conflict"),
     (OutOfFiles, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
@@ -93,7 +95,6 @@ _MESSAGES = {
     "TooManyRequests": "Please reduce your request rate.",
 }
 _HEADER_LIMIT = 4096
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class OssRefused(WesemuError):
@@ -165,11 +166,9 @@ def refusal(error: Exception) -> tuple[int, str, str] | None:
             return error.status, error.code, error.message
         case WesemuError():
             return *_code(error), error.message if error.field in _NAMES else str(error)
-        case OSError() if error.errno in _DENIED:
-            message = "the server's files do not allow this: a folder is not writable or readable"
-            return 403, "AccessDenied", message
         case _:
-            return None
+            fault = access_refused(error)
+            return None if fault is None else (*_code(fault), fault.message)
 
 
 def _code(error: WesemuError) -> tuple[int, str]:
