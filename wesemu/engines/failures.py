@@ -197,11 +197,19 @@ _METADATA = re.compile(
 )
 """Snakemake advises to check permissions of a folder, whatever the error is."""
 
+_SYNTAX = re.compile(
+    r'  File "([^"\n]+)", line (\d+)\n(?:(?!  File )[ \t].*\n|\n)*'
+    r"((?:Syntax|Indentation)Error): (.*)"
+)
 _NO_FILE = re.compile(r"No such file or directory: '(?:work/)?([^'\n]*[./][^'\n]*)'")
 
 
 def snakemake_reason(error: str) -> str:
     """Return Snakemake's message without the frames of a traceback and without wrong advice."""
+    # Snakemake may fail to print a SyntaxError, so the last traceback is not that of the cause.
+    if (syntax := _SYNTAX.search(error)) is not None:
+        file, line, kind, text = syntax.groups()
+        return f"{kind} in {Path(file).name}, line {line}: {text}"
     _, traced, last = error.rpartition(_TRACEBACK)
     reason = _FRAMES.sub("", last, count=1) if traced else error
     return _METADATA.sub(r"\1", reason)

@@ -60,6 +60,15 @@ def test_advice_about_permissions_is_for_permissions_only(error: str, is_kept: b
     assert ("write permissions" in reason) == is_kept
 
 
+def test_a_syntax_error_that_snakemake_cannot_print_is_named() -> None:
+    error = (
+        'Traceback (most recent call last):\n\n  File "/lib/parser.py", line 181, in error\n'
+        '    raise SyntaxError(msg)\n\n  File "/d/work/Snakefile", line 2\n\n'
+        f"SyntaxError: Unexpected keyword utput\n\n\nDuring handling, another:\n\n{TRACEBACK}"
+    )
+    assert snakemake_reason(error) == "SyntaxError in Snakefile, line 2: Unexpected keyword utput"
+
+
 def test_a_traceback_of_snakemake_is_its_last_line() -> None:
     reason = "FileNotFoundError: [Errno 2] No such file or directory: 'envs/a.yaml'\n"
     assert snakemake_reason(TRACEBACK) == reason
