@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from resource import struct_rusage
 
 from wesemu.engines.attempt import Attempt
 from wesemu.engines.dry_run import tie_to_server, write_failure, write_graph
@@ -24,7 +23,7 @@ from wesemu.engines.launch_spec import LaunchSpec
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent
-from wesemu.engines.run_process import CANCELED, RunContext, run_child
+from wesemu.engines.run_process import CANCELED, RunContext, Worker, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.task_recorder import TaskFacts, TaskRecorder, job_key
 from wesemu.runs.model import Graph, JsonValue, RunFailure
@@ -97,11 +96,8 @@ RunWorkflow = Callable[[WorkerContext], int]
 """Runs the workflow. Returns the exit status; records the failure before."""
 
 
-class LibraryWorker:
-    """The parent's side of a forked worker (`run_process.Worker`).
-
-    `cancel` writes a byte to the worker's pipe.
-    """
+class LibraryWorker(Worker):
+    """The parent's side of a forked worker. `cancel` writes a byte to the worker's pipe."""
 
     def __init__(self, context: RunContext, spec: LaunchSpec, run_workflow: RunWorkflow) -> None:
         self._context = context
@@ -109,27 +105,14 @@ class LibraryWorker:
         reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         parent = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             run_child(lambda: self._run_child(parent, reader, run_workflow))
         os.close(reader)
-
-    @property
-    def pid(self) -> int:
-        return self._pid
-
-    def fileno(self) -> int:
-        return -1
-
-    def on_readable(self) -> None:
-        """Do nothing: this worker sends no messages."""
 
     def cancel(self) -> None:
         with contextlib.suppress(OSError):  # the worker has just ended
             os.write(self._writer, b"\0")
-
-    def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
-        """Do nothing: the child is an adopted orphan."""
 
     def ended(self, code: int) -> None:
         self._context.record_signal(self._spec.engine, code)

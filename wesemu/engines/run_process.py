@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from resource import struct_rusage
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from wesemu.engines import event_log as events
 from wesemu.engines.event_log import EventLog
@@ -147,31 +147,28 @@ def detach(run: Callable[[Announce], None]) -> NoReturn:
     sys.exit(0 if announced else 1)
 
 
-class Worker(Protocol):
+class Worker:
     """The child process that runs the workflow, as the run process uses it."""
 
-    @property
-    def pid(self) -> int: ...
+    pid: int
 
     def fileno(self) -> int:
         """Return the descriptor to poll, or -1 for none."""
-        ...
+        return -1
 
     def on_readable(self) -> None:
         """Handle input; called when `fileno` is readable."""
-        ...
 
     def cancel(self) -> None:
         """Ask the worker to end its tools and then itself. Must not block."""
-        ...
+        raise NotImplementedError
 
     def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
         """Handle the end of another child, which may be an adopted orphan."""
-        ...
 
     def ended(self, code: int) -> None:
         """Record why the worker ended, unless the event log has the reason."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

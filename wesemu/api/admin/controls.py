@@ -74,20 +74,17 @@ class ClockHandlers:
             web.post("/_wesemu/clock/advance", self.advance),
         ]
 
-    async def show(self, request: web.Request) -> web.Response:
-        return self._answer()
-
     async def set_speed(self, request: web.Request) -> web.Response:
         body = await read(request, models.Speed)
         await self._control.adjust(speed=body.speed)
-        return self._answer()
+        return await self.show(request)
 
     async def advance(self, request: web.Request) -> web.Response:
         body = await read(request, models.Advance)
         await self._control.adjust(step=body.step)
-        return self._answer()
+        return await self.show(request)
 
-    def _answer(self) -> web.Response:
+    async def show(self, request: web.Request) -> web.Response:
         clock = self._control.clock
         return answer(
             models.ClockResponse(
@@ -113,12 +110,9 @@ class FaultHandlers:
             web.delete("/_wesemu/faults", self.clear),
         ]
 
-    async def show(self, request: web.Request) -> web.Response:
-        return self._answer()
-
     async def inject(self, request: web.Request) -> web.Response:
         self.add(await read(request, models.FaultBody))
-        return self._answer()
+        return await self.show(request)
 
     def add(self, body: models.FaultBody) -> None:
         """Queue a fault. Raises InvalidRequest for an unknown operation."""
@@ -140,13 +134,13 @@ class FaultHandlers:
     async def clear(self, request: web.Request) -> web.Response:
         await read_nothing(request)
         self.clear_all()
-        return self._answer()
+        return await self.show(request)
 
     def clear_all(self) -> None:
         self.calls.clear()
         self.policy.clear()
 
-    def _answer(self) -> web.Response:
+    async def show(self, request: web.Request) -> web.Response:
         calls = [
             models.FaultBody(**asdict(fault), times=times) for fault, times in self.calls.pending
         ]
@@ -186,15 +180,12 @@ class RequestLogHandlers:
             web.delete("/_wesemu/requests", self.clear),
         ]
 
-    async def show(self, request: web.Request) -> web.Response:
-        return self._answer()
-
     async def clear(self, request: web.Request) -> web.Response:
         await read_nothing(request)
         self._requests.clear()
-        return self._answer()
+        return await self.show(request)
 
-    def _answer(self) -> web.Response:
+    async def show(self, request: web.Request) -> web.Response:
         return answer(
             models.RequestList(
                 requests=[

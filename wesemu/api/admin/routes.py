@@ -161,12 +161,10 @@ class EventHandlers:
     def __init__(self, service: AdminService) -> None:
         self._service = service
         self._streams = EventStreams()
+        self.close = self._streams.close
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/_wesemu/events", self.events)]
-
-    async def close(self, app: web.Application) -> None:
-        await self._streams.close(app)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Send active runs, or those changed since the client's last event, then every change."""

@@ -43,9 +43,7 @@ class RunEvents:
     def __init__(self, runs: RunService) -> None:
         self._runs = runs
         self._streams = EventStreams()
-
-    async def close(self, app: web.Application) -> None:
-        await self._streams.close(app)
+        self.close = self._streams.close
 
     async def stream(self, request: web.Request, version: Version) -> web.StreamResponse:
         """Stream the run's events. Raises RunNotFound or Forbidden."""

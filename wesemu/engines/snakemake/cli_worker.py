@@ -16,7 +16,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from resource import struct_rusage
 from typing import Any
 
 from wesemu.engine_parameters import check_parameters
@@ -39,7 +38,7 @@ from wesemu.engines.processes import (
     send,
     send_group,
 )
-from wesemu.engines.run_process import RunContext
+from wesemu.engines.run_process import RunContext, Worker
 from wesemu.engines.sandbox import enter_sandbox, in_bubblewrap
 from wesemu.engines.slurm import Cluster
 from wesemu.engines.snakemake.worker import resource_limits, tool_environment
@@ -271,8 +270,8 @@ _SERVICE_SECONDS = "5"
 """Time for a `service()` to create its file; applies to every missing output."""
 
 
-class CliWorker:
-    """Implements `run_process.Worker`. The tools are in the process group of the command."""
+class CliWorker(Worker):
+    """Runs Snakemake's command line. The tools are in the process group of the command."""
 
     def __init__(self, context: RunContext, spec: LaunchSpec) -> None:
         self._messages = CliMessages(
@@ -287,7 +286,7 @@ class CliWorker:
         parent = os.getpid()
         os.environ.update(tool_environment(context.workspace, spec))
         search = [str(_PLUGIN_PATH), os.environ.get("PYTHONPATH", "")]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # kept, or Python would reap it in another Popen
             leased_command_line(context.workspace, spec),
             cwd=context.workspace.work,
             env={
@@ -300,10 +299,7 @@ class CliWorker:
             preexec_fn=lambda: _begin(parent, context.workspace, spec),
         )
         os.close(theirs)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self.pid = self._process.pid
 
     def fileno(self) -> int:
         return self._pipe if self._open else -1
@@ -329,9 +325,6 @@ class CliWorker:
         """
         self._messages.cancel()
         send_group(self.pid, signal.SIGINT if self._remote else signal.SIGTERM)
-
-    def child_ended(self, pid: int, status: int, usage: struct_rusage) -> None:
-        """Do nothing: the child is an adopted orphan."""
 
     def ended(self, code: int) -> None:
         while self._open and select.select([self._pipe], [], [], 0)[0]:

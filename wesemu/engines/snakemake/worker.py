@@ -32,7 +32,7 @@ from wesemu.engines.launch_spec import LaunchSpec, parsed_options
 from wesemu.engines.lease_queue import devices_environment
 from wesemu.engines.leases import LeaseClient
 from wesemu.engines.processes import die_with_parent, exit_code_of, send_group
-from wesemu.engines.run_process import RunContext, run_child
+from wesemu.engines.run_process import RunContext, Worker, run_child
 from wesemu.engines.sandbox import enter_sandbox
 from wesemu.engines.snakemake import hooks
 from wesemu.engines.snakemake.backends import Backend, SlurmBackend
@@ -300,8 +300,8 @@ _MESSAGE_LIMIT = 1 << 18
 Message = dict[str, Any]
 
 
-class WarmWorker:
-    """Implements `run_process.Worker`. Messages are JSON, one per datagram.
+class WarmWorker(Worker):
+    """The parent's side of the worker. Messages are JSON, one per datagram.
 
     The child sends {"fork"}; the run process sends {"forked"}, {"ended"} and {"cancel"}.
     """
@@ -311,13 +311,9 @@ class WarmWorker:
         self._spec = spec
         self._forks = dict[int, int]()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._pid = self._fork(lambda: _run_workflow(context, spec, theirs))
+        self.pid = self._fork(lambda: _run_workflow(context, spec, theirs))
         theirs.close()
         self._open = True
-
-    @property
-    def pid(self) -> int:
-        return self._pid
 
     def fileno(self) -> int:
         return self._channel.fileno() if self._open else -1
