@@ -32,11 +32,10 @@ jobs: 100
 """
 CWL = """
     cwlVersion: v1.2
-    class: ExpressionTool
-    requirements: {InlineJavascriptRequirement: {}}
+    class: CommandLineTool
+    baseCommand: "true"
     inputs: []
-    outputs: {x: int}
-    expression: '${return {x: 1};}'
+    outputs: []
 """
 WDL = """
     version 1.1
