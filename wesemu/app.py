@@ -67,7 +67,6 @@ from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.webhooks import Callbacks
 from wesemu.settings import Settings
-from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.seed import START as SEED_START
 from wesemu.storage.seed import Seed
@@ -111,7 +110,7 @@ async def create_app(
         request_gate = RequestGate(core.wall)
         controls = _controls(settings, core, request_gate)
         app = await build_apis(
-            settings, core, core.objects, callbacks, request_gate, verifier, readiness, controls
+            settings, core, callbacks, request_gate, verifier, readiness, controls
         )
         add_controls(app, settings, core, controls, request_gate, readiness, sandbox.kind)
         app[RUNS] = core.runs
@@ -150,7 +149,6 @@ def open_connections(settings: Settings, app: web.Application, files: int) -> Co
 async def build_apis(
     settings: Settings,
     core: Core,
-    objects: ObjectServices,
     callbacks: Callbacks,
     request_gate: RequestGate,
     verifier: Verifier | None,
@@ -175,9 +173,9 @@ async def build_apis(
     ]
     oss = OssDialect(
         OssAuthenticator(keys, WallClock(), bearer=bearer),
-        objects.buckets,
+        core.objects.buckets,
         apis,
-        OssHandlers(objects),
+        OssHandlers(core.objects),
     )
     dialects = [oss, *apis]
     origins = CrossOrigins(settings.server.cors_origins)
@@ -215,7 +213,7 @@ async def build_apis(
         core.runs,
         core.store.statistics,
         core.changes,
-        objects,
+        core.objects,
         RunPages(core.runs, Buckets(core.data.buckets), clock, pages),
         clock,
         _machine(settings, core, readiness),
