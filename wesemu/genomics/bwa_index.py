@@ -164,7 +164,8 @@ def check_names(names: Iterable[str], file: str) -> None:
         if not _CONTIG_NAME.fullmatch(name):
             raise InputError(
                 f"{file}: the sequence name {name!r} (number {record}) is not allowed in SAM and "
-                "would end in an empty VCF. Rename it: no commas, brackets, quotes or backslashes.",
+                "would end in an empty VCF. Rename it: no commas, brackets, quotes or "
+                "backslashes, and no * or = at the start.",
                 file=file,
                 record=record,
             )

@@ -15,6 +15,7 @@ from wesemu.genomics.fastq_fast_path import (
     BELOW_PHRED64,
     LONGEST_NAME,
     QUALITIES,
+    is_sam_name,
     mate_hint,
     pair_name,
     plain_block,
@@ -168,7 +169,7 @@ class PairedReader:
                 name = one[0].partition(b" ")[0]
                 if name != two[0].partition(b" ")[0] or name[-2:-1] == b"/":
                     name = self._common_name(one[0], two[0], len(names))
-                if name == before or not 0 < len(name) <= LONGEST_NAME:
+                if name == before or not is_sam_name(name):
                     raise self._bad_name(name, reads, one[0])
                 before = name
                 names.append(name)
@@ -278,13 +279,15 @@ class PairedReader:
         raise self._second.fault(message, record)
 
     def _bad_name(self, name: bytes, reads: list[Record], head: bytes) -> InputError:
-        """Return the error for a name that is too long, empty, or the name of the pair before.
+        """Return the error for a name that SAM does not allow, or that of the pair before.
 
         `reads` are the reads of the batch before this pair.
         """
         record = self._record(len(reads) // 2)
-        if not 0 < len(name) <= LONGEST_NAME:
+        if not is_sam_name(name):
             problem = f"is longer than {LONGEST_NAME} characters" if name else "is empty"
+            if len(name) <= LONGEST_NAME and name:
+                problem = f"{_quoted(name)} is not allowed in SAM: it may not be * or begin with @"
             return self._first.fault(
                 f"{self._first.name}, record {record}: the name {problem}.", record
             )

@@ -62,6 +62,12 @@ def is_second_mate(head: bytes) -> bool:
     return name.endswith(b"/2") or comment.startswith(b"2:")
 
 
+def is_sam_name(name: bytes) -> bool:
+    """Return whether a name has the right length for SAM, and is neither `*`, which means that
+    there is no name, nor begins with `@`, as lines of a header do."""
+    return 0 < len(name) <= LONGEST_NAME and name != b"*" and name[:1] != b"@"
+
+
 def mate_hint(first: bytes, second: bytes) -> str | None:
     """Return advice for names that differ by the mate's number only, such as `r7_1` and `r7_2`,
     `r7:1` and `r7:2` or `r7/R1` and `r7/R2`; None for other names."""
@@ -138,7 +144,9 @@ def _common_names(first: list[bytes], second: list[bytes]) -> list[bytes] | None
     joined = b"\n".join(names)
     if b"/" in joined and any(name[-2:-1] == b"/" for name in names):
         return None
-    marked = (b"\n" + joined).count(b"\n@") == len(names)
+    lines = b"\n%b\n" % joined
+    marked = lines.count(b"\n@") == len(names)
+    marked = marked and b"\n@@" not in lines and b"\n@*\n" not in lines
     sized = all(1 < length <= LONGEST_NAME + 1 for length in {len(name) for name in names})
     if marked and sized and joined.replace(b"\n", b"").decode("ascii").isprintable():
         return names

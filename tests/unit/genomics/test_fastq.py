@@ -346,6 +346,18 @@ def test_a_bad_record_after_plain_ones_is_told_with_its_number(pair, odd, words)
     assert error.file.endswith("a_2.fq.gz")
 
 
+@pytest.mark.parametrize("name", [b"*", b"@CO", b"@r"])
+@pytest.mark.parametrize("place", ["first", "after plain ones"])
+def test_names_that_sam_does_not_allow_are_refused(pair, name, place):
+    """samtools would take such a line for one of the header."""
+    reads = mates() if place == "first" else long_mates()
+    head = b"@r0 " if place == "first" else ODD[: ODD.index(b" ") + 1]
+    one, two = (data.replace(head, b"@" + name + b" ", 1) for data in reads)
+    error = fault(pair(one, two))
+    assert f"the name {name.decode()!r} is not allowed in SAM" in error.message
+    assert error.record == (1 if place == "first" else LAST + 1)
+
+
 def test_comments_after_plain_reads_may_hold_any_letters(pair):
     one, two = long_mates()
     odd = ODD.replace(b":N:0", ":é".encode())
