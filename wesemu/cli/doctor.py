@@ -26,8 +26,8 @@ _LEAST_DISK = 1 * _GIBIBYTE
 class HealthCheck:
     """The result of one check. `source` is where `found` comes from, or the remedy.
 
-    `ok` is False for something that runs need and that is missing. With `check`, runs are possible,
-    but the user may not expect what was found.
+    `ok` is False if runs need the thing and it is missing. `check` means that runs are possible,
+    but what was found may surprise the user.
     """
 
     name: str
@@ -105,8 +105,10 @@ def doctor(
 
 
 def check_installation(data: Path, commands: Mapping[str, str]) -> Iterator[HealthCheck]:
-    """Run all checks. `data` is the data directory, which may not exist yet; `commands` is the
-    setting `tools`."""
+    """Check Python, wesemu, Snakemake, the tools, this machine and the references.
+
+    `data` is the data directory, which may not exist yet; `commands` is the setting `tools`.
+    """
     python = Path(sys.executable)
     yield HealthCheck(
         "python", platform.python_version(), str(python), sys.version_info >= _OLDEST_PYTHON

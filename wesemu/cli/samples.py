@@ -73,8 +73,8 @@ def plan_runs(
 ) -> list[SampleRun]:
     """Return a run for each sample. `outputs` are keys with `{sample}` in place of the name.
 
-    Values that are None are left out. Raise CommandRefused if two samples would
-    have the same output.
+    Values that are None are left out. Raise CommandRefused if two samples would have the same
+    output.
     """
     for flag, key in outputs.items():
         if key is not None and PLACEHOLDER not in key and len(samples) > 1:
@@ -144,7 +144,7 @@ async def send_runs(
 
 
 def locate(bucket: str, name: str) -> str:
-    """Return the location of a key in the bucket; URLs stay."""
+    """Return the location of a key in the bucket; a URL is returned unchanged."""
     return name if "://" in name else f"oss://{bucket}/{name}"
 
 

@@ -168,7 +168,9 @@ def _job_options(cluster: Cluster, wanted: SlurmResources, name: str) -> list[st
     """Return the options of a job. Those of the rule come last, so they win."""
     asked = {"slurm_partition": cluster.partition, "slurm_account": cluster.account}
     asked |= wanted.requested
-    options = [word for word in cluster.options if not (wanted.memory_mb and _is_memory(word))]
+    options = list(cluster.options)
+    if wanted.memory_mb:  # srun refuses `--mem` together with another such option
+        options = [option for option in options if not option.startswith("--mem")]
     options.append(f"--job-name={name}")
     options += [f"{option}={asked[key]}" for key, option in _OPTIONS.items() if asked.get(key)]
     if wanted.memory_mb:
@@ -177,11 +179,6 @@ def _job_options(cluster: Cluster, wanted: SlurmResources, name: str) -> list[st
         kind = ["gpu", *filter(None, [asked.get("gpu_model")]), str(wanted.gpus)]
         options.append(f"--gres={':'.join(kind)}")
     return options
-
-
-def _is_memory(word: str) -> bool:
-    """Return whether an option sets memory: srun refuses `--mem` together with another one."""
-    return word.startswith("--mem")
 
 
 def _shape_options(wanted: SlurmResources) -> list[str]:

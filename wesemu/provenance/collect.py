@@ -32,15 +32,13 @@ LARGEST_PART = 16 << 20
 HASHED = 64 << 20
 """Inputs above this size in bytes get no checksum, so a crate does not wait for gigabytes."""
 
-_BLOCK = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class PartFile:
     """A workflow file or attachment, `name` in the crate.
 
-    `path` is None if the content is left out. `redacted` means that the content has credentials,
-    see `redacted_content`.
+    `path` is None if the content is left out. `redacted` means that the file has credentials and
+    the crate gets `redacted_content` instead.
     """
 
     name: str
@@ -77,9 +75,9 @@ class ResultFile:
 class CrateFacts:
     """Everything that the crate states.
 
-    `url` is the run's, `log` its RunLog as JSON. `parts[0]` is the workflow itself. `engine` is
-    name and version, if known. Credentials that `wesemu.provenance.redaction` recognises are
-    removed.
+    `url` is the run's address, `log` its RunLog (WES) as JSON. `parts[0]` is the workflow itself.
+    `engine` is the engine's name and version, if known. Credentials that
+    `wesemu.provenance.redaction` recognises are removed.
     """
 
     run: Run
@@ -261,7 +259,7 @@ def _results(
         path = workspace.outputs / output.path
         small = output.size <= min(SMALL, left)
         wanted = inclusion == "all" or (inclusion == "small" and small)
-        # Published files are regular files; a link has replaced them since.
+        # Published files are regular files. A link has replaced the file since, and may lead out.
         included = wanted and path.is_file() and path.resolve() == folder / output.path
         # Large outputs, included on request ("all"), are not searched for credentials.
         withheld = included and output.size <= SMALL and redacted_content(path) is not None
@@ -279,11 +277,8 @@ def _engine(workspace: Workspace) -> tuple[str, str] | None:
 
 
 def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The crate as a stream.

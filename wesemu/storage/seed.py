@@ -52,7 +52,7 @@ class Seed:
             partial = buckets / f".seed-{name}"  # no valid name of a bucket
             shutil.rmtree(partial, ignore_errors=True)
             try:
-                shutil.copytree(source, partial, ignore=_reserved)
+                shutil.copytree(source, partial, ignore=shutil.ignore_patterns(FOLDER))
             except shutil.Error as error:
                 file, _, reason = error.args[0][0]
                 raise InvalidRequest(
@@ -107,10 +107,6 @@ def _is_fasta(path: Path) -> bool:
 def _reference_name(path: Path) -> str:
     name = path.name.lower().removesuffix(".gz")
     return name.rpartition(".")[0]
-
-
-def _reserved(folder: str, names: list[str]) -> list[str]:
-    return [FOLDER] if FOLDER in names else []
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -320,7 +320,7 @@ def _records(pair: tuple[_Read, _Read], duplicate: bool, header: Any) -> Iterato
         record.is_unmapped, record.mate_is_unmapped = read.contig < 0, other.contig < 0
         record.is_reverse, record.mate_is_reverse = read.reverse, other.reverse
         record.is_proper_pair, record.is_duplicate = proper, duplicate
-        # an unplaced read stands at the place of its mate
+        # By convention, an unplaced read has the position of its mate.
         record.reference_id = read.contig if read.contig >= 0 else other.contig
         record.reference_start = read.start if read.contig >= 0 else other.start
         record.next_reference_id = other.contig if other.contig >= 0 else read.contig
