@@ -24,6 +24,7 @@ from wesemu.errors import InputError, InvalidRequest, WesemuError
 from wesemu.genomics.bwa_index import Contig, check_names, read_contigs
 from wesemu.genomics.fastq import LONGEST_READ, PairedReader
 from wesemu.genomics.fastq_fast_path import is_second_mate, pair_name
+from wesemu.genomics.fastq_file import lacks_end
 from wesemu.genomics.mappers import (
     BWA,
     BWA_MEM2,
@@ -52,15 +53,18 @@ class ReadCounter:
         self.lanes: list[dict[str, str | int]] = []
 
     def add(self, lane: Lane, reader: PairedReader) -> None:
+        first, second = Path(lane.first), Path(lane.second or lane.first)
+        files = dict.fromkeys((first, second))
         self.lanes.append(
             {
-                "first": Path(lane.first).name,
-                "second": Path(lane.second or lane.first).name,
+                "first": first.name,
+                "second": second.name,
                 "read_group": _identifier(lane.read_group),
                 "reads": reader.reads,
                 "bases": reader.bases,
                 "last_name": pair_name(reader.last).decode("ascii", "replace"),
                 "swapped": is_second_mate(reader.last),
+                "without_end": ", ".join(file.name for file in files if lacks_end(file)),
             }
         )
 

@@ -16,11 +16,11 @@ from typing import BinaryIO, NamedTuple
 from wesemu.errors import InputError
 from wesemu.genomics.bwa_index import check_names
 from wesemu.genomics.fastq_file import (
-    BGZF_END,
     GZIP_FAULTS,
     GZIP_MAGIC,
     HEAD_BYTES,
     TrailingBytes,
+    lacks_end,
     looks_like,
     open_gzip,
 )
@@ -313,20 +313,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 _check_trailing(path, error.offset)
                 return
             if not block:
-                _check_end(path)
+                if lacks_end(path):
+                    raise OSError(
+                        "the bgzip data has no end mark; the file was cut, fetch it again"
+                    )
                 return
             yield block
-
-
-def _check_end(path: Path) -> None:
-    """Raise OSError for bgzip data without its last empty block (SAM specification 4.1.2): the file
-    may have been cut between two blocks."""
-    with path.open("rb") as file:
-        head = file.read(16)
-        if head.startswith(_MEMBER_START + b"\x04") and head[12:] == b"BC\x02\x00":
-            file.seek(-len(BGZF_END), 2)
-            if file.read() != BGZF_END:
-                raise OSError("the bgzip data has no end mark; the file was cut, fetch it again")
 
 
 def _check_trailing(path: Path, offset: int) -> None:

@@ -6,7 +6,7 @@ and blank last lines that mappers accept, and its memory is unbounded.
 
 import zlib
 from collections.abc import Iterator
-from io import BufferedReader, FileIO, RawIOBase
+from io import SEEK_END, BufferedReader, FileIO, RawIOBase
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -67,7 +67,21 @@ def looks_like(head: bytes) -> str:
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that ends BAM and bgzip files (SAM specification 4.1.2)."""
 
+_BGZF_START, _BGZF_FIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
 _BLOCK = 1 << 17
+
+
+def lacks_end(path: Path) -> bool:
+    """Return whether `path` is bgzip data without its last, empty block: the file may have been cut
+    between two blocks. False for a pipe."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(16)
+        if not head.startswith(_BGZF_START) or head[12:] != _BGZF_FIELD:
+            return False
+        file.seek(-min(len(BGZF_END), file.seek(0, SEEK_END)), SEEK_END)
+        return file.read() != BGZF_END
 
 
 class TrailingBytes(OSError):

@@ -133,7 +133,8 @@ def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
 
 
 def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Warn about lanes with swapped mates, and about lanes that look like copies of each other."""
+    """Warn about files that may be cut, lanes with swapped mates, and lanes that look like copies
+    of each other."""
     seen: dict[tuple[Any, ...], str] = {}
     for lane in lanes:
         figures = (lane["reads"], lane["bases"], lane.get("last_name"))
@@ -142,6 +143,11 @@ def _lane_warnings(lanes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield (
                 f"The first file of the lane {group} holds second mates, as the names of its reads "
                 "say: are the two files swapped?"
+            )
+        if lane.get("without_end"):
+            yield (
+                f"{lane['without_end']}: the bgzip data has no end mark. Was the file cut? Compare "
+                "its size or its number of reads with the original."
             )
         other = seen.setdefault(figures, group)
         if other != group:

@@ -3,8 +3,13 @@
 import json
 from pathlib import Path
 
+import pysam
 import pytest
 
+from wesemu.genomics.align import ReadCounter
+from wesemu.genomics.fastq import PairedReader
+from wesemu.genomics.fastq_file import BGZF_END
+from wesemu.genomics.mappers import Lane
 from wesemu.genomics.summary import main, summarize_mapping, summarize_targets, summarize_variants
 
 STATS = """\
@@ -47,7 +52,14 @@ def stats(tmp_path: Path) -> Path:
     return tmp_path / "stats.txt"
 
 
-def summarize(stats: Path, *, mapped: int = 980, proper: int = 960, duplicates: int = 10) -> dict:
+def summarize(
+    stats: Path,
+    *,
+    mapped: int = 980,
+    proper: int = 960,
+    duplicates: int = 10,
+    counts: dict | None = None,
+) -> dict:
     markdup = {
         "EXAMINED": mapped,
         "DUPLICATE TOTAL": duplicates,
@@ -58,7 +70,7 @@ def summarize(stats: Path, *, mapped: int = 980, proper: int = 960, duplicates: 
     return summarize_mapping(
         sample="s",
         tools={"bwa": "0.7.17"},
-        counts={"total_reads": 1000, "total_bases": 150_000},
+        counts={"total_reads": 1000, "total_bases": 150_000} | (counts or {}),
         flagstat=flagstat(mapped, proper),
         stats=stats,
         markdup=markdup,
@@ -93,6 +105,29 @@ def test_figures_are_taken_from_the_reports(stats):
 def test_odd_figures_are_warned_of(stats, odd, words):
     (warning,) = summarize(stats, **odd)["warnings"]
     assert warning.startswith(words)
+
+
+def test_bgzip_data_that_may_be_cut_is_warned_of(stats, tmp_path):
+    """Cut between two blocks and between two reads: nothing else shows it."""
+    files = [tmp_path / "a_1.fq.gz", tmp_path / "a_2.fq.gz"]
+    for mate, file in enumerate(files, 1):
+        plain = tmp_path / "plain.fq"
+        plain.write_text(f"@r/{mate}\n{'AC' if mate == 1 else 'GT'}\n+\n5I\n")
+        pysam.tabix_compress(str(plain), str(file))
+
+    def warnings() -> list[str]:
+        counter = ReadCounter()
+        with PairedReader(*map(str, files)) as reader:
+            assert [len(texts) for texts in reader.texts()] == [2]
+            counter.add(Lane(*map(str, files), "@RG\tID:one"), reader)
+        return summarize(stats, counts=counter.report())["warnings"]
+
+    assert not any("end mark" in text for text in warnings())
+    files[1].write_bytes(files[1].read_bytes()[: -len(BGZF_END)])
+    assert [text for text in warnings() if "end mark" in text] == [
+        "a_2.fq.gz: the bgzip data has no end mark. Was the file cut? Compare its size or its "
+        "number of reads with the original."
+    ]
 
 
 def test_variants_are_counted(stats):
