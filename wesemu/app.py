@@ -60,6 +60,7 @@ from wesemu.provenance.collect import CrateBuilder
 from wesemu.runs.admin_service import AdminService
 from wesemu.runs.clock import Clock, WallClock
 from wesemu.runs.data_directory import IdSource, Readiness
+from wesemu.runs.disk_full import disk_named
 from wesemu.runs.maintenance import add_runs
 from wesemu.runs.model import JsonObject, JsonValue, RunId
 from wesemu.runs.ports import Engine
@@ -94,12 +95,13 @@ async def create_app(
 
     `clock` replaces the wall clock below the emulated one, `engines` the engines of the settings,
     `ids` those of the seed (all for tests). Raises InvalidRequest for a wrong seed,
-    DataDirectoryRefused, DataDirectoryLocked, StoreError.
+    DataDirectoryRefused, DataDirectoryLocked, StoreError, DiskFull.
     """
     # `opening` closes everything if a step fails; on success, the clean-up of the application does.
     async with AsyncExitStack() as opening:
         sandbox = await asyncio.to_thread(find_sandbox, settings)
-        core = await open_core(settings, clock or WallClock(), ids, engines, sandbox, opening)
+        with disk_named(settings.data):
+            core = await open_core(settings, clock or WallClock(), ids, engines, sandbox, opening)
         callbacks = _callbacks(settings, core)
         opening.push_async_callback(callbacks.close)
         ahead = [engine for engine in core.engines if engine.name not in settings.engine.lazy]

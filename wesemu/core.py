@@ -33,7 +33,6 @@ from wesemu.genomics.tools import resolve
 from wesemu.node import Node, NodeSettings
 from wesemu.runs.clock import Clock, PersistentClock
 from wesemu.runs.data_directory import DataDirectory, IdSource
-from wesemu.runs.disk_full import disk_named
 from wesemu.runs.maintenance import DirectoryCheck, repair_index
 from wesemu.runs.model import JsonObject, SlaTerms
 from wesemu.runs.notifications import RunNotifier
@@ -98,21 +97,8 @@ async def open_core(
 ) -> Core:
     """Open all parts; `opening` closes them in reverse order. `ids` replaces those of the seed.
 
-    Raises InvalidRequest for a wrong seed, DataDirectoryRefused, DataDirectoryLocked, StoreError,
-    DiskFull.
+    Raises InvalidRequest for a wrong seed, DataDirectoryRefused, DataDirectoryLocked, StoreError.
     """
-    with disk_named(settings.data):
-        return await _open_parts(settings, wall, ids, engines, sandbox, opening)
-
-
-async def _open_parts(
-    settings: Settings,
-    wall: Clock,
-    ids: IdSource | None,
-    engines: Sequence[Engine] | None,
-    sandbox: SandboxChoice,
-    opening: AsyncExitStack,
-) -> Core:
     # The lock comes before everything that reads or changes the data.
     data = DataDirectory(await asyncio.to_thread(settings.data.resolve))
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
