@@ -74,7 +74,10 @@ class MetadataStore:
         return None
 
     def save(self, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
-        """Save the record without syncing it. Without it, the file counts as put there by hand."""
+        """Save the record without syncing it.
+
+        If a crash loses the record, the file counts as put there by hand.
+        """
         self._write(self._path(key), key, stat, record)
 
     def keep(self, key: str, stat: os.stat_result) -> None:

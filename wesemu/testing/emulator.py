@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from select import select
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -109,20 +110,13 @@ class Snapshot:
     content: bytes = field(repr=False)
 
 
-class SampleCache:
-    """Simulates samples once for a session."""
-
-    def __init__(self) -> None:
-        self._files: dict[FixtureSettings, dict[str, bytes]] = {}
-
-    def files(self, settings: FixtureSettings) -> dict[str, bytes]:
-        """Return the files of a sample by name. Raise InvalidRequest for impossible settings."""
-        if settings not in self._files:
-            with TemporaryDirectory(prefix="wesemu-sample-") as folder:
-                made = write_fixture(Path(folder), settings)
-                paths = (made.reads_1, made.reads_2, made.reference, made.truth)
-                self._files[settings] = {path.name: path.read_bytes() for path in paths}
-        return self._files[settings]
+@cache
+def _simulate(settings: FixtureSettings) -> dict[str, bytes]:
+    """Return the files of a sample by name. Raise InvalidRequest for impossible settings."""
+    with TemporaryDirectory(prefix="wesemu-sample-") as folder:
+        made = write_fixture(Path(folder), settings)
+        paths = (made.reads_1, made.reads_2, made.reference, made.truth)
+        return {path.name: path.read_bytes() for path in paths}
 
 
 class Emulator:
@@ -132,7 +126,7 @@ class Emulator:
     `wesemu.Client`; `clock`, `faults` and the method `submit` are the client's.
     """
 
-    def __init__(self, server: EmulatorServer, samples: SampleCache) -> None:
+    def __init__(self, server: EmulatorServer) -> None:
         self.url = server.url
         self.wes = f"{server.url}/ga4gh/wes/v1"
         self.ags = server.url
@@ -142,7 +136,6 @@ class Emulator:
         self.faults = self.client.faults
         self.submit = self.client.submit
         self._server = server
-        self._samples = samples
         self._made = 0
 
     def __repr__(self) -> str:
@@ -194,7 +187,7 @@ class Emulator:
             duplicates=duplicates,
             read_length=read_length,
         )
-        files = self._samples.files(settings)
+        files = _simulate(settings)
         self._made += 1
         stored = self.bucket(bucket or f"sample-{self._made}", files)
         return SimulatedSample(

@@ -27,9 +27,6 @@ class _Servers:
     """The servers of this process, by engine and settings."""
 
     def __init__(self) -> None:
-        from wesemu.testing.emulator import SampleCache
-
-        self.samples: SampleCache = SampleCache()
         self._servers: dict[str, EmulatorServer] = {}
 
     def get(self, engine: str, settings: dict[str, Any]) -> "Emulator":
@@ -41,8 +38,8 @@ class _Servers:
             if server is not None:
                 server.close()
             server = self._servers[key] = EmulatorServer(engine, settings)
-            Emulator(server, self.samples).reset()  # sets the seed of run ids
-        return Emulator(server, self.samples)
+            Emulator(server).reset()  # sets the seed of run ids
+        return Emulator(server)
 
     def close(self) -> None:
         for server in self._servers.values():
