@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from threading import enumerate as threads
 
 import pytest
 from aiohttp import web
+from support.small_disk import small_disk
 
 from wesemu.client import AsyncClient, Client, ClientError
 from wesemu.client.runs import workflow
@@ -57,6 +59,16 @@ async def test_a_bundled_pipeline_runs_and_its_results_come_down(
         await run.logs("no-such-task")
     assert (await there.get(run.tags["wesemu.handle"])).id == run.id
     assert "<td>COMPLETE</td>" in run._repr_html_()
+
+
+async def test_a_download_to_a_full_disk_names_it(there: AsyncClient, tmp_path: Path) -> None:
+    await there.bucket("genes").put("large", bytes(90000))
+    with ExitStack() as mounts:
+        disk = await asyncio.to_thread(mounts.enter_context, small_disk(tmp_path / "disk", "64k"))
+        with pytest.raises(OSError, match=rf"No space left on device: '{disk}/large'"):
+            await there.bucket("genes").download("large", disk)
+        assert not await asyncio.to_thread(lambda: list(disk.iterdir()))
+        await asyncio.to_thread(mounts.close)
 
 
 async def test_a_wait_that_is_too_long_names_the_state(there: AsyncClient) -> None:

@@ -22,8 +22,10 @@ def small_disk(folder: Path, size: str = "32m") -> Iterator[Path]:
     )
     if mounted.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def make_read_only(folder: Path) -> None:

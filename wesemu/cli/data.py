@@ -68,22 +68,24 @@ def fixture(
     """
     from wesemu.cli.output import print_json, print_note, print_result
     from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
+    from wesemu.util.text import name_full_disk
 
-    made = write_fixture(
-        directory,
-        FixtureSettings(
-            seed=seed,
-            length=length,
-            contigs=contigs,
-            depth=depth,
-            snps=snps,
-            indels=indels,
-            duplicates=duplicates,
-            read_length=read_length,
-            insert_mean=insert_mean,
-            insert_sd=insert_sd,
-        ),
-    )
+    with name_full_disk(directory):
+        made = write_fixture(
+            directory,
+            FixtureSettings(
+                seed=seed,
+                length=length,
+                contigs=contigs,
+                depth=depth,
+                snps=snps,
+                indels=indels,
+                duplicates=duplicates,
+                read_length=read_length,
+                insert_mean=insert_mean,
+                insert_sd=insert_sd,
+            ),
+        )
     summary = made.summary
     if as_json:
         print_json(asdict(summary))
@@ -289,6 +291,7 @@ def copy_object(
 ) -> None:
     """Copy a file to a bucket, from a bucket, or between buckets."""
     from wesemu.cli.output import print_result, refuse_existing
+    from wesemu.util.text import name_full_disk
 
     root = _root(data)
     if target.startswith(_SCHEME):
@@ -303,7 +306,8 @@ def copy_object(
     # a short name, because the name of the file may have the maximum length
     temporary = place.with_name(f".wesemu-{os.getpid()}.part")
     try:
-        shutil.copyfile(file, temporary)
+        with name_full_disk(place):
+            shutil.copyfile(file, temporary)
         temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)

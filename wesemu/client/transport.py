@@ -14,7 +14,7 @@ from wesemu import __version__
 from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import safe_name
-from wesemu.util.text import network_reason
+from wesemu.util.text import name_full_disk, network_reason
 
 # --- values of JSON objects, with defaults for missing keys ---
 
@@ -162,7 +162,7 @@ class Transport:
         temporary = target.with_name(f".{target.name}.part")
         file = await asyncio.to_thread(temporary.open, "wb")
         try:
-            with file:
+            with name_full_disk(target), file:
                 async for chunk in self.chunks(url, method=method):
                     await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(temporary.replace, target)

@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -105,6 +106,17 @@ def os_sentence(error: OSError) -> str:
     if name is None or isinstance(name, int):
         return os_reason(error)
     return f"{os.fsdecode(name)}: {os_reason(error)}"
+
+
+@contextmanager
+def name_full_disk(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError of a full disk: a failed write names no file, a copy its source."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def network_reason(error: BaseException) -> str:

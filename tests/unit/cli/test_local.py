@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.sample_s import SAMPLE_S
+from support.small_disk import small_disk
 
 from wesemu.cli.doctor import HealthCheck
 from wesemu.cli.output import ExitStatus
@@ -104,6 +105,27 @@ def test_files_go_into_buckets_and_out_again(wesemu, tmp_path: Path, data: Path)
     ]
     wesemu("bucket", "cp", "oss://other/b.txt", tmp_path, "--data", data)
     assert (tmp_path / "b.txt").read_text() == "hello"
+
+
+def test_a_disk_that_is_full_is_named_and_gets_no_half_of_a_file(
+    wesemu, tmp_path: Path, data: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        made = wesemu("fixture", disk / "f", "--length", 90000, "--contigs", 1, "--depth", 1)
+        assert (made.status, made.err) == (
+            ExitStatus.MACHINE,
+            f"wesemu: the disk is full: {disk}/f\n",
+        )
+        assert [path.name for path in (disk / "f").iterdir()] == ["fixture.json"]
+        source = data / "buckets" / "genes" / "large"
+        source.parent.mkdir(parents=True)
+        source.write_bytes(bytes(90000))
+        copied = wesemu("bucket", "cp", "oss://genes/large", disk / "copy", "--data", data)
+        assert (copied.status, copied.err) == (
+            ExitStatus.MACHINE,
+            f"wesemu: the disk is full: {disk}/copy\n",
+        )
+        assert not (disk / "copy").exists()
 
 
 def test_a_copy_replaces_a_local_file_that_was_named_only(

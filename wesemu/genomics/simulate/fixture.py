@@ -127,23 +127,31 @@ class Fixture:
 
 
 class _TextFile:
-    """Writes text to a file, with gzip by the suffix, and hashes the uncompressed text.
+    """Writes text to a file, with gzip by the suffix, and hashes the uncompressed text. The file
+    appears when it is complete.
 
     The gzip header has no name, no time and no operating system, so equal text gives equal bytes.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.part")
+        self._file = self._partial.open("wb")
         self._hash = hashlib.sha256()
         self._gzip: _Gzip | None = _Gzip() if path.suffix == ".gz" else None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        with self._file:
-            if self._gzip:
-                self._file.write(self._gzip.finish())
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            with self._file:
+                if self._gzip and kind is None:
+                    self._file.write(self._gzip.finish())
+            if kind is None:
+                self._partial.replace(self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
 
     def write(self, text: str) -> None:
         data = text.encode("ascii")
