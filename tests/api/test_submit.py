@@ -265,9 +265,10 @@ async def test_a_repository_that_is_not_there_or_hostile_is_refused(
         status, _, err = await wesemu("submit", "github:own/bad")
         assert (status, "is damaged" in err) == (4, True)
     monkeypatch.setattr(submit, "_LARGEST_ARCHIVE", 1000)
-    github["/own/bad/tar.gz/HEAD"] = archive(regular("r/Snakefile", 2000))
-    status, _, err = await wesemu("submit", "github:own/bad")
-    assert (status, "is larger than" in err) == (4, True)
+    for members in ([regular("r/Snakefile", 2000)], [regular("r/a", 0), regular("r/b", 0)]):
+        github["/own/bad/tar.gz/HEAD"] = archive(*members)
+        status, _, err = await wesemu("submit", "github:own/bad")
+        assert (status, "is larger than" in err) == (4, True)
 
 
 async def test_info_and_doctor_compare_the_servers_data(wesemu, settings, tmp_path) -> None:

@@ -281,7 +281,7 @@ def _unpack(archive: Path, folder: Path, name: str) -> None:
         with tarfile.open(archive) as content:
             left = _LARGEST_ARCHIVE
             for member in content:
-                left -= member.size
+                left -= member.size + tarfile.BLOCKSIZE  # a million empty files are large, too
                 if left < 0:
                     raise _too_large(name)
                 path = folder / member.name
