@@ -1,9 +1,8 @@
 """`wesemu conformance`: check any WES server, print a table, write JSON and JUnit XML."""
 
 import re
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,15 +14,6 @@ if TYPE_CHECKING:
     from wesemu.conformance.checks import CheckResult, Report
     from wesemu.conformance.workflows import SampleWorkflow
     from wesemu.runs.model import JsonObject
-
-
-class WesVersion(StrEnum):
-    """The versions of the specification."""
-
-    V030 = "0.3.0"
-    V100 = "1.0.0"
-    V101 = "1.0.1"
-    V110 = "1.1.0"
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +28,7 @@ def conformance(
         ),
     ],
     version: Annotated[
-        WesVersion | None,
+        Literal["0.3.0", "1.0.0", "1.0.1", "1.1.0"] | None,
         typer.Option(help="The version of WES.", show_default="as service-info says"),
     ] = None,
     token: Annotated[
@@ -83,7 +73,7 @@ def conformance(
         report = asyncio.run(
             examine(
                 url,
-                version=version.value if version else None,
+                version=version,
                 token=token,
                 workflow=_own_workflow(workflow, workflow_type, params),
                 workflow_type=workflow_type,

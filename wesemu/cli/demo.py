@@ -4,21 +4,13 @@ import asyncio
 import shutil
 import signal
 import tempfile
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from wesemu.demo.run import CudaNode, DemoResult
-
-
-class DemoNode(StrEnum):
-    """The node of the demo's runs."""
-
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +31,8 @@ def demo(
         bool, typer.Option(help="Keep the temporary directory with the results.")
     ] = True,
     node: Annotated[
-        DemoNode, typer.Option(help="Node of the runs; cuda needs a GPU.")
-    ] = DemoNode.cpu,
+        Literal["cpu", "cuda"], typer.Option(help="Node of the runs; cuda needs a GPU.")
+    ] = "cpu",
     show: Annotated[
         bool,
         typer.Option("--open", help="Then serve the results and open their pages in a browser."),
@@ -53,7 +45,7 @@ def demo(
     from wesemu.cli.output import ExitStatus
     from wesemu.runs.data_directory import DataDirectory
 
-    gpus = _cuda_node() if node is DemoNode.cuda else None
+    gpus = _cuda_node() if node == "cuda" else None
     directory = Path(tempfile.mkdtemp(prefix="wesemu-demo-")) if data is None else data.absolute()
     DataDirectory(directory).create()
     temporary = data is None and not keep

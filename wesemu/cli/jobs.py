@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
     from wesemu.cli.remote import Target
     from wesemu.client import AsyncClient, JobDetail, Log, RunDetail
     from wesemu.runs.model import JsonObject, RunState
-
-
-class Inclusion(StrEnum):
-    """The outputs that a crate contains.
-
-    `small` selects outputs of at most 1 MiB each and 16 MiB in total. The crate has the URLs of
-    the others.
-    """
-
-    SMALL = "small"
-    ALL = "all"
-    NONE = "none"
 
 
 def register(app: typer.Typer) -> None:
@@ -108,23 +95,22 @@ def get(
         print_note(f"{target.name}: {run.error}")
 
 
-class WaitState(StrEnum):
-    """The states that `wait --for` takes, in the words of WES."""
-
-    QUEUED = "QUEUED"
-    INITIALIZING = "INITIALIZING"
-    RUNNING = "RUNNING"
-    COMPLETE = "COMPLETE"
-    EXECUTOR_ERROR = "EXECUTOR_ERROR"
-    SYSTEM_ERROR = "SYSTEM_ERROR"
-    CANCELED = "CANCELED"
+_WaitState = Literal[
+    "QUEUED",
+    "INITIALIZING",
+    "RUNNING",
+    "COMPLETE",
+    "EXECUTOR_ERROR",
+    "SYSTEM_ERROR",
+    "CANCELED",
+]
 
 
 def wait(
     job: JobName,
     state: Annotated[
-        WaitState, typer.Option("--for", help="The state to wait for.", case_sensitive=False)
-    ] = WaitState.COMPLETE,
+        _WaitState, typer.Option("--for", help="The state to wait for.", case_sensitive=False)
+    ] = "COMPLETE",
     timeout: Annotated[
         str | None,
         typer.Option(help="The longest wait: 90s, 10m, 2h.", metavar="LENGTH", show_default="none"),
@@ -143,7 +129,7 @@ def wait(
     from wesemu.cli.remote import call, find, reached, wait_for
     from wesemu.runs.model import RunState
 
-    wanted = RunState(state.value)
+    wanted = RunState(state)
     limit = timedelta(**parse_length(timeout)).total_seconds() if timeout else float("inf")
 
     async def act(client: "AsyncClient") -> "tuple[str, RunState, str | None]":
@@ -270,8 +256,8 @@ def crate(
         ),
     ] = Path(),
     outputs: Annotated[
-        Inclusion, typer.Option(help="Outputs that the crate contains.")
-    ] = Inclusion.SMALL,
+        Literal["small", "all", "none"], typer.Option(help="Outputs that the crate contains.")
+    ] = "small",
     overwrite: Overwrite = False,
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -287,7 +273,7 @@ def crate(
         file = output / f"{target.name}.crate.zip" if is_folder else output
         if is_folder:
             await asyncio.to_thread(refuse_existing, file, overwrite=overwrite)
-        return await client.wes.crate(target.run.id, file, outputs=outputs.value)
+        return await client.wes.crate(target.run.id, file, outputs=outputs)
 
     print_result(str(call(server, token, act)))
 

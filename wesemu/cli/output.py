@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Self
@@ -68,14 +68,6 @@ def describe_os_error(error: OSError) -> str | None:
 
 
 # --- flags that several verbs share ---
-
-
-class NodeChoice(StrEnum):
-    """The node of a run (docs/gpu.md)."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 Data = Annotated[

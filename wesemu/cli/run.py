@@ -1,51 +1,16 @@
 """`wesemu run`: submit jobs with the flags of `ags remote run`."""
 
 from collections.abc import Coroutine, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, NodeChoice, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, Server, Token
 from wesemu.cli.samples import required
 
 if TYPE_CHECKING:
     from wesemu.client import AsyncClient
-
-
-class LevelChoice(StrEnum):
-    """The service levels of AGS, as letters and names."""
-
-    s = "s"
-    g = "g"
-    p = "p"
-    n = "n"
-    silver = "silver"
-    gold = "gold"
-    platinum = "platinum"
-    normal = "normal"
-
-
-class Offset(StrEnum):
-    """The ASCII offset of Phred qualities."""
-
-    sanger = "33"
-    illumina = "64"
-
-
-class Cram(StrEnum):
-    """CRAM versions."""
-
-    old = "3.0"
-    new = "3.1"
-
-
-class BooleanWord(StrEnum):
-    """The values of Boolean flags of `ags`."""
-
-    true = "true"
-    false = "false"
 
 
 _DEFAULT_REFERENCE = "hg19"
@@ -68,14 +33,14 @@ ReferenceGroup = Annotated[
     str | None, typer.Option(help="The read group, as an @RG line.", metavar="@RG…")
 ]
 Service = Annotated[
-    LevelChoice,
+    Literal["s", "g", "p", "n", "silver", "gold", "platinum", "normal"],
     typer.Option(
         help="Service level: silver, gold, platinum, or normal (no promise).", case_sensitive=False
     ),
 ]
 Region = Annotated[str, typer.Option(help="Echoed by the server; local buckets have no region.")]
 Node = Annotated[
-    NodeChoice | None,
+    Literal["auto", "cpu", "cuda"] | None,
     typer.Option(
         help="Run the job on the CPU or on GPUs.", show_default="the setting of the server"
     ),
@@ -90,14 +55,14 @@ Gpus = Annotated[
     ),
 ]
 QualityOffset = Annotated[
-    Offset | None,
+    Literal["33", "64"] | None,
     typer.Option(
         help="Quality offset of the FASTQ: 64 before Illumina 1.8.",
         show_default="33, unless the reads look like 64",
     ),
 ]
 CramVersion = Annotated[
-    Cram | None,
+    Literal["3.0", "3.1"] | None,
     typer.Option(help="CRAM version, if --output-bam names a .cram.", show_default="3.0"),
 ]
 Watch = Annotated[
@@ -118,9 +83,11 @@ def mapping(
     fastq2: SecondReads,
     output_bam: Annotated[str, typer.Option(help="Key of the BAM to write.", metavar="KEY")],
     reference: Reference = None,
-    markdup: Annotated[BooleanWord, typer.Option(help="Mark PCR duplicates.")] = BooleanWord.true,
+    markdup: Annotated[
+        Literal["true", "false"], typer.Option(help="Mark PCR duplicates.")
+    ] = "true",
     reference_group: ReferenceGroup = None,
-    service: Service = LevelChoice.s,
+    service: Service = "s",
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
     cram_version: CramVersion = None,
@@ -171,7 +138,7 @@ def wgs(
     ] = None,
     reference: Reference = None,
     reference_group: ReferenceGroup = None,
-    service: Service = LevelChoice.s,
+    service: Service = "s",
     region: Region = "cn-local",
     quality_offset: QualityOffset = None,
     cram_version: CramVersion = None,

@@ -10,9 +10,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,14 +42,6 @@ _GITHUB = re.compile(r"github:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<ref>[\w./-]+))?"
 _ARCHIVES = "https://codeload.github.com"
 _LARGEST_ARCHIVE = 256 << 20
 """Bytes of a repository's archive, packed and unpacked."""
-
-
-class WorkflowType(StrEnum):
-    """The workflow types of WES."""
-
-    SMK = "SMK"
-    CWL = "CWL"
-    WDL = "WDL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +78,7 @@ def submit(
         typer.Option(help="A further file or folder to send. May be repeated.", metavar="PATH"),
     ] = None,
     kind: Annotated[
-        WorkflowType | None,
+        Literal["SMK", "CWL", "WDL"] | None,
         typer.Option(
             "--type",
             help="The type of the workflow.",
@@ -132,7 +123,7 @@ def submit(
             answer = await client.wes.run_workflow(
                 own.url,
                 values,
-                workflow_type=kind.value if kind else type_of(own.url),
+                workflow_type=kind or type_of(own.url),
                 workflow_type_version="",
                 tags={"wesemu.workflow": own.name, **tags},
                 engine_parameters=engine,
