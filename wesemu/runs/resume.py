@@ -8,7 +8,6 @@ change them in place, and that must not change the earlier run.
 import asyncio
 import base64
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from wesemu.errors import RunActive
 from wesemu.runs.model import JsonObject, Owner, RunRequest
-from wesemu.runs.run_directory import Workspace
+from wesemu.runs.run_directory import Workspace, copy_tree
 from wesemu.runs.service import RunDraft, RunService
 
 RESUMES = "wesemu.resumes"
@@ -54,7 +53,7 @@ async def resume_draft(
 
 def _reuse(old: Workspace, new: Workspace, *, from_scratch: bool) -> None:
     if old.attachments.is_dir():
-        shutil.copytree(old.attachments, new.attachments, copy_function=_link, dirs_exist_ok=True)
+        copy_tree(old.attachments, new.attachments, copy_function=_link, dirs_exist_ok=True)
     if from_scratch or old.work.is_symlink() or not old.work.is_dir():
         return
     for name in sorted(_finished(old)):
@@ -64,7 +63,7 @@ def _reuse(old: Workspace, new: Workspace, *, from_scratch: bool) -> None:
             _link(old.work / name, target)
     for records in _RECORDS:
         if (old.work / records).is_dir() and not _is_below_link(old.work, records / "x"):
-            shutil.copytree(old.work / records, new.work / records, symlinks=True)
+            copy_tree(old.work / records, new.work / records, symlinks=True)
 
 
 def _finished(old: Workspace) -> Iterator[Path]:

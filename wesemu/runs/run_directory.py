@@ -9,10 +9,11 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -312,6 +313,34 @@ def write_atomically(
     temporary.replace(path)
     if durable:
         sync_folder(path.parent)
+
+
+def copy_tree(
+    source: Path,
+    target: Path,
+    *,
+    copy_function: Callable[[str, str], object] = shutil.copy2,
+    symlinks: bool = False,
+    dirs_exist_ok: bool = False,
+) -> None:
+    """As `shutil.copytree`, but a failure is an ordinary OSError with the number and the file of
+    the first error: `shutil.Error` has a list of texts."""
+    try:
+        shutil.copytree(
+            source,
+            target,
+            copy_function=copy_function,
+            symlinks=symlinks,
+            dirs_exist_ok=dirs_exist_ok,
+        )
+    except shutil.Error as error:
+        _, file, reason = error.args[0][0]
+        if (number := _ERROR_NUMBER.match(reason)) is None:
+            raise OSError(errno.EIO, reason, file) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), file) from error
+
+
+_ERROR_NUMBER = re.compile(r"\[Errno (\d+)\]")
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,7 +5,6 @@ become attachments at submission.
 """
 
 import asyncio
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +13,13 @@ from wesemu.engine_parameters import engines_own
 from wesemu.errors import Forbidden, InvalidRequest
 from wesemu.runs.model import Graph, Owner, Resources, Run, RunFailure, RunRequest, workflow_kind
 from wesemu.runs.ports import Engine, LaunchRequest, Plan, ProgressCallback, Results
-from wesemu.runs.run_directory import RunDirectoryDraft, Workspace, make_executable, safe_name
+from wesemu.runs.run_directory import (
+    RunDirectoryDraft,
+    Workspace,
+    copy_tree,
+    make_executable,
+    safe_name,
+)
 from wesemu.runs.sla import ServiceLevel
 from wesemu.workflows.bundled import BundledPipelines
 from wesemu.workflows.fetch import RemoteWorkflows, is_file, is_remote
@@ -72,7 +77,7 @@ class AttachedWorkflows:
 
 
 def _copy_attachments(workspace: Workspace) -> None:
-    shutil.copytree(workspace.attachments, workspace.work, dirs_exist_ok=True)
+    copy_tree(workspace.attachments, workspace.work, dirs_exist_ok=True)
     names = (path.relative_to(workspace.attachments) for path in workspace.attachments.rglob("*"))
     _make_scripts_executable(workspace.work, names)
 

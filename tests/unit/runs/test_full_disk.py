@@ -14,6 +14,8 @@ from wesemu.app import create_app
 from wesemu.errors import DiskFull, StoreError, SystemFault
 from wesemu.runs.backup import restore_backup, save_backup
 from wesemu.runs.data_directory import DataDirectory
+from wesemu.runs.outcome import fault
+from wesemu.runs.run_directory import copy_tree
 from wesemu.runs.store import RunStore
 from wesemu.settings import Settings
 
@@ -104,3 +106,13 @@ def test_a_backup_that_does_not_fit_leaves_an_empty_directory(
     assert list(target.root.iterdir()) == []
     (disk / "others").unlink()
     assert restore_backup(tmp_path / "backup.tar.gz", target) == 0
+
+
+def test_a_copied_folder_that_does_not_fit_has_an_ordinary_error(
+    disk: Path, data: DataDirectory
+) -> None:
+    """`shutil.Error` would show the paths of the server to the owner of the run."""
+    fill(disk / "others", leave=8)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        copy_tree(data.buckets, disk / "work")
+    assert fault(error.value)[1].message == "reads: the disk is full"
