@@ -89,7 +89,8 @@ async def _stop(process: Process) -> None:
     try:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
