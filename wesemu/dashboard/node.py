@@ -9,7 +9,7 @@ from typing import Any
 
 from wesemu.api.admin.data import Summary
 from wesemu.dashboard.pages import STATE_WORDS, WebPage, iso
-from wesemu.engines.lease_queue import Ticket
+from wesemu.engines.lease_queue import Ticket, waiting_tickets
 from wesemu.node import Node
 from wesemu.runs.model import JsonObject, JsonValue, Owner, Run
 from wesemu.runs.queries import LeasedCores
@@ -154,10 +154,7 @@ def _leases(node: Node, tickets: Sequence[Ticket], holders: _Holders) -> Iterato
         "MiB": node.memory_mb - sum(ticket.memory_mb for ticket in held),
         "GPUs": len(node.gpus) - sum(len(ticket.devices) for ticket in held),
     }
-    waiting = sorted(
-        (ticket for ticket in tickets if not ticket.held), key=lambda ticket: ticket.order
-    )
-    for ticket in [*held, *waiting][:_MOST_LEASES]:
+    for ticket in [*held, *waiting_tickets(tickets)][:_MOST_LEASES]:
         yield {
             "run": _holder(ticket, holders),
             "cores": ticket.cores,

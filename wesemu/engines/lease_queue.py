@@ -7,6 +7,7 @@ tickets before it are released. So narrow tasks cannot starve a wide task.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,7 @@ def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
     """Return the waiting tickets that get a lease now, as held tickets with devices."""
     tickets = [ticket.clamped(capacity) for ticket in tickets]
     held = [ticket for ticket in tickets if ticket.held]
-    waiting = sorted(
-        (ticket for ticket in tickets if not ticket.held), key=lambda ticket: ticket.order
-    )
+    waiting = waiting_tickets(tickets)
     free_devices = [
         index for index in capacity.devices if not any(index in t.devices for t in held)
     ]
@@ -132,6 +131,11 @@ def grants(tickets: Iterable[Ticket], capacity: Capacity) -> list[Ticket]:
         devices, free_devices = tuple(free_devices[: ticket.gpus]), free_devices[ticket.gpus :]
         granted.append(replace(ticket, held=True, devices=devices))
     return granted
+
+
+def waiting_tickets(tickets: Iterable[Ticket]) -> list[Ticket]:
+    """Return the tickets without a lease, in the order of the queue."""
+    return sorted((ticket for ticket in tickets if not ticket.held), key=attrgetter("order"))
 
 
 class _FreeResources:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from wesemu.errors import AccessRefused, DiskFull, OutOfFiles, SystemFault
-from wesemu.util.text import os_reason
+from wesemu.util.text import FULL_DISK_ERRORS, os_reason
 
 log = structlog.get_logger("wesemu.room")
 
@@ -25,7 +25,6 @@ _NO_FILES = (errno.EMFILE, errno.ENFILE)
 _CAUSES = 10
 _SCARCE = 1 << 20
 _RETRY_SECONDS = 5.0
-_FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_DISK_ADVICE = "make room on the disk of the data directory"
 
@@ -65,7 +64,7 @@ def disk_full(error: BaseException) -> DiskFull | None:
     """Return a DiskFull for an error that a full disk caused; None for any other error."""
     if isinstance(error, DiskFull):
         return error
-    if isinstance(error, OSError) and error.errno in _FULL_DISK_ERRORS:
+    if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
         return DiskFull(f"the server's disk is full; {FULL_DISK_ADVICE}, then try again")
     return None
 
@@ -76,7 +75,7 @@ def disk_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL_DISK_ERRORS:
+        if error.errno not in FULL_DISK_ERRORS:
             raise
         reason = os_reason(error)
         raise DiskFull(f"cannot write to {folder}: {reason}; make room, then try again") from error

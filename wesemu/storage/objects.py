@@ -187,7 +187,7 @@ class ObjectPath:
             self.key,
             0 if self.key.endswith("/") else status.st_size,
             datetime.fromtimestamp(status.st_mtime, UTC),
-            record.etag or _etag_of_file(status),
+            record.etag or f"{_hashed(f'{status.st_size} {status.st_mtime_ns}')}-1",
             record,
         )
 
@@ -222,9 +222,8 @@ class ObjectPath:
             ) from error
 
 
-def _etag_of_file(status: os.stat_result) -> str:
-    text = f"{status.st_size} {status.st_mtime_ns}".encode()
-    return f"{hashlib.md5(text, usedforsecurity=False).hexdigest().upper()}-1"
+def _hashed(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest().upper()
 
 
 # The store.
@@ -422,11 +421,10 @@ class ObjectStore:
 
     def _walk(self, bucket: str, prefix: str, after: str) -> KeyWalk:
         def is_object(key: str) -> bool:
-            try:
+            with suppress(ObjectNotFound, InvalidRequest):
                 self.find(bucket, key)
-            except (ObjectNotFound, InvalidRequest):
-                return False
-            return True
+                return True
+            return False
 
         return KeyWalk(self.folder(bucket), prefix, after, is_object)
 
@@ -498,6 +496,4 @@ def _record_after_append(before: ObjectInfo, digests: Digests) -> ObjectRecord:
     crc = None
     if before.record.crc64 is not None and digests.crc64 is not None:
         crc = combine_crc64([(before.record.crc64, before.size), (digests.crc64, digests.size)])
-    text = f"{before.etag}{digests.etag}".encode()
-    etag = hashlib.md5(text, usedforsecurity=False).hexdigest().upper()
-    return replace(before.record, etag=etag, crc64=crc)
+    return replace(before.record, etag=_hashed(f"{before.etag}{digests.etag}"), crc64=crc)

@@ -108,13 +108,16 @@ def os_sentence(error: OSError) -> str:
     return f"{os.fsdecode(name)}: {os_reason(error)}"
 
 
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def name_full_disk(path: Path) -> Iterator[None]:
     """Name `path` in an OSError of a full disk: a failed write names no file, a copy its source."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL_DISK_ERRORS:
             error.filename, error.filename2 = str(path), None
         raise
 

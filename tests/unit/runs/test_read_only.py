@@ -1,7 +1,6 @@
 """A disk that becomes read-only, as Linux does after errors: the reason is named everywhere."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
+from support.rights import only_permitted_files
 from support.small_disk import make_read_only, small_disk
 
 from wesemu.app import create_app
@@ -75,7 +75,6 @@ async def test_runs_that_cannot_be_written_are_refused_with_the_reason(
         await asyncio.to_thread(mounts.close)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all folders")
 def test_a_snapshot_does_not_leave_out_what_it_may_not_read(tmp_path: Path) -> None:
     data = DataDirectory(tmp_path / "data")
     data.create()
@@ -83,7 +82,7 @@ def test_a_snapshot_does_not_leave_out_what_it_may_not_read(tmp_path: Path) -> N
     hidden.mkdir(parents=True, mode=0o000)
     state = SnapshotState(datetime(2020, 1, 1, tzinfo=UTC), 1.0)
     try:
-        with pytest.raises(PermissionError, match="hidden"):
+        with only_permitted_files(), pytest.raises(PermissionError, match="hidden"):
             save(data, PathMarks({"data": str(data.root)}), tmp_path / "snapshot", state)
     finally:
         hidden.chmod(0o700)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from wesemu.api.connections import base_url
 from wesemu.api.oss import xml
-from wesemu.api.oss.request import CALL
+from wesemu.api.oss.request import CALL, OssRequest
 from wesemu.api.oss.streaming import (
     CRC64,
     SOURCE,
@@ -186,7 +186,7 @@ class MultipartHandlers:
     async def begin(self, request: web.Request) -> web.Response:
         """InitiateMultipartUpload."""
         call = request[CALL]
-        encode = xml.key_encoder(call.query)
+        address = _address(call)
         record, overwrite = record_from_headers(request), may_overwrite(request)
         upload_id = await asyncio.to_thread(
             self._uploads.begin, call.bucket, call.key, record, overwrite=overwrite
@@ -194,8 +194,7 @@ class MultipartHandlers:
         return xml.answer(
             "InitiateMultipartUploadResult",
             xml.encoding_type(call.query),
-            xml.element("Bucket", call.bucket),
-            xml.element("Key", encode(call.key)),
+            address,
             xml.element("UploadId", upload_id),
         )
 
@@ -225,7 +224,7 @@ class MultipartHandlers:
     async def list_parts(self, request: web.Request) -> web.Response:
         """ListParts. Raises UploadNotFound."""
         call = request[CALL]
-        encode = xml.key_encoder(call.query)
+        address = _address(call)
         limit = xml.limit(call.query, "max-parts", _PAGE)
         marker = xml.number(call.query, "part-number-marker")
         upload_id = call.query["uploadId"]
@@ -235,8 +234,7 @@ class MultipartHandlers:
         return xml.answer(
             "ListPartsResult",
             xml.encoding_type(call.query),
-            xml.element("Bucket", call.bucket),
-            xml.element("Key", encode(call.key)),
+            address,
             xml.element("UploadId", upload_id),
             xml.element("PartNumberMarker", marker),
             xml.element("NextPartNumberMarker", page[-1].number if page else marker),
@@ -263,8 +261,7 @@ class MultipartHandlers:
             "CompleteMultipartUploadResult",
             xml.encoding_type(call.query),
             xml.element("Location", f"{base_url(request)}/{call.bucket}/{encode(call.key)}"),
-            xml.element("Bucket", call.bucket),
-            xml.element("Key", encode(call.key)),
+            _address(call),
             xml.element("ETag", f'"{info.etag}"'),
         )
         response.headers.update(checksums(info))
@@ -336,6 +333,14 @@ def _listed_upload(upload: MultipartUpload, encode: Callable[[str], str]) -> Ele
         xml.element("StorageClass", "Standard"),
         xml.element("Initiated", xml.time(upload.started)),
     )
+
+
+def _address(call: OssRequest) -> list[Element]:
+    """Return bucket and key. Raises InvalidRequest for an unknown `encoding-type`."""
+    return [
+        xml.element("Bucket", call.bucket),
+        xml.element("Key", xml.key_encoder(call.query)(call.key)),
+    ]
 
 
 def _copied_part(part: UploadPart) -> web.Response:
