@@ -13,7 +13,7 @@ from aiohttp import web
 from support.small_disk import small_disk
 
 from wesemu.client import AsyncClient, Client, ClientError
-from wesemu.client.runs import workflow
+from wesemu.client.async_client import workflow
 from wesemu.client.sync_client import run_in_thread
 from wesemu.client.wes import Output
 from wesemu.errors import InvalidRequest

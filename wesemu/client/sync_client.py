@@ -11,11 +11,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self, TypeVar
 
-from wesemu.client.ags import JobDetail, JobLine
-from wesemu.client.async_client import AsyncClient, AsyncRun, values
-from wesemu.client.buckets import AsyncBucket, ObjectEntry
+from wesemu.client.ags import AsyncBucket, JobDetail, JobLine, ObjectEntry
+from wesemu.client.async_client import AsyncClient, AsyncRun, Files, Lanes, RunView, values
 from wesemu.client.control import ReceivedRequest
-from wesemu.client.runs import Files, Lanes, RunView
 from wesemu.client.transport import ClientError
 from wesemu.client.wes import Output, RunDetail, RunLine, pauses
 from wesemu.runs.model import JsonObject, JsonValue

@@ -11,7 +11,6 @@ These modules serve every workflow language:
     leases          cores, memory and GPUs of a node, shared by the tasks of all runs
     lease_queue     the queue for leases and its order
     forkserver, forkserver_client     forks runs from a process that has imported the engine
-    preload         what a forkserver imports and prepares
     launch_spec     engine.json: the parameters of a launch
     dry_run         plans a workflow without running it
     sandbox         limits what the processes of a run may read and write

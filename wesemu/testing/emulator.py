@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
 from wesemu.client import AsyncClient, Bucket, Client, ClientError, ClientRun, ReceivedRequest
-from wesemu.client.runs import Files, Lanes
+from wesemu.client.async_client import Files, Lanes
 from wesemu.genomics.simulate.fixture import FixtureSettings, write_fixture
 from wesemu.runs.model import JsonObject, JsonValue
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROBE = """
 import psutil, sys, threading
 from wesemu.engines.forkserver import one_thread
-from wesemu.engines.preload import PreloadedModules, load
+from wesemu.engines.forkserver import PreloadedModules, load
 engine, *modules = sys.argv[1:]
 with one_thread():
     load(engine)

@@ -157,7 +157,7 @@ def test_yaml_is_read_by_yte_through_a_loader_of_yaml() -> None:
 
 YAML_PROBE = """
 import io, yaml, yte
-from wesemu.engines import preload
+from wesemu.engines import forkserver
 documents = [
     "a: {b: [1, 2.5, yes, null, '7'], c: 2026-11-25}\\nd: >\\n  x\\n  y\\n",
     "header: |\\n  \\tcount\\tname\\n", "a:\\t4\\n", "a: 1\\t\\n", "[a:]", "a: [1", "a: b: c",
@@ -169,8 +169,8 @@ def read(document, kind):
         return str(error)
 cases = [(document, kind) for document in documents for kind in (str, io.StringIO)]
 slow = [read(*case) for case in cases]
-preload.load("snakemake")
-assert yte.yaml.load is preload.load_yaml
+forkserver.load("snakemake")
+assert yte.yaml.load is forkserver.load_yaml
 assert [read(*case) for case in cases] == slow
 assert slow[0]["a"]["b"] == [1, 2.5, True, None, "7"]
 assert "line 1" in slow[-1]
@@ -184,8 +184,8 @@ def test_warm_process_reads_the_same_yaml() -> None:
 PARAMETERS_PROBE = """
 import sys
 from types import SimpleNamespace
-from wesemu.engines import preload
-preload.load("snakemake")
+from wesemu.engines import forkserver
+forkserver.load("snakemake")
 from snakemake.persistence import PersistenceBase
 persistence = SimpleNamespace(_serialize_param_builtin=1, _serialize_param_pandas=2)
 assert "pandas" not in sys.modules

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from wesemu.composition import PIPELINES_IMPORT
-from wesemu.engines.preload import ParsedSnakefiles
+from wesemu.engines.forkserver import ParsedSnakefiles
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 SNAKEFILES = [*PIPELINES.rglob("Snakefile"), *PIPELINES.rglob("*.smk")]

@@ -9,8 +9,8 @@ import pytest
 from unit.oss.signer import KEY_ID, SECRET, sign_v1, sign_v2, sign_v4
 
 from wesemu.api.oss.auth import OssAuthenticator, read_signature, string_to_sign, verify
-from wesemu.api.oss.errors import OssSignatureRefused
 from wesemu.api.oss.request import OssRequest
+from wesemu.api.oss.responses import OssSignatureRefused
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import Owner
 

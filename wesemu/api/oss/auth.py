@@ -14,8 +14,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 from wesemu.api.base import collect_headers, parse_time, percent_encode, to_bytes
-from wesemu.api.oss.errors import OssSignatureRefused
 from wesemu.api.oss.request import OssRequest
+from wesemu.api.oss.responses import OssSignatureRefused
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import LOCAL_OWNER, Owner
 

@@ -7,10 +7,10 @@ from xml.etree.ElementTree import Element
 
 from aiohttp import web
 
-from wesemu.api.oss import xml
-from wesemu.api.oss.errors import refusal
+from wesemu.api.oss import responses
 from wesemu.api.oss.objects import access_control
 from wesemu.api.oss.request import CALL
+from wesemu.api.oss.responses import refusal
 from wesemu.api.oss.streaming import read_deletion
 from wesemu.errors import WesemuError
 from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
@@ -33,7 +33,7 @@ class BucketHandlers:
     async def list_buckets(self, request: web.Request) -> web.Response:
         """ListBuckets (GetService)."""
         query = request[CALL].query
-        limit = xml.limit(query, "max-keys", _PAGE)
+        limit = responses.limit(query, "max-keys", _PAGE)
         prefix, marker = query.get("prefix", ""), query.get("marker", "")
         buckets = [
             info
@@ -42,15 +42,15 @@ class BucketHandlers:
         ]
         page = buckets[:limit]
         is_truncated = len(buckets) > limit
-        return xml.answer(
+        return responses.answer(
             "ListAllMyBucketsResult",
-            xml.element("Prefix", prefix),
-            xml.element("Marker", marker),
-            xml.element("MaxKeys", limit),
-            xml.element("IsTruncated", str(is_truncated).lower()),
-            [xml.element("NextMarker", page[-1].name)] if is_truncated else [],
-            xml.owner(request),
-            xml.element("Buckets", *(_bucket(request, info) for info in page)),
+            responses.element("Prefix", prefix),
+            responses.element("Marker", marker),
+            responses.element("MaxKeys", limit),
+            responses.element("IsTruncated", str(is_truncated).lower()),
+            [responses.element("NextMarker", page[-1].name)] if is_truncated else [],
+            responses.owner(request),
+            responses.element("Buckets", *(_bucket(request, info) for info in page)),
         )
 
     async def create(self, request: web.Request) -> web.Response:
@@ -63,30 +63,30 @@ class BucketHandlers:
         """GetBucketInfo."""
         info = await asyncio.to_thread(self._buckets.info, request[CALL].bucket)
         bucket = _bucket(request, info)
-        bucket.append(xml.owner(request))
-        bucket.append(xml.element("AccessControlList", xml.element("Grant", "private")))
-        bucket.append(xml.element("DataRedundancyType", "LRS"))
-        return xml.answer("BucketInfo", bucket)
+        bucket.append(responses.owner(request))
+        bucket.append(responses.element("AccessControlList", responses.element("Grant", "private")))
+        bucket.append(responses.element("DataRedundancyType", "LRS"))
+        return responses.answer("BucketInfo", bucket)
 
     async def statistics(self, request: web.Request) -> web.Response:
         """GetBucketStat."""
         statistics = await asyncio.to_thread(self._buckets.statistics, request[CALL].bucket)
         modified = 0 if statistics.modified is None else int(statistics.modified.timestamp())
-        return xml.answer(
+        return responses.answer(
             "BucketStat",
-            xml.element("Storage", statistics.size),
-            xml.element("ObjectCount", statistics.objects),
-            xml.element("MultipartUploadCount", statistics.uploads),
-            xml.element("LiveChannelCount", 0),
-            xml.element("LastModifiedTime", modified),
-            xml.element("StandardStorage", statistics.size),
-            xml.element("StandardObjectCount", statistics.objects),
+            responses.element("Storage", statistics.size),
+            responses.element("ObjectCount", statistics.objects),
+            responses.element("MultipartUploadCount", statistics.uploads),
+            responses.element("LiveChannelCount", 0),
+            responses.element("LastModifiedTime", modified),
+            responses.element("StandardStorage", statistics.size),
+            responses.element("StandardObjectCount", statistics.objects),
         )
 
     async def location(self, request: web.Request) -> web.Response:
         """GetBucketLocation."""
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)
-        return xml.answer("LocationConstraint", REGION)
+        return responses.answer("LocationConstraint", REGION)
 
     async def acl(self, request: web.Request) -> web.Response:
         """GetBucketAcl."""
@@ -96,7 +96,7 @@ class BucketHandlers:
     async def versioning(self, request: web.Request) -> web.Response:
         """GetBucketVersioning. Empty, like for a bucket that never had versioning enabled."""
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)
-        return xml.answer("VersioningConfiguration")
+        return responses.answer("VersioningConfiguration")
 
     async def delete(self, request: web.Request) -> web.Response:
         """DeleteBucket. Raises BucketNotEmpty."""
@@ -107,17 +107,20 @@ class BucketHandlers:
         """DeleteMultipleObjects. Missing objects count as deleted. OSS documents no format for keys
         that cannot be deleted; they are listed in `Error` elements, like in S3."""
         call = request[CALL]
-        encode = xml.key_encoder(call.query)
+        encode = responses.key_encoder(call.query)
         await asyncio.to_thread(self._store.folder, call.bucket)
         keys, quiet = await read_deletion(request)
         refused = await asyncio.to_thread(self._remove_all, call.bucket, keys)
         if quiet and not refused:
             return web.Response()
         deleted = [] if quiet else [key for key in keys if key not in refused]
-        return xml.answer(
+        return responses.answer(
             "DeleteResult",
-            xml.encoding_type(call.query),
-            [xml.element("Deleted", xml.element("Key", encode(key))) for key in deleted],
+            responses.encoding_type(call.query),
+            [
+                responses.element("Deleted", responses.element("Key", encode(key)))
+                for key in deleted
+            ],
             [_refused(encode(key), *why) for key, why in refused.items()],
         )
 
@@ -126,8 +129,8 @@ class BucketHandlers:
         call = request[CALL]
         query = call.query
         second = query.get("list-type") == "2"
-        limit = xml.limit(query, "max-keys", _PAGE)
-        encode = xml.key_encoder(query)
+        limit = responses.limit(query, "max-keys", _PAGE)
+        encode = responses.key_encoder(query)
         after = _after(query) if second else query.get("marker", "")
         page, infos = await asyncio.to_thread(
             self._store.page,
@@ -138,17 +141,17 @@ class BucketHandlers:
             limit=limit,
         )
         with_owner = not second or query.get("fetch-owner") == "true"
-        return xml.answer(
+        return responses.answer(
             "ListBucketResult",
-            xml.element("Name", call.bucket),
-            xml.element("Prefix", encode(query.get("prefix", ""))),
-            xml.element("MaxKeys", limit),
-            xml.element("Delimiter", encode(query.get("delimiter", ""))),
-            xml.encoding_type(query),
+            responses.element("Name", call.bucket),
+            responses.element("Prefix", encode(query.get("prefix", ""))),
+            responses.element("MaxKeys", limit),
+            responses.element("Delimiter", encode(query.get("delimiter", ""))),
+            responses.encoding_type(query),
             _position(query, page, encode) if second else _marker(query, page, encode),
-            xml.element("IsTruncated", str(page.after is not None).lower()),
+            responses.element("IsTruncated", str(page.after is not None).lower()),
             [_contents(request, info, encode, with_owner) for info in infos],
-            xml.common_prefixes(encode(prefix) for prefix in page.prefixes),
+            responses.common_prefixes(encode(prefix) for prefix in page.prefixes),
         )
 
     def _remove_all(self, bucket: str, keys: list[str]) -> dict[str, tuple[str, str]]:
@@ -169,54 +172,54 @@ class BucketHandlers:
 
 
 def _refused(key: str, code: str, message: str) -> Element:
-    return xml.element(
+    return responses.element(
         "Error",
-        xml.element("Key", key),
-        xml.element("Code", code),
-        xml.element("Message", message),
+        responses.element("Key", key),
+        responses.element("Code", code),
+        responses.element("Message", message),
     )
 
 
 def _bucket(request: web.Request, info: BucketInfo) -> Element:
     host = request.headers.get("Host", "")
-    return xml.element(
+    return responses.element(
         "Bucket",
-        xml.element("Name", info.name),
-        xml.element("Location", REGION),
-        xml.element("Region", REGION.removeprefix("oss-")),
-        xml.element("CreationDate", xml.time(info.created)),
-        xml.element("ExtranetEndpoint", host),
-        xml.element("IntranetEndpoint", host),
-        xml.element("StorageClass", "Standard"),
+        responses.element("Name", info.name),
+        responses.element("Location", REGION),
+        responses.element("Region", REGION.removeprefix("oss-")),
+        responses.element("CreationDate", responses.time(info.created)),
+        responses.element("ExtranetEndpoint", host),
+        responses.element("IntranetEndpoint", host),
+        responses.element("StorageClass", "Standard"),
     )
 
 
 def _contents(
     request: web.Request, info: ObjectInfo, encode: Callable[[str], str], with_owner: bool
 ) -> Element:
-    contents = xml.element(
+    contents = responses.element(
         "Contents",
-        xml.element("Key", encode(info.key)),
-        xml.element("LastModified", xml.time(info.modified)),
-        xml.element("ETag", f'"{info.etag}"'),
-        xml.element("Type", info.record.kind),
-        xml.element("Size", info.size),
-        xml.element("StorageClass", "Standard"),
+        responses.element("Key", encode(info.key)),
+        responses.element("LastModified", responses.time(info.modified)),
+        responses.element("ETag", f'"{info.etag}"'),
+        responses.element("Type", info.record.kind),
+        responses.element("Size", info.size),
+        responses.element("StorageClass", "Standard"),
     )
     if with_owner:
-        contents.append(xml.owner(request))
+        contents.append(responses.owner(request))
     return contents
 
 
 def _after(query: Mapping[str, str]) -> str:
     token = query.get("continuation-token", "")
-    return xml.decode_token(token) if token else query.get("start-after", "")
+    return responses.decode_token(token) if token else query.get("start-after", "")
 
 
 def _marker(query: Mapping[str, str], page: KeyPage, encode: Callable[[str], str]) -> list[Element]:
-    elements = [xml.element("Marker", encode(query.get("marker", "")))]
+    elements = [responses.element("Marker", encode(query.get("marker", "")))]
     if page.after is not None:
-        elements.append(xml.element("NextMarker", encode(page.after)))
+        elements.append(responses.element("NextMarker", encode(page.after)))
     return elements
 
 
@@ -225,12 +228,12 @@ def _position(
 ) -> list[Element]:
     token = query.get("continuation-token", "")
     elements = [
-        xml.element("StartAfter", encode(query.get("start-after", ""))),
-        xml.element("KeyCount", len(page.keys) + len(page.prefixes)),
+        responses.element("StartAfter", encode(query.get("start-after", ""))),
+        responses.element("KeyCount", len(page.keys) + len(page.prefixes)),
     ]
     if token:
-        elements.append(xml.element("ContinuationToken", encode(token)))
+        elements.append(responses.element("ContinuationToken", encode(token)))
     if page.after is not None:
-        following = encode(xml.encode_token(page.after))
-        elements.append(xml.element("NextContinuationToken", following))
+        following = encode(responses.encode_token(page.after))
+        elements.append(responses.element("NextContinuationToken", following))
     return elements

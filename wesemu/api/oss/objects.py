@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 from aiohttp import web
 
 from wesemu.api.connections import base_url
-from wesemu.api.oss import xml
+from wesemu.api.oss import responses
 from wesemu.api.oss.request import CALL, OssRequest
 from wesemu.api.oss.streaming import (
     CRC64,
@@ -149,18 +149,18 @@ def may_overwrite(request: web.Request) -> bool:
 
 
 def access_control(request: web.Request, grant: str) -> web.Response:
-    return xml.answer(
+    return responses.answer(
         "AccessControlPolicy",
-        xml.owner(request),
-        xml.element("AccessControlList", xml.element("Grant", grant)),
+        responses.owner(request),
+        responses.element("AccessControlList", responses.element("Grant", grant)),
     )
 
 
 def _copied(info: ObjectInfo) -> web.Response:
-    response = xml.answer(
+    response = responses.answer(
         "CopyObjectResult",
-        xml.element("LastModified", xml.time(info.modified)),
-        xml.element("ETag", f'"{info.etag}"'),
+        responses.element("LastModified", responses.time(info.modified)),
+        responses.element("ETag", f'"{info.etag}"'),
     )
     response.headers.update(checksums(info))
     return response
@@ -191,11 +191,11 @@ class MultipartHandlers:
         upload_id = await asyncio.to_thread(
             self._uploads.begin, call.bucket, call.key, record, overwrite=overwrite
         )
-        return xml.answer(
+        return responses.answer(
             "InitiateMultipartUploadResult",
-            xml.encoding_type(call.query),
+            responses.encoding_type(call.query),
             address,
-            xml.element("UploadId", upload_id),
+            responses.element("UploadId", upload_id),
         )
 
     async def put_part(self, request: web.Request) -> web.Response:
@@ -225,28 +225,28 @@ class MultipartHandlers:
         """ListParts. Raises UploadNotFound."""
         call = request[CALL]
         address = _address(call)
-        limit = xml.limit(call.query, "max-parts", _PAGE)
-        marker = xml.number(call.query, "part-number-marker")
+        limit = responses.limit(call.query, "max-parts", _PAGE)
+        marker = responses.number(call.query, "part-number-marker")
         upload_id = call.query["uploadId"]
         parts = await asyncio.to_thread(self._uploads.parts, call.bucket, call.key, upload_id)
         parts_after = [part for part in parts if part.number > marker]
         page = parts_after[:limit]
-        return xml.answer(
+        return responses.answer(
             "ListPartsResult",
-            xml.encoding_type(call.query),
+            responses.encoding_type(call.query),
             address,
-            xml.element("UploadId", upload_id),
-            xml.element("PartNumberMarker", marker),
-            xml.element("NextPartNumberMarker", page[-1].number if page else marker),
-            xml.element("MaxParts", limit),
-            xml.element("IsTruncated", str(len(parts_after) > limit).lower()),
+            responses.element("UploadId", upload_id),
+            responses.element("PartNumberMarker", marker),
+            responses.element("NextPartNumberMarker", page[-1].number if page else marker),
+            responses.element("MaxParts", limit),
+            responses.element("IsTruncated", str(len(parts_after) > limit).lower()),
             [_listed_part(part) for part in page],
         )
 
     async def complete(self, request: web.Request) -> web.Response:
         """CompleteMultipartUpload. `x-oss-complete-all: yes` uses all uploaded parts."""
         call = request[CALL]
-        encode = xml.key_encoder(call.query)
+        encode = responses.key_encoder(call.query)
         everything = request.headers.get("x-oss-complete-all", "").lower() == "yes"
         parts = None if everything else await read_parts(request)
         info = await asyncio.to_thread(
@@ -257,12 +257,12 @@ class MultipartHandlers:
             parts,
             overwrite=may_overwrite(request),
         )
-        response = xml.answer(
+        response = responses.answer(
             "CompleteMultipartUploadResult",
-            xml.encoding_type(call.query),
-            xml.element("Location", f"{base_url(request)}/{call.bucket}/{encode(call.key)}"),
+            responses.encoding_type(call.query),
+            responses.element("Location", f"{base_url(request)}/{call.bucket}/{encode(call.key)}"),
             _address(call),
-            xml.element("ETag", f'"{info.etag}"'),
+            responses.element("ETag", f'"{info.etag}"'),
         )
         response.headers.update(checksums(info))
         return response
@@ -278,8 +278,8 @@ class MultipartHandlers:
         """ListMultipartUploads."""
         call = request[CALL]
         query = call.query
-        encode = xml.key_encoder(query)
-        limit = xml.limit(query, "max-uploads", _PAGE)
+        encode = responses.key_encoder(query)
+        limit = responses.limit(query, "max-uploads", _PAGE)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
         uploads = [
@@ -290,20 +290,20 @@ class MultipartHandlers:
         listed = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
         common = {_common(upload.key, prefix, delimiter) for upload in uploads} - {""}
         last = listed[limit - 1] if len(listed) > limit else None
-        return xml.answer(
+        return responses.answer(
             "ListMultipartUploadsResult",
-            xml.encoding_type(query),
-            xml.element("Bucket", call.bucket),
-            xml.element("KeyMarker", encode(key_marker)),
-            xml.element("UploadIdMarker", id_marker),
-            xml.element("NextKeyMarker", encode(last.key) if last else ""),
-            xml.element("NextUploadIdMarker", last.id if last else ""),
-            xml.element("Prefix", encode(prefix)),
-            xml.element("Delimiter", encode(delimiter)),
-            xml.element("MaxUploads", limit),
-            xml.element("IsTruncated", str(last is not None).lower()),
+            responses.encoding_type(query),
+            responses.element("Bucket", call.bucket),
+            responses.element("KeyMarker", encode(key_marker)),
+            responses.element("UploadIdMarker", id_marker),
+            responses.element("NextKeyMarker", encode(last.key) if last else ""),
+            responses.element("NextUploadIdMarker", last.id if last else ""),
+            responses.element("Prefix", encode(prefix)),
+            responses.element("Delimiter", encode(delimiter)),
+            responses.element("MaxUploads", limit),
+            responses.element("IsTruncated", str(last is not None).lower()),
             [_listed_upload(upload, encode) for upload in listed[:limit]],
-            xml.common_prefixes(encode(name) for name in sorted(common)),
+            responses.common_prefixes(encode(name) for name in sorted(common)),
         )
 
 
@@ -315,39 +315,39 @@ def _part_number(text: str) -> int:
 
 
 def _listed_part(part: UploadPart) -> Element:
-    return xml.element(
+    return responses.element(
         "Part",
-        xml.element("PartNumber", part.number),
-        xml.element("LastModified", xml.time(part.modified)),
-        xml.element("ETag", f'"{part.etag}"'),
-        xml.element("HashCrc64ecma", "" if part.crc64 is None else part.crc64),
-        xml.element("Size", part.size),
+        responses.element("PartNumber", part.number),
+        responses.element("LastModified", responses.time(part.modified)),
+        responses.element("ETag", f'"{part.etag}"'),
+        responses.element("HashCrc64ecma", "" if part.crc64 is None else part.crc64),
+        responses.element("Size", part.size),
     )
 
 
 def _listed_upload(upload: MultipartUpload, encode: Callable[[str], str]) -> Element:
-    return xml.element(
+    return responses.element(
         "Upload",
-        xml.element("Key", encode(upload.key)),
-        xml.element("UploadId", upload.id),
-        xml.element("StorageClass", "Standard"),
-        xml.element("Initiated", xml.time(upload.started)),
+        responses.element("Key", encode(upload.key)),
+        responses.element("UploadId", upload.id),
+        responses.element("StorageClass", "Standard"),
+        responses.element("Initiated", responses.time(upload.started)),
     )
 
 
 def _address(call: OssRequest) -> list[Element]:
     """Return bucket and key. Raises InvalidRequest for an unknown `encoding-type`."""
     return [
-        xml.element("Bucket", call.bucket),
-        xml.element("Key", xml.key_encoder(call.query)(call.key)),
+        responses.element("Bucket", call.bucket),
+        responses.element("Key", responses.key_encoder(call.query)(call.key)),
     ]
 
 
 def _copied_part(part: UploadPart) -> web.Response:
-    return xml.answer(
+    return responses.answer(
         "CopyPartResult",
-        xml.element("LastModified", xml.time(part.modified)),
-        xml.element("ETag", f'"{part.etag}"'),
+        responses.element("LastModified", responses.time(part.modified)),
+        responses.element("ETag", f'"{part.etag}"'),
     )
 
 

@@ -11,7 +11,6 @@ from multidict import MultiDict
 from wesemu.api.base import OPERATION, REQUEST_ID, Dialect, single_values
 from wesemu.api.oss.auth import SUBRESOURCES, OssAuthenticator
 from wesemu.api.oss.buckets import BucketHandlers
-from wesemu.api.oss.errors import OssRefused, not_implemented, render
 from wesemu.api.oss.objects import MultipartHandlers, ObjectHandlers
 from wesemu.api.oss.request import (
     CALL,
@@ -26,6 +25,7 @@ from wesemu.api.oss.request import (
     is_signed,
     level_of,
 )
+from wesemu.api.oss.responses import OssRefused, not_implemented, render
 from wesemu.api.oss.streaming import SOURCE
 from wesemu.runs.model import Owner
 from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices

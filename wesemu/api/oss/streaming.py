@@ -23,8 +23,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
 from wesemu.api.base import parse_time
-from wesemu.api.oss.errors import OssRefused, not_implemented
 from wesemu.api.oss.request import OssRequest
+from wesemu.api.oss.responses import OssRefused, not_implemented
 from wesemu.errors import DigestMismatch, InvalidRequest
 from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
 from wesemu.storage.upload_buffer import Digests, UploadFile

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psutil
 
-from wesemu.genomics.parabricks.container import RuntimeKind
-from wesemu.genomics.parabricks.failures import CURES, Kind
+from wesemu.genomics.parabricks.container import CURES, Kind, RuntimeKind
 
 if TYPE_CHECKING:
     from wesemu.genomics.tools import Tool
