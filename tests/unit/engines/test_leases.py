@@ -317,7 +317,7 @@ def remove_folder(folder: Path) -> None:
 
 def empty_folder(folder: Path) -> None:
     for path in folder.iterdir():
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def empty_node(folder: Path) -> None:
