@@ -13,7 +13,8 @@ from wesemu.genomics.fastq_file import GZIP_MAGIC, HEAD_BYTES, looks_like
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
-from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
+from wesemu.storage.object_files import ObjectInfo, ObjectRecord
+from wesemu.storage.objects import ObjectStore
 from wesemu.util.block_writer import write_blocks
 
 _PAGE = 200

@@ -20,8 +20,8 @@ from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import FOLDER, INCOMING, RECORDS, UPLOADS, Buckets, remove_empty
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.multipart import MultipartUploads
+from wesemu.storage.object_files import is_upload_file
 from wesemu.storage.objects import BUCKET, ObjectStore
-from wesemu.storage.upload_buffer import is_upload_file
 from wesemu.util.text import os_reason
 
 log = structlog.get_logger("wesemu.buckets")

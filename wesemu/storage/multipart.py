@@ -22,8 +22,8 @@ from wesemu.errors import ObjectNotFound, PartMissing, PartsUnordered, PartTooSm
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import UPLOADS
 from wesemu.storage.checksums import combine_crc64
-from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
-from wesemu.storage.upload_buffer import Digests, UploadFile
+from wesemu.storage.object_files import Digests, ObjectInfo, ObjectRecord, UploadFile
+from wesemu.storage.objects import ObjectStore
 
 PART_MINIMUM = 100 << 10
 """The minimum size in bytes of all parts but the last (OSS, "Limits": 100 KB to 5 GB)."""

@@ -1,229 +1,136 @@
-"""Objects: files below the buckets' folders, written completely or not at all.
+"""Objects: files below the buckets' folders, written completely or not at all; their listings.
 
-The parts of this module are the records with digests and metadata, the paths of objects, and the
-store. Everything is synchronous; callers on the event loop use `asyncio.to_thread`. Methods with a
-bucket and a key raise InvalidRequest for invalid names (`field` is BUCKET or KEY) and
-BucketNotFound.
+Everything is synchronous; callers on the event loop use `asyncio.to_thread`. Methods with a bucket
+and a key raise InvalidRequest for invalid names (`field` is BUCKET or KEY) and BucketNotFound.
+Listings have OSS order: by the UTF-8 bytes of the keys.
 """
 
 import errno
-import hashlib
 import io
-import json
 import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from wesemu.errors import InvalidRequest, NotAppendable, ObjectExists, ObjectNotFound, WrongPosition
+from wesemu.errors import InvalidRequest, NotAppendable, ObjectNotFound, WrongPosition
 from wesemu.runs.digests import FileDigests
-from wesemu.storage.buckets import INCOMING, RECORDS, Buckets, parse, remove_empty, sync_folders
+from wesemu.storage.buckets import INCOMING, Buckets, is_reserved, parse, sync_folders
 from wesemu.storage.checksums import Crc64, combine_crc64
-from wesemu.storage.listing import KeyPage, KeyWalk, page
-from wesemu.storage.upload_buffer import Digests, UploadFile, held_open
+from wesemu.storage.object_files import (
+    KEY,
+    Digests,
+    ObjectInfo,
+    ObjectPath,
+    ObjectRecord,
+    UploadFile,
+    hashed,
+    held_open,
+)
 
-# Records: digests and metadata of objects, which the files themselves do not contain.
-
-_STAMP_LENGTH = 5
-_EARLIER = ".earlier"
-
-Kind = Literal["Normal", "Multipart", "Appendable"]
+_LAST = chr(0x10FFFF)
+"""Sorts after every continuation of a key; Python strings sort as their UTF-8 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectRecord:
-    """Digests and metadata of an object.
+class KeyPage:
+    """One page of a listing. The next page starts after `after`; None on the last page."""
 
-    `etag` is the upper-case MD5 of the object; for multipart uploads the MD5 of the parts' MD5s,
-    `-` and the number of parts. `headers` are returned unchanged (Content-Type, …). `metadata` is
-    the user's own, without prefix. `upload` is the id of the multipart upload.
+    keys: list[str]
+    prefixes: list[str]
+    after: str | None
+
+
+class KeyWalk:
+    """Iterates over the keys in `folder` that begin with `prefix` and sort after `after`.
+
+    `is_object` decides whether a link, or a folder (key with a final `/`), is an object. Links to
+    folders are not followed, since they may form a cycle.
     """
 
-    kind: Kind = "Normal"
-    etag: str | None = None
-    crc64: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    upload: str = ""
+    def __init__(
+        self, folder: Path, prefix: str, after: str, is_object: Callable[[str], bool]
+    ) -> None:
+        self._folder = folder
+        self._prefix = prefix
+        self._after = after
+        self._is_object = is_object
 
+    def __iter__(self) -> Iterator[str]:
+        return self._below(str(self._folder), "")
 
-class MetadataStore:
-    """Stores the records of the bucket in `folder`."""
+    def skip(self, prefix: str) -> None:
+        """Skip the remaining keys that begin with `prefix`."""
+        self._after = prefix + _LAST
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / RECORDS
+    def _below(self, directory: str, base: str) -> Iterator[str]:
+        for key, entry in _sorted_entries(directory, base):
+            if key.endswith("/"):
+                if not self._may_hold_matches(key):
+                    continue
+                if self._matches(key) and self._is_object(key):
+                    yield key
+                yield from self._below(entry.path, key)
+            elif self._matches(key) and (
+                entry.is_file(follow_symlinks=False) or self._is_object(key)
+            ):
+                yield key
 
-    def load(self, key: str, stat: os.stat_result) -> ObjectRecord | None:
-        """Return the record, or None if there is none or the file has changed since."""
-        path = self._path(key)
-        for each in (path, path.with_suffix(_EARLIER)):
-            try:
-                content = json.loads(each.read_bytes())
-            except FileNotFoundError:
-                return None
-            except (OSError, ValueError):
-                continue
-            if self._matches(content.pop("file", None), key, stat):
-                known = {field.name for field in fields(ObjectRecord)}
-                return ObjectRecord(**{n: value for n, value in content.items() if n in known})
-        return None
-
-    def save(self, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
-        """Save the record without syncing it.
-
-        If a crash loses the record, the file counts as put there by hand.
-        """
-        self._write(self._path(key), key, stat, record)
-
-    def keep(self, key: str, stat: os.stat_result) -> None:
-        """Keep the record of the current file, in case its replacement is undone."""
-        if (record := self.load(key, stat)) is not None:
-            self._write(self._path(key).with_suffix(_EARLIER), key, stat, record)
-
-    def _write(self, path: Path, key: str, stat: os.stat_result, record: ObjectRecord) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = [*_stamp(key, stat), stat.st_ino, self._folder.stat().st_ino]
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps({"file": file, **asdict(record)}))
-        temporary.replace(path)
-
-    def has(self, key: str) -> bool:
-        """Return True if there is a record, of this file or an earlier one."""
-        return self._path(key).exists()
-
-    def remove(self, key: str) -> None:
-        for path in (self._path(key), self._path(key).with_suffix(_EARLIER)):
-            path.unlink(missing_ok=True)
-
-    def _matches(self, saved: object, key: str, stat: os.stat_result) -> bool:
-        """Return True if the saved stamp is that of this file."""
-        if not isinstance(saved, list) or saved[:3] != _stamp(key, stat):
+    def _may_hold_matches(self, key: str) -> bool:
+        """Return False if all keys of the folder are outside the prefix or already passed."""
+        if not key.startswith(self._prefix) and not self._prefix.startswith(key):
             return False
-        if key.endswith("/") or len(saved) < _STAMP_LENGTH:  # earlier versions saved no inodes
-            return True
-        inode, folder_inode = saved[3:5]
-        # The copy of a whole bucket has other inodes, and its records remain valid.
-        return bool(inode == stat.st_ino or folder_inode != self._folder.stat().st_ino)
+        return self._after < key or self._after.startswith(key)
 
-    def _path(self, key: str) -> Path:
-        name = hashlib.sha256(key.encode()).hexdigest()
-        return self._folder / name[:2] / f"{name[2:]}.json"
+    def _matches(self, key: str) -> bool:
+        return key > self._after and key.startswith(self._prefix)
 
 
-def _stamp(key: str, stat: os.stat_result) -> list[str | int]:
-    """Return key, size and mtime. Those of a folder change with its contents and are left out."""
-    return [key, 0, 0] if key.endswith("/") else [key, stat.st_size, stat.st_mtime_ns]
+def page(walk: KeyWalk, *, prefix: str, delimiter: str, after: str, limit: int) -> KeyPage:
+    """Return at most `limit` keys and common prefixes. `walk` starts after `after`.
 
-
-# Paths: the file of a key, its record and its folders.
-
-KEY = "key"
-"""The `field` of errors about the key."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """The current state of an object.
-
-    Without a matching record, `record` is empty, and the ETag is a hash of size and mtime with the
-    suffix `-1`, so clients do not mistake it for an MD5.
+    A common prefix ends with the first `delimiter` after `prefix` and stands for all keys that
+    begin with it.
     """
-
-    key: str
-    size: int
-    modified: datetime
-    etag: str
-    record: ObjectRecord
-
-    @property
-    def has_record(self) -> bool:
-        """Return True if a record of this file exists."""
-        return self.record.etag is not None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectPath:
-    """The path of a key in the bucket `folder`; a key with a final `/` is a folder object."""
-
-    key: str
-    folder: Path
-    path: Path
-
-    @property
-    def records(self) -> MetadataStore:
-        return MetadataStore(self.folder)
-
-    def status(self) -> os.stat_result:
-        """Raises ObjectNotFound."""
-        try:
-            status = self.path.stat()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise self.missing() from error
-        if self.key.endswith("/"):
-            known = stat.S_ISDIR(status.st_mode) and self.records.load(self.key, status) is not None
+    keys: list[str] = []
+    prefixes: list[str] = []
+    last = after
+    for key in walk:
+        end = key.find(delimiter, len(prefix)) if delimiter else -1
+        common = key[: end + len(delimiter)] if end >= 0 else ""
+        if common and common <= after:  # an earlier page has returned this prefix
+            walk.skip(common)
+            continue
+        if len(keys) + len(prefixes) == limit:
+            return KeyPage(keys, prefixes, last)
+        if common:
+            prefixes.append(common)
+            walk.skip(common)
         else:
-            known = stat.S_ISREG(status.st_mode)
-        if not known:
-            raise self.missing()
-        return status
-
-    def check_overwrite(self, allowed: bool) -> None:
-        """Raise ObjectExists if the object exists, unless `allowed`."""
-        with suppress(ObjectNotFound):
-            if not allowed and self.status():
-                raise ObjectExists(f"{self.key!r} exists, and the request forbids overwriting it")
-
-    def info(self, status: os.stat_result) -> ObjectInfo:
-        return self.info_with(status, self.records.load(self.key, status) or ObjectRecord())
-
-    def info_with(self, status: os.stat_result, record: ObjectRecord) -> ObjectInfo:
-        """Return the info for a known status and record, without reading the disk."""
-        return ObjectInfo(
-            self.key,
-            0 if self.key.endswith("/") else status.st_size,
-            datetime.fromtimestamp(status.st_mtime, UTC),
-            record.etag or f"{_hashed(f'{status.st_size} {status.st_mtime_ns}')}-1",
-            record,
-        )
-
-    def missing(self) -> ObjectNotFound:
-        return ObjectNotFound(f"the bucket {self.folder.name!r} has no object {self.key!r}")
-
-    def make_parents(self) -> None:
-        """Create the folders for the file, and remove an empty folder at its path.
-
-        Raise InvalidRequest if other objects are in the way.
-        """
-        self.make_folders(self.path.parent)
-        if not self.path.is_dir() or self.path.is_symlink():
-            return
-        is_object = self.records.load(f"{self.key}/", self.path.stat()) is not None
-        if is_object or not remove_empty(self.path):
-            raise InvalidRequest(
-                f"{self.key!r} is a folder, because there are objects {self.key + '/'!r}…; "
-                "a file system cannot have both",
-                field=KEY,
-            )
-
-    def make_folders(self, folder: Path) -> None:
-        """Create the folders. Raise InvalidRequest if an object is in the way."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise InvalidRequest(
-                f"{self.key!r} cannot be written: a part of the path is an object already, and a "
-                "file system cannot have objects below it",
-                field=KEY,
-            ) from error
+            keys.append(key)
+        last = common or key
+    return KeyPage(keys, prefixes, None)
 
 
-def _hashed(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest().upper()
+def _sorted_entries(directory: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """Return (key, entry) pairs in key order; the key of a folder ends with `/`."""
+    pairs = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            slash = "/" if entry.is_dir(follow_symlinks=False) else ""
+            key = f"{base}{entry.name}{slash}"
+            if not is_reserved(base + entry.name) and _is_valid_name(entry.name):
+                pairs.append((key, entry))
+    return sorted(pairs, key=lambda pair: pair[0])
+
+
+def _is_valid_name(name: str) -> bool:
+    """Return True for a name that `Buckets.locate` accepts."""
+    return name.isprintable() or not any(
+        unicodedata.category(letter).startswith("C") for letter in name
+    )
 
 
 # The store.
@@ -496,4 +403,4 @@ def _record_after_append(before: ObjectInfo, digests: Digests) -> ObjectRecord:
     crc = None
     if before.record.crc64 is not None and digests.crc64 is not None:
         crc = combine_crc64([(before.record.crc64, before.size), (digests.crc64, digests.size)])
-    return replace(before.record, etag=_hashed(f"{before.etag}{digests.etag}"), crc64=crc)
+    return replace(before.record, etag=hashed(f"{before.etag}{digests.etag}"), crc64=crc)

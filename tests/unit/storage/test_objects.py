@@ -20,8 +20,8 @@ from wesemu.errors import (
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 from wesemu.storage.buckets import INCOMING
-from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
-from wesemu.storage.upload_buffer import held_open
+from wesemu.storage.object_files import ObjectInfo, ObjectRecord, held_open
+from wesemu.storage.objects import ObjectStore
 
 ABC = "900150983CD24FB0D6963F7D28E17F72"
 

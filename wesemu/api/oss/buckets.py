@@ -14,8 +14,8 @@ from wesemu.api.oss.responses import refusal
 from wesemu.api.oss.streaming import read_deletion
 from wesemu.errors import WesemuError
 from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
-from wesemu.storage.listing import KeyPage
-from wesemu.storage.objects import ObjectInfo, ObjectStore
+from wesemu.storage.object_files import ObjectInfo
+from wesemu.storage.objects import KeyPage, ObjectStore
 
 REGION = "oss-wesemu"
 """The region of all buckets."""

@@ -44,7 +44,8 @@ from wesemu.errors import (
     WrongPosition,
 )
 from wesemu.runs.disk_full import access_refused
-from wesemu.storage.objects import BUCKET, KEY
+from wesemu.storage.object_files import KEY
+from wesemu.storage.objects import BUCKET
 from wesemu.util.text import whole_number
 
 # Parameters of listings (OSS API, ListObjectsV2: max-keys, encoding-type, continuation-token)

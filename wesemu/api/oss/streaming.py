@@ -26,8 +26,8 @@ from wesemu.api.base import parse_time
 from wesemu.api.oss.request import OssRequest
 from wesemu.api.oss.responses import OssRefused, not_implemented
 from wesemu.errors import DigestMismatch, InvalidRequest
-from wesemu.storage.objects import ObjectInfo, ObjectRecord, ObjectStore
-from wesemu.storage.upload_buffer import Digests, UploadFile
+from wesemu.storage.object_files import Digests, ObjectInfo, ObjectRecord, UploadFile
+from wesemu.storage.objects import ObjectStore
 from wesemu.util.block_writer import write_blocks
 from wesemu.util.text import whole_number
 
