@@ -124,6 +124,9 @@ def _path(name: str) -> str:
     return f"/gs/workflow/{quote(name, safe='')}"
 
 
+# Objects in buckets
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectEntry:
     """One object of a listing. `size` is in bytes, `modified` in UTC."""

@@ -18,7 +18,7 @@ from wesemu.client.transport import ClientError, Transport
 from wesemu.client.wes import Counts, Log, Output, RunDetail, RunLine, SlaFigures, WesOperations
 from wesemu.runs.model import JsonObject, JsonValue, RunState
 
-# --- submissions ---
+# Submissions
 
 Lanes: TypeAlias = Sequence[str] | Sequence[Mapping[str, JsonValue]]
 """The two files of a lane, or lanes as in docs/pipelines.md."""
@@ -110,7 +110,7 @@ def _local(path: Path) -> tuple[str, list[tuple[str, Path | bytes]]]:
     return found, [(name.as_posix(), path / name) for name in visible]
 
 
-# --- runs ---
+# Runs
 
 
 class RunView:

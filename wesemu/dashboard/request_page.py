@@ -26,6 +26,8 @@ from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
 from wesemu.workflows.params import PARAMS, MappingParams
 
+# The form of a new run
+
 _MOST_FILES = 500
 _PER_BUCKET = 1000
 
@@ -187,6 +189,8 @@ def _planned(result: DryRunResult) -> JsonObject:
         "total": None if graph is None else graph.total,
     }
 
+
+# The request of a run
 
 _PLAIN = re.compile(r"[\w./+-]+")
 _JOINED = " \\\n  "

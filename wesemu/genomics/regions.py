@@ -163,6 +163,8 @@ def bed(intervals: Iterable[Interval]) -> str:
     return "".join(f"{each.contig}\t{each.start}\t{each.end}\n" for each in intervals)
 
 
+# Ploidy
+
 DIPLOID = 2
 HIGHEST = 100
 

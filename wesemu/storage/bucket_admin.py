@@ -178,6 +178,8 @@ class ObjectServices:
         return cls(store, buckets, MultipartUploads(store, ids))
 
 
+# The seed
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """Emulated time at the first start with a seed, and after each reset to it."""
 

@@ -30,6 +30,8 @@ from wesemu.errors import (
 from wesemu.storage.buckets import RECORDS, remove_empty
 from wesemu.storage.checksums import Crc64
 
+# Uploads in progress
+
 _MIB = 1 << 20
 _MODE = 0o666
 _NAME = re.compile(r"tmp[a-z0-9_]{8}")

@@ -30,6 +30,8 @@ from wesemu.storage.object_files import (
     held_open,
 )
 
+# Listings
+
 _LAST = chr(0x10FFFF)
 """Sorts after every continuation of a key; Python strings sort as their UTF-8 bytes."""
 

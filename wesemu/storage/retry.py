@@ -58,6 +58,8 @@ async def with_retry(
             await retry.wait_or_raise(failure)
 
 
+# Partial downloads
+
 _BLOCK = 1 << 20
 
 

@@ -43,6 +43,8 @@ from wesemu.runs.ports import Engine, LaunchRequest
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import Script, ScriptedEngine, own_script
 
+# Scripts
+
 _RULE = re.compile(r"^\s*(?:rule|checkpoint)\s+(\w+)\s*:", re.MULTILINE)
 _COMPLEMENT = str.maketrans("ACGTacgt", "TGCAtgca")
 
@@ -363,6 +365,8 @@ def _template_length(read: _Read, other: _Read) -> int:
     leftmost = (read.start, read.mate) < (other.start, other.mate)
     return right - left if leftmost else left - right
 
+
+# The process
 
 _SHUTDOWN_SECONDS = 2.0
 _TYPES = {"SMK": ("9",), "CWL": ("v1.0", "v1.1", "v1.2"), "WDL": ("1.0", "1.1")}

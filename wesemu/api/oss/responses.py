@@ -127,6 +127,8 @@ def common_prefixes(names: Iterable[str]) -> list[Element]:
     return [element("CommonPrefixes", element("Prefix", name)) for name in names]
 
 
+# Errors
+
 _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (DigestMismatch, 400, "InvalidDigest"),
     (TooLarge, 400, "EntityTooLarge"),

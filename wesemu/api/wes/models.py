@@ -291,6 +291,8 @@ class ServiceInfo(TypedDict):
     tags: Mapping[str, str]
 
 
+# Errors
+
 _BASIC = 'Basic realm="wesemu", charset="UTF-8"'
 _UNQUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 """Characters that an error_description must not contain (RFC 6750, section 3)."""

@@ -220,6 +220,8 @@ def apptainer(container: Container, argv: Sequence[str]) -> list[str]:
     return [*command, container.image, *argv]
 
 
+# Failures
+
 Kind = Literal[
     "gpu_memory", "driver", "no_gpu", "disk_full", "index", "image", "host_memory", "crash", "other"
 ]

@@ -23,6 +23,8 @@ from wesemu.genomics.simulate.genome import (
     vcf_lines,
 )
 
+# The sequencing run
+
 TOP = "F"  # Q37, the highest of the four bins of current machines
 ERROR_RATES = {"#": 0.631, "-": 0.0631, "8": 0.00501, TOP: 0.0002}  # Q2, Q12, Q23, Q37
 OTHER_BASES = {"A": "CGT", "C": "AGT", "G": "ACT", "T": "ACG"}
@@ -212,6 +214,8 @@ def _draw_low_qualities(draws: RandomSource, length: int, mate: int) -> dict[int
         low.update(dict.fromkeys(range(length - 3 - draws.below(length // 12), length), "#"))
     return low
 
+
+# The files
 
 _SUMMARY = "fixture.json"
 _WRITTEN = ("reference.fa", "reads_1.fq.gz", "reads_2.fq.gz", "truth.vcf")
