@@ -18,7 +18,7 @@ from collections.abc import (
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Protocol, SupportsBytes, runtime_checkable
+from typing import NamedTuple, Protocol, SupportsBytes, runtime_checkable
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
@@ -235,8 +235,7 @@ async def _next(events: AsyncIterator[SupportsBytes]) -> SupportsBytes | None:
 # Request metrics
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RouteMetrics:
+class RouteMetrics(NamedTuple):
     """The key for counting requests. `path` is the route's pattern, "" for unknown routes."""
 
     method: str
@@ -254,15 +253,15 @@ class RequestMetrics:
 
     def count(self, request: web.Request, status: int, seconds: float) -> None:
         resource = request.match_info.route.resource
-        route = RouteMetrics("", "")
-        if resource is not None:
+        if resource is None:
+            route = RouteMetrics("", "")
+        else:
             route = RouteMetrics(request.method, resource.canonical)
         self.answers[route, status] += 1
         self.seconds[route] += seconds
 
 
-@dataclass(frozen=True, slots=True)
-class RecentRequest:
+class RecentRequest(NamedTuple):
     """One request, after its response. `operation` is the OSS name, "" for the other APIs.
 
     `milliseconds` is wall time. `owner` is "" if the credentials were refused. `client` is the

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from aiohttp import web
 from yarl import URL
@@ -166,8 +167,13 @@ def is_forwarded(request: web.Request) -> bool:
     """Return whether a proxy forwarded the request, so it may come from any machine."""
     if request.get(PROXIED, False):
         return True
-    names = {name.lower().replace("_", "-") for name in request.headers}
-    return not names.isdisjoint(_FORWARDED) or any(name.startswith("x-forwarded") for name in names)
+    return any(map(_is_of_proxy, request.headers))
+
+
+@lru_cache(maxsize=256)
+def _is_of_proxy(header: str) -> bool:
+    name = header.lower().replace("_", "-")
+    return name in _FORWARDED or name.startswith("x-forwarded")
 
 
 def host_of(request: web.Request) -> str:
@@ -178,6 +184,7 @@ def host_of(request: web.Request) -> str:
         return ""
 
 
+@lru_cache(maxsize=64)
 def names_loopback(host: str) -> bool:
     if host in _NAMES or host.endswith(".localhost"):
         return True

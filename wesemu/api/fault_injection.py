@@ -13,9 +13,12 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from wesemu.api.base import RequestLog, RequestMetrics
+from wesemu.api.base import Releasable, RequestLog, RequestMetrics
 from wesemu.errors import InvalidRequest, ServerReset, WesemuError
 from wesemu.runs.clock import Clock
+
+Respond = Callable[[], Awaitable[web.StreamResponse]]
+"""Handles one request."""
 
 # Maintenance gate
 
@@ -39,16 +42,17 @@ class MaintenanceGate:
         """Wait until the gate is open."""
         await self._open.wait()
 
-    @asynccontextmanager
-    async def passing(self) -> AsyncIterator[None]:
-        """Count the request as active while it is handled. Raises ServerReset if a reset cancels
-        it."""
+    async def answer(self, respond: Respond) -> web.StreamResponse:
+        """Wait until the gate is open, and count the request as active until `respond` returns.
+
+        Raises ServerReset if a reset cancels the request.
+        """
         await self._open.wait()
         task = asyncio.current_task()
         assert task is not None
         self._inside.add(task)
         try:
-            yield
+            return await respond()
         except asyncio.CancelledError:
             # uncancel() returns 0 if only the reset cancelled this task. Otherwise the client or
             # the server's shutdown did, and CancelledError must go on.
@@ -327,52 +331,57 @@ class RequestGate:
         self.requests = RequestLog()
         self._wall = wall
 
-    @asynccontextmanager
-    async def admitted(
+    async def answer(
         self,
         request: web.Request,
-        *,
-        is_control: bool,
+        respond: Respond,
         operation: Callable[[], Awaitable[str]] | None = None,
-    ) -> AsyncIterator[None]:
-        """Handle one request behind the gate and its fault. Raises InjectedResponse if a fault
-        matches. `operation` returns the OSS name of the operation."""
-        if is_control:
-            yield
-            return
+    ) -> web.StreamResponse:
+        """Return the response of `respond`, behind the gate and with the fault of the request.
+
+        Raises InjectedResponse if the fault replaces the response. `operation` returns the OSS name
+        of the operation.
+        """
+
+        async def under_fault() -> web.StreamResponse:
+            return await self._under_fault(request, respond, operation)
+
         # an event stream is read-only and can last for hours: a reset must not wait for it
         if _is_event_stream(request):
             await self.gate.opened()
-            async with self._under_fault(request, operation):
-                yield
-            return
+            return await under_fault()
         try:
-            async with self.gate.passing(), self._under_fault(request, operation):
-                yield
+            return await self.gate.answer(under_fault)
         except ServerReset:
             if request.writer.output_size and request.transport is not None:
                 request.transport.abort()  # part of the response is sent: too late for an error
             raise
 
-    @asynccontextmanager
     async def _under_fault(
-        self, request: web.Request, operation: Callable[[], Awaitable[str]] | None
-    ) -> AsyncIterator[None]:
+        self,
+        request: web.Request,
+        respond: Respond,
+        operation: Callable[[], Awaitable[str]] | None,
+    ) -> web.StreamResponse:
         name = await operation() if operation is not None and self.faults.by_name else ""
         fault = self.faults.match(request.method, request.path, name)
         if fault is None:
-            yield
-            return
+            return await respond()
         if not fault.after:
             await self._apply(fault, request)
-            yield
-            return
+            return await respond()
         try:
-            yield
+            response = await respond()
         except (WesemuError, web.HTTPException):
             await self._apply(fault, request)
             raise
-        await self._apply(fault, request)
+        try:
+            await self._apply(fault, request)
+        except BaseException:
+            if isinstance(response, Releasable):
+                await response.release()
+            raise
+        return response
 
     async def _apply(self, fault: RequestFault, request: web.Request) -> None:
         await self._wall.wait_until(self._wall.now() + timedelta(seconds=fault.delay))

@@ -4,8 +4,7 @@ unreadable requests.
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -14,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 from yarl import URL
 
-from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Releasable
+from wesemu.api.base import OWNER, REQUEST_ID, Dialect
 from wesemu.api.connections import Proxies
 from wesemu.api.csrf import CrossOrigins, RequestGuard
 from wesemu.api.fault_injection import RequestGate
@@ -50,23 +49,19 @@ def api_middleware(
         if (preflight := origins.preflight(request)) is not None:
             return preflight
         request = proxies.original_request(request)
-        dialect = next((d for d in dialects if d.owns(request)), dialects[-1])
+        dialect = _addressed(dialects, request)
         is_control = dialect.is_control(request)
         request_id = ids.request_id()
         request[REQUEST_ID] = request_id
-        made: list[web.StreamResponse] = []
         message: str | None = None
         try:
-            operation = partial(dialect.operation, request) if dialect.operation else None
-            async with gate.admitted(request, is_control=is_control, operation=operation):
-                if not is_control:  # AdminAccess has its own checks
-                    guard.check(request)
-                with _broken_connections(request):
-                    request[OWNER] = await dialect.authenticate(request)
-                    response = await (dialect.handle or handler)(request)
-                made.append(response)
+            if is_control:  # it has its own checks: AdminAccess
+                response = await _respond(request, dialect, handler)
+            else:
+                respond = partial(_respond, request, dialect, handler, guard)
+                operation = partial(dialect.operation, request) if dialect.operation else None
+                response = await gate.answer(request, respond, operation)
         except (WesemuError, web.HTTPException) as error:
-            await _release(made)  # a fault replaced the response
             if isinstance(error, SystemFault):
                 log.error("request failed", request_id=request_id, error=str(error))
             elif isinstance(error, Unauthorized):
@@ -106,24 +101,35 @@ def api_middleware(
     return middleware
 
 
-@contextmanager
-def _broken_connections(request: web.Request) -> Iterator[None]:
-    """Raise InvalidRequest if the body breaks off or the client leaves. Neither is an internal
-    error."""
+def _addressed(dialects: Sequence[Dialect], request: web.Request) -> Dialect:
+    for dialect in dialects:
+        if dialect.owns(request):
+            return dialect
+    return dialects[-1]
+
+
+async def _respond(
+    request: web.Request, dialect: Dialect, handler: Handler, guard: RequestGuard | None = None
+) -> web.StreamResponse:
+    """Check and authenticate the request, and call its handler."""
+    if guard is not None:
+        guard.check(request)
     try:
-        yield
-    except web.RequestPayloadError as error:
-        raise InvalidRequest("the body is cut off or not encoded as its headers say") from error
-    except ConnectionError as error:
-        if request.transport is not None and not request.transport.is_closing():
-            raise  # a connection of the server to another machine
-        raise InvalidRequest("the client closed the connection before the end") from error
+        request[OWNER] = await dialect.authenticate(request)
+        return await (dialect.handle or handler)(request)
+    except (web.RequestPayloadError, ConnectionError) as error:
+        if (broken := _broken_connection(error, request)) is None:
+            raise
+        raise broken from error
 
 
-async def _release(responses: Iterable[web.StreamResponse]) -> None:
-    for response in responses:
-        if isinstance(response, Releasable):
-            await response.release()
+def _broken_connection(error: Exception, request: web.Request) -> InvalidRequest | None:
+    """Return the error for a body that breaks off or a client that leaves: no internal error."""
+    if isinstance(error, web.RequestPayloadError):
+        return InvalidRequest("the body is cut off or not encoded as its headers say")
+    if request.transport is not None and not request.transport.is_closing():
+        return None  # a connection of the server to another machine
+    return InvalidRequest("the client closed the connection before the end")
 
 
 def _message(error: Exception) -> str:

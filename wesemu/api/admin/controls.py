@@ -190,7 +190,7 @@ class RequestLogHandlers:
             models.RequestList(
                 requests=[
                     models.LoggedRequest(
-                        **asdict(each)
+                        **each._asdict()
                         | {"operation": each.operation or operation_name(each.method, each.path)}
                     )
                     for each in self._requests

@@ -48,7 +48,9 @@ _SLASHES = re.compile(r"/{2,}")
 
 def merge_slashes(path: str) -> str:
     """Return the path without doubled slashes and without a trailing one."""
-    return _SLASHES.sub("/", path).rstrip("/") or "/"
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path.rstrip("/") or "/"
 
 
 class MergedSlashes(web.AbstractResource):
@@ -249,15 +251,16 @@ class WesHandlers:
         run = f"{self._prefix}/runs/{{run_id}}"
         task = f"{run}/tasks/{{task_id}}"
         return [
+            # aiohttp tries the routes in their order: what clients poll comes first
+            web.get(f"{run}/status", self.run_status),
+            web.get(run, self.run_log),
+            web.delete(run, self.delete),
             web.get(f"{self._prefix}/service-info", self.service_info),
             web.get(f"{self._prefix}/openapi.yaml", self.document),
             web.get(f"{self._prefix}/runs", self.list_runs),
             web.post(f"{self._prefix}/runs", self.run_workflow),
-            web.get(run, self.run_log),
-            web.delete(run, self.delete),
             web.post(f"{run}/cancel", self.cancel),
             web.post(f"{run}/resume", self.resume),
-            web.get(f"{run}/status", self.run_status),
             web.get(f"{run}/events", self.run_events),
             web.get(f"{run}/ro-crate", self.ro_crate),
             web.get(f"{run}/tasks", self.list_tasks),
