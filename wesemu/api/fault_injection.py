@@ -322,7 +322,7 @@ _NOT_DELIVERED = 503
 
 
 class RequestGate:
-    """Runs before all handlers. Delays use the clock `wall`."""
+    """Applies the maintenance gate and the faults to each request; delays use the clock `wall`."""
 
     def __init__(self, wall: Clock) -> None:
         self.gate = MaintenanceGate()
@@ -346,7 +346,7 @@ class RequestGate:
         async def under_fault() -> web.StreamResponse:
             return await self._under_fault(request, respond, operation)
 
-        # an event stream is read-only and can last for hours: a reset must not wait for it
+        # a reset must not wait for an event stream, which is read-only and can last for hours
         if _is_event_stream(request):
             await self.gate.opened()
             return await under_fault()

@@ -124,7 +124,7 @@ async def _respond(
 
 
 def _broken_connection(error: Exception, request: web.Request) -> InvalidRequest | None:
-    """Return the error for a body that breaks off or a client that leaves: no internal error."""
+    """Return InvalidRequest if the body is cut off or the client has gone, or else None."""
     if isinstance(error, web.RequestPayloadError):
         return InvalidRequest("the body is cut off or not encoded as its headers say")
     if request.transport is not None and not request.transport.is_closing():

@@ -15,6 +15,8 @@ from xml.etree import ElementTree as ET
 from wesemu.client.transport import ClientError, Transport, nested_list, number, optional_text, text
 from wesemu.runs.model import JsonObject
 
+# Operations of AGS
+
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
@@ -64,7 +66,7 @@ class JobDetail:
 
 
 class AgsOperations:
-    """AGS's operations. Each raises ClientError."""
+    """The five operations of AGS. Each raises ClientError."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

@@ -1,6 +1,7 @@
 """AsyncClient, for asyncio: runs, buckets, clock and faults of one server.
 
-Also what all clients send to start a run, and how they show a run.
+`pipeline` and `workflow` make the requests that start runs, `RunView` has the properties of a run;
+`sync_client` uses them too.
 """
 
 import asyncio
@@ -202,6 +203,8 @@ def _task_state(task: Log) -> str:
     return "ended" if not task.exit_code else f"exit status {task.exit_code}"
 
 
+# The client
+
 _RUN_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DEFAULT_SERVER = "http://127.0.0.1:8070"
 
@@ -355,7 +358,7 @@ class AsyncRun(RunView):
         }
 
     async def refresh(self) -> Self:
-        """Ask the server for the present state."""
+        """Update `detail` from the server, and return this run."""
         self.detail = await self._client.wes.run(self.id)
         return self
 

@@ -39,7 +39,7 @@ _EXAMPLES = {
 }
 
 _MAIN = ("reference", "sample", "service", "bam", "vcf")
-"""Parameters that the form shows; the others are folded away."""
+"""Parameters that are always visible; the others are in a collapsed part of the form."""
 
 
 def page(
@@ -69,7 +69,7 @@ def page(
 
 
 def known_files(objects: ObjectServices, references: Callable[[], list[str]]) -> JsonObject:
-    """Return what the fields suggest: reads in buckets, names of `references`. Blocks."""
+    """Return suggestions for the fields: reads in buckets, and the names of references. Blocks."""
     reads: list[JsonValue] = []
     for bucket in objects.buckets.names():
         try:
@@ -203,8 +203,8 @@ def request_page(run: Run, attachments: Sequence[str], url: str, *, closed: bool
     """Return the request and commands that repeat it on the server at `url`.
 
     A server that is `closed` needs a token, which the commands take from WESEMU_TOKEN. The commands
-    need the attachments in the present folder, where `files` fetches them. Passwords in the URL of
-    a workflow are not shown, also not in the commands.
+    need the attachments in the current folder; the command `files` downloads them there. The URL of
+    a workflow has no password, also in the commands.
     """
     asked = run.request
     fetched = {source.file for source in asked.workflow_sources}
@@ -304,7 +304,7 @@ def _json(values: Mapping[str, object]) -> str:
 
 
 def _local(name: str) -> str:
-    """Return the name of a file that no program takes for an option."""
+    """Return the file name; one that begins with a hyphen gets `./`, or it would be an option."""
     return f"./{name}" if name.startswith("-") else name
 
 

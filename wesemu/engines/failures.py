@@ -178,7 +178,7 @@ def task_failure(
 
 
 def _reason(text: str) -> str:
-    """Return the line of a log that has the cause.
+    """Return the line of a log that states the cause.
 
     After a failed `run:` block the log does not end with the error: Snakemake adds lines. If a tool
     in the block failed, its own message is the cause; it comes before Snakemake's error.

@@ -7,9 +7,9 @@ reason} before it exits. For each request it sends the announcement of `run_proc
 {"pid"} of the dry run, and {"id", "exited"} when that process has ended. It exits when the other
 end is closed; runs continue, dry runs end.
 
-Forking takes most of the time of a launch, so one process is forked ahead: it waits for a request.
-Before it forks, `load` imports each engine, `ParsedSnakefiles` parses the bundled pipelines, and
-`PreloadedModules` imports modules that may change on the disk.
+Forking takes most of the time of a launch, so one process is forked ahead and waits for a request.
+Before the first fork, `load` imports the engine, `ParsedSnakefiles` parses the bundled pipelines,
+and `PreloadedModules` imports modules that may change on the disk.
 """
 
 import contextlib
@@ -66,12 +66,13 @@ class ForkServer:
         self._modules = [name for name in ahead if not name.startswith("/")]
         self._folders = [Path(name) for name in ahead if name.startswith("/")]
         self._requests = dict[int, int]()
-        self._ties = dict[int, int]()
+        self._plan_inputs = dict[int, int]()
         """The write end of each dry run's standard input: a dry run ends when it is closed."""
         self._spare: _Child | None = None
         self._wakeup, self._wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def serve(self) -> None:
+        """Load the engine, then serve requests until the other end of the channel is closed."""
         try:
             self._load()
         except BaseException as error:
@@ -124,7 +125,7 @@ class ForkServer:
             break
         self._requests[child.pid] = request["id"]
         if request["plan"]:
-            self._ties[child.pid] = child.writer
+            self._plan_inputs[child.pid] = child.writer
         else:
             os.close(child.writer)
         return True
@@ -148,8 +149,8 @@ class ForkServer:
                 return
             if pid == 0:
                 return
-            if (tie := self._ties.pop(pid, None)) is not None:
-                os.close(tie)
+            if (plan_input := self._plan_inputs.pop(pid, None)) is not None:
+                os.close(plan_input)
             if self._spare is not None and self._spare.pid == pid:  # it was killed
                 os.close(self._spare.writer)
                 self._spare = None
@@ -163,7 +164,8 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._wakeup)
             os.close(self._wakeup_writer)
-            for other in self._ties.values():  # or the other dry runs would outlive the forkserver
+            # or the other dry runs would outlive the forkserver
+            for other in self._plan_inputs.values():
                 os.close(other)
             # the subreaper ends processes that a killed run or a dry run leaves behind
             run_process.fork_from_subreaper()
@@ -188,14 +190,14 @@ class ForkServer:
 
         engine_main.run(workspace, announce)
 
-    def _plan(self, workspace: Workspace, number: int, tie: int) -> None:
+    def _plan(self, workspace: Workspace, number: int, reader: int) -> None:
         self._send({"id": number, "pid": os.getpid()})
         self._channel.close()
         offer_to_oom_killer()
         with workspace.stderr.open("wb") as stderr:
-            for target, source in ((0, tie), (1, stderr.fileno()), (2, stderr.fileno())):
+            for target, source in ((0, reader), (1, stderr.fileno()), (2, stderr.fileno())):
                 os.dup2(source, target)
-        os.close(tie)
+        os.close(reader)
         os.environ |= plan_environment(workspace)
         tempfile.tempdir = None  # an import may have set it, before TMPDIR was known
         engine_main.plan(workspace)
@@ -233,10 +235,7 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def main() -> None:
-    descriptor, engine, *ahead = sys.argv[1:]
-    os.chdir("/")
-    ForkServer(socket.socket(fileno=int(descriptor)), engine, ahead).serve()
+# Engines
 
 
 def load(engine: str) -> None:
@@ -261,7 +260,7 @@ def _import(names: Iterable[str]) -> None:
             import_module(name)
 
 
-# Snakemake.
+# Snakemake
 
 _SNAKEMAKE_MODULES = (
     "snakemake.api",
@@ -283,7 +282,7 @@ _SNAKEMAKE_MODULES = (
 
 
 def _load_snakemake() -> None:
-    """Also fill the plugin registries, and the processor name, which needs another program."""
+    """Import Snakemake and its plugins, and cache the processor name, which needs a program."""
     hooks: Any = import_module("wesemu.engines.snakemake.hooks")
     if not hooks.is_tested(hooks.INSTALLED):
         raise RuntimeError("this version of Snakemake has not been tested with the warm mode")
@@ -369,14 +368,14 @@ class ParsedSnakefiles:
         return parsed.code.replace(repr(_ANY_PATH), repr(name)), rulecount + parsed.rules
 
 
-# CWL and WDL.
+# CWL and WDL
 
 _CWL_VERSIONS = ("v1.0", "v1.1", "v1.2")
 _WDL_VERSIONS = ("draft-2", "1.0", "1.1", "1.2")
 
 
 def _load_cwltool() -> None:
-    """Also parse the schemas. A run needs two; parsing them takes longer than a small workflow."""
+    """Import cwltool and parse its schemas, which takes longer than a small workflow."""
     import_module("wesemu.engines.cwl.worker")
     import_module("wesemu.engines.cwl.dry_run")
     for name in ("main", "executors", "argparser", "context", "job", "workflow"):
@@ -386,7 +385,7 @@ def _load_cwltool() -> None:
 
 
 def _load_miniwdl() -> None:
-    """Also build the parsers of all versions of the language."""
+    """Import miniwdl and build its parsers of all versions of the language."""
     import_module("wesemu.engines.wdl.worker")
     import_module("wesemu.engines.wdl.backend")
     _import(f"WDL.runtime.backend.{name}" for name in ("docker_swarm", "podman", "singularity"))
@@ -396,7 +395,7 @@ def _load_miniwdl() -> None:
         library.parse_document(f"{head}task empty {{ command {{}} }}")
 
 
-# Modules that the workflows of a run import.
+# Modules that the workflows of a run import
 
 
 class PreloadedModules:
@@ -430,6 +429,12 @@ def _stamp(name: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_mtime_ns, status.st_size) if status else None
+
+
+def main() -> None:
+    descriptor, engine, *ahead = sys.argv[1:]
+    os.chdir("/")
+    ForkServer(socket.socket(fileno=int(descriptor)), engine, ahead).serve()
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def is_below(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def _replace(folder: Path, covered: set[Path], tops: set[Path]) -> None:
-    """Mount `folder` over the covered folders and show `tops` in it again."""
+    """Mount `folder` over the covered folders; entries of these in `tops` stay visible."""
     links = {top: top.readlink() for top in tops if top.is_symlink()}
     clones = {top: _clone(top, read_only=True) for top in tops - links.keys() if top.exists()}
     for path, clone in {path: _clone(folder, read_only=False) for path in covered}.items():

@@ -25,6 +25,8 @@ from wesemu.genomics.fastq_file import (
     open_gzip,
 )
 
+FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
+
 BASES = b"ACGTRYSWKMBDHVN"
 """IUPAC letters for DNA."""
 

@@ -30,7 +30,7 @@ from wesemu.genomics.bwa_index import (
     read_contigs,
     read_fai,
 )
-from wesemu.genomics.fasta import FastaFacts, copy
+from wesemu.genomics.fasta import FASTA_SUFFIXES, FastaFacts, copy
 from wesemu.genomics.prepare_reference import indexed_in_place
 from wesemu.genomics.reference_records import (
     ReferenceRecords,
@@ -46,7 +46,6 @@ FASTA = "genome.fa"
 _STAMP = "genome.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALIASES = (("hg19", "hs37d5"),)
-_FASTA_ENDINGS = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
 Lease = Callable[[Resources, Callable[[], bool]], AbstractContextManager[Sequence[int]]]
 """Leases resources for one program; waits while the second argument returns true. The context
@@ -328,7 +327,7 @@ def _only_fasta(folder: Path) -> Path | None:
         return folder / FASTA
     if not folder.is_dir():
         return None
-    files = [path for path in folder.iterdir() if path.name.endswith(_FASTA_ENDINGS)]
+    files = [path for path in folder.iterdir() if path.name.endswith(FASTA_SUFFIXES)]
     plain = [path for path in files if path.suffix != ".gz"] or files
     return plain[0] if len(plain) == 1 else None
 

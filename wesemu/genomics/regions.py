@@ -19,6 +19,8 @@ from wesemu.errors import InputError, InvalidRequest
 from wesemu.genomics.bwa_index import read_fai
 from wesemu.genomics.compare import read_lines
 
+# Intervals
+
 _NUMBER = re.compile(r"[0-9]{1,12}")
 _BLANKS = re.compile(r"[ \t]+")
 _SHOWN = 60
@@ -280,7 +282,7 @@ class PloidyFile:
     def _line(self, number: int, fields: list[str]) -> _Line:
         if len(fields) != 5 or not _NUMBER.fullmatch(fields[4]):
             raise self._refused(
-                number, f"{' '.join(fields)[:60]!r} is not CHROM FROM TO SEX PLOIDY."
+                number, f"{' '.join(fields)[:_SHOWN]!r} is not CHROM FROM TO SEX PLOIDY."
             )
         contig, start, end, sex, copies = fields
         if contig == start == end == "*":

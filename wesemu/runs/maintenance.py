@@ -48,10 +48,10 @@ async def rebuild_index(store: RunStore, runs: Path) -> int:
 
 
 async def repair_index(store: RunStore, runs: Path) -> None:
-    """Repair what must be right before runs start. `DirectoryCheck` does the rest later.
+    """Repair the index as far as the scheduler needs it. `DirectoryCheck` does the rest later.
 
-    An empty index gets all runs. Runs that the index has as active although they have ended by
-    their directories are updated: otherwise they would be executed again.
+    Adds all runs to an empty index. Updates runs that are active in the index but have ended by
+    their directories: otherwise they would be executed again.
     """
     if await store.is_empty():
         folders = await asyncio.to_thread(lambda: list(run_folders(runs)))

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from wesemu.errors import BucketNotEmpty, BucketNotFound, BucketTaken, InvalidRequest, SystemFault
+from wesemu.genomics.fasta import FASTA_SUFFIXES
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import FOLDER, INCOMING, RECORDS, UPLOADS, Buckets, remove_empty
 from wesemu.storage.checksums import find_crc64
@@ -124,7 +125,7 @@ class BucketAdmin:
     def clean_up(self) -> None:
         """Remove unfinished uploads of an earlier server. Call it before serving requests.
 
-        A bucket that cannot be read or written is logged; all are served.
+        Logs buckets that it cannot read or write, and goes on.
         """
         for bucket in self.names():
             try:
@@ -160,7 +161,7 @@ def _uploads(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ObjectServices:
-    """Everything that the OSS API needs, over one folder of buckets."""
+    """The services behind the OSS API, for one folder of buckets."""
 
     store: ObjectStore
     buckets: BucketAdmin
@@ -168,7 +169,7 @@ class ObjectServices:
 
     @classmethod
     def open(cls, root: Path, ids: IdSource) -> "ObjectServices":
-        """Open the buckets below `root` and remove what an earlier server left half-written.
+        """Open the buckets below `root` and remove unfinished uploads of an earlier server.
 
         Only one server at a time may use `root`.
         """
@@ -183,14 +184,12 @@ class ObjectServices:
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """Emulated time at the first start with a seed, and after each reset to it."""
 
-
-_FASTA_ENDINGS = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 _COMPANIONS = (".alt", ".fai")
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Folders by bucket name, FASTA files by reference name, and the digest of all names."""
+    """Folders by bucket name, FASTA files by reference name, and a digest of names and sizes."""
 
     buckets: dict[str, Path]
     references: dict[str, Path]
@@ -228,7 +227,7 @@ class Seed:
 
 
 def read_seed(folder: Path) -> Seed:
-    """Read what a seed has; hidden files are left out, other files are logged.
+    """Return the buckets and references in `folder`. Ignores hidden files, and logs other files.
 
     Raises InvalidRequest if `folder` is not a folder, if a name in it cannot be that of a
     bucket, or if two files have the name of one reference.
@@ -263,7 +262,7 @@ def read_seed(folder: Path) -> Seed:
 
 
 def _is_fasta(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(_FASTA_ENDINGS)
+    return path.is_file() and path.name.lower().endswith(FASTA_SUFFIXES)
 
 
 def _reference_name(path: Path) -> str:

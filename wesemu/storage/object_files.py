@@ -92,12 +92,13 @@ class UploadFile:
         self.digest(chunk)
 
     def store(self, chunk: bytes) -> None:
-        """Append the chunk, which `digest` gets too. Raise TooLarge above the limit."""
+        """Append the chunk without updating the digests. Raise TooLarge above the limit."""
         self._size += len(chunk)
         self.expect(self._size)
         self._write(chunk)
 
     def digest(self, chunk: bytes) -> None:
+        """Update the digests by a chunk that `store` appends."""
         self._md5.update(chunk)
         if self._crc64 is not None:
             self._crc = self._crc64(chunk, self._crc)
@@ -132,7 +133,7 @@ class UploadFile:
         return digests
 
     def append(self, path: Path) -> None:
-        """Append a file without updating the digests, which the caller knows already."""
+        """Append a file without updating the digests: the caller knows them already."""
         with path.open("rb", buffering=0) as source:
             while chunk := source.read(_MIB):
                 self._write(chunk)
@@ -183,9 +184,9 @@ class UploadFile:
 
 @contextmanager
 def held_open(path: Path) -> Iterator[None]:
-    """Keep the file at `path` open, if there is one. If it is replaced, it is freed at the end.
+    """Keep the file at `path` open, if there is one, so a replaced file is freed at the end.
 
-    Freeing a large file takes seconds, in which the caller must not hold a lock.
+    Freeing a large file takes seconds. Take locks inside this context, or others wait for it.
     """
     with ExitStack() as opened:
         with suppress(OSError):
@@ -202,7 +203,7 @@ def _umask(folder: Path) -> int:
     return ~folder.stat().st_mode & 0o777
 
 
-# Records: digests and metadata of objects, which the files themselves do not contain.
+# Records: digests and metadata of objects, which the files themselves do not contain
 
 _STAMP_LENGTH = 5
 _EARLIER = ".earlier"
@@ -295,7 +296,7 @@ def _stamp(key: str, stat: os.stat_result) -> list[str | int]:
     return [key, 0, 0] if key.endswith("/") else [key, stat.st_size, stat.st_mtime_ns]
 
 
-# Paths: the file of a key, its record and its folders.
+# Paths: the file of a key, its record and its folders
 
 KEY = "key"
 """The `field` of errors about the key."""
@@ -334,7 +335,7 @@ class ObjectPath:
         return MetadataStore(self.folder)
 
     def status(self) -> os.stat_result:
-        """Raises ObjectNotFound."""
+        """Return the status of the file. Raise ObjectNotFound."""
         try:
             status = self.path.stat()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -354,6 +355,7 @@ class ObjectPath:
                 raise ObjectExists(f"{self.key!r} exists, and the request forbids overwriting it")
 
     def info(self, status: os.stat_result) -> ObjectInfo:
+        """Return the info for a known status; reads the record."""
         return self.info_with(status, self.records.load(self.key, status) or ObjectRecord())
 
     def info_with(self, status: os.stat_result, record: ObjectRecord) -> ObjectInfo:
@@ -398,4 +400,5 @@ class ObjectPath:
 
 
 def hashed(text: str) -> str:
+    """Return the MD5 of a text in upper-case hexadecimal, as in ETags."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest().upper()

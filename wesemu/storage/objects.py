@@ -135,7 +135,7 @@ def _is_valid_name(name: str) -> bool:
     )
 
 
-# The store.
+# The store
 
 BUCKET = "bucket"
 """The `field` of errors about the bucket's name."""
@@ -165,11 +165,11 @@ class ObjectStore:
         return UploadFile(self.folder(bucket) / INCOMING, self.crc64, limit=self._limit)
 
     def check(self, bucket: str, key: str, *, overwrite: bool = True) -> None:
-        """Raise the errors of `put`: before an upload, which can take long."""
+        """Raise the errors of `put`. Call it before an upload, which may take long."""
         self._locate(bucket, key).check_overwrite(overwrite)
 
     def find(self, bucket: str, key: str) -> ObjectInfo:
-        """Raises ObjectNotFound."""
+        """Return the state of the object. Raise ObjectNotFound."""
         target = self._locate(bucket, key)
         info = target.info(target.status())
         if info.has_record or not target.records.has(key):
@@ -213,11 +213,10 @@ class ObjectStore:
         return info
 
     def prepare(self, url: str, path: Path, digests: FileDigests) -> Callable[[], ObjectInfo]:
-        """Return a function that makes `path`, a file in the bucket, the object at the oss://
-        `url`.
+        """Return a function that makes `path`, a file in the bucket, the object at `url` (oss://).
 
-        A caller that puts the earlier file back restores the earlier object with its record. Both
-        raise OSError.
+        Keeps the record of the earlier object. So a caller that moves the earlier file back
+        restores the object with its record. This method and the function raise OSError.
         """
         bucket, key = parse(url)
         target = self._locate(bucket, key)
@@ -286,11 +285,12 @@ class ObjectStore:
         return listing, list(self._infos(bucket, listing.keys))
 
     def all(self, bucket: str) -> Iterator[ObjectInfo]:
+        """Yield the objects of the bucket, in the order of their keys."""
         return self._infos(bucket, self._walk(bucket, "", ""))
 
     @contextmanager
     def _key_lock(self, target: ObjectPath) -> Iterator[None]:
-        """Lock the file and the record of a key. A replaced file is freed later."""
+        """Lock the file and the record of a key. Frees a replaced file after the lock."""
         with held_open(target.path), self._key_locks[hash((target.folder, target.key)) % _LOCKS]:
             yield
 

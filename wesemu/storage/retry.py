@@ -65,8 +65,9 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFile:
-    """The representation to receive: its strong ETag and size in bytes (None if unknown), and the
-    checksums that the server states.
+    """The file to receive, as the server describes it.
+
+    `etag` is its strong ETag, `size` is in bytes; None if unknown.
     """
 
     etag: str | None = None
@@ -77,9 +78,9 @@ class ExpectedFile:
 class PartialFile:
     """A partial file in `folder`.
 
-    All methods block. Only one thread at a time may call them, except `close`. On `close`, the
-    received bytes are kept if the file has a strong ETag: it will prove that the rest is of the
-    same file (RFC 9110, 13.1.5).
+    All methods block. Only one thread at a time may call them, except `close`. `close` keeps the
+    received bytes if the remote file has a strong ETag: the next attempt then proves that it gets
+    the rest of the same file (RFC 9110, section 13.1.5).
     """
 
     def __init__(self, folder: Path, name: str, crc64: Crc64 | None = None) -> None:

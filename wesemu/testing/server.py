@@ -6,8 +6,8 @@ until its standard input ends, and removes the data directory. Standard input al
 test process is killed.
 
 Scripts of the scripted engine play `mapping`, `wgs` and users' own workflows. They write small
-valid results without a mapper or a caller. Reads are placed where they match the reference nearly
-exactly, and variants are what most of the placed reads show.
+valid results without a mapper or a caller. A read is placed where it matches the reference almost
+exactly. A variant is a base that at least three reads show, and a quarter of those at its position.
 """
 
 import asyncio
@@ -70,8 +70,8 @@ _SAMTOOLS = Lock()
 def script_of(job: LaunchRequest) -> Script:
     """Return the script of a run. Raises EngineFault for an invalid parameter `script`.
 
-    A user's own workflow plays the script in its parameter `script`, or one task for each rule
-    without any results.
+    A user's own workflow plays the script in its parameter `script`. Without one, it plays a task
+    for each rule and has no results.
     """
     pipeline = job.workflow_file.parents[1].name
     if pipeline not in ("mapping", "wgs") or "reads" not in job.config:

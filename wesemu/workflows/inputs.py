@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest, ObjectNotFound, ReferenceNotFound, SystemFault
+from wesemu.genomics.fasta import FASTA_SUFFIXES
 from wesemu.genomics.read_groups import (
     NamedFile,
     check_files_differ,
@@ -30,7 +31,7 @@ from wesemu.workflows.locations import (
     PlainName,
     ReadPair,
 )
-from wesemu.workflows.params import DEFAULT_REFERENCE, FASTA_SUFFIXES
+from wesemu.workflows.params import DEFAULT_REFERENCE
 from wesemu.workflows.staging import staged_path
 
 # Indexing of references, in threads.

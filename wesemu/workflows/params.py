@@ -19,8 +19,6 @@ from wesemu.runs.model import RunRequest
 from wesemu.runs.sla import ServiceLevel
 from wesemu.util.text import validation_reason
 
-FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
-
 DEFAULT_REFERENCE = "hs37d5"
 
 LocationText = Annotated[str, Field(min_length=1, max_length=2048)]

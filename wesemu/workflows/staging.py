@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from wesemu.errors import InputError, ObjectNotFound, RemoteFault, WesemuError
+from wesemu.genomics.fasta import FASTA_SUFFIXES
 from wesemu.genomics.reference_records import ALTERNATE_SUFFIXES, stems
 from wesemu.runs.ports import ProgressCallback
 from wesemu.storage.buckets import check_key, is_reads
@@ -23,7 +24,6 @@ from wesemu.storage.cache import CachedInput, InputCache
 from wesemu.storage.remote import RemoteKey, Source, WebFile
 from wesemu.storage.upload import run_all
 from wesemu.workflows.locations import InputLocation
-from wesemu.workflows.params import FASTA_SUFFIXES
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 

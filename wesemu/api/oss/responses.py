@@ -1,4 +1,4 @@
-"""XML responses of OSS: documents, parameters of listings, and errors.
+"""Responses of OSS: parameters of listings, XML documents, and errors.
 
 Documents have no namespaces. Times are in UTC with milliseconds. Errors have the codes of the OSS
 API ("Error responses"). A response to HEAD has no body; newer SDKs read the error's document from
@@ -109,11 +109,12 @@ def answer(tag: str, *content: str | Element | Iterable[Element]) -> web.Respons
 
 
 def time(timestamp: datetime) -> str:
+    """Return a time as OSS writes it: in UTC, with milliseconds that are always 0."""
     return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def owner(request: web.Request) -> Element:
-    """Return the caller as Owner: all callers share the buckets."""
+    """Return the Owner element. It names the caller, because all callers share the buckets."""
     name = request[OWNER] or "local"
     return element("Owner", element("ID", name), element("DisplayName", name))
 

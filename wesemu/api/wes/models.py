@@ -1,6 +1,7 @@
-"""Response bodies, named like the schemas of WES 1.1.0, and errors as ErrorResponse.
+"""The versions of WES, response bodies, and errors as ErrorResponse.
 
-Keys without a value are omitted. All WES errors are rendered here.
+Bodies have the names of the schemas of WES 1.1.0. Keys without a value are omitted. `render_error`
+renders all errors of WES.
 """
 
 import re
@@ -113,10 +114,10 @@ class PlannedGpus(TypedDict):
 
 
 class PlannedRun(TypedDict):
-    """The plan of a run (extension). Without `outputs`, these are the files of the last jobs.
+    """The plan of a run (extension).
 
-    `node` and `node_note` are the run's future tags. `node_gpus` is present if the run may use
-    GPUs.
+    `outputs` is absent if the results are not known in advance: they are then the files of the last
+    jobs. `node` and `node_note` are the run's future tags. Runs that may use GPUs have `node_gpus`.
     """
 
     dry_run: bool
@@ -318,7 +319,10 @@ def render_error(error: Exception, request_id: str) -> web.Response:
 
 
 def _challenge(error: Exception, status: int) -> dict[str, str]:
-    """Return WWW-Authenticate or Retry-After. Without a token: no error code (RFC 6750, 3.1)."""
+    """Return the header WWW-Authenticate or Retry-After, or none.
+
+    A request without a token gets no error code (RFC 6750, section 3.1).
+    """
     match error:
         case TokenRefused():
             reason = _UNQUOTABLE.sub("'", error.message)

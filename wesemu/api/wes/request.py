@@ -22,6 +22,8 @@ from wesemu.runs.model import LOCAL_OWNER, Owner, RunState
 from wesemu.runs.run_figures import FIGURE_TAGS
 from wesemu.runs.store import TAG_LIMIT, Selection
 
+# Tokens
+
 _DOTS = 2
 """A signed JSON Web Token has three parts (RFC 7515, section 3.1)."""
 
@@ -181,7 +183,7 @@ def task_page(tokens: PageTokens, scope: str, query: MultiMapping[str]) -> tuple
         raise NotFound(f"there is no such page: {error.message}", field=error.field) from error
 
 
-# Filters and flags, extensions
+# Filters and flags: extensions of WES
 
 _UNUSED_STATES = frozenset({"UNKNOWN", "PAUSED", "PREEMPTED"})
 """States of WES that runs never have here."""

@@ -1,10 +1,11 @@
 """Run `pbrun` from PATH, in docker or in apptainer, and find out why it failed.
 
-Images are never fetched: docker gets `--pull never`, apptainer gets a file.
+Parts: `Running` (one command), the command lines of containers, and failures. Images are never
+fetched: docker gets `--pull never`, apptainer gets a file.
 
 The patterns of failures match messages of the CUDA runtime, the container tools and the kernel.
-Messages of pbrun itself are closed source and may change; an unknown failure is reported with its
-last line.
+pbrun is closed source, and its own messages may change. An unknown failure is reported with the
+last line of the output.
 """
 
 import contextlib
@@ -104,7 +105,7 @@ def _remove(container: str) -> None:
         )
 
 
-# Command lines of containers.
+# Command lines of containers
 
 RuntimeKind = Literal["native", "docker", "apptainer"]
 
@@ -122,7 +123,11 @@ class Mount:
 
 
 def mounts(*, readable: Iterable[Path], writable: Iterable[Path]) -> tuple[Mount, ...]:
-    """Return the folders of files and folders, links resolved, without folders inside others."""
+    """Return the mounts with which a container sees these files and folders, links resolved.
+
+    A folder inside another mounted folder needs no mount, except a writable one inside a read-only
+    one.
+    """
     read_write = {_folder(path) for path in writable}
     read_only = {_folder(path) for path in readable} - read_write
     folders = read_write | read_only
@@ -151,7 +156,7 @@ def visible(devices: Sequence[str]) -> dict[str, str]:
 
 
 def environment(runtime: RuntimeKind, devices: Sequence[str]) -> dict[str, str]:
-    """Return additional variables for the command; docker's container gets none of them."""
+    """Return the variables of the command's environment that select GPUs; none for docker."""
     match runtime:
         case "native":
             return visible(devices)

@@ -43,7 +43,7 @@ class Library:
 
 
 class Fragment(NamedTuple):
-    """A piece of one haplotype, 0-based. If flipped, the first read comes from the right end."""
+    """A piece of one haplotype; `start` is 0-based. `flipped`: the first read is the right end."""
 
     haplotype: Haplotype
     start: int
@@ -121,7 +121,7 @@ def _draw_fragment(
 
 
 def _possible_ends(fragment: Fragment, read_length: int) -> set[tuple[int, int]]:
-    """Return the outer ends on the reference: aligned through an indel, or clipped at it."""
+    """Return the outer ends that aligners may find: they align through an indel, or clip there."""
     lift = fragment.haplotype.lift
     inside = read_length - 1
     first, last = fragment.start, fragment.start + fragment.size - 1
@@ -326,9 +326,9 @@ class Fixture:
 
 
 class _TextFile:
-    """Writes text to a file, with gzip by the suffix, and hashes the uncompressed text. The file
-    appears when it is complete.
+    """Writes ASCII text to a file, as gzip if its name ends in .gz, and hashes the plain text.
 
+    The file appears when it is complete.
     The gzip header has no name, no time and no operating system, so equal text gives equal bytes.
     """
 
@@ -397,8 +397,8 @@ def write_fixture(directory: Path, settings: FixtureSettings) -> Fixture:
     """Simulate and write reference.fa, reads_1.fq.gz, reads_2.fq.gz, truth.vcf, fixture.json.
 
     The same settings give the same text on every Python and platform. The genome depends on
-    `seed`, `length` and `contigs` alone, the variants also on their numbers: with another depth the
-    sample is the same.
+    `seed`, `length` and `contigs` only. The variants also depend on their numbers. So another depth
+    gives other reads of the same sample.
 
     Replaces an earlier fixture in `directory`. Raises InvalidRequest if the variants or the reads
     do not fit into the reference, Conflict if the directory has such files of another origin.
