@@ -72,6 +72,10 @@ class Dialect(ABC):
         """
         return False
 
+    def request_id(self, drawn: str) -> str:
+        """Return the id of a request in the form of this API; `drawn` is a random UUID."""
+        return drawn
+
     @abstractmethod
     def owns(self, request: web.Request) -> bool:
         """Return whether this dialect answers the request. This includes unknown routes."""

@@ -51,7 +51,7 @@ def api_middleware(
         request = proxies.original_request(request)
         dialect = _addressed(dialects, request)
         is_control = dialect.is_control(request)
-        request_id = ids.request_id()
+        request_id = dialect.request_id(ids.request_id())
         request[REQUEST_ID] = request_id
         message: str | None = None
         try:
@@ -160,10 +160,10 @@ class UnreadableRequests:
     def __call__(self, request: web.BaseRequest, head: bytes, why: str) -> web.Response:
         """Return the response. `head` is the start of the request, `why` aiohttp's message."""
         partial_request = _partial_request(request, head)
-        partial_request[REQUEST_ID] = request_id = self._ids.request_id()
         # Without a readable request line, no dialect is addressed.
         addressed = self._dialects if _LINE.match(head) else ()
         dialect = next((d for d in addressed if d.owns(partial_request)), self._dialects[-1])
+        partial_request[REQUEST_ID] = request_id = dialect.request_id(self._ids.request_id())
         response = dialect.render_error(_error(head, why), partial_request)
         response.headers.update(dialect.headers(request_id))
         return response

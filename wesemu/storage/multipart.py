@@ -177,7 +177,11 @@ class MultipartUploads:
 def _select_parts(
     parts: Sequence[UploadPart], named: Sequence[tuple[int, str]] | None
 ) -> Sequence[UploadPart]:
+    if not parts and named is None:
+        raise PartMissing("no part was uploaded")
     if named is not None:
+        if parts and not named:  # without parts, the client wants an empty object
+            raise PartMissing(f"no part is named; parts uploaded: {len(parts)}")
         numbers = [number for number, _ in named]
         if numbers != sorted(set(numbers)):
             raise PartsUnordered("name the parts by ascending numbers, each once")
@@ -187,8 +191,6 @@ def _select_parts(
             number, etag = missing[0]
             raise PartMissing(f"part {number} with the ETag {etag[:80]!r} was not uploaded")
         parts = [present[name] for name in named]
-    if not parts:
-        raise PartMissing("no part was uploaded or named; an object has one at least")
     for part in parts[:-1]:
         if part.size < PART_MINIMUM:
             raise PartTooSmall(
@@ -217,7 +219,8 @@ def _part(path: Path) -> UploadPart:
 
 
 def _multipart_etag(parts: Sequence[UploadPart]) -> str:
-    digests = b"".join(bytes.fromhex(part.etag) for part in parts)
+    """Return the MD5 of the parts' ETags as text (S3 would take their bytes)."""
+    digests = "".join(part.etag for part in parts).encode()
     return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest().upper()}-{len(parts)}"
 
 

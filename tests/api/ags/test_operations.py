@@ -1,5 +1,6 @@
 """The five operations, answered to the letter."""
 
+import asyncio
 import gzip
 import json
 import re
@@ -7,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientResponse
 from api.ags.conftest import MAPPING, WGS, Client, Reach, Start, reads
 
 from wesemu.runs.clock import ManualClock
@@ -48,6 +50,45 @@ async def test_the_body_is_json_whatever_its_content_type(
     headers = {"Content-Type": content_type} if content_type else {}
     response = await client.post("/gs/workflow", data=json.dumps(WGS).encode(), headers=headers)
     assert response.status == 200
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_the_typed_requests_of_the_java_sdk_wrap_the_body(
+    client: Client, start: Start, reach: Reach, as_json: bool
+) -> None:
+    """`setBody` of aliyun-java-sdk-cs sends a form, or JSON if the content type is JSON."""
+
+    async def send(method: str, path: str, body: JsonObject) -> ClientResponse:
+        wrapped = {"body": json.dumps(body)}
+        sent = {"json": wrapped} if as_json else {"data": wrapped}
+        return await client.request(method, path, **sent)
+
+    response = await send("POST", "/gs/workflow", WGS | reads("wait-1"))
+    assert response.status == 200
+    name = (await response.json())["JobName"]
+    assert (await send("PUT", f"/gs/workflow/{name}", {"action": "cancel"})).status == 200
+    await reach(name, RunState.CANCELED)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"body=", "not JSON"),
+        (b"body=%5B%5D", "not an object"),
+        (b"body=%7B%7D&more=1", "not JSON"),
+        ("body=ü".encode(), "not UTF-8"),
+        (b"body=" + b"%5B" * 100_000, "nested too deeply"),
+        (b'{"body": "[]"}', "not an object"),
+        (b'{"body": "{"}', "not JSON"),
+        (b'{"body": 1}', "workflow_type"),
+        (b'{"body": "{}", "more": 1}', "workflow_type"),
+    ],
+)
+async def test_a_wrapped_body_is_checked_as_well(client: Client, body: bytes, reason: str) -> None:
+    response = await client.post("/gs/workflow", data=body)
+    answer = await response.json()
+    assert (response.status, answer["Code"]) == (400, "InvalidParameter")
+    assert reason in answer["Message"]
 
 
 async def test_a_finished_wgs_job_is_told_in_full(
@@ -212,6 +253,18 @@ async def test_more_jobs_than_a_page_are_all_listed(
     names = [await start(WGS | {"wgs_vcf_File_name": f"{n}.vcf"}) for n in range(5)]
     assert [job["job_name"] for job in await listed(client)] == names[::-1]
     assert [job["job_name"] for job in await listed(client, "?limit=3")] == names[:1:-1]
+
+
+async def test_a_client_of_http_1_0_gets_an_empty_body_too(client: Client, start: Start) -> None:
+    name = await start(WGS | reads("wait-1"))
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    body = b'{"action":"cancel"}'
+    head = f"PUT /gs/workflow/{name} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert answer.endswith(b"\r\n\r\n")
 
 
 async def test_cancelling_answers_with_an_empty_body(

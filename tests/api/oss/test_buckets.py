@@ -116,6 +116,9 @@ async def test_the_small_questions_about_a_bucket(client: Client) -> None:
     assert acl.xml.findtext("AccessControlList/Grant") == "private"
     versioning = await read(await client.get("/oss/genes?versioning"))
     assert (versioning.xml.tag, len(versioning.xml)) == ("VersioningConfiguration", 0)
+    head = await client.head("/oss/genes")
+    assert (head.status, head.headers["x-oss-bucket-region"]) == (200, "oss-wesemu")
+    assert (await client.head("/oss/missing")).status == 404
     for name in ("location", "acl", "versioning", "stat", "uploads"):
         missing = await read(await client.get(f"/oss/missing?{name}"))
         assert (missing.status, missing.code) == (404, "NoSuchBucket")

@@ -86,6 +86,7 @@ async def test_unfinished_uploads_are_listed(client: Client) -> None:
     got = await read(await client.get(url))
     found = [upload.findtext("Key") for upload in got.xml.iter("Upload")]
     assert found == ["a", "b/1", "b/2", "c"]
+    assert (got.xml.findtext("IsTruncated"), got.xml.findtext("NextKeyMarker")) == ("false", "c")
     got = await read(await client.get("/oss/genes/?uploads&key-marker=a&prefix=b"))
     assert [upload.findtext("Key") for upload in got.xml.iter("Upload")] == ["b/1", "b/2"]
 
@@ -108,6 +109,14 @@ async def test_a_part_can_be_copied_from_an_object(client: Client, bucket: Path)
             )
         )
         assert (got.status, got.code) == (400, "InvalidArgument")
+
+
+async def test_an_upload_of_no_parts_is_an_empty_object(client: Client, bucket: Path) -> None:
+    """`uploadFile` of the Java SDK sends an empty file so."""
+    upload = await begin(client)
+    done = await read(await client.post(f"/oss/genes/a.bam?uploadId={upload}", data=naming()))
+    assert (done.status, done.xml.findtext("Key")) == (200, "a.bam")
+    assert (bucket / "a.bam").read_bytes() == b""
 
 
 async def test_an_aborted_upload_is_gone(client: Client) -> None:

@@ -90,7 +90,7 @@ async def test_the_sdk_may_ask_for_xml(sdk: OldSdk) -> None:
     started = await send("POST", "/gs/workflow", BODY)
     assert started.tag == "StartWorkflowResponse"
     listed = await send("GET", "/gs/workflows")
-    assert listed.findtext("jobs/job_name") == started.findtext("JobName")
+    assert listed.findtext("jobs/job/job_name") == started.findtext("JobName")
 
 
 async def test_odd_paths_and_parameters_are_signed_alike(sdk: OldSdk) -> None:

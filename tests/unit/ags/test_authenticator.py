@@ -197,8 +197,21 @@ def test_acs3_must_sign_every_x_acs_header(authenticator: AgsAuthenticator, name
     assert name in refused.message
 
 
-def test_acs3_must_sign_the_host(authenticator: AgsAuthenticator) -> None:
-    assert "host" in refusal(authenticator, acs3(drop="host", unsigned=[("host", "h")])).message
+def test_the_java_sdk_s_order_of_the_fields_is_read_and_its_host_unsigned(
+    authenticator: AgsAuthenticator,
+) -> None:
+    request = acs3(drop="host", unsigned=[("host", "127.0.0.1:8070")])
+    credential, names, signature = request.headers["authorization"].split(",")
+    java = altered(request, authorization=f"{credential},{signature},{names}")
+    assert authenticator.check(java) == Owner(KEY_ID)
+
+
+@pytest.mark.parametrize("wrong", ["{0},{1}", "{0},{1},{2},{2}", "{0},{1},x{2}", "{0},{1},{1}"])
+def test_acs3_needs_each_field_once(authenticator: AgsAuthenticator, wrong: str) -> None:
+    request = acs3()
+    fields = request.headers["authorization"].split(",")
+    refused = refusal(authenticator, altered(request, authorization=wrong.format(*fields)))
+    assert refused.code == "IncompleteSignature"
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_parts_become_one_object(root: Path, objects: ObjectServices) -> None:
     named = [(2, head.etag), (7, tail.etag)]
     info = objects.uploads.complete("genes", "a.bam", upload, named)
     assert (root / "genes" / "a.bam").read_bytes() == BIG + b"tail"
-    digests = hashlib.md5(BIG).digest() + hashlib.md5(b"tail").digest()
-    assert info.etag == hashlib.md5(digests).hexdigest().upper() + "-2"
+    digests = hashlib.md5(BIG).hexdigest().upper() + hashlib.md5(b"tail").hexdigest().upper()
+    assert info.etag == hashlib.md5(digests.encode()).hexdigest().upper() + "-2"
     assert info.record.kind == "Multipart"
     assert info.record.metadata == {"sample": "A"}
     with objects.store.new_upload("genes") as incoming:
@@ -98,7 +98,23 @@ def test_parts_are_wanted_in_order_and_large_enough(objects: ObjectServices) -> 
         objects.uploads.complete("genes", "a.bam", upload, [(2, second.etag), (1, first.etag)])
     with pytest.raises(PartTooSmall, match=r"part 1 has 3 bytes; all but the last need 102400"):
         objects.uploads.complete("genes", "a.bam", upload, None)
-    with pytest.raises(PartMissing, match="has one at least"):
+
+
+def test_an_upload_without_parts_is_an_empty_object_if_its_client_says_so(
+    root: Path, objects: ObjectServices
+) -> None:
+    upload = begin(objects)
+    with pytest.raises(PartMissing, match="no part was uploaded"):
+        objects.uploads.complete("genes", "a.bam", upload, None)
+    info = objects.uploads.complete("genes", "a.bam", upload, [])
+    assert (info.size, info.etag) == (0, "D41D8CD98F00B204E9800998ECF8427E-0")
+    assert (root / "genes" / "a.bam").read_bytes() == b""
+
+
+def test_uploaded_parts_are_not_forgotten(objects: ObjectServices) -> None:
+    upload = begin(objects)
+    put(objects, upload, 1, b"abc")
+    with pytest.raises(PartMissing, match="no part is named; parts uploaded: 1"):
         objects.uploads.complete("genes", "a.bam", upload, [])
 
 

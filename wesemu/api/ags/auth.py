@@ -25,9 +25,7 @@ from wesemu.runs.model import LOCAL_OWNER, Owner
 ACS3 = "ACS3-HMAC-SHA256"
 _ROA_HEADERS = ("accept", "content-md5", "content-type", "date")
 _ROA_AUTHORIZATION = re.compile(r"acs ([^:\s]+):(\S+)")
-_ACS3_AUTHORIZATION = re.compile(
-    rf"{ACS3} Credential=([^,\s]+),\s*SignedHeaders=([^,\s]+),\s*Signature=([0-9a-f]+)"
-)
+_ACS3_FIELD = re.compile(r"(Credential|SignedHeaders|Signature)=([^,\s]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +67,24 @@ def read_authorization(header: str) -> AgsSignature | None:
     """Parse an Authorization header. Return None if it has neither of the two formats."""
     if roa := _ROA_AUTHORIZATION.fullmatch(header):
         return AgsSignature("acs", roa[1], roa[2])
-    if acs3 := _ACS3_AUTHORIZATION.fullmatch(header):
-        return AgsSignature(ACS3, acs3[1], acs3[3], tuple(acs3[2].split(";")))
-    return None
+    scheme, _, rest = header.partition(" ")
+    if scheme != ACS3:
+        return None
+    # SDKs differ in the order of the three fields
+    matches = [_ACS3_FIELD.fullmatch(field.strip()) for field in rest.split(",")]
+    fields = {match[1]: match[2] for match in matches if match}
+    if len(fields) != 3 or len(matches) != 3:
+        return None
+    signed = tuple(fields["SignedHeaders"].split(";"))
+    return AgsSignature(ACS3, fields["Credential"], fields["Signature"], signed)
 
 
 def unsigned_headers(request: SignedRequest, signature: AgsSignature) -> list[str]:
-    """Return the headers that ACS3 requires (host, `x-acs-*`) but SignedHeaders lacks."""
-    needed = {name for name in request.headers if name.startswith("x-acs-")} | {"host"}
+    """Return the headers that ACS3 requires (`x-acs-*`) but SignedHeaders lacks.
+
+    The host is signed by most SDKs, but not by aliyun-java-sdk-core.
+    """
+    needed = {name for name in request.headers if name.startswith("x-acs-")}
     return sorted(needed - set(signature.signed))
 
 

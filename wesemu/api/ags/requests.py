@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import unquote_plus
 
 from wesemu.errors import BucketNameRefused, BucketNotFound, InvalidRequest, NotFound
 from wesemu.runs.model import PRETENDED, JsonObject, JsonValue, RunRequest
@@ -15,6 +16,7 @@ from wesemu.util.text import json_reason, whole_number, without_repeats
 # Fields of the request body
 
 KINDS = ("mapping", "wgs")
+_FORM_FIELD = b"body="
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,28 @@ class StartFields:
 
 def parse_body(body: bytes) -> JsonObject:
     """Return the JSON object in a request's body, whatever its Content-Type is. Raises
-    InvalidRequest for anything else."""
+    InvalidRequest for anything else.
+
+    `setBody` of aliyun-java-sdk-cs wraps the object: as text in the form field `body`, or in the
+    JSON member `body` if the request's content type is JSON.
+    """
     try:
-        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=without_repeats)
+        if body.startswith(_FORM_FIELD):
+            return _json_object(unquote_plus(body.removeprefix(_FORM_FIELD).decode("ascii")))
+        value = _json_object(body.decode("utf-8-sig"))
+        if value.keys() == {"body"} and isinstance(value["body"], str):
+            return _json_object(value["body"])
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"the body is {json_reason(error)}; send one JSON object in UTF-8"
         ) from error
+    return value
+
+
+def _json_object(text: str) -> JsonObject:
+    """Raise ValueError or RecursionError for text that is not JSON, InvalidRequest for JSON that is
+    not an object."""
+    value = json.loads(text, object_pairs_hook=without_repeats)
     if not isinstance(value, dict):
         raise InvalidRequest('the body is JSON, but not an object: send {"name": "value", …}')
     return value

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import assert_never
 from xml.etree.ElementTree import Element
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, Field
 
 from wesemu.api.ags.requests import KINDS, echo_fields
@@ -159,6 +159,18 @@ def write(
     return web.Response(body=body, status=status, content_type="application/xml", charset="utf-8")
 
 
+def empty(request: web.Request) -> web.Response:
+    """Return an answer with an empty body.
+
+    aliyun-java-sdk-core needs the type of a format that it reads, and ignores it if Content-Length
+    is 0.
+    """
+    response = web.Response(content_type="application/json")
+    if request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    return response
+
+
 def wants_xml(request: web.Request) -> bool:
     """Return whether the client wants XML: by `Format` in the query, or else by the preferred known
     type in Accept. The default is JSON."""
@@ -183,11 +195,19 @@ def _range(text: str) -> tuple[float, str]:
 
 
 def _elements(members: JsonObject) -> list[Element]:
-    return [
-        element(name, *_elements(item)) if isinstance(item, dict) else element(name, str(item))
-        for name, value in members.items()
-        for item in (value if isinstance(value, list) else [value])
-    ]
+    return [_element(name, value) for name, value in members.items()]
+
+
+def _element(name: str, value: JsonValue) -> Element:
+    """Return an element. Those of a list have its name in the singular (`jobs`: `job`), as the XML
+    reader of aliyun-java-sdk-core expects."""
+    match value:
+        case dict():
+            return element(name, *_elements(value))
+        case list():
+            return element(name, *(_element(name.removesuffix("s"), item) for item in value))
+        case _:
+            return element(name, str(value))
 
 
 # Errors. One object has the keys of both generations of SDKs, such as `Code` and `code`.

@@ -12,6 +12,7 @@ from wesemu.api.ags.responses import (
     Jobs,
     Started,
     describe,
+    empty,
     find_run,
     job_name,
     json_or_xml,
@@ -109,7 +110,7 @@ class AgsHandlers:
         if action != "cancel":
             raise InvalidRequest("the only action is 'cancel'", field="action")
         await self._runs.cancel(request[OWNER], run.id)
-        return web.Response()
+        return empty(request)
 
     async def remove_workflow(self, request: web.Request) -> web.Response:
         """Remove a job that has ended. Raises RunActive."""
@@ -125,7 +126,7 @@ class AgsHandlers:
                 "end before you remove it"
             )
         await self._runs.remove(request[OWNER], run.id)
-        return web.Response()
+        return empty(request)
 
     async def _warning(self, owner: Owner, shared: SharedOutput | None) -> str | None:
         """Describe a shared output with the job name of the other run."""

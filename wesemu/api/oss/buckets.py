@@ -59,6 +59,11 @@ class BucketHandlers:
         await asyncio.to_thread(self._buckets.create, bucket)
         return web.Response(headers={"Location": f"/{bucket}"})
 
+    async def head(self, request: web.Request) -> web.Response:
+        """HeadBucket, which `getBucketMetadata` of the Java SDK requests."""
+        await asyncio.to_thread(self._store.folder, request[CALL].bucket)
+        return web.Response(headers={"x-oss-bucket-region": REGION})
+
     async def info(self, request: web.Request) -> web.Response:
         """GetBucketInfo."""
         info = await asyncio.to_thread(self._buckets.info, request[CALL].bucket)

@@ -67,6 +67,7 @@ class ObjectHandlers:
             if span is not None:
                 last = sum(span) - 1
                 headers["Content-Range"] = f"bytes {span[0]}-{last}/{info.size}"
+                headers.pop("Content-MD5", None)  # that of the whole object
             opened.pop_all()
         status = 200 if span is None else 206
         return ObjectResponse(file, span or (0, info.size), status, headers)
@@ -88,7 +89,11 @@ class ObjectHandlers:
     async def append(self, request: web.Request) -> web.Response:
         """AppendObject. Raises WrongPosition or NotAppendable."""
         call = request[CALL]
-        position = call.query.get("position", "")
+        position = call.query.get("position")
+        if position is None:
+            raise responses.OssRefused(
+                400, "MissingArgument", "send position: the object's length, or 0 for a new object"
+            )
         if not position.isascii() or not position.isdecimal():
             raise InvalidRequest("position must be the offset of the first byte, a whole number")
         record = record_from_headers(request)
@@ -290,7 +295,8 @@ class MultipartHandlers:
         ]
         listed = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
         common = {_common(upload.key, prefix, delimiter) for upload in uploads} - {""}
-        last = listed[limit - 1] if len(listed) > limit else None
+        page = listed[:limit]
+        last = page[-1] if page else None  # also of the last page
         return responses.answer(
             "ListMultipartUploadsResult",
             responses.encoding_type(query),
@@ -302,8 +308,8 @@ class MultipartHandlers:
             responses.element("Prefix", encode(prefix)),
             responses.element("Delimiter", encode(delimiter)),
             responses.element("MaxUploads", limit),
-            responses.element("IsTruncated", str(last is not None).lower()),
-            [_listed_upload(upload, encode) for upload in listed[:limit]],
+            responses.element("IsTruncated", str(len(listed) > limit).lower()),
+            [_listed_upload(upload, encode) for upload in page],
             responses.common_prefixes(encode(name) for name in sorted(common)),
         )
 

@@ -33,7 +33,12 @@ from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 Operations = dict[tuple[Level, str, frozenset[str]], tuple[str, Handler]]
 """Target, method and sub-resources, mapped to the operation's OSS name and handler."""
 
-_MODIFIERS = frozenset({"continuation-token", "position", "security-token", "sequential"})
+_MODIFIERS = frozenset(
+    {
+        *("continuation-token", "position", "security-token", "sequential"),
+        *("x-oss-request-payer", "x-oss-traffic-limit"),  # without effect, as the headers
+    }
+)
 _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 """Names of the operations if the request has `x-oss-copy-source`."""
 
@@ -89,6 +94,7 @@ def _bucket_operations(handlers: BucketHandlers) -> Operations:
         ("service", "GET", _with()): ("ListBuckets", handlers.list_buckets),
         ("bucket", "PUT", _with()): ("PutBucket", handlers.create),
         ("bucket", "DELETE", _with()): ("DeleteBucket", handlers.delete),
+        ("bucket", "HEAD", _with()): ("HeadBucket", handlers.head),
         ("bucket", "GET", _with()): ("ListObjects", handlers.list_objects),
         ("bucket", "GET", _with("bucketInfo")): ("GetBucketInfo", handlers.info),
         ("bucket", "GET", _with("stat")): ("GetBucketStat", handlers.statistics),
@@ -169,6 +175,10 @@ class OssDialect(Dialect):
         self._authenticator = authenticator
         self._buckets = buckets
         self._others = others
+
+    def request_id(self, drawn: str) -> str:
+        """Return 24 hexadecimal digits."""
+        return drawn.replace("-", "")[:24]
 
     def owns(self, request: web.Request) -> bool:
         """Return whether the request is for OSS: by PREFIX or by what only OSS clients send.

@@ -35,6 +35,7 @@ from wesemu.util.text import whole_number
 
 COPY = "x-oss-copy-source-"
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_NO_BYTES = re.compile(r"bytes=-0+")
 
 
 def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: str = "") -> None:
@@ -60,16 +61,19 @@ def check_conditions(headers: Mapping[str, str], info: ObjectInfo, *, prefix: st
 def requested_range(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
     """Return offset and length in bytes, or None for the whole object.
 
-    An invalid range means the whole object, as in OSS. With `x-oss-range-behavior: standard` it
-    raises OssRefused (416).
+    A range that is invalid or ends beyond the object means the whole object, as in OSS. With
+    `x-oss-range-behavior: standard`, the rules are those of HTTP: the end is cut, and an invalid
+    range raises OssRefused (416), as the last 0 bytes (`bytes=-0`) always do.
     """
     sent = headers.get("Range")
     if sent is None:
         return None
+    standard = headers.get("x-oss-range-behavior", "").lower() == "standard"
     match = _RANGE.fullmatch(sent.strip())
-    if match and (span := _span(match[1], match[2], size)) is not None:
+    span = match and _span(match[1], match[2], size)
+    if match and span and (standard or _is_within(match[1], match[2], size)):
         return span
-    if headers.get("x-oss-range-behavior", "").lower() != "standard":
+    if not standard and not _NO_BYTES.fullmatch(sent.strip()):
         return None
     raise OssRefused(
         416,
@@ -102,6 +106,11 @@ def _span(first: str, last: str, size: int) -> tuple[int, int] | None:
     else:
         return None
     return (begin, end - begin + 1) if begin <= end < size else None
+
+
+def _is_within(first: str, last: str, size: int) -> bool:
+    """Return whether the range asks for no byte beyond the object."""
+    return not last or int(last[:20]) <= (size - 1 if first else size)
 
 
 def _matches(tags: str, info: ObjectInfo) -> bool:
@@ -265,6 +274,8 @@ def object_headers(info: ObjectInfo) -> dict[str, str]:
     }
     if record.kind == "Appendable":
         headers["x-oss-next-append-position"] = str(info.size)
+    elif record.kind == "Normal" and record.etag is not None:
+        headers["Content-MD5"] = base64.b64encode(bytes.fromhex(record.etag)).decode()
     return headers
 
 
