@@ -38,8 +38,8 @@ from wesemu.api.fault_injection import RequestGate
 from wesemu.api.middleware import UnreadableRequests, api_middleware
 from wesemu.api.oss.auth import OssAuthenticator
 from wesemu.api.oss.routes import OssDialect, OssHandlers
+from wesemu.api.wes.auth import TokenAuthenticator, Verifier
 from wesemu.api.wes.files import RunEvents
-from wesemu.api.wes.request import TokenAuthenticator, Verifier
 from wesemu.api.wes.responses import EngineParameter, Limits, ServiceFacts
 from wesemu.api.wes.routes import WesDialect
 from wesemu.api.wes.routes import routes as wes_routes
@@ -68,9 +68,9 @@ from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.webhooks import Callbacks
 from wesemu.settings import Settings
-from wesemu.storage.bucket_admin import START as SEED_START
-from wesemu.storage.bucket_admin import Seed
 from wesemu.storage.buckets import Buckets
+from wesemu.storage.seed import START as SEED_START
+from wesemu.storage.seed import Seed
 from wesemu.storage.snapshots import PathMarks, SnapshotState
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.params import PARAMS

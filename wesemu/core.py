@@ -44,9 +44,10 @@ from wesemu.runs.service import RunLimits, RunService, ServicePolicy
 from wesemu.runs.store import RunStore
 from wesemu.runs.supervisor import Supervisor
 from wesemu.settings import LimitSettings, Settings, WorkflowSettings
-from wesemu.storage.bucket_admin import START as SEED_START
-from wesemu.storage.bucket_admin import ObjectServices, Seed, read_seed
+from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
+from wesemu.storage.seed import START as SEED_START
+from wesemu.storage.seed import Seed, read_seed
 from wesemu.util.ssrf import AddressGuard
 from wesemu.workflows.bundled import BundledPipelines, ToolConfig
 from wesemu.workflows.fetch import RemoteWorkflows, WorkflowWeb

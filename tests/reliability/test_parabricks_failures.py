@@ -13,7 +13,7 @@ from support.engine_runs import end_runs
 from support.parabricks import Doubles
 
 from wesemu.app import RUNS, create_app
-from wesemu.genomics.parabricks.container import CURES
+from wesemu.genomics.parabricks.failures import CURES
 from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings

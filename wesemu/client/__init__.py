@@ -3,8 +3,9 @@
 Every failure raises `ClientError` with the server's message.
 """
 
-from wesemu.client.ags import AgsOperations, AsyncBucket, JobDetail, JobLine, ObjectEntry
+from wesemu.client.ags import AgsOperations, JobDetail, JobLine
 from wesemu.client.async_client import AsyncClient, AsyncOutput, AsyncRun
+from wesemu.client.buckets import AsyncBucket, ObjectEntry
 from wesemu.client.control import ClockReading, ControlOperations, ReceivedRequest
 from wesemu.client.sync_client import Bucket, Client, ClientRun, RunOutput
 from wesemu.client.transport import ClientError

@@ -13,7 +13,8 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeAlias
 
-from wesemu.client.ags import AgsOperations, AsyncBucket, bucket_names, encoded
+from wesemu.client.ags import AgsOperations
+from wesemu.client.buckets import AsyncBucket, bucket_names, encoded
 from wesemu.client.control import AsyncClock, AsyncFaults, ControlOperations
 from wesemu.client.transport import ClientError, Transport
 from wesemu.client.wes import Counts, Log, Output, RunDetail, RunLine, SlaFigures, WesOperations

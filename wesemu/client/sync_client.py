@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self, TypeVar
 
-from wesemu.client.ags import AsyncBucket, JobDetail, JobLine, ObjectEntry
+from wesemu.client.ags import JobDetail, JobLine
 from wesemu.client.async_client import AsyncClient, AsyncRun, Files, Lanes, RunView, values
+from wesemu.client.buckets import AsyncBucket, ObjectEntry
 from wesemu.client.control import ReceivedRequest
 from wesemu.client.transport import ClientError
 from wesemu.client.wes import Output, RunDetail, RunLine, pauses

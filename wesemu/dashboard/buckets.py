@@ -13,7 +13,7 @@ from wesemu.genomics.fastq_file import GZIP_MAGIC, HEAD_BYTES, looks_like
 from wesemu.runs.model import JsonObject, JsonValue
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
-from wesemu.storage.object_files import ObjectInfo, ObjectRecord
+from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
 from wesemu.util.block_writer import write_blocks
 

@@ -14,13 +14,13 @@ from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Event, EventStreams, sin
 from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS, operation_name
+from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.api.wes.files import OpenedFile
 from wesemu.api.wes.models import PREFIX, VERSIONS
 from wesemu.api.wes.multipart import FormReader
-from wesemu.api.wes.request import TokenAuthenticator
 from wesemu.api.wes.responses import Limits
 from wesemu.api.wes.submit import RunSubmission
-from wesemu.dashboard import buckets, emulator, node, request_page, run_table
+from wesemu.dashboard import buckets, emulator, new_run, node, run_table
 from wesemu.dashboard.pages import (
     HOME,
     OncePerSecond,
@@ -296,11 +296,11 @@ class DashboardHandlers:
         files = await self._known_files()
         pipeline = single(request.query, "pipeline") or next(iter(PARAMS))
         try:
-            values = request_page.chosen(request.query.getall("file", []))
+            values = new_run.chosen(request.query.getall("file", []))
         except InvalidRequest as error:
-            page = request_page.page(pipeline, files, message=str(error))
+            page = new_run.page(pipeline, files, message=str(error))
             return await self._pages.render(page, request, status=400)
-        page = request_page.page(pipeline, files, values=values)
+        page = new_run.page(pipeline, files, values=values)
         return await self._pages.render(page, request)
 
     async def start(self, request: web.Request) -> web.Response:
@@ -315,25 +315,25 @@ class DashboardHandlers:
                 plans = single(request.query, "dry_run") == "true"
                 result = await self._submission.receive(request[OWNER], request, dry_run=plans)
         except (InvalidRequest, NotFound, Forbidden) as error:
-            page = request_page.page(
+            page = new_run.page(
                 pipeline, await self._known_files(), values=values, message=str(error)
             )
             return await self._pages.render(page, request, status=400)
         if isinstance(result, Run):
             return web.Response(status=303, headers={"Location": f"{HOME}runs/{result.id}"})
-        page = request_page.page(pipeline, await self._known_files(), values=values, planned=result)
+        page = new_run.page(pipeline, await self._known_files(), values=values, planned=result)
         return await self._pages.render(page, request)
 
     async def _submit(
         self, owner: Owner, pipeline: str, values: Mapping[str, str]
     ) -> Run | DryRunResult:
-        asked = request_page.request_of(pipeline, values)
+        asked = new_run.request_of(pipeline, values)
         if values.get("dry_run") == "true":
             return await self._runs.dry_run(owner, asked)
         return await self._runs.submit(owner, asked)
 
     async def _known_files(self) -> JsonObject:
-        return await asyncio.to_thread(request_page.known_files, self._objects, self._references)
+        return await asyncio.to_thread(new_run.known_files, self._objects, self._references)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream the ids of the owner's runs that change, once a second."""

@@ -16,17 +16,8 @@ from pathlib import Path
 
 from wesemu.errors import InputError
 from wesemu.genomics.bam_index import BamIndex, read_bam_index
-from wesemu.genomics.regions import (
-    Interval,
-    PloidyFile,
-    bed,
-    contig_lengths,
-    for_bcftools,
-    for_freebayes,
-    joined,
-    normalized,
-    read_targets,
-)
+from wesemu.genomics.ploidy import PloidyFile, for_bcftools, for_freebayes
+from wesemu.genomics.regions import Interval, bed, contig_lengths, joined, normalized, read_targets
 
 BAD_INPUT = 65
 

@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 
 from wesemu.storage.checksums import Crc64
 from wesemu.storage.download import HttpFetcher, Validators
+from wesemu.storage.partial_download import PartialFile
 from wesemu.storage.remote import ByteCallback, Source
-from wesemu.storage.retry import PartialFile
 
 # Blobs: contents by their SHA-256, and records of the content of each source.
 

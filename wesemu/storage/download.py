@@ -21,8 +21,9 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import InputError, TransientError
 from wesemu.storage.checksums import SHA256, Checksum, stated_checksums
+from wesemu.storage.partial_download import ExpectedFile, PartialFile
 from wesemu.storage.remote import RETRIED, ByteCallback, Expected, Source, redacted_url
-from wesemu.storage.retry import DELAYS, ExpectedFile, PartialFile, Retry
+from wesemu.storage.retry import DELAYS, Retry
 from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
 
 _WRITE_SIZE = 1 << 20

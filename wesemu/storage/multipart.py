@@ -22,8 +22,9 @@ from wesemu.errors import ObjectNotFound, PartMissing, PartsUnordered, PartTooSm
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.buckets import UPLOADS
 from wesemu.storage.checksums import combine_crc64
-from wesemu.storage.object_files import Digests, ObjectInfo, ObjectRecord, UploadFile
+from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
+from wesemu.storage.upload_file import Digests, UploadFile
 
 PART_MINIMUM = 100 << 10
 """The minimum size in bytes of all parts but the last (OSS, "Limits": 100 KB to 5 GB)."""

@@ -16,8 +16,8 @@ import yaml
 from wesemu.engine_parameters import engines_own
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.parabricks.preflight import choose_runtime, options_from
+from wesemu.genomics.ploidy import can_call
 from wesemu.genomics.reference_records import index_format, listed_index_format, may_need_csi
-from wesemu.genomics.regions import can_call
 from wesemu.runs.model import (
     JsonObject,
     JsonValue,

@@ -17,7 +17,7 @@ from wesemu.storage.buckets import Buckets
 from wesemu.storage.cache import source_hash
 from wesemu.storage.checksums import Crc64
 from wesemu.storage.remote import ByteCallback, RemoteKey, WebFile, redacted_url
-from wesemu.storage.upload import RemoteUpload, Uploader
+from wesemu.storage.remote_upload import RemoteUpload, Uploader
 from wesemu.workflows.locations import Locations
 from wesemu.workflows.params import MappingParams, WgsParams
 

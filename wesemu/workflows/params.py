@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wesemu.errors import InvalidRequest
+from wesemu.genomics.ploidy import DIPLOID, parse_ploidy
 from wesemu.genomics.read_groups import parse_read_group
-from wesemu.genomics.regions import DIPLOID, parse_ploidy
 from wesemu.runs.model import RunRequest
 from wesemu.runs.sla import ServiceLevel
 from wesemu.util.text import validation_reason

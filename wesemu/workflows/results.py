@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from wesemu.errors import EngineFault, InputError, InvalidRequest, ToolMissing
+from wesemu.genomics.ploidy import PloidyFile, check_ploidy
 from wesemu.genomics.read_groups import complete_read_groups
 from wesemu.genomics.reference_records import CALLERS_WITH_CSI, LONGEST_IN_BAI
-from wesemu.genomics.regions import (
-    PloidyFile,
-    check_ploidy,
-    contig_lengths,
-    normalized,
-    read_targets,
-)
+from wesemu.genomics.regions import contig_lengths, normalized, read_targets
 from wesemu.genomics.reports import check_reports
 from wesemu.genomics.tools import OPTIONAL, REQUIRED, command_name, how_to_get, resolve, starts
 from wesemu.genomics.wheel_tools import wheel_version

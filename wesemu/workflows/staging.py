@@ -22,7 +22,7 @@ from wesemu.runs.ports import ProgressCallback
 from wesemu.storage.buckets import check_key, is_reads
 from wesemu.storage.cache import CachedInput, InputCache
 from wesemu.storage.remote import RemoteKey, Source, WebFile
-from wesemu.storage.upload import run_all
+from wesemu.storage.remote_upload import run_all
 from wesemu.workflows.locations import InputLocation
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")

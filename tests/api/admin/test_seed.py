@@ -19,7 +19,7 @@ from wesemu.cli.serve import _init_scripts, _run_scripts
 from wesemu.errors import InvalidRequest
 from wesemu.runs.clock import ManualClock
 from wesemu.settings import Settings
-from wesemu.storage.bucket_admin import read_seed
+from wesemu.storage.seed import read_seed
 
 RUNS = "/ga4gh/wes/v1/runs"
 OF_ONE_ANSWER = re.compile(

@@ -13,8 +13,8 @@ from support.scripted import START
 from yarl import URL
 
 from wesemu.api.middleware import api_middleware
+from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.api.wes.models import PREFIX, VersionName
-from wesemu.api.wes.request import TokenAuthenticator
 from wesemu.api.wes.responses import EngineParameter, Limits, ServiceFacts
 from wesemu.api.wes.routes import WesDialect, routes
 from wesemu.app import RUNS

@@ -7,7 +7,7 @@ from aiohttp import encode_basic_auth
 from aiohttp.test_utils import make_mocked_request
 from api.wes.fixtures import Client, Ended, Serve, fetch
 
-from wesemu.api.wes.request import TokenAuthenticator
+from wesemu.api.wes.auth import TokenAuthenticator
 from wesemu.errors import Unauthorized
 from wesemu.runs.model import Owner
 

@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from api.wes.fixtures import Client, Submit, absolute, ask, fetch
 
-from wesemu.api.wes.models import render_error
-from wesemu.api.wes.request import TokenAuthenticator
+from wesemu.api.wes.auth import TokenAuthenticator
+from wesemu.api.wes.errors import render_error
 from wesemu.api.wes.routes import WesDialect
 from wesemu.errors import Conflict, EngineFault, InputError, RunActive
 

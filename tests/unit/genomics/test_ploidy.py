@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.regions import (
+from wesemu.genomics.ploidy import (
     PloidyFile,
     can_call,
     check_ploidy,

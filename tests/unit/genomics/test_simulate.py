@@ -11,13 +11,7 @@ import pytest
 
 from wesemu.errors import Conflict, InvalidRequest
 from wesemu.genomics.compare import anchored, read_fasta
-from wesemu.genomics.simulate.fixture import (
-    Fixture,
-    FixtureSettings,
-    Library,
-    draw_fragments,
-    write_fixture,
-)
+from wesemu.genomics.simulate.fixture import Fixture, FixtureSettings, write_fixture
 from wesemu.genomics.simulate.genome import (
     COMPLEMENT,
     EDGE,
@@ -30,6 +24,7 @@ from wesemu.genomics.simulate.genome import (
     build_contigs,
     place_variants,
 )
+from wesemu.genomics.simulate.reads import Library, draw_fragments
 
 TESTDATA = Path(__file__).resolve().parents[3] / "testdata" / "diploid"
 COMMITTED = FixtureSettings(seed=1, length=50_000, depth=25, snps=60, indels=24, duplicates=0.1)

@@ -13,7 +13,7 @@ from wesemu.runs.publishing import LocalPublisher
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
-from wesemu.storage.object_files import ObjectRecord
+from wesemu.storage.object_records import ObjectRecord
 
 BAM, INDEX = "oss://genes/out/a.bam", "oss://genes/out/a.bam.bai"
 

@@ -15,8 +15,8 @@ from unit.storage.origin import CONTENT, LOOPBACK, Origin, says, sha256, start
 from wesemu.errors import InputError, RemoteFault, SystemFault
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import LEAST_BYTES, HttpFetcher, ReceivedFile, Validators
+from wesemu.storage.partial_download import ExpectedFile, PartialFile
 from wesemu.storage.remote import WebFile, web_file
-from wesemu.storage.retry import ExpectedFile, PartialFile
 from wesemu.util.ssrf import AddressGuard
 
 

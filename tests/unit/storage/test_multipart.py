@@ -16,7 +16,7 @@ from wesemu.errors import (
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.multipart import PART_MINIMUM, UploadPart
-from wesemu.storage.object_files import ObjectRecord
+from wesemu.storage.object_records import ObjectRecord
 
 BIG = bytes(range(256)) * (PART_MINIMUM // 256)
 

@@ -20,8 +20,9 @@ from wesemu.errors import (
 from wesemu.runs.data_directory import IdSource
 from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 from wesemu.storage.buckets import INCOMING
-from wesemu.storage.object_files import ObjectInfo, ObjectRecord, held_open
+from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
+from wesemu.storage.upload_file import held_open
 
 ABC = "900150983CD24FB0D6963F7D28E17F72"
 

@@ -18,7 +18,7 @@ from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import HttpFetcher
 from wesemu.storage.remote import RemoteBucket, RemoteBucketSettings, RemoteKey, RemoteStore
-from wesemu.storage.upload import RemoteUpload, Uploader
+from wesemu.storage.remote_upload import RemoteUpload, Uploader
 from wesemu.util.ssrf import AddressGuard
 
 pytestmark = pytest.mark.filterwarnings(

@@ -16,7 +16,7 @@ from wesemu.runs.data_directory import IdSource
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import RECORDS
 from wesemu.storage.checksums import find_crc64
-from wesemu.storage.object_files import ObjectRecord
+from wesemu.storage.object_records import ObjectRecord
 
 WRITERS, ROUNDS = 6, 25
 KEY = "runs/a.bam"

@@ -14,8 +14,9 @@ from wesemu.api.oss.responses import refusal
 from wesemu.api.oss.streaming import read_deletion
 from wesemu.errors import WesemuError
 from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
-from wesemu.storage.object_files import ObjectInfo
-from wesemu.storage.objects import KeyPage, ObjectStore
+from wesemu.storage.listing import KeyPage
+from wesemu.storage.object_records import ObjectInfo
+from wesemu.storage.objects import ObjectStore
 
 REGION = "oss-wesemu"
 """The region of all buckets."""

@@ -29,7 +29,7 @@ from wesemu.api.oss.streaming import (
 )
 from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
-from wesemu.storage.object_files import ObjectInfo, ObjectRecord
+from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
 from wesemu.util.text import whole_number
 

@@ -44,7 +44,7 @@ from wesemu.errors import (
     WrongPosition,
 )
 from wesemu.runs.disk_full import access_refused
-from wesemu.storage.object_files import KEY
+from wesemu.storage.object_records import KEY
 from wesemu.storage.objects import BUCKET
 from wesemu.util.text import whole_number
 

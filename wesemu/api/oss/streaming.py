@@ -26,8 +26,9 @@ from wesemu.api.base import parse_time
 from wesemu.api.oss.request import OssRequest
 from wesemu.api.oss.responses import OssRefused, not_implemented
 from wesemu.errors import DigestMismatch, InvalidRequest
-from wesemu.storage.object_files import Digests, ObjectInfo, ObjectRecord, UploadFile
+from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
+from wesemu.storage.upload_file import Digests, UploadFile
 from wesemu.util.block_writer import write_blocks
 from wesemu.util.text import whole_number
 

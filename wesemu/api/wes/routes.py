@@ -15,6 +15,7 @@ from wesemu.api.base import OWNER, REQUEST_ID, Dialect
 from wesemu.api.connections import base_url
 from wesemu.api.wes import models, responses
 from wesemu.api.wes.docs_page import DOCUMENT, DocsPage
+from wesemu.api.wes.errors import render_error
 from wesemu.api.wes.files import (
     CrateResponse,
     Crates,
@@ -28,8 +29,8 @@ from wesemu.api.wes.files import (
     open_below,
     refuse_active,
 )
-from wesemu.api.wes.models import PREFIX, VERSIONS, Version, VersionName, render_error
-from wesemu.api.wes.request import PageTokens, flag, page_size, read_selection, task_page
+from wesemu.api.wes.models import PREFIX, VERSIONS, Version, VersionName
+from wesemu.api.wes.query import PageTokens, flag, page_size, read_selection, task_page
 from wesemu.api.wes.responses import Limits, RunResponses, ServiceFacts
 from wesemu.api.wes.submit import RunSubmission, parse_json, refuse_callbacks
 from wesemu.errors import Forbidden, InvalidRequest, IssuerUnreachable, NotFound, Unauthorized

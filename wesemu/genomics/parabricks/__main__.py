@@ -14,7 +14,8 @@ from pathlib import Path
 from wesemu.errors import InvalidRequest
 from wesemu.genomics.align import BAD_INPUT, Counting, check_lanes, describe_fault
 from wesemu.genomics.mappers import Lane
-from wesemu.genomics.parabricks.container import CURES, Running, StepFailure
+from wesemu.genomics.parabricks.container import Running
+from wesemu.genomics.parabricks.failures import CURES, StepFailure
 from wesemu.genomics.parabricks.preflight import ParabricksOptions, options_from
 from wesemu.genomics.parabricks.step import (
     FASTA_INDEX,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psutil
 
-from wesemu.genomics.parabricks.container import CURES, Kind, RuntimeKind
+from wesemu.genomics.parabricks.container import RuntimeKind
+from wesemu.genomics.parabricks.failures import CURES, Kind
 
 if TYPE_CHECKING:
     from wesemu.genomics.tools import Tool

@@ -18,7 +18,8 @@ from wesemu.genomics.bwa_index import SUFFIXES
 from wesemu.genomics.mappers import Lane
 from wesemu.genomics.parabricks import container as containers
 from wesemu.genomics.parabricks import preflight
-from wesemu.genomics.parabricks.container import CURES, Running, StepFailure, may_retry, recognise
+from wesemu.genomics.parabricks.container import Running
+from wesemu.genomics.parabricks.failures import CURES, StepFailure, may_retry, recognise
 from wesemu.genomics.parabricks.preflight import (
     GPU_QUERY,
     NOT_FOUND,

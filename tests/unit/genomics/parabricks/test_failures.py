@@ -2,7 +2,7 @@
 
 import pytest
 
-from wesemu.genomics.parabricks.container import CURES, StepFailure, may_retry, recognise
+from wesemu.genomics.parabricks.failures import CURES, StepFailure, may_retry, recognise
 
 SAID = [
     (255, "x\ncudaErrorMemoryAllocation in bwa\ny", "gpu_memory"),

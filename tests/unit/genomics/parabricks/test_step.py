@@ -8,7 +8,7 @@ from support.parabricks import IMAGE, Doubles
 
 from wesemu.genomics.align import BAD_INPUT
 from wesemu.genomics.parabricks.__main__ import NOT_STARTED, main
-from wesemu.genomics.parabricks.container import CURES
+from wesemu.genomics.parabricks.failures import CURES
 from wesemu.genomics.parabricks.step import container_name
 
 
