@@ -75,8 +75,9 @@ class NodeSettings(BaseModel):
     CPU with a note."""
 
     runs: int = Field(default=0, ge=0)
-    """Maximum number of active runs of each service level; 0: twice the cores, at least 4, or fewer
-    if the memory is too small. Their tasks share the cores by leases."""
+    """Maximum number of active runs of a service level and the better ones together; 0: twice the
+    cores, at least 4, or fewer if the memory is too small. Their tasks share the cores by
+    leases."""
 
     executor: Annotated[
         str, Field(pattern=r"^(local|slurm|slurm-plugin|plugin:[a-z0-9]+(-[a-z0-9]+)*)$")
@@ -360,8 +361,8 @@ _CGROUP_LIMITS = (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Capacity of this machine. `gpus`: those that tasks may lease. `runs`: most active runs.
-    `notes`: problems of GPUs."""
+    """Capacity of this machine. `gpus`: those that tasks may lease. `runs`: as the setting
+    `node.runs`. `notes`: problems of GPUs."""
 
     cores: int
     memory_mb: int

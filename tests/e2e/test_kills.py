@@ -31,7 +31,7 @@ WORKFLOW = "rule all:\n    input: 'c.txt'\n" + "".join(
 )
 KILLS = int(os.environ.get("KILLS", "8"))
 SEED = int(os.environ.get("KILLS_SEED", "1"))
-VICTIMS = ("server", "stop", "recovery", "publishing", "run", "worker", "forkserver", "keeper")
+VICTIMS = ("server", "stop", "recovery", "publishing", "run", "worker", "forkserver", "subreaper")
 END_SECONDS = 300
 WAIT_SECONDS = 15
 
@@ -81,7 +81,7 @@ class Siege:
         await self.begin()
         submitting = asyncio.create_task(self.submit())
         await asyncio.sleep(self.chance.uniform(0.0, 1.2))
-        if victim in ("run", "worker", "keeper"):
+        if victim in ("run", "worker", "subreaper"):
             struck = await asyncio.to_thread(self.kill_of_a_run, victim)
         elif victim == "forkserver":
             struck = await asyncio.to_thread(kill_forkserver, self.server.process.pid)
@@ -127,7 +127,7 @@ class Siege:
                 continue
             try:
                 own = psutil.Process(process.pid)
-                kin = {"run": [own], "keeper": [own.parent()], "worker": own.children()}[victim]
+                kin = {"run": [own], "subreaper": [own.parent()], "worker": own.children()}[victim]
                 kin[0].kill()
             except (psutil.Error, IndexError, AttributeError):
                 continue

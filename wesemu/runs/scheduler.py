@@ -44,7 +44,7 @@ def startable(queued: Iterable[Run], active: Iterable[Run], slots: int) -> list[
 
 
 class Scheduler:
-    """Starts queued runs; at most `slots` of a service level are active at a time.
+    """Starts queued runs. `slots` limits the active runs of a level and the better ones together.
 
     `drive` executes one run to its end. It calls its second argument when the tools of the run have
     ended; the run then frees its slot, although it is still publishing or waiting for its SLA time.
