@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import zipfile
 
 import pytest
@@ -158,6 +159,14 @@ async def test_crate_writes_a_zip(wesemu, tmp_path, monkeypatch) -> None:
         file.write_text("my own")
         assert (await wesemu("crate", name, *named))[0] == 0
         assert zipfile.is_zipfile(file)
+
+
+async def test_a_download_does_not_replace_a_pipe(wesemu, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    status, _, err = await wesemu("snapshot", "save", str(tmp_path / "pipe"))
+    assert status == ExitStatus.USAGE
+    assert "is a device, a pipe or a socket; name a file" in err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 async def test_cancel_and_remove(wesemu, engine, client) -> None:

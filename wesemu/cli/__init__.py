@@ -1,11 +1,15 @@
 """The command line `wesemu`. `main` is its entry point."""
 
+import os
 import signal
+import sys
+from io import TextIOWrapper
 
 
 def main() -> None:
     """Run the command line with the arguments of this process and exit with its status."""
     take_interrupts()
+    open_streams()
     from wesemu.cli.app import execute  # `import wesemu.cli` loads nothing else
 
     execute()
@@ -19,3 +23,23 @@ def take_interrupts() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def open_streams() -> None:
+    """Open closed standard streams as /dev/null; escape characters that an encoding lacks.
+
+    Python has no `sys.stdout` if this process was started with `>&-`. The next file or socket
+    would get the number of the closed stream, and child processes would write into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # the lowest free number, which is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

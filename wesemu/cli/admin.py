@@ -3,12 +3,13 @@
 
 import asyncio
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token, path_argument
 
 if TYPE_CHECKING:
     from wesemu.client import ClockReading
@@ -65,8 +66,6 @@ def prune(
     token: Token = None,
 ) -> None:
     """Remove old ended runs of all owners. Results in buckets stay."""
-    from datetime import timedelta
-
     from wesemu.cli.output import print_json, print_note
     from wesemu.cli.remote import call
 
@@ -86,7 +85,7 @@ def prune(
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
+    file: Annotated[Path, path_argument(help="File to write.", show_default=False)],
     buckets: Annotated[
         bool, typer.Option("--buckets", help="Include all buckets and references.")
     ] = False,
@@ -108,7 +107,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="File of wesemu backup.", show_default=False)],
+    file: Annotated[Path, path_argument(help="File of wesemu backup.", show_default=False)],
     data: Data = None,
 ) -> None:
     """Unpack a backup into a new data directory."""
@@ -170,7 +169,7 @@ def reset(
     print_note(f"removed {runs} {'run' if runs == 1 else 'runs'}")
 
 
-SnapshotFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+SnapshotFile = Annotated[Path, path_argument(metavar="FILE", show_default=False)]
 
 
 def save_snapshot(file: SnapshotFile, server: Server = DEFAULT_SERVER, token: Token = None) -> None:
@@ -310,6 +309,10 @@ def clear(server: Server = DEFAULT_SERVER, token: Token = None) -> None:
     call(server, token, lambda client: client.control.forget_faults())
 
 
+_LONGEST = timedelta(days=1_000_000)
+"""The control API takes no longer steps of the clock."""
+
+
 def parse_length(text: str) -> dict[str, float]:
     """Parse `1h20m` as {"hours": 1, "minutes": 20}. Raise CommandRefused for anything else."""
     from wesemu.cli.output import CommandRefused, ExitStatus
@@ -321,6 +324,14 @@ def parse_length(text: str) -> dict[str, float]:
     step: dict[str, float] = {}
     for amount, unit in _PART.findall(text):
         step[_UNITS[unit]] = step.get(_UNITS[unit], 0) + float(amount)
+    try:
+        too_long = timedelta(**step) > _LONGEST
+    except OverflowError:
+        too_long = True
+    if too_long:
+        raise CommandRefused(
+            f"{text[:40]!r} is too long; write {_LONGEST.days}d or less", ExitStatus.USAGE
+        )
     return step
 
 

@@ -83,8 +83,9 @@ def _execute_in_script(arguments: Sequence[str] | None) -> None:
         status = command.main(args=arguments, prog_name="wesemu", standalone_mode=False)
     except _UsageError as error:
         message = " ".join(error.format_message().split()).removeprefix("Invalid value: ")
-        if message and error.ctx is not None:  # without one, typer has printed the help already
-            verb = error.ctx.command_path
+        if message:  # without one, typer has printed the help already
+            # typer's parser names no verb if an option has no value, or one too many
+            verb = error.ctx.command_path if error.ctx is not None else "wesemu"
             print_note(f"wesemu: {message.rstrip('.')}; see '{verb} --help'")
         sys.exit(ExitStatus.USAGE)
     except typer.Abort:

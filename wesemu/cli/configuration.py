@@ -19,11 +19,14 @@ from wesemu.cli.output import (
     ExitStatus,
     Server,
     Token,
+    path_argument,
+    path_option,
     print_note,
 )
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from yarl import URL
 
     from wesemu.settings import Settings
 
@@ -44,7 +47,7 @@ def _use_file(context: typer.Context, file: Path | None) -> Path | None:
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
         "--config",
         envvar="WESEMU_CONFIG",
         callback=_use_file,
@@ -171,7 +174,7 @@ def show(
 
 
 def init(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = DEFAULT_FILE,
+    file: Annotated[Path, path_argument(metavar="FILE", help="The file to write.")] = DEFAULT_FILE,
 ) -> None:
     """Write a configuration file with all settings, their meanings and defaults, as comments."""
     from wesemu.cli.output import print_result
@@ -269,9 +272,7 @@ def ags(server: Server = DEFAULT_SERVER) -> None:
     The key is the first one of the setting auth.ags_keys. Without keys it is `any`, which a
     server without credentials accepts.
     """
-    from wesemu.client.transport import server_url
-
-    url = server_url(server)
+    url = _url_for_clients(server)
     key_id, secret = next(iter(load_settings().auth.ags_keys.items()), ("any", "any"))
     _print_exports(
         {
@@ -297,9 +298,7 @@ def wes(server: Server = DEFAULT_SERVER, token: Token = None) -> None:
 
     Without --token the token is the first one of the setting auth.tokens, if there is one.
     """
-    from wesemu.client.transport import server_url
-
-    url = server_url(server)
+    url = _url_for_clients(server)
     token = token or next(iter(load_settings().auth.tokens), None)
     credentials = {"WESEMU_TOKEN": token, "WES_API_AUTH": token} if token else {}
     _print_exports(
@@ -310,6 +309,19 @@ def wes(server: Server = DEFAULT_SERVER, token: Token = None) -> None:
             **credentials,
         }
     )
+
+
+def _url_for_clients(server: str) -> "URL":
+    """Return the URL of a server. Raise CommandRefused for a unix socket."""
+    from wesemu.client.transport import server_url, socket_path
+
+    if socket_path(server) is not None:
+        raise CommandRefused(
+            f"other clients cannot use the unix socket {server}; name a server with a port. "
+            "For wesemu's own verbs, WESEMU_SERVER suffices",
+            ExitStatus.USAGE,
+        )
+    return server_url(server)
 
 
 def _print_exports(variables: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesemu.cli.output import CommandRefused, ExitStatus
+from wesemu.cli.output import CommandRefused, ExitStatus, path_option
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -36,7 +36,8 @@ def conformance(
         typer.Option(help="Bearer token for the server.", metavar="TOKEN", show_default=False),
     ] = None,
     workflow: Annotated[
-        Path | None, typer.Option(help="A workflow to run instead of wesemu's own.", metavar="FILE")
+        Path | None,
+        path_option(help="A workflow to run instead of wesemu's own.", metavar="FILE"),
     ] = None,
     workflow_type: Annotated[
         str | None,
@@ -48,13 +49,13 @@ def conformance(
     ] = None,
     params: Annotated[
         Path | None,
-        typer.Option(help="A JSON or YAML file of parameters for --workflow.", metavar="FILE"),
+        path_option(help="A JSON or YAML file of parameters for --workflow.", metavar="FILE"),
     ] = None,
     timeout: Annotated[
         str, typer.Option(help="The longest time for a run: 90s, 10m, 2h.", metavar="LENGTH")
     ] = "2m",
-    json: Annotated[Path | None, typer.Option(help="Write JSON.", metavar="FILE")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.", metavar="FILE")] = None,
+    json: Annotated[Path | None, path_option(help="Write JSON.", metavar="FILE")] = None,
+    junit: Annotated[Path | None, path_option(help="Write JUnit XML.", metavar="FILE")] = None,
 ) -> None:
     """Check a WES server against the specification.
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Overwrite, Server, Token
+from wesemu.cli.output import (
+    DEFAULT_SERVER,
+    AsJson,
+    Data,
+    Overwrite,
+    Server,
+    Token,
+    parse_path,
+    path_argument,
+)
 from wesemu.errors import BucketNotFound
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def fixture(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")],
+    directory: Annotated[Path, path_argument(metavar="DIR", help="The folder to write to.")],
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
     length: Annotated[int, typer.Option(help="Length of the reference in bp.")] = 100_000,
     contigs: Annotated[int, typer.Option(help="Number of sequences in the reference.")] = 2,
@@ -136,10 +145,11 @@ def add_reference(
     if server is not None:
         _add_to_server(server, token, name, fasta, mapper)
         return
+    source = parse_path(fasta)
     check_data(data)
-    if Path(fasta).exists():
+    if source.exists():
         print_note(f"indexing {fasta} (about an hour for a human genome, seconds for a small one)")
-    print_result(str(_store(data).add(name, Path(fasta), mapper)))
+    print_result(str(_store(data).add(name, source, mapper)))
     if data is None:
         _compare_with_server()
 
@@ -169,7 +179,7 @@ def _add_to_server(server: str, token: str | None, name: str, fasta: str, mapper
     from wesemu.cli.remote import call
     from wesemu.client.transport import text
 
-    source: Path | str = fasta if fasta.startswith(_SCHEME) else Path(fasta)
+    source: Path | str = fasta if fasta.startswith(_SCHEME) else parse_path(fasta)
     if isinstance(source, Path) and not source.is_file():
         raise CommandRefused(f"there is no file {source}", ExitStatus.USAGE)
 
@@ -291,6 +301,7 @@ def copy_object(
 ) -> None:
     """Copy a file to a bucket, from a bucket, or between buckets."""
     from wesemu.cli.output import print_result, refuse_existing
+    from wesemu.runs.run_directory import replaceable
     from wesemu.util.text import name_full_disk
 
     root = _root(data)
@@ -303,6 +314,7 @@ def copy_object(
     if not target.startswith(_SCHEME) and place != Path(target):  # the target is a folder
         refuse_existing(place, overwrite=overwrite)
     place.parent.mkdir(parents=True, exist_ok=True)
+    place = replaceable(place)
     # a short name, because the name of the file may have the maximum length
     temporary = place.with_name(f".wesemu-{os.getpid()}.part")
     try:
@@ -348,7 +360,7 @@ def remove_object(
 
 
 def put_object(
-    file: Annotated[Path, typer.Argument(help="The file to send.", show_default=False)],
+    file: Annotated[Path, path_argument(help="The file to send.", show_default=False)],
     location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -372,7 +384,8 @@ def put_object(
 def get_object(
     location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
     target: Annotated[
-        Path, typer.Argument(help="The file to write, or a folder.", show_default="here")
+        Path,
+        path_argument(help="The file to write, or a folder.", show_default="here"),
     ] = Path(),
     overwrite: Overwrite = False,
     server: Server = DEFAULT_SERVER,
@@ -444,7 +457,7 @@ def _files(root: Path, location: str) -> list[tuple[str, int]]:
 def _source(root: Path, source: str) -> Path:
     if source.startswith(_SCHEME):
         return _buckets(root).existing_file(source)
-    path = Path(source)
+    path = parse_path(source)
     if not path.is_file():
         from wesemu.cli.output import CommandRefused
 
@@ -454,7 +467,7 @@ def _source(root: Path, source: str) -> Path:
 
 def _target(root: Path, target: str, name: str) -> Path:
     if not target.startswith(_SCHEME):
-        path = Path(target)
+        path = parse_path(target)
         return path / name if path.is_dir() else path
     bucket, _, key = target.removeprefix(_SCHEME).partition("/")
     if not key or key.endswith("/"):

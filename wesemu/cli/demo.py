@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from wesemu.cli.output import path_option
+
 if TYPE_CHECKING:
     from wesemu.demo.run import CudaNode, DemoResult
 
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--data",
             help="The data directory to use.",
             show_default="a new temporary one",

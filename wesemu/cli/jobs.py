@@ -15,6 +15,7 @@ from wesemu.cli.output import (
     Server,
     Token,
     WholeJobName,
+    path_option,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ def tasks(
 def outputs(
     job: JobName,
     download: Annotated[
-        Path | None, typer.Option(help="Download all results into this folder.", metavar="DIR")
+        Path | None,
+        path_option(help="Download all results into this folder.", metavar="DIR"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of --download that exist.")
@@ -251,7 +253,7 @@ def crate(
     job: JobName,
     output: Annotated[
         Path,
-        typer.Option(
+        path_option(
             "--output", "-o", help="ZIP file to write, or its folder.", show_default="JOB.crate.zip"
         ),
     ] = Path(),

@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Self
@@ -70,9 +71,23 @@ def describe_os_error(error: OSError) -> str | None:
 # --- flags that several verbs share ---
 
 
+def parse_path(text: str | Path) -> Path:
+    """Return the path of a flag or an argument.
+
+    Raise BadParameter for an empty one, such as that of a shell variable that is not set: it would
+    mean the current directory.
+    """
+    if not str(text):
+        raise typer.BadParameter("an empty path; write '.' for the current directory")
+    return Path(text)
+
+
+path_option = partial(typer.Option, parser=parse_path)
+path_argument = partial(typer.Argument, parser=parse_path)
+
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="The data directory.", show_default="./.wesemu", metavar="DIR"),
+    path_option("--data", help="The data directory.", show_default="./.wesemu", metavar="DIR"),
 ]
 """None selects the setting `data`."""
 
@@ -145,9 +160,16 @@ def sanitize_cell(text: str) -> str:
 
 
 def sanitized_json(value: object) -> str:
-    """Return a JSON document of the value, with all control characters escaped."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    """Return a JSON document of the value, with all control characters escaped.
+
+    If stdout is not UTF-8, other characters than ASCII are escaped as well.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=not _writes_utf8())
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _writes_utf8() -> bool:
+    return codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
 
 
 class StreamSanitizer:

@@ -324,6 +324,11 @@ def call(
         if error.status == HTTPStatus.UNAUTHORIZED:
             message += " (here: --token TOKEN or WESEMU_TOKEN)"
         raise CommandRefused(message, status) from error
+    except UnicodeEncodeError as error:
+        raise CommandRefused(
+            f"{error.object!r} is not UTF-8; rename it, because servers take only UTF-8",
+            ExitStatus.USAGE,
+        ) from error
 
 
 def _with_flags(message: str, flags: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, Server, Token
+from wesemu.cli.output import DEFAULT_SERVER, Server, Token, path_option
 from wesemu.cli.samples import required
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def wgs(
     gpus: Gpus = None,
     samples: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             help="A CSV with sample, lane, fastq_1, fastq_2: one run for each sample. Outputs have "
             "{sample} in their keys.",
             metavar="FILE",

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from wesemu.cli.configuration import ConfigFile
-from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, Data, ExitStatus
+from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, Data, ExitStatus, path_option
 from wesemu.util.text import os_reason
 
 if TYPE_CHECKING:
@@ -59,13 +59,11 @@ def serve(
     ] = False,
     ready_file: Annotated[
         Path | None,
-        typer.Option(help="Write the URL to this file when the server answers.", metavar="FILE"),
+        path_option(help="Write the URL to this file when the server answers.", metavar="FILE"),
     ] = None,
     socket_path: Annotated[
         Path | None,
-        typer.Option(
-            "--socket", help="Listen on a unix socket for this user only.", metavar="PATH"
-        ),
+        path_option("--socket", help="Listen on a unix socket for this user only.", metavar="PATH"),
     ] = None,
     new_token: Annotated[
         bool, typer.Option("--new-token", help="Require a new token, which is printed.")
@@ -75,13 +73,13 @@ def serve(
     ] = False,
     seed: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             help="A folder whose folders become buckets, and FASTAs references.", metavar="DIR"
         ),
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(help="A folder of scripts to run before the server is ready.", metavar="DIR"),
+        path_option(help="A folder of scripts to run before the server is ready.", metavar="DIR"),
     ] = None,
     config: ConfigFile = None,
 ) -> None:
@@ -91,7 +89,10 @@ def serve(
     """
     from wesemu.cli.configuration import load_settings
     from wesemu.engines.sandbox import hide_environment
+    from wesemu.runs.run_directory import replaceable
 
+    if ready_file is not None:
+        ready_file = replaceable(ready_file.absolute())
     settings = load_settings(
         host=host,
         port=port,
@@ -250,7 +251,7 @@ def _announce(
     print_result(url)
     sys.stdout.flush()
     if ready_file is not None:
-        write_atomically(ready_file.absolute(), f"{url}\n".encode())
+        write_atomically(ready_file, f"{url}\n".encode())
     if settings.log_format == "json":
         log = structlog.get_logger("wesemu.serve")
         for warning in warnings_about(settings):

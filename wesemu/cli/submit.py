@@ -15,7 +15,15 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wesemu.cli.output import DEFAULT_SERVER, CommandRefused, ExitStatus, Server, Token
+from wesemu.cli.output import (
+    DEFAULT_SERVER,
+    CommandRefused,
+    ExitStatus,
+    Server,
+    Token,
+    parse_path,
+    path_option,
+)
 
 if TYPE_CHECKING:
     from wesemu.client import AsyncClient
@@ -71,11 +79,12 @@ def submit(
         typer.Option(help="A parameter; JSON, or else text. May be repeated.", metavar="KEY=VALUE"),
     ] = None,
     params: Annotated[
-        Path | None, typer.Option(help="A JSON or YAML file of parameters.", metavar="FILE")
+        Path | None,
+        path_option(help="A JSON or YAML file of parameters.", metavar="FILE"),
     ] = None,
     attach: Annotated[
         list[Path] | None,
-        typer.Option(help="A further file or folder to send. May be repeated.", metavar="PATH"),
+        path_option(help="A further file or folder to send. May be repeated.", metavar="PATH"),
     ] = None,
     kind: Annotated[
         Literal["SMK", "CWL", "WDL"] | None,
@@ -166,7 +175,7 @@ def _locate(workflow: str, temporary: ExitStack) -> OwnWorkflow:
         name = workflow.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
         return OwnWorkflow(name or workflow, workflow, {})
     file, hash_sign, process = workflow.partition("#")
-    path = Path(workflow if Path(workflow).exists() else file)
+    path = parse_path(workflow if Path(workflow).exists() else file)
     if path.is_dir():
         return _in_folder(path, path.resolve().name)
     if not path.is_file():

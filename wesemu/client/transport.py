@@ -13,7 +13,7 @@ from yarl import URL
 from wesemu import __version__
 from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
-from wesemu.runs.run_directory import safe_name
+from wesemu.runs.run_directory import replaceable, safe_name
 from wesemu.util.text import name_full_disk, network_reason
 
 # --- values of JSON objects, with defaults for missing keys ---
@@ -80,12 +80,22 @@ class Transport:
     `token` is sent as a bearer token, to this server only. Between `open` and `close`, requests
     share connections. Otherwise each request opens its own connection: there is nothing to close.
 
-    Raises ClientError for any other address.
+    Raises ClientError for any other address, InvalidRequest for a token that no header can have.
     """
 
     def __init__(self, server: str, token: str | None = None) -> None:
         self.url = server_url(server)
         self._socket = socket_path(server)
+        self._name = str(self.url.with_user(None)) if self._socket is None else server
+        """The server as error messages name it, without a password."""
+        if token and not token.isprintable():
+            raise InvalidRequest(
+                "the token holds a control character, such as the line end of a file; take it out"
+            )
+        if token and self.url.user is not None:
+            raise InvalidRequest(
+                f"the address of {self._name} holds a user, and a token is given; give only one"
+            )
         self._headers = {"User-Agent": f"wesemu-client/{__version__}"}
         self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
         self._kept: aiohttp.ClientSession | None = None
@@ -125,7 +135,7 @@ class Transport:
         answer = _parse(text)
         if answer is None:
             raise ClientError(
-                f"{self.url} answered {method} {path} with something that is not a JSON object; "
+                f"{self._name} answered {method} {path} with something that is not a JSON object; "
                 "is it a wesemu server?",
                 status=response.status,
             )
@@ -152,13 +162,14 @@ class Transport:
         """Write the response body of `url` to the file `target`.
 
         If `target` is a folder, the file gets the last part of `name`. The file appears when it is
-        complete. Return its path. Raise InvalidRequest if that part is not a file name, or the
-        folder does not exist.
+        complete. Return its path. Raise InvalidRequest if that part is not a file name, the folder
+        does not exist, or `target` is a device, a pipe or a socket.
         """
         if await asyncio.to_thread(target.is_dir):
             target /= safe_name(name.rstrip("/").rpartition("/")[2])
         if not await asyncio.to_thread(target.parent.is_dir):
             raise InvalidRequest(f"the folder {target.parent} does not exist; create it first")
+        target = await asyncio.to_thread(replaceable, target)
         temporary = target.with_name(f".{target.name}.part")
         file = await asyncio.to_thread(temporary.open, "wb")
         try:
@@ -222,12 +233,12 @@ class Transport:
                 yield response
         except aiohttp.ClientConnectorError as error:
             raise ClientError(
-                f"no server answers at {self.url}; start one with 'wesemu serve', or name "
+                f"no server answers at {self._name}; start one with 'wesemu serve', or name "
                 "another with --server or WESEMU_SERVER"
             ) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClientError(
-                f"the connection to {self.url} failed: {network_reason(error)}"
+                f"the connection to {self._name} failed: {network_reason(error)}"
             ) from error
 
     @asynccontextmanager
@@ -264,6 +275,8 @@ def server_url(server: str) -> URL:
     """
     if socket_path(server) is not None:
         return URL("http://localhost")
+    if server.startswith("unix:"):
+        raise ClientError(f"{server!r} names no socket; write unix:PATH")
     try:
         url = URL(server if "://" in server else f"http://{server}")
     except ValueError:

@@ -186,6 +186,8 @@ class WesOperations:
 
         `attachments` are pairs of a name and a file or its content.
         """
+        for each in (workflow_url, workflow_type, *(name for name, _ in attachments)):
+            each.encode()  # aiohttp's error for text that is not UTF-8 names something else
         form = aiohttp.FormData(default_to_multipart=True)
         form.add_field("workflow_url", workflow_url)
         form.add_field("workflow_params", json.dumps(params))

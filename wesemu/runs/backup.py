@@ -20,6 +20,7 @@ from typing import IO
 from wesemu.errors import InvalidRequest, SystemFault
 from wesemu.runs.data_directory import DataDirectory, is_run_directory
 from wesemu.runs.disk_full import disk_named
+from wesemu.runs.run_directory import replaceable
 from wesemu.util.text import os_reason
 
 _RUN_FILES_LEFT_OUT = frozenset({"work", "tmp", "inputs", "cache", "run.lock", "events.fifo"})
@@ -36,6 +37,7 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
         raise SystemFault(f"{data.root} has no index (wesemu.db); is it a data directory?")
     if not file.parent.is_dir():
         raise InvalidRequest(f"the folder {file.parent} does not exist; create it first")
+    file = replaceable(file)
     partial = file.with_name(f".{file.name}.partial")
     try:
         with (

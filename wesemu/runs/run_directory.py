@@ -298,6 +298,17 @@ def write_json(path: Path, value: JsonObject, *, durable: bool = True) -> None:
     write_atomically(path, text.encode(), durable=durable)
 
 
+def replaceable(path: Path) -> Path:
+    """Return the file that a new file may replace by a rename: `path`, or the target of a link.
+
+    Raises InvalidRequest for a device, a pipe or a socket, which a rename would remove.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise InvalidRequest(f"{path} is a device, a pipe or a socket; name a file")
+    return target
+
+
 def write_atomically(
     path: Path, content: bytes, *, durable: bool = True, mode: int = 0o666
 ) -> None:

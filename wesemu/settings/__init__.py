@@ -32,7 +32,7 @@ from wesemu.node import NodeSettings
 from wesemu.runs.clock import FASTEST
 from wesemu.runs.model import Pacing
 from wesemu.storage.remote import RemoteBucketSettings
-from wesemu.workflows.locations import InputSettings
+from wesemu.workflows.locations import InputSettings, SettingPath
 from wesemu.workflows.params import MAPPERS
 
 
@@ -171,7 +171,7 @@ class WorkflowSettings(BaseModel):
     """Allowed hosts, with `*` as wildcard: `["raw.githubusercontent.com", "dockstore.org"]`."""
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     """Networks that are not public but may provide workflows: `["10.0.0.0/8"]`."""
-    folders: list[Path] = Field(default_factory=list)
+    folders: list[SettingPath] = Field(default_factory=list)
     """Folders of this machine for `file:` URLs in `workflow_url`."""
     owners: Literal["auto"] | list[str] = "auto"
     """Owners who may send their own workflows, which are programs: `["alice"]`, `["*"]` for all,
@@ -240,11 +240,11 @@ class EngineSettings(BaseModel):
     this setting, runs ignore them with a warning. It needs conda or apptainer, and each run starts
     more slowly."""
 
-    readable: list[Path] = Field(default_factory=list)
+    readable: list[SettingPath] = Field(default_factory=list)
     """Files and folders that sandboxed workflows may read even if they are in the data directory or
     contain credentials."""
 
-    writable: list[Path] = Field(default_factory=list)
+    writable: list[SettingPath] = Field(default_factory=list)
     """Folders that sandboxed workflows may write to, besides their run directory."""
 
     environment: list[str] = Field(default_factory=list)
@@ -310,17 +310,17 @@ class Settings(BaseSettings):
         env_prefix="WESEMU_", env_nested_delimiter="__", toml_file="wesemu.toml", extra="forbid"
     )
 
-    data: Path = Path(".wesemu")
+    data: SettingPath = Path(".wesemu")
     """The data directory with buckets, references, runs and the index. One server at a time."""
 
     adopt_data: bool = False
     """Use `data` even if it contains other files and no server has used it before."""
 
-    seed: Path | None = None
+    seed: SettingPath | None = None
     """A folder to start with: its folders become buckets, its FASTA files references. A reset
     restores it."""
 
-    init: Path | None = None
+    init: SettingPath | None = None
     """A folder of scripts that run, in the order of their names, before the server is ready."""
 
     host: str = "127.0.0.1"
@@ -329,7 +329,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8070, ge=0, le=65535)
     """The port to listen on; 0: a free one."""
 
-    socket: Path | None = None
+    socket: SettingPath | None = None
     """A unix socket to listen on instead of `host` and `port`; only this user can use it."""
 
     log_format: Literal["text", "json"] = "text"

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from wesemu.errors import InvalidRequest, ObjectNotFound
 from wesemu.storage.buckets import SCHEME
@@ -117,6 +118,16 @@ class RunInputs:
         return [each for each in self if each.is_remote]
 
 
+def _not_empty(path: object) -> object:
+    if path == "":
+        raise ValueError("an empty path; write '.' for the current directory, or leave it out")
+    return path
+
+
+SettingPath = Annotated[Path, BeforeValidator(_not_empty)]
+"""A path in the settings. `WESEMU_SEED=$SEED` without SEED must not mean the current directory."""
+
+
 class InputSettings(BaseModel):
     """Inputs from outside the buckets; docs/inputs.md."""
 
@@ -128,7 +139,7 @@ class InputSettings(BaseModel):
     networks: list[IPv4Network | IPv6Network] = Field(default_factory=list)
     """Networks that are not public but may provide inputs: `["10.0.0.0/8"]`."""
 
-    file_roots: list[Path] = Field(default_factory=list)
+    file_roots: list[SettingPath] = Field(default_factory=list)
     """Folders for `file://` inputs; empty: no such inputs."""
 
     largest_gib: float = Field(default=1024, gt=0, allow_inf_nan=False)

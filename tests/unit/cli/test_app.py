@@ -1,5 +1,7 @@
 """The command line as a whole: starting quickly, failing in one line."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +76,141 @@ def test_an_unwritable_place_is_one_line(wesemu, tmp_path: Path) -> None:
     assert ended.status == ExitStatus.MACHINE
     assert ended.err.count("\n") == 1
     assert str(tmp_path / "file") in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["backup", "--data"], "'--data' requires an argument"),
+        (["list", "--json=1"], "'--json' does not take a value"),
+    ],
+    ids=["no value", "one value too many"],
+)
+def test_options_that_the_parser_refuses_are_named(
+    wesemu, arguments: list[str], message: str
+) -> None:
+    ended = wesemu(*arguments)
+    assert ended.status == ExitStatus.USAGE
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fixture", ""],
+        ["submit", ""],
+        ["submit", ".", "--params", ""],
+        ["submit", ".", "--attach", ""],
+        ["serve", "--data", ""],
+        ["serve", "--seed="],
+        ["serve", "--init="],
+        ["serve", "--socket="],
+        ["serve", "--ready-file="],
+        ["serve", "--config", ""],
+        ["demo", "--data", ""],
+        ["config", "init", ""],
+        ["backup", ""],
+        ["restore", ""],
+        ["outputs", "x", "--download", ""],
+        ["crate", "x", "-o", ""],
+        ["snapshot", "save", ""],
+        ["snapshot", "load", ""],
+        ["reference", "add", "x", ""],
+        ["bucket", "cp", "", "oss://abc/x"],
+        ["bucket", "cp", __file__, ""],
+        ["bucket", "put", "", "oss://abc/x"],
+        ["bucket", "get", "oss://abc/x", ""],
+        ["run", "wgs", "--bucket", "b", "--output-vcf", "v.vcf", "--samples", ""],
+        ["conformance", "http://127.0.0.1:1", "--junit", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_the_current_directory(
+    wesemu, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = wesemu(*arguments)
+    assert ended.status == ExitStatus.USAGE
+    assert "an empty path" in ended.err
+    assert ended.err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a\r"])
+def test_a_token_that_no_header_can_have_is_refused(wesemu, token: str) -> None:
+    ended = wesemu("list", "--token", token)
+    assert ended.status == ExitStatus.USAGE
+    assert "the token holds a control character" in ended.err
+
+
+def test_a_password_in_an_address_is_not_printed(wesemu) -> None:
+    ended = wesemu("list", "--server", "http://user:secret@127.0.0.1:1")
+    assert ended.status == ExitStatus.UNREACHABLE
+    assert "secret" not in ended.err
+    ended = wesemu("list", "--server", "http://user:secret@127.0.0.1:1", "--token", "x")
+    assert ended.status == ExitStatus.USAGE
+    assert "secret" not in ended.err
+
+
+def test_a_socket_is_named_by_its_path(wesemu) -> None:
+    ended = wesemu("list", "--server", "unix:/nonexistent/socket")
+    assert ended.status == ExitStatus.UNREACHABLE
+    assert "no server answers at unix:/nonexistent/socket" in ended.err
+    assert "write unix:PATH" in wesemu("list", "--server", "unix:").err
+
+
+def test_names_that_are_not_utf8_are_refused(wesemu, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.smk")
+    file.touch()
+    key = os.fsdecode(b"oss://abc/\xff")
+    for arguments in (("submit", file), ("bucket", "get", key, tmp_path / "a")):
+        ended = wesemu(*arguments, "--server", "http://127.0.0.1:1")
+        assert ended.status == ExitStatus.USAGE
+        assert "is not UTF-8" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("wait", "x", "--timeout"),
+        ("ready", "--wait"),
+        ("prune", "--older-than"),
+        ("clock", "advance"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("length", ["1000001d", f"{10**20}d", f"{'9' * 400}s"])
+def test_a_length_beyond_all_calendars_is_refused(
+    wesemu, arguments: tuple[str, ...], length: str
+) -> None:
+    ended = wesemu(*arguments, length, "--server", "http://127.0.0.1:1")
+    assert ended.status == ExitStatus.USAGE
+    assert "is too long; write 1000000d or less" in ended.err
+
+
+def run(redirection: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["sh", "-c", f'exec "$0" -m wesemu.cli "$@" {redirection}', sys.executable]
+    return subprocess.run(
+        [*command, *arguments], env={**os.environ, **variables}, capture_output=True, check=False
+    )
+
+
+def test_closed_standard_streams_change_nothing(tmp_path: Path) -> None:
+    """A file that this process opens must not get the number of a closed stream."""
+    (tmp_path / "in").write_text("text")
+    cp = ("bucket", "cp", str(tmp_path / "in"), "oss://abc/a", "--data", str(tmp_path / "data"))
+    assert run("<&- >&- 2>&-", *cp).returncode == 0
+    assert (tmp_path / "data/buckets/abc/a").read_text() == "text"
+    ended = run("2>&-", "bucket", "ls", "--data", str(tmp_path / "data"))
+    assert (ended.returncode, ended.stdout) == (0, b"oss://abc\n")
+
+
+def test_an_encoding_that_lacks_characters_escapes_them(tmp_path: Path) -> None:
+    (tmp_path / "buckets/abc").mkdir(parents=True)
+    (tmp_path / "buckets/abc/中ü").touch()
+    flags = ("bucket", "ls", "oss://abc", "--data", str(tmp_path))
+    ended = run("", *flags, PYTHONIOENCODING="latin-1")
+    assert (ended.returncode, ended.stdout.split()[-1]) == (0, b"oss://abc/\\u4e2d\xfc")
+    ended = run("", *flags, "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(ended.stdout)[0]["location"] == "oss://abc/中ü"

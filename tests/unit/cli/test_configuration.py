@@ -125,3 +125,12 @@ def test_ready_asks_where_the_settings_say(wesemu, monkeypatch) -> None:
     monkeypatch.setenv("WESEMU_PORT", "2")
     ended = wesemu("ready")
     assert (ended.status, "at http://127.0.0.1:2;" in ended.err) == (ExitStatus.UNREACHABLE, True)
+
+
+def test_an_empty_variable_is_not_the_current_directory(wesemu, monkeypatch) -> None:
+    names = ("DATA", "SEED", "INIT", "SOCKET", "ENGINE__READABLE", "INPUTS__FILE_ROOTS")
+    for name in names:
+        monkeypatch.setenv(f"WESEMU_{name}", '[""]' if "__" in name else "")
+    ended = wesemu("config", "show")
+    assert ended.status == ExitStatus.USAGE
+    assert ended.err.count("an empty path; write '.'") == len(names)

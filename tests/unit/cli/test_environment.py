@@ -69,3 +69,10 @@ def test_the_variables_of_clients_are_no_settings(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WESEMU_SERVER__PUBLIC_URL", "https://wes.example.org")
     assert Settings().server.public_url == "https://wes.example.org"
     assert unknown_variables() == []
+
+
+@pytest.mark.parametrize("verb", ["ags", "wes"])
+def test_a_unix_socket_is_refused(wesemu, verb: str) -> None:
+    ended = wesemu("env", verb, "--server", "unix:/tmp/socket")
+    assert (ended.status, ended.out) == (2, "")
+    assert "cannot use the unix socket unix:/tmp/socket" in ended.err

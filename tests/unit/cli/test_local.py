@@ -1,6 +1,7 @@
 """The verbs that need no server: fixture, reference, bucket, doctor."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_a_fixture_that_cannot_be_is_refused(wesemu, tmp_path: Path) -> None:
     ended = wesemu("fixture", tmp_path, "--depth", -1)
     assert ended.status == ExitStatus.USAGE
     assert ended.err.startswith("wesemu: depth is -1")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "reason"),
+    [
+        ("--length", 10**20, "length is"),
+        ("--snps", 10**9, "SNPs and indels do not fit"),
+        ("--indels", 10**9, "SNPs and indels do not fit"),
+    ],
+)
+def test_a_fixture_that_cannot_fit_is_refused_at_once(
+    wesemu, tmp_path: Path, flag: str, value: int, reason: str
+) -> None:
+    ended = wesemu("fixture", tmp_path, flag, value)
+    assert ended.status == ExitStatus.USAGE
+    assert reason in ended.err
 
 
 def test_a_reference_is_added_and_listed(wesemu, tmp_path: Path, data: Path) -> None:
@@ -305,3 +322,19 @@ def test_files_folders_and_buckets_are_removed(wesemu, tmp_path: Path, data: Pat
     assert json.loads(wesemu("bucket", "ls", "--data", data, "--json").out) == []
     for wrong in ("genes/b", "oss://", "oss://genes/../../runs"):
         assert wesemu("bucket", "rm", "-r", wrong, "--data", data).status != 0
+
+
+def test_a_pipe_is_not_replaced_and_a_link_is_followed(wesemu, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("text")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("out")
+    ended = wesemu("bucket", "cp", tmp_path / "in", tmp_path / "pipe")
+    assert ended.status == ExitStatus.USAGE
+    assert f"{tmp_path / 'pipe'} is a device, a pipe or a socket" in ended.err
+    assert (tmp_path / "pipe").is_fifo()
+    assert wesemu("bucket", "cp", tmp_path / "in", tmp_path / "link").status == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "out").read_text() == "text"
+    ended = wesemu("serve", "--port", 0, "--ready-file", tmp_path / "pipe")
+    assert ended.status == ExitStatus.USAGE
+    assert (tmp_path / "pipe").is_fifo()

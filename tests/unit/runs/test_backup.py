@@ -205,3 +205,11 @@ def test_a_directory_in_use_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SystemFault, match="not empty"):
         restore_backup(tmp_path / "file", data)
     assert sorted(path.name for path in data.root.iterdir()) == before
+
+
+def test_a_backup_does_not_replace_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "wesemu.db").touch()
+    with pytest.raises(InvalidRequest, match="a device, a pipe or a socket"):
+        save_backup(DataDirectory(tmp_path), tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()

@@ -25,6 +25,10 @@ LINE_WIDTH = 60
 INDEX_SEQUENCE = "ACGTACGT"
 
 
+_LONGEST = 2**31 - 1
+"""Positions in BAM files are 32-bit numbers with a sign."""
+
+
 @dataclass(frozen=True)
 class FixtureSettings:
     """What to simulate.
@@ -50,6 +54,7 @@ class FixtureSettings:
 
     def __post_init__(self) -> None:
         self._require("seed", 0 <= self.seed < 2**63, "from 0 to 2**63 - 1")
+        self._require("length", self.length <= _LONGEST, f"{_LONGEST} at most")
         self._require("contigs", self.contigs >= 1, "at least 1")
         self._require("depth", 0 < self.depth <= 1000, "more than 0 and at most 1000")
         self._require("snps", self.snps is None or self.snps >= 0, "0 or more")

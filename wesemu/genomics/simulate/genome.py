@@ -220,7 +220,8 @@ def _choose_sites(
         mask[:EDGE] = mask[-EDGE:] = b"\1" * EDGE
     total = sum(map(len, masks))
     sites: list[tuple[SimulatedContig, int]] = []
-    for _ in range(1000 + 200 * count):
+    attempts = 1000 + 200 * count if count * SPACING <= total else 0
+    for _ in range(attempts):
         if len(sites) == count:
             return sites
         which, place = 0, draws.below(total)
