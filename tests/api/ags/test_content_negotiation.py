@@ -53,6 +53,16 @@ async def test_a_job_is_told_in_xml_as_in_json(client: Client, reach: Reach) -> 
     assert echoed["mapping_reference_group"] == body["mapping_reference_group"]
 
 
+async def test_json_is_utf_8_without_escapes(client: Client, start: Start) -> None:
+    """aliyun-java-sdk-core reads `\\u00fc` as `u00fc`."""
+    name = await start(MAPPING | {"mapping_bam_out_path": "ü/𝄞"})
+    told = await (await client.get(f"/gs/workflow/{name}")).read()
+    assert "ü/𝄞/abc.bam".encode() in told
+    response = await client.post("/gs/workflow", json={"\ud800ü": "1", "\ud800Ü": "2"})
+    assert (response.status, response.charset) == (400, "utf-8")
+    assert "The parameter \\ud800Ü: its value is not that of".encode() in await response.read()
+
+
 async def test_several_jobs_are_elements_of_one_list(client: Client, start: Start) -> None:
     names = [await start(MAPPING), await start(WGS)]
     root = await parsed(await client.get("/gs/workflows", headers=XML), "DescribeWorkflowsResponse")

@@ -226,10 +226,10 @@ class AgsAuthenticator:
         if signature.scheme == ACS3 and (missing := unsigned_headers(request, signature)):
             raise _incomplete(f"SignedHeaders lacks {', '.join(missing)}")
         self._check_time(request, signature)
+        # before the signature: a body that differs from its digest makes ACS3 signatures differ
+        _check_digests(request)
         if not verify(request, signature, secret):
             raise _mismatch(f"server string to sign is:{string_to_sign(request, signature)}")
-        # after the signature, which covers these headers
-        _check_digests(request)
         # last: a forged request must not use up a client's nonce
         self._check_nonce(request, signature)
         return Owner(signature.key_id)

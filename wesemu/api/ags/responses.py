@@ -152,11 +152,15 @@ def write(
     request: web.Request, root: str, members: JsonObject, *, status: int = 200
 ) -> web.Response:
     """Return `members` as a JSON object, or as child elements of the XML element `root`."""
-    if not wants_xml(request):
-        text = json.dumps(members, separators=(",", ":"))
-        return web.Response(text=text, status=status, content_type="application/json")
-    body = document(element(root, *_elements(members)))
-    return web.Response(body=body, status=status, content_type="application/xml", charset="utf-8")
+    if wants_xml(request):
+        kind, body = "xml", document(element(root, *_elements(members)))
+    else:
+        # UTF-8, like Go's encoder: aliyun-java-sdk-core cannot read `\uXXXX`. Only surrogates,
+        # which UTF-8 cannot represent, stay escaped.
+        text = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+        kind, body = "json", text.encode("utf-8", "backslashreplace")
+    content_type = f"application/{kind}"
+    return web.Response(body=body, status=status, content_type=content_type, charset="utf-8")
 
 
 def empty(request: web.Request) -> web.Response:
