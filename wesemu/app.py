@@ -373,7 +373,7 @@ def _callbacks(settings: Settings, core: Core) -> Callbacks:
 
 
 def _machine(settings: Settings, core: Core, readiness: Readiness) -> MachineFacts:
-    """Return what the dashboard shows of this machine."""
+    """Return the facts about this machine for the dashboard."""
 
     def resources() -> JsonObject:
         figures = machine_figures(core, settings)

@@ -46,7 +46,7 @@ class KeySource(Protocol):
     """A place to read a JWK Set from."""
 
     async def read(self) -> JsonObject:
-        """Raises OSError, TimeoutError or ValueError with a message for the log."""
+        """Return the JWK Set. Raises OSError, TimeoutError or ValueError with a message to log."""
         ...
 
     async def close(self) -> None: ...
@@ -104,7 +104,10 @@ class JwksCache:
         self._problem = ""
 
     async def find(self, key_id: str | None, algorithm: str) -> Key:
-        """Raises TokenRefused for a key that the issuer does not have, IssuerUnreachable."""
+        """Return the key with this id, or else the only one for `algorithm`.
+
+        Raises TokenRefused for a key that the issuer does not have, IssuerUnreachable.
+        """
         if not self._within(self._read, FRESH_SECONDS):
             await self._refresh()
         keys = _matching(self._keys, key_id, algorithm)

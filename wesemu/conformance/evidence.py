@@ -1,7 +1,7 @@
-"""What the checks judge: the server's answers about itself and about three runs.
+"""Evidence for the checks: the server's answers about itself and about three runs.
 
-The runs are watched at the same time. One is canceled. The second part of the module has what the
-checks use to judge.
+The runs are watched at the same time. One is canceled. The second part of the module has helpers
+that the checks use.
 """
 
 import asyncio

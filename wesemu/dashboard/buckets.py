@@ -105,7 +105,7 @@ _Record = tuple[str, str, str]
 
 
 def _head(file: FileIO, size: int) -> _Head:
-    """Raises ValueError for damaged gzip data."""
+    """Return the beginning of a file as text. Raises ValueError for damaged gzip data."""
     data = file.read(_READ_BYTES) or b""
     if not data.startswith(GZIP_MAGIC):
         return _Head(data, len(data), len(data) == size)

@@ -48,7 +48,10 @@ class Controls:
 
 
 def page(controls: Controls, request: web.Request) -> WebPage:
-    """Raises NotFound, Unauthorized or Forbidden as the control API does."""
+    """Return the page of the emulator.
+
+    Raises NotFound, Unauthorized or Forbidden under the access rules of the control API.
+    """
     controls.access.check(request)
     clock = controls.clock.clock
     newest_first = reversed(tuple(controls.requests))

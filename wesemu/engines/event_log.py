@@ -387,7 +387,7 @@ def to_event(record: JsonObject) -> Event | None:
 
 
 def _failure(values: object) -> RunFailure:
-    """Raise ValueError if a member has the wrong type."""
+    """Return the failure of a record. Raise ValueError if a member has the wrong type."""
     failure = msgspec.convert(values, RunFailure)
     return replace(failure, message=failure.message[:_MESSAGE_LIMIT])
 
@@ -460,5 +460,5 @@ def task_to_json(task: TaskLog) -> dict[str, Any]:
 
 
 def task_from_json(values: object) -> TaskLog:
-    """Raise ValueError for an invalid record."""
+    """Return the task of a record. Raise ValueError if the record is invalid."""
     return msgspec.convert(values, TaskLog)

@@ -352,8 +352,8 @@ def tools_environment(
     """Return the environment of the tools of a run.
 
     This is the environment of the server without its settings (WESEMU_*), without names that
-    start with a prefix in `private`, and without secrets (`looks_secret`), unless a pattern in
-    `passed` matches their name. PATH ends with the folder of the server's Python.
+    start with a prefix in `private`, and without secrets (`looks_secret`). Secrets whose names
+    match a pattern in `passed` stay. PATH ends with the folder of the server's Python.
     """
     hidden = ("WESEMU_", *private)
     kept = {

@@ -63,8 +63,7 @@ def is_second_mate(head: bytes) -> bool:
 
 
 def is_sam_name(name: bytes) -> bool:
-    """Return whether a name has the right length for SAM, and is neither `*`, which means that
-    there is no name, nor begins with `@`, as lines of a header do."""
+    """Return whether SAM allows a name: its length, not `*` (no name), no `@` at the start."""
     return 0 < len(name) <= LONGEST_NAME and name != b"*" and name[:1] != b"@"
 
 

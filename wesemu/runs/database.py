@@ -210,8 +210,10 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path) -> "Database":
-        """Raises StoreError for a damaged or inaccessible file and for one of a newer wesemu;
-        DiskFull."""
+        """Open or create the file, and migrate it to the current schema.
+
+        Raises DiskFull, and StoreError for a damaged or inaccessible file or one of a newer wesemu.
+        """
         async with AsyncExitStack() as opening:
             try:
                 writer = await _connect(path, opening)

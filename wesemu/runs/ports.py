@@ -153,7 +153,7 @@ ProgressCallback = Callable[[Mapping[str, str]], None]
 
 
 class Planner(Protocol):
-    """Knows workflows: what a request means, what it needs, and what it produces."""
+    """Plans requests, prepares runs for their engine, and reads their results."""
 
     async def fetch_workflow(self, request: RunRequest, files: RunDirectoryDraft) -> RunRequest:
         """Download a workflow from its URL into the attachments. Return the request to store.

@@ -220,7 +220,7 @@ def row_to_task(row: Row) -> TaskLog:
 
 
 def write_submission(workspace: Workspace, run: Run, plan: Plan) -> None:
-    """Write `request.json`. It has the plan too, so a restart executes what was accepted."""
+    """Write `request.json`. It includes the plan, so a restarted server executes the same one."""
     write_json(
         workspace.request, {"run": _nest(run), "plan": msgspec.to_builtins(plan, enc_hook=str)}
     )

@@ -201,7 +201,7 @@ class RunStore:
 
     @classmethod
     async def open(cls, path: Path) -> "RunStore":
-        """Raises StoreError for a damaged file and for one of a newer wesemu."""
+        """Open or create the index. Raises as `Database.open` does."""
         return cls(await Database.open(path))
 
     async def close(self) -> None:
@@ -232,7 +232,7 @@ class RunStore:
         return serialization.row_to_run(stored[0])
 
     async def get(self, run_id: str) -> Run:
-        """Raises RunNotFound."""
+        """Return the run with this id. Raises RunNotFound."""
         return self._ended.get(run_id) or await self._one("SELECT * FROM runs WHERE id = ?", run_id)
 
     async def head(self, run_id: str) -> tuple[Owner, Head]:
@@ -262,7 +262,7 @@ class RunStore:
         return runs
 
     async def by_handle(self, handle: str) -> Run:
-        """Raises RunNotFound."""
+        """Return the run with this handle. Raises RunNotFound."""
         return await self._one("SELECT * FROM runs WHERE handle = ?", handle)
 
     async def by_submission_key(self, owner: Owner, key: str) -> Run | None:

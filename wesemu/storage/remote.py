@@ -222,7 +222,7 @@ class Source(Protocol):
         ...
 
     async def describe(self) -> Expected | None:
-        """Return what the store states about the file; None if only a download tells."""
+        """Return what the store states about the file; None if a download has to find it out."""
         ...
 
     async def address(self) -> str:

@@ -73,7 +73,7 @@ class EmulatorServer:
         self._log.close()
 
     def log(self) -> str:
-        """Return the end of what the server wrote to stderr."""
+        """Return the end of the server's stderr."""
         self._log.seek(0)
         return self._log.read()[-4000:].decode(errors="replace")
 

@@ -88,7 +88,7 @@ class AddressGuard:
         self.check_address(address)
 
     def check_address(self, address: IPv4Address | IPv6Address) -> None:
-        """Raises AddressRefused."""
+        """Raise AddressRefused for an address that is neither public nor allowed."""
         targets = _embedded_addresses(address) or [address]
         if all(self._allows(each) or _is_public(each) for each in targets):
             return
@@ -115,7 +115,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Raises AddressRefused, OSError."""
+        """Return the addresses of `host`. Raises AddressRefused if one is forbidden, OSError."""
         results = await self._resolver.resolve(host, port, family)
         for result in results:
             self._guard.check_address(ip_address(result["host"]))

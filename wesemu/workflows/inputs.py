@@ -232,7 +232,7 @@ class Inputs:
         raise self._unknown_reference(reference.text)
 
     def _check_mates(self, pair: ReadPair, files: RunFiles) -> None:
-        """Check what can be checked before the start of a pair with a remote mate."""
+        """Check a pair with a remote mate, as far as possible before the download."""
         for mate in pair.mates:
             if not mate.is_remote:
                 self._existing(mate, files)

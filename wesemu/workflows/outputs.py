@@ -61,7 +61,7 @@ class RemotePublisher:
             return await self._upload(workspace, outputs, remote_outputs, report)
 
     async def clean_up(self, workspace: Workspace) -> None:
-        """Also abort unfinished uploads, so no parts remain in the buckets."""
+        """Remove leftovers of `publish`, and abort unfinished uploads: no parts stay in buckets."""
         await self._local.clean_up(workspace)
         uploads = await asyncio.to_thread(_unfinished_uploads, workspace)
         if not uploads:

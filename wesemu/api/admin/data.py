@@ -74,8 +74,8 @@ async def receive(
 class SnapshotHandlers:
     """Saves and loads snapshots.
 
-    `state` returns what a snapshot has besides files. `check` raises InvalidRequest for a wrong
-    state; `restore` takes one over, with the runs that are now in the data directory.
+    `state` returns the part of a snapshot that is not in files. `check` raises InvalidRequest for
+    an invalid state. `restore` applies a state, and adds the runs to the index.
     """
 
     def __init__(

@@ -141,8 +141,10 @@ def parse_body(body: bytes) -> JsonObject:
 
 
 def _json_object(text: str) -> JsonObject:
-    """Raise ValueError or RecursionError for text that is not JSON, InvalidRequest for JSON that is
-    not an object."""
+    """Return the JSON object in a text.
+
+    Raise ValueError or RecursionError if the text is not JSON, InvalidRequest for other JSON.
+    """
     value = json.loads(text, object_pairs_hook=without_repeats)
     if not isinstance(value, dict):
         raise InvalidRequest('the body is JSON, but not an object: send {"name": "value", …}')
