@@ -1,4 +1,4 @@
-"""Connections are bounded and do not idle for ever; what cannot be read is answered by its API."""
+"""Limits on connections, stalled requests, and requests that cannot be parsed."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Web pages of the origins in `server.cors_origins` may call, and no others."""
+"""Only web pages of the origins in `server.cors_origins` may call the APIs."""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,4 @@
-"""A web page cannot use an open server in the name of who looks at it."""
+"""Web pages of other sites cannot use an open server through a visitor's browser."""
 
 import pytest
 from aiohttp import FormData, encode_basic_auth, web

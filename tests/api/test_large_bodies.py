@@ -1,4 +1,4 @@
-"""Large and deep bodies are refused or read aside from the event loop."""
+"""Large and deep bodies are refused, or read without blocking the event loop."""
 
 import base64
 import hashlib

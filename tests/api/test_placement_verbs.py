@@ -1,4 +1,4 @@
-"""`wesemu run … --node --gpus`: where a job is carried out is said, kept and told."""
+"""`wesemu run … --node --gpus`: the placement of a job is chosen, stored and shown."""
 
 import json
 

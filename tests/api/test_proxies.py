@@ -1,4 +1,4 @@
-"""Requests that a trusted proxy passes on are seen as their clients sent them; no others are."""
+"""Forwarded requests of trusted proxies look as their clients sent them; no others do."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""docs/conformance.md has every check as the program has it; all pass for wesemu."""
+"""docs/conformance.md has every check of the program; wesemu passes all."""
 
 import re
 from pathlib import Path

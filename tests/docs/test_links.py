@@ -1,4 +1,4 @@
-"""Every link between the project's pages leads somewhere."""
+"""Every link between the pages of the project has a target."""
 
 import re
 from pathlib import Path

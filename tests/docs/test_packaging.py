@@ -1,4 +1,4 @@
-"""What an index and an installation see of the package."""
+"""README and metadata as a package index shows them, and the contents of the package."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""docs/proofs.md: the tests that prove the statements of the other pages.
+"""docs/proofs.md: the tests of the statements on the other pages.
 
 `proofs.toml` is the source: page, section, statement, tests. A statement is the first cell of a
 table's row, or a sentence about the section. `python tests/docs/test_proofs.py` writes the page.

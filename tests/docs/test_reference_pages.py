@@ -1,4 +1,4 @@
-"""docs/errors.md, docs/events.md and docs/methods.md have what the program does."""
+"""docs/errors.md, docs/events.md and docs/methods.md agree with the program."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The hooks of the site: links to files outside docs/, and the search for foreign hosts.
+"""The documentation site: links to files outside docs/, and the search for foreign hosts.
 
 CI builds the site itself in the stage extras: `mkdocs build --strict` with these hooks.
 """

@@ -1,2 +1,3 @@
-"""Stand-ins for programs that cannot be had here: named for what they are, strict about how they
-are called. They prove command lines and results, not the real programs."""
+"""Stand-ins for programs that are not available here. They refuse wrong command lines.
+
+They prove our command lines and the use of the results, not the real programs."""

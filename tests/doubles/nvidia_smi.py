@@ -1,5 +1,7 @@
-"""A test double of `nvidia-smi`: answers the one question that wesemu asks, from DOCKER_DOUBLE_SMI
-("index, MiB, driver, name" lines; unset: two H200; empty: no GPU)."""
+"""A test double of `nvidia-smi` for the one query of wesemu.
+
+The answer is in DOCKER_DOUBLE_SMI, as lines "index, MiB, driver, name". Unset: two H200; empty: no
+GPU."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Bad input, sent to a running server with real tools: a clear message, nothing published."""
+"""Bad input on a running server with real tools: a clear message, nothing published."""
 
 import asyncio
 import gzip

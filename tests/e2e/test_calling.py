@@ -1,4 +1,4 @@
-"""Ploidy, targets and gVCFs through the server: by the command line, AGS and WES."""
+"""Ploidy, targets and gVCFs on a real server: by the command line, AGS and WES."""
 
 import asyncio
 import json

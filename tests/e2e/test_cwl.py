@@ -1,4 +1,4 @@
-"""A CWL workflow over WES: the whole server, real cwltool, real samtools out of the wheel."""
+"""A CWL workflow by WES: the whole server, real cwltool, real samtools of the wheel."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""CWL: packed documents, time limits, and what failing expressions say."""
+"""CWL: packed documents, time limits, errors of expressions."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`wesemu demo` as a new user runs it: real tools, both APIs, everything checked."""
+"""`wesemu demo` with real tools and both APIs."""
 
 import re
 import shutil

@@ -1,5 +1,6 @@
-"""`wesemu demo --node cuda` without a GPU: on a declared one, with a stand-in for Parabricks or
-numba's simulator. On a real one: tests/gpu."""
+"""`wesemu demo --node cuda` on a declared GPU, with a stand-in for Parabricks or numba's simulator.
+
+tests/gpu has the test on a real GPU."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Engine parameters as clients send them, through POST /runs."""
+"""Engine parameters in requests to POST /runs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The examples of docs/examples run as their readers run them."""
+"""The examples of docs/examples run as documented."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A disk that fills up: the run ends with the reason, the server goes on, nothing is lost."""
+"""A disk that fills up: the run ends with the reason, the server continues, nothing is lost."""
 
 import asyncio
 import json

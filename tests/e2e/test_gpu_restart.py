@@ -1,4 +1,4 @@
-"""kill -9 of the server: its runs keep their GPUs, and give them back to the next one's."""
+"""After kill -9 of the server its runs keep their GPUs; the next server leases these afterwards."""
 
 import asyncio
 import signal

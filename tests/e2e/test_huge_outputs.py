@@ -1,4 +1,4 @@
-"""Neither a cancel nor the server's end waits for a huge result to be read."""
+"""A cancel and a stop of the server interrupt hashing and staging of huge files."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""The folder in which the server is started is not a place from which its processes import."""
+"""Processes of the server never import from the folder in which it was started."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A server that is stopped, or killed while it stops: its runs are resumed, and do not fail."""
+"""Runs of a server that is stopped, or killed while it stops, are resumed."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
-"""Every process is killed at random moments: what was acknowledged ends, once, and nothing stays.
+"""Kills of every process at random moments: accepted runs end once, and nothing is left.
 
-A few kills by default; `KILLS=100` makes a hundred of them. `KILLS_SEED` has other
+There are a few kills by default, and a hundred with `KILLS=100`. `KILLS_SEED=N` selects other
 moments.
 """
 

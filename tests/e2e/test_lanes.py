@@ -1,4 +1,4 @@
-"""Lanes of several libraries and a folder of lanes, through a running server with real tools."""
+"""Lanes of several libraries and a folder of lanes, on a real server with real tools."""
 
 import asyncio
 from collections import Counter

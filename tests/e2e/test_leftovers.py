@@ -1,4 +1,4 @@
-"""No process outlives its run, nor the server: found by environment and session, not by name."""
+"""No process outlives its run or the server; they are found by environment and session."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A data directory that is a symbolic link to another disk: runs of all engines, in the sandbox."""
+"""A data directory that is a link to another disk: runs of all engines, in the sandbox."""
 
 from collections.abc import Iterator
 

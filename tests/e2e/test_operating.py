@@ -1,4 +1,4 @@
-"""The files of docs/operating: systemd's unit, settings, nginx's site, Grafana's dashboard."""
+"""The files of docs/operating: systemd unit, settings, nginx site, Grafana dashboard."""
 
 import json
 import re

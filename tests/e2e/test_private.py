@@ -1,4 +1,4 @@
-"""What other users of the machine can reach, and what the log tells."""
+"""Sockets, logs and folders: who can use them, and what the log contains."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""A run publishes all files that its engine reports, unchanged, or says why it does not."""
+"""A run publishes all files that its engine reports, unchanged, or names the reason."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The pytest plugin as its users run it: in a folder without configuration."""
+"""The pytest plugin in a folder without configuration."""
 
 import os
 import re

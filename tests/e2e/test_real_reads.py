@@ -1,4 +1,4 @@
-"""Real human reads with a real truth set, through a running server, by both APIs."""
+"""Real human reads with a real truth set, on a real server, by both APIs."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""FASTA files of a bucket, through a running server: right results, or a reason without paths."""
+"""FASTA files in a bucket, on a real server: right results, or a reason without paths."""
 
 import asyncio
 import os

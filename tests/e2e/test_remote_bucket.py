@@ -1,4 +1,4 @@
-"""Real tools over reads in S3 (moto): fetched by the server, mapped, the BAM sent back."""
+"""Reads in S3 (moto) with real tools: downloaded, mapped, the BAM uploaded."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a user's workflow cannot reach: attacks on a real server that fail to get through."""
+"""Attacks of workflows on a real server: the sandbox stops them."""
 
 import json
 import os

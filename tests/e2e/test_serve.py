@@ -1,4 +1,4 @@
-"""`wesemu serve` as a process: it starts, holds its data directory, and leaves nothing behind."""
+"""`wesemu serve` as a process: start, lock of the data directory, end."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""kill -9 of the server at any moment: nothing acknowledged is lost, nothing runs twice at once."""
+"""kill -9 of the server at any moment: no accepted run is lost or executed twice at once."""
 
 import asyncio
 import random

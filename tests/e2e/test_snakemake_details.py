@@ -1,4 +1,4 @@
-"""What workflows of others expect of the Snakemake that runs them."""
+"""Features of Snakemake that users' workflows rely on."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
-"""Reads uploaded by OSS's own clients, mapped by a signed job with the real tools at the pace of
-its service level, and fetched again."""
+"""Reads uploaded by the real OSS clients, and mapped by a signed job with real tools.
+
+The job has `sla.pace = "sla"`; the clients download its results."""
 
 import json
 import time

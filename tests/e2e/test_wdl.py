@@ -1,4 +1,4 @@
-"""A WDL workflow over WES: the whole server, real miniwdl, real samtools out of the wheel."""
+"""A WDL workflow by WES: the whole server, real miniwdl, real samtools of the wheel."""
 
 import json
 import sys

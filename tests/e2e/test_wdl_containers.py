@@ -1,4 +1,4 @@
-"""WDL tasks where a container tool is on PATH and images cannot be pulled."""
+"""WDL tasks with a container tool that cannot pull images."""
 
 import os
 from collections.abc import Callable, Iterator

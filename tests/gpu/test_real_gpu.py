@@ -1,4 +1,4 @@
-"""On a real GPU: found, leased, seen by the task that has it alone, and counting rightly."""
+"""A real GPU: found, leased, visible to one task only, and right counts."""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
-"""Every kind of bad input that mappers let pass ends as it must, by either mapper.
+"""Bad input that mappers accept is refused, with either mapper.
 
-Each was made for the tools by hand first: `bwa mem | samtools fixmate | sort | markdup` without
-pipefail ended with status 0 and a BAM that looks right on every one of them.
+Each input was first given to the tools by hand: `bwa mem | samtools fixmate | sort | markdup`
+without pipefail. It always ended with status 0 and a BAM that looks right.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""CRAM is written in the version that every reader of the last ten years knows."""
+"""CRAM has version 3.0 unless the request asks for another."""
 
 import pysam
 import pytest

@@ -1,4 +1,4 @@
-"""The pipeline's alignments are those of the same tools by hand: all fields, both directions."""
+"""The pipeline's alignments equal those of the same tools by hand, in all fields."""
 
 import shlex
 import shutil

@@ -1,4 +1,4 @@
-"""The workflow gpu-selftest, in numba's simulator: clean, and run by the engine under a lease."""
+"""The workflow gpu-selftest in numba's simulator: it passes the linters, and runs under a lease."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Duplicates are looked for within each library: lanes of one library together, libraries apart."""
+"""Duplicates are marked within a library: its lanes together, other libraries separately."""
 
 import json
 from collections import Counter

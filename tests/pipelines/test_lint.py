@@ -1,4 +1,4 @@
-"""The workflows are clean by Snakemake's own measures."""
+"""The workflows pass `snakemake --lint` and snakefmt."""
 
 import os
 import re

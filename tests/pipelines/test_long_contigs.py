@@ -1,4 +1,4 @@
-"""Contigs over 512 Mb: indexes are CSI, by choice before anything runs."""
+"""Contigs over 512 Mb get CSI indexes; this is decided before anything runs."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Mapping: real reads in, a whole BAM with the right figures out, or one clear sentence."""
+"""`mapping` with real reads: a complete BAM with the right figures, or one clear error."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the configuration can choose, and the reports of every run."""
+"""Options of the configuration: formats, callers, mappers; the figures of the summary."""
 
 import gzip
 import shutil

@@ -1,4 +1,4 @@
-"""A mapper that the user brings, by its command line, gives what the same mapper gives built in."""
+"""A user's own mapper gives the same results as the same mapper built in."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""On a GPU: both pipelines with stand-ins for Parabricks equal those of the CPU."""
+"""Runs on a GPU, with stand-ins for Parabricks, equal those on the CPU."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The server's parameters reach the workflow, and its warnings and versions the run."""
+"""Parameters reach the workflow; its warnings and versions reach the run."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What lies beside a FASTA does not change the result: nine SNPs of nine, or a refusal."""
+"""Files beside a FASTA do not change the result: nine SNPs of nine, or a refusal."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""MultiQC's and Snakemake's reports: only on demand, of everything, without a network."""
+"""Reports of MultiQC and Snakemake: on request, complete, without a network."""
 
 import re
 import subprocess

@@ -1,7 +1,7 @@
-"""What is made anew when something has changed: by plain Snakemake, in the same directory.
+"""Which rules run again after a change, by plain Snakemake in the same directory.
 
-A result that stays though it would be another is the worst fault that a workflow can have, so
-every key of the configuration has a case here, or is among those that change no result.
+An outdated result that stays is the worst fault of a workflow. So every key of the configuration
+has a case here, or is in the list of keys that change no result.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What the tests take for granted of sample S."""
+"""The properties of sample S that other tests rely on."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""A genome that is called in many slices has the records of one call of the whole."""
+"""A genome called in many slices has the records of one call of the whole genome."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""Programs that cannot be installed here: their command lines, held by strict stand-ins."""
+"""Command lines of programs that cannot be installed here, checked by strict stand-ins."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Whole-genome calling: the known variants, at the right places, the same bytes every time."""
+"""`wgs`: the known variants at the right positions, and the same bytes every time."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Nobody waits for a forkserver that is still starting, or that does not start."""
+"""Runs do not depend on a forkserver that is still starting or fails to start."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""A canceled run: its tools are dead and its partial outputs gone, whatever kind of rule it was."""
+"""Canceled runs: tools are ended and partial outputs removed, for every kind of rule."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: runs go on or are resumed, and none is lost track of."""
+"""Kills of the server, run processes and workers: runs continue or are resumed."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Several real runs on one node: never more than it has, and none waits for ever."""
+"""Several real runs on one node: leases never exceed it, and every task gets its turn."""
 
 import asyncio
 import time

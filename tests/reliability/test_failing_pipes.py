@@ -1,4 +1,4 @@
-"""A pipe or service of which one end fails: the run ends, whoever was slower, and holds nothing."""
+"""A pipe or service with a failing member: the run ends and releases its lease."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""No GPU is ever held by two tasks, whatever runs at the same time and whoever is killed."""
+"""No two tasks ever hold the same GPU, also after kills."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The tasks of CWL and WDL runs share the node with all others, one lease a task."""
+"""Tasks of CWL and WDL runs take leases like all others, one for each task."""
 
 import asyncio
 import os

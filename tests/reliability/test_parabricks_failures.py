@@ -1,5 +1,6 @@
-"""Real runs on a server whose node has GPUs, with a stand-in for pbrun that fails in every known
-way: each ends with its cure in error.json, and nothing is published."""
+"""Every known failure of pbrun in real runs on a node with GPUs, by a stand-in for pbrun.
+
+Each run ends with the hint in error.json, and publishes nothing."""
 
 import asyncio
 import json

@@ -4,8 +4,8 @@
 
 It replaces the function `run` of Snakemake's tests. A call copies the test's folder, attaches the
 files, waits for the end of the run, brings the files of the run back into the folder and compares
-them with `expected-results` as Snakemake does. A test that asks for what a client of the server
-has no say in (executors, storage, reports, ...) is skipped with the reason.
+them with `expected-results` as Snakemake does. A test is skipped with the reason if it needs
+options that clients of the server cannot choose (executors, storage, reports, ...).
 """
 
 import inspect

@@ -6,8 +6,8 @@ OFFICIAL_SUITES names a folder with their checkouts; a suite that is not there i
     cwl-v1.2    github.com/common-workflow-language/cwl-v1.2; needs cwltest on PATH
     wdl         github.com/openwdl/wdl at branch wdl-1.1.2; its SPEC.md and tests/data
 
-What fails here must fail with the engine alone too, but for the exceptions that are listed with
-their reasons. An exception that passes fails its test, so that the lists stay true.
+A case that fails here must also fail with the engine alone, except for the listed exceptions, which
+have reasons. An exception that passes fails its test, so the lists stay true.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""GPUs found by NVML (a double of it), or declared; which of them are lent, and what is told."""
+"""GPUs found by a double of NVML or declared, and the choice of those for tasks."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: imports go one way, types and style hold."""
+"""Import contracts, ruff and mypy."""
 
 import subprocess
 import sys

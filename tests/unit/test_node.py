@@ -1,4 +1,4 @@
-"""What this machine offers: found, or declared in the settings."""
+"""The resources of this machine: detected, or from the settings."""
 
 import pytest
 

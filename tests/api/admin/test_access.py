@@ -1,4 +1,4 @@
-"""The controls are for this machine and for whoever shows the admin token."""
+"""Access to the control API: from this machine, or with the admin token."""
 
 import pytest
 from aiohttp import HttpVersion10

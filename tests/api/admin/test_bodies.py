@@ -1,4 +1,4 @@
-"""Bodies of the control API are read to the letter: what is not understood is refused."""
+"""Bodies of the control API: unknown members, wrong types and other formats are refused."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Emulated time, shown and changed."""
+"""The endpoints of the emulated clock."""
 
 from datetime import datetime, timedelta
 

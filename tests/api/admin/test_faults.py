@@ -1,4 +1,4 @@
-"""Calls and runs that go wrong because somebody asked for it."""
+"""Injected faults: requests and runs that fail on demand."""
 
 import asyncio
 from datetime import timedelta

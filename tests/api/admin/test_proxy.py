@@ -1,4 +1,4 @@
-"""Behind a real nginx nobody becomes this machine, whatever the proxy adds or leaves out."""
+"""The control API behind a real nginx: the proxy's requests never count as this machine's."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Old runs are removed on request, and by the setting."""
+"""Old runs are removed on request, and by the setting `retention.days`."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""`/_wesemu/references`: references that come over HTTP."""
+"""`/_wesemu/references`: adding, listing and removing references."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""The log of requests: what clients sent, and what nothing read."""
+"""The log of requests: what clients sent, and which fields the server ignored."""
 
 import pytest
 

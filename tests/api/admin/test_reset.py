@@ -1,4 +1,4 @@
-"""A server as if it had just been started; ids that are known beforehand."""
+"""Resets restore the state of a new server; seeds determine the ids."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A reset ends whatever is under way: requests, uploads, streams, runs at every stage."""
+"""A reset ends all activity: requests, uploads, streams, runs in every state."""
 
 import asyncio
 import contextlib

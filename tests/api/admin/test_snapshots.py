@@ -1,4 +1,4 @@
-"""`/_wesemu/snapshots`: a server's state as one file, which loads on another server."""
+"""`/_wesemu/snapshots`: the state of a server in one file, which another server can load."""
 
 import asyncio
 import io

@@ -1,4 +1,4 @@
-"""health, ready, info: how the server is."""
+"""The endpoints health, ready and info."""
 
 import asyncio
 from typing import Any

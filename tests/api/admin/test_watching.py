@@ -1,4 +1,4 @@
-"""Events and metrics: what happens, for those who watch."""
+"""The event stream and the metrics of the control API."""
 
 import asyncio
 import json

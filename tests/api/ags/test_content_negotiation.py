@@ -1,4 +1,4 @@
-"""XML for those who ask for it, JSON for all others."""
+"""XML for clients that ask for it, JSON for all others."""
 
 import json
 from xml.etree import ElementTree as ET

@@ -1,4 +1,4 @@
-"""With access keys configured, a signature decides who asks; without, everybody may."""
+"""AGS with access keys requires a signature; without keys everybody is `local`."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta

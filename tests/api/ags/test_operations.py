@@ -1,4 +1,4 @@
-"""The five operations, answered to the letter."""
+"""The five operations of AGS: responses and their formats."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Jobs that keep their service level's pace, on a manual wall clock."""
+"""Jobs with `sla.pace = "sla"`, on a manual wall clock."""
 
 import asyncio
 from datetime import timedelta

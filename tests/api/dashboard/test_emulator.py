@@ -1,4 +1,4 @@
-"""The page of the emulator: clock, faults, requests, and who may use it."""
+"""The page of the emulator: clock, faults, requests, and its access rules."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Results of a user's own workflow: any content, which no page may trust."""
+"""Results of users' workflows with hostile contents: no page trusts them."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Runs that are started by the forms."""
+"""The forms that start runs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the pages show, and that their JSON shows the same."""
+"""The contents of the pages, and of their JSON."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Snakemake would take an input's name with braces for a pattern: it is refused in plain words."""
+"""Inputs with braces in their names are refused, because Snakemake takes them for patterns."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Jobs whose bucket lies elsewhere: S3 (moto) and OSS (wesemu's own API)."""
+"""Jobs with a remote bucket: S3 (moto) and OSS (wesemu's own API)."""
 
 import asyncio
 import sys

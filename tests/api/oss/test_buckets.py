@@ -1,4 +1,4 @@
-"""Buckets, and the listings of what is in them."""
+"""Buckets and their listings."""
 
 import base64
 import errno

@@ -1,4 +1,4 @@
-"""Who may come in: with keys only who signs, without them everybody but foreign web pages."""
+"""OSS with access keys requires a signature; without keys only foreign web pages are refused."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One object: its bytes, its headers, its conditions."""
+"""Objects: content, headers, conditions."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""How OSS's requests are told from those of the other APIs, and that these keep theirs."""
+"""Requests of OSS are told apart from those of the other APIs."""
 
 from pathlib import Path
 

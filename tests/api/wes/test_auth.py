@@ -1,4 +1,4 @@
-"""Credentials as the known clients send them, and whose runs they open."""
+"""Credentials in the forms that known clients send, and the owners that they give."""
 
 import base64
 

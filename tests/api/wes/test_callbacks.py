@@ -1,4 +1,4 @@
-"""The engine parameter callback_url: each state is told, signed, in order, again if need be."""
+"""Callbacks: every state, in order, signed, repeated after failures."""
 
 import asyncio
 import base64

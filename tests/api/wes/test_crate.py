@@ -1,4 +1,4 @@
-"""A run as a Workflow Run RO-Crate: read back by ro-crate-py, held against the profile."""
+"""RO-Crates of runs: read by ro-crate-py, compared with the profile."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The engine parameter dry_run: everything is checked, nothing is made."""
+"""The engine parameter `dry_run`: everything is checked, nothing is created."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Logs and outputs by URL: whole or by Range, of the run's owner, never from elsewhere."""
+"""Logs and outputs by URL: whole or by Range, for the run's owner only, never other files."""
 
 import base64
 import hashlib

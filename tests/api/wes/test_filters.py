@@ -1,4 +1,4 @@
-"""GET /runs by state and by tag: extensions."""
+"""Filters of ListRuns by state and by tag (extensions)."""
 
 import pytest
 from api.wes.fixtures import Client, Ended, Submit, fetch

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is sent again is the run that it became."""
+"""Idempotency-Key: a repeated request returns the same run."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The form reader: any split of the stream, any content, the same parts."""
+"""The form reader returns the same parts for any split of the stream."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A server that trusts an issuer: whose runs its tokens open, and how refusals look."""
+"""Tokens of an issuer: their owners, and the responses to refused tokens."""
 
 import sys
 from collections.abc import AsyncIterator

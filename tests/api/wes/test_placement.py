@@ -1,4 +1,4 @@
-"""node = auto, cpu or cuda by both APIs; what is told of it; nothing of it is silent."""
+"""The engine parameters `node` and `gpus` by WES and AGS, and how a run shows its placement."""
 
 import asyncio
 import json

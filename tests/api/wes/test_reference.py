@@ -1,4 +1,4 @@
-"""The API reference page: whole, escaped, and without a script."""
+"""The page of the API reference: complete, escaped, without a script."""
 
 import re
 from html.parser import HTMLParser

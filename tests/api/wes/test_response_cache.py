@@ -1,4 +1,4 @@
-"""What is told of an ended run is put into words once, and is the same as ever."""
+"""The cached JSON of an ended run equals the rendered one."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The life of a run as WES tells it."""
+"""The routes of runs and tasks: states, logs, tags, paging, cancel, purge."""
 
 import hashlib
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Two active jobs that publish under one name are told so, in the answer and by a tag."""
+"""Two active jobs that publish to one name: a warning in the response, and a tag."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What real clients send is taken; what could do harm is a 400 that names the field."""
+"""Submissions: requests of real clients are accepted; dangerous ones are a 400 with the field."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""What differs between the versions, and what service-info says of the server."""
+"""Differences between the versions of WES, and service-info."""
 
 import pytest
 from api.wes.fixtures import FACTS, Client, Ended, Serve, Submit, fetch

@@ -1,4 +1,4 @@
-"""The whole server, as create_app wires it, speaks WES beside its other APIs."""
+"""The whole server, built by create_app, offers WES beside its other APIs."""
 
 from api.wes.fixtures import Client, fetch
 

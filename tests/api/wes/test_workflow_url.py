@@ -1,4 +1,4 @@
-"""workflow_url by http and by a tool registry: fetched once and kept, from allowed places."""
+"""workflow_url by http and TRS: fetched once, stored, only from allowed hosts."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What AGS refuses: the call, the status, the code, and how the message begins (a pattern)."""
+"""Refused requests of AGS: the call, the status, the code, and a pattern of the message."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Three SDKs behind one face, so that one table of errors can be driven through all of them."""
+"""One interface to three SDKs, so each runs the same table of errors."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Every error that AGS answers, as each of the three SDKs tells its user, with and without keys."""
+"""Every error of AGS in each of the three SDKs, with and without access keys."""
 
 import errno
 import re

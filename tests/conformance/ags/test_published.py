@@ -1,7 +1,7 @@
-"""The command blocks and the sample program that AGS's documentation prints, run as they stand.
+"""The commands and the sample program of AGS's documentation, unchanged.
 
-`wesemu` takes the place of `ags remote`. Shell comments are the pages' own: one of them ends a
-command in the middle, so that what follows it is not found.
+`wesemu` replaces `ags remote`. The shell comments are in the documentation. One of them ends a
+command in the middle, so the shell does not find the flags after it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The real SDKs at a server that knows no access keys: whatever they sign with is good."""
+"""The real SDKs with a server without access keys: it accepts every signature."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Reads that the real clients upload are what a job maps, and its results come back by them."""
+"""Jobs that map reads uploaded by the real clients; these download the results."""
 
 import asyncio
 from collections.abc import Callable

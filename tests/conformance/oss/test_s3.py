@@ -1,4 +1,4 @@
-"""boto3, a client of S3: it is told in its own words which door this is, and stores nothing."""
+"""boto3, a client of S3, gets an error that names the right API, and stores nothing."""
 
 import asyncio
 from pathlib import Path

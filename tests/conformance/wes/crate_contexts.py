@@ -1,4 +1,4 @@
-"""Run by the validator's own Python: fills its cache, so that it needs no network.
+"""Fills the cache of the crate validator, in its own Python, so it needs no network.
 
     python crate_contexts.py CACHE DOCUMENTS
 

@@ -1,4 +1,4 @@
-"""Whole lives of runs, each answer held against documents."""
+"""Complete runs of which every response is checked against OpenAPI documents."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`wesemu conformance`: one fault of a server fails exactly the check that is about it."""
+"""`wesemu conformance`: each fault of a server fails exactly one check."""
 
 import re
 from collections.abc import Callable

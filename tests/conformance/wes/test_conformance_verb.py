@@ -1,4 +1,4 @@
-"""`wesemu conformance`: its outputs and exit statuses, and servers that answer rubbish."""
+"""`wesemu conformance`: its outputs and exit statuses, also for servers that send garbage."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Crates before the community's own validator (PyPI roc-validator), without a network."""
+"""Crates in the community's validator (PyPI roc-validator), without a network."""
 
 import asyncio
 import io

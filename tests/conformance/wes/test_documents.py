@@ -1,4 +1,4 @@
-"""Every answer held against GA4GH's own documents of each version."""
+"""Responses conform to GA4GH's own documents of each version."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""This project's own document describes every answer, and not more than there is."""
+"""This project's OpenAPI document describes every response, and nothing else."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,6 @@
 """docs/conformance.md: the results of other servers, sapporo and GA4GH's wes-service.
 
-Both run workflows with cwltool. Their programs lie in environments of their own.
+Both run workflows with cwltool. Each has an environment of its own.
 """
 
 import asyncio

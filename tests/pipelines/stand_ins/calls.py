@@ -1,4 +1,4 @@
-"""What the stand-ins for callers share: bcftools, and checks of what every caller is given."""
+"""Shared parts of the stand-ins for callers: bcftools, and checks of their arguments."""
 
 import argparse
 import shlex

@@ -1,5 +1,7 @@
-"""The two signatures, written down a second time for the tests, from Alibaba Cloud's documents
-and for the simple requests that the tests send; it shares no code with the server."""
+"""The two signatures of AGS, implemented a second time for the tests.
+
+The source is Alibaba Cloud's documentation. It signs the simple requests of the tests, and shares
+no code with the server."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Who gets in: requests signed by a known key, in time, unaltered, once."""
+"""Signatures of AGS: keys, times, nonces; altered requests are refused."""
 
 import base64
 import hashlib

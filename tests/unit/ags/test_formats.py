@@ -1,4 +1,4 @@
-"""Times and durations are printed as Go prints them."""
+"""Times and durations in Go's format."""
 
 from datetime import UTC, datetime, timedelta
 

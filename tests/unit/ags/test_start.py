@@ -1,4 +1,4 @@
-"""StartWorkflow's two dialects become one request, and errors come back in the caller's words."""
+"""StartWorkflow: two dialects of fields become one request; errors name the caller's field."""
 
 import json
 from contextlib import suppress

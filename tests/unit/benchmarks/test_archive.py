@@ -1,4 +1,4 @@
-"""An index full of runs is one that the server could have written."""
+"""The index that benchmarks fill equals one that a server writes."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""Every benchmark that can be named is there."""
+"""The table of benchmarks."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Medians, ratios and overlaps are what their names say."""
+"""Medians, ratios and overlaps."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The load generator knows where an answer ends."""
+"""The load generator finds the end of a response."""
 
 import pytest
 

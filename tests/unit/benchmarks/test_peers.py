@@ -1,4 +1,4 @@
-"""Servers are measured in turns; what one of them cannot do is a reason, not a crash."""
+"""Servers are measured alternately; a reason takes the place of what a server cannot do."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is stored is counted once, and as long as somebody holds it."""
+"""Disk use: hard links count once, open files without a name count too."""
 
 import os
 from pathlib import Path

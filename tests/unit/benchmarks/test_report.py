@@ -1,4 +1,4 @@
-"""A table says what was found, what was wanted, and whether that was met."""
+"""Tables of figures, targets and results."""
 
 import json
 from pathlib import Path

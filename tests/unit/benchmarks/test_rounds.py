@@ -1,4 +1,4 @@
-"""Ways are measured in turns."""
+"""Methods are measured alternately."""
 
 import pytest
 

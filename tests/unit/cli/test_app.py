@@ -1,4 +1,4 @@
-"""The command line as a whole: starting quickly, failing in one line."""
+"""The command line as a whole: quick starts, errors in one line."""
 
 import json
 import os

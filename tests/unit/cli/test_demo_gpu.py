@@ -1,4 +1,4 @@
-"""`wesemu demo --node cuda`: what the demo makes of the machine's GPUs and its Parabricks."""
+"""`wesemu demo --node cuda`: how it uses the GPUs and Parabricks of the machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`wesemu doctor --gpu`: what is found, what is missing, and what to do."""
+"""`wesemu doctor --gpu`: findings and advice."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`wesemu env` prints what a shell can evaluate."""
+"""`wesemu env` prints lines that a shell can evaluate."""
 
 import subprocess
 

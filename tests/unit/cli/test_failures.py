@@ -1,4 +1,4 @@
-"""Which exit status an error ends with."""
+"""Exit statuses by error."""
 
 import errno
 import subprocess

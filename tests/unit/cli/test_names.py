@@ -1,4 +1,4 @@
-"""Which run a person means."""
+"""Names of runs on the command line: ids, handles, job names, `@last`."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tables in the boxes that scripts for `ags` cut."""
+"""Tables in the format that scripts for `ags` parse."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Progress where nobody watches a terminal: a line for what is new."""
+"""Progress without a terminal: one line for each new state and note."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where the server may listen."""
+"""Addresses on which the server may listen."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""An ignored SIGINT, which `command &` in a script leaves behind, is not passed on."""
+"""An ignored SIGINT, as `command &` in a script leaves it, is not inherited."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""What workflows and servers say cannot steer a terminal."""
+"""Text from workflows and servers cannot control the terminal."""
 
 import json
 import unicodedata

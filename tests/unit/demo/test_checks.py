@@ -1,4 +1,4 @@
-"""The demo finds what is wrong."""
+"""The checks of the demo find errors."""
 
 from dataclasses import replace
 from pathlib import Path

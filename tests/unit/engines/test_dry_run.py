@@ -1,4 +1,4 @@
-"""Dry runs by the real engines: what would run, why it would not, and nothing left behind."""
+"""Dry runs by the real engines: the plan, refusals, and no leftovers."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The engine parameters that may be set, and the many that may not."""
+"""Engine parameters: which are allowed, and which are refused."""
 
 from pathlib import Path
 

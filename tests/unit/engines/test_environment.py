@@ -1,4 +1,4 @@
-"""Which of the server's environment variables tasks see."""
+"""The environment variables of the server that tasks get."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""events.jsonl: what is written is read, whatever a crash has left of it."""
+"""events.jsonl: written records are read, also from a log that a crash has damaged."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""What a caller is told of a failure."""
+"""Failures of tasks and workflows: messages and hints."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every engine's forkserver: what it has imported, and that runs do without it if they have to."""
+"""The forkserver of each engine: preloaded modules, spare processes, runs without it."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The server's end of the forkserver, when the machine does not do as it should."""
+"""The client of the forkserver when processes fail or do not answer."""
 
 import os
 import signal

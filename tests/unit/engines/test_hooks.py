@@ -1,4 +1,4 @@
-"""What hooks and plugin assume about Snakemake; a version that breaks this is not TESTED."""
+"""Contract tests: what hooks and executor plugin assume about Snakemake."""
 
 import inspect
 import logging

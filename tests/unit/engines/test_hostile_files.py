@@ -1,4 +1,4 @@
-"""Files of a run that its workflow has replaced, garbled or filled: read in bounded time."""
+"""Files that a workflow has replaced, damaged or filled are read in bounded time."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A /tmp of one's own, tried on a folder that stands in for the machine's."""
+"""The private /tmp, tried on a folder in place of the machine's."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""engine.json: what a server writes, a run process reads, also after an upgrade."""
+"""engine.json: written by a server, read by run processes of this and later versions."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Who gets a lease next: never more than there is, in order, and wide tasks are not starved."""
+"""The grant algorithm: within the capacity, in order, without starving wide tasks."""
 
 from dataclasses import replace
 from itertools import count

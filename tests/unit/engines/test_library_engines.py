@@ -1,4 +1,4 @@
-"""What CWL's and WDL's engines do alike, with real cwltool and miniwdl."""
+"""The common behaviour of the CWL and WDL engines, with real cwltool and miniwdl."""
 
 import asyncio
 import os

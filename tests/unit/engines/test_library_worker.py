@@ -1,4 +1,4 @@
-"""Parts that the CWL and WDL engines share, and what they rely on in cwltool."""
+"""Shared parts of the CWL and WDL engines, and their assumptions about cwltool."""
 
 import hashlib
 import inspect

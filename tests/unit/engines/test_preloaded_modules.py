@@ -1,4 +1,4 @@
-"""The warm process has imported what the bundled Snakefiles import, and has parsed them."""
+"""Modules and Snakefiles that the forkserver loads for bundled pipelines."""
 
 import inspect
 import io

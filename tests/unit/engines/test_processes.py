@@ -1,4 +1,4 @@
-"""Who a process is, who holds a lock, and that what is to be ended ends."""
+"""Identity of processes, holders of locks, and the end of process trees."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The choice of a sandbox and what its rules cover; the e2e tests attack a real one."""
+"""The choice of a sandbox and its rules; the e2e tests attack a real one."""
 
 import os
 import uuid

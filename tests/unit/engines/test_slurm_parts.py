@@ -1,4 +1,4 @@
-"""What is said to Slurm, and what is made of its answers; no Slurm is needed."""
+"""Command lines for Slurm, and its output, without Slurm."""
 
 import json
 import os

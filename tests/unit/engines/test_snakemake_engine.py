@@ -1,4 +1,4 @@
-"""Real workflows through the engine, in both modes where both can tell."""
+"""Real workflows by the engine, in the modes `warm` and `cli`."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Which jobs of a run share a lease, and when it is given back."""
+"""Which jobs of a run share a lease, and when it is released."""
 
 from pathlib import Path
 

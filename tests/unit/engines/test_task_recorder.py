@@ -1,4 +1,4 @@
-"""The same job keeps its number over launches; attempts and progress go on."""
+"""Jobs keep their numbers over launches; attempts and progress continue."""
 
 from pathlib import Path
 from typing import TypeGuard

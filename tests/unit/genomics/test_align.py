@@ -1,4 +1,4 @@
-"""The alignments are bwa's own, under a header that is the same everywhere."""
+"""Counted and aligned reads: bwa's records, native or from the wheel; failures."""
 
 import json
 import shutil

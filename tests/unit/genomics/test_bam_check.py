@@ -1,4 +1,4 @@
-"""A BAM that is not whole does not count."""
+"""Incomplete BAM files are refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Called variants are compared by what they mean."""
+"""Called variants are compared by their haplotypes, not by their notation."""
 
 import gzip
 import json

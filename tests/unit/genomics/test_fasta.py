@@ -1,4 +1,4 @@
-"""One form of FASTA for all tools: what is repaired, and what is refused with its place."""
+"""FASTA files: which problems are repaired, and which are refused with their position."""
 
 import gzip
 from pathlib import Path

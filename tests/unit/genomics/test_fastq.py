@@ -1,4 +1,4 @@
-"""Every fault that a FASTQ pair can show ends in one error that says which file and record."""
+"""FASTQ pairs: counts, and one error with file and record for every fault."""
 
 import gzip
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""Histograms of bases and qualities: the CPU's against plain counting, and the CUDA kernel's
-against the CPU's in numba's simulator, which is not a GPU and says so."""
+"""Histograms of bases and qualities: the CPU's compared with plain counting, the CUDA kernel's with
+the CPU's in numba's simulator, which is not a GPU."""
 
 import json
 import os

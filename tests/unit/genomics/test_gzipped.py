@@ -1,4 +1,4 @@
-"""gzip data is read whole or an error is raised, by isal and by zlib."""
+"""gzip data is read completely or refused, by isal and by zlib."""
 
 import gzip
 import random

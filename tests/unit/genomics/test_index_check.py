@@ -1,4 +1,4 @@
-"""An index counts only if it was made of the FASTA beside it, whatever names and times say."""
+"""An index is accepted only if it belongs to the FASTA beside it, whatever its name and time."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Contigs that are too long for BAI and TBI get CSI, and that is known before anything runs."""
+"""Contigs that are too long for BAI and TBI get CSI; this is known before anything runs."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A file is in one lane only, whatever it is called."""
+"""A file may be in one lane only, under any name."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""bwa-mem3 gives bwa's records, whatever the threads, or says what to install."""
+"""bwa-mem3 makes bwa's records, with any number of threads; without it the error has advice."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""Ploidy: numbers that a caller can call with, and files as bcftools takes them."""
+"""Ploidy: numbers that a caller supports, and files in the format of bcftools."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Read groups are checked in one place, whatever way they came."""
+"""Read groups are checked in one place, from every source."""
 
 import pytest
 

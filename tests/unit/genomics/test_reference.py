@@ -1,4 +1,4 @@
-"""A reference is indexed once, whole, and never mistaken for another."""
+"""The store of references: indexed once, complete, never mixed up."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""BED files as they come: repaired, or refused with the line; never an empty result."""
+"""BED files: repaired, or refused with the line; never an empty result."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fixtures are reproducible, and their truth is true."""
+"""Fixtures are reproducible, and their truth is right."""
 
 import gzip
 import json

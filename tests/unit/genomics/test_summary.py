@@ -1,4 +1,4 @@
-"""Odd figures are told, ordinary ones are not."""
+"""Warnings of the summary: for unusual figures only."""
 
 import json
 from pathlib import Path

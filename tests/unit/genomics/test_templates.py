@@ -1,4 +1,4 @@
-"""Command templates: every word is one word, and what cannot work is told at the start."""
+"""Templates of own mappers: quoting, and refusals at the start of the server."""
 
 import pytest
 from pydantic import ValidationError

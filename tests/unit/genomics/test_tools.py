@@ -1,4 +1,4 @@
-"""Settings win over PATH, what is new on PATH wins over the wheels; programs start quickly."""
+"""The choice of tools: settings, then PATH, then wheels; quick starts."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Signed requests come in, altered copies do not."""
+"""Signatures of OSS: valid requests are accepted, altered copies refused."""
 
 import hmac
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What counts as a credential, and what stays."""
+"""What counts as a credential, and what stays readable."""
 
 import json
 

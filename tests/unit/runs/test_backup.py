@@ -1,4 +1,4 @@
-"""A data directory in one file, and back."""
+"""Backups of a data directory, and their restoration."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Only what a server has certainly made is deleted from the folder of the runs."""
+"""Clean-up deletes only files that a server has certainly made."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Emulated time runs at its rate and never goes back; these tests never sleep."""
+"""The emulated clock: its rate, and that it never goes back. These tests never sleep."""
 
 import asyncio
 import json

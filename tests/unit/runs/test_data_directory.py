@@ -1,4 +1,4 @@
-"""A directory is used that is empty, ours, or prepared for us; files of others are left alone."""
+"""Which folders a server accepts as its data directory; files of others stay."""
 
 import sqlite3
 from pathlib import Path

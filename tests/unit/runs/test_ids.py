@@ -1,4 +1,4 @@
-"""Ids: seeded where tests want to know them, and never where others must not."""
+"""Ids: reproducible with a seed, unpredictable without."""
 
 import uuid
 

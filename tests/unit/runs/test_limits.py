@@ -1,4 +1,4 @@
-"""What a run may use, and how many runs an owner may have."""
+"""Limits of runs and of owners."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Lists by state, tag and workflow: exact, paged by key, at a cost that does not grow."""
+"""Lists of runs by state, tag and workflow: exact, paged by key, at constant cost."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""Where no file can be opened, runs wait and requests are told so; nothing fails."""
+"""Without free file descriptors, runs wait and requests get an error; nothing fails."""
 
 import errno
 import os

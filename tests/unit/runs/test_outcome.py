@@ -1,4 +1,4 @@
-"""How the end of a run is told."""
+"""The outcome of a run: messages about full disks, and tasks that were open."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Results that are published into a bucket: their digests are on record, pairs stay pairs."""
+"""Publishing into a bucket: digests and metadata of objects; a BAM and its index of one run."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Publishing: all results or none, and never what lies outside the run."""
+"""Publishing: all results or none, and no files outside the run."""
 
 from pathlib import Path
 

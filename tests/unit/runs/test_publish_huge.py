@@ -1,4 +1,4 @@
-"""Publishing can be broken off at any file, is quick for many, and leaves nothing behind."""
+"""Publishing of huge and many files: interruptions, durability, leftovers."""
 
 import contextlib
 import errno

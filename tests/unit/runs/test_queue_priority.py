@@ -1,4 +1,4 @@
-"""What a run's tasks bring with them when they ask for their share of the node."""
+"""The queue priority that tasks of a run take to the lease queue."""
 
 import asyncio
 import json

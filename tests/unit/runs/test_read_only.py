@@ -1,4 +1,4 @@
-"""A disk that becomes read-only, as Linux does after errors: the reason is named everywhere."""
+"""A disk that becomes read-only, as Linux does after errors: every error names the reason."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What becomes of runs when a process vanishes, a server stops, or the index is lost."""
+"""Runs after the loss of a process, a stop of the server, or the loss of the index."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""An index that is missing, empty, old, damaged or another program's; directories that are gone."""
+"""Indexes that are missing, empty, old, damaged or another program's; missing run directories."""
 
 import asyncio
 import shlex

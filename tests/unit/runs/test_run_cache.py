@@ -1,4 +1,4 @@
-"""Runs that have ended are kept as objects, and never after they were removed."""
+"""The cache of ended runs; removed runs leave it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable

@@ -1,4 +1,4 @@
-"""Names that cannot leave the run directory, and attachments that arrive in pieces."""
+"""Names that stay inside the run directory, and streamed attachments."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What is told of a run, and when."""
+"""The figures of a run, and when they are known."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The queue in the index: what comes next, read without the rest of the queue."""
+"""The queue of runs in the index: the next run, without reading the whole queue."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

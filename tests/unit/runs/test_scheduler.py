@@ -1,4 +1,4 @@
-"""Which queued runs begin: by service level, then age; none waits for a lower level."""
+"""The order of starts: by service level, then age; no run waits for a lower level."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A run's life in the core, with the scripted engine."""
+"""RunService: submitting, canceling, removing and listing runs, with the scripted engine."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""The service level table and formula of AGS's billing page."""
+"""Service levels and prices: the table and formula of AGS's billing page."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

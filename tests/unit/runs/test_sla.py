@@ -1,4 +1,4 @@
-"""When runs end by their service level, told by the emulated clock."""
+"""The end of runs by their service level, on the emulated clock."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

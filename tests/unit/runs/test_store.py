@@ -1,4 +1,4 @@
-"""The index: durable, moved by compare-and-set, paged by key."""
+"""The index: durable, changed by compare-and-set, paged by key."""
 
 import asyncio
 import sqlite3

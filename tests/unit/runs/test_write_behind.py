@@ -1,4 +1,4 @@
-"""Tasks and tags on their way to an index that has no room."""
+"""Tasks and tags that wait for an index without space."""
 
 import asyncio
 from datetime import UTC, datetime

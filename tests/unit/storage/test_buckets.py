@@ -1,4 +1,4 @@
-"""Buckets are folders: what lies in them is found, and no key leaves its bucket."""
+"""Buckets are folders: their files are found, and no key leaves its bucket."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The cache: fetched once, shared, checked with the server, bounded."""
+"""The cache of inputs: fetched once, shared, revalidated, bounded."""
 
 import asyncio
 import os

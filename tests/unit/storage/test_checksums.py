@@ -1,4 +1,4 @@
-"""Checksums in headers, as the services write them."""
+"""Checksums in response headers of the services."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""CRC-64 as OSS has it."""
+"""The CRC-64 of OSS."""
 
 import crcmod
 import pytest

@@ -1,4 +1,4 @@
-"""Fetching by HTTP: breaks, lies and bad addresses."""
+"""Downloads by HTTP: interruptions, wrong responses, forbidden addresses."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""A folder of reads is taken apart into the lanes of one sample."""
+"""The lanes of one sample in a folder of reads."""
 
 from pathlib import Path
 

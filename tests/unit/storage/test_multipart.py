@@ -1,4 +1,4 @@
-"""Parts come in any order, outlast the server and become one object, once."""
+"""Multipart uploads: parts in any order, restarts, one object."""
 
 import hashlib
 from pathlib import Path

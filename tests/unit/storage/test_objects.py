@@ -1,4 +1,4 @@
-"""Objects are files, written whole or not at all; what a file cannot tell lies beside it."""
+"""Objects: files that are written completely or not at all, and their records."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a source tells of itself before anybody is asked."""
+"""Remote sources: the server of a URL or bucket, and cancelled calls."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Snapshots as files: what is refused, and how paths are replaced."""
+"""Snapshot files: refusals, and the replacement of paths."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A server that trickles is left; one that is merely slow is not."""
+"""The minimum throughput: stalled downloads are ended, slow ones continue."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Results on their way to a remote bucket, against S3 (moto) and OSS (wesemu's own API)."""
+"""Uploads of results to a remote bucket: S3 (moto) and OSS (wesemu's own API)."""
 
 import asyncio
 import hashlib

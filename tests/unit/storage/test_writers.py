@@ -1,4 +1,4 @@
-"""Several writers of one key: each is told what it wrote itself, and readers see whole pairs."""
+"""Concurrent writers of one key: each gets the info of its own write; readers see whole objects."""
 
 import hashlib
 import json

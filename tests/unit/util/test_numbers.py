@@ -1,4 +1,4 @@
-"""Whole numbers that callers write."""
+"""Parsing of whole numbers in requests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which URLs a server may be sent to by its callers."""
+"""The guard of addresses: URLs that callers may make the server fetch."""
 
 from ipaddress import IPv6Address, ip_network
 from typing import Any

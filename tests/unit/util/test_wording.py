@@ -1,4 +1,4 @@
-"""Errors of the system, of JSON and of pydantic in plain words."""
+"""Plain messages for errors of the system, of JSON and of pydantic."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What a bundled pipeline is told of GPUs: its accelerator on cuda, and nothing on the CPU."""
+"""GPU settings in the configuration of a bundled pipeline: only on a CUDA node."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""References made ready: one thread for a file, whatever it is called."""
+"""Indexing of references: one thread for a file, under any name."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""A location has one kind, which is read from its text alone."""
+"""Locations: the kind of each is determined by its text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What settings add to a pipeline's configuration."""
+"""Parameters of the pipelines, and what settings add to their configuration."""
 
 from pathlib import Path
 

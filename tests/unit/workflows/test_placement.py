@@ -1,4 +1,4 @@
-"""Where a run is carried out: node = auto, cpu or cuda, and what happens without a GPU."""
+"""Placement: node = auto, cpu or cuda, and runs without a GPU."""
 
 from dataclasses import replace
 from pathlib import Path

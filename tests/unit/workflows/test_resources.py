@@ -1,4 +1,4 @@
-"""How many cores a run may use at a time."""
+"""The engine parameter `cores`: how many cores a run may use."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a pipeline leaves to be told is told in the caller's words."""
+"""Results and failures of a pipeline, with the caller's names of files."""
 
 import json
 from pathlib import Path

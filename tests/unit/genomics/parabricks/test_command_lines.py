@@ -1,5 +1,6 @@
-"""The exact words of every command: what is changed here is changed for whole genomes on cards
-that cannot be tried here."""
+"""The exact command lines of Parabricks.
+
+A change here changes runs of whole genomes on GPUs, which cannot be tried here."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every known end of pbrun is told with its cure."""
+"""Every known failure of pbrun is recognised and has a hint."""
 
 import pytest
 

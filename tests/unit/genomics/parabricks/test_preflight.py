@@ -1,4 +1,4 @@
-"""What is looked at before pbrun starts, with stand-ins for the programs that are asked."""
+"""Checks before pbrun starts, with stand-ins for the programs."""
 
 from collections import namedtuple
 from pathlib import Path

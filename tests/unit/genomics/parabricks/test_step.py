@@ -1,4 +1,4 @@
-"""A step that is refused says why in its fault file, and leaves the faults of others alone."""
+"""Refused and failed steps of Parabricks: reasons in the fault file."""
 
 import json
 from pathlib import Path
