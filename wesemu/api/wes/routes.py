@@ -317,7 +317,7 @@ class WesHandlers:
                 assert_never(result)
 
     async def resume(self, request: web.Request) -> web.Response:
-        """Submit the request of a run that has ended again, with its finished files (extension)."""
+        """Submit the request of an ended run once more, with its finished files (extension)."""
         body = _read_resume(await self._submissions.read_text(request))
         owner = request[OWNER]
         asked, draft = await resume_draft(
