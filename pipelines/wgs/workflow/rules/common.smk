@@ -1,6 +1,6 @@
 from wesemu.errors import WesemuError
 from wesemu.genomics.fasta import is_gzip
-from wesemu.genomics.regions import DIPLOID, check_ploidy, parse_ploidy
+from wesemu.genomics.ploidy import DIPLOID, check_ploidy, parse_ploidy
 from wesemu.genomics.regions import count_bases, read_targets
 
 BCFTOOLS = TOOLS.bcftools.shell
