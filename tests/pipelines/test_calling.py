@@ -149,14 +149,19 @@ def test_callers_that_cannot_be_installed_get_ploidy_and_targets(
 
 
 def test_the_depth_on_targets_is_samtools(workflow, sample, tmp_path):
+    """Targets on a contig without reads count, too."""
+    reference = SAMPLE_S.write_reference(tmp_path / "ref.fa")
+    with reference.open("a") as file:
+        file.write(">silent\n" + "ACGGTTCA" * 50 + "\n")
     targets = tmp_path / "targets.bed"
-    targets.write_text("c1\t0\t50\nc1\t40\t1300\n")
+    targets.write_text("c1\t0\t50\nc1\t40\t1300\nsilent\t100\t300\n")
     run = workflow("wgs")
-    results = run.succeed(sample | {"targets": str(targets)})
+    results = run.succeed(sample | {"reference": str(reference), "targets": str(targets)})
     summary = check_summary(run.snakefile, results)["targets"]
     depths = pysam.depth("-a", "-J", "-r", "c1:1-1300", str(results / "aligned.bam")).split()[2::3]
-    assert summary["bases"] == len(depths) == 1300
-    assert summary["mean_depth"] == round(sum(map(int, depths)) / 1300, 2)
+    assert len(depths) == 1300
+    assert summary["bases"] == 1500
+    assert summary["mean_depth"] == round(sum(map(int, depths)) / 1500, 2)
     left = {path.name for path in results.iterdir()}
     assert not {"target_depths.txt", "target_reads.txt"} & left
 

@@ -23,11 +23,13 @@ BAD_INPUT = 65
 
 
 def cut(intervals: Iterable[Interval], number: int, slices: int) -> list[Interval]:
-    """Return slice `number` (from 1) of `slices` equal ones; the intervals count end to end."""
+    """Return slice `number` (from 1) of `slices`; the intervals count end to end.
+
+    The sizes differ by one base at most, so no slice is empty while there is a base for each.
+    """
     whole = list(intervals)
     bases = sum(each.end - each.start for each in whole)
-    size = -(-bases // slices)
-    first, last = (number - 1) * size, number * size
+    first, last = (number - 1) * bases // slices, number * bases // slices
     result, done = [], 0
     for each in whole:
         start, end = max(0, first - done), min(each.end - each.start, last - done)

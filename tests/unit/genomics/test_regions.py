@@ -101,6 +101,16 @@ def test_slices_have_every_base_once():
         assert bases == [(each.contig, n) for each in whole for n in range(each.start, each.end)]
 
 
+@pytest.mark.parametrize(("bases", "slices"), [(9, 8), (20, 8), (1000, 103), (8, 8)])
+def test_no_slice_is_empty_while_there_are_bases_for_all(bases, slices):
+    """freebayes refuses an empty file."""
+    whole = [Interval("c1", 0, 5), Interval("c2", 7, 2 + bases)]
+    sizes = [count_bases(cut(whole, number, slices)) for number in range(1, slices + 1)]
+    assert sum(sizes) == bases
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_what_a_caller_sees_of_a_slice_ends_with_the_contig():
     pieces = [Interval("c1", 50, 60), Interval("c1", 75, 80), Interval("c2", 0, 10)]
     seen = widened(pieces, 10, {"c1": 85, "c2": 300})

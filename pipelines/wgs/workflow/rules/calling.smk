@@ -65,7 +65,8 @@ if TARGETS:
             samtools=SAMTOOLS,
         shell:
             "("
-            " {params.samtools} depth -a -J -b {input.targets} {input.bam} |"
+            # -aa: -a leaves out targets on contigs without reads
+            " {params.samtools} depth -aa -J -b {input.targets} {input.bam} |"
             " awk '{{ bases[$3]++ }} END {{ for (depth in bases) print depth, bases[depth] }}' |"
             " sort -n > {output.depths};"
             # 0xF04: unmapped, secondary, failed, duplicate, supplementary
