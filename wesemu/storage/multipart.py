@@ -112,7 +112,8 @@ class MultipartUploads:
         *,
         overwrite: bool = True,
     ) -> ObjectInfo:
-        """Join the `named` parts (number, ETag), or all parts, to the object.
+        """Join the `named` parts (number, ETag), or all parts, to the object. An upload without
+        parts becomes an empty object.
 
         Idempotent, for clients that lost the first response. Raise UploadNotFound, PartsUnordered,
         PartMissing, PartTooSmall, ObjectExists.

@@ -30,7 +30,7 @@ Kind = Literal["Normal", "Multipart", "Appendable"]
 class ObjectRecord:
     """Digests and metadata of an object.
 
-    `etag` is the upper-case MD5 of the object; for multipart uploads the MD5 of the parts' MD5s,
+    `etag` is the upper-case MD5 of the object; for multipart uploads the MD5 of the parts' ETags,
     `-` and the number of parts. `headers` are returned unchanged (Content-Type, …). `metadata` is
     the user's own, without prefix. `upload` is the id of the multipart upload.
     """

@@ -35,6 +35,8 @@ async def test_buckets_are_made_told_and_removed(client: Client, root: Path) -> 
     info = await read(await client.get("/oss/new-one?bucketInfo"))
     assert info.xml.findtext("Bucket/Name") == "new-one"
     assert info.xml.findtext("Bucket/AccessControlList/Grant") == "private"
+    for feature in ("AccessMonitor", "CrossRegionReplication", "TransferAcceleration"):
+        assert info.xml.findtext(f"Bucket/{feature}") == "Disabled"
     assert (await client.delete("/oss/new-one")).status == 204
     assert not (root / "new-one").exists()
     gone = await read(await client.get("/oss/new-one?bucketInfo"))

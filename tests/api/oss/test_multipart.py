@@ -1,5 +1,6 @@
 """Multipart uploads over HTTP."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ async def put(client: Client, upload: str, number: int, data: bytes) -> str:
     url = f"/oss/genes/a.bam?partNumber={number}&uploadId={upload}"
     got = await read(await client.put(url, data=data))
     assert got.status == 200
+    md5 = base64.b64decode(got.headers["Content-MD5"])
+    assert got.headers["ETag"] == f'"{md5.hex().upper()}"'
     return got.headers["ETag"]
 
 

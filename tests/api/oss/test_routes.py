@@ -92,6 +92,17 @@ async def whole(aiohttp_client: AiohttpClient, app: web.Application) -> Client:
     return await aiohttp_client(app)
 
 
+@pytest.mark.parametrize("headers", [V1, {"User-Agent": "aliyun-sdk-go/v3.0.2/ossutil-v1.7.19"}])
+@pytest.mark.parametrize("path", ["/", "/?marker&prefix"])
+async def test_oss_clients_list_buckets_where_browsers_get_the_dashboard(
+    whole: Client, path: str, headers: dict[str, str]
+) -> None:
+    got = await read(await whole.get(path, headers=headers, allow_redirects=False))
+    assert got.xml.findtext("Buckets/Bucket/Name") == "genes"
+    browser = await whole.get(path, allow_redirects=False)
+    assert (browser.status, browser.headers["Location"]) == (302, "/ui/")
+
+
 @pytest.mark.parametrize(
     "headers",
     [{}, V1, {"x-oss-date": "x"}, {"User-Agent": "aliyun-sdk-python/2.19.1"}],

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 KEY_ID = "LTAIexample"
@@ -36,14 +37,17 @@ def sign_v2(method: str, resource: str, query: str, headers: Mapping[str, str]) 
 
 
 def sign_v4(method: str, resource: str, query: str, headers: Mapping[str, str]) -> str:
-    """Adds the header `host` to what is signed; `query` is in canonical form."""
+    """Adds the header `host` to what is signed; `query` is in canonical form.
+
+    Without `x-oss-date` the header `date` is signed, as it is written."""
     signed = ("content-md5", "content-type", "host")
     names = sorted(n for n in headers if n.startswith("x-oss-") or n in signed)
     canonical = f"{method}\n{quote(resource, safe='/-_.~')}\n{query}\n"
     canonical += "".join(f"{name}:{headers[name]}\n" for name in names)
     canonical += f"\nhost\n{headers['x-oss-content-sha256']}"
-    time = headers["x-oss-date"]
-    scope = f"{time[:8]}/{SCOPE}"
+    time = headers.get("x-oss-date") or headers["date"]
+    day = time[:8] if time[:1].isdigit() else f"{parsedate_to_datetime(time):%Y%m%d}"
+    scope = f"{day}/{SCOPE}"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     key = f"aliyun_v4{SECRET}".encode()
     for step in scope.split("/"):

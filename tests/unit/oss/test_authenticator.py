@@ -90,6 +90,19 @@ def test_a_signed_request_comes_in(authenticator: OssAuthenticator, version: int
     assert authenticator.check(*signed(version)) == Owner(KEY_ID)
 
 
+def test_version_4_may_sign_the_header_date(authenticator: OssAuthenticator) -> None:
+    """ossutil 1.7 sends no `x-oss-date`."""
+    call, headers = signed(4)
+    del headers["x-oss-date"]
+    headers["date"] = DATE
+    headers["authorization"] = sign_v4("POST", "/genes/a/ü +.fq", CANONICAL, headers)
+    assert authenticator.check(call, headers) == Owner(KEY_ID)
+    other_day = headers["authorization"].replace("/20260301/", "/20260302/")
+    assert other_day != headers["authorization"]
+    assert refused(authenticator, call, {**headers, "authorization": other_day}) == "AccessDenied"
+    assert refused(authenticator, call, {**headers, "date": "today"}) == "AccessDenied"
+
+
 @pytest.mark.parametrize("version", [1, 2, 4])
 @pytest.mark.parametrize(
     "altered",

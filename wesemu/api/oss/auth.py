@@ -25,20 +25,25 @@ V4 = "OSS4-HMAC-SHA256"
 _V1_AUTHORIZATION = re.compile(r"OSS ([^:\s]+):(\S+)")
 _FIELD = re.compile(r"([A-Za-z]+)[:=]([^,\s]+)")
 _ALWAYS_SIGNED = ("content-type", "content-md5")
-_SUBRESOURCE_NAMES = """accessPoint accessPointPolicy acl append asyncFetch bucketArchiveDirectRead
-    bucketInfo callback callback-var cname comp continuation-token cors delete encryption endTime
-    group httpsConfig inventory inventoryId lifecycle link live location logging metaQuery
-    objectInfo objectMeta partNumber policy position publicAccessBlock qos qosInfo qosRequester
-    redundancyTransition referer regionList replication replicationLocation replicationProgress
-    requestPayment requesterQosInfo resourceGroup resourcePool resourcePoolBuckets
-    resourcePoolInfo response-cache-control response-content-disposition
-    response-content-encoding response-content-language response-content-type response-expires
-    restore security-token sequential startTime stat status style styleName symlink tagging
-    transferAcceleration uploadId uploads versionId versioning versions vod website worm
-    wormExtend wormId x-oss-ac-forward-allow x-oss-ac-source-ip x-oss-ac-subnet-mask
-    x-oss-ac-vpc-id x-oss-access-point-name x-oss-async-process x-oss-process
-    x-oss-redundancy-transition-taskid x-oss-request-payer x-oss-target-redundancy-type
-    x-oss-traffic-limit x-oss-write-get-object-response"""
+_SUBRESOURCE_NAMES = """accessPoint accessPointConfigForObjectProcess
+    accessPointForObjectProcess accessPointPolicy accessPointPolicyForObjectProcess acl append
+    asyncFetch bucketArchiveDirectRead bucketInfo callback callback-var cleanRestoredObject
+    cloudboxes cname comp continuation-token cors delete encryption endTime group httpsConfig
+    img inventory inventoryId legalHold lifecycle link live location logging metaQuery
+    objectInfo objectMeta objectWorm overwriteConfig partNumber policy policyStatus position
+    publicAccessBlock qos qosInfo qosRequester redundancyTransition referer regionList
+    replication replicationLocation replicationProgress requesterQosInfo requestPayment
+    resourceGroup resourcePool resourcePoolBuckets resourcePoolInfo response-cache-control
+    response-content-disposition response-content-encoding response-content-language
+    response-content-type response-expires responseHeader restore retention rtc seal
+    security-token sequential startTime stat status style styleName symlink tagging
+    transferAcceleration udf udfApplication udfApplicationLog udfId udfImage udfImageDesc
+    udfName uploadId uploads userDefinedLogFieldsConfig versionId versioning versions vod
+    website withHashContext worm wormExtend wormId x-oss-ac-forward-allow x-oss-ac-source-ip
+    x-oss-ac-subnet-mask x-oss-ac-vpc-id x-oss-access-point-name x-oss-async-process
+    x-oss-enable-md5 x-oss-enable-sha1 x-oss-enable-sha256 x-oss-hash-ctx x-oss-md5-ctx
+    x-oss-process x-oss-redundancy-transition-taskid x-oss-request-payer
+    x-oss-target-redundancy-type x-oss-traffic-limit x-oss-write-get-object-response"""
 SUBRESOURCES = frozenset(_SUBRESOURCE_NAMES.split())
 """The parts of a query that V1 signs, as listed in the official SDKs."""
 
@@ -78,8 +83,7 @@ def read_signature(call: OssRequest, headers: Mapping[str, str]) -> OssSignature
         return OssSignature(2, key_id, value, headers.get("date", ""), additional=additional)
     if scheme == V4:
         key_id, _, scope = fields.get("Credential", "").partition("/")
-        date = headers.get("x-oss-date", "")
-        return OssSignature(4, key_id, value, date, additional=additional, scope=scope)
+        return OssSignature(4, key_id, value, time, additional=additional, scope=scope)
     return None
 
 
@@ -261,8 +265,11 @@ class OssAuthenticator:
 
     def _check_time(self, signature: OssSignature) -> None:
         now = self._clock.now()
-        if signature.version == 4 and not signature.scope.startswith(signature.time[:8] + "/"):
-            raise _denied("The date in Credential differs from x-oss-date.")
+        if signature.version == 4:
+            # ossutil signs with V4 and sends no x-oss-date, only Date
+            day = f"{_parse_time(signature.time):%Y%m%d}"
+            if not signature.scope.startswith(f"{day}/"):
+                raise _denied("The date in Credential differs from x-oss-date or Date.")
         if signature.expires is not None:
             if signature.version == 4 and _parse_time(signature.time) - now > SKEW:
                 raise _denied("Request is not valid yet.")

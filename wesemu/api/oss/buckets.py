@@ -72,6 +72,8 @@ class BucketHandlers:
         bucket.append(responses.owner(request))
         bucket.append(responses.element("AccessControlList", responses.element("Grant", "private")))
         bucket.append(responses.element("DataRedundancyType", "LRS"))
+        for feature in ("AccessMonitor", "CrossRegionReplication", "TransferAcceleration"):
+            bucket.append(responses.element(feature, "Disabled"))
         return responses.answer("BucketInfo", bucket)
 
     async def statistics(self, request: web.Request) -> web.Response:

@@ -17,6 +17,7 @@ from wesemu.api.oss.streaming import (
     ObjectResponse,
     check_conditions,
     checksums,
+    md5_header,
     object_headers,
     open_source,
     read_parts,
@@ -53,7 +54,7 @@ class ObjectHandlers:
             info = await asyncio.to_thread(
                 self._store.put, call.bucket, call.key, target, record, overwrite=overwrite
             )
-        return web.Response(headers=checksums(info))
+        return web.Response(headers=checksums(info) | md5_header(info.etag))
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """GetObject; HeadObject is the same without the body."""
@@ -221,7 +222,7 @@ class MultipartHandlers:
             part = await asyncio.to_thread(
                 self._uploads.put_part, call.bucket, call.key, upload_id, number, target, digests
             )
-        response = _copied_part(part) if copied else web.Response()
+        response = _copied_part(part) if copied else web.Response(headers=md5_header(part.etag))
         response.headers["ETag"] = f'"{part.etag}"'
         if part.crc64 is not None:
             response.headers[CRC64] = str(part.crc64)

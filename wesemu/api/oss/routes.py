@@ -35,10 +35,19 @@ Operations = dict[tuple[Level, str, frozenset[str]], tuple[str, Handler]]
 
 _MODIFIERS = frozenset(
     {
-        *("continuation-token", "position", "security-token", "sequential"),
-        *("x-oss-request-payer", "x-oss-traffic-limit"),  # without effect, as the headers
+        "continuation-token",
+        "position",
+        "security-token",
+        "sequential",
+        "x-oss-request-payer",
+        "x-oss-traffic-limit",
     }
 )
+"""Signed parameters that select no other operation."""
+
+_UNSIGNED_SUBRESOURCES = frozenset({"accessmonitor", "dataPipeline", "regions"})
+"""Sub-resources that the SDKs do not sign with V1."""
+
 _COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 """Names of the operations if the request has `x-oss-copy-source`."""
 
@@ -51,10 +60,15 @@ _HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
     "x-oss-object-worm-retain-until-date": frozenset(),
     "x-oss-server-side-encryption-key-id": frozenset(),
     "x-oss-tagging": frozenset({""}),
-    "x-oss-tagging-directive": frozenset({"copy"}),
+    "x-oss-tagging-directive": frozenset({"copy", "replace"}),  # without tags, both mean none
     "x-oss-website-redirect-location": frozenset(),
 }
 """Headers for features that are not emulated, with the values that change nothing."""
+
+_CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+"""OSS has no conditional writes. `x-oss-forbid-overwrite` replaces `If-None-Match: *`."""
+
+_ENCRYPTIONS = ("AES256", "KMS", "SM4")
 
 
 class OssHandlers:
@@ -77,9 +91,7 @@ class OssHandlers:
         operation = self._operations.get((call.level, call.method, subresources))
         if operation is None:
             raise _unknown(call, subresources)
-        for name, harmless in _HARMLESS_VALUES.items():
-            if name in request.headers and request.headers[name].lower() not in harmless:
-                raise not_implemented(f"the header {name}")
+        _check_headers(call, request.headers)
         _, handler = operation
         return await handler(request)
 
@@ -141,9 +153,27 @@ def _is_subresource(call: OssRequest, name: str) -> bool:
     value counts: to ignore an unknown one could change the wrong thing."""
     if name in _MODIFIERS or name.startswith(("response-", "x-oss-ac-")):
         return False
-    if name in SUBRESOURCES:
+    if name in SUBRESOURCES or name in _UNSIGNED_SUBRESOURCES:
         return True
     return call.method not in ("GET", "HEAD") and not call.query[name]
+
+
+def _check_headers(call: OssRequest, headers: Mapping[str, str]) -> None:
+    """Raise OssRefused for headers whose effect is not emulated, and for unknown encryption."""
+    for name, harmless in _HARMLESS_VALUES.items():
+        if name in headers and headers[name].lower() not in harmless:
+            raise not_implemented(f"the header {name}")
+    if call.level == "object" and call.method in ("PUT", "POST"):
+        for name in _CONDITIONS:
+            if name in headers:
+                raise not_implemented(f"the header {name} of a write")
+    algorithm = headers.get("x-oss-server-side-encryption", "AES256")
+    if algorithm not in _ENCRYPTIONS:
+        raise OssRefused(
+            400,
+            "InvalidEncryptionAlgorithmError",
+            f"x-oss-server-side-encryption is {algorithm[:40]!r}, not {', '.join(_ENCRYPTIONS)}",
+        )
 
 
 def _unknown(call: OssRequest, subresources: frozenset[str]) -> OssRefused:
@@ -185,11 +215,12 @@ class OssDialect(Dialect):
 
         S3 clients are included: `authenticate` explains that the server does not speak S3. A path
         of another API belongs to OSS only if the host names a bucket and the request has an OSS
-        signature.
+        signature. The exception is `/`, the dashboard's address and that of ListBuckets: no
+        browser sends what OSS clients send.
         """
         if is_prefixed(request):
             return True
-        if any(dialect.owns(request) for dialect in self._others):
+        if request.path != "/" and any(dialect.owns(request) for dialect in self._others):
             return is_signed(request) and bucket_of_host(request) != ""
         return is_marked(request) or is_s3(request)
 

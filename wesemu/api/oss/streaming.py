@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element
 
@@ -159,9 +159,12 @@ class CopySource:
 
 
 def source_name(request: web.Request) -> tuple[str, str]:
-    """Return bucket and key of the source. Raises InvalidRequest."""
+    """Return bucket and key of the source. A plus sign is a space, as the Go SDK sends it.
+
+    Raises InvalidRequest.
+    """
     sent = request.headers[SOURCE].partition("?")[0]
-    bucket, _, key = unquote(sent, errors="surrogateescape").removeprefix("/").partition("/")
+    bucket, _, key = unquote_plus(sent, errors="surrogateescape").removeprefix("/").partition("/")
     if not bucket or not key:
         raise InvalidRequest(f"{SOURCE} is {sent[:80]!r}, not /<bucket>/<key>")
     return bucket, key
@@ -275,9 +278,16 @@ def object_headers(info: ObjectInfo) -> dict[str, str]:
     }
     if record.kind == "Appendable":
         headers["x-oss-next-append-position"] = str(info.size)
-    elif record.kind == "Normal" and record.etag is not None:
-        headers["Content-MD5"] = base64.b64encode(bytes.fromhex(record.etag)).decode()
+    elif record.kind == "Normal":
+        headers |= md5_header(info.etag)
     return headers
+
+
+def md5_header(etag: str) -> dict[str, str]:
+    """Return Content-MD5 for the ETag of a Normal object or a part, if that is an MD5."""
+    if "-" in etag:
+        return {}
+    return {"Content-MD5": base64.b64encode(bytes.fromhex(etag)).decode()}
 
 
 def checksums(info: ObjectInfo) -> dict[str, str]:
