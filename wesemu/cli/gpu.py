@@ -127,7 +127,7 @@ def check_gpus(
     *,
     in_use: Collection[int] = (),
 ) -> Iterator[HealthCheck]:
-    """Check the driver and each GPU that is lent, with notes about the others.
+    """Check the driver and each GPU that tasks may lease, with notes about the others.
 
     `look` replaces NVML in tests. `in_use` are the GPUs that tasks lease at the moment.
     """
@@ -181,7 +181,7 @@ def run_selftests(
     look: Callable[[], Inventory] | None = None,
     reads: int = _READS,
 ) -> Iterator[HealthCheck]:
-    """Run the workflow gpu-selftest on each GPU that is lent and found, one after the other."""
+    """Run the workflow gpu-selftest on each detected GPU that tasks may lease, one by one."""
     inventory = _take_inventory(look)
     found = {gpu.index for gpu in inventory.gpus}
     lent = choose_gpus(settings, look=lambda: inventory).gpus

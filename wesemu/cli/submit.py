@@ -152,7 +152,7 @@ def submit(
 
 
 def type_of(url: str) -> str:
-    """Return the workflow type that a file name or URL tells, SMK if it tells none."""
+    """Return the workflow type by the suffix of a file name or URL; SMK for other suffixes."""
     path = url.partition("?")[0].partition("#")[0].lower()
     return next((kind for kind in ("CWL", "WDL") if path.endswith(f".{kind.lower()}")), "SMK")
 

@@ -77,7 +77,7 @@ class AgsOperations:
         ]
 
     async def job(self, name: str) -> JobDetail:
-        """DescirbeWorkflow."""
+        """DescirbeWorkflow. Return the job with its figures."""
         answer = await self._transport.call("GET", _path(name))
         echoed = json.loads(text(answer, "user_input_data") or "{}")
         return JobDetail(
@@ -105,7 +105,7 @@ class AgsOperations:
         )
 
     async def cancel(self, name: str) -> None:
-        """CancelWorkflow."""
+        """CancelWorkflow. An ended job stays unchanged."""
         await self._transport.call("PUT", _path(name), body={"action": "cancel"})
 
     async def remove(self, name: str) -> None:

@@ -342,11 +342,11 @@ class AgsJobs:
         return self._client.call(lambda client: client.ags.jobs(limit=limit))
 
     def job(self, name: str) -> JobDetail:
-        """DescirbeWorkflow."""
+        """DescirbeWorkflow. Return the job with its figures."""
         return self._client.call(lambda client: client.ags.job(name))
 
     def cancel(self, name: str) -> None:
-        """CancelWorkflow."""
+        """CancelWorkflow. An ended job stays unchanged."""
         self._client.call(lambda client: client.ags.cancel(name))
 
     def remove(self, name: str) -> None:

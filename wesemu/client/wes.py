@@ -230,11 +230,11 @@ class WesOperations:
                 return found[:limit]
 
     async def run(self, run_id: str) -> RunDetail:
-        """GetRunLog."""
+        """GetRunLog. Return the run with its tasks, outputs and figures."""
         return _detail(await self._transport.call("GET", _path(run_id)))
 
     async def state(self, run_id: str) -> RunState:
-        """GetRunStatus."""
+        """GetRunStatus. Return the state."""
         return _state(await self._transport.call("GET", f"{_path(run_id)}/status"))
 
     async def follow(self, run_id: str) -> AsyncIterator[RunDetail]:
@@ -247,7 +247,7 @@ class WesOperations:
             await asyncio.sleep(pause)
 
     async def cancel(self, run_id: str) -> None:
-        """CancelRun."""
+        """CancelRun. An ended run stays unchanged."""
         await self._transport.call("DELETE", _path(run_id))
 
     async def remove(self, run_id: str) -> None:

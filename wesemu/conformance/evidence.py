@@ -157,7 +157,7 @@ async def _watch(
 
 
 async def _observe(probe: WesProbe, trace: RunTrace, run_id: str) -> str | None:
-    """Read the state of a run. Return None if the server does not tell it."""
+    """Return the state of a run, or None if no response has it."""
     answer = await probe.ask("GET", "runs", run_id, "status")
     trace.statuses.append(answer)
     state = answer.word("state") if answer.status == 200 else None

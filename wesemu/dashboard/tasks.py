@@ -160,7 +160,7 @@ def steps(tasks: Sequence[TaskLog]) -> list[JsonObject]:
 
 
 def needs_of(tasks: Sequence[TaskLog]) -> dict[str, set[str]]:
-    """Return which rules each rule needs, as far as the engine tells.
+    """Return which rules each rule needs, as far as the engine reports them.
 
     All attempts count: after a restart, an attempt names only the tasks of its own launch.
     """

@@ -100,7 +100,7 @@ def page_query(
 
 
 def _ranges(selection: Selection) -> list[_Range]:
-    """Return disjoint ranges."""
+    """Return disjoint ranges of indexes that together have the runs of `selection`."""
     states = [state.value for state in dict.fromkeys(selection.states)]
     workflows = list(dict.fromkeys(selection.workflows))
     if selection.tags:
@@ -299,7 +299,7 @@ class RunStore:
         before: int | None = None,
         selection: Selection = EVERYTHING,
     ) -> HeadPage:
-        """As `page`."""
+        """Return the heads of the runs that `page` would return."""
         query, values = page_query(owner, selection, before, size + 1, "id, sequence, state")
         rows = await self._database.rows(query, values)
         heads = tuple(_head(row) for row in rows[:size])

@@ -43,7 +43,7 @@ async def _temporary_folder(data: DataDirectory) -> AsyncIterator[Path]:
 async def _receive_body(
     request: web.Request, file: Path, progress: Callable[[int], None] = lambda size: None
 ) -> None:
-    """As `receive`, for the body of a request."""
+    """Write the body of a request to `file`. Raises as `receive` does."""
     chunks = request.content.iter_chunked(_CHUNK)
     await receive(chunks, file, size=request.content_length or 0, progress=progress)
 
