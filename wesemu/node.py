@@ -24,7 +24,7 @@ class GpuSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    index: int = Field(ge=0)
+    index: int = Field(ge=0, le=1023)
     """Its number as in `nvidia-smi`."""
 
     name: str | None = None
@@ -37,8 +37,10 @@ class GpuSettings(BaseModel):
     """The version of the driver."""
 
 
-GpuIndex = Annotated[int, Field(ge=0)]
-GpuList = Literal["auto"] | GpuIndex | list[GpuIndex] | list[GpuSettings]
+GpuIndex = Annotated[int, Field(ge=0, le=1023)]
+GpuList = (
+    Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] | list[GpuIndex] | list[GpuSettings]
+)
 
 
 def _no_index_twice(gpus: GpuList) -> GpuList:

@@ -10,6 +10,8 @@ def main() -> None:
     """Run the command line with the arguments of this process and exit with its status."""
     take_interrupts()
     open_streams()
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - pathlib raises RuntimeError
+        os.environ["HOME"] = "/"  # as docker does for a user without an entry in /etc/passwd
     from wesemu.cli.app import execute  # `import wesemu.cli` loads nothing else
 
     execute()

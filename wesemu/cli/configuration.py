@@ -96,11 +96,12 @@ def load_settings(**flags: object) -> "Settings":
 
 def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file: Path) -> str:
     """Return an error message: one line for each wrong setting, and a heading if several."""
+    from wesemu.settings import read_file
     from wesemu.util.text import validation_reasons
 
-    lines = []
+    lines, content = [], read_file(file)
     for key, reason in validation_reasons(error).items():
-        source = source_of(key, flags, file)
+        source = source_of(key, flags, file, content)
         named = source.startswith("--") and "." not in key
         lines.append(
             f"{source}: {reason}" if named else f"{source}: {key or 'the settings'}: {reason}"
@@ -110,8 +111,11 @@ def _wrong_settings(error: "ValidationError", flags: Mapping[str, object], file:
     )
 
 
-def source_of(key: str, flags: Mapping[str, object], file: Path) -> str:
-    """Return where a setting comes from: a flag, a variable, the file, or "default"."""
+def source_of(key: str, flags: Mapping[str, object], file: Path, content: Mapping[str, Any]) -> str:
+    """Return where a setting comes from: a flag, a variable, the file, or "default".
+
+    `content` is what `file` contains.
+    """
     parts = key.split(".")
     if parts[0] in flags:
         return f"--{parts[0].replace('_', '-')}"
@@ -119,16 +123,11 @@ def source_of(key: str, flags: Mapping[str, object], file: Path) -> str:
         variable = f"WESEMU_{'__'.join(parts[:length]).upper()}"
         if any(name.upper() == variable for name in os.environ):
             return variable
-    return str(file.absolute()) if _is_in(file, parts) else "default"
+    return str(file.absolute()) if _is_in(content, parts) else "default"
 
 
-def _is_in(file: Path, parts: Sequence[str]) -> bool:
-    """Whether the file sets the setting with this path."""
-    import tomllib
-
-    if not file.is_file():
-        return False
-    values: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+def _is_in(values: Any, parts: Sequence[str]) -> bool:
+    """Whether the content of a file sets the setting with this path."""
     for part in parts[:-1]:
         values = values.get(part) if isinstance(values, dict) else None
     return isinstance(values, dict) and parts[-1] in values
@@ -157,14 +156,15 @@ def show(
 ) -> None:
     """Show all settings, and whether a variable or the file sets them. Secrets are hidden."""
     from wesemu.cli.output import print_json, print_table
+    from wesemu.settings import read_file
     from wesemu.settings.describe import groups
 
     settings = load_settings()
     file = configuration_file()
-    rows = []
+    rows, content = [], read_file(file)
     for setting in (each for group in groups() for each in group.settings):
         value = _value_of(settings, setting.key)
-        source = _short_source(setting.key, file)
+        source = _short_source(setting.key, file, content)
         if value is not None and not (changed and source == "default"):
             rows.append((setting.key, value, source))
     if as_json:
@@ -193,6 +193,7 @@ def explain(
 ) -> None:
     """Explain a setting: its meaning, values, default, current value, and variable."""
     from wesemu.cli.output import print_result
+    from wesemu.settings import read_file
     from wesemu.settings.describe import SettingDescription, find, groups
 
     found = find(key)
@@ -207,11 +208,12 @@ def explain(
             print_result(f"  {setting.key}: {setting.meaning}")
         return
     value = _value_of(load_settings(), key)
+    file = configuration_file()
     print_result(f"{key}: {found.meaning}")
     print_result(f"  values    {found.values}")
     print_result(f"  default   {found.default or 'none'}")
     if value is not None:
-        print_result(f"  now       {value} ({_short_source(key, configuration_file())})")
+        print_result(f"  now       {value} ({_short_source(key, file, read_file(file))})")
     if found.variable:
         print_result(f"  variable  {found.variable}")
 
@@ -245,8 +247,8 @@ def _value_of(settings: "Settings", key: str) -> str | None:
     return '"…"' if key in SECRET and value else to_toml(value)
 
 
-def _short_source(key: str, file: Path) -> str:
-    source = source_of(key, {}, file)
+def _short_source(key: str, file: Path, content: Mapping[str, Any]) -> str:
+    source = source_of(key, {}, file, content)
     return file.name if source == str(file.absolute()) else source
 
 

@@ -133,13 +133,13 @@ async def _serve(
     files = raise_file_limit()
     threads = ThreadPoolExecutor(thread_name_prefix="wesemu")
     loop.set_default_executor(threads)
+    scripts = await asyncio.to_thread(_init_scripts, settings.init)
     app = await create_app(settings)
     connections = open_connections(settings, app, files)
     # no decompression: compressed objects are stored as they arrive
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS, auto_decompress=False
     )
-    scripts = await asyncio.to_thread(_init_scripts, settings.init)
     announced = False
     try:
         await runner.setup()

@@ -14,7 +14,7 @@ from wesemu import __version__
 from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import replaceable, safe_name
-from wesemu.util.text import name_full_disk, network_reason
+from wesemu.util.text import is_host, name_full_disk, network_reason
 
 # --- values of JSON objects, with defaults for missing keys ---
 
@@ -281,7 +281,7 @@ def server_url(server: str) -> URL:
         url = URL(server if "://" in server else f"http://{server}")
     except ValueError:
         url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not url.host or not is_host(url.host):
         raise ClientError(f"{server!r} is not the address of a server; write http://HOST:PORT")
     return url
 

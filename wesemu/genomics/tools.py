@@ -6,6 +6,7 @@ and maps in place of bwa where neither PATH nor a wheel has a bwa that maps. The
 wheel.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -13,7 +14,6 @@ import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from wesemu.errors import ToolMissing
@@ -180,10 +180,12 @@ def check_commands(commands: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"the command of {given} is empty; leave it out to use the tool on PATH"
             )
+        if "\0" in command:
+            raise ValueError(f"the command of {given} cannot contain NUL")
         if argv == ["wheel"] and name not in REQUIRED:
             raise ValueError(f"{given} has no wheel; name a command")
         if "/" in argv[0]:
-            argv[0] = str(Path(argv[0]).expanduser().absolute())
+            argv[0] = os.path.abspath(os.path.expanduser(argv[0]))  # noqa: PTH100, PTH111
         checked[name] = shlex.join(argv)
     return checked
 

@@ -9,18 +9,19 @@ not import pydantic.
 
 import base64
 import os
+import tomllib
 from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from wesemu.api.connections import check_public_url
@@ -32,8 +33,11 @@ from wesemu.node import NodeSettings
 from wesemu.runs.clock import FASTEST
 from wesemu.runs.model import Pacing
 from wesemu.storage.remote import RemoteBucketSettings
+from wesemu.util.text import is_host
 from wesemu.workflows.locations import InputSettings, SettingPath
 from wesemu.workflows.params import MAPPERS
+
+_NotEmpty = Annotated[str, Field(min_length=1)]
 
 
 class OidcSettings(BaseModel):
@@ -43,13 +47,13 @@ class OidcSettings(BaseModel):
 
     issuer: str = Field(default="", pattern=r"^(https?://[^?#\s]+)?$")
     """The issuer's URL, exactly as in `iss` of its tokens; empty: none."""
-    audiences: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    audiences: list[_NotEmpty] = Field(default_factory=list)
     """Accepted values of `aud`; a token must have one of them."""
     jwks: str = ""
     """URL or file of the issuer's keys; empty: from its discovery document."""
     owner_claim: str = Field(default="sub", min_length=1)
     """The claim with the owner."""
-    scopes: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    scopes: list[_NotEmpty] = Field(default_factory=list)
     """Scopes that a token must have (all of them)."""
     leeway_seconds: float = Field(default=30.0, ge=0, le=300, allow_inf_nan=False)
     """Tolerance for clocks that differ, in seconds."""
@@ -69,10 +73,10 @@ class AuthSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ags_keys: dict[str, str] = Field(default_factory=dict)
+    ags_keys: dict[_NotEmpty, _NotEmpty] = Field(default_factory=dict)
     """AGS and OSS: access key id = secret; the id is the owner."""
 
-    tokens: dict[str, str] = Field(default_factory=dict)
+    tokens: dict[_NotEmpty, _NotEmpty] = Field(default_factory=dict)
     """WES: bearer token = owner."""
     oidc: OidcSettings = Field(default_factory=OidcSettings)
 
@@ -259,7 +263,7 @@ class LimitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    run_minutes: float = Field(default=0, ge=0, allow_inf_nan=False)
+    run_minutes: float = Field(default=0, ge=0, le=10**9, allow_inf_nan=False)
     """Maximum duration of a run after its start, in minutes of the wall clock."""
 
     bytes: int = Field(default=0, ge=0)
@@ -274,7 +278,7 @@ class RetentionSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    days: float = Field(default=0, ge=0, allow_inf_nan=False)
+    days: float = Field(default=0, ge=0, le=10**6, allow_inf_nan=False)
     """Days after which ended runs are removed, with their directories; results in buckets stay.
     0: never."""
 
@@ -307,8 +311,10 @@ class Settings(BaseSettings):
     """All settings of one server."""
 
     model_config = SettingsConfigDict(
-        env_prefix="WESEMU_", env_nested_delimiter="__", toml_file="wesemu.toml", extra="forbid"
+        env_prefix="WESEMU_", env_nested_delimiter="__", extra="forbid"
     )
+
+    configuration: ClassVar[Path] = Path("wesemu.toml")
 
     data: SettingPath = Path(".wesemu")
     """The data directory with buckets, references, runs and the index. One server at a time."""
@@ -376,6 +382,13 @@ class Settings(BaseSettings):
     mappers: dict[str, str] = Field(default_factory=dict)
     """Additional mappers: name in requests = command template."""
 
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, host: str) -> str:
+        if not is_host(host):
+            raise ValueError("must be an address or a name, such as 127.0.0.1")
+        return host
+
     @field_validator("tools")
     @classmethod
     def _commands(cls, tools: dict[str, str]) -> dict[str, str]:
@@ -408,7 +421,31 @@ class Settings(BaseSettings):
             env_settings.env_vars = {
                 name: value for name, value in variables if name.upper() not in _CLIENT_VARIABLES
             }
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        content = InitSettingsSource(settings_cls, read_file(cls.configuration))
+        return init_settings, env_settings, content
+
+
+_LARGEST_FILE = 1 << 20
+"""Bytes of a configuration file. That of all settings has 10,000."""
+
+
+def read_file(file: Path) -> dict[str, Any]:
+    """Return the content of a configuration file, {} if there is none. Raises ValueError, OSError.
+
+    A byte order mark, which editors on Windows write, is ignored.
+    """
+    if not os.path.lexists(file):
+        return {}
+    if not file.is_file():  # such as the folder that docker makes for a missing file
+        raise ValueError("it is a folder, or not an ordinary file")
+    if file.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"it is larger than {_LARGEST_FILE >> 20} MiB")
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8, from byte {error.start} on") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def settings_from(file: Path, **values: Any) -> Settings:
@@ -418,7 +455,7 @@ def settings_from(file: Path, **values: Any) -> Settings:
     """
 
     class FileSettings(Settings):
-        model_config = SettingsConfigDict(toml_file=file)
+        configuration = file
 
     return FileSettings(**values)
 

@@ -12,6 +12,8 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from wesemu.util.text import is_host
+
 _NOT_PUBLIC_V4 = tuple(
     IPv4Network(text)
     for text in (
@@ -75,6 +77,8 @@ class AddressGuard:
             raise AddressRefused(f"it is not a URL: {error}") from error
         if parsed.scheme not in ("http", "https") or not host or not port:
             raise AddressRefused("it is not an http or https URL with a host")
+        if not is_host(host):
+            raise AddressRefused("its host is not a name")
         if parsed.user is not None or parsed.password is not None:
             raise AddressRefused("it has credentials in it")
         if len(url) > _LONGEST or not url.isprintable() or " " in url:
@@ -116,6 +120,8 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of `host`. Raises AddressRefused if one is forbidden, OSError."""
+        if not is_host(host):  # that of a redirect
+            raise AddressRefused("its host is not a name")
         results = await self._resolver.resolve(host, port, family)
         for result in results:
             self._guard.check_address(ip_address(result["host"]))

@@ -148,6 +148,15 @@ def network_reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def is_host(text: str) -> bool:
+    """Whether a text can be an address or a name of DNS: `getaddrinfo` raises UnicodeError for
+    others."""
+    try:
+        return bool(text.encode("idna")) and text.isprintable() and " " not in text
+    except UnicodeError:
+        return False
+
+
 def without_repeats(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
     """Return the pairs of a JSON object, as its `object_pairs_hook`. Raises InvalidRequest for a
     name that is given twice: parsers of JSON would silently keep one value."""
@@ -201,7 +210,7 @@ def _field(error: Mapping[str, object]) -> str:
     """Return the dotted path without pydantic's names for members of a union."""
     location = error.get("loc")
     parts = map(str, location) if isinstance(location, tuple) else ()
-    return ".".join(part for part in parts if not _UNION_MEMBER.search(part))
+    return ".".join(part for part in parts if part and not _UNION_MEMBER.search(part))
 
 
 def _reason(error: Mapping[str, object]) -> str:

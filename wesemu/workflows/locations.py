@@ -118,14 +118,16 @@ class RunInputs:
         return [each for each in self if each.is_remote]
 
 
-def _not_empty(path: object) -> object:
-    if path == "":
+def _usable(path: object) -> object:
+    if path == "":  # WESEMU_SEED=$SEED without SEED must not mean the current directory
         raise ValueError("an empty path; write '.' for the current directory, or leave it out")
+    if "\0" in str(path):
+        raise ValueError("a path cannot contain NUL")
     return path
 
 
-SettingPath = Annotated[Path, BeforeValidator(_not_empty)]
-"""A path in the settings. `WESEMU_SEED=$SEED` without SEED must not mean the current directory."""
+SettingPath = Annotated[Path, BeforeValidator(_usable)]
+"""A path in the settings."""
 
 
 class InputSettings(BaseModel):
@@ -142,10 +144,10 @@ class InputSettings(BaseModel):
     file_roots: list[SettingPath] = Field(default_factory=list)
     """Folders for `file://` inputs; empty: no such inputs."""
 
-    largest_gib: float = Field(default=1024, gt=0, allow_inf_nan=False)
+    largest_gib: float = Field(default=1024, gt=0, le=10**9, allow_inf_nan=False)
     """Largest file to download, in GiB."""
 
-    cache_gib: float = Field(default=200, ge=0, allow_inf_nan=False)
+    cache_gib: float = Field(default=200, ge=0, le=10**9, allow_inf_nan=False)
     """Size of the cache of downloaded inputs in GiB; the least recently used files are deleted
     first, but none that a run uses."""
 

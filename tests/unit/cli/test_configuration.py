@@ -134,3 +134,45 @@ def test_an_empty_variable_is_not_the_current_directory(wesemu, monkeypatch) -> 
     ended = wesemu("config", "show")
     assert ended.status == ExitStatus.USAGE
     assert ended.err.count("an empty path; write '.'") == len(names)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfep\0", "is not TOML: it is not UTF-8, from byte 0 on"),
+        (b"x = " + b"[" * 100_000, "is not TOML: it is nested too deeply"),
+        (b"#" * (1 << 20) + b"\n", "is not TOML: it is larger than 1 MiB"),
+        (b'host = "a..b"', "host: must be an address or a name"),
+        (b'host = ""', "host: must be an address or a name"),
+        (b'data = "\\u0000"', "data: a path cannot contain NUL"),
+        (b'[tools]\nbwa = "\\u0000"', "the command of bwa cannot contain NUL"),
+        (b'[auth]\ntokens = { "" = "alice" }', "auth.tokens: must have 1 characters or more"),
+        (b'[auth]\nags_keys = { a = "" }', "auth.ags_keys.a: must have 1 characters or more"),
+        (b"[retention]\ndays = 1e308", "retention.days: must be 1000000.0 or less"),
+        (b"[inputs]\ncache_gib = 1e308", "inputs.cache_gib: must be 1000000000.0 or less"),
+        (b"[node]\ngpus = 1025", "node.gpus: must be"),
+    ],
+    ids=range(12),
+)
+def test_files_and_values_that_cannot_be_used_are_named(
+    wesemu, folder: Path, content: bytes, reason: str
+) -> None:
+    (folder / "wesemu.toml").write_bytes(content)
+    ended = wesemu("config", "show")
+    assert ended.status == ExitStatus.USAGE
+    assert f"{folder}/wesemu.toml" in ended.err
+    assert reason in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_folder_in_place_of_the_file_is_not_ignored(wesemu, folder: Path) -> None:
+    """docker makes one for a file to mount that does not exist."""
+    (folder / "wesemu.toml").mkdir()
+    ended = wesemu("config", "show")
+    assert ended.status == ExitStatus.USAGE
+    assert "wesemu.toml is not TOML: it is a folder, or not an ordinary file" in ended.err
+
+
+def test_a_byte_order_mark_is_ignored(wesemu, folder: Path) -> None:
+    (folder / "wesemu.toml").write_bytes(b"\xef\xbb\xbfport = 1111\r\n")
+    assert changed(wesemu) == {"port": ("1111", "wesemu.toml")}

@@ -1,6 +1,9 @@
 """Addresses on which the server may listen."""
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,10 @@ def test_a_taken_port_is_told() -> None:
 def test_a_foreign_address_is_told() -> None:
     with pytest.raises(CommandRefused, match=r"192\.0\.2\.1"):
         listen_on_port("192.0.2.1", 0)
+
+
+def test_a_missing_folder_of_scripts_ends_the_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wesemu.cli", "serve", "--port", "0", "--init", "missing"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitStatus.USAGE
+    assert done.stderr == "wesemu: --init: there is no folder missing\n"

@@ -26,6 +26,15 @@ def test_what_is_not_public_is_refused(url: str) -> None:
         AddressGuard().check(url)
 
 
+async def test_a_host_that_is_no_name_is_refused() -> None:
+    """getaddrinfo raises UnicodeError for it, which is no error of the network."""
+    long = f"{'x' * 64}.example"
+    with pytest.raises(AddressRefused, match="its host is not a name"):
+        AddressGuard().check(f"http://{long}/")
+    with pytest.raises(AddressRefused, match="its host is not a name"):
+        await GuardedResolver(AddressGuard()).resolve(long)
+
+
 SPECIAL = [
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
     "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
