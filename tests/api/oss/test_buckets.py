@@ -68,6 +68,18 @@ def test_only_unfinished_objects_are_swept(tmp_path: Path) -> None:
     assert (elsewhere / "tmpab_12cd3").is_file()
 
 
+async def test_an_object_is_not_taken_for_a_new_bucket(client: Client, root: Path) -> None:
+    """The Java SDK sends objects to `/<key>` if its endpoint counts as a CNAME."""
+    for body, code in ((b"reads", "MalformedXML"), (b"<Delete/>", "MalformedXML")):
+        got = await read(await client.put("/oss/reads.fq", data=body))
+        assert (got.status, got.code) == (400, code)
+        got = await read(await client.put("/oss/reads", data=body))
+        assert (got.status, got.code) == (400, code)
+    assert not (root / "reads").exists()
+    body = b"<CreateBucketConfiguration><StorageClass>IA</StorageClass></CreateBucketConfiguration>"
+    assert (await client.put("/oss/reads", data=body)).status == 200
+
+
 async def test_a_bucket_with_objects_stays(client: Client, bucket: Path) -> None:
     (bucket / "a").write_bytes(b"abc")
     got = await read(await client.delete("/oss/genes"))

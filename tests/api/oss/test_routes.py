@@ -74,6 +74,13 @@ async def test_a_bucket_can_be_made_by_its_host(client: OssClient, root: Path) -
     assert got.xml.tag == "ListBucketResult"
 
 
+async def test_a_bucket_may_be_named_like_an_endpoint(client: OssClient, root: Path) -> None:
+    headers = {"Host": "oss-data.oss-cn-shenzhen.aliyuncs.com", **V1}
+    assert (await client.put("/", headers=headers)).status == 200
+    assert (await client.put("/a", data=b"abc", headers=headers)).status == 200
+    assert (root / "oss-data" / "a").read_bytes() == b"abc"
+
+
 async def test_a_parameter_with_two_values_is_refused(client: OssClient, filled: Path) -> None:
     got = await read(await client.get("/oss/genes?prefix=a&prefix=b"))
     assert (got.status, got.code) == (400, "InvalidArgument")

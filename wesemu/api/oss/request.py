@@ -81,14 +81,16 @@ def bucket_of_host(request: web.Request) -> str:
     """Return the bucket of a virtual-hosted request, such as `genes` for `genes.localhost`.
 
     Return "" for IP addresses, names without dots, and OSS endpoints such as
-    `oss-cn-shenzhen.aliyuncs.com`.
+    `oss-cn-shenzhen.aliyuncs.com`. A bucket of such an endpoint may have a similar name:
+    `oss-data.oss-cn-shenzhen.aliyuncs.com`.
     """
     host = request.headers.get("Host", "").lower()
     name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
     bucket, _, rest = name.partition(".")
-    if not rest or _is_address(name) or _SERVICE.fullmatch(bucket) or not _BUCKET.fullmatch(bucket):
+    if not rest or _is_address(name) or not _BUCKET.fullmatch(bucket):
         return ""
-    return bucket
+    is_endpoint = _SERVICE.fullmatch(bucket) and not _SERVICE.fullmatch(rest.partition(".")[0])
+    return "" if is_endpoint else bucket
 
 
 def by_host(request: web.Request, bucket: str) -> OssRequest:

@@ -361,7 +361,7 @@ _MAX_ELEMENTS = 100_000
 async def read_parts(request: web.Request) -> list[tuple[int, str]]:
     """Read CompleteMultipartUpload's document: part numbers and ETags without quotes. Raises
     OssRefused, DigestMismatch."""
-    root = await _read_document(request, "CompleteMultipartUpload")
+    root = await read_document(request, "CompleteMultipartUpload")
     return [
         (_number(_text(part, "PartNumber")), _text(part, "ETag").strip('"').upper())
         for part in root.iter("Part")
@@ -373,14 +373,15 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
     OssRefused, DigestMismatch."""
     if "Content-MD5" not in request.headers:
         raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
-    root = await _read_document(request, "Delete")
+    root = await read_document(request, "Delete")
     keys = [_text(entry, "Key") for entry in root.iter("Object")]
     if not 0 < len(keys) <= _KEYS_LIMIT:
         raise _malformed(f"a request must delete 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
     return keys, (root.findtext("Quiet") or "").strip() == "true"
 
 
-async def _read_document(request: web.Request, tag: str) -> Element:
+async def read_document(request: web.Request, tag: str) -> Element:
+    """Return the root of a request's document. Raises OssRefused, DigestMismatch."""
     sent = bytearray()
     async for chunk in body(request):
         sent += chunk
