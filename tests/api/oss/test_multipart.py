@@ -122,6 +122,11 @@ async def test_an_upload_of_no_parts_is_an_empty_object(client: Client, bucket: 
     assert (bucket / "a.bam").read_bytes() == b""
 
 
+async def test_a_condition_does_not_keep_an_upload_from_beginning(client: Client) -> None:
+    """The cloud refuses conditions of PutObject only."""
+    assert await begin(client, **{"If-Modified-Since": "Sun, 01 Mar 2026 12:00:00 GMT"})
+
+
 async def test_an_aborted_upload_is_gone(client: Client) -> None:
     upload = await begin(client)
     url = f"/oss/genes/a.bam?uploadId={upload}"

@@ -66,7 +66,7 @@ _HARMLESS_VALUES: Mapping[str, frozenset[str]] = {
 """Headers for features that are not emulated, with the values that change nothing."""
 
 _CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
-"""OSS has no conditional writes. `x-oss-forbid-overwrite` replaces `If-None-Match: *`."""
+"""OSS refuses these in PutObject; `x-oss-forbid-overwrite` replaces `If-None-Match: *`."""
 
 _ENCRYPTIONS = ("AES256", "KMS", "SM4")
 
@@ -91,7 +91,7 @@ class OssHandlers:
         operation = self._operations.get((call.level, call.method, subresources))
         if operation is None:
             raise _unknown(call, subresources)
-        _check_headers(call, request.headers)
+        _check_headers(request[OPERATION], request.headers)
         _, handler = operation
         return await handler(request)
 
@@ -158,15 +158,14 @@ def _is_subresource(call: OssRequest, name: str) -> bool:
     return call.method not in ("GET", "HEAD") and not call.query[name]
 
 
-def _check_headers(call: OssRequest, headers: Mapping[str, str]) -> None:
+def _check_headers(operation: str, headers: Mapping[str, str]) -> None:
     """Raise OssRefused for headers whose effect is not emulated, and for unknown encryption."""
     for name, harmless in _HARMLESS_VALUES.items():
         if name in headers and headers[name].lower() not in harmless:
             raise not_implemented(f"the header {name}")
-    if call.level == "object" and call.method in ("PUT", "POST"):
-        for name in _CONDITIONS:
-            if name in headers:
-                raise not_implemented(f"the header {name} of a write")
+    for name in _CONDITIONS:
+        if operation == "PutObject" and name in headers:
+            raise not_implemented(f"PutObject with the header {name}")
     algorithm = headers.get("x-oss-server-side-encryption", "AES256")
     if algorithm not in _ENCRYPTIONS:
         raise OssRefused(
