@@ -274,6 +274,18 @@ async def test_a_deletion_that_the_disk_fails_is_an_error(
     assert (filled / "z").exists()
 
 
+async def test_versions_are_not_deleted_as_if_they_were_the_object(
+    client: Client, filled: Path
+) -> None:
+    for version, status in (("CAEQExiBgID", 501), ("null", 200)):
+        document = f"<Delete><Object><Key>z</Key><VersionId>{version}</VersionId></Object></Delete>"
+        body = document.encode()
+        headers = {"Content-MD5": base64.b64encode(hashlib.md5(body).digest()).decode()}
+        got = await client.post("/oss/genes/?delete", data=body, headers=headers)
+        assert got.status == status
+        assert (filled / "z").exists() == (status == 501)
+
+
 async def test_a_deletion_has_to_be_sent_as_documented(client: Client, filled: Path) -> None:
     def signed(body: bytes) -> dict[str, str]:
         return {"Content-MD5": base64.b64encode(hashlib.md5(body).digest()).decode()}

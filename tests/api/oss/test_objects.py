@@ -435,6 +435,8 @@ async def test_what_is_not_emulated_is_refused_and_not_overlooked(
         ({"x-oss-tagging-directive": "Replace", "x-oss-tagging": "a=1"}, 501),
         ({"x-oss-tagging-directive": "Other", "x-oss-copy-source": "/genes/a"}, 501),
         ({"x-oss-copy-source": "/genes/a", "x-oss-copy-source-version-id": "1"}, 501),
+        ({"x-oss-copy-source": "/genes/a?versionId=1"}, 501),
+        ({"x-oss-copy-source": "/genes/a?versionId=null"}, 200),
         ({"If-None-Match": "*"}, 501),
         ({"If-Modified-Since": "Sun, 01 Mar 2026 12:00:00 GMT"}, 501),
         ({"x-oss-server-side-encryption": "invalid"}, 400),
@@ -460,6 +462,16 @@ async def test_parameters_without_effect_are_accepted(client: Client, bucket: Pa
     url = "/oss/genes/a?x-oss-traffic-limit=819200&x-oss-request-payer=requester"
     assert (await client.put(url, data=b"abc")).status == 200
     assert (await read(await client.get(url))).body == b"abc"
+
+
+async def test_the_version_null_is_the_object(client: Client) -> None:
+    """So it is in a bucket that never had versions."""
+    url = "/oss/genes/a?versionId=null"
+    await client.put("/oss/genes/a", data=b"abc")
+    assert (await read(await client.get(url))).body == b"abc"
+    assert (await client.delete("/oss/genes/a?versionId=1")).status == 501
+    assert (await client.delete(url)).status == 204
+    assert (await client.head("/oss/genes/a")).status == 404
 
 
 async def test_a_bucket_for_everybody_is_refused(client: Client) -> None:

@@ -26,7 +26,7 @@ from wesemu.api.oss.request import (
     level_of,
 )
 from wesemu.api.oss.responses import OssRefused, not_implemented, render
-from wesemu.api.oss.streaming import SOURCE
+from wesemu.api.oss.streaming import SOURCE, UNVERSIONED
 from wesemu.runs.model import Owner
 from wesemu.storage.bucket_admin import BucketAdmin, ObjectServices
 
@@ -152,6 +152,8 @@ def _is_subresource(call: OssRequest, name: str) -> bool:
     """Return whether a parameter selects another operation. For writes, any parameter without a
     value counts: to ignore an unknown one could change the wrong thing."""
     if name in _MODIFIERS or name.startswith(("response-", "x-oss-ac-")):
+        return False
+    if name == "versionId" and call.query[name] == UNVERSIONED:
         return False
     if name in SUBRESOURCES or name in _UNSIGNED_SUBRESOURCES:
         return True

@@ -137,6 +137,9 @@ def _precondition_failed(name: str) -> OssRefused:
 # Copy sources (`x-oss-copy-source`)
 
 SOURCE = f"{COPY[:-1]}"
+UNVERSIONED = "null"
+"""The version id of an object in a bucket without versions."""
+
 _STEP = 16 << 20
 
 
@@ -161,9 +164,11 @@ class CopySource:
 def source_name(request: web.Request) -> tuple[str, str]:
     """Return bucket and key of the source. A plus sign is a space, as the Go SDK sends it.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest, and OssRefused for a version of the source.
     """
-    sent = request.headers[SOURCE].partition("?")[0]
+    sent, _, query = request.headers[SOURCE].partition("?")
+    if query not in ("", f"versionId={UNVERSIONED}"):
+        raise not_implemented(f"{SOURCE} with {query[:80]}")
     bucket, _, key = unquote_plus(sent, errors="surrogateescape").removeprefix("/").partition("/")
     if not bucket or not key:
         raise InvalidRequest(f"{SOURCE} is {sent[:80]!r}, not /<bucket>/<key>")
@@ -374,6 +379,8 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
     if "Content-MD5" not in request.headers:
         raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
     root = await read_document(request, "Delete")
+    if any(version.text not in (None, UNVERSIONED) for version in root.iter("VersionId")):
+        raise not_implemented("DeleteMultipleObjects with VersionId")
     keys = [_text(entry, "Key") for entry in root.iter("Object")]
     if not 0 < len(keys) <= _KEYS_LIMIT:
         raise _malformed(f"a request must delete 1 to {_KEYS_LIMIT} objects, not {len(keys)}")
