@@ -71,6 +71,17 @@ def execute(arguments: Sequence[str] | None = None) -> None:
             raise
         print_note(f"wesemu: {message}")
         sys.exit(ExitStatus.MACHINE)
+    except MemoryError:
+        print_note("wesemu: there is not enough memory")
+        sys.exit(ExitStatus.MACHINE)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        print_note(
+            "wesemu: no thread can be started, because of too many processes or too little memory; "
+            "raise the limits 'ulimit -u' and 'ulimit -v'"
+        )
+        sys.exit(ExitStatus.MACHINE)
 
 
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__bases__[0]

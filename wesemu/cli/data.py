@@ -217,9 +217,12 @@ def index_reference(
 
 def list_references(data: Data = None, as_json: AsJson = False) -> None:
     """List the registered references, their indexes and ALT contigs."""
+    from wesemu.cli.configuration import load_settings
     from wesemu.cli.output import print_json, print_note, print_table
+    from wesemu.genomics.reference import ReferenceStore
 
-    store = _store(data)
+    root = load_settings(data=data).data
+    store = ReferenceStore(root / "references", root / "cache")
     found = [store.describe(name) for name in store.names()]
     if as_json:
         print_json([asdict(each) | {"fasta": str(each.fasta)} for each in found])

@@ -59,11 +59,20 @@ def status_of(error: WesemuError) -> ExitStatus:
     return ExitStatus.REFUSED
 
 
+_OF_THE_MACHINE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    }
+)
+"""Errors that need no name of a file: a failed write or a failed fork has none."""
+
+
 def describe_os_error(error: OSError) -> str | None:
-    """Return one line about an unusable file or a full disk, or None for another error."""
-    if error.errno == errno.ENOSPC:  # a failed write does not name its file
+    """Return one line about an unusable file or a limit of the machine; None for another error."""
+    if error.errno == errno.ENOSPC:
         return "the disk is full" + (f": {error.filename}" if error.filename else "")
-    if error.filename is None or error.errno is None:
+    if error.errno is None or (error.filename is None and error.errno not in _OF_THE_MACHINE):
         return None
     return os_sentence(error)
 

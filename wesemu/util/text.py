@@ -59,15 +59,15 @@ _REASONS = {
     errno.ENOTEMPTY: "the folder is not empty",
     errno.ELOOP: "it is a link, or links form a circle",
     errno.ENAMETOOLONG: "its name is too long",
-    errno.EMFILE: "too many files are open in this process",
+    errno.EMFILE: "too many files are open in this process; raise the limit 'ulimit -n'",
     errno.ENFILE: "too many files are open on this machine",
     errno.ENOMEM: "there is not enough memory",
     errno.EIO: "the disk reports an error",
-    errno.EFBIG: "the file is too large for the file system",
+    errno.EFBIG: "the file is too large for the file system, or for the limit 'ulimit -f'",
     errno.ETXTBSY: "the file is being executed",
     errno.EXDEV: "it is on another file system",
     errno.ENOEXEC: "it is not a program that this machine can run",
-    errno.EAGAIN: "there are too many processes",
+    errno.EAGAIN: "there are too many processes; raise the limit 'ulimit -u'",
     errno.ECONNREFUSED: "the connection is refused",
     errno.ECONNRESET: "the connection broke off",
     errno.EPIPE: "the connection broke off",
@@ -113,11 +113,14 @@ FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def name_full_disk(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError of a full disk: a failed write names no file, a copy its source."""
+    """Name `path` in an OSError of a full disk: a failed write names no file, a copy its source.
+
+    The same for a disk that fails, and for a file that is too large.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in FULL_DISK_ERRORS:
+        if error.errno in (*FULL_DISK_ERRORS, errno.EFBIG, errno.EIO):
             error.filename, error.filename2 = str(path), None
         raise
 

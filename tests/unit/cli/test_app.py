@@ -214,3 +214,27 @@ def test_an_encoding_that_lacks_characters_escapes_them(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout.split()[-1]) == (0, b"oss://abc/\\u4e2d\xfc")
     ended = run("", *flags, "--json", PYTHONIOENCODING="latin-1")
     assert json.loads(ended.stdout)[0]["location"] == "oss://abc/中ü"
+
+
+@pytest.mark.parametrize(
+    ("limit", "arguments", "reason"),
+    [
+        ("-f 0", ["bucket", "cp", __file__, "out"], "'ulimit -f'"),
+        ("-n 8", ["doctor"], "raise the limit 'ulimit -n'"),
+    ],
+    ids=["file size", "open files"],
+)
+def test_limits_of_the_shell_are_named(
+    tmp_path: Path, limit: str, arguments: list[str], reason: str
+) -> None:
+    command = f'ulimit {limit}; exec "$0" -B -m wesemu.cli "$@"'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitStatus.MACHINE
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1

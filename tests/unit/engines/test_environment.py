@@ -1,9 +1,12 @@
 """The environment variables of the server that tasks get."""
 
+from pathlib import Path
+
 import pytest
 
 from wesemu.engines.execution import tools_environment
 from wesemu.engines.launch_spec import looks_secret
+from wesemu.engines.snakemake.worker import is_writable
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,10 @@ def test_other_variables_reach_tasks(name: str, value: str) -> None:
 def test_settings_of_the_server_never_reach_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WESEMU_AUTH__TOKENS", "{}")
     assert "WESEMU_AUTH__TOKENS" not in tools_environment({}, passed=["*"])
+
+
+def test_a_folder_that_cannot_be_examined_counts_as_missing(tmp_path: Path) -> None:
+    """Path.exists raises OSError for the first, as it does below another user's home."""
+    assert is_writable(tmp_path / ("x" * 300) / "cache")
+    assert is_writable(tmp_path / "new" / "cache")
+    assert not is_writable(Path("/proc/cache"))

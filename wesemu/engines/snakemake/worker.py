@@ -233,14 +233,22 @@ def tool_environment(workspace: Workspace, spec: LaunchSpec) -> dict[str, str]:
         temporary = workspace.root / "tmp"
         temporary.mkdir(exist_ok=True)
         environment["TMPDIR"] = str(temporary)
-    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if spec.sandbox is not None:
         environment["XDG_CACHE_HOME"] = str(workspace.root / "tmp" / "cache")
-    elif not os.access(existing, os.W_OK):
+    elif not is_writable(cache):
         environment["XDG_CACHE_HOME"] = str(workspace.root / "cache")
     if (folder := _python_folder(workspace, spec)) is not None:
         environment["PATH"] = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
     return environment
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether this user may write to `folder`, or create it.
+
+    `Path.exists` raises PermissionError below another user's home, as under `su` or `docker -u`.
+    """
+    existing = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
+    return os.access(existing, os.W_OK)
 
 
 def _python_folder(workspace: Workspace, spec: LaunchSpec) -> Path | None:
