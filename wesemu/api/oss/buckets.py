@@ -11,7 +11,7 @@ from wesemu.api.oss import responses
 from wesemu.api.oss.objects import access_control
 from wesemu.api.oss.request import CALL
 from wesemu.api.oss.responses import refusal
-from wesemu.api.oss.streaming import read_deletion, read_document
+from wesemu.api.oss.streaming import check_document, read_deletion
 from wesemu.errors import WesemuError
 from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
 from wesemu.storage.listing import KeyPage
@@ -57,8 +57,7 @@ class BucketHandlers:
     async def create(self, request: web.Request) -> web.Response:
         """PutBucket. Raises OssRefused for a body that is not CreateBucketConfiguration: a client
         that leaves the bucket out of its address sends an object there."""
-        if request.body_exists:
-            await read_document(request, "CreateBucketConfiguration")
+        await check_document(request, "CreateBucketConfiguration")
         bucket = request[CALL].bucket
         await asyncio.to_thread(self._buckets.create, bucket)
         return web.Response(headers={"Location": f"/{bucket}"})

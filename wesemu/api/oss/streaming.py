@@ -366,7 +366,7 @@ _MAX_ELEMENTS = 100_000
 async def read_parts(request: web.Request) -> list[tuple[int, str]]:
     """Read CompleteMultipartUpload's document: part numbers and ETags without quotes. Raises
     OssRefused, DigestMismatch."""
-    root = await read_document(request, "CompleteMultipartUpload")
+    root = await _read_document(request, "CompleteMultipartUpload")
     return [
         (_number(_text(part, "PartNumber")), _text(part, "ETag").strip('"').upper())
         for part in root.iter("Part")
@@ -378,7 +378,7 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
     OssRefused, DigestMismatch."""
     if "Content-MD5" not in request.headers:
         raise OssRefused(400, "MissingArgument", "Missing Some Required Arguments: Content-MD5.")
-    root = await read_document(request, "Delete")
+    root = await _read_document(request, "Delete")
     if any(version.text not in (None, UNVERSIONED) for version in root.iter("VersionId")):
         raise not_implemented("DeleteMultipleObjects with VersionId")
     keys = [_text(entry, "Key") for entry in root.iter("Object")]
@@ -387,8 +387,18 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
     return keys, (root.findtext("Quiet") or "").strip() == "true"
 
 
-async def read_document(request: web.Request, tag: str) -> Element:
+async def check_document(request: web.Request, tag: str) -> None:
+    """Read a document that may be missing. Raises OssRefused, DigestMismatch."""
+    if sent := await _read_small_body(request):
+        await asyncio.to_thread(_parse, sent, tag)
+
+
+async def _read_document(request: web.Request, tag: str) -> Element:
     """Return the root of a request's document. Raises OssRefused, DigestMismatch."""
+    return await asyncio.to_thread(_parse, await _read_small_body(request), tag)
+
+
+async def _read_small_body(request: web.Request) -> bytes:
     sent = bytearray()
     async for chunk in body(request):
         sent += chunk
@@ -397,7 +407,7 @@ async def read_document(request: web.Request, tag: str) -> Element:
     md5 = content_md5(request)
     if md5 is not None and md5 != hashlib.md5(sent, usedforsecurity=False).digest():
         raise DigestMismatch("the document does not match Content-MD5")
-    return await asyncio.to_thread(_parse, bytes(sent), tag)
+    return bytes(sent)
 
 
 class _BoundedBuilder(ET.TreeBuilder):
