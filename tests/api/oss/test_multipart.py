@@ -127,6 +127,16 @@ async def test_a_condition_does_not_keep_an_upload_from_beginning(client: Client
     assert await begin(client, **{"If-Modified-Since": "Sun, 01 Mar 2026 12:00:00 GMT"})
 
 
+async def test_the_location_of_a_new_object_is_a_url(client: Client) -> None:
+    upload = await begin(client, "out/a%20b+%C3%BC.bam")
+    url = f"/oss/genes/out/a%20b+%C3%BC.bam?uploadId={upload}"
+    wrong = await read(await client.post(f"{url}&encoding-type=x", data=naming()))
+    assert (wrong.status, wrong.code) == (400, "InvalidArgument")
+    done = await read(await client.post(url, data=naming()))
+    location = done.xml.findtext("Location")
+    assert location == f"http://127.0.0.1:{client.port}/genes/out/a%20b%2B%C3%BC.bam"
+
+
 async def test_an_aborted_upload_is_gone(client: Client) -> None:
     upload = await begin(client)
     url = f"/oss/genes/a.bam?uploadId={upload}"

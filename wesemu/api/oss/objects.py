@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from aiohttp import web
@@ -253,7 +254,7 @@ class MultipartHandlers:
     async def complete(self, request: web.Request) -> web.Response:
         """CompleteMultipartUpload. `x-oss-complete-all: yes` uses all uploaded parts."""
         call = request[CALL]
-        encode = responses.key_encoder(call.query)
+        address = _address(call)
         everything = request.headers.get("x-oss-complete-all", "").lower() == "yes"
         parts = None if everything else await read_parts(request)
         info = await asyncio.to_thread(
@@ -264,11 +265,12 @@ class MultipartHandlers:
             parts,
             overwrite=may_overwrite(request),
         )
+        path = quote(f"{call.bucket}/{call.key}", errors="surrogateescape")
         response = responses.answer(
             "CompleteMultipartUploadResult",
             responses.encoding_type(call.query),
-            responses.element("Location", f"{base_url(request)}/{call.bucket}/{encode(call.key)}"),
-            _address(call),
+            responses.element("Location", f"{base_url(request)}/{path}"),
+            address,
             responses.element("ETag", f'"{info.etag}"'),
         )
         response.headers.update(checksums(info))
