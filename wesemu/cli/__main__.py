@@ -11,7 +11,10 @@ def _drop_current_directory() -> None:
 
     Keep it if wesemu itself was imported from there.
     """
-    here = os.getcwd()  # noqa: PTH109 - a file pathlib.py could be there
+    try:
+        here = os.getcwd()  # noqa: PTH109 - a file pathlib.py could be there
+    except FileNotFoundError:  # it has been removed
+        return
     own = os.path.dirname(os.path.dirname(wesemu.__file__))  # noqa: PTH120
     if sys.path[:1] == [here] and own != here:
         del sys.path[0]

@@ -72,6 +72,8 @@ def describe_os_error(error: OSError) -> str | None:
     """Return one line about an unusable file or a limit of the machine; None for another error."""
     if error.errno == errno.ENOSPC:
         return "the disk is full" + (f": {error.filename}" if error.filename else "")
+    if error.errno == errno.ENOENT and error.filename is None:  # of os.getcwd()
+        return "the current directory has been removed; change to another one"
     if error.errno is None or (error.filename is None and error.errno not in _OF_THE_MACHINE):
         return None
     return os_sentence(error)

@@ -287,7 +287,7 @@ Ctrl-C stops."""
 
 def _short(path: Path) -> str:
     """Return the path relative to the current directory, if it is below."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, FileNotFoundError):  # elsewhere, or it has been removed
         return str(path.relative_to(Path.cwd()))
     return str(path)
 

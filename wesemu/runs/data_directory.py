@@ -87,11 +87,20 @@ class DataDirectory:
         return self.root / "clock.json"
 
     def check(self, *, adopt: bool = False) -> None:
-        """Raise DataDirectoryRefused if the directory contains foreign files, has a long path, or
-        `runs` is a link.
+        """Raise DataDirectoryRefused if the directory is a file, contains foreign files, has a long
+        path or one that is not UTF-8, or if `runs` is a link.
 
         A directory that a server has used before may have other files, and so may any with `adopt`.
         """
+        if self.root.exists() and not self.root.is_dir():
+            raise DataDirectoryRefused(f"{self.root} is a file; choose a directory with --data")
+        try:
+            str(self.root.resolve()).encode()
+        except UnicodeEncodeError:
+            raise DataDirectoryRefused(
+                f"the path of the directory {str(self.root)!r} is not UTF-8; choose another one "
+                "with --data, because paths of runs are written to JSON"
+            ) from None
         if (excess := len(os.fsencode(self.index.resolve())) - _LONGEST_INDEX_PATH) > 0:
             raise DataDirectoryRefused(
                 f"the path of the directory {self.root} is {excess} bytes too long for the index "

@@ -216,6 +216,20 @@ def test_an_encoding_that_lacks_characters_escapes_them(tmp_path: Path) -> None:
     assert json.loads(ended.stdout)[0]["location"] == "oss://abc/中ü"
 
 
+def test_a_removed_current_directory_is_named(tmp_path: Path) -> None:
+    command = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" -m wesemu.cli config show'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitStatus.MACHINE
+    assert "wesemu: the current directory has been removed; change to another one" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("limit", "arguments", "reason"),
     [

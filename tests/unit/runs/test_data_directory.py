@@ -1,5 +1,6 @@
 """Which folders a server accepts as its data directory; files of others stay."""
 
+import os
 import sqlite3
 from pathlib import Path
 from uuid import UUID
@@ -103,3 +104,11 @@ def test_what_a_user_prepares_is_welcome(tmp_path: Path) -> None:
     put(tmp_path, f"runs/{RUN}/request.json", f"runs/.removed-{RUN}/request.json")
     (tmp_path / "lost+found").mkdir()
     DataDirectory(tmp_path).create()
+
+
+def test_a_file_and_a_path_that_is_not_utf8_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirectoryRefused, match="is a file; choose a directory"):
+        DataDirectory(tmp_path / "file").check()
+    with pytest.raises(DataDirectoryRefused, match="is not UTF-8"):
+        DataDirectory(tmp_path / os.fsdecode(b"\xff")).check()
