@@ -414,6 +414,8 @@ async def test_what_is_not_emulated_is_refused_and_not_overlooked(
         ("PUT", "/oss/genes/?website"),
         ("GET", "/oss/genes/?accessmonitor"),
         ("GET", "/oss/genes/a?legalHold"),
+        ("POST", "/oss/genes/a?x-oss-dir"),
+        ("POST", "/oss/genes/a?x-oss-delete&x-oss-delete-recursive=true"),
     ):
         got = await read(await client.request(method, path, data=b""))
         assert (got.status, got.code) == (501, "NotImplemented"), path

@@ -90,6 +90,15 @@ def test_a_signed_request_comes_in(authenticator: OssAuthenticator, version: int
     assert authenticator.check(*signed(version)) == Owner(KEY_ID)
 
 
+@pytest.mark.parametrize("name", ["x-oss-dir", "x-oss-rename", "x-oss-delete", "vpcip"])
+def test_version_1_signs_parameters_that_only_the_java_sdk_sends(
+    authenticator: OssAuthenticator, name: str
+) -> None:
+    headers = {"date": DATE}
+    headers["authorization"] = sign_v1("POST", f"/genes/a?{name}", headers)
+    assert authenticator.check(call_of("POST", "a", (name, "")), headers) == Owner(KEY_ID)
+
+
 def test_version_4_may_sign_the_header_date(authenticator: OssAuthenticator) -> None:
     """ossutil 1.7 sends no `x-oss-date`."""
     call, headers = signed(4)

@@ -25,24 +25,25 @@ V4 = "OSS4-HMAC-SHA256"
 _V1_AUTHORIZATION = re.compile(r"OSS ([^:\s]+):(\S+)")
 _FIELD = re.compile(r"([A-Za-z]+)[:=]([^,\s]+)")
 _ALWAYS_SIGNED = ("content-type", "content-md5")
-_SUBRESOURCE_NAMES = """accessPoint accessPointConfigForObjectProcess
-    accessPointForObjectProcess accessPointPolicy accessPointPolicyForObjectProcess acl append
-    asyncFetch bucketArchiveDirectRead bucketInfo callback callback-var cleanRestoredObject
-    cloudboxes cname comp continuation-token cors delete encryption endTime group httpsConfig
-    img inventory inventoryId legalHold lifecycle link live location logging metaQuery
+_SUBRESOURCE_NAMES = """accessPoint accessPointConfigForObjectProcess accessPointForObjectProcess
+    accessPointPolicy accessPointPolicyForObjectProcess acl append asyncFetch
+    bucketArchiveDirectRead bucketInfo callback callback-var cleanRestoredObject cloudboxes
+    cname comp continuation-token cors delete encryption endTime group httpsConfig img
+    inventory inventoryId legalHold lifecycle link live location logging metaQuery
     objectInfo objectMeta objectWorm overwriteConfig partNumber policy policyStatus position
-    publicAccessBlock qos qosInfo qosRequester redundancyTransition referer regionList
-    replication replicationLocation replicationProgress requesterQosInfo requestPayment
-    resourceGroup resourcePool resourcePoolBuckets resourcePoolInfo response-cache-control
-    response-content-disposition response-content-encoding response-content-language
-    response-content-type response-expires responseHeader restore retention rtc seal
-    security-token sequential startTime stat status style styleName symlink tagging
-    transferAcceleration udf udfApplication udfApplicationLog udfId udfImage udfImageDesc
-    udfName uploadId uploads userDefinedLogFieldsConfig versionId versioning versions vod
-    website withHashContext worm wormExtend wormId x-oss-ac-forward-allow x-oss-ac-source-ip
-    x-oss-ac-subnet-mask x-oss-ac-vpc-id x-oss-access-point-name x-oss-async-process
-    x-oss-enable-md5 x-oss-enable-sha1 x-oss-enable-sha256 x-oss-hash-ctx x-oss-md5-ctx
-    x-oss-process x-oss-redundancy-transition-taskid x-oss-request-payer
+    processConfiguration publicAccessBlock qos qosInfo qosRequester redundancyTransition
+    referer regionList replication replicationLocation replicationProgress requesterQosInfo
+    requestPayment resourceGroup resourcePool resourcePoolBuckets resourcePoolInfo
+    response-cache-control response-content-disposition response-content-encoding
+    response-content-language response-content-type response-expires responseHeader restore
+    retention rtc seal security-token sequential startTime stat status style styleName
+    symlink tagging transferAcceleration udf udfApplication udfApplicationLog udfId udfImage
+    udfImageDesc udfName uploadId uploads userDefinedLogFieldsConfig versionId versioning
+    versions vip vod vpcip website withHashContext worm wormExtend wormId
+    x-oss-ac-forward-allow x-oss-ac-source-ip x-oss-ac-subnet-mask x-oss-ac-vpc-id
+    x-oss-access-point-name x-oss-async-process x-oss-delete x-oss-dir x-oss-enable-md5
+    x-oss-enable-sha1 x-oss-enable-sha256 x-oss-hash-ctx x-oss-md5-ctx x-oss-process
+    x-oss-redundancy-transition-taskid x-oss-rename x-oss-request-payer
     x-oss-target-redundancy-type x-oss-traffic-limit x-oss-write-get-object-response"""
 SUBRESOURCES = frozenset(_SUBRESOURCE_NAMES.split())
 """The parts of a query that V1 signs, as listed in the official SDKs."""
