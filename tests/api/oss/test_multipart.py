@@ -56,7 +56,10 @@ async def test_all_parts_can_be_taken_without_naming_them(client: Client, bucket
     upload = await begin(client)
     await put(client, upload, 1, b"abc")
     url = f"/oss/genes/a.bam?uploadId={upload}"
-    got = await client.post(url, headers={"x-oss-complete-all": "yes"})
+    everything = {"x-oss-complete-all": "yes"}
+    both = await read(await client.post(url, headers=everything, data=naming((1, "x"))))
+    assert (both.status, both.code) == (400, "InvalidArgument")
+    got = await client.post(url, headers=everything)
     assert got.status == 200
     assert (bucket / "a.bam").read_bytes() == b"abc"
 

@@ -22,6 +22,7 @@ from wesemu.api.oss.streaming import (
     object_headers,
     open_source,
     read_parts,
+    read_small_body,
     receive,
     record_from_headers,
     requested_range,
@@ -257,6 +258,8 @@ class MultipartHandlers:
         address = _address(call)
         everything = request.headers.get("x-oss-complete-all", "").lower() == "yes"
         parts = None if everything else await read_parts(request)
+        if everything and await read_small_body(request):
+            raise InvalidRequest("x-oss-complete-all: yes means all parts; send no body with it")
         info = await asyncio.to_thread(
             self._uploads.complete,
             call.bucket,

@@ -389,16 +389,17 @@ async def read_deletion(request: web.Request) -> tuple[list[str], bool]:
 
 async def check_document(request: web.Request, tag: str) -> None:
     """Read a document that may be missing. Raises OssRefused, DigestMismatch."""
-    if sent := await _read_small_body(request):
+    if sent := await read_small_body(request):
         await asyncio.to_thread(_parse, sent, tag)
 
 
 async def _read_document(request: web.Request, tag: str) -> Element:
     """Return the root of a request's document. Raises OssRefused, DigestMismatch."""
-    return await asyncio.to_thread(_parse, await _read_small_body(request), tag)
+    return await asyncio.to_thread(_parse, await read_small_body(request), tag)
 
 
-async def _read_small_body(request: web.Request) -> bytes:
+async def read_small_body(request: web.Request) -> bytes:
+    """Return a body that is no object's data. Raises OssRefused, DigestMismatch."""
     sent = bytearray()
     async for chunk in body(request):
         sent += chunk
