@@ -179,7 +179,7 @@ class EventLog:
     def __init__(self, workspace: Workspace) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         self._events = os.open(workspace.events, flags, 0o644)
-        self._fifo = _open_fifo(notification_fifo(workspace))
+        self._fifo = open_fifo(notification_fifo(workspace))
         self._allocated = 0
         self._cut = False
 
@@ -254,7 +254,8 @@ def create_notification_fifo(workspace: Workspace) -> None:
         return
 
 
-def _open_fifo(path: Path) -> int | None:
+def open_fifo(path: Path) -> int | None:
+    """Open a FIFO for reading and writing; return None for a missing one and for other files."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:

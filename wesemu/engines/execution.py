@@ -80,10 +80,10 @@ class DetachedExecution:
 
     def _open(self, process: ProcessHandle) -> bool:
         """Open the FIFO and the pidfd. Return False if the process has ended meanwhile."""
-        with contextlib.suppress(OSError):
-            path = event_log.notification_fifo(self._workspace)
-            flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW
-            self._descriptors["fifo"] = os.open(path, flags)
+        # a workflow may have put a file there, which the event loop cannot watch
+        fifo = event_log.open_fifo(event_log.notification_fifo(self._workspace))
+        if fifo is not None:
+            self._descriptors["fifo"] = fifo
         if hasattr(os, "pidfd_open"):
             try:
                 self._descriptors["process"] = os.pidfd_open(process.pid)

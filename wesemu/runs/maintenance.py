@@ -7,8 +7,10 @@ entries of `runs/` that a server certainly created.
 import asyncio
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -143,12 +145,31 @@ def trash(workspace: Workspace) -> Path:
     A crash while it is deleted then leaves no half of a run.
     """
     away = workspace.root.with_name(TRASH_PREFIX + workspace.root.name)
-    return workspace.root.rename(away) if workspace.root.exists() else away
+    with suppress(FileNotFoundError):  # another request may be removing the same run
+        workspace.root.rename(away)
+    return away
 
 
 def delete(folder: Path) -> None:
-    """Delete a folder with its content. Links are not followed, errors are ignored."""
+    """Delete a folder with its content. Links are not followed, errors are ignored.
+
+    Write-protected folders are deleted, too: Snakemake's `protected(directory())` makes them.
+    """
     shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir() and not folder.is_symlink():
+        with suppress(OSError):
+            _make_writable(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_writable(folder: Path) -> None:
+    """Let this user list and change a folder and the folders in it. Follows no links."""
+    folder.chmod(stat.S_IRWXU)
+    for _, names, _, descriptor in os.fwalk(folder):
+        for name in names:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                os.chmod(name, stat.S_IRWXU, dir_fd=descriptor)
 
 
 def delete_all(runs: Path, run_ids: Collection[str]) -> None:

@@ -67,11 +67,19 @@ class RunNotifier:
             return None
         return [(run, latest) for run, latest in self._latest.items() if latest > int(number[:20])]
 
-    def subscribe(self, run_id: RunId) -> asyncio.Future[None]:
-        """Return a future that is done at the next change. Subscribe before reading the run."""
+    @contextmanager
+    def subscribe(self, run_id: RunId) -> Iterator[asyncio.Future[None]]:
+        """Yield a future that is done at the next change. Subscribe before reading the run."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[run_id].add(future)
-        return future
+        try:
+            yield future
+        finally:
+            # the next change may never come: the run may have ended
+            if (waiting := self._waiting.get(run_id)) is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del self._waiting[run_id]
 
     @contextmanager
     def watch(self) -> Iterator["ChangedRuns"]:

@@ -19,6 +19,8 @@ from wesemu.runs.model import Run, RunId, RunState
 from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore
 
+_RETRY_SECONDS = 1.0
+
 log = structlog.get_logger("wesemu.scheduler")
 
 
@@ -109,7 +111,9 @@ class Scheduler:
             try:
                 await self._start_runs()
             except Exception:
-                log.exception("serving the queue failed")
+                log.exception("serving the queue failed; trying again")
+                # without a pause, a lasting error would keep the event loop busy
+                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self.wake)
 
     async def _start_runs(self) -> None:
         running = [run for run, _ in self._active.values() if run.id not in self._without_slot]

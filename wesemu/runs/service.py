@@ -405,12 +405,12 @@ class RunService:
         """Yield the run now and after each change; stop when it has ended."""
         while True:
             # Subscribe before reading, so a change in between is not missed.
-            changed = self._changes.subscribe(RunId(run_id))
-            run = await self.get(owner, run_id)
-            yield run
-            if run.state.ended:
-                return
-            await changed
+            with self._changes.subscribe(RunId(run_id)) as changed:
+                run = await self.get(owner, run_id)
+                yield run
+                if run.state.ended:
+                    return
+                await changed
 
     async def _accept(self, owner: Owner, request: RunRequest, draft: RunDraft) -> Run:
         request = await self._planner.fetch_workflow(request, draft.files)

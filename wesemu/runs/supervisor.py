@@ -125,11 +125,20 @@ class Supervisor:
         except TransitionRefused:  # the run became CANCELING while a step was in progress
             await self._end_canceled(run.id)
         except Exception as error:
+            await self._end_execution(run.id)
             with suppress(RunNotFound):  # it was removed meanwhile
                 await self._end_failed(run, error)
         finally:
             self._executions.pop(run.id, None)
             self._changes.notify(run.id)
+
+    async def _end_execution(self, run_id: RunId) -> None:
+        """End the tools of a run that an error ends: they must not outlive it. Raises nothing."""
+        if (execution := self._executions.get(run_id)) is not None:
+            try:
+                await execution.cancel()
+            except Exception:
+                log.exception("ending the tools of a run failed", run_id=run_id)
 
     def cancel(self, run_id: RunId) -> None:
         """Start to end the tools of a run that is now CANCELING; `drive` then ends the run."""

@@ -1,5 +1,6 @@
 """Files that a workflow has replaced, damaged or filled are read in bounded time."""
 
+import asyncio
 import json
 import os
 import tracemalloc
@@ -10,8 +11,9 @@ import pytest
 
 from wesemu.engines import event_log
 from wesemu.engines.event_log import EventLog, Tail
-from wesemu.engines.execution import find, read_exit_code
+from wesemu.engines.execution import DetachedExecution, find, read_exit_code
 from wesemu.engines.failures import log_tail
+from wesemu.engines.processes import ProcessHandle, identify
 from wesemu.engines.run_process import holder, is_held
 from wesemu.engines.task_recorder import TaskHistory
 from wesemu.runs.model import JsonObject
@@ -214,3 +216,15 @@ def test_what_the_server_and_the_runs_process_write_replaces_what_lies_there(
 
 def test_progress_is_still_progress() -> None:
     assert event_log.to_event(json.loads(PROGRESS)) == Progress(1, 2)
+
+
+async def test_a_file_in_place_of_the_fifo_does_not_hinder_a_server_that_follows_the_run(
+    workspace: Workspace,
+) -> None:
+    event_log.notification_fifo(workspace).touch()
+    identity = await asyncio.to_thread(identify, os.getpid())
+    assert identity is not None
+    execution = DetachedExecution(workspace, grace_seconds=1)
+    await execution.follow(ProcessHandle(os.getpid(), identity))
+    assert not execution.ended
+    execution.close()

@@ -9,11 +9,12 @@ from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
+from support.rights import only_permitted_files
 from unit.runs.test_store import a_run
 
-from wesemu.runs.maintenance import DirectoryCheck, delete_all
+from wesemu.runs.maintenance import DirectoryCheck, delete, delete_all, trash
 from wesemu.runs.model import RunId
-from wesemu.runs.run_directory import RunDirectoryDraft
+from wesemu.runs.run_directory import RunDirectoryDraft, Workspace
 from wesemu.runs.store import RunStore
 
 FILLED = str(UUID(int=1, version=4))
@@ -112,3 +113,24 @@ def test_a_draft_never_takes_a_directory_that_is_there(tmp_path: Path) -> None:
     (tmp_path / FILLED).mkdir()
     with pytest.raises(FileExistsError):
         RunDirectoryDraft(tmp_path / FILLED).create()
+
+
+def test_folders_without_permissions_are_deleted_and_targets_of_links_left(tmp_path: Path) -> None:
+    """Snakemake's `protected(directory())` takes the permission to write."""
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o555)
+    inner = tmp_path / "run" / "work" / "protected" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").touch()
+    (inner.parent / "link").symlink_to(outside)
+    for folder, mode in ((inner, 0o000), (inner.parent, 0o555), (tmp_path / "run", 0o111)):
+        folder.chmod(mode)
+    with only_permitted_files():
+        delete(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert outside.stat().st_mode & 0o777 == 0o555
+
+
+def test_a_run_that_two_requests_remove_goes_to_one_place(tmp_path: Path) -> None:
+    (tmp_path / FILLED).mkdir()
+    assert trash(Workspace(tmp_path / FILLED)) == trash(Workspace(tmp_path / FILLED))

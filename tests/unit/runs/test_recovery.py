@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from wesemu.app import RUNS, create_app
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.maintenance import rebuild_index
-from wesemu.runs.model import LOCAL_OWNER, Owner, RunRequest, RunState, TaskState
+from wesemu.runs.model import (
+    LOCAL_OWNER,
+    Owner,
+    Run,
+    RunId,
+    RunRequest,
+    RunState,
+    TaskState,
+)
 from wesemu.runs.outcome import CRASH_LIMIT
 from wesemu.runs.service import RunService
 from wesemu.runs.store import RunStore
@@ -97,6 +106,27 @@ async def test_a_run_that_is_ended_by_others_is_launched_once_more(
         await engine._launched[run.id].cancel()
     run = await ended(runs_of(server), run)
     assert (run.state, run.exit_code) == (RunState.EXECUTOR_ERROR, 143)
+    await server.close()
+
+
+async def test_the_tools_of_a_run_that_an_error_of_the_index_ends_are_ended(
+    settings: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ScriptedEngine(clock)
+    server = await served(settings, engine)
+    move = RunStore.move
+
+    async def locked(store: RunStore, run_id: RunId, to: RunState, **values: Any) -> Run:
+        if to is RunState.RUNNING:
+            raise sqlite3.OperationalError("database is locked")
+        return await move(store, run_id, to, **values)
+
+    monkeypatch.setattr(RunStore, "move", locked)
+    run = await submit_scripted(runs_of(server), {"wait": "never"})
+    await eventually(lambda: run.id in engine._launched)
+    execution = engine._launched[run.id]
+    assert (await ended(runs_of(server), run)).state is RunState.SYSTEM_ERROR
+    assert (await execution.outcome()).exit_code == 143
     await server.close()
 
 

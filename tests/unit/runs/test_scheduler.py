@@ -1,6 +1,7 @@
 """The order of starts: by service level, then age; no run waits for a lower level."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from support.scripted import START
 from support.waiting import eventually
 from unit.runs.test_run_queue import queued
 
+from wesemu.runs import scheduler as scheduler_module
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Resources, Run, RunId, RunRequest, RunState
 from wesemu.runs.scheduler import Scheduler, startable
@@ -83,6 +85,34 @@ async def test_a_run_that_is_canceled_meanwhile_leaves_its_slot_to_the_next(
     await scheduler.start()
     await eventually(lambda: bool(driven))
     assert driven == ["b"]
+    await scheduler.close()
+    await store.close()
+
+
+async def test_a_queue_that_could_not_be_read_is_read_again(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may lock the index; without other runs, nothing else would wake the queue."""
+    monkeypatch.setattr(scheduler_module, "_RETRY_SECONDS", 0)
+    store = await RunStore.open(tmp_path / "index.db")
+    await store.insert(queued("a"))
+    driven: list[str] = []
+    read = store.queue.next
+    locked = [sqlite3.OperationalError("database is locked")]
+
+    async def read_once_unlocked(most: Mapping[int, int], gpus: int) -> list[Run]:
+        if locked:
+            raise locked.pop()
+        return await read(most, gpus)
+
+    async def drive(run: Run, free_slot: Callable[[], None]) -> None:
+        driven.append(run.handle)
+        await asyncio.Event().wait()
+
+    store.queue.next = read_once_unlocked  # type: ignore[method-assign]
+    scheduler = Scheduler(store, drive, 1, clock)
+    await scheduler.start()
+    await eventually(lambda: driven == ["a"])
     await scheduler.close()
     await store.close()
 

@@ -150,6 +150,15 @@ async def test_only_ended_runs_can_be_removed(
     assert (settings.data / "buckets/genes/out/a.bam").exists()
 
 
+async def test_watching_a_run_that_has_ended_leaves_no_subscription(
+    client: Client, runs: RunService
+) -> None:
+    run = await ended(runs, await runs.submit(LOCAL_OWNER, mapping()))
+    for _ in range(3):
+        assert (await ended(runs, run)).state is RunState.COMPLETE
+    assert run.id not in runs._changes._waiting
+
+
 async def test_state_counts_follow_the_runs(client: Client, runs: RunService) -> None:
     for sample in ("a", "b", "fail"):
         await ended(runs, await runs.submit(LOCAL_OWNER, mapping(sample)))
