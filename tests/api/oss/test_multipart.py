@@ -72,6 +72,7 @@ async def test_an_interrupted_upload_can_be_looked_through(client: Client) -> No
     got = await read(await client.get(f"{url}&max-parts=2"))
     assert [part.findtext("PartNumber") for part in got.xml.iter("Part")] == ["1", "2"]
     assert [part.findtext("Size") for part in got.xml.iter("Part")] == ["1", "2"]
+    assert got.xml.findtext("StorageClass") == "Standard"
     assert got.xml.findtext("IsTruncated") == "true"
     marker = got.xml.findtext("NextPartNumberMarker")
     got = await read(await client.get(f"{url}&part-number-marker={marker}"))

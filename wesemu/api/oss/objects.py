@@ -245,6 +245,7 @@ class MultipartHandlers:
             responses.encoding_type(call.query),
             address,
             responses.element("UploadId", upload_id),
+            responses.element("StorageClass", "Standard"),
             responses.element("PartNumberMarker", marker),
             responses.element("NextPartNumberMarker", page[-1].number if page else marker),
             responses.element("MaxParts", limit),
