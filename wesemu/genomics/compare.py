@@ -249,7 +249,8 @@ def read_vcf(path: Path, min_quality: float | None = None) -> dict[str, list[Rec
 
 def _parse_record(fields: list[str], number: int) -> Record:
     keys, values = fields[8].split(":"), fields[9].split(":")
-    genotype = values[keys.index("GT")].replace("|", "/").split("/")
+    # VCF 4.4 allows a separator before the first allele
+    genotype = values[keys.index("GT")].replace("|", "/").removeprefix("/").split("/")
     alleles = [allele.upper() for allele in (fields[3], *fields[4].split(","))]
     carried = [int(index) for index in genotype if index not in (".", "0")]
     copies = 2 if len(genotype) == 1 else 1  # haploid counts as homozygous
@@ -413,12 +414,24 @@ def _changes(
     """Return canonical changes of one contig: equal ones summed, substitutions split into SNPs."""
     copies: dict[tuple[int, str, str], int] = {}
     for record in records:
-        if sequence[record.start : record.start + len(record.ref)] != record.ref:
+        if not _agrees(sequence[record.start : record.start + len(record.ref)], record.ref):
             raise _disagreement(path, record, f"REF is not what {reference.name} has there")
         for alt, count in record.alts:
             for part in _split(*canonical(sequence, record.start, record.ref, alt)):
                 copies[part] = min(2, copies.get(part, 0) + count)
     return [HaplotypeChange(*allele, count) for allele, count in copies.items()]
+
+
+def _agrees(sequence: str, ref: str) -> bool:
+    """Return whether REF is this part of the reference.
+
+    VCF has no IUPAC codes for ambiguous bases: N or one of the bases stands for them.
+    """
+    if sequence == ref:
+        return True
+    return len(sequence) == len(ref) and all(
+        base == letter or base not in "ACGT" for base, letter in zip(sequence, ref, strict=True)
+    )
 
 
 def _split(start: int, ref: str, alt: str) -> list[tuple[int, str, str]]:

@@ -309,6 +309,8 @@ class ReferenceStore:
                 pass_fds=descriptors,
             )
             self._children.add(child)
+            if self._closed.is_set():  # `close` may have come before the child was listed
+                child.kill()
             offer_to_oom_killer(child.pid)
             try:
                 _, stderr = child.communicate()

@@ -59,6 +59,7 @@ def test_a_truth_compared_with_itself_is_perfect() -> None:
         (["5 ACA A,ACACA 1/2"], ["5 ACA A 0/1", "5 A ACA 0/1"]),
         (["15 T TA 1/1", "16 G C 1/1"], ["16 G AC 1/1"]),
         (["34 AG A 1/1", "36 G C 1/1"], ["34 AGG AC 1/1"]),
+        (["3 T C 1", "5 A G |0|1"], ["3 T C /1", "5 A G 0/1"]),  # VCF 4.4
     ],
 )
 def test_another_notation_of_the_same_haplotypes_is_no_error(
@@ -69,6 +70,19 @@ def test_another_notation_of_the_same_haplotypes_is_no_error(
     assert there.all.f1 == back.all.f1 == 1.0
     assert there.all.fp == there.all.fn == 0
     assert there.all.tp == back.all.tp_calls > 0
+
+
+def test_ambiguous_bases_of_the_reference_agree_with_n_and_with_each_base(tmp_path: Path) -> None:
+    """VCF has no IUPAC codes."""
+    reference = tmp_path / "reference.fa"
+    reference.write_text(">c\nACGTMCGTTTGCA\n")
+    truth = vcf(tmp_path / "truth.vcf", "4 TAC T 0/1")
+    for ref in ("TNC", "TMC", "TCC"):
+        calls = vcf(tmp_path / "calls.vcf", f"4 {ref} T 0/1")
+        assert compare(truth, calls, reference).indels == Score(tp=1, tp_calls=1, fp=0, fn=0)
+    wrong = vcf(tmp_path / "wrong.vcf", "4 GAC G 0/1")
+    with pytest.raises(InputError, match="REF is not what"):
+        compare(truth, wrong, reference)
 
 
 def test_a_wrong_genotype_is_missed_and_invented(tmp_path: Path, reference: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from wesemu.errors import Conflict, InputError, InvalidRequest, SystemFault, Too
 from wesemu.genomics.bwa_index import SUFFIXES, index_fault, read_contigs
 from wesemu.genomics.reference import ReferenceStore
 from wesemu.genomics.reference_records import index_mismatch
-from wesemu.genomics.tools import Toolset, resolve
+from wesemu.genomics.tools import Tool, Toolset, resolve
 from wesemu.genomics.wheel_tools import wheel_command
 from wesemu.runs.model import Resources
 from wesemu.runs.ports import QueuePriority
@@ -218,6 +219,24 @@ def test_a_missing_file_is_told(store, tmp_path):
 def test_a_closed_store_builds_nothing(store, fasta):
     store.close()
     with pytest.raises(SystemFault, match="shutting down"):
+        store.ready(fasta)
+
+
+def test_an_indexer_that_starts_while_the_store_closes_is_killed(tmp_path, fasta):
+    @contextmanager
+    def lease(wanted: Resources, needed: Callable[[], bool]):
+        store.close()
+        yield ()
+
+    sleeping = (sys.executable, "-c", "import time; time.sleep(60)")
+    samtools = Tool("samtools", sleeping, "1.20", "settings")
+    store = ReferenceStore(
+        tmp_path / "references",
+        tmp_path / "cache",
+        tools=lambda more=(): replace(resolve({}), samtools=samtools),
+        lease=lease,
+    )
+    with pytest.raises(SystemFault, match="killed by signal 9"):
         store.ready(fasta)
 
 
