@@ -56,7 +56,7 @@ def complete(objects: ObjectServices, data: bytes) -> tuple[str, int | None, int
 
 
 def expected_multipart(data: bytes) -> str:
-    return md5(bytes.fromhex(md5(data))) + "-1"
+    return md5(md5(data).encode()) + "-1"
 
 
 @pytest.mark.parametrize(
