@@ -9,11 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from wesemu.cli.output import CommandRefused, ExitStatus
+from wesemu.util.text import os_reason
 
 if TYPE_CHECKING:
     from wesemu.client import AsyncClient
@@ -52,11 +53,16 @@ def read_sheet(file: Path) -> dict[str, list[SheetLane]]:
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            rows = csv.DictReader(text, skipinitialspace=True)
+            rows = csv.DictReader(text, skipinitialspace=True, delimiter=_delimiter(text))
             columns = [(name or "").strip() for name in rows.fieldnames or ()]
             rows.fieldnames = columns
             samples, errors = _read_rows(columns, [(rows.line_num, row) for row in rows])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        reason = "it is not UTF-8 text; save it as a CSV file in UTF-8"
+        raise _refused(file, [reason]) from error
+    except OSError as error:
+        raise _refused(file, [os_reason(error)]) from error
+    except csv.Error as error:
         raise _refused(file, [str(error)]) from error
     if not errors and not samples:
         errors.append("it has no samples")
@@ -148,12 +154,22 @@ def locate(bucket: str, name: str) -> str:
     return name if "://" in name else f"oss://{bucket}/{name}"
 
 
+def _delimiter(text: TextIO) -> str:
+    """Return what separates the columns: spreadsheets also write semicolons or tabs."""
+    header = text.readline()
+    text.seek(0)
+    if "," in header:
+        return ","
+    return next((each for each in (";", "\t") if each in header), ",")
+
+
 def _read_rows(
     columns: Sequence[str], rows: Sequence[tuple[int, Mapping[str, str | None]]]
 ) -> tuple[dict[str, list[SheetLane]], list[str]]:
     errors = [f"the column {name} is missing" for name in _REQUIRED if name not in columns]
-    unknown = [name for name in columns if name not in (*_COLUMNS, *_IGNORED)]
+    unknown = [name for name in columns if name and name not in (*_COLUMNS, *_IGNORED)]
     errors += [f"the column {name!r} is unknown" for name in unknown]
+    errors += [f"the column {name} is there twice" for name in _COLUMNS if columns.count(name) > 1]
     if errors:
         return {}, errors
     samples: dict[str, list[SheetLane]] = {}
@@ -183,7 +199,7 @@ def _row_errors(cells: Mapping[str, str], row: Mapping[str, object]) -> list[str
     errors = [f"{name} is empty" for name in _REQUIRED if not cells[name]]
     if cells["sample"] and not _SAMPLE.fullmatch(cells["sample"]):
         errors.append(f"{cells['sample'][:80]!r} is not a sample name; use letters, digits, ._-")
-    if None in row:  # csv's key for cells beyond the header
+    if None in row or row.get(""):  # csv's key for cells beyond the header, and a nameless column
         errors.append("it has more cells than the header")
     return errors
 

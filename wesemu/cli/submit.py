@@ -24,6 +24,7 @@ from wesemu.cli.output import (
     parse_path,
     path_option,
 )
+from wesemu.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from wesemu.client import AsyncClient
@@ -336,9 +337,49 @@ def parameters(file: Path | None, given: Sequence[str], flag: str = "--param") -
     }
 
 
+_LARGEST_PARAMETERS = 16 << 20
+"""Bytes of a file of parameters, and of their JSON: YAML's anchors can multiply a small file."""
+
+
 def _read_parameters(file: Path) -> "JsonObject":
     import json
 
+    import yaml
+
+    from wesemu.util.text import json_reason, without_repeats
+
+    try:
+        if file.stat().st_size > _LARGEST_PARAMETERS:
+            raise ValueError(f"it is larger than {_LARGEST_PARAMETERS >> 20} MiB")
+        text = file.read_text(encoding="utf-8-sig")
+        try:  # YAML would read JSON's 1e-5 as text
+            content = json.loads(text, object_pairs_hook=without_repeats, parse_constant=_refuse)
+        except json.JSONDecodeError:
+            content = _read_yaml(text)
+        # through JSON, because YAML has dates, which no parameter can be
+        values = json.loads(
+            _limited_json({} if content is None else content), object_pairs_hook=without_repeats
+        )
+    except (UnicodeDecodeError, RecursionError) as error:
+        reason = f"it is {json_reason(error)}"
+    except InvalidRequest as error:
+        reason = f"the key {error.field!r} is given twice"
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        reason = str(error).replace("\n", " ")
+    else:
+        if not isinstance(values, dict):
+            raise CommandRefused(f"--params: {file} has no names and values", ExitStatus.USAGE)
+        return values
+    raise CommandRefused(
+        f"--params: {file} cannot be read as JSON or YAML: {reason}", ExitStatus.USAGE
+    )
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a finite number")
+
+
+def _read_yaml(text: str) -> object:
     import yaml
 
     class OnceEach(yaml.SafeLoader):
@@ -351,25 +392,27 @@ def _read_parameters(file: Path) -> "JsonObject":
                 raise ValueError(f"the key {repeated[0]!r} is given twice")
             return super().construct_mapping(node, deep)
 
-    try:
-        # through JSON, because YAML has dates, which no parameter can be
-        content = yaml.load(file.read_text(encoding="utf-8"), OnceEach)  # noqa: S506  # a safe loader
-        values = json.loads(json.dumps(content or {}))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        reason = str(error).replace("\n", " ")
-        raise CommandRefused(
-            f"--params: {file} cannot be read as JSON or YAML: {reason}", ExitStatus.USAGE
-        ) from error
-    if not isinstance(values, dict):
-        raise CommandRefused(f"--params: {file} has no names and values", ExitStatus.USAGE)
-    return values
+    return yaml.load(text, OnceEach)  # noqa: S506  # a safe loader
+
+
+def _limited_json(content: object) -> str:
+    """Return the JSON of a value. Raises ValueError if it is too long, or for infinite numbers."""
+    import json
+
+    pieces, size = [], 0
+    for piece in json.JSONEncoder(allow_nan=False).iterencode(content):
+        pieces.append(piece)
+        size += len(piece)
+        if size > _LARGEST_PARAMETERS:
+            raise ValueError(f"its values take more than {_LARGEST_PARAMETERS >> 20} MiB of JSON")
+    return "".join(pieces)
 
 
 def _value(text: str) -> "JsonValue":
     import json
 
     try:
-        value: JsonValue = json.loads(text)
+        value: JsonValue = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return text
     return value
