@@ -63,6 +63,7 @@ class ForkserverClient:
         self._environment = environment
         self._starting: asyncio.Task[None] | None = None
         self._channel: socket.socket | None = None
+        self._sending = asyncio.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -179,7 +180,10 @@ class ForkserverClient:
         try:
             message = json.dumps({"id": number, "root": str(root), "plan": plan})
             async with asyncio.timeout(_LAUNCH_SECONDS):
-                await loop.sock_sendall(channel, message.encode())
+                # asyncio has one writer for each socket: two that waited for a full socket would
+                # displace each other
+                async with self._sending:
+                    await loop.sock_sendall(channel, message.encode())
                 return await reply
         except TimeoutError:
             if self._channel is channel:

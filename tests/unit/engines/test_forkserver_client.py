@@ -1,5 +1,7 @@
 """The client of the forkserver when processes fail or do not answer."""
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -77,3 +79,33 @@ async def test_a_forkserver_that_hangs_is_replaced(
         os.kill(hung, 0)
     await client.start()
     assert client.pid not in (None, hung)
+
+
+async def test_more_launches_than_the_socket_holds_are_all_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait until the forkserver receives them."""
+    client = ForkserverClient("snakemake", sys.executable, os.environ)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setblocking(False)
+    for size in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        ours.setsockopt(socket.SOL_SOCKET, size, 1)  # the least that the kernel allows
+
+    async def started() -> None:
+        client._channel = ours
+        if client._reading is None:
+            client._reading = asyncio.create_task(client._read())
+
+    monkeypatch.setattr(client, "start", started)
+    monkeypatch.setattr(forkserver_client, "_LAUNCH_SECONDS", 20)
+    launches = [asyncio.create_task(client.launch(tmp_path / str(n))) for n in range(50)]
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0)  # all begin to send
+    for _ in launches:
+        request = json.loads(await loop.sock_recv(theirs, 65536))
+        await loop.sock_sendall(theirs, json.dumps({"id": request["id"], "pid": 1}).encode())
+    replies = await asyncio.gather(*launches)
+    assert [reply["id"] for reply in replies] == [*range(1, 51)]
+    theirs.close()
+    await client.close()
