@@ -5,6 +5,8 @@ import signal
 import sys
 from io import TextIOWrapper
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line with the arguments of this process and exit with its status."""
@@ -12,9 +14,12 @@ def main() -> None:
     open_streams()
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - pathlib raises RuntimeError
         os.environ["HOME"] = "/"  # as docker does for a user without an entry in /etc/passwd
-    from wesemu.cli.app import execute  # `import wesemu.cli` loads nothing else
+    try:
+        from wesemu.cli.app import execute  # `import wesemu.cli` loads nothing else
 
-    execute()
+        execute()
+    except KeyboardInterrupt:  # during the imports; later, typer exits with the same status
+        sys.exit(_INTERRUPTED)
 
 
 def take_interrupts() -> None:

@@ -398,8 +398,9 @@ def _listen_on_path(path: Path) -> socket.socket:
         listening.bind(str(path))
     except OSError as error:
         listening.close()
-        taken = error.errno == errno.EADDRINUSE
-        reason = "the path is in use" if taken else os_reason(error)
+        reason = "the path is in use" if error.errno == errno.EADDRINUSE else os_reason(error)
+        if error.errno is None:  # Python's own check of the length
+            reason = "the path is too long for a unix socket"
         raise CommandRefused(f"cannot listen on {path}: {reason}", ExitStatus.MACHINE) from error
     finally:
         os.umask(previous)

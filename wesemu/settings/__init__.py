@@ -11,7 +11,7 @@ import base64
 import os
 import tomllib
 from decimal import Decimal
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -385,8 +385,13 @@ class Settings(BaseSettings):
     @field_validator("host")
     @classmethod
     def _is_host(cls, host: str) -> str:
-        if not is_host(host):
-            raise ValueError("must be an address or a name, such as 127.0.0.1")
+        try:
+            ip_address(host.partition("%")[0])
+        except ValueError:
+            if not is_host(host) or set("/:[]@?#").intersection(host):
+                raise ValueError(
+                    "must be an address or a name without a port, such as 127.0.0.1 or ::1"
+                ) from None
         return host
 
     @field_validator("tools")

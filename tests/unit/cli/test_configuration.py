@@ -144,6 +144,9 @@ def test_an_empty_variable_is_not_the_current_directory(wesemu, monkeypatch) -> 
         (b"#" * (1 << 20) + b"\n", "is not TOML: it is larger than 1 MiB"),
         (b'host = "a..b"', "host: must be an address or a name"),
         (b'host = ""', "host: must be an address or a name"),
+        (b'host = "[::1]"', "host: must be an address or a name without a port"),
+        (b'host = "127.0.0.1:80"', "host: must be an address or a name without a port"),
+        (b'host = "http://localhost"', "host: must be an address or a name without a port"),
         (b'data = "\\u0000"', "data: a path cannot contain NUL"),
         (b'[tools]\nbwa = "\\u0000"', "the command of bwa cannot contain NUL"),
         (b'[auth]\ntokens = { "" = "alice" }', "auth.tokens: must have 1 characters or more"),
@@ -152,7 +155,7 @@ def test_an_empty_variable_is_not_the_current_directory(wesemu, monkeypatch) -> 
         (b"[inputs]\ncache_gib = 1e308", "inputs.cache_gib: must be 1000000000.0 or less"),
         (b"[node]\ngpus = 1025", "node.gpus: must be"),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_files_and_values_that_cannot_be_used_are_named(
     wesemu, folder: Path, content: bytes, reason: str

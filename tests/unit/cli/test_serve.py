@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wesemu.cli.output import CommandRefused, ExitStatus
-from wesemu.cli.serve import is_loopback, listen_on_port, require_credentials
+from wesemu.cli.serve import is_loopback, listen, listen_on_port, require_credentials
 from wesemu.settings import AuthSettings, Settings
 
 
@@ -63,3 +63,10 @@ def test_a_missing_folder_of_scripts_ends_the_server(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == ExitStatus.USAGE
     assert done.stderr == "wesemu: --init: there is no folder missing\n"
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 120)
+    with pytest.raises(CommandRefused, match="too long for a unix socket") as refused:
+        listen(Settings(socket=path))
+    assert str(path) in refused.value.message

@@ -57,3 +57,18 @@ def test_what_the_tests_start_has_the_default_handlers(number: signal.Signals) -
     """Also where pytest itself was started with them ignored: see conftest."""
     done = subprocess.run(["sh", "-c", f"kill -{int(number)} $$"], check=False)
     assert done.returncode == -number
+
+
+def test_an_interrupt_during_the_imports_has_no_traceback() -> None:
+    program = (
+        "import builtins, signal, sys\n"
+        "from wesemu.cli import main\n"
+        "ordinary = builtins.__import__\n"
+        "def interrupted(name, *arguments):\n"
+        "    if name == 'wesemu.cli.app': signal.raise_signal(signal.SIGINT)\n"
+        "    return ordinary(name, *arguments)\n"
+        "builtins.__import__ = interrupted\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
