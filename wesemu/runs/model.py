@@ -116,7 +116,8 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.QUEUED: _FAILURES | {RunState.INITIALIZING, RunState.CANCELED},
     RunState.INITIALIZING: _FAILURES | {RunState.RUNNING, RunState.CANCELING},
     RunState.RUNNING: _FAILURES | {RunState.COMPLETE, RunState.CANCELING},
-    RunState.CANCELING: frozenset({RunState.CANCELED}),
+    # COMPLETE: the results had already been published when the cancel came
+    RunState.CANCELING: frozenset({RunState.CANCELED, RunState.COMPLETE}),
     RunState.COMPLETE: frozenset(),
     RunState.EXECUTOR_ERROR: frozenset(),
     RunState.SYSTEM_ERROR: frozenset(),

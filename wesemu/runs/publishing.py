@@ -156,7 +156,8 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
     """Run `work` in a thread and return its result.
 
     Cancellation sets the event that `work` receives and waits for the thread to end, so the thread
-    changes nothing afterwards.
+    changes nothing afterwards. If it came too late to stop `work`, it has no effect: the result is
+    returned.
     """
     stop = threading.Event()
     thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
@@ -165,8 +166,8 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait({thread})
-        if not thread.cancelled():
-            thread.exception()  # retrieve it, or asyncio logs it as never retrieved
+        if not thread.cancelled() and thread.exception() is None:
+            return thread.result()
         raise
 
 

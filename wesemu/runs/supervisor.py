@@ -283,8 +283,13 @@ class Supervisor:
             return None
         return QueuePriority(self._leases, rank=run.service_level.rank, age=run.sequence)
 
-    async def _run_cancellable(self, run_id: RunId, work: Coroutine[Any, Any, _T]) -> _T:
-        """Await `work`, which `cancel` may interrupt. Raises TransitionRefused if it did."""
+    async def _run_cancellable(
+        self, run_id: RunId, work: Coroutine[Any, Any, _T], *, final: bool = False
+    ) -> _T:
+        """Await `work`, which `cancel` may interrupt. Raises TransitionRefused if it did.
+
+        `final`: what is done cannot be undone, so a cancel that comes too late has no effect.
+        """
         task = asyncio.create_task(work, name=f"run {run_id}, cancellable")
         self._cancellable[run_id] = task
         try:
@@ -296,7 +301,8 @@ class Supervisor:
         finally:
             task.cancel()
             del self._cancellable[run_id]
-        await self._refuse_canceled(run_id)  # a cancel came when the work was already done
+        if not final:
+            await self._refuse_canceled(run_id)  # a cancel came when the work was already done
         return result
 
     async def _follow(self, run: Run, execution: Execution) -> list[RunFailure]:
@@ -378,7 +384,7 @@ class Supervisor:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         async with TagWriteBehind(self._store, self._changes, run) as buffer:
             publishing = self._publisher.publish(workspace, wanted, buffer.add)
-            delivery = await self._run_cancellable(run.id, publishing)
+            delivery = await self._run_cancellable(run.id, publishing, final=True)
         run = replace(run, outputs=delivery.outputs, tags=buffer.tags)
         if delivery.failure is not None:
             await self._end(run, RunState.SYSTEM_ERROR, delivery.failure, outcome.exit_code)

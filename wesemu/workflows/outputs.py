@@ -54,6 +54,8 @@ class RemotePublisher:
         remote_outputs = [
             each for each in outputs if each.name in names and each.published is not None
         ]
+        if remote_outputs and (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # too late for the local results, not for the uploads
         async with AsyncExitStack() as locks:
             # Sorted, so two runs never wait for each other's locks.
             for location in sorted({each.published or "" for each in remote_outputs}):

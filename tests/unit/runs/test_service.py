@@ -1,14 +1,17 @@
 """RunService: submitting, canceling, removing and listing runs, with the scripted engine."""
 
 import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
-from support.waiting import soon
+from support.waiting import eventually, soon
 
 from wesemu.errors import BucketNotFound, Forbidden, InvalidRequest, RunActive, RunNotFound
+from wesemu.runs import publishing
 from wesemu.runs.model import LOCAL_OWNER, Owner, Run, RunRequest, RunState, TaskState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
@@ -122,6 +125,28 @@ async def test_cancel_while_running_while_queued_and_twice(
     assert (await ended(runs, first)).state is RunState.CANCELED
     assert not (settings.data / "buckets/genes/out").exists()
     assert (await runs.cancel(LOCAL_OWNER, first.id)).state is RunState.CANCELED
+
+
+async def test_a_cancel_after_the_results_were_published_has_no_effect(
+    client: Client, runs: RunService, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, canceled = threading.Event(), threading.Event()
+    sync = publishing._sync_folders
+
+    def wait_for_cancel(folders: set[Path]) -> None:
+        published.set()
+        assert canceled.wait(60)
+        sync(folders)
+
+    monkeypatch.setattr(publishing, "_sync_folders", wait_for_cancel)
+    run = await runs.submit(LOCAL_OWNER, mapping())
+    await eventually(published.is_set)
+    assert (await runs.cancel(LOCAL_OWNER, run.id)).state is RunState.CANCELING
+    canceled.set()
+    run = await ended(runs, run)
+    assert run.state is RunState.COMPLETE
+    assert run.outputs
+    assert (settings.data / "buckets/genes/out/a.bam").exists()
 
 
 async def test_runs_of_others_are_forbidden_and_unknown_ones_not_found(
