@@ -139,7 +139,7 @@ PIPELINES_IMPORT = (
     "wesemu.genomics.mappers",
     "wesemu.genomics.parabricks.preflight",
     "wesemu.genomics.fasta",
-    "wesemu.genomics.regions",
+    "wesemu.genomics.ploidy",
     "wesemu.genomics.read_groups",
     "wesemu.genomics.reference_records",
     "wesemu.genomics.regions",

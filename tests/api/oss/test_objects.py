@@ -477,9 +477,21 @@ async def test_the_version_null_is_the_object(client: Client) -> None:
 
 
 async def test_a_bucket_for_everybody_is_refused(client: Client) -> None:
-    for acl, status in (("public-read", 501), ("private", 200)):
-        got = await read(await client.put("/oss/new-bucket", headers={"x-oss-acl": acl}))
+    for url in ("/oss/new-bucket", "/oss/genes?acl"):
+        for acl, status in (("public-read", 501), ("private", 200)):
+            got = await read(await client.put(url, headers={"x-oss-acl": acl}))
+            assert got.status == status
+    assert (await client.put("/oss/missing?acl", headers={"x-oss-acl": "private"})).status == 404
+
+
+async def test_an_object_for_everybody_is_refused(client: Client) -> None:
+    await client.put("/oss/genes/a", data=b"abc")
+    for acl, status in (("public-read", 501), ("private", 200), ("default", 200)):
+        got = await read(await client.put("/oss/genes/a?acl", headers={"x-oss-object-acl": acl}))
         assert got.status == status
+    missing = await client.put("/oss/genes/b?acl", headers={"x-oss-object-acl": "private"})
+    assert missing.status == 404
+    assert (await read(await client.get("/oss/genes/a"))).body == b"abc"
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])

@@ -103,6 +103,13 @@ class BucketHandlers:
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)
         return access_control(request, "private")
 
+    async def set_acl(self, request: web.Request) -> web.Response:
+        """PutBucketAcl. `x-oss-acl: private` changes nothing; other values are not emulated."""
+        await asyncio.to_thread(self._store.folder, request[CALL].bucket)
+        if "x-oss-acl" not in request.headers:
+            raise responses.not_implemented("an ACL without the header x-oss-acl")
+        return web.Response()
+
     async def versioning(self, request: web.Request) -> web.Response:
         """GetBucketVersioning. Empty, like for a bucket that never had versioning enabled."""
         await asyncio.to_thread(self._store.folder, request[CALL].bucket)

@@ -121,6 +121,15 @@ class ObjectHandlers:
         await asyncio.to_thread(self._store.find, call.bucket, call.key)
         return access_control(request, "default")
 
+    async def set_acl(self, request: web.Request) -> web.Response:
+        """PutObjectAcl. `x-oss-object-acl: default` and `private` change nothing; other values are
+        not emulated."""
+        call = request[CALL]
+        await asyncio.to_thread(self._store.find, call.bucket, call.key)
+        if "x-oss-object-acl" not in request.headers:
+            raise responses.not_implemented("an ACL without the header x-oss-object-acl")
+        return web.Response()
+
     async def _copy(self, request: web.Request) -> web.Response:
         call = request[CALL]
         replaces, overwrite = _replaces_metadata(request), may_overwrite(request)

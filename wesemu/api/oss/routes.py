@@ -112,6 +112,7 @@ def _bucket_operations(handlers: BucketHandlers) -> Operations:
         ("bucket", "GET", _with("stat")): ("GetBucketStat", handlers.statistics),
         ("bucket", "GET", _with("location")): ("GetBucketLocation", handlers.location),
         ("bucket", "GET", _with("acl")): ("GetBucketAcl", handlers.acl),
+        ("bucket", "PUT", _with("acl")): ("PutBucketAcl", handlers.set_acl),
         ("bucket", "GET", _with("versioning")): ("GetBucketVersioning", handlers.versioning),
         ("bucket", "POST", _with("delete")): ("DeleteMultipleObjects", handlers.delete_many),
     }
@@ -124,6 +125,7 @@ def _object_operations(handlers: ObjectHandlers) -> Operations:
         ("object", "HEAD", _with()): ("HeadObject", handlers.get),
         ("object", "HEAD", _with("objectMeta")): ("GetObjectMeta", handlers.meta),
         ("object", "GET", _with("acl")): ("GetObjectAcl", handlers.acl),
+        ("object", "PUT", _with("acl")): ("PutObjectAcl", handlers.set_acl),
         ("object", "DELETE", _with()): ("DeleteObject", handlers.delete),
         ("object", "POST", _with("append")): ("AppendObject", handlers.append),
     }
