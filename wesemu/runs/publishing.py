@@ -51,6 +51,8 @@ class ActiveTargets:
         self._names: dict[RunId, frozenset[str]] = {}
         self._loading = asyncio.Lock()
         self._loaded = False
+        self._ended: set[RunId] = set()
+        """Runs that ended while the locations were loaded."""
         store.watch(self._moved)
 
     async def claim(self, run_id: RunId, owner: Owner, plan: Plan) -> SharedOutput | None:
@@ -92,6 +94,8 @@ class ActiveTargets:
     def _moved(self, run: Run) -> None:
         if run.state.ended:
             self.release(run.id)
+            if self._loading.locked():
+                self._ended.add(run.id)
 
     async def _load(self) -> None:
         async with self._loading:
@@ -103,7 +107,9 @@ class ActiveTargets:
                 lambda: [_names_on_disk(self._runs / run_id).values() for run_id in missing]
             )
             for run_id, locations in zip(missing, names, strict=True):
-                self._add(run_id, owners[run_id], locations)
+                if run_id not in self._ended:
+                    self._add(run_id, owners[run_id], locations)
+            self._ended.clear()
             self._loaded = True
 
 

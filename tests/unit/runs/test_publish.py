@@ -1,16 +1,23 @@
 """Publishing into a bucket: digests and metadata of objects; a BAM and its index of one run."""
 
+import asyncio
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.waiting import eventually
+from unit.runs.test_run_queue import queued
 
 from wesemu.runs import publishing
 from wesemu.runs.data_directory import IdSource
-from wesemu.runs.ports import Publication
-from wesemu.runs.publishing import LocalPublisher
+from wesemu.runs.model import LOCAL_OWNER, Resources, RunId, RunState
+from wesemu.runs.ports import Plan, Publication
+from wesemu.runs.publishing import ActiveTargets, LocalPublisher
 from wesemu.runs.run_directory import Workspace
+from wesemu.runs.sla import ServiceLevel
+from wesemu.runs.store import RunStore
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.object_records import ObjectRecord
@@ -94,3 +101,28 @@ def test_a_bam_and_its_index_are_of_one_run(tmp_path: Path, objects: ObjectServi
             with bam, index:
                 assert bam.read() == index.read()
     assert not list((tmp_path / "buckets").rglob("*.part"))
+
+
+async def test_a_run_that_ends_while_its_locations_are_read_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may publish there without a warning."""
+    reading, ended = threading.Event(), threading.Event()
+    bam = Publication("bam", "a.bam", tmp_path / "a.bam", BAM)
+    plan = Plan("snakemake", "mapping", ServiceLevel("s"), Resources(), (bam,))
+
+    def read(folder: Path) -> dict[str, str]:
+        reading.set()
+        assert ended.wait(60)
+        return publishing._names_of(plan)
+
+    monkeypatch.setattr(publishing, "_names_on_disk", read)
+    store = await RunStore.open(tmp_path / "index.db")
+    run = await store.insert(queued("earlier"))
+    targets = ActiveTargets(store, tmp_path / "runs")
+    claim = asyncio.create_task(targets.claim(RunId("new"), LOCAL_OWNER, plan))
+    await eventually(reading.is_set)
+    await store.move(run.id, RunState.CANCELED)
+    ended.set()
+    assert await claim is None
+    await store.close()
