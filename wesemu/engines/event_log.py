@@ -460,6 +460,20 @@ def task_to_json(task: TaskLog) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+_LARGEST = (1 << 63) - 1
+"""The largest number that the index can store."""
+
+
 def task_from_json(values: object) -> TaskLog:
-    """Return the task of a record. Raise ValueError if the record is invalid."""
-    return msgspec.convert(values, TaskLog)
+    """Return the task of a record. Raise ValueError or OverflowError for an invalid one, which a
+    workflow may have written."""
+    task = msgspec.convert(values, TaskLog)
+    numbers = (task.attempt, task.threads, task.exit_code, task.peak_memory)
+    if any(number is not None and abs(number) > _LARGEST for number in numbers):
+        raise ValueError("a number is too large")
+    for timestamp in (task.started, task.ended):
+        if timestamp is not None:
+            if timestamp.tzinfo is None:
+                raise ValueError("a time has no time zone")
+            timestamp.astimezone(UTC)
+    return task

@@ -228,3 +228,22 @@ async def test_a_file_in_place_of_the_fifo_does_not_hinder_a_server_that_follows
     await execution.follow(ProcessHandle(os.getpid(), identity))
     assert not execution.ended
     execution.close()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"threads": 1 << 63},
+        {"exit_code": -(10**30)},
+        {"peak_memory": 10**30},
+        {"attempt": 10**30},
+        {"started": "0001-01-01T00:00:00+14:00"},
+        {"ended": "9999-12-31T23:59:59-14:00"},
+        {"started": "2026-01-01T00:00:00"},
+    ],
+    ids=str,
+)
+def test_a_task_that_the_index_cannot_store_is_no_event(member: JsonObject) -> None:
+    task: JsonObject = {"id": "1", "attempt": 1, "name": "a", "state": "RUNNING"}
+    assert event_log.to_event({"event": "task", "task": task}) is not None
+    assert event_log.to_event({"event": "task", "task": task | member}) is None
