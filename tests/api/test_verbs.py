@@ -161,6 +161,14 @@ async def test_crate_writes_a_zip(wesemu, tmp_path, monkeypatch) -> None:
         assert zipfile.is_zipfile(file)
 
 
+async def test_a_file_that_cannot_be_read_is_named_not_the_connection(wesemu) -> None:
+    status, _, err = await wesemu("bucket", "put", "/proc/self/mem", "oss://genes/memory")
+    assert (status, err) == (
+        ExitStatus.MACHINE,
+        "wesemu: /proc/self/mem: the disk reports an error\n",
+    )
+
+
 async def test_a_download_does_not_replace_a_pipe(wesemu, tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     status, _, err = await wesemu("snapshot", "save", str(tmp_path / "pipe"))

@@ -68,6 +68,7 @@ def prune(
     """Remove old ended runs of all owners. Results in buckets stay."""
     from wesemu.cli.output import print_json, print_note
     from wesemu.cli.remote import call
+    from wesemu.client.transport import number
 
     days = timedelta(**parse_length(older_than)).total_seconds() / _SECONDS_PER_DAY
     pruned = call(
@@ -80,7 +81,8 @@ def prune(
     would = "would be" if dry_run else "are"
     what = "pruned" if keep_outputs else "removed"
     print_note(
-        f"{pruned['runs']} runs {would} {what}: {_format_size(int(str(pruned['freed_bytes'])))}"
+        f"{number(pruned, 'runs')} runs {would} {what}: "
+        f"{_format_size(number(pruned, 'freed_bytes'))}"
     )
 
 

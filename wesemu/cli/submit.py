@@ -120,7 +120,7 @@ def submit(
     from wesemu.cli.output import print_note, print_result
     from wesemu.cli.remote import call, find, tasks_text
     from wesemu.cli.remote import watch as follow
-    from wesemu.client.transport import text
+    from wesemu.client.transport import nested, text
 
     values = parameters(params, param or ())
     tags, engine = _pairs(tag or (), "--tag"), _pairs(engine_parameter or (), "--engine-parameter")
@@ -140,6 +140,8 @@ def submit(
                 attachments=list(files.items()),
             )
             run_id = text(answer, "run_id")
+            if not run_id and not nested(answer, "wesemu"):
+                raise CommandRefused("the server answers without a run id; is it a WES server?")
             if not run_id:  # a dry run
                 print_note(tasks_text(answer))
                 return True

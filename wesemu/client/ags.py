@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from wesemu.client.transport import Transport, nested_list, number, optional_text, text
+from wesemu.client.transport import ClientError, Transport, nested_list, number, optional_text, text
 from wesemu.runs.model import JsonObject
 
 
@@ -65,7 +65,12 @@ class AgsOperations:
     async def start(self, fields: Mapping[str, str]) -> str:
         """StartWorkflow. Return the name of the job."""
         body: JsonObject = dict(fields)
-        return text(await self._transport.call("POST", "/gs/workflow", body=body), "JobName")
+        name = text(await self._transport.call("POST", "/gs/workflow", body=body), "JobName")
+        if not name:
+            raise ClientError(
+                "the server answers without the name of a job; is it a wesemu server?"
+            )
+        return name
 
     async def jobs(self, *, limit: int | None = None) -> list[JobLine]:
         """DescribeWorkflows, newest first."""

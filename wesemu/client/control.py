@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from wesemu.client.transport import ClientError, Transport, nested_list, number, text
+from wesemu.client.transport import ClientError, Transport, converted, nested_list, number, text
 from wesemu.client.wes import pauses
 from wesemu.runs.model import JsonObject, JsonValue
 
@@ -189,7 +189,7 @@ def _reading(answer: JsonObject) -> ClockReading:
     return ClockReading(
         now=text(answer, "now"),
         wall=text(answer, "wall"),
-        speed=float(text(answer, "speed") or 1),
+        speed=converted(answer, "speed", float) if "speed" in answer else 1.0,
         pace=text(answer, "pace"),
         raw=answer,
     )
@@ -202,7 +202,7 @@ def _received(values: JsonObject) -> ReceivedRequest:
         method=text(values, "method"),
         path=text(values, "path"),
         status=number(values, "status"),
-        milliseconds=float(text(values, "milliseconds") or 0),
+        milliseconds=converted(values, "milliseconds", float),
         owner=text(values, "owner"),
         client=text(values, "client"),
         unread=tuple(map(str, unread)) if isinstance(unread, list) else (),

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -15,6 +16,21 @@ from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import JsonObject
 from wesemu.runs.run_directory import replaceable, safe_name
 from wesemu.util.text import is_host, name_full_disk, network_reason
+
+T = TypeVar("T")
+
+
+class ClientError(WesemuError):
+    """The server refused the request, or no server answered.
+
+    `status` is the HTTP status, None without a response. `code` is the error code of AGS.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
 
 # --- values of JSON objects, with defaults for missing keys ---
 
@@ -26,8 +42,26 @@ def text(values: JsonObject, key: str) -> str:
 
 
 def number(values: JsonObject, key: str) -> int:
-    """Return an integer, which the server may send as text; 0 if there is none."""
-    return int(text(values, key) or 0)
+    """Return an integer, which the server may send as text; 0 if there is none.
+
+    Raises ClientError for anything else.
+    """
+    return converted(values, key, int)
+
+
+def converted(values: JsonObject, key: str, convert: Callable[[str], T]) -> T:
+    """Return the value as `convert` reads its text; "0" if there is none.
+
+    Raises ClientError if it cannot, as the answer of another server than wesemu.
+    """
+    value = text(values, key) or "0"
+    try:
+        return convert(value)
+    except ValueError as error:
+        raise ClientError(
+            f"the server answers {key} = {value[:80]!r}, which is not possible; "
+            "is it a wesemu server?"
+        ) from error
 
 
 def optional_text(values: JsonObject, key: str) -> str | None:
@@ -60,18 +94,6 @@ _SLOW = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=300)
 _CHUNK = 1 << 20
 _XML = re.compile("<(Code|Message)>([^<]*)</")
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
-
-
-class ClientError(WesemuError):
-    """The server refused the request, or no server answered.
-
-    `status` is the HTTP status, None without a response. `code` is the error code of AGS.
-    """
-
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class Transport:
@@ -236,7 +258,12 @@ class Transport:
                 f"no server answers at {self._name}; start one with 'wesemu serve', or name "
                 "another with --server or WESEMU_SERVER"
             ) from error
+        except UnicodeError as error:  # of getaddrinfo
+            raise ClientError(f"{self._name} redirects to an address that cannot be one") from error
         except (aiohttp.ClientError, TimeoutError) as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.filename is not None:  # of _file_chunks
+                raise cause from None
             raise ClientError(
                 f"the connection to {self._name} failed: {network_reason(error)}"
             ) from error
@@ -256,9 +283,17 @@ class Transport:
 
 
 async def _file_chunks(path: Path) -> AsyncIterator[bytes]:
+    """Yield the content of a file. Raises OSError with its name, also if reading fails."""
     file = await asyncio.to_thread(path.open, "rb")
     with file:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+        while True:
+            try:
+                chunk = await asyncio.to_thread(file.read, _CHUNK)
+            except OSError as error:
+                error.filename = str(path)
+                raise
+            if not chunk:
+                return
             yield chunk
 
 
@@ -307,6 +342,6 @@ def _error_of(status: int, text: str, url: URL) -> ClientError:
 def _parse(text: str) -> JsonObject | None:
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -14,6 +14,7 @@ import aiohttp
 
 from wesemu.client.transport import (
     Transport,
+    converted,
     nested,
     nested_list,
     number,
@@ -299,7 +300,7 @@ def _path(run_id: str) -> str:
 
 
 def _state(values: JsonObject) -> RunState:
-    return RunState(text(values, "state"))
+    return converted(values, "state", RunState)
 
 
 def _line(run: JsonObject) -> RunLine:

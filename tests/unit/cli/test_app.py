@@ -1,9 +1,12 @@
 """The command line as a whole: quick starts, errors in one line."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -252,3 +255,66 @@ def test_limits_of_the_shell_are_named(
     assert done.returncode == ExitStatus.MACHINE
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+class OtherServer(http.server.BaseHTTPRequestHandler):
+    """Answers all requests with `answer`, or redirects to a host that cannot be one."""
+
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200 if self.answer else 302)
+        self.send_header("Content-Length", str(len(self.answer)))
+        self.send_header("Location", "http://a..b/")
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *arguments: object) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def other_server() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "arguments", "reason"),
+    [
+        (b'{"runs": [{"state": "BOGUS"}]}', ["list"], "answers state = 'BOGUS'"),
+        (b'{"speed": "x"}', ["clock", "show"], "answers speed = 'x'"),
+        (b'{"freed_bytes": "x"}', ["prune", "--older-than", "1d"], "answers freed_bytes = 'x'"),
+        (b"[" * 100_000, ["info"], "something that is not a JSON object"),
+        (b"[]", ["info"], "something that is not a JSON object"),
+        (b"{}", ["submit", __file__], "without a run id"),
+        (
+            b"{}",
+            [
+                "run",
+                "mapping",
+                *["--bucket", "b", "--fastq1", "a", "--fastq2", "b", "--output-bam", "c"],
+            ],
+            "without the name of a job",
+        ),
+        (b"", ["info"], "redirects to an address that cannot be one"),
+    ],
+    ids=range(8),
+)
+def test_answers_of_another_server_are_one_line(
+    wesemu, monkeypatch, other_server: str, answer: bytes, arguments: list[str], reason: str
+) -> None:
+    monkeypatch.setattr(OtherServer, "answer", answer)
+    ended = wesemu(*arguments, "--server", other_server)
+    assert ended.status in (ExitStatus.UNREACHABLE, ExitStatus.REFUSED)
+    assert reason in ended.err
+    assert ended.err.count("\n") == 1
+    assert ended.out == ""
