@@ -75,6 +75,9 @@ def execute(arguments: Sequence[str] | None = None) -> None:
         print_note("wesemu: there is not enough memory")
         sys.exit(ExitStatus.MACHINE)
     except RuntimeError as error:
+        if str(error).startswith("Symlink loop"):  # of Path.resolve before Python 3.13
+            print_note(f"wesemu: {error}: links form a circle")
+            sys.exit(ExitStatus.MACHINE)
         if "start new thread" not in str(error):
             raise
         print_note(

@@ -38,6 +38,11 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
     if not file.parent.is_dir():
         raise InvalidRequest(f"the folder {file.parent} does not exist; create it first")
     file = replaceable(file)
+    if _is_own(file, data):
+        raise InvalidRequest(
+            f"{file} is in the data directory, where it could replace a file of the server; name a "
+            "file elsewhere, or in a bucket"
+        )
     partial = file.with_name(f".{file.name}.partial")
     try:
         with (
@@ -51,6 +56,14 @@ def save_backup(data: DataDirectory, file: Path, *, buckets: bool = False) -> in
     finally:
         partial.unlink(missing_ok=True)
     return runs
+
+
+def _is_own(file: Path, data: DataDirectory) -> bool:
+    """Whether `file` is in the data directory, but not in a bucket."""
+    place = file.parent.resolve() / file.name
+    return place.is_relative_to(data.root.resolve()) and not place.parent.is_relative_to(
+        data.buckets.resolve()
+    )
 
 
 def restore_backup(file: Path, data: DataDirectory) -> int:

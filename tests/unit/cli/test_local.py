@@ -338,3 +338,11 @@ def test_a_pipe_is_not_replaced_and_a_link_is_followed(wesemu, tmp_path: Path) -
     ended = wesemu("serve", "--port", 0, "--ready-file", tmp_path / "pipe")
     assert ended.status == ExitStatus.USAGE
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_links_that_form_a_circle_are_named(wesemu, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    ended = wesemu("bucket", "cp", __file__, "oss://abc/x", "--data", tmp_path / "loop")
+    assert ended.status == ExitStatus.MACHINE
+    assert str(tmp_path / "loop") in ended.err
+    assert ended.err.count("\n") == 1

@@ -213,3 +213,12 @@ def test_a_backup_does_not_replace_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="a device, a pipe or a socket"):
         save_backup(DataDirectory(tmp_path), tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("name", ["wesemu.db", "runs/x", "new.tar.gz"])
+def test_a_backup_does_not_replace_files_of_the_server(tmp_path: Path, name: str) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "wesemu.db").write_text("index")
+    with pytest.raises(InvalidRequest, match="is in the data directory"):
+        save_backup(DataDirectory(tmp_path), tmp_path / name)
+    assert (tmp_path / "wesemu.db").read_text() == "index"
