@@ -87,7 +87,7 @@ def prune(
 
 
 def backup(
-    file: Annotated[Path, path_argument(help="File to write.", show_default=False)],
+    file: Annotated[Path, path_argument(metavar="FILE", help="File to write.", show_default=False)],
     buckets: Annotated[
         bool, typer.Option("--buckets", help="Include all buckets and references.")
     ] = False,
@@ -109,7 +109,9 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, path_argument(help="File of wesemu backup.", show_default=False)],
+    file: Annotated[
+        Path, path_argument(metavar="FILE", help="File of wesemu backup.", show_default=False)
+    ],
     data: Data = None,
 ) -> None:
     """Unpack a backup into a new data directory."""

@@ -363,7 +363,9 @@ def remove_object(
 
 
 def put_object(
-    file: Annotated[Path, path_argument(help="The file to send.", show_default=False)],
+    file: Annotated[
+        Path, path_argument(metavar="FILE", help="The file to send.", show_default=False)
+    ],
     location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
     server: Server = DEFAULT_SERVER,
     token: Token = None,
@@ -388,7 +390,9 @@ def get_object(
     location: Annotated[str, typer.Argument(help="oss://BUCKET/KEY.", show_default=False)],
     target: Annotated[
         Path,
-        path_argument(help="The file to write, or a folder.", show_default="here"),
+        path_argument(
+            metavar="TARGET", help="The file to write, or a folder.", show_default="here"
+        ),
     ] = Path(),
     overwrite: Overwrite = False,
     server: Server = DEFAULT_SERVER,
