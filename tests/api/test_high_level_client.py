@@ -15,6 +15,7 @@ from support.small_disk import small_disk
 from wesemu.client import AsyncClient, Client, ClientError
 from wesemu.client.async_client import workflow
 from wesemu.client.sync_client import run_in_thread
+from wesemu.client.transport import Transport
 from wesemu.client.wes import Output
 from wesemu.errors import InvalidRequest
 from wesemu.runs.model import RunState
@@ -280,3 +281,33 @@ async def test_the_token_goes_to_the_server_only(aiohttp_server, tmp_path: Path)
         ("/redirected", None),
         ("/other", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("", "/ga4gh/wes/v1/service-info"),
+        ("/", "/ga4gh/wes/v1/service-info"),
+        ("/lab/wesemu", "/lab/wesemu/ga4gh/wes/v1/service-info"),
+        ("/lab%20a/", "/lab%20a/ga4gh/wes/v1/service-info"),
+        ("/ga4gh/wes/v1", "/ga4gh/wes/v1/service-info"),
+        ("/lab/1.1.0/ga4gh/wes/v1/", "/lab/ga4gh/wes/v1/service-info"),
+    ],
+)
+async def test_the_address_of_a_server_may_have_a_path(
+    aiohttp_server, address: str, path: str
+) -> None:
+    """A proxy strips it. The path of an API, as other clients need it, is no such path."""
+
+    async def show_path(request: web.Request) -> web.Response:
+        return web.json_response({"path": request.raw_path})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", show_path)
+    server = await aiohttp_server(app)
+    transport = Transport(f"http://{server.host}:{server.port}{address}")
+    assert await transport.call("GET", "/ga4gh/wes/v1/service-info") == {"path": path}
+    absolute = str(server.make_url("/elsewhere"))
+    assert (
+        b"".join([chunk async for chunk in transport.chunks(absolute)]) == b'{"path": "/elsewhere"}'
+    )

@@ -314,8 +314,9 @@ def wes(server: Server = DEFAULT_SERVER, token: Token = None) -> None:
 
 
 def _url_for_clients(server: str) -> "URL":
-    """Return the URL of a server. Raise CommandRefused for a unix socket."""
-    from wesemu.client.transport import server_url, socket_path
+    """Return the URL of a server. Raise CommandRefused for a unix socket, and for a URL with a path
+    that a proxy strips."""
+    from wesemu.client.transport import path_prefix, server_url, socket_path
 
     if socket_path(server) is not None:
         raise CommandRefused(
@@ -323,7 +324,14 @@ def _url_for_clients(server: str) -> "URL":
             "For wesemu's own verbs, WESEMU_SERVER suffices",
             ExitStatus.USAGE,
         )
-    return server_url(server)
+    url = server_url(server)
+    if prefix := path_prefix(url):
+        raise CommandRefused(
+            f"other clients cannot use an address with a path, as {prefix} in {server}; name the "
+            "server itself. For wesemu's own verbs, WESEMU_SERVER suffices",
+            ExitStatus.USAGE,
+        )
+    return url
 
 
 def _print_exports(variables: Mapping[str, str]) -> None:

@@ -99,6 +99,9 @@ _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 class Transport:
     """Sends requests to paths of `server`: an http URL, HOST:PORT or unix:PATH.
 
+    The URL has a path if a proxy in front of the server strips one. The path of an API is ignored:
+    `http://HOST/ga4gh/wes/v1` is the server `http://HOST`.
+
     `token` is sent as a bearer token, to this server only. Between `open` and `close`, requests
     share connections. Otherwise each request opens its own connection: there is nothing to close.
 
@@ -107,6 +110,7 @@ class Transport:
 
     def __init__(self, server: str, token: str | None = None) -> None:
         self.url = server_url(server)
+        self._prefix = path_prefix(self.url)
         self._socket = socket_path(server)
         self._name = str(self.url.with_user(None)) if self._socket is None else server
         """The server as error messages name it, without a password."""
@@ -236,7 +240,7 @@ class Transport:
         data: aiohttp.FormData | bytes | AsyncIterator[bytes] | None = None,
         timeout: aiohttp.ClientTimeout = _QUICK,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = self.url.join(URL(path))
+        url = self.url.join(URL(self._prefix + path if path.startswith("/") else path))
         if query:
             url = url.with_query(query)
         # an answer may name any URL, and the token is for this server only
@@ -319,6 +323,16 @@ def server_url(server: str) -> URL:
     if url.scheme not in ("http", "https") or not url.host or not is_host(url.host):
         raise ClientError(f"{server!r} is not the address of a server; write http://HOST:PORT")
     return url
+
+
+_API_PATH = re.compile(r"(/\d+\.\d+\.\d+)?/(ga4gh|gs|oss|ui|_wesemu)(/.*)?", re.DOTALL)
+
+
+def path_prefix(url: URL) -> str:
+    """Return the path of a server's URL, "" for none, without a trailing slash and without the path
+    of an API."""
+    path = url.raw_path.rstrip("/")
+    return path[: found.start()] if (found := _API_PATH.search(path)) else path
 
 
 def _error_of(status: int, text: str, url: URL) -> ClientError:

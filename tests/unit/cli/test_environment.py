@@ -76,3 +76,11 @@ def test_a_unix_socket_is_refused(wesemu, verb: str) -> None:
     ended = wesemu("env", verb, "--server", "unix:/tmp/socket")
     assert (ended.status, ended.out) == (2, "")
     assert "cannot use the unix socket unix:/tmp/socket" in ended.err
+
+
+@pytest.mark.parametrize("verb", ["ags", "wes"])
+def test_an_address_with_a_path_is_refused(wesemu, verb: str) -> None:
+    ended = wesemu("env", verb, "--server", "https://example.org/lab")
+    assert (ended.status, ended.out) == (2, "")
+    assert "/lab" in ended.err
+    assert wesemu("env", verb, "--server", "https://example.org/ga4gh/wes/v1").status == 0
