@@ -1,6 +1,7 @@
 """Limits on connections, stalled requests, and requests that cannot be parsed."""
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,13 +12,16 @@ import pytest
 from aiohttp import web
 from support.waiting import soon
 
+from wesemu.api.admin.routes import AdminAccess, AdminDialect
 from wesemu.api.connections import (
     Connections,
     ConnectionSite,
     connection_limit,
     quiet_when_out_of_files,
 )
+from wesemu.api.middleware import UnreadableRequests, api_middleware
 from wesemu.app import UNREADABLE
+from wesemu.runs.data_directory import IdSource
 
 Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 IDLE = b"GET /gs/workflows HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -221,3 +225,27 @@ async def test_a_client_that_leaves_is_no_fault_of_the_server(
         while counted not in (metrics := (await ask(connect, METRICS))[2]):
             await asyncio.sleep(0.01)
         assert counted + b'400"' in metrics
+
+
+async def test_an_error_within_a_response_ends_the_connection() -> None:
+    """A second response in the first one's body would look like its content."""
+
+    async def fail(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 100
+        await response.prepare(request)
+        await response.write(b"content")
+        raise OSError(errno.EIO, "the disk fails")
+
+    ids = IdSource(seed=1)
+    app = web.Application(middlewares=[api_middleware([AdminDialect(AdminAccess(""))], ids)])
+    app[UNREADABLE] = UnreadableRequests([], ids)
+    app.router.add_get("/_wesemu/half", fail)
+    async with served(app) as connect, soon():
+        reader, writer = await connect()
+        writer.write(b"GET /_wesemu/half HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        got = b""
+        with suppress(ConnectionError):
+            while chunk := await reader.read(1000):
+                got += chunk
+    assert b" 500 " not in got

@@ -97,6 +97,18 @@ class Dialect(ABC):
         """Return the headers that all responses of this API have."""
 
 
+# Path normalization: clients of WES send `//ga4gh/wes/v1/runs/` for `/ga4gh/wes/v1/runs`
+
+_SLASHES = re.compile(r"/{2,}")
+
+
+def merge_slashes(path: str) -> str:
+    """Return the path without doubled slashes and without a trailing one."""
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path.rstrip("/") or "/"
+
+
 # Query parameters
 
 
@@ -295,14 +307,14 @@ class RequestLog:
             RecentRequest(
                 at=datetime.now(UTC),
                 method=request.method,
-                path=request.path[:_LONGEST_TEXT],
+                path=_logged(request.path),
                 operation=request.get(OPERATION, ""),
                 status=status,
                 milliseconds=round(seconds * 1000, 1),
                 owner=request.get(OWNER, ""),
-                client=request.headers.get("User-Agent", "")[:_LONGEST_TEXT],
-                unread=tuple(name[:_LONGEST_TEXT] for name in request.get(UNREAD, ())),
-                error=error,
+                client=_logged(request.headers.get("User-Agent", "")),
+                unread=tuple(map(_logged, request.get(UNREAD, ()))),
+                error=None if error is None else _logged(error),
             )
         )
 
@@ -315,6 +327,12 @@ class RequestLog:
 
 
 _LONGEST_TEXT = 1000
+
+
+def _logged(text: str) -> str:
+    """Return at most 1000 characters. Those that UTF-8 cannot represent (bytes of a header that
+    are not UTF-8, lone surrogates in JSON) are escaped."""
+    return text[:_LONGEST_TEXT].encode("utf-8", "backslashreplace").decode()
 
 
 # Request signatures: what Alibaba Cloud's signatures of AGS and OSS have in common

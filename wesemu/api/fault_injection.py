@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from wesemu.api.base import Releasable, RequestLog, RequestMetrics
+from wesemu.api.base import Releasable, RequestLog, RequestMetrics, merge_slashes
 from wesemu.errors import InvalidRequest, ServerReset, WesemuError
 from wesemu.runs.clock import Clock
 
@@ -201,7 +201,11 @@ class _Pattern:
     parts: tuple[str, ...]
 
     def matches(self, method: str, path: str) -> bool:
-        return self.method in ("*", method) and _matches(path.split("/"), self.parts)
+        """Compare the path as sent and, for WES, also as its router reads it."""
+        if self.method not in ("*", method):
+            return False
+        paths = {path, merge_slashes(path)} if "/ga4gh/" in path else {path}
+        return any(_matches(each.split("/"), self.parts) for each in paths)
 
 
 _BY_NAME = _Pattern("", ())
@@ -302,7 +306,7 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
         if wanted < len(pattern) and pattern[wanted] == "**":
             star, retry = wanted, at
             wanted += 1
-        elif wanted < len(pattern) and pattern[wanted] in ("*", parts[at]):
+        elif wanted < len(pattern) and _is_part(parts[at], pattern[wanted]):
             at, wanted = at + 1, wanted + 1
         elif star >= 0:
             retry += 1
@@ -310,6 +314,10 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
         else:
             return False
     return all(part == "**" for part in pattern[wanted:])
+
+
+def _is_part(part: str, wanted: str) -> bool:
+    return part == wanted or (wanted == "*" and part != "")
 
 
 _PATTERNS = {name: _pattern(name) for name in OPERATIONS}
@@ -352,12 +360,7 @@ class RequestGate:
         if _is_event_stream(request):
             await self.gate.opened()
             return await under_fault()
-        try:
-            return await self.gate.answer(under_fault)
-        except ServerReset:
-            if request.writer.output_size and request.transport is not None:
-                request.transport.abort()  # part of the response is sent: too late for an error
-            raise
+        return await self.gate.answer(under_fault)
 
     async def _under_fault(
         self,

@@ -83,6 +83,8 @@ def api_middleware(
             response = dialect.render_error(fault or error, request)
         if not response.prepared:
             response.headers.update(dialect.headers(request_id))
+        if message is not None and request.writer.output_size and request.transport is not None:
+            request.transport.abort()  # part of another response is sent: too late for an error
         seconds = time.perf_counter() - began
         gate.metrics.count(request, response.status, seconds)
         if dialect.is_logged and not is_control:

@@ -15,6 +15,7 @@ from wesemu.runs.run_figures import estimated
 from wesemu.runs.sla import ServiceLevel
 from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
+from wesemu.util.text import whole_number
 from wesemu.workflows.params import PARAMS
 
 _MOST_FILES = 500
@@ -140,8 +141,8 @@ def _value(name: str, text: str, schema: JsonObject) -> JsonValue:
     kinds = json.dumps(schema)
     if schema.get("type") == "boolean":
         return text == "true"
-    if '"integer"' in kinds and text.lstrip("-").isdecimal():
-        return int(text)
+    if '"integer"' in kinds and (number := whole_number(text.removeprefix("-"))) is not None:
+        return -number if text.startswith("-") else number
     return text
 
 

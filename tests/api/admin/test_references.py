@@ -12,6 +12,7 @@ from api.admin.conftest import Client, Control
 from api.test_verbs import wesemu
 
 from wesemu.client import AsyncClient, ClientError
+from wesemu.genomics.reference import ReferenceStore
 from wesemu.settings import Settings
 
 __all__ = ["wesemu"]
@@ -89,6 +90,30 @@ async def test_wrong_queries_are_refused(client: Client, control: Control, query
     response = await client.post(f"/_wesemu/references?{query}", data=FASTA.encode())
     assert response.status == 400
     assert await control("references") == {"references": []}
+
+
+async def test_a_name_is_free_again_if_the_upload_cannot_begin(
+    client: Client, control: Control, settings: Settings
+) -> None:
+    cache = settings.data / "cache"
+    moved = cache.rename(settings.data / "moved")
+    assert (await client.post("/_wesemu/references?name=a", data=FASTA)).status == 500
+    moved.rename(cache)
+    assert await control("references") == {"references": []}
+    assert (await client.post("/_wesemu/references?name=a", data=FASTA)).status == 202
+    assert (await ready(control, "a"))["state"] == "ready"
+
+
+async def test_an_unforeseen_error_of_the_index_is_a_failure(
+    client: Client, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ReferenceStore, name: str, fasta: Path, mapper: str) -> Path:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(ReferenceStore, "add", fail)
+    await client.post("/_wesemu/references?name=a", data=FASTA)
+    failed = await ready(control, "a")
+    assert (failed["state"], "the server's log" in failed["error"]) == ("failed", True)
 
 
 async def test_the_client_waits_for_the_index(client: Client, tmp_path: Path) -> None:

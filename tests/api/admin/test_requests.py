@@ -1,5 +1,7 @@
 """The log of requests: what clients sent, and which fields the server ignored."""
 
+import asyncio
+
 import pytest
 
 MAPPING = {
@@ -74,3 +76,26 @@ async def test_the_log_is_bounded(client, app) -> None:
     for _ in range(501):
         await client.get("/nowhere")
     assert len(await logged(client)) == 500
+
+
+@pytest.mark.parametrize("path", ["//ga4gh/wes/v1/runs/", "/1.0.0/ga4gh/wes/v1//runs"])
+async def test_surplus_slashes_do_not_change_the_operation(client, path: str) -> None:
+    await client.post("/_wesemu/faults", json={"operation": "ListRuns", "status": 503})
+    url = client.make_url("/").with_path(path)
+    for status in (503, 200):
+        async with client.session.get(url) as response:
+            assert response.status == status
+    assert [each["operation"] for each in await logged(client)] == ["ListRuns"] * 2
+
+
+async def test_texts_that_are_not_utf_8_are_logged_with_escapes(client) -> None:
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /gs/workflows HTTP/1.0\r\nHost: localhost\r\nUser-Agent: caf\xe9\r\n\r\n")
+    assert b" 200 OK" in await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    async with client.post("/gs/workflow", json=MAPPING | {"\ud800": "x"}) as response:
+        assert response.status == 200
+    first, second = await logged(client)
+    assert (first["client"], second["unread"]) == ("caf\\udce9", ["\\ud800"])
+    assert (await client.get("/ui/emulator")).status == 200

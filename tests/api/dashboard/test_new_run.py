@@ -100,6 +100,15 @@ async def test_an_error_is_shown_beside_the_filled_form(
     assert f'value="{values["bam"]}"' in text
 
 
+@pytest.mark.parametrize("number", ["--5", "9" * 5000, "\N{FULLWIDTH DIGIT FIVE}", "-1"])
+async def test_what_is_no_number_is_refused(client: Client, number: str) -> None:
+    values = MAPPING | {"optical_distance": number}
+    async with client.post("/ui/new", params={"pipeline": "mapping"}, data=values) as response:
+        text = await response.text()
+        assert response.status == 400
+    assert "optical_distance" in text.split('role="alert">')[1].split("</p>")[0]
+
+
 async def test_an_own_workflow_is_uploaded_and_started(client: Client, runs: RunService) -> None:
     form = own(tags='{"batch": "7"}')
     async with client.post("/ui/new?pipeline=", data=form) as response:

@@ -3,8 +3,8 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -200,14 +200,10 @@ class ReferenceHandlers:
         if request.query_string:
             return await self._add_upload(request)
         body = await read(request, models.ReferenceFromBucket)
-        report = self._begin(body.name, "indexing")
-        try:
+        with self._reserved(body.name, "indexing") as report:
             fasta = await asyncio.to_thread(
                 self._buckets.existing_file, body.location, field="location"
             )
-        except WesemuError:
-            del self._adding[report.name]
-            raise
         self._start(self._index(report, fasta, body.mapper), report.name)
         return answer(report, 202)
 
@@ -218,21 +214,20 @@ class ReferenceHandlers:
         mapper = values.get("mapper", "bwa")
         if mapper not in _MAPPERS:
             raise InvalidRequest(f"mapper must be one of {', '.join(_MAPPERS)}", field="mapper")
-        report = self._begin(values["name"], "receiving")
-        folder = Path(
-            await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=self._data.cache)
-        )
-        fasta = folder / f"{report.name}.fa"
+        with self._reserved(values["name"], "receiving") as report:
+            folder = Path(
+                await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=self._data.cache)
+            )
+            fasta = folder / f"{report.name}.fa"
 
-        def received(size: int) -> None:
-            report.bytes = size
+            def received(size: int) -> None:
+                report.bytes = size
 
-        try:
-            await _receive_body(request, fasta, received)
-        except BaseException:
-            del self._adding[report.name]
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            raise
+            try:
+                await _receive_body(request, fasta, received)
+            except BaseException:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                raise
         report.state = "indexing"
         self._start(self._index(report, fasta, mapper, folder), report.name)
         return answer(report, 202)
@@ -250,14 +245,20 @@ class ReferenceHandlers:
             await asyncio.to_thread(self._references.remove, name)
         return await self.show(request)
 
-    def _begin(self, name: str, state: str) -> models.ReferenceReport:
-        """Reserve a name. Raises InvalidRequest, and Conflict while it is being added."""
+    @contextmanager
+    def _reserved(self, name: str, state: str) -> Iterator[models.ReferenceReport]:
+        """Reserve a name, and free it if the `with` block raises. Raises InvalidRequest, and
+        Conflict while it is being added."""
         name = self._references.check_name(name)
         previous = self._adding.get(name)
         if previous is not None and previous.state != "failed":
             raise Conflict(f"the reference {name} is being added; wait until it is ready")
         report = self._adding[name] = models.ReferenceReport(name=name, state=state)
-        return report
+        try:
+            yield report
+        except BaseException:
+            del self._adding[name]
+            raise
 
     def _start(self, work: Awaitable[None], name: str) -> None:
         task = asyncio.ensure_future(work)
@@ -275,6 +276,9 @@ class ReferenceHandlers:
             report.state, report.error = "failed", error.message.replace(f"{fasta.parent}/", "")
         except OSError as error:
             report.state, report.error = "failed", error.strerror or "the system gives no reason"
+        except Exception:
+            report.state, report.error = "failed", "internal error; the server's log says more"
+            log.exception("internal error", name=report.name)
         else:
             del self._adding[report.name]
         finally:

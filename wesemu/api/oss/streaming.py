@@ -89,7 +89,7 @@ def copied_range(sent: str, size: int) -> tuple[int, int]:
     """Return the range of UploadPartCopy, which must lie in the source. Raises OssRefused."""
     match = _RANGE.fullmatch(sent.strip())
     span = match and match[1] and _span(match[1], match[2], size)
-    if not match or not span or (match[2] and int(match[2]) >= size):
+    if not match or not span or not _is_within(match[1], match[2], size):
         raise OssRefused(
             400,
             "InvalidArgument",

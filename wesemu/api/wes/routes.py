@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from aiohttp import web
 from yarl import URL
 
-from wesemu.api.base import OWNER, REQUEST_ID, Dialect
+from wesemu.api.base import OWNER, REQUEST_ID, Dialect, merge_slashes
 from wesemu.api.connections import base_url
 from wesemu.api.wes import models, responses
 from wesemu.api.wes.docs_page import DOCUMENT, DocsPage
@@ -41,17 +41,6 @@ from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.runs.store import EVERYTHING, HeadPage
 from wesemu.util.text import whole_number
-
-# Path normalization: clients send `//ga4gh/wes/v1/runs/` for `/ga4gh/wes/v1/runs`
-
-_SLASHES = re.compile(r"/{2,}")
-
-
-def merge_slashes(path: str) -> str:
-    """Return the path without doubled slashes and without a trailing one."""
-    if "//" in path:
-        path = _SLASHES.sub("/", path)
-    return path.rstrip("/") or "/"
 
 
 class MergedSlashes(web.AbstractResource):
