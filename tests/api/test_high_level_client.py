@@ -104,6 +104,35 @@ async def test_buckets_store_and_list_objects(there: AsyncClient, tmp_path: Path
     assert await there.buckets() == ["genes", "inputs"]
 
 
+@pytest.mark.parametrize("key", ["", ".", "..", "a/../../genes/b", "a/./b"])
+async def test_a_key_leads_to_no_other_object_and_no_bucket(there: AsyncClient, key: str) -> None:
+    bucket = there.bucket("inputs")
+    await bucket.create()
+    with pytest.raises(InvalidRequest, match="cannot be a key"):
+        await bucket.put(key, b"")
+    with pytest.raises(InvalidRequest, match="cannot be a key"):
+        await bucket.delete(key)
+    assert await there.buckets() == ["genes", "inputs"]
+
+
+@pytest.mark.parametrize("name", ["", "."])
+async def test_what_is_no_name_is_refused(there: AsyncClient, name: str) -> None:
+    for call in (
+        there.get(name),
+        there.wes.cancel(name),
+        there.ags.job(name),
+        there.bucket(name).list(),
+        there.control.remove_reference(name),
+    ):
+        with pytest.raises(InvalidRequest, match="is not a name"):
+            await call
+
+
+async def test_messages_of_buckets_are_text(there: AsyncClient) -> None:
+    with pytest.raises(ClientError, match="'a<b>&c'"):
+        await there.bucket("a<b>&c").list()
+
+
 async def test_clock_and_faults_are_controlled(there: AsyncClient) -> None:
     before = await there.clock.now()
     assert ((await there.clock.advance(minutes=80)) - before).total_seconds() >= 4800
@@ -250,6 +279,15 @@ async def test_a_servers_name_for_a_result_stays_in_the_folder(
     assert not [*folder.iterdir()]
 
 
+async def test_a_result_without_a_bucket_has_its_own_name(
+    there: AsyncClient, tmp_path: Path
+) -> None:
+    script = {"script": [{"write": "a b%20ä.txt", "text": "text"}]}
+    run = await (await there.submit("rule all:\n", script)).wait(30)
+    [result] = run.outputs.values()
+    assert (await result.download(tmp_path)).name == "a b%20ä.txt"
+
+
 async def test_the_token_goes_to_the_server_only(aiohttp_server, tmp_path: Path) -> None:
     """The addresses of results come in answers, so a server could name another host."""
     seen: list[tuple[str, str | None]] = []
@@ -281,6 +319,13 @@ async def test_the_token_goes_to_the_server_only(aiohttp_server, tmp_path: Path)
         ("/redirected", None),
         ("/other", None),
     ]
+    seen.clear()
+    address = own.make_url("/").with_user("u").with_password("p")
+    client = AsyncClient(str(address))
+    for url in (str(own.make_url("/own")), "/path", str(other.make_url("/other"))):
+        await client.wes.content(url)
+    basic = "Basic dTpw"
+    assert seen == [("/own", basic), ("/path", basic), ("/other", None)]
 
 
 @pytest.mark.parametrize(

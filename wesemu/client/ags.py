@@ -3,9 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
 
-from wesemu.client.transport import ClientError, Transport, nested_list, number, optional_text, text
+from wesemu.client.transport import (
+    ClientError,
+    Transport,
+    nested_list,
+    number,
+    optional_text,
+    path_part,
+    text,
+)
 from wesemu.runs.model import JsonObject
 
 
@@ -119,4 +126,4 @@ class AgsOperations:
 
 
 def _path(name: str) -> str:
-    return f"/gs/workflow/{quote(name, safe='')}"
+    return f"/gs/workflow/{path_part(name)}"

@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from wesemu.client.transport import ClientError, Transport
+from wesemu.client.transport import ClientError, Transport, path_part
+from wesemu.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,17 @@ class AsyncBucket:
             if not query["continuation-token"]:
                 return
 
-    def _path(self, key: str = "") -> str:
-        return f"/oss/{quote(self.name, safe='')}/{quote(key)}"
+    def _path(self, key: str | None = None) -> str:
+        """Return the path of an object, or without `key` that of the bucket. Raise InvalidRequest
+        for a key with which the path would lead to something else."""
+        folder = f"/oss/{path_part(self.name)}/"
+        if key is None:
+            return folder
+        if not key or not {".", ".."}.isdisjoint(key.split("/")):
+            raise InvalidRequest(
+                f"{key!r} cannot be a key: it is empty, or a part of it is '.' or '..'"
+            )
+        return folder + quote(key)
 
 
 def encoded(content: bytes | str | Path) -> bytes | Path:

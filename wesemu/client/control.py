@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
-from wesemu.client.transport import ClientError, Transport, converted, nested_list, number, text
+from wesemu.client.transport import (
+    ClientError,
+    Transport,
+    converted,
+    nested_list,
+    number,
+    path_part,
+    text,
+)
 from wesemu.client.wes import pauses
 from wesemu.runs.model import JsonObject, JsonValue
 
@@ -176,7 +183,7 @@ class ControlOperations:
 
     async def remove_reference(self, name: str) -> None:
         """Remove a registered reference. Runs that still use it fail."""
-        await self._transport.call("DELETE", f"{_ROOT}/references/{quote(name, safe='')}")
+        await self._transport.call("DELETE", f"{_ROOT}/references/{path_part(name)}")
 
 
 def _object(content: bytes) -> JsonObject:

@@ -5,8 +5,10 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from html import unescape
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -84,6 +86,17 @@ def nested_list(values: JsonObject, key: str) -> list[JsonObject]:
 def text_values(values: JsonObject, key: str) -> dict[str, str]:
     """Return the object under `key` with its values as text."""
     return {name: str(value) for name, value in nested(values, key).items()}
+
+
+# --- paths ---
+
+
+def path_part(name: str) -> str:
+    """Return a name as one part of a path. Raise InvalidRequest for a name with which the path
+    would lead elsewhere."""
+    if name in ("", ".", ".."):
+        raise InvalidRequest(f"{name!r} is not a name")
+    return quote(name, safe="")
 
 
 # --- requests ---
@@ -243,10 +256,12 @@ class Transport:
         url = self.url.join(URL(self._prefix + path if path.startswith("/") else path))
         if query:
             url = url.with_query(query)
-        # an answer may name any URL, and the token is for this server only
+        # an answer may name any URL, and the credentials are for this server only
         sent = dict(headers or {})
         if url.origin() == self.url.origin():
             sent |= self._authorization
+            if self.url.user is not None:
+                url = url.with_user(self.url.user).with_password(self.url.password)
         try:
             async with (
                 self._session() as session,
@@ -341,7 +356,9 @@ def _error_of(status: int, text: str, url: URL) -> ClientError:
     WES sends `msg`, AGS `Message` and `Code`, the control API `error`, or `reasons` why it is not
     ready, OSS the XML elements `Message` and `Code`.
     """
-    payload: JsonObject | dict[str, str] = _parse(text) or dict(_XML.findall(text))
+    payload: JsonObject | dict[str, str] | None = _parse(text)
+    if not payload:
+        payload = {name: unescape(value) for name, value in _XML.findall(text)}
     message = payload.get("Message") or payload.get("msg") or payload.get("error")
     if isinstance(reasons := payload.get("reasons"), list) and reasons:
         message = f"not ready: {'; '.join(map(str, reasons))}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TypedDict, Unpack
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import aiohttp
 
@@ -19,6 +19,7 @@ from wesemu.client.transport import (
     nested_list,
     number,
     optional_text,
+    path_part,
     text,
     text_values,
 )
@@ -281,7 +282,8 @@ class WesOperations:
 
         The file appears when it is complete. In a folder, its name is that of the location.
         """
-        return await self._transport.download(output.download_url, target, output.url)
+        name = output.published or unquote(output.download_url)
+        return await self._transport.download(output.download_url, target, name)
 
 
 def pauses() -> Iterator[float]:
@@ -296,7 +298,7 @@ def pauses() -> Iterator[float]:
 
 
 def _path(run_id: str) -> str:
-    return f"{_ROOT}/runs/{quote(run_id, safe='')}"
+    return f"{_ROOT}/runs/{path_part(run_id)}"
 
 
 def _state(values: JsonObject) -> RunState:
