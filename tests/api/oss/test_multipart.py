@@ -98,6 +98,22 @@ async def test_unfinished_uploads_are_listed(client: Client) -> None:
     assert [upload.findtext("Key") for upload in got.xml.iter("Upload")] == ["b/1", "b/2"]
 
 
+async def test_pages_of_uploads_have_each_prefix_once(client: Client) -> None:
+    for key in ("b/1", "a", "b/2", "c/1", "d"):
+        await begin(client, key)
+    query = {"uploads": "", "delimiter": "/", "max-uploads": "1"}
+    found: list[str | None] = []
+    while query:
+        got = await read(await client.get("/oss/genes/", params=query))
+        found += [each.findtext("Key") for each in got.xml.iter("Upload")]
+        found += [each.findtext("Prefix") for each in got.xml.iter("CommonPrefixes")]
+        query["key-marker"] = got.xml.findtext("NextKeyMarker")
+        query["upload-id-marker"] = got.xml.findtext("NextUploadIdMarker")
+        if got.xml.findtext("IsTruncated") == "false":
+            query = {}
+    assert found == ["a", "b/", "c/", "d"]
+
+
 async def test_a_part_can_be_copied_from_an_object(client: Client, bucket: Path) -> None:
     (bucket / "source").write_bytes(b"0123456789")
     upload = await begin(client)

@@ -304,29 +304,32 @@ class MultipartHandlers:
         limit = responses.limit(query, "max-uploads", _PAGE)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         key_marker, id_marker = query.get("key-marker", ""), query.get("upload-id-marker", "")
-        uploads = [
-            upload
-            for upload in await asyncio.to_thread(self._uploads.all, call.bucket)
-            if upload.key.startswith(prefix) and _is_after(upload, key_marker, id_marker)
-        ]
-        listed = [upload for upload in uploads if not _common(upload.key, prefix, delimiter)]
-        common = {_common(upload.key, prefix, delimiter) for upload in uploads} - {""}
-        page = listed[:limit]
-        last = page[-1] if page else None  # also of the last page
+        # uploads, and the common prefixes of several
+        entries: dict[tuple[str, str], MultipartUpload | None] = {}
+        for upload in await asyncio.to_thread(self._uploads.all, call.bucket):
+            if not upload.key.startswith(prefix) or not _is_after(upload, key_marker, id_marker):
+                continue
+            common = _common(upload.key, prefix, delimiter)
+            if not common:
+                entries[upload.key, upload.id] = upload
+            elif common != key_marker:  # else it was on an earlier page
+                entries[common, ""] = None
+        page = list(entries.items())[:limit]
+        last_key, last_id = page[-1][0] if page else ("", "")  # also of the last page
         return responses.answer(
             "ListMultipartUploadsResult",
             responses.encoding_type(query),
             responses.element("Bucket", call.bucket),
             responses.element("KeyMarker", encode(key_marker)),
             responses.element("UploadIdMarker", id_marker),
-            responses.element("NextKeyMarker", encode(last.key) if last else ""),
-            responses.element("NextUploadIdMarker", last.id if last else ""),
+            responses.element("NextKeyMarker", encode(last_key)),
+            responses.element("NextUploadIdMarker", last_id),
             responses.element("Prefix", encode(prefix)),
             responses.element("Delimiter", encode(delimiter)),
             responses.element("MaxUploads", limit),
-            responses.element("IsTruncated", str(len(listed) > limit).lower()),
-            [_listed_upload(upload, encode) for upload in page],
-            responses.common_prefixes(encode(name) for name in sorted(common)),
+            responses.element("IsTruncated", str(len(entries) > limit).lower()),
+            [_listed_upload(upload, encode) for _, upload in page if upload is not None],
+            responses.common_prefixes(encode(name) for (name, _), each in page if each is None),
         )
 
 
