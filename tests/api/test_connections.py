@@ -126,6 +126,7 @@ async def test_a_client_that_takes_its_time_is_served(app: web.Application) -> N
 
 
 LONG = b"x" * 9000
+TWICE = b"more than once; send it once"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,7 @@ LONG = b"x" * 9000
         (b"GET /ga4gh/wes/v1/runs?tag=" + LONG, b"", 414, b'"status_code": 414'),
         (b"GET /_wesemu/info?" + LONG, b"", 414, b'"status": 414'),
         (b"GET /ga4gh/wes/v1/runs", b"bad header", 400, b'"status_code": 400'),
+        (b"POST /ga4gh/wes/v1/runs", b"content-type: a/b\r\ncontent-type: a/b; c=d", 400, TWICE),
         (b"\x16\x03\x01", b"", 400, b'"status": 400'),
     ],
 )

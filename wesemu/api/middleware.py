@@ -147,6 +147,7 @@ _LINE = re.compile(rb"([A-Z]{1,20}) (\S+)")
 _LONGEST = 8190
 _NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _TOO_LONG = "Got more than"
+_REPEATED = re.compile(r"Duplicate '([A-Za-z-]{1,64})' header")
 
 
 class UnreadableRequests:
@@ -179,6 +180,10 @@ def _error(head: bytes, why: str) -> web.HTTPException:
             )
         return web.HTTPRequestHeaderFieldsTooLarge(
             reason=f"a header is longer than {_LONGEST} bytes, or there are more than 128"
+        )
+    if (repeated := _REPEATED.search(why)) is not None:
+        return web.HTTPBadRequest(
+            reason=f"the request has the header {repeated[1]} more than once; send it once"
         )
     return web.HTTPBadRequest(reason="this is not an HTTP request that can be read")
 

@@ -421,6 +421,30 @@ async def test_another_kind_of_body_is_400(wes: Client, kind: str) -> None:
     await post(wes, body(ATTACHED), status, **{"Content-Type": kind})
 
 
+NAMELESS = 'name="workflow_attachment"'
+
+
+@pytest.mark.parametrize("name", ["workflow_attachment", "workflow_attachment[]"])
+async def test_an_empty_list_of_attachments_may_be_text(wes: Client, name: str) -> None:
+    """As yevis and sapporo-web send it: "[]" beside the files."""
+    for text in (b"", b"[]", b" []\n"):
+        await post_form(wes, body(part(f'name="{name}"', text), ATTACHED))
+        json_body = {"workflow_url": "mapping", "workflow_params": BUNDLED, name: text.decode()}
+        await post(wes, json.dumps(json_body), 200, **{"Content-Type": "application/json"})
+    sent = {"workflow_url": "mapping", "workflow_params": json.dumps(BUNDLED), name: "[]"}
+    await post(wes, sent, 200, **{"Content-Type": "application/x-www-form-urlencoded"})
+
+
+async def test_a_list_of_urls_is_not_taken_for_attachments(wes: Client, settings: Settings) -> None:
+    """As yevis and sapporo-web send files by URL: they would be lost."""
+    listed = b'[{"file_name": "a.fq", "file_url": "https://example.org/a.fq"}]'
+    for text in (listed, b"x" * LIMITS.field * 2):
+        told = await post_form(wes, body(part(NAMELESS, text), ATTACHED), 400)
+        assert "workflow_attachment" in told["msg"]
+        assert "a list of URLs is not fetched" in told["msg"]
+    assert run_folders(settings) == []
+
+
 async def test_other_malformed_bodies_are_400(wes: Client) -> None:
     for data in (b"{", b"[]", b"\xff", b"null", b"[" * 10_000):
         await post(wes, data, 400, **{"Content-Type": "application/json"})

@@ -356,7 +356,9 @@ class RunSubmission:
         async for part in reader:
             if part.filename == "" and part.name not in _FIELDS and await _is_empty(part):
                 continue  # a browser's empty file field
-            if part.name in _ATTACHMENTS:
+            if part.name in _ATTACHMENTS and part.filename is None:
+                await _refuse_text(part)
+            elif part.name in _ATTACHMENTS:
                 attachments.append(await _attach(part, draft, fingerprint))
             elif part.name in _FIELDS:
                 _set(fields, part.name, await part.text(self._limits.field))
@@ -383,7 +385,7 @@ class RunSubmission:
         pairs = await asyncio.to_thread(_pairs, text, self._limits.parts)
         fields: dict[str, JsonValue] = {}
         for name, value in pairs:
-            if name in _ATTACHMENTS and value:
+            if name in _ATTACHMENTS and _names_files(value):
                 raise _attachments_need_form()
             if name in _FIELDS:
                 _set(fields, name, value)
@@ -395,7 +397,7 @@ class RunSubmission:
         body = await asyncio.to_thread(parse_json, "the body", await self.read_text(request))
         if not isinstance(body, dict):
             raise InvalidRequest("the body must be a JSON object with the fields of RunRequest")
-        if any(body.get(name) for name in _ATTACHMENTS):
+        if any(_names_files(body.get(name)) for name in _ATTACHMENTS):
             raise _attachments_need_form()
         request[UNREAD] += [name for name in body if name not in _FIELDS]
         return body
@@ -445,10 +447,31 @@ def _pairs(text: str, most: int) -> list[tuple[str, str]]:
         raise InvalidRequest("the body is not UTF-8 in percent-encoding") from error
 
 
+def _names_files(value: JsonValue) -> bool:
+    """Return False for what clients send for no attachments: null, "", [] and the text "[]"."""
+    if isinstance(value, str):
+        value = value.strip()
+    return bool(value) and value != "[]"
+
+
+async def _refuse_text(part: FormPart) -> None:
+    """Raise InvalidRequest for an attachment without a filename, unless it lists no attachments."""
+    content = bytearray()
+    async for chunk in part.chunks:
+        content += chunk
+        if len(content) > _TEXT_LIMIT:
+            break
+    if _names_files(content.decode(errors="replace")):
+        raise InvalidRequest(
+            "it has no filename in its Content-Disposition; send the content of each file, with "
+            "its filename (a list of URLs is not fetched)",
+            field=part.name,
+        )
+
+
 async def _attach(part: FormPart, draft: RunDraft, fingerprint: RequestFingerprint) -> str:
-    """Write a part to the draft; return its filename, which RunWorkflow requires."""
-    if part.filename is None:
-        raise InvalidRequest("a file has no filename in its Content-Disposition", field=ATTACHMENT)
+    """Write a part to the draft; return its filename."""
+    assert part.filename is not None
     try:
         digest = fingerprint.attachment(part.filename)
         await draft.files.attach(part.filename, part.chunks, digest)
