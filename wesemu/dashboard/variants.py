@@ -213,7 +213,7 @@ def _row(record: Any, run: Run, wanted: Filter) -> JsonObject | None:
 
 
 def _kind(ref: str, alts: tuple[str, ...]) -> str:
-    if not alts or any(alt.startswith("<") or alt == "*" or "[" in alt for alt in alts):
+    if not alts or not all(alt.isalpha() for alt in alts):  # symbols, breakends, `*`
         return "other"
     return "snp" if all(len(alt) == len(ref) for alt in alts) else "indel"
 

@@ -194,6 +194,18 @@ def test_a_filter_that_is_no_number_is_refused(tmp_path: Path, quality: str) -> 
         calls(tmp_path, VCF, quality=quality)
 
 
+@pytest.mark.parametrize(
+    ("alleles", "kind"),
+    [
+        *(("C", "snp"), ("AC", "indel"), ("C,AC", "indel"), (".", "other"), ("<DEL>", "other")),
+        *(("A[chr1:9[", "other"), ("]chr1:9]A", "other"), (".A", "other"), ("C,*", "other")),
+    ],
+)
+def test_calls_have_a_kind(tmp_path: Path, alleles: str, kind: str) -> None:
+    [call] = calls(tmp_path, VCF.replace("\tA\tC\t", f"\tA\t{alleles}\t"))["calls"]
+    assert call["kind"] == kind
+
+
 @pytest.mark.parametrize("text", ["", "garbage", VCF + "chr1\tx\n"])
 def test_damaged_calls_are_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(NotFound, match="calls of the run id-wgs cannot be read") as refused:
