@@ -279,6 +279,33 @@ async def test_a_servers_name_for_a_result_stays_in_the_folder(
     assert not [*folder.iterdir()]
 
 
+async def test_downloads_to_one_file_do_not_mix(aiohttp_server, tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"first " if request.path == "/first" else b"2nd ")
+        if request.path == "/first":
+            await begun.wait()  # until the other download has ended
+        await response.write(b"end")
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{path}", send)
+    client = AsyncClient(str((await aiohttp_server(app)).make_url("/")))
+    target = tmp_path / ("n" * 255)
+    slow = asyncio.create_task(client.wes.download(Output("a", "/first", 9, None, None), target))
+    while not slow.done() and not [*tmp_path.iterdir()]:
+        await asyncio.sleep(0.01)
+    await client.wes.download(Output("b", "/second", 7, None, None), target)
+    assert target.read_text() == "2nd end"
+    begun.set()
+    await slow
+    assert target.read_text() == "first end"
+    assert [*tmp_path.iterdir()] == [target]
+
+
 async def test_a_result_without_a_bucket_has_its_own_name(
     there: AsyncClient, tmp_path: Path
 ) -> None:

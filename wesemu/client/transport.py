@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from html import unescape
@@ -209,8 +210,9 @@ class Transport:
         if not await asyncio.to_thread(target.parent.is_dir):
             raise InvalidRequest(f"the folder {target.parent} does not exist; create it first")
         target = await asyncio.to_thread(replaceable, target)
-        temporary = target.with_name(f".{target.name}.part")
-        file = await asyncio.to_thread(temporary.open, "wb")
+        # a name of its own: other downloads may write the same target
+        temporary = target.with_name(f".wesemu-{secrets.token_hex(8)}.part")
+        file = await asyncio.to_thread(temporary.open, "xb")
         try:
             with name_full_disk(target), file:
                 async for chunk in self.chunks(url, method=method):
