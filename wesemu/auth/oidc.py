@@ -275,6 +275,8 @@ would be the secret."""
 
 _LONGEST = 16 << 10
 _LONGEST_OWNER = 255
+_LARGEST_DATE = 1e20
+"""Seconds; some integers above it have no float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +385,7 @@ class TokenVerifier:
 def _numeric_date(claims: Mapping[str, Any], name: str, default: float) -> float:
     """Return a NumericDate: seconds since 1970. Raises TokenRefused."""
     value = claims.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < _LARGEST_DATE:  # NaN is not below anything
         raise TokenRefused(f"its claim {name} is not a time")
-    return value
+    return float(value)

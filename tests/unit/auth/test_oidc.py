@@ -100,6 +100,8 @@ async def test_a_token_of_the_issuer_names_its_owner(
         ({"exp": STAMP - 31}, "expired"),
         ({"exp": None}, "exp"),
         ({"exp": "soon"}, "exp"),
+        ({"exp": float("nan")}, "exp"),
+        ({"exp": 10**400}, "exp"),
         ({"nbf": STAMP + 31}, "not valid yet"),
         ({"iat": STAMP + 31}, "not valid yet"),
         ({"aud": "elsewhere"}, "audience"),
