@@ -57,7 +57,8 @@ async def launch_gated(
     """Launched, and its second task at its gate, which the history tells, too."""
     job = make_job(folder, GATED)
     execution = await engine.launch(job)
-    await until((job.workspace.work / "second.count").exists)
+    second = job.workspace.work / "second"
+    await until(lambda: second.exists() and second.read_text() == "partial\n")
     await until(lambda: _second_has_started(job))
     return job, execution
 

@@ -167,7 +167,7 @@ def _end(pid: int, root: Path) -> None:
     Daemons have left its process group; their environment still has the mark.
     """
     send_group(pid, signal.SIGKILL)
-    end_all(lambda: [*members(pid), *marked(root, pid)])
+    end_all(lambda: [*members(pid), *marked(root, pid)], scans=2)
 
 
 def _read(workspace: Workspace) -> Graph:

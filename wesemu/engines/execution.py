@@ -23,11 +23,11 @@ from wesemu.engines.event_log import OutputRecord, Tail
 from wesemu.engines.launch_spec import launch_spec_file, looks_secret
 from wesemu.engines.processes import (
     ProcessHandle,
-    end_all,
+    end_marked,
     identify,
-    marked,
     send_group,
     session_of,
+    wait_for_end,
 )
 from wesemu.engines.run_process import holder, is_held
 from wesemu.engines.slurm import ON_SLURM, end_jobs
@@ -250,9 +250,13 @@ def end_leftovers(workspace: Workspace) -> None:
         # a workflow can forge records, so only groups in the session of the run are ended
         if process and session_of(group) == process.pid and identify(group) == identity:
             send_group(group, signal.SIGKILL)
+    if process is not None:
+        # A dying process releases its lock before the kernel kills its worker, which could start
+        # another tool until then.
+        wait_for_end(process)
     # if the process id is in use again, a session with this number belongs to another program
     session = process.pid if process and identify(process.pid) is None else None
-    end_all(lambda: marked(workspace.root, session))
+    end_marked(workspace.root, session)
     if remote:
         end_jobs(workspace.work)
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +92,11 @@ def session_of(pid: int) -> int | None:
         return None
 
 
-def marked(directory: Path, session: int | None = None) -> list[int]:
+def marked(directory: Path, session: int | None = None, groups: Collection[int] = ()) -> list[int]:
     """Return the processes of this user that carry the mark of a run directory.
 
-    With `session`, also the processes of that session without the mark: while a process executes
-    another program (execve(2)), its environment reads as empty or cut off.
+    Also returns processes without the mark in that session or one of these process groups: while a
+    process executes another program (execve(2)), its environment reads as empty or cut off.
     """
     wanted, found = str(directory), []
     for process in psutil.process_iter():
@@ -104,12 +104,35 @@ def marked(directory: Path, session: int | None = None) -> list[int]:
             mark = process.environ().get(MARK)
         except (psutil.Error, OSError):
             mark = None
-        if mark is None and session is not None and session_of(process.pid) == session:
+        if mark is None and _is_in(process.pid, session, groups):
             if identify(process.pid) is not None:
                 found.append(process.pid)
         elif mark == wanted:
             found.append(process.pid)
     return found
+
+
+def _is_in(pid: int, session: int | None, groups: Collection[int]) -> bool:
+    if session is not None and session_of(pid) == session:
+        return True
+    return bool(groups) and _group(pid) in groups
+
+
+def end_marked(directory: Path, session: int | None = None) -> None:
+    """SIGKILL all processes that carry the mark of a run directory, or are in the session. Blocks.
+
+    A killed shell may leave a child that just executes its program and shows no mark, but has the
+    process group of the shell.
+    """
+    groups = set[int]()
+
+    def find() -> list[int]:
+        found = marked(directory, session, groups)
+        groups.update(group for pid in found if (group := _group(pid)) is not None)
+        groups.discard(os.getpgrp())
+        return found
+
+    end_all(find, scans=2)
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
@@ -138,21 +161,37 @@ def exit_code_of(returncode: int) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
 
-def end_all(find: Callable[[], list[int]], *, deadline_seconds: float = 5.0) -> None:
+def end_all(
+    find: Callable[[], list[int]], *, scans: int = 1, deadline_seconds: float = 5.0
+) -> None:
     """SIGKILL what `find` returns until it returns nothing and all processes are gone. Blocks.
 
     A dying process has lost its environment, so `find` misses it while its files are still open.
     Hence this function remembers every process that it has signaled.
+
+    `scans` is how often `find` must return nothing, one time after the other. It is 2 if `find`
+    reads a list of processes first and each process later: a process that dies in between may have
+    started another one that is not in the list.
     """
     deadline = time.monotonic() + deadline_seconds
     dying = set[ProcessHandle]()
+    empty = 0
     while time.monotonic() < deadline:
         found = find()
         dying.update(ProcessHandle(pid, identity) for pid in found if (identity := identify(pid)))
         send(found, signal.SIGKILL)
         dying = {process for process in dying if process.alive}
-        if not found and not dying:
+        empty = 0 if found or dying else empty + 1
+        if empty == scans:
             return
+        if not empty:
+            time.sleep(_STEP_SECONDS)
+
+
+def wait_for_end(process: ProcessHandle, *, deadline_seconds: float = 5.0) -> None:
+    """Wait until the process is a zombie or gone, up to the deadline. Blocks."""
+    deadline = time.monotonic() + deadline_seconds
+    while process.alive and time.monotonic() < deadline:
         time.sleep(_STEP_SECONDS)
 
 

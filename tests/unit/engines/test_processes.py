@@ -14,6 +14,7 @@ from wesemu.engines.processes import (
     ProcessHandle,
     descendants,
     end_all,
+    end_marked,
     identify,
     marked,
     members,
@@ -56,6 +57,25 @@ def test_marked_processes_are_found_and_ended(
     end_all(lambda: marked(tmp_path))
     assert sleeper.wait() == -signal.SIGKILL
     assert marked(tmp_path) == []
+
+
+def test_a_child_without_a_mark_ends_with_its_group(tmp_path: Path) -> None:
+    """A process has no readable environment while it executes another program."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f"env -u {MARK} sleep 300 & echo $!; wait"],
+        env={**os.environ, MARK: str(tmp_path)},
+        process_group=0,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        child = int(output.readline())
+        while (Path("/proc") / str(child) / "comm").read_text() != "sleep\n":
+            pass
+        assert child not in marked(tmp_path)
+        end_marked(tmp_path)
+        assert identify(child) is None
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_a_zombie_is_no_member_of_its_group(sleeper: "subprocess.Popen[bytes]") -> None:
