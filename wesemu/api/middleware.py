@@ -164,8 +164,8 @@ class UnreadableRequests:
         """Return the response. `head` is the start of the request, `why` aiohttp's message."""
         partial_request = _partial_request(request, head)
         # Without a readable request line, no dialect is addressed.
-        addressed = self._dialects if _LINE.match(head) else ()
-        dialect = next((d for d in addressed if d.owns(partial_request)), self._dialects[-1])
+        dialects = self._dialects if _LINE.match(head) else self._dialects[-1:]
+        dialect = _addressed(dialects, partial_request)
         partial_request[REQUEST_ID] = request_id = dialect.request_id(self._ids.request_id())
         response = dialect.render_error(_error(head, why), partial_request)
         response.headers.update(dialect.headers(request_id))

@@ -22,7 +22,7 @@ from typing import Annotated, Self
 import typer
 
 from wesemu.errors import InvalidRequest, SystemFault, WesemuError
-from wesemu.util.text import os_sentence
+from wesemu.util.text import FULL_DISK_ERRORS, os_sentence
 
 # --- errors and exit statuses ---
 
@@ -61,7 +61,7 @@ def status_of(error: WesemuError) -> ExitStatus:
 
 _OF_THE_MACHINE = frozenset(
     {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+        *(*FULL_DISK_ERRORS, errno.EFBIG, errno.EIO, errno.EROFS),
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
     }
 )

@@ -1,4 +1,4 @@
-"""Requests of OSS are told apart from those of the other APIs."""
+"""Which requests belong to OSS, and which to the other APIs."""
 
 from pathlib import Path
 
