@@ -18,6 +18,8 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from wesemu.errors import OutOfFiles
+
 # Trusted proxies
 
 UNIX = "unix"
@@ -177,6 +179,9 @@ Unreadable = Callable[[web.BaseRequest, bytes, str], web.Response]
 MOST_FILES = 65_536
 """The soft limit to request. Some tools close every possible descriptor, so it must not be huge."""
 
+LEAST_FILES = 128
+"""With a lower limit, a server cannot answer clients and run workflows at the same time."""
+
 _MOST_CONNECTIONS = 4096
 _FEWEST_CONNECTIONS = 16
 _RESERVED = 256
@@ -192,17 +197,31 @@ _BUSY = (
 ) % (len(_BUSY_BODY), _BUSY_BODY)
 
 
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files toward the hard limit. Return the new soft limit."""
+def possible_file_limit() -> int:
+    """Return the limit of open files that a server of this user and shell would have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    return wanted if soft == resource.RLIM_INFINITY else max(soft, wanted)
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files toward the hard limit. Return the new soft limit.
+
+    Raises OutOfFiles if it is below `LEAST_FILES`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = possible_file_limit()
+    if soft != resource.RLIM_INFINITY and soft < limit:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (OSError, ValueError):
-            return soft
-        return wanted
-    return soft if soft != resource.RLIM_INFINITY else MOST_FILES
+            limit = soft
+    if limit < LEAST_FILES:
+        raise OutOfFiles(
+            f"a server needs at least {LEAST_FILES} open files, and the limit is {limit}; raise it "
+            "(ulimit -n, LimitNOFILE=)"
+        )
+    return limit
 
 
 def connection_limit(files: int) -> int:

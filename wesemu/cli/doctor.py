@@ -13,6 +13,7 @@ import typer
 
 from wesemu.cli.configuration import ConfigFile, configuration_file
 from wesemu.cli.output import DEFAULT_SERVER, AsJson, Data, Server, Token
+from wesemu.util.text import os_sentence
 
 if TYPE_CHECKING:
     from wesemu.settings import Settings
@@ -72,7 +73,8 @@ def doctor(
     from wesemu.cli.output import ExitStatus, print_json, print_note, print_table
 
     settings = load_settings(data=data)
-    checks = [*check_installation(settings.data, settings.tools), _sandbox(settings)]
+    checks = [*check_installation(settings.data, settings.tools)]
+    checks += [_data_directory(settings), _open_files(), _sandbox(settings)]
     checks += check_extras()
     checks += [_configuration(), _credentials(settings), _server(settings, server, token)]
     if gpu or selftest:
@@ -274,6 +276,32 @@ def _references(data: Path) -> Iterator[HealthCheck]:
         yield HealthCheck(f"reference {name}", text, str(found.fasta))
 
 
+def _data_directory(settings: "Settings") -> HealthCheck:
+    """Check what a server checks before it creates or uses the data directory."""
+    from wesemu.errors import DataDirectoryRefused
+    from wesemu.runs.data_directory import DataDirectory
+
+    data = settings.data
+    try:
+        DataDirectory(data).check(adopt=settings.adopt_data)
+    except DataDirectoryRefused as error:
+        return HealthCheck("data", "refused", error.message, ok=False)
+    except OSError as error:
+        return HealthCheck("data", "-", os_sentence(error), ok=False)
+    place = _existing(data)
+    if not os.access(place, os.W_OK | os.X_OK):
+        return HealthCheck("data", "not writable", str(place), ok=False)
+    return HealthCheck("data", "a directory" if place == data else "not yet created", str(data))
+
+
+def _open_files() -> HealthCheck:
+    from wesemu.api.connections import LEAST_FILES, possible_file_limit
+
+    limit = possible_file_limit()
+    source = f"the limit of a server (ulimit -n), at least {LEAST_FILES}"
+    return HealthCheck("open files", str(limit), source, ok=limit >= LEAST_FILES)
+
+
 def _sandbox(settings: "Settings") -> HealthCheck:
     from wesemu.composition import find_sandbox
     from wesemu.errors import EngineFault
@@ -319,6 +347,11 @@ def _machine(data: Path) -> Iterator[HealthCheck]:
     node = detect()
     yield HealthCheck("cores", str(node.cores), "usable by this process")
     yield HealthCheck("memory", f"{node.memory_mb / 1024:.1f} GiB", "this machine or its container")
-    place = next(path for path in (data, *data.parents) if path.is_dir())
+    place = _existing(data)
     free = shutil.disk_usage(place).free
     yield HealthCheck("disk", f"{free / _GIBIBYTE:.1f} GiB free", str(place), free >= _LEAST_DISK)
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest of its parents that is a directory."""
+    return next(each for each in (path, *path.parents) if each.is_dir())

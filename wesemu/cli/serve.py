@@ -87,6 +87,7 @@ def serve(
 
     Prints the URL as the first line on stdout when the server answers.
     """
+    from wesemu.api.connections import raise_file_limit
     from wesemu.cli.configuration import load_settings
     from wesemu.engines.sandbox import hide_environment
     from wesemu.runs.run_directory import replaceable
@@ -107,19 +108,24 @@ def serve(
     if token is not None:
         settings = with_token(settings, token)
     require_credentials(settings)
+    files = raise_file_limit()
     log_to_stderr(verbose, settings.log_format)
     create_data_directory(settings)
     hide_environment()
     with listen(settings) as listening:
-        asyncio.run(_serve(settings, listening, ready_file, token))
+        asyncio.run(_serve(settings, listening, ready_file, token, files))
 
 
 async def _serve(
-    settings: "Settings", listening: socket.socket, ready_file: Path | None, token: str | None
+    settings: "Settings",
+    listening: socket.socket,
+    ready_file: Path | None,
+    token: str | None,
+    files: int,
 ) -> None:
     from aiohttp import web
 
-    from wesemu.api.connections import ConnectionSite, quiet_when_out_of_files, raise_file_limit
+    from wesemu.api.connections import ConnectionSite, quiet_when_out_of_files
     from wesemu.app import STARTING, create_app, open_connections
 
     stopped = asyncio.Event()
@@ -130,7 +136,6 @@ async def _serve(
     for number in stops:
         loop.add_signal_handler(number, stopped.set)
     quiet_when_out_of_files(loop)
-    files = raise_file_limit()
     threads = ThreadPoolExecutor(thread_name_prefix="wesemu")
     loop.set_default_executor(threads)
     scripts = await asyncio.to_thread(_init_scripts, settings.init)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.file_limit import no_descriptors
 
 from wesemu import __version__
 from wesemu.cli.output import ExitStatus
@@ -237,7 +238,7 @@ def test_a_removed_current_directory_is_named(tmp_path: Path) -> None:
     ("limit", "arguments", "reason"),
     [
         ("-f 0", ["bucket", "cp", __file__, "out"], "'ulimit -f'"),
-        ("-n 8", ["doctor"], "raise the limit 'ulimit -n'"),
+        ("-n 100", ["serve"], "at least 128 open files, and the limit is 100; raise it (ulimit -n"),
     ],
     ids=["file size", "open files"],
 )
@@ -255,6 +256,17 @@ def test_limits_of_the_shell_are_named(
     assert done.returncode == ExitStatus.MACHINE
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_file_descriptors_are_named(wesemu, tmp_path: Path) -> None:
+    arguments = ("bucket", "cp", __file__, "oss://abc/", "--data", tmp_path)
+    assert wesemu(*arguments).status == ExitStatus.SUCCESS
+    with no_descriptors():
+        done = wesemu(*arguments)
+    assert done.status == ExitStatus.MACHINE
+    assert "raise the limit 'ulimit -n'" in done.err
+    assert done.err.count("\n") == 1
 
 
 class OtherServer(http.server.BaseHTTPRequestHandler):

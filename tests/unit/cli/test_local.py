@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -257,6 +258,29 @@ def test_doctor_finds_everything_here(wesemu, data: Path) -> None:
 )
 def test_doctor_says_ok_only_of_what_is_there(result: HealthCheck, state: str) -> None:
     assert result.state == state
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("a file", "is a file; choose a directory"), ("foreign", "is not wesemu's: it has notes")],
+)
+def test_doctor_checks_the_data_directory(wesemu, tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "a file").touch()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/notes").touch()
+    ended = wesemu("doctor", "--json", "--data", tmp_path / name)
+    found = {finding["name"]: finding for finding in json.loads(ended.out)}
+    assert ended.status == ExitStatus.FAILED
+    assert not found["data"]["ok"]
+    assert reason in found["data"]["source"]
+
+
+def test_doctor_checks_the_limit_of_open_files(wesemu, data: Path, monkeypatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (64, 100))
+    ended = wesemu("doctor", "--json", "--data", data)
+    found = {finding["name"]: finding for finding in json.loads(ended.out)}
+    assert ended.status == ExitStatus.FAILED
+    assert (found["open files"]["found"], found["open files"]["ok"]) == ("100", False)
 
 
 def test_doctor_fails_where_a_tool_is_missing(wesemu, data: Path, monkeypatch) -> None:

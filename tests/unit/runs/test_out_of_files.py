@@ -1,15 +1,12 @@
 """Without free file descriptors, runs wait and requests get an error; nothing fails."""
 
 import errno
-import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
+from support.file_limit import no_descriptors
 from support.waiting import eventually, soon
 from unit.runs.test_service import ended, mapping
 
@@ -22,23 +19,6 @@ from wesemu.settings import Settings, SlaSettings
 from wesemu.testing.fake_engine import ScriptedEngine
 
 Client = TestClient[web.Request, web.Application]
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Nothing can be opened meanwhile."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
-    try:
-        with suppress(OSError):
-            while True:
-                held.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_finished_run_waits_for_descriptors(
