@@ -146,7 +146,7 @@ async def test_nobody_at_home_is_a_client_error_without_status() -> None:
     assert refused.value.status is None
 
 
-async def test_something_else_at_home_is_told(aiohttp_server) -> None:
+async def test_another_program_at_the_address_is_reported(aiohttp_server) -> None:
     from aiohttp import web
 
     async def page(request: web.Request) -> web.Response:

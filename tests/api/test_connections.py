@@ -80,7 +80,7 @@ async def test_idle_connections_make_way_for_new_ones(app: web.Application) -> N
             assert await idle[0].read() == b""
 
 
-async def test_where_none_is_idle_a_new_connection_is_told_so(app: web.Application) -> None:
+async def test_where_none_is_idle_a_new_connection_is_refused(app: web.Application) -> None:
     async with served(app, limit=2) as connect:
         for _ in range(2):
             _, writer = await connect()

@@ -53,7 +53,7 @@ async def test_what_is_no_place_is_a_wrong_flag(wesemu, wrong: tuple[str, str]) 
 
 
 @pytest.mark.parametrize("settings", [{"gpus": 0, "without_gpu": "cpu"}], indirect=True)
-async def test_the_cpu_instead_is_told_by_watch_and_by_get(wesemu) -> None:
+async def test_the_cpu_instead_of_a_gpu_is_shown_by_watch_and_by_get(wesemu) -> None:
     status, out, err = await wesemu(*MAPPING, "--node", "cuda", "--watch")
     name = json.loads(out)["JobName"]
     note = f"{name}: asked for cuda; this node has no GPU: the CPU runs it (node.without_gpu)\n"

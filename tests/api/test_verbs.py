@@ -53,7 +53,7 @@ async def test_run_prints_the_job_name_and_watch_the_end(wesemu) -> None:
     assert "60 min, 0.0003 CNY" in err
 
 
-async def test_run_does_not_wait_unless_told(wesemu) -> None:
+async def test_run_does_not_wait_without_the_flag(wesemu) -> None:
     status, out, err = await wesemu(*WGS)
     assert (status, err) == (0, "")
     assert json.loads(out)["JobName"].startswith("wgs-gpu-")

@@ -60,7 +60,7 @@ def test_a_process_that_the_document_lacks_is_named(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("command", ["sleep 60", "trap : TERM; sleep 60 & wait; wait"])
-def test_a_time_limit_is_told_as_such(server: LiveServer, command: str) -> None:
+def test_a_time_limit_is_reported_as_such(server: LiveServer, command: str) -> None:
     workflow = f"""
         cwlVersion: v1.2
         class: CommandLineTool
@@ -107,7 +107,9 @@ OUTPUT = "{outputEval: \"${ throw 'no count'; }\"}"
         ),
     ],
 )
-def test_an_expression_s_own_message_is_told(server: LiveServer, workflow: str, told: str) -> None:
+def test_the_message_of_an_expression_is_reported(
+    server: LiveServer, workflow: str, told: str
+) -> None:
     run = server.run("CWL", workflow)
     assert run.state == "EXECUTOR_ERROR"
     assert told in run.error["message"], run.error

@@ -89,7 +89,7 @@ async def test_attached_tasks_sort_and_count_reads(server: Client) -> None:
     assert "out/outputs.json" in text
 
 
-async def test_failed_tool_is_told_of(server: Client) -> None:
+async def test_a_failed_tool_is_reported(server: Client) -> None:
     run_id = await submit(
         server,
         WDL,

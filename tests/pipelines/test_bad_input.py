@@ -331,7 +331,7 @@ class TestInterleaved:
     @pytest.mark.parametrize(
         ("missing", "words"), [(2 * PAIRS, "odd number"), (200, "out of step")]
     )
-    def test_a_missing_read_is_told(
+    def test_a_missing_read_is_reported(
         self, align: Align, mates: Mates, missing: int, words: str
     ) -> None:
         done = align(without(self.interleave(mates), missing), None)

@@ -21,7 +21,7 @@ async def served(
     return await aiohttp_client(await create_app(settings, engines=[SnakemakeEngine()]))
 
 
-async def test_the_rules_of_a_bundled_pipeline_are_told_in_the_callers_words(
+async def test_the_rules_of_a_bundled_pipeline_are_named_in_the_callers_words(
     aiohttp_client: AiohttpClient, settings: Settings, tmp_path: Path
 ) -> None:
     client = await served(aiohttp_client, settings)

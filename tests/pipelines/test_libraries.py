@@ -84,7 +84,7 @@ def test_wgs_keeps_libraries_apart_too(workflow, lanes):
     assert duplicates_by_group(unmarked / "aligned.bam") == {}
 
 
-def test_parabricks_is_told_the_libraries(workflow, lanes, tmp_path, monkeypatch):
+def test_parabricks_gets_the_libraries(workflow, lanes, tmp_path, monkeypatch):
     """It marks by LB itself."""
     doubles = Doubles(tmp_path / "doubles", monkeypatch)
     doubles.install("pbrun")

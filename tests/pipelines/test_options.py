@@ -15,7 +15,7 @@ from wesemu.genomics.tools import resolve
 @pytest.mark.parametrize(
     ("mapper", "a_base", "a_thread"), [("bwa", 1.75, 50), ("bwa-mem3", 3.35, 300)]
 )
-def test_the_memory_of_the_mapping_is_told_before_it_is_used(
+def test_the_memory_of_the_mapping_is_requested_before_it_is_used(
     workflow, config, fixture_folder, mapper, a_base, a_thread
 ):
     if resolve().mapper(mapper).name != mapper:
@@ -148,7 +148,7 @@ def test_minimap2_maps_where_it_is_installed(workflow, config):
 
 
 @pytest.mark.parametrize("workflow_name", ["mapping", "wgs"])
-def test_a_tool_that_is_not_there_is_told(workflow, config, workflow_name):
+def test_a_tool_that_is_not_there_is_reported(workflow, config, workflow_name):
     tool = {"mapping": ("mapper", "minimap2"), "wgs": ("caller", "freebayes")}[workflow_name]
     done = workflow(workflow_name).run(
         config | dict([tool]) | {"tools": {tool[1]: "/nonexistent/tool"}}

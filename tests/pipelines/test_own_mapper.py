@@ -101,7 +101,7 @@ def step(config, own, tmp_path: Path) -> Callable[..., subprocess.CompletedProce
     return run
 
 
-def test_a_mapper_that_fails_is_told(step, tmp_path, monkeypatch):
+def test_a_mapper_that_fails_is_reported(step, tmp_path, monkeypatch):
     monkeypatch.setenv("STATUS", "7")
     done = step()
     assert done.returncode == 69
@@ -110,7 +110,7 @@ def test_a_mapper_that_fails_is_told(step, tmp_path, monkeypatch):
     assert not (tmp_path / "c.json").exists()
 
 
-def test_bad_reads_are_told_though_the_mapper_opens_them_itself(step, tmp_path, fixture_folder):
+def test_bad_reads_are_reported_though_the_mapper_opens_them_itself(step, tmp_path, fixture_folder):
     cut = tmp_path / "cut_2.fq.gz"
     cut.write_bytes((fixture_folder / "reads_2.fq.gz").read_bytes()[:20_000])
     assert step(cut).returncode == 65

@@ -182,7 +182,7 @@ def test_many_lanes_are_mapped_from_a_list(start, doubles, tmp_path, fixture_fol
 
 
 @pytest.mark.parametrize("failure", ["none", "crash"])
-def test_bad_reads_are_told_though_pbrun_may_crash(
+def test_bad_reads_are_reported_though_pbrun_may_crash(
     start, doubles, tmp_path, fixture_folder, failure
 ):
     doubles.install("pbrun")

@@ -116,7 +116,7 @@ def test_a_gvcf_needs_no_vcf_and_is_plain_or_indexed_by_its_name(
     assert urls["vcf"] is None
 
 
-def test_targets_of_another_assembly_are_told_at_once_where_the_contigs_are_known(
+def test_targets_of_another_assembly_are_refused_at_once_where_the_contigs_are_known(
     server: Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "buckets" / "genes"
@@ -181,7 +181,7 @@ def test_what_cannot_be_is_refused_at_once(server: Server, params, field) -> Non
         ("caller", "deepvariant"),
     ],
 )
-def test_a_tool_that_is_not_installed_is_told_at_once(
+def test_a_tool_that_is_not_installed_is_reported_at_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, field: str, tool: str
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -199,7 +199,7 @@ def test_reports_are_outputs_if_they_are_asked_for(server: Server) -> None:
     assert results["snakemake_report"] == "results/report.html"
 
 
-def test_a_report_that_cannot_be_made_is_told_at_once(
+def test_a_report_that_cannot_be_made_is_refused_at_once(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "multiqc", None)

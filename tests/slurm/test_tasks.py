@@ -197,7 +197,7 @@ async def test_a_refused_pipe_says_what_to_do(engine: SnakemakeEngine, tmp_path:
     assert failure.hint == "no node of the partition is so large; ask for less"
 
 
-async def test_an_unknown_partition_is_told_at_launch(tmp_path: Path) -> None:
+async def test_an_unknown_partition_is_reported_at_launch(tmp_path: Path) -> None:
     engine = SnakemakeEngine(executor="slurm", cluster=Cluster(partition="nowhere"))
     with pytest.raises(EngineFault, match="no nodes in the partition 'nowhere'"):
         await engine.launch(make_job(tmp_path / "run", PIPE))

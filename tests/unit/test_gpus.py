@@ -58,7 +58,7 @@ def test_all_that_is_known_of_a_card(old: bool) -> None:
         (999, "nvidia-smi"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_cure(error: int, advice: str) -> None:
+def test_a_problem_is_reported_with_its_cure(error: int, advice: str) -> None:
     found = inventory(Card(), error=error)
     assert found.gpus == ()
     assert found.problem is not None
@@ -73,7 +73,7 @@ def test_a_lost_card_hides_no_other() -> None:
     assert "restart the machine" in found.problem
 
 
-def test_without_the_package_its_name_is_told() -> None:
+def test_a_missing_package_is_named() -> None:
     def load() -> Any:
         raise ImportError("no pynvml")
 
@@ -141,14 +141,14 @@ def test_what_is_declared_stands_and_is_completed_by_what_is_found() -> None:
     assert (gpu.name, gpu.memory_mb, gpu.uuid) == ("declared", 1, "GPU-000-double")
 
 
-def test_a_declared_gpu_that_is_not_there_is_told() -> None:
+def test_a_declared_gpu_that_does_not_exist_is_reported() -> None:
     chosen = choose([0, 5], TWO)
     assert indexes(chosen.gpus) == [0, 5]
     assert chosen.notes == ("GPU 5 of the setting node.gpus is not there: this machine has 0, 1",)
 
 
 @pytest.mark.parametrize("wanted", ["auto", [0, 1]])
-def test_a_busy_gpu_is_told_and_with_the_setting_not_lent(wanted: Any) -> None:
+def test_a_busy_gpu_is_reported_and_with_the_setting_not_leased(wanted: Any) -> None:
     found = inventory(Card(processes=[(4242, 100)]), Card())
     lent = choose(wanted, found)
     assert indexes(lent.gpus) == [0, 1]
@@ -165,13 +165,13 @@ def test_our_own_tasks_are_no_strangers() -> None:
     assert (indexes(chosen.gpus), chosen.notes) == ([0], ())
 
 
-def test_a_divided_gpu_is_told_and_not_lent() -> None:
+def test_a_divided_gpu_is_reported_and_not_leased() -> None:
     chosen = choose("auto", inventory(Card(divided=True), Card(divided=False)))
     assert indexes(chosen.gpus) == [1]
     assert "(MIG)" in chosen.notes[0]
 
 
-def test_a_problem_is_told() -> None:
+def test_a_problem_is_reported() -> None:
     chosen = choose("auto", inventory(error=18))
     assert chosen.gpus == ()
     assert "different versions" in chosen.notes[0]

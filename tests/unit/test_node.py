@@ -42,7 +42,7 @@ def test_gpus_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, gpu
     assert Settings().node.gpus == gpus
 
 
-def test_a_task_without_gpus_is_told_that_there_are_none() -> None:
+def test_a_task_without_gpus_sees_none() -> None:
     assert devices_environment([])["CUDA_VISIBLE_DEVICES"] == ""
 
 

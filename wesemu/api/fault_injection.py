@@ -144,7 +144,7 @@ BUCKET_OPERATIONS = (
 )
 """Names of the OSS operations. Method and path alone do not identify them."""
 
-_MOST_STRUCK = 100
+_MOST_APPLIED = 100
 
 _CALL = re.compile(r"([A-Z]+|\*) (/\S*)")
 _METHODS = frozenset({"*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -172,7 +172,7 @@ class RequestFault:
 
 
 @dataclass(frozen=True, slots=True)
-class StruckRequest:
+class AppliedFault:
     """A request that a fault was applied to. `at` is wall clock time."""
 
     at: datetime
@@ -213,10 +213,10 @@ _BY_NAME = _Pattern("", ())
 
 
 class RequestFaults:
-    """Queue of faults for requests. `struck` has the last requests that a fault was applied to."""
+    """Queue of faults for requests. `applied` has the last requests that a fault was applied to."""
 
     def __init__(self) -> None:
-        self.struck: deque[StruckRequest] = deque(maxlen=_MOST_STRUCK)
+        self.applied: deque[AppliedFault] = deque(maxlen=_MOST_APPLIED)
         self._pending: list[tuple[RequestFault, _Pattern, int]] = []
 
     @property
@@ -244,7 +244,7 @@ class RequestFaults:
 
     def clear(self) -> None:
         self._pending.clear()
-        self.struck.clear()
+        self.applied.clear()
 
     def match(self, method: str, path: str, operation: str = "") -> RequestFault | None:
         """Return the oldest fault that matches the request, and count it down. `operation` is the
@@ -255,7 +255,7 @@ class RequestFaults:
                     del self._pending[number]
                 else:
                     self._pending[number] = (fault, pattern, times - 1)
-                self.struck.append(StruckRequest(datetime.now(UTC), method, path, fault))
+                self.applied.append(AppliedFault(datetime.now(UTC), method, path, fault))
                 return fault
         return None
 

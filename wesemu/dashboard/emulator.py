@@ -60,7 +60,7 @@ def page(controls: Controls, request: web.Request) -> WebPage:
         "speed": clock.rate.speed,
         "pace": controls.pace,
         "faults": [*_waiting(controls.faults)],
-        "struck": [*_struck(controls.faults)],
+        "applied": [*_applied(controls.faults)],
         "operations": [*OPERATIONS, *BUCKET_OPERATIONS],
         "requests": [
             {
@@ -170,11 +170,11 @@ def _waiting(faults: FaultHandlers) -> Iterator[JsonValue]:
         yield {"for": "the next run", "times": 1, "effect": _effect(waiting)}
 
 
-def _struck(faults: FaultHandlers) -> Iterator[JsonValue]:
+def _applied(faults: FaultHandlers) -> Iterator[JsonValue]:
     """Yield the last requests and runs that a fault was applied to, the newest first."""
-    for run_id, fault in reversed(faults.policy.struck):
+    for run_id, fault in reversed(faults.policy.applied):
         yield {"at": None, "what": f"run {run_id}", "run": run_id, "effect": _effect(fault)}
-    for each in reversed(faults.calls.struck):
+    for each in reversed(faults.calls.applied):
         what = f"{each.method} {each.path}"
         yield {"at": iso(each.at), "what": what, "run": None, "effect": _effect(each.fault)}
 

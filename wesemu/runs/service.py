@@ -60,7 +60,7 @@ class ServicePolicy:
     def __init__(self, terms: SlaTerms) -> None:
         self._terms = terms
         self._pending: deque[InjectedFault] = deque()
-        self.struck: deque[tuple[RunId, InjectedFault]] = deque(maxlen=100)
+        self.applied: deque[tuple[RunId, InjectedFault]] = deque(maxlen=100)
         """The last runs that got a fault."""
 
     @property
@@ -73,7 +73,7 @@ class ServicePolicy:
 
     def clear(self) -> None:
         self._pending.clear()
-        self.struck.clear()
+        self.applied.clear()
 
     def check(self, request: RunRequest, workflow: str) -> SlaTerms:
         """Return the terms of a run; `workflow`: bundled pipeline or "". Raises InvalidRequest."""
@@ -94,7 +94,7 @@ class ServicePolicy:
         for fault in self._pending:
             if workflow or fault.fails_at_task is not None or fault.out_of_disk:
                 self._pending.remove(fault)
-                self.struck.append((run_id, fault))
+                self.applied.append((run_id, fault))
                 return replace(terms, fault=fault)
         return terms
 

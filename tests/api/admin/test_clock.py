@@ -9,7 +9,7 @@ from support.scripted import START
 from wesemu.runs.clock import ManualClock
 
 
-async def test_time_runs_as_fast_as_it_is_told_to(control: Control, clock: ManualClock) -> None:
+async def test_time_runs_at_the_speed_that_was_set(control: Control, clock: ManualClock) -> None:
     told = await control("clock")
     assert (told["speed"], told["pace"]) == (1, "real")
     assert datetime.fromisoformat(told["now"]) == datetime.fromisoformat(told["wall"]) == START

@@ -53,7 +53,7 @@ async def test_a_key_becomes_a_reference(control: Control) -> None:
     assert (await ready(control, "from-bucket"))["state"] == "ready"
 
 
-async def test_a_wrong_fasta_is_told_and_may_be_replaced(
+async def test_a_wrong_fasta_is_reported_and_may_be_replaced(
     client: Client, control: Control, settings: Settings
 ) -> None:
     await client.post("/_wesemu/references?name=bad", data=b"no FASTA")

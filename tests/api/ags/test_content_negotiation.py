@@ -32,7 +32,7 @@ def members(element: Element) -> dict[str, str]:
     return {child.tag: child.text or "" for child in element}
 
 
-async def test_a_job_is_told_in_xml_as_in_json(client: Client, reach: Reach) -> None:
+async def test_a_job_is_the_same_in_xml_and_json(client: Client, reach: Reach) -> None:
     body = MAPPING | {"mapping_reference_group": r"@RG\tID:<a>&amp;\tSM:U]]>"}
     response = await client.post("/gs/workflow", json=body, headers=XML)
     name = members(await parsed(response, "StartWorkflowResponse"))["JobName"]

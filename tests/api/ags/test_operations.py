@@ -91,7 +91,7 @@ async def test_a_wrapped_body_is_checked_as_well(client: Client, body: bytes, re
     assert reason in answer["Message"]
 
 
-async def test_a_finished_wgs_job_is_told_in_full(
+async def test_a_finished_wgs_job_is_described_in_full(
     client: Client,
     start: Start,
     reach: Reach,

@@ -80,7 +80,7 @@ async def test_a_job_keeps_its_service_level_s_pace(
     assert run.real_seconds == 0
 
 
-async def test_counted_and_pretended_are_told_apart(
+async def test_counted_and_pretended_sizes_are_distinguished(
     client: Client, start: Start, reach: Reach, runs: RunService, clock: ManualClock
 ) -> None:
     name = await start(GENOME)

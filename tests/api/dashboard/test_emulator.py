@@ -69,8 +69,8 @@ async def test_a_fault_of_the_form_happens_and_is_listed(client: Client, read: R
         assert response.status == 418
     page = json.loads(await read("/ui/emulator.json"))
     assert page["faults"] == []
-    [struck] = page["struck"]
-    assert (struck["what"], struck["effect"]) == ("GET /ga4gh/wes/v1/runs", "status 418")
+    [applied] = page["applied"]
+    assert (applied["what"], applied["effect"]) == ("GET /ga4gh/wes/v1/runs", "status 418")
     assert page["requests"][0]["operation"] == "ListRuns"
 
 
@@ -79,10 +79,10 @@ async def test_a_fault_of_a_run_names_the_run(client: Client, read: Read, submit
         assert response.status == 200
     run = await submit([{"task": "align"}])
     assert run.state.value != "COMPLETE"
-    [struck] = json.loads(await read("/ui/emulator.json"))["struck"]
-    assert (struck["run"], struck["effect"]) == (run.id, "fails at task 1")
+    [applied] = json.loads(await read("/ui/emulator.json"))["applied"]
+    assert (applied["run"], applied["effect"]) == (run.id, "fails at task 1")
     async with client.post("/ui/emulator", data={"clear": "faults"}):
-        assert json.loads(await read("/ui/emulator.json"))["struck"] == []
+        assert json.loads(await read("/ui/emulator.json"))["applied"] == []
 
 
 @pytest.mark.parametrize(

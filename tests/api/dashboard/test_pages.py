@@ -166,7 +166,7 @@ async def test_pages_allow_no_inline_script_and_no_other_host(client: Client, pa
     assert text.count("<script") == text.count("<script src=")
 
 
-async def test_an_unknown_page_is_told_in_html_and_in_json(read: Read) -> None:
+async def test_an_unknown_page_is_not_found_in_html_and_in_json(read: Read) -> None:
     assert "There is no page /ui/nothing." in await read("/ui/nothing", 404)
     body = json.loads(await read("/ui/nothing.json", 404))
     assert body == {"status": 404, "message": "There is no page /ui/nothing.json."}

@@ -214,7 +214,7 @@ def test_all_details_of_an_attempt_are_shown() -> None:
         (255, "the command reports an error"),
     ],
 )
-def test_exit_codes_are_told_in_words(code: int | None, words: str | None) -> None:
+def test_exit_codes_are_explained_in_words(code: int | None, words: str | None) -> None:
     assert exit_words(code) == words
 
 

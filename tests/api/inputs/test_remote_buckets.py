@@ -163,7 +163,7 @@ async def test_s3_and_oss_name_the_same_buckets_and_a_wes_run_can_mix(
     ],
 )
 @pytest.mark.parametrize("side", ["oss"], indirect=True)
-async def test_what_is_missing_there_is_told(
+async def test_an_input_that_is_missing_there_is_reported(
     serve: Serve,
     side: Side,
     remote: Mapping[str, Any],

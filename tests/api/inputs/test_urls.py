@@ -50,7 +50,7 @@ async def test_a_second_run_takes_them_from_the_cache(serve: Serve, origin: Orig
     assert [each.headers.get("If-None-Match") for each in origin.requests] == [None, '"v1"']
 
 
-async def test_progress_is_told_while_it_is_fetched_and_a_cancel_ends_it_at_once(
+async def test_progress_is_reported_while_it_is_fetched_and_a_cancel_ends_it_at_once(
     serve: Serve, origin: Origin
 ) -> None:
     go_on = asyncio.Event()
@@ -195,7 +195,7 @@ class TestFiles:
         with pytest.raises(InvalidRequest, match=r"inputs\.file_roots"):
             await runs.submit(LOCAL_OWNER, mapping(f"{root.as_uri()}/{path}", HERE))
 
-    async def test_a_missing_one_is_told(self, serve: Serve, root: Path) -> None:
+    async def test_a_missing_one_is_reported(self, serve: Serve, root: Path) -> None:
         runs = await serve(inputs={"file_roots": [str(root)]})
         with pytest.raises(ObjectNotFound, match="is not there"):
             await runs.submit(LOCAL_OWNER, mapping(f"{root.as_uri()}/no.fq", HERE))

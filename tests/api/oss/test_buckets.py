@@ -29,7 +29,7 @@ def deletion(*keys: str, quiet: bool = False) -> tuple[bytes, dict[str, str]]:
     return body, {"Content-MD5": base64.b64encode(hashlib.md5(body).digest()).decode()}
 
 
-async def test_buckets_are_made_told_and_removed(client: Client, root: Path) -> None:
+async def test_buckets_are_made_described_and_removed(client: Client, root: Path) -> None:
     for _ in range(2):
         assert (await client.put("/oss/new-one")).status == 200
     assert (root / "new-one").is_dir()

@@ -507,7 +507,7 @@ async def test_an_object_for_everybody_is_refused(client: Client) -> None:
         ("/genes/a?AWSAccessKeyId=x&Signature=y&Expires=1", {}),
     ],
 )
-async def test_an_s3_client_is_told_which_door_this_is(
+async def test_an_s3_client_is_refused(
     client: Client, bucket: Path, method: str, path: str, headers: dict[str, str]
 ) -> None:
     got = await read(await client.request(method, path, headers=headers))

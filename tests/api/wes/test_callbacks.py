@@ -129,7 +129,7 @@ def settings(settings: Settings) -> Settings:
     return Settings.model_validate(settings.model_dump() | more)
 
 
-async def test_every_state_is_told_signed_and_in_order(
+async def test_every_state_is_posted_signed_and_in_order(
     client: Client, receiver: Receiver, engine: ScriptedEngine
 ) -> None:
     reads = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}

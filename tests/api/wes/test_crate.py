@@ -148,7 +148,7 @@ async def test_no_reference_leads_nowhere_and_every_file_is_there(
         assert log == await answer.json()
 
 
-async def test_large_outputs_are_told_by_their_url(
+async def test_large_outputs_are_named_by_their_url(
     client: Client, runs: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collect, "SMALL", 50)
@@ -184,7 +184,7 @@ async def test_large_outputs_are_told_by_their_url(
     assert (Path(crate.source) / "workflow" / "rules" / "a.smk").read_text() == "rule a:\n"
 
 
-async def test_a_large_attachment_is_told_without_its_content(
+async def test_a_large_attachment_is_named_without_its_content(
     client: Client, runs: RunService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collect, "LARGEST_PART", 20)

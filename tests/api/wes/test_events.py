@@ -57,7 +57,7 @@ async def test_a_run_is_followed_to_its_end(
     assert len({name for _, name in seen}) == len(seen)
 
 
-async def test_nothing_is_told_twice(
+async def test_no_event_is_sent_twice(
     client: Client, runs: RunService, engine: ScriptedEngine
 ) -> None:
     run = await runs.submit(LOCAL_OWNER, asked("wait-a"))

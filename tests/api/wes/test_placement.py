@@ -76,7 +76,7 @@ async def ended(client: Client, run_id: str) -> Any:
             await asyncio.sleep(0.01)
 
 
-async def test_where_a_run_is_carried_out_is_told(serve: Serve) -> None:
+async def test_the_node_of_a_run_is_shown(serve: Serve) -> None:
     client = await serve(gpus=2)
     run = await ended(client, (await send(client, node="cpu"))["run_id"])
     assert run["request"]["tags"]["wesemu.node"] == "cpu"
@@ -129,7 +129,7 @@ async def test_more_gpus_than_the_node_has_are_refused_with_the_figure(serve: Se
     assert "this node has 2 GPUs" in (await send(client, 400, gpus="3"))["msg"]
 
 
-async def test_ags_asks_by_fields_of_ours_and_is_told(serve: Serve) -> None:
+async def test_ags_chooses_the_node_by_our_fields_and_shows_it(serve: Serve) -> None:
     client = await serve(gpus=2)
     body = AGS | {"wesemu_node": "cuda", "wesemu_gpus": 2}
     name = (await call(client, "POST", "/gs/workflow", json=body))["JobName"]
@@ -138,7 +138,7 @@ async def test_ags_asks_by_fields_of_ours_and_is_told(serve: Serve) -> None:
     assert job["user_input_data"].endswith('"wesemu_node":"cuda","wesemu_gpus":"2"}')
 
 
-async def test_the_cpu_instead_is_told_in_tags_and_logs(serve: Serve) -> None:
+async def test_the_cpu_instead_of_a_gpu_is_shown_in_tags_and_logs(serve: Serve) -> None:
     client = await serve(without_gpu="cpu")
     run = await ended(client, (await send(client, node="cuda"))["run_id"])
     assert run["state"] == "COMPLETE"

@@ -34,7 +34,7 @@ async def test_the_words_are_the_same_but_for_the_addresses(
     assert await fetch(wes, RUNS) == await fetch(wes, RUNS)
 
 
-async def test_a_run_that_was_removed_is_told_no_more(
+async def test_a_run_that_was_removed_is_shown_no_more(
     wes: Client, submit: Submit, ended: Ended
 ) -> None:
     ids = [await submit([]) for _ in range(3)]

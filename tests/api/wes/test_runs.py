@@ -109,7 +109,7 @@ async def test_reads_and_service_level_are_tags(wes: Client, submit: Submit, end
     assert log["outputs"]["bam"]["published"] == "oss://genes/out/a.bam"
 
 
-async def test_nothing_is_told_before_it_exists(
+async def test_a_queued_run_has_no_times_tasks_or_outputs(
     wes: Client, submit: Submit, ended: Ended, engine: ScriptedEngine
 ) -> None:
     first = await submit([{"wait": "gate"}], workflow_engine_parameters={"cores": "2"})
@@ -124,7 +124,7 @@ async def test_nothing_is_told_before_it_exists(
     await ended(queued)
 
 
-async def test_a_failure_is_told_where_clients_look(
+async def test_a_failure_is_shown_where_clients_look(
     wes: Client, submit: Submit, ended: Ended
 ) -> None:
     run_id = await submit([{"task": "align", "exit_code": 3, "stderr": "no such read\n"}])

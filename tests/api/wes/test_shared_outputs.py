@@ -57,7 +57,7 @@ async def tags(client: Client, run_id: str) -> dict[str, str]:
     return told | found[run_id]
 
 
-async def test_a_name_of_an_active_run_is_told_by_both_apis(
+async def test_a_name_of_an_active_run_is_reported_by_both_apis(
     client: Client, engine: ScriptedEngine, runs: RunService
 ) -> None:
     first = (await sent(client, order("wait-1", bam="oss://genes/out/a.bam")))["run_id"]

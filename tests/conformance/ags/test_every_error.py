@@ -93,7 +93,7 @@ def check_if_keyed(stage: Stage, sdk: Sdk, call: Call, told: tuple[int, str, str
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal_is_told(stage: Stage, sdk: Sdk, case: str) -> None:
+def test_a_refusal_is_reported(stage: Stage, sdk: Sdk, case: str) -> None:
     call, *expected = REFUSALS[case]
     check(refused(sdk, stage.set(call)), *expected)
 
@@ -145,7 +145,7 @@ SIGNATURES: dict[str, tuple[int, str, str]] = {
         ("wrong secret", Credentials(KEY_ID, "guessed")),
     ],
 )
-def test_a_key_that_is_no_good_is_told(
+def test_an_unknown_key_is_reported(
     stage: Stage, make: type[Sdk], case: str, who: Credentials
 ) -> None:
     sdk = make(stage.server.endpoint, who)
@@ -154,25 +154,25 @@ def test_a_key_that_is_no_good_is_told(
 
 
 @pytest.mark.parametrize(("case", "minutes"), [("too late", -16), ("too early", 16)])
-def test_a_clock_that_is_off_is_told(stage: Stage, sdk: Sdk, case: str, minutes: int) -> None:
+def test_a_wrong_clock_is_reported(stage: Stage, sdk: Sdk, case: str, minutes: int) -> None:
     date = datetime.now(UTC) + timedelta(minutes=minutes)
     call = replace(JOBS, headers={"x-acs-date": f"{date:%Y-%m-%dT%H:%M:%SZ}"})
     check_if_keyed(stage, sdk, call, SIGNATURES[case])
 
 
-def test_a_date_that_is_none_is_told(stage: Stage, sdk: Sdk) -> None:
+def test_a_date_that_cannot_be_parsed_is_reported(stage: Stage, sdk: Sdk) -> None:
     call = replace(JOBS, headers={"x-acs-date": "tomorrow"})
     check_if_keyed(stage, sdk, call, SIGNATURES["no date"])
 
 
-def test_a_nonce_that_is_used_again_is_told(stage: Stage, sdk: Sdk) -> None:
+def test_a_nonce_that_is_used_again_is_refused(stage: Stage, sdk: Sdk) -> None:
     call = replace(JOBS, headers={"x-acs-signature-nonce": f"once-{type(sdk).__name__}"})
     sdk.send(call)
     check_if_keyed(stage, sdk, call, SIGNATURES["nonce used again"])
 
 
 @pytest.mark.parametrize("name", ["typed", "call_api"])
-def test_a_request_without_a_signature_is_told(stage: Stage, name: str) -> None:
+def test_a_request_without_a_signature_is_refused(stage: Stage, name: str) -> None:
     """Of a client that holds a token of the cloud's instead; the old SDK has no such thing."""
     sdk = SDKS[name](stage.server.endpoint, None)
     check_if_keyed(stage, sdk, JOBS, SIGNATURES["unsigned"])
@@ -197,7 +197,7 @@ MISHAPS: list[tuple[Exception, int, str, str]] = [
     MISHAPS,
     ids=[type(row[0]).__name__ for row in MISHAPS],
 )
-def test_what_befalls_the_server_is_told(
+def test_failures_of_the_server_are_reported(
     stage: Stage,
     sdk: Sdk,
     monkeypatch: pytest.MonkeyPatch,
@@ -233,7 +233,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("status", "code", "message"), FAULTS)
-def test_an_ordered_fault_is_told_at_once(
+def test_an_injected_fault_is_answered_at_once(
     stage: Stage, sdk: Sdk, status: int, code: str, message: str
 ) -> None:
     """None of the SDKs asks again by itself: the one fault reaches the user."""

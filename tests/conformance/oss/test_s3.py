@@ -10,7 +10,7 @@ from conformance.oss.conftest import collect
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
-async def test_boto3_is_told_which_door_this_is(endpoint: str, bucket: Path) -> None:
+async def test_boto3_is_refused(endpoint: str, bucket: Path) -> None:
     boto3 = pytest.importorskip("boto3", reason="boto3 is not installed (the extra s3)")
     from botocore.config import Config
     from botocore.exceptions import ClientError

@@ -93,7 +93,7 @@ async def test_its_bare_token_is_taken(serve: Serve) -> None:
     assert (await run(wes, "--list", auth="wrong"))[0] != 0
 
 
-async def test_its_post_lacks_the_token_and_is_told_so(
+async def test_its_post_lacks_the_token_and_is_refused(
     serve: Serve, workflow: tuple[str, str]
 ) -> None:
     wes = await serve(tokens={"secret-a": "alice"})

@@ -226,7 +226,7 @@ def test_other_authorizations_are_incomplete(
     assert (refused.status, refused.code) == (400, "IncompleteSignature")
 
 
-def test_an_unknown_key_is_told_as_the_cloud_tells_it(clock: ManualClock) -> None:
+def test_an_unknown_key_is_reported_as_by_the_cloud(clock: ManualClock) -> None:
     refused = refusal(AgsAuthenticator({"LTAIother": "x"}, clock), roa())
     assert (refused.status, refused.code) == (404, "InvalidAccessKeyId.NotFound")
     assert refused.message == "Specified access key is not found."

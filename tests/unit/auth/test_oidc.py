@@ -209,7 +209,9 @@ async def test_unknown_key_ids_do_not_become_a_flood(checker: TokenChecker) -> N
     assert len(checker.issuer.asked) == 4
 
 
-async def test_an_issuer_that_is_down_is_told_and_asked_again_later(checker: TokenChecker) -> None:
+async def test_an_issuer_that_is_down_is_reported_and_asked_again_later(
+    checker: TokenChecker,
+) -> None:
     checker.issuer.status = 500
     with unreachable("answered 500"):
         await checker.owner()
@@ -273,7 +275,7 @@ async def test_keys_outlive_an_issuer_that_is_down_for_a_while(checker: TokenChe
         await checker.owner(claims)
 
 
-async def test_nobody_there_is_told(issuer: Issuer) -> None:
+async def test_an_issuer_without_a_server_is_reported(issuer: Issuer) -> None:
     issuer.url = "http://127.0.0.1:9"
     checker = TokenChecker(issuer)
     with unreachable(r"127\.0\.0\.1"):
@@ -308,7 +310,7 @@ async def test_keys_may_lie_elsewhere(issuer: Issuer, tmp_path: Path, how: str) 
     await checker.verifier.close()
 
 
-async def test_a_file_that_is_gone_is_told(issuer: Issuer, tmp_path: Path) -> None:
+async def test_a_file_that_is_gone_is_reported(issuer: Issuer, tmp_path: Path) -> None:
     with unreachable(r"nowhere\.json"):
         await TokenChecker(issuer, str(tmp_path / "nowhere.json")).owner()
 

@@ -49,7 +49,7 @@ def test_parabricks_is_used_natively_and_in_docker(doubles: Doubles) -> None:
     assert given == {"gpus": "auto", "lend_busy_gpus": True, "default": "cuda"}
 
 
-def test_a_parabricks_that_cannot_run_here_is_told_and_left_alone(
+def test_a_parabricks_that_cannot_run_here_is_reported_and_not_used(
     doubles: Doubles, capsys: pytest.CaptureFixture[str]
 ) -> None:
     doubles.install("pbrun")
@@ -75,7 +75,7 @@ def test_the_image_is_found_from_another_folder(
     assert given["image"] == str(doubles.image)
 
 
-def test_without_a_gpu_the_reason_and_the_way_out_are_told() -> None:
+def test_without_a_gpu_the_reason_and_a_remedy_are_reported() -> None:
     with pytest.raises(SystemFault, match=r"no GPU: NVML .*restart the machine.*on the CPU"):
         cuda_node(Settings(), lambda: take_inventory(lambda: NvmlDouble(error=18)))
     with pytest.raises(SystemFault, match=r"divided into instances.*`wesemu doctor --gpu`"):

@@ -27,13 +27,13 @@ def findings(settings: NodeSettings, *cards: Card, error: int | None = None) -> 
     return list(check_gpus(settings, lambda: looking(*cards, error=error)))
 
 
-def test_each_gpu_is_told() -> None:
+def test_each_gpu_is_listed() -> None:
     driver, gpu = findings(NodeSettings(), Card("NVIDIA H200", 143_771, 143_000))
     assert driver == HealthCheck("GPU driver", "580.95.05, CUDA up to 13.0", "NVML")
     assert gpu == HealthCheck("GPU 0", "NVIDIA H200, 143771 MiB, 143000 free", "GPU-000-double")
 
 
-def test_what_is_not_lent_is_told_and_none_at_all_is_missing() -> None:
+def test_gpus_that_are_not_leased_are_listed_and_none_at_all_is_missing() -> None:
     settings = NodeSettings(lend_busy_gpus=False)
     _, note, none = findings(settings, Card(processes=[(4242, 5)]))
     assert "used by others (pid 4242); it is not lent" in note.found
@@ -47,7 +47,7 @@ def test_a_gpu_that_our_own_tasks_use_is_no_strangers() -> None:
     assert gpu.found == "A10G, 100 MiB, 50 free, 1 processes, leased now"
 
 
-def test_a_broken_driver_is_told_once_with_its_cure() -> None:
+def test_a_broken_driver_is_reported_once_with_its_cure() -> None:
     driver, none = findings(NodeSettings(), error=18)
     assert (driver.ok, none.ok) == (False, False)
     assert "restart the machine" in driver.source

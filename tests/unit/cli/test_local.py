@@ -88,7 +88,7 @@ def test_a_reference_is_added_and_listed(wesemu, tmp_path: Path, data: Path) -> 
     assert "| tiny |" in wesemu("reference", "list", "--data", data).out
 
 
-def test_alt_contigs_of_a_reference_are_told(wesemu, tmp_path: Path, data: Path) -> None:
+def test_alt_contigs_of_a_reference_are_reported(wesemu, tmp_path: Path, data: Path) -> None:
     fasta = SAMPLE_S.write_reference(tmp_path / "ref.fa", alternate=True)
     assert wesemu("reference", "add", "s", fasta, "--data", data).status == 0
     assert "| 1 used " in wesemu("reference", "list", "--data", data).out
@@ -97,7 +97,7 @@ def test_alt_contigs_of_a_reference_are_told(wesemu, tmp_path: Path, data: Path)
     assert told["found"] == f"ALT contigs: 1 used; indexed for {' and '.join(INDEXES)}"
 
 
-def test_no_references_are_told_on_stderr(wesemu, data: Path) -> None:
+def test_that_there_are_no_references_is_reported_on_stderr(wesemu, data: Path) -> None:
     ended = wesemu("reference", "list", "--data", data)
     assert (ended.status, ended.out) == (0, "")
     assert "wesemu reference add" in ended.err
@@ -305,7 +305,7 @@ def test_doctor_shows_the_tools_of_the_settings(wesemu, data: Path, tmp_path, mo
     assert "tools.minimap2" in ended.out.replace("\n", "")
 
 
-def test_an_unknown_setting_is_told(wesemu, tmp_path: Path, monkeypatch) -> None:
+def test_an_unknown_setting_is_reported(wesemu, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("wesemu.toml").write_text("prot = 80\n")
     ended = wesemu("doctor")

@@ -45,7 +45,7 @@ def test_a_free_port_is_found() -> None:
         assert listener.getsockname()[1] > 0
 
 
-def test_a_taken_port_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(CommandRefused, match="--port") as refused:
@@ -53,7 +53,7 @@ def test_a_taken_port_is_told() -> None:
     assert refused.value.status is ExitStatus.MACHINE
 
 
-def test_a_foreign_address_is_told() -> None:
+def test_a_foreign_address_is_reported() -> None:
     with pytest.raises(CommandRefused, match=r"192\.0\.2\.1"):
         listen_on_port("192.0.2.1", 0)
 

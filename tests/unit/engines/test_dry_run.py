@@ -275,7 +275,7 @@ async def test_a_scatter_may_bring_more(wdl: WdlEngine, tmp_path: Path) -> None:
     assert (graph.counts, graph.complete) == ({"t": 1}, False)
 
 
-def test_of_a_large_graph_the_first_tasks_are_told_and_all_are_counted() -> None:
+def test_of_a_large_graph_the_first_tasks_are_listed_and_all_are_counted() -> None:
     graph = graph_of([PlannedTask(str(n), "ab"[n % 2]) for n in range(2 * LARGEST)])
     assert len(graph.tasks) == LARGEST
     assert (graph.counts, graph.total) == ({"a": LARGEST, "b": LARGEST}, 2 * LARGEST)

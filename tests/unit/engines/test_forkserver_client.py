@@ -33,7 +33,7 @@ async def client() -> AsyncIterator[ForkserverClient]:
         (subprocess, "Popen", RuntimeError("can't start new thread")),
     ],
 )
-async def test_start_that_failed_is_told_and_tried_again(
+async def test_a_start_that_failed_is_reported_and_tried_again(
     client: ForkserverClient,
     monkeypatch: pytest.MonkeyPatch,
     module: ModuleType,

@@ -109,7 +109,7 @@ def test_a_release_notifies_the_next_task(folder: Path, threads: ThreadPoolExecu
     behind.result(DEADLINE_SECONDS).release()
 
 
-def test_devices_are_told_and_exclusive(folder: Path, threads: ThreadPoolExecutor) -> None:
+def test_devices_are_named_and_exclusive(folder: Path, threads: ThreadPoolExecutor) -> None:
     lease = lease_client(folder).take(Resources(cores=1, gpus=1))
     other = lease_client(folder).take(Resources(cores=1, gpus=1))
     assert (lease.devices, other.devices) == ((3,), (5,))

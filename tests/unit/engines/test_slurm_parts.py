@@ -125,7 +125,7 @@ def test_options_are_whole_words(option: str) -> None:
         NodeSettings(slurm_options=[option])
 
 
-def test_the_plugin_is_told_where_jobs_go() -> None:
+def test_the_plugin_gets_the_options_of_the_cluster() -> None:
     cluster = Cluster("long", "", ("--qos=normal", "--nice=5"), task_cores=32, accounting=False)
     words = plugin_argv("slurm-plugin", cluster, "0b1f.e", 64)
     assert words[:4] == ["--executor", "slurm", "--jobs", "64"]
@@ -165,13 +165,13 @@ def test_the_largest_node_is_asked_for(fake: Fake) -> None:
         ("exit 0", "no nodes in the partition 'long'"),
     ],
 )
-def test_a_cluster_that_cannot_be_used_is_told(fake: Fake, script: str, message: str) -> None:
+def test_a_cluster_that_cannot_be_used_is_reported(fake: Fake, script: str, message: str) -> None:
     fake("sinfo", script)
     with pytest.raises(EngineFault, match=message):
         largest_node("long")
 
 
-def test_missing_commands_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_commands_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineFault, match="sinfo is not on PATH"):
         largest_node("")
@@ -233,7 +233,7 @@ def test_words_of_tools_have_none() -> None:
     assert slurm_hint("bwa: Invalid partition CANCELLED AT DUE TO TIME LIMIT") is None
 
 
-def test_refusals_are_told_from_ends() -> None:
+def test_refusals_and_ends_are_distinguished() -> None:
     assert is_refusal("srun: error: Unable to allocate resources: Invalid qos specification")
     assert not is_refusal("srun: error: n1: task 0: Exited with exit code 3")
 

@@ -207,7 +207,9 @@ async def test_missing_input_is_named(any_engine: SnakemakeEngine, tmp_path: Pat
     assert "attach the files" in str(failure.hint)
 
 
-async def test_error_in_a_run_block_is_told(any_engine: SnakemakeEngine, tmp_path: Path) -> None:
+async def test_error_in_a_run_block_is_reported(
+    any_engine: SnakemakeEngine, tmp_path: Path
+) -> None:
     workflow = """
         rule a:
             output: "a"

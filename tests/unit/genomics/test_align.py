@@ -195,7 +195,7 @@ def test_a_failing_mapper_is_noticed(align, tmp_path, script, words):
     assert not (tmp_path / "counts.json").exists()
 
 
-def test_a_mapper_that_is_not_there_is_told(align):
+def test_a_mapper_that_is_not_there_is_reported(align):
     done = align("--bwa", "/nonexistent/bwa")
     assert done.returncode == 69
     assert "cannot be started" in done.stderr.decode()

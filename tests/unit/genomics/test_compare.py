@@ -172,7 +172,7 @@ def test_packed_files_are_read_as_plain_ones(tmp_path: Path, reference: Path) ->
         (HEADER + "d\t3\t.\tT\tC\t50\t.\t.\tGT\t0/1\n", "line 3: reference.fa has no contig d"),
     ],
 )
-def test_what_is_no_vcf_of_this_reference_is_told_by_line(
+def test_records_of_another_reference_are_reported_by_line(
     text: str, message: str, tmp_path: Path, reference: Path
 ) -> None:
     truth, calls = vcf(tmp_path / "truth.vcf"), tmp_path / "calls.vcf"

@@ -100,7 +100,7 @@ def test_an_empty_read_is_accepted(pair):
     assert batches[0].fastq().endswith(b"@last\n\n+\n\n@last\nA\n+\nI\n")
 
 
-def test_cut_gzip_data_is_told(pair):
+def test_cut_gzip_data_is_reported(pair):
     one, two = mates()
     error = fault(pair(one, gzip.compress(two)[:-40]))
     assert error.file.endswith("a_2.fq.gz")
@@ -109,13 +109,13 @@ def test_cut_gzip_data_is_told(pair):
 
 
 @pytest.mark.parametrize("cut", [4, 8])
-def test_a_lost_gzip_trailer_is_told(pair, cut):
+def test_a_lost_gzip_trailer_is_reported(pair, cut):
     one, two = mates()
     assert "ends too early" in fault(pair(gzip.compress(one)[:-cut], two)).message
 
 
 @pytest.mark.parametrize("place", range(20, 380, 24))
-def test_a_flipped_bit_is_told(pair, place):
+def test_a_flipped_bit_is_reported(pair, place):
     one, two = mates()
     data = bytearray(gzip.compress(one, mtime=0))
     data[place] ^= 4
@@ -124,7 +124,7 @@ def test_a_flipped_bit_is_told(pair, place):
     assert "gzip data" in error.message
 
 
-def test_a_missing_mate_is_told_with_both_names_and_the_record(pair):
+def test_a_missing_mate_is_reported_with_both_names_and_the_record(pair):
     one, two = mates()
     error = fault(pair(one, two.replace(record(50, 2), b"")))
     assert error.record == 51
@@ -145,7 +145,7 @@ def test_dotted_mate_numbers_are_refused_with_advice(pair):
 
 
 @pytest.mark.parametrize("short", [0, 1])
-def test_unequal_numbers_are_told(pair, short):
+def test_unequal_numbers_are_reported(pair, short):
     files = list(mates())
     files[short] = (
         files[short].removesuffix(record(199, short + 1)).removesuffix(record(198, short + 1))
@@ -172,7 +172,7 @@ def test_unequal_numbers_are_told(pair, short):
         (lambda data: data.replace(b"ACAC\n", b"AC\nAC\n", 1), 1, "several lines"),
     ],
 )
-def test_a_bad_record_is_told_with_its_number(pair, damage, number, words):
+def test_a_bad_record_is_reported_with_its_number(pair, damage, number, words):
     one, two = mates()
     error = fault(pair(one, damage(two)))
     assert error.record == number
@@ -266,14 +266,14 @@ def test_names_in_other_letters_than_ascii_are_refused_with_their_record(pair):
     assert "ASCII" in error.message
 
 
-def test_a_missing_file_is_told(pair, tmp_path):
+def test_a_missing_file_is_reported(pair, tmp_path):
     one, _ = pair(*mates())
     error = fault((one, tmp_path / "nowhere.fq"))
     assert error.file.endswith("nowhere.fq")
     assert "it does not exist" in error.message
 
 
-def test_what_comes_first_in_the_files_is_told_first(pair):
+def test_the_first_error_in_the_files_is_reported(pair):
     one, two = mates()
     bad = two.replace(record(3, 2), record(3, 2).replace(b"GT", b"!!"))
     assert fault(pair(one, bad[:-3])).record == 4
@@ -337,7 +337,7 @@ ODD = record(LAST, 2, bases="ACGTACGTAC" * 10)
         (ODD + b"\n", "blank line"),
     ],
 )
-def test_a_bad_record_after_plain_ones_is_told_with_its_number(pair, odd, words):
+def test_a_bad_record_after_plain_ones_is_reported_with_its_number(pair, odd, words):
     one, two = long_mates()
     assert two.count(ODD) == 1
     error = fault(pair(one, gzip.compress(two.replace(ODD, odd))))
@@ -372,7 +372,7 @@ def test_unusual_but_right_records_after_plain_ones_are_read(pair):
 
 
 @pytest.mark.parametrize("short", [0, 1])
-def test_unequal_numbers_of_plain_reads_are_told(pair, short):
+def test_unequal_numbers_of_plain_reads_are_reported(pair, short):
     files = long_mates()
     files[short] = files[short][: files[short].index(b"@r900 ")]
     error = fault(pair(*files))
@@ -382,7 +382,7 @@ def test_unequal_numbers_of_plain_reads_are_told(pair, short):
 
 
 @pytest.mark.parametrize("cut", [4, 8, 2000])
-def test_gzip_data_that_is_cut_after_plain_reads_is_told(pair, cut):
+def test_gzip_data_that_is_cut_after_plain_reads_is_reported(pair, cut):
     one, two = long_mates()
     paths = pair(one, gzip.compress(two, 0)[:-cut])
     with pytest.raises(InputError, match="ends too early"):

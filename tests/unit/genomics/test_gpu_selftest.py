@@ -96,7 +96,7 @@ def test_without_a_gpu_it_says_so_and_reports_nothing(fastq: Path, tmp_path: Pat
     assert not (tmp_path / "report.json").exists()
 
 
-def test_libraries_that_numba_cuda_misses_are_told(fastq: Path, tmp_path: Path) -> None:
+def test_libraries_that_numba_cuda_misses_are_reported(fastq: Path, tmp_path: Path) -> None:
     """numba-cuda raises an error of its own while it is imported."""
     (tmp_path / "numba").mkdir()
     (tmp_path / "numba/__init__.py").write_text("raise RuntimeError('no libcudart.so.13')\n")
@@ -154,7 +154,7 @@ def test_the_kernel_compiles_for_real_cards_where_there_is_a_compiler() -> None:
     ]
 
 
-def test_what_is_no_fastq_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_fastq_is_reported(tmp_path: Path) -> None:
     wrong, empty = tmp_path / "a.fa", tmp_path / "empty.fq"
     wrong.write_text(">chr1\nACGT\n")
     empty.touch()
@@ -164,7 +164,7 @@ def test_what_is_no_fastq_is_told(tmp_path: Path) -> None:
     assert (done.returncode, "there are no reads" in done.stderr) == (2, True)
 
 
-def test_a_cut_file_is_told_with_its_record(fastq: Path) -> None:
+def test_a_cut_file_is_reported_with_its_record(fastq: Path) -> None:
     from wesemu.genomics.histograms import load
 
     fastq.write_text(fastq.read_text() + "@cut\nACGT\n")

@@ -38,7 +38,7 @@ def test_members_and_padding_are_one_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"x", b"\x1f", b"\x1fx", b"garbage" * 50_000])
-def test_other_bytes_are_told_with_their_place_after_all_data(tail: bytes) -> None:
+def test_other_bytes_are_reported_with_their_place_after_all_data(tail: bytes) -> None:
     for text, data in ((TEXT, PACKED), (b"", gzip.compress(b"", mtime=0))):
         seen: list[bytes] = []
         with (

@@ -57,7 +57,7 @@ def test_other_names_of_a_file_are_known(file: Path, tmp_path: Path, how: str, m
     assert caught.value.field == f"reads.1.{mate}"
 
 
-def test_files_that_are_not_there_are_told_apart_by_their_path(tmp_path: Path) -> None:
+def test_missing_files_are_distinguished_by_their_path(tmp_path: Path) -> None:
     check_files_differ([lane(0, tmp_path / "a"), lane(1, tmp_path / "b")])
     with pytest.raises(InvalidRequest):
         check_files_differ([lane(0, tmp_path / "a"), lane(1, f"{tmp_path}/./a")])

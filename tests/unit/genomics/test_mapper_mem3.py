@@ -166,7 +166,7 @@ def test_every_batch_is_mapped_as_a_bwa_of_its_own_maps_it(source, request, tmp_
     assert records((tmp_path / "ours.bam").read_bytes()) == theirs
 
 
-def test_what_stands_in_for_bwa_is_told(align):
+def test_the_replacement_of_bwa_is_reported(align):
     done = align("--bwa-mem3", "--note", "It maps in place of bwa.")
     assert b"\tDS:It maps in place of bwa.\n" in gzip.decompress(done.stdout)
     assert b"align: It maps in place of bwa.\n" in done.stderr

@@ -211,7 +211,7 @@ def test_damaged_gzip_is_refused(store, tmp_path):
         store.ready(packed)
 
 
-def test_a_missing_file_is_told(store, tmp_path):
+def test_a_missing_file_is_reported(store, tmp_path):
     with pytest.raises(InputError, match="cannot be opened"):
         store.ready(tmp_path / "none.fa")
 
@@ -270,7 +270,7 @@ def test_a_cut_index_of_bwa_mem2_is_built_again(store, fasta, suffix, tools):
     assert index_mismatch(path, "bwa-mem2") is None
 
 
-def test_a_mapper_that_is_not_there_is_told(store, fasta):
+def test_a_mapper_that_is_not_there_is_reported(store, fasta):
     with pytest.raises(ToolMissing, match=r"bwa-mem2 .*at least version 2\.2.*bioconda"):
         store.ready(fasta, "bwa-mem2")
 

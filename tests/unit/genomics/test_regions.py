@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused_with_its_line(tmp_path, content, words, line)
         assert caught.value.record == line
 
 
-def test_names_of_another_assembly_are_told_with_the_right_one(tmp_path):
+def test_names_of_another_assembly_are_reported_with_the_right_one(tmp_path):
     with pytest.raises(InputError, match="The reference names it 'chr1'"):
         read(tmp_path, "1\t1\t9\n", {"chr1": 100})
     with pytest.raises(InputError, match="The reference names it '1'"):

@@ -35,7 +35,7 @@ def test_words_may_have_quotes_and_options_an_equals_sign() -> None:
     ]
 
 
-def test_only_a_mapper_that_is_told_of_gpus_wants_one() -> None:
+def test_only_a_mapper_whose_command_names_gpus_requests_one() -> None:
     assert uses_gpu("mine", GOOD)
     assert not uses_gpu("mine", "m {reference} {read_group} {reads} '{{gpus}}'")
 
@@ -60,7 +60,7 @@ def test_only_a_mapper_that_is_told_of_gpus_wants_one() -> None:
         ("", "is empty"),
     ],
 )
-def test_what_cannot_work_is_told(template: str, told: str) -> None:
+def test_a_template_that_cannot_work_is_refused(template: str, told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         check_template("mine", template)
 

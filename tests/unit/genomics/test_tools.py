@@ -162,7 +162,7 @@ def test_a_pipe_of_the_wheel_fails_and_ends_if_a_command_does(tmp_path, commands
     assert bash(SAMTOOLS.piped(*given)).returncode == status
 
 
-def test_a_full_disk_is_told():
+def test_a_full_disk_is_reported():
     script = " ".join(wheel_command("samtools")) + " --version > /dev/full"
     assert run("bash", "-c", script).returncode != 0
 

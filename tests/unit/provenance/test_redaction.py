@@ -49,7 +49,7 @@ SIGNATURE = "b" * 20 + "0123456789ab"
         ("https://h/f?sig=a\\/b&n=1", "https://h/f?sig=REDACTED&n=1"),
     ],
 )
-def test_what_opens_a_url_is_struck_out(url: str, shown: str) -> None:
+def test_credentials_in_a_url_are_redacted(url: str, shown: str) -> None:
     assert redact_urls(url) == shown
     assert redact_urls(f"wget '{url}' -O x") == f"wget '{shown}' -O x"
     assert redact_urls(shown) == shown
@@ -105,7 +105,7 @@ def test_what_opens_nothing_stays(text: str) -> None:
         ("curl --user 'joe:a b' u", "curl --user 'joe:REDACTED' u"),
     ],
 )
-def test_what_a_command_shows_is_struck_out(command: str, shown: str) -> None:
+def test_credentials_in_a_command_are_redacted(command: str, shown: str) -> None:
     assert redact_text(command) == shown
     assert redact_text(shown) == shown
 
@@ -135,7 +135,7 @@ def test_what_a_command_may_show_stays(command: str) -> None:
         {"password": 1234, "tokens": 0.5},
     ],
 )
-def test_a_value_whose_key_names_a_secret_is_struck_out_at_any_depth(value: JsonObject) -> None:
+def test_a_value_whose_key_names_a_secret_is_redacted_at_any_depth(value: JsonObject) -> None:
     assert redact({"a": [value, "b"]}) == {"a": [dict.fromkeys(value, "REDACTED"), "b"]}
 
 

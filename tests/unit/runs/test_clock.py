@@ -122,7 +122,7 @@ async def test_who_waits_is_woken_after_the_wall_clock_was_set_back() -> None:
         await waiting
 
 
-def test_no_time_is_told_before_one_of_an_earlier_life() -> None:
+def test_no_time_is_before_one_of_an_earlier_server() -> None:
     wall, clock = emulated(1)
     clock.not_before(START + timedelta(hours=1))
     assert clock.now() == START + timedelta(hours=1)
@@ -220,7 +220,9 @@ async def test_after_a_restart_emulated_time_goes_on(tmp_path: Path) -> None:
     assert second.clock.now() == told + timedelta(minutes=11)
 
 
-async def test_after_a_crash_emulated_time_is_not_behind_what_was_told(tmp_path: Path) -> None:
+async def test_after_a_crash_emulated_time_is_not_behind_a_time_that_was_shown(
+    tmp_path: Path,
+) -> None:
     wall = ManualClock(START)
     first = await PersistentClock.open(tmp_path / "clock.json", wall, 1)
     await first.adjust(speed=600)

@@ -44,7 +44,7 @@ async def test_a_finished_run_waits_for_descriptors(
     assert not any("exc_info" in log for log in logs)
 
 
-async def test_requests_are_told_so_without_a_traceback(client: Client) -> None:
+async def test_requests_are_refused_without_a_traceback(client: Client) -> None:
     calls = {
         "/ga4gh/wes/v1/runs": {"workflow_url": "mapping"},
         "/gs/workflow": {"workflow_type": "mapping"},

@@ -104,7 +104,7 @@ def test_every_figure_has_a_reserved_name() -> None:
     assert tags == FIGURE_TAGS
 
 
-def test_counted_and_pretended_sizes_are_told_apart() -> None:
+def test_counted_and_pretended_sizes_are_distinguished() -> None:
     told = figures(
         replace(COUNTED, counts=ReadCounts(4, 600), terms=SlaTerms(bases=120 * 10**9))
     ).tags

@@ -67,7 +67,7 @@ async def test_a_run_comes_back_as_it_was_put_in_also_after_reopening(tmp_path: 
     await store.close()
 
 
-async def test_a_taken_handle_is_told(store: RunStore) -> None:
+async def test_a_handle_in_use_is_refused(store: RunStore) -> None:
     await store.insert(a_run("one"))
     with pytest.raises(HandleTaken):
         await store.insert(a_run("one"))

@@ -176,7 +176,7 @@ async def test_the_last_one_to_leave_ends_it_and_the_next_goes_on(
     go_on.set()
 
 
-async def test_a_failure_is_told_to_all_and_remembered_by_none(
+async def test_a_failure_is_raised_for_all_callers_and_not_cached(
     cache: InputCache, origin: Origin, tmp_path: Path
 ) -> None:
     origin.script = [says(404)]

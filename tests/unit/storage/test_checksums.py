@@ -35,7 +35,7 @@ def b64(value: bytes) -> str:
         {"ETag": f'"{MD5.hexdigest().upper()}"', "x-oss-object-type": "Normal"},
     ],
 )  # fmt: skip
-def test_what_is_told_is_understood(headers: dict[str, str]) -> None:
+def test_the_checksums_of_headers_are_parsed(headers: dict[str, str]) -> None:
     (told,) = stated_checksums(headers)
     tally = RunningChecksums([told.algorithm], find_crc64())
     for letter in DATA:

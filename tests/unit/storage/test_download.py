@@ -117,7 +117,7 @@ async def test_only_what_can_be_gone_on_with_is_kept(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-async def test_a_full_disk_is_told_at_once(
+async def test_a_full_disk_is_reported_at_once(
     fetcher: HttpFetcher, origin: Origin, tmp_path: Path
 ) -> None:
     class Full(PartialFile):
@@ -160,7 +160,9 @@ async def test_a_busy_server_is_asked_again(
     assert len(origin.requests) == 3
 
 
-async def test_a_server_that_is_down_is_told(partial: PartialFile, unused_tcp_port: int) -> None:
+async def test_a_server_that_is_down_is_reported(
+    partial: PartialFile, unused_tcp_port: int
+) -> None:
     fetcher = HttpFetcher(LOOPBACK, delays=(0.0,))
     url = f"http://127.0.0.1:{unused_tcp_port}/a.fq?Signature=secret"
     with pytest.raises(RemoteFault, match="cannot be reached") as caught:
@@ -207,7 +209,7 @@ def _md5(content: bytes) -> str:
         ("x-oss-hash-crc64ecma", str((find_crc64() or (lambda *_: 0))(CONTENT, 0))),
     ],
 )
-async def test_a_checksum_that_is_told_is_checked(
+async def test_a_checksum_of_the_response_is_checked(
     fetcher: HttpFetcher, origin: Origin, partial: PartialFile, header: tuple[str, str]
 ) -> None:
     name, value = header

@@ -119,7 +119,7 @@ def test_uploaded_parts_are_not_forgotten(objects: ObjectServices) -> None:
 
 
 @pytest.mark.parametrize("upload", ["", "..", "../..", "0" * 32, "x" * 32])
-def test_uploads_that_are_not_there_are_told(objects: ObjectServices, upload: str) -> None:
+def test_uploads_that_do_not_exist_are_refused(objects: ObjectServices, upload: str) -> None:
     for call in (objects.uploads.parts, objects.uploads.abort):
         with pytest.raises(UploadNotFound):
             call("genes", "a.bam", upload)

@@ -88,7 +88,7 @@ def test_an_object_is_a_file_that_pipelines_read(bucket: Path, store: ObjectStor
     assert info.record.metadata == {"sample": "Ä"}
 
 
-def test_what_is_told_of_an_object_outlasts_the_server(root: Path, store: ObjectStore) -> None:
+def test_the_metadata_of_an_object_outlasts_the_server(root: Path, store: ObjectStore) -> None:
     info = put(store, "a")
     assert ObjectServices.open(root, IdSource()).store.find("genes", "a") == info
 
@@ -189,7 +189,7 @@ def test_keys_that_cannot_be_are_refused(bucket: Path, store: ObjectStore, key: 
     assert temporaries(bucket) == []
 
 
-def test_bucket_names_that_cannot_be_are_told_from_missing_ones(store: ObjectStore) -> None:
+def test_invalid_bucket_names_differ_from_missing_ones(store: ObjectStore) -> None:
     with pytest.raises(InvalidRequest) as caught:
         store.find("A_b", "a")
     assert caught.value.field == "bucket"
@@ -310,7 +310,7 @@ def test_a_bucket_that_is_a_link_stays(
         shelves.remove("linked")
 
 
-def test_a_file_in_a_bucket_s_stead_is_told(root: Path, shelves: BucketAdmin) -> None:
+def test_a_file_in_place_of_a_bucket_is_reported(root: Path, shelves: BucketAdmin) -> None:
     (root / "a-file").write_bytes(b"")
     with pytest.raises(BucketTaken):
         shelves.create("a-file")

@@ -226,7 +226,7 @@ async def test_parts_that_nobody_goes_on_with_are_given_up(
 
 
 @pytest.mark.parametrize("side", ["oss"], indirect=True)  # moto lets everybody in
-async def test_wrong_credentials_are_told_and_not_shown(side: Side, tmp_path: Path) -> None:
+async def test_wrong_credentials_are_reported_and_not_shown(side: Side, tmp_path: Path) -> None:
     values = settings_of(side, access_key_secret="not the right secret")
     wrong = RemoteBucketSettings.model_validate(values)
     bucket = remote_bucket("genes", wrong)
@@ -236,13 +236,13 @@ async def test_wrong_credentials_are_told_and_not_shown(side: Side, tmp_path: Pa
     assert "not the right secret" not in told
 
 
-async def test_a_missing_object_is_told(bucket: RemoteBucket, tmp_path: Path) -> None:
+async def test_a_missing_object_is_reported(bucket: RemoteBucket, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"oss://genes/no\.fq is not there"):
         await RemoteKey(bucket, "no.fq").describe()
 
 
 @pytest.mark.parametrize("kind", ["s3", "oss"])
-async def test_a_service_that_is_down_is_told(kind: str, unused_tcp_port: int) -> None:
+async def test_a_service_that_is_down_is_reported(kind: str, unused_tcp_port: int) -> None:
     settings = {"type": kind, "endpoint": f"http://127.0.0.1:{unused_tcp_port}"}
     settings |= {"access_key_id": "id", "access_key_secret": SECRET, "region": "r"}
     connect = connector("genes", RemoteBucketSettings.model_validate(settings))

@@ -62,7 +62,7 @@ def expected_multipart(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("write", "etag"), [(put, md5), (complete, expected_multipart)], ids=["put", "multipart"]
 )
-def test_a_writer_is_told_its_own_digests(
+def test_a_writer_gets_the_digests_of_its_own_object(
     objects: ObjectServices,
     write: Callable[[ObjectServices, bytes], tuple[str, int | None, int]],
     etag: Callable[[bytes], str],

@@ -84,7 +84,7 @@ async def config_of(
 
 
 @pytest.mark.parametrize("parameters", [{"node": "cuda", "gpus": "2"}, {"gpus": "2"}])
-async def test_on_cuda_it_is_told_of_the_accelerator(
+async def test_on_cuda_it_gets_the_accelerator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str]
 ) -> None:
     assert await config_of(tmp_path, parameters, monkeypatch, able=True) == {

@@ -149,7 +149,7 @@ def test_what_was_asked_for_stays_and_the_cpu_stays_the_cpu() -> None:
     assert resources_at_start(run, GPU_NODE) == Resources(8)
 
 
-def test_a_pipeline_is_told_of_its_accelerator_on_cuda_only() -> None:
+def test_a_pipeline_gets_its_accelerator_on_cuda_only() -> None:
     run = a_run(place({"gpus": "2"}, GPU_NODE), gpus="2")
     assert acceleration(run.placement, run.resources, GPU_NODE) == {
         "accelerator": "cuda",

@@ -25,7 +25,7 @@ def test_what_the_node_cannot_give_is_refused(asked: str) -> None:
     assert refused.value.field == "workflow_engine_parameters.cores"
 
 
-def test_the_engine_is_not_told_of_it() -> None:
+def test_the_engine_does_not_get_it() -> None:
     assert engines_own({"cores": "3", "node": "cpu", "gpus": "1", "retries": "1"}) == {
         "retries": "1"
     }

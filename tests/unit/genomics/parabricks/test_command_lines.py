@@ -145,7 +145,7 @@ def test_docker_sees_the_leased_gpus_only() -> None:
     assert environment("docker", ("2", "5")) == {}
 
 
-def test_apptainer_is_told_which_gpus_to_use() -> None:
+def test_apptainer_gets_the_gpus_of_the_lease() -> None:
     folders = (Mount(Path("/runs/one"), writable=True), Mount(Path("/in")))
     container = Container("/i/pb.sif", ("2", "5"), folders, Path("/runs/one"), Path("/t"))
     assert apptainer(container, ["pbrun", "version"]) == [
@@ -196,7 +196,7 @@ def test_links_are_followed_and_folders_named_once(tmp_path: Path) -> None:
     )
 
 
-def test_ploidy_and_targets_are_told_to_the_caller() -> None:
+def test_ploidy_and_targets_are_passed_to_the_caller() -> None:
     means = StepResources(gpus=2, threads=16, temporary="/t")
     words = call(
         "haplotypecaller", "/r/g.fa", "/o/a.bam", "/o/c.vcf", means, ploidy=1, targets="/o/t.bed"

@@ -116,7 +116,7 @@ def test_leased_devices() -> None:
     assert leased({}, 2) == ("0", "1")
 
 
-def test_nothing_to_run_is_told(doubles: Doubles) -> None:
+def test_nothing_to_run_is_reported(doubles: Doubles) -> None:
     (finding,) = parabricks_findings(ParabricksOptions())
     assert (finding.verdict, finding.kind) == ("refused", "image")
     assert "parabricks.image" in finding.cure
@@ -166,7 +166,7 @@ def test_images_are_never_fetched(doubles: Doubles) -> None:
         assert "wesemu fetches none" in finding.cure
 
 
-def test_a_container_that_sees_no_gpu_is_told(doubles: Doubles) -> None:
+def test_a_container_without_a_gpu_is_reported(doubles: Doubles) -> None:
     doubles.install("docker", "pbrun")
     doubles.set("DOCKER_DOUBLE_GPUS", "0")
     known = [LeasedGpu("0", 143771, "580.65.06")]

@@ -63,7 +63,7 @@ def test_without_a_lease_on_a_gpu_nothing_starts(doubles: Doubles) -> None:
     assert fault()["message"] == "no GPU was leased to this task"
 
 
-def test_a_step_that_ends_well_but_leaves_nothing_is_told(doubles: Doubles) -> None:
+def test_a_step_that_succeeds_without_its_output_is_reported(doubles: Doubles) -> None:
     (doubles.folder / "pbrun").write_text("#!/bin/sh\necho 'pbrun: 4.7.1-1'\n")
     (doubles.folder / "pbrun").chmod(0o755)
     assert call() == NOT_STARTED
@@ -83,7 +83,7 @@ def test_the_fault_of_another_step_stays(doubles: Doubles) -> None:
         assert Path("fault.json").exists() == left
 
 
-def test_a_reference_without_its_index_is_told(doubles: Doubles) -> None:
+def test_a_reference_without_its_index_is_reported(doubles: Doubles) -> None:
     doubles.install("pbrun")
     Path("genome.fa.fai").unlink()
     assert call() == BAD_INPUT
@@ -91,7 +91,7 @@ def test_a_reference_without_its_index_is_told(doubles: Doubles) -> None:
     assert fault()["hint"] == CURES["index"]
 
 
-def test_an_image_that_is_not_there_is_told(doubles: Doubles) -> None:
+def test_an_image_that_is_not_there_is_reported(doubles: Doubles) -> None:
     doubles.install("docker")
     assert call(image="x:4.7.1-1") == NOT_STARTED
     assert fault()["message"] == "docker has no image x:4.7.1-1 here"
