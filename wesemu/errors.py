@@ -25,6 +25,7 @@ WesemuError                 message: what is wrong, where, and what to do next
     ├── DataDirectoryRefused the data directory cannot be used: files of others, a long path
     ├── ServerReset         the control API reset the server during the request
     ├── StoreError          the index is unreadable or newer than this program
+    │   └── IndexLocked     another program locks the index
     ├── DiskFull            no free space in the data directory
     ├── AccessRefused       a file of the data directory may not be read or written
     ├── OutOfFiles          no free file descriptors
@@ -164,6 +165,10 @@ class ServerReset(SystemFault):
 
 class StoreError(SystemFault):
     """The index database cannot be used."""
+
+
+class IndexLocked(StoreError):
+    """Another program locks the index database; a later attempt may succeed."""
 
 
 class DiskFull(SystemFault):

@@ -7,6 +7,7 @@ The module also has the schema with its migrations.
 """
 
 import asyncio
+import math
 import shlex
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from wesemu.errors import DiskFull, StoreError
+from wesemu.errors import DiskFull, IndexLocked, StoreError
 from wesemu.runs.disk_full import FULL_DISK_ADVICE, DiskReserve
 
 # Schema and migrations.
@@ -173,6 +174,8 @@ T = TypeVar("T")
 _QUICKLY_CHECKED = 32 << 20
 """Bytes. Larger indexes are not checked at start-up, because it would take too long."""
 
+_BUSY_MILLISECONDS = 5000
+
 _FULL_DISK_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """SQLite's errors on a full disk. The last two: it cannot create its files beside the index."""
 
@@ -187,7 +190,8 @@ class Database:
     """SQLite connections. Open with `open`, close with `close` (idempotent).
 
     Each call runs in SQLite's thread. On a full disk, a write releases `reserve` and tries once
-    more; it raises DiskFull if that fails, too.
+    more; it raises DiskFull if that fails, too. All calls raise IndexLocked if another program
+    locks the file for more than 5 s.
     """
 
     def __init__(
@@ -204,6 +208,8 @@ class Database:
         self._reader = reader
         self._reserve = reserve
         self._transaction = asyncio.Lock()
+        self._found_locked = -math.inf
+        """Time of the event loop at which a write last failed with IndexLocked."""
         self._closed = False
         self.writes = 0
         """The number of commits of this process."""
@@ -259,13 +265,20 @@ class Database:
         await self._with_reserve(lambda: _write_many(connection, statement, rows))
 
     async def _with_reserve(self, act: Callable[[], Awaitable[T]]) -> T:
+        since = (loop := asyncio.get_running_loop()).time()
         async with self._transaction:
+            # Writes that waited for that one fail, too: otherwise each would wait 5 s more.
+            if self._found_locked > since:
+                raise _locked(self._path)
             try:
                 result = await _translate_errors(act, self._path)
             except DiskFull:
                 if not await asyncio.to_thread(self._reserve.release):
                     raise
                 return await _translate_errors(act, self._path)
+            except IndexLocked:
+                self._found_locked = loop.time()
+                raise
             finally:
                 self.writes += 1
             if not self._reserve.held:
@@ -277,7 +290,7 @@ class Database:
         try:
             records: Any = await self._reader.execute_fetchall(query, list(values))
         except sqlite3.DatabaseError as error:
-            raise _damaged(self._path, error) if _is_damage(error) else error from error
+            raise _translated(error, self._path) from error
         return list(records)
 
 
@@ -297,22 +310,37 @@ async def _write_many(
 async def _translate_errors(act: Callable[[], Awaitable[T]], path: Path) -> T:
     try:
         return await act()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _FULL_DISK_CODES:
-            raise
-        raise DiskFull(f"the index cannot be written ({error}); {FULL_DISK_ADVICE}") from error
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) if _is_damage(error) else error from error
+        if _code(error) not in _FULL_DISK_CODES:
+            raise _translated(error, path) from error
+        raise DiskFull(f"the index cannot be written ({error}); {FULL_DISK_ADVICE}") from error
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+def _translated(error: sqlite3.DatabaseError, path: Path) -> Exception:
+    match _code(error):
+        case sqlite3.SQLITE_BUSY:
+            return _locked(path)
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return _damaged(path, error)
+        case _:
+            return error
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    """Return SQLite's primary result code; 0 for errors of the module sqlite3 itself."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+def _locked(path: Path) -> IndexLocked:
+    return IndexLocked(
+        f"another program, such as a backup, locks the index {path.name}; try again when it is done"
+    )
 
 
 def _unusable(path: Path, error: sqlite3.DatabaseError) -> StoreError | DiskFull:
     """Return the error for an index that cannot be opened. Only a damaged one needs a rebuild."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code == sqlite3.SQLITE_FULL:
         return DiskFull(
             f"cannot write the index {path}: the disk is full; make room, then try again"
@@ -341,7 +369,7 @@ async def _connect(path: Path, opening: AsyncExitStack) -> aiosqlite.Connection:
     await connection.execute("PRAGMA journal_mode = WAL")
     await connection.execute("PRAGMA synchronous = FULL")
     await connection.execute("PRAGMA foreign_keys = ON")
-    await connection.execute("PRAGMA busy_timeout = 5000")
+    await connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     return connection
 
 

@@ -1,4 +1,7 @@
-"""Full disks, missing file descriptors and permissions: find them in errors; keep a reserve."""
+"""Full disks, missing file descriptors and permissions: find them in errors; keep a reserve.
+
+Also the retry of calls of the index, which wait for free space and for locks of other programs.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from wesemu.errors import AccessRefused, DiskFull, OutOfFiles, SystemFault
+from wesemu.errors import AccessRefused, DiskFull, IndexLocked, OutOfFiles, SystemFault
 from wesemu.util.text import FULL_DISK_ERRORS, os_reason
 
 log = structlog.get_logger("wesemu.room")
@@ -27,6 +30,9 @@ _SCARCE = 1 << 20
 _RETRY_SECONDS = 5.0
 _REFUSED_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL_DISK_ADVICE = "make room on the disk of the data directory"
+
+INDEX_WAITS = (DiskFull, IndexLocked)
+"""Errors of the index after which the same call can succeed later."""
 
 _T = TypeVar("_T")
 
@@ -140,21 +146,21 @@ def too_little_room(room: int, size: int) -> DiskFull:
     )
 
 
-async def retry_on_full_disk(
-    write: Callable[[], Awaitable[_T]], *, give_up: asyncio.Event | None = None
+async def retry_index(
+    call: Callable[[], Awaitable[_T]], *, give_up: asyncio.Event | None = None
 ) -> _T:
-    """Call `write` and return its result; on a full disk, try again every 5 s.
+    """Call `call` and return its result; on a full disk or a locked index, retry every 5 s.
 
-    Raises DiskFull only after `give_up` is set.
+    Raises DiskFull and IndexLocked only after `give_up` is set.
     """
     give_up = give_up or asyncio.Event()
     while True:
         try:
-            return await write()
-        except DiskFull as error:
+            return await call()
+        except INDEX_WAITS as error:
             if give_up.is_set():
                 raise
-            log.error("index waits for disk space", error=error.message)
+            log.error("index waits", error=error.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_SECONDS):
                     await give_up.wait()

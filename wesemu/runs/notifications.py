@@ -14,8 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from wesemu.errors import DiskFull
-from wesemu.runs.disk_full import retry_on_full_disk
+from wesemu.runs.disk_full import INDEX_WAITS, retry_index
 from wesemu.runs.model import Run, RunId, TaskLog
 from wesemu.runs.run_figures import stored_labels
 from wesemu.runs.serialization import dump
@@ -120,8 +119,8 @@ class WriteBehind:
     """Collects changes of one run and writes them later; use it as an async context manager.
 
     Subclasses define what is pending and when it is written (`_write_later`); `_flush` writes
-    everything. The exit of the context flushes. On a full disk, writes wait for free space, except
-    when the server stops.
+    everything. The exit of the context flushes. Writes wait for free disk space and for locks of
+    other programs, except when the server stops.
     """
 
     def __init__(self, changes: RunNotifier, run_id: RunId) -> None:
@@ -139,7 +138,7 @@ class WriteBehind:
         self._closing.set()
         if kind is asyncio.CancelledError:
             self._give_up.set()
-        with contextlib.suppress(*([DiskFull] if self._give_up.is_set() else [])):
+        with contextlib.suppress(*(INDEX_WAITS if self._give_up.is_set() else ())):
             if self._writing is not None:
                 await self._writing
             await self._flush()
@@ -157,7 +156,7 @@ class WriteBehind:
                 await self._closing.wait()
 
     async def _write(self, write: Callable[[], Awaitable[object]]) -> None:
-        await retry_on_full_disk(write, give_up=self._give_up)
+        await retry_index(write, give_up=self._give_up)
         self._changes.notify(self._run_id)
 
     async def _write_later(self) -> None:

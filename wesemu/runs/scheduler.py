@@ -14,7 +14,7 @@ import structlog
 from wesemu.errors import RunNotFound, TransitionRefused
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
-from wesemu.runs.disk_full import retry_on_full_disk
+from wesemu.runs.disk_full import retry_index
 from wesemu.runs.model import Run, RunId, RunState
 from wesemu.runs.sla import ServiceLevel
 from wesemu.runs.store import RunStore
@@ -122,7 +122,7 @@ class Scheduler:
         queued = await self._store.queue.next(free, self._gpus)
         for run in startable(queued, running, self._slots):
             try:
-                initializing = await retry_on_full_disk(partial(self._initialize, run))
+                initializing = await retry_index(partial(self._initialize, run))
             except (TransitionRefused, RunNotFound):  # canceled or removed since the queue was read
                 self.wake()  # its slot is free for another run
                 continue

@@ -16,10 +16,17 @@ from typing import Any, TypeVar
 
 import structlog
 
-from wesemu.errors import EngineFault, FaultInjected, RunNotFound, TransitionRefused, WesemuError
+from wesemu.errors import (
+    EngineFault,
+    FaultInjected,
+    IndexLocked,
+    RunNotFound,
+    TransitionRefused,
+    WesemuError,
+)
 from wesemu.runs import serialization
 from wesemu.runs.clock import Clock
-from wesemu.runs.disk_full import check_room, out_of_files, retry_on_full_disk
+from wesemu.runs.disk_full import check_room, out_of_files, retry_index
 from wesemu.runs.model import Run, RunFailure, RunId, RunState
 from wesemu.runs.notifications import RunNotifier, TagWriteBehind, TaskWriteBehind
 from wesemu.runs.outcome import (
@@ -61,7 +68,7 @@ _T = TypeVar("_T")
 _RESUMES = 1
 """How often one server launches a run again after its process vanished."""
 
-_FILES_PAUSE_SECONDS = 1.0
+_RESUME_PAUSE_SECONDS = 1.0
 
 _END_COLUMNS = (
     *("ended", "exit_code", "outputs", "counts", "failure", "tags", "facts", "real_seconds"),
@@ -116,18 +123,18 @@ class Supervisor:
         `free_slot` is called when the tools of the run have ended.
         """
         try:
-            await self._drive_with_files(run, free_slot)
+            await self._drive_with_resumes(run, free_slot)
         except asyncio.CancelledError:  # the server stops; the next one resumes the run
             execution = self._executions.get(run.id)
             if execution is not None and not self._keep_runs:
                 await execution.cancel()
             raise
         except TransitionRefused:  # the run became CANCELING while a step was in progress
-            await self._end_canceled(run.id)
+            await retry_index(partial(self._end_canceled, run.id))
         except Exception as error:
             await self._end_execution(run.id)
             with suppress(RunNotFound):  # it was removed meanwhile
-                await self._end_failed(run, error)
+                await retry_index(partial(self._end_failed, run, error))
         finally:
             self._executions.pop(run.id, None)
             self._changes.notify(run.id)
@@ -149,8 +156,8 @@ class Supervisor:
             self._cancels.add(cancel)  # asyncio keeps only weak references to tasks
             cancel.add_done_callback(self._cancels.discard)
 
-    async def _drive_with_files(self, run: Run, free_slot: Callable[[], None]) -> None:
-        """Drive the run; when the process has no free file descriptors, wait and resume it.
+    async def _drive_with_resumes(self, run: Run, free_slot: Callable[[], None]) -> None:
+        """Drive the run; without free file descriptors, or with a locked index, wait and resume it.
 
         Resuming works as after a restart of the server, so the run loses nothing.
         """
@@ -160,12 +167,13 @@ class Supervisor:
             except TransitionRefused:
                 raise
             except Exception as error:
-                if (lack := out_of_files(error)) is None:
+                lack = error if isinstance(error, IndexLocked) else out_of_files(error)
+                if lack is None:
                     raise
-                log.error("run waits for file descriptors", run_id=run.id, reason=lack.message)
+                log.error("run waits", run_id=run.id, reason=lack.message)
             self._executions.pop(run.id, None)
-            await asyncio.sleep(_FILES_PAUSE_SECONDS)
-            run = await self._store.get(run.id)
+            await asyncio.sleep(_RESUME_PAUSE_SECONDS)
+            run = await retry_index(partial(self._store.get, run.id))
 
     async def _drive_once(self, run: Run, free_slot: Callable[[], None]) -> None:
         workspace = Workspace(self._runs / run.id)
@@ -231,7 +239,7 @@ class Supervisor:
         try:
             await self._refuse_canceled(run.id)
             if run.state is RunState.INITIALIZING:
-                run = await retry_on_full_disk(partial(self._store.move, run.id, RunState.RUNNING))
+                run = await retry_index(partial(self._store.move, run.id, RunState.RUNNING))
                 log.info("run started", run_id=run.id, name=run.handle, workflow=run.workflow)
                 self._changes.notify(run.id)
         except TransitionRefused:
@@ -258,7 +266,7 @@ class Supervisor:
         # Remote inputs have a size only now; the SLA prediction uses it.
         if run.input_bytes is None and job.input_bytes is not None:
             size = job.input_bytes
-            await retry_on_full_disk(partial(self._store.amend, run.id, input_bytes=size))
+            await retry_index(partial(self._store.amend, run.id, input_bytes=size))
         job = replace(job, priority=self._priority(run))
         await asyncio.to_thread(self._declare_leases)
         # The launch is shielded: a process that starts after a cancellation would otherwise have no
@@ -402,7 +410,7 @@ class Supervisor:
         if (end := due(run)) is None:
             return None
         counts = serialization.run_to_row(run)["counts"]
-        await retry_on_full_disk(lambda: self._store.amend(run.id, counts=counts))
+        await retry_index(lambda: self._store.amend(run.id, counts=counts))
         self._changes.notify(run.id)
         await self._run_cancellable(run.id, self._clock.wait_until(end))
         return end
@@ -423,7 +431,7 @@ class Supervisor:
         if run.state.ended:
             return
         tasks = cancel_open_tasks(await self._store.tasks(run_id), self._wall.now())
-        await retry_on_full_disk(lambda: self._store.put_tasks(run_id, tasks))
+        await retry_index(lambda: self._store.put_tasks(run_id, tasks))
         await self._write_end(replace(run, state=RunState.CANCELED, ended=self._clock.now()))
 
     async def _end_failed(self, run: Run, error: Exception) -> None:
@@ -442,11 +450,11 @@ class Supervisor:
 
         On a full disk, wait until there is space.
         """
-        tasks = await self._store.tasks(run.id)
+        tasks = await retry_index(partial(self._store.tasks, run.id))
         run = replace(run, real_seconds=real_seconds(tasks))
         row = serialization.run_to_row(run)
         values = {name: row[name] for name in _END_COLUMNS}
-        await retry_on_full_disk(lambda: self._store.move(run.id, run.state, **values))
+        await retry_index(lambda: self._store.move(run.id, run.state, **values))
         _log_end(run)
         self._changes.notify(run.id)
         workspace = Workspace(self._runs / run.id)

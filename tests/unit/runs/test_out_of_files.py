@@ -36,9 +36,7 @@ async def test_a_finished_run_waits_for_descriptors(
                     break
         with capture_logs() as logs, no_descriptors():
             clock.advance(timedelta(days=1))
-            await eventually(
-                lambda: any(log["event"] == "run waits for file descriptors" for log in logs)
-            )
+            await eventually(lambda: any(log["event"] == "run waits" for log in logs))
             assert (await runs.get(LOCAL_OWNER, run.id)).state is RunState.RUNNING
         assert (await ended(runs, run)).state is RunState.COMPLETE
     assert not any("exc_info" in log for log in logs)

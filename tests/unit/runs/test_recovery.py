@@ -118,7 +118,7 @@ async def test_the_tools_of_a_run_that_an_error_of_the_index_ends_are_ended(
 
     async def locked(store: RunStore, run_id: RunId, to: RunState, **values: Any) -> Run:
         if to is RunState.RUNNING:
-            raise sqlite3.OperationalError("database is locked")
+            raise sqlite3.OperationalError("disk I/O error")
         return await move(store, run_id, to, **values)
 
     monkeypatch.setattr(RunStore, "move", locked)

@@ -17,6 +17,7 @@ from wesemu.errors import (
     BucketNotFound,
     Conflict,
     Forbidden,
+    IndexLocked,
     InvalidRequest,
     IssuerUnreachable,
     NotFound,
@@ -231,6 +232,7 @@ _CODES: tuple[tuple[type[WesemuError], int, str], ...] = (
     (TooManyRuns, 429, "Throttling"),
     (IssuerUnreachable, 503, "ServiceUnavailable"),
     (OutOfFiles, 503, "ServiceUnavailable"),
+    (IndexLocked, 503, "ServiceUnavailable"),
     (SystemFault, 500, "InternalError"),
 )
 """The first matching row applies: subclasses come before their base classes."""

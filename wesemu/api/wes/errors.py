@@ -11,6 +11,7 @@ from wesemu.errors import (
     BucketNotFound,
     Conflict,
     Forbidden,
+    IndexLocked,
     InvalidRequest,
     IssuerUnreachable,
     KeyReused,
@@ -63,7 +64,7 @@ def _challenge(error: Exception, status: int) -> dict[str, str]:
             scope = f', scope="{_UNQUOTABLE.sub("", " ".join(scopes))}"' if scopes else ""
             bearer = f'Bearer realm="wesemu", error="insufficient_scope"{scope}'
             return {"WWW-Authenticate": bearer}
-        case IssuerUnreachable() | OutOfFiles():
+        case IndexLocked() | IssuerUnreachable() | OutOfFiles():
             return {"Retry-After": str(_RETRY_SECONDS)}
         case _ if status == web.HTTPUnauthorized.status_code:
             return {"WWW-Authenticate": f'Bearer realm="wesemu", {_BASIC}'}
@@ -92,7 +93,7 @@ def _status(error: WesemuError) -> int:
             return 409
         case TooManyRuns():
             return 429
-        case IssuerUnreachable() | OutOfFiles():
+        case IndexLocked() | IssuerUnreachable() | OutOfFiles():
             return 503
         case _:
             return 500
