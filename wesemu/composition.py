@@ -34,7 +34,7 @@ from wesemu.node import (
     take_inventory,
 )
 from wesemu.runs.clock import WallClock
-from wesemu.runs.ports import Engine, GpuStatus, Publisher
+from wesemu.runs.ports import Engine, GpuStatus, LocalPublishing, Publisher
 from wesemu.settings import OidcSettings, Settings
 from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
@@ -232,7 +232,7 @@ class RemoteTransfers:
 
 
 async def open_transfers(
-    settings: Settings, cache: Path, local: Publisher, opening: AsyncExitStack
+    settings: Settings, cache: Path, local: LocalPublishing, opening: AsyncExitStack
 ) -> RemoteTransfers:
     """Build the remote transfers without a connection. `opening` ends running downloads.
 

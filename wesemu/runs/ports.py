@@ -219,9 +219,10 @@ class Publisher(Protocol):
     async def publish(
         self, workspace: Workspace, publications: Sequence[Publication], report: ProgressCallback
     ) -> Delivery:
-        """Publish all results in local buckets, or none. May be cancelled.
+        """Publish all results in local buckets, or none.
 
-        A failed upload is `Delivery.failure`. After a restart, another call continues the uploads.
+        A cancel stops it, or comes too late and has no effect: then all results are published. A
+        failed upload is `Delivery.failure`. After a restart, another call continues the uploads.
         Raises EngineFault if a required result is missing, OSError on a full disk or an unwritable
         folder.
         """
@@ -232,6 +233,16 @@ class Publisher(Protocol):
 
         Raises OSError.
         """
+        ...
+
+
+class LocalPublishing(Publisher, Protocol):
+    """The publisher of this machine, as far as uploads use it."""
+
+    async def collect(
+        self, workspace: Workspace, publications: Sequence[Publication]
+    ) -> tuple[OutputFile, ...]:
+        """Put the results into the run's `outputs/` only. May be cancelled; raises as `publish`."""
         ...
 
 

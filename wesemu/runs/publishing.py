@@ -12,7 +12,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -158,12 +158,12 @@ class _Staged:
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[threading.Event], T]) -> T:
+async def in_thread(work: Callable[[threading.Event], T], *, final: bool) -> T:
     """Run `work` in a thread and return its result.
 
     Cancellation sets the event that `work` receives and waits for the thread to end, so the thread
-    changes nothing afterwards. If it came too late to stop `work`, it has no effect: the result is
-    returned.
+    changes nothing afterwards. With `final`, a cancel that came too late to stop `work` has no
+    effect: the result is returned.
     """
     stop = threading.Event()
     thread = asyncio.ensure_future(asyncio.to_thread(work, stop))
@@ -172,7 +172,7 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait({thread})
-        if not thread.cancelled() and thread.exception() is None:
+        if final and not thread.cancelled() and thread.exception() is None:
             return thread.result()
         raise
 
@@ -193,7 +193,13 @@ class LocalPublisher:
         self, workspace: Workspace, publications: Sequence[Publication], report: ProgressCallback
     ) -> Delivery:
         work = partial(self.publish_blocking, workspace, publications)
-        return Delivery(await in_thread(work))
+        return Delivery(await in_thread(work, final=True))
+
+    async def collect(
+        self, workspace: Workspace, publications: Sequence[Publication]
+    ) -> tuple[OutputFile, ...]:
+        inside = [replace(each, destination=None) for each in publications]
+        return await in_thread(partial(self.publish_blocking, workspace, inside), final=False)
 
     async def clean_up(self, workspace: Workspace) -> None:
         await asyncio.to_thread(self.clean_up_blocking, workspace)

@@ -7,10 +7,10 @@ and `RemoteBucket`.
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from yarl import URL
@@ -303,6 +303,7 @@ def redacted_url(url: str) -> str:
 
 
 _SIGNED_SECONDS = 3600
+_FINAL_SECONDS = 10.0
 _MAX_KEYS = 10_000
 
 
@@ -351,14 +352,21 @@ class RemoteBucket:
         keys = await self.call(start, lambda store, remote_key: store.keys(remote_key, _MAX_KEYS))
         return [key.removeprefix(self._prefix + start) for key in keys if not key.endswith("/")]
 
-    async def call(self, key: str, operation: Callable[[RemoteStore, str], _T]) -> _T:
-        """Call `operation` with the store and the full key, in a thread and with retries."""
+    async def call(
+        self, key: str, operation: Callable[[RemoteStore, str], _T], *, final: bool = False
+    ) -> _T:
+        """Call `operation` with the store and the full key, in a thread and with retries.
+
+        `final`: the operation creates an object. A cancel then waits for the attempt in progress,
+        at most 10 s, and has no effect if the attempt succeeds.
+        """
 
         async def attempt() -> _T:
             def work() -> _T:
                 return operation(self._connected(), self._prefix + key)
 
-            return await run_in_own_thread(work, f"bucket {self.name}")
+            call = run_in_own_thread(work, f"bucket {self.name}")
+            return await (_finish_despite_cancel(call) if final else call)
 
         name = self.url(key)
         try:
@@ -375,6 +383,18 @@ class RemoteBucket:
             if self._store is None:
                 self._store = self._connect()
             return self._store
+
+
+async def _finish_despite_cancel(call: Coroutine[Any, Any, _T]) -> _T:
+    task = asyncio.create_task(call, name="final call of a bucket")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_FINAL_SECONDS)
+        if task.done() and not task.cancelled() and task.exception() is None:
+            return task.result()
+        task.cancel()
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +50,26 @@ class RemoteUpload:
     record: Path
 
 
+@dataclass(slots=True)
+class PendingUpload:
+    """An upload whose object appears with `finish`. `visible`: the object has appeared."""
+
+    upload: RemoteUpload
+    report: ByteCallback
+    create: Callable[[], Awaitable[None]]
+    check: Callable[[], Awaitable[None]]
+    visible: bool = False
+
+    async def finish(self) -> None:
+        """Create the object, and compare its size and checksums with the file's."""
+        if not self.visible:
+            await self.create()
+            self.visible = True
+            await self.check()
+        await asyncio.to_thread(self.upload.record.unlink, missing_ok=True)
+        self.report(self.upload.size, self.upload.size)
+
+
 class Uploader:
     """Sends files into one bucket. Raises InputError, RemoteFault, OSError."""
 
@@ -57,19 +77,17 @@ class Uploader:
         self._bucket = bucket
         self._crc64 = crc64
 
-    async def send(self, upload: RemoteUpload, report: ByteCallback) -> None:
-        """Upload the file, unless this server has sent the same content to the key before.
+    async def begin(self, upload: RemoteUpload, report: ByteCallback) -> PendingUpload:
+        """Send the parts of a large file; `finish` of the result creates the object.
 
-        Content-MD5 covers each part. After the upload the object's size and the CRC-64 or MD5 that
-        the service states are compared with the file's.
+        Nothing is sent if this server has sent the same content to the key before. Content-MD5
+        covers each part.
         """
-        if not await self._is_uploaded(upload):
-            if upload.size <= self._bucket.part_size:
-                await self._send_whole(upload)
-            else:
-                await self._send_parts(upload, report)
-        await asyncio.to_thread(upload.record.unlink, missing_ok=True)
-        report(upload.size, upload.size)
+        if await self._is_uploaded(upload):
+            return PendingUpload(upload, report, _nothing, _nothing, visible=True)
+        if upload.size <= self._bucket.part_size:
+            return self._whole(upload, report)
+        return await self._send_parts(upload, report)
 
     async def abort(self, upload_key: str, record: Path) -> None:
         """Abort the multipart upload saved in `record`, if any, and remove the record."""
@@ -86,18 +104,23 @@ class Uploader:
             upload.sha256,
         )
 
-    async def _send_whole(self, upload: RemoteUpload) -> None:
-        data = await asyncio.to_thread(upload.path.read_bytes)
-        md5 = await asyncio.to_thread(_md5, data)
-        await self._bucket.call(
-            upload.key, lambda store, key: store.put(key, data, md5, upload.sha256)
-        )
-        crc64 = None
-        if self._crc64 is not None:
-            crc64 = await asyncio.to_thread(self._crc64, data, 0)
-        await self._check(upload, crc64, md5)
+    def _whole(self, upload: RemoteUpload, report: ByteCallback) -> PendingUpload:
+        crc64: int | None = None
+        md5 = b""
 
-    async def _send_parts(self, upload: RemoteUpload, report: ByteCallback) -> None:
+        async def put() -> None:
+            nonlocal crc64, md5
+            data = await asyncio.to_thread(upload.path.read_bytes)
+            md5 = await asyncio.to_thread(_md5, data)
+            if self._crc64 is not None:
+                crc64 = await asyncio.to_thread(self._crc64, data, 0)
+            await self._bucket.call(
+                upload.key, lambda store, key: store.put(key, data, md5, upload.sha256), final=True
+            )
+
+        return PendingUpload(upload, report, put, lambda: self._check(upload, crc64, md5))
+
+    async def _send_parts(self, upload: RemoteUpload, report: ByteCallback) -> PendingUpload:
         size = _part_size(upload.size, self._bucket.part_size)
         upload_id, existing = await self._begin_or_resume(upload, size)
         numbers = iter(range(1, -(-upload.size // size) + 1))
@@ -123,17 +146,20 @@ class Uploader:
 
         await run_all([send_parts() for _ in range(_CONCURRENCY)], f"upload {upload.key}")
         parts = [sent[number] for number in sorted(sent)]
-        try:
-            await self._bucket.call(
-                upload.key, lambda store, key: store.complete(key, upload_id, parts)
-            )
-        except InputError:
-            # The response of an earlier attempt may have been lost: then the upload is gone, and
-            # the object exists.
-            if not await self._is_uploaded(upload):
-                raise
         crc64 = combine_crc64((sums[part.number], part.size) for part in parts) if sums else None
-        await self._check(upload, crc64, None)
+
+        async def complete() -> None:
+            try:
+                await self._bucket.call(
+                    upload.key, lambda store, key: store.complete(key, upload_id, parts), final=True
+                )
+            except InputError:
+                # The response of an earlier attempt may have been lost: then the upload is gone,
+                # and the object exists.
+                if not await self._is_uploaded(upload):
+                    raise
+
+        return PendingUpload(upload, report, complete, lambda: self._check(upload, crc64, None))
 
     async def _begin_or_resume(
         self, upload: RemoteUpload, size: int
@@ -174,6 +200,10 @@ class Uploader:
             f"{name} {problem} after the upload; check whether another program writes this key",
             file=name,
         )
+
+
+async def _nothing() -> None:
+    """The object has been there before."""
 
 
 def _has_arrived(part: RemotePart, data: bytes, md5: bytes) -> bool:

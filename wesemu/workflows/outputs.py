@@ -1,9 +1,10 @@
 """Outputs of the bundled pipelines: uploads to remote buckets, and publications by parameter."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -11,13 +12,13 @@ import structlog
 
 from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.runs.model import OutputFile, RunFailure
-from wesemu.runs.ports import Delivery, ProgressCallback, Publication, Publisher
+from wesemu.runs.ports import Delivery, LocalPublishing, ProgressCallback, Publication
 from wesemu.runs.run_directory import Workspace
 from wesemu.storage.buckets import Buckets
 from wesemu.storage.cache import source_hash
 from wesemu.storage.checksums import Crc64
 from wesemu.storage.remote import ByteCallback, RemoteKey, WebFile, redacted_url
-from wesemu.storage.remote_upload import RemoteUpload, Uploader
+from wesemu.storage.remote_upload import PendingUpload, RemoteUpload, Uploader
 from wesemu.workflows.locations import Locations
 from wesemu.workflows.params import MappingParams, WgsParams
 
@@ -29,12 +30,14 @@ log = structlog.get_logger("wesemu.delivery")
 
 
 class RemotePublisher:
-    """Publishes results with `local`, then uploads those for remote buckets.
+    """Uploads results for remote buckets, then publishes the others with `local`.
 
     Implements `runs.ports.Publisher`.
     """
 
-    def __init__(self, local: Publisher, locations: Locations, crc64: Crc64 | None = None) -> None:
+    def __init__(
+        self, local: LocalPublishing, locations: Locations, crc64: Crc64 | None = None
+    ) -> None:
         self._local = local
         self._locations = locations
         self._crc64 = crc64
@@ -43,24 +46,23 @@ class RemotePublisher:
     async def publish(
         self, workspace: Workspace, publications: Sequence[Publication], report: ProgressCallback
     ) -> Delivery:
-        """Publish, then upload in order, one result at a time.
+        """Upload in order, one result at a time, then publish in local buckets.
 
-        Stop at the first failure; outputs that were not uploaded lose their `published` location
-        and stay in the run directory. `report` receives the tags `wesemu.delivery.bytes` and
-        `wesemu.delivery.total`.
+        A cancel has no effect once the first object is in its bucket. Stop at the first failure;
+        outputs that were not published then have no `published` location and stay in the run
+        directory. `report` receives the tags `wesemu.delivery.bytes` and `wesemu.delivery.total`.
         """
-        outputs = (await self._local.publish(workspace, publications, report)).outputs
         names = _remote_names(publications)
-        remote_outputs = [
-            each for each in outputs if each.name in names and each.published is not None
-        ]
-        if remote_outputs and (task := asyncio.current_task()) is not None and task.cancelling():
-            raise asyncio.CancelledError  # too late for the local results, not for the uploads
+        if not names:
+            return await self._local.publish(workspace, publications, report)
+        outputs = await self._local.collect(workspace, publications)
+        remote_outputs = [each for each in outputs if each.name in names]
         async with AsyncExitStack() as locks:
             # Sorted, so two runs never wait for each other's locks.
             for location in sorted({each.published or "" for each in remote_outputs}):
                 await locks.enter_async_context(self._location_lock(location))
-            return await self._upload(workspace, outputs, remote_outputs, report)
+            publish = partial(self._local.publish, workspace, publications, report)
+            return await self._upload(workspace, outputs, remote_outputs, report, publish)
 
     async def clean_up(self, workspace: Workspace) -> None:
         """Remove leftovers of `publish`, and abort unfinished uploads: no parts stay in buckets."""
@@ -90,42 +92,77 @@ class RemotePublisher:
         outputs: Sequence[OutputFile],
         remote_outputs: Sequence[OutputFile],
         report: ProgressCallback,
+        publish: Callable[[], Awaitable[Delivery]],
     ) -> Delivery:
-        total, before = sum(each.size for each in remote_outputs), 0
-        sent: set[str] = set()
+        """Upload `remote_outputs`, then `publish`."""
+        total = sum(each.size for each in remote_outputs)
+        arrived: dict[str, int] = {}
 
-        def on_bytes(done: int, _: int | None) -> None:
-            report(
-                {"wesemu.delivery.bytes": str(before + done), "wesemu.delivery.total": str(total)}
-            )
+        def on_bytes(name: str, done: int, _: int | None) -> None:
+            arrived[name] = done
+            done = sum(arrived.values())
+            report({"wesemu.delivery.bytes": str(done), "wesemu.delivery.total": str(total)})
 
+        # 1. Send what no reader of the buckets sees yet. A cancel ends it.
+        uploads: list[tuple[OutputFile, PendingUpload]] = []
+        for output in remote_outputs:
+            try:
+                upload = await self._begin(workspace, output, partial(on_bytes, output.name))
+            except (WesemuError, OSError) as error:
+                return Delivery(_unpublished(outputs, ()), _failure(output, error))
+            uploads.append((output, upload))
+        # 2. Create the objects. A cancel that comes after the first one has no effect.
+        finishing = asyncio.create_task(_finish(outputs, uploads, publish), name="finish uploads")
         try:
-            for output in remote_outputs:
-                await self._send(workspace, output, on_bytes)
-                before += output.size
-                sent.add(output.name)
-        except (WesemuError, OSError) as error:
-            kept = tuple(
-                replace(each, published=None)
-                if each in remote_outputs and each.name not in sent
-                else each
-                for each in outputs
-            )
-            return Delivery(kept, _failure(output, error))
-        return Delivery(tuple(outputs))
+            return await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            if not any(upload.visible for _, upload in uploads):
+                finishing.cancel()
+            await asyncio.wait({finishing})
+            if finishing.cancelled():
+                raise
+            return finishing.result()
 
-    async def _send(self, workspace: Workspace, output: OutputFile, report: ByteCallback) -> None:
+    async def _begin(
+        self, workspace: Workspace, output: OutputFile, report: ByteCallback
+    ) -> PendingUpload:
         assert output.published is not None
         assert output.sha256 is not None
         remote = self._locations.key(output.published)
         record = _record_path(workspace, output.published)
-        # The .location file marks an unfinished upload, for `clean_up`.
+        # The .location file marks an upload, for `clean_up`.
         await asyncio.to_thread(_save_location, record, output.published)
         upload = RemoteUpload(
             workspace.outputs / output.path, remote.key, output.size, output.sha256, record
         )
-        await Uploader(remote.bucket, self._crc64).send(upload, report)
-        await asyncio.to_thread(record.with_suffix(".location").unlink, missing_ok=True)
+        return await Uploader(remote.bucket, self._crc64).begin(upload, report)
+
+
+async def _finish(
+    outputs: Sequence[OutputFile],
+    uploads: Sequence[tuple[OutputFile, PendingUpload]],
+    publish: Callable[[], Awaitable[Delivery]],
+) -> Delivery:
+    """Create the objects of `uploads` in order, then `publish`. Stop at the first failure."""
+    finished: list[str] = []
+    for output, upload in uploads:
+        try:
+            await upload.finish()
+        except (WesemuError, OSError) as error:
+            return Delivery(_unpublished(outputs, finished), _failure(output, error))
+        finished.append(output.name)
+        mark = _location_path(upload.upload.record)
+        await asyncio.to_thread(mark.unlink, missing_ok=True)
+    return await publish()
+
+
+def _unpublished(
+    outputs: Sequence[OutputFile], finished: Collection[str]
+) -> tuple[OutputFile, ...]:
+    """Return `outputs`, of which only `finished` were published."""
+    return tuple(
+        each if each.name in finished else replace(each, published=None) for each in outputs
+    )
 
 
 def _remote_names(publications: Iterable[Publication]) -> set[str]:
@@ -149,9 +186,13 @@ def _record_path(workspace: Workspace, location: str) -> Path:
     return workspace.root / "uploads" / f"{source_hash(location)[:16]}.json"
 
 
+def _location_path(record: Path) -> Path:
+    return record.with_suffix(".location")
+
+
 def _save_location(record: Path, location: str) -> None:
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.with_suffix(".location").write_text(location, encoding="utf-8")
+    _location_path(record).write_text(location, encoding="utf-8")
 
 
 def _unfinished_uploads(workspace: Workspace) -> list[tuple[Path, str]]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ from api.inputs.conftest import Serve, ended, mapping
 from pydantic import ValidationError
 from support.remote_buckets import KEY_ID, SECRET, Side
 from support.scripted import REFERENCE
-from support.waiting import soon
+from support.waiting import TIMEOUT_SECONDS
 
 from wesemu.errors import InvalidRequest, PermanentError, TransientError
-from wesemu.runs.model import LOCAL_OWNER, Run, RunState
+from wesemu.runs.model import LOCAL_OWNER, Run, RunRequest, RunState
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings
 from wesemu.testing.fake_engine import ScriptedEngine
@@ -281,11 +283,23 @@ async def test_a_restart_while_results_are_sent_goes_on(
     assert await asyncio.to_thread(side.get, "p/out/s.bam.bai") == b"BAI"
 
 
+def calling() -> RunRequest:
+    """Return a run whose BAM goes to the remote bucket, and its VCF to a local one."""
+    places = {"bam": "oss://lab/out/s.bam", "vcf": "oss://genes/out/s.vcf.gz"}
+    request = mapping("oss://lab/new/s_1.fq", "oss://lab/new/s_2.fq", **places)
+    return replace(request, workflow_url="wgs")
+
+
 @pytest.mark.parametrize("side", ["oss"], indirect=True)
 async def test_a_cancel_ends_the_sending_of_results_at_once(
-    serve: Serve, side: Side, remote: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
+    side: Side,
+    remote: Mapping[str, Any],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await asyncio.to_thread(fill, side, READS | GENOME)
+    """Nothing is published then, in no bucket."""
+    await asyncio.to_thread(fill, side, READS)
     runs = await serve(remote_buckets=remote)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -295,14 +309,46 @@ async def test_a_cancel_ends_the_sending_of_results_at_once(
         raise TransientError("answered 503", after=3600)
 
     monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", down)
-    name = await start_job(serve)
+    run = await runs.submit(LOCAL_OWNER, calling())
     await asked.wait()
-    run = await runs.by_handle(LOCAL_OWNER, name.rpartition("-")[2])
     await runs.cancel(LOCAL_OWNER, run.id)
-    async with soon():
-        async for now in runs.follow(LOCAL_OWNER, run.id):
-            run = now
-    assert run.state is RunState.CANCELED
+    assert (await ended(runs, run)).state is RunState.CANCELED
+    assert set(await asyncio.to_thread(side.keys)) == READS.keys()
+    assert not (settings.data / "buckets" / "genes" / "out").exists()
+
+
+@pytest.mark.parametrize("side", ["oss"], indirect=True)
+async def test_a_cancel_that_comes_after_the_first_result_has_no_effect(
+    serve: Serve,
+    side: Side,
+    remote: Mapping[str, Any],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The request that creates the BAM is on its way to the bucket when the cancel comes."""
+    await asyncio.to_thread(fill, side, READS)
+    runs = await serve(remote_buckets=remote)
+    real = type(await asyncio.to_thread(side.store)).put
+    begun, canceled = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(self: object, *arguments: Any) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert canceled.wait(TIMEOUT_SECONDS)
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(await asyncio.to_thread(side.store)), "put", slow)
+    run = await runs.submit(LOCAL_OWNER, calling())
+    await begun.wait()
+    await runs.cancel(LOCAL_OWNER, run.id)
+    canceled.set()
+    run = await ended(runs, run)
+    assert run.state is RunState.COMPLETE
+    keys = set(await asyncio.to_thread(side.keys))
+    assert keys == READS.keys() | {"p/out/s.bam", "p/out/s.bam.bai"}
+    assert (settings.data / "buckets" / "genes" / "out" / "s.vcf.gz").exists()
+    published = {each.published for each in run.outputs}
+    assert published >= {"oss://lab/out/s.bam.bai", "oss://genes/out/s.vcf.gz"}
 
 
 async def test_without_the_extra_the_run_says_what_to_install(

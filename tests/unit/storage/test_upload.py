@@ -72,6 +72,12 @@ def upload(tmp_path: Path, content: bytes, key: str = "out/a.bam") -> RemoteUplo
     return RemoteUpload(path, key, len(content), digest, tmp_path / "uploads" / "a.json")
 
 
+async def send(
+    uploader: Uploader, order: RemoteUpload, report: Callable[[int, int | None], None]
+) -> None:
+    await (await uploader.begin(order, report)).finish()
+
+
 def ignore(done: int, total: int | None) -> None:
     pass
 
@@ -81,7 +87,7 @@ async def test_a_file_is_there_and_comes_back(
     side: Side, bucket: RemoteBucket, uploader: Uploader, tmp_path: Path, content: bytes
 ) -> None:
     told: list[int] = []
-    await uploader.send(upload(tmp_path, content), lambda done, _: told.append(done))
+    await send(uploader, upload(tmp_path, content), lambda done, _: told.append(done))
     assert await asyncio.to_thread(side.keys) == ["lab/7/out/a.bam"]
     assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == content
     assert told == sorted(told)
@@ -121,12 +127,12 @@ async def test_what_broke_off_is_gone_on_with(
     store.instead["send"] = refuse_the_third
     order = upload(tmp_path, LARGE)
     with pytest.raises(InputError, match=r"out/a\.bam answered 403 Acc") as told:
-        await uploader.send(order, ignore)
+        await send(uploader, order, ignore)
     assert "remote_buckets.genes" in told.value.message
     assert await asyncio.to_thread(side.uploads) == 1
     store.calls.clear()
     del store.instead["send"]
-    await uploader.send(order, ignore)
+    await send(uploader, order, ignore)
     assert store.calls.count("begin") == 0
     assert store.calls.count("send") == 1, "parts that had arrived are not sent again"
     assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == LARGE
@@ -141,10 +147,10 @@ async def test_parts_of_an_older_file_are_not_kept(
 
     store.instead["complete"] = refuse
     with pytest.raises(InputError):
-        await uploader.send(upload(tmp_path, LARGE), ignore)
+        await send(uploader, upload(tmp_path, LARGE), ignore)
     del store.instead["complete"]
     other = LARGE[::-1]
-    await uploader.send(upload(tmp_path, other), ignore)
+    await send(uploader, upload(tmp_path, other), ignore)
     assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == other
 
 
@@ -158,7 +164,7 @@ async def test_a_part_that_fails_is_sent_again(
             raise left.pop()
 
     store.instead["send"] = fail_twice
-    await uploader.send(upload(tmp_path, LARGE), ignore)
+    await send(uploader, upload(tmp_path, LARGE), ignore)
     assert store.calls.count("send") == 3 + 2
     assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == LARGE
 
@@ -176,7 +182,7 @@ async def test_a_lost_answer_to_the_last_request_loses_nothing(
         raise PermanentError("answered 404 NoSuchUpload")
 
     store.instead["complete"] = lose_the_answer
-    await uploader.send(upload(tmp_path, LARGE), ignore)
+    await send(uploader, upload(tmp_path, LARGE), ignore)
     assert store.calls.count("complete") == 2
     assert await asyncio.to_thread(side.get, "lab/7/out/a.bam") == LARGE
     assert store.calls.count("send") == 3
@@ -185,10 +191,10 @@ async def test_a_lost_answer_to_the_last_request_loses_nothing(
 async def test_what_is_there_already_is_not_sent(
     store: Watched, uploader: Uploader, tmp_path: Path
 ) -> None:
-    await uploader.send(upload(tmp_path, b"BAM"), ignore)
-    await uploader.send(upload(tmp_path, b"BAM"), ignore)
+    await send(uploader, upload(tmp_path, b"BAM"), ignore)
+    await send(uploader, upload(tmp_path, b"BAM"), ignore)
     assert store.calls.count("put") == 1
-    await uploader.send(upload(tmp_path, b"BAD"), ignore)
+    await send(uploader, upload(tmp_path, b"BAD"), ignore)
     assert store.calls.count("put") == 2
 
 
@@ -207,7 +213,7 @@ async def test_what_arrived_is_checked(
     store.instead["head"] = meddle
     told = "has another md5" if side.kind == "s3" else "has 2 bytes and not 3"
     with pytest.raises(RemoteFault, match=told):
-        await uploader.send(upload(tmp_path, b"BAM"), ignore)
+        await send(uploader, upload(tmp_path, b"BAM"), ignore)
 
 
 async def test_parts_that_nobody_goes_on_with_are_given_up(
@@ -219,7 +225,7 @@ async def test_parts_that_nobody_goes_on_with_are_given_up(
     store.instead["complete"] = refuse
     order = upload(tmp_path, LARGE)
     with pytest.raises(InputError):
-        await uploader.send(order, ignore)
+        await send(uploader, order, ignore)
     assert await asyncio.to_thread(side.uploads) == 1
     await uploader.abort(order.key, order.record)
     assert await asyncio.to_thread(side.uploads) == 0
@@ -231,7 +237,7 @@ async def test_wrong_credentials_are_reported_and_not_shown(side: Side, tmp_path
     wrong = RemoteBucketSettings.model_validate(values)
     bucket = remote_bucket("genes", wrong)
     with pytest.raises(InputError, match="answered 403 SignatureDoesNotMatch") as caught:
-        await Uploader(bucket).send(upload(tmp_path, b"BAM"), ignore)
+        await send(Uploader(bucket), upload(tmp_path, b"BAM"), ignore)
     told = f"{caught.value!r} {caught.value.message} {wrong!r} {caught.value.__cause__}"
     assert "not the right secret" not in told
 
