@@ -166,8 +166,8 @@ def _waiting(faults: FaultHandlers) -> Iterator[JsonValue]:
     """Yield what each fault waits for, how often, and what it does."""
     for fault, times in faults.calls.pending:
         yield {"for": fault.operation, "times": times, "effect": _effect(fault)}
-    for waiting in faults.policy.pending:
-        yield {"for": "the next run", "times": 1, "effect": _effect(waiting)}
+    for waiting, times in faults.policy.pending:
+        yield {"for": "the next run", "times": times, "effect": _effect(waiting)}
 
 
 def _applied(faults: FaultHandlers) -> Iterator[JsonValue]:

@@ -54,22 +54,23 @@ from wesemu.runs.store import EVERYTHING, HandleTaken, Head, HeadPage, Page, Run
 class ServicePolicy:
     """Computes the SLA terms of a run from the server's `terms` and the request.
 
-    Each injected fault applies to one run: the next accepted one that it can happen to.
+    An injected fault applies to the next accepted runs that it can happen to; a run has one fault.
     """
 
     def __init__(self, terms: SlaTerms) -> None:
         self._terms = terms
-        self._pending: deque[InjectedFault] = deque()
+        self._pending: list[tuple[InjectedFault, int]] = []
         self.applied: deque[tuple[RunId, InjectedFault]] = deque(maxlen=100)
         """The last runs that got a fault."""
 
     @property
-    def pending(self) -> tuple[InjectedFault, ...]:
-        """The injected faults that no run has yet, first one first."""
+    def pending(self) -> Sequence[tuple[InjectedFault, int]]:
+        """The faults, oldest first, each with the number of runs that it still waits for."""
         return tuple(self._pending)
 
-    def inject(self, fault: InjectedFault) -> None:
-        self._pending.append(fault)
+    def inject(self, fault: InjectedFault, times: int) -> None:
+        """Apply the fault to the next `times` runs that it can happen to."""
+        self._pending.append((fault, times))
 
     def clear(self) -> None:
         self._pending.clear()
@@ -91,9 +92,9 @@ class ServicePolicy:
         A workflow without a service level cannot be late.
         """
         terms = self.check(request, workflow)
-        for fault in self._pending:
+        for number, (fault, times) in enumerate(self._pending):
             if workflow or fault.fails_at_task is not None or fault.out_of_disk:
-                self._pending.remove(fault)
+                self._pending[number : number + 1] = [(fault, times - 1)] if times > 1 else []
                 self.applied.append((run_id, fault))
                 return replace(terms, fault=fault)
         return terms

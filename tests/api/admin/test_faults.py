@@ -258,7 +258,18 @@ async def test_a_refused_run_does_not_use_a_fault_up(control: Control, runs: Run
     await control("faults", {"next_run": {"fails_at_task": 1}, "times": 2})
     with pytest.raises(InvalidRequest):
         await runs.submit(LOCAL_OWNER, RunRequest("mapping"))
-    assert len((await control("faults"))["faults"]) == 2
+    assert [fault["times"] for fault in (await control("faults"))["faults"]] == [2]
+
+
+async def test_a_fault_of_many_runs_is_one_entry_that_is_counted_down(
+    control: Control, runs: RunService
+) -> None:
+    many = {"next_run": {"runs_out_of_disk": True}, "times": 3}
+    assert [fault["times"] for fault in (await control("faults", many))["faults"]] == [3]
+    for left in ([2], [1], []):
+        run = await ended(runs, await runs.submit(LOCAL_OWNER, asked("a")))
+        assert run.state is RunState.SYSTEM_ERROR
+        assert [fault["times"] for fault in (await control("faults"))["faults"]] == left
 
 
 async def test_a_job_is_late_in_real_pace_too(

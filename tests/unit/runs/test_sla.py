@@ -138,7 +138,7 @@ def test_a_size_that_is_no_size_is_refused(text: str) -> None:
 
 def test_a_fault_strikes_one_run_and_no_rehearsal() -> None:
     policy, asked = ServicePolicy(SlaTerms()), RunRequest("wgs")
-    policy.inject(InjectedFault(late_minutes=3))
+    policy.inject(InjectedFault(late_minutes=3), 1)
     assert policy.check(asked, "wgs").fault == InjectedFault()
     assert policy.accept(asked, "wgs", RunId("1")).fault == InjectedFault(late_minutes=3)
     assert policy.accept(asked, "wgs", RunId("1")).fault == InjectedFault()

@@ -117,8 +117,7 @@ class FaultHandlers:
     def add(self, body: models.FaultBody) -> None:
         """Queue a fault. Raises InvalidRequest for an unknown operation."""
         if body.next_run is not None:
-            for _ in range(body.times):
-                self.policy.inject(_to_run_fault(body.next_run))
+            self.policy.inject(_to_run_fault(body.next_run), body.times)
         elif body.operation is not None:
             fault = RequestFault(
                 body.operation,
@@ -144,7 +143,10 @@ class FaultHandlers:
         calls = [
             models.FaultBody(**asdict(fault), times=times) for fault, times in self.calls.pending
         ]
-        runs = [models.FaultBody(next_run=_from_run_fault(fault)) for fault in self.policy.pending]
+        runs = [
+            models.FaultBody(next_run=_from_run_fault(fault), times=times)
+            for fault, times in self.policy.pending
+        ]
         return answer(models.FaultList(faults=[*calls, *runs]))
 
 
