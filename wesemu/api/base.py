@@ -97,6 +97,20 @@ class Dialect(ABC):
         """Return the headers that all responses of this API have."""
 
 
+def http_message(error: web.HTTPException) -> str:
+    """Return what aiohttp, or a handler by its means, refuses about a request."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return f"{error.method} is not allowed here, only {allowed}"
+        case web.HTTPRequestEntityTooLarge():
+            return f"the request is too large: {error.text}"
+        case web.HTTPRequestRangeNotSatisfiable() | web.HTTPPreconditionFailed():
+            return error.text or error.reason
+        case _:
+            return error.reason
+
+
 # Path normalization: clients of WES send `//ga4gh/wes/v1/runs/` for `/ga4gh/wes/v1/runs`
 
 _SLASHES = re.compile(r"/{2,}")

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 from yarl import URL
 
-from wesemu.api.base import OWNER, REQUEST_ID, Dialect
+from wesemu.api.base import OWNER, REQUEST_ID, Dialect, http_message
 from wesemu.api.connections import Proxies
 from wesemu.api.csrf import CrossOrigins, RequestGuard
 from wesemu.api.fault_injection import RequestGate
@@ -21,6 +21,9 @@ from wesemu.errors import InvalidRequest, SystemFault, Unauthorized, WesemuError
 from wesemu.runs.clock import WallClock
 from wesemu.runs.data_directory import IdSource
 from wesemu.runs.disk_full import machine_fault
+
+_KEPT_HEADERS = ("Allow", "Content-Range")
+"""Headers of aiohttp's errors that the errors of all APIs have."""
 
 
 def api_middleware(
@@ -73,7 +76,7 @@ def api_middleware(
                     reason=error.message,
                 )
             message = _message(error)
-            response = dialect.render_error(error, request)
+            response = _error_response(dialect, error, request)
         except Exception as error:
             if (fault := machine_fault(error)) is not None:
                 log.error("request failed", request_id=request_id, error=str(error))
@@ -134,11 +137,19 @@ def _broken_connection(error: Exception, request: web.Request) -> InvalidRequest
     return InvalidRequest("the client closed the connection before the end")
 
 
+def _error_response(dialect: Dialect, error: Exception, request: web.Request) -> web.Response:
+    response = dialect.render_error(error, request)
+    if isinstance(error, web.HTTPException):
+        kept = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
+        response.headers.update(kept)
+    return response
+
+
 def _message(error: Exception) -> str:
     """Return the message for the log of requests."""
     if isinstance(error, WesemuError):
         return str(error)
-    return error.reason if isinstance(error, web.HTTPException) else "internal error"
+    return http_message(error) if isinstance(error, web.HTTPException) else "internal error"
 
 
 # Unreadable requests

@@ -10,7 +10,16 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from wesemu.api.base import OWNER, REQUEST_ID, Dialect, Event, EventStreams, single, single_values
+from wesemu.api.base import (
+    OWNER,
+    REQUEST_ID,
+    Dialect,
+    Event,
+    EventStreams,
+    http_message,
+    single,
+    single_values,
+)
 from wesemu.api.connections import base_url
 from wesemu.api.csrf import same_origin
 from wesemu.api.fault_injection import BUCKET_OPERATIONS, CONTROL, OPERATIONS, operation_name
@@ -130,7 +139,7 @@ class DashboardDialect(Dialect):
         status = 500
         message = f"internal error; the server's log has it under {request[REQUEST_ID]}"
         if isinstance(error, web.HTTPException):
-            status, message = error.status, error.reason
+            status, message = error.status, http_message(error)
             if status == 404:
                 message = f"There is no page {request.path}."
         elif isinstance(error, WesemuError):

@@ -102,3 +102,21 @@ async def test_paths_that_nobody_owns_are_nobodys(client: Client) -> None:
     assert response.status == 403
     response = await client.get("/_wesemu/ready", headers={"Host": "evil.example.org"})
     assert response.status == 200
+
+
+@pytest.mark.parametrize("path", ["/_wesemu/reset", "/ui/new"])
+async def test_a_wrong_method_names_the_right_ones(client: Client, path: str) -> None:
+    async with client.delete(path) as response:
+        assert response.status == 405
+        allowed = response.headers["Allow"].split(",")
+        assert "POST" in allowed
+        assert f"DELETE is not allowed here, only {', '.join(allowed)}" in await response.text()
+
+
+async def test_a_range_after_the_end_of_an_object_names_its_size(client: Client) -> None:
+    path = "/ui/objects/genes/fastq/a_1.fq.gz"
+    async with client.get(path) as response:
+        size = len(await response.read())
+    async with client.get(path, headers={"Range": f"bytes={size}-"}) as response:
+        assert response.status == 416
+        assert response.headers["Content-Range"] == f"bytes */{size}"

@@ -14,7 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from wesemu import __version__
 from wesemu.api.admin import models
-from wesemu.api.base import REQUEST_ID, Dialect, Event, EventStreams, last_event_id, refuse_encoded
+from wesemu.api.base import (
+    REQUEST_ID,
+    Dialect,
+    Event,
+    EventStreams,
+    http_message,
+    last_event_id,
+    refuse_encoded,
+)
 from wesemu.api.csrf import host_of, is_forwarded, names_loopback, same_origin
 from wesemu.api.fault_injection import CONTROL, InjectedResponse
 from wesemu.errors import (
@@ -134,7 +142,7 @@ class AdminDialect(Dialect):
         message = f"internal error; the server's log has it under {request[REQUEST_ID]}"
         status, field = 500, None
         if isinstance(error, web.HTTPException):
-            status, message = error.status, error.reason
+            status, message = error.status, http_message(error)
             if isinstance(error, InjectedResponse):
                 message = error.message or message
             elif status == 404:

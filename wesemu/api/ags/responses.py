@@ -313,10 +313,7 @@ def _http(error: web.HTTPException, request: web.Request) -> web.Response:
             "Specified api is not found, please check your url and method: "
             "POST /gs/workflow, GET /gs/workflows, or GET, PUT, DELETE /gs/workflow/<name>."
         )
-    response = _answer(request, error.status, _http_code(error.status), message)
-    if (allowed := error.headers.get("Allow")) is not None:
-        response.headers["Allow"] = allowed
-    return response
+    return _answer(request, error.status, _http_code(error.status), message)
 
 
 def _answer(request: web.Request, status: int, code: str, message: str) -> web.Response:

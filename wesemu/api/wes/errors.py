@@ -5,6 +5,7 @@ import re
 
 from aiohttp import web
 
+from wesemu.api.base import http_message
 from wesemu.api.fault_injection import InjectedResponse
 from wesemu.api.wes.models import ErrorResponse
 from wesemu.errors import (
@@ -31,23 +32,19 @@ _UNQUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 """Characters that an error_description must not contain (RFC 6750, section 3)."""
 
 _RETRY_SECONDS = 5
-_KEPT_HEADERS = ("Allow", "Content-Range", "Location")
 
 
 def render_error(error: Exception, request_id: str) -> web.Response:
     """Return the response for an error. Details of unexpected exceptions are not shown."""
-    headers = {}
     match error:
         case web.HTTPException():
             status, message = error.status, _http_message(error)
-            headers = {k: v for k, v in error.headers.items() if k in _KEPT_HEADERS}
         case WesemuError():
             status, message = _status(error), str(error)
         case _:
             status, message = 500, f"internal error; the server's log has it under {request_id}"
-    headers |= _challenge(error, status)
     body: ErrorResponse = {"msg": message, "status_code": status}
-    return web.json_response(body, status=status, headers=headers)
+    return web.json_response(body, status=status, headers=_challenge(error, status))
 
 
 def _challenge(error: Exception, status: int) -> dict[str, str]:
@@ -105,11 +102,5 @@ def _http_message(error: web.HTTPException) -> str:
             return error.message or error.reason
         case web.HTTPNotFound():
             return "WES has no such route here; see /ga4gh/wes/v1/service-info"
-        case web.HTTPMethodNotAllowed():
-            return f"{error.method} is not allowed here"
-        case web.HTTPRequestEntityTooLarge():
-            return f"the request is too large: {error.text}"
-        case web.HTTPRequestRangeNotSatisfiable() | web.HTTPPreconditionFailed():
-            return error.text or error.reason
         case _:
-            return error.reason
+            return http_message(error)
