@@ -14,7 +14,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from wesemu.api.base import Releasable, RequestLog, RequestMetrics, merge_slashes
-from wesemu.errors import InvalidRequest, ServerReset, WesemuError
+from wesemu.errors import InvalidRequest, ServerReset, SystemFault, WesemuError
 from wesemu.runs.clock import Clock
 
 Respond = Callable[[], Awaitable[web.StreamResponse]]
@@ -76,13 +76,21 @@ class MaintenanceGate:
             finally:
                 self._open.set()
 
-    async def emptied(self, seconds: float) -> None:
-        """Wait up to `seconds` for active requests, cancel the rest, and wait as long again."""
+    async def emptied(self, seconds: float, cancel_seconds: float) -> None:
+        """Wait up to `seconds` for active requests, cancel the rest, and wait for their ends.
+
+        Raises SystemFault for requests that do not end within `cancel_seconds`.
+        """
         await self._wait_until_empty(seconds)
         for task in self._inside:
             self._cancelled.add(task)
             task.cancel()
-        await self._wait_until_empty(seconds)
+        await self._wait_until_empty(cancel_seconds)
+        if self._inside:
+            raise SystemFault(
+                f"{len(self._inside)} requests have not ended within {cancel_seconds:.0f} seconds; "
+                "try again, or stop the server"
+            )
 
     async def _wait_until_empty(self, seconds: float) -> None:
         with suppress(TimeoutError):

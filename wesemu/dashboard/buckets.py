@@ -15,6 +15,7 @@ from wesemu.storage.bucket_admin import ObjectServices
 from wesemu.storage.buckets import is_reads
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
+from wesemu.util.aio import finish_in_thread
 from wesemu.util.block_writer import write_blocks
 
 _PAGE = 200
@@ -183,7 +184,7 @@ async def _store(store: ObjectStore, bucket: str, key: str, part: FormPart) -> N
         await write_blocks(part.chunks, [upload.store, upload.digest], upload.sync)
         digests = await asyncio.to_thread(upload.finish)
         record = ObjectRecord(etag=digests.etag, crc64=digests.crc64)
-        await asyncio.to_thread(store.put, bucket, key, upload, record)
+        await finish_in_thread(store.put, bucket, key, upload, record)
     finally:
         await asyncio.to_thread(upload.close)
 

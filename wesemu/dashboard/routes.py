@@ -58,6 +58,7 @@ from wesemu.runs.ports import DryRunResult
 from wesemu.runs.queries import RunStatistics
 from wesemu.runs.service import RunService
 from wesemu.storage.bucket_admin import ObjectServices
+from wesemu.util.aio import finish_in_thread
 from wesemu.workflows.params import PARAMS
 
 _AGS = "/gs/"
@@ -412,7 +413,7 @@ class DashboardHandlers:
 
     async def create_bucket(self, request: web.Request) -> web.Response:
         name = (await read_form(request)).get("name", "")
-        await asyncio.to_thread(self._objects.buckets.create, name)
+        await finish_in_thread(self._objects.buckets.create, name)
         return web.Response(status=303, headers={"Location": f"{HOME}buckets/{quote(name)}"})
 
     async def object(self, request: web.Request) -> web.StreamResponse:

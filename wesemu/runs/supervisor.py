@@ -62,6 +62,7 @@ from wesemu.runs.run_figures import due
 from wesemu.runs.serialization import read_plan, write_end
 from wesemu.runs.service import RunLimits
 from wesemu.runs.store import RunStore
+from wesemu.util.aio import finish_in_thread
 
 _T = TypeVar("_T")
 
@@ -460,23 +461,13 @@ class Supervisor:
         workspace = Workspace(self._runs / run.id)
         with _log_write_errors("state.json", run):
             # The index already has the end, so a shutdown waits until the directory has it too.
-            await _finish_despite_cancel(asyncio.to_thread(write_end, workspace, run, tasks))
+            await finish_in_thread(write_end, workspace, run, tasks)
         with _log_write_errors("publishing", run):
             await self._publisher.clean_up(workspace)
         try:
             await self._planner.cleanup(run, workspace)
         except Exception:
             log.exception("releasing run resources failed", run_id=run.id)
-
-
-async def _finish_despite_cancel(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return the result of `work`. A cancelled caller waits until `work` has ended."""
-    task = asyncio.create_task(work, name="not to be cancelled")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
 
 
 def _log_end(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -14,16 +15,20 @@ from api.admin.conftest import Client, Control
 from api.admin.test_faults import asked, ended
 from pytest_aiohttp import AiohttpClient
 from support.scripted import scripted_engine
-from support.waiting import eventually, soon
+from support.waiting import TIMEOUT_SECONDS, eventually, soon
 
 from wesemu.api.admin import controls
+from wesemu.api.fault_injection import MaintenanceGate
 from wesemu.app import RUNS, create_app
+from wesemu.errors import SystemFault
 from wesemu.runs.clock import ManualClock
 from wesemu.runs.model import LOCAL_OWNER, Run, RunState
 from wesemu.runs.ports import LaunchRequest
 from wesemu.runs.run_directory import Workspace
 from wesemu.runs.service import RunService
 from wesemu.settings import Settings, SlaSettings
+from wesemu.storage.object_records import ObjectInfo
+from wesemu.storage.objects import ObjectStore
 from wesemu.testing.fake_engine import ScriptedEngine
 
 AGS_JOB = {
@@ -216,6 +221,55 @@ async def test_an_upload_is_broken_off_and_leaves_nothing(
             assert await sending in (500, 503)
     await nothing_is_left(runs, settings)
     assert not (settings.data / "buckets" / "genes" / "large").exists()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_change_that_its_thread_still_makes_is_waited_for(
+    client: Client, control: Control, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No object appears in the emptied bucket later."""
+    begun, released = asyncio.Event(), threading.Event()
+    loop, append = asyncio.get_running_loop(), ObjectStore.append
+
+    def slow(*arguments: Any) -> ObjectInfo:
+        loop.call_soon_threadsafe(begun.set)
+        assert released.wait(TIMEOUT_SECONDS)
+        return append(*arguments)
+
+    wait = MaintenanceGate._wait_until_empty
+
+    async def release_later(gate: MaintenanceGate, seconds: float) -> None:
+        if gate._cancelled:
+            loop.call_later(0.1, released.set)
+        await wait(gate, seconds)
+
+    monkeypatch.setattr(ObjectStore, "append", slow)
+    monkeypatch.setattr(MaintenanceGate, "_wait_until_empty", release_later)
+    call = client.post("/oss/genes/log?append&position=0", data=b"a line")
+    sending = asyncio.create_task(call, name="append")
+    async with soon():
+        await begun.wait()
+        await control("reset", {"buckets": True})
+        assert (await sending).status == 500
+    assert not (settings.data / "buckets" / "genes").exists()
+
+
+async def test_a_reset_gives_up_on_a_request_that_does_not_end() -> None:
+    gate, begun, released = MaintenanceGate(), asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> web.StreamResponse:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await released.wait()
+        await released.wait()
+        return web.Response()
+
+    request = asyncio.create_task(gate.answer(stubborn), name="request")
+    await begun.wait()
+    with pytest.raises(SystemFault, match="1 requests have not ended within 0 seconds; try again"):
+        await gate.emptied(0, 0)
+    released.set()
+    await request
 
 
 async def test_event_streams_stay_and_delay_nothing(

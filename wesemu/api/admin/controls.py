@@ -206,7 +206,7 @@ _REQUEST_SECONDS = 5.0
 """How long a reset waits for active requests before it cancels them."""
 
 _RUN_SECONDS = 60.0
-"""How long a reset waits for cancelled runs to end."""
+"""How long a reset waits for cancelled requests, and for cancelled runs, to end."""
 
 
 class ResetHandlers:
@@ -276,7 +276,7 @@ class ResetHandlers:
     async def _reset(self, work: Callable[[], Awaitable[None]], buckets: bool) -> int:
         async with self._gate.closed():
             # requests first: they may still submit runs, which end_all() then cancels
-            await self._gate.emptied(_REQUEST_SECONDS)
+            await self._gate.emptied(_REQUEST_SECONDS, _RUN_SECONDS)
             await self._service.end_all(_RUN_SECONDS)
             runs = await self._service.wipe()
             await self._restore()

@@ -17,6 +17,7 @@ from wesemu.storage.bucket_admin import BucketAdmin, BucketInfo
 from wesemu.storage.listing import KeyPage
 from wesemu.storage.object_records import ObjectInfo
 from wesemu.storage.objects import ObjectStore
+from wesemu.util.aio import finish_in_thread
 
 REGION = "oss-wesemu"
 """The region of all buckets."""
@@ -59,7 +60,7 @@ class BucketHandlers:
         that leaves the bucket out of its address sends an object there."""
         await check_document(request, "CreateBucketConfiguration")
         bucket = request[CALL].bucket
-        await asyncio.to_thread(self._buckets.create, bucket)
+        await finish_in_thread(self._buckets.create, bucket)
         return web.Response(headers={"Location": f"/{bucket}"})
 
     async def head(self, request: web.Request) -> web.Response:
@@ -117,7 +118,7 @@ class BucketHandlers:
 
     async def delete(self, request: web.Request) -> web.Response:
         """DeleteBucket. Raises BucketNotEmpty."""
-        await asyncio.to_thread(self._buckets.remove, request[CALL].bucket)
+        await finish_in_thread(self._buckets.remove, request[CALL].bucket)
         return web.Response(status=204)
 
     async def delete_many(self, request: web.Request) -> web.Response:
@@ -127,7 +128,7 @@ class BucketHandlers:
         encode = responses.key_encoder(call.query)
         await asyncio.to_thread(self._store.folder, call.bucket)
         keys, quiet = await read_deletion(request)
-        refused = await asyncio.to_thread(self._remove_all, call.bucket, keys)
+        refused = await finish_in_thread(self._remove_all, call.bucket, keys)
         if quiet and not refused:
             return web.Response()
         deleted = [] if quiet else [key for key in keys if key not in refused]

@@ -34,6 +34,7 @@ from wesemu.errors import InvalidRequest
 from wesemu.storage.multipart import PART_NUMBERS, MultipartUpload, MultipartUploads, UploadPart
 from wesemu.storage.object_records import ObjectInfo, ObjectRecord
 from wesemu.storage.objects import ObjectStore
+from wesemu.util.aio import finish_in_thread
 from wesemu.util.text import whole_number
 
 
@@ -53,7 +54,7 @@ class ObjectHandlers:
         async with upload_file(self._store, call.bucket) as target:
             digests = await receive(request, target)
             record = replace(record, etag=digests.etag, crc64=digests.crc64)
-            info = await asyncio.to_thread(
+            info = await finish_in_thread(
                 self._store.put, call.bucket, call.key, target, record, overwrite=overwrite
             )
         return web.Response(headers=checksums(info) | md5_header(info.etag))
@@ -86,7 +87,7 @@ class ObjectHandlers:
     async def delete(self, request: web.Request) -> web.Response:
         """DeleteObject. A missing object is also a success."""
         call = request[CALL]
-        await asyncio.to_thread(self._store.remove, call.bucket, call.key)
+        await finish_in_thread(self._store.remove, call.bucket, call.key)
         return web.Response(status=204)
 
     async def append(self, request: web.Request) -> web.Response:
@@ -103,7 +104,7 @@ class ObjectHandlers:
         await asyncio.to_thread(self._store.check, call.bucket, call.key)
         async with upload_file(self._store, call.bucket) as target:
             digests = await receive(request, target)
-            info = await asyncio.to_thread(
+            info = await finish_in_thread(
                 self._store.append,
                 call.bucket,
                 call.key,
@@ -146,7 +147,7 @@ class ObjectHandlers:
             record = ObjectRecord(
                 etag=digests.etag, crc64=digests.crc64, headers=kept.headers, metadata=kept.metadata
             )
-            info = await asyncio.to_thread(
+            info = await finish_in_thread(
                 self._store.put, call.bucket, call.key, target, record, overwrite=overwrite
             )
         return _copied(info)
@@ -156,7 +157,7 @@ class ObjectHandlers:
         call = request[CALL]
         async with open_source(self._store, request) as source:
             record = record_from_headers(request) if replaces else source.info.record
-            info = await asyncio.to_thread(
+            info = await finish_in_thread(
                 self._store.replace_metadata, call.bucket, call.key, record
             )
         return _copied(info)
@@ -206,7 +207,7 @@ class MultipartHandlers:
         call = request[CALL]
         address = _address(call)
         record, overwrite = record_from_headers(request), may_overwrite(request)
-        upload_id = await asyncio.to_thread(
+        upload_id = await finish_in_thread(
             self._uploads.begin, call.bucket, call.key, record, overwrite=overwrite
         )
         return responses.answer(
@@ -230,7 +231,7 @@ class MultipartHandlers:
                 digests = await asyncio.to_thread(target.finish)
             else:
                 digests = await receive(request, target)
-            part = await asyncio.to_thread(
+            part = await finish_in_thread(
                 self._uploads.put_part, call.bucket, call.key, upload_id, number, target, digests
             )
         response = _copied_part(part) if copied else web.Response(headers=md5_header(part.etag))
@@ -270,7 +271,7 @@ class MultipartHandlers:
         parts = None if everything else await read_parts(request)
         if everything and await read_small_body(request):
             raise InvalidRequest("x-oss-complete-all: yes means all parts; send no body with it")
-        info = await asyncio.to_thread(
+        info = await finish_in_thread(
             self._uploads.complete,
             call.bucket,
             call.key,
@@ -293,7 +294,7 @@ class MultipartHandlers:
         """AbortMultipartUpload. Raises UploadNotFound."""
         call = request[CALL]
         upload_id = call.query["uploadId"]
-        await asyncio.to_thread(self._uploads.abort, call.bucket, call.key, upload_id)
+        await finish_in_thread(self._uploads.abort, call.bucket, call.key, upload_id)
         return web.Response(status=204)
 
     async def list_uploads(self, request: web.Request) -> web.Response:
