@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wesemu.client.transport import (
     ClientError,
     Transport,
+    converted,
     nested_list,
     number,
     optional_text,
@@ -91,7 +92,7 @@ class AgsOperations:
     async def job(self, name: str) -> JobDetail:
         """DescirbeWorkflow. Return the job with its figures."""
         answer = await self._transport.call("GET", _path(name))
-        echoed = json.loads(text(answer, "user_input_data") or "{}")
+        echoed = converted(answer, "user_input_data", json.loads)
         return JobDetail(
             name=text(answer, "job_name"),
             namespace=text(answer, "job_namespace"),

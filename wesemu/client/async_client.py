@@ -323,8 +323,10 @@ class AsyncClient:
             tags=tags,
             engine_parameters=engine_parameters,
         )
-        if not run_id:
+        if not run_id and "dry_run" in (engine_parameters or {}):
             raise ValueError("a dry run is not a run; wes.run_workflow(…) returns its plan")
+        if not run_id:
+            raise ClientError("the server answers without the id of a run; is it a wesemu server?")
         return AsyncRun(self, await self.wes.run(run_id))
 
 

@@ -65,11 +65,7 @@ class AsyncBucket:
         while True:
             page = _parse(await self._transport.send("GET", self._path(), query=query))
             for entry in page.iter("Contents"):
-                yield ObjectEntry(
-                    _text(entry, "Key"),
-                    int(_text(entry, "Size")),
-                    datetime.fromisoformat(_text(entry, "LastModified")),
-                )
+                yield _entry(entry)
             query["continuation-token"] = _text(page, "NextContinuationToken")
             if not query["continuation-token"]:
                 return
@@ -111,6 +107,19 @@ def _parse(content: bytes) -> ET.Element:
         raise ClientError(
             "the server answered a listing with something that is not XML; is it a wesemu server?"
         ) from error
+
+
+def _entry(element: ET.Element) -> ObjectEntry:
+    key = _text(element, "Key")
+    try:
+        size = int(_text(element, "Size"))
+        modified = datetime.fromisoformat(_text(element, "LastModified"))
+    except ValueError as error:
+        raise ClientError(
+            f"the server lists the object {key[:80]!r} without size and time; "
+            "is it a wesemu server?"
+        ) from error
+    return ObjectEntry(key, size, modified)
 
 
 def _text(element: ET.Element, tag: str) -> str:

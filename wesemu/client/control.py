@@ -1,7 +1,6 @@
 """The control API of the server, below `/_wesemu/` (docs/control.md)."""
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -136,7 +135,7 @@ class ControlOperations:
     async def save_snapshot(self, target: Path) -> Path:
         """Write buckets, references, ended runs and emulated time to the file `target`."""
         return await self._transport.download(
-            f"{_ROOT}/snapshots", target, "snapshot.tar", method="POST"
+            f"{_ROOT}/snapshots", target, "snapshot.tar", method="POST", slow=True
         )
 
     async def load_snapshot(self, source: Path) -> JsonObject:
@@ -144,7 +143,7 @@ class ControlOperations:
 
         Return the numbers of `runs`, `buckets` and `references`.
         """
-        return _object(await self._transport.send("PUT", f"{_ROOT}/snapshots", data=source))
+        return await self._transport.call("PUT", f"{_ROOT}/snapshots", file=source)
 
     async def references(self) -> list[JsonObject]:
         """Return the registered references, and those that are being added."""
@@ -169,27 +168,29 @@ class ControlOperations:
             added = await self._transport.call("POST", path, body=body)
         else:
             query = {"name": name, "mapper": mapper}
-            added = _object(await self._transport.send("POST", path, query=query, data=source))
+            added = await self._transport.call("POST", path, query=query, file=source)
         for pause in pauses():
-            found = [each for each in await self.references() if each["name"] == added["name"]]
-            reference = found[0] if found else added
-            if reference["state"] == "failed":
-                raise ClientError(f"the reference {name} was not added: {reference['error']}")
-            if reference["state"] == "ready":
-                return reference
-            progress(reference)
-            await asyncio.sleep(pause)
+            named = (each for each in await self.references() if text(each, "name") == name)
+            reference = next(named, added)
+            match state := text(reference, "state"):
+                case "ready":
+                    return reference
+                case "receiving" | "indexing":
+                    progress(reference)
+                    await asyncio.sleep(pause)
+                case "failed":
+                    reason = text(reference, "error")
+                    raise ClientError(f"the reference {name} was not added: {reason}")
+                case _:
+                    raise ClientError(
+                        f"the server answers that the reference {name} is {state!r}; "
+                        "is it a wesemu server?"
+                    )
         raise AssertionError("pauses() does not end")
 
     async def remove_reference(self, name: str) -> None:
         """Remove a registered reference. Runs that still use it fail."""
         await self._transport.call("DELETE", f"{_ROOT}/references/{path_part(name)}")
-
-
-def _object(content: bytes) -> JsonObject:
-    answer = json.loads(content)
-    assert isinstance(answer, dict)
-    return answer
 
 
 def _reading(answer: JsonObject) -> ClockReading:
@@ -200,6 +201,10 @@ def _reading(answer: JsonObject) -> ClockReading:
         pace=text(answer, "pace"),
         raw=answer,
     )
+
+
+def _time(reading: ClockReading) -> datetime:
+    return converted(reading.raw, "now", datetime.fromisoformat)
 
 
 def _received(values: JsonObject) -> ReceivedRequest:
@@ -214,7 +219,7 @@ def _received(values: JsonObject) -> ReceivedRequest:
         client=text(values, "client"),
         unread=tuple(map(str, unread)) if isinstance(unread, list) else (),
         error=text(values, "error") or None,
-        at=datetime.fromisoformat(text(values, "at")),
+        at=converted(values, "at", datetime.fromisoformat),
     )
 
 
@@ -226,7 +231,7 @@ class AsyncClock:
 
     async def now(self) -> datetime:
         """Return emulated time."""
-        return datetime.fromisoformat((await self._control.clock()).now)
+        return _time(await self._control.clock())
 
     async def advance(
         self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
@@ -234,7 +239,7 @@ class AsyncClock:
         """Advance emulated time by the sum. Return the new time."""
         steps = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
         wanted = {name: value for name, value in steps.items() if value}
-        return datetime.fromisoformat((await self._control.advance(wanted)).now)
+        return _time(await self._control.advance(wanted))
 
     async def set_speed(self, speed: float) -> None:
         """Set the emulated seconds per real second; 0 stops emulated time."""

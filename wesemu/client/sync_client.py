@@ -56,6 +56,9 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         thread.start()
         done.wait()
+    except RuntimeError:  # too many threads, or too little memory for one
+        coroutine.close()
+        raise
     except BaseException:  # Ctrl-C
         while not done.wait(_CANCEL_SECONDS):  # its loop may not have begun yet
             for loop, task in running:
@@ -63,7 +66,8 @@ def run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
                     loop.call_soon_threadsafe(task.cancel)
         raise
     finally:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     error = result.exception()
     if isinstance(error, ClientError):  # the frames below are those of the client, not of the error
         raise error.with_traceback(None)

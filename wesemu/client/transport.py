@@ -57,10 +57,10 @@ def converted(values: JsonObject, key: str, convert: Callable[[str], T]) -> T:
 
     Raises ClientError if it cannot, as the answer of another server than wesemu.
     """
-    value = text(values, key) or "0"
+    value = text(values, key)
     try:
-        return convert(value)
-    except ValueError as error:
+        return convert(value or "0")
+    except (ValueError, RecursionError) as error:
         raise ClientError(
             f"the server answers {key} = {value[:80]!r}, which is not possible; "
             "is it a wesemu server?"
@@ -104,7 +104,9 @@ def path_part(name: str) -> str:
 
 _QUICK = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _NO_TOTAL = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
-_SLOW = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=300)
+_SLOW = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=3600)
+"""For responses that the server prepares: a plan, a snapshot of all buckets, a crate."""
+
 _CHUNK = 1 << 20
 _XML = re.compile("<(Code|Message)>([^<]*)</")
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
@@ -157,17 +159,18 @@ class Transport:
         query: Mapping[str, str] | None = None,
         body: JsonObject | None = None,
         form: aiohttp.FormData | None = None,
+        file: Path | None = None,
         slow: bool = False,
     ) -> JsonObject:
         """Return the JSON object of the response, {} for an empty body.
 
-        `slow` waits minutes for the response.
+        The request has a JSON `body`, a `form`, the content of a `file`, or none of them. A form, a
+        file and `slow` give the server up to an hour to respond.
         """
-        timeout = _QUICK if form is None else _NO_TOTAL
-        if slow:
-            timeout = _SLOW
+        data = form if file is None else _file_chunks(file)
+        timeout = _SLOW if slow or data is not None else _QUICK
         async with self._request(
-            method, path, query=query, body=body, data=form, timeout=timeout
+            method, path, query=query, body=body, data=data, timeout=timeout
         ) as response:
             text = await response.text(errors="replace")
         if not text.strip():
@@ -198,8 +201,10 @@ class Transport:
         ) as response:
             return await response.read()
 
-    async def download(self, url: str, target: Path, name: str, *, method: str = "GET") -> Path:
-        """Write the response body of `url` to the file `target`.
+    async def download(
+        self, url: str, target: Path, name: str, *, method: str = "GET", slow: bool = False
+    ) -> Path:
+        """Write the response body of `url` to the file `target`. `slow` is as in `call`.
 
         If `target` is a folder, the file gets the last part of `name`. The file appears when it is
         complete. Return its path. Raise InvalidRequest if that part is not a file name, the folder
@@ -215,7 +220,7 @@ class Transport:
         file = await asyncio.to_thread(temporary.open, "xb")
         try:
             with name_full_disk(target), file:
-                async for chunk in self.chunks(url, method=method):
+                async for chunk in self.chunks(url, method=method, slow=slow):
                     await asyncio.to_thread(file.write, chunk)
             await asyncio.to_thread(temporary.replace, target)
         finally:
@@ -223,7 +228,7 @@ class Transport:
         return target
 
     async def chunks(
-        self, url: str, *, start: int = 0, method: str = "GET"
+        self, url: str, *, start: int = 0, method: str = "GET", slow: bool = False
     ) -> AsyncIterator[bytes]:
         """Yield the response body of `url` from byte `start` on.
 
@@ -231,7 +236,8 @@ class Transport:
         """
         headers = {"Range": f"bytes={start}-"} if start else {}
         try:
-            async with self._request(method, url, headers=headers, timeout=_NO_TOTAL) as response:
+            timeout = _SLOW if slow else _NO_TOTAL
+            async with self._request(method, url, headers=headers, timeout=timeout) as response:
                 # a server that ignores Range sends everything: skip what the caller has
                 skip = 0 if response.status == _PARTIAL else start
                 async for chunk in response.content.iter_chunked(_CHUNK):
@@ -255,12 +261,13 @@ class Transport:
         data: aiohttp.FormData | bytes | AsyncIterator[bytes] | None = None,
         timeout: aiohttp.ClientTimeout = _QUICK,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = self.url.join(URL(self._prefix + path if path.startswith("/") else path))
+        url = self._absolute(path)
         if query:
             url = url.with_query(query)
         # an answer may name any URL, and the credentials are for this server only
         sent = dict(headers or {})
-        if url.origin() == self.url.origin():
+        is_own = url.origin() == self.url.origin()
+        if is_own:
             sent |= self._authorization
             if self.url.user is not None:
                 url = url.with_user(self.url.user).with_password(self.url.password)
@@ -275,6 +282,10 @@ class Transport:
                     raise _error_of(response.status, await response.text(errors="replace"), url)
                 yield response
         except aiohttp.ClientConnectorError as error:
+            if not is_own:
+                raise ClientError(
+                    f"no server answers at {url.origin()}, to which an answer of {self._name} leads"
+                ) from error
             raise ClientError(
                 f"no server answers at {self._name}; start one with 'wesemu serve', or name "
                 "another with --server or WESEMU_SERVER"
@@ -288,6 +299,18 @@ class Transport:
             raise ClientError(
                 f"the connection to {self._name} failed: {network_reason(error)}"
             ) from error
+
+    def _absolute(self, path: str) -> URL:
+        """Return the URL of a path, or of an URL in an answer. Raise ClientError if it has none."""
+        try:
+            url = URL(self._prefix + path if path.startswith("/") else path)
+            if path.startswith("/") or (url.scheme in ("http", "https") and url.host):
+                return self.url.join(url)
+        except ValueError:
+            pass
+        raise ClientError(
+            f"an answer of {self._name} names the address {path[:200]!r}, which is no http URL"
+        )
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:

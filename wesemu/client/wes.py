@@ -218,7 +218,7 @@ class WesOperations:
             "from_scratch": from_scratch,
             "dry_run": dry_run,
         }
-        return await self._transport.call("POST", f"{_path(run_id)}/resume", body=body)
+        return await self._transport.call("POST", f"{_path(run_id)}/resume", body=body, slow=True)
 
     async def runs(self, *, limit: int | None = None) -> list[RunLine]:
         """ListRuns, newest first. Read the pages that `limit` needs, or all for None."""
@@ -275,7 +275,7 @@ class WesOperations:
         `outputs` selects the outputs that the ZIP contains: "small", "all" or "none".
         """
         url = f"{_path(run_id)}/ro-crate?outputs={quote(outputs, safe='')}"
-        return await self._transport.download(url, target, f"{run_id}.crate.zip")
+        return await self._transport.download(url, target, f"{run_id}.crate.zip", slow=True)
 
     async def download(self, output: Output, target: Path) -> Path:
         """Write an output to the file `target`, or into the folder `target`. Return the file.
