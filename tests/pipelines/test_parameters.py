@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,18 @@ def test_the_names_asked_for_choose_the_formats(server: Server) -> None:
     urls = {each.name: each.url for each in plan.publications or ()}
     assert urls["bam_index"] == "oss://genes/out/a.cram.crai"
     assert urls["gvcf_index"] == "oss://genes/out/a.g.vcf.gz.tbi"
+
+
+def test_a_failure_is_described_although_an_input_is_gone(server: Server, tmp_path: Path) -> None:
+    bucket, workspace = tmp_path / "buckets" / "genes", Workspace(tmp_path / "runs" / "1")
+    workspace.work.mkdir(parents=True)
+    fault = {"message": f"{bucket}/b.fq and {bucket}/genome.fa are bad", "file": f"{bucket}/b.fq"}
+    (workspace.work / "input_error.json").write_text(json.dumps(fault))
+    (bucket / "a.fq").unlink()
+    run: Any = SimpleNamespace(request=RunRequest(workflow_url="mapping", params=GOOD))
+    failure = asyncio.run(server.bundled.describe_failure(run, workspace))
+    assert failure is not None
+    assert (failure.message, failure.file) == ("b.fq and oss://genes/genome.fa are bad", "b.fq")
 
 
 def test_the_index_of_long_contigs_is_csi(server: Server, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def _check_scheme(url: str, issuer: str) -> str:
 def _parse(content: bytes, place: str) -> JsonObject:
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise ValueError(f"{place} holds no JSON object")

@@ -451,10 +451,7 @@ def _buckets(root: Path) -> "Buckets":
 def _files(root: Path, location: str) -> list[tuple[str, int]]:
     bucket, _, key = location.removeprefix(_SCHEME).partition("/")
     buckets = _buckets(root)
-    if key:
-        top = buckets.existing(f"{_SCHEME}{bucket}/{key}")
-    else:
-        top = buckets.locate(bucket, "any").parent
+    top = buckets.existing(f"{_SCHEME}{bucket}/{key}") if key else buckets.folder(bucket)
     found = [top] if top.is_file() else sorted(_visible_files(top, root / bucket))
     return [
         (f"{_SCHEME}{path.relative_to(root).as_posix()}", path.stat().st_size) for path in found

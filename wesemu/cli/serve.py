@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.02
 _SHUTDOWN_SECONDS = 2.0
-"""Time for responses and threads to finish after the server stops."""
+"""Time for responses, threads and scripts to finish after the server stops."""
 
 
 def register(app: typer.Typer) -> None:
@@ -154,9 +154,10 @@ async def _serve(
         known = token or next(iter(settings.auth.tokens), "")
         variables = {"WESEMU_SERVER": url_of(listening), "WESEMU_TOKEN": known}
         await _run_scripts(scripts, variables, stopped)
-        app[STARTING].clear()
-        announced = True
-        await asyncio.to_thread(_announce, settings, listening, ready_file, token)
+        if not stopped.is_set():
+            app[STARTING].clear()
+            announced = True
+            await asyncio.to_thread(_announce, settings, listening, ready_file, token)
         await stopped.wait()
         from wesemu.cli.output import print_note
 
@@ -213,15 +214,23 @@ async def _run_scripts(
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not waiting.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            await waiting
+            await _end_script(process.pid, waiting)
             return
         if process.returncode:
             raise CommandRefused(
                 f"the init script {script} ended with status {process.returncode}",
                 ExitStatus.MACHINE,
             )
+
+
+async def _end_script(group: int, waiting: "asyncio.Task[int]") -> None:
+    """Send SIGTERM to the process group of a script, and SIGKILL if that does not end it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+        await asyncio.wait({waiting}, timeout=_SHUTDOWN_SECONDS)
+        if waiting.done():
+            return
 
 
 def _blocks_exit(thread: threading.Thread) -> bool:

@@ -387,12 +387,17 @@ def _read_yaml(text: str) -> object:
     class OnceEach(yaml.SafeLoader):
         """YAML's own loader keeps the last of two values of one key."""
 
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            repeated = [key for key in dict.fromkeys(keys) if keys.count(key) > 1]
-            if repeated and not any(key.tag.endswith(":merge") for key, _ in node.value):
-                raise ValueError(f"the key {repeated[0]!r} is given twice")
-            return super().construct_mapping(node, deep)
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            """Check the keys as they are written: the constructor adds those of merges (`<<`)."""
+            node: yaml.MappingNode = super().compose_mapping_node(anchor)
+            seen = set[str]()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                    continue
+                if key.value in seen:
+                    raise ValueError(f"the key {key.value!r} is given twice")
+                seen.add(key.value)
+            return node
 
     return yaml.load(text, OnceEach)  # noqa: S506  # a safe loader
 

@@ -95,7 +95,11 @@ def page(walk: KeyWalk, *, prefix: str, delimiter: str, after: str, limit: int) 
 def _sorted_entries(directory: str, base: str) -> list[tuple[str, os.DirEntry[str]]]:
     """Return (key, entry) pairs in key order; the key of a folder ends with `/`."""
     pairs = []
-    with os.scandir(directory) as entries:
+    try:
+        entries = os.scandir(directory)
+    except (FileNotFoundError, NotADirectoryError):  # removed or replaced meanwhile
+        return []
+    with entries:
         for entry in entries:
             slash = "/" if entry.is_dir(follow_symlinks=False) else ""
             key = f"{base}{entry.name}{slash}"

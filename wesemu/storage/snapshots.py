@@ -234,7 +234,7 @@ def _portable_record(path: Path) -> bytes:
     content = path.read_bytes()
     try:
         values = json.loads(content)
-        values["file"][-2:] = [0, 0]
+        values["file"][3:] = [0, 0]  # earlier versions saved no inodes
     except (ValueError, KeyError, TypeError):
         return content
     return json.dumps(values).encode()

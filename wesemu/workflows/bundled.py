@@ -6,6 +6,7 @@ The parts of this module are GPU support, the configuration of a run, tool setti
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from wesemu.engine_parameters import engines_own
-from wesemu.errors import InvalidRequest
+from wesemu.errors import InvalidRequest, WesemuError
 from wesemu.genomics.parabricks.preflight import choose_runtime, options_from
 from wesemu.genomics.ploidy import can_call
 from wesemu.genomics.reference_records import index_format, listed_index_format, may_need_csi
@@ -403,11 +404,15 @@ class BundledPipelines:
 
     def _describe_failure(self, run: Run, workspace: Workspace) -> RunFailure | None:
         def names() -> dict[Path, str]:
-            inputs = self._locations.inputs(parse_params(run.request))
-            files = _run_files(workspace)
-            names = _names(self._inputs.lanes(inputs.reads, files))
-            fasta = self._inputs.reference(inputs.reference, files)
-            return names if fasta is None else names | {fasta: inputs.reference.name}
+            names: dict[Path, str] = {}
+            # An input may have been removed meanwhile; the failure has another cause.
+            with suppress(WesemuError, OSError):
+                inputs = self._locations.inputs(parse_params(run.request))
+                files = _run_files(workspace)
+                if (fasta := self._inputs.reference(inputs.reference, files)) is not None:
+                    names[fasta] = inputs.reference.name
+                names |= _names(self._inputs.lanes(inputs.reads, files))
+            return names
 
         return input_failure(workspace.work, names) or gpu_failure(workspace.work)
 

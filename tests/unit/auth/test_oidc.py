@@ -310,6 +310,13 @@ async def test_keys_may_lie_elsewhere(issuer: Issuer, tmp_path: Path, how: str) 
     await checker.verifier.close()
 
 
+async def test_a_file_that_is_nested_too_deeply_is_reported(issuer: Issuer, tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text("[" * 100_000)
+    with unreachable("is not JSON"):
+        await TokenChecker(issuer, str(file)).owner()
+
+
 async def test_a_file_that_is_gone_is_reported(issuer: Issuer, tmp_path: Path) -> None:
     with unreachable(r"nowhere\.json"):
         await TokenChecker(issuer, str(tmp_path / "nowhere.json")).owner()

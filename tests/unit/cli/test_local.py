@@ -207,6 +207,13 @@ def test_buckets_are_listed_as_json(wesemu, data: Path) -> None:
     assert json.loads(found.out) == [{"location": "oss://genes/in/a.txt", "size": 5}]
 
 
+def test_a_bucket_is_listed_whatever_links_are_in_it(wesemu, data: Path) -> None:
+    (data / "buckets/genes").mkdir(parents=True)
+    (data / "buckets/genes/any").symlink_to("/")
+    ended = wesemu("bucket", "ls", "oss://genes", "--data", data)
+    assert (ended.status, ended.out, ended.err) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     "target",
     [

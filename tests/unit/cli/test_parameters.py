@@ -26,8 +26,13 @@ def written(folder: Path, content: bytes) -> Path:
         (b'{"a": 1e-5, "b": 1E3}', {"a": 1e-5, "b": 1000.0}),  # text in YAML 1.1
         (b"{a: [1, 2]}", {"a": [1, 2]}),
         (b"a: &x [1]\nb: *x\n", {"a": [1], "b": [1]}),
+        (
+            b"a: {b: &b {<<: &c {depth: 1}, depth: 2}}\nd: {<<: *b, y: 3}\n",
+            {"a": {"b": {"depth": 2}}, "d": {"depth": 2, "y": 3}},
+        ),
+        (b"".join(b"k%d: 1\n" % i for i in range(2000)), {f"k{i}": 1 for i in range(2000)}),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_json_and_yaml_are_read(tmp_path: Path, content: bytes, values: object) -> None:
     assert parameters(written(tmp_path, content), []) == values
@@ -47,6 +52,7 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
         (b"\xff\xfea\0", "it is not UTF-8"),
         (b'{"a": 1, "a": 2}', "the key 'a' is given twice"),
         (b"a: 1\na: 2\n", "the key 'a' is given twice"),
+        (b"b: &b {a: 1}\nc: {<<: *b, x: 1, x: 2}\n", "the key 'x' is given twice"),
         (b'1: x\n"1": y\n', "the key '1' is given twice"),
         (b'{"a": NaN}', "NaN is not a finite number"),
         (b'{"a": 1e999}', "Out of range float"),
@@ -55,7 +61,7 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
         (b"- " * 5000, "it is nested too deeply"),
         (b"a: &x [*x]\n", "Circular reference"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_cannot_be_parameters_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(CommandRefused, match=reason) as refused:

@@ -1,14 +1,24 @@
-"""Addresses on which the server may listen."""
+"""Addresses on which the server may listen, and the scripts that it runs first."""
 
+import asyncio
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.waiting import eventually, soon
 
+from wesemu.cli import serve
 from wesemu.cli.output import CommandRefused, ExitStatus
-from wesemu.cli.serve import is_loopback, listen, listen_on_port, require_credentials
+from wesemu.cli.serve import (
+    _run_scripts,
+    is_loopback,
+    listen,
+    listen_on_port,
+    require_credentials,
+)
 from wesemu.settings import AuthSettings, Settings
 
 
@@ -63,6 +73,38 @@ def test_a_missing_folder_of_scripts_ends_the_server(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == ExitStatus.USAGE
     assert done.stderr == "wesemu: --init: there is no folder missing\n"
+
+
+def program(folder: Path, text: str) -> Path:
+    file = folder / "init" / "script"
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_a_server_that_is_stopped_during_its_scripts_says_nothing(tmp_path: Path) -> None:
+    script = program(tmp_path, "kill -TERM $PPID; exec sleep 60")
+    command = [sys.executable, "-m", "wesemu.cli", "serve", "--port", "0", "--init", script.parent]
+    command += ["--ready-file", "ready"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.endswith("stopping; press Ctrl-C again to stop at once\n")
+    assert not (tmp_path / "ready").exists()
+
+
+async def test_a_script_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(serve, "_SHUTDOWN_SECONDS", 0.1)
+    script = program(tmp_path, 'trap "" TERM; mkdir "$0.$$"; exec sleep 60')
+    stopped = asyncio.Event()
+    running = asyncio.create_task(_run_scripts([script], {}, stopped))
+    await eventually(lambda: any(script.parent.glob("script.*")))
+    stopped.set()
+    async with soon():
+        await running
+    (begun,) = script.parent.glob("script.*")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(int(begun.suffix[1:]), 0)
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Listings have every key once, in the order of its UTF-8 bytes, however they are paged."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -100,6 +101,16 @@ def test_links_are_listed_as_far_as_they_stay_in_the_bucket(
     (bucket / "gone").symlink_to("missing")
     (bucket / "round").symlink_to(".")
     assert keys_of(store) == ["a.bam", "same.bam"]
+
+
+def test_a_folder_may_be_removed_during_a_listing(bucket: Path, store: ObjectStore) -> None:
+    for name in ("a", "b/b", "c"):
+        (bucket / name).parent.mkdir(exist_ok=True)
+        (bucket / name).write_bytes(b"")
+    listed = store.all("genes")
+    assert next(listed).key == "a"
+    shutil.rmtree(bucket / "b")
+    assert [info.key for info in listed] == ["c"]
 
 
 def test_names_that_no_key_can_have_are_left_out(bucket: Path, store: ObjectStore) -> None:

@@ -19,6 +19,8 @@ from wesemu.runs.run_directory import Workspace
 from wesemu.runs.serialization import write_end, write_submission
 from wesemu.runs.sla import ServiceLevel
 from wesemu.storage import snapshots
+from wesemu.storage.object_records import ObjectRecord
+from wesemu.storage.objects import ObjectStore
 from wesemu.storage.snapshots import PathMarks, SnapshotCounts, SnapshotState
 
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
@@ -91,6 +93,22 @@ def test_a_snapshot_is_unpacked_with_the_paths_of_the_new_place(
     assert (run.outputs / "a").read_text() != f"at {root.root}"  # results stay as they are
     assert not run.work.exists()
     assert (root.buckets / "genes/a/b.txt").read_text() == "content"
+
+
+@pytest.mark.parametrize("saved", [3, 5])
+def test_objects_keep_their_records(tmp_path: Path, saved: int) -> None:
+    data = filled(tmp_path / "data")
+    store = ObjectStore(data.buckets, None)
+    with store.new_upload("genes") as upload:
+        upload.write(b"x")
+        put = store.put("genes", "x", upload, ObjectRecord(etag=upload.finish().etag))
+    (record,) = (data.buckets / "genes/.wesemu/records").rglob("*.json")
+    content = json.loads(record.read_bytes())
+    record.write_text(json.dumps(content | {"file": content["file"][:saved]}))
+    state = SnapshotState(NOW, 2.0, None, tuple(IDS))
+    snapshots.save(data, marks(data.root), tmp_path / "file", state)
+    unpacked((tmp_path / "file").read_bytes(), tmp_path)
+    assert ObjectStore(tmp_path / "unpacked/buckets", None).find("genes", "x") == put
 
 
 def test_two_snapshots_of_one_state_are_the_same(tmp_path: Path) -> None:
