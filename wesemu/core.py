@@ -103,6 +103,7 @@ async def open_core(
     data = DataDirectory(await asyncio.to_thread(settings.data.resolve))
     await asyncio.to_thread(data.create, adopt=settings.adopt_data)
     opening.enter_context(data.lock())
+    await asyncio.to_thread(data.clean_up)
     seed = await asyncio.to_thread(read_seed, settings.seed) if settings.seed else None
     if seed is not None:
         await asyncio.to_thread(data.seed_secret, seed.digest, SEED_START)
@@ -133,6 +134,7 @@ async def open_core(
         tools=partial(resolve, settings.tools),
         lease=SystemLeases(data.leases).lease,
     )
+    await asyncio.to_thread(references.clean_up)
     if seed is not None:
         known = await asyncio.to_thread(references.names)
         for name, fasta in seed.missing_references(known).items():

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from wesemu.util.text import failure_reason
 
 FASTA = "genome.fa"
 _STAMP = "genome.json"
+_BUILD = ".build-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALIASES = (("hg19", "hs37d5"),)
 
@@ -196,6 +197,13 @@ class ReferenceStore:
             alternates = sum(contig.alternate for contig in read_contigs(str(fasta)))
         return ReferenceSummary(name, fasta, sequences, alternates, tuple(indexes))
 
+    def clean_up(self) -> None:
+        """Remove builds that a crash interrupted, but not those of processes that still run."""
+        for folder in (self._root, self._cached):
+            for build in folder.glob(f"{_BUILD}*"):
+                with suppress(OSError), _locked_folder(build, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    shutil.rmtree(build)
+
     def close(self) -> None:
         """Kill running indexers. Idempotent; later builds raise `SystemFault`."""
         self._closed.set()
@@ -240,15 +248,15 @@ class ReferenceStore:
 
         Files that both indexes share are not replaced, because runs may be reading them.
         """
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=fasta.parent.parent) as temporary:
-            copy = Path(temporary) / FASTA
+        with _build_folder(fasta.parent.parent) as temporary:
+            copy = temporary / FASTA
             copy.symlink_to(fasta.resolve())
             if indexer == "bwa-mem3" and index_fault(str(fasta)) is None:
                 # bwa-mem3's index is made from bwa's files, and does not change them
                 for suffix in SUFFIXES:
                     Path(f"{copy}{suffix}").symlink_to(f"{fasta.resolve()}{suffix}")
             self._index(copy, source, indexer)
-            _sync_all(Path(temporary))
+            _sync_all(temporary)
             for suffix in SUFFIXES_OF[indexer]:
                 if suffix not in SHARED_SUFFIXES:
                     Path(f"{copy}{suffix}").rename(f"{fasta}{suffix}")
@@ -262,8 +270,8 @@ class ReferenceStore:
         by one, the stamp last.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as temporary:
-            built = Path(temporary) / folder.name
+        with _build_folder(folder.parent) as temporary:
+            built = temporary / folder.name
             built.mkdir()
             fasta = built / FASTA
             copy(source, fasta, facts)
@@ -279,7 +287,7 @@ class ReferenceStore:
                 _sync(folder)
             else:
                 if folder.exists():
-                    folder.rename(Path(temporary) / "replaced")
+                    folder.rename(temporary / "replaced")
                 built.rename(folder)
         self._records.record_built(folder / FASTA, facts, indexer)
 
@@ -321,6 +329,26 @@ class ReferenceStore:
         if child.returncode:
             reason = failure_reason(stderr.replace(str(fasta), source)) or "no reason given"
             raise SystemFault(f"{source} cannot be indexed: {reason}")
+
+
+@contextmanager
+def _build_folder(parent: Path) -> Iterator[Path]:
+    """Yield a temporary folder. Its lock keeps `clean_up` of other processes from removing it."""
+    with tempfile.TemporaryDirectory(prefix=_BUILD, dir=parent) as temporary:
+        folder = Path(temporary)
+        with _locked_folder(folder, fcntl.LOCK_EX):
+            yield folder
+
+
+@contextmanager
+def _locked_folder(folder: Path, operation: int) -> Iterator[None]:
+    """Lock a folder. Raises BlockingIOError with LOCK_NB if another process has the lock."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, operation)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _only_fasta(folder: Path) -> Path | None:

@@ -42,6 +42,9 @@ _MADE_BY_HAND = frozenset(
 """Entries that a new data directory may contain: buckets and references that a user prepared, and
 files that file systems create in the top folder of a disk."""
 
+INCOMING_PREFIX = "incoming-"
+"""Names of the folders in the cache that receive uploads begin so."""
+
 _NAMES_SHOWN = 3
 _LONGEST_INDEX_PATH = 504
 """Bytes. SQLite opens no longer paths: it has 512 for the path and the suffix of its journal."""
@@ -137,6 +140,11 @@ class DataDirectory:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self.root.mkdir(mode=0o700)
+
+    def clean_up(self) -> None:
+        """Remove what an earlier server was receiving when it was killed. Needs the lock."""
+        for folder in self.cache.glob(f"{INCOMING_PREFIX}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _is_of_an_earlier_version(self) -> bool:
         """Return whether a version without the mark file left an index, or a secret and a lock."""

@@ -1,18 +1,23 @@
 """`/_wesemu/references`: adding, listing and removing references."""
 
 import asyncio
+import fcntl
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from api.admin.conftest import Client, Control
 from api.test_verbs import wesemu
+from pytest_aiohttp import AiohttpClient
 
+from wesemu.app import create_app
 from wesemu.client import AsyncClient, ClientError
 from wesemu.genomics.reference import ReferenceStore
+from wesemu.runs.clock import ManualClock
 from wesemu.settings import Settings
 
 __all__ = ["wesemu"]
@@ -162,3 +167,21 @@ async def test_the_entry_of_a_failed_reference_is_removed(client: Client, contro
     response = await client.delete("/_wesemu/references/bad")
     assert (await response.json())["references"] == []
     assert (await client.delete("/_wesemu/references/bad")).status == 404
+
+
+async def test_a_server_removes_what_an_earlier_one_left_when_it_was_killed(
+    aiohttp_client: AiohttpClient, settings: Settings, clock: ManualClock
+) -> None:
+    incoming = settings.data / "cache" / "incoming-abc"
+    builds = [settings.data / "references" / f".build-{name}" for name in ("dead", "live")]
+    for folder in (incoming, *builds):
+        folder.mkdir(parents=True)
+        (folder / "genome.fa").write_text(">a\nACGT\n")
+    handle = os.open(builds[1], os.O_RDONLY)  # as `wesemu reference add` in another process
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        await aiohttp_client(await create_app(settings, clock=clock, engines=[]))
+        assert not incoming.exists()
+        assert [build.exists() for build in builds] == [False, True]
+    finally:
+        os.close(handle)

@@ -17,7 +17,7 @@ from wesemu.api.admin.controls import ResetHandlers
 from wesemu.api.admin.routes import answer, read, read_nothing
 from wesemu.api.base import single_values
 from wesemu.errors import Conflict, InvalidRequest, WesemuError
-from wesemu.runs.data_directory import DataDirectory
+from wesemu.runs.data_directory import INCOMING_PREFIX, DataDirectory
 from wesemu.runs.disk_full import room_for_files, too_little_room
 from wesemu.storage import snapshots
 from wesemu.storage.buckets import Buckets
@@ -26,18 +26,21 @@ from wesemu.storage.snapshots import PathMarks, SnapshotCounts, SnapshotState
 log = structlog.get_logger("wesemu.references")
 
 _CHUNK = 1 << 20
-_PREFIX = "incoming-"
 _MAPPERS = ("bwa", "bwa-mem2", "bwa-mem3")
 
 
 @asynccontextmanager
 async def _temporary_folder(data: DataDirectory) -> AsyncIterator[Path]:
     """Yield a new folder on the disk of the data directory, and delete it afterwards."""
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=data.cache))
+    folder = await asyncio.to_thread(_new_folder, data)
     try:
         yield folder
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _new_folder(data: DataDirectory) -> Path:
+    return Path(tempfile.mkdtemp(prefix=INCOMING_PREFIX, dir=data.cache))
 
 
 async def _receive_body(
@@ -215,9 +218,7 @@ class ReferenceHandlers:
         if mapper not in _MAPPERS:
             raise InvalidRequest(f"mapper must be one of {', '.join(_MAPPERS)}", field="mapper")
         with self._reserved(values["name"], "receiving") as report:
-            folder = Path(
-                await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=self._data.cache)
-            )
+            folder = await asyncio.to_thread(_new_folder, self._data)
             fasta = folder / f"{report.name}.fa"
 
             def received(size: int) -> None:
@@ -271,7 +272,7 @@ class ReferenceHandlers:
     ) -> None:
         """Index a reference. A failure stays in the list until the name is used again."""
         try:
-            await asyncio.to_thread(self._references.add, report.name, fasta, mapper)
+            await asyncio.to_thread(self._add_file, report.name, fasta, mapper, folder)
         except WesemuError as error:
             report.state, report.error = "failed", error.message.replace(f"{fasta.parent}/", "")
         except OSError as error:
@@ -281,10 +282,15 @@ class ReferenceHandlers:
             log.exception("internal error", name=report.name)
         else:
             del self._adding[report.name]
+        log.info("reference added", name=report.name, state=report.state, reason=report.error)
+
+    def _add_file(self, name: str, fasta: Path, mapper: str, folder: Path | None) -> None:
+        """Index a FASTA, then remove its `folder`: not earlier, also if the server shuts down."""
+        try:
+            self._references.add(name, fasta, mapper)
         finally:
             if folder is not None:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        log.info("reference added", name=report.name, state=report.state, reason=report.error)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _registered(self) -> list[models.ReferenceReport]:
         reports = []
