@@ -11,6 +11,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line with the arguments of this process and exit with its status."""
     take_interrupts()
+    end_cleanly()
     open_streams()
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - pathlib raises RuntimeError
         os.environ["HOME"] = "/"  # as docker does for a user without an entry in /etc/passwd
@@ -20,6 +21,29 @@ def main() -> None:
         execute()
     except KeyboardInterrupt:  # during the imports; later, typer exits with the same status
         sys.exit(_INTERRUPTED)
+    except Ended as ended:  # end by the signal, as without a handler
+        signal.signal(ended.number, signal.SIG_DFL)
+        signal.raise_signal(ended.number)
+
+
+class Ended(SystemExit):
+    """A signal ends this process. Each `finally` removes its temporary files first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+def end_cleanly() -> None:
+    """Raise Ended in the main thread on SIGTERM and SIGHUP, unless they are ignored (nohup)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_DFL)  # another one ends the process at once
+    raise Ended(number)
 
 
 def take_interrupts() -> None:

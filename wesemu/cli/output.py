@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import select
 import shutil
 import sys
 import textwrap
@@ -77,6 +78,21 @@ def describe_os_error(error: OSError) -> str | None:
     if error.errno is None or (error.filename is None and error.errno not in _OF_THE_MACHINE):
         return None
     return os_sentence(error)
+
+
+def check_output() -> None:
+    """Raise BrokenPipeError if the reader of standard output has ended, as in `| head -1`.
+
+    Verbs that wait for more data call it: otherwise only their next write would fail.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file, such as in a notebook
+        return
+    poll = select.poll()
+    poll.register(number, 0)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 # --- flags that several verbs share ---

@@ -17,6 +17,7 @@ from wesemu.cli.output import (
     CommandRefused,
     ExitStatus,
     StreamSanitizer,
+    check_output,
     print_note,
     progress_display,
     sanitize,
@@ -220,6 +221,7 @@ async def follow_log(client: AsyncClient, run_id: str, *, to_the_end: bool) -> N
         if run.state.ended or not to_the_end:
             break
         await asyncio.sleep(_PAUSE_SECONDS)
+        check_output()
     sys.stdout.write(text.end())
     for task in run.tasks:
         if task.exit_code and (log := await _text(client, task.stderr)):

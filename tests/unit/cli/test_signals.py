@@ -1,13 +1,20 @@
-"""An ignored SIGINT, as `command &` in a script leaves it, is not inherited."""
+"""Signals and the end of the reader of standard output.
 
+An ignored SIGINT, as `command &` in a script leaves it, is not inherited.
+"""
+
+import io
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from wesemu.cli import take_interrupts
+from wesemu.cli.output import check_output
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +79,35 @@ def test_an_interrupt_during_the_imports_has_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_a_verb_that_is_ended_leaves_no_partial_file(tmp_path: Path) -> None:
+    program = (
+        "import shutil, signal, sys\n"
+        "from wesemu.cli import main\n"
+        "def ended(source, target):\n"
+        "    target.touch()\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "shutil.copyfile = ended\n"
+        "main()"
+    )
+    (tmp_path / "reads.fq").touch()
+    command = [sys.executable, "-c", program, "bucket", "cp", "reads.fq", "oss://genes/reads.fq"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, b"", b"")
+    folder = tmp_path / ".wesemu" / "buckets" / "genes"
+    assert (folder.is_dir(), [*folder.iterdir()]) == (True, [])
+
+
+def test_a_verb_that_waits_notices_that_its_reader_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        check_output()
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            check_output()
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    check_output()
