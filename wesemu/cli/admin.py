@@ -374,7 +374,7 @@ def _print_clock(reading: "ClockReading", *, as_json: bool) -> None:
     if as_json:
         print_json(reading.raw)
         return
-    row = (reading.now, reading.wall, f"{reading.speed:g}", reading.pace)
+    row = (reading.now, reading.wall, f"{reading.speed:.15g}", reading.pace)
     print_table(("EMULATED TIME", "REAL TIME", "SPEED", "PACE"), [row])
 
 

@@ -52,8 +52,8 @@ class MachineFacts:
 async def page(machine: MachineFacts, owner: Owner) -> WebPage:
     """Return the page of node and queue. Runs of other owners have no name and no id."""
     store, node = machine.store, machine.node
-    tickets = sorted(await asyncio.to_thread(machine.tickets), key=lambda each: not each.held)
-    runs = await store.statistics.by_sequence(ticket.age for ticket in tickets[:_MOST_LEASES])
+    tickets = await asyncio.to_thread(machine.tickets)
+    runs = await store.statistics.by_sequence(ticket.age for ticket in tickets)
     holders = {sequence: _name(run, owner) for sequence, run in runs.items()}
     queued = await store.queue.first(_MOST_QUEUED)
     history = await store.statistics.leased_cores(_HISTORY_TASKS)

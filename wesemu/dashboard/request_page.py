@@ -98,7 +98,8 @@ def _engine_parameters(asked: RunRequest) -> dict[str, str]:
 def _fetch(run: Run, names: Sequence[str], url: str, *, closed: bool) -> str:
     words = ["curl -fsSg --create-dirs" + (f" {_AUTHORIZATION}" if closed else "")]
     words += [
-        f"-o {shlex.quote(_local(name))} {url}/ui/runs/{run.id}/attachments/{quote(name)}"
+        f"-o {shlex.quote(_local(name))} "
+        + shlex.quote(f"{url}/ui/runs/{run.id}/attachments/{quote(name)}")
         for name in names
     ]
     return _JOINED.join(words)
@@ -114,7 +115,9 @@ def _curl(asked: RunRequest, names: Sequence[str], url: str, *, closed: bool) ->
         "tags": _json(asked.tags),
         **{name: text_of(asked.echo[name]) for name in ECHOED if name in asked.echo},
     }
-    words = [f"curl {url}/ga4gh/wes/v1/runs"] + ([_AUTHORIZATION] if closed else [])
+    words = [f"curl {shlex.quote(f'{url}/ga4gh/wes/v1/runs')}"] + (
+        [_AUTHORIZATION] if closed else []
+    )
     # --form-string: -F would read the file of a value that begins with "@"
     words += [
         f"--form-string {shlex.quote(f'{name}={value}')}" for name, value in fields.items() if value

@@ -51,7 +51,7 @@ class Filter:
             "contig": self.contig,
             "start": str(self.start) if self.start else "",
             "kind": self.kind,
-            "quality": f"{self.quality:g}" if self.quality else "",
+            "quality": f"{self.quality:.15g}" if self.quality else "",
         }
         query = urlencode({name: value for name, value in (values | changed).items() if value})
         return f"/ui/runs/{run.id}/variants?{query}"

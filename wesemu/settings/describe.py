@@ -78,7 +78,7 @@ def to_toml(value: object) -> str:
         case int() | Decimal():
             return str(value)
         case float():
-            return f"{value:g}"
+            return f"{value:.15g}"  # `repr` would write 75.0
         case SecretStr():
             return '"…"' if value.get_secret_value() else '""'
         case BaseModel():

@@ -9,6 +9,7 @@ import pytest
 from api.dashboard.conftest import LOCAL, Client, Read, Submit
 from support.leases import release
 
+from wesemu.dashboard import node
 from wesemu.dashboard.node import _history
 from wesemu.engines.leases import LeaseClient, LeasesClosed
 from wesemu.runs.model import Owner, Resources, Run, RunState
@@ -74,6 +75,32 @@ async def test_gpus_leases_and_queue_name_their_runs_and_reasons(
     ]
     assert "H200" in text
     assert other["reason"] in text
+
+
+async def test_leases_have_names_also_if_there_are_more_than_the_page_shows(
+    read: Read,
+    submit: Submit,
+    runs: RunService,
+    settings: Settings,
+    engine: ScriptedEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(node, "_MOST_LEASES", 1)
+    holders = [await running(submit, runs), await submit(wait=False)]
+    clients = [await client_of(settings, run) for run in holders]
+    leases = [
+        await asyncio.to_thread(client.take, Resources(cores=1, memory_mb=100, gpus=1))
+        for client in clients
+    ]
+    try:
+        page = json.loads(await read("/ui/node.json"))
+    finally:
+        for client, lease in zip(clients, leases, strict=True):
+            await release(lease)
+            client.close()
+        engine.release("gate")
+    assert [run["id"] for gpu in page["gpus"] for run in gpu["runs"]] == [run.id for run in holders]
+    assert (len(page["leases"]), page["left_out"]) == (1, 1)
 
 
 class TestOfTwoOwners:

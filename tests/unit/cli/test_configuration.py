@@ -74,6 +74,11 @@ def test_secrets_are_hidden(wesemu, monkeypatch) -> None:
     assert "very-secret" not in wesemu("config", "explain", "auth.admin_token").out
 
 
+def test_numbers_are_shown_with_all_their_digits(wesemu, monkeypatch) -> None:
+    monkeypatch.setenv("WESEMU_CLOCK__SPEED", "12345.678")
+    assert " 12345.678 (WESEMU_CLOCK__SPEED)" in wesemu("config", "explain", "clock.speed").out
+
+
 def test_init_writes_all_settings_as_comments(wesemu) -> None:
     assert wesemu("config", "init").status == 0
     text = Path("wesemu.toml").read_text()
