@@ -3,7 +3,6 @@ connections, idle and stalled connections, and unreadable requests.
 """
 
 import asyncio
-import errno
 import ipaddress
 import re
 import resource
@@ -19,6 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from wesemu.errors import OutOfFiles
+from wesemu.util.text import NO_FILES_ERRORS
 
 # Trusted proxies
 
@@ -188,7 +188,6 @@ _RESERVED = 256
 _FILES_A_CONNECTION = 3  # the socket, an object that is read, one that is written
 _HEAD = 2048
 _PAUSE_SECONDS = 60.0
-_NO_FILES = (errno.EMFILE, errno.ENFILE)
 
 _BUSY_BODY = b'{"error": "too many connections; try again", "status": 503}'
 _BUSY = (
@@ -414,7 +413,7 @@ def quiet_when_out_of_files(loop: asyncio.AbstractEventLoop) -> None:
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if not isinstance(error, OSError) or error.errno not in _NO_FILES:
+        if not isinstance(error, OSError) or error.errno not in NO_FILES_ERRORS:
             loop.default_exception_handler(context)
         elif loop.time() - warned[0] > _PAUSE_SECONDS:
             warned[0] = loop.time()

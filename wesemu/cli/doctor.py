@@ -28,7 +28,7 @@ class HealthCheck:
     """The result of one check. `source` is where `found` comes from, or the remedy.
 
     `ok` is False if runs need the thing and it is missing. `check` means that runs are possible,
-    but what was found may surprise the user.
+    but what was found may surprise the user. `absent`: an optional thing is not there.
     """
 
     name: str
@@ -36,15 +36,16 @@ class HealthCheck:
     source: str
     ok: bool = True
     check: bool = False
+    absent: bool = False
 
     @property
     def state(self) -> Literal["ok", "CHECK", "MISSING", "-"]:
-        """The state in the table; "-" for an optional thing that is not there."""
+        """The state in the table."""
         if not self.ok:
             return "MISSING"
         if self.check:
             return "CHECK"
-        return "-" if self.found.partition(":")[0] in ("-", "none") else "ok"
+        return "-" if self.absent else "ok"
 
 
 def register(app: typer.Typer) -> None:
@@ -143,15 +144,17 @@ def check_extras() -> Iterator[HealthCheck]:
         if found.ok:
             yield HealthCheck(f"extra {extra}", found.found, package)
         else:
-            yield HealthCheck(f"extra {extra}", "-", f"optional: pip install 'wesemu[{extra}]'")
+            remedy = f"optional: pip install 'wesemu[{extra}]'"
+            yield HealthCheck(f"extra {extra}", "-", remedy, absent=True)
 
 
 def _configuration() -> HealthCheck:
     file = configuration_file()
-    found = str(file.absolute()) if file.is_file() else "none"
+    present = file.is_file()
+    found = str(file.absolute()) if present else "none"
     variables = [name for name in sorted(os.environ) if name.startswith("WESEMU_")]
     source = f"variables: {', '.join(variables)}" if variables else "no variables"
-    return HealthCheck("configuration", found, source)
+    return HealthCheck("configuration", found, source, absent=not present)
 
 
 def _credentials(settings: "Settings") -> HealthCheck:
@@ -163,7 +166,7 @@ def _credentials(settings: "Settings") -> HealthCheck:
         "an admin token": auth.admin_token,
     }
     found = ", ".join(kind for kind, given in kinds.items() if given)
-    return HealthCheck("credentials", found or "none", "settings auth.*")
+    return HealthCheck("credentials", found or "none", "settings auth.*", absent=not found)
 
 
 def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck:
@@ -175,7 +178,7 @@ def _server(settings: "Settings", server: str, token: str | None) -> HealthCheck
         facts = call(server, token, lambda client: client.control.info())
     except CommandRefused as error:
         if error.status is ExitStatus.UNREACHABLE:
-            return HealthCheck("server", "-", error.message)
+            return HealthCheck("server", "-", error.message, absent=True)
         return HealthCheck("server", "refuses", f"{server}; {error.message}", check=True)
     data = str(facts.get("data", ""))
     same = Path(data).resolve() == settings.data
@@ -307,10 +310,11 @@ def _sandbox(settings: "Settings") -> HealthCheck:
     from wesemu.errors import EngineFault
 
     try:
-        kind = find_sandbox(settings).kind
+        choice = find_sandbox(settings)
     except EngineFault as fault:
         return HealthCheck("sandbox", "-", fault.message, ok=False)
-    return HealthCheck("sandbox", kind, "for users' own workflows")
+    absent = choice.sandbox is None
+    return HealthCheck("sandbox", choice.kind, "for users' own workflows", absent=absent)
 
 
 def _package(name: str) -> HealthCheck:

@@ -154,7 +154,7 @@ def check_parabricks(settings: ParabricksSettings, data: Path) -> Iterator[Healt
     place, found = choose_runtime(options)
     wanted = settings.runtime != "none" and (settings.runtime != "auto" or bool(settings.image))
     if place is None and not wanted:
-        yield HealthCheck("Parabricks", f"none: {found.text}", found.cure)
+        yield HealthCheck("Parabricks", f"none: {found.text}", found.cure, absent=True)
         return
     for each in parabricks_findings(options):
         ok, check = each.verdict != "refused", each.verdict == "unknown"

@@ -23,7 +23,7 @@ from typing import Annotated, Self
 import typer
 
 from wesemu.errors import InvalidRequest, SystemFault, WesemuError
-from wesemu.util.text import FULL_DISK_ERRORS, os_sentence
+from wesemu.util.text import FULL_DISK_ERRORS, NO_FILES_ERRORS, os_sentence
 
 # --- errors and exit statuses ---
 
@@ -63,7 +63,7 @@ def status_of(error: WesemuError) -> ExitStatus:
 _OF_THE_MACHINE = frozenset(
     {
         *(*FULL_DISK_ERRORS, errno.EFBIG, errno.EIO, errno.EROFS),
-        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+        *(*NO_FILES_ERRORS, errno.ENOMEM, errno.EAGAIN),
     }
 )
 """Errors that need no name of a file: a failed write or a failed fork has none."""

@@ -25,7 +25,7 @@ from wesemu.genomics.fastq_file import (
     open_gzip,
 )
 
-FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
+_SUFFIXES = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 
 BASES = b"ACGTRYSWKMBDHVN"
 """IUPAC letters for DNA."""
@@ -47,6 +47,11 @@ _HINTS = {
     "EFILPQJOZefilpqjoz*": "This looks like protein: give the DNA",
     "Xx": "Write N for masked bases",
 }
+
+
+def is_fasta_name(name: str) -> bool:
+    """Return whether a file of this name is a FASTA file, plain or as gzip. Ignores case."""
+    return name.lower().endswith(_SUFFIXES)
 
 
 class FastaFacts(NamedTuple):

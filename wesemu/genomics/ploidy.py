@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest
-from wesemu.genomics.regions import Interval, check_contigs, other_naming, rows
+from wesemu.genomics.regions import NUMBER, Interval, check_contigs, other_naming, rows
 
 DIPLOID = 2
 HIGHEST = 100
@@ -23,8 +23,6 @@ _ABLE: Mapping[str, tuple[int, bool]] = {
     "haplotypecaller": (2, False),
 }
 """By caller: the highest ploidy, and whether the caller takes a ploidy by region."""
-
-_NUMBER = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +126,14 @@ class PloidyFile:
         return Ploidy(default[-1] if default else DIPLOID, tuple(regions))
 
     def _line(self, number: int, fields: list[str]) -> _Line:
-        if len(fields) != 5 or not _NUMBER.fullmatch(fields[4]):
+        if len(fields) != 5 or not NUMBER.fullmatch(fields[4]):
             raise self._refused(
                 number, f"{' '.join(fields)[:60]!r} is not CHROM FROM TO SEX PLOIDY."
             )
         contig, start, end, sex, copies = fields
         if contig == start == end == "*":
             return _Line(None, sex, int(copies), number)
-        if not _NUMBER.fullmatch(start) or not _NUMBER.fullmatch(end) or int(start) < 1:
+        if not NUMBER.fullmatch(start) or not NUMBER.fullmatch(end) or int(start) < 1:
             raise self._refused(number, f"{start} and {end} are not positions, counted from 1.")
         if int(end) < int(start):
             raise self._refused(number, f"the region ends at {end}, before its start {start}.")

@@ -30,7 +30,7 @@ from wesemu.genomics.bwa_index import (
     read_contigs,
     read_fai,
 )
-from wesemu.genomics.fasta import FASTA_SUFFIXES, FastaFacts, copy
+from wesemu.genomics.fasta import FastaFacts, copy, is_fasta_name
 from wesemu.genomics.prepare_reference import indexed_in_place
 from wesemu.genomics.reference_records import (
     ReferenceRecords,
@@ -357,8 +357,8 @@ def _only_fasta(folder: Path) -> Path | None:
         return folder / FASTA
     if not folder.is_dir():
         return None
-    files = [path for path in folder.iterdir() if path.name.endswith(FASTA_SUFFIXES)]
-    plain = [path for path in files if path.suffix != ".gz"] or files
+    files = [path for path in folder.iterdir() if is_fasta_name(path.name)]
+    plain = [path for path in files if path.suffix.lower() != ".gz"] or files
     return plain[0] if len(plain) == 1 else None
 
 

@@ -13,7 +13,9 @@ from wesemu.errors import InputError
 from wesemu.genomics.bwa_index import read_fai
 from wesemu.genomics.compare import read_lines
 
-_NUMBER = re.compile(r"[0-9]{1,12}")
+NUMBER = re.compile(r"[0-9]{1,12}")
+"""A position, or a ploidy, in a file of regions."""
+
 _BLANKS = re.compile(r"[ \t]+")
 _SHOWN = 60
 
@@ -53,7 +55,7 @@ def _interval(fields: Sequence[str], line: int, name: str) -> Interval:
 
     if fields[0].startswith("@"):
         raise refuse("this is a Picard interval list; convert it to BED (contig, start, end).")
-    if len(fields) < 3 or not all(map(_NUMBER.fullmatch, fields[1:3])):
+    if len(fields) < 3 or not all(map(NUMBER.fullmatch, fields[1:3])):
         shown = " ".join(fields)[:_SHOWN]
         raise refuse(
             f"{shown!r} is not a BED interval; write contig, start (from 0) and end, with tabs."

@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 
 from wesemu.errors import AccessRefused, DiskFull, IndexLocked, OutOfFiles, SystemFault
-from wesemu.util.text import FULL_DISK_ERRORS, os_reason
+from wesemu.util.text import FULL_DISK_ERRORS, NO_FILES_ERRORS, os_reason
 
 log = structlog.get_logger("wesemu.room")
 
@@ -24,7 +24,6 @@ _AMPLE = 4 * _RESERVE
 LITTLE_DISK = 100 << 20
 """Bytes. With less free space in the data directory, the server is not ready."""
 
-_NO_FILES = (errno.EMFILE, errno.ENFILE)
 _CAUSES = 10
 _SCARCE = 1 << 20
 _RETRY_SECONDS = 5.0
@@ -94,7 +93,7 @@ def out_of_files(error: BaseException) -> OutOfFiles | None:
     for _ in range(_CAUSES):
         if isinstance(seen, OutOfFiles):
             return seen
-        if isinstance(seen, OSError) and seen.errno in _NO_FILES:
+        if isinstance(seen, OSError) and seen.errno in NO_FILES_ERRORS:
             return OutOfFiles(
                 "too many files are open in this server; try again, or raise its limit "
                 "(ulimit -n, LimitNOFILE=)"

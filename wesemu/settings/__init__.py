@@ -32,6 +32,7 @@ from wesemu.genomics.tools import check_commands
 from wesemu.node import NodeSettings
 from wesemu.runs.clock import FASTEST
 from wesemu.runs.model import Pacing
+from wesemu.storage.buckets import BUCKET_NAME
 from wesemu.storage.remote import RemoteBucketSettings
 from wesemu.util.text import is_host
 from wesemu.workflows.locations import InputSettings, SettingPath
@@ -369,7 +370,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
     remote_buckets: dict[
-        Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")], RemoteBucketSettings
+        Annotated[str, Field(pattern=f"^{BUCKET_NAME.pattern}$")], RemoteBucketSettings
     ] = Field(default_factory=dict)
     """Remote buckets by their local names; they take precedence over folders of the same name."""
     parabricks: ParabricksSettings = Field(default_factory=ParabricksSettings)

@@ -274,7 +274,7 @@ def _natural_order(folder: Path, path: Path) -> list[list[tuple[bool, int, str]]
 # Buckets and keys.
 
 SCHEME = "oss://"
-_BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _KEY_LIMIT = 1023
 _NAME_LIMIT = 255
 _NAMES_SHOWN = 10
@@ -297,7 +297,7 @@ class Buckets:
         return sorted(
             entry.name
             for entry in self._root.iterdir()
-            if _BUCKET_NAME.fullmatch(entry.name) and entry.is_dir()
+            if BUCKET_NAME.fullmatch(entry.name) and entry.is_dir()
         )
 
     def locate(self, bucket: str, key: str, *, field: str | None = None) -> Path:
@@ -363,7 +363,7 @@ class Buckets:
 
     def folder(self, bucket: str, *, field: str | None = None) -> Path:
         """Return the folder of a bucket. Raise BucketNameRefused, BucketNotFound."""
-        if not _BUCKET_NAME.fullmatch(bucket):
+        if not BUCKET_NAME.fullmatch(bucket):
             raise BucketNameRefused(
                 f"{_quoted(bucket)} is not a bucket name: 3 to 63 lower-case letters, digits and "
                 "hyphens, with a letter or digit at both ends",

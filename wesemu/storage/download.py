@@ -24,13 +24,17 @@ from wesemu.storage.checksums import SHA256, Checksum, stated_checksums
 from wesemu.storage.partial_download import ExpectedFile, PartialFile
 from wesemu.storage.remote import RETRIED, ByteCallback, Expected, Source, redacted_url
 from wesemu.storage.retry import DELAYS, Retry
-from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
+from wesemu.util.ssrf import (
+    MAX_REDIRECTS,
+    REDIRECT_STATUSES,
+    AddressGuard,
+    AddressRefused,
+    GuardedResolver,
+)
 
 _WRITE_SIZE = 1 << 20
-_MAX_REDIRECTS = 5
 _CONNECT_SECONDS = 15.0
 _MAX_RETRY_AFTER = 60.0
-_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _ADVICE = {
     301: "it is in another region: correct the bucket's region or endpoint",
     307: "it is in another region: correct the bucket's region or endpoint",
@@ -111,19 +115,15 @@ class HttpFetcher:
         """Open the source and follow redirects, each checked like the first address."""
         address = await source.address()
         url = URL(address, encoded=address.isascii())  # do not requote a signed URL
-        for _ in range(_MAX_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             async with self._request(source, url, headers) as response:
                 target = response.headers.get("Location")
                 # Only callers' addresses may redirect: signed URLs of settings do not.
-                if (
-                    response.status not in _REDIRECT_STATUSES
-                    or target is None
-                    or not source.guarded
-                ):
+                if response.status not in REDIRECT_STATUSES or target is None or not source.guarded:
                     yield response
                     return
             url = _redirect_target(source, url, target)
-        message = f"{source.display_name} redirects more than {_MAX_REDIRECTS} times"
+        message = f"{source.display_name} redirects more than {MAX_REDIRECTS} times"
         raise InputError(message, file=source.display_name)
 
     @asynccontextmanager

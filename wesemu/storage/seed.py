@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from wesemu.errors import InvalidRequest
-from wesemu.genomics.fasta import FASTA_SUFFIXES
+from wesemu.genomics.fasta import is_fasta_name
 from wesemu.storage.buckets import FOLDER, Buckets
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -100,7 +100,7 @@ def read_seed(folder: Path) -> Seed:
 
 
 def _is_fasta(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(FASTA_SUFFIXES)
+    return path.is_file() and is_fasta_name(path.name)
 
 
 def _reference_name(path: Path) -> str:

@@ -105,6 +105,11 @@ class AddressGuard:
         return any(address.version == net.version and address in net for net in self._networks)
 
 
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS = 5
+"""Fetchers follow redirects themselves, because each address has to be allowed."""
+
+
 class GuardedResolver(AbstractResolver):
     """Resolves names and checks all their addresses.
 

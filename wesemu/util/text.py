@@ -109,6 +109,7 @@ def os_sentence(error: OSError) -> str:
 
 
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+NO_FILES_ERRORS = (errno.EMFILE, errno.ENFILE)
 
 
 @contextmanager

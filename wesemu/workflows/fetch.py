@@ -25,12 +25,16 @@ from wesemu.errors import InvalidRequest
 from wesemu.provenance.redaction import redact_urls
 from wesemu.runs.model import FetchedFile, RunRequest
 from wesemu.runs.run_directory import RunDirectoryDraft, read_regular
-from wesemu.util.ssrf import AddressGuard, AddressRefused, GuardedResolver
+from wesemu.util.ssrf import (
+    MAX_REDIRECTS,
+    REDIRECT_STATUSES,
+    AddressGuard,
+    AddressRefused,
+    GuardedResolver,
+)
 from wesemu.util.text import json_reason, network_reason
 
 _TIMEOUT_SECONDS = 20.0
-_MAX_REDIRECTS = 5
-_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _MEBIBYTE = 1 << 20
 
 
@@ -71,19 +75,19 @@ class WorkflowWeb:
     async def _get(self, url: str, limit: int, accept: str) -> tuple[bytes, str]:
         """Follow redirects here, since each address has to be allowed."""
         current = url
-        for _ in range(_MAX_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             self._check(current)
             async with self._open_session().get(
                 current, allow_redirects=False, headers={"Accept": accept}
             ) as response:
-                if response.status not in _REDIRECT_STATUSES:
+                if response.status not in REDIRECT_STATUSES:
                     return await _content(response, url, limit), response.content_type
                 target = response.headers.get("Location", "")
             next_url = URL(current).join(URL(target))
             if URL(current).scheme == "https" and next_url.scheme != "https":
                 raise AddressRefused("it is redirected from https to another scheme")
             current = str(next_url)
-        raise AddressRefused(f"it is redirected more than {_MAX_REDIRECTS} times")
+        raise AddressRefused(f"it is redirected more than {MAX_REDIRECTS} times")
 
     def _check(self, url: str) -> None:
         self._guard.check(url)

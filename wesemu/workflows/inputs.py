@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wesemu.errors import InputError, InvalidRequest, ObjectNotFound, ReferenceNotFound, SystemFault
-from wesemu.genomics.fasta import FASTA_SUFFIXES
+from wesemu.genomics.fasta import is_fasta_name
 from wesemu.genomics.read_groups import (
     NamedFile,
     check_files_differ,
@@ -353,7 +353,7 @@ def _folder_lanes(pair: ReadPair, folder: Path, mates: list[tuple[Path, Path]]) 
 
 
 def _only_fasta(folder: Path, location: str) -> Path:
-    fastas = sorted(path for path in folder.iterdir() if path.name.lower().endswith(FASTA_SUFFIXES))
+    fastas = sorted(path for path in folder.iterdir() if is_fasta_name(path.name))
     if len(fastas) != 1:
         names = ", ".join(path.name for path in fastas[:5]) or "none"
         raise InvalidRequest(

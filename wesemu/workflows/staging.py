@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from wesemu.errors import InputError, ObjectNotFound, RemoteFault, WesemuError
-from wesemu.genomics.fasta import FASTA_SUFFIXES
+from wesemu.genomics.fasta import is_fasta_name
 from wesemu.genomics.reference_records import ALTERNATE_SUFFIXES, stems
 from wesemu.runs.ports import ProgressCallback
 from wesemu.storage.buckets import check_key, is_reads
@@ -106,7 +106,7 @@ class InputStager:
         names = [
             name
             for name in await remote.bucket.list_folder(remote.key)
-            if "/" not in name and name.lower().endswith(FASTA_SUFFIXES)
+            if "/" not in name and is_fasta_name(name)
         ]
         if len(names) > 1:
             shown = remote.display_name

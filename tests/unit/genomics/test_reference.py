@@ -59,6 +59,15 @@ def fasta(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_fasta_of_a_reference_may_have_a_name_in_capitals(
+    store: ReferenceStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "references" / "hg19"
+    folder.mkdir(parents=True)
+    (folder / "HG19.FASTA").touch()
+    assert store.find("hg19") == folder / "HG19.FASTA"
+
+
 def test_a_registered_reference_is_found_by_name_and_alias(store, fasta):
     path = store.add("HS37d5", fasta)
     assert store.names() == ["hs37d5"]

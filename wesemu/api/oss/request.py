@@ -15,8 +15,9 @@ from urllib.parse import unquote, unquote_plus
 
 from aiohttp import web
 
+from wesemu.storage.buckets import BUCKET_NAME
+
 PREFIX = "/oss"
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _SERVICE = re.compile(r"(s3-)?oss(-.*)?")
 _SCHEMES = ("OSS ", "OSS2 ", "OSS4-HMAC-SHA256 ")
 _CLIENTS = re.compile(r"aliyun-sdk-|alibabacloud-[a-z]+-sdk-v2|ossutil", re.IGNORECASE)
@@ -87,7 +88,7 @@ def bucket_of_host(request: web.Request) -> str:
     host = request.headers.get("Host", "").lower()
     name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
     bucket, _, rest = name.partition(".")
-    if not rest or _is_address(name) or not _BUCKET.fullmatch(bucket):
+    if not rest or _is_address(name) or not BUCKET_NAME.fullmatch(bucket):
         return ""
     is_endpoint = _SERVICE.fullmatch(bucket) and not _SERVICE.fullmatch(rest.partition(".")[0])
     return "" if is_endpoint else bucket
