@@ -4,6 +4,7 @@ GPUs come from NVIDIA's management library (NVML) or from the settings; `choose`
 tasks may lease.
 """
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +58,7 @@ class NodeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cores: int = Field(default=0, ge=0)
-    """Cores for all runs together; 0: all that this process may use."""
+    """Cores for all runs together; 0: all that this process and its container may use."""
 
     memory_mb: int = Field(default=0, ge=0)
     """MiB of memory for all runs together; 0: all of the machine or its container."""
@@ -355,10 +356,11 @@ _RUNS_PER_CORE = 2
 _RUN_MEMORY_MB = 256
 """Memory of the processes of a run, without its tasks."""
 
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+_CPU_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Files with the limits of a container: of cgroup v2, then of v1. The quota comes before the
+period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,19 +419,32 @@ def detect(
 
 
 def _cores() -> int:
-    """Return the number of cores that this process may use; a container may limit them."""
+    """Return the number of cores that this process may use, limited by the container (cgroup)."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    return min(cores, cpu_quota() or cores)
+
+
+def cpu_quota(cgroup: Path = _CGROUP) -> int | None:
+    """Return the cores of the container's quota (`docker run --cpus`), rounded up; None without."""
+    for names in _CPU_QUOTAS:
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if int(quota) > 0:
+                return math.ceil(int(quota) / int(period))
+        except (OSError, ValueError):  # not this version of cgroup, or "max"
+            continue
+    return None
 
 
 def _memory() -> int:
     """Return the bytes of memory, limited by the container (cgroup)."""
     total = int(psutil.virtual_memory().total)
-    for path in _CGROUP_LIMITS:
+    for name in _MEMORY_LIMITS:
         try:
-            total = min(total, int(path.read_text()))
+            total = min(total, int((_CGROUP / name).read_text()))
         except (OSError, ValueError):
             continue
     return total

@@ -1,9 +1,12 @@
 """The resources of this machine: detected, or from the settings."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 
 from wesemu.engines.lease_queue import devices_environment
-from wesemu.node import Gpu, GpuSettings, detect
+from wesemu.node import Gpu, GpuSettings, cpu_quota, detect
 from wesemu.runs.model import Resources
 from wesemu.settings import Settings
 
@@ -19,6 +22,28 @@ def test_what_is_not_declared_is_found() -> None:
     assert node.cores >= 1
     assert node.memory_mb > 0
     assert node.devices == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "400000 100000\n"}, 4),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "5000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_the_quota_of_a_container_limits_the_cores(
+    tmp_path: Path, files: Mapping[str, str], cores: int | None
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert cpu_quota(tmp_path) == cores
 
 
 @pytest.mark.parametrize(
