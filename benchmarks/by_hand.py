@@ -59,7 +59,8 @@ class HandMapping:
         """Call variants of the last `run`, index them and compute their statistics."""
         command = bcftools.shell
         self._bash(
-            f"{command} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f {fasta} out.bam |"
+            f"{command} mpileup -Ou -X illumina -F 0.1 -a AD,DP -d 100000 -L 1000000"
+            f" -f {fasta} out.bam |"
             f" {command} call -a GQ -m -v - -Oz -o calls.vcf.gz;"
             f" {command} index --tbi calls.vcf.gz;"
             f" {command} stats -s - calls.vcf.gz > variants.txt"

@@ -330,7 +330,8 @@ def call(tool: str, given: Words) -> None:
     bcftools = resolve().bcftools.shell
     for options, path in jobs:
         script = (
-            f'{bcftools} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f "$1" "$2" "${{@:4}}" |'
+            f"{bcftools} mpileup -Ou -X illumina -F 0.1 -a AD,DP -d 100000 -L 1000000"
+            f' -f "$1" "$2" "${{@:4}}" |'
             f" {bcftools} call --no-version --ploidy {ploidy} -a GQ -m {options}"
             f' {"-Oz" if path.endswith(".gz") else "-Ov"} -o "$3" -'
         )

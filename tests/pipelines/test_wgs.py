@@ -5,9 +5,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pysam
 import pytest
+from support.sample_s import SAMPLE_S, Pair, called
 
 from wesemu.genomics.compare import Comparison, compare
+from wesemu.genomics.simulate.genome import RandomSource
 
 
 def test_the_fixtures_variants_are_found(workflow, config, fixture_folder):
@@ -101,6 +104,37 @@ def test_a_genome_in_slices_gives_the_same_text(workflow, config):
         assert ".bed" not in text_of(sliced / "calls.g.vcf.gz")
         assert not (sliced / "slices").exists() or not list((sliced / "slices").iterdir())
         assert (sliced / f"{name}.tbi").exists() == name.endswith(".gz")
+
+
+def test_deep_reads_are_all_counted_and_show_their_indels(workflow, tmp_path):
+    """Of 1,100 reads at a base, bcftools's defaults would count 250, and find no indel."""
+    rng = RandomSource(7, 0)
+    reference = rng.bases(600)
+    changed = reference[:200] + "ACGT"[(("ACGT".index(reference[200])) + 1) % 4]
+    changed += reference[201:399] + reference[401:]  # a SNP at 201, a deletion of 400-401
+    pairs = []
+    for number in range(3300):
+        bases = (reference, changed)[number % 2]
+        size = 200 + rng.below(100)
+        start = rng.below(len(bases) - size)
+        fragment = bases[start : start + size]
+        backwards = fragment.translate(str.maketrans("ACGT", "TGCA"))[::-1]
+        pairs.append(Pair(f"p{number}", fragment[:100], backwards[:100]))
+    first, second = SAMPLE_S.write_reads(tmp_path, pairs=pairs)
+    (tmp_path / "ref.fa").write_text(f">mt\n{reference}\n")
+    results = workflow("wgs").succeed(
+        {
+            "reads": [{"first": str(first), "second": str(second)}],
+            "reference": str(tmp_path / "ref.fa"),
+            "markdup": False,
+        }
+    )
+    assert called(results / "calls.vcf.gz").keys() == {("mt", 201), ("mt", 399)}
+    with pysam.VariantFile(str(results / "calls.vcf.gz")) as records:
+        depths = [sum(record.samples[0]["AD"]) for record in records]
+    assert min(depths) > 1000
+    coverage = json.loads((results / "summary.json").read_text())["coverage"]
+    assert coverage["mean_depth"] == pytest.approx(6600 * 100 / 600, rel=0.01)
 
 
 def text_of(vcf: Path) -> str:

@@ -120,7 +120,7 @@ def _median_insert(rows: Sequence[Sequence[str]]) -> int | None:
 
 
 def _coverage(rows: Sequence[Sequence[str]], genome: int) -> Summary:
-    """Return depths from `samtools stats`, which counts duplicates; its last class is open."""
+    """Return depths from `samtools stats`, which counts duplicates."""
     depths = [(int(row[1]), int(row[2])) for row in rows]
     return {
         "genome_bases": genome,

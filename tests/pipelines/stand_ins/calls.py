@@ -39,7 +39,8 @@ def new_vcf(text: str) -> Path:
 def call(reference: Path, bam: Path, regions: Path | None, options: str, vcf: Path) -> None:
     within = f"-R {regions}" if regions else ""
     pipe(
-        f"{BCFTOOLS} mpileup -Ou -X illumina -F 0.1 -a AD,DP -f {reference} {bam} {within} |"
+        f"{BCFTOOLS} mpileup -Ou -X illumina -F 0.1 -a AD,DP -d 100000 -L 1000000"
+        f" -f {reference} {bam} {within} |"
         f" {BCFTOOLS} call -a GQ -m {options} -Oz -W=tbi -o {vcf} -"
     )
 

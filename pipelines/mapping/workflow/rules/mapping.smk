@@ -72,9 +72,11 @@ rule statistics:
         mapper=[MAPPED_BY.name, MAPPED_BY.version],
         note=["--note", MAPPED_BY.note] if MAPPED_BY.note else [],
         version=TOOLS.samtools.version,
+        # by default samtools counts all deeper bases as 1000 deep
+        depths="1,10000000,1",
     shell:
         "("
-        " {params.samtools} stats -@ {threads} {input.bam:q} |"
+        " {params.samtools} stats -@ {threads} -c {params.depths} {input.bam:q} |"
         " grep -v '^# The command line' | tee {output.stats:q} |"
         " {params.check} --bam {input.bam:q} --reference {input.reference:q}"
         " --counts {input.counts:q} --stats /dev/stdin"

@@ -86,7 +86,9 @@ BAM = "results/aligned.bam"
 WITH_READS = (
     ["--bam-index", BAM_INDEX] if config["caller"] in ("bcftools", "freebayes") else []
 )
-PILEUP = "mpileup -Ou -X illumina -F 0.1 -a AD,DP"
+# The defaults of -d and -L are 250 reads: deeper, mpileup drops the reads that begin last, so depths
+# and alleles are wrong, and the indels are missing.
+PILEUP = "mpileup -Ou -X illumina -F 0.1 -a AD,DP -d 100000 -L 1000000"
 
 
 # MiB of one call: the caller itself, and a contig, which bcftools and freebayes keep in memory.
