@@ -338,7 +338,7 @@ def _with_flags(message: str, flags: Mapping[str, str]) -> str:
     return re.sub(r"\b\w+\b", lambda word: flags.get(word[0], word[0]), message)
 
 
-async def targets(client: AsyncClient, limit: int | None = None) -> list[Target]:
+async def targets(client: AsyncClient, limit: int) -> list[Target]:
     """Return the runs of both APIs, newest first."""
     runs = await client.wes.runs(limit=limit)
     jobs = await client.ags.jobs(limit=limit)
@@ -347,6 +347,9 @@ async def targets(client: AsyncClient, limit: int | None = None) -> list[Target]
 
 
 LAST = "@last"
+
+_NEWEST = 100
+"""Runs in which `find` looks for a name first."""
 
 
 async def find(client: AsyncClient, text: str, *, whole: bool = False) -> Target:
@@ -360,7 +363,14 @@ async def find(client: AsyncClient, text: str, *, whole: bool = False) -> Target
         if not newest:
             raise CommandRefused("there are no runs yet")
         return newest[0]
-    return choose(await targets(client), text, whole=whole)
+    limit = _NEWEST
+    while True:
+        candidates = await targets(client, limit)
+        # Only one run has a complete name, so the runs before it need not be read.
+        is_found = any(text in target.names for target in candidates)
+        if is_found or len(candidates) < limit:
+            return choose(candidates, text, whole=whole)
+        limit *= 10
 
 
 def choose(candidates: Sequence[Target], text: str, *, whole: bool = False) -> Target:
