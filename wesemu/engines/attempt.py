@@ -118,7 +118,8 @@ class Attempt:
             lease.release()
 
     def note_command(self, command: str) -> None:
-        with (self.folder / "cmd").open("a") as file:
+        # A command may have names that are not UTF-8.
+        with (self.folder / "cmd").open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(command.rstrip("\n") + "\n")
 
     def begin(self, timestamp: datetime) -> None:

@@ -125,7 +125,8 @@ def read_pairs(folder: Path, *, field: str | None = None) -> list[tuple[Path, Pa
         _check_pair(folder, mates, field)
     if not pairs:
         raise InvalidRequest(
-            f"the folder {folder.name!r} holds no pairs of FASTQ files (…_1.fq.gz and …_2.fq.gz)",
+            f"the folder {folder.name!r} holds no pairs of FASTQ files (…_1.fq.gz and …_2.fq.gz)"
+            f"{_ignored_reads(folder)}",
             field=field,
         )
     return [(mates["1"], mates["2"]) for mates in pairs.values()]
@@ -249,6 +250,18 @@ def _check_pair(folder: Path, mates: Mapping[str, Path], field: str | None) -> N
 
 def _relative(folder: Path, path: Path) -> str:
     return repr(str(path.relative_to(folder)))
+
+
+def _ignored_reads(folder: Path) -> str:
+    """Return why `is_reads` rejects a FASTQ in the folder, as the end of a message."""
+    for path in sorted(folder.rglob("*")):
+        words = _WORD.findall(_without_suffix(path.name)) if _FASTQ.search(path.name) else []
+        for word in filter(_NO_PAIR.fullmatch, words):
+            return (
+                f"; {_relative(folder, path)} is ignored, because the word {word!r} marks reads "
+                "without a mate or of no sample: rename it, or name the two files"
+            )
+    return ""
 
 
 def _read_files(folder: Path) -> Iterator[Path]:

@@ -347,9 +347,17 @@ class RemoteBucket:
         return await self.call(key, lambda store, remote_key: store.head(remote_key))
 
     async def list_folder(self, folder: str) -> list[str]:
-        """Return the keys in a folder, relative to it; at most 10,000."""
+        """Return the keys in a folder, relative to it. Raise InputError for more than 10,000."""
         start = f"{folder.rstrip('/')}/"
-        keys = await self.call(start, lambda store, remote_key: store.keys(remote_key, _MAX_KEYS))
+        most = _MAX_KEYS + 1
+        keys = await self.call(start, lambda store, remote_key: store.keys(remote_key, most))
+        if len(keys) == most:
+            name = self.url(start)
+            raise InputError(
+                f"the folder {name} holds more than {_MAX_KEYS:,} objects; name the files, or put "
+                "the inputs into a folder of their own",
+                file=name,
+            )
         return [key.removeprefix(self._prefix + start) for key in keys if not key.endswith("/")]
 
     async def call(

@@ -1,5 +1,6 @@
 """Jobs keep their numbers over launches; attempts and progress continue."""
 
+import os
 from pathlib import Path
 from typing import TypeGuard
 
@@ -92,6 +93,14 @@ def test_ids_of_dependencies_are_those_of_all_launches(workspace: Workspace) -> 
     assert recorder.begin(step("first")).task.id == "4"
     second = recorder.begin(step("second", "first", "done by an earlier launch")).task
     assert (second.id, second.details.after) == ("5", ("4",))
+    recorder.event_log.close()
+
+
+def test_a_command_may_have_names_that_are_not_utf8(workspace: Workspace) -> None:
+    recorder = TaskRecorder(workspace, EventLog(workspace), [])
+    attempt = recorder.begin(step("a"))
+    attempt.note_command(os.fsdecode(b"cat caf\xe9"))
+    assert (attempt.folder / "cmd").read_bytes() == b"cat caf\xe9\n"
     recorder.event_log.close()
 
 

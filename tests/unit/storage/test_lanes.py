@@ -124,6 +124,10 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
         (("all.fq.gz",), r"'all.fq.gz' in 'sample' does not say which mate it is"),
         (("readme.txt",), r"the folder 'sample' holds no pairs of FASTQ files"),
         (("Undetermined_R1.fq", "Undetermined_R2.fq"), r"holds no pairs of FASTQ files"),
+        (
+            ("single-cell_R1.fq", "single-cell_R2.fq"),
+            r"'single-cell_R1.fq' is ignored, .* 'single'",
+        ),
         (("sample_R1.fq", "sample_2_R1.fq"), r"'sample_2_R1.fq' in 'sample' has no mate"),
         (("a_1_1.fq", "a_2_1.fq"), r"'a_1_1.fq' in 'sample' has no mate"),
         (("a_R1.fq", "a_R2.fq", "a_R3.fq"), r"'a_R3.fq' in 'sample' is a third read"),

@@ -14,6 +14,7 @@ from support.remote_buckets import SECRET, Side, settings_of
 
 from wesemu.composition import connector, remote_bucket
 from wesemu.errors import InputError, InvalidRequest, PermanentError, RemoteFault, TransientError
+from wesemu.storage import remote
 from wesemu.storage.cache import BlobCache, InputCache
 from wesemu.storage.checksums import find_crc64
 from wesemu.storage.download import HttpFetcher
@@ -261,6 +262,17 @@ async def test_folders_are_listed(side: Side, bucket: RemoteBucket) -> None:
     for key in ("lab/7/S1/L1/a_1.fq.gz", "lab/7/S1/b.txt", "lab/7/S10/no.fq", "S1/no.fq"):
         await asyncio.to_thread(side.put, key, b"reads")
     assert sorted(await bucket.list_folder("S1")) == ["L1/a_1.fq.gz", "b.txt"]
+
+
+async def test_a_folder_with_too_many_objects_is_refused(
+    side: Side, bucket: RemoteBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_MAX_KEYS", 2)
+    for number in range(3):
+        assert len(await bucket.list_folder("S1")) == number
+        await asyncio.to_thread(side.put, f"lab/7/S1/{number}", b"reads")
+    with pytest.raises(InputError, match=r"oss://genes/S1/ holds more than 2 objects"):
+        await bucket.list_folder("S1")
 
 
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/x", "a//b", "a/./b", "a\nb", ""])

@@ -194,7 +194,8 @@ def local_backend(tasks: TaskRecorder, share: Resources) -> type:
         def _run(self, logger: Logger, terminating: Callable[[], bool], command: str) -> int:
             _link_inputs(self.input_path_map)
             script = Path(self.host_dir, "command")
-            script.write_text(_exports(self.runtime_values.get("env", {})) + command)
+            text = _exports(self.runtime_values.get("env", {})) + command
+            script.write_text(text, encoding="utf-8", errors="surrogateescape")
             shell = shlex.split(self.cfg.get("task_runtime", "command_shell"))
             code = -1
             wanted = wanted_by(self.runtime_values, share)
