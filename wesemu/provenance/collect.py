@@ -245,9 +245,9 @@ def _texts(
             for number, (item, redacted_item) in enumerate(zip(value, redacted, strict=True)):
                 yield from _texts(item, redacted_item, (*path, str(number)))
         case dict(), dict():
-            for name, item in value.items():
-                redacted_name = redact_text(name)
-                yield from _texts(item, redacted[redacted_name], (*path, redacted_name))
+            pairs = zip(value.values(), redacted.items(), strict=True)
+            for item, (name, redacted_item) in pairs:
+                yield from _texts(item, redacted_item, (*path, name))
 
 
 def _results(

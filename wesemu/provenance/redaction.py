@@ -5,9 +5,10 @@ is removed rather than too little. Paths of URLs stay.
 """
 
 import re
+from collections import Counter
 from urllib.parse import unquote
 
-from wesemu.runs.model import JsonValue
+from wesemu.runs.model import JsonObject, JsonValue
 
 REDACTED = "REDACTED"
 """Replaces a credential."""
@@ -97,7 +98,8 @@ def redact_text(text: str) -> str:
 def redact(value: JsonValue) -> JsonValue:
     """Redact all texts in a JSON value, and values whose key names a secret.
 
-    Booleans, null and empty values stay.
+    Booleans, null and empty values stay. Lists keep their lengths, objects the order of their
+    members.
     """
     match value:
         case str():
@@ -105,9 +107,22 @@ def redact(value: JsonValue) -> JsonValue:
         case list():
             return [redact(item) for item in value]
         case dict():
-            return {redact_text(key): _redact_item(key, item) for key, item in value.items()}
+            return _redact_object(value)
         case _:
             return value
+
+
+def _redact_object(values: JsonObject) -> JsonObject:
+    """Redact names and values, in their order. Names that would become the same are numbered."""
+    redacted: JsonObject = {}
+    numbers: Counter[str] = Counter()
+    for key, item in values.items():
+        name = plain = redact_text(key)
+        while name in redacted:
+            numbers[plain] += 1
+            name = f"{plain}-{numbers[plain] + 1}"
+        redacted[name] = _redact_item(key, item)
+    return redacted
 
 
 def _redact_item(key: str, value: JsonValue) -> JsonValue:

@@ -346,6 +346,8 @@ async def test_inputs_that_differ_in_their_credentials_stay_apart(
     ids = [f"https://h/data?id=3f2504e0-4f89-41d3-9a0c-0305e82c330{n}" for n in (1, 2)]
     signed = [f"https://h/a.fq?sig={secret}" for secret in (*SECRETS[:2], SECRETS[0])]
     params = {"script": [], "reads": ids + signed, "webhook": ["https://h/services/s3cret"]}
+    lanes = {f"https://h/b.fq?sig={secret}": [0] * lane for lane, secret in enumerate(SECRETS)}
+    params["lanes"] = lanes
     form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
     form.add_field("workflow_params", json.dumps(params))
     form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")

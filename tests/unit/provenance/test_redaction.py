@@ -139,6 +139,18 @@ def test_a_value_whose_key_names_a_secret_is_redacted_at_any_depth(value: JsonOb
     assert redact({"a": [value, "b"]}) == {"a": [dict.fromkeys(value, "REDACTED"), "b"]}
 
 
+def test_names_that_differ_in_their_credentials_only_stay_apart() -> None:
+    url = "https://h/a.fq?sig="
+    names = [f"{url}REDACTED-2", f"{url}a", f"{url}b", f"{url}c"]
+    redacted = redact({name: [number] for number, name in enumerate(names)})
+    assert redacted == {
+        f"{url}REDACTED": [0],
+        f"{url}REDACTED-2": [1],
+        f"{url}REDACTED-3": [2],
+        f"{url}REDACTED-4": [3],
+    }
+
+
 def test_counts_switches_and_what_is_empty_are_no_secrets() -> None:
     value: JsonObject = {
         "author": "z", "max_tokens": 512, "tokens": "512", "use_token": True, "token": "",
