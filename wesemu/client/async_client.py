@@ -408,9 +408,9 @@ class AsyncRun(RunView):
         await self._client.wes.remove(self.id)
 
     async def crate(self, target: Path | str) -> Path:
-        """Write the ended run as an RO-Crate (ZIP) to the file `target`."""
-        await self._client.wes.crate(self.id, Path(target))
-        return Path(target)
+        """Write the ended run as an RO-Crate (ZIP) to the file `target`, or into the folder
+        `target`. Return the file."""
+        return await self._client.wes.crate(self.id, Path(target))
 
 
 def values(output: Output) -> dict[str, Any]:

@@ -283,7 +283,8 @@ class ClientRun(RunView):
         self._client.call(lambda client: client.wes.remove(self.id))
 
     def crate(self, target: Path | str) -> Path:
-        """Write the ended run as an RO-Crate (ZIP) to the file `target`."""
+        """Write the ended run as an RO-Crate (ZIP) to the file `target`, or into the folder
+        `target`. Return the file."""
         return self._client.call(lambda client: AsyncRun(client, self.detail).crate(target))
 
 

@@ -115,9 +115,10 @@ class _Play:
         self._gate = gate
         self._clock = clock
         self._events: list[Event] = []
-        self._added = asyncio.Event()
+        self._changed = asyncio.Event()
         self._outputs: list[str] = []
         self._task = asyncio.create_task(self._play(script), name="scripted run")
+        self._task.add_done_callback(lambda _: self._changed.set())
 
     async def events(self) -> AsyncIterator[Event]:
         seen = 0
@@ -127,10 +128,8 @@ class _Play:
                 seen += 1
             if self._task.done():
                 return
-            self._added.clear()
-            added = asyncio.create_task(self._added.wait())
-            await asyncio.wait({added, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            added.cancel()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def outcome(self) -> Outcome:
         await asyncio.wait({self._task})
@@ -144,7 +143,7 @@ class _Play:
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
-        self._added.set()
+        self._changed.set()
 
     async def _play(self, script: Script) -> int:
         total = sum("task" in step for step in script)

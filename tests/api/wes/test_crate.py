@@ -12,6 +12,7 @@ import pytest
 from aiohttp import FormData
 from api.wes.fixtures import Client, fetch
 
+from wesemu.client import AsyncClient
 from wesemu.provenance import collect
 from wesemu.runs.model import LOCAL_OWNER
 from wesemu.runs.service import RunService
@@ -405,3 +406,15 @@ async def test_who_asks_for_json_gets_the_metadata(
     headers["Accept"] = f"application/zip, {accept}"
     async with client.get(f"{RUNS}/{run_id}/ro-crate", headers=headers) as answer:
         assert answer.content_type == "application/zip"
+
+
+async def test_the_client_writes_a_crate_into_a_folder(
+    client: Client, runs: RunService, tmp_path: Path
+) -> None:
+    form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
+    form.add_field("workflow_params", '{"script": []}')
+    form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
+    run = await AsyncClient(str(client.make_url("/"))).get(await send(client, runs, form))
+    crate = await run.crate(tmp_path)
+    assert crate == tmp_path / f"{run.id}.crate.zip"
+    assert crate.is_file()
