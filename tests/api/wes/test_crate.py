@@ -414,7 +414,8 @@ async def test_the_client_writes_a_crate_into_a_folder(
     form = FormData({"workflow_type": "SMK", "workflow_url": "Snakefile"})
     form.add_field("workflow_params", '{"script": []}')
     form.add_field("workflow_attachment", b"rule all:\n", filename="Snakefile")
-    run = await AsyncClient(str(client.make_url("/"))).get(await send(client, runs, form))
+    there = AsyncClient(str(client.make_url("/")), token="a")
+    run = await there.get(await send(client, runs, form))
     crate = await run.crate(tmp_path)
     assert crate == tmp_path / f"{run.id}.crate.zip"
     assert crate.is_file()
