@@ -20,7 +20,17 @@ from wesemu import __version__
 from wesemu.api.base import OWNER, single_values
 from wesemu.api.wes.files import OpenedFile, open_below
 from wesemu.dashboard.viewer_script import SCRIPT
-from wesemu.errors import InvalidRequest, NotFound
+from wesemu.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    SystemFault,
+    TooLarge,
+    TooManyRuns,
+    Unauthorized,
+    WesemuError,
+)
 from wesemu.runs.model import RunState
 
 T = TypeVar("T")
@@ -137,6 +147,32 @@ def _static_file(name: str) -> bytes | None:
         return None
     file = SCRIPT if name == "igv.js" else files("wesemu.dashboard") / "static" / name
     return file.read_bytes() if file.is_file() else None
+
+
+# Errors
+
+_STATUS: tuple[tuple[type[WesemuError], int], ...] = (
+    (TooLarge, 413),
+    (InvalidRequest, 400),
+    (Unauthorized, 401),
+    (Forbidden, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (TooManyRuns, 429),
+    (SystemFault, 503),
+)
+
+REFUSALS = (InvalidRequest, Forbidden, NotFound, Conflict, TooManyRuns)
+"""Errors of a submission that its form shows, so that nothing has to be typed again."""
+
+
+def status_of(error: WesemuError) -> int:
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+
+
+def form_status(error: WesemuError) -> int:
+    """Return the status of a form with an error: 400 if what a field names is not found."""
+    return 400 if isinstance(error, NotFound) else status_of(error)
 
 
 # Live updates

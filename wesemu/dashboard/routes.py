@@ -32,25 +32,19 @@ from wesemu.api.wes.submit import RunSubmission
 from wesemu.dashboard import buckets, emulator, new_run, node, run_table
 from wesemu.dashboard.pages import (
     HOME,
+    REFUSALS,
     OncePerSecond,
     Pages,
     WebPage,
     copy_of,
     file_headers,
+    form_status,
     next_second,
     read_form,
+    status_of,
 )
 from wesemu.dashboard.run_routes import RunPages
-from wesemu.errors import (
-    Conflict,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    SystemFault,
-    TooLarge,
-    Unauthorized,
-    WesemuError,
-)
+from wesemu.errors import Forbidden, InvalidRequest, Unauthorized, WesemuError
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import LOCAL_OWNER, JsonObject, JsonValue, Owner, Run, RunId
 from wesemu.runs.notifications import RunNotifier
@@ -83,16 +77,6 @@ _POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of all pages: no inline script, nothing from other hosts."""
-
-_STATUS: tuple[tuple[type[WesemuError], int], ...] = (
-    (TooLarge, 413),
-    (InvalidRequest, 400),
-    (Unauthorized, 401),
-    (Forbidden, 403),
-    (NotFound, 404),
-    (Conflict, 409),
-    (SystemFault, 503),
-)
 
 
 class DashboardDialect(Dialect):
@@ -145,7 +129,7 @@ class DashboardDialect(Dialect):
                 message = f"There is no page {request.path}."
         elif isinstance(error, WesemuError):
             message = str(error)
-            status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+            status = status_of(error)
         page = WebPage("error.html", str(status), {"status": status, "message": message})
         return self._pages.render_now(page, request, status=status)
 
@@ -324,11 +308,11 @@ class DashboardHandlers:
             else:
                 plans = single(request.query, "dry_run") == "true"
                 result = await self._submission.receive(request[OWNER], request, dry_run=plans)
-        except (InvalidRequest, NotFound, Forbidden) as error:
+        except REFUSALS as error:
             page = new_run.page(
                 pipeline, await self._known_files(), values=values, message=str(error)
             )
-            return await self._pages.render(page, request, status=400)
+            return await self._pages.render(page, request, status=form_status(error))
         if isinstance(result, Run):
             return web.Response(status=303, headers={"Location": f"{HOME}runs/{result.id}"})
         page = new_run.page(pipeline, await self._known_files(), values=values, planned=result)

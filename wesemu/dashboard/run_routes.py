@@ -17,10 +17,18 @@ from wesemu.api.connections import base_url
 from wesemu.api.wes.files import open_below
 from wesemu.dashboard import compare, run_page, variants
 from wesemu.dashboard.charts import graph, timeline
-from wesemu.dashboard.pages import HOME, Pages, WebPage, read_form, send_file
+from wesemu.dashboard.pages import (
+    HOME,
+    REFUSALS,
+    Pages,
+    WebPage,
+    form_status,
+    read_form,
+    send_file,
+)
 from wesemu.dashboard.request_page import changed_params, request_page, rerun_page
 from wesemu.dashboard.tasks import seconds_left, work_ratio
-from wesemu.errors import InvalidRequest, NotFound, TooLarge
+from wesemu.errors import NotFound, TooLarge
 from wesemu.runs.clock import Clock
 from wesemu.runs.model import Pacing, Run, RunState, TaskLog
 from wesemu.runs.ports import DryRunResult
@@ -178,9 +186,9 @@ class RunPages:
         form = single_values(request.query)
         try:
             planned = None if run.state.active else await self._resume(run, form, dry_run=True)
-        except (InvalidRequest, NotFound) as error:
+        except REFUSALS as error:
             page = rerun_page(run, form, message=str(error))
-            return await self._render(run, page, request, status=400)
+            return await self._render(run, page, request, status=form_status(error))
         assert not isinstance(planned, Run)
         return await self._render(run, rerun_page(run, form, planned=planned), request)
 
@@ -190,9 +198,9 @@ class RunPages:
         run = await self._run(request)
         try:
             started = await self._resume(run, form, dry_run=False)
-        except (InvalidRequest, NotFound) as error:
+        except REFUSALS as error:
             page = rerun_page(run, form, message=str(error))
-            return await self._render(run, page, request, status=400)
+            return await self._render(run, page, request, status=form_status(error))
         assert isinstance(started, Run)
         return _see(started)
 

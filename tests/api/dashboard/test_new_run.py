@@ -10,7 +10,7 @@ from api.dashboard.conftest import LOCAL, Client, Read
 
 from wesemu.runs.model import Run
 from wesemu.runs.service import RunService
-from wesemu.settings import Settings
+from wesemu.settings import LimitSettings, Settings
 
 READS = {"first": "oss://genes/fastq/a_1.fq.gz", "second": "oss://genes/fastq/a_2.fq.gz"}
 MAPPING = READS | {"reference": "oss://genes/reference/tiny", "bam": "oss://genes/out/a.bam"}
@@ -143,3 +143,29 @@ async def test_a_bad_own_workflow_says_why(client: Client, settings: Settings) -
             assert response.status == 400, text
         assert message in text.split('role="alert">')[1].split("</p>")[0]
     assert not list((settings.data / "runs").iterdir())
+
+
+class TestWithALimitOfRuns:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"limits": LimitSettings(runs_per_owner=1)})
+
+    async def test_one_run_too_many_is_refused_beside_the_filled_form(
+        self, client: Client, runs: RunService
+    ) -> None:
+        values = MAPPING | {"sample": "wait-a"}
+        for status in (200, 429):
+            async with client.post("/ui/new?pipeline=mapping", data=values) as response:
+                text = await response.text()
+                assert response.status == status
+        assert "limits.runs_per_owner" in text.split('role="alert">')[1].split("</p>")[0]
+        assert f'value="{values["bam"]}"' in text
+        run = await only_run(runs)
+        await runs.cancel(LOCAL, run.id)
+        async for _ in runs.follow(LOCAL, run.id):
+            pass
+        for status in (200, 429):
+            async with client.post(f"/ui/runs/{run.id}/rerun", data={}) as response:
+                text = await response.text()
+                assert response.status == status
+        assert "limits.runs_per_owner" in text.split('role="alert">')[1].split("</p>")[0]

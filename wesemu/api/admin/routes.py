@@ -199,12 +199,13 @@ class EventHandlers:
     ) -> AsyncGenerator[Event]:
         """Yield an event for each run that differs from what was `sent` last."""
         for run_id, number in changes:
-            data = (await self._change(run_id)).model_dump_json()
+            change = await self._change(run_id)
+            data = change.model_dump_json()
             if sent.get(run_id) != data:
                 sent[run_id] = data
                 yield Event("run", data, self._service.event_id(number))
-            if run_id in sent and '"state":null' in data:
-                del sent[run_id]
+            if change.state is None:
+                sent.pop(run_id, None)
 
     async def _change(self, run_id: RunId) -> models.AdminChange:
         run = await self._service.find(run_id)
