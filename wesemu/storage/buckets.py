@@ -56,8 +56,18 @@ def remove_empty(folder: Path) -> bool:
 
 # Lanes of a sample: pairs of FASTQ files in one folder.
 
-_FASTQ = re.compile(r"\.(fq|fastq)(\.gz)?$", re.IGNORECASE)
-_COMPRESSED = re.compile(r"\.(fq|fastq)\.(bz2|xz|zst|zip|lz4|7z|z)$", re.IGNORECASE)
+_FASTQ = re.compile(r"\.(fq|fastq)(\.(gz|gzip|bgz|bgzf))?$", re.IGNORECASE)
+_COMPRESSED = re.compile(
+    r"\.(fq|fastq)(\.gz)?\.(bz2|xz|lzma|zst|zstd|zip|lz4|lz|7z|z|br|ora|dsrc|spring|gpg|c4gh|enc)$",
+    re.IGNORECASE,
+)
+"""Compressed or encrypted reads that no mapper reads; `ora` is Illumina's format."""
+
+_UNFINISHED = re.compile(
+    r"\.(fq|fastq)(\.gz)?\.(part|partial|filepart|tmp|crdownload|aria2)$", re.IGNORECASE
+)
+"""Files that a download or copy leaves until it ends."""
+
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _MARKED_MATE = re.compile(r"(?:R|read|mate)[12]", re.IGNORECASE)
 _PLAIN_MATE = re.compile(r"[12]P?", re.IGNORECASE)
@@ -141,7 +151,7 @@ def is_reads(key: str) -> bool:
     parts = PurePosixPath(key).parts
     if any(part.startswith(".") for part in parts):
         return False
-    if not (_FASTQ.search(key) or _COMPRESSED.search(key)):
+    if not any(kind.search(key) for kind in (_FASTQ, _COMPRESSED, _UNFINISHED)):
         return False
     return not any(_NO_PAIR.fullmatch(word) for word in _WORD.findall(_without_suffix(parts[-1])))
 
@@ -151,6 +161,12 @@ def _classify(folder: Path, path: Path, field: str | None) -> _ReadFile:
         raise InvalidRequest(
             f"{_relative(folder, path)} in {folder.name!r} is neither plain nor gzip; "
             "compress it with gzip",
+            field=field,
+        )
+    if _UNFINISHED.search(path.name):
+        raise InvalidRequest(
+            f"{_relative(folder, path)} in {folder.name!r} is left of a download or copy that has "
+            "not ended; finish it, or remove the file",
             field=field,
         )
     stem = _without_suffix(path.name)
@@ -214,7 +230,7 @@ def _digit(word: str, start: int) -> tuple[int, str]:
 
 
 def _without_suffix(name: str) -> str:
-    return _COMPRESSED.sub("", _FASTQ.sub("", name))
+    return _UNFINISHED.sub("", _COMPRESSED.sub("", _FASTQ.sub("", name)))
 
 
 def _check_inside(folder: Path, path: Path, field: str | None) -> None:

@@ -42,6 +42,7 @@ def test_lanes_come_in_natural_order(tmp_path: Path) -> None:
         ("a.R1.fastq.gz", "a.R2.fastq.gz"),
         ("s_S1_L001_R1_001.fastq.gz", "s_S1_L001_R2_001.fastq.gz"),
         ("a_2_1.FASTQ", "a_2_2.FASTQ"),
+        ("a_1.fastq.bgz", "a_2.fastq.bgz"),
         ("R1.fq", "R2.fq"),
         ("s_1.clean.fq.gz", "s_2.clean.fq.gz"),
         ("s_R1_trimmed.fastq.gz", "s_R2_trimmed.fastq.gz"),
@@ -132,6 +133,14 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
         (("a_1_1.fq", "a_2_1.fq"), r"'a_1_1.fq' in 'sample' has no mate"),
         (("a_R1.fq", "a_R2.fq", "a_R3.fq"), r"'a_R3.fq' in 'sample' is a third read"),
         (("a_1.fq.bz2", "a_2.fq.bz2"), r"'a_1.fq.bz2' in 'sample' is neither plain nor gzip"),
+        (
+            ("a_1.fq", "a_2.fq", "b_1.fastq.ora", "b_2.fastq.ora"),
+            r"'b_1.fastq.ora' in 'sample' is neither plain nor gzip",
+        ),
+        (
+            ("a_1.fq.gz", "a_2.fq.gz", "a_2.fq.gz.aria2"),
+            r"'a_2.fq.gz.aria2' in 'sample' is left of a download or copy that has not ended",
+        ),
         (
             ("s_1.fq.gz", "s_2.fq.gz", "s_1.clean.fq.gz", "s_2.clean.fq.gz"),
             r"'s_1.clean.fq.gz' and 's_1.fq.gz' in 'sample' seem to be the same reads",
