@@ -178,6 +178,19 @@ def test_the_table_shows_a_new_run_without_a_reload(page: Any, server: LiveServe
     page.locator("tbody .state", has_text="complete").wait_for()
 
 
+def test_a_page_says_that_the_server_does_not_answer_until_it_does(
+    page: Any, server: LiveServer
+) -> None:
+    page.clock.install()
+    page.route("**/ui/events", lambda route: route.fulfill(status=204))  # as if a proxy answered
+    page.goto(f"{server.home}/ui/")
+    notice = page.get_by_text("The server does not answer")
+    notice.wait_for()
+    page.unroute("**/ui/events")
+    page.clock.fast_forward(3000)
+    notice.wait_for(state="detached")
+
+
 def test_files_are_uploaded_by_the_form(page: Any, server: LiveServer) -> None:
     page.goto(f"{server.home}/ui/buckets/sample?prefix=new/")
     file = {"name": "ä b.txt", "mimeType": "text/plain", "buffer": b"hello"}

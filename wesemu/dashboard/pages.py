@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,9 @@ from wesemu.runs.model import RunState
 T = TypeVar("T")
 
 HOME = "/ui/"
+
+_ADDRESS = re.compile(r'(\b(?:href|src|action|formaction|data-live)=")/(?!/)')
+"""An attribute of a page whose value is a path. Texts cannot match: their quotes are escaped."""
 
 _STATIC_TYPES = {
     "dashboard.css": "text/css",
@@ -111,6 +115,7 @@ class Pages:
                     version=__version__,
                 )
             )
+            text = _ADDRESS.sub(rf"\g<1>{_to_root(request)}", text)
             kind = "text/html"
         return web.Response(text=text, content_type=kind, headers=_FRESH, status=status)
 
@@ -122,6 +127,20 @@ class Pages:
             raise NotFound(f"there is no file {name[:80]!r}")
         headers = {"Cache-Control": "no-cache"}
         return web.Response(body=content, content_type=_STATIC_TYPES[name], headers=headers)
+
+
+def see_other(request: web.Request, path: str) -> web.Response:
+    """Redirect to a path of this server."""
+    location = _to_root(request) + path.removeprefix("/")
+    return web.Response(status=303, headers={"Location": location})
+
+
+def _to_root(request: web.Request) -> str:
+    """Return the root of this server relative to the request's path.
+
+    Relative links also hold behind a proxy that strips a path, whatever this path is.
+    """
+    return "../" * (request.rel_url.raw_path.count("/") - 1) or "./"
 
 
 @cache

@@ -41,6 +41,7 @@ from wesemu.dashboard.pages import (
     form_status,
     next_second,
     read_form,
+    see_other,
     status_of,
 )
 from wesemu.dashboard.run_routes import RunPages
@@ -120,7 +121,7 @@ class DashboardDialect(Dialect):
         # with an owner, the login succeeded; what is missing then is the admin token
         if isinstance(error, Unauthorized) and OWNER not in request and _is_page(request):
             target = f"{_LOGIN}?{urlencode({'next': request.path_qs})}"
-            return web.Response(status=303, headers={"Location": target})
+            return see_other(request, target)
         status = 500
         message = f"internal error; the server's log has it under {request[REQUEST_ID]}"
         if isinstance(error, web.HTTPException):
@@ -234,7 +235,7 @@ class DashboardHandlers:
     # Login
 
     async def home(self, request: web.Request) -> web.Response:
-        return web.Response(status=302, headers={"Location": HOME})
+        return see_other(request, HOME)
 
     async def login_form(self, request: web.Request) -> web.Response:
         page = WebPage("login.html", "Log in", {"next": _local_path(single(request.query, "next"))})
@@ -250,12 +251,12 @@ class DashboardHandlers:
             return await self._pages.render(
                 WebPage("login.html", "Log in", content), request, status=401
             )
-        response = web.Response(status=303, headers={"Location": target})
+        response = see_other(request, target)
         response.set_cookie(
             _COOKIE,
             token,
             max_age=_COOKIE_SECONDS,
-            path=HOME,
+            path="",  # of the request, which a proxy may extend
             httponly=True,
             samesite="Strict",
             secure=base_url(request).startswith("https:"),
@@ -263,15 +264,15 @@ class DashboardHandlers:
         return response
 
     async def logout(self, request: web.Request) -> web.Response:
-        response = web.Response(status=303, headers={"Location": _LOGIN})
-        response.del_cookie(_COOKIE, path=HOME)
+        response = see_other(request, _LOGIN)
+        response.del_cookie(_COOKIE, path="")
         return response
 
     # Runs
 
     async def run_table(self, request: web.Request) -> web.Response:
         if "X-Wesemu-Refresh" in request.headers:
-            key = request[OWNER], request.path_qs
+            key = request[OWNER], base_url(request), request.path_qs
             return copy_of(await self._refreshes.get(key, partial(self._run_table, request)))
         return await self._run_table(request)
 
@@ -282,6 +283,7 @@ class DashboardHandlers:
             request[OWNER],
             single_values(request.query),
             self._clock.now(),
+            base_url(request),
         )
         return await self._pages.render(page, request)
 
@@ -314,7 +316,7 @@ class DashboardHandlers:
             )
             return await self._pages.render(page, request, status=form_status(error))
         if isinstance(result, Run):
-            return web.Response(status=303, headers={"Location": f"{HOME}runs/{result.id}"})
+            return see_other(request, f"{HOME}runs/{result.id}")
         page = new_run.page(pipeline, await self._known_files(), values=values, planned=result)
         return await self._pages.render(page, request)
 
@@ -365,14 +367,14 @@ class DashboardHandlers:
     async def control(self, request: web.Request) -> web.Response:
         """Change the clock, add or clear faults, or reset, as a form of the page asks."""
         await emulator.apply(self._controls, request, await read_form(request))
-        return web.Response(status=303, headers={"Location": _EMULATOR})
+        return see_other(request, _EMULATOR)
 
     async def save_snapshot(self, request: web.Request) -> web.StreamResponse:
         return await emulator.save_snapshot(self._controls, request)
 
     async def load_snapshot(self, request: web.Request) -> web.Response:
         await emulator.load_snapshot(self._controls, request)
-        return web.Response(status=303, headers={"Location": _EMULATOR})
+        return see_other(request, _EMULATOR)
 
     async def api(self, request: web.Request) -> web.Response:
         return await self._pages.render(_api_page(request), request)
@@ -398,7 +400,7 @@ class DashboardHandlers:
     async def create_bucket(self, request: web.Request) -> web.Response:
         name = (await read_form(request)).get("name", "")
         await finish_in_thread(self._objects.buckets.create, name)
-        return web.Response(status=303, headers={"Location": f"{HOME}buckets/{quote(name)}"})
+        return see_other(request, f"{HOME}buckets/{quote(name)}")
 
     async def object(self, request: web.Request) -> web.StreamResponse:
         """Send an object, with ranges."""
@@ -413,7 +415,7 @@ class DashboardHandlers:
         prefix = await buckets.receive(self._objects.store, bucket, form)
         query = urlencode({"prefix": prefix}) if prefix else ""
         target = f"{HOME}buckets/{quote(bucket)}" + (f"?{query}" if query else "")
-        return web.Response(status=303, headers={"Location": target})
+        return see_other(request, target)
 
 
 def _local_path(text: str) -> str:

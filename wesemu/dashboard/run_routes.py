@@ -24,6 +24,7 @@ from wesemu.dashboard.pages import (
     WebPage,
     form_status,
     read_form,
+    see_other,
     send_file,
 )
 from wesemu.dashboard.request_page import changed_params, request_page, rerun_page
@@ -174,11 +175,11 @@ class RunPages:
 
     async def cancel(self, request: web.Request) -> web.Response:
         run = await self._runs.cancel(request[OWNER], request.match_info["run_id"])
-        return _see(run)
+        return _see(request, run)
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._runs.remove(request[OWNER], request.match_info["run_id"])
-        return web.Response(status=303, headers={"Location": HOME})
+        return see_other(request, HOME)
 
     async def rerun_form(self, request: web.Request) -> web.Response:
         """Show which tasks would run again. The query has the fields of the form."""
@@ -202,7 +203,7 @@ class RunPages:
             page = rerun_page(run, form, message=str(error))
             return await self._render(run, page, request, status=form_status(error))
         assert isinstance(started, Run)
-        return _see(started)
+        return _see(request, started)
 
     async def _resume(
         self, run: Run, form: Mapping[str, str], *, dry_run: bool
@@ -289,5 +290,5 @@ def _read_report(root: Path, path: str) -> bytes:
     return html[:place] + _STORAGE + html[place:]
 
 
-def _see(run: Run) -> web.Response:
-    return web.Response(status=303, headers={"Location": f"{HOME}runs/{run.id}"})
+def _see(request: web.Request, run: Run) -> web.Response:
+    return see_other(request, f"{HOME}runs/{run.id}")

@@ -1,5 +1,6 @@
 """The table of runs: filters by state, workflow and tag, search, and pages of 50."""
 
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from urllib.parse import urlencode
@@ -30,8 +31,10 @@ async def page(
     owner: Owner,
     query: Mapping[str, str],
     now: datetime,
+    url: str,
 ) -> WebPage:
     """Return one page of the owner's runs. `query`: `state`, `q` (search) and `before` (paging).
+    `url` is the server's address.
 
     Raises InvalidRequest.
     """
@@ -52,6 +55,7 @@ async def page(
         "runs": rows,
         "next": _url(group, search, before=following) if following is not None else None,
         "first": before is None,
+        "server": shlex.quote(url),
     }
     return WebPage("runs.html", "Runs", content)
 

@@ -1,6 +1,9 @@
 """Access to every page and every action, as the application's routes list them."""
 
+import html
+import re
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import pytest
 from aiohttp import web
@@ -12,6 +15,7 @@ from wesemu.settings import Settings
 ALICE = {"Authorization": "Bearer alice-token"}
 BOB = {"Authorization": "Bearer bob-token"}
 PUBLIC = ("/ui/login", "/ui/static/")
+ADDRESS = re.compile(r'(?:href|src|action|data-live)="([^"#][^"]*)"')
 VALUES = {"bucket": "genes", "name": "stderr", "path": "a.txt", "key": "fastq/a_1.fq.gz"}
 
 
@@ -39,7 +43,7 @@ async def test_no_page_and_no_action_works_without_a_login(
     assert len(actions) > 8
     for path in pages:
         async with client.get(path, allow_redirects=False) as response:
-            to_login = response.headers.get("Location", "").startswith("/ui/login")
+            to_login = "/ui/login?" in urljoin(path, response.headers.get("Location", ""))
             assert (response.status, to_login) in ((401, False), (303, True)), path
             assert (response.status == 401) == path.endswith(".json"), path
     for path in actions:
@@ -69,6 +73,25 @@ async def test_every_page_has_the_policy_that_allows_no_foreign_content(
             assert "default-src" in policy, path
             assert "unsafe-inline" not in policy or "sandbox" in policy, path
             assert response.headers["X-Content-Type-Options"] == "nosniff", path
+
+
+async def test_addresses_of_every_page_hold_below_a_path_that_a_proxy_strips(
+    client: Client, app: web.Application, submit: Submit
+) -> None:
+    run = await submit(headers=ALICE, owner=Owner("alice"))
+    found = 0
+    for path in [*routes(app, "GET", run.id), "/ui/login", "/ui/nothing/here"]:
+        if path == "/ui/events":  # a stream, no page
+            continue
+        async with client.get(path, headers=ALICE, allow_redirects=False) as response:
+            text, moved = await response.text(), response.headers.get("Location", "")
+        addresses = (
+            [html.unescape(each) for each in ADDRESS.findall(text)] if "<html" in text else []
+        )
+        for address in [*addresses, *filter(None, [moved])]:
+            assert urljoin(f"/lab{path}", address).startswith("/lab/"), (path, address)
+            found += 1
+    assert found > 300
 
 
 async def test_every_page_and_action_of_a_run_is_refused_to_another_owner(

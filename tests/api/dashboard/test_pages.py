@@ -23,8 +23,12 @@ async def test_the_root_leads_to_the_runs(client: Client) -> None:
         assert response.status == 200
 
 
-async def test_an_empty_table_says_how_to_start_a_run(read: Read) -> None:
-    assert "wesemu run mapping" in await read("/ui/")
+async def test_an_empty_table_says_how_to_start_a_run_on_this_server(
+    client: Client, read: Read
+) -> None:
+    page = await read("/ui/")
+    assert f"export WESEMU_SERVER=http://127.0.0.1:{client.port}\n" in page
+    assert "wesemu run mapping" in page
 
 
 async def test_a_run_is_in_the_table_and_on_its_page(read: Read, submit: Submit) -> None:
@@ -59,7 +63,7 @@ async def test_an_active_run_shows_what_is_done_and_can_be_canceled(
         if latest.state.value == "RUNNING" and await runs.tasks(latest):
             break
     page = await read(f"/ui/runs/{run.id}")
-    assert 'data-live="/ui/events"' in page
+    assert 'data-live="../../ui/events"' in page
     async with client.post(f"/ui/runs/{run.id}/cancel") as response:
         assert response.url.path == f"/ui/runs/{run.id}"
     async for latest in runs.follow(run.owner, run.id):
@@ -254,7 +258,7 @@ async def test_the_apis_are_linked_from_every_page_and_have_their_documents(
     client: Client, read: Read
 ) -> None:
     for path in ("/ui/", "/ui/node", "/ui/buckets", "/ui/new", "/ui/emulator"):
-        assert 'href="/ui/api"' in await read(path)
+        assert 'href="../ui/api"' in await read(path)
     html = await read("/ui/api")
     for document in set(
         re.findall(r'href="([^"]+/(?:reference|openapi.yaml|service-info))"', html)

@@ -1,7 +1,7 @@
 // Live updates, keyboard and small conveniences. Every page works without this script.
 "use strict";
 
-const PAUSE_MS = 200;
+const PAUSE_MS = 200, RECONNECT_MS = 3000;
 
 // Pages with data-live are fetched again when a run changes, and only while they are visible. With
 // data-run, only changes of that run count. The server sends changes once a second.
@@ -23,7 +23,19 @@ function watch(main) {
       if (!run || run === event.data) refresh();
     });
     // what changed while there was no connection
-    source.addEventListener("ready", refresh);
+    source.addEventListener("ready", () => { showOffline(false); refresh(); });
+    source.addEventListener("error", () => {
+      showOffline(true);
+      // A browser tries again by itself, but not after an answer with an error, such as a proxy's.
+      if (source?.readyState === EventSource.CLOSED) setTimeout(reconnect, RECONNECT_MS, source);
+    });
+  }
+  function reconnect(closed) {
+    if (source === closed) connect();
+  }
+  function showOffline(offline) {
+    document.getElementById("offline").textContent = offline
+      ? "The server does not answer. This page is as it was at the last update." : "";
   }
   // Hidden pages hold no connection: a browser has six for all its pages of a server.
   document.addEventListener("visibilitychange", () => {
@@ -101,14 +113,14 @@ function upload(form) {
 
 // Keyboard: "/" search, "j" and "k" next and previous row, Enter opens it, "g" then "r", "b", "n".
 let chosen = -1, going = false;
-const PLACES = { r: "/ui/", b: "/ui/buckets", n: "/ui/node" };
+const PLACES = { r: ".", b: "buckets", n: "node" };  // below the first page
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, select, textarea")) return;
   if (going) {
     going = false;
-    if (PLACES[event.key]) location.href = PLACES[event.key];
+    if (PLACES[event.key]) location.href = new URL(PLACES[event.key], document.querySelector(".brand").href);
     return;
   }
   const rows = [...document.querySelectorAll(".rows tbody tr")];
