@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from contextlib import ExitStack
 from decimal import Decimal
@@ -206,6 +207,31 @@ async def test_the_text_of_a_workflow_is_enough(there: AsyncClient) -> None:
     script = {"script": [{"write": "a.txt", "text": "hello"}]}
     run = await (await there.submit("rule all:\n    input: []\n", script)).wait(30)
     assert await run.outputs["a.txt"].read() == b"hello"
+
+
+async def test_a_folder_may_have_more_files_than_a_process_may_open(
+    there: AsyncClient, tmp_path: Path
+) -> None:
+    for number in range(100):
+        (tmp_path / f"{number}.txt").write_text(str(number))
+    (tmp_path / "Snakefile").write_text("rule all:\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "Snakefile").open() as file:  # it has the lowest free number
+        lowest = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 50, hard))
+    try:
+        run = await there.submit(tmp_path, {"script": []})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (await run.wait(30)).state is RunState.COMPLETE
+
+
+async def test_a_file_that_cannot_be_read_is_named_before_anything_is_sent(
+    there: AsyncClient, tmp_path: Path
+) -> None:
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        await there.submit("rule all:\n    input: []\n", files={"a": tmp_path})
+    assert "RunWorkflow" not in {each.operation for each in await there.control.requests()}
 
 
 @pytest.mark.parametrize("seconds", [0, 0.1], ids=["while it starts", "while it runs"])

@@ -167,7 +167,7 @@ class Transport:
         The request has a JSON `body`, a `form`, the content of a `file`, or none of them. A form, a
         file and `slow` give the server up to an hour to respond.
         """
-        data = form if file is None else _file_chunks(file)
+        data = form if file is None else file_chunks(file)
         timeout = _SLOW if slow or data is not None else _QUICK
         async with self._request(
             method, path, query=query, body=body, data=data, timeout=timeout
@@ -195,7 +195,7 @@ class Transport:
         """Send bytes or the content of a file. Return the body of the response."""
         content: bytes | AsyncIterator[bytes] | None = None
         if data is not None:
-            content = _file_chunks(data) if isinstance(data, Path) else data
+            content = file_chunks(data) if isinstance(data, Path) else data
         async with self._request(
             method, path, query=query, data=content, timeout=_NO_TOTAL
         ) as response:
@@ -294,7 +294,7 @@ class Transport:
             raise ClientError(f"{self._name} redirects to an address that cannot be one") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             cause = error.__cause__
-            if isinstance(cause, OSError) and cause.filename is not None:  # of _file_chunks
+            if isinstance(cause, OSError) and cause.filename is not None:  # of file_chunks
                 raise cause from None
             raise ClientError(
                 f"the connection to {self._name} failed: {network_reason(error)}"
@@ -326,7 +326,7 @@ class Transport:
         return aiohttp.ClientSession(headers=self._headers, connector=connector)
 
 
-async def _file_chunks(path: Path) -> AsyncIterator[bytes]:
+async def file_chunks(path: Path) -> AsyncIterator[bytes]:
     """Yield the content of a file. Raises OSError with its name, also if reading fails."""
     file = await asyncio.to_thread(path.open, "rb")
     with file:

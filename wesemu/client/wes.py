@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +14,7 @@ import aiohttp
 from wesemu.client.transport import (
     Transport,
     converted,
+    file_chunks,
     nested,
     nested_list,
     number,
@@ -186,7 +186,8 @@ class WesOperations:
     ) -> JsonObject:
         """RunWorkflow. Return the answer, with the plan of a dry run.
 
-        `attachments` are pairs of a name and a file or its content.
+        `attachments` are pairs of a name and a file or its content. Raise OSError for a file that
+        cannot be read.
         """
         for each in (workflow_url, workflow_type, *(name for name, _ in attachments)):
             each.encode()  # aiohttp's error for text that is not UTF-8 names something else
@@ -197,14 +198,13 @@ class WesOperations:
         form.add_field("workflow_type_version", workflow_type_version)
         form.add_field("tags", json.dumps(dict(tags or {})))
         form.add_field("workflow_engine_parameters", json.dumps(dict(engine_parameters or {})))
-        with ExitStack() as files:
-            for name, content in attachments:
-                if isinstance(content, Path):
-                    file = files.enter_context(await asyncio.to_thread(content.open, "rb"))
-                    form.add_field("workflow_attachment", file, filename=name)
-                else:
-                    form.add_field("workflow_attachment", content, filename=name)
-            return await self._transport.call("POST", f"{_ROOT}/runs", form=form)
+        files = [content for _, content in attachments if isinstance(content, Path)]
+        await asyncio.to_thread(_check_readable, files)
+        for name, content in attachments:
+            # each file is opened when its turn comes: a process may have 256 open files only
+            data = file_chunks(content) if isinstance(content, Path) else content
+            form.add_field("workflow_attachment", data, filename=name)
+        return await self._transport.call("POST", f"{_ROOT}/runs", form=form)
 
     async def resume(
         self, run_id: str, params: JsonObject, *, from_scratch: bool = False, dry_run: bool = False
@@ -295,6 +295,13 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def _check_readable(files: Sequence[Path]) -> None:
+    """Raise OSError for a file that cannot be read, before anything is sent."""
+    for path in files:
+        with path.open("rb"):
+            pass
 
 
 def _path(run_id: str) -> str:
